@@ -1,0 +1,19 @@
+"""Time comes from outside: the real clock is in runtime, the one that tests move is in testing."""
+
+from abc import ABC, abstractmethod
+
+
+class Clock(ABC):
+    """Tells the time and waits for it."""
+
+    @abstractmethod
+    def now_ms(self) -> int:
+        """Wall-clock time, integer milliseconds since the epoch; may jump either way."""
+
+    @abstractmethod
+    def monotonic_s(self) -> float:
+        """Seconds since some fixed moment; never goes back. For intervals and time-outs."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Returns once ``monotonic_s`` has advanced by ``seconds``; may be cancelled."""

@@ -1,0 +1,58 @@
+"""Codec: a payload format's bytes to readings."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from fleetcore.model.message import Rejected
+
+
+@frozen
+class DecodedReading:
+    """One reading as it was sent, not yet checked against names, limits and times.
+
+    Attributes:
+        index: its place in the message's list of readings.
+        time: what the message says: int (ms), float or text, or None; the pipeline judges it.
+        subject: the device the format itself names (SenML), or None.
+    """
+
+    index: int
+    metric: str
+    value: float | bool | str
+    unit: str | None = None
+    time: object = None
+    age_ms: object = None
+    seq: int | None = None
+    subject: str | None = None
+
+
+@frozen
+class Decoded:
+    """A readable message: its readings, those refused by the format itself, and the message id, where it carries one."""
+
+    readings: Sequence[DecodedReading]
+    id: str | None = None
+    refused: Sequence[tuple[int, str, str]] = ()
+
+
+class Codec(ABC):
+    """Turns one payload format into readings.
+
+    Stateless; called from the event loop, so it must be quick and must bound its own work: a payload is at most the
+    message limit (256 KiB by default). Never raises for bad bytes.
+    """
+
+    @property
+    @abstractmethod
+    def media_types(self) -> Sequence[str]:
+        """The content types it reads, lower case, without parameters."""
+
+    @abstractmethod
+    def claims(self, payload: bytes) -> bool:
+        """Whether an undeclared payload looks like this format; at most one first-party codec says so."""
+
+    @abstractmethod
+    def decode(self, payload: bytes, received_ms: int) -> Decoded | Rejected:
+        """The readings; or :class:`Rejected` with ``payload_unreadable``, ``schema_invalid`` or ``limit_exceeded``."""

@@ -1,0 +1,28 @@
+"""Ingest: the one door of the data path, behind which receive → decode → validate → store happens."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from fleetcore.interfaces.protocol import Session
+from fleetcore.model.message import Inbound, Outcome
+
+
+class Ingest(ABC):
+    """Takes messages of devices; the outcome comes after the commit."""
+
+    @abstractmethod
+    def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:
+        """Queues a message; ``done`` is called once, from the event loop, after it is committed or refused.
+
+        Returns:
+            False where the queue has passed its high-water mark: stop reading until :meth:`ready` returns. This
+            message is in the queue all the same, unless ``done`` has already been called with ``overloaded``.
+        """
+
+    @abstractmethod
+    async def ready(self) -> None:
+        """Returns once the queue is below its low-water mark."""
+
+    @abstractmethod
+    async def submit(self, session: Session, message: Inbound) -> Outcome:
+        """As :meth:`deliver`, waiting for the outcome. Cancelling the wait does not take the message back."""

@@ -1,0 +1,248 @@
+"""The device plane: what a protocol plugin is lent, and what it offers in return.
+
+A protocol plugin is only wire. It turns a connection into a credential, a packet into an
+:class:`~fleetcore.model.message.Inbound`, and a :class:`~fleetcore.model.message.Downlink` into a packet; who may
+speak, what is stored and what waits for a device is decided behind :class:`DevicePlane`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from ssl import SSLContext
+from types import TracebackType
+from typing import Literal, Self
+
+from attrs import field, frozen
+
+from fleetcore.model.credential import Credential
+from fleetcore.model.message import Downlink, Inbound, Operation, Outcome, Reply
+
+#: What a device may wait for. ``inbox`` is all of them together.
+Awaited = Literal["desired", "commands", "firmware", "inbox"]
+
+
+class Session(ABC):
+    """An authenticated device on one connection. It ends when the connection does or when the device loses its rights."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """The device that the credential names."""
+
+    @property
+    @abstractmethod
+    def ended(self) -> str | None:
+        """None while alive; else the code of why it ended: ``closed``, ``device_revoked``, ``replaced`` …"""
+
+    @abstractmethod
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        """``callback(code)`` is called once when the session ends: close the connection then. At once if it has."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The connection is gone; idempotent."""
+
+
+@frozen(kw_only=True)
+class EnrollRequest:
+    """A device asks for a certificate.
+
+    Attributes:
+        csr: PKCS #10, PEM or DER.
+        token: an enrolment token, or None.
+        parameters: whatever the device says about itself.
+        source: where it came from, for the audit.
+    """
+
+    csr: bytes
+    token: str | None = field(default=None, repr=False)
+    parameters: Mapping[str, object] = field(factory=dict)
+    source: str = ""
+
+
+class ArtifactReader(ABC):
+    """An artifact that the subject may download."""
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """64 hex digits; also its ETag."""
+
+    @property
+    @abstractmethod
+    def size_bytes(self) -> int:
+        """Of the whole artifact."""
+
+    @abstractmethod
+    def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes ``start <= i < end`` in pieces."""
+
+
+class DevicePlane(ABC):
+    """What a protocol is lent. All methods belong to one event loop."""
+
+    @abstractmethod
+    async def authenticate(self, credential: Credential, *, protocol: str, peer: str = "") -> Session:
+        """Opens a session.
+
+        ``protocol`` is the adapter's name and ``peer`` the remote address, both for people to read. A device's second
+        session on one protocol instance does not end the first; an adapter whose protocol has takeover does that.
+
+        Raises:
+            NotAuthenticated: ``not_authenticated``, ``certificate_invalid``.
+            NotAuthorised: ``device_unknown``, ``device_revoked``, ``device_retired``. (A suspended device gets a
+                session; its messages are refused.)
+        """
+
+    @abstractmethod
+    def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:
+        """The quick way in; see :meth:`fleetcore.interfaces.ingest.Ingest.deliver`.
+
+        ``message.operation`` is one of the uplinks: telemetry, location, status, twin.report, twin.ack,
+        command.result, firmware.status.
+        """
+
+    @abstractmethod
+    async def ready(self) -> None:
+        """Returns once reading may go on after :meth:`deliver` gave False."""
+
+    @abstractmethod
+    async def submit(self, session: Session, message: Inbound) -> Outcome:
+        """The same, waiting for the outcome (after the commit)."""
+
+    @abstractmethod
+    async def call(self, session: Session, message: Inbound) -> Reply:
+        """Any operation, answered: reads (twin.get, time, inbox, ca.get), leaf.register, certificate.renew, uplinks.
+
+        Never raises for a device's mistake: the reply carries the problem then.
+        """
+
+    @abstractmethod
+    def listen(self, session: Session, sink: Callable[[Downlink], None]) -> None:
+        """Has downlinks for the identity and its leaves handed to ``sink`` until the session ends.
+
+        ``sink`` must not block. What is unfinished comes at once: desired state (``since: 0``), commands, the offer.
+        Handing over counts as *sent*, never as delivered.
+        """
+
+    @abstractmethod
+    def carry(self, sink: Callable[[Downlink], None]) -> Callable[[], None]:
+        """Has downlinks for every device without a listening session handed to ``sink``: for a broker in between.
+
+        Returns what ends it.
+        """
+
+    @abstractmethod
+    async def wait(
+        self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
+    ) -> Mapping[str, object] | None:
+        """The wire body of what waits for ``subject``, as soon as there is some, or None after the time-out.
+
+        ``desired``: a change newer than version ``after``. ``commands``: the snapshot ``{"commands", "more"}``.
+        ``firmware``: the offer. Raises :class:`~fleetcore.errors.NotAuthorised` for a foreign subject.
+        """
+
+    @abstractmethod
+    async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
+        """What waits, for ``Fleetcore-Pending``: counts of ``commands`` and ``firmware``, the version of ``desired``."""
+
+    @abstractmethod
+    async def enroll(self, request: EnrollRequest) -> Reply:
+        """A CSR in, a chain out (WIRE.md §8): status 201, 202 while pending, or a problem."""
+
+    @abstractmethod
+    async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
+        """An artifact of an open offer of ``subject``; raises NotFound (``artifact_unknown``) for any other."""
+
+    @abstractmethod
+    def problem(self, outcome: Outcome, **members: object) -> Mapping[str, object]:
+        """The wire form of a refusal (WIRE.md §4 and RFC 9457): ``code title status type …`` plus ``members``."""
+
+
+class ProtocolAdapter(ABC):
+    """An open protocol. Its opener has it listening before it yields and closes every connection when it ends."""
+
+    @property
+    @abstractmethod
+    def endpoints(self) -> Sequence[str]:
+        """The URLs it really listens on (port 0 resolved), or the broker's; empty for the in-process protocol."""
+
+    @property
+    def connections(self) -> int:
+        """Open connections, for ``doctor`` and metrics."""
+        return 0
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Stops accepting and reading; returns once every message already read is answered."""
+
+
+@frozen(kw_only=True)
+class DeviceSecrets:
+    """What a device has to prove itself and to trust the server.
+
+    Attributes:
+        certificate: the chain, PEM, leaf first, or None before enrolment.
+        key: the private key, PEM, or None.
+        ca: the CA bundle, PEM.
+        token: a device token instead of a certificate, or None.
+    """
+
+    device: str
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+    ca: bytes | None = None
+    token: str | None = field(default=None, repr=False)
+
+    def tls(self) -> SSLContext:
+        """A client context that trusts only ``ca`` and shows the certificate, where there is one."""
+        from fleetcore.wire.tls import client_context  # the ssl module is not needed to import a plugin
+
+        return client_context(self)
+
+
+class DeviceClient(ABC):
+    """The device's side of a protocol: what the simulator is handed and what device code may use.
+
+    An async context manager: entering connects, leaving disconnects cleanly. One connection; a lost one raises
+    :class:`~fleetcore.errors.Unavailable` from what is under way, and the owner opens a new client.
+    """
+
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @abstractmethod
+    async def send(
+        self,
+        operation: Operation,
+        body: object,
+        *,
+        subject: str | None = None,
+        target: str | None = None,
+        id: str | None = None,  # noqa: A002 - the wire's own name
+    ) -> Reply:
+        """Sends an uplink and returns when the server has acknowledged it, so it is committed.
+
+        ``body`` is plain data or ready bytes. A refusal comes as a reply with ``error``. On MQTT 3.1.1 a permanent
+        refusal cannot be told apart in the acknowledgement: it comes as a downlink ``errors``.
+        """
+
+    @abstractmethod
+    async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
+        """Any operation that is answered with content: twin.get, time, inbox, ca.get, leaf.register …"""
+
+    @abstractmethod
+    def downlinks(self) -> AsyncIterator[Downlink]:
+        """What the server sends; ends when the client closes. At most one reader."""
+
+    @abstractmethod
+    async def enroll(self, request: EnrollRequest) -> Reply:
+        """Asks for a certificate. Raises :class:`~fleetcore.errors.Refused` where the protocol cannot enrol."""
+
+    @abstractmethod
+    def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
+        """Downloads an artifact from byte ``start``. Raises Refused where the protocol cannot download."""

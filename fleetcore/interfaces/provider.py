@@ -1,0 +1,120 @@
+"""How a plugin offers something: a name, a config class, and an opener; and the context an opener is lent."""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from ssl import SSLContext
+from typing import Any, Generic, Protocol, TypeVar
+
+from attrs import field, frozen
+
+from fleetcore.interfaces.clock import Clock
+
+T = TypeVar("T")
+
+
+class TlsProvider(Protocol):
+    """Makes TLS contexts with the fleet's certificates; session tickets are off in all of them."""
+
+    def server(self, *, client_certificates: bool = True) -> SSLContext:
+        """A listener's context: TLS ≥ 1.2, the server's certificate; a client certificate is asked for, not demanded,
+        and verified against the fleet's CAs where shown. It follows renewals of the server's certificate.
+        """
+        ...
+
+    def ca_bundle(self) -> bytes:
+        """The CA certificates that devices trust, PEM."""
+        ...
+
+    def service_client(self) -> tuple[Path, Path, Path]:
+        """Paths of certificate, key and CA bundle by which fleetcore is a client of a broker."""
+        ...
+
+
+@frozen(kw_only=True)
+class Limits:
+    """The limits of CONTRACT.md §1; all configurable under ``[limits]``.
+
+    Attributes:
+        message_bytes: longest message body.
+        json_depth: deepest nesting.
+        twin_bytes, twin_keys: of one twin section.
+        metrics: names per device.
+        rate_per_s, burst: the token bucket of a device, in messages.
+        future_ms: how far ahead of our clock an event time may lie.
+        queue_messages, queue_bytes: what may wait in the receive queue.
+    """
+
+    message_bytes: int = 256 * 1024
+    json_depth: int = 10
+    twin_bytes: int = 64 * 1024
+    twin_keys: int = 1000
+    metrics: int = 200
+    rate_per_s: float = 100.0
+    burst: int = 1000
+    future_ms: int = 10 * 60 * 1000
+    queue_messages: int = 16_384
+    queue_bytes: int = 64 * 1024 * 1024
+
+
+@frozen(kw_only=True)
+class Context:
+    """What every opener is lent.
+
+    Attributes:
+        name: of the instance (``cold-rooms`` of ``[detectors.cold-rooms]``).
+        fleet: the fleet's name.
+        secret: resolves a reference (``env:NAME``, ``file:PATH``) to its value; raises ConfigError.
+        tls: None where the fleet has no CA (in memory).
+        data: a folder the plugin may keep files in, or None in memory.
+    """
+
+    name: str
+    fleet: str
+    clock: Clock
+    logger: logging.Logger
+    secret: Callable[[str], str]
+    limits: Limits = Limits()
+    tls: TlsProvider | None = None
+    data: Path | None = None
+    count: Callable[[str], None] = field(default=lambda _name: None)
+
+
+@frozen(kw_only=True)
+class Provider(Generic[T]):
+    """An offer: see :func:`offer`."""
+
+    name: str
+    config_class: type
+    opener: Callable[..., AbstractAsyncContextManager[T]]
+    client: Callable[..., Any] | None = None
+    demo: Mapping[str, object] | None = None
+    summary: str = ""
+
+
+def offer(
+    name: str,
+    config_class: type,
+    opener: Callable[..., AbstractAsyncContextManager[T]],
+    *,
+    client: Callable[..., Any] | None = None,
+    demo: Mapping[str, object] | None = None,
+    summary: str = "",
+) -> Provider[T]:
+    """Makes an offer for a hook to return.
+
+    Args:
+        name: the kind as it stands in fleet.toml, ``mqtt`` in ``[protocols.mqtt]``.
+        config_class: an attrs class; the section is structured into it, unknown keys are refused.
+        opener: ``opener(config, context)``; a protocol's is ``opener(config, context, plane)``. Returns an async
+            context manager of the open object. Heavy SDKs are imported in here, never at the module's top.
+        client: a protocol's device side: ``client(endpoint, secrets) -> DeviceClient``.
+        demo: a section by which ``fleetcore demo`` opens it on a free loopback port.
+        summary: one line for ``fleetcore plugin list``.
+
+    Raises ``TypeError`` for a name that cannot stand in a TOML key.
+    """
+    if not name or not all(c.isalnum() or c in "-_" for c in name):
+        raise TypeError(f"{name!r} is no name for an offer: use letters, digits, - and _")
+    return Provider(name=name, config_class=config_class, opener=opener, client=client, demo=demo, summary=summary)

@@ -1,0 +1,66 @@
+"""Anomalies: what a detector found, as columns while it is fresh and as a record once it is kept."""
+
+from enum import StrEnum
+
+import numpy as np
+from attrs import field, frozen
+
+from fleetcore.model.telemetry import Float64, Int64
+
+
+class Severity(StrEnum):
+    """How much it matters, in rising order."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@frozen(kw_only=True, eq=False)
+class Findings:
+    """What a detector found in one batch: equally long columns.
+
+    Attributes:
+        index: int64, positions in the batch that was observed, ascending.
+        score: float64 ≥ 0, how far from normal in the detector's own measure; 1.0 is the limit where there is one.
+        expected: float64, the value that would have been normal; NaN where the detector has no idea of one.
+        severity: of all of them.
+        explanation: one sentence for people; ``{value}``, ``{expected}`` and ``{score}`` are filled in per finding.
+    """
+
+    index: Int64
+    score: Float64
+    expected: Float64
+    severity: Severity = Severity.WARNING
+    explanation: str = "{value} where {expected} was expected"
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @staticmethod
+    def none() -> "Findings":
+        """Nothing found."""
+        return Findings(index=np.empty(0, np.int64), score=np.empty(0), expected=np.empty(0))
+
+
+@frozen(kw_only=True)
+class Anomaly:
+    """One reading that a detector found abnormal.
+
+    Attributes:
+        id: derived from detector, series and time, so that finding it twice keeps it once.
+        time: the reading's event time, ms since the epoch.
+        found: when it was found, ms since the epoch.
+    """
+
+    id: str
+    detector: str
+    device: str
+    metric: str
+    time: int
+    observed: float
+    expected: float | None
+    score: float
+    severity: Severity
+    explanation: str
+    found: int = field(default=0)

@@ -1,0 +1,107 @@
+"""A firmware campaign and one device's way through it (WIRE.md §7, SEMANTICS.md)."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from attrs import field, frozen
+
+
+class CampaignState(StrEnum):
+    """Where a campaign stands."""
+
+    DRAFT = "draft"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+class ExecutionState(StrEnum):
+    """Where one device stands in a campaign."""
+
+    WAITING = "waiting"
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    DEFERRED = "deferred"
+    DOWNLOADING = "downloading"
+    DOWNLOADED = "downloaded"
+    INSTALLING = "installing"
+    REBOOTING = "rebooting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    REVERTED = "reverted"
+    TIMED_OUT = "timed_out"
+    UNKNOWN = "unknown"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+EXECUTION_ENDS = frozenset(
+    {
+        ExecutionState.SUCCEEDED,
+        ExecutionState.FAILED,
+        ExecutionState.REJECTED,
+        ExecutionState.REVERTED,
+        ExecutionState.TIMED_OUT,
+        ExecutionState.CANCELLED,
+        ExecutionState.SKIPPED,
+    }
+)
+
+#: States that a device reports, in the order in which they may be passed; states may be skipped, never go back.
+PROGRESS_ORDER: Mapping[ExecutionState, int] = MappingProxyType(
+    {
+        ExecutionState.WAITING: 0,
+        ExecutionState.OFFERED: 1,
+        ExecutionState.DEFERRED: 2,
+        ExecutionState.ACCEPTED: 3,
+        ExecutionState.DOWNLOADING: 4,
+        ExecutionState.DOWNLOADED: 5,
+        ExecutionState.INSTALLING: 6,
+        ExecutionState.REBOOTING: 7,
+        ExecutionState.UNKNOWN: 8,
+    }
+    | dict.fromkeys(EXECUTION_ENDS, 9)
+)
+
+
+@frozen(kw_only=True)
+class Campaign:
+    """One version for many devices. ``code`` says why a campaign waits in ``draft``."""
+
+    id: str
+    release: str
+    url: str
+    targets: tuple[str, ...]
+    state: CampaignState = CampaignState.DRAFT
+    sha256: str | None = None
+    size: int | None = None
+    manifest: Mapping[str, object] | None = None
+    component: str = "main"
+    code: str | None = None
+    reason: str | None = None
+    created: int = 0
+    finished_at: int | None = None
+    version: int = 0
+
+
+@frozen(kw_only=True)
+class Execution:
+    """One device in one campaign; ``reported_version`` is the running version that the device named at the end."""
+
+    id: str
+    campaign: str
+    device: str
+    state: ExecutionState = ExecutionState.WAITING
+    attempt: int = 1
+    progress: float | None = None
+    bytes: int | None = None
+    code: str | None = None
+    reason: str | None = None
+    until: int | None = None
+    reported_version: str | None = None
+    changed: int = 0
+    version: int = field(default=0)

@@ -1,0 +1,74 @@
+"""What may be called what: the alphabets of CONTRACT.md §1, checked in one place.
+
+A name that passes here is safe as an MQTT topic level, an HTTP path segment and a certificate's common name.
+"""
+
+import re
+
+from fleetcore.errors import Refused
+
+_DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9 ._/:-]{1,128}", re.ASCII)
+_METRIC = re.compile(r"[A-Za-z0-9._/-]{1,64}", re.ASCII)
+_FLEET = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
+_MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
+
+
+def is_device_id(text: str) -> bool:
+    """Whether ``text`` is 1-64 characters of ``A-Z a-z 0-9 . _ -`` starting with a letter or digit."""
+    return _DEVICE_ID.fullmatch(text) is not None
+
+
+def is_metric(text: str) -> bool:
+    """Whether ``text`` is 1-64 characters of ``A-Z a-z 0-9 . _ / -``."""
+    return _METRIC.fullmatch(text) is not None
+
+
+def is_message_id(text: str) -> bool:
+    """Whether ``text`` is 1-64 printable ASCII characters without space."""
+    return _MESSAGE_ID.fullmatch(text) is not None
+
+
+def check_device_id(text: str) -> str:
+    """Returns ``text``; raises :class:`Refused` (``name_invalid``) where it is no device id."""
+    if not isinstance(text, str) or not is_device_id(text):
+        raise Refused(
+            f"{text!r} is no device id",
+            code="name_invalid",
+            remedy="Use 1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
+        )
+    return text
+
+
+def check_label(text: str, what: str) -> str:
+    """Returns ``text``; raises :class:`Refused` where it is no type, model, group or tag name."""
+    if not isinstance(text, str) or _LABEL.fullmatch(text) is None:
+        raise Refused(
+            f"{text!r} is no {what} name",
+            code="name_invalid",
+            remedy="Use 1-128 characters of letters, digits, space and . _ / : -",
+        )
+    return text
+
+
+def check_metric(text: str) -> str:
+    """Returns ``text``; raises :class:`Refused` (``metric_name_invalid``) where it is no metric name."""
+    if not isinstance(text, str) or not is_metric(text):
+        raise Refused(
+            f"{text!r} is no metric name",
+            code="metric_name_invalid",
+            remedy="Use 1-64 characters of A-Z a-z 0-9 . _ / -",
+        )
+    return text
+
+
+def check_fleet(text: str) -> str:
+    """Returns ``text``; raises :class:`Refused` where it is no fleet name."""
+    if not isinstance(text, str) or _FLEET.fullmatch(text) is None:
+        raise Refused(f"{text!r} is no fleet name", code="name_invalid", remedy="Use 1-32 characters of a-z 0-9 -")
+    return text
+
+
+def device_uri(fleet: str, device: str) -> str:
+    """The one SAN URI of a device certificate."""
+    return f"urn:fleetcore:device:{fleet}:{device}"

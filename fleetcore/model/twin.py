@@ -1,0 +1,84 @@
+"""A twin: what is wanted of a device and what it reports, each a JSON object with a version and times per leaf."""
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+Json = Mapping[str, object]
+
+
+@frozen(kw_only=True)
+class Section:
+    """One section. ``times`` maps a JSON pointer of each leaf to ms since the epoch; versions start at 1."""
+
+    document: Json = field(factory=dict)
+    version: int = 0
+    times: Mapping[str, int] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Twin:
+    """A device's desired and reported state; ``refused`` is what it would not take (``twin/ack``), by pointer."""
+
+    device: str
+    desired: Section = Section()
+    reported: Section = Section()
+    acknowledged: int = 0
+    refused: Mapping[str, object] = field(factory=dict)
+    version: int = 0
+
+
+def merge_patch(document: object, patch: object) -> object:
+    """RFC 7396: ``patch`` applied to ``document``; null deletes, arrays and scalars replace. Inputs stay as they are."""
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(document) if isinstance(document, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
+
+
+def diff_patch(old: Json, new: Json) -> dict[str, object]:
+    """The smallest merge patch that turns ``old`` into ``new`` (RFC 7396; neither may hold nulls)."""
+    patch: dict[str, object] = dict.fromkeys((key for key in old if key not in new), None)
+    for key, value in new.items():
+        if key not in old:
+            patch[key] = value
+            continue
+        before = old[key]
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            inner = diff_patch(before, value)
+            if inner:
+                patch[key] = inner
+        elif before != value or type(before) is not type(value):
+            patch[key] = value
+    return patch
+
+
+def delta(desired: Json, reported: Json) -> dict[str, object]:
+    """The desired leaves that the reported section does not match; nested by path, arrays atomic."""
+    result: dict[str, object] = {}
+    for key, value in desired.items():
+        have = reported.get(key)
+        if isinstance(value, Mapping) and isinstance(have, Mapping):
+            inner = delta(value, have)
+            if inner:
+                result[key] = inner
+        elif key not in reported or have != value:
+            result[key] = value
+    return result
+
+
+def leaves(document: Json, prefix: str = "") -> dict[str, object]:
+    """Every leaf by its JSON pointer (RFC 6901); an empty object is a leaf."""
+    found: dict[str, object] = {}
+    for key, value in document.items():
+        pointer = f"{prefix}/{key.replace('~', '~0').replace('/', '~1')}"
+        if isinstance(value, Mapping) and value:
+            found.update(leaves(value, pointer))
+        else:
+            found[pointer] = value
+    return found
