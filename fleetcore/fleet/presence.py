@@ -1,0 +1,138 @@
+"""Presence: what is seen of a device. Kept in memory, flushed now and then, exact where the device said so itself."""
+
+from collections.abc import Mapping
+
+from attrs import evolve, field, frozen
+
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.device import Connectivity, Presence
+from fleetcore.model.message import Dropped, Outcome, Rejected, accepted
+from fleetcore.model.store import Commit, Put
+from fleetcore.wire.records import from_plain, to_plain
+from fleetcore.wire.times import parse_time
+
+_KIND = "presence"
+#: A device without an open session counts as online this long after its last message, then as late, then offline.
+LATE_AFTER_MS = 15 * 60 * 1000
+OFFLINE_AFTER_MS = 60 * 60 * 1000
+
+
+@frozen(kw_only=True)
+class _Seen:
+    presence: Presence = field(factory=Presence)
+    sessions: int = 0
+
+
+class PresenceBoard:
+    """Who is here. ``seen`` is called per message and does no more than a dictionary write."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
+        self._board: dict[str, _Seen] = {}
+        self._last: dict[str, int] = {}
+        self._dirty: set[str] = set()
+
+    async def load(self) -> None:
+        """Reads what was flushed before."""
+        after: str | None = None
+        while True:
+            page = await self._storage.find(_KIND, after=after)
+            for record in page.items:
+                self._board[record.key] = _Seen(presence=from_plain(_KIND, record.body, Presence))
+            after = page.after
+            if after is None:
+                return
+
+    def seen(self, device: str, now_ms: int) -> None:
+        """The device sent something."""
+        self._last[device] = now_ms
+
+    def opened(self, device: str) -> None:
+        """A session of the device opened."""
+        old = self._board.get(device, _Seen())
+        presence = evolve(old.presence, connectivity=Connectivity.ONLINE, last_seen=self._clock.now_ms())
+        self._board[device] = evolve(old, presence=presence, sessions=old.sessions + 1)
+        self._dirty.add(device)
+
+    def closed(self, device: str) -> None:
+        """A session of the device ended; where it was the last, the device is offline, unless it said it sleeps."""
+        old = self._board.get(device, _Seen())
+        left = max(0, old.sessions - 1)
+        presence = old.presence
+        if left == 0 and presence.connectivity is not Connectivity.ASLEEP:
+            presence = evolve(presence, connectivity=Connectivity.OFFLINE)
+        self._board[device] = evolve(old, presence=presence, sessions=left)
+        self._dirty.add(device)
+
+    def of(self, device: str) -> Presence:
+        """What is seen of the device now; asleep past its time is late, then offline."""
+        now = self._clock.now_ms()
+        seen = self._board.get(device, _Seen())
+        last = max(self._last.get(device, 0), seen.presence.last_seen or 0)
+        state = seen.presence.connectivity
+        if last and state is Connectivity.NEVER:
+            state = Connectivity.ONLINE
+        if state is Connectivity.ASLEEP:
+            over = now - (seen.presence.asleep_until or now)
+            if over > 0:
+                state = Connectivity.LATE if over < OFFLINE_AFTER_MS else Connectivity.OFFLINE
+        elif state is Connectivity.ONLINE and seen.sessions == 0:
+            silent = now - last
+            if silent > OFFLINE_AFTER_MS:
+                state = Connectivity.OFFLINE
+            elif silent > LATE_AFTER_MS:
+                state = Connectivity.LATE
+        return evolve(seen.presence, connectivity=state, last_seen=last or None)
+
+    def tell(self, device: str, body: Mapping[str, object]) -> tuple[Outcome, Put | None]:
+        """What a device (or its will) says of itself (WIRE.md §4): the outcome and the put that keeps it."""
+        state, session = body.get("state"), body.get("session")
+        now = self._clock.now_ms()
+        old = self._board.get(device, _Seen())
+        presence = old.presence
+        name = session if isinstance(session, str) else None
+        if state == "online":
+            presence = evolve(presence, connectivity=Connectivity.ONLINE, session=name, asleep_until=None, last_seen=now)
+        elif state == "sleeping":
+            until = self._until(body, now)
+            if until is None:
+                return Rejected(
+                    code="schema_invalid", reason="sleeping needs for_s (seconds) or until (a time)", pointer="/for_s"
+                ), None
+            presence = evolve(presence, connectivity=Connectivity.ASLEEP, asleep_until=until, last_seen=now)
+        elif state == "offline":
+            if name is not None and presence.session is not None and name != presence.session:
+                return Dropped(reason="an outdated will: another session was announced since"), None
+            if presence.connectivity is not Connectivity.ASLEEP or name is not None:
+                presence = evolve(presence, connectivity=Connectivity.OFFLINE)
+        else:
+            return Rejected(
+                code="schema_invalid", reason="state is one of online, sleeping, offline", pointer="/state"
+            ), None
+        self._board[device] = evolve(old, presence=presence)
+        return accepted(0), self._put(device)
+
+    def _until(self, body: Mapping[str, object], now: int) -> int | None:
+        for_s = body.get("for_s")
+        if isinstance(for_s, int | float) and not isinstance(for_s, bool) and for_s >= 0:
+            return now + int(for_s * 1000)
+        until = parse_time(body.get("until"))
+        return until if isinstance(until, int) else None
+
+    def _put(self, device: str) -> Put:
+        return Put(kind=_KIND, key=device, body=to_plain(self.of(device)))
+
+    async def flush(self) -> None:
+        """Keeps what changed since the last flush."""
+        changed = self._dirty | self._last.keys()
+        self._dirty = set()
+        for device, last in self._last.items():
+            old = self._board.get(device, _Seen())
+            state = old.presence.connectivity
+            if state in (Connectivity.NEVER, Connectivity.OFFLINE, Connectivity.LATE):
+                state = Connectivity.ONLINE
+            self._board[device] = evolve(old, presence=evolve(old.presence, last_seen=last, connectivity=state))
+        self._last = {}
+        if changed:
+            await self._storage.commit(Commit(puts=tuple(self._put(device) for device in sorted(changed))))

@@ -1,0 +1,232 @@
+"""Twins: what is wanted of a device and what it reports; merge patches, a version per section, compare-and-set."""
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from attrs import evolve
+
+from fleetcore.errors import Refused, VersionConflict
+from fleetcore.fleet.repository import Repository
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.provider import Limits
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.message import Accepted, Outcome, Rejected
+from fleetcore.model.store import Event
+from fleetcore.model.twin import Json, Section, Twin, delta, diff_patch, leaves, merge_patch
+from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.times import format_time
+
+_LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
+_LONGEST_KEY = 128
+
+#: Told of a desired change: device, and the wire's notification.
+Changed = Callable[[str, Mapping[str, object]], None]
+
+
+def check_document(document: object, limits: Limits, *, pointer: str = "", depth: int = 1) -> None:
+    """Raises :class:`Refused` where a section (or a patch for one) breaks the limits of CONTRACT.md §1 or WIRE.md §5."""
+    if depth > limits.json_depth:
+        raise Refused(f"Nested deeper than {limits.json_depth} at {pointer}", code="limit_exceeded", pointer=pointer)
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            here = f"{pointer}/{key}"
+            if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable() or key.startswith("$"):
+                raise Refused(
+                    f"The key {key!r} is not allowed",
+                    remedy="Use 1-128 printable characters that do not start with $",
+                    pointer=here,
+                )
+            check_document(value, limits, pointer=here, depth=depth + 1)
+    elif isinstance(document, list):
+        for i, value in enumerate(document):
+            check_document(value, limits, pointer=f"{pointer}/{i}", depth=depth + 1)
+    elif isinstance(document, int) and not isinstance(document, bool) and abs(document) > _LARGEST_INTEGER:
+        raise Refused(f"The integer at {pointer} is beyond 2^53 - 1", pointer=pointer)
+
+
+def _check_size(document: Json, limits: Limits) -> None:
+    if len(leaves(document)) > limits.twin_keys:
+        raise Refused(
+            f"The section would have more than {limits.twin_keys} keys",
+            code="limit_exceeded",
+            limit=limits.twin_keys,
+            unit="keys",
+            scope="twin section",
+        )
+    if len(dumps(document)) > limits.twin_bytes:
+        raise Refused(
+            f"The section would be longer than {limits.twin_bytes} bytes",
+            code="limit_exceeded",
+            limit=limits.twin_bytes,
+            unit="bytes",
+            scope="twin section",
+        )
+
+
+class Twins:
+    """Reads and changes twins. Devices write ``reported`` only; who may call what is decided by the callers."""
+
+    def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
+        self._clock, self._limits = clock, limits
+        self._records = Repository(storage, "twin", Twin, key="device")
+        self._listeners: list[Changed] = []
+
+    def on_desired(self, callback: Changed) -> None:
+        """``callback(device, notification)`` after each committed change of a desired section."""
+        self._listeners.append(callback)
+
+    async def get(self, device: str) -> Twin:
+        """The twin; an empty one where nothing was written yet."""
+        return await self._records.get(device) or Twin(device=device)
+
+    def _patched(self, section: Section, patch: Json, now: int) -> Section:
+        check_document(patch, self._limits)
+        document = cast("Json", merge_patch(section.document, patch))
+        _check_size(document, self._limits)
+        before, after = leaves(section.document), leaves(document)
+        same = {at for at, value in after.items() if at in before and before[at] == value}
+        times = {at: section.times.get(at, now) if at in same else now for at in after}
+        return Section(document=document, version=section.version + 1, times=times)
+
+    async def desire(
+        self,
+        device: str,
+        patch: Json,
+        *,
+        if_version: int | None = None,
+        replace: bool = False,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Twin:
+        """Merges ``patch`` into the desired section (``replace``: makes it the section); no change, no new version.
+
+        Raises:
+            VersionConflict: the section is not at ``if_version``; ``ids['version']`` is where it is.
+            Refused: ``limit_exceeded`` or ``schema_invalid``.
+        """
+        now = self._clock.now_ms()
+        before: Twin | None = None
+
+        def step(old: Twin) -> tuple[Twin, list[Event]] | None:
+            nonlocal before
+            before = old
+            _expect(old.desired, if_version)
+            full = diff_patch(old.desired.document, patch) if replace else patch
+            section = self._patched(old.desired, full, now)
+            if section.document == old.desired.document and old.desired.version:
+                return None
+            event = Event(
+                type="twin.desired",
+                subject=device,
+                time=now,
+                actor=actor,
+                reason=reason,
+                data={"version": section.version, "patch": full},
+            )
+            return evolve(old, desired=section), [event]
+
+        twin = await self._records.settle(lambda: self.get(device), step)
+        assert before is not None
+        if twin.desired.version != before.desired.version:
+            notification = desired_change(twin, since=before)
+            for callback in self._listeners:
+                callback(device, notification)
+        return twin
+
+    async def report(self, device: str, patch: object, *, if_version: int | None = None) -> Outcome:
+        """A device's report: the outcome says why not, nothing is raised for the device's mistakes."""
+        if not isinstance(patch, Mapping):
+            return Rejected(code="schema_invalid", reason="A twin report is a JSON object (RFC 7396)")
+        now = self._clock.now_ms()
+
+        def step(old: Twin) -> tuple[Twin, list[Event]]:
+            _expect(old.reported, if_version)
+            section = self._patched(old.reported, patch, now)
+            event = Event(
+                type="twin.reported", subject=device, time=now, actor=device, data={"version": section.version}
+            )
+            return evolve(old, reported=section), [event]
+
+        try:
+            twin = await self._records.settle(lambda: self.get(device), step)
+        except VersionConflict as error:
+            version = error.ids.get("version")
+            return Rejected(code=error.code, reason=error.message, version=version if isinstance(version, int) else None)
+        except Refused as error:
+            return _rejected(error)
+        return Accepted(version=twin.reported.version)
+
+    async def acknowledge(self, device: str, body: object) -> Outcome:
+        """``twin/ack``: which desired version the device took, and which leaves it refuses with what reason."""
+        if not isinstance(body, Mapping) or not isinstance(body.get("version"), int):
+            return Rejected(code="schema_invalid", reason="version is an integer", pointer="/version")
+        refused = body.get("refused", {})
+        if not isinstance(refused, Mapping):
+            return Rejected(code="schema_invalid", reason="refused maps pointers to reasons", pointer="/refused")
+        version = cast("int", body["version"])
+        now = self._clock.now_ms()
+
+        def step(old: Twin) -> tuple[Twin, list[Event]] | None:
+            if version < old.acknowledged:
+                return None
+            event = Event(
+                type="twin.acknowledged",
+                subject=device,
+                time=now,
+                actor=device,
+                data={"version": version, "refused": dict(refused)},
+            )
+            return evolve(old, acknowledged=version, refused=dict(refused)), [event]
+
+        twin = await self._records.settle(lambda: self.get(device), step)
+        return Accepted(version=twin.reported.version)
+
+
+def _expect(section: Section, if_version: int | None) -> None:
+    if if_version is not None and section.version != if_version:
+        raise VersionConflict(
+            f"The section is at version {section.version}, not {if_version}",
+            remedy="Read it again and repeat the change",
+            version=section.version,
+        )
+
+
+def _rejected(error: Refused) -> Rejected:
+    limit, unit, scope = error.ids.get("limit"), error.ids.get("unit"), error.ids.get("scope")
+    return Rejected(
+        code=error.code,
+        reason=str(error),
+        pointer=str(error.ids.get("pointer", "")),
+        limit=limit if isinstance(limit, int) else None,
+        unit=unit if isinstance(unit, str) else None,
+        scope=scope if isinstance(scope, str) else None,
+    )
+
+
+def desired_change(twin: Twin, since: Twin | None = None) -> dict[str, object]:
+    """The wire's notification (WIRE.md §5): from an earlier state, or the whole section with ``since: 0``."""
+    desired = twin.desired
+    newest = max(desired.times.values(), default=0)
+    body: dict[str, object] = {
+        "version": desired.version,
+        "since": since.desired.version if since else 0,
+        "patch": diff_patch(since.desired.document, desired.document) if since else dict(desired.document),
+    }
+    return body | ({"time": format_time(newest)} if newest else {})
+
+
+def twin_view(twin: Twin, now_ms: int) -> dict[str, object]:
+    """What ``GET /twin`` answers (WIRE.md §5)."""
+    return {
+        "desired": dict(twin.desired.document),
+        "desired_version": twin.desired.version,
+        "reported": dict(twin.reported.document),
+        "reported_version": twin.reported.version,
+        "delta": delta(twin.desired.document, twin.reported.document),
+        "time": format_time(now_ms),
+    }
+
+
+def twin_etag(twin: Twin) -> str:
+    """Names both sections' versions."""
+    return f"d{twin.desired.version}.r{twin.reported.version}"

@@ -1,0 +1,38 @@
+"""Plain data ↔ records: one cattrs converter, and how stored records of older releases are read.
+
+A stored body carries no schema number as long as new members have defaults; a change of meaning gets a function in
+``UPGRADES``, which runs before structuring. Unknown members are ignored, so an older release reads a newer record.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import attrs
+import cattrs
+from cattrs.preconf.json import make_converter
+
+T = TypeVar("T")
+Plain = dict[str, object]
+
+#: Kind → functions that bring an older body to today's form, oldest first. Each must accept today's form unchanged.
+UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {}
+
+converter: cattrs.Converter = make_converter()
+converter.register_structure_hook(object, lambda value, _type: value)
+
+
+def to_plain(record: Any) -> Plain:  # noqa: ANN401 - any attrs record
+    """The JSON-compatible form of an attrs record; members that equal their default are left out."""
+    plain = cast("Plain", converter.unstructure(record))
+    for field in attrs.fields(type(record)):
+        if field.default is None and plain.get(field.name) is None:
+            plain.pop(field.name, None)
+    return plain
+
+
+def from_plain(kind: str, body: Mapping[str, object], cls: type[T]) -> T:
+    """The record of a stored body; raises ``cattrs.BaseValidationError`` for a body that no release wrote."""
+    plain = dict(body)
+    for upgrade in UPGRADES.get(kind, ()):
+        plain = upgrade(plain)
+    return converter.structure(plain, cls)
