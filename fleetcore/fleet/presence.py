@@ -93,7 +93,9 @@ class PresenceBoard:
         presence = old.presence
         name = session if isinstance(session, str) else None
         if state == "online":
-            presence = evolve(presence, connectivity=Connectivity.ONLINE, session=name, asleep_until=None, last_seen=now)
+            presence = evolve(
+                presence, connectivity=Connectivity.ONLINE, session=name, asleep_until=None, last_seen=now
+            )
         elif state == "sleeping":
             until = self._until(body, now)
             if until is None:

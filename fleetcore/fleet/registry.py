@@ -119,7 +119,7 @@ class Registry:
         """The devices that the gateway speaks for."""
         return await self.records.find(ref=("gateway", gateway))
 
-    async def change(self, device: str, *, actor: str = "system", reason: str = "", **members: Any) -> Device:  # noqa: ANN401 - members of Device
+    async def change(self, device: str, *, actor: str = "system", reason: str = "", **members: Any) -> Device:
         """Changes descriptive members (name, model, tags, attributes, location, gateway …)."""
         unknown = sorted(set(members) - _SETTABLE)
         if unknown:
@@ -133,7 +133,12 @@ class Registry:
             await self.get(members["gateway"])
         now = self._clock.now_ms()
         event = Event(
-            type="device.changed", subject=device, time=now, actor=actor, reason=reason, data={"members": sorted(members)}
+            type="device.changed",
+            subject=device,
+            time=now,
+            actor=actor,
+            reason=reason,
+            data={"members": sorted(members)},
         )
         return self._changed(
             await self.records.change(device, lambda old: (evolve(old, **members, updated=now), [event]))

@@ -102,9 +102,7 @@ class Repository(Generic[T]):
 
     async def create(self, item: T, events: Sequence[Event] = (), extra: Sequence[Put] = ()) -> T:
         """Stores a new item; raises VersionConflict where the key exists, Conflict where a unique value is taken."""
-        done = await self._storage.commit(
-            Commit(puts=(self.put(item, expect=0), *extra), events=tuple(events))
-        )
+        done = await self._storage.commit(Commit(puts=(self.put(item, expect=0), *extra), events=tuple(events)))
         return attrs.evolve(item, version=done.versions[0])  # type: ignore[misc]  # every record class has a version
 
     async def change(

@@ -151,7 +151,9 @@ class Twins:
             twin = await self._records.settle(lambda: self.get(device), step)
         except VersionConflict as error:
             version = error.ids.get("version")
-            return Rejected(code=error.code, reason=error.message, version=version if isinstance(version, int) else None)
+            return Rejected(
+                code=error.code, reason=error.message, version=version if isinstance(version, int) else None
+            )
         except Refused as error:
             return _rejected(error)
         return Accepted(version=twin.reported.version)

@@ -1,0 +1,109 @@
+"""Anomalies: what detectors found, and running a detector over what is stored."""
+
+import hashlib
+import math
+from collections.abc import AsyncIterator, Sequence
+
+from fleetcore.errors import Refused
+from fleetcore.fleet.repository import Pairs
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.detector import Detector
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.anomaly import Anomaly, Findings
+from fleetcore.model.store import Put
+from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.wire.records import from_plain, to_plain
+
+KIND = "anomaly"
+
+
+def _refs(anomaly: Anomaly) -> Pairs:
+    return [("device", anomaly.device), ("detector", anomaly.detector)]
+
+
+def anomalies_of(
+    detector: str, batch: TelemetryBatch, findings: Findings, catalog: SeriesCatalog, now_ms: int
+) -> list[Anomaly]:
+    """Findings as records. The id follows from detector, series and time, so finding one twice keeps it once."""
+    found: list[Anomaly] = []
+    for i, score, expected in zip(
+        findings.index.tolist(), findings.score.tolist(), findings.expected.tolist(), strict=True
+    ):
+        series = catalog.series(int(batch.series[i]))
+        time, value = int(batch.time[i]), float(batch.value[i])
+        known = not math.isnan(expected)
+        text = findings.explanation.format(
+            value=f"{value:g}", expected=f"{expected:g}" if known else "?", score=f"{score:.3g}"
+        )
+        name = f"{detector}\0{series.device}\0{series.metric}\0{time}"
+        found.append(
+            Anomaly(
+                id=hashlib.sha256(name.encode()).hexdigest()[:24],
+                detector=detector,
+                device=series.device,
+                metric=series.metric,
+                time=time,
+                observed=value,
+                expected=expected if known else None,
+                score=score,
+                severity=findings.severity,
+                explanation=text,
+                found=now_ms,
+            )
+        )
+    return found
+
+
+class AnomalyDetector:
+    """Runs detectors over stored telemetry and lists what was found."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
+
+    def puts(self, anomalies: Sequence[Anomaly]) -> tuple[Put, ...]:
+        """The puts that keep anomalies; an id that is there already is overwritten by its equal."""
+        return tuple(
+            Put(kind=KIND, key=one.id, body=to_plain(one), refs=frozenset(_refs(one)))
+            for one in {one.id: one for one in anomalies}.values()
+        )
+
+    async def list(self, device: str | None = None, *, limit: int | None = None) -> list[Anomaly]:
+        """What was found on a device (or on all), oldest reading first; the newest ``limit`` of them."""
+        found: list[Anomaly] = []
+        after: str | None = None
+        while True:
+            page = await self._storage.find(KIND, ref=None if device is None else ("device", device), after=after)
+            found += [_load(record.body) for record in page.items]
+            after = page.after
+            if after is None:
+                break
+        found.sort(key=lambda one: (one.time, one.id))
+        return found[-limit:] if limit else found
+
+    async def run(
+        self, detector: Detector, device: str, metric: str | None = None, *, start: int = 0, end: int = 4 * 10**12
+    ) -> list[Anomaly]:
+        """Shows a detector the stored points of a device in time order and returns what it finds; keeps nothing.
+
+        The detector is used as it is, with the state it has.
+        """
+        if end <= start:
+            raise Refused("The range is empty", remedy="Let end be after start")
+        found: list[Anomaly] = []
+        name = type(detector).__name__
+        async for batch in self._stored(device, metric, start, end):
+            findings = detector.observe(batch, self._storage.catalog)
+            found += anomalies_of(name, batch, findings, self._storage.catalog, self._clock.now_ms())
+        return sorted(found, key=lambda one: one.time)
+
+    async def _stored(self, device: str, metric: str | None, start: int, end: int) -> AsyncIterator[TelemetryBatch]:
+        for series in await self._storage.series_of(device):
+            if metric is not None and series.metric != metric:
+                continue
+            async for data in self._storage.read(series.index, start, end):
+                yield TelemetryBatch.of([series.index] * len(data), data.time, data.value, quality=data.quality)
+
+
+def _load(body: object) -> Anomaly:
+    assert isinstance(body, dict)
+    return from_plain(KIND, body, Anomaly)

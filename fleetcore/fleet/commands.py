@@ -1,0 +1,384 @@
+"""Commands: queued in the store, handed out in order, at most one unfinished per lane, finished by the device's word.
+
+``sent`` is committed before a command is handed to a transport, so a crash leads to a repeat with the same id and
+sequence (which a device answers from its memory), never to a command that ran without a trace.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+from uuid import uuid4
+
+from attrs import evolve
+
+from fleetcore.errors import Conflict, NotFound, Refused
+from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.command import COMMAND_TRANSITIONS, FINISHED, Command, CommandState
+from fleetcore.model.message import Accepted, Outcome, Rejected
+from fleetcore.model.names import check_device_id
+from fleetcore.model.store import Event
+from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.times import format_time
+
+#: Not accepted by the device within this: sent again (WIRE.md §6).
+ACK_TIMEOUT_MS = 30_000
+#: How many unfinished commands a snapshot shows (WIRE.md §6).
+SNAPSHOT = 10
+_OUTPUT_BYTES = 64 * 1024
+_DAY_MS = 24 * 3600 * 1000
+
+_REPORTED = {
+    "accepted": CommandState.DELIVERED,
+    "running": CommandState.RUNNING,
+    "succeeded": CommandState.SUCCEEDED,
+    "failed": CommandState.FAILED,
+    "rejected": CommandState.REJECTED,
+    "cancelled": CommandState.CANCELLED,
+}
+
+Signer = Callable[[Mapping[str, object]], Mapping[str, object]]
+
+
+def _unfinished(command: Command) -> bool:
+    return command.state not in FINISHED
+
+
+def _refs(command: Command) -> Pairs:
+    refs = [("device", command.device)]
+    return [*refs, ("open", command.device)] if _unfinished(command) else refs
+
+
+def _due(command: Command) -> int | None:
+    if not _unfinished(command):
+        return None
+    if command.state is CommandState.QUEUED:
+        return min(command.deliver_by, command.expires_at, command.result_by)
+    if command.state is CommandState.SENT and command.sent_at is not None:
+        return min(command.sent_at + ACK_TIMEOUT_MS, command.expires_at, command.result_by)
+    return command.result_by
+
+
+class Commands:
+    """Sends commands and keeps their states."""
+
+    def __init__(self, storage: Storage, clock: Clock, sign: Signer | None = None) -> None:
+        self._clock, self._sign = clock, sign
+        self._storage = storage
+        self._records = Repository(storage, "command", Command, unique=_unique, refs=_refs, due=_due)
+        self._listeners: list[Callable[[str], None]] = []
+        self._cancels: list[Callable[[Command], None]] = []
+        self._sequences: dict[str, int] = {}
+
+    def on_queued(self, callback: Callable[[str], None]) -> None:
+        """``callback(device)`` whenever there may be something new to hand out."""
+        self._listeners.append(callback)
+
+    def on_cancel(self, callback: Callable[[Command], None]) -> None:
+        """``callback(command)`` when a command that the device may have is to be cancelled."""
+        self._cancels.append(callback)
+
+    def _wake(self, device: str) -> None:
+        for callback in self._listeners:
+            callback(device)
+
+    async def _next_sequence(self, device: str) -> int:
+        last = self._sequences.get(device)
+        if last is None:
+            known = await self._records.find(ref=("device", device))
+            last = self._sequences.get(device, max((command.sequence for command in known), default=0))
+        self._sequences[device] = last + 1
+        return last + 1
+
+    async def send(
+        self,
+        device: str,
+        name: str,
+        args: Mapping[str, object] | None = None,
+        *,
+        lane: str = "default",
+        respond: str = "result",
+        deliver_within_s: float = 86_400,
+        execute_within_s: float = 86_400,
+        result_within_s: float = 90_000,
+        idempotency_key: str | None = None,
+        supersede: str | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Command:
+        """Queues a command and returns it at once.
+
+        Args:
+            idempotency_key: a second call with the same key for the device returns the first command.
+            supersede: queued commands with the same key are cancelled in favour of this one.
+
+        Raises:
+            Refused: a name or answer mode that is none, a time that is not positive.
+        """
+        check_device_id(device)
+        if not 1 <= len(name) <= 128:
+            raise Refused("A command's name has 1-128 characters", code="name_invalid")
+        if respond not in ("result", "ack", "none"):
+            raise Refused(f"respond is one of result, ack, none, not {respond!r}")
+        if min(deliver_within_s, execute_within_s, result_within_s) <= 0:
+            raise Refused("A command's times are positive numbers of seconds")
+        now = self._clock.now_ms()
+        superseded: list[Command] = []
+        if supersede is not None:
+            superseded = [
+                old
+                for old in await self._records.find(ref=("open", device))
+                if old.supersede_key == supersede and old.state is CommandState.QUEUED
+            ]
+        command = Command(
+            id=uuid4().hex if idempotency_key is None else _keyed_id(device, idempotency_key),
+            device=device,
+            name=name,
+            args=dict(args or {}),
+            sequence=await self._next_sequence(device),
+            lane=lane,
+            respond=respond,
+            issued_at=now,
+            deliver_by=now + int(deliver_within_s * 1000),
+            expires_at=now + int(execute_within_s * 1000),
+            result_by=now + int(result_within_s * 1000),
+            supersede_key=supersede,
+            supersedes=tuple(old.id for old in superseded),
+            issued_by=actor,
+        )
+        event = Event(
+            type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data={"device": device}
+        )
+        try:
+            command = await self._records.create(command, [event])
+        except Conflict:
+            if idempotency_key is None:
+                raise
+            return await self._records.need(command.id)
+        for old in superseded:
+            await self._end(old.id, CommandState.CANCELLED, code="superseded", only=CommandState.QUEUED)
+        self._wake(device)
+        return command
+
+    async def get(self, command: str) -> Command:
+        """The command; raises NotFound (``command_unknown``)."""
+        return await self._records.need(command, code="command_unknown")
+
+    async def list(self, device: str | None = None, *, unfinished: bool = False) -> list[Command]:
+        """Commands of a device (or of all) by sequence."""
+        ref = None if device is None else ("open" if unfinished else "device", device)
+        found = await self._records.find(ref=ref)
+        return sorted(
+            (one for one in found if not unfinished or _unfinished(one)), key=lambda one: (one.device, one.sequence)
+        )
+
+    async def cancel(self, command: str, *, actor: str = "system", reason: str = "") -> Command:
+        """Cancels a command: at once where it was not sent, else by asking the device. Finished ones stay."""
+        current = await self.get(command)
+        if current.state is CommandState.QUEUED:
+            current = await self._end(
+                command, CommandState.CANCELLED, code="cancelled", only=CommandState.QUEUED, actor=actor, reason=reason
+            )
+        if _unfinished(current) and not current.cancel_requested:
+            current = await self._records.change(command, lambda old: (evolve(old, cancel_requested=True), []))
+            for callback in self._cancels:
+                callback(current)
+        return current
+
+    async def _end(
+        self,
+        command: str,
+        state: CommandState,
+        *,
+        code: str,
+        only: CommandState | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Command:
+        now = self._clock.now_ms()
+
+        def step(old: Command) -> tuple[Command, list[Event]] | None:
+            if not _unfinished(old) or (only is not None and old.state is not only):
+                return None
+            event = Event(
+                type=f"command.{state}",
+                subject=command,
+                time=now,
+                actor=actor,
+                reason=reason or code,
+                data={"device": old.device},
+            )
+            return evolve(old, state=state, code=code, finished_at=now), [event]
+
+        ended = await self._records.change(command, step)
+        self._wake(ended.device)
+        return ended
+
+    async def snapshot(self, device: str) -> list[Command]:
+        """The oldest unfinished commands in sequence order, the head of each lane only, expired ones left out."""
+        now = self._clock.now_ms()
+        heads: dict[str, Command] = {}
+        for command in sorted(await self._records.find(ref=("open", device)), key=lambda one: one.sequence):
+            if command.state is CommandState.QUEUED and min(command.deliver_by, command.expires_at) <= now:
+                continue
+            if command.state is CommandState.SENT and command.expires_at <= now:
+                continue
+            heads.setdefault(command.lane, command)
+        return list(heads.values())[:SNAPSHOT]
+
+    async def hand_out(self, device: str, *, again: bool = False) -> list[Command]:
+        """What is to be given to a transport now, already committed as ``sent``.
+
+        Queued heads of lanes, and sent ones whose ``ack_timeout`` has passed; with ``again`` (the device has just
+        come back) every unfinished head.
+        """
+        now = self._clock.now_ms()
+        given: list[Command] = []
+        for command in await self.snapshot(device):
+            waited = command.state is CommandState.SENT and now - (command.sent_at or 0) >= ACK_TIMEOUT_MS
+            if command.state is CommandState.QUEUED or waited or (again and _unfinished(command)):
+                given.append(await self._mark_sent(command, now))
+        return [command for command in given if _unfinished(command)]
+
+    async def _mark_sent(self, command: Command, now: int) -> Command:
+        def step(old: Command) -> tuple[Command, list[Event]] | None:
+            if not _unfinished(old):
+                return None
+            if old.state not in (CommandState.QUEUED, CommandState.SENT):
+                return evolve(old, attempt=old.attempt + 1), []
+            event = Event(
+                type="command.sent", subject=old.id, time=now, data={"device": old.device, "attempt": old.attempt + 1}
+            )
+            new = evolve(old, state=CommandState.SENT, attempt=old.attempt + 1, sent_at=now)
+            if old.respond == "none":
+                new = evolve(new, state=CommandState.SUCCEEDED, finished_at=now, code="no_answer_asked")
+            return new, [event]
+
+        return await self._records.change(command.id, step)
+
+    def wire(self, command: Command) -> dict[str, object]:
+        """The command as devices see it (WIRE.md §6)."""
+        body: dict[str, object] = {
+            "id": command.id,
+            "name": command.name,
+            "args": dict(command.args),
+            "sequence": command.sequence,
+            "lane": command.lane,
+            "respond": command.respond,
+            "issued_at": format_time(command.issued_at),
+            "expires_at": format_time(command.expires_at),
+            "expires_in_ms": max(0, command.expires_at - self._clock.now_ms()),
+            "result_by": format_time(command.result_by),
+            "attempt": command.attempt,
+        }
+        if command.supersedes:
+            body["supersedes"] = list(command.supersedes)
+        if command.cancel_requested:
+            body["cancel"] = True
+        if self._sign is not None:
+            signed = {key: body[key] for key in ("id", "name", "args", "sequence", "lane", "respond", "expires_at")}
+            body["signed"] = self._sign({"device": command.device, **signed})
+        return body
+
+    async def result(self, device: str, command: str, body: object) -> Outcome:
+        """A device's word on a command; the first end state wins (WIRE.md §6)."""
+        if not isinstance(body, Mapping) or body.get("status") not in _REPORTED:
+            return Rejected(code="schema_invalid", reason=f"status is one of {', '.join(_REPORTED)}", pointer="/status")
+        if body.get("output") is not None and len(dumps(body["output"])) > _OUTPUT_BYTES:
+            return Rejected(
+                code="limit_exceeded",
+                reason="output is too long",
+                pointer="/output",
+                limit=_OUTPUT_BYTES,
+                unit="bytes",
+                scope="command",
+            )
+        extend = body.get("extend_ms", 0)
+        if not isinstance(extend, int) or isinstance(extend, bool) or not 0 <= extend <= _DAY_MS:
+            return Rejected(code="schema_invalid", reason="extend_ms is 0 to a day", pointer="/extend_ms")
+        state = _REPORTED[cast("str", body["status"])]
+        digest = _result_hash(body)
+        now = self._clock.now_ms()
+        outcome: list[Outcome] = []
+
+        def step(old: Command) -> tuple[Command, list[Event]] | None:
+            outcome.clear()
+            if old.device != device:
+                outcome.append(Rejected(code="command_unknown", reason="This device has no such command"))
+                return None
+            if not _unfinished(old):
+                outcome.append(_after_the_end(old, state, digest))
+                if isinstance(outcome[0], Accepted) and outcome[0].late and old.late is None:
+                    return evolve(old, late=dict(body)), []
+                return None
+            outcome.append(Accepted())
+            if state not in COMMAND_TRANSITIONS[old.state]:
+                return None  # a repeated or overtaken progress report says nothing new
+            ended = state in FINISHED or (old.respond == "ack" and state is CommandState.DELIVERED)
+            new = evolve(
+                old,
+                state=CommandState.SUCCEEDED if ended and state is CommandState.DELIVERED else state,
+                progress=_number(body.get("progress"), old.progress),
+                output=body.get("output", old.output),
+                code=_text(body.get("code")),
+                reason=_text(body.get("reason")),
+                result_by=max(old.result_by, now + extend) if extend else old.result_by,
+                finished_at=now if ended else None,
+                result_hash=digest if ended else None,
+            )
+            event = Event(type=f"command.{new.state}", subject=command, time=now, actor=device, data={"device": device})
+            return new, [event]
+
+        try:
+            await self._records.change(command, step, code="command_unknown")
+        except NotFound as error:
+            return Rejected(code=error.code, reason=error.message)
+        self._wake(device)
+        return outcome[0]
+
+    async def tick(self) -> Sequence[str]:
+        """Ends what is past its time; returns the devices to which something is to be handed out (again)."""
+        now = self._clock.now_ms()
+        devices: dict[str, None] = {}
+        for command in await self._records.due(now):
+            if command.state is CommandState.QUEUED and min(command.deliver_by, command.expires_at) <= now:
+                await self._end(command.id, CommandState.EXPIRED, code="command_expired")
+            elif command.state is CommandState.SENT and command.expires_at <= now:
+                # It may have been started in time without our hearing of it: only the result's time ends it.
+                if command.result_by <= now:
+                    await self._end(command.id, CommandState.TIMED_OUT, code="no_result")
+            elif command.result_by <= now:
+                await self._end(command.id, CommandState.TIMED_OUT, code="no_result")
+            else:
+                devices[command.device] = None
+        return list(devices)
+
+
+def _unique(command: Command) -> Pairs:
+    return [("command-sequence", f"{command.device}/{command.sequence}")]
+
+
+def _keyed_id(device: str, key: str) -> str:
+    return hashlib.sha256(f"{device}\0{key}".encode()).hexdigest()[:32]
+
+
+def _result_hash(body: Mapping[str, object]) -> str:
+    kept = {name: body.get(name) for name in ("status", "output", "code", "reason")}
+    return hashlib.sha256(dumps(kept)).hexdigest()
+
+
+def _after_the_end(old: Command, state: CommandState, digest: str) -> Outcome:
+    if old.state in (CommandState.TIMED_OUT, CommandState.EXPIRED):
+        return Accepted(late=True)
+    if old.result_hash == digest or state not in FINISHED:
+        return Accepted()
+    return Rejected(code="command_finished", reason=f"The command has ended as {old.state}")
+
+
+def _number(value: object, default: float | None) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+
+
+def _text(value: object) -> str | None:
+    return value[:1024] if isinstance(value, str) else None

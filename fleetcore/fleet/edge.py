@@ -1,0 +1,117 @@
+"""Edge computing: gateways and the leaf devices that they speak for."""
+
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
+
+from fleetcore.errors import Conflict, NotAuthorised, Refused
+from fleetcore.fleet.registry import Registry
+from fleetcore.model.device import Device
+
+_GATEWAY = "gateway"
+
+
+@frozen(kw_only=True)
+class Gateway:
+    """A gateway: its device record, what it can do, and whether it may register leaves that nobody announced."""
+
+    device: Device
+    capabilities: Mapping[str, object] = field(factory=dict)
+    may_register: bool = False
+
+
+def _gateway(device: Device) -> Gateway:
+    section = device.attributes.get(_GATEWAY)
+    if not isinstance(section, Mapping):
+        raise Refused(
+            f"Device {device.id!r} is no gateway",
+            code="not_authorised",
+            remedy="Register it with EdgeComputing.register_gateway",
+        )
+    capabilities = section.get("capabilities")
+    return Gateway(
+        device=device,
+        capabilities=capabilities if isinstance(capabilities, Mapping) else {},
+        may_register=section.get("may_register") is True,
+    )
+
+
+class EdgeComputing:
+    """Registers gateways and attaches leaves; a leaf's messages come over its gateway's connection (WIRE.md §2)."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def register_gateway(
+        self,
+        gateway: str,
+        capabilities: Mapping[str, object] | None = None,
+        *,
+        type: str = "gateway",  # noqa: A002 - the fleet's own word
+        may_register: bool = False,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Gateway:
+        """Registers a device as a gateway, or makes a registered device one.
+
+        Args:
+            capabilities: cpu, memory, runtimes, labels; free-form.
+            may_register: the grant to register unknown leaves by ``leaf.register``.
+        """
+        section = {"capabilities": dict(capabilities or {}), "may_register": may_register}
+        known = await self._registry.find(gateway)
+        if known is None:
+            device = await self._registry.register(
+                gateway, type, attributes={_GATEWAY: section}, actor=actor, reason=reason
+            )
+        else:
+            device = await self._registry.change(
+                gateway, attributes={**known.attributes, _GATEWAY: section}, actor=actor, reason=reason
+            )
+        return _gateway(device)
+
+    async def gateways(self) -> list[Gateway]:
+        """All gateways."""
+        return [_gateway(one) for one in await self._registry.list() if _GATEWAY in one.attributes]
+
+    async def attach(self, gateway: str, leaf: str, *, actor: str = "system", reason: str = "") -> Device:
+        """Makes the gateway speak for a registered leaf; raises Conflict where another gateway does."""
+        _gateway(await self._registry.get(gateway))
+        device = await self._registry.get(leaf)
+        if leaf == gateway or _GATEWAY in device.attributes:
+            raise Refused(f"{leaf!r} is itself a gateway", remedy="Gateways do not nest")
+        if device.gateway not in (None, gateway):
+            raise Conflict(
+                f"{leaf!r} belongs to gateway {device.gateway!r}", remedy="Detach it there first", device=leaf
+            )
+        return await self._registry.change(leaf, gateway=gateway, actor=actor, reason=reason)
+
+    async def detach(self, leaf: str, *, actor: str = "system", reason: str = "") -> Device:
+        """Nobody speaks for the leaf any more."""
+        return await self._registry.change(leaf, gateway=None, actor=actor, reason=reason)
+
+    async def leaves(self, gateway: str) -> Sequence[Device]:
+        """The gateway's leaves."""
+        return await self._registry.leaves(gateway)
+
+    async def register_leaf(self, gateway: str, leaf: str, type: str = "leaf") -> Device:  # noqa: A002
+        """A gateway announces a leaf. Its own leaf again is no error; a foreign or ungranted one is.
+
+        Raises:
+            NotAuthorised: the gateway lacks the grant, or is none.
+            Conflict: the id belongs to a device that this gateway does not speak for.
+        """
+        known = await self._registry.find(leaf)
+        if known is not None:
+            if known.gateway == gateway:
+                return known
+            raise Conflict(f"{leaf!r} is registered already", device=leaf)
+        device = await self._registry.get(gateway)
+        section = device.attributes.get(_GATEWAY)
+        if not isinstance(section, Mapping) or section.get("may_register") is not True:
+            raise NotAuthorised(
+                f"{gateway!r} may not register leaves", remedy="Register the gateway with may_register", device=gateway
+            )
+        return await self._registry.register(
+            leaf, type, gateway=gateway, actor=gateway, reason="announced by its gateway"
+        )

@@ -1,0 +1,121 @@
+"""Telemetry as people ask for it: by device and metric, in ranges, in buckets, the newest; and readings put in by hand."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from attrs import evolve
+
+from fleetcore.errors import FleetError, NotFound, Refused
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.ingest import Ingest
+from fleetcore.interfaces.protocol import Session
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.message import Accepted, Inbound, Operation
+from fleetcore.model.names import check_metric
+from fleetcore.model.telemetry import Aggregates, Latest, Series, SeriesData, TextReading
+from fleetcore.wire.strict_json import dumps
+
+#: Later than any event time that is accepted (WIRE.md §3).
+END_OF_TIME = 4 * 10**12
+
+
+class Telemetry:
+    """Reads what was stored, and hands readings to the same data path that devices use."""
+
+    def __init__(self, storage: Storage, clock: Clock, ingest: Ingest) -> None:
+        self._storage, self._clock, self._ingest = storage, clock, ingest
+
+    async def series(self, device: str | None = None) -> Sequence[Series]:
+        """The series of a device, or all."""
+        return await self._storage.series_of(device)
+
+    async def _series(self, device: str, metric: str) -> Series:
+        for series in await self._storage.series_of(device):
+            if series.metric == metric:
+                return series
+        raise NotFound(
+            f"Device {device!r} has sent no {metric!r}",
+            remedy="`fleetcore telemetry series` lists what there is",
+            device=device,
+            metric=metric,
+        )
+
+    async def query(self, device: str, metric: str, *, start: int = 0, end: int | None = None) -> SeriesData:
+        """The points with ``start <= time < end`` (ms); raises NotFound for a series that never was."""
+        series = await self._series(device, metric)
+        pieces = [piece async for piece in self._storage.read(series.index, start, end or END_OF_TIME)]
+        if not pieces:
+            return SeriesData(
+                series=series, time=np.empty(0, np.int64), value=np.empty(0), quality=np.empty(0, np.uint8)
+            )
+        return evolve(
+            pieces[0],
+            time=np.concatenate([piece.time for piece in pieces]),
+            value=np.concatenate([piece.value for piece in pieces]),
+            quality=np.concatenate([piece.quality for piece in pieces]),
+        )
+
+    async def texts(self, device: str, metric: str, *, start: int = 0, end: int | None = None) -> Sequence[TextReading]:
+        """The text readings of a series."""
+        series = await self._series(device, metric)
+        return [one async for one in self._storage.read_texts(series.index, start, end or END_OF_TIME)]
+
+    async def aggregate(
+        self, device: str, metric: str, bucket_ms: int, *, start: int = 0, end: int | None = None
+    ) -> Aggregates:
+        """The points in buckets of ``bucket_ms``; gaps stay gaps."""
+        if bucket_ms <= 0:
+            raise Refused("A bucket has a positive number of milliseconds")
+        series = await self._series(device, metric)
+        return await self._storage.aggregate(series.index, start, end or END_OF_TIME, bucket_ms)
+
+    async def latest(self, device: str) -> Sequence[Latest]:
+        """The newest reading of each metric, by event time."""
+        series = await self._storage.series_of(device)
+        found = await self._storage.latest([one.index for one in series])
+        return [one for one in found if one is not None]
+
+    async def collect(
+        self,
+        session: Session,
+        device: str,
+        metric: str,
+        value: float | bool | str,
+        unit: str | None = None,
+        *,
+        time: int | str | None = None,
+        id: str | None = None,  # noqa: A002 - the wire's own name
+    ) -> Accepted:
+        """Puts one reading in, through the whole data path; returns after the commit.
+
+        Raises the refusal as an error of the matching class.
+        """
+        check_metric(metric)
+        body: dict[str, object] = {"metric": metric, "value": value}
+        if unit is not None:
+            body["unit"] = unit
+        if time is not None:
+            body["time"] = time
+        message = Inbound(
+            operation=Operation.TELEMETRY,
+            subject=device,
+            payload=dumps(body),
+            content_type="application/json",
+            id=id,
+        )
+        outcome = await self._ingest.submit(session, message)
+        if isinstance(outcome, Accepted):
+            return outcome
+        code = getattr(outcome, "code", "internal")
+        refused = getattr(outcome, "refused", ())
+        if refused:
+            code = refused[0].code
+        raise _error(code)(outcome.reason, code=code, device=device, metric=metric)
+
+
+def _error(code: str) -> type[FleetError]:
+    from fleetcore.errors import CODES, NotAuthorised, Unavailable
+
+    if CODES[code].temporary:
+        return Unavailable
+    return NotAuthorised if CODES[code].http == 403 else Refused
