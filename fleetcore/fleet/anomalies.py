@@ -23,7 +23,7 @@ def _refs(anomaly: Anomaly) -> Pairs:
 
 def anomalies_of(
     detector: str, batch: TelemetryBatch, findings: Findings, catalog: SeriesCatalog, now_ms: int
-) -> list[Anomaly]:
+) -> Sequence[Anomaly]:
     """Findings as records. The id follows from detector, series and time, so finding one twice keeps it once."""
     found: list[Anomaly] = []
     for i, score, expected in zip(
@@ -67,7 +67,7 @@ class AnomalyDetector:
             for one in {one.id: one for one in anomalies}.values()
         )
 
-    async def list(self, device: str | None = None, *, limit: int | None = None) -> list[Anomaly]:
+    async def list(self, device: str | None = None, *, limit: int | None = None) -> Sequence[Anomaly]:
         """What was found on a device (or on all), oldest reading first; the newest ``limit`` of them."""
         found: list[Anomaly] = []
         after: str | None = None
@@ -82,7 +82,7 @@ class AnomalyDetector:
 
     async def run(
         self, detector: Detector, device: str, metric: str | None = None, *, start: int = 0, end: int = 4 * 10**12
-    ) -> list[Anomaly]:
+    ) -> Sequence[Anomaly]:
         """Shows a detector the stored points of a device in time order and returns what it finds; keeps nothing.
 
         The detector is used as it is, with the state it has.

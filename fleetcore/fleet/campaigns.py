@@ -192,11 +192,11 @@ class Campaigns:
         """All campaigns by name."""
         return await self._campaigns.find()
 
-    async def executions(self, campaign: str) -> list[Execution]:
+    async def executions(self, campaign: str) -> Sequence[Execution]:
         """Each device's state, by device."""
         return sorted(await self._executions.find(ref=("campaign", campaign)), key=lambda one: one.device)
 
-    async def of_device(self, device: str) -> list[Execution]:
+    async def of_device(self, device: str) -> Sequence[Execution]:
         """Every campaign's state on one device."""
         return await self._executions.find(ref=("device", device))
 

@@ -215,7 +215,7 @@ class Commands:
         self._wake(ended.device)
         return ended
 
-    async def snapshot(self, device: str) -> list[Command]:
+    async def snapshot(self, device: str) -> Sequence[Command]:
         """The oldest unfinished commands in sequence order, the head of each lane only, expired ones left out."""
         now = self._clock.now_ms()
         heads: dict[str, Command] = {}
@@ -227,7 +227,7 @@ class Commands:
             heads.setdefault(command.lane, command)
         return list(heads.values())[:SNAPSHOT]
 
-    async def hand_out(self, device: str, *, again: bool = False) -> list[Command]:
+    async def hand_out(self, device: str, *, again: bool = False) -> Sequence[Command]:
         """What is to be given to a transport now, already committed as ``sent``.
 
         Queued heads of lanes, and sent ones whose ``ack_timeout`` has passed; with ``again`` (the device has just

@@ -115,7 +115,7 @@ class Registry:
         """Devices in id order; ``ref`` is one of (type|tag|lifecycle|gateway, value)."""
         return await self.records.find(ref=ref, where=where, limit=limit)
 
-    async def leaves(self, gateway: str) -> list[Device]:
+    async def leaves(self, gateway: str) -> Sequence[Device]:
         """The devices that the gateway speaks for."""
         return await self.records.find(ref=("gateway", gateway))
 

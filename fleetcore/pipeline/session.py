@@ -1,0 +1,88 @@
+"""A device's session, and what the data path remembers of a device while some session of it is open."""
+
+from collections.abc import Callable
+
+from fleetcore.interfaces.protocol import Session
+from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.telemetry import Quality
+
+_BLOCKED = {Lifecycle.SUSPENDED: "device_suspended", Lifecycle.RETIRED: "device_retired"}
+
+
+class DeviceState:
+    """One device as the data path sees it; shared by its sessions, changed in place when the registry changes.
+
+    Attributes:
+        metrics: the device's interned series by metric.
+        blocked: the code with which everything of it is refused, or None.
+        quality: the bits that its readings start with.
+        fresh: no authenticated message has made it active yet.
+        tokens, refilled: its token bucket: what is left, and when (monotonic seconds) that was true.
+    """
+
+    __slots__ = ("__weakref__", "blocked", "device", "fresh", "metrics", "quality", "refilled", "tokens")
+
+    def __init__(self, device: Device, tokens: float, now_s: float) -> None:
+        self.metrics: dict[str, int] = {}
+        self.tokens, self.refilled = tokens, now_s
+        self.update(device)
+
+    def update(self, device: Device) -> None:
+        """Takes a changed record over."""
+        self.device = device
+        self.blocked = _BLOCKED.get(device.lifecycle)
+        self.quality = int(Quality.QUARANTINED if device.lifecycle is Lifecycle.QUARANTINED else Quality.GOOD)
+        self.fresh = device.lifecycle in (Lifecycle.REGISTERED, Lifecycle.PROVISIONED)
+
+    def take_token(self, now_s: float, rate_per_s: float, burst: float) -> bool:
+        """Spends one token of the bucket; False where it is empty."""
+        if self.tokens < 1:
+            self.tokens = min(burst, self.tokens + (now_s - self.refilled) * rate_per_s)
+            self.refilled = now_s
+            if self.tokens < 1:
+                return False
+        self.tokens -= 1
+        return True
+
+
+class DeviceSession(Session):
+    """The concrete session.
+
+    Attributes:
+        state: of the identity.
+        subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the plane.
+    """
+
+    __slots__ = ("_callbacks", "_ended", "credential_key", "peer", "protocol", "state", "subjects")
+
+    def __init__(self, state: DeviceState, protocol: str, peer: str, credential_key: str | None = None) -> None:
+        self.state, self.protocol, self.peer, self.credential_key = state, protocol, peer, credential_key
+        self.subjects: dict[str, DeviceState] = {state.device.id: state}
+        self._ended: str | None = None
+        self._callbacks: list[Callable[[str], None]] = []
+
+    @property
+    def identity(self) -> str:
+        return self.state.device.id
+
+    @property
+    def ended(self) -> str | None:
+        return self._ended
+
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        if self._ended is not None:
+            callback(self._ended)
+        else:
+            self._callbacks.append(callback)
+
+    def close(self) -> None:
+        self.end("closed")
+
+    def end(self, code: str) -> None:
+        """Ends the session for a reason; the first one stays."""
+        if self._ended is not None:
+            return
+        self._ended = code
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(code)

@@ -1,0 +1,409 @@
+"""Store: a batch of messages decoded, validated, committed in one transaction, and only then acknowledged."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from fleetcore.errors import FleetError, StorageError, Unavailable
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.provider import Limits
+from fleetcore.interfaces.storage import SeriesRequest, Storage
+from fleetcore.model.message import (
+    Accepted,
+    Inbound,
+    Operation,
+    Outcome,
+    PointRefusal,
+    Rejected,
+    accepted,
+)
+from fleetcore.model.names import is_message_id
+from fleetcore.model.store import Commit, MessageMark
+from fleetcore.model.telemetry import NO_SEQ, SeriesKind, Tally
+from fleetcore.pipeline.decode import Codecs, Columns, Message, content_type_of, server_time
+from fleetcore.pipeline.receive import Delivery
+from fleetcore.pipeline.session import DeviceSession, DeviceState
+from fleetcore.pipeline.validate import check_new_metric, check_time, in_unit_of, not_finite, reading_time
+from fleetcore.interfaces.codec import Decoded
+from fleetcore.wire.times import EARLIEST_MS
+
+_log = logging.getLogger(__name__)
+
+_RATE = Rejected(code="rate_limited", reason="The device sends too often", scope="device", retry_after_s=1.0)
+_INTERNAL = Rejected(code="internal", reason="The message could not be handled")
+
+
+class Directory(Protocol):
+    """What the data path asks the device plane."""
+
+    async def subject(self, session: DeviceSession, subject: str) -> DeviceState | None:
+        """The state of a subject that the session may speak for, or None."""
+        ...
+
+    def seen(self, session: DeviceSession, now_ms: int) -> None:
+        """A message of the session was accepted for handling."""
+        ...
+
+
+#: Handles one uplink that is not telemetry; commits by itself.
+Control = Callable[[DeviceSession, Inbound], Awaitable[Outcome]]
+
+
+class DataPath:
+    """Everything between the queue and the acknowledgement.
+
+    Attributes:
+        tally: where all readings went since the start.
+        accepted, rejected: messages since the start.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        codecs: Codecs,
+        directory: Directory,
+        control: Control,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._storage, self._codecs, self._directory, self._control = storage, codecs, directory, control
+        self._clock, self._limits = clock, limits
+        self.tally = Tally()
+        self.accepted = 0
+        self.rejected: dict[str, int] = defaultdict(int)
+
+    async def process(self, deliveries: list[Delivery]) -> None:
+        """Handles a batch: every delivery's ``done`` is called, whatever happens."""
+        admitted, controls = await self._admit(deliveries)
+        waiting = [self._telemetry(admitted)] if admitted else []
+        if controls:
+            by_identity: dict[str, list[Delivery]] = defaultdict(list)
+            for delivery in controls:
+                by_identity[delivery[0].state.device.id].append(delivery)
+            waiting += [self._controls(chain) for chain in by_identity.values()]
+        if len(waiting) == 1:
+            await waiting[0]
+        else:
+            await asyncio.gather(*waiting)
+
+    async def _admit(self, deliveries: list[Delivery]) -> tuple[list[Message], list[Delivery]]:
+        """Who may speak: session, lifecycle, rate, subject. What may not is answered here."""
+        now_s = self._clock.monotonic_s()
+        rate, burst, most = self._limits.rate_per_s, self._limits.burst, self._limits.message_bytes
+        telemetry: list[Message] = []
+        controls: list[Delivery] = []
+        for delivery in deliveries:
+            session, message, _, received = delivery
+            identity = session.state
+            if session._ended is not None and session._ended != "closed":
+                self._answer(delivery, Rejected(code=_ended_code(session._ended), reason="The session has ended"))
+                continue
+            if identity.blocked is not None:
+                self._answer(delivery, Rejected(code=identity.blocked, reason="The device may not speak"))
+                continue
+            if not identity.take_token(now_s, rate, burst):
+                self._answer(delivery, _RATE)
+                continue
+            if len(message.payload) > most:
+                self._answer(
+                    delivery,
+                    Rejected(
+                        code="limit_exceeded", reason="The message is too long", limit=most, unit="bytes", scope="message"
+                    ),
+                )
+                continue
+            state = session.subjects.get(message.subject)
+            if state is None:
+                state = await self._directory.subject(session, message.subject)
+                if state is None:
+                    self._answer(
+                        delivery,
+                        Rejected(code="not_your_device", reason="The identity may not speak for this device"),
+                    )
+                    continue
+            if state.blocked is not None:
+                self._answer(delivery, Rejected(code=state.blocked, reason="The device may not speak"))
+                continue
+            self._directory.seen(session, received)
+            if message.operation is Operation.TELEMETRY:
+                telemetry.append(Message(delivery, state))
+            else:
+                controls.append(delivery)
+        return telemetry, controls
+
+    def _answer(self, delivery: Delivery, outcome: Outcome) -> None:
+        if isinstance(outcome, Rejected):
+            self.rejected[outcome.code] += 1
+        else:
+            self.accepted += 1
+        try:
+            delivery[2](outcome)
+        except Exception:
+            _log.exception("An adapter failed to take an outcome")
+
+    async def _controls(self, chain: list[Delivery]) -> None:
+        """One device's other uplinks, in order."""
+        for delivery in chain:
+            try:
+                outcome = await self._control(delivery[0], delivery[1])
+            except FleetError as error:
+                outcome = _rejection(error)
+            except Exception:
+                _log.exception("Handling %s failed", delivery[1].operation)
+                outcome = _INTERNAL
+            self._answer(delivery, outcome)
+
+    async def _telemetry(self, messages: list[Message]) -> None:
+        try:
+            await self._store(messages)
+        except (Unavailable, StorageError) as error:
+            outcome = _rejection(error)
+            for message in messages:
+                self._answer(message.delivery, outcome)
+        except Exception:
+            if len(messages) == 1:
+                _log.exception("A telemetry message could not be handled")
+                self._answer(messages[0].delivery, _INTERNAL)
+                return
+            # One message may be the cause: halving finds it, and the others are stored.
+            half = len(messages) // 2
+            await self._telemetry(messages[:half])
+            await self._telemetry(messages[half:])
+
+    async def _store(self, messages: list[Message]) -> None:
+        answers: dict[int, Outcome] = {}
+        quick, full = self._decode(messages, answers)
+        repeats = await self._repeats(messages, answers) if any(one.id is not None for one in messages) else {}
+        await self._intern(messages, quick, full, answers)
+        columns = Columns()
+        for i, message in enumerate(messages):
+            if i in answers or i in repeats:
+                continue
+            simple = quick[i]
+            if simple is not None:
+                self._fill_quick(columns, i, message, *simple)
+            else:
+                self._fill_full(columns, i, message, full[i])
+        batch, texts, owner = columns.finish()
+        bad = not_finite(batch)
+        if len(bad):
+            for at in bad.tolist():
+                message = messages[int(owner[at])]
+                message.refuse(0, self._storage.catalog.series(int(batch.series[at])).metric, "number_not_finite")
+                message.count -= 1
+            keep = np.setdiff1d(np.arange(len(batch)), bad)
+            batch = batch.take(keep)
+        now = self._clock.now_ms()
+        marks: list[MessageMark] = []
+        refused = 0
+        for i, message in enumerate(messages):
+            if i in repeats:
+                continue
+            outcome = answers.get(i)
+            if outcome is None:
+                outcome = answers[i] = _outcome(message)
+            if message.refused:
+                refused += len(message.refused)
+            if message.id is not None and isinstance(outcome, Accepted):
+                marks.append(MessageMark(device=message.owner, id=message.id, time=now, answer=_answer_body(outcome)))
+        if len(batch) or texts or marks:
+            done = await self._storage.commit(
+                Commit(readings=batch if len(batch) else None, texts=texts, marks=tuple(marks))
+            )
+            self.tally += done.tally
+        again = 0
+        for i, first in repeats.items():
+            answers[i] = answers[first] if isinstance(first, int) else first
+            answer = answers[i]
+            again += answer.stored if isinstance(answer, Accepted) else 0
+        self.tally += Tally(refused=refused, duplicates=again)
+        for i, message in enumerate(messages):
+            self._answer(message.delivery, answers[i])
+
+    def _decode(
+        self, messages: list[Message], answers: dict[int, Outcome]
+    ) -> tuple[list[tuple[object, dict[str, object]] | None], dict[int, Decoded]]:
+        quick: list[tuple[object, dict[str, object]] | None] = []
+        full: dict[int, Decoded] = {}
+        for i, message in enumerate(messages):
+            delivery = message.delivery
+            inbound = delivery[1]
+            declared = content_type_of(delivery) if inbound.content_type is not None else None
+            simple = self._codecs.quick(inbound.payload, declared)
+            quick.append(simple)
+            if simple is not None:
+                continue
+            decoded = self._codecs.decode(inbound.payload, declared, delivery[3])
+            if isinstance(decoded, Rejected):
+                answers[i] = decoded
+                continue
+            full[i] = decoded
+            message.id = message.id or decoded.id
+            for index, metric, code in decoded.refused:
+                message.refuse(index, metric, code)
+        for i, message in enumerate(messages):
+            if message.id is not None and i not in answers and not is_message_id(message.id):
+                answers[i] = Rejected(code="schema_invalid", reason="A message id has 1-64 visible characters", pointer="/id")
+        return quick, full
+
+    async def _repeats(self, messages: list[Message], answers: dict[int, Outcome]) -> dict[int, int | Outcome]:
+        """Messages whose id was used before: by position, the first answer or the position of the first message."""
+        wanted: dict[str, list[str]] = defaultdict(list)
+        for i, message in enumerate(messages):
+            if message.id is not None and i not in answers:
+                wanted[message.owner].append(message.id)
+        known = dict(
+            zip(wanted, await asyncio.gather(*(self._storage.marks(who, ids) for who, ids in wanted.items())), strict=True)
+        )
+        first: dict[tuple[str, str], int] = {}
+        repeats: dict[int, int | Outcome] = {}
+        for i, message in enumerate(messages):
+            if message.id is None or i in answers:
+                continue
+            mark = known[message.owner].get(message.id)
+            if mark is not None:
+                repeats[i] = _answer_of(mark)
+                continue
+            before = first.setdefault((message.owner, message.id), i)
+            if before != i:
+                repeats[i] = before
+        return repeats
+
+    async def _intern(
+        self,
+        messages: Sequence[Message],
+        quick: Sequence[tuple[object, dict[str, object]] | None],
+        full: dict[int, Decoded],
+        answers: dict[int, Outcome],
+    ) -> None:
+        """Gives every new, allowed metric of the batch its series, in one call."""
+        wanted: dict[tuple[str, str], tuple[DeviceState, SeriesRequest]] = {}
+        fresh: dict[str, int] = defaultdict(int)
+
+        def want(message: Message, metric: str, value: object, unit: str | None) -> None:
+            state = message.state
+            key = (message.owner, metric)
+            if metric in state.metrics or key in wanted:
+                return
+            if check_new_metric(metric, len(state.metrics) + fresh[message.owner], self._limits) is not None:
+                return
+            fresh[message.owner] += 1
+            wanted[key] = state, SeriesRequest(message.owner, metric, unit, _kind(value))
+
+        for i, message in enumerate(messages):
+            simple = quick[i]
+            if i in answers:
+                continue
+            if simple is not None:
+                if not message.state.metrics.keys() >= simple[1].keys():
+                    for metric, value in simple[1].items():
+                        want(message, metric, value, None)
+                continue
+            for reading in full[i].readings:
+                if reading.subject is None or reading.subject == message.owner:
+                    want(message, reading.metric, reading.value, reading.unit)
+        if not wanted:
+            return
+        made = await self._storage.intern([request for _, request in wanted.values()])
+        for (state, _), series in zip(wanted.values(), made, strict=True):
+            state.metrics[series.metric] = series.index
+
+    def _fill_quick(self, columns: Columns, i: int, message: Message, time: object, values: dict[str, object]) -> None:
+        received = message.delivery[3]
+        state = message.state
+        quality = state.quality
+        if time is None:
+            when = received
+            quality = server_time(quality)
+        elif type(time) is int and EARLIEST_MS <= time <= received:
+            when = time
+        else:
+            checked = check_time(time, received, self._limits)
+            if isinstance(checked, str):
+                for index, metric in enumerate(values):
+                    message.refuse(index, metric, checked)
+                return
+            when = checked
+        try:
+            columns.add_group(i, state, values, when, received, quality)
+            message.count = len(values)
+        except KeyError:
+            for index, (metric, value) in enumerate(values.items()):
+                series = state.metrics.get(metric)
+                if series is None:
+                    message.refuse(index, metric, self._refusal(metric, state))
+                else:
+                    columns.add(i, series, value, when, received, quality, NO_SEQ)  # type: ignore[arg-type]  # the codec promises numbers, booleans and text
+                    message.count += 1
+
+    def _refusal(self, metric: str, state: DeviceState) -> str:
+        return check_new_metric(metric, len(state.metrics), self._limits) or "too_many_metrics"
+
+    def _fill_full(self, columns: Columns, i: int, message: Message, decoded: Decoded) -> None:
+        received = message.delivery[3]
+        state = message.state
+        for reading in decoded.readings:
+            if reading.subject is not None and reading.subject != message.owner:
+                message.refuse(reading.index, reading.metric, "not_your_device")
+                continue
+            time = reading_time(reading, received, self._limits)
+            if isinstance(time, str):
+                message.refuse(reading.index, reading.metric, time)
+                continue
+            index = state.metrics.get(reading.metric)
+            if index is None:
+                message.refuse(reading.index, reading.metric, self._refusal(reading.metric, state))
+                continue
+            value = reading.value
+            if reading.unit is not None:
+                converted = in_unit_of(self._storage.catalog.series(index), reading)
+                if converted is None:
+                    message.refuse(reading.index, reading.metric, "unit_mismatch")
+                    continue
+                value = converted
+            quality = server_time(state.quality) if time is None else state.quality
+            seq = NO_SEQ if reading.seq is None else reading.seq
+            columns.add(i, index, value, received if time is None else time, received, quality, seq)
+            message.count += 1
+
+
+def _kind(value: object) -> SeriesKind:
+    if isinstance(value, bool):
+        return SeriesKind.BOOLEAN
+    return SeriesKind.TEXT if isinstance(value, str) else SeriesKind.NUMBER
+
+
+def _ended_code(ended: str) -> str:
+    return ended if ended.startswith("device_") else "not_authenticated"
+
+
+def _outcome(message: Message) -> Outcome:
+    if not message.refused:
+        return accepted(message.count)
+    refused = tuple(sorted(message.refused, key=lambda one: one.index))
+    if message.count:
+        return Accepted(stored=message.count, refused=refused)
+    return Rejected(code=refused[0].code, reason="No reading of the message could be taken", refused=refused)
+
+
+def _answer_body(outcome: Accepted) -> dict[str, object]:
+    body: dict[str, object] = {"stored": outcome.stored}
+    if outcome.refused:
+        body["refused"] = [[one.index, one.metric, one.code] for one in outcome.refused]
+    return body
+
+
+def _answer_of(mark: MessageMark) -> Outcome:
+    stored, refused = mark.answer.get("stored"), mark.answer.get("refused", [])
+    assert isinstance(stored, int)
+    assert isinstance(refused, list)
+    return Accepted(stored=stored, refused=tuple(PointRefusal(*one) for one in refused))
+
+
+def _rejection(error: FleetError) -> Rejected:
+    retry = error.retry_after_s if isinstance(error, Unavailable) else None
+    return Rejected(code=error.code, reason=error.message, retry_after_s=retry)

@@ -1,0 +1,57 @@
+"""Validate: whether a reading may be stored: its time, its metric, its unit, its subject. Nothing is clamped."""
+
+import numpy as np
+
+from fleetcore.interfaces.codec import DecodedReading
+from fleetcore.interfaces.provider import Limits
+from fleetcore.model.names import is_metric
+from fleetcore.model.telemetry import Series, TelemetryBatch
+from fleetcore.model.units import convert
+from fleetcore.wire.times import EARLIEST_MS, parse_time
+
+#: A device without a clock buffers at most this long; a larger ``age_ms`` is a mistake of unit.
+_OLDEST_AGE_MS = 366 * 24 * 3600 * 1000
+
+
+def check_time(value: object, received: int, limits: Limits) -> int | str:
+    """An event time in ms, or the code of why not."""
+    if type(value) is int and EARLIEST_MS <= value <= received:
+        return value
+    time = parse_time(value)
+    if isinstance(time, int) and time > received + limits.future_ms:
+        return "time_in_future"
+    return time
+
+
+def reading_time(reading: DecodedReading, received: int, limits: Limits) -> int | str | None:
+    """A reading's event time, None where the server is to assign it, or the code of why not."""
+    if reading.age_ms is not None:
+        if reading.time is not None:
+            return "time_ambiguous"
+        age = reading.age_ms
+        if isinstance(age, bool) or not isinstance(age, int | float) or not 0 <= age <= _OLDEST_AGE_MS:
+            return "time_out_of_range"
+        return received - int(age)
+    return None if reading.time is None else check_time(reading.time, received, limits)
+
+
+def check_new_metric(metric: str, known: int, limits: Limits) -> str | None:
+    """The code of why a device with ``known`` metrics may not have this one too, or None."""
+    if not is_metric(metric):
+        return "metric_name_invalid"
+    return "too_many_metrics" if known >= limits.metrics else None
+
+
+def in_unit_of(series: Series, reading: DecodedReading) -> float | bool | str | None:
+    """The value in the series' unit, or None where the units do not convert."""
+    if reading.unit is None or reading.unit == series.unit or isinstance(reading.value, str):
+        return reading.value
+    if series.unit is None:
+        return None
+    return convert(float(reading.value), reading.unit, series.unit)
+
+
+def not_finite(batch: TelemetryBatch) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Positions of values that are not finite: what no codec should let through, and a store must not see."""
+    finite = np.isfinite(batch.value)
+    return np.empty(0, np.int64) if finite.all() else np.flatnonzero(~finite)
