@@ -80,6 +80,11 @@ class AnomalyDetector:
         found.sort(key=lambda one: (one.time, one.id))
         return found[-limit:] if limit else found
 
+    async def get(self, anomaly: str) -> Anomaly | None:
+        """One anomaly by id, or None."""
+        record = await self._storage.get(KIND, anomaly)
+        return None if record is None else _load(record.body)
+
     async def run(
         self, detector: Detector, device: str, metric: str | None = None, *, start: int = 0, end: int = 4 * 10**12
     ) -> Sequence[Anomaly]:

@@ -69,7 +69,9 @@ class DataPath:
         control: Control,
         clock: Clock,
         limits: Limits,
+        refused: Callable[[str, Inbound, Rejected], None],
     ) -> None:
+        self._refused = refused
         self._storage, self._codecs, self._directory, self._control = storage, codecs, directory, control
         self._clock, self._limits = clock, limits
         self.tally = Tally()
@@ -138,6 +140,8 @@ class DataPath:
     def _answer(self, delivery: Delivery, outcome: Outcome) -> None:
         if isinstance(outcome, Rejected):
             self.rejected[outcome.code] += 1
+            if not outcome.temporary:
+                self._refused(delivery[0].state.device.id, delivery[1], outcome)
         else:
             self.accepted += 1
         try:

@@ -1,0 +1,115 @@
+"""A cursor consumer: reads the feed of what was stored from a kept position, for ever.
+
+The position is kept in the store itself, so nothing is skipped over a crash; what is done between two kept positions
+may be done again, and each consumer says how it makes that harmless.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from attrs import define
+
+from fleetcore.errors import CredentialsRejected, NotFound
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, FeedEntry
+
+_log = logging.getLogger(__name__)
+
+_PAGE = 64
+_POLL_S = 60.0
+_BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+
+
+@define
+class ConsumerState:
+    """What ``doctor`` shows: ``state`` is starting, running, failing or stopped."""
+
+    state: str = "starting"
+    error: str = ""
+    failures: int = 0
+    lost: int = 0
+    position: int = 0
+
+
+class Consumer(ABC):
+    """The loop: read a page, handle it, keep the position; after a failure wait and begin again from what is kept."""
+
+    def __init__(self, name: str, storage: Storage, clock: Clock) -> None:
+        self.name, self._storage, self._clock = name, storage, clock
+        self.status = ConsumerState()
+
+    async def start(self) -> None:
+        """Makes the cursor, so that the store keeps what comes from now on."""
+        if await self._storage.cursor(self.name) is None:
+            await self._storage.commit(Commit(cursors={self.name: await self._storage.position()}))
+
+    async def run(self) -> None:
+        """Consumes until it is cancelled; owned by the supervisor."""
+        failures = 0
+        while True:
+            try:
+                await self._open()
+                self.status.position = await self._storage.cursor(self.name) or 0
+                self.status.state = "running"
+                while True:
+                    await self._step()
+                    failures = 0
+            except CredentialsRejected as error:
+                self.status.state, self.status.error = "stopped", str(error)
+                _log.error("%s has stopped: %s", self.name, error)  # noqa: TRY400 - the message says all; a person must act
+                return
+            except Exception as error:  # noqa: BLE001 - a plugin's failure must not end the loop
+                self.status.state, self.status.error = "failing", f"{type(error).__name__}: {error}"
+                self.status.failures += 1
+                wait = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
+                failures += 1
+                _log.warning("%s failed and is tried again in %g s: %s", self.name, wait, self.status.error)
+                await self._shut()
+                await self._clock.sleep(wait)
+            except BaseException:
+                await self._shut()
+                raise
+
+    async def _step(self) -> None:
+        after = self.status.position
+        try:
+            entries = await self._storage.feed(after, _PAGE)
+        except NotFound as error:
+            oldest = error.ids["oldest"]
+            assert isinstance(oldest, int)
+            self.status.lost += oldest - after - 1
+            _log.error("%s was too slow: %d commits were trimmed before it saw them", self.name, oldest - after - 1)  # noqa: TRY400 - no stack needed
+            self.status.position = oldest - 1
+            return
+        if not entries:
+            await self._rest()
+            await self._storage.wait_feed(after, _POLL_S)
+            return
+        await self._handle(entries)
+        self.status.position = entries[-1].position
+        await self._keep(entries[-1].position)
+
+    async def catch_up(self) -> None:
+        """Returns once everything committed before the call has been handled and kept. For tests, demos, shutdown."""
+        goal = await self._storage.position()
+        while self.status.position < goal and self.status.state in ("starting", "running"):
+            await self._clock.sleep(0.01)
+
+    async def _open(self) -> None:
+        """Prepares for reading from the kept position."""
+
+    async def _shut(self) -> None:
+        """Lets go of what :meth:`_open` made; must not raise."""
+
+    @abstractmethod
+    async def _handle(self, entries: Sequence[FeedEntry]) -> None:
+        """Does the work for some entries, in order."""
+
+    async def _keep(self, position: int) -> None:
+        """Keeps the position; by default after every page."""
+        await self._storage.commit(Commit(cursors={self.name: position}))
+
+    async def _rest(self) -> None:
+        """Called when there is nothing to do for now."""

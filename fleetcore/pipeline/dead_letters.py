@@ -1,0 +1,96 @@
+"""Dead letters: refused messages, kept in a ring of fixed size so that they can be listed, understood and replayed."""
+
+import base64
+from collections import deque
+
+from attrs import field, frozen
+
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.message import Inbound, Operation, Rejected
+from fleetcore.model.store import Commit, Put
+from fleetcore.wire.records import from_plain, to_plain
+
+_KIND = "dead_letter"
+#: How many are kept; the oldest makes room.
+RING = 1000
+#: A longer payload is cut: a dead letter is for understanding, and cut ones cannot be replayed.
+_PAYLOAD_BYTES = 4096
+
+
+@frozen(kw_only=True)
+class DeadLetter:
+    """A refused message; ``payload`` is base64, ``whole`` says whether all of it is there."""
+
+    number: int
+    device: str
+    identity: str
+    operation: Operation
+    code: str
+    reason: str
+    time: int
+    payload: str = field(default="")
+    whole: bool = True
+    content_type: str | None = None
+    target: str | None = None
+
+    def inbound(self) -> Inbound:
+        """The message as it came."""
+        return Inbound(
+            operation=self.operation,
+            subject=self.device,
+            payload=base64.b64decode(self.payload),
+            content_type=self.content_type,
+            target=self.target,
+        )
+
+
+class DeadLetters:
+    """The ring. Adding is in memory; :meth:`flush` writes what is new."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
+        self._new: deque[DeadLetter] = deque(maxlen=RING)
+        self._next = 0
+
+    async def load(self) -> None:
+        """Finds where the ring stands."""
+        letters = await self.list()
+        self._next = letters[-1].number + 1 if letters else 0
+
+    def add(self, identity: str, message: Inbound, outcome: Rejected) -> None:
+        """Keeps a refused message."""
+        payload = message.payload[:_PAYLOAD_BYTES]
+        self._new.append(
+            DeadLetter(
+                number=self._next,
+                device=message.subject,
+                identity=identity,
+                operation=message.operation,
+                code=outcome.code,
+                reason=outcome.reason,
+                time=self._clock.now_ms(),
+                payload=base64.b64encode(payload).decode(),
+                whole=len(payload) == len(message.payload),
+                content_type=message.content_type,
+                target=message.target,
+            )
+        )
+        self._next += 1
+
+    async def flush(self) -> None:
+        """Writes what was added since."""
+        if self._new:
+            new = list(self._new)
+            self._new.clear()
+            await self._storage.commit(
+                Commit(puts=tuple(Put(kind=_KIND, key=f"{one.number % RING:04d}", body=to_plain(one)) for one in new))
+            )
+
+    async def list(self) -> "list[DeadLetter]":
+        """What is kept, oldest first."""
+        await self.flush()
+        page = await self._storage.find(_KIND, limit=RING)
+        return sorted(
+            (from_plain(_KIND, record.body, DeadLetter) for record in page.items), key=lambda one: one.number
+        )

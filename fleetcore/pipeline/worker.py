@@ -1,0 +1,57 @@
+"""A daemon thread that runs one call at a time and can be abandoned.
+
+``concurrent.futures`` joins its threads when the interpreter ends, so a plugin that hangs would hang the exit too.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+_Job = Callable[[], None]
+
+
+class Worker:
+    """Runs calls in order on a thread of its own; :meth:`close` does not wait for a call that hangs."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    async def call(self, work: Callable[[], T], timeout_s: float) -> T:
+        """The result of ``work``; raises what it raises, and TimeoutError when it overruns: then abandon the worker."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def finish(result: T | None, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]  # None only where T allows it
+
+        def job() -> None:
+            result: T | None = None
+            problem: BaseException | None = None
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 - it is raised again where it is awaited
+                problem = error
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(finish, result, problem)
+
+        self._jobs.put(job)
+        async with asyncio.timeout(timeout_s):
+            return await future
+
+    def close(self) -> None:
+        """Lets the thread end after the call it is in; idempotent."""
+        self._jobs.put(None)

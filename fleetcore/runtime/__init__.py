@@ -1,0 +1,1 @@
+"""Wiring: the only code that knows concrete classes. Plugins, configuration, the clock, supervision, the fleet itself."""

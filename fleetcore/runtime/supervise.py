@@ -1,0 +1,68 @@
+"""Supervision: named tasks with an owner. A task that ends by an error is started again with back-off, and shown."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from attrs import define
+
+from fleetcore.interfaces.clock import Clock
+
+_log = logging.getLogger(__name__)
+_BACK_OFF_S = (0.1, 1.0, 5.0, 30.0)
+
+
+@define
+class TaskState:
+    """What ``doctor`` shows of a task."""
+
+    name: str
+    failures: int = 0
+    error: str = ""
+
+
+class Supervisor:
+    """Owns the background tasks of a fleet."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.states: dict[str, TaskState] = {}
+
+    def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Runs ``work`` until it returns or :meth:`close`; an error makes it start again."""
+        state = self.states.setdefault(name, TaskState(name))
+        task = asyncio.create_task(self._run(state, work), name=f"fleetcore {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def every(self, name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Runs ``work`` every so many seconds."""
+
+        async def loop() -> None:
+            while True:
+                await self._clock.sleep(seconds)
+                await work()
+
+        return self.keep(name, loop)
+
+    async def _run(self, state: TaskState, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                wait = _BACK_OFF_S[min(state.failures, len(_BACK_OFF_S) - 1)]
+                state.failures += 1
+                state.error = f"{type(error).__name__}: {error}"
+                _log.exception("Task %s failed and is started again in %g s", state.name, wait)
+                await self._clock.sleep(wait)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Cancels every task and waits for them."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
