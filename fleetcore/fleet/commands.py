@@ -24,6 +24,8 @@ from fleetcore.wire.times import format_time
 
 #: Not accepted by the device within this: sent again (WIRE.md §6).
 ACK_TIMEOUT_MS = 30_000
+#: A device that has just come back is not sent again what it was sent this recently: it may be under way still.
+_JUST_SENT_MS = 1_000
 #: How many unfinished commands a snapshot shows (WIRE.md §6).
 SNAPSHOT = 10
 _OUTPUT_BYTES = 64 * 1024
@@ -237,7 +239,8 @@ class Commands:
         given: list[Command] = []
         for command in await self.snapshot(device):
             waited = command.state is CommandState.SENT and now - (command.sent_at or 0) >= ACK_TIMEOUT_MS
-            if command.state is CommandState.QUEUED or waited or (again and _unfinished(command)):
+            old = now - (command.sent_at or 0) >= _JUST_SENT_MS
+            if command.state is CommandState.QUEUED or waited or (again and old):
                 given.append(await self._mark_sent(command, now))
         return [command for command in given if _unfinished(command)]
 

@@ -17,6 +17,8 @@ from fleetcore.model.store import Commit, FeedEntry
 
 _log = logging.getLogger(__name__)
 
+#: How often a position is kept when nothing was done that makes keeping it urgent; a crash repeats at most this much.
+KEEP_EVERY_S = 5.0
 _PAGE = 64
 _POLL_S = 60.0
 _BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -39,6 +41,8 @@ class Consumer(ABC):
     def __init__(self, name: str, storage: Storage, clock: Clock) -> None:
         self.name, self._storage, self._clock = name, storage, clock
         self.status = ConsumerState()
+        self._kept = 0
+        self._kept_at = 0.0
 
     async def start(self) -> None:
         """Makes the cursor, so that the store keeps what comes from now on."""
@@ -51,7 +55,8 @@ class Consumer(ABC):
         while True:
             try:
                 await self._open()
-                self.status.position = await self._storage.cursor(self.name) or 0
+                self.status.position = self._kept = await self._storage.cursor(self.name) or 0
+                self._kept_at = self._clock.monotonic_s()
                 self.status.state = "running"
                 while True:
                     await self._step()
@@ -84,12 +89,14 @@ class Consumer(ABC):
             self.status.position = oldest - 1
             return
         if not entries:
-            await self._rest()
-            await self._storage.wait_feed(after, _POLL_S)
+            dirty = self.status.position > self._kept
+            if not await self._storage.wait_feed(after, KEEP_EVERY_S if dirty else _POLL_S) and dirty:
+                await self.keep()
             return
-        await self._handle(entries)
+        urgent = await self._handle(entries)
         self.status.position = entries[-1].position
-        await self._keep(entries[-1].position)
+        if urgent or self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
+            await self.keep()
 
     async def catch_up(self) -> None:
         """Returns once everything committed before the call has been handled and kept. For tests, demos, shutdown."""
@@ -104,12 +111,20 @@ class Consumer(ABC):
         """Lets go of what :meth:`_open` made; must not raise."""
 
     @abstractmethod
-    async def _handle(self, entries: Sequence[FeedEntry]) -> None:
-        """Does the work for some entries, in order."""
+    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
+        """Does the work for some entries, in order; True where doing it again would be a nuisance: keep at once."""
 
-    async def _keep(self, position: int) -> None:
-        """Keeps the position; by default after every page."""
-        await self._storage.commit(Commit(cursors={self.name: position}))
+    async def _state(self) -> bytes | None:
+        """The state that belongs to the position, or None for a consumer without one."""
+        return None
 
-    async def _rest(self) -> None:
-        """Called when there is nothing to do for now."""
+    async def keep(self) -> None:
+        """Keeps the position, and the state with it, in one commit."""
+        position = self.status.position
+        if self.status.state != "running" or position <= self._kept:
+            return
+        state = await self._state()
+        await self._storage.commit(
+            Commit(cursors={self.name: position}, blobs={} if state is None else {self.name: state})
+        )
+        self._kept, self._kept_at = position, self._clock.monotonic_s()

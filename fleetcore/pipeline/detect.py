@@ -22,8 +22,6 @@ from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.worker import Worker
 
-#: How often a detector's state is kept; a crash repeats at most this much detection.
-KEEP_EVERY_S = 5.0
 FOUND = "anomaly.found"
 
 
@@ -59,8 +57,6 @@ class Detection(Consumer):
         self._entered: AbstractAsyncContextManager[Detector] | None = None
         self._detector: Detector | None = None
         self._worker: Worker | None = None
-        self._kept_at = 0.0
-        self._kept = -1
         self._wanted = np.zeros(0, np.bool_)
 
     async def _open(self) -> None:
@@ -71,8 +67,6 @@ class Detection(Consumer):
         if state is not None:
             detector = self._detector
             await self._worker.call(lambda: detector.restore(state), self._timeout_s)
-        self._kept = await self._storage.cursor(self.name) or 0
-        self._kept_at = self._clock.monotonic_s()
 
     async def _shut(self) -> None:
         if self._worker is not None:
@@ -97,13 +91,13 @@ class Detection(Consumer):
             self._wanted = np.concatenate([self._wanted[:known], more[: most - known]])
         return batch.take(self._wanted[batch.series])
 
-    async def _handle(self, entries: Sequence[FeedEntry]) -> None:
+    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         parts = [entry.readings for entry in entries if entry.readings is not None and len(entry.readings)]
         if not parts:
-            return
+            return False
         batch = self._in_scope(TelemetryBatch.concat(parts))
         if not len(batch):
-            return
+            return False
         assert self._detector is not None
         assert self._worker is not None
         detector, catalog = self._detector, self._storage.catalog
@@ -112,6 +106,7 @@ class Detection(Consumer):
         if len(findings):
             found = anomalies_of(self.detector_name, batch, findings, catalog, self._clock.now_ms())
             await self._storage.commit(Commit(puts=self._anomalies.puts(found), events=_events(found)))
+        return False
 
     def _check(self, findings: object, length: int) -> None:
         if not isinstance(findings, Findings):
@@ -128,26 +123,10 @@ class Detection(Consumer):
                 plugin=self.detector_name,
             )
 
-    async def _keep(self, position: int) -> None:
-        if self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
-            await self._keep_now(position)
-
-    async def _rest(self) -> None:
-        # A quiet fleet keeps too, at the same pace: keeping writes a commit, which must not wake us to keep again.
-        if self.status.position > self._kept and self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
-            await self._keep_now(self.status.position)
-
-    async def keep(self) -> None:
-        """Keeps the state now: before a clean stop."""
-        if self._detector is not None and self.status.position > self._kept:
-            await self._keep_now(self.status.position)
-
-    async def _keep_now(self, position: int) -> None:
+    async def _state(self) -> bytes:
         assert self._detector is not None
         assert self._worker is not None
-        state = await self._worker.call(self._detector.snapshot, self._timeout_s)
-        done = await self._storage.commit(Commit(cursors={self.name: position}, blobs={self.name: state}))
-        self._kept, self._kept_at = done.position, self._clock.monotonic_s()
+        return await self._worker.call(self._detector.snapshot, self._timeout_s)
 
 
 def _events(found: Sequence[Anomaly]) -> tuple[Event, ...]:

@@ -41,7 +41,7 @@ class Mirror(Consumer):
         self._cloud, self._what, self._timeout_s = cloud, what, timeout_s
         self.invalid: dict[str, str] = {}
 
-    async def _handle(self, entries: Sequence[FeedEntry]) -> None:
+    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         touched: dict[tuple[str, Facet], None] = {}
         for entry in entries:
             for event in entry.events:
@@ -56,6 +56,7 @@ class Mirror(Consumer):
                 if entry.readings is not None and len(entry.readings):
                     async with asyncio.timeout(self._timeout_s):
                         await self._cloud.send_telemetry(entry.readings, self._storage.catalog)
+        return True
 
     async def _apply(self, touched: list[tuple[str, Facet]]) -> None:
         items = [await self._item(entity, facet) for entity, facet in touched]

@@ -28,11 +28,10 @@ class Notification(Consumer):
         super().__init__(f"notifier/{name}", storage, clock)
         self._notifier, self._anomalies, self._timeout_s = notifier, anomalies, timeout_s
 
-    async def _handle(self, entries: Sequence[FeedEntry]) -> None:
+    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         ids = [event.subject for entry in entries for event in entry.events if event.type == FOUND]
         found = [one for one in [await self._anomalies.get(anomaly) for anomaly in dict.fromkeys(ids)] if one]
         if found:
             async with asyncio.timeout(self._timeout_s):
                 await self._notifier.notify(found)
-
-
+        return bool(found)
