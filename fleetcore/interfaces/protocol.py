@@ -197,7 +197,7 @@ class DeviceSecrets:
         """A client context that trusts only ``ca`` and shows the certificate, where there is one."""
         from fleetcore.wire.tls import client_context  # the ssl module is not needed to import a plugin
 
-        return client_context(self)
+        return client_context(ca=self.ca, certificate=self.certificate, key=self.key)
 
 
 class DeviceClient(ABC):

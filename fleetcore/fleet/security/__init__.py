@@ -1,0 +1,1 @@
+"""Who a device is, by which certificate or token, and how it came by it."""

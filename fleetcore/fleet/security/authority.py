@@ -1,0 +1,264 @@
+"""The fleet's certificate authority: a root, the issuing CA below it, and what the two sign.
+
+It signs and nothing else. Whether somebody may have a certificate is decided in
+:mod:`fleetcore.fleet.security.enrollment`, where keys lie on disk in :mod:`fleetcore.fleet.security.folder`, and what
+a certificate looks like in :mod:`fleetcore.fleet.security.profiles`. ECDSA on P-256 throughout.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from fleetcore.errors import FleetError, Refused
+from fleetcore.fleet.security.profiles import (
+    DEVICE_LIFETIMES,
+    SERVICE_NAME,
+    SHAPES,
+    Profile,
+    device_names,
+    extensions,
+    host_name,
+    service_uri,
+)
+from fleetcore.interfaces.clock import Clock
+from fleetcore.model.names import check_device_id, check_fleet
+
+#: A certificate begins this much before it is made: the clocks of devices lag.
+BACKDATED = dt.timedelta(minutes=5)
+
+#: A broker refuses every device once its CRL has expired, so one lasts for weeks; it is made anew at each revocation.
+CRL_LIFETIME = dt.timedelta(days=28)
+
+
+@frozen(kw_only=True)
+class KeyPair:
+    """A certificate with its private key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    def key_pem(self) -> bytes:
+        """The key as unencrypted PKCS #8, PEM."""
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@frozen(kw_only=True)
+class RevokedEntry:
+    """A line of the CRL."""
+
+    serial: int
+    time_ms: int
+    reason: x509.ReasonFlags = x509.ReasonFlags.unspecified
+
+
+def pem(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Certificates one after the other, PEM."""
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
+
+
+def issuer_id(certificate: x509.Certificate) -> str:
+    """The key identifier of a certificate's issuer, hex: a name would not tell two CAs of one name apart.
+
+    Raises ValueError where the certificate has none.
+    """
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        found = None
+    if found is None:
+        raise ValueError("the certificate names no authority key")
+    return found.hex()
+
+
+class Authority:
+    """Signs certificates for devices, the server and services, and the list of those that are revoked.
+
+    Args:
+        root_key: None where the root is kept offline: then nothing new can be put below it, all else works.
+        former: issuing CAs of before whose certificates are still about.
+    """
+
+    def __init__(
+        self,
+        fleet: str,
+        clock: Clock,
+        *,
+        root: x509.Certificate,
+        root_key: ec.EllipticCurvePrivateKey | None,
+        issuing: KeyPair,
+        former: Sequence[x509.Certificate] = (),
+    ) -> None:
+        self.fleet = check_fleet(fleet)
+        self._clock = clock
+        self._root_key = root_key
+        self._issuing = issuing
+        self.roots = (root,)
+        self.intermediates = (issuing.certificate, *former)
+
+    @classmethod
+    def create(cls, fleet: str, clock: Clock) -> Self:
+        """A new authority: a root and an issuing CA with fresh keys, in memory only."""
+        check_fleet(fleet)
+        now = _now(clock)
+        root_key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(f"fleetcore root {fleet} 1")
+        root = _sign(Profile.ROOT, name, root_key.public_key(), name, root_key, now, SHAPES[Profile.ROOT].lifetime)
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuing = _sign(
+            Profile.ISSUING,
+            _name(f"fleetcore issuing {fleet} 1"),
+            key.public_key(),
+            name,
+            root_key,
+            now,
+            SHAPES[Profile.ISSUING].lifetime,
+        )
+        return cls(fleet, clock, root=root, root_key=root_key, issuing=KeyPair(certificate=issuing, key=key))
+
+    @property
+    def issuing(self) -> KeyPair:
+        """The CA that signs, with its key."""
+        return self._issuing
+
+    @property
+    def root_key(self) -> ec.EllipticCurvePrivateKey | None:
+        """The root's key, or None where it is kept offline."""
+        return self._root_key
+
+    @property
+    def issuer(self) -> str:
+        """The key identifier of the issuing CA, hex."""
+        ski = self._issuing.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        return ski.value.digest.hex()
+
+    def chain_pem(self) -> bytes:
+        """What stands between a leaf and the root, PEM: to be sent after the leaf."""
+        return pem([self._issuing.certificate])
+
+    def ca_pem(self) -> bytes:
+        """What devices and brokers trust, PEM: the roots, and the issuing CAs for peers that show their leaf alone."""
+        return pem([*self.roots, *self.intermediates])
+
+    def issue_device(
+        self, device: str, public_key: CertificatePublicKeyTypes, *, lifetime: dt.timedelta | None = None
+    ) -> x509.Certificate:
+        """A device's certificate: by default for 90 days, never beyond the issuing CA.
+
+        Raises:
+            Refused: the lifetime lies outside a day to 400 days, or the id is none.
+            FleetError: ``not_ready``; the issuing CA has expired.
+        """
+        lifetime = lifetime or SHAPES[Profile.DEVICE].lifetime
+        shortest, longest = DEVICE_LIFETIMES
+        if not shortest <= lifetime <= longest:
+            raise Refused(f"A device's certificate lasts {shortest.days} to {longest.days} days, not {lifetime}")
+        check_device_id(device)
+        return self._leaf(Profile.DEVICE, device, public_key, device_names(self.fleet, device), lifetime)
+
+    def issue_server(self, hosts: Sequence[str], *, key: ec.EllipticCurvePrivateKey | None = None) -> KeyPair:
+        """The server's certificate for these DNS names and addresses; ``key`` keeps an existing key."""
+        if not hosts:
+            raise Refused("A server's certificate needs a host", remedy="Name the hosts that devices connect to")
+        names = [host_name(host) for host in dict.fromkeys(hosts)]
+        # X.509 allows a common name 64 characters (RFC 5280 appendix A); clients look at the SAN alone (RFC 9525).
+        name = hosts[0] if len(hosts[0]) <= 64 else "fleetcore server"
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        return KeyPair(certificate=self._leaf(Profile.SERVER, name, key.public_key(), names), key=key)
+
+    def issue_service(self, name: str) -> KeyPair:
+        """A client certificate for one of our own services, the consumer behind a broker for one."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.UniformResourceIdentifier(service_uri(self.fleet, name))]
+        return KeyPair(
+            certificate=self._leaf(Profile.SERVICE, SERVICE_NAME.format(name=name), key.public_key(), names), key=key
+        )
+
+    def crl(self, entries: Iterable[RevokedEntry], number: int) -> bytes:
+        """The issuing CA's revocation list (RFC 5280 §5), PEM; ``number`` must rise from one to the next."""
+        now = _now(self._clock)
+        revoked = [
+            x509.RevokedCertificateBuilder()
+            .serial_number(entry.serial)
+            .revocation_date(dt.datetime.fromtimestamp(entry.time_ms // 1000, dt.UTC))
+            .add_extension(x509.CRLReason(entry.reason), critical=False)
+            .build()
+            if entry.reason is not x509.ReasonFlags.unspecified  # RFC 5280 §5.3.1: leave it out then
+            else x509.RevokedCertificateBuilder()
+            .serial_number(entry.serial)
+            .revocation_date(dt.datetime.fromtimestamp(entry.time_ms // 1000, dt.UTC))
+            .build()
+            for entry in entries
+        ]
+        # Handed over at once: add_revoked_certificate copies the list each time, 28 s for 100,000 entries.
+        builder = x509.CertificateRevocationListBuilder(
+            self._issuing.certificate.subject, now, now + CRL_LIFETIME, revoked_certificates=revoked
+        )
+        return (
+            builder.add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._issuing.key.public_key()), critical=False
+            )
+            .add_extension(x509.CRLNumber(number), critical=False)
+            .sign(self._issuing.key, hashes.SHA256())
+            .public_bytes(Encoding.PEM)
+        )
+
+    def _leaf(
+        self,
+        profile: Profile,
+        name: str,
+        public_key: CertificatePublicKeyTypes,
+        names: Sequence[x509.GeneralName],
+        lifetime: dt.timedelta | None = None,
+    ) -> x509.Certificate:
+        now = _now(self._clock)
+        issuing = self._issuing.certificate
+        if now >= issuing.not_valid_after_utc:
+            raise FleetError(
+                f"The issuing CA expired on {issuing.not_valid_after_utc:%Y-%m-%d}",
+                code="not_ready",
+                remedy="Make a new issuing CA below the root",
+            )
+        lifetime = min(lifetime or SHAPES[profile].lifetime, issuing.not_valid_after_utc - now)
+        return _sign(profile, _name(name), public_key, issuing.subject, self._issuing.key, now, lifetime, names)
+
+
+def _now(clock: Clock) -> dt.datetime:
+    return dt.datetime.fromtimestamp(clock.now_ms() // 1000, dt.UTC)
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _sign(
+    profile: Profile,
+    subject: x509.Name,
+    public_key: CertificatePublicKeyTypes,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    now: dt.datetime,
+    lifetime: dt.timedelta,
+    names: Sequence[x509.GeneralName] = (),
+) -> x509.Certificate:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+    )
+    for extension, critical in extensions(profile, names):
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(key, hashes.SHA256())

@@ -1,0 +1,99 @@
+"""Certificate requests (PKCS #10, RFC 2986): the public key in one is believed and, after comparison, the name.
+
+Nothing that a CSR asks for finds its way into a certificate. Two things are refused rather than ignored, as whoever
+sends them is mistaken or means harm: to be a CA, and to be another device by a SAN.
+"""
+
+import binascii
+import hashlib
+import warnings
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from fleetcore.errors import Refused
+from fleetcore.fleet.security.profiles import UNREADABLE, common_name, strong_key
+from fleetcore.model.names import device_uri, is_device_id
+
+#: Longest request, PEM or DER. One with an RSA-4096 key takes 1.7 kB; the rest is room for attributes.
+LIMIT_BYTES = 16 * 1024
+
+
+@frozen(kw_only=True)
+class CertificateRequest:
+    """A request whose signature proves that the sender holds the key.
+
+    Attributes:
+        device: its common name, a device id.
+        spki: SHA-256 (hex) of the SubjectPublicKeyInfo.
+    """
+
+    device: str
+    spki: str
+    public_key: CertificatePublicKeyTypes = field(repr=False)
+
+
+def spki_of(key: CertificatePublicKeyTypes) -> str:
+    """SHA-256 (hex) of a key's SubjectPublicKeyInfo, DER."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def _invalid(why: str) -> Refused:
+    return Refused(f"The certificate request {why}", code="csr_invalid")
+
+
+def read_request(content: bytes, fleet: str) -> CertificateRequest:
+    """Reads and checks a CSR, PEM, DER or base64 of DER.
+
+    Raises:
+        Refused: ``limit_exceeded`` where it is longer than :data:`LIMIT_BYTES`; ``csr_invalid`` where it cannot be
+            read, its signature is wrong, its key too weak, its common name no device id, or it asks for what no
+            device may be.
+    """
+    if len(content) > LIMIT_BYTES:
+        raise Refused(
+            f"The certificate request is longer than {LIMIT_BYTES} bytes",
+            code="limit_exceeded",
+            limit=LIMIT_BYTES,
+            unit="bytes",
+            scope="request",
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return _read(content, fleet)
+    except UNREADABLE as error:
+        raise _invalid("cannot be read") from error
+
+
+def _parse(content: bytes) -> x509.CertificateSigningRequest:
+    if b"-----BEGIN" in content[:1024]:
+        return x509.load_pem_x509_csr(content)
+    if content[:1] != b"\x30":  # no DER SEQUENCE: EST and some HTTP clients send base64 of it (RFC 7030 §4.2)
+        content = binascii.a2b_base64(content)
+    return x509.load_der_x509_csr(content)
+
+
+def _read(content: bytes, fleet: str) -> CertificateRequest:
+    csr = _parse(content)
+    key = csr.public_key()
+    if not strong_key(key):
+        raise _invalid("has a key that is not accepted: use P-256, P-384, Ed25519 or RSA of 2048 to 4096 bits")
+    if not csr.is_signature_valid:
+        raise _invalid("is not signed by its key")
+    device = common_name(csr.subject)
+    if device is None or not is_device_id(device):
+        raise _invalid("has no common name that is a device id")
+    for extension in csr.extensions:
+        match extension.value:
+            case x509.BasicConstraints(ca=True):
+                raise _invalid("asks for a CA certificate")
+            case x509.SubjectAlternativeName() as names:
+                for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
+                    if uri.startswith("urn:fleetcore:") and uri != device_uri(fleet, device):
+                        raise _invalid("has a SAN of another device than its common name")
+            case _:
+                pass
+    return CertificateRequest(device=device, spki=spki_of(key), public_key=key)

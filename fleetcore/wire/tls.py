@@ -1,0 +1,81 @@
+"""TLS contexts of the device wire, made in one place so that every listener and every client has the same rules.
+
+TLS 1.2 or newer; a peer is trusted through the fleet's own CAs alone; and a listener hands out no session tickets,
+because a device that resumes is not asked for its certificate again. What a certificate must look like beyond its
+chain, and whether it is revoked, is checked by the fleet after the handshake.
+
+TLS 1.2 has a second way to resume, by session id, from a cache that Python gives no means to turn off; a session stays
+in it while its connection is open and after a clean end. Such a session keeps the peer's certificate, so the check
+after the handshake, on every connection, sees a revoked or expired one all the same.
+"""
+
+import os
+import ssl
+import tempfile
+from pathlib import Path
+
+
+def client_context(
+    *, ca: bytes | None, certificate: bytes | None = None, key: bytes | None = None, password: str | None = None
+) -> ssl.SSLContext:
+    """A client's context that trusts only ``ca`` and shows ``certificate`` where there is one.
+
+    Args:
+        ca: CA certificates, PEM. None trusts nobody: the handshake fails, it never falls back to the system's CAs.
+        certificate: the chain, PEM, leaf first.
+        key: the private key, PEM.
+        password: of an encrypted key.
+
+    The server's name is checked. Raises ``ssl.SSLError`` for PEM that cannot be read or a key of another certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca is not None:
+        context.load_verify_locations(cadata=ca.decode("ascii"))
+    if certificate is not None and key is not None:
+        load_identity(context, certificate, key, password=password)
+    return context
+
+
+def server_context(
+    certificate: Path, key: Path, ca: bytes, *, client_certificates: bool = True, password: str | None = None
+) -> ssl.SSLContext:
+    """A listener's context: a client certificate is asked for, not demanded, and verified where one is shown.
+
+    Args:
+        certificate: path of the chain, PEM, leaf first.
+        key: path of the private key, PEM.
+        ca: the CA certificates that clients may chain to, PEM; issuing CAs belong in it, as many devices show the
+            leaf alone.
+        client_certificates: False asks for none.
+        password: of an encrypted key.
+
+    No ALPN is set: a listener that speaks several protocols sets its own. Raises ``OSError`` or ``ssl.SSLError``.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    # Both are needed: OP_NO_TICKET ends tickets in TLS 1.2 (RFC 5077), num_tickets in 1.3 (RFC 8446 §4.6.1).
+    context.num_tickets = 0
+    context.load_cert_chain(certificate, key, password=password or _no_password)
+    if client_certificates:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=ca.decode("ascii"))
+    return context
+
+
+def _no_password() -> bytes:
+    # Without a callback OpenSSL asks on the terminal for an encrypted key's passphrase, and a server hangs there.
+    return b""
+
+
+def load_identity(context: ssl.SSLContext, certificate: bytes, key: bytes, *, password: str | None = None) -> None:
+    """Loads a chain and its key from memory. ``ssl`` reads files only: one of mode 0600 lives for this call."""
+    handle, name = tempfile.mkstemp(prefix="fleetcore-", suffix=".pem")  # mode 0600 by its promise
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(key.rstrip(b"\n") + b"\n" + certificate)
+        context.load_cert_chain(name, password=password or _no_password)
+    finally:
+        Path(name).unlink(missing_ok=True)
