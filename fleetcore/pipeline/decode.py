@@ -13,6 +13,7 @@ from fleetcore.model.message import PointRefusal, Rejected
 from fleetcore.model.telemetry import NO_SEQ, Quality, TelemetryBatch, TextReading
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceState
+from fleetcore.wire.readings import FlatMessage, decode_quick
 
 _JSON = "application/json"
 
@@ -23,13 +24,12 @@ class Codecs:
     def __init__(self, codecs: Sequence[Codec]) -> None:
         self._codecs = tuple(codecs)
         self._by_type = {media: codec for codec in codecs for media in codec.media_types}
-        self._json = self._by_type.get(_JSON)
 
-    def quick(self, payload: bytes, content_type: str | None) -> tuple[object, dict[str, object]] | None:
+    def quick(self, payload: bytes, content_type: str | None) -> FlatMessage | None:
         """Time and values of the simplest JSON form, or None: then :meth:`decode` it."""
-        if self._json is None or (content_type is not None and content_type != _JSON):
+        if content_type is not None and content_type != _JSON:
             return None
-        return self._json.decode_quick(payload)
+        return decode_quick(payload)
 
     def decode(self, payload: bytes, content_type: str | None, received_ms: int) -> Decoded | Rejected:
         """The readings of a message in whatever form."""
@@ -85,7 +85,7 @@ class Columns:
         return len(self._series)
 
     def add_group(
-        self, message: int, state: DeviceState, values: Mapping[str, object], time: int, received: int, quality: int
+        self, message: int, state: DeviceState, values: Mapping[str, float], time: int, received: int, quality: int
     ) -> None:
         """Values of one time. Raises ``KeyError`` for a metric that is not interned; nothing is added then."""
         size = len(self._series)
@@ -94,7 +94,7 @@ class Columns:
         except KeyError:
             del self._series[size:]
             raise
-        self._values.extend(values.values())  # type: ignore[arg-type]  # the codec promises numbers, booleans and text
+        self._values.extend(values.values())
         self._times.append(time)
         self._quality.append(quality)
         self._received.append(received)

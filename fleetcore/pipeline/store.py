@@ -29,6 +29,7 @@ from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceSession, DeviceState
 from fleetcore.pipeline.validate import check_new_metric, check_time, in_unit_of, not_finite, reading_time
 from fleetcore.interfaces.codec import Decoded
+from fleetcore.wire.readings import FlatMessage
 from fleetcore.wire.times import EARLIEST_MS
 
 _log = logging.getLogger(__name__)
@@ -230,8 +231,8 @@ class DataPath:
 
     def _decode(
         self, messages: list[Message], answers: dict[int, Outcome]
-    ) -> tuple[list[tuple[object, dict[str, object]] | None], dict[int, Decoded]]:
-        quick: list[tuple[object, dict[str, object]] | None] = []
+    ) -> tuple[list[FlatMessage | None], dict[int, Decoded]]:
+        quick: list[FlatMessage | None] = []
         full: dict[int, Decoded] = {}
         for i, message in enumerate(messages):
             delivery = message.delivery
@@ -280,7 +281,7 @@ class DataPath:
     async def _intern(
         self,
         messages: Sequence[Message],
-        quick: Sequence[tuple[object, dict[str, object]] | None],
+        quick: Sequence[FlatMessage | None],
         full: dict[int, Decoded],
         answers: dict[int, Outcome],
     ) -> None:
@@ -316,7 +317,7 @@ class DataPath:
         for (state, _), series in zip(wanted.values(), made, strict=True):
             state.metrics[series.metric] = series.index
 
-    def _fill_quick(self, columns: Columns, i: int, message: Message, time: object, values: dict[str, object]) -> None:
+    def _fill_quick(self, columns: Columns, i: int, message: Message, time: object, values: dict[str, float]) -> None:
         received = message.delivery[3]
         state = message.state
         quality = state.quality
@@ -341,7 +342,7 @@ class DataPath:
                 if series is None:
                     message.refuse(index, metric, self._refusal(metric, state))
                 else:
-                    columns.add(i, series, value, when, received, quality, NO_SEQ)  # type: ignore[arg-type]  # the codec promises numbers, booleans and text
+                    columns.add(i, series, value, when, received, quality, NO_SEQ)
                     message.count += 1
 
     def _refusal(self, metric: str, state: DeviceState) -> str:

@@ -7,7 +7,7 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.model.names import is_metric
 from fleetcore.model.telemetry import Series, TelemetryBatch
 from fleetcore.model.units import convert
-from fleetcore.wire.times import EARLIEST_MS, parse_time
+from fleetcore.wire.times import EARLIEST_MS, time_or_code
 
 #: A device without a clock buffers at most this long; a larger ``age_ms`` is a mistake of unit.
 _OLDEST_AGE_MS = 366 * 24 * 3600 * 1000
@@ -17,7 +17,7 @@ def check_time(value: object, received: int, limits: Limits) -> int | str:
     """An event time in ms, or the code of why not."""
     if type(value) is int and EARLIEST_MS <= value <= received:
         return value
-    time = parse_time(value)
+    time = time_or_code(value)
     if isinstance(time, int) and time > received + limits.future_ms:
         return "time_in_future"
     return time

@@ -48,6 +48,8 @@ _UPLINKS = frozenset(
         Operation.FIRMWARE_STATUS,
     }
 )
+#: How many devices' counts of waiting things are remembered; each changes only by what passes here.
+_PENDING_KEPT = 100_000
 _SERVED = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED, Lifecycle.ACTIVE})
 
 
@@ -82,6 +84,7 @@ class Plane(DevicePlane):
         self._dirty: dict[str, list[Downlink | Operation]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._activating: set[str] = set()
+        self._pending: dict[str, Mapping[str, int]] = {}
         registry.on_change(self._device_changed)
         twins.on_desired(self._desired_changed)
         commands.on_queued(lambda device: self._poke(device, Operation.COMMAND))
@@ -210,6 +213,7 @@ class Plane(DevicePlane):
         if isinstance(body, Rejected):
             return body
         subject = message.subject
+        self._pending.pop(subject, None)
         match message.operation:
             case Operation.TWIN_REPORT:
                 return await self._twins.report(subject, body, if_version=message.if_version)
@@ -428,6 +432,7 @@ class Plane(DevicePlane):
 
     def _poke(self, device: str, what: "Downlink | Operation") -> None:
         """Something changed for a device: wakes its long polls and pushes to whoever listens for it, in order."""
+        self._pending.pop(device, None)
         for event in self._waiters.get(device, ()):
             event.set()
         if not self._listeners and not self._carriers:
@@ -510,6 +515,9 @@ class Plane(DevicePlane):
         return {name: part for name, part in body.items() if part is not None} or None
 
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
+        known = self._pending.get(subject)
+        if known is not None:
+            return known
         counts: dict[str, int] = {}
         commands = await self._commands.snapshot(subject)
         if commands:
@@ -519,6 +527,9 @@ class Plane(DevicePlane):
             counts["desired"] = twin.desired.version
         if await self._campaigns.open_execution(subject) is not None:
             counts["firmware"] = 1
+        if len(self._pending) >= _PENDING_KEPT:
+            self._pending.clear()
+        self._pending[subject] = counts
         return counts
 
     async def _check(self, session: Session, subject: str) -> None:

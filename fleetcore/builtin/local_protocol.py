@@ -1,0 +1,138 @@
+"""The ``local`` protocol: devices in the same process, without a network. It lets the core alone run a demo and tests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from attrs import frozen
+
+from fleetcore.errors import Refused, Unavailable
+from fleetcore.interfaces.protocol import (
+    DeviceClient,
+    DevicePlane,
+    DeviceSecrets,
+    EnrollRequest,
+    ProtocolAdapter,
+    Session,
+)
+from fleetcore.interfaces.provider import Context
+from fleetcore.model.credential import CertificateCredential, Credential, LocalCredential, TokenCredential
+from fleetcore.model.message import Downlink, Inbound, Operation, Reply
+from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.tls import der_of
+
+#: Open planes by endpoint, so that a client finds its server by URL as on every other protocol.
+_PLANES: dict[str, DevicePlane] = {}
+
+
+@frozen(kw_only=True)
+class LocalConfig:
+    """``[protocols.local]`` has no keys."""
+
+
+class LocalAdapter(ProtocolAdapter):
+    """Listens nowhere; clients of the process find it by its endpoint."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+
+    @property
+    def endpoints(self) -> Sequence[str]:
+        return (self._endpoint,)
+
+    async def drain(self) -> None:
+        _PLANES.pop(self._endpoint, None)
+
+
+@asynccontextmanager
+async def open_local(config: LocalConfig, context: Context, plane: DevicePlane) -> AsyncIterator[LocalAdapter]:
+    """Opens the protocol."""
+    del config
+    endpoint = f"local://{context.fleet}/{id(plane):x}"
+    _PLANES[endpoint] = plane
+    try:
+        yield LocalAdapter(endpoint)
+    finally:
+        _PLANES.pop(endpoint, None)
+
+
+def open_local_client(endpoint: str, secrets: DeviceSecrets) -> "LocalClient":
+    """A device of this process."""
+    return LocalClient(endpoint, secrets)
+
+
+class LocalClient(DeviceClient):
+    """The device's side: calls the plane directly, with real credentials where the device has some."""
+
+    def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
+        plane = _PLANES.get(endpoint)
+        if plane is None:
+            raise Unavailable(f"Nothing is open at {endpoint}", code="not_ready")
+        self._plane, self._secrets = plane, secrets
+        self._session: Session | None = None
+        self._downlinks: asyncio.Queue[Downlink | None] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        if self._secrets.certificate is not None or self._secrets.token is not None:
+            self._session = await self._plane.authenticate(self._credential(), protocol="local", peer="in process")
+            self._session.on_end(lambda _code: self._downlinks.put_nowait(None))
+            self._plane.listen(self._session, self._downlinks.put_nowait)
+        return self
+
+    def _credential(self) -> Credential:
+        if self._secrets.certificate is not None:
+            return CertificateCredential(der_of(self._secrets.certificate))
+        if self._secrets.token is not None:
+            return TokenCredential(self._secrets.token, self._secrets.device)
+        return LocalCredential(self._secrets.device)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            self._session.close()
+        else:
+            self._downlinks.put_nowait(None)
+
+    def _alive(self) -> Session:
+        if self._session is None:
+            raise Refused("The device has no credential yet", code="not_authenticated", remedy="Enrol first")
+        if self._session.ended is not None:
+            raise Unavailable(f"The session has ended: {self._session.ended}", code="not_ready")
+        return self._session
+
+    async def send(
+        self,
+        operation: Operation,
+        body: object,
+        *,
+        subject: str | None = None,
+        target: str | None = None,
+        id: str | None = None,  # noqa: A002 - the wire's own name
+    ) -> Reply:
+        session = self._alive()
+        payload = body if isinstance(body, bytes) else b"" if body is None else dumps(body)
+        message = Inbound(
+            operation=operation, subject=subject or session.identity, payload=payload, target=target, id=id
+        )
+        return await self._plane.call(session, message)
+
+    async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
+        return await self.send(operation, body, subject=subject)
+
+    async def downlinks(self) -> AsyncIterator[Downlink]:
+        while (downlink := await self._downlinks.get()) is not None:
+            yield downlink
+
+    async def enroll(self, request: EnrollRequest) -> Reply:
+        return await self._plane.enroll(request)
+
+    async def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
+        session = self._alive()
+        reader = await self._plane.open_artifact(session, session.identity, sha256)
+        async for piece in reader.read(start):
+            yield piece
+
+

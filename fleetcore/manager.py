@@ -1,0 +1,641 @@
+"""IoTFleetManager: the façade that people script against. It opens the fleet on first use and holds no logic of its own.
+
+Flat calls return plain data that shows itself well; the parts (``manager.devices``, ``.twins`` …) return records.
+"""
+
+import asyncio
+import inspect
+import threading
+import weakref
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from attrs import evolve
+
+from fleetcore.errors import Refused, WrongLoop
+from fleetcore.interfaces.clock import Clock
+from fleetcore.model.command import FINISHED
+from fleetcore.model.credential import LocalCredential
+from fleetcore.model.device import Device, Lifecycle, Location
+from fleetcore.wire.records import to_plain
+from fleetcore.wire.times import format_time, parse_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fleetcore.fleet.anomalies import AnomalyDetector
+    from fleetcore.fleet.campaigns import Campaigns
+    from fleetcore.fleet.commands import Commands
+    from fleetcore.fleet.edge import EdgeComputing
+    from fleetcore.fleet.health import FleetHealth
+    from fleetcore.fleet.location import Locations
+    from fleetcore.fleet.registry import Registry
+    from fleetcore.fleet.security import SecurityManager
+    from fleetcore.fleet.telemetry import Telemetry
+    from fleetcore.fleet.twins import Twins
+    from fleetcore.model.telemetry import SeriesData
+    from fleetcore.pipeline.session import DeviceSession
+    from fleetcore.runtime.app import Fleet
+    from fleetcore.runtime.config import Config
+
+T = TypeVar("T")
+_SESSIONS_KEPT = 10_000
+_TIMES = frozenset(
+    {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
+     "finished_at", "changed", "time", "found", "until", "not_after", "not_before"}
+)  # fmt: skip
+
+
+class View(dict[str, Any]):
+    """Plain data that shows itself as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in self.items())
+        return f"<table>{rows}</table>"
+
+
+class TelemetryView:
+    """One series' points: numpy columns ``time`` (int64 ms) and ``value`` (float64), and ways to other libraries."""
+
+    def __init__(self, data: "SeriesData") -> None:
+        self.device, self.metric, self.unit = data.series.device, data.series.metric, data.series.unit
+        self.time: np.ndarray[Any, Any] = data.time
+        self.value: np.ndarray[Any, Any] = data.value
+        self.quality: np.ndarray[Any, Any] = data.quality
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def __repr__(self) -> str:
+        span = f", {format_time(int(self.time[0]))} to {format_time(int(self.time[-1]))}" if len(self) else ""
+        return f"<{len(self)} points of {self.device}/{self.metric}{span}>"
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<tr><td>{format_time(int(t))}</td><td>{v:g}</td></tr>"
+            for t, v in zip(self.time[:20], self.value[:20], strict=True)
+        )
+        return f"<p>{escape(repr(self))}</p><table><tr><th>time</th><th>{escape(self.metric)}</th></tr>{head}</table>"
+
+    def to_plain(self) -> dict[str, Any]:
+        """Lists instead of columns; times as RFC 3339."""
+        return {
+            "device": self.device,
+            "metric": self.metric,
+            "unit": self.unit,
+            "points": [[format_time(t), v] for t, v in zip(self.time.tolist(), self.value.tolist(), strict=True)],
+        }
+
+    def to_pandas(self) -> Any:  # noqa: ANN401 - pandas is not a dependency
+        """A pandas Series indexed by UTC time; needs pandas."""
+        import pandas as pd  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
+
+        return pd.Series(self.value, index=pd.to_datetime(self.time, unit="ms", utc=True), name=self.metric)
+
+    def to_arrow(self) -> Any:  # noqa: ANN401 - pyarrow is not a dependency
+        """An Arrow table with columns time and value; needs pyarrow."""
+        import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
+
+        return pa.table({"time": pa.array(self.time, pa.timestamp("ms", "UTC")), "value": self.value})
+
+
+def _view(record: Any) -> View:  # noqa: ANN401 - any attrs record
+    plain = to_plain(record)
+    for name in _TIMES & plain.keys():
+        value = plain[name]
+        if isinstance(value, int):
+            plain[name] = format_time(value) if value else None
+    return View(plain)
+
+
+class IoTFleetManager:
+    """A fleet in a script or a notebook.
+
+    Args:
+        data: a data folder (made where there is none); None keeps everything in memory. A ``fleet.toml`` in the
+            folder is used.
+        config: a configuration instead.
+        clock: another clock, for tests.
+
+    It opens on the first call and belongs to that event loop: another one raises :class:`WrongLoop`. Not closing it
+    loses nothing that was acknowledged.
+    """
+
+    def __init__(
+        self, data: str | Path | None = None, *, config: "Config | None" = None, clock: Clock | None = None
+    ) -> None:
+        self._data, self._config, self._clock = data, config, clock
+        self._fleet: Fleet | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Lock | None = None
+        self._sessions: dict[str, DeviceSession] = {}
+
+    @staticmethod
+    def sync(data: str | Path | None = None, **options: Any) -> "SyncFleetManager":  # noqa: ANN401 - those of the class
+        """The same calls, blocking; the fleet runs in a background thread."""
+        return SyncFleetManager(IoTFleetManager(data, **options))
+
+    async def open(self) -> "Fleet":
+        """Opens the fleet, if it is not open yet, and returns it. Raises what opening raises."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop, self._opening = loop, asyncio.Lock()
+        if self._loop is not loop:
+            raise WrongLoop(
+                "This manager belongs to another event loop",
+                remedy="Make a manager per loop, or use IoTFleetManager.sync()",
+            )
+        assert self._opening is not None
+        async with self._opening:
+            if self._fleet is None:
+                from fleetcore.runtime.app import Fleet
+
+                self._fleet = await Fleet.open(self._configuration(), clock=self._clock)
+            return self._fleet
+
+    def _configuration(self) -> "Config":
+        from fleetcore.runtime.config import Config, Instance, load
+
+        if self._config is not None:
+            return self._config
+        if self._data is not None and (Path(self._data) / "fleet.toml").is_file():
+            return load(Path(self._data) / "fleet.toml")
+        config = load()
+        detectors = config.detectors or (Instance(name="statistical", kind="statistical", table={}),)
+        return Config(
+            fleet=evolve(config.fleet, data=None if self._data is None else str(self._data)),
+            limits=config.limits,
+            storage=config.storage,
+            detectors=detectors,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Drains, flushes and closes; idempotent."""
+        fleet, self._fleet = self._fleet, None
+        self._sessions = {}
+        if fleet is not None:
+            await fleet.close()
+
+    def _open_now(self) -> "Fleet":
+        if self._fleet is None:
+            raise Refused("The fleet is not open yet", remedy="Use `async with manager:` or await any call first")
+        return self._fleet
+
+    # --- the parts ----------------------------------------------------------------------------------------------
+
+    @property
+    def devices(self) -> "Registry":
+        """The registry."""
+        return self._open_now().devices
+
+    @property
+    def twins(self) -> "Twins":
+        """Desired and reported state."""
+        return self._open_now().twins
+
+    @property
+    def telemetry(self) -> "Telemetry":
+        """Stored readings."""
+        return self._open_now().telemetry
+
+    @property
+    def anomalies(self) -> "AnomalyDetector":
+        """What detectors found."""
+        return self._open_now().anomalies
+
+    @property
+    def commands(self) -> "Commands":
+        """Commands and their states."""
+        return self._open_now().commands
+
+    @property
+    def campaigns(self) -> "Campaigns":
+        """Firmware campaigns."""
+        return self._open_now().campaigns
+
+    @property
+    def security(self) -> "SecurityManager":
+        """Certificates, tokens, enrolment."""
+        return self._open_now().security
+
+    @property
+    def edge(self) -> "EdgeComputing":
+        """Gateways and leaves."""
+        return self._open_now().edge
+
+    @property
+    def location(self) -> "Locations":
+        """Positions."""
+        return self._open_now().location
+
+    @property
+    def health(self) -> "FleetHealth":
+        """Scores."""
+        return self._open_now().health
+
+    # --- flat calls: devices ------------------------------------------------------------------------------------
+
+    async def register_device(
+        self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
+    ) -> str:
+        """Registers a device and returns its id.
+
+        ``properties`` may hold model, name, capabilities, tags, location ``{"lat", "lon"}``, gateway, key_id; any
+        other member becomes an attribute. Raises Conflict where the id exists.
+        """
+        fleet = await self.open()
+        given = dict(properties or {})
+        where = given.pop("location", None)
+        known = {key: given.pop(key) for key in ("model", "name", "gateway", "key_id") if key in given}
+        lists = {key: _texts(given.pop(key), key) for key in ("capabilities", "tags") if key in given}
+        attributes = given.pop("attributes", {})
+        location = None if where is None else _location(where)
+        device = await fleet.devices.register(
+            device_id,
+            device_type,
+            location=location,
+            attributes={**attributes, **given},
+            **known,
+            **lists,
+            actor="library",
+            reason=reason,
+        )
+        if location is not None:
+            await fleet.location.update(device_id, {"lat": location.lat, "lon": location.lon, "source": "manual"})
+        return device.id
+
+    async def provision_device(
+        self, device_id: str, configuration: Mapping[str, Any], *, reason: str = ""
+    ) -> View:
+        """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
+
+        Again with the same configuration changes nothing; with another one it is a new version.
+        """
+        fleet = await self.open()
+        device = await fleet.devices.get(device_id)
+        twin = await fleet.twins.desire(device_id, configuration, actor="library", reason=reason)
+        if device.lifecycle is Lifecycle.REGISTERED:
+            device = await fleet.devices.move(device_id, Lifecycle.PROVISIONED, actor="library", reason=reason)
+        return View(device=device_id, lifecycle=device.lifecycle.value, desired_version=twin.desired.version)
+
+    async def get_device(self, device_id: str) -> View:
+        """A device with what is seen of it; raises NotFound."""
+        fleet = await self.open()
+        return self._device(fleet, await fleet.devices.get(device_id))
+
+    def _device(self, fleet: "Fleet", device: Device) -> View:
+        return View({**_view(device), **_view(fleet.presence.of(device.id))})
+
+    async def list_devices(
+        self, *, type: str | None = None, tag: str | None = None, limit: int | None = None  # noqa: A002
+    ) -> list[View]:
+        """Devices in id order, of a type or with a tag."""
+        fleet = await self.open()
+        ref = ("type", type) if type is not None else ("tag", tag) if tag is not None else None
+        found = await fleet.devices.list(ref=ref, limit=None if type and tag else limit)
+        if type is not None and tag is not None:
+            found = [one for one in found if tag in one.tags][:limit]
+        return [self._device(fleet, device) for device in found]
+
+    async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
+        """Changes name, model, tags, capabilities, attributes, gateway or key_id."""
+        fleet = await self.open()
+        members = {key: _texts(value, key) if key in ("tags", "capabilities") else value for key, value in changes.items()}
+        return self._device(fleet, await fleet.devices.change(device_id, **members, actor="library", reason=reason))
+
+    async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
+        """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition.
+
+        Retiring revokes the device's credentials and ends its sessions.
+        """
+        fleet = await self.open()
+        try:
+            to = Lifecycle(state)
+        except ValueError:
+            raise Refused(f"There is no lifecycle {state!r}", remedy=f"Use one of: {', '.join(Lifecycle)}") from None
+        device = await fleet.devices.move(device_id, to, actor="library", reason=reason)
+        if to is Lifecycle.RETIRED:
+            await fleet.security.revoke(device=device_id, actor="library", reason=reason or "retired")
+        return self._device(fleet, device)
+
+    # --- flat calls: credentials --------------------------------------------------------------------------------
+
+    async def create_enrollment_token(
+        self, device_id: str | None = None, *, uses: int = 1, ttl_s: float = 86_400, device_type: str = "device"
+    ) -> str:
+        """A one-time secret with which a device enrols; shown once, stored as a hash."""
+        fleet = await self.open()
+        return await fleet.security.create_enrollment_token(
+            device=device_id, uses=uses, ttl_s=ttl_s, device_type=device_type, actor="library"
+        )
+
+    async def issue_device_token(self, device_id: str) -> str:
+        """A bearer token for a device that cannot do client certificates; shown once, stored as a hash."""
+        fleet = await self.open()
+        await fleet.devices.get(device_id)
+        return await fleet.security.issue_device_token(device_id, actor="library")
+
+    async def revoke_device(self, device_id: str, *, reason: str = "") -> View:
+        """Revokes all certificates and tokens of a device and ends its sessions."""
+        fleet = await self.open()
+        await fleet.devices.get(device_id)
+        count = await fleet.security.revoke(device=device_id, actor="library", reason=reason)
+        return View(device=device_id, revoked=count)
+
+    async def list_certificates(self, device_id: str | None = None) -> list[View]:
+        """The certificates that were issued."""
+        fleet = await self.open()
+        return [_view(one) for one in await fleet.security.inventory(device_id)]
+
+    # --- flat calls: telemetry ----------------------------------------------------------------------------------
+
+    async def collect_telemetry(
+        self,
+        device_id: str,
+        metric: str,
+        value: float | bool | str,
+        unit: str | None = None,
+        *,
+        time: int | str | None = None,
+        id: str | None = None,  # noqa: A002 - the wire's own name
+    ) -> View:
+        """Puts one reading in, through the whole data path; it is committed when this returns."""
+        fleet = await self.open()
+        session = self._sessions.get(device_id)
+        if session is None or session.ended is not None:
+            session = await fleet.plane.authenticate(LocalCredential(device_id), protocol="library")
+            if len(self._sessions) >= _SESSIONS_KEPT:
+                self._sessions.pop(next(iter(self._sessions))).close()
+            self._sessions[device_id] = session
+        accepted = await fleet.telemetry.collect(session, device_id, metric, value, unit, time=time, id=id)
+        return View(device=device_id, metric=metric, stored=accepted.stored)
+
+    async def query_telemetry(
+        self, device_id: str, metric: str, *, start: int | str | None = None, end: int | str | None = None
+    ) -> TelemetryView:
+        """The points of a series with ``start <= time < end``, as columns."""
+        fleet = await self.open()
+        data = await fleet.telemetry.query(
+            device_id, metric, start=0 if start is None else parse_time(start), end=None if end is None else parse_time(end)
+        )
+        return TelemetryView(data)
+
+    async def latest_telemetry(self, device_id: str) -> list[View]:
+        """The newest reading of each metric, by event time."""
+        fleet = await self.open()
+        await fleet.devices.get(device_id)
+        return [
+            View(metric=one.series.metric, value=one.value, unit=one.series.unit, time=format_time(one.time))
+            for one in await fleet.telemetry.latest(device_id)
+        ]
+
+    async def aggregate_telemetry(self, device_id: str, metric: str, bucket_s: float) -> list[View]:
+        """min, max, mean, sum, count, first and last per bucket; empty buckets are left out."""
+        fleet = await self.open()
+        found = await fleet.telemetry.aggregate(device_id, metric, int(bucket_s * 1000))
+        names = ("count", "min", "max", "mean", "sum", "first", "last")
+        columns = [getattr(found, name).tolist() for name in names]
+        return [
+            View({"start": format_time(start), **dict(zip(names, row, strict=True))})
+            for start, *row in zip(found.start.tolist(), *columns, strict=True)
+        ]
+
+    async def list_series(self, device_id: str | None = None) -> list[View]:
+        """Which series there are."""
+        fleet = await self.open()
+        return [_view(one) for one in await fleet.telemetry.series(device_id)]
+
+    async def telemetry_tally(self) -> View:
+        """Where readings went since the start: sent = stored + duplicates + conflicts + refused."""
+        fleet = await self.open()
+        tally = fleet.path.tally
+        return View(
+            sent=tally.sent,
+            stored=tally.stored,
+            duplicates=tally.duplicates,
+            conflicts=tally.conflicts,
+            refused=tally.refused,
+        )
+
+    async def list_anomalies(self, device_id: str | None = None, *, limit: int | None = None) -> list[View]:
+        """What detectors found, oldest first; the newest ``limit``."""
+        fleet = await self.open()
+        return [_view(one) for one in await fleet.anomalies.list(device_id, limit=limit)]
+
+    async def settle(self) -> None:
+        """Returns once every detector and notifier has seen what was accepted so far."""
+        fleet = await self.open()
+        await fleet.settle()
+
+    async def list_dead_letters(self) -> list[View]:
+        """Refused messages that are kept, oldest first."""
+        fleet = await self.open()
+        return [_view(one) for one in await fleet.dead_letters.list()]
+
+    # --- flat calls: twins and commands -------------------------------------------------------------------------
+
+    async def get_twin(self, device_id: str) -> View:
+        """Both sections of a device's twin and their difference."""
+        from fleetcore.fleet.twins import twin_view
+
+        fleet = await self.open()
+        await fleet.devices.get(device_id)
+        return View(twin_view(await fleet.twins.get(device_id), fleet.clock.now_ms()))
+
+    async def set_desired(
+        self, device_id: str, patch: Mapping[str, Any], *, if_version: int | None = None, reason: str = ""
+    ) -> View:
+        """Merges a patch into the desired section; raises VersionConflict."""
+        fleet = await self.open()
+        await fleet.devices.get(device_id)
+        twin = await fleet.twins.desire(device_id, patch, if_version=if_version, actor="library", reason=reason)
+        return View(device=device_id, desired_version=twin.desired.version)
+
+    async def send_command(
+        self,
+        device_id: str,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        wait_s: float = 0.0,
+        idempotency_key: str | None = None,
+        reason: str = "",
+        **options: Any,  # noqa: ANN401 - those of Commands.send
+    ) -> View:
+        """Queues a command; with ``wait_s`` waits so long for its end. Returns its state either way."""
+        fleet = await self.open()
+        await fleet.devices.get(device_id)
+        command = await fleet.commands.send(
+            device_id, name, args, idempotency_key=idempotency_key, actor="library", reason=reason, **options
+        )
+        until = fleet.clock.monotonic_s() + wait_s
+        while command.state not in FINISHED and fleet.clock.monotonic_s() < until:
+            await fleet.storage.wait_feed(await fleet.storage.position(), min(1.0, wait_s))
+            command = await fleet.commands.get(command.id)
+        return _view(command)
+
+    async def get_command(self, command_id: str) -> View:
+        """A command's state."""
+        fleet = await self.open()
+        return _view(await fleet.commands.get(command_id))
+
+    async def list_commands(self, device_id: str | None = None) -> list[View]:
+        """Commands by device and sequence."""
+        fleet = await self.open()
+        return [_view(one) for one in await fleet.commands.list(device_id)]
+
+    async def cancel_command(self, command_id: str, *, reason: str = "") -> View:
+        """Cancels a command, or asks the device to."""
+        fleet = await self.open()
+        return _view(await fleet.commands.cancel(command_id, actor="library", reason=reason))
+
+    # --- flat calls: firmware, edge, health ---------------------------------------------------------------------
+
+    async def update_firmware(
+        self,
+        campaign: str,
+        version: str,
+        devices: Sequence[str],
+        url: str,
+        *,
+        sha256: str | None = None,
+        size: int | None = None,
+        manifest: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> View:
+        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
+        fleet = await self.open()
+        made = await fleet.campaigns.create(
+            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest, actor="library", reason=reason
+        )
+        return _view(made)
+
+    async def get_campaign(self, campaign: str) -> View:
+        """A campaign with each device's state."""
+        fleet = await self.open()
+        executions = await fleet.campaigns.executions(campaign)
+        return View({**_view(await fleet.campaigns.get(campaign)), "executions": [_view(one) for one in executions]})
+
+    async def register_gateway(
+        self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
+    ) -> View:
+        """Registers a gateway, or makes a registered device one."""
+        fleet = await self.open()
+        made = await fleet.edge.register_gateway(gateway_id, capabilities, may_register=may_register, actor="library")
+        return self._device(fleet, made.device)
+
+    async def attach_leaf(self, gateway_id: str, leaf_id: str) -> View:
+        """Makes a gateway speak for a leaf."""
+        fleet = await self.open()
+        return self._device(fleet, await fleet.edge.attach(gateway_id, leaf_id, actor="library"))
+
+    async def get_location(self, device_id: str) -> View | None:
+        """The newest position, or None."""
+        fleet = await self.open()
+        found = await fleet.location.of(device_id)
+        return None if found is None else _view(found)
+
+    async def get_fleet_health(self) -> View:
+        """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""
+        fleet = await self.open()
+        health = await fleet.health.fleet()
+        return View(health_score=health.score if health.score is not None else 0.0, parts=health.parts, **health.counts)
+
+    async def get_device_health(self, device_id: str) -> View:
+        """The same for one device."""
+        fleet = await self.open()
+        health = await fleet.health.device(device_id)
+        return View(health_score=health.score, parts=health.parts, **health.counts)
+
+    async def backup(self, target: str) -> View:
+        """Copies the data folder, consistent as of some moment of the call, into an empty folder."""
+        from fleetcore.runtime.backup import backup
+
+        fleet = await self.open()
+        await backup(fleet, Path(target))
+        return View(backup=target)
+
+    async def status(self) -> View:
+        """What runs: protocols, consumers, tasks, plugins, queue."""
+        from fleetcore.runtime.status import status
+
+        return View(await status(await self.open()))
+
+
+def _texts(value: object, what: str) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(one, str) for one in value):
+        raise Refused(f"{what} is a list of text", remedy=f'Write ["…"] for {what}')
+    return tuple(value)
+
+
+def _location(where: object) -> Location:
+    if not isinstance(where, Mapping) or not {"lat", "lon"} <= where.keys():
+        raise Refused("location is {'lat': …, 'lon': …} in degrees")
+    lat, lon = where["lat"], where["lon"]
+    if not all(isinstance(one, int | float) for one in (lat, lon)) or not (-90 <= lat <= 90 and -180 <= lon <= 180):
+        raise Refused(f"lat {lat!r}, lon {lon!r} is no position", remedy="lat is -90 to 90, lon -180 to 180, in degrees")
+    return Location(lat=float(lat), lon=float(lon))
+
+
+class SyncFleetManager:
+    """The façade's calls, blocking. Every method of :class:`IoTFleetManager` exists here under the same name."""
+
+    def __init__(self, manager: IoTFleetManager) -> None:
+        self._manager = manager
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fleetcore", daemon=True)
+        self._thread.start()
+        self._finalizer = weakref.finalize(self, _stop_loop, self._loop, self._thread)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the façade's method returns
+        member = getattr(self._manager, name)
+        if not inspect.iscoroutinefunction(member):
+            return member
+        return partial(self._call, member)
+
+    def _call(self, member: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed through
+        return self._run(member(*args, **options))
+
+    def __enter__(self) -> Self:
+        self._run(self._manager.open())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the fleet and ends the thread; idempotent."""
+        if self._finalizer.alive:
+            self._run(self._manager.close())
+            self._finalizer()
+
+
+def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    def stop() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.call_soon(loop.stop)
+
+    if loop.is_running():
+        loop.call_soon_threadsafe(stop)
+        thread.join(timeout=5)
+    if not loop.is_running():
+        loop.close()

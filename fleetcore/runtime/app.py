@@ -1,0 +1,280 @@
+"""A fleet, open: storage, capabilities, data path, consumers and protocols wired together from a configuration."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Any, cast
+
+from attrs import evolve, fields_dict, frozen
+
+from fleetcore.errors import ConfigError, FleetError
+from fleetcore.fleet.anomalies import AnomalyDetector
+from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.edge import EdgeComputing
+from fleetcore.fleet.health import FleetHealth
+from fleetcore.fleet.location import Locations
+from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.security import FleetTls, SecurityManager
+from fleetcore.fleet.telemetry import Telemetry
+from fleetcore.fleet.twins import Twins
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.codec import Codec
+from fleetcore.interfaces.detector import Detector
+from fleetcore.interfaces.protocol import ProtocolAdapter
+from fleetcore.interfaces.provider import Context, Provider
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.names import check_metric
+from fleetcore.pipeline.consumer import Consumer
+from fleetcore.pipeline.dead_letters import DeadLetters
+from fleetcore.pipeline.decode import Codecs
+from fleetcore.pipeline.detect import Detection, Scope
+from fleetcore.pipeline.mirror import Mirror
+from fleetcore.pipeline.notify import Notification
+from fleetcore.pipeline.receive import Receiver
+from fleetcore.pipeline.store import DataPath
+from fleetcore.runtime.clock import SystemClock
+from fleetcore.runtime.config import Config, Instance, secret
+from fleetcore.runtime.plane import Plane
+from fleetcore.runtime.plugins import PluginHost
+from fleetcore.runtime.supervise import Supervisor
+
+_log = logging.getLogger(__name__)
+
+_TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S = 1.0, 30.0, 10.0, 3600.0
+_DRAIN_S = 10.0
+_MIRRORED = frozenset({"registry", "twins", "telemetry"})
+
+
+@frozen(kw_only=True)
+class OpenProtocol:
+    """A protocol that is open, and what it was opened from."""
+
+    name: str
+    kind: str
+    adapter: ProtocolAdapter
+    provider: Provider[ProtocolAdapter]
+
+
+class Fleet:
+    """Everything of one fleet. Made by :meth:`open`; the attributes are its capabilities."""
+
+    def __init__(self, config: Config, host: PluginHost, clock: Clock, storage: Storage, stack: AsyncExitStack) -> None:
+        self.config, self.host, self.clock, self.storage, self._stack = config, host, clock, storage, stack
+        self.limits = config.limits
+        self.supervisor = Supervisor(clock)
+        self.devices = Registry(storage, clock)
+        self.presence = PresenceBoard(storage, clock)
+        self.twins = Twins(storage, clock, self.limits)
+        self.campaigns = Campaigns(storage, clock, may_fetch=config.data is not None)
+        self.location = Locations(storage, clock, self.limits)
+        self.anomalies = AnomalyDetector(storage, clock)
+        self.edge = EdgeComputing(self.devices)
+        self.dead_letters = DeadLetters(storage, clock)
+        self.consumers: list[Consumer] = []
+        self.protocols: dict[str, OpenProtocol] = {}
+        self.tls: FleetTls | None = None
+
+    @classmethod
+    async def open(
+        cls, config: Config, *, host: PluginHost | None = None, clock: Clock | None = None, read_only: bool = False
+    ) -> "Fleet":
+        """Opens a fleet without its network: the store, the capabilities, the data path, the detectors.
+
+        Raises ConfigError, DataFolderInUse, StorageError; what was opened before the error is closed again.
+        """
+        base = Path(config.file).parent if config.file else Path()
+        if host is None:
+            host = PluginHost([base / path for path in config.fleet.plugins])
+        clock = clock or SystemClock()
+        async with AsyncExitStack() as stack:
+            provider = host.find("storage", config.storage.kind, file=config.file, line=config.line_of("storage"))
+            table = dict(config.storage.table)
+            if read_only and "read_only" in fields_dict(provider.config_class):
+                table["read_only"] = True
+            context = cls._context_of(config, clock, "storage")
+            section = config.structure(provider.config_class, table, "storage")
+            storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
+            fleet = cls(config, host, clock, storage, stack)
+            await fleet._open_parts()
+            if not read_only:
+                await fleet._open_path()
+            fleet._stack = stack.pop_all()
+            return fleet
+        raise AssertionError("unreachable: the block returns or raises")
+
+    @staticmethod
+    def _context_of(config: Config, clock: Clock, name: str) -> Context:
+        return Context(
+            name=name,
+            fleet=config.fleet.name,
+            clock=clock,
+            logger=logging.getLogger(f"fleetcore.plugin.{name}"),
+            secret=secret,
+            limits=config.limits,
+            data=config.data,
+        )
+
+    def _context(self, name: str) -> Context:
+        return evolve(self._context_of(self.config, self.clock, name), tls=self.tls)
+
+    async def _open_parts(self) -> None:
+        self.security = await SecurityManager.open(
+            self.storage,
+            self.clock,
+            self.config.fleet.name,
+            data=self.config.data,
+            hosts=self.config.fleet.hosts,
+            directory=self.devices,
+            admissions=self.host.admissions(),
+        )
+        self.tls = self.security.tls
+        self.commands = Commands(self.storage, self.clock, self.security.sign_command)
+        self.health = FleetHealth(
+            self.devices, self.presence, self.twins, self.campaigns, self.anomalies, self.clock
+        )
+        self.plane = Plane(
+            storage=self.storage,
+            clock=self.clock,
+            limits=self.limits,
+            registry=self.devices,
+            presence=self.presence,
+            twins=self.twins,
+            commands=self.commands,
+            campaigns=self.campaigns,
+            locations=self.location,
+            edge=self.edge,
+            security=self.security,
+        )
+        codecs = [
+            cast("Codec", await self._enter("codecs", Instance(name=name, kind=name, table={})))
+            for name in self.host.offers("codecs")
+        ]
+        self.path = DataPath(
+            self.storage,
+            Codecs(codecs),
+            self.plane,
+            self.plane.control,
+            self.clock,
+            self.limits,
+            self.dead_letters.add,
+        )
+        self.ingest = Receiver(self.limits, self.clock, self.path.process)
+        self.plane.attach(self.ingest)
+        self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
+        await self.presence.load()
+        await self.dead_letters.load()
+
+    async def _open_path(self) -> None:
+        self.supervisor.keep("data path", self.ingest.run)
+        self.supervisor.every("command clocks", _TICK_S, self.plane.tick)
+        self.supervisor.every("flush", _FLUSH_S, self._flush)
+        self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
+        self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
+        for instance in self.config.detectors:
+            await self._consume(self._detection(instance))
+        for instance in self.config.notifiers:
+            notifier = await self._enter("notifiers", instance)
+            await self._consume(Notification(instance.name, notifier, self.storage, self.anomalies, self.clock))
+        for instance in self.config.clouds:
+            await self._consume(await self._mirror(instance))
+
+    async def _consume(self, consumer: Consumer) -> None:
+        await consumer.start()
+        self.consumers.append(consumer)
+        self.supervisor.keep(consumer.name, consumer.run)
+
+    def _find(self, kind: str, instance: Instance) -> Provider[Any]:
+        line = self.config.line_of(kind, instance.name)
+        return self.host.find(kind, instance.kind, file=self.config.file, line=line)
+
+    def _prepare(self, kind: str, instance: Instance, *more: object) -> Callable[[], AbstractAsyncContextManager[Any]]:
+        provider = self._find(kind, instance)
+        section = self.config.structure(provider.config_class, instance.table, kind, instance.name)
+        context = self._context(instance.name)
+        return functools.partial(provider.opener, section, context, *more)
+
+    async def _enter(self, kind: str, instance: Instance, *more: object) -> Any:  # noqa: ANN401 - the kind says which interface it is
+        return await self._stack.enter_async_context(self._prepare(kind, instance, *more)())
+
+    def _detection(self, instance: Instance) -> Detection:
+        table = dict(instance.table)
+        metrics = table.pop("metrics", [])
+        if not isinstance(metrics, list) or not all(isinstance(one, str) for one in metrics):
+            raise ConfigError(
+                f"[detectors.{instance.name}] metrics is a list of metric names",
+                file=self.config.file,
+                line=self.config.line_of("detectors", instance.name, "metrics"),
+            )
+        for metric in metrics:
+            check_metric(metric)
+        opener = cast(
+            "Callable[[], AbstractAsyncContextManager[Detector]]",
+            self._prepare("detectors", evolve(instance, table=table)),
+        )
+        return Detection(
+            instance.name, opener, Scope(metrics=frozenset(metrics)), self.storage, self.anomalies, self.clock
+        )
+
+    async def _mirror(self, instance: Instance) -> Mirror:
+        table = dict(instance.table)
+        what = table.pop("mirror", ["registry", "twins", "telemetry"])
+        if not isinstance(what, list) or not set(what) <= _MIRRORED:
+            raise ConfigError(
+                f"[clouds.{instance.name}] mirror is a list of {', '.join(sorted(_MIRRORED))}",
+                file=self.config.file,
+                line=self.config.line_of("clouds", instance.name, "mirror"),
+            )
+        cloud = await self._enter("clouds", evolve(instance, table=table))
+        return Mirror(instance.name, cloud, frozenset(what), self.storage, self.clock)
+
+    async def serve(self) -> None:
+        """Opens the configured protocols and services; raises ConfigError, NotReady or what a listener raises."""
+        for instance in self.config.protocols:
+            adapter = await self._enter("protocols", instance, self.plane)
+            self.protocols[instance.name] = OpenProtocol(
+                name=instance.name, kind=instance.kind, adapter=adapter, provider=self._find("protocols", instance)
+            )
+        for instance in self.config.services:
+            await self._enter("services", instance, self)
+        self.security.endpoints = [url for one in self.protocols.values() for url in one.adapter.endpoints]
+
+    async def _flush(self) -> None:
+        await self.presence.flush()
+        await self.dead_letters.flush()
+
+    async def _maintain(self) -> None:
+        await self.storage.maintain(self.clock.now_ms())
+
+    async def _renew(self) -> None:
+        if self.tls is not None and self.tls.renew_if_due():
+            _log.info("The server's certificate was renewed")
+
+    async def settle(self) -> None:
+        """Returns once everything accepted so far was seen by every detector, notifier and mirror that works."""
+        for consumer in self.consumers:
+            await consumer.catch_up()
+
+    async def close(self) -> None:
+        """Drains the queue, keeps what consumers know, closes every connection and the store. Idempotent."""
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                for one in self.protocols.values():
+                    await one.adapter.drain()
+                await self.ingest.drain()
+        except TimeoutError:
+            _log.warning("Messages were still waiting after %g s; their senders have no answer and will repeat", _DRAIN_S)
+        await self.plane.close()
+        await self.campaigns.close()
+        for consumer in self.consumers:
+            with contextlib.suppress(FleetError, TimeoutError):
+                await consumer.keep()
+        await self.supervisor.close()
+        with contextlib.suppress(FleetError):
+            await self._flush()
+        await self._stack.aclose()

@@ -1,0 +1,296 @@
+"""fleet.toml: read, checked and structured, with errors that name file, line and the likely intention.
+
+Environment variables override single keys: ``FLEETCORE_FLEET__NAME=lab`` sets ``[fleet] name``; two underscores
+separate the levels, and the value is read as TOML where it is some, else as text.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar, cast
+
+import attrs
+import cattrs
+from attrs import field, frozen
+
+from fleetcore.errors import ConfigError, Refused
+from fleetcore.interfaces.provider import Limits
+from fleetcore.model.names import check_fleet
+
+T = TypeVar("T")
+Table = dict[str, object]
+
+_PREFIX = "FLEETCORE_"
+#: Environment variables that are switches of tools, not keys of fleet.toml.
+_NOT_KEYS = frozenset({"FLEETCORE_REQUIRE", "FLEETCORE_TOKEN", "FLEETCORE_SERVER"})
+_SECTIONS = (
+    "fleet", "storage", "limits", "ca", "protocols", "detectors", "notifiers", "clouds", "services",
+)  # fmt: skip
+
+
+@frozen(kw_only=True)
+class FleetSection:
+    """``[fleet]``.
+
+    Attributes:
+        name: the fleet's name, part of every certificate: 1-32 of a-z 0-9 -.
+        data: the data folder; relative to fleet.toml. Without it everything is in memory.
+        plugins: one-file plugins, relative to fleet.toml.
+        hosts: names and addresses by which devices reach this server; they go into its certificate.
+    """
+
+    name: str = "default"
+    data: str | None = None
+    plugins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+
+
+@frozen(kw_only=True)
+class Instance:
+    """One named section of a kind: ``[detectors.cold-rooms]`` with its kind and the keys left for the plugin."""
+
+    name: str
+    kind: str
+    table: Mapping[str, object]
+
+
+@frozen(kw_only=True)
+class Config:
+    """Everything that was configured, structured; ``file`` is where it came from, or empty."""
+
+    fleet: FleetSection = FleetSection()
+    limits: Limits = Limits()
+    storage: Instance = field(factory=lambda: Instance(name="sqlite", kind="sqlite", table={}))
+    protocols: tuple[Instance, ...] = ()
+    detectors: tuple[Instance, ...] = ()
+    notifiers: tuple[Instance, ...] = ()
+    clouds: tuple[Instance, ...] = ()
+    services: tuple[Instance, ...] = ()
+    file: str = ""
+    source: str = field(default="", repr=False)
+
+    @property
+    def data(self) -> Path | None:
+        """The data folder, absolute, or None for in memory."""
+        if self.fleet.data is None:
+            return None
+        base = Path(self.file).parent if self.file else Path()
+        return (base / self.fleet.data).resolve()
+
+    def line_of(self, *path: str) -> int:
+        """The line at which a key stands in the file; 0 where it does not (the environment, a default)."""
+        return line_of(self.source, path)
+
+    def structure(self, cls: type[T], table: Mapping[str, object], *path: str) -> T:
+        """A plugin's section as its config class; raises ConfigError with the place and the nearest known key."""
+        return structure(cls, table, path, self.file, self.source)
+
+
+def load(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
+    """Reads a fleet.toml and the environment.
+
+    Raises :class:`ConfigError` with file and line: unreadable, no UTF-8, no TOML, an unknown key, a wrong type.
+    """
+    source = ""
+    table: Table = {}
+    if file is not None:
+        source = _read(file)
+        try:
+            table = tomllib.loads(source)
+        except tomllib.TOMLDecodeError as error:
+            found = re.search(r"at line (\d+)", str(error))
+            raise ConfigError(
+                f"This is no TOML: {error}", file=str(file), line=int(found[1]) if found else 0
+            ) from error
+    for name, value in sorted((os.environ if environment is None else environment).items()):
+        if name.startswith(_PREFIX) and name not in _NOT_KEYS and "__" in name:
+            _override(table, name, value)
+    return build(table, str(file) if file else "", source)
+
+
+def _read(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"It cannot be read: {error.strerror}", file=str(file), remedy="`fleetcore init` writes one"
+        ) from error
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError("It is not UTF-8", file=str(file), remedy="Save it as UTF-8 without a byte order mark") from error
+
+
+def _override(table: Table, name: str, text: str) -> None:
+    path = [part.lower().replace("_", "-") if i == 1 else part.lower() for i, part in enumerate(name[len(_PREFIX) :].split("__"))]
+    here = table
+    for part in path[:-1]:
+        below = here.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"The environment variable {name} goes below {part!r}, which is no table")
+        here = cast("Table", below)
+    try:
+        here[path[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        here[path[-1]] = text
+
+
+def build(table: Mapping[str, object], file: str = "", source: str = "") -> Config:
+    """A configuration from plain tables; what :func:`load` does after reading."""
+    _check_keys(table, _SECTIONS, (), file, source)
+    for name, value in table.items():
+        if not isinstance(value, dict):
+            raise ConfigError(f"[{name}] is a table", file=file, line=line_of(source, (name,)))
+    tables = cast("Mapping[str, Table]", table)
+    fleet = structure(FleetSection, tables.get("fleet", {}), ("fleet",), file, source)
+    try:
+        check_fleet(fleet.name)
+    except Refused as error:
+        raise ConfigError(
+            error.message, file=file, line=line_of(source, ("fleet", "name")), remedy=error.remedy
+        ) from error
+    storage = dict(tables.get("storage", {}))
+    kind = _kind(storage, "sqlite", ("storage",), file, source)
+    return Config(
+        fleet=fleet,
+        limits=structure(Limits, tables.get("limits", {}), ("limits",), file, source),
+        storage=Instance(name=kind, kind=kind, table=storage),
+        file=file,
+        source=source,
+        **{
+            section: _instances(section, tables.get(section, {}), file, source)
+            for section in ("protocols", "detectors", "notifiers", "clouds", "services")
+        },  # type: ignore[arg-type]  # each of these members is a tuple of instances
+    )
+
+
+def _kind(table: Table, default: str, path: tuple[str, ...], file: str, source: str) -> str:
+    kind = table.pop("kind", default)
+    if not isinstance(kind, str):
+        raise ConfigError("kind is text", file=file, line=line_of(source, (*path, "kind")))
+    return kind
+
+
+def _instances(section: str, table: Table, file: str, source: str) -> tuple[Instance, ...]:
+    found: list[Instance] = []
+    for name, value in table.items():
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"[{section}] holds named tables",
+                file=file,
+                line=line_of(source, (section, name)),
+                remedy=f"Write [{section}.{name}]",
+            )
+        rest = dict(value)
+        found.append(Instance(name=name, kind=_kind(rest, name, (section, name), file, source), table=rest))
+    return tuple(found)
+
+
+def _check_keys(table: Mapping[str, object], known: tuple[str, ...], path: tuple[str, ...], file: str, source: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            where = ".".join(path)
+            raise ConfigError(
+                f"There is no key {key!r}" + (f" in [{where}]" if where else ""),
+                file=file,
+                line=line_of(source, (*path, key)),
+                remedy=f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(sorted(known)) or 'none'}",
+            )
+
+
+_converter = cattrs.Converter(detailed_validation=False)
+
+
+def _strict(name: str, kinds: tuple[type, ...]) -> None:
+    def hook(value: object, _cls: type) -> object:
+        if isinstance(value, bool) != (bool in kinds) or not isinstance(value, kinds):
+            raise TypeError(f"it should be {name}, not {_toml_type(value)}")
+        return float(value) if kinds == (int, float) else value  # type: ignore[arg-type]  # checked above
+
+    _converter.register_structure_hook(kinds[-1], hook)
+
+
+def _toml_type(value: object) -> str:
+    names = {bool: "a boolean", int: "an integer", float: "a number", str: "text", dict: "a table", list: "a list"}
+    return names.get(type(value), type(value).__name__)
+
+
+_strict("text", (str,))
+_strict("an integer", (int,))
+_strict("a number", (int, float))
+_strict("a boolean", (bool,))
+
+
+def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], file: str, source: str) -> T:
+    """Structures a table into an attrs class, key by key, so that an error knows its key."""
+    fields = attrs.fields_dict(cls)  # type: ignore[type-var]  # config classes are attrs classes: offer() says so
+    _check_keys(table, tuple(fields), path, file, source)
+    values: dict[str, object] = {}
+    for key, value in table.items():
+        try:
+            values[key] = _converter.structure(value, cast("type[object]", fields[key].type))
+        except Exception as error:
+            why = str(error) if isinstance(error, TypeError) and str(error).startswith("it ") else (
+                f"it does not take {_toml_type(value)} {value!r}"
+            )
+            raise ConfigError(
+                f"[{'.'.join(path)}] {key} is wrong: {why}", file=file, line=line_of(source, (*path, key))
+            ) from error
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(
+            error.message, file=file, line=line_of(source, path), remedy=error.remedy
+        ) from error
+    except (TypeError, ValueError, Refused) as error:
+        raise ConfigError(f"[{'.'.join(path)}] is wrong: {error}", file=file, line=line_of(source, path)) from error
+
+
+_HEADER = re.compile(r"^\s*\[+\s*([^\]]+?)\s*\]+")
+_KEY = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+)\s*=")
+
+
+def line_of(source: str, path: tuple[str, ...]) -> int:
+    """The line of a key or table header in a TOML text, by its words (tomllib keeps no positions); 0 if not there."""
+    here: tuple[str, ...] = ()
+    header = 0
+    for number, text in enumerate(source.splitlines(), 1):
+        if found := _HEADER.match(text):
+            here = _split(found[1])
+            if here == path:
+                return number
+            if path[: len(here)] == here and not header:
+                header = number
+        elif found := _KEY.match(text):
+            if (*here, *_split(found[1])) == path:
+                return number
+    return header
+
+
+def _split(words: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in words.split("."))
+
+
+def secret(reference: str) -> str:
+    """Resolves ``env:NAME`` or ``file:PATH``; raises ConfigError for anything else, and for a file others can read."""
+    kind, _, name = reference.partition(":")
+    if kind == "env" and name:
+        value = os.environ.get(name)
+        if not value:
+            raise ConfigError(f"The environment variable {name} is not set", remedy="Set it, or use file:PATH")
+        return value
+    if kind == "file" and name:
+        path = Path(name)
+        try:
+            if path.stat().st_mode & 0o077:
+                raise ConfigError(f"The secret file {name} can be read by others", remedy=f"chmod 600 {name}")
+            return path.read_text().strip()
+        except OSError as error:
+            raise ConfigError(f"The secret file {name} cannot be read: {error.strerror}") from error
+    raise ConfigError(
+        "A secret is a reference, never a value", remedy="Write env:NAME or file:PATH and keep the secret there"
+    )
