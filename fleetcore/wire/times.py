@@ -1,0 +1,93 @@
+"""Times as devices and operators write them, to integer milliseconds since the epoch and back.
+
+WIRE.md §3 *Time*: integers are milliseconds, text is RFC 3339 with an offset. A time that looks like seconds or
+nanoseconds is refused, never guessed at. How far in the future a time may lie is not judged here: that needs a clock.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+from fleetcore.errors import Refused
+
+#: Below lie seconds until the year 5138 (WIRE.md §3); as milliseconds it is 1973-03-03.
+EARLIEST_MS = 10**11
+#: Above lie microseconds and nanoseconds; as milliseconds it is 2096-10-02.
+LATEST_MS = 4 * 10**12
+
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,32}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def parse_time(value: object) -> int:
+    """Reads an event time: integer milliseconds (a float only where it is whole) or RFC 3339 text with an offset.
+
+    ``:60`` reads as ``:59`` (a leap second has no place on the epoch's scale); digits past the third are cut off.
+
+    Raises:
+        Refused: code ``time_unit`` for a number that cannot be milliseconds, ``time_out_of_range`` for text outside
+            the same range, ``time_invalid`` for anything else.
+    """
+    if type(value) is int:
+        return _in_milliseconds(value)
+    if isinstance(value, str):
+        return _parse_text(value)
+    if isinstance(value, float) and value.is_integer():
+        return _in_milliseconds(int(value))
+    raise Refused("a time is an integer of milliseconds or RFC 3339 text", code="time_invalid")
+
+
+def format_time(ms: int) -> str:
+    """Writes RFC 3339 in UTC with three fraction digits and ``Z``: ``2026-01-31T12:00:00.250Z``.
+
+    Raises ``OverflowError`` outside the years 1 to 9999; no accepted time lies there.
+    """
+    return (_EPOCH + ms * _MILLISECOND).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _in_milliseconds(value: int) -> int:
+    if EARLIEST_MS <= value <= LATEST_MS:
+        return value
+    guess = "seconds" if -EARLIEST_MS < value < EARLIEST_MS else "not milliseconds"
+    raise Refused(f"the time is {guess}: send milliseconds since the epoch", code="time_unit")
+
+
+def _parse_text(text: str) -> int:
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        reason = "the time is not RFC 3339 with an offset, as in 2026-01-31T12:00:00.250Z"
+        raise Refused(reason, code="time_invalid")
+    year, month, day, hour, minute, second, fraction, sign, offset_hours, offset_minutes = match.groups()
+    zone: timezone = UTC
+    try:
+        if sign is not None:
+            if int(offset_hours) > 23 or int(offset_minutes) > 59:
+                raise Refused("the time's offset does not exist", code="time_invalid")
+            offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
+            zone = timezone(-offset if sign == "-" else offset)
+        when = datetime(
+            int(year),
+            int(month),
+            int(day),
+            int(hour),
+            int(minute),
+            min(int(second), 59 if second == "60" else 60),
+            tzinfo=zone,
+        )
+    except ValueError as error:
+        raise Refused(f"the time does not exist: {error}", code="time_invalid") from error
+    ms = (when - _EPOCH) // _MILLISECOND + int((fraction or "0")[:3].ljust(3, "0"))
+    if not EARLIEST_MS <= ms <= LATEST_MS:
+        reason = f"the time lies outside {format_time(EARLIEST_MS)} to {format_time(LATEST_MS)}"
+        raise Refused(reason, code="time_out_of_range")
+    return ms
+
+
+def time_or_code(value: object) -> int | str:
+    """As :func:`parse_time`, with the refusal's code as a value: on the data path a bad time is an outcome."""
+    try:
+        return parse_time(value)
+    except Refused as error:
+        return error.code
