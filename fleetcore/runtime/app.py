@@ -135,9 +135,7 @@ class Fleet:
         )
         self.tls = self.security.tls
         self.commands = Commands(self.storage, self.clock, self.security.sign_command)
-        self.health = FleetHealth(
-            self.devices, self.presence, self.twins, self.campaigns, self.anomalies, self.clock
-        )
+        self.health = FleetHealth(self.devices, self.presence, self.twins, self.campaigns, self.anomalies, self.clock)
         self.plane = Plane(
             storage=self.storage,
             clock=self.clock,
@@ -199,7 +197,7 @@ class Fleet:
         context = self._context(instance.name)
         return functools.partial(provider.opener, section, context, *more)
 
-    async def _enter(self, kind: str, instance: Instance, *more: object) -> Any:  # noqa: ANN401 - the kind says which interface it is
+    async def _enter(self, kind: str, instance: Instance, *more: object) -> Any:
         return await self._stack.enter_async_context(self._prepare(kind, instance, *more)())
 
     def _detection(self, instance: Instance) -> Detection:
@@ -268,7 +266,9 @@ class Fleet:
                     await one.adapter.drain()
                 await self.ingest.drain()
         except TimeoutError:
-            _log.warning("Messages were still waiting after %g s; their senders have no answer and will repeat", _DRAIN_S)
+            _log.warning(
+                "Messages were still waiting after %g s; their senders have no answer and will repeat", _DRAIN_S
+            )
         await self.plane.close()
         await self.campaigns.close()
         for consumer in self.consumers:

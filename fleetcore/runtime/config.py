@@ -121,11 +121,16 @@ def _read(file: Path) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError("It is not UTF-8", file=str(file), remedy="Save it as UTF-8 without a byte order mark") from error
+        raise ConfigError(
+            "It is not UTF-8", file=str(file), remedy="Save it as UTF-8 without a byte order mark"
+        ) from error
 
 
 def _override(table: Table, name: str, text: str) -> None:
-    path = [part.lower().replace("_", "-") if i == 1 else part.lower() for i, part in enumerate(name[len(_PREFIX) :].split("__"))]
+    path = [
+        part.lower().replace("_", "-") if i == 1 else part.lower()
+        for i, part in enumerate(name[len(_PREFIX) :].split("__"))
+    ]
     here = table
     for part in path[:-1]:
         below = here.setdefault(part, {})
@@ -189,7 +194,9 @@ def _instances(section: str, table: Table, file: str, source: str) -> tuple[Inst
     return tuple(found)
 
 
-def _check_keys(table: Mapping[str, object], known: tuple[str, ...], path: tuple[str, ...], file: str, source: str) -> None:
+def _check_keys(
+    table: Mapping[str, object], known: tuple[str, ...], path: tuple[str, ...], file: str, source: str
+) -> None:
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
@@ -234,8 +241,10 @@ def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], 
         try:
             values[key] = _converter.structure(value, cast("type[object]", fields[key].type))
         except Exception as error:
-            why = str(error) if isinstance(error, TypeError) and str(error).startswith("it ") else (
-                f"it does not take {_toml_type(value)} {value!r}"
+            why = (
+                str(error)
+                if isinstance(error, TypeError) and str(error).startswith("it ")
+                else (f"it does not take {_toml_type(value)} {value!r}")
             )
             raise ConfigError(
                 f"[{'.'.join(path)}] {key} is wrong: {why}", file=file, line=line_of(source, (*path, key))
@@ -243,9 +252,7 @@ def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], 
     try:
         return cls(**values)
     except ConfigError as error:
-        raise ConfigError(
-            error.message, file=file, line=line_of(source, path), remedy=error.remedy
-        ) from error
+        raise ConfigError(error.message, file=file, line=line_of(source, path), remedy=error.remedy) from error
     except (TypeError, ValueError, Refused) as error:
         raise ConfigError(f"[{'.'.join(path)}] is wrong: {error}", file=file, line=line_of(source, path)) from error
 

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-
 from weakref import WeakValueDictionary
 
 from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Unavailable
@@ -176,7 +175,9 @@ class Plane(DevicePlane):
         """The state of a subject that the session may speak for: a leaf whose gateway it is. None is audited."""
         device = await self._registry.find(subject)
         if device is None or (device.gateway != session.identity and device.id != session.identity):
-            _log.warning("%s tried to speak for %s over %s from %s", session.identity, subject, session.protocol, session.peer)
+            _log.warning(
+                "%s tried to speak for %s over %s from %s", session.identity, subject, session.protocol, session.peer
+            )
             return None
         state = await self._state(device)
         session.subjects[subject] = state
@@ -386,9 +387,7 @@ class Plane(DevicePlane):
         twin = await self._twins.get(subject)
         downlinks = []
         if twin.desired.version:
-            downlinks.append(
-                Downlink(operation=Operation.TWIN_DESIRED, subject=subject, body=desired_change(twin))
-            )
+            downlinks.append(Downlink(operation=Operation.TWIN_DESIRED, subject=subject, body=desired_change(twin)))
         downlinks += [self._downlink(one) for one in await self._commands.hand_out(subject, again=True)]
         offer = await self._campaigns.offer(subject)
         if offer is not None:
@@ -421,7 +420,9 @@ class Plane(DevicePlane):
     def _cancel_asked(self, command: Command) -> None:
         self._poke(
             command.device,
-            Downlink(operation=Operation.COMMAND_CANCEL, subject=command.device, target=command.id, body={"id": command.id}),
+            Downlink(
+                operation=Operation.COMMAND_CANCEL, subject=command.device, target=command.id, body={"id": command.id}
+            ),
         )
 
     def _offer_withdrawn(self, device: str, execution: str) -> None:
@@ -610,5 +611,3 @@ def _partial(outcome: Accepted) -> dict[str, object]:
 
 def _given(members: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in members.items() if value is not None}
-
-

@@ -70,7 +70,8 @@ class PluginHost:
     def _load(self, name: str, origin: str, version: str, load: Callable[[], ModuleType]) -> None:
         if name in self.plugins:
             raise ConfigError(
-                f"Two plugins are called {name!r}: {self.plugins[name].origin} and {origin}", remedy="Rename one of them"
+                f"Two plugins are called {name!r}: {self.plugins[name].origin} and {origin}",
+                remedy="Rename one of them",
             )
         info = self.plugins[name] = PluginInfo(name, version, origin)
         try:

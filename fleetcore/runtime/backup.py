@@ -1,0 +1,55 @@
+"""Backup and restore of a data folder: the store as of one moment, the keys and the configuration."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+from fleetcore.errors import Refused
+from fleetcore.runtime.app import Fleet
+
+_BESIDE = ("pki", "fleet.toml")
+
+
+async def backup(fleet: Fleet, target: Path) -> None:
+    """Writes everything a restore needs into ``target`` while the fleet goes on; it holds the CA's keys: guard it.
+
+    Raises Refused where ``target`` is not empty or the fleet is in memory.
+    """
+    data = fleet.config.data
+    if data is None:
+        raise Refused("A fleet in memory cannot be backed up", remedy="Open it on a data folder")
+    _check_empty(target)
+    target.mkdir(parents=True, exist_ok=True)
+    target.chmod(0o700)
+    await fleet.storage.backup(target)
+    for name in _BESIDE:
+        await asyncio.to_thread(_copy, data / name, target / name)
+
+
+def restore(source: Path, data: Path) -> None:
+    """Makes a data folder from a backup; raises Refused where ``data`` holds something or ``source`` is no backup."""
+    if not (source / "pki").is_dir():
+        raise Refused(f"{source} is no backup of a fleet", remedy="Name a folder that `fleetcore backup` wrote")
+    _check_empty(data)
+    data.mkdir(parents=True, exist_ok=True)
+    data.chmod(0o700)
+    for entry in sorted(source.iterdir()):
+        _copy(entry, data / entry.name)
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Refused(f"{folder} is not empty", remedy="Name a new or empty folder")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+        for folder, _, files in os.walk(target):
+            Path(folder).chmod(0o700)
+            for name in files:
+                (Path(folder) / name).chmod(0o600)
+    elif source.is_file():
+        shutil.copyfile(source, target)
+        target.chmod(0o600)

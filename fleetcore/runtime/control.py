@@ -1,0 +1,134 @@
+"""The running server's control socket: the façade's flat calls over a Unix socket (0600) in the data folder.
+
+One JSON object a line: ``{"call": "get_device", "args": [...], "options": {...}}`` is answered by
+``{"result": ...}`` or ``{"error": {"code", "message", "remedy", "kind", "ids"}}``. Who can open the socket owns the
+data folder, so there is no further authentication.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fleetcore import errors
+from fleetcore.errors import FleetError, Refused, Unavailable
+from fleetcore.manager import IoTFleetManager
+
+NAME = "control.sock"
+_LINE_BYTES = 64 * 1024 * 1024
+_PRIVATE = frozenset({"open", "close"})
+
+
+def socket_of(data: Path) -> Path:
+    """Where the running server of a data folder listens."""
+    return data / NAME
+
+
+@asynccontextmanager
+async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[None]:
+    """Answers calls until the block ends. The data folder's lock is held, so a left-over socket is nobody's."""
+    path = socket_of(data)
+    path.unlink(missing_ok=True)
+    # A Unix socket's path is bounded (108 bytes on Linux): a relative one reaches further.
+    server = await asyncio.start_unix_server(
+        lambda reader, writer: _converse(manager, reader, writer), path=_short(path), limit=_LINE_BYTES
+    )
+    path.chmod(0o600)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    with contextlib.suppress(ValueError):
+        text = min(text, str(path.relative_to(Path.cwd())), key=len)
+    return text
+
+
+async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while line := await reader.readline():
+            answer = await _answer(manager, line)
+            writer.write(json.dumps(answer, default=_plain).encode() + b"\n")
+            await writer.drain()
+    except (ConnectionError, ValueError):
+        pass  # the caller is gone, or sent a line beyond the bound
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "to_plain"):
+        return value.to_plain()
+    raise TypeError(f"{type(value).__name__} cannot be sent")
+
+
+async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        name = request["call"]
+        method = getattr(IoTFleetManager, name, None)
+        if name.startswith("_") or name in _PRIVATE or not inspect.iscoroutinefunction(method):
+            raise Refused(f"There is no call {name!r}", code="operation_unknown")
+        return {"result": await getattr(manager, name)(*request.get("args", ()), **request.get("options", {}))}
+    except FleetError as error:
+        ids = {key: value for key, value in error.ids.items() if isinstance(value, str | int | float)}
+        return {
+            "error": {
+                "kind": type(error).__name__,
+                "code": error.code,
+                "message": error.message,
+                "remedy": error.remedy,
+                "ids": ids,
+            }
+        }
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        return {"error": {"kind": "Refused", "code": "schema_invalid", "message": str(error), "remedy": "", "ids": {}}}
+
+
+class ControlClient:
+    """Calls the façade of a running server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def connect(cls, data: Path) -> "ControlClient":
+        """Connects; raises Unavailable where no server answers."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(_short(socket_of(data)), limit=_LINE_BYTES)
+        except OSError as error:
+            raise Unavailable(
+                f"A process holds {data} but answers no calls", remedy="Is it a script? Close it, or wait for it"
+            ) from error
+        return cls(reader, writer)
+
+    async def call(self, name: str, *args: Any, **options: Any) -> Any:
+        """The call's result as plain data; raises the same errors as the façade."""
+        request = {"call": name, "args": args, "options": options}
+        self._writer.write(json.dumps(request).encode() + b"\n")
+        await self._writer.drain()
+        line = await self._reader.readline()
+        if not line:
+            raise Unavailable("The server closed the connection", remedy="Look at its log")
+        answer = json.loads(line)
+        if "error" in answer:
+            problem = answer["error"]
+            kind = getattr(errors, problem["kind"], FleetError)
+            raise kind(problem["message"], code=problem["code"], remedy=problem["remedy"], **problem["ids"])
+        return answer["result"]
+
+    async def close(self) -> None:
+        """Hangs up."""
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()

@@ -1,0 +1,28 @@
+"""What runs inside an open fleet, as plain data: for ``doctor``, the command line and tests."""
+
+from typing import Any
+
+from attrs import asdict
+
+from fleetcore.runtime.app import Fleet
+
+
+async def status(fleet: Fleet) -> dict[str, Any]:
+    """Protocols, consumers, tasks, plugins, the queue, the tally, and what the store says of itself."""
+    tally = fleet.path.tally
+    return {
+        "fleet": fleet.config.fleet.name,
+        "data": str(fleet.config.data) if fleet.config.data else None,
+        "protocols": {
+            name: {"endpoints": list(one.adapter.endpoints), "connections": one.adapter.connections}
+            for name, one in fleet.protocols.items()
+        },
+        "sessions": fleet.plane.sessions,
+        "queue": {"waiting": fleet.ingest.waiting, "refused_full": fleet.ingest.refused_full},
+        "messages": {"accepted": fleet.path.accepted, "rejected": dict(fleet.path.rejected)},
+        "readings": {**asdict(tally), "sent": tally.sent},
+        "consumers": {one.name: asdict(one.status) for one in fleet.consumers},
+        "tasks": {name: asdict(one) for name, one in fleet.supervisor.states.items() if one.failures},
+        "plugins": [asdict(one) for one in fleet.host.plugins.values()],
+        "storage": list(await fleet.storage.check()),
+    }

@@ -1,0 +1,314 @@
+"""Simulated devices: a full implementation of the device's side, over any protocol's DeviceClient.
+
+A device makes its own key, enrols by CSR, reports its twin, follows desired state, runs each command once however
+often it comes, verifies the command signature where it was given the key, and goes through a firmware offer to its end.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from attrs import evolve, field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
+from fleetcore.model.message import Downlink, Operation, Reply
+from fleetcore.model.twin import merge_patch
+from fleetcore.wire import dsse
+from fleetcore.wire.strict_json import loads
+
+ClientFactory = Callable[[str, DeviceSecrets], DeviceClient]
+
+#: How many results a device remembers, to answer a repeated command without running it again.
+_REMEMBERED = 100
+COMMAND_TYPE = "application/vnd.fleetcore.command+json"
+
+
+@frozen(kw_only=True)
+class Signal:
+    """A metric's value over time: a daily sine with noise, and faults at given moments.
+
+    Attributes:
+        faults: seconds since the start → added to the value for one reading.
+    """
+
+    metric: str
+    unit: str | None = None
+    mean: float = 20.0
+    swing: float = 2.0
+    noise: float = 0.1
+    period_s: float = 86_400.0
+    faults: Mapping[int, float] = field(factory=dict)
+
+    def at(self, second: int, chance: random.Random) -> float:
+        """The value ``second`` seconds after the start."""
+        base = self.mean + self.swing * math.sin(2 * math.pi * second / self.period_s)
+        return round(base + chance.gauss(0, self.noise) + self.faults.get(second, 0.0), 3)
+
+
+@frozen(kw_only=True)
+class Behaviour:
+    """How a device behaves.
+
+    Attributes:
+        firmware_fails: the code with which it fails an update, or None.
+        command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run.
+    """
+
+    firmware: str = "1.0.0"
+    firmware_fails: str | None = None
+    command_key: bytes | None = None
+    signals: tuple[Signal, ...] = (Signal(metric="temperature", unit="Cel"),)
+
+
+def make_key() -> tuple[bytes, ec.EllipticCurvePrivateKey]:
+    """A new P-256 key: PEM (unencrypted, PKCS #8) and object."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return pem, key
+
+
+def make_csr(device: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A certificate request for a device id, PEM."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return csr.public_bytes(serialization.Encoding.PEM)
+
+
+class SimulatedDevice:
+    """One device.
+
+    Args:
+        secrets: the id and the CA, and whatever credential it has already.
+        client: makes a client for an endpoint; called again for every connection.
+        endpoint: where to connect.
+
+    Attributes:
+        ran: commands that were really run, in order.
+        sent, acknowledged: readings.
+        problems: refusals that came back, by code.
+    """
+
+    def __init__(
+        self,
+        secrets: DeviceSecrets,
+        client: ClientFactory,
+        endpoint: str,
+        clock: Clock,
+        *,
+        behaviour: Behaviour | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.secrets, self._factory, self.endpoint, self._clock = secrets, client, endpoint, clock
+        self.behaviour = behaviour or Behaviour()
+        self.device = secrets.device
+        # Seeded so that a run can be repeated; nothing secret is drawn from it.
+        self._chance = random.Random(f"{secrets.device}/{seed}")  # noqa: S311
+        self._client: DeviceClient | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._results: OrderedDict[str, dict[str, object]] = OrderedDict()
+        self._last_sequence = 0
+        self.firmware = self.behaviour.firmware
+        self.desired: dict[str, object] = {}
+        self.desired_version = 0
+        self.ran: list[str] = []
+        self.refused_commands: list[str] = []
+        self.updates: list[str] = []
+        self._executions: set[str] = set()
+        self.sent = 0
+        self.acknowledged = 0
+        self.problems: dict[str, int] = {}
+
+    async def enroll(
+        self, token: str | None = None, *, client: ClientFactory | None = None, endpoint: str | None = None
+    ) -> None:
+        """Makes a key, asks for a certificate and keeps it; raises NotAuthenticated with the refusal's code."""
+        pem, key = make_key()
+        request = EnrollRequest(csr=make_csr(self.device, key), token=token)
+        async with (client or self._factory)(endpoint or self.endpoint, self.secrets) as connection:
+            reply = await connection.enroll(request)
+        if reply.status != 201 or reply.body is None:
+            code = str((reply.error or {}).get("code", "enrollment_pending"))
+            raise NotAuthenticated(f"{self.device} was not enrolled", code=code)
+        chain = cast("str", reply.body["certificate"]) + cast("str", reply.body.get("chain", ""))
+        ca = cast("str", reply.body["ca"]).encode()
+        self.secrets = evolve(self.secrets, certificate=chain.encode(), key=pem, ca=ca)
+
+    async def connect(self) -> None:
+        """Opens the connection, says online and reports the running firmware."""
+        self._client = await self._factory(self.endpoint, self.secrets).__aenter__()
+        self._listening = asyncio.create_task(self._listen(self._client), name=f"listen {self.device}")
+        await self._send(Operation.STATUS, {"state": "online", "session": f"{self._chance.randrange(1 << 32):08x}"})
+        await self.report({"firmware": {"version": self.firmware}})
+
+    async def disconnect(self) -> None:
+        """Closes the connection; idempotent."""
+        client, self._client = self._client, None
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+        if client is not None:
+            await client.__aexit__(None, None, None)
+
+    def _connected(self) -> DeviceClient:
+        if self._client is None:
+            raise Unavailable(f"{self.device} is not connected", code="not_ready")
+        return self._client
+
+    async def _send(self, operation: Operation, body: object, *, target: str | None = None) -> Reply:
+        reply = await self._connected().send(operation, body, target=target)
+        if reply.error is not None:
+            code = str(reply.error.get("code", "internal"))
+            self.problems[code] = self.problems.get(code, 0) + 1
+        return reply
+
+    async def report(self, patch: Mapping[str, object]) -> Reply:
+        """Reports twin state."""
+        return await self._send(Operation.TWIN_REPORT, dict(patch))
+
+    async def send(self, body: object, readings: int) -> Reply:
+        """Sends readings in any wire form; ``readings`` is how many they are."""
+        self.sent += readings
+        reply = await self._send(Operation.TELEMETRY, body)
+        if reply.error is None:
+            stored = reply.body.get("stored") if reply.body else None
+            self.acknowledged += stored if isinstance(stored, int) else readings
+        return reply
+
+    async def send_second(self, second: int, start_ms: int) -> Reply:
+        """Sends one reading of each signal, as of ``second`` after the start."""
+        values = {signal.metric: signal.at(second, self._chance) for signal in self.behaviour.signals}
+        return await self.send({"time": start_ms + second * 1000, "values": values}, len(values))
+
+    async def _listen(self, client: DeviceClient) -> None:
+        async for downlink in client.downlinks():
+            try:
+                await self._take(downlink)
+            except FleetError as error:
+                self.problems[error.code] = self.problems.get(error.code, 0) + 1
+
+    async def _take(self, downlink: Downlink) -> None:
+        match downlink.operation:
+            case Operation.TWIN_DESIRED:
+                await self._follow(downlink.body)
+            case Operation.COMMAND:
+                await self._command(downlink.body)
+            case Operation.FIRMWARE:
+                await self._update(downlink.body)
+            case Operation.ERRORS:
+                code = str(downlink.body.get("code", "internal"))
+                self.problems[code] = self.problems.get(code, 0) + 1
+
+    async def _follow(self, change: Mapping[str, object]) -> None:
+        version, since = cast("int", change["version"]), cast("int", change["since"])
+        if version <= self.desired_version:
+            return
+        if since not in (0, self.desired_version):
+            reply = await self._connected().request(Operation.TWIN_GET)
+            body = reply.body or {}
+            self.desired = cast("dict[str, object]", body.get("desired", {}))
+            self.desired_version = cast("int", body.get("desired_version", self.desired_version))
+        else:
+            base = {} if since == 0 else self.desired
+            self.desired = cast("dict[str, object]", merge_patch(base, change["patch"]))
+            self.desired_version = version
+        await self.report(self.desired)
+        await self._send(Operation.TWIN_ACK, {"version": self.desired_version})
+
+    async def _command(self, body: Mapping[str, object]) -> None:
+        name = cast("str", body["id"])
+        known = self._results.get(name)
+        if known is not None:
+            await self._send(Operation.COMMAND_RESULT, known, target=name)
+            return
+        try:
+            command = self._verified(body)
+        except Refused as error:
+            self.refused_commands.append(name)
+            await self._result(name, {"status": "rejected", "code": error.code, "reason": error.message})
+            return
+        self._last_sequence = max(self._last_sequence, cast("int", command["sequence"]))
+        await self._send(Operation.COMMAND_RESULT, {"status": "accepted"}, target=name)
+        self.ran.append(name)
+        if command["name"] == "fail":
+            await self._result(name, {"status": "failed", "code": "asked_to", "reason": "the command asks to fail"})
+        else:
+            await self._result(
+                name, {"status": "succeeded", "output": {"name": command["name"], "args": command["args"]}}
+            )
+
+    async def _result(self, command: str, body: dict[str, object]) -> None:
+        self._results[command] = body
+        while len(self._results) > _REMEMBERED:
+            self._results.popitem(last=False)
+        await self._send(Operation.COMMAND_RESULT, body, target=command)
+
+    def _verified(self, body: Mapping[str, object]) -> Mapping[str, object]:
+        """The command to obey: with a key, only the signed payload of a fresh command to this very device."""
+        if self.behaviour.command_key is None:
+            return body
+        signed = body.get("signed")
+        if not isinstance(signed, Mapping):
+            raise Refused("The command is not signed", code="not_authorised")
+        payload = loads(dsse.verify(signed, COMMAND_TYPE, self.behaviour.command_key))
+        assert isinstance(payload, dict)
+        if payload.get("device") != self.device or payload.get("id") != body.get("id"):
+            raise Refused("The command is signed for somebody else", code="not_your_device")
+        if cast("int", payload["sequence"]) <= self._last_sequence:
+            raise Refused("The command is a replay", code="not_authorised")
+        from fleetcore.wire.times import parse_time
+
+        if parse_time(payload["expires_at"]) < self._clock.now_ms():
+            raise Refused("The command has expired", code="command_expired")
+        return payload
+
+    async def _update(self, body: Mapping[str, object]) -> None:
+        offer = body.get("offer")
+        if not isinstance(offer, Mapping):
+            return
+        execution = cast("str", offer["execution"])
+        if execution in self._executions:
+            return
+        self._executions.add(execution)
+        base = {"execution": execution, "campaign": offer["campaign"]}
+
+        async def say(state: str, **more: object) -> None:
+            await self._send(Operation.FIRMWARE_STATUS, {**base, "state": state, **more})
+
+        await say("accepted")
+        await say("downloading", progress=0)
+        if "path" in offer and not await self._download(offer):
+            await say("failed", code="hash_mismatch")
+            return
+        await say("downloaded")
+        await say("installing")
+        if self.behaviour.firmware_fails is not None:
+            await say("failed", code=self.behaviour.firmware_fails, version=self.firmware)
+            return
+        await say("rebooting")
+        self.firmware = cast("str", offer["version"])
+        self.updates.append(self.firmware)
+        await self.report({"firmware": {"version": self.firmware}})
+        await say("succeeded", version=self.firmware)
+
+    async def _download(self, offer: Mapping[str, object]) -> bool:
+        digest, size = hashlib.sha256(), 0
+        try:
+            async for piece in self._connected().artifact(cast("str", offer["sha256"])):
+                digest.update(piece)
+                size += len(piece)
+        except Refused:
+            return True  # this protocol cannot download; a real device would use HTTP beside it
+        return digest.hexdigest() == offer["sha256"] and size == offer["size"]
