@@ -63,7 +63,7 @@ class Consumer(ABC):
                     failures = 0
             except CredentialsRejected as error:
                 self.status.state, self.status.error = "stopped", str(error)
-                _log.error("%s has stopped: %s", self.name, error)  # noqa: TRY400 - the message says all; a person must act
+                _log.error("%s has stopped: %s", self.name, error)
                 return
             except Exception as error:  # noqa: BLE001 - a plugin's failure must not end the loop
                 self.status.state, self.status.error = "failing", f"{type(error).__name__}: {error}"
@@ -85,7 +85,7 @@ class Consumer(ABC):
             oldest = error.ids["oldest"]
             assert isinstance(oldest, int)
             self.status.lost += oldest - after - 1
-            _log.error("%s was too slow: %d commits were trimmed before it saw them", self.name, oldest - after - 1)  # noqa: TRY400 - no stack needed
+            _log.error("%s was too slow: %d commits were trimmed before it saw them", self.name, oldest - after - 1)
             self.status.position = oldest - 1
             return
         if not entries:

@@ -91,6 +91,4 @@ class DeadLetters:
         """What is kept, oldest first."""
         await self.flush()
         page = await self._storage.find(_KIND, limit=RING)
-        return sorted(
-            (from_plain(_KIND, record.body, DeadLetter) for record in page.items), key=lambda one: one.number
-        )
+        return sorted((from_plain(_KIND, record.body, DeadLetter) for record in page.items), key=lambda one: one.number)

@@ -159,5 +159,3 @@ def content_type_of(delivery: Delivery) -> str | None:
 def server_time(quality: int) -> int:
     """The quality of a reading whose time the server assigns."""
     return quality | Quality.SERVER_TIME
-
-

@@ -10,6 +10,7 @@ import numpy as np
 
 from fleetcore.errors import FleetError, StorageError, Unavailable
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.codec import Decoded
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import SeriesRequest, Storage
 from fleetcore.model.message import (
@@ -28,7 +29,6 @@ from fleetcore.pipeline.decode import Codecs, Columns, Message, content_type_of,
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceSession, DeviceState
 from fleetcore.pipeline.validate import check_new_metric, check_time, in_unit_of, not_finite, reading_time
-from fleetcore.interfaces.codec import Decoded
 from fleetcore.wire.readings import FlatMessage
 from fleetcore.wire.times import EARLIEST_MS
 
@@ -115,7 +115,11 @@ class DataPath:
                 self._answer(
                     delivery,
                     Rejected(
-                        code="limit_exceeded", reason="The message is too long", limit=most, unit="bytes", scope="message"
+                        code="limit_exceeded",
+                        reason="The message is too long",
+                        limit=most,
+                        unit="bytes",
+                        scope="message",
                     ),
                 )
                 continue
@@ -252,7 +256,9 @@ class DataPath:
                 message.refuse(index, metric, code)
         for i, message in enumerate(messages):
             if message.id is not None and i not in answers and not is_message_id(message.id):
-                answers[i] = Rejected(code="schema_invalid", reason="A message id has 1-64 visible characters", pointer="/id")
+                answers[i] = Rejected(
+                    code="schema_invalid", reason="A message id has 1-64 visible characters", pointer="/id"
+                )
         return quick, full
 
     async def _repeats(self, messages: list[Message], answers: dict[int, Outcome]) -> dict[int, int | Outcome]:
@@ -262,7 +268,11 @@ class DataPath:
             if message.id is not None and i not in answers:
                 wanted[message.owner].append(message.id)
         known = dict(
-            zip(wanted, await asyncio.gather(*(self._storage.marks(who, ids) for who, ids in wanted.items())), strict=True)
+            zip(
+                wanted,
+                await asyncio.gather(*(self._storage.marks(who, ids) for who, ids in wanted.items())),
+                strict=True,
+            )
         )
         first: dict[tuple[str, str], int] = {}
         repeats: dict[int, int | Outcome] = {}

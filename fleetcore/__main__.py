@@ -1,0 +1,5 @@
+"""``python -m fleetcore``: the command line."""
+
+from fleetcore.cli import main
+
+main()

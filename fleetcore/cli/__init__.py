@@ -1,0 +1,15 @@
+"""The command line. ``fleetcore --version`` answers before anything is imported."""
+
+import sys
+
+
+def main() -> None:
+    """The ``fleetcore`` command."""
+    if sys.argv[1:] == ["--version"]:
+        from fleetcore import __version__
+
+        print(f"fleetcore {__version__}")  # noqa: T201 - the one thing this command says
+        return
+    from fleetcore.cli.root import root
+
+    root.main(prog_name="fleetcore")

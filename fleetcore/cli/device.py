@@ -1,0 +1,144 @@
+"""``fleetcore device``: register, show and change devices, and give them credentials."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.output import output_option, show
+from fleetcore.errors import Refused
+
+_COLUMNS = ("id", "type", "lifecycle", "connectivity", "last_seen", "tags")
+
+
+@click.group()
+def device() -> None:
+    """Register, show and change devices."""
+
+
+def _pairs(given: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, sign, text = pair.partition("=")
+        if not sign or not name:
+            raise Refused(f"{pair!r} is no NAME=VALUE")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text
+    return found
+
+
+@device.command()
+@click.argument("id")
+@click.option("--type", "kind", default="device", show_default=True)
+@click.option("--model")
+@click.option("--tag", "tags", multiple=True, help="Repeatable.")
+@click.option("--capability", "capabilities", multiple=True, help="Repeatable.")
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="Repeatable; VALUE may be JSON.")
+@click.option("--gateway", help="The gateway that speaks for it.")
+@click.option("--key-id", help="SHA-256 (hex) of the public key that may enrol without a token.")
+@click.option("--enroll", is_flag=True, help="Print a one-time enrolment token for it.")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def register(
+    id: str,
+    kind: str,
+    model: str | None,
+    tags: tuple[str, ...],
+    capabilities: tuple[str, ...],
+    attributes: tuple[str, ...],
+    gateway: str | None,
+    key_id: str | None,
+    enroll: bool,
+    reason: str,
+    data: Path,
+    output: str,
+) -> None:
+    """Register device ID."""
+    given = {"model": model, "gateway": gateway, "key_id": key_id}
+    properties: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    properties |= {"tags": list(tags), "capabilities": list(capabilities), "attributes": _pairs(attributes)}
+    call(data, "register_device", id, kind, properties, reason=reason)
+    result: dict[str, Any] = {"device": id}
+    if enroll:
+        result["enrollment_token"] = call(data, "create_enrollment_token", id)
+    show(result, output)
+
+
+@device.command("list")
+@click.option("--type", "kind")
+@click.option("--tag")
+@click.option("--limit", type=click.IntRange(1))
+@data_option
+@output_option
+def list_(kind: str | None, tag: str | None, limit: int | None, data: Path, output: str) -> None:
+    """List devices."""
+    show(call(data, "list_devices", type=kind, tag=tag, limit=limit), output, _COLUMNS)
+
+
+@device.command("show")
+@click.argument("id")
+@data_option
+@output_option
+def show_(id: str, data: Path, output: str) -> None:
+    """Show device ID."""
+    show(call(data, "get_device", id), output)
+
+
+@device.command("set")
+@click.argument("id")
+@click.argument("changes", nargs=-1, required=True, metavar="NAME=VALUE…")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def set_(id: str, changes: tuple[str, ...], reason: str, data: Path, output: str) -> None:
+    """Change name, model, tags, capabilities, attributes, gateway or key_id of device ID; VALUE may be JSON."""
+    show(call(data, "update_device", id, _pairs(changes), reason=reason), output)
+
+
+@device.command()
+@click.argument("id")
+@data_option
+@output_option
+def token(id: str, data: Path, output: str) -> None:
+    """Issue a device token for ID: for devices that cannot do client certificates. Shown once."""
+    show({"device": id, "token": call(data, "issue_device_token", id)}, output)
+
+
+@device.command()
+@click.argument("id")
+@data_option
+@output_option
+def certificates(id: str, data: Path, output: str) -> None:
+    """List the certificates of device ID."""
+    show(call(data, "list_certificates", id), output, ("serial", "state", "not_after"))
+
+
+@device.command()
+@click.argument("id")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def revoke(id: str, reason: str, data: Path, output: str) -> None:
+    """Revoke every credential of device ID and end its connections."""
+    show(call(data, "revoke_device", id, reason=reason), output)
+
+
+def _mover(verb: str, state: str, text: str) -> None:
+    @device.command(verb, help=text)
+    @click.argument("id")
+    @click.option("--reason", default="")
+    @data_option
+    @output_option
+    def move(id: str, reason: str, data: Path, output: str) -> None:
+        show(call(data, "set_lifecycle", id, state, reason=reason), output)
+
+
+_mover("suspend", "suspended", "Refuse everything of device ID until it is activated again.")
+_mover("quarantine", "quarantined", "Keep and flag the telemetry of device ID; give it no commands or offers.")
+_mover("activate", "active", "Let device ID work again.")
+_mover("retire", "retired", "Retire device ID for good: its credentials are revoked.")

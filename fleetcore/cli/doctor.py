@@ -1,0 +1,122 @@
+"""``fleetcore doctor``: looks for what is wrong with a data folder and says what to do."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleetcore.cli.connect import connect, data_option
+from fleetcore.cli.exits import printable
+from fleetcore.cli.output import output_option, show
+from fleetcore.errors import FleetError
+
+_WEEK_S = 7 * 86_400
+
+
+@click.command()
+@data_option
+@output_option
+def doctor(data: Path, output: str) -> int:
+    """Check configuration, files, certificates, storage, plugins and what runs. Exit 1 where something is wrong."""
+    findings = list(asyncio.run(_examine(data)))
+    if output != "table":
+        show(findings, output)
+    else:
+        for one in findings:
+            mark = {"ok": "✓", "warning": "!", "problem": "✗"}[one["state"]]
+            click.echo(f"{mark} {one['what']}: {printable(one['detail'])}")
+            if one["remedy"]:
+                click.echo(f"    → {one['remedy']}")
+    return int(any(one["state"] == "problem" for one in findings))
+
+
+def _finding(state: str, what: str, detail: str, remedy: str = "") -> dict[str, str]:
+    return {"state": state, "what": what, "detail": detail, "remedy": remedy}
+
+
+async def _examine(data: Path) -> list[dict[str, str]]:
+    found = list(_files(data))
+    if not (data / "fleet.toml").is_file():
+        return found
+    try:
+        async with connect(data) as caller:
+            found += _inside(await caller.call("status"))
+    except FleetError as error:
+        found.append(_finding("problem", "opening", error.message, error.remedy))
+    return found
+
+
+def _files(data: Path) -> Iterator[dict[str, str]]:
+    from fleetcore.runtime.config import load
+
+    file = data / "fleet.toml"
+    if not file.is_file():
+        yield _finding("problem", "data folder", f"{data} has no fleet.toml", f"fleetcore init {data}")
+        return
+    try:
+        load(file)
+        yield _finding("ok", "configuration", str(file))
+    except FleetError as error:
+        yield _finding("problem", "configuration", error.message, error.remedy)
+    exposed = [
+        str(path.relative_to(data))
+        for path in sorted(data.rglob("*"))
+        if path.is_file() and path.suffix in (".key", ".db", ".sqlite", ".toml") and path.stat().st_mode & 0o077
+    ]
+    if exposed:
+        yield _finding("problem", "permissions", f"others can read {', '.join(exposed)}", f"chmod -R go= {data}")
+    else:
+        yield _finding("ok", "permissions", "keys and data are the owner's alone")
+    yield from _certificates(data / "pki")
+
+
+def _certificates(pki: Path) -> Iterator[dict[str, str]]:
+    from cryptography import x509
+
+    for path in sorted(pki.glob("*.pem")):
+        if path.name in ("crl.pem", "ca.pem"):
+            continue
+        try:
+            certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+        except ValueError:
+            yield _finding(
+                "problem", f"certificate {path.name}", "it cannot be read", "fleetcore restore from a backup"
+            )
+            continue
+        left_s = certificate.not_valid_after_utc.timestamp() - time.time()
+        detail = f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}"
+        if left_s < 0:
+            yield _finding(
+                "problem", f"certificate {path.name}", f"expired: {detail}", "`fleetcore serve` renews its own"
+            )
+        elif left_s < _WEEK_S:
+            yield _finding("warning", f"certificate {path.name}", detail, "`fleetcore serve` renews its own")
+        else:
+            yield _finding("ok", f"certificate {path.name}", detail)
+
+
+def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
+    wrong = status["storage"]
+    if wrong:
+        yield _finding("problem", "storage", "; ".join(wrong), "fleetcore restore from a backup")
+    else:
+        yield _finding("ok", "storage", "sound")
+    for one in status["plugins"]:
+        if one["error"]:
+            yield _finding("problem", f"plugin {one['name']}", one["error"], "Correct or uninstall it")
+        else:
+            yield _finding("ok", f"plugin {one['name']}", ", ".join(one["offers"]) or "offers nothing")
+    for name, one in status["consumers"].items():
+        if one["state"] in ("failing", "stopped"):
+            yield _finding("problem", name, f"{one['state']} ({one['failures']} times): {one['error']}", "See the log")
+        elif one["lost"]:
+            yield _finding("warning", name, f"{one['lost']} commits were trimmed before it saw them", "It is too slow")
+        else:
+            yield _finding("ok", name, one["state"])
+    for name, one in status["tasks"].items():
+        yield _finding("warning", f"task {name}", f"failed {one['failures']} times: {one['error']}", "See the log")
+    for name, one in status["protocols"].items():
+        yield _finding("ok", f"protocol {name}", f"{', '.join(one['endpoints'])}, {one['connections']} connections")

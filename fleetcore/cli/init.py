@@ -1,0 +1,83 @@
+"""``fleetcore init``: a data folder with a commented fleet.toml, the CA, the server's certificate and the keys."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from fleetcore.errors import Refused
+from fleetcore.model.names import check_fleet
+
+_TOML = """\
+# The fleet's configuration. Every key is in docs/reference/configuration.md; an unknown one is refused with a hint.
+
+[fleet]
+name = "{name}"
+# The data folder, relative to this file.
+data = "."
+# One-file plugins, relative to this file: plugins = ["./my_detector.py"]
+# By these names and addresses devices reach the server; they stand in its certificate.
+hosts = [{hosts}]
+
+{protocols}
+# A detector instance; `kind` defaults to its name. `metrics` narrows what it sees.
+[detectors.statistical]
+
+# [detectors.too-hot]
+# kind = "threshold"
+# metrics = ["temperature"]
+# above = 60.0
+
+[notifiers.log]
+
+# Limits of what devices may send; these are the defaults.
+# [limits]
+# message_bytes = 262144
+# rate_per_s = 100.0
+# burst = 1000
+"""
+
+_LISTEN = {
+    "http": '# HTTPS for devices: enrolment, telemetry, commands, firmware.\n[protocols.http]\nlisten = "https://{host}:8443"\n',
+    "mqtt": (
+        '# fleetcore is itself the MQTT endpoint. Behind a broker instead: url = "mqtts://broker.example:8883"\n'
+        '[protocols.mqtt]\nlisten = "mqtts://{host}:8883"\n'
+    ),
+}
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="./fleet-data")
+@click.option("--name", default="default", show_default=True, help="The fleet's name: 1-32 of a-z 0-9 -.")
+@click.option("--host", "hosts", multiple=True, help="A name or address by which devices reach the server; repeatable.")
+@click.option("--listen", default="0.0.0.0", show_default=True, help="The address to listen on.")  # noqa: S104 - devices come from outside; every listener demands TLS
+def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
+    """Make FOLDER (default ./fleet-data) a data folder. Nothing that exists is overwritten."""
+    from fleetcore.manager import IoTFleetManager
+    from fleetcore.runtime.plugins import PluginHost
+
+    check_fleet(name)
+    file = folder / "fleet.toml"
+    if file.exists() or (folder / "pki").exists():
+        raise Refused(f"{folder} is a data folder already", remedy="Name another folder, or remove this one yourself")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    installed = PluginHost().offers("protocols")
+    protocols = "\n".join(text.format(host=listen) for kind, text in _LISTEN.items() if kind in installed)
+    names = dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1"))
+    file.write_text(
+        _TOML.format(
+            name=name,
+            hosts=", ".join(f'"{one}"' for one in names),
+            protocols=protocols or "# No network protocol is installed: pip install fleetcore-http fleetcore-mqtt\n",
+        )
+    )
+    file.chmod(0o600)
+
+    async def make() -> None:
+        async with IoTFleetManager(folder):
+            pass
+
+    asyncio.run(make())
+    click.echo(f"Made {folder}: fleet.toml, the CA and the keys under pki/ (back them up: nothing can replace them).")
+    click.echo(f"Next: fleetcore serve --data {folder}")

@@ -1,0 +1,50 @@
+"""``fleetcore plugin``: what is installed, and a start for one of your own."""
+
+from pathlib import Path
+
+import click
+
+from fleetcore.cli.output import output_option, show
+from fleetcore.errors import Refused
+
+
+@click.group()
+def plugin() -> None:
+    """List plugins, or start one of your own."""
+
+
+@plugin.command("list")
+@click.option("--file", "files", multiple=True, type=click.Path(path_type=Path), help="A one-file plugin; repeatable.")
+@output_option
+def list_(files: tuple[Path, ...], output: str) -> None:
+    """List plugins with their offers and failures; exit 7 where one failed."""
+    from fleetcore.cli.exits import PARTLY
+    from fleetcore.runtime.plugins import PluginHost
+
+    host = PluginHost(files)
+    rows = [
+        {
+            "name": one.name,
+            "version": one.version,
+            "origin": one.origin,
+            "offers": ", ".join(one.offers),
+            "error": one.error,
+        }
+        for one in host.plugins.values()
+    ]
+    show(rows, output)
+    if any(row["error"] for row in rows):
+        raise SystemExit(PARTLY)
+
+
+@plugin.command()
+@click.argument("name")
+@click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=".", help="The folder it is made in.")
+def new(name: str, into: Path) -> None:
+    """Write a complete plugin project fleetcore-NAME with a detector and passing tests."""
+    from fleetcore.cli.template import write_plugin
+
+    if not name.isidentifier() or not name.islower():
+        raise Refused(f"{name!r} is no plugin name", code="name_invalid", remedy="Use lower-case letters, digits and _")
+    folder = write_plugin(name, into)
+    click.echo(f"Wrote {folder}. Try it:  cd {folder} && pip install -e '.[test]' && pytest")

@@ -1,0 +1,87 @@
+"""The root command: finds a noun's file when it is asked for, so that no command pays for another's imports."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from fleetcore import __version__
+from fleetcore.cli.exits import exit_code, report
+from fleetcore.errors import FleetError
+
+#: Noun or verb → the file it stands in, and what ``--help`` says of it without opening the file.
+NOUNS = {
+    "init": "Make a data folder: fleet.toml, the CA, the keys.",
+    "serve": "Run the server: protocols, data path, detectors.",
+    "demo": "Make a fleet, run devices on it over every protocol, and show what happened.",
+    "simulate": "Run simulated devices against a server.",
+    "doctor": "Look for what is wrong and say what to do.",
+    "backup": "Copy a data folder, also of a running server.",
+    "restore": "Make a data folder from a backup.",
+    "device": "Register, show and change devices.",
+    "telemetry": "Look at readings and anomalies.",
+    "plugin": "List plugins, or start one of your own.",
+}
+
+
+class Root(click.Group):
+    """Commands by name, loaded lazily; plugins may add nouns."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [*NOUNS, *sorted(self._added())]
+
+    def _added(self) -> dict[str, click.Command]:
+        from fleetcore.runtime.plugins import PluginHost
+
+        return {str(command.name): command for command in PluginHost().commands()}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name in NOUNS:
+            command: click.Command = getattr(import_module(f"fleetcore.cli.{cmd_name}"), cmd_name)
+            return command
+        return self._added().get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list for ``--help``, without opening a file."""
+        del ctx
+        added = {name: command.get_short_help_str(80) for name, command in sorted(self._added().items())}
+        with formatter.section("Commands"):
+            formatter.write_dl([*NOUNS.items(), *added.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest command in the error."""
+        import difflib
+
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f" Did you mean {near[0]!r}?" if near else " `fleetcore --help` lists all."
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # noqa: ANN401 - click's own signature
+        """Runs a command line; our errors become one line on stderr and an exit code of docs/reference/cli.md."""
+        extra["standalone_mode"] = False
+        try:
+            result = super().main(args, prog_name, **extra)
+        except click.exceptions.Abort:
+            raise SystemExit(130) from None
+        except click.ClickException as error:
+            error.show()
+            raise SystemExit(2) from None
+        except FleetError as error:
+            report(error)
+            raise SystemExit(exit_code(error)) from None
+        except BrokenPipeError:
+            raise SystemExit(1) from None
+        raise SystemExit(result if isinstance(result, int) else 0)
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="fleetcore %(version)s")
+def root() -> None:
+    """Manage an IoT device fleet."""
