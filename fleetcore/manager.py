@@ -90,20 +90,20 @@ class TelemetryView:
             "points": [[format_time(t), v] for t, v in zip(self.time.tolist(), self.value.tolist(), strict=True)],
         }
 
-    def to_pandas(self) -> Any:  # noqa: ANN401 - pandas is not a dependency
+    def to_pandas(self) -> Any:
         """A pandas Series indexed by UTC time; needs pandas."""
         import pandas as pd  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
 
         return pd.Series(self.value, index=pd.to_datetime(self.time, unit="ms", utc=True), name=self.metric)
 
-    def to_arrow(self) -> Any:  # noqa: ANN401 - pyarrow is not a dependency
+    def to_arrow(self) -> Any:
         """An Arrow table with columns time and value; needs pyarrow."""
         import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
 
         return pa.table({"time": pa.array(self.time, pa.timestamp("ms", "UTC")), "value": self.value})
 
 
-def _view(record: Any) -> View:  # noqa: ANN401 - any attrs record
+def _view(record: Any) -> View:
     plain = to_plain(record)
     for name in _TIMES & plain.keys():
         value = plain[name]
@@ -135,7 +135,7 @@ class IoTFleetManager:
         self._sessions: dict[str, DeviceSession] = {}
 
     @staticmethod
-    def sync(data: str | Path | None = None, **options: Any) -> "SyncFleetManager":  # noqa: ANN401 - those of the class
+    def sync(data: str | Path | None = None, **options: Any) -> "SyncFleetManager":
         """The same calls, blocking; the fleet runs in a background thread."""
         return SyncFleetManager(IoTFleetManager(data, **options))
 
@@ -277,9 +277,7 @@ class IoTFleetManager:
             await fleet.location.update(device_id, {"lat": location.lat, "lon": location.lon, "source": "manual"})
         return device.id
 
-    async def provision_device(
-        self, device_id: str, configuration: Mapping[str, Any], *, reason: str = ""
-    ) -> View:
+    async def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
         """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
 
         Again with the same configuration changes nothing; with another one it is a new version.
@@ -300,7 +298,11 @@ class IoTFleetManager:
         return View({**_view(device), **_view(fleet.presence.of(device.id))})
 
     async def list_devices(
-        self, *, type: str | None = None, tag: str | None = None, limit: int | None = None  # noqa: A002
+        self,
+        *,
+        type: str | None = None,
+        tag: str | None = None,
+        limit: int | None = None,
     ) -> list[View]:
         """Devices in id order, of a type or with a tag."""
         fleet = await self.open()
@@ -313,7 +315,9 @@ class IoTFleetManager:
     async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
         """Changes name, model, tags, capabilities, attributes, gateway or key_id."""
         fleet = await self.open()
-        members = {key: _texts(value, key) if key in ("tags", "capabilities") else value for key, value in changes.items()}
+        members = {
+            key: _texts(value, key) if key in ("tags", "capabilities") else value for key, value in changes.items()
+        }
         return self._device(fleet, await fleet.devices.change(device_id, **members, actor="library", reason=reason))
 
     async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
@@ -389,7 +393,10 @@ class IoTFleetManager:
         """The points of a series with ``start <= time < end``, as columns."""
         fleet = await self.open()
         data = await fleet.telemetry.query(
-            device_id, metric, start=0 if start is None else parse_time(start), end=None if end is None else parse_time(end)
+            device_id,
+            metric,
+            start=0 if start is None else parse_time(start),
+            end=None if end is None else parse_time(end),
         )
         return TelemetryView(data)
 
@@ -473,7 +480,7 @@ class IoTFleetManager:
         wait_s: float = 0.0,
         idempotency_key: str | None = None,
         reason: str = "",
-        **options: Any,  # noqa: ANN401 - those of Commands.send
+        **options: Any,
     ) -> View:
         """Queues a command; with ``wait_s`` waits so long for its end. Returns its state either way."""
         fleet = await self.open()
@@ -522,6 +529,11 @@ class IoTFleetManager:
             campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest, actor="library", reason=reason
         )
         return _view(made)
+
+    async def add_artifact(self, content: bytes | str) -> View:
+        """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
+        fleet = await self.open()
+        return _view(await fleet.campaigns.add_artifact(content.encode() if isinstance(content, str) else content))
 
     async def get_campaign(self, campaign: str) -> View:
         """A campaign with each device's state."""
@@ -586,7 +598,9 @@ def _location(where: object) -> Location:
         raise Refused("location is {'lat': …, 'lon': …} in degrees")
     lat, lon = where["lat"], where["lon"]
     if not all(isinstance(one, int | float) for one in (lat, lon)) or not (-90 <= lat <= 90 and -180 <= lon <= 180):
-        raise Refused(f"lat {lat!r}, lon {lon!r} is no position", remedy="lat is -90 to 90, lon -180 to 180, in degrees")
+        raise Refused(
+            f"lat {lat!r}, lon {lon!r} is no position", remedy="lat is -90 to 90, lon -180 to 180, in degrees"
+        )
     return Location(lat=float(lat), lon=float(lon))
 
 
@@ -603,13 +617,13 @@ class SyncFleetManager:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the façade's method returns
+    def __getattr__(self, name: str) -> Any:
         member = getattr(self._manager, name)
         if not inspect.iscoroutinefunction(member):
             return member
         return partial(self._call, member)
 
-    def _call(self, member: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed through
+    def _call(self, member: Any, *args: Any, **options: Any) -> Any:
         return self._run(member(*args, **options))
 
     def __enter__(self) -> Self:

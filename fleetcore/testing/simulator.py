@@ -92,6 +92,7 @@ class SimulatedDevice:
         secrets: the id and the CA, and whatever credential it has already.
         client: makes a client for an endpoint; called again for every connection.
         endpoint: where to connect.
+        download: client and endpoint of a protocol that can download, for devices that speak one that cannot.
 
     Attributes:
         ran: commands that were really run, in order.
@@ -107,9 +108,11 @@ class SimulatedDevice:
         clock: Clock,
         *,
         behaviour: Behaviour | None = None,
+        download: tuple[ClientFactory, str] | None = None,
         seed: int = 0,
     ) -> None:
         self.secrets, self._factory, self.endpoint, self._clock = secrets, client, endpoint, clock
+        self._download_by = download
         self.behaviour = behaviour or Behaviour()
         self.device = secrets.device
         # Seeded so that a run can be repeated; nothing secret is drawn from it.
@@ -143,6 +146,10 @@ class SimulatedDevice:
         chain = cast("str", reply.body["certificate"]) + cast("str", reply.body.get("chain", ""))
         ca = cast("str", reply.body["ca"]).encode()
         self.secrets = evolve(self.secrets, certificate=chain.encode(), key=pem, ca=ca)
+
+    def use_token(self, token: str) -> None:
+        """Takes a device token as credential instead of a certificate."""
+        self.secrets = evolve(self.secrets, token=token)
 
     async def connect(self) -> None:
         """Opens the connection, says online and reports the running firmware."""
@@ -304,11 +311,19 @@ class SimulatedDevice:
         await say("succeeded", version=self.firmware)
 
     async def _download(self, offer: Mapping[str, object]) -> bool:
-        digest, size = hashlib.sha256(), 0
-        try:
-            async for piece in self._connected().artifact(cast("str", offer["sha256"])):
-                digest.update(piece)
-                size += len(piece)
-        except Refused:
-            return True  # this protocol cannot download; a real device would use HTTP beside it
-        return digest.hexdigest() == offer["sha256"] and size == offer["size"]
+        sha256 = cast("str", offer["sha256"])
+        if self._download_by is None:
+            got = await _digest(self._connected(), sha256)
+        else:
+            factory, endpoint = self._download_by
+            async with factory(endpoint, self.secrets) as client:
+                got = await _digest(client, sha256)
+        return got == (sha256, offer["size"])
+
+
+async def _digest(client: DeviceClient, sha256: str) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    async for piece in client.artifact(sha256):
+        digest.update(piece)
+        size += len(piece)
+    return digest.hexdigest(), size

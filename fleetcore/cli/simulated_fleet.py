@@ -1,0 +1,108 @@
+"""Simulated devices against a running server: registered by the operator's way, enrolled and connected by their own."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from fleetcore.cli.connect import Caller
+from fleetcore.errors import Refused
+from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.interfaces.provider import Provider
+from fleetcore.runtime.clock import SystemClock
+from fleetcore.testing.simulator import Behaviour, ClientFactory, SimulatedDevice
+
+#: Enrolments and connections under way at once: TLS handshakes are work for both ends.
+_AT_ONCE = 8
+
+
+@frozen(kw_only=True)
+class Way:
+    """One open protocol and its device side."""
+
+    name: str
+    kind: str
+    endpoint: str
+    client: ClientFactory
+
+
+def ways_in(protocols: dict[str, Any], offers: dict[str, Provider[Any]]) -> list[Way]:
+    """The protocols of a server (``status``) that this machine has clients for."""
+    found = []
+    for name, one in protocols.items():
+        provider = offers.get(one.get("kind", name))
+        if provider is not None and provider.client is not None and one["endpoints"]:
+            found.append(Way(name=name, kind=provider.name, endpoint=one["endpoints"][0], client=provider.client))
+    if not found:
+        raise Refused(
+            "The server has no protocol open that a simulated device could speak",
+            remedy="Add [protocols.http] to fleet.toml and install fleetcore-http",
+        )
+    return found
+
+
+class SimulatedFleet:
+    """Makes devices, spreads them over the ways in, and ends them."""
+
+    def __init__(self, caller: Caller, ways: Sequence[Way], ca: bytes) -> None:
+        self._caller, self._ways, self._ca = caller, ways, ca
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        # Enrolment and downloads need a protocol that can do them: HTTP where there is one, in process otherwise.
+        able = [way for way in ways if way.kind in ("http", "local")]
+        self._able = able[0] if able else None
+        self.devices: list[SimulatedDevice] = []
+
+    def way_of(self, number: int) -> Way:
+        """Over which protocol the device with this number speaks."""
+        return self._ways[number % len(self._ways)]
+
+    async def add(
+        self,
+        device: str,
+        kind: str,
+        behaviour: Behaviour,
+        *,
+        way: Way | None = None,
+        properties: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> SimulatedDevice:
+        """Registers, enrols and connects one device."""
+        way = way or self.way_of(len(self.devices))
+        download = (self._able.client, self._able.endpoint) if self._able and way.kind == "mqtt" else None
+        simulated = SimulatedDevice(
+            DeviceSecrets(device=device, ca=self._ca),
+            way.client,
+            way.endpoint,
+            SystemClock(),
+            behaviour=behaviour,
+            download=download,
+            seed=seed,
+        )
+        self.devices.append(simulated)
+        async with self._slots:
+            await self._caller.call("register_device", device, kind, properties or {})
+            if self._able is not None:
+                token = await self._caller.call("create_enrollment_token", device)
+                await simulated.enroll(token, client=self._able.client, endpoint=self._able.endpoint)
+            else:
+                simulated.use_token(await self._caller.call("issue_device_token", device))
+            await simulated.connect()
+        return simulated
+
+    async def add_all(
+        self, names: Sequence[str], kind: str, behaviours: Sequence[Behaviour], step: Callable[[], None]
+    ) -> None:
+        """Adds many, a few at a time; ``step`` is called after each."""
+
+        async def one(name: str, behaviour: Behaviour, way: Way) -> None:
+            await self.add(name, kind, behaviour, way=way, properties={"tags": ["simulated", way.name]})
+            step()
+
+        async with asyncio.TaskGroup() as group:
+            for number, (name, behaviour) in enumerate(zip(names, behaviours, strict=True)):
+                group.create_task(one(name, behaviour, self.way_of(number)))
+
+    async def close(self) -> None:
+        """Disconnects all."""
+        await asyncio.gather(*(device.disconnect() for device in self.devices), return_exceptions=True)
