@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562 asks for it
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'fleetcore' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

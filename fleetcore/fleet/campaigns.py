@@ -24,7 +24,7 @@ from fleetcore.model.firmware import (
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.names import check_device_id, check_label
 from fleetcore.model.store import Commit, Event, Put
-from fleetcore.wire.times import parse_time
+from fleetcore.wire.times import time_or_code
 
 #: The largest artifact that is fetched or taken in.
 ARTIFACT_BYTES = 1 << 30
@@ -280,7 +280,7 @@ class Campaigns:
             return Rejected(code="schema_invalid", reason="state is no state that a device reports", pointer="/state")
         until: int | None = None
         if state is ExecutionState.DEFERRED:
-            parsed = parse_time(body.get("until"))
+            parsed = time_or_code(body.get("until"))
             if not isinstance(parsed, int):
                 return Rejected(code="schema_invalid", reason="deferred needs until, a time", pointer="/until")
             until = parsed

@@ -12,7 +12,7 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Location
 from fleetcore.model.message import Accepted, Outcome, PointRefusal, Rejected
 from fleetcore.model.store import Event
-from fleetcore.wire.times import parse_time
+from fleetcore.wire.times import time_or_code
 
 _MOST = 1000  # positions in one message, WIRE.md §8
 _SOURCES = frozenset({"gnss", "cell", "wifi", "manual"})
@@ -92,7 +92,7 @@ class Locations:
             return "schema_invalid"
         time: int | str = now
         if item.get("time") is not None:
-            time = parse_time(item["time"])
+            time = time_or_code(item["time"])
             if isinstance(time, str):
                 return time
             if time > now + self._limits.future_ms:

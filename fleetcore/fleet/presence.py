@@ -10,7 +10,7 @@ from fleetcore.model.device import Connectivity, Presence
 from fleetcore.model.message import Dropped, Outcome, Rejected, accepted
 from fleetcore.model.store import Commit, Put
 from fleetcore.wire.records import from_plain, to_plain
-from fleetcore.wire.times import parse_time
+from fleetcore.wire.times import time_or_code
 
 _KIND = "presence"
 #: A device without an open session counts as online this long after its last message, then as late, then offline.
@@ -119,7 +119,7 @@ class PresenceBoard:
         for_s = body.get("for_s")
         if isinstance(for_s, int | float) and not isinstance(for_s, bool) and for_s >= 0:
             return now + int(for_s * 1000)
-        until = parse_time(body.get("until"))
+        until = time_or_code(body.get("until"))
         return until if isinstance(until, int) else None
 
     def _put(self, device: str) -> Put:

@@ -153,7 +153,9 @@ class Storage(ABC):
         """Erases a device's series, readings, texts and marks for good."""
 
     @abstractmethod
-    async def put_artifact(self, content: AsyncIterator[bytes], *, sha256: str | None, limit_bytes: int) -> ArtifactInfo:
+    async def put_artifact(
+        self, content: AsyncIterator[bytes], *, sha256: str | None, limit_bytes: int
+    ) -> ArtifactInfo:
         """Streams a blob in; nothing is visible before all of it is durable.
 
         Raises:

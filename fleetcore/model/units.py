@@ -42,9 +42,10 @@ UNITS: tuple[Unit, ...] = (
     Unit("percent", "ratio", factor="0.01", senml="%", aliases=("pct",)),
     Unit("permille", "ratio", factor="0.001", senml="/1000"),
     Unit("ppm", "ratio", factor="1e-6", senml="ppm"),
-    # A dimension of its own: relative humidity is no share that may become a battery's charge.
-    Unit("percent_rh", "relative humidity", senml="%RH"),
-    Unit("percent_el", "battery energy", senml="%EL"),
+    # Shares of different wholes, yet one dimension: a device that says "percent" of its humidity on one protocol and
+    # "%RH" on another means one series.
+    Unit("percent_rh", "ratio", factor="0.01", senml="%RH"),
+    Unit("percent_el", "ratio", factor="0.01", senml="%EL"),
     Unit("meter", "length", senml="m", aliases=("metre",)),
     Unit("kilometer", "length", factor="1000", senml="km", aliases=("kilometre",)),
     Unit("centimeter", "length", factor="0.01", senml="cm", aliases=("centimetre",)),

@@ -21,7 +21,7 @@ converter: cattrs.Converter = make_converter()
 converter.register_structure_hook(object, lambda value, _type: value)
 
 
-def to_plain(record: Any) -> Plain:  # noqa: ANN401 - any attrs record
+def to_plain(record: Any) -> Plain:
     """The JSON-compatible form of an attrs record; members that equal their default are left out."""
     plain = cast("Plain", converter.unstructure(record))
     for field in attrs.fields(type(record)):

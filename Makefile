@@ -1,0 +1,52 @@
+# The same commands for people and for CI. Each does all its own set-up; `make demo` and `make test` are where to start.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := . $(sort $(wildcard plugins/*/ connectors/*/))
+PROJECTS := $(foreach p,$(PACKAGES),$(wildcard $(p)/pyproject.toml))
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench soak docs lock packages services clean
+
+demo: $(STAMP)
+	$(BIN)/fleetcore demo
+
+test: $(STAMP) services
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" tests plugins
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest -q tests/house
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(STAMP) services
+	$(BIN)/python -m benchmarks
+
+soak: $(STAMP) services
+	$(BIN)/python -m pytest -m soak --timeout 7200 tests plugins
+
+docs: $(STAMP)
+	$(BIN)/mkdocs serve
+
+# Builds a wheel of each package and runs its own tests in a fresh environment that holds nothing else.
+packages: $(STAMP)
+	$(BIN)/python scripts/test_packages.py
+
+services:
+	@sh scripts/services.sh
+
+lock:
+	$(PYTHON) scripts/lock.py
+
+$(STAMP): requirements.lock $(PROJECTS)
+	$(PYTHON) scripts/check_python.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  $(foreach p,$(PACKAGES),-e $(p))
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build site

@@ -1,0 +1,36 @@
+"""Shared by every test: peers that are real programs, and what happens where one is missing."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+_missing: set[str] = set()
+
+
+def _found(program: str) -> bool:
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test whose peer is missing, with the peer's name; fails it where all peers are required."""
+    for mark in item.iter_markers("peer"):
+        for program in mark.args:
+            if _found(program):
+                continue
+            if os.environ.get("FLEETCORE_REQUIRE") == "all":
+                pytest.fail(f"the peer {program!r} is not installed, and FLEETCORE_REQUIRE=all", pytrace=False)
+            _missing.add(program)
+            pytest.skip(f"the peer {program!r} is not installed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Says loudly what was not tested."""
+    yield
+    skipped = [str(one.longrepr) for one in terminalreporter.stats.get("skipped", []) if "the peer" in str(one.longrepr)]
+    if skipped:
+        terminalreporter.section("PEERS ARE MISSING", red=True, bold=True)
+        terminalreporter.line(f"{len(skipped)} tests did not run; `make services` installs what they need.", red=True)

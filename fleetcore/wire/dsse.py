@@ -1,0 +1,104 @@
+"""DSSE envelopes: a payload, what type it is, and Ed25519 signatures over exactly those bytes.
+
+Commands and firmware manifests travel in them. The signature covers the bytes as sent (the pre-authentication encoding
+of the DSSE specification, v1.0), so nobody has to write JSON the same way twice. The type is signed too: a signed
+manifest is never mistaken for a command.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from attrs import frozen
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from fleetcore.errors import NotAuthenticated, Refused
+
+#: The payload type of a signed command (WIRE.md §6).
+COMMAND_TYPE = "application/vnd.fleetcore.command+json"
+
+#: Signatures looked at in one envelope; each costs a verification, and the sender chooses their number.
+MAX_SIGNATURES = 16
+
+
+@frozen
+class Verified:
+    """The payload of an envelope and the ids of the trusted keys that signed it, each once."""
+
+    payload: bytes
+    signers: frozenset[str]
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """How a key is named: SHA-256 (hex) of its SubjectPublicKeyInfo."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
+    """What is signed: type and payload with their lengths, so that no two pairs give the same bytes."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def sign(payload: bytes, payload_type: str, keys: Sequence[Ed25519PrivateKey]) -> dict[str, object]:
+    """An envelope, ready for JSON, with one signature of each key."""
+    signed = pre_authentication_encoding(payload_type, payload)
+    return {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": payload_type,
+        "signatures": [
+            {"keyid": key_id(key.public_key()), "sig": base64.b64encode(key.sign(signed)).decode()} for key in keys
+        ],
+    }
+
+
+def verify(envelope: object, payload_type: str, trusted: Iterable[Ed25519PublicKey]) -> Verified:
+    """Opens an envelope that at least one trusted key has signed; a threshold is for the caller to compare.
+
+    A ``keyid`` is a hint that anybody may have written: it spares trials and decides nothing.
+
+    Raises:
+        Refused: ``schema_invalid``; it is no envelope, or one of another type.
+        NotAuthenticated: no trusted key has signed it.
+    """
+    if not isinstance(envelope, Mapping):
+        raise Refused("A DSSE envelope is an object")
+    kind, signatures = envelope.get("payloadType"), envelope.get("signatures")
+    if kind != payload_type:
+        raise Refused(f"The envelope holds {kind!r}, not {payload_type!r}")
+    payload = _decoded(envelope.get("payload"), "payload")
+    if not isinstance(signatures, list | tuple) or not 0 < len(signatures) <= MAX_SIGNATURES:
+        raise Refused(f"A DSSE envelope has 1 to {MAX_SIGNATURES} signatures")
+
+    keys = {key_id(key): key for key in trusted}
+    signed = pre_authentication_encoding(payload_type, payload)
+    signers: set[str] = set()
+    for signature in signatures:
+        if not isinstance(signature, Mapping):
+            raise Refused("A DSSE signature is an object")
+        bits, hint = _decoded(signature.get("sig"), "sig"), signature.get("keyid")
+        candidates = [hint] if isinstance(hint, str) and hint in keys else list(keys) if not hint else []
+        signers.update(name for name in candidates if _signed(keys[name], bits, signed))
+    if not signers:
+        raise NotAuthenticated("No trusted key has signed the envelope")
+    return Verified(payload, frozenset(signers))
+
+
+def _decoded(text: object, member: str) -> bytes:
+    if not isinstance(text, str):
+        raise Refused(f"{member} is no text")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:  # ValueError: a character outside ASCII
+        raise Refused(f"{member} is no base64") from error
+
+
+def _signed(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
+    try:
+        key.verify(signature, content)
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,6 @@
+"""Says in one line what is missing, before a long installation fails for it."""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit(f"fleetcore needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.11 …")

@@ -1,0 +1,101 @@
+"""Imports point one way: the rule of docs/explanation/architecture.md, stated once here and changed with it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: Package or module of the core → what of the core it may import beside itself.
+MAY = {
+    "errors": set(),
+    "hookspecs": {"interfaces", "model"},
+    "model": {"errors"},
+    "query": {"errors", "model"},
+    "wire": {"errors", "model", "query"},
+    "interfaces": {"errors", "model", "query", "wire"},
+    "fleet": {"errors", "model", "query", "wire", "interfaces"},
+    "pipeline": {"errors", "model", "query", "wire", "interfaces", "fleet"},
+    "builtin": {"errors", "model", "query", "wire", "interfaces", "hookspecs"},
+    "testing": {"errors", "model", "query", "wire", "interfaces"},
+    "runtime": {"errors", "model", "query", "wire", "interfaces", "fleet", "pipeline", "builtin", "hookspecs", "manager"},
+    "manager": {"errors", "model", "query", "wire", "interfaces", "fleet", "pipeline", "runtime"},
+    "cli": {"errors", "model", "wire", "interfaces", "runtime", "manager", "testing"},
+    "__main__": {"cli"},
+    "__init__": {"errors", "fleet", "hookspecs", "interfaces", "manager", "cli"},
+}
+PLUGINS_SEE = {"errors", "model", "query", "wire", "interfaces", "hookspecs", "testing"}
+TOP_LEVEL_NAMES = {"hookimpl", "offer", "__version__", "PLUGIN_API"}
+
+
+def imports(file: Path) -> set[str]:
+    """Modules of fleetcore that a file imports, first level below fleetcore; ``TYPE_CHECKING`` blocks count too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module]
+            if node.module == "fleetcore":
+                names = [f"fleetcore.{alias.name}" for alias in node.names if alias.name not in TOP_LEVEL_NAMES]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("fleetcore.")}
+        found |= {name.split(".")[0] for name in names if name.startswith("fleetcore_")}
+    return found
+
+
+def core_files() -> list[Path]:
+    return sorted((ROOT / "fleetcore").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", core_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_core_imports_one_way(file: Path) -> None:
+    place = file.relative_to(ROOT / "fleetcore").parts[0].removesuffix(".py")
+
+    beyond = imports(file) - {place} - MAY[place]
+
+    assert not beyond, f"{file.name} in {place} reaches for {sorted(beyond)}"
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(
+        file
+        for folder in ("plugins", "connectors")
+        for file in (ROOT / folder).rglob("*.py")
+        if "tests" not in file.parts
+    ),
+    ids=lambda file: str(file.relative_to(ROOT)),
+)
+def test_plugins_see_the_interfaces_alone_and_never_each_other(file: Path) -> None:
+    own = next(part for part in file.parts if part.startswith("fleetcore_"))
+
+    beyond = imports(file) - PLUGINS_SEE - {own}
+
+    assert not beyond
+
+
+def test_every_module_opens_with_a_docstring() -> None:
+    bare = [
+        str(file.relative_to(ROOT))
+        for folder in ("fleetcore", "plugins", "connectors")
+        for file in (ROOT / folder).rglob("*.py")
+        if "tests" not in file.parts and file.read_text().strip() and not ast.get_docstring(ast.parse(file.read_text()))
+    ]
+
+    assert bare == []
+
+
+def test_every_module_of_a_plugin_entry_point_is_light() -> None:
+    import subprocess
+    import sys
+
+    heavy = ("paho", "mqtt5", "aiohttp", "boto3", "numpy", "cryptography")
+    for file in sorted(ROOT.glob("plugins/*/*/plugin.py")):
+        module = f"{file.parent.name}.plugin"
+        code = f"import sys, {module}; print([one for one in {heavy!r} if one in sys.modules])"
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+
+        assert out.stdout.strip() == "[]", f"importing {module} imports {out.stdout}"
