@@ -1,0 +1,49 @@
+"""Outcomes and replies as HTTP answers (WIRE.md §1): which status, which headers, which body."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from fleetcore.model.message import Accepted
+from fleetcore.wire.strict_json import dumps
+
+#: On every answer without a body; made once, aiohttp copies it.
+_PLAIN = {"Server": "fleetcore"}
+_JSON = {"Content-Type": "application/json", "Cache-Control": "no-store", "Server": "fleetcore"}
+
+
+def empty(status: int = 204) -> web.Response:
+    """An answer without a body."""
+    return web.Response(status=status, headers=_PLAIN)
+
+
+def json_answer(status: int, body: Mapping[str, object]) -> web.Response:
+    """A JSON answer, not to be cached: it is about one device at one moment."""
+    return web.Response(status=status, body=dumps(dict(body)), headers=_JSON)
+
+
+def accepted(outcome: Accepted) -> web.Response:
+    """204; 200 where some readings were refused, or where the message came late and is recorded as that."""
+    if outcome.refused:
+        rejected = [{"index": r.index, "metric": r.metric, "code": r.code} for r in outcome.refused]
+        return json_answer(200, {"stored": outcome.stored, "rejected": rejected})
+    if outcome.late:
+        return json_answer(200, {"late": True})
+    return empty()
+
+
+def quoted(etag: str) -> str:
+    """``etag`` as it stands in the header (RFC 9110 §8.8.3)."""
+    return etag if etag.startswith('"') else f'"{etag}"'
+
+
+def matches(header: str, etag: str) -> bool:
+    """Whether an If-None-Match header names ``etag``, by weak comparison (RFC 9110 §13.1.2)."""
+    if header.strip() == "*":
+        return True
+    return any(candidate.strip().removeprefix("W/") == etag for candidate in header.split(","))
+
+
+def pending_header(pending: Mapping[str, int]) -> str:
+    """``Fleetcore-Pending``: ``commands=2, desired=13``; what is zero is left out."""
+    return ", ".join([f"{name}={count}" for name, count in pending.items() if count])

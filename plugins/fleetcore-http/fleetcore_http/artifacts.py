@@ -1,0 +1,100 @@
+"""Downloading an artifact: whole or one range (RFC 9110 §14), revalidated by its digest.
+
+Only artifacts in an open offer of the subject are found; the plane sees to that. Names never reach this place: the
+address is the digest, so there is no path to traverse.
+"""
+
+import re
+from collections.abc import AsyncGenerator
+
+from aiohttp import web
+
+from fleetcore.errors import NotFound
+from fleetcore.interfaces.protocol import ArtifactReader
+from fleetcore.model.message import Rejected
+from fleetcore_http.answers import matches
+from fleetcore_http.exchange import Exchange
+from fleetcore_http.problems import problem
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+#: Up to 18 digits: an exabyte, and no number that takes long to read.
+_RANGE = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
+
+
+async def download(exchange: Exchange) -> web.StreamResponse:
+    """``GET`` and ``HEAD /artifacts/{sha256}``: 200, 206, 304, 404 or 416."""
+    sha256 = (exchange.target or "").lower()
+    if _SHA256.fullmatch(sha256) is None:
+        raise NotFound("That is no SHA-256 digest", code="artifact_unknown")
+    artifact = await exchange.site.plane.open_artifact(exchange.who, exchange.subject, sha256)
+    headers = exchange.request.headers
+    etag = f'"{artifact.sha256}"'
+    shown = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache", "Server": "fleetcore"}
+    if "If-None-Match" in headers and matches(headers["If-None-Match"], etag):
+        return web.Response(status=304, headers=shown)
+    size = artifact.size_bytes
+    span: tuple[int, int] | None = None
+    asked = headers.get("Range") if exchange.request.method == "GET" else None  # RFC 9110 §14.2: for GET alone
+    if asked is not None and headers.get("If-Range", etag) == etag:
+        span = one_range(asked, size)
+        if span is not None and span[0] >= span[1]:
+            response: web.StreamResponse = problem(
+                exchange.site.plane,
+                Rejected(code="range_invalid", reason=f"The artifact has {size} bytes; ask for one range"),
+            )
+            response.headers["Content-Range"] = f"bytes */{size}"
+            return response
+    start, end = span or (0, size)
+    response = web.StreamResponse(status=200 if span is None else 206, headers=shown)
+    response.content_length = end - start
+    response.content_type = "application/octet-stream"
+    response.headers["Content-Disposition"] = "attachment"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if span is not None:
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    await exchange.note_pending(response)
+    await response.prepare(exchange.request)
+    if exchange.request.method == "GET" and end > start:
+        await _send(exchange, response, artifact, start, end)
+    return response
+
+
+async def _send(
+    exchange: Exchange, response: web.StreamResponse, artifact: ArtifactReader, start: int, end: int
+) -> None:
+    """Sends the bytes; where they cannot all be sent the connection is aborted, so that nobody takes a part for all."""
+    left = end - start
+    pieces = artifact.read(start, end)
+    try:
+        async for piece in pieces:
+            left -= len(piece)
+            if left < 0 or exchange.who.ended is not None:
+                break
+            exchange.connection.expect_reading()
+            await response.write(piece)
+    finally:
+        if isinstance(pieces, AsyncGenerator):  # what it holds open must not wait for the garbage collector
+            await pieces.aclose()
+        if left != 0:
+            exchange.connection.abort()
+
+
+def one_range(header: str, size: int) -> tuple[int, int] | None:
+    """``start <= i < end`` of a Range header; None where it is to be ignored; an empty span where it is refused.
+
+    Several ranges are refused: a thousand overlapping ones would make a small request a large answer.
+    """
+    if not header.strip().lower().startswith("bytes="):
+        return None
+    if "," in header:
+        return 0, 0
+    match = _RANGE.fullmatch(header.strip())
+    if match is None or match.group(1) == match.group(2) == "":
+        return None
+    first, last = match.groups()
+    if first == "":
+        return max(0, size - int(last)), size
+    start = int(first)
+    if last and int(last) < start:
+        return None  # RFC 9110 §14.1.1: invalid, so ignored
+    return (start, min(int(last) + 1, size) if last else size) if start < size else (0, 0)

@@ -1,0 +1,312 @@
+"""The device's side of HTTP: for simulated devices, for gateways in Python, and for the tests of the server's side.
+
+It shows what a good device does: one message at a time, a long poll on the inbox beside it, an artifact resumed from
+where it broke off. It keeps nothing: what to do after :class:`~fleetcore.errors.Unavailable` is its owner's decision.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from attrs import frozen
+
+from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Refused, Unavailable
+from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
+from fleetcore.model.message import Downlink, Operation, Reply
+from fleetcore_http.csr import as_pem
+from fleetcore_http.inbox import Inbox
+
+_PREFIX = "/device/v1/"
+
+#: Below the 55 s of WIRE.md §8; a device that waits longer learns nothing more.
+_WAIT_S = 50
+
+#: For an answer other than a long poll's; above any commit, below a person's patience.
+_ANSWER_S = 30.0
+
+#: How often a download may break off without having brought a byte.
+_DOWNLOAD_TRIES = 3
+
+_PIECE_BYTES = 64 * 1024
+
+
+@frozen
+class _Uplink:
+    """Method and path of an uplink; ``{}`` stands for the target."""
+
+    method: str
+    path: str
+    media_type: str = "application/json"
+
+
+_UPLINKS: Mapping[Operation, _Uplink] = {
+    Operation.TELEMETRY: _Uplink("POST", "telemetry"),
+    Operation.LOCATION: _Uplink("POST", "location"),
+    Operation.STATUS: _Uplink("POST", "status"),
+    Operation.TWIN_REPORT: _Uplink("PATCH", "twin/reported", "application/merge-patch+json"),
+    Operation.TWIN_ACK: _Uplink("POST", "twin/ack"),
+    Operation.COMMAND_RESULT: _Uplink("POST", "commands/{}/result"),
+    Operation.FIRMWARE_STATUS: _Uplink("POST", "firmware/status"),
+    Operation.LEAF_REGISTER: _Uplink("POST", "leaf"),
+    Operation.CERTIFICATE_RENEW: _Uplink("POST", "certificates/renew"),
+}
+
+_READS: Mapping[Operation, str] = {
+    Operation.TWIN_GET: "twin",
+    Operation.TWIN_DESIRED: "twin/desired",
+    Operation.COMMAND: "commands",
+    Operation.FIRMWARE: "firmware",
+    Operation.INBOX: "inbox",
+    Operation.TIME: "time",
+    Operation.CA_GET: "ca",
+}
+
+#: Query parameters that a read takes; they are members of the request's body on the other protocols.
+_PARAMETERS = ("since", "wait", "client")
+
+
+class HttpDeviceClient(DeviceClient):
+    """A device on HTTP/1.1. Messages go one after the other on one kept-alive connection, so in order.
+
+    The long poll of :meth:`downlinks` and a download have connections of their own. Downlinks are those of the
+    device itself; a gateway that wants its leaves' asks for ``Operation.INBOX`` with a ``subject``.
+    """
+
+    def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
+        self._endpoint = endpoint.rstrip("/")
+        self._secrets = secrets
+        self._http: aiohttp.ClientSession | None = None
+        self._in_order = asyncio.Lock()
+        self._inbox = Inbox(secrets.device)
+        self._closing = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Connects and learns whether the credential, where there is one, is accepted.
+
+        Raises:
+            Unavailable: nobody answers, or the TLS handshake fails.
+            NotAuthenticated, NotAuthorised: the credential is refused.
+        """
+        tls = self._secrets.tls() if self._endpoint.startswith("https:") else False
+        headers = {"Authorization": f"Bearer {self._secrets.token}"} if self._secrets.token else {}
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=600.0),
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None),
+            skip_auto_headers=("Content-Type", "User-Agent"),
+        )
+        try:
+            _raise(await self._exchange("GET", self._url("")))
+        except BaseException:
+            await self._http.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._inbox.stir()
+        if self._http is not None:
+            await self._http.close()
+
+    async def send(
+        self,
+        operation: Operation,
+        body: object,
+        *,
+        subject: str | None = None,
+        target: str | None = None,
+        id: str | None = None,
+    ) -> Reply:
+        route = _UPLINKS.get(operation)
+        if route is None:
+            raise Refused(f"{operation} is no uplink", code="operation_unknown")
+        headers: dict[str, str] = {}
+        if isinstance(body, bytes | bytearray | memoryview):
+            data = bytes(body)  # whoever has ready bytes has chosen a form; the server looks at them
+        else:
+            data = _json(body)
+            headers["Content-Type"] = route.media_type
+        if id is not None:
+            headers["Idempotency-Key"] = id
+        url = self._url(route.path.format(target or ""), subject)
+        async with self._in_order:
+            reply = await self._exchange(route.method, url, data=data, headers=headers)
+        if operation in {Operation.COMMAND_RESULT, Operation.FIRMWARE_STATUS}:
+            self._inbox.stir()
+        return reply
+
+    async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
+        path = _READS.get(operation)
+        if path is None:
+            return await self.send(operation, {} if body is None else body, subject=subject)
+        members = body if isinstance(body, Mapping) else {}
+        query = {name: str(members[name]) for name in _PARAMETERS if name in members}
+        wait_s = float(query.get("wait", 0))
+        url = self._url(path, subject)
+        if wait_s:
+            return await self._exchange("GET", url, query=query, answer_s=wait_s + _ANSWER_S)
+        async with self._in_order:
+            return await self._exchange("GET", url, query=query)
+
+    async def downlinks(self) -> AsyncIterator[Downlink]:
+        """What waits for the device, by long polls on the inbox; ends when the client closes.
+
+        The inbox is a snapshot and reading it removes nothing, so what was already handed out is left out here.
+
+        Raises:
+            Unavailable: the connection is lost.
+            NotAuthenticated, NotAuthorised: the device has lost its rights.
+        """
+        while not self._closing.is_set():
+            query = {"wait": str(_WAIT_S), "since": str(self._inbox.desired_version)}
+            try:
+                reply = await self._exchange("GET", self._url("inbox"), query=query, answer_s=_WAIT_S + _ANSWER_S)
+            except Unavailable:
+                if self._closing.is_set():
+                    return
+                raise
+            if reply.error is not None:
+                error = _error(reply)
+                if not isinstance(error, Unavailable):
+                    raise error
+                await self._inbox.pause(error.retry_after_s, self._closing)
+                continue
+            fresh = self._inbox.fresh(reply.body or {})
+            for downlink in fresh:
+                yield downlink
+            if reply.body is not None:
+                await self._inbox.rest(self._closing, idle=not fresh)
+
+    async def enroll(self, request: EnrollRequest) -> Reply:
+        body: dict[str, object] = {"csr": as_pem(request.csr).decode("ascii"), "parameters": dict(request.parameters)}
+        if request.token is not None:
+            body["token"] = request.token
+        headers = {"Content-Type": "application/json"}
+        async with self._in_order:
+            return await self._exchange("POST", self._url("enroll"), data=_json(body), headers=headers)
+
+    async def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
+        """Downloads from byte ``start``; a connection that breaks is resumed by Range. The digest is not checked here.
+
+        Raises:
+            NotFound: ``artifact_unknown``, no open offer names it.
+            Unavailable: the connection broke three times without a byte in between.
+        """
+        at, tries = start, 0
+        while True:
+            begun = at
+            try:
+                async for piece in self._download(sha256, at):
+                    at += len(piece)
+                    yield piece
+            except Unavailable:
+                tries = 1 if at > begun else tries + 1
+                if tries >= _DOWNLOAD_TRIES or self._closing.is_set():
+                    raise
+            else:
+                return
+
+    async def _download(self, sha256: str, start: int) -> AsyncIterator[bytes]:
+        headers = {"Range": f"bytes={start}-", "If-Range": f'"{sha256}"'} if start else {}
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=_ANSWER_S)
+        try:
+            async with self._session.get(
+                self._url(f"artifacts/{sha256}"), headers=headers, timeout=timeout
+            ) as response:
+                if response.status == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
+                    return  # all of it was there already
+                if response.status not in {200, 206}:
+                    _raise(_reply(response, await response.read()))
+                skip = start if response.status == 200 else 0
+                async for piece in response.content.iter_chunked(_PIECE_BYTES):
+                    if skip < len(piece):
+                        yield piece[skip:]
+                    skip = max(0, skip - len(piece))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"The download broke off: {error}", code="not_ready") from error
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            raise Refused("The client is not entered", remedy="Use it as an async context manager")
+        return self._http
+
+    def _url(self, path: str, subject: str | None = None) -> str:
+        leaf = f"leaf/{subject}/" if subject is not None and subject != self._secrets.device else ""
+        return f"{self._endpoint}{_PREFIX}{leaf}{path}"
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        answer_s: float = _ANSWER_S,
+    ) -> Reply:
+        timeout = aiohttp.ClientTimeout(total=answer_s)
+        session = self._session
+        try:
+            async with session.request(
+                method, url, data=data, headers=headers, params=query, timeout=timeout, allow_redirects=False
+            ) as response:
+                return _reply(response, await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not session.closed:
+                raise
+            raise Unavailable(f"{self._endpoint} does not answer: {error}", code="not_ready") from error
+
+
+def _json(body: object) -> bytes:
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _reply(response: aiohttp.ClientResponse, content: bytes) -> Reply:
+    """An answer as the reply that every protocol gives."""
+    body: Mapping[str, object] | None = None
+    if content and response.content_type in {"application/json", "application/problem+json"}:
+        try:
+            parsed = json.loads(content)
+        except ValueError:
+            parsed = None
+        body = parsed if isinstance(parsed, dict) else None
+    wait = response.headers.get("Retry-After", "")
+    if response.status >= 400:
+        problem = dict(body or {"code": "internal", "title": response.reason, "status": response.status})
+        if wait.isdigit():
+            problem.setdefault("retry_after_s", int(wait))
+        return Reply(status=response.status, error=problem)
+    if response.status == 202 and wait.isdigit():
+        body = {"retry_after_s": int(wait), **(body or {})}
+    etag = response.headers.get("ETag")
+    return Reply(status=response.status, body=body, etag=etag, version=_version(etag))
+
+
+def _version(etag: str | None) -> int | None:
+    """The reported version in the ETag of a twin, ``"d12.r40"``."""
+    digits = etag.strip('"').rpartition("r")[2] if etag and "r" in etag else ""
+    return int(digits) if digits.isdigit() else None
+
+
+def _error(reply: Reply) -> FleetError:
+    """A refusal as the exception that the interface names."""
+    problem = reply.error or {}
+    code = str(problem.get("code"))
+    code = code if code in CODES else "internal"
+    text = str(problem.get("reason") or problem.get("detail") or problem.get("title") or f"status {reply.status}")
+    if reply.status in {429, 503, 507}:
+        wait = problem.get("retry_after_s")
+        return Unavailable(text, code=code, retry_after_s=float(wait) if isinstance(wait, int | float) else 1.0)
+    kinds: Mapping[int, type[FleetError]] = {401: NotAuthenticated, 403: NotAuthorised, 404: NotFound}
+    return kinds.get(reply.status, Refused)(text, code=code)
+
+
+def _raise(reply: Reply) -> None:
+    if reply.error is not None:
+        raise _error(reply)

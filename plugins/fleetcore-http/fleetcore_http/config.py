@@ -1,0 +1,102 @@
+"""What ``[protocols.http]`` may say, and what of it is refused.
+
+The section is structured into :class:`HttpConfig` by the core; the checks that need more than one type are made when
+the protocol opens, so that the person who reads the error sees a sentence and a remedy.
+"""
+
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from fleetcore.errors import ConfigError
+
+#: Ports of the schemes (RFC 9110 §4.2).
+_DEFAULT_PORT = {"https": 443, "http": 80}
+
+
+@frozen(kw_only=True)
+class Listener:
+    """Where to listen, taken apart; ``port`` 0 has the system choose."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+@frozen(kw_only=True)
+class HttpConfig:
+    """``[protocols.http]``.
+
+    Attributes:
+        listen: ``https://HOST:PORT``; ``http://`` on a loopback address only.
+        trusted_proxies: addresses or networks whose ``Client-Cert`` header (RFC 9440) is believed. Their own
+            certificate is never taken for a device's; everybody else's header is ignored.
+        idle_s: a kept-alive connection without a request, or a peer that does not read its answer, is closed.
+        header_timeout_s: from the first byte of a request (or from connecting) to the end of its header section;
+            also the time for the TLS handshake.
+        body_timeout_s: from the end of the header section to the end of the body.
+    """
+
+    listen: str = "https://0.0.0.0:8443"
+    trusted_proxies: tuple[str, ...] = ()
+    idle_s: float = 1200.0
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+
+    def listener(self) -> Listener:
+        """``listen``, taken apart. Raises :class:`ConfigError` where it cannot be listened on safely."""
+        try:
+            parts = urlsplit(self.listen)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigError(f"{self.listen!r} is no URL to listen on: {error}") from error
+        if parts.scheme not in _DEFAULT_PORT or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+            raise ConfigError(
+                f"{self.listen!r} is no URL to listen on",
+                remedy="Write https://HOST:PORT, https://0.0.0.0:8443 for one",
+            )
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+            raise ConfigError(
+                f"{self.listen!r} would speak to devices without encryption",
+                remedy="Use https://, or listen on 127.0.0.1 behind a proxy that ends TLS and is in trusted_proxies",
+            )
+        tls = parts.scheme == "https"
+        return Listener(host=parts.hostname, port=_DEFAULT_PORT[parts.scheme] if port is None else port, tls=tls)
+
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """``trusted_proxies`` as networks. Raises :class:`ConfigError` for anything that is no address."""
+        try:
+            return tuple(ip_network(text) for text in self.trusted_proxies)
+        except ValueError as error:
+            raise ConfigError(
+                f"trusted_proxies: {error}", remedy="Name addresses or networks: 192.0.2.10 or 192.0.2.0/28"
+            ) from error
+
+    def check(self) -> None:
+        """Raises :class:`ConfigError` for times that are not above zero."""
+        for name in ("idle_s", "header_timeout_s", "body_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above zero", remedy="Leave it out for the default")
+
+
+def is_trusted(host: str, proxies: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    """Whether the address ``host`` is one of the proxies; IPv4 mapped into IPv6 counts as IPv4."""
+    if not proxies:
+        return False
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in proxies)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,212 @@
+"""One connection of a device: its sessions, its deadlines, and how it ends.
+
+aiohttp's request handler does the reading and writing; this adds what it leaves out: sessions that live as long as
+the connection, a deadline for header and body, and error answers that are problem documents (RFC 9457), never HTML.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from attrs import define, field
+
+from fleetcore.interfaces.protocol import Session
+from fleetcore.model.message import Rejected
+from fleetcore_http.config import is_trusted
+from fleetcore_http.problems import problem
+from fleetcore_http.site import Site
+
+#: Sessions kept per connection. One is all a device needs; a proxy's connection carries the requests of many.
+SESSIONS_PER_CONNECTION = 64
+
+
+@define(eq=False)
+class Poll:
+    """A long poll under way, so that a lost connection, a lost right or a drain can end it at once."""
+
+    session: Session
+    scope: asyncio.Timeout
+    ended: bool = field(default=False, init=False)
+
+    def end(self) -> None:
+        """Has the wait return nothing now; idempotent."""
+        if not self.ended:
+            self.ended = True
+            self.scope.reschedule(asyncio.get_running_loop().time())
+
+
+class DeviceConnection(RequestHandler):
+    """A connection; handles one request at a time, in order.
+
+    Attributes:
+        certificate: the peer's verified certificate, DER, or None.
+        proxied: the peer is a trusted proxy; then the certificate is the proxy's own and counts for nothing.
+        sessions: by what the credential was, in the order of last opening.
+        deadline: by the site's monotonic clock; the sweep aborts the connection after it.
+    """
+
+    __slots__ = ("_in_head", "_poll", "busy", "certificate", "deadline", "proxied", "reading_body", "sessions", "site")
+
+    def __init__(self, site: Site, manager: web.Server, **options: Any) -> None:  # Any: aiohttp's own keywords
+        super().__init__(manager, **options)
+        self.site = site
+        self.certificate: bytes | None = None
+        self.proxied = False
+        self.sessions: dict[str, Session] = {}
+        self.deadline = inf
+        self.busy = False
+        self.reading_body = False
+        self._in_head = False
+        self._poll: Poll | None = None
+
+    @property
+    def peer(self) -> str:
+        """``host:port`` of the other end, for people to read."""
+        name = self.peername
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        name = self.peername
+        self.proxied = isinstance(name, tuple) and is_trusted(name[0], self.site.proxies)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and not self.proxied:
+            self.certificate = tls.getpeercert(True)
+        # A peer that connects and says nothing has the time of a header section, not of an idle connection.
+        self._in_head = True
+        self.deadline = self.site.clock.monotonic_s() + self.site.config.header_timeout_s
+
+    def data_received(self, data: bytes) -> None:
+        if not (self._in_head or self.busy):
+            self._in_head = True
+            self.deadline = self.site.clock.monotonic_s() + self.site.config.header_timeout_s
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.deadline = inf
+        self.end_poll()
+        while self.sessions:
+            self.sessions.popitem()[1].close()
+
+    def begin(self) -> None:
+        """A request's header section is complete."""
+        self.busy = True
+        self._in_head = False
+        self.deadline = inf
+
+    def expect_body(self) -> None:
+        """The rest of a body is awaited from now on."""
+        self.reading_body = True
+        self.deadline = self.site.clock.monotonic_s() + self.site.config.body_timeout_s
+
+    def got_body(self) -> None:
+        """It is there, or not wanted any more."""
+        self.reading_body = False
+        self.deadline = inf
+
+    def expect_reading(self) -> None:
+        """The peer must take what is being sent within the idle time."""
+        self.deadline = self.site.clock.monotonic_s() + self.site.config.idle_s
+
+    def end(self) -> None:
+        """The request is answered but for the writing."""
+        self.busy = False
+        self.expect_reading()
+
+    def abort(self) -> None:
+        """Closes the connection without another word."""
+        self.keep_alive(val=False)
+        transport = self.transport
+        if transport is not None:
+            transport.abort()
+
+    def adopt(self, key: str, session: Session) -> None:
+        """Keeps ``session`` for the following requests with the same credential, until it or the connection ends."""
+        if len(self.sessions) >= SESSIONS_PER_CONNECTION:
+            self.sessions.pop(next(iter(self.sessions))).close()
+        self.sessions[key] = session
+        session.on_end(lambda code: self._session_ended(key, session, code))
+        if self.transport is None:  # lost while the credential was being checked
+            self.sessions.pop(key, None)
+            session.close()
+
+    def _session_ended(self, key: str, session: Session, code: str) -> None:
+        if self.sessions.get(key) is session:
+            del self.sessions[key]
+        if code == "closed":  # by ourselves
+            return
+        if self._poll is not None and self._poll.session is session:
+            self._poll.end()
+        if not self.proxied:  # a proxy's connection carries other devices too: the next request is refused instead
+            self.abort()
+
+    async def poll(
+        self, session: Session, waiting: Awaitable[Mapping[str, object] | None]
+    ) -> Mapping[str, object] | None:
+        """Awaits ``waiting``; None as soon as the connection, the session or the site ends."""
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._poll = Poll(session, scope)
+                if self.site.draining:
+                    self._poll.end()
+                return await waiting
+        except TimeoutError:
+            return None
+        finally:
+            self._poll = None
+
+    def end_poll(self) -> None:
+        """Has the long poll under way, if there is one, answer now."""
+        if self._poll is not None:
+            self._poll.end()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What could not be parsed as HTTP, as a problem document; the connection closes after it."""
+        if isinstance(exc, ConnectionError):  # the peer is gone: nobody to answer, nothing to log
+            raise exc
+        if status < 500:
+            outcome = Rejected(code="payload_unreadable", reason=(message or "This is no HTTP").partition("\n")[0])
+        else:
+            self.logger.error("a request from %s failed", self.peer, exc_info=exc)
+            outcome = Rejected(code="internal", reason="An internal error")
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun and cannot be changed into an error")
+        response = problem(self.site.plane, outcome)
+        response.force_close()
+        return response
+
+
+class DeviceServer(web.Server):
+    """aiohttp's low-level server: no router, no middleware, one handler; its protocol is :class:`DeviceConnection`."""
+
+    def __init__(
+        self, site: Site, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any
+    ) -> None:  # Any: aiohttp's own keywords
+        super().__init__(handler)
+        self._site = site
+        self._options = options
+
+    def __call__(self) -> DeviceConnection:
+        return DeviceConnection(self._site, self, loop=self._loop, **self._options)
+
+    @property
+    def open(self) -> list[DeviceConnection]:
+        """The open connections."""
+        return cast("list[DeviceConnection]", self.connections)
+
+    def sweep(self) -> None:
+        """Aborts every connection that is past its deadline."""
+        now = self._site.clock.monotonic_s()
+        for connection in self.open:
+            if connection.deadline <= now:
+                connection.abort()

@@ -1,0 +1,117 @@
+"""One request under way: what the handlers of :mod:`fleetcore_http.routes` have in hand."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+from attrs import define
+
+from fleetcore.errors import FleetError, Refused
+from fleetcore.interfaces.protocol import Session
+from fleetcore.model.message import Inbound, Operation
+from fleetcore.model.names import is_message_id
+from fleetcore_http.answers import pending_header
+from fleetcore_http.bodies import read_body
+from fleetcore_http.connection import DeviceConnection
+from fleetcore_http.site import Site
+
+#: WIRE.md §8: the longest a long poll may last, so that it stays below the minute of common proxies.
+MAX_WAIT_S = 55
+
+#: The largest integer that JSON can carry everywhere (WIRE.md §5).
+_MAX_INTEGER = 2**53 - 1
+
+
+@define(kw_only=True, eq=False)
+class Exchange:
+    """A request and what its address said.
+
+    Attributes:
+        session: who speaks; None only on the routes that anybody may use.
+        leaf: the leaf in the path, or None: then the subject is who speaks.
+        target: the id in the path: a command's, or an artifact's digest.
+    """
+
+    site: Site
+    connection: DeviceConnection
+    request: web.BaseRequest
+    session: Session | None = None
+    leaf: str | None = None
+    target: str | None = None
+
+    @property
+    def who(self) -> Session:
+        """The session, on a route that demands one."""
+        assert self.session is not None
+        return self.session
+
+    @property
+    def subject(self) -> str:
+        """The device that the request is about; whether ``who`` may speak for it the plane decides."""
+        return self.leaf or self.who.identity
+
+    async def body(self) -> bytes:
+        """The body, read once; raises as :func:`fleetcore_http.bodies.read_body`."""
+        limit = self.site.context.limits.message_bytes
+        if self.request.content.is_eof():
+            return await read_body(self.request, limit)
+        self.connection.expect_body()
+        try:
+            return await read_body(self.request, limit)
+        finally:
+            self.connection.got_body()
+
+    def media_type(self) -> str | None:
+        """The declared media type, lower case and without parameters; None where none is declared."""
+        declared = self.request.headers.get("Content-Type")
+        return declared.partition(";")[0].strip().lower() or None if declared else None
+
+    def message_id(self) -> str | None:
+        """``Idempotency-Key``, with or without the quotes of a structured field."""
+        key = self.request.headers.get("Idempotency-Key")
+        if key is None:
+            return None
+        if len(key) > 2 and key[0] == key[-1] == '"':
+            key = key[1:-1]
+        if not is_message_id(key):
+            raise Refused("Idempotency-Key is not 1-64 printable ASCII characters")
+        return key
+
+    async def message(self, operation: Operation, *, if_version: int | None = None) -> Inbound:
+        """The request as the message it carries."""
+        return Inbound(
+            operation=operation,
+            subject=self.subject,
+            payload=await self.body(),
+            content_type=self.media_type(),
+            id=self.message_id(),
+            target=self.target,
+            if_version=if_version,
+        )
+
+    def integer(self, name: str, *, most: int = _MAX_INTEGER) -> int:
+        """A query parameter of whole numbers from 0 to ``most``; 0 where it is left out."""
+        text = self.query.get(name)
+        if text is None:
+            return 0
+        if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
+            raise Refused(f"{name} is no whole number from 0 to {most}")
+        return int(text)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query parameters; of one that is repeated the first counts."""
+        return self.request.rel_url.query
+
+    async def note_pending(self, response: web.StreamResponse) -> None:
+        """Names what waits for the subject in ``Fleetcore-Pending``: a sleeping device learns it from any answer."""
+        session = self.session
+        if session is None or session.ended is not None:
+            return
+        # A refusal may stand before the question whose leaf it is: then only what waits for the speaker is told.
+        subject = self.leaf if self.leaf is not None and response.status < 400 else session.identity
+        try:
+            pending = await self.site.plane.pending(session, subject)
+        except FleetError:  # a store in trouble: the answer itself says so
+            return
+        if text := pending_header(pending):
+            response.headers["Fleetcore-Pending"] = text

@@ -1,0 +1,95 @@
+"""What the device's side has already seen of its inbox: a snapshot in, only what is new out.
+
+The body of ``GET /inbox`` is ``{"desired": {…}, "commands": {"commands": […], "more": bool}, "firmware": {…}}``; a
+member is absent where nothing waits. A command is new by its id and attempt, an offer by what it says.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+
+from fleetcore.model.message import Downlink, Operation
+
+#: While what waits is known already the poll would be answered at once, again and again: rests grow from here to there.
+_REST_S, _LONGEST_REST_S = 0.2, 5.0
+
+#: Ids remembered; at most 10 commands are in a snapshot, so this is far more than can come back.
+_REMEMBERED = 1024
+
+
+class Inbox:
+    """The memory of one client."""
+
+    def __init__(self, device: str) -> None:
+        self.desired_version = 0
+        self._device = device
+        self._commands: dict[tuple[str, object], None] = {}
+        self._offer: str | None = None
+        self._stirred = asyncio.Event()
+        self._rest_s = _REST_S
+
+    def fresh(self, body: Mapping[str, object]) -> list[Downlink]:
+        """The downlinks in ``body`` that were not in an earlier one, cancellations first."""
+        found: list[Downlink] = []
+        commands = body.get("commands")
+        if isinstance(commands, Mapping) and isinstance(commands.get("commands"), list):
+            found += [d for command in commands["commands"] if (d := self._command(command)) is not None]
+        found.sort(key=lambda downlink: downlink.operation is not Operation.COMMAND_CANCEL)
+        desired = body.get("desired")
+        if isinstance(desired, Mapping):
+            version = desired.get("version")
+            if isinstance(version, int) and version > self.desired_version:
+                self.desired_version = version
+                found.append(Downlink(operation=Operation.TWIN_DESIRED, subject=self._device, body=desired))
+        firmware = body.get("firmware")
+        if isinstance(firmware, Mapping):
+            said = json.dumps(firmware, sort_keys=True, default=str)
+            if said != self._offer:
+                self._offer = said
+                found.append(Downlink(operation=Operation.FIRMWARE, subject=self._device, body=firmware))
+        return found
+
+    def _command(self, command: object) -> Downlink | None:
+        if not isinstance(command, Mapping) or not isinstance(command.get("id"), str):
+            return None
+        cancelled = command.get("cancel") is True
+        key = (command["id"], "cancel" if cancelled else command.get("attempt"))
+        if key in self._commands:
+            return None
+        self._commands[key] = None
+        if len(self._commands) > _REMEMBERED:
+            del self._commands[next(iter(self._commands))]
+        if cancelled:
+            operation = Operation.COMMAND_CANCEL
+            return Downlink(operation=operation, subject=self._device, body=command, target=command["id"])
+        expires = command.get("expires_in_ms")
+        return Downlink(
+            operation=Operation.COMMAND,
+            subject=self._device,
+            body=command,
+            expires_ms=expires if isinstance(expires, int) else None,
+        )
+
+    def stir(self) -> None:
+        """Something was answered, so what waits has changed: no need to rest."""
+        self._stirred.set()
+
+    async def rest(self, closing: asyncio.Event, *, idle: bool) -> None:
+        """Rests before the next poll: not at all after something new, longer each time after nothing new."""
+        if not idle:
+            self._rest_s = _REST_S
+            return
+        await self.pause(self._rest_s, closing)
+        self._rest_s = min(self._rest_s * 2, _LONGEST_REST_S)
+
+    async def pause(self, seconds: float, closing: asyncio.Event) -> None:
+        """Waits ``seconds``, or less where something was answered; ``closing`` is set together with a stir."""
+        if closing.is_set():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+        if self._stirred.is_set():
+            self._rest_s = _REST_S
+        self._stirred.clear()

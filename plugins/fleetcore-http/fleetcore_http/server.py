@@ -1,0 +1,198 @@
+"""Listening: the adapter that the core holds, and the one function every request goes through."""
+
+import asyncio
+import asyncio.sslproto
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from ssl import SSLContext
+
+from aiohttp import web
+
+from fleetcore.errors import ConfigError, FleetError, NotReady
+from fleetcore.interfaces.protocol import DevicePlane, ProtocolAdapter
+from fleetcore.interfaces.provider import Context
+from fleetcore.model.message import Rejected
+from fleetcore_http import routes
+from fleetcore_http.bodies import BodyLimitError
+from fleetcore_http.config import HttpConfig, Listener
+from fleetcore_http.connection import DeviceConnection, DeviceServer
+from fleetcore_http.exchange import Exchange
+from fleetcore_http.identity import identify
+from fleetcore_http.problems import problem, refusal_of
+from fleetcore_http.site import Site
+
+#: One TLS record (RFC 8446 §5.1). asyncio's default keeps 256 KiB a connection: 2.6 GB for 10,000 devices.
+_TLS_BUFFER_BYTES = 16_384
+
+#: How often deadlines are looked at; a connection is closed at most this much after its own.
+_SWEEP_S = 1.0
+
+#: How long an answer under way may take once we are closing (SECURITY.md A11, 11).
+_DRAIN_S = 10.0
+
+#: What a peer goes on sending after a refusal is read this long, so that it gets to see it (RFC 9112 §9.6).
+_LINGER_S = 1.0
+
+#: How long a peer may take to answer our closing of the TLS layer; most devices just vanish.
+_TLS_CLOSE_S = 2.0
+
+
+class Handler:
+    """Answers requests; one for all connections."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to ``request``; never raises for a request's sake."""
+        connection = request.protocol
+        assert isinstance(connection, DeviceConnection)
+        connection.begin()
+        exchange = Exchange(site=self.site, connection=connection, request=request)
+        try:
+            response = await self._answer(exchange)
+        except BodyLimitError as error:
+            limit = self.site.context.limits.message_bytes
+            refusal = Rejected(code=error.code, reason=error.message, limit=limit, unit="bytes", scope="message")
+            response = problem(self.site.plane, refusal)
+            response.force_close()
+        except FleetError as error:
+            response = problem(self.site.plane, refusal_of(error))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            self.site.context.logger.exception("%s %s failed", request.method, request.path)
+            response = problem(self.site.plane, Rejected(code="internal", reason="An internal error"))
+        finally:
+            connection.end()
+        if not response.prepared:
+            await exchange.note_pending(response)
+        if not request.content.is_eof():  # a refusal before the body was read: what follows is not ours to interpret
+            response.force_close()
+        return response
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        target = request.raw_path
+        path = target.partition("?")[0] if target.startswith("/") else request.rel_url.raw_path
+        match = routes.find(path)
+        exchange.leaf, exchange.target = match.leaf, match.target
+        route = match.methods.get(request.method)
+        if route is None:
+            return self._nothing_there(match)
+        if not route.open:
+            exchange.session = await identify(exchange.connection, request)
+        return await route.handler(exchange)
+
+    def _nothing_there(self, match: routes.Match) -> web.Response:
+        if not match.methods:
+            return problem(self.site.plane, Rejected(code="operation_unknown", reason="Nothing is served at this path"))
+        methods = ", ".join(match.methods)
+        refusal = Rejected(code="operation_unknown", reason=f"This path takes {methods}")
+        response = problem(self.site.plane, refusal, status=405)
+        response.headers["Allow"] = methods
+        return response
+
+
+class HttpAdapter(ProtocolAdapter):
+    """A listener that is open; made by :func:`serve`."""
+
+    def __init__(self, site: Site, server: DeviceServer, listening: asyncio.Server, endpoints: Sequence[str]) -> None:
+        self._site = site
+        self._server = server
+        self._listening = listening
+        self._endpoints = tuple(endpoints)
+
+    @property
+    def endpoints(self) -> Sequence[str]:
+        return self._endpoints
+
+    @property
+    def connections(self) -> int:
+        return len(self._server.open)
+
+    async def drain(self) -> None:
+        """Stops accepting, has long polls answer now, and waits at most 10 s for the requests under way.
+
+        Every connection is closed after its answer; a request whose body is not complete is cut off.
+        """
+        self._site.draining = True
+        self._listening.close()
+        for connection in self._server.open:
+            connection.end_poll()
+            if connection.reading_body:
+                connection.abort()
+        self._server.pre_shutdown()
+        await self._server.shutdown(_DRAIN_S)
+
+
+@asynccontextmanager
+async def serve(config: HttpConfig, context: Context, plane: DevicePlane) -> AsyncIterator[HttpAdapter]:
+    """Listens as ``config`` says until the context ends; raises as :func:`fleetcore_http.plugin.open_http`."""
+    config.check()
+    listener = config.listener()
+    site = Site(config=config, context=context, plane=plane, proxies=config.proxies(), clock=context.clock)
+    server = DeviceServer(
+        site,
+        Handler(site),
+        keepalive_timeout=config.idle_s,
+        lingering_time=_LINGER_S,
+        logger=context.logger,
+        access_log=None,
+        auto_decompress=False,  # bodies.inflate does it, within the limit
+    )
+    listening = await _listen(listener, config, context, server)
+    adapter = HttpAdapter(site, server, listening, _endpoints(listener, listening))
+    sweeper = asyncio.create_task(_sweep(site, server), name=f"{context.name}: sweep")
+    try:
+        yield adapter
+    finally:
+        sweeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeper
+        await adapter.drain()
+        await listening.wait_closed()
+
+
+async def _listen(listener: Listener, config: HttpConfig, context: Context, server: DeviceServer) -> asyncio.Server:
+    tls: SSLContext | None = None
+    if listener.tls:
+        if context.tls is None:
+            raise ConfigError(
+                f"{config.listen} needs a server certificate and the fleet has no CA",
+                remedy="Run fleetcore init, or listen on http://127.0.0.1:PORT",
+            )
+        tls = context.tls.server()
+        asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
+    try:
+        return await asyncio.get_running_loop().create_server(
+            server,
+            listener.host,
+            listener.port,
+            backlog=1024,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else config.header_timeout_s,
+            ssl_shutdown_timeout=None if tls is None else _TLS_CLOSE_S,
+        )
+    except OSError as error:
+        raise NotReady(
+            f"{config.listen} cannot be bound: {error.strerror or error}",
+            remedy="Choose a free port and an own address",
+        ) from error
+
+
+def _endpoints(listener: Listener, listening: asyncio.Server) -> list[str]:
+    """The configured host with the port that was bound; a name with two addresses may have been given two."""
+    scheme = "https" if listener.tls else "http"
+    ports = {socket.getsockname()[1] for socket in listening.sockets}
+    if len(ports) == 1:
+        hosts = [(listener.host, ports.pop())]
+    else:
+        hosts = [socket.getsockname()[:2] for socket in listening.sockets]
+    return [f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host, port in hosts]
+
+
+async def _sweep(site: Site, server: DeviceServer) -> None:
+    while True:
+        await site.clock.sleep(_SWEEP_S)
+        server.sweep()

@@ -1,0 +1,22 @@
+"""What all connections of one listener share."""
+
+from ipaddress import IPv4Network, IPv6Network
+
+from attrs import define
+
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.protocol import DevicePlane
+from fleetcore.interfaces.provider import Context
+from fleetcore_http.config import HttpConfig
+
+
+@define(kw_only=True, eq=False)
+class Site:
+    """The plane, the settings and whether we are closing."""
+
+    config: HttpConfig
+    context: Context
+    plane: DevicePlane
+    proxies: tuple[IPv4Network | IPv6Network, ...]
+    clock: Clock
+    draining: bool = False

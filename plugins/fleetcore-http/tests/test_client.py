@@ -1,0 +1,256 @@
+"""The device's side against the server's side, over mutual TLS."""
+
+import asyncio
+import hashlib
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from fleetcore_http.plugin import open_client
+
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Refused, Unavailable
+from fleetcore.interfaces import DeviceSecrets, EnrollRequest
+from fleetcore.model.message import Accepted, Operation, PointRefusal, Rejected, Reply
+
+
+@pytest.fixture
+async def device(served, authority):
+    async with open_client(served.url, authority.secrets("dev1")) as client:
+        yield client
+
+
+async def take(client, count: int) -> list:
+    found = []
+    async with asyncio.timeout(5):
+        async for downlink in client.downlinks():
+            found.append(downlink)
+            if len(found) == count:
+                return found
+    return found
+
+
+async def test_an_uplink_returns_once_it_is_committed(device, plane):
+    reply = await device.send(Operation.TELEMETRY, {"t": 1.5}, id="m-1")
+
+    assert (reply.status, reply.error) == (204, None)
+    assert (plane.submitted[0].payload, plane.submitted[0].id) == (b'{"t":1.5}', "m-1")
+
+
+async def test_ready_bytes_go_without_a_declared_type(device, plane):
+    await device.send(Operation.TELEMETRY, b"\xa1at\x01")
+
+    assert (plane.submitted[0].payload, plane.submitted[0].content_type) == (b"\xa1at\x01", None)
+
+
+async def test_all_messages_go_over_one_connection(device, plane):
+    await asyncio.gather(*(device.send(Operation.TELEMETRY, {"n": n}) for n in range(20)))
+
+    assert len(plane.authenticated) == 1
+    assert [m.payload for m in plane.submitted] == [b'{"n":%d}' % n for n in range(20)]
+
+
+async def test_a_partial_batch_and_a_refusal_come_as_replies(device, plane):
+    plane.outcomes = [
+        Accepted(stored=1, refused=(PointRefusal(1, "t", "time_unit"),)),
+        Rejected(code="rate_limited", reason="slow down", retry_after_s=7),
+    ]
+
+    partial, refused = await device.send(Operation.TELEMETRY, []), await device.send(Operation.TELEMETRY, [])
+
+    assert (partial.status, partial.body["stored"]) == (200, 1)
+    assert (refused.status, refused.error["code"], refused.error["retry_after_s"]) == (429, "rate_limited", 7)
+
+
+async def test_a_leafs_message_and_a_commands_result_find_their_address(device, plane):
+    await device.send(Operation.COMMAND_RESULT, {"status": "succeeded"}, subject="leaf1", target="c-7")
+
+    assert (plane.submitted[0].subject, plane.submitted[0].target) == ("leaf1", "c-7")
+
+
+async def test_requests_are_answered_with_content(device, plane):
+    plane.reported_version = 4
+
+    twin = await device.request(Operation.TWIN_GET)
+    time = await device.request(Operation.TIME, {"client": 5})
+    leaf = await device.request(Operation.LEAF_REGISTER, {"device": "leaf2"})
+    empty = await device.request(Operation.INBOX, {"since": 0})
+
+    assert (twin.version, twin.etag) == (4, '"d0.r4"')
+    assert (time.body["client"], leaf.status, empty.status) == (5, 201, 204)
+
+
+async def test_a_twin_report_returns_the_new_version(device, plane):
+    reply = await device.send(Operation.TWIN_REPORT, {"interval": 60})
+
+    assert (reply.status, reply.version, plane.reported) == (204, 1, {"interval": 60})
+
+
+async def test_an_operation_without_an_address_is_refused_here(device):
+    with pytest.raises(Refused, match="no uplink"):
+        await device.send(Operation.ERRORS, {})
+
+
+async def test_downlinks_are_what_waits_and_then_what_comes(device, plane, until):
+    await plane.change(desired={"x": 1}, desired_version=3)
+    reading = asyncio.create_task(take(device, 3))
+    await until(lambda: plane.waiting)
+
+    await plane.change(commands=[{"id": "c1", "attempt": 1, "expires_in_ms": 500}])
+    await plane.change(offer={"offer": {"version": "2"}})
+
+    found = await reading
+    assert [d.operation for d in found] == [Operation.TWIN_DESIRED, Operation.COMMAND, Operation.FIRMWARE]
+    assert (found[1].body["id"], found[1].expires_ms, found[1].subject) == ("c1", 500, "dev1")
+
+
+async def test_a_command_is_handed_out_once_per_attempt_and_its_cancellation_once(device, plane):
+    await plane.change(commands=[{"id": "c1", "attempt": 1}])
+    found = []
+
+    async def read():
+        async for downlink in device.downlinks():
+            one = downlink.operation, downlink.body.get("attempt"), downlink.target
+            found.append(one)
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.5)
+    await plane.change(commands=[{"id": "c1", "attempt": 2}])
+    await device.send(Operation.COMMAND_RESULT, {"status": "running"}, target="c1")
+    await asyncio.sleep(0.1)
+    await plane.change(commands=[{"id": "c1", "attempt": 2, "cancel": True}])
+    await device.send(Operation.COMMAND_RESULT, {"status": "running"}, target="c1")
+    await asyncio.sleep(0.1)
+    reading.cancel()
+
+    assert found == [
+        (Operation.COMMAND, 1, None),
+        (Operation.COMMAND, 2, None),
+        (Operation.COMMAND_CANCEL, 2, "c1"),
+    ]
+
+
+async def test_what_is_known_already_does_not_make_the_poll_spin(device, plane, until):
+    await plane.change(commands=[{"id": "c1", "attempt": 1}])
+    polls = 0
+    inner = plane.wait
+
+    async def counted(*arguments, **keywords):
+        nonlocal polls
+        polls += 1
+        return await inner(*arguments, **keywords)
+
+    object.__setattr__(plane, "wait", counted)
+    reading = asyncio.create_task(take(device, 99))
+    await asyncio.sleep(0.5)
+    reading.cancel()
+
+    assert 1 < polls <= 4
+
+
+async def test_downlinks_end_when_the_client_closes(served, authority, plane, until):
+    client = open_client(served.url, authority.secrets("dev1"))
+    async with client:
+        reading = asyncio.create_task(take(client, 1))
+        await until(lambda: plane.waiting)
+
+    async with asyncio.timeout(3):
+        assert await reading == []
+
+
+async def test_revocation_ends_downlinks_with_an_error(device, plane, until):
+    reading = asyncio.create_task(take(device, 1))
+    await until(lambda: plane.waiting)
+
+    plane.revoke("dev1")
+
+    with pytest.raises((Unavailable, NotAuthorised)):
+        await reading
+    with pytest.raises(NotAuthorised, match="refused"):
+        await take(device, 1)
+
+
+async def test_entering_tells_a_refused_credential_from_a_silent_server(served, authority, plane):
+    plane.revoke("dev2")
+
+    with pytest.raises(NotAuthorised):
+        async with open_client(served.url, authority.secrets("dev2")):
+            pass
+    with pytest.raises(NotAuthenticated):
+        async with open_client(served.url, authority.secrets("dev1", token="fc_dev_dev1_wrong")):
+            pass
+    with pytest.raises(Unavailable):
+        async with open_client("https://127.0.0.1:9", authority.secrets("dev1")):
+            pass
+
+
+async def test_a_token_is_enough(served, authority, plane):
+    async with open_client(served.url, authority.secrets("dev1", token="fc_dev_dev1_secret")) as client:
+        assert (await client.send(Operation.STATUS, {"state": "online"})).status == 204
+
+
+async def test_a_server_of_another_ca_is_not_believed(served, authority):
+    own = authority.secrets("dev1")
+
+    with pytest.raises(Unavailable):
+        async with open_client(served.url, DeviceSecrets(device="dev1", certificate=own.certificate, key=own.key)):
+            pass
+
+
+async def test_a_closed_server_is_unavailable(served, device):
+    await served.adapter.drain()
+
+    with pytest.raises(Unavailable):
+        await device.send(Operation.TELEMETRY, {"t": 1})
+
+
+async def test_enrolling_needs_no_certificate(served, authority, plane):
+    csr = authority.csr("dev1")
+    async with open_client(served.url, DeviceSecrets(device="dev1", ca=authority.pem)) as client:
+        pem = await client.enroll(
+            EnrollRequest(csr=csr.public_bytes(Encoding.PEM), token="fc_enr_x", parameters={"serial": "7"})
+        )
+        der = await client.enroll(EnrollRequest(csr=csr.public_bytes(Encoding.DER)))
+
+    assert (pem.status, pem.body["certificate"], der.status) == (201, "PEM", 201)
+    first, second = plane.enrolments
+    assert (first.token, first.parameters, first.source.startswith("127.0.0.1:")) == ("fc_enr_x", {"serial": "7"}, True)
+    assert first.csr.strip() == second.csr.strip() == csr.public_bytes(Encoding.PEM).strip()
+
+
+async def test_a_pending_enrolment_says_when_to_come_back(served, authority, plane):
+    plane.enrol_reply = Reply(status=202, body={"retry_after_s": 20})
+    async with open_client(served.url, DeviceSecrets(device="dev1", ca=authority.pem)) as client:
+        reply = await client.enroll(EnrollRequest(csr=authority.csr("dev1").public_bytes(Encoding.PEM)))
+
+    assert (reply.status, reply.body["retry_after_s"]) == (202, 20)
+
+
+async def test_an_artifact_is_downloaded_and_continued_from_a_byte(device, plane):
+    content = bytes(range(256)) * 1000
+    sha = plane.put(content)
+
+    whole = b"".join([piece async for piece in device.artifact(sha)])
+    tail = b"".join([piece async for piece in device.artifact(sha, start=200_000)])
+    done = [piece async for piece in device.artifact(sha, start=len(content))]
+
+    assert (hashlib.sha256(whole).hexdigest(), tail, done) == (sha, content[200_000:], [])
+
+
+async def test_a_download_that_breaks_off_is_resumed(device, plane):
+    content = bytes(range(256)) * 1000
+    sha = plane.put(content, breaks_at=100_000, breaks=1)
+
+    whole = b"".join([piece async for piece in device.artifact(sha)])
+
+    assert whole == content
+
+
+async def test_a_download_that_never_brings_a_byte_is_given_up(device, plane):
+    sha = plane.put(b"x" * 5000, breaks=99)
+
+    with pytest.raises(Unavailable):
+        _ = [piece async for piece in device.artifact(sha)]
+
+
+async def test_an_artifact_that_is_not_offered_is_not_found(device):
+    with pytest.raises(NotFound):
+        _ = [piece async for piece in device.artifact("0" * 64)]
