@@ -1,1 +1,24 @@
 """Who a device is, by which certificate or token, and how it came by it."""
+
+from fleetcore.fleet.security.authority import Authority
+from fleetcore.fleet.security.enrollment import DeviceDirectory, EnrollmentRecord, EnrollmentState
+from fleetcore.fleet.security.folder import PkiFolder
+from fleetcore.fleet.security.inventory import CertificateRecord, CertificateState
+from fleetcore.fleet.security.manager import Report, SecurityManager
+from fleetcore.fleet.security.profiles import Profile, Refusal
+from fleetcore.fleet.security.server_tls import FleetTls
+
+__all__ = [
+    "Authority",
+    "CertificateRecord",
+    "CertificateState",
+    "DeviceDirectory",
+    "EnrollmentRecord",
+    "EnrollmentState",
+    "FleetTls",
+    "PkiFolder",
+    "Profile",
+    "Refusal",
+    "Report",
+    "SecurityManager",
+]

@@ -70,6 +70,11 @@ class PkiFolder:
         """Paths of the server's chain and key."""
         return self.path / "server.pem", self.path / "server.key"
 
+    def server_pair(self) -> KeyPair:
+        """The server's certificate and key; raises ConfigError where they cannot be read."""
+        certificate, key = self.server
+        return KeyPair(certificate=_certificate(certificate), key=_ec_key(key, None))
+
     @property
     def service(self) -> tuple[Path, Path, Path]:
         """Paths of the consumer's chain, its key and the CA bundle."""

@@ -1,0 +1,369 @@
+"""The truth about certificates: which were issued, to whom, and which of them are refused now.
+
+Records live in the store; what decides on every connection, the refused ones and those about to end, is in memory and
+is read once when the fleet opens. The revocation list that brokers are given is an export of this, not its source.
+
+States: ``pending`` (issued by a renewal, has not connected yet; valid) → ``active`` → ``superseded`` or ``revoked``.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from attrs import evolve, field, frozen
+from cryptography import x509
+
+from fleetcore.errors import Conflict, NotAuthorised, VersionConflict
+from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.security.authority import RevokedEntry, pem
+from fleetcore.fleet.security.profiles import Refusal
+from fleetcore.fleet.security.verify import certificate_key, identity_of
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, Delete, Event, Put
+
+#: A device renews at two thirds of the lifetime, ± 10 % by its id: a fleet made in one day does not renew in one hour.
+_RENEW_AT, _JITTER = 2 / 3, 0.1
+
+#: Revoked certificates that expired this lately are still loaded: the server's clock may be set back meanwhile.
+_EXPIRED_LATELY_MS = 30 * 86_400_000
+
+#: How often a change is tried against concurrent writers.
+ATTEMPTS = 20
+
+
+class CertificateState(StrEnum):
+    """Where a certificate stands."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+    REVOKED = "revoked"
+
+
+_ALIVE = frozenset({CertificateState.PENDING, CertificateState.ACTIVE})
+
+
+@frozen(kw_only=True)
+class CertificateRecord:
+    """An issued certificate; times are ms since the epoch.
+
+    Attributes:
+        id: ``<issuer's key id>:<serial>``, hex.
+        spki: SHA-256 (hex) of its SubjectPublicKeyInfo.
+        renew_after: when the device ought to renew.
+        how: by what right it was issued: ``key_id``, ``approval``, ``token:<id>``, ``renewal``, ``operator``.
+        replaces: certificates that end once this one connects.
+        ended_at: from when it is refused although its dates are good, or None.
+    """
+
+    id: str
+    device: str
+    issuer: str
+    serial: str
+    spki: str
+    state: CertificateState
+    created: int
+    not_before: int
+    not_after: int
+    renew_after: int
+    how: str
+    pem: str = field(repr=False)
+    replaces: tuple[str, ...] = ()
+    ended_at: int | None = None
+    reason: str = ""
+    version: int = 0
+
+    def alive(self, now_ms: int) -> bool:
+        """Whether it is accepted now."""
+        return self.state in _ALIVE and now_ms <= self.not_after and (self.ended_at is None or now_ms < self.ended_at)
+
+
+@frozen(kw_only=True)
+class DeviceKey:
+    """Which device a public key belongs to, for ever: another's is refused, and so is one that was revoked."""
+
+    id: str
+    device: str
+    revoked: bool = False
+    version: int = 0
+
+
+def _certificate_refs(record: CertificateRecord) -> Pairs:
+    ending = record.state in _ALIVE and record.ended_at is not None
+    return [
+        ("device", record.device),
+        ("spki", record.spki),
+        ("state", "ending" if ending else record.state),
+    ]
+
+
+def _certificate_due(record: CertificateRecord) -> int | None:
+    return record.ended_at if record.state in _ALIVE else None
+
+
+def renew_after(device: str, not_before: int, not_after: int) -> int:
+    """When a device ought to renew, ms since the epoch; always the same for one certificate."""
+    spread = int.from_bytes(hashlib.sha256(device.encode()).digest()[:4]) / 0xFFFFFFFF * 2 - 1
+    return not_before + int((not_after - not_before) * _RENEW_AT * (1 + _JITTER * spread))
+
+
+class Inventory:
+    """Every certificate of the fleet. :meth:`load` comes before any question."""
+
+    def __init__(self, storage: Storage, clock: Clock, *, overlap: dt.timedelta) -> None:
+        self._storage, self._clock = storage, clock
+        self._overlap_ms = int(overlap.total_seconds() * 1000)
+        self.certificates = Repository(
+            storage,
+            "certificate",
+            CertificateRecord,
+            unique=lambda record: [("serial", record.id)],
+            refs=_certificate_refs,
+            due=_certificate_due,
+        )
+        self.keys = Repository(
+            storage,
+            "device_key",
+            DeviceKey,
+            unique=lambda key: [("spki", key.id)],
+            refs=lambda key: [("device", key.device)],
+        )
+        #: Certificate → from when it is refused (ms) and why.
+        self._ends: dict[str, tuple[int, Refusal]] = {}
+        self._unseen: set[str] = set()
+
+    async def load(self) -> None:
+        """Reads what decides on every connection."""
+        oldest = self._clock.now_ms() - _EXPIRED_LATELY_MS
+        for state in (CertificateState.REVOKED, CertificateState.SUPERSEDED, CertificateState.PENDING, "ending"):
+            async for record in self.certificates.iterate(ref=("state", state)):
+                if record.not_after >= oldest:
+                    self._remember(record)
+
+    def _remember(self, record: CertificateRecord) -> None:
+        self._unseen.discard(record.id)
+        match record.state:
+            case CertificateState.REVOKED:
+                self._ends[record.id] = (0, Refusal.REVOKED)
+            case CertificateState.SUPERSEDED:
+                self._ends[record.id] = (0, Refusal.SUPERSEDED)
+            case CertificateState.PENDING | CertificateState.ACTIVE:
+                if record.state is CertificateState.PENDING:
+                    self._unseen.add(record.id)
+                if record.ended_at is not None:
+                    self._ends[record.id] = (record.ended_at, Refusal.SUPERSEDED)
+
+    # --- questions, answered from memory -------------------------------------------------------------------------
+
+    def refusal(self, certificate: str) -> Refusal | None:
+        """Why the certificate is refused now, or None."""
+        end = self._ends.get(certificate)
+        return end[1] if end is not None and end[0] <= self._clock.now_ms() else None
+
+    def is_revoked(self, issuer: str, serial: str) -> bool:
+        """Whether it was revoked."""
+        end = self._ends.get(certificate_key(issuer, serial))
+        return end is not None and end[1] is Refusal.REVOKED
+
+    def unseen(self, certificate: str) -> bool:
+        """Whether it came from a renewal and has not connected yet."""
+        return certificate in self._unseen
+
+    # --- questions to the store ----------------------------------------------------------------------------------
+
+    async def of(self, device: str) -> list[CertificateRecord]:
+        """Every certificate that a device ever had."""
+        return await self.certificates.find(ref=("device", device))
+
+    async def current(self, device: str, spki: str) -> CertificateRecord | None:
+        """The certificate that the device has for this key and need not renew yet: what a repeated request gets."""
+        now = self._clock.now_ms()
+        found = [
+            record
+            for record in await self.certificates.find(ref=("spki", spki))
+            if record.device == device and record.alive(now) and record.ended_at is None and now < record.renew_after
+        ]
+        return max(found, key=lambda record: record.not_after, default=None)
+
+    async def key_for(self, device: str, spki: str) -> DeviceKey:
+        """The key's record, version 0 where it is new.
+
+        Raises:
+            Conflict: ``key_in_use``; it belongs to another device.
+            NotAuthorised: ``device_revoked``; a certificate for it was revoked.
+        """
+        key = await self.keys.get(spki) or DeviceKey(id=spki, device=device)
+        if key.device != device:
+            raise Conflict(
+                "The public key belongs to another device",
+                code="key_in_use",
+                remedy="Make a new key on the device; two devices never share one",
+                device=device,
+            )
+        if key.revoked:
+            raise NotAuthorised(
+                "A certificate for this key was revoked",
+                code="device_revoked",
+                remedy="Make a new key on the device and enrol it anew",
+                device=device,
+            )
+        return key
+
+    # --- changes -------------------------------------------------------------------------------------------------
+
+    def draft(
+        self,
+        certificate: x509.Certificate,
+        device: str,
+        *,
+        how: str,
+        replaces: Sequence[CertificateRecord] = (),
+    ) -> CertificateRecord:
+        """The record of a certificate just signed."""
+        identity = identity_of(certificate, device)
+        return CertificateRecord(
+            id=identity.certificate,
+            device=device,
+            issuer=identity.issuer,
+            serial=identity.serial,
+            spki=identity.spki,
+            state=CertificateState.PENDING if replaces else CertificateState.ACTIVE,
+            created=self._clock.now_ms(),
+            not_before=identity.not_before,
+            not_after=identity.not_after,
+            renew_after=renew_after(device, identity.not_before, identity.not_after),
+            how=how,
+            pem=pem([certificate]).decode(),
+            replaces=tuple(record.id for record in replaces),
+        )
+
+    async def add(
+        self,
+        record: CertificateRecord,
+        key: DeviceKey,
+        event: Event,
+        *,
+        replaces: Sequence[CertificateRecord] = (),
+        with_puts: Iterable[Put] = (),
+    ) -> CertificateRecord:
+        """Stores a new certificate, its key and ``with_puts`` in one commit; those it replaces end after the overlap.
+
+        Raises VersionConflict where the key, a replaced certificate or one of ``with_puts`` changed meanwhile: then
+        nothing is stored, and the certificate is thrown away.
+        """
+        end = record.created + self._overlap_ms
+        ending = [
+            evolve(old, ended_at=end if old.ended_at is None else min(end, old.ended_at), reason="renewed")
+            for old in replaces
+        ]
+        puts = (
+            self.certificates.put(record, expect=0),
+            self.keys.put(key, expect=key.version),
+            *(self.certificates.put(old, expect=old.version) for old in ending),
+            *with_puts,
+        )
+        await self._storage.commit(Commit(puts=puts, events=(event,)))
+        for one in (record, *ending):
+            self._remember(one)
+        return evolve(record, version=1)
+
+    async def seen(self, certificate: str) -> None:
+        """A renewed certificate has connected: it is active, and those it replaces are superseded."""
+        for _ in range(ATTEMPTS):
+            new = await self.certificates.need(certificate)
+            if new.state is not CertificateState.PENDING:
+                self._remember(new)
+                return
+            now = self._clock.now_ms()
+            changed = [evolve(new, state=CertificateState.ACTIVE)]
+            for name in new.replaces:
+                old = await self.certificates.need(name)
+                if old.state in _ALIVE:
+                    changed.append(evolve(old, state=CertificateState.SUPERSEDED, ended_at=now))
+            if await self._change(changed, "certificate.superseded", actor=new.device, reason="renewed"):
+                return
+
+    async def revoke(
+        self,
+        chosen: Sequence[CertificateRecord],
+        *,
+        actor: str,
+        reason: str,
+        deletes: Iterable[Delete] = (),
+        events: Iterable[Event] = (),
+    ) -> list[CertificateRecord] | None:
+        """Revokes certificates and their keys in one commit, or gives None where one changed meanwhile: read again."""
+        now = self._clock.now_ms()
+        changed = [
+            evolve(record, state=CertificateState.REVOKED, ended_at=now, reason=reason)
+            for record in chosen
+            if record.state is not CertificateState.REVOKED
+        ]
+        keys = []
+        for spki in {record.spki for record in changed}:
+            key = await self.keys.need(spki)
+            keys.append(self.keys.put(evolve(key, revoked=True), expect=key.version))
+        done = await self._change(
+            changed,
+            "certificate.revoked",
+            actor=actor,
+            reason=reason,
+            with_puts=keys,
+            deletes=deletes,
+            events=events,
+        )
+        return changed if done else None
+
+    async def _change(
+        self,
+        changed: Sequence[CertificateRecord],
+        what: str,
+        *,
+        actor: str,
+        reason: str,
+        with_puts: Iterable[Put] = (),
+        deletes: Iterable[Delete] = (),
+        events: Iterable[Event] = (),
+    ) -> bool:
+        now = self._clock.now_ms()
+        told = [
+            Event(
+                type=what if record.state is not CertificateState.ACTIVE else "certificate.activated",
+                subject=record.device,
+                time=now,
+                actor=actor,
+                reason=reason,
+                data={"certificate": record.id},
+            )
+            for record in changed
+        ]
+        puts = (*(self.certificates.put(record, expect=record.version) for record in changed), *with_puts)
+        try:
+            await self._storage.commit(Commit(puts=puts, deletes=tuple(deletes), events=(*told, *events)))
+        except VersionConflict:
+            return False
+        for record in changed:
+            self._remember(record)
+        return True
+
+    async def sweep(self) -> None:
+        """Writes down that certificates whose overlap is over are superseded; they are refused before that already."""
+        for record in await self.certificates.due(self._clock.now_ms()):
+            superseded = evolve(record, state=CertificateState.SUPERSEDED)
+            await self._change([superseded], "certificate.superseded", actor="system", reason="the overlap is over")
+
+    async def crl_entries(self, issuer: str) -> list[RevokedEntry]:
+        """What the issuer's revocation list has to name: revoked and superseded certificates that have not expired."""
+        now = self._clock.now_ms()
+        reasons = {
+            CertificateState.REVOKED: x509.ReasonFlags.unspecified,
+            CertificateState.SUPERSEDED: x509.ReasonFlags.superseded,
+        }
+        return [
+            RevokedEntry(serial=int(record.serial, 16), time_ms=record.ended_at or now, reason=reason)
+            for state, reason in reasons.items()
+            async for record in self.certificates.iterate(ref=("state", state))
+            if record.issuer == issuer and record.not_after >= now
+        ]

@@ -1,0 +1,436 @@
+"""Security as one thing to hold: certificates, tokens, enrolment, revocation and signed commands of a fleet."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
+from fleetcore.fleet.security.admission import Admission, Admissions
+from fleetcore.fleet.security.authority import Authority
+from fleetcore.fleet.security.enrollment import DeviceDirectory, Enrollment, EnrollmentRecord, EnrollmentState
+from fleetcore.fleet.security.folder import PkiFolder, write_private
+from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
+from fleetcore.fleet.security.profiles import DEVICE_LIFETIMES, SHAPES, Profile, Refusal
+from fleetcore.fleet.security.server_tls import FleetTls
+from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
+from fleetcore.fleet.security.verify import CertificateVerifier
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.message import Reply
+from fleetcore.model.store import Commit, Delete, Event, Put
+from fleetcore.wire.dsse import COMMAND_TYPE, sign
+from fleetcore.wire.strict_json import dumps
+
+T = TypeVar("T")
+
+#: ``callback(device, code, certificate)``; the certificate is None where all of the device's credentials are meant.
+Revoked = Callable[[str, str, str | None], None]
+
+#: How long a renewed certificate stays good beside its successor that has not connected yet.
+OVERLAP = dt.timedelta(hours=24)
+
+
+@frozen(kw_only=True)
+class Report:
+    """What a certificate is worth here and now.
+
+    Attributes:
+        refusal: why it is refused, or None.
+        device, certificate, not_after: what it says, where it could be believed.
+        state: as the inventory has it; None for one that is not in it.
+    """
+
+    refusal: Refusal | None = None
+    device: str | None = None
+    certificate: str | None = None
+    not_after: int | None = None
+    state: CertificateState | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether a device that shows it gets in."""
+        return self.refusal is None
+
+
+class SecurityManager:
+    """The security of one fleet. :meth:`open` gives a ready one.
+
+    Args:
+        command_key: signs commands; a fresh one where None.
+        admissions: checks that every enrolment passes, renewals apart.
+        lifetime: of devices' certificates, a day to 400 days.
+        overlap: how long a renewed certificate stays good at most.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        authority: Authority,
+        directory: DeviceDirectory,
+        *,
+        command_key: Ed25519PrivateKey | None = None,
+        admissions: Sequence[Admission] = (),
+        lifetime: dt.timedelta = SHAPES[Profile.DEVICE].lifetime,
+        overlap: dt.timedelta = OVERLAP,
+    ) -> None:
+        shortest, longest = DEVICE_LIFETIMES
+        if not shortest <= lifetime <= longest:
+            raise Refused(f"A device's certificate lasts {shortest.days} to {longest.days} days, not {lifetime}")
+        self._storage, self._clock, self.authority = storage, clock, authority
+        self._command_key = command_key or Ed25519PrivateKey.generate()
+        self._inventory = Inventory(storage, clock, overlap=overlap)
+        self._verifier = CertificateVerifier(authority, clock, self._inventory.refusal)
+        self._device_tokens = DeviceTokens(storage, clock)
+        self._enrollment_tokens = EnrollmentTokens(storage, clock)
+        #: The URLs that new devices are told; set once the protocols listen.
+        self.endpoints: Sequence[str] = ()
+        self._enrollment = Enrollment(
+            storage,
+            clock,
+            authority,
+            self._inventory,
+            self._enrollment_tokens,
+            directory,
+            Admissions(admissions, clock),
+            endpoints=lambda: self.endpoints,
+            lifetime=lifetime,
+        )
+        self._callbacks: list[Revoked] = []
+        self._finishing: set[asyncio.Task[Any]] = set()
+        #: None where the fleet is in memory.
+        self.tls: FleetTls | None = None
+        self.folder: PkiFolder | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        storage: Storage,
+        clock: Clock,
+        fleet: str,
+        *,
+        directory: DeviceDirectory,
+        data: Path | None = None,
+        hosts: Sequence[str] = ("localhost",),
+        passphrase: str | None = None,
+        admissions: Sequence[Admission] = (),
+        lifetime: dt.timedelta = SHAPES[Profile.DEVICE].lifetime,
+        overlap: dt.timedelta = OVERLAP,
+    ) -> Self:
+        """Opens the fleet's PKI folder ``<data>/pki`` and reads what is revoked.
+
+        A folder that does not exist is made; with ``data`` None the authority lives and dies in memory.
+        Raises as :meth:`PkiFolder.create` and :meth:`PkiFolder.load`.
+        """
+        folder: PkiFolder | None = None
+        if data is not None:
+            path = data / "pki"
+            folder = (
+                PkiFolder.load(path, fleet, clock, passphrase=passphrase)
+                if path.exists()
+                else PkiFolder.create(path, fleet, hosts, clock, passphrase=passphrase)
+            )
+        manager = cls(
+            storage,
+            clock,
+            folder.authority if folder is not None else Authority.create(fleet, clock),
+            directory,
+            command_key=folder.command_key if folder is not None else None,
+            admissions=admissions,
+            lifetime=lifetime,
+            overlap=overlap,
+        )
+        if folder is not None:
+            manager.folder, manager.tls = folder, FleetTls(folder, clock)
+        await manager.load()
+        return manager
+
+    async def load(self) -> None:
+        """Reads what is revoked; comes before the first connection."""
+        await self._inventory.load()
+
+    # --- who is it -----------------------------------------------------------------------------------------------
+
+    async def identify(self, der: bytes) -> tuple[str, str]:
+        """Device and certificate of a TLS peer.
+
+        Costs no storage but for the first connection of a renewed certificate, which ends the one before.
+
+        Raises:
+            NotAuthorised: ``device_revoked``; the certificate was revoked or superseded.
+            NotAuthenticated: ``certificate_invalid``; ``ids['reason']`` is a :class:`Refusal`.
+        """
+        identity = self._verifier.check(der)
+        if isinstance(identity, Refusal):
+            if identity in (Refusal.REVOKED, Refusal.SUPERSEDED):
+                raise NotAuthorised(f"The certificate is {identity}", code="device_revoked", reason=identity)
+            raise NotAuthenticated(
+                f"The certificate is refused: {identity}", code="certificate_invalid", reason=identity
+            )
+        if self._inventory.unseen(identity.certificate):
+            await self._finish(self._inventory.seen(identity.certificate))
+            if self._inventory.refusal(identity.certificate) is not None:
+                raise NotAuthorised("The certificate is revoked", code="device_revoked", reason=Refusal.REVOKED)
+        return identity.device, identity.certificate
+
+    def is_refused(self, certificate: str) -> bool:
+        """Whether a certificate that was good when it was shown is refused by now; from memory."""
+        return self._inventory.refusal(certificate) is not None
+
+    def is_revoked(self, issuer: str, serial: str) -> bool:
+        """Whether the certificate was revoked; both in hex; from memory."""
+        return self._inventory.is_revoked(issuer, serial)
+
+    async def verify_token(self, token: str) -> str:
+        """The device of a device token; raises NotAuthenticated."""
+        return await self._device_tokens.verify(token)
+
+    async def validate(self, certificate: bytes) -> Report:
+        """Judges a certificate, PEM or DER, as if a device had shown it. Never raises for its content."""
+        if b"-----BEGIN" in certificate[:1024]:
+            try:
+                certificate = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+            except ValueError:
+                return Report(refusal=Refusal.UNREADABLE)
+        judged = self._verifier.check(certificate)
+        if isinstance(judged, Refusal):
+            return Report(refusal=judged)
+        record = await self._inventory.certificates.get(judged.certificate)
+        return Report(
+            device=judged.device,
+            certificate=judged.certificate,
+            not_after=judged.not_after,
+            state=None if record is None else record.state,
+        )
+
+    # --- certificates --------------------------------------------------------------------------------------------
+
+    async def enroll(self, request: EnrollRequest) -> Reply:
+        """A CSR in, a chain out: see :meth:`Enrollment.enroll`. Once granted, it is finished even if cancelled."""
+        return await self._finish(self._enrollment.enroll(request))
+
+    async def renew(self, device: str, csr: bytes, *, current: str | None = None) -> Reply:
+        """A new certificate for a device that has one: see :meth:`Enrollment.renew`."""
+        return await self._finish(self._enrollment.renew(device, csr, current=current))
+
+    async def issue(self, csr: bytes, *, actor: str = "system", reason: str = "") -> CertificateRecord:
+        """Issues to a registered device by an operator's right: see :meth:`Enrollment.issue`."""
+        return await self._finish(self._enrollment.issue(csr, actor=actor, reason=reason))
+
+    async def inventory(self, device: str | None = None) -> list[CertificateRecord]:
+        """Every certificate issued, or those of one device."""
+        if device is not None:
+            return await self._inventory.of(device)
+        return await self._inventory.certificates.find()
+
+    async def revoke(
+        self,
+        device: str | None = None,
+        *,
+        serial: str | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> int:
+        """Revokes all credentials of a device, tokens too, or one certificate; gives how many were revoked.
+
+        One commit. When it returns, nothing that was revoked is accepted any more and the sessions were told to end;
+        that happens too where the caller is cancelled meanwhile. The keys are never accepted again.
+
+        Args:
+            serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, if the current CA issued it.
+
+        Raises:
+            NotFound: there is no such certificate.
+        """
+        if (device is None) == (serial is None):
+            raise Refused("Either a device or a serial is revoked")
+        if device is not None:
+            return await self._finish(self._revoke_device(device, actor, reason))
+        assert serial is not None  # one of the two is given
+        return await self._finish(self._revoke_certificate(serial, actor, reason))
+
+    async def _revoke_device(self, device: str, actor: str, reason: str) -> int:
+        for _ in range(ATTEMPTS):
+            certificates = [
+                record
+                for record in await self._inventory.of(device)
+                if record.state in (CertificateState.ACTIVE, CertificateState.PENDING)
+            ]
+            tokens = await self._device_tokens.of(device)
+            if not certificates and not tokens:
+                return 0
+            revoked = await self._inventory.revoke(
+                certificates,
+                actor=actor,
+                reason=reason,
+                deletes=[Delete(kind="device_token", key=token.id) for token in tokens],
+                events=[
+                    Event(
+                        type="token.revoked",
+                        subject=device,
+                        time=self._clock.now_ms(),
+                        actor=actor,
+                        reason=reason,
+                        data={"token": token.id},
+                    )
+                    for token in tokens
+                ],
+            )
+            if revoked is None:
+                continue
+            self._device_tokens.forget(device)
+            self._tell(device, None)
+            return len(revoked) + len(tokens)
+        raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
+
+    async def _revoke_certificate(self, serial: str, actor: str, reason: str) -> int:
+        name = serial.lower() if ":" in serial else f"{self.authority.issuer}:{serial.lower().lstrip('0')}"
+        for _ in range(ATTEMPTS):
+            record = await self._inventory.certificates.need(name)
+            if record.state is CertificateState.REVOKED:
+                return 0
+            if await self._inventory.revoke([record], actor=actor, reason=reason) is not None:
+                self._tell(record.device, record.id)
+                return 1
+        raise Unavailable("Too many changes of the certificate at once", retry_after_s=1.0)
+
+    def on_revoked(self, callback: Revoked) -> None:
+        """``callback(device, code, certificate)`` is called after each revocation, to end sessions."""
+        self._callbacks.append(callback)
+
+    def _tell(self, device: str, certificate: str | None) -> None:
+        for callback in self._callbacks:
+            callback(device, "device_revoked", certificate)
+
+    async def export_crl(self) -> bytes:
+        """The revocation list for brokers, PEM; also written to ``pki/crl.pem``. Its number rises each time."""
+        issuer = self.authority.issuer
+        for _ in range(ATTEMPTS):
+            record = await self._storage.get("crl", issuer)
+            last = record.body.get("number") if record is not None else 1
+            assert isinstance(last, int)  # only written here
+            put = Put(kind="crl", key=issuer, body={"number": last + 1}, expect=record.version if record else 0)
+            try:
+                await self._storage.commit(Commit(puts=(put,)))
+            except VersionConflict:
+                continue
+            entries = await self._inventory.crl_entries(issuer)
+            crl = await asyncio.to_thread(self.authority.crl, entries, last + 1)
+            if self.folder is not None:
+                await asyncio.to_thread(write_private, self.folder.crl, crl)
+            return crl
+        raise Unavailable("Too many revocation lists at once", retry_after_s=1.0)
+
+    async def maintain(self) -> None:
+        """Writes down which overlaps are over; to be called now and then."""
+        await self._inventory.sweep()
+
+    # --- enrolment -----------------------------------------------------------------------------------------------
+
+    async def create_enrollment_token(
+        self,
+        *,
+        device: str | None = None,
+        uses: int = 1,
+        ttl_s: float = 86_400,
+        device_type: str = "device",
+        actor: str = "system",
+        reason: str = "",
+    ) -> str:
+        """A secret by which devices enrol; shown once: see :class:`EnrollmentToken`."""
+        return await self._enrollment_tokens.create(
+            device=device, uses=uses, ttl_s=ttl_s, device_type=device_type, actor=actor, reason=reason
+        )
+
+    async def enrollment_tokens(self) -> list[EnrollmentToken]:
+        """Every enrolment token, without its secret."""
+        return await self._enrollment_tokens.records.find()
+
+    async def revoke_enrollment_token(self, token_id: str, *, actor: str = "system", reason: str = "") -> None:
+        """Ends an enrolment token; devices that enrolled with it keep their certificates. Raises NotFound."""
+        await self._enrollment_tokens.revoke(token_id, actor=actor, reason=reason)
+
+    async def enrollments(self, state: EnrollmentState | None = None) -> list[EnrollmentRecord]:
+        """Keys that knocked, in one state or all."""
+        return await self._enrollment.records.find(ref=None if state is None else ("state", state))
+
+    async def approve(
+        self, device: str, fingerprint: str, *, replace: bool = False, actor: str = "system", reason: str = ""
+    ) -> EnrollmentRecord:
+        """Accepts a key; the device gets its certificate when it asks again. Raises NotFound.
+
+        With ``replace`` the device's other certificates end once the new one has connected.
+        """
+        return await self._enrollment.decide(
+            device,
+            _fingerprint(fingerprint),
+            EnrollmentState.ACCEPTED,
+            replace=replace,
+            actor=actor,
+            reason=reason,
+        )
+
+    async def reject(
+        self, device: str, fingerprint: str, *, actor: str = "system", reason: str = ""
+    ) -> EnrollmentRecord:
+        """Rejects a key. Raises NotFound."""
+        return await self._enrollment.decide(
+            device, _fingerprint(fingerprint), EnrollmentState.REJECTED, actor=actor, reason=reason
+        )
+
+    # --- device tokens -------------------------------------------------------------------------------------------
+
+    async def issue_device_token(
+        self, device: str, *, ttl_s: float | None = None, actor: str = "system", reason: str = ""
+    ) -> str:
+        """A bearer token for a device that can show no certificate; shown once. It lasts until it is revoked."""
+        return await self._device_tokens.issue(device, ttl_s=ttl_s, actor=actor, reason=reason)
+
+    async def revoke_token(self, token_id: str, *, actor: str = "system", reason: str = "") -> None:
+        """Revokes a device token by its id and ends the device's sessions; raises NotFound."""
+
+        async def revoke() -> None:
+            self._tell(await self._device_tokens.revoke(token_id, actor=actor, reason=reason), None)
+
+        await self._finish(revoke())
+
+    # --- what is given out ---------------------------------------------------------------------------------------
+
+    def ca_pem(self) -> bytes:
+        """What devices trust, PEM."""
+        return self.authority.ca_pem()
+
+    def command_public_key(self) -> bytes:
+        """The key by which devices check signed commands, PEM."""
+        return self._command_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def sign_command(self, command: Mapping[str, object]) -> dict[str, object]:
+        """A DSSE envelope of the command; a verifying device believes only what is in it (WIRE.md §6)."""
+        return sign(dumps(command), COMMAND_TYPE, [self._command_key])
+
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs ``work`` to its end although the caller is cancelled: memory must follow what is committed."""
+        task = asyncio.create_task(work, name="fleetcore security change")
+        self._finishing.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._finishing.discard(task)
+        if not task.cancelled():
+            task.exception()  # a caller that was cancelled does not read it, and asyncio would complain
+
+
+def _fingerprint(text: str) -> str:
+    plain = text.replace(":", "").lower()
+    if len(plain) != 64 or not set(plain) <= set("0123456789abcdef"):
+        raise NotFound(f"{text!r} is no fingerprint", remedy="Give all 64 hex digits that the device shows")
+    return plain

@@ -1,0 +1,230 @@
+"""Secrets that are told once: device tokens, for who cannot show a certificate, and enrolment tokens, to get one.
+
+256 random bits each; the store has their SHA-256 alone. That is enough: nobody guesses 256 bits, and a slow password
+hash on every request would be a way to keep the server busy. The prefix lets secret scanners know them.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+
+from attrs import evolve, field, frozen
+
+from fleetcore.errors import NotAuthenticated, Refused
+from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.security.recent import Recent
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.names import check_device_id, check_label
+from fleetcore.model.store import Commit, Delete, Event
+
+_SECRET_BYTES = 32  # 43 characters of base64url
+_DEVICE_TOKEN = re.compile(r"fc_dev_([A-Za-z0-9][A-Za-z0-9._-]{0,63})_([A-Za-z0-9_-]{43})", re.ASCII)
+_ENROLLMENT_TOKEN = re.compile(r"fc_enr_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
+
+#: Device tokens whose record is kept in memory.
+_REMEMBERED = 100_000
+
+_LONGEST_TTL_S = 366 * 86_400
+_MOST_USES = 1_000_000
+
+
+@frozen(kw_only=True)
+class DeviceToken:
+    """A device token as it is stored; ``id`` is ``<device>:<start of the hash>``, times are ms since the epoch."""
+
+    id: str
+    device: str
+    sha256: str = field(repr=False)
+    created: int
+    expires: int | None = None
+    version: int = 0
+
+
+@frozen(kw_only=True)
+class EnrollmentToken:
+    """An enrolment token as it is stored; times are ms since the epoch.
+
+    Attributes:
+        left: how many more devices may enrol with it.
+        device: the one device it is for, or None: then it enrols new devices only, of the type ``device_type``.
+    """
+
+    id: str
+    sha256: str = field(repr=False)
+    uses: int
+    left: int
+    expires: int
+    created: int
+    created_by: str
+    device: str | None = None
+    device_type: str = "device"
+    revoked: bool = False
+    version: int = 0
+
+
+@frozen(kw_only=True)
+class TokenUse:
+    """That a key enrolled with a token: a device whose answer was lost asks again and is not charged again.
+
+    ``id`` is ``<token>:<spki>``.
+    """
+
+    id: str
+    device: str
+    certificate: str
+    version: int = 0
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class DeviceTokens:
+    """Issues, checks and revokes device tokens ``fc_dev_<device>_<43 characters>``."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
+        self.records = Repository(storage, "device_token", DeviceToken, refs=lambda token: [("device", token.device)])
+        self._known: Recent[DeviceToken] = Recent(_REMEMBERED)
+        self._revocations = 0
+
+    async def issue(self, device: str, *, ttl_s: float | None, actor: str, reason: str) -> str:
+        """A new token; older ones stay good. It is told here and never again."""
+        check_device_id(device)
+        secret, now = secrets.token_urlsafe(_SECRET_BYTES), self._clock.now_ms()
+        digest = _hash(secret)
+        record = DeviceToken(
+            id=f"{device}:{digest[:16]}",
+            device=device,
+            sha256=digest,
+            created=now,
+            expires=None if ttl_s is None else now + int(ttl_s * 1000),
+        )
+        event = Event(
+            type="token.issued", subject=device, time=now, actor=actor, reason=reason, data={"token": record.id}
+        )
+        await self.records.create(record, [event])
+        return f"fc_dev_{device}_{secret}"
+
+    async def verify(self, token: str) -> str:
+        """The device of a token; raises NotAuthenticated, with one and the same message whatever is wrong."""
+        match = _DEVICE_TOKEN.fullmatch(token)
+        if match is None:
+            raise _no_token()
+        device, digest = match[1], _hash(match[2])
+        cached = bytes.fromhex(digest)
+        record = self._known.get(cached)
+        if record is None or record.device != device:
+            record = await self._stored(device, digest)
+            self._known.put(cached, record)
+        if record.expires is not None and self._clock.now_ms() >= record.expires:
+            raise _no_token()
+        return device
+
+    async def _stored(self, device: str, digest: str) -> DeviceToken:
+        while True:
+            seen = self._revocations
+            record = await self.records.get(f"{device}:{digest[:16]}")
+            if record is None or not hmac.compare_digest(record.sha256, digest):
+                raise _no_token()
+            if seen == self._revocations:  # else it may be gone since it was read
+                return record
+
+    async def of(self, device: str) -> list[DeviceToken]:
+        """The tokens of a device, without their secrets."""
+        return await self.records.find(ref=("device", device))
+
+    def forget(self, device: str) -> None:
+        """The device's tokens were revoked: none of them is good from now on."""
+        self._revocations += 1
+        self._known.forget(lambda token: token.device == device)
+
+    async def revoke(self, token_id: str, *, actor: str, reason: str) -> str:
+        """Revokes one token by its id and gives its device; raises NotFound."""
+        record = await self.records.need(token_id)
+        now = self._clock.now_ms()
+        event = Event(
+            type="token.revoked", subject=record.device, time=now, actor=actor, reason=reason, data={"token": token_id}
+        )
+        await self._storage.commit(Commit(deletes=(Delete(kind="device_token", key=token_id),), events=(event,)))
+        self.forget(record.device)
+        return record.device
+
+
+def _no_token() -> NotAuthenticated:
+    return NotAuthenticated("The device token is not valid", remedy="Issue a new one for the device")
+
+
+def token_spent() -> NotAuthenticated:
+    """The one refusal of enrolment tokens: unknown, wrong, used, expired and revoked ones look alike from outside."""
+    return NotAuthenticated("The enrolment token is used, expired or unknown", code="token_spent")
+
+
+class EnrollmentTokens:
+    """Issues and checks enrolment tokens; they are charged in the commit that issues the certificate."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._clock = clock
+        self.records = Repository(storage, "enrollment_token", EnrollmentToken)
+        self.used = Repository(storage, "enrollment_use", TokenUse, refs=lambda use: [("device", use.device)])
+
+    async def create(
+        self, *, device: str | None, uses: int, ttl_s: float, device_type: str, actor: str, reason: str
+    ) -> str:
+        """A new token; it is told here and never again.
+
+        Raises:
+            Refused: the uses are not 1 to 1,000,000, the time not up to 366 days, or a name is impossible.
+        """
+        if device is not None:
+            check_device_id(device)
+        check_label(device_type, "type")
+        if not 1 <= uses <= _MOST_USES:
+            raise Refused(f"An enrolment token has 1 to {_MOST_USES} uses, not {uses}")
+        if not 0 < ttl_s <= _LONGEST_TTL_S:
+            raise Refused(f"An enrolment token lasts up to {_LONGEST_TTL_S} seconds, not {ttl_s}")
+        now, name, secret = self._clock.now_ms(), secrets.token_hex(8), secrets.token_urlsafe(_SECRET_BYTES)
+        record = EnrollmentToken(
+            id=name,
+            sha256=_hash(secret),
+            uses=uses,
+            left=uses,
+            expires=now + int(ttl_s * 1000),
+            created=now,
+            created_by=actor,
+            device=device,
+            device_type=device_type,
+        )
+        event = Event(
+            type="enrollment_token.created",
+            subject=device or name,
+            time=now,
+            actor=actor,
+            reason=reason,
+            data={"token": name, "uses": uses, "expires": record.expires},
+        )
+        await self.records.create(record, [event])
+        return f"fc_enr_{name}_{secret}"
+
+    async def check(self, token: str) -> EnrollmentToken:
+        """The record of a token that has not expired; whether uses are left is for the caller, who may be repeating.
+
+        Raises NotAuthenticated (``token_spent``).
+        """
+        match = _ENROLLMENT_TOKEN.fullmatch(token)
+        record = await self.records.get(match[1]) if match is not None else None
+        if match is None or record is None or not hmac.compare_digest(record.sha256, _hash(match[2])):
+            raise token_spent()
+        if record.revoked or self._clock.now_ms() >= record.expires:
+            raise token_spent()
+        return record
+
+    async def revoke(self, token_id: str, *, actor: str, reason: str) -> EnrollmentToken:
+        """Ends a token by its id; raises NotFound. Devices that enrolled with it keep their certificates."""
+        now = self._clock.now_ms()
+        event = Event(type="enrollment_token.revoked", subject=token_id, time=now, actor=actor, reason=reason)
+        return await self.records.change(
+            token_id, lambda old: None if old.revoked else (evolve(old, revoked=True), [event])
+        )
