@@ -1,0 +1,79 @@
+"""JSON that this plugin itself reads and writes: requests, replies and the ``errors`` message.
+
+Payloads of uplinks pass through untouched; a request's ``body`` is cut out of it as bytes, so that whatever is wrong
+inside is found by the one strict reader of the core and not smoothed over here.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from fleetcore.model.message import Inbound, Operation, Rejected, Reply
+
+_OPERATIONS = {operation.value: operation for operation in Operation}
+
+
+class _Request(msgspec.Struct):
+    op: str
+    body: msgspec.Raw = msgspec.Raw(b"")
+    if_version: int | None = None
+    target: str | None = None
+    id: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Request)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (tuple, set, frozenset)):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} does not belong on the wire")
+
+
+def to_json(body: object) -> bytes:
+    """Compact JSON in ASCII; raises ValueError for NaN and TypeError for what JSON cannot say."""
+    return json.dumps(body, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+
+
+def read_request(payload: bytes, subject: str) -> Inbound | Rejected:
+    """The message that ``request/{rid}`` carries (WIRE.md §4), or why it cannot be one."""
+    try:
+        request = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Rejected(code="payload_unreadable", reason=f"the request cannot be read: {error}")
+    operation = _OPERATIONS.get(request.op)
+    if operation is None:
+        return Rejected(code="operation_unknown", reason=f"there is no operation {request.op[:64]!r}", pointer="/op")
+    body = bytes(request.body)
+    return Inbound(
+        operation=operation,
+        subject=subject,
+        payload=b"" if body == b"null" else body,
+        content_type="application/json" if body else None,
+        id=request.id,
+        target=request.target,
+        if_version=request.if_version,
+    )
+
+
+def reply_body(reply: Reply) -> dict[str, object]:
+    """The answer on ``reply/{rid}``."""
+    if reply.error is not None:
+        return {"ok": False, "error": reply.error}
+    out: dict[str, object] = {"ok": True, "status": reply.status}
+    if reply.version is not None:
+        out["version"] = reply.version
+    if reply.etag is not None:
+        out["etag"] = reply.etag
+    if reply.body is not None:
+        out["body"] = reply.body
+    return out
+
+
+def rfc3339(now_ms: int) -> str:
+    """Milliseconds since the epoch as RFC 3339 with three fraction digits and ``Z``."""
+    return datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,307 @@
+"""The device's side: a :class:`DeviceClient` on paho, for simulated devices and for device code in Python.
+
+paho runs in a thread of its own and is told apart from asyncio strictly: its callbacks only post to the loop, and all
+state here belongs to the loop. One connection, which is never renewed: the owner opens another client.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets as chance
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from fleetcore.errors import CODES, ConfigError, NotAuthenticated, NotAuthorised, Refused, Unavailable
+from fleetcore.interfaces import DeviceClient, DeviceSecrets, EnrollRequest
+from fleetcore.model.message import Downlink, Operation, Reply
+from fleetcore_mqtt import topics
+from fleetcore_mqtt.bodies import to_json
+
+KEEP_ALIVE_S = 60
+#: From the first byte to CONNACK and SUBACK.
+CONNECT_S = 30.0
+#: Downlinks that wait for a reader; the oldest go first, since all that is unfinished comes again.
+WAITING = 1024
+
+# What a PUBACK's reason code stands for where no reason string names the code: behind a broker.
+_CODES = {0x87: "not_authorised", 0x90: "topic_invalid", 0x97: "quota_exceeded", 0x99: "payload_unreadable"}
+_BAD_CREDENTIAL, _UNAVAILABLE = 0x86, frozenset({0x88, 0x89, 0x8B})
+
+
+def problem(reason: int, text: str) -> dict[str, object]:
+    """The problem that a reason code and the endpoint's ``code: sentence`` stand for."""
+    code, _, detail = text.partition(": ")
+    if code not in CODES:
+        code, detail = _CODES.get(reason, "internal"), text
+    known = CODES[code]
+    out: dict[str, object] = {"code": code, "title": known.title, "status": known.http}
+    return {**out, "detail": detail} if detail else out
+
+
+class MqttDeviceClient(DeviceClient):
+    """Speaks MQTT 5, or 3.1.1 with ``version="3.1.1"``.
+
+    A ``status`` that is sent without a ``session`` gets this connection's, which its will carries too, so that the
+    fleet can tell an old will from a new one. Leaving the context disconnects cleanly: then the will is forgotten.
+    """
+
+    def __init__(self, endpoint: str, secrets: DeviceSecrets, *, version: str = "5") -> None:
+        if version not in {"5", "3.1.1"}:
+            raise ConfigError(f"there is no MQTT {version} here", remedy='Use "5" or "3.1.1"')
+        self.session = chance.token_hex(4)
+        self._address = urlsplit(endpoint)
+        self._secrets = secrets
+        self._v5 = version == "5"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._paho: paho.Client | None = None
+        self._up: asyncio.Future[None] | None = None
+        self._published: dict[int, asyncio.Future[Reply]] = {}
+        self._replies: dict[str, asyncio.Future[Reply]] = {}
+        self._waiting: deque[Downlink] = deque(maxlen=WAITING)
+        self._came = asyncio.Event()
+        self._lost: str | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._up = self._loop.create_future()
+        client = self._paho = self._make()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                # paho resolves, connects and shakes hands in the calling thread.
+                await asyncio.to_thread(
+                    client.connect,
+                    self._address.hostname or "",
+                    self._address.port or (8883 if self._address.scheme == "mqtts" else 1883),
+                    KEEP_ALIVE_S,
+                )
+                client.loop_start()
+                await self._up
+        except (OSError, TimeoutError) as error:
+            await self._stop()
+            raise Unavailable(f"{self._address.geturl()} cannot be reached: {error}") from error
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self._fall("the client is closed")
+        client, self._paho = self._paho, None
+        if client is not None:
+            client.disconnect()
+            # Joins the thread, which first sends what is queued.
+            await asyncio.shield(asyncio.to_thread(client.loop_stop))
+
+    def _make(self) -> paho.Client:
+        device = self._secrets.device
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=device,
+            clean_session=None if self._v5 else True,
+            protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_S / 3
+        if self._address.scheme == "mqtts":
+            client.tls_set_context(self._secrets.tls())
+        elif self._address.scheme != "mqtt":
+            raise ConfigError(f"{self._address.geturl()} is no MQTT address", remedy="Use mqtts://HOST:PORT")
+        if self._secrets.token is not None:
+            client.username_pw_set(device, self._secrets.token)
+        will = to_json({"state": "offline", "session": self.session})
+        client.will_set(topics.below(device, device, "status"), will, qos=1)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = lambda *_: self._post(self._fall, "the connection failed")
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        return client
+
+    # -- in paho's thread: nothing but posting to the loop --------------------------------------------------------
+
+    def _post(self, call: Callable[..., None], *args: object) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _on_connect(self, client: paho.Client, _data: object, _flags: object, code: Any, properties: Any) -> None:
+        if code.is_failure:
+            self._post(self._refused, code.value, getattr(properties, "ReasonString", "") or str(code))
+        else:
+            client.subscribe([(name, 1) for name in topics.filters(topics.READ, self._secrets.device)])
+
+    def _on_subscribe(self, _client: object, _data: object, _mid: int, _codes: object, _properties: object) -> None:
+        self._post(self._connected)
+
+    def _on_disconnect(self, _client: object, _data: object, _flags: object, code: Any, properties: Any) -> None:
+        self._post(self._fall, getattr(properties, "ReasonString", "") or str(code))
+
+    def _on_publish(self, _client: object, _data: object, mid: int, code: Any, properties: Any) -> None:
+        self._post(self._acknowledged, mid, code.value, getattr(properties, "ReasonString", ""))
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        self._post(self._take, message.topic, message.payload, message)
+
+    # -- in the loop ----------------------------------------------------------------------------------------------
+
+    def _connected(self) -> None:
+        if self._up is not None and not self._up.done():
+            self._up.set_result(None)
+
+    def _refused(self, reason: int, text: str) -> None:
+        if self._up is None or self._up.done():
+            return
+        # Our endpoint names the code as the reason string; a broker does not.
+        code = text if text in CODES else None
+        error: Exception
+        if reason in _UNAVAILABLE:
+            error = Unavailable(f"the connection was refused: {text}", code=code)
+        elif reason == _BAD_CREDENTIAL or code == "not_authenticated":
+            error = NotAuthenticated(f"the connection was refused: {text}", code=code)
+        else:
+            error = NotAuthorised(f"the connection was refused: {text}", code=code)
+        self._up.set_exception(error)
+
+    def _fall(self, why: str) -> None:
+        """The connection is gone: whoever waits is told."""
+        if self._lost is None:
+            self._lost = why
+        waiting: list[asyncio.Future[Any]] = [*self._published.values(), *self._replies.values()]
+        if self._up is not None:
+            waiting.append(self._up)
+        for each in waiting:
+            if not each.done():
+                each.set_exception(Unavailable(f"the connection is lost: {why}"))
+                # Not everybody who waited is still there to hear it.
+                each.exception()
+        self._published.clear()
+        self._replies.clear()
+        self._came.set()
+
+    def _acknowledged(self, mid: int, reason: int, text: str) -> None:
+        found = self._published.pop(mid, None)
+        if found is None or found.done():
+            return
+        if reason >= 0x80:
+            error = problem(reason, text)
+            status = error["status"]
+            assert isinstance(status, int)
+            found.set_result(Reply(status=status, error=error))
+        else:
+            found.set_result(Reply(status=204))
+
+    def _take(self, topic: str, payload: bytes, _message: object) -> None:
+        meaning = topics.parse_downlink(topic)
+        try:
+            body = json.loads(payload)
+        except ValueError:
+            return
+        if meaning is None or not isinstance(body, dict):
+            return
+        operation, subject, target = meaning
+        if operation is not None:
+            self._waiting.append(Downlink(operation=operation, subject=subject, body=body, target=target))
+            self._came.set()
+            return
+        waiting = self._replies.pop(target or "", None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(_reply(body))
+
+    # -- DeviceClient ---------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        operation: Operation,
+        body: object,
+        *,
+        subject: str | None = None,
+        target: str | None = None,
+        id: str | None = None,
+    ) -> Reply:
+        about = subject or self._secrets.device
+        topic = topics.uplink_topic(self._secrets.device, operation, about, target)
+        if topic is None:
+            raise Refused(f"{operation} is no uplink of MQTT", code="operation_unknown", remedy="Use request()")
+        if operation is Operation.STATUS and isinstance(body, Mapping) and "session" not in body:
+            body = {**body, "session": self.session}
+        payload = body if isinstance(body, bytes) else to_json(body)
+        return await self._publish(topic, payload, id)
+
+    async def _publish(self, topic: str, payload: bytes, message_id: str | None = None) -> Reply:
+        if self._paho is None or self._loop is None or self._lost is not None:
+            raise Unavailable(f"the connection is lost: {self._lost or 'it was never opened'}")
+        properties = None
+        if message_id is not None and self._v5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's, untyped
+            properties.UserProperty = ("id", message_id)
+        done: asyncio.Future[Reply] = self._loop.create_future()
+        # The acknowledgement is handled in this loop, so never before the id is written down.
+        info = self._paho.publish(topic, payload, qos=1, properties=properties)
+        if info.rc not in {paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN}:
+            raise Unavailable(f"the message cannot be sent: {paho.error_string(info.rc)}")
+        self._published[info.mid] = done
+        try:
+            return await done
+        finally:
+            self._published.pop(info.mid, None)
+
+    async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
+        if self._loop is None:
+            raise Unavailable("the client is not open")
+        request_id = chance.token_hex(8)
+        device = self._secrets.device
+        message: dict[str, object] = {"op": operation.value}
+        if body is not None:
+            message["body"] = body
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        self._replies[request_id] = answer
+        try:
+            sent = await self._publish(
+                topics.below(device, subject or device, f"request/{request_id}"), to_json(message)
+            )
+            return sent if sent.error is not None else await answer
+        finally:
+            self._replies.pop(request_id, None)
+
+    async def downlinks(self) -> AsyncIterator[Downlink]:
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if self._lost is not None:
+                return
+            self._came.clear()
+            await self._came.wait()
+
+    async def enroll(self, request: EnrollRequest) -> Reply:
+        del request
+        raise Refused("MQTT cannot enrol without a credential", code="operation_unknown", remedy="Enrol over HTTP")
+
+    def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
+        del sha256, start
+        raise Refused("MQTT carries no artifacts", code="operation_unknown", remedy="Download over HTTP or CoAP")
+
+
+def _reply(body: Mapping[str, Any]) -> Reply:
+    error = body.get("error")
+    if not body.get("ok") or error is not None:
+        error = error if isinstance(error, dict) else {"code": "internal"}
+        return Reply(status=int(error.get("status", 500)), error=error)
+    return Reply(
+        status=int(body.get("status", 200)), body=body.get("body"), etag=body.get("etag"), version=body.get("version")
+    )

@@ -1,0 +1,367 @@
+"""One device's connection: how it opens, what it subscribes to, and how it ends.
+
+Order of a connection: authenticate, then authorise, and only then touch any state that another connection could see
+(the class of NanoMQ #2333). What is published passes through :mod:`.uplinks`, what comes back through
+:mod:`.downlinks`; the bytes are in :mod:`.stream`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum, auto
+from functools import partial
+
+from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
+from fleetcore.interfaces import Session
+from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
+from fleetcore.model.message import Inbound
+from fleetcore_mqtt import topics
+from fleetcore_mqtt.downlinks import WINDOW, Downlinks
+from fleetcore_mqtt.framing import CONNECT_BYTES
+from fleetcore_mqtt.host import Host
+from fleetcore_mqtt.packets import (
+    PINGRESP,
+    Codec,
+    Connect,
+    Disconnect,
+    PingReq,
+    PubAck,
+    Reason,
+    Subscribe,
+    Unsubscribe,
+    Violation,
+    Welcome,
+    Will,
+)
+from fleetcore_mqtt.sessions import EXPIRY_S
+from fleetcore_mqtt.stream import Hold, PacketStream
+from fleetcore_mqtt.uplinks import DELIVERED, REFUSED_S, Uplinks, content_type
+from fleetcore_mqtt.v5 import V5
+from fleetcore_mqtt.v311 import V311
+
+#: From the end of the TLS handshake to a whole CONNECT (SECURITY.md A11, 22).
+CONNECT_S = 5.0
+#: The device plane answers who it is within this, or the client is asked to come again.
+AUTHENTICATION_S = 30.0
+#: A client that takes nothing for this long is cut off.
+UNWRITABLE_S = 30.0
+#: A closed connection whose peer does not read the rest is aborted then.
+LINGER_S = 5.0
+#: The longest keep alive, which CONNACK tells a version 5 client (WIRE.md §4).
+KEEP_ALIVE_S = 1200
+#: What may wait in the transport's buffer before downlinks wait in the outbox, which is bounded.
+WRITE_BUFFER_BYTES = 256 * 1024
+
+_CODECS: dict[int, Codec] = {4: V311(), 5: V5()}
+
+
+class _State(Enum):
+    WAITING = auto()
+    AUTHENTICATING = auto()
+    OPEN = auto()
+
+
+class Connection(PacketStream):
+    """See the module. Everything runs on the loop of the endpoint."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(CONNECT_BYTES)
+        self._host = host
+        self._state = _State.WAITING
+        self._codec = _CODECS[4]
+        self._session: Session | None = None
+        self._uplinks: Uplinks | None = None
+        self._downlinks: Downlinks | None = None
+        self._will: Will | None = None
+        self._reasons = True
+        self._expiry_s = 0
+        self._silence_s = 0.0
+        # Moments of the monotonic clock that the sweep compares with, in seconds.
+        self._opened_s = self._heard_s = host.clock.monotonic_s()
+        self._unwritable_s: float | None = None
+        self._closed_s: float | None = None
+
+    @property
+    def identity(self) -> str:
+        """The device, or empty before it is authenticated."""
+        return "" if self._session is None else self._session.identity
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that was read is not answered yet."""
+        if self.closed:
+            return False
+        return self._state is _State.AUTHENTICATING or (self._uplinks is not None and self._uplinks.busy)
+
+    def drain(self) -> None:
+        """Reads nothing more; what was read is answered."""
+        self.hold(Hold.DRAIN)
+
+    def abort(self) -> None:
+        """Drops the transport without a word."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def end(self, reason: Reason, text: str = "", *, will: bool = False) -> None:
+        """Says why, where the version can, and closes. Idempotent.
+
+        The will is left out where the server ends a connection of a device that is evidently alive: at shutdown,
+        takeover, overload and revocation.
+        """
+        if self.closed:
+            return
+        match self._state:
+            case _State.OPEN:
+                self.send(self._codec.disconnect(reason, text if self._reasons else ""))
+            case _State.AUTHENTICATING:
+                self.send(self._codec.refuse(reason, text))
+            case _State.WAITING:
+                self._host.count("mqtt_no_connect")
+        if not will:
+            self._will = None
+        self._close()
+
+    def _close(self) -> None:
+        """The one way in which a connection ends, whoever ends it."""
+        self.flush()
+        self.closed = True
+        self._closed_s = self._host.clock.monotonic_s()
+        if self._downlinks is not None:
+            self._host.sessions.keep(self.identity, self._downlinks.filters, self._expiry_s)
+        if self.transport is not None:
+            self.transport.close()
+
+    def sweep(self, now_s: float) -> None:
+        """Called about once a second: ends what has waited too long."""
+        if self._closed_s is not None:
+            if now_s - self._closed_s >= LINGER_S:
+                self.abort()
+        elif self._state is _State.WAITING:
+            if now_s - self._opened_s >= CONNECT_S:
+                self.end(Reason.PROTOCOL_ERROR)
+        elif self._state is _State.AUTHENTICATING:
+            if now_s - self._opened_s >= AUTHENTICATION_S:
+                self.end(Reason.UNAVAILABLE)
+        elif self._uplinks and self._uplinks.refused_s is not None and now_s - self._uplinks.refused_s >= REFUSED_S:
+            self.end(Reason.BUSY, "temporarily refused: connect and send again")
+        elif self._unwritable_s is not None and now_s - self._unwritable_s >= UNWRITABLE_S:
+            self._host.count("mqtt_slow_consumer")
+            self.end(Reason.QUOTA, will=True)
+        elif self.heard or self.held:
+            self.heard, self._heard_s = False, now_s
+        elif self._silence_s and now_s - self._heard_s > self._silence_s:
+            self.end(Reason.KEEP_ALIVE, will=True)
+
+    # -- asyncio.Protocol -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._host.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how it was lost changes nothing
+        self.transport = None
+        if not self.closed:
+            self._close()
+        self._host.lost(self)
+        session, will = self._session, self._will
+        if session is not None:
+            if will is None or session.ended is not None:
+                session.close()
+            else:
+                self._host.spawn(self._publish_will(session, will), f"mqtt will of {session.identity}")
+
+    def pause_writing(self) -> None:
+        self._unwritable_s = self._host.clock.monotonic_s()
+        if self._downlinks is not None:
+            self._downlinks.outbox.pause()
+        # Acknowledgements would pile up otherwise: who does not read is not read.
+        self.hold(Hold.WRITING)
+
+    def resume_writing(self) -> None:
+        self._unwritable_s = None
+        if self._downlinks is not None:
+            self._downlinks.outbox.resume()
+        self.release(Hold.WRITING)
+
+    # -- packets --------------------------------------------------------------------------------------------------
+
+    def begins(self, first: int) -> None:
+        if self._state is _State.WAITING and first != 0x10:
+            raise Violation("the first packet is no CONNECT", Reason.PROTOCOL_ERROR)
+
+    def packet(self, data: bytes, start: int, at: int, end: int) -> None:
+        if self._uplinks is not None and data[start] & 0xF0 == 0x30:
+            self._uplinks.publish(data, start, at, end)
+        elif self._downlinks is not None:
+            self._control(self._downlinks, data, start, at, end)
+        else:
+            self._first(data, start, at, end)
+
+    def _control(self, downlinks: Downlinks, data: bytes, start: int, at: int, end: int) -> None:
+        match self._codec.read(data, start, at, end):
+            case PubAck(packet_id):
+                downlinks.outbox.acknowledged(packet_id)
+            case PingReq():
+                self.send(PINGRESP)
+            case Subscribe() as packet:
+                downlinks.subscribe(packet)
+            case Unsubscribe() as packet:
+                downlinks.unsubscribe(packet)
+            case Disconnect() as packet:
+                self._leave(packet)
+            case Connect():
+                raise Violation("a second CONNECT", Reason.PROTOCOL_ERROR)
+
+    def _first(self, data: bytes, start: int, at: int, end: int) -> None:
+        self.begins(data[start])
+        if end < at + 7 or data[at : at + 6] != b"\0\4MQTT":
+            raise Violation("the protocol is not MQTT")
+        codec = _CODECS.get(data[at + 6])
+        if codec is None:
+            self._state = _State.AUTHENTICATING
+            self.end(Reason.VERSION)
+            return
+        self._codec = codec
+        connect = codec.read(data, start, at, end)
+        assert isinstance(connect, Connect)
+        self._state = _State.AUTHENTICATING
+        self.hold(Hold.AUTHENTICATION)
+        self._host.spawn(self._authenticate(connect), "mqtt authentication")
+
+    def _leave(self, packet: Disconnect) -> None:
+        """The client's DISCONNECT: its will is forgotten, unless it asks for it (MQTT 5.0 §3.14.2.1)."""
+        if packet.expiry_s is not None:
+            if packet.expiry_s and not self._expiry_s:
+                raise Violation("a session that was to end gets an expiry", Reason.PROTOCOL_ERROR)
+            self._expiry_s = min(packet.expiry_s, EXPIRY_S)
+        if packet.reason != Reason.WITH_WILL:
+            self._will = None
+        self._close()
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    async def _authenticate(self, connect: Connect) -> None:
+        if connect.authentication_method is not None:
+            self.end(Reason.AUTHENTICATION_METHOD)
+            return
+        try:
+            session = await self._host.plane.authenticate(
+                self._credential(connect), protocol=self._host.name, peer=self._peer()
+            )
+        except NotAuthenticated as error:
+            self.end(Reason.NOT_AUTHORISED if connect.password is None else Reason.BAD_CREDENTIAL, error.code)
+        except Refused as error:
+            self.end(Reason.NOT_AUTHORISED, error.code)
+        except FleetError as error:
+            if not isinstance(error, Unavailable):
+                self._host.logger.warning("authentication failed: %s", error)
+            self.end(Reason.UNAVAILABLE, error.code)
+        else:
+            objection = None if self.closed else _objection(connect, session.identity, self._codec.version)
+            if self.closed or objection is not None:
+                session.close()
+            if objection is not None:
+                self.end(objection)
+            elif not self.closed:
+                self._open(connect, session)
+
+    def _credential(self, connect: Connect) -> Credential:
+        tls = None if self.transport is None else self.transport.get_extra_info("ssl_object")
+        der = None if tls is None else tls.getpeercert(binary_form=True)
+        if der:
+            return CertificateCredential(der)
+        if connect.password is None:
+            raise NotAuthenticated("neither a client certificate nor a device token was shown")
+        try:
+            return TokenCredential(connect.password.decode(), connect.username or None)
+        except UnicodeDecodeError as error:
+            raise NotAuthenticated("the device token is not text") from error
+
+    def _peer(self) -> str:
+        found = None if self.transport is None else self.transport.get_extra_info("peername")
+        return f"{found[0]}:{found[1]}" if found else ""
+
+    def _open(self, connect: Connect, session: Session) -> None:
+        host, codec = self._host, self._codec
+        self._session, self._state = session, _State.OPEN
+        self._will, self._reasons = connect.will, connect.reasons
+        self.limit_bytes = host.packet_bytes
+        host.authenticated(session.identity, self)
+        kept = host.sessions.take(session.identity)
+        if connect.clean:
+            kept = None
+        self._expiry_s = min(connect.expiry_s, EXPIRY_S)
+        asked = connect.keep_alive_s
+        # Only version 5 can be told another interval; a 3.1.1 client without one is left to TCP's keep-alive.
+        imposed = None if 0 < asked <= KEEP_ALIVE_S or codec.version < 5 else KEEP_ALIVE_S
+        self._silence_s = (asked if imposed is None else imposed) * 1.5
+        window = min(connect.receive_maximum, WINDOW)
+        downlinks = Downlinks(self, host, codec, session, window=window, packet_bytes=connect.packet_bytes)
+        self._downlinks = downlinks
+        self._uplinks = Uplinks(self, host, codec, session, downlinks, reasons=connect.reasons)
+        self.send(
+            codec.welcome(
+                Welcome(
+                    session_present=kept is not None,
+                    assigned_id=None if connect.client_id else session.identity,
+                    keep_alive_s=imposed,
+                    expiry_s=None if self._expiry_s == connect.expiry_s else self._expiry_s,
+                    receive_maximum=host.in_flight,
+                    packet_bytes=host.packet_bytes,
+                )
+            )
+        )
+        self.release(Hold.AUTHENTICATION)
+        if kept is not None:
+            downlinks.restore(kept)
+        session.on_end(self._session_ended)
+
+    def _session_ended(self, code: str) -> None:
+        self.end(Reason.ADMINISTRATIVE, code)
+
+    async def _publish_will(self, session: Session, will: Will) -> None:
+        """Hands the will over as what it is: a message of the device, judged by its rights of this moment."""
+        try:
+            delay_s = min(will.delay_s, self._expiry_s)
+            if delay_s:
+                await self._host.clock.sleep(delay_s)
+                if self._host.current(session.identity) is not None:
+                    return
+            meaning = topics.parse(will.topic)
+            assert meaning is not None
+            assert meaning.operation is not None
+            message = Inbound(
+                operation=meaning.operation,
+                subject=meaning.subject,
+                payload=will.payload,
+                content_type=content_type(will.content_type, meaning, will.payload),
+                id=will.id,
+                target=meaning.target,
+            )
+            await self._host.plane.submit(session, message)
+        except FleetError as error:
+            self._host.logger.warning("the will of %s is lost: %s", session.identity, error)
+        finally:
+            session.close()
+
+
+def _objection(connect: Connect, identity: str, version: int) -> Reason | None:
+    """Why an authenticated client is refused all the same, or None: its client id or its will is not its own."""
+    if connect.client_id not in {"", identity}:
+        return Reason.CLIENT_ID
+    if not connect.client_id and not connect.clean and version < 5:
+        return Reason.CLIENT_ID  # MQTT 3.1.1 §3.1.3.1
+    if connect.will is None:
+        return None
+    meaning = topics.parse(connect.will.topic)
+    if meaning is not None and meaning.device != identity:
+        return Reason.NOT_AUTHORISED
+    if meaning is None or meaning.operation not in DELIVERED:
+        return Reason.TOPIC_INVALID
+    return Reason.QOS if connect.will.qos == 2 and version >= 5 else None
+
+
+def factory(host: Host) -> Callable[[], Connection]:
+    """What makes a connection for each accepted transport."""
+    return partial(Connection, host)

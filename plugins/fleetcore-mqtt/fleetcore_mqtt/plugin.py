@@ -1,0 +1,95 @@
+"""What the plugin offers to fleetcore: the protocol ``mqtt`` and the noun ``mqtt`` on the command line.
+
+Importing it loads neither paho nor the MQTT 5 library: what needs them is imported when it is opened.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from fleetcore import hookimpl, offer
+from fleetcore.errors import ConfigError
+from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
+from fleetcore.interfaces.provider import Context, Provider
+
+if TYPE_CHECKING:
+    import click
+
+FLEETCORE_PLUGIN_API = 1
+
+
+@frozen(kw_only=True)
+class MqttConfig:
+    """``[protocols.mqtt]``: exactly one of ``listen`` and ``url``.
+
+    Attributes:
+        listen: where fleetcore is the MQTT endpoint, ``mqtts://0.0.0.0:8883``.
+        url: the broker it stands behind, ``mqtts://broker.example:8883``.
+        in_flight: QoS 1 messages of one device that may wait for their commit (Receive Maximum).
+        client_id: towards the broker; fixed, because the broker keeps what is unacknowledged under it.
+        username, password: for the broker, where it does not take the service certificate; the password is a
+            reference (``env:NAME``, ``file:PATH``).
+        broker_unacked: messages of the broker that may wait for their commit; beyond that its socket is not read.
+    """
+
+    listen: str | None = None
+    url: str | None = None
+    in_flight: int = 32
+    client_id: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    broker_unacked: int = 4096
+
+
+@asynccontextmanager
+async def open_mqtt(config: MqttConfig, context: Context, plane: DevicePlane) -> AsyncIterator[ProtocolAdapter]:
+    """Opens the endpoint or the consumer; raises ConfigError where not exactly one is asked for."""
+    if (config.listen is None) == (config.url is None):
+        raise ConfigError(
+            f"[protocols.{context.name}] needs exactly one of listen and url",
+            remedy='Set listen = "mqtts://0.0.0.0:8883" to be the endpoint, or url to stand behind a broker',
+        )
+    if not 1 <= config.in_flight <= 65_535 or config.broker_unacked < 1:
+        raise ConfigError(f"[protocols.{context.name}] in_flight and broker_unacked count from 1; in_flight to 65535")
+    if config.listen is not None:
+        from fleetcore_mqtt.endpoint import open_endpoint
+
+        async with open_endpoint(config.listen, context, plane, in_flight=config.in_flight) as endpoint:
+            yield endpoint
+    else:
+        from fleetcore_mqtt.broker import open_broker
+
+        async with open_broker(config, context, plane) as broker:
+            yield broker
+
+
+def open_client(endpoint: str, secrets: DeviceSecrets) -> DeviceClient:
+    """The device's side, MQTT 5."""
+    from fleetcore_mqtt.client import MqttDeviceClient
+
+    return MqttDeviceClient(endpoint, secrets)
+
+
+@hookimpl
+def fleetcore_protocols() -> Iterable[Provider[ProtocolAdapter]]:
+    """MQTT 3.1.1 and 5."""
+    return [
+        offer(
+            "mqtt",
+            MqttConfig,
+            open_mqtt,
+            client=open_client,
+            demo={"listen": "mqtts://127.0.0.1:0"},
+            summary="MQTT 3.1.1 and 5: an endpoint of its own, or a consumer behind a broker",
+        )
+    ]
+
+
+@hookimpl
+def fleetcore_commands() -> "Iterable[click.Command]":
+    """``fleetcore mqtt``."""
+    from fleetcore_mqtt.commands import mqtt
+
+    return [mqtt]

@@ -1,0 +1,258 @@
+"""What comes from one device: a PUBLISH becomes an Inbound, and its outcome the acknowledgement.
+
+The rules of WIRE.md §4. Committed: PUBACK. Refused for good: PUBACK too, with the reason where the version has one,
+and a message on ``errors``. Refused for now: nothing, reading stops, and the connection's end makes the client send
+again. Whether the device may say it is the plane's decision, so a foreign subject is passed on and audited there.
+
+The common path makes no task and no future.
+"""
+
+from functools import partial
+
+from fleetcore.errors import CODES
+from fleetcore.interfaces import Session
+from fleetcore.model.message import Accepted, Inbound, Operation, Outcome, Rejected, Reply
+from fleetcore_mqtt import topics
+from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
+from fleetcore_mqtt.downlinks import Downlinks
+from fleetcore_mqtt.host import Host
+from fleetcore_mqtt.packets import PUBACK_HEAD, Codec, Properties, Reason, Violation
+from fleetcore_mqtt.stream import Hold, PacketStream
+from fleetcore_mqtt.v311 import as_text
+
+#: From a temporary refusal to the close that makes the client send again (WIRE.md §4).
+REFUSED_S = 30.0
+#: Distinct topics remembered for a connection; a device uses a handful beside the results of commands.
+TOPICS = 64
+
+DELIVERED = frozenset(
+    {
+        Operation.TELEMETRY,
+        Operation.LOCATION,
+        Operation.STATUS,
+        Operation.TWIN_REPORT,
+        Operation.TWIN_ACK,
+        Operation.COMMAND_RESULT,
+        Operation.FIRMWARE_STATUS,
+    }
+)
+
+
+def content_type(declared: str | None, uplink: topics.Uplink, payload: bytes) -> str | None:
+    """The media type as the core wants it: declared, else what the topic says, else None (WIRE.md §3)."""
+    if declared is not None:
+        return declared.partition(";")[0].strip().lower()
+    if not uplink.senml:
+        return None
+    return "application/senml+cbor" if payload[:1] >= b"\x80" else "application/senml+json"
+
+
+class Uplinks:
+    """Belongs to one open connection."""
+
+    def __init__(
+        self, stream: PacketStream, host: Host, codec: Codec, session: Session, downlinks: Downlinks, *, reasons: bool
+    ) -> None:
+        self._stream, self._host, self._codec, self._session = stream, host, codec, session
+        self._downlinks = downlinks
+        self._reasons = reasons
+        self._deliver = host.plane.deliver
+        self._read_publish = codec.read_publish
+        self._topics: dict[bytes, tuple[str, topics.Uplink | None]] = {}
+        self._in_flight: set[bytes] = set()
+        self._refused = 0
+        self._calls = 0
+        self.refused_s: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that was read is not answered yet; a temporary refusal is an answer."""
+        return self._calls > 0 or len(self._in_flight) > self._refused
+
+    def publish(self, data: bytes, start: int, at: int, end: int) -> None:
+        """One PUBLISH packet; raises Violation."""
+        raw_topic, packet_id, payload, properties = self._read_publish(data, start, at, end)
+        known = self._topics.get(raw_topic)
+        topic, uplink = known if known is not None else self._learn(raw_topic)
+        if packet_id is not None and not self._enter(packet_id, data[start] & 0x08):
+            return
+        message_id = None if properties is None else properties.id
+        if uplink is None:
+            if not topic or "+" in topic or "#" in topic:
+                raise Violation("the topic is empty or holds a wildcard", Reason.TOPIC_INVALID)
+            self._refuse(packet_id, topic, "topic_invalid", "the topic is none of fleet/v1/{device}/…")
+        elif len(payload) > self._host.message_bytes:
+            limit = self._host.message_bytes
+            self._done(
+                packet_id,
+                topic,
+                message_id,
+                Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message"),
+            )
+        elif uplink.operation in DELIVERED:
+            message = Inbound(
+                operation=uplink.operation,
+                subject=uplink.subject,
+                payload=payload,
+                content_type=content_type(None if properties is None else properties.content_type, uplink, payload),
+                id=message_id,
+                target=uplink.target,
+            )
+            if not self._deliver(
+                self._session, message, partial(self._done, packet_id, topic, message_id)
+            ) and not self._stream.holds(Hold.PLANE):
+                self._stream.hold(Hold.PLANE)
+                self._host.spawn(self._await_plane(), "mqtt back-pressure")
+        elif uplink.request is not None or uplink.operation is not None:
+            self._call(packet_id, topic, uplink, payload, properties)
+        else:
+            self._refuse(packet_id, topic, "operation_unknown", f"nothing is known of {uplink.name!r}")
+
+    def _learn(self, raw: bytes) -> tuple[str, topics.Uplink | None]:
+        if len(self._topics) >= TOPICS:
+            self._topics.clear()
+        topic = as_text(raw)
+        found = self._topics[raw] = (topic, topics.parse(topic))
+        return found
+
+    def _enter(self, packet_id: bytes, duplicate: int) -> bool:
+        """Takes a QoS 1 message into the bounded table; False where it is in there already and comes again."""
+        held = self._in_flight
+        if packet_id in held:
+            if duplicate:
+                return False
+            # Acknowledging one of two messages under one id would lose the other.
+            raise Violation("a packet id is used again before its PUBACK", Reason.PROTOCOL_ERROR)
+        limit = self._host.in_flight
+        if len(held) >= limit:
+            raise Violation("more messages in flight than Receive Maximum", Reason.RECEIVE_MAXIMUM)
+        held.add(packet_id)
+        if len(held) >= limit and self._codec.version < 5:
+            # 3.1.1 cannot be told how many: reading waits for the acknowledgements instead.
+            self._stream.hold(Hold.WINDOW)
+        return True
+
+    async def _await_plane(self) -> None:
+        try:
+            await self._host.plane.ready()
+        finally:
+            self._stream.release(Hold.PLANE)
+
+    def _refuse(self, packet_id: bytes | None, topic: str, code: str, reason: str) -> None:
+        self._done(packet_id, topic, None, Rejected(code=code, reason=reason))
+
+    def _done(self, packet_id: bytes | None, topic: str, message_id: str | None, outcome: Outcome) -> None:
+        """The plane's answer, from within its own turn of the loop: nothing is written here, only gathered."""
+        if self._stream.closed:
+            return
+        if not isinstance(outcome, Rejected):
+            self._acknowledge(packet_id, 0, "")
+            if isinstance(outcome, Accepted) and outcome.refused:
+                self._complain(self._host.plane.problem(outcome, **self._reference(packet_id, topic, message_id)))
+        elif outcome.temporary:
+            self._stay_silent(packet_id, outcome)
+        else:
+            problem = self._host.plane.problem(outcome, **self._reference(packet_id, topic, message_id))
+            self._acknowledge(packet_id, CODES[outcome.code].mqtt or 0, f"{outcome.code}: {outcome.reason}")
+            self._complain(problem)
+
+    def _acknowledge(self, packet_id: bytes | None, reason: int, text: str) -> None:
+        if packet_id is None:
+            return
+        self._in_flight.discard(packet_id)
+        self._stream.release(Hold.WINDOW)
+        if reason:
+            # A reason string is for a log line at the device, not for a page.
+            self._stream.send(self._codec.refuse_publish(packet_id, reason, text[:256] if self._reasons else ""))
+        else:
+            self._stream.send(PUBACK_HEAD + packet_id)
+
+    def _stay_silent(self, packet_id: bytes | None, outcome: Rejected) -> None:
+        self._host.count("mqtt_temporary_refusal")
+        if packet_id is not None:
+            self._refused += 1
+            if self.refused_s is None:
+                self.refused_s = self._host.clock.monotonic_s()
+            self._stream.hold(Hold.REFUSED)
+        elif not self._stream.holds(Hold.THROTTLE):
+            # At QoS 0 nothing will be sent again, so there is nothing to close for: reading pauses.
+            self._stream.hold(Hold.THROTTLE)
+            self._host.spawn(self._throttle(outcome.retry_after_s or 1.0), "mqtt throttle")
+
+    async def _throttle(self, seconds: float) -> None:
+        await self._host.clock.sleep(min(seconds, REFUSED_S))
+        self._stream.release(Hold.THROTTLE)
+
+    def _reference(self, packet_id: bytes | None, topic: str, message_id: str | None) -> dict[str, object]:
+        out: dict[str, object] = {"topic": topic, "received": rfc3339(self._host.clock.now_ms())}
+        if packet_id is not None:
+            out["packet_id"] = int.from_bytes(packet_id, "big")
+        if message_id is not None:
+            out["id"] = message_id
+        return out
+
+    def _complain(self, problem: object) -> None:
+        identity = self._session.identity
+        self._downlinks.post(topics.below(identity, identity, "errors"), to_json(problem), replaceable=True)
+
+    def _call(
+        self, packet_id: bytes | None, topic: str, uplink: topics.Uplink, payload: bytes, properties: Properties | None
+    ) -> None:
+        """Starts what is answered by a message: a request, ``twin/get``, ``time/get``."""
+        identity = self._session.identity
+        respond = None if properties is None else properties.response_topic
+        if respond is not None and not topics.is_own_reply(identity, respond):
+            self._refuse(packet_id, topic, "topic_invalid", "a response topic lies below the device's own reply/")
+            return
+        self._calls += 1
+        if self._calls >= self._host.in_flight:
+            self._stream.hold(Hold.CALLS)
+        if uplink.request is not None:
+            own = uplink.subject if uplink.device == identity else identity
+            target = respond or topics.below(identity, own, f"reply/{uplink.request}")
+            correlation = None if properties is None else properties.correlation
+            work = self._request(packet_id, target, uplink, payload, correlation)
+        else:
+            work = self._ask(packet_id, topic, uplink, payload)
+        self._host.spawn(work, f"mqtt call of {identity}")
+
+    async def _request(
+        self, packet_id: bytes | None, target: str, uplink: topics.Uplink, payload: bytes, correlation: bytes | None
+    ) -> None:
+        message = read_request(payload, uplink.subject)
+        if isinstance(message, Rejected):
+            self._called()
+            reply = Reply(status=CODES[message.code].http, error=self._host.plane.problem(message))
+        else:
+            reply = await self._run(message)
+        if not self._stream.closed:
+            self._acknowledge(packet_id, 0, "")
+            self._downlinks.post(target, to_json(reply_body(reply)), correlation=correlation)
+
+    async def _ask(self, packet_id: bytes | None, topic: str, uplink: topics.Uplink, payload: bytes) -> None:
+        assert uplink.operation is not None
+        reply = await self._run(Inbound(operation=uplink.operation, subject=uplink.subject, payload=payload))
+        if self._stream.closed:
+            return
+        if reply.error is None:
+            self._acknowledge(packet_id, 0, "")
+            name = topics.ANSWERED[uplink.operation]
+            self._downlinks.post(topics.below(self._session.identity, uplink.subject, name), to_json(reply.body or {}))
+            return
+        code = str(reply.error.get("code"))
+        known = CODES.get(code, CODES["internal"])
+        if known.temporary:
+            self._stay_silent(packet_id, Rejected(code=code, reason=code))
+        else:
+            self._acknowledge(packet_id, known.mqtt or 0, f"{code}: {reply.error.get('detail', known.title)}")
+            self._complain({**reply.error, **self._reference(packet_id, topic, None)})
+
+    async def _run(self, message: Inbound) -> Reply:
+        try:
+            return await self._host.plane.call(self._session, message)
+        finally:
+            self._called()
+
+    def _called(self) -> None:
+        self._calls -= 1
+        self._stream.release(Hold.CALLS)
