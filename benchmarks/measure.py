@@ -1,0 +1,64 @@
+"""How everything here is measured: candidates in turn, several rounds, medians, and ratios within the round.
+
+The machine may be shared and noisy: absolute figures are for orientation, the ratios are what is claimed.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Row:
+    """One line of the table: a figure, what it is compared with, and the ratio that is claimed."""
+
+    name: str
+    value: float
+    unit: str
+    against: str = ""
+    ratio: float | None = None
+    goal: str = ""
+    met: bool | None = None
+
+
+def in_turn(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Each candidate's figure per round, measured A B C A B C …"""
+    found: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            found[name].append(run())
+    return found
+
+
+def median_ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median over the rounds of ours / theirs."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def at_most(name: str, ours: list[float], against: str, theirs: list[float], unit: str, limit: float) -> Row:
+    """A row whose ratio must not exceed ``limit``."""
+    ratio = median_ratio(ours, theirs)
+    return Row(
+        name=name,
+        value=statistics.median(ours),
+        unit=unit,
+        against=f"{against} ({statistics.median(theirs):.3g} {unit})",
+        ratio=ratio,
+        goal=f"≤ {limit:g} ×",
+        met=ratio <= limit,
+    )
+
+
+def at_least(name: str, ours: list[float], against: str, theirs: list[float], unit: str, limit: float) -> Row:
+    """A row whose ratio must reach ``limit``."""
+    ratio = median_ratio(ours, theirs)
+    return Row(
+        name=name,
+        value=statistics.median(ours),
+        unit=unit,
+        against=f"{against} ({statistics.median(theirs):.3g} {unit})",
+        ratio=ratio,
+        goal=f"≥ {limit:g} ×",
+        met=ratio >= limit,
+    )
