@@ -204,7 +204,7 @@ class ConfigError(FleetError):
 
     def __init__(self, message: str, *, file: str = "", line: int = 0, remedy: str = "", **ids: object) -> None:
         where = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
-        super().__init__(where + message, remedy=remedy, **ids)
+        super().__init__(where + message, code=None, remedy=remedy, **ids)
         self.file = file
         self.line = line
 

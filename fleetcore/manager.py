@@ -260,7 +260,7 @@ class IoTFleetManager:
         given = dict(properties or {})
         where = given.pop("location", None)
         known = {key: given.pop(key) for key in ("model", "name", "gateway", "key_id") if key in given}
-        lists = {key: _texts(given.pop(key), key) for key in ("capabilities", "tags") if key in given}
+        capabilities, tags = (_texts(given.pop(key, ()), key) for key in ("capabilities", "tags"))
         attributes = given.pop("attributes", {})
         location = None if where is None else _location(where)
         device = await fleet.devices.register(
@@ -268,8 +268,9 @@ class IoTFleetManager:
             device_type,
             location=location,
             attributes={**attributes, **given},
+            capabilities=capabilities,
+            tags=tags,
             **known,
-            **lists,
             actor="library",
             reason=reason,
         )

@@ -134,5 +134,3 @@ class LocalClient(DeviceClient):
         reader = await self._plane.open_artifact(session, session.identity, sha256)
         async for piece in reader.read(start):
             yield piece
-
-

@@ -10,6 +10,6 @@ def main() -> None:
 
         print(f"fleetcore {__version__}")  # noqa: T201 - the one thing this command says
         return
-    from fleetcore.cli.root import root
+    from fleetcore.cli.root import run
 
-    root.main(prog_name="fleetcore")
+    sys.exit(run())

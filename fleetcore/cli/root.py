@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 import click
 
@@ -63,25 +62,25 @@ class Root(click.Group):
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # noqa: ANN401 - click's own signature
-        """Runs a command line; our errors become one line on stderr and an exit code of docs/reference/cli.md."""
-        extra["standalone_mode"] = False
-        try:
-            result = super().main(args, prog_name, **extra)
-        except click.exceptions.Abort:
-            raise SystemExit(130) from None
-        except click.ClickException as error:
-            error.show()
-            raise SystemExit(2) from None
-        except FleetError as error:
-            report(error)
-            raise SystemExit(exit_code(error)) from None
-        except BrokenPipeError:
-            raise SystemExit(1) from None
-        raise SystemExit(result if isinstance(result, int) else 0)
-
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="fleetcore %(version)s")
 def root() -> None:
     """Manage an IoT device fleet."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; our errors become one line on stderr and an exit code of docs/reference/cli.md."""
+    try:
+        result = root.main(arguments, prog_name="fleetcore", standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except FleetError as error:
+        report(error)
+        return exit_code(error)
+    except BrokenPipeError:
+        return 1
+    return result if isinstance(result, int) else 0

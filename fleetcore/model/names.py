@@ -29,9 +29,14 @@ def is_message_id(text: str) -> bool:
     return _MESSAGE_ID.fullmatch(text) is not None
 
 
+def _text(value: object) -> str:
+    # Scripts are not type-checked: a name that is no text is refused as any other bad name.
+    return value if isinstance(value, str) else ""
+
+
 def check_device_id(text: str) -> str:
     """Returns ``text``; raises :class:`Refused` (``name_invalid``) where it is no device id."""
-    if not isinstance(text, str) or not is_device_id(text):
+    if not _DEVICE_ID.fullmatch(_text(text)):
         raise Refused(
             f"{text!r} is no device id",
             code="name_invalid",
@@ -42,7 +47,7 @@ def check_device_id(text: str) -> str:
 
 def check_label(text: str, what: str) -> str:
     """Returns ``text``; raises :class:`Refused` where it is no type, model, group or tag name."""
-    if not isinstance(text, str) or _LABEL.fullmatch(text) is None:
+    if not _LABEL.fullmatch(_text(text)):
         raise Refused(
             f"{text!r} is no {what} name",
             code="name_invalid",
@@ -53,7 +58,7 @@ def check_label(text: str, what: str) -> str:
 
 def check_metric(text: str) -> str:
     """Returns ``text``; raises :class:`Refused` (``metric_name_invalid``) where it is no metric name."""
-    if not isinstance(text, str) or not is_metric(text):
+    if not _METRIC.fullmatch(_text(text)):
         raise Refused(
             f"{text!r} is no metric name",
             code="metric_name_invalid",
@@ -64,7 +69,7 @@ def check_metric(text: str) -> str:
 
 def check_fleet(text: str) -> str:
     """Returns ``text``; raises :class:`Refused` where it is no fleet name."""
-    if not isinstance(text, str) or _FLEET.fullmatch(text) is None:
+    if not _FLEET.fullmatch(_text(text)):
         raise Refused(f"{text!r} is no fleet name", code="name_invalid", remedy="Use 1-32 characters of a-z 0-9 -")
     return text
 

@@ -109,7 +109,7 @@ class TelemetryBatch:
         when = np.asarray(time, np.int64)
 
         def column(given: object, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
-            return np.full(n, given, dtype) if np.ndim(given) == 0 else np.asarray(given, dtype)  # type: ignore[arg-type, call-overload, no-any-return]  # numpy's stubs do not take object
+            return np.full(n, given, dtype) if np.ndim(given) == 0 else np.asarray(given, dtype)  # type: ignore[arg-type]  # numpy's stubs do not take object
 
         return cls(
             index,

@@ -104,10 +104,10 @@ class Consumer(ABC):
         while self.status.position < goal and self.status.state in ("starting", "running"):
             await self._clock.sleep(0.01)
 
-    async def _open(self) -> None:
+    async def _open(self) -> None:  # noqa: B027 - most consumers have nothing to prepare
         """Prepares for reading from the kept position."""
 
-    async def _shut(self) -> None:
+    async def _shut(self) -> None:  # noqa: B027 - see _open
         """Lets go of what :meth:`_open` made; must not raise."""
 
     @abstractmethod

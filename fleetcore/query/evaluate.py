@@ -2,12 +2,12 @@
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import assert_never
+from typing import Any, assert_never
 
 from fleetcore.query.ast import And, Clause, Compare, Exists, Has, Not, OneOf, Or, Scalar
 
 _ABSENT = object()
-_OPERATORS: Mapping[str, Callable[[object, object], bool]] = {
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {  # both sides are of one kind by then
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,

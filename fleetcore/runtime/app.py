@@ -98,7 +98,7 @@ class Fleet:
             if read_only and "read_only" in fields_dict(provider.config_class):
                 table["read_only"] = True
             context = cls._context_of(config, clock, "storage")
-            section = config.structure(provider.config_class, table, "storage")
+            section: object = config.structure(provider.config_class, table, "storage")
             storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
             fleet = cls(config, host, clock, storage, stack)
             await fleet._open_parts()
@@ -193,7 +193,7 @@ class Fleet:
 
     def _prepare(self, kind: str, instance: Instance, *more: object) -> Callable[[], AbstractAsyncContextManager[Any]]:
         provider = self._find(kind, instance)
-        section = self.config.structure(provider.config_class, instance.table, kind, instance.name)
+        section: object = self.config.structure(provider.config_class, instance.table, kind, instance.name)
         context = self._context(instance.name)
         return functools.partial(provider.opener, section, context, *more)
 

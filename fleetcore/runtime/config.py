@@ -168,7 +168,7 @@ def build(table: Mapping[str, object], file: str = "", source: str = "") -> Conf
         **{
             section: _instances(section, tables.get(section, {}), file, source)
             for section in ("protocols", "detectors", "notifiers", "clouds", "services")
-        },  # type: ignore[arg-type]  # each of these members is a tuple of instances
+        },
     )
 
 
@@ -234,7 +234,7 @@ _strict("a boolean", (bool,))
 
 def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], file: str, source: str) -> T:
     """Structures a table into an attrs class, key by key, so that an error knows its key."""
-    fields = attrs.fields_dict(cls)  # type: ignore[type-var]  # config classes are attrs classes: offer() says so
+    fields = attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
     _check_keys(table, tuple(fields), path, file, source)
     values: dict[str, object] = {}
     for key, value in table.items():

@@ -272,8 +272,8 @@ class Plane(DevicePlane):
             case Operation.TIME:
                 return Reply(body=self._time(message, now))
             case Operation.INBOX:
-                body = await self.wait(session, subject, "inbox")
-                return Reply(status=200 if body else 204, body=body)
+                waiting = await self.wait(session, subject, "inbox")
+                return Reply(status=200 if waiting else 204, body=waiting)
             case Operation.CA_GET:
                 return Reply(body={"ca": self._security.ca_pem().decode()})
         body = read_body(message.payload, message.content_type, self._limits.json_depth)

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -65,7 +66,7 @@ class PluginHost:
                 version = entry.dist.version if entry.dist else ""
                 self._load(entry.name, "installed", version, _importer(entry))
         for path in files:
-            self._load(path.stem, str(path), "", lambda path=path: _load_file(path))
+            self._load(path.stem, str(path), "", partial(_load_file, path))
 
     def _load(self, name: str, origin: str, version: str, load: Callable[[], ModuleType]) -> None:
         if name in self.plugins:

@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
@@ -269,7 +270,8 @@ class SimulatedDevice:
         signed = body.get("signed")
         if not isinstance(signed, Mapping):
             raise Refused("The command is not signed", code="not_authorised")
-        payload = loads(dsse.verify(signed, COMMAND_TYPE, self.behaviour.command_key))
+        key = Ed25519PublicKey.from_public_bytes(self.behaviour.command_key)
+        payload = loads(dsse.verify(signed, COMMAND_TYPE, [key]).payload)
         assert isinstance(payload, dict)
         if payload.get("device") != self.device or payload.get("id") != body.get("id"):
             raise Refused("The command is signed for somebody else", code="not_your_device")

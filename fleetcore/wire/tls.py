@@ -79,3 +79,12 @@ def load_identity(context: ssl.SSLContext, certificate: bytes, key: bytes, *, pa
         context.load_cert_chain(name, password=password or _no_password)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def der_of(chain: bytes) -> bytes:
+    """The first certificate of a PEM chain, DER; raises ``ValueError`` where there is none."""
+    begin, end = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+    at = chain.find(begin)
+    if at < 0:
+        raise ValueError("no certificate in the chain")
+    return ssl.PEM_cert_to_DER_cert(chain[at : chain.index(end, at) + len(end)].decode("ascii"))
