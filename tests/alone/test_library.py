@@ -1,0 +1,132 @@
+"""The façade as CONTRACT states it: the script runs as it stands, in memory and on a folder."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from fleetcore import IoTFleetManager
+from fleetcore.errors import Conflict, DataFolderInUse, NotFound, Refused, WrongLoop
+
+SCRIPT = """
+import asyncio, sys
+from fleetcore import IoTFleetManager
+
+async def main():
+    manager = IoTFleetManager(*sys.argv[1:])
+    device_id = await manager.register_device("sensor-001", "temperature-sensor", {
+        "location": {"lat": 37.7749, "lon": -122.4194},
+        "capabilities": ["temperature", "humidity"],
+        "tags": ["outdoor", "production"]})
+    await manager.provision_device(device_id, {"reporting_interval": 300, "temperature_unit": "celsius"})
+    await manager.collect_telemetry(device_id, "temperature", 25.5, "celsius")
+    await manager.update_firmware("fw-update-001", "2.0.0", [device_id], "https://updates.example.com/v2.0.0")
+    health = await manager.get_fleet_health()
+    print(f"Fleet health score: {health['health_score']}%")
+
+asyncio.run(main())
+"""
+
+
+def run_script(*arguments):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_contract_script_runs_in_memory_and_leaves_nothing_on_stderr():
+    done = run_script()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Fleet health score: ")
+
+
+def test_the_contract_script_keeps_what_it_did_on_a_folder(tmp_path):
+    done = run_script(tmp_path / "data")
+    assert (done.returncode, done.stderr) == (0, "")
+
+    with IoTFleetManager.sync(tmp_path / "data") as manager:
+        device = manager.get_device("sensor-001")
+        latest = manager.latest_telemetry("sensor-001")
+        campaign = manager.get_campaign("fw-update-001")
+
+    assert device["tags"] == ["outdoor", "production"]
+    assert [(one["metric"], one["value"], one["unit"]) for one in latest] == [("temperature", 25.5, "celsius")]
+    assert (campaign["state"], campaign["code"]) == ("draft", "artifact_unpinned")
+
+
+async def test_registering_an_existing_id_is_a_conflict_also_in_another_case(manager):
+    await manager.register_device("sensor-1", "sensor")
+
+    for again in ("sensor-1", "SENSOR-1"):
+        with pytest.raises(Conflict):
+            await manager.register_device(again, "other")
+
+    assert (await manager.get_device("sensor-1"))["type"] == "sensor"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "+", "#", "é", "a\n", "-a", "a" * 65, "$SYS"])
+async def test_an_id_outside_the_alphabet_is_refused(manager, name):
+    with pytest.raises(Refused) as refused:
+        await manager.register_device(name, "sensor")
+
+    assert refused.value.code == "name_invalid"
+
+
+async def test_another_loop_is_told_so(manager):
+    await manager.get_fleet_health()
+
+    with pytest.raises(WrongLoop):
+        await asyncio.to_thread(lambda: asyncio.run(manager.get_fleet_health()))
+
+
+async def test_an_empty_fleet_has_a_score_that_can_be_printed(manager):
+    health = await manager.get_fleet_health()
+
+    assert (health["health_score"], health["devices"]) == (0.0, 0)
+
+
+async def test_provisioning_again_with_the_same_configuration_is_no_new_version(manager):
+    await manager.register_device("a", "sensor")
+    first = await manager.provision_device("a", {"interval": 1})
+
+    again = await manager.provision_device("a", {"interval": 1})
+    other = await manager.provision_device("a", {"interval": 2})
+
+    assert first["desired_version"] == again["desired_version"] == other["desired_version"] - 1
+
+
+async def test_the_second_manager_on_a_folder_is_refused_with_the_remedy(tmp_path):
+    async with IoTFleetManager(tmp_path / "data"):
+        with pytest.raises(DataFolderInUse) as refused:
+            await IoTFleetManager(tmp_path / "data").open()
+
+    assert refused.value.remedy
+
+
+async def test_what_does_not_exist_is_named(manager):
+    with pytest.raises(NotFound) as missing:
+        await manager.get_device("ghost")
+
+    assert "ghost" in str(missing.value)
+
+
+def test_the_public_names_are_importable():
+    import fleetcore
+
+    for name in ("IoTFleetManager", "SecurityManager", "EdgeComputing", "AnomalyDetector", "FleetError", "hookimpl"):
+        assert getattr(fleetcore, name).__module__.startswith(("fleetcore", "pluggy"))
+
+
+def test_the_version_answers_before_anything_is_imported():
+    code = "import sys; sys.argv=['fleetcore','--version']; from fleetcore.cli import main; main(); print('numpy' in sys.modules, 'click' in sys.modules)"
+
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
+
+    assert out.split()[-2:] == ["False", "False"]
