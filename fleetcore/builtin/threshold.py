@@ -57,12 +57,12 @@ class ThresholdConfig:
         if not limits:
             return "needs a limit: above, below or both"
         if not np.isfinite([*limits, self.hysteresis, self.duration_s]).all():
-            return "has finite numbers only"
+            return "takes finite numbers only"
         if self.above is not None and self.below is not None and self.above - self.below < 2 * self.hysteresis:
-            return "has room for its hysteresis between below and above"
+            return "needs room for its hysteresis between below and above"
         if self.hysteresis < 0 or self.duration_s < 0:
-            return "has no negative hysteresis or duration_s"
-        return "" if self.for_points >= 1 else "looks at one reading at least: for_points"
+            return "takes no negative hysteresis or duration_s"
+        return "" if self.for_points >= 1 else "needs for_points of at least 1"
 
 
 class ThresholdDetector(Detector):
@@ -112,7 +112,9 @@ class ThresholdDetector(Detector):
         run = place - np.maximum(broken, start - 1)
         run += np.where(carried, np.repeat(self._run[ids], groups.counts), 0)
         began = time[np.minimum(np.maximum(broken, start - 1) + 1, place)]
-        since = np.where(carried & (np.repeat(self._run[ids], groups.counts) > 0), np.repeat(self._since[ids], groups.counts), began)
+        since = np.where(
+            carried & (np.repeat(self._run[ids], groups.counts) > 0), np.repeat(self._since[ids], groups.counts), began
+        )
 
         proven = out & (run >= config.for_points) & (time - since >= self._duration_ms)
         raised, cleared = _latest(proven, place), _latest(inside, place)

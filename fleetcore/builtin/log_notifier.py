@@ -1,0 +1,46 @@
+"""The ``log`` notifier: one line per anomaly in the server's own log. It reaches whoever reads that, nobody else."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from attrs import frozen
+
+from fleetcore.interfaces.notifier import Notifier
+from fleetcore.interfaces.provider import Context
+from fleetcore.model.anomaly import Anomaly, Severity
+from fleetcore.wire.times import format_time
+
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.CRITICAL}
+
+
+@frozen(kw_only=True)
+class LogConfig:
+    """``[notifiers.log]`` has no keys."""
+
+
+class LogNotifier(Notifier):
+    """Writes to a logger, at the level that the severity has there."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    async def notify(self, anomalies: Sequence[Anomaly]) -> None:
+        for one in anomalies:
+            line = (
+                f"{one.severity.value} {one.device} {one.metric} at {format_time(one.time)}: {one.explanation} "
+                f"(detector {one.detector}, anomaly {one.id})"
+            )
+            self._logger.log(_LEVELS[one.severity], "%s", one_line(line))
+
+
+def one_line(text: str) -> str:
+    """``text`` without control and format characters: what a plugin wrote forges no log line and no terminal escape."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+@asynccontextmanager
+async def open_log(config: LogConfig, context: Context) -> AsyncIterator[LogNotifier]:
+    """Opens the notifier on the instance's logger."""
+    del config
+    yield LogNotifier(context.logger)
