@@ -1,0 +1,120 @@
+"""Writes the reference pages that follow from the code: error codes, command line, configuration.
+
+``python scripts/reference.py`` writes them; a test compares them with what the code would give today.
+"""
+
+import inspect
+from pathlib import Path
+
+import attrs
+import click
+
+from fleetcore.cli.root import root
+from fleetcore.errors import CODES
+from fleetcore.interfaces.provider import Limits, Provider
+from fleetcore.runtime.config import FleetSection
+from fleetcore.runtime.plugins import PluginHost
+
+PAGES = Path(__file__).resolve().parent.parent / "docs" / "reference"
+
+
+def errors() -> str:
+    """The registry of codes."""
+    lines = [
+        "# Error codes",
+        "",
+        "Codes are contract: other people's tools are written against them. `type` on the wire is",
+        "`urn:fleetcore:error:<code>`. *Retry* means that the same message may succeed later; on MQTT such a message is",
+        "not acknowledged.",
+        "",
+        "| code | HTTP | CoAP | MQTT 5 | retry | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, code in CODES.items():
+        mqtt = "no PUBACK" if code.mqtt is None else f"0x{code.mqtt:02X}"
+        coap = f"{code.coap // 100}.{code.coap % 100:02d}"
+        lines.append(f"| `{name}` | {code.http} | {coap} | {mqtt} | {'yes' if code.temporary else 'no'} | {code.title} |")
+    return "\n".join(lines) + "\n"
+
+
+def cli() -> str:
+    """Every command with its options."""
+    lines = [
+        "# Command line",
+        "",
+        "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 conflict, 5 refused, 6 unreachable,",
+        "7 partly done. Commands work on the data folder (`--data`), through the server's socket where one holds it.",
+        "",
+    ]
+    context = click.Context(root, info_name="fleetcore")
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        assert command is not None
+        lines += _command(f"fleetcore {name}", command)
+    return "\n".join(lines)
+
+
+def _command(path: str, command: click.Command) -> list[str]:
+    lines = [f"## {path}", "", inspect.cleandoc(command.help or ""), ""]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            names = ", ".join(f"`{one}`" for one in parameter.opts)
+            default = "" if parameter.default in (None, False, (), "") or "Sentinel" in repr(parameter.default) else f" Default: `{parameter.default}`."
+            lines.append(f"- {names}: {parameter.help or parameter.type.name}{default}")
+        else:
+            lines.append(f"- `{(parameter.name or '').upper()}`")
+    if command.params:
+        lines.append("")
+    if isinstance(command, click.Group):
+        for name in sorted(command.commands):
+            lines += _command(f"{path} {name}", command.commands[name])
+    return lines
+
+
+def configuration() -> str:
+    """Every key of fleet.toml, of the core and of the plugins installed."""
+    lines = [
+        "# Configuration",
+        "",
+        "`fleet.toml` in the data folder. An unknown key is refused with file, line and the nearest known one. The",
+        "environment overrides single keys: `FLEETCORE_FLEET__NAME=lab` sets `[fleet] name`. A secret is a reference,",
+        "`env:NAME` or `file:PATH`, never a value. Several instances of a kind: `[detectors.hot-store]` with",
+        '`kind = "threshold"`; without `kind` the name is the kind. `[detectors.NAME]` also takes `metrics`, the metric',
+        "names it sees (all by default); `[clouds.NAME]` takes `mirror`, any of `registry`, `twins`, `telemetry`.",
+        "",
+    ]
+    lines += _section("[fleet]", FleetSection) + _section("[limits]", Limits)
+    host = PluginHost()
+    for kind in ("storage", "protocols", "detectors", "notifiers", "clouds", "services"):
+        for name, provider in sorted(host.offers(kind).items()):
+            header = "[storage]" if kind == "storage" else f"[{kind}.{name}]"
+            lines += _section(header, provider.config_class, provider)
+    return "\n".join(lines)
+
+
+def _section(header: str, cls: type, provider: Provider[object] | None = None) -> list[str]:
+    lines = [f"## {header}", "", inspect.cleandoc(cls.__doc__ or ""), ""]
+    if provider is not None and provider.summary:
+        lines[2:2] = [provider.summary[0].upper() + provider.summary[1:] + ".", ""]
+    fields = attrs.fields(cls)
+    if not fields:
+        return [*lines, "No keys.", ""]
+    lines += ["| key | default |", "|---|---|"]
+    for field in fields:
+        default = "required" if field.default is attrs.NOTHING else f"`{_plain(field.default)}`"
+        lines.append(f"| `{field.name}` | {default} |")
+    return [*lines, ""]
+
+
+def _plain(default: object) -> object:
+    if isinstance(default, tuple):
+        return list(default)
+    return "" if "Factory" in type(default).__name__ else default
+
+
+GENERATED = {"errors.md": errors, "cli.md": cli, "configuration.md": configuration}
+
+if __name__ == "__main__":
+    for name, make in GENERATED.items():
+        (PAGES / name).write_text(make())
+        print(PAGES / name)
