@@ -80,7 +80,7 @@ class DeviceConnection(RequestHandler):
         self.deadline = self.site.clock.monotonic_s() + self.site.config.header_timeout_s
 
     def data_received(self, data: bytes) -> None:
-        if not (self._in_head or self.busy):
+        if data and not (self._in_head or self.busy):  # aiohttp also calls it with nothing, to go on parsing
             self._in_head = True
             self.deadline = self.site.clock.monotonic_s() + self.site.config.header_timeout_s
         super().data_received(data)

@@ -256,7 +256,9 @@ class MemoryPlane(DevicePlane):
     enrolments: list[EnrollRequest] = field(factory=list)
     enrol_reply: Reply = field(factory=lambda: Reply(status=201, body={"device": "dev1", "certificate": "PEM"}))
     waiting: int = 0
+    asked_pending: list[str] = field(factory=list)
     gate: asyncio.Event | None = None
+    asked_gate: bool = False
     crash: Exception | None = None
     _changed: asyncio.Condition = field(factory=asyncio.Condition)
 
@@ -296,6 +298,7 @@ class MemoryPlane(DevicePlane):
         if self.crash is not None:
             raise self.crash
         if self.gate is not None:
+            self.asked_gate = True
             await self.gate.wait()
         if not self._may(session, message.subject):
             return Rejected(code="not_your_device", reason="a foreign subject")
@@ -379,6 +382,7 @@ class MemoryPlane(DevicePlane):
         return {name: part for name, part in parts.items() if part is not None} or None
 
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
+        self.asked_pending.append(subject)
         counts = {"commands": len(self.commands), "desired": self.desired_version, "firmware": int(bool(self.offer))}
         return {name: count for name, count in counts.items() if count}
 

@@ -2,10 +2,12 @@
 
 import gzip
 import logging
+import tracemalloc
 from contextlib import suppress
 from math import inf
 
 import pytest
+from fleetcore_http.bodies import BodyLimitError, inflate
 
 from fleetcore.interfaces.provider import Limits
 
@@ -114,13 +116,26 @@ async def test_a_body_of_exactly_the_limit_passes(serve, connect, plane):
 
 
 async def test_a_gzip_bomb_is_refused_at_the_limit(served, connect, plane):
-    bomb = gzip.compress(b"\0" * 200_000_000, compresslevel=9)
+    bomb = gzip.compress(b"\0" * 50_000_000, compresslevel=9)
     raw = await connect(served)
 
     await raw.say(*HEAD, "Content-Encoding: gzip", f"Content-Length: {len(bomb)}", body=bomb)
 
     assert (await raw.answer()).status == 413
     assert plane.submitted == []
+
+
+def test_inflating_a_bomb_stops_at_the_limit():
+    bomb = gzip.compress(b"\0" * 50_000_000, compresslevel=9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyLimitError):
+            inflate(bomb, 256 * 1024)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 2_000_000
 
 
 @pytest.mark.parametrize(
@@ -215,7 +230,7 @@ async def test_a_slow_body_is_cut_off(served, connect, plane, until):
 
 async def test_an_idle_connection_outlives_the_other_deadlines_but_not_its_own(served, connect):
     raw = await connect(served)
-    await raw.say("GET /device/v1/ HTTP/1.1", "Host: x")
+    await raw.say(*HEAD, "Content-Length: 2", body=b"{}")
     await raw.answer()
     await served.clock.advance(1100)
     await raw.say("GET /device/v1/ HTTP/1.1", "Host: x")

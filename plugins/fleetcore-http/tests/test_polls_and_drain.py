@@ -67,6 +67,22 @@ async def test_draining_waits_for_the_message_under_way(served, connect, plane, 
     assert len(plane.submitted) == 1
 
 
+async def test_draining_waits_for_a_message_whose_body_came_late(served, connect, plane, until):
+    plane.gate = asyncio.Event()
+    raw = await connect(served)
+    await raw.say("POST /device/v1/telemetry HTTP/1.1", "Host: x", "Content-Length: 2", body=b"{")
+    await until(lambda: any(one.reading_body for one in served.adapter._server.open))
+    raw.writer.write(b"}")
+    await until(lambda: plane.asked_gate)
+    draining = asyncio.create_task(served.adapter.drain())
+    await asyncio.sleep(0.05)
+
+    plane.gate.set()
+    await draining
+
+    assert (await raw.answer()).status == 204
+
+
 async def test_draining_does_not_wait_for_idle_connections_or_unfinished_bodies(served, connect, plane, until):
     idle, slow = await connect(served), await connect(served)
     await idle.say("GET /device/v1/ HTTP/1.1", "Host: x")

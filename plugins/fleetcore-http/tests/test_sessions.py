@@ -80,6 +80,18 @@ async def test_a_session_that_ended_quietly_is_not_used_again(serve, connect, pl
     assert (await raw.answer()).status == 403
 
 
+async def test_a_session_is_looked_at_again_with_every_request(served, connect, plane):
+    raw = await connect(served)
+    await raw.say(*GET_TWIN)
+    await raw.answer()
+
+    plane.sessions[0]._ended = "replaced"  # without a word to the connection
+    await raw.say(*GET_TWIN)
+
+    assert (await raw.answer()).status == 200
+    assert len(plane.authenticated) == 2
+
+
 async def test_a_client_cert_header_from_anybody_but_a_proxy_is_ignored(served, connect, plane, authority):
     raw = await connect(served, "dev2")
 
