@@ -1,0 +1,171 @@
+"""A commit: records, readings, texts, marks, events, cursors and blobs in one transaction."""
+
+import sqlite3
+
+import numpy as np
+
+from fleetcore.builtin.sqlite import catalog, log, marks, records, texts
+from fleetcore.builtin.sqlite.order import Points
+from fleetcore.builtin.sqlite.resolve import Held, Resolved, all_new, resolve
+from fleetcore.builtin.sqlite.state import State
+from fleetcore.builtin.sqlite.writer import Change
+from fleetcore.errors import NotFound
+from fleetcore.interfaces.storage import SeriesRequest
+from fleetcore.model.store import Commit, Committed, FeedEntry
+from fleetcore.model.telemetry import Int64, Series, Tally, TelemetryBatch, TextReading
+
+
+class CommitChange(Change[Committed]):
+    """Applies a :class:`~fleetcore.model.store.Commit`.
+
+    A commit that shows nothing (only marks, cursors, blobs, or readings that are there already) takes no place in the
+    feed: a consumer that keeps its cursor must not wake itself.
+    """
+
+    def __init__(self, state: State, change: Commit) -> None:
+        self._state, self._change = state, change
+        self._entry: FeedEntry | None = None
+        self._size = 0
+        self._points: Points | None = None
+        self._received = 0
+        self._distinct = False
+        self._moved: tuple[Int64, Int64] | None = None
+        self._texts: tuple[TextReading, ...] = ()
+
+    def apply(self, db: sqlite3.Connection) -> None:
+        """See the class."""
+        state, change = self._state, self._change
+        planned = records.plan(db, change)
+        resolved = self._resolve(db, change.readings) if change.readings is not None and len(change.readings) else None
+        spoken = texts.plan(db, self._checked(change.texts)) if change.texts else None
+        batch = resolved.batch if resolved is not None and len(resolved.batch) else None
+        readings = log.pack(log.Logged(batch, resolved.shown)) if resolved is not None and batch is not None else None
+        extras = log.pack_extras(spoken.shown if spoken else (), change.events)
+
+        if planned is not None:
+            records.apply(db, planned)
+        if spoken is not None and spoken.write:
+            texts.apply(db, spoken)
+        if change.marks:
+            marks.add(db, change.marks, state.mark_counts)
+        self._keep(db)
+        if readings is not None or extras is not None or planned is not None:
+            self._size = len(readings or b"") + len(extras or b"")
+            db.execute(
+                "INSERT INTO log(position, size, readings, extras) VALUES (?, ?, ?, ?)",
+                (state.position + 1, self._size, readings, extras),
+            )
+            shown = None
+            if resolved is not None and batch is not None:
+                shown = batch if resolved.shown.all() else batch.take(resolved.shown)
+            self._entry = FeedEntry(
+                position=state.position + 1,
+                readings=shown if shown is not None and len(shown) else None,
+                texts=spoken.shown if spoken else (),
+                events=change.events,
+            )
+            state.position += 1
+        if batch is not None:
+            self._points, self._received = Points.of(batch), int(batch.received[0])
+            self._distinct = state.watermarks.are_distinct(batch.series)
+            self._moved = state.watermarks.advance(batch.series, batch.time, distinct=self._distinct)
+            state.pending.append(self._points)
+        self._texts = spoken.write if spoken else ()
+        self.result = Committed(
+            position=state.position,
+            versions=planned.versions if planned is not None else (),
+            tally=(resolved.tally if resolved else Tally()) + (spoken.tally if spoken else Tally()),
+        )
+
+    def publish(self) -> None:
+        """See the class."""
+        state = self._state
+        if self._points is not None:
+            # The group's readings were one after another in `pending`, and are published in the same order.
+            state.pending.remove(self._points)
+            state.tail.append(self._points, self._received)
+            state.watermarks.publish(self._points, distinct=self._distinct)
+        for spoken in self._texts:
+            if spoken.series not in state.texts or state.texts[spoken.series][0] <= spoken.time:
+                state.texts[spoken.series] = (spoken.time, spoken.value)
+        if self._entry is not None:
+            state.sizes.append(self._size)
+            state.feed.append(self._entry)
+
+    def undo(self) -> None:
+        """See the class."""
+        if self._points is not None:
+            self._state.pending.remove(self._points)
+        if self._moved is not None:
+            self._state.watermarks.retreat(self._moved)
+        if self._entry is not None:
+            self._state.position -= 1
+        self._entry = self._points = self._moved = None
+
+    def _resolve(self, db: sqlite3.Connection, batch: TelemetryBatch) -> Resolved:
+        watermarks = self._state.watermarks
+        if not watermarks.known(batch.series):
+            raise _unknown(self._state.catalog, batch.series.tolist())
+        # Adding 0.0 makes -0.0 the same number as 0.0, and makes a copy that no caller can change any more.
+        own = TelemetryBatch(
+            batch.series.copy(),
+            batch.time.copy(),
+            batch.received.copy(),
+            batch.value + 0.0,
+            batch.quality.copy(),
+            batch.seq.copy(),
+        )
+        if (own.time > watermarks.newest[own.series]).all() and watermarks.are_distinct(own.series):
+            return all_new(own)
+        return resolve(own, watermarks.newest, lambda series, time: self._held(db, series, time))
+
+    def _held(self, db: sqlite3.Connection, series: Int64, time: Int64) -> Held:
+        state = self._state
+        runs = list(state.tail.view())
+        if state.pending:
+            runs.append(Points.merged(state.pending))
+        return state.lookup.held(db, runs, series, time)
+
+    def _checked(self, spoken: tuple[TextReading, ...]) -> tuple[TextReading, ...]:
+        wanted = np.array([reading.series for reading in spoken], np.int64)
+        if not self._state.watermarks.known(wanted):
+            raise _unknown(self._state.catalog, wanted.tolist())
+        return spoken
+
+    def _keep(self, db: sqlite3.Connection) -> None:
+        for name, position in self._change.cursors.items():
+            if position is None:
+                db.execute("DELETE FROM cursors WHERE name=?", (name,))
+            else:
+                db.execute("INSERT OR REPLACE INTO cursors(name, position) VALUES (?, ?)", (name, position))
+        for name, body in self._change.blobs.items():
+            if body is None:
+                db.execute("DELETE FROM blobs WHERE name=?", (name,))
+            else:
+                db.execute("INSERT OR REPLACE INTO blobs(name, body) VALUES (?, ?)", (name, body))
+
+
+class InternChange(Change[list[Series]]):
+    """Makes series durably; what was made first stays as it was made."""
+
+    def __init__(self, state: State, wanted: tuple[SeriesRequest, ...]) -> None:
+        self._state, self._wanted = state, wanted
+
+    def apply(self, db: sqlite3.Connection) -> None:
+        """See the class."""
+        self.result = catalog.insert(db, self._wanted, self._state.catalog)
+        self._state.watermarks.grow(max((series.index for series in self.result), default=0) + 1)
+
+    def publish(self) -> None:
+        """See the class."""
+        self._state.catalog.add(self.result)
+        self._state.watermarks.alive[[series.index for series in self.result]] = True
+
+
+def _unknown(known: catalog.Catalog, wanted: list[int]) -> NotFound:
+    missing = next(index for index in wanted if not known.has(index))
+    return NotFound(
+        f"There is no series {missing}, or it was forgotten; nothing was stored",
+        remedy="Intern the series again",
+        series=missing,
+    )

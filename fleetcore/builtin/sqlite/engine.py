@@ -1,0 +1,233 @@
+"""The store's threads and what they share: one that writes, two that read, one that maintains.
+
+Nothing here refers to the object that callers hold, so that one which is dropped can end the threads.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from fleetcore.builtin.sqlite import marks, schema, seal
+from fleetcore.builtin.sqlite.artifacts import Artifacts, FileArtifacts, MemoryArtifacts
+from fleetcore.builtin.sqlite.check import check
+from fleetcore.builtin.sqlite.config import SqliteConfig
+from fleetcore.builtin.sqlite.folder import ARTIFACTS, DATABASE, FILE_MODE
+from fleetcore.builtin.sqlite.forget import Forget, erase_traces
+from fleetcore.builtin.sqlite.readers import Readers
+from fleetcore.builtin.sqlite.state import State
+from fleetcore.builtin.sqlite.trim import Trim, shrink
+from fleetcore.builtin.sqlite.writer import Change, Reply, Statements, Writer
+from fleetcore.errors import Refused, StorageError
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+_READERS = 2
+
+
+class Engine:
+    """Opens the database of a prepared folder, or one in memory (``folder`` None)."""
+
+    def __init__(self, folder: Path | None, config: SqliteConfig) -> None:
+        self.config = config
+        self.state = State()
+        self.in_memory = folder is None
+        self._writer: Writer | None = None
+        self._readers: Readers | None = None
+        opened: list[sqlite3.Connection] = []
+        try:
+            self.artifacts: Artifacts
+            if folder is None:
+                opened.append(schema.connect(None))
+                schema.migrate(opened[0])
+                self.state.load(opened[0])
+                self.artifacts = MemoryArtifacts()
+                self._writer = Writer(opened[0])
+                # A connection that is never asked: the database in memory is the writer's alone.
+                opened.append(schema.connect(None))
+                self._maintainer = Readers(opened[1:])
+            elif config.read_only:
+                opened.append(schema.connect(folder / DATABASE, read_only=True))
+                schema.check_version(opened[0])
+                self.state.load(opened[0])
+                self.artifacts = FileArtifacts(folder / ARTIFACTS)
+                # One reader: what it knows of the log is brought up to date before each job.
+                self._maintainer = self._readers = Readers(opened)
+                self._seen = self._version(opened[0])
+            else:
+                (folder / DATABASE).touch(FILE_MODE)
+                opened.append(schema.connect(folder / DATABASE, limit_bytes=config.limit_bytes))
+                schema.migrate(opened[0])
+                seal.clear_staged(opened[0])
+                self.state.load(opened[0])
+                files = FileArtifacts(folder / ARTIFACTS)
+                files.clean()
+                self.artifacts = files
+                self._writer = Writer(opened[0])
+                for _ in range(_READERS + 1):
+                    opened.append(schema.connect(folder / DATABASE, read_only=True))
+                self._readers = Readers(opened[1 : 1 + _READERS])
+                self._maintainer = Readers(opened[1 + _READERS :])
+        except BaseException:
+            for db in opened:
+                db.close()
+            raise
+        self.sealing = False
+        self._maintaining = opened[-1]
+        for part in {self._writer, self._readers, self._maintainer} - {None}:
+            cast("Writer | Readers", part).start()
+
+    # What coroutines call
+
+    async def change(self, change: Change[T]) -> T:
+        """Has a change committed. A caller that is cancelled does not take it back."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._writing().submit(change, Reply(loop, future))
+        return cast("T", await future)
+
+    async def read(self, work: Work[T]) -> T:
+        """Reads on a thread of its own; in memory between two commits."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        place = self._readers or self._writing()
+        place.look(self._fresh(work) if self.config.read_only else work, Reply(loop, future))
+        return cast("T", await future)
+
+    async def maintain(self, work: Callable[[], T]) -> T:
+        """Runs upkeep after the upkeep that is under way."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._maintainer.look(lambda _: work(), Reply(loop, future))
+        return cast("T", await future)
+
+    def seal_soon(self) -> None:
+        """Starts a seal unless one is waiting; its failure shows in the tail that does not shrink."""
+        if not self.sealing:
+            self.sealing = True
+            self._maintainer.look(lambda _: self._seal(), Reply(None, Future()))
+
+    # What the maintaining thread does
+
+    def write(self, change: Change[T]) -> T:
+        """Has a change committed and waits for it; see :class:`~fleetcore.builtin.sqlite.seal.Desk`."""
+        future: Future[Any] = Future()
+        self._writing().submit(change, Reply(None, future))
+        return cast("T", future.result())
+
+    def look(self, work: Work[T]) -> T:
+        """Reads and waits for it."""
+        if not self.in_memory:
+            return work(self._maintaining)
+        return self._beside(work)
+
+    def _beside(self, work: Work[T]) -> T:
+        future: Future[Any] = Future()
+        self._writing().look(work, Reply(None, future))
+        return cast("T", future.result())
+
+    def _seal(self) -> None:
+        try:
+            seal.seal(self.state, self)
+            while seal.merge(self):
+                pass
+            while self.write(Trim(self.state, self.config)):
+                pass
+        finally:
+            self.sealing = False
+
+    def upkeep(self, now_ms: int) -> None:
+        """All that :meth:`~fleetcore.interfaces.Storage.maintain` promises."""
+        tail = self.state.tail
+        oldest = tail.oldest_received
+        aged = oldest is not None and now_ms - oldest >= self.config.seal_age_s * 1000
+        if tail.points == 0 or tail.points >= self.config.seal_points or aged:
+            self._seal()
+        self.write(Statements(lambda db: marks.prune(db, now_ms, self.state.mark_counts.crowded())))
+        self._beside(shrink)
+
+    def forget(self, device: str) -> None:
+        """Erases a device; commits wait meanwhile."""
+        self._seal()
+        self._beside(lambda db: db.execute("PRAGMA secure_delete=ON").fetchall())
+        try:
+            self.write(Forget(self.state, device))
+            self._beside(erase_traces)
+        finally:
+            self._beside(lambda db: db.execute("PRAGMA secure_delete=OFF").fetchall())
+
+    def backup(self, target: Path) -> None:
+        """Copies the database in one read transaction, then the artifacts, which never change."""
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(target.iterdir()):
+            raise Refused(f"{target} is not empty", code="already_exists", remedy="Name a new folder", path=str(target))
+        (target / DATABASE).touch(FILE_MODE)
+        copy = sqlite3.connect(target / DATABASE, check_same_thread=False)
+        try:
+            self.look(lambda db: db.backup(copy))
+        finally:
+            copy.close()
+        self.artifacts.copy_to(target / ARTIFACTS)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the stored data."""
+        return [*self.look(check), *self.artifacts.damaged()]
+
+    # Opening and ending
+
+    def stop(self) -> None:
+        """Finishes what is under way and ends the threads."""
+        self._maintainer.stop()
+        if self._readers is not None:
+            self._readers.stop()
+        if self._writer is not None:
+            self._writer.stop()
+
+    def abandon(self) -> None:
+        """Ends the threads without waiting: the store was dropped, perhaps in the middle of a garbage collection."""
+        self._maintainer.stop(wait=False)
+        if self._readers is not None:
+            self._readers.stop(wait=False)
+        if self._writer is not None:
+            self._writer.stop(wait=False)
+
+    def refuse_read_only(self) -> None:
+        """Raises StorageError where nothing may be written."""
+        self._writing()
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise StorageError("The store is open for reading only", remedy="Open it without read_only")
+        return self._writer
+
+    # Reading beside a writer in another process
+
+    def _fresh(self, work: Work[T]) -> Work[T]:
+        def job(db: sqlite3.Connection) -> T:
+            self._catch_up(db)
+            return work(db)
+
+        return job
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        return int(db.execute("PRAGMA data_version").fetchone()[0])
+
+    def _catch_up(self, db: sqlite3.Connection) -> None:
+        version = self._version(db)
+        if version == self._seen:
+            return
+        db.execute("BEGIN")
+        try:
+            meta = schema.meta(db)
+            if (meta["sealed"], meta["forgotten"]) != (self.state.sealed, self.state.forgotten):
+                fresh = State()
+                fresh.load(db)
+                self.state = fresh
+            else:
+                self.state.follow(db, meta["trimmed"])
+        finally:
+            db.execute("COMMIT")
+        self._seen = version

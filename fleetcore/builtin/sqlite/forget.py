@@ -1,0 +1,82 @@
+"""Forgetting a device: its series, readings, texts and marks leave tables, log, memory and the free pages of the file."""
+
+import sqlite3
+
+import numpy as np
+
+from fleetcore.builtin.sqlite import log
+from fleetcore.builtin.sqlite.plain import text
+from fleetcore.builtin.sqlite.state import State
+from fleetcore.builtin.sqlite.writer import Change
+from fleetcore.model.telemetry import Int64
+
+
+class Forget(Change[None]):
+    """Erases in one transaction. No seal may be under way. Rows of the log that hold such readings are written anew."""
+
+    def __init__(self, state: State, device: str) -> None:
+        self._state, self._device = state, device
+        self._series: Int64 = np.empty(0, np.int64)
+        self._sizes: dict[int, int] = {}
+
+    def apply(self, db: sqlite3.Connection) -> None:
+        """See the class."""
+        self.result = None
+        self._series = np.array([series.index for series in self._state.catalog.of(self._device)], np.int64)
+        ids = text(self._series.tolist())
+        db.execute("DELETE FROM marks WHERE device=?", (self._device,))
+        if not len(self._series):
+            return
+        some = "(SELECT value FROM json_each(?))"
+        db.execute(f"DELETE FROM chunk_bodies WHERE id IN (SELECT id FROM chunks WHERE series IN {some})", (ids,))  # noqa: S608 - a constant
+        db.execute(f"DELETE FROM chunks WHERE series IN {some}", (ids,))  # noqa: S608 - a constant
+        db.execute(f"DELETE FROM texts WHERE series IN {some}", (ids,))  # noqa: S608 - a constant
+        db.execute(f"DELETE FROM series WHERE id IN {some}", (ids,))  # noqa: S608 - a constant
+        db.execute("UPDATE meta SET value = value + 1 WHERE name = 'forgotten'")
+        for position in range(self._state.feed.trimmed + 1, self._state.position + 1):
+            self._rewrite(db, position)
+        self._state.watermarks.alive[self._series] = False
+
+    def _rewrite(self, db: sqlite3.Connection, position: int) -> None:
+        readings, extras = db.execute("SELECT readings, extras FROM log WHERE position=?", (position,)).fetchone()
+        before = (readings, extras)
+        if readings is not None:
+            logged = log.unpack(readings)
+            stays = ~np.isin(logged.batch.series, self._series)
+            if not stays.all():
+                readings = log.pack(log.Logged(logged.batch.take(stays), logged.shown[stays])) if stays.any() else None
+        if extras is not None:
+            entry = log.entry(position, None, extras)
+            texts = tuple(spoken for spoken in entry.texts if spoken.series not in self._series)
+            if len(texts) < len(entry.texts):
+                extras = log.pack_extras(texts, entry.events)
+        if (readings, extras) != before:
+            size = self._sizes[position] = len(readings or b"") + len(extras or b"")
+            db.execute(
+                "UPDATE log SET size=?, readings=?, extras=? WHERE position=?", (size, readings, extras, position)
+            )
+
+    def publish(self) -> None:
+        """See the class."""
+        state = self._state
+        if not len(self._series):
+            return
+        state.catalog.remove(self._device)
+        state.watermarks.forget(self._series)
+        state.tail.forget(self._series)
+        state.feed.clear()
+        state.lookup.clear()
+        for index in self._series.tolist():
+            state.texts.pop(index, None)
+        for position, size in self._sizes.items():
+            state.sizes[position - state.feed.trimmed - 1] = size
+
+    def undo(self) -> None:
+        """See the class."""
+        self._state.watermarks.alive[self._series] = True
+
+
+def erase_traces(db: sqlite3.Connection) -> None:
+    """Cuts free pages off the file and empties the WAL: copies of what was erased lay in both."""
+    db.execute("PRAGMA incremental_vacuum").fetchall()
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

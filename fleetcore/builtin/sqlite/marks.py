@@ -1,0 +1,64 @@
+"""Message ids that devices used, with the first answer each got."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+
+from msgspec import json
+
+from fleetcore.builtin.sqlite.plain import listed, text
+from fleetcore.model.store import MessageMark
+
+#: WIRE.md §3: the last 10,000 ids of a device, for 24 hours.
+KEEP_MS = 24 * 3600 * 1000
+KEEP_PER_DEVICE = 10_000
+
+
+class MarkCounts:
+    """How many marks each device added since its oldest ones were pruned; belongs to the writer thread."""
+
+    def __init__(self) -> None:
+        self.added: Counter[str] = Counter()
+
+    def crowded(self) -> list[str]:
+        """Devices that may hold more than they need; they start at zero again."""
+        found = [device for device, n in self.added.items() if n > KEEP_PER_DEVICE // 2]
+        for device in found:
+            del self.added[device]
+        return found
+
+
+def add(db: sqlite3.Connection, marks: Sequence[MessageMark], counts: MarkCounts) -> None:
+    """Keeps marks; an id that is known keeps its first answer."""
+    db.execute(
+        "INSERT INTO marks(device, id, time, answer) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+        " json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
+        (text([[mark.device, mark.id, mark.time, text(mark.answer)] for mark in marks]),),
+    )
+    for mark in marks:
+        counts.added[mark.device] += 1
+
+
+def look_up(db: sqlite3.Connection, device: str, ids: Sequence[str]) -> dict[str, MessageMark]:
+    """Those of the ids that the device used."""
+    rows = listed(
+        db,
+        "id, time, answer",
+        "SELECT m.id, m.time, m.answer FROM json_each(?) AS j CROSS JOIN marks AS m ON m.device=? AND m.id=j.value",
+        (text(list(ids)), device),
+    )
+    return {
+        index: MessageMark(device=device, id=index, time=time, answer=json.decode(answer))
+        for index, time, answer in rows
+    }
+
+
+def prune(db: sqlite3.Connection, now_ms: int, crowded: Sequence[str]) -> None:
+    """Removes marks older than a day, and of crowded devices those before the last 10,000."""
+    db.execute("DELETE FROM marks WHERE time < ?", (now_ms - KEEP_MS,))
+    for device in crowded:
+        db.execute(
+            "DELETE FROM marks WHERE device=?1 AND time <"
+            " (SELECT time FROM marks WHERE device=?1 ORDER BY time DESC LIMIT 1 OFFSET ?2)",
+            (device, KEEP_PER_DEVICE - 1),
+        )

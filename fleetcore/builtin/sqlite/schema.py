@@ -1,0 +1,153 @@
+"""The tables, how they change from version to version, and how a connection is set up.
+
+``PRAGMA user_version`` holds the schema's version. A migration runs in one transaction, so one that is killed
+half-way leaves the version before. Later versions open data folders of every earlier one.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from fleetcore.errors import StorageError
+
+#: Pages of 8 KiB: against 4 KiB about a tenth less time per commit of 10,000 readings (benchmarks/bench_store.py).
+PAGE_BYTES = 8192
+
+#: The WAL is written back after this many pages (16 MiB): rarer fsyncs of the database, a bounded WAL.
+_CHECKPOINT_PAGES = 2048
+
+#: How long another process may hold the database before a statement gives up.
+_BUSY_S = 30.0
+
+_VERSION_1 = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('sealed', 0), ('trimmed', 0), ('chunks', 0), ('feed_lost', 0), ('forgotten', 0);
+
+-- One row per commit that shows something. The small columns come first: reading them touches no overflow page.
+CREATE TABLE log(position INTEGER PRIMARY KEY, size INTEGER NOT NULL, readings BLOB, extras BLOB);
+
+-- AUTOINCREMENT: the index of a forgotten series is not given out again.
+CREATE TABLE series(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT, kind TEXT NOT NULL,
+    UNIQUE(device, metric));
+
+-- Chunks above meta.chunks are being sealed and not valid yet. The id in the key: two chunks may start at one time.
+CREATE TABLE chunks(
+    series INTEGER NOT NULL, t_min INTEGER NOT NULL, id INTEGER NOT NULL, t_max INTEGER NOT NULL, n INTEGER NOT NULL,
+    v_min REAL NOT NULL, v_max REAL NOT NULL, v_sum REAL NOT NULL, v_first REAL NOT NULL, v_last REAL NOT NULL,
+    seq_last INTEGER NOT NULL, PRIMARY KEY(series, t_min, id)) WITHOUT ROWID;
+CREATE TABLE chunk_bodies(id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+
+CREATE TABLE texts(
+    series INTEGER NOT NULL, time INTEGER NOT NULL, received INTEGER NOT NULL, quality INTEGER NOT NULL,
+    seq INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY(series, time)) WITHOUT ROWID;
+
+CREATE TABLE records(
+    kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, due INTEGER, body TEXT NOT NULL,
+    UNIQUE(kind, key));
+CREATE INDEX records_due ON records(kind, due, key) WHERE due IS NOT NULL;
+CREATE TABLE uniques(
+    space TEXT NOT NULL, value TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY(space, value)) WITHOUT ROWID;
+CREATE INDEX uniques_of ON uniques(kind, key);
+CREATE TABLE refs(
+    kind TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY(kind, name, value, key)) WITHOUT ROWID;
+CREATE INDEX refs_of ON refs(kind, key);
+
+CREATE TABLE marks(
+    device TEXT NOT NULL, id TEXT NOT NULL, time INTEGER NOT NULL, answer TEXT NOT NULL,
+    PRIMARY KEY(device, id)) WITHOUT ROWID;
+CREATE INDEX marks_time ON marks(time);
+
+CREATE TABLE cursors(name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE blobs(name TEXT PRIMARY KEY, body BLOB NOT NULL);
+"""
+
+#: Each takes the schema from its place in the list to the next version.
+_MIGRATIONS: Sequence[str] = (_VERSION_1,)
+VERSION = len(_MIGRATIONS)
+
+
+def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int | None = None) -> sqlite3.Connection:
+    """A connection as all of ours are: explicit transactions, WAL, every commit synced to disk; None is in memory."""
+    if database is None:
+        target = ":memory:"
+    else:
+        # as_uri() quotes what would be read as a query string.
+        target = f"{database.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    db = sqlite3.connect(
+        target, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=database is not None
+    )
+    try:
+        if not read_only:
+            db.execute(f"PRAGMA page_size={PAGE_BYTES}")
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            if database is not None:
+                db.execute("PRAGMA journal_mode=WAL")
+            # FULL: in WAL mode NORMAL loses the last commits at a power cut.
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            # Some distributions build with it on; it writes every freed page. `forget` asks for it where it counts.
+            db.execute("PRAGMA secure_delete=OFF")
+            if limit_bytes is not None:
+                page = int(db.execute("PRAGMA page_size").fetchone()[0])
+                db.execute(f"PRAGMA max_page_count={max(1, limit_bytes // page)}")
+        db.execute("PRAGMA cache_size=-32768")
+        db.execute("PRAGMA temp_store=MEMORY")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    """The schema's version; 0 is an empty file."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check_version(db: sqlite3.Connection) -> int:
+    """The version, if this release can read it.
+
+    Raises:
+        StorageError: the data was written by a newer release.
+    """
+    found = version_of(db)
+    if found > VERSION:
+        raise StorageError(
+            f"The data has schema {found}; this release knows schemas up to {VERSION}",
+            remedy="Install the release that wrote it, or a newer one",
+            schema=found,
+        )
+    return found
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Brings the tables to :data:`VERSION`, one transaction per step."""
+    for version in range(check_version(db), VERSION):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _statements(_MIGRATIONS[version]):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={version + 1}")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+
+def _statements(script: str) -> list[str]:
+    # executescript() would commit the transaction that makes the step atomic.
+    lines = [line for line in script.splitlines() if not line.startswith("--")]
+    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
+def meta(db: sqlite3.Connection) -> dict[str, int]:
+    """All the store's counters."""
+    return dict(db.execute("SELECT name, value FROM meta"))
+
+
+def set_meta(db: sqlite3.Connection, name: str, value: int) -> None:
+    """Sets a counter inside the caller's transaction."""
+    db.execute("UPDATE meta SET value=? WHERE name=?", (value, name))

@@ -1,0 +1,166 @@
+"""Sealing: readings leave the tail for compressed chunks, and small chunks are merged.
+
+New chunks are written in many short transactions above ``meta.chunks``, where no reader looks; one last short transaction
+raises ``meta.chunks`` and ``meta.sealed`` together. So commits go on in between, and a crash leaves either the log alone
+or the chunks as the truth: nothing twice, nothing lost. What stands above ``meta.chunks`` is removed at opening.
+A merge replaces all its chunks of some series in one transaction.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from fleetcore.builtin.sqlite import chunks, schema
+from fleetcore.builtin.sqlite.chunks import Packed
+from fleetcore.builtin.sqlite.order import Points
+from fleetcore.builtin.sqlite.plain import listed, text
+from fleetcore.builtin.sqlite.state import State
+from fleetcore.builtin.sqlite.writer import Change, Statements
+from fleetcore.model.telemetry import Int64
+
+T = TypeVar("T")
+
+#: Chunks written in one transaction: about 1 ms a hundred, which is what a commit waits for at most.
+_SLICE = 256
+
+#: Rows of one INSERT; see plain.py for why not one row each.
+_ROWS = 128
+
+#: A chunk with fewer readings is small; this many of one series and one size class (powers of 4) are merged.
+_SMALL, _FEW = chunks.CHUNK_POINTS // 2, 4
+
+#: Readings unpacked at a time by a merge.
+_MERGE_POINTS = 500_000
+
+
+class Desk(Protocol):
+    """How a maintaining thread speaks to the database."""
+
+    def write(self, change: Change[T]) -> T:
+        """Has a change committed and waits for it."""
+        ...
+
+    def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Has something read and waits for it."""
+        ...
+
+
+def seal(state: State, desk: Desk) -> None:
+    """Seals everything that is committed now."""
+    # Position first: what is committed between the two lines is sealed and also read from the log after a crash. It is
+    # the same readings then, and reads merge them.
+    position = state.feed.position
+    points = state.tail.freeze()
+    last = desk.write(Statements(clear_staged))
+    packed = chunks.pack(points)
+    while some := list(islice(packed, _SLICE)):
+        desk.write(Statements(partial(insert, packed=some, first=last + 1)))
+        last += len(some)
+    desk.write(_Validate(state, last, position))
+
+
+def merge(desk: Desk) -> int:
+    """Merges small chunks of one size class of a series; returns how many were merged."""
+    rows = desk.look(
+        lambda db: listed(
+            db,
+            "series, t_min, id, n",
+            "SELECT series, t_min, id, n FROM chunks WHERE n < ? AND id <= (SELECT value FROM meta WHERE name='chunks')",
+            (_SMALL,),
+        )
+    )
+    if not rows:
+        return 0
+    merged = 0
+    for some in _crowds(np.array(rows, np.int64)):
+        points = Points.merged(desk.look(partial(_read, some=some)))
+        packed = list(chunks.pack(points))
+        desk.write(Statements(partial(_replace, packed=packed, old=some)))
+        merged += len(some)
+    return merged
+
+
+def clear_staged(db: sqlite3.Connection) -> int:
+    """Removes chunks that never became valid; returns the id of the last valid one."""
+    valid = schema.meta(db)["chunks"]
+    if db.execute("SELECT 1 FROM chunk_bodies WHERE id > ? LIMIT 1", (valid,)).fetchone():
+        db.execute("DELETE FROM chunk_bodies WHERE id > ?", (valid,))
+        db.execute("DELETE FROM chunks WHERE id > ?", (valid,))
+    return valid
+
+
+def insert(db: sqlite3.Connection, packed: Sequence[Packed], first: int) -> None:
+    """Writes chunks with ids from ``first``."""
+    rest = iter(enumerate(packed, first))
+    while some := list(islice(rest, _ROWS)):
+        db.execute(
+            f"INSERT INTO chunk_bodies(id, body) VALUES {', '.join(['(?, ?)'] * len(some))}",  # noqa: S608 - placeholders
+            list(chain.from_iterable((index, chunk.body) for index, chunk in some)),
+        )
+        db.execute(
+            "INSERT INTO chunks(series, t_min, id, t_max, n, v_min, v_max, v_sum, v_first, v_last, seq_last)"  # noqa: S608 - placeholders
+            f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(some))}",
+            list(chain.from_iterable((chunk.series, chunk.t_min, index, *chunk.header) for index, chunk in some)),
+        )
+
+
+class _Validate(Change[None]):
+    """The chunks up to ``last`` are valid, and hold all readings up to ``position``."""
+
+    def __init__(self, state: State, last: int, position: int) -> None:
+        self._state, self._last, self._position = state, last, position
+
+    def apply(self, db: sqlite3.Connection) -> None:
+        """See the class."""
+        schema.set_meta(db, "chunks", self._last)
+        schema.set_meta(db, "sealed", self._position)
+        self.result = None
+
+    def publish(self) -> None:
+        """See the class."""
+        self._state.sealed = self._position
+        self._state.tail.drop_frozen()
+
+
+def _crowds(rows: Int64) -> Iterator[Int64]:
+    """Groups of rows to merge, whole crowds of a series, up to a bounded number of readings together."""
+    size_class = np.log2(rows[:, 3]).astype(np.int64) // 2
+    rows = rows[np.lexsort((rows[:, 1], size_class, rows[:, 0]))]
+    size_class = np.log2(rows[:, 3]).astype(np.int64) // 2
+    starts = np.flatnonzero(
+        np.concatenate(([True], (rows[1:, 0] != rows[:-1, 0]) | (size_class[1:] != size_class[:-1])))
+    )
+    ends = np.append(starts[1:], len(rows))
+    taken: list[Int64] = []
+    points = 0
+    for start, end in zip(starts[ends - starts >= _FEW].tolist(), ends[ends - starts >= _FEW].tolist(), strict=True):
+        taken.append(rows[start:end])
+        points += int(rows[start:end, 3].sum())
+        if points >= _MERGE_POINTS or sum(len(some) for some in taken) >= _SLICE:
+            yield np.concatenate(taken)
+            taken, points = [], 0
+    if taken:
+        yield np.concatenate(taken)
+
+
+def _read(db: sqlite3.Connection, some: Int64) -> list[Points]:
+    ids = some[:, 2].tolist()
+    owner = dict(zip(ids, some[:, 0].tolist(), strict=True))
+    rows = db.execute("SELECT id, body FROM chunk_bodies WHERE id IN (SELECT value FROM json_each(?))", (text(ids),))
+    return [chunks.unpack(owner[index], body) for index, body in rows]
+
+
+def _replace(db: sqlite3.Connection, packed: Sequence[Packed], old: Int64) -> None:
+    first = schema.meta(db)["chunks"] + 1
+    insert(db, packed, first)
+    db.execute(
+        "DELETE FROM chunks WHERE (series, t_min, id) IN (SELECT json_extract(value, '$[0]'),"
+        " json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?))",
+        (text(old[:, :3].tolist()),),
+    )
+    db.execute("DELETE FROM chunk_bodies WHERE id IN (SELECT value FROM json_each(?))", (text(old[:, 2].tolist()),))
+    schema.set_meta(db, "chunks", first + len(packed) - 1)

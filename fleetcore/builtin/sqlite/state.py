@@ -1,0 +1,101 @@
+"""What the store keeps in memory beside its tables, and how it is read back from them at opening."""
+
+import sqlite3
+
+import numpy as np
+
+from fleetcore.builtin.sqlite import catalog, log, schema, texts
+from fleetcore.builtin.sqlite.catalog import Catalog
+from fleetcore.builtin.sqlite.feed import Feed
+from fleetcore.builtin.sqlite.lookup import Lookup
+from fleetcore.builtin.sqlite.marks import MarkCounts
+from fleetcore.builtin.sqlite.order import Points
+from fleetcore.builtin.sqlite.tail import Tail
+from fleetcore.builtin.sqlite.watermarks import Watermarks
+from fleetcore.model.telemetry import TelemetryBatch
+
+
+class State:
+    """Readers look at ``catalog``, ``marks``, ``tail``, ``feed``, ``texts``; the rest belongs to the writer's thread.
+
+    Attributes:
+        position: of the last commit, those of the open transaction included.
+        pending: readings of the open transaction, oldest first.
+        sizes: bytes of the log's rows, the first one at ``feed.trimmed + 1``.
+        texts: time and text of the newest text reading by series.
+        sealed: the position up to which chunks hold all readings.
+        forgotten: how many times a device was forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.catalog = Catalog()
+        self.watermarks = Watermarks()
+        self.tail = Tail()
+        self.feed = Feed()
+        self.lookup = Lookup()
+        self.mark_counts = MarkCounts()
+        self.texts: dict[int, tuple[int, str]] = {}
+        self.position = 0
+        self.sealed = 0
+        self.forgotten = 0
+        self.pending: list[Points] = []
+        self.sizes: list[int] = []
+
+    def load(self, db: sqlite3.Connection) -> None:
+        """Reads everything back; the feed's entries stay in the log until they are asked for."""
+        meta = schema.meta(db)
+        self.sealed = meta["sealed"]
+        self.forgotten = meta["forgotten"]
+        self.feed.trimmed = meta["trimmed"]
+        self.add_series(db)
+        self._load_chunks(db, 0)
+        self.texts = texts.newest(db)
+        self.sizes = [size for (size,) in db.execute("SELECT size FROM log ORDER BY position")]
+        self.position = self.feed.position = max(meta["trimmed"] + len(self.sizes), meta["sealed"])
+        self.load_log(db, self.sealed)
+
+    def follow(self, db: sqlite3.Connection, trimmed: int) -> None:
+        """Takes up what another process committed since; nothing was sealed or forgotten meanwhile."""
+        self.add_series(db)
+        self.texts = texts.newest(db)
+        self.load_log(db, self.position)
+        newest = db.execute("SELECT max(position) FROM log").fetchone()[0]
+        self.position = self.feed.position = max(newest or 0, self.position)
+        self.feed.trimmed = trimmed
+
+    def add_series(self, db: sqlite3.Connection) -> None:
+        """Shows the series that the table has beyond the known ones."""
+        found = catalog.load(db, self.catalog.top)
+        self.catalog.add(found)
+        if found:
+            self.watermarks.grow(found[-1].index + 1)
+            self.watermarks.alive[[series.index for series in found]] = True
+
+    def _load_chunks(self, db: sqlite3.Connection, above: int) -> None:
+        rows = db.execute(
+            "SELECT series, t_max, v_last, seq_last FROM chunks"
+            " WHERE id > ? AND id <= (SELECT value FROM meta WHERE name='chunks')",
+            (above,),
+        ).fetchall()
+        if rows:
+            series, time, value, seq = zip(*rows, strict=True)
+            ends = Points(
+                np.array(series, np.int64),
+                np.array(time, np.int64),
+                np.array(value, np.float64),
+                np.zeros(len(rows), np.uint8),
+                np.array(seq, np.int64),
+            )
+            self.watermarks.load(Points.merged([ends]))
+
+    def load_log(self, db: sqlite3.Connection, after: int) -> None:
+        """Puts the readings of log rows after a position into the tail."""
+        for (readings,) in db.execute("SELECT readings FROM log WHERE position > ? ORDER BY position", (after,)):
+            if readings is not None:
+                self.show(log.unpack(readings).batch)
+
+    def show(self, batch: TelemetryBatch) -> None:
+        """Shows readings that are durable, as after a commit."""
+        points = Points.of(batch)
+        self.tail.append(points, int(batch.received[0]))
+        self.watermarks.load(points)

@@ -1,0 +1,288 @@
+"""The built-in store as the rest of fleetcore sees it: a thin face over the engine."""
+
+import asyncio
+import sqlite3
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fleetcore.builtin.sqlite import feed, folder, marks, reads, records, schema, texts
+from fleetcore.builtin.sqlite.commit import CommitChange, InternChange
+from fleetcore.builtin.sqlite.config import SqliteConfig
+from fleetcore.builtin.sqlite.engine import Engine
+from fleetcore.builtin.sqlite.failure import storage_full, translated
+from fleetcore.builtin.sqlite.order import Points
+from fleetcore.builtin.sqlite.state import State
+from fleetcore.builtin.sqlite.watermarks import NEVER
+from fleetcore.errors import ConfigError
+from fleetcore.interfaces.provider import Context
+from fleetcore.interfaces.storage import ArtifactInfo, SeriesRequest, Storage
+from fleetcore.model.store import Commit, Committed, FeedEntry, FoundRecords, MessageMark, Record
+from fleetcore.model.telemetry import (
+    Aggregates,
+    Latest,
+    Series,
+    SeriesCatalog,
+    SeriesData,
+    TextReading,
+)
+from fleetcore.query.ast import Clause
+
+#: Readings in memory beyond this many times ``seal_points`` make commits wait for the seal.
+_TAIL_BOUND = 4
+
+#: How often a waiting commit looks again, and how long it waits before it gives up.
+_ROOM_POLL_S, _ROOM_TRIES = 0.05, 200
+
+#: How often a read-only store looks for new commits of the server.
+_FOLLOW_S = 0.25
+
+_TEXT_PIECE = 1000
+
+
+class SqliteStorage(Storage):
+    """See :class:`~fleetcore.interfaces.Storage` for the promises; made by :func:`open_sqlite`.
+
+    A store in memory that is dropped without being closed ends its threads silently.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._end = weakref.finalize(self, engine.abandon)
+
+    @property
+    def _state(self) -> State:
+        return self._engine.state
+
+    @property
+    def catalog(self) -> SeriesCatalog:
+        return self._state.catalog
+
+    async def feed_lost(self) -> int:
+        """How many commits were trimmed before some cursor had passed them."""
+        return (await self._engine.read(schema.meta))["feed_lost"]
+
+    async def commit(self, change: Commit) -> Committed:
+        if change.readings is not None:
+            await self._room()
+        result = await self._engine.change(CommitChange(self._state, change))
+        if self._state.tail.points >= self._engine.config.seal_points:
+            self._engine.seal_soon()
+        return result
+
+    async def _room(self) -> None:
+        """Waits while too many readings are in memory; a seal that cannot be written means a full disk."""
+        bound = _TAIL_BOUND * self._engine.config.seal_points
+        for _ in range(_ROOM_TRIES):
+            if self._state.tail.points < bound:
+                return
+            self._engine.seal_soon()
+            await asyncio.sleep(_ROOM_POLL_S)
+        raise storage_full()
+
+    async def get(self, kind: str, key: str) -> Record | None:
+        return await self._engine.read(lambda db: records.get(db, kind, key))
+
+    async def find(
+        self,
+        kind: str,
+        *,
+        ref: tuple[str, str] | None = None,
+        where: Clause | None = None,
+        after: str | None = None,
+        limit: int = 1000,
+    ) -> FoundRecords:
+        return await self._engine.read(lambda db: records.find(db, kind, ref, where, after, limit))
+
+    async def find_unique(self, space: str, value: str) -> Record | None:
+        return await self._engine.read(lambda db: records.find_unique(db, space, value))
+
+    async def due(self, kind: str, until: int, limit: int = 1000) -> Sequence[Record]:
+        return await self._engine.read(lambda db: records.due(db, kind, until, limit))
+
+    async def marks(self, device: str, ids: Sequence[str]) -> dict[str, MessageMark]:
+        return await self._engine.read(lambda db: marks.look_up(db, device, ids)) if ids else {}
+
+    async def intern(self, wanted: Sequence[SeriesRequest]) -> Sequence[Series]:
+        known = self._state.catalog
+        found = [known.find(request.device, request.metric) for request in wanted]
+        if all(series is not None for series in found):
+            return [series for series in found if series is not None]
+        return await self._engine.change(InternChange(self._state, tuple(wanted)))
+
+    async def series_of(self, device: str | None = None) -> Sequence[Series]:
+        await self._follow()
+        return self._state.catalog.of(device)
+
+    async def read(self, series: int, start: int, end: int) -> AsyncIterator[SeriesData]:
+        # int(): a numpy integer would be bound as bytes.
+        series, end = int(series), int(end)
+        at: int | None = int(start)
+        while at is not None and at < end:
+            here = at
+            points, at = await self._engine.read(partial(self._piece, series, here, end))
+            if len(points):
+                yield SeriesData(
+                    series=self._state.catalog.series(series),
+                    time=points.time,
+                    value=points.value,
+                    quality=points.quality,
+                )
+
+    def _piece(self, series: int, start: int, end: int, db: sqlite3.Connection) -> tuple[Points, int | None]:
+        return reads.piece(db, self._state.tail.view, series, start, end)
+
+    async def read_texts(self, series: int, start: int, end: int) -> AsyncIterator[TextReading]:
+        series, start, end = int(series), int(start), int(end)
+        while start < end:
+            here = start
+            found = await self._engine.read(partial(texts.read, series=series, start=here, end=end, limit=_TEXT_PIECE))
+            for reading in found:
+                yield reading
+            if len(found) < _TEXT_PIECE:
+                return
+            start = found[-1].time + 1
+
+    async def aggregate(self, series: int, start: int, end: int, bucket_ms: int) -> Aggregates:
+        found = await self._engine.read(
+            lambda db: reads.aggregate(db, self._state.tail.view, int(series), int(start), int(end), int(bucket_ms))
+        )
+        return Aggregates(
+            series=self._state.catalog.series(series),
+            start=found.start,
+            count=found.count,
+            min=found.min,
+            max=found.max,
+            mean=found.sum / found.count,
+            sum=found.sum,
+            first=found.first,
+            last=found.last,
+        )
+
+    async def latest(self, series: Sequence[int]) -> Sequence[Latest | None]:
+        await self._follow()
+        state = self._state
+        times, values = state.watermarks.latest(np.asarray(series, np.int64))
+        result: list[Latest | None] = []
+        for index, time, value in zip(series, times.tolist(), values.tolist(), strict=True):
+            spoken = state.texts.get(index)
+            if spoken is not None and spoken[0] >= time:
+                result.append(Latest(state.catalog.series(index), *spoken))
+            elif time != NEVER:
+                result.append(Latest(state.catalog.series(index), time, value))
+            else:
+                result.append(None)
+        return result
+
+    async def feed(self, after: int, limit: int = 1000) -> Sequence[FeedEntry]:
+        await self._follow()
+        self._state.feed.refuse_trimmed(after)
+        found = self._state.feed.recent(after, limit)
+        if found is None:
+            found = await self._engine.read(lambda db: feed.read(db, after, limit))
+            # It may have been trimmed while the read was on its way.
+            self._state.feed.refuse_trimmed(after)
+        return found
+
+    async def wait_feed(self, after: int, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (waiting := self._state.feed.wait(after, asyncio.get_running_loop())) is not None:
+                    if self._engine.config.read_only:
+                        await asyncio.sleep(_FOLLOW_S)
+                        await self._follow()
+                    else:
+                        await waiting
+                return True
+        except TimeoutError:
+            return False
+
+    async def position(self) -> int:
+        await self._follow()
+        return self._state.feed.position
+
+    async def cursor(self, name: str) -> int | None:
+        row = await self._engine.read(
+            lambda db: db.execute("SELECT position FROM cursors WHERE name=?", (name,)).fetchone()
+        )
+        return int(row[0]) if row is not None else None
+
+    async def blob(self, name: str) -> bytes | None:
+        row = await self._engine.read(lambda db: db.execute("SELECT body FROM blobs WHERE name=?", (name,)).fetchone())
+        return bytes(row[0]) if row is not None else None
+
+    async def maintain(self, now_ms: int) -> None:
+        await self._engine.maintain(lambda: self._engine.upkeep(now_ms))
+
+    async def forget(self, device: str) -> None:
+        await self._engine.maintain(lambda: self._engine.forget(device))
+
+    async def put_artifact(
+        self, content: AsyncIterator[bytes], *, sha256: str | None, limit_bytes: int
+    ) -> ArtifactInfo:
+        self._engine.refuse_read_only()
+        return await self._engine.artifacts.put(content, sha256, limit_bytes)
+
+    async def artifact(self, sha256: str) -> ArtifactInfo | None:
+        return self._engine.artifacts.info(sha256)
+
+    def read_artifact(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        return self._engine.artifacts.read(sha256, start, end)
+
+    async def backup(self, target: Path) -> None:
+        await self._engine.maintain(lambda: self._engine.backup(target))
+
+    async def check(self) -> Sequence[str]:
+        return await self._engine.maintain(self._engine.problems)
+
+    async def _follow(self) -> None:
+        """A read-only store takes up what the server committed meanwhile."""
+        if self._engine.config.read_only:
+            await self._engine.read(lambda _: None)
+
+    async def close(self) -> None:
+        """Finishes what is under way; everything that returned is durable already."""
+        self._end.detach()
+        await asyncio.to_thread(self._engine.stop)
+
+
+@asynccontextmanager
+async def open_sqlite(config: SqliteConfig, context: Context) -> AsyncIterator[SqliteStorage]:
+    """Opens the store of ``config.path``, of the fleet's data folder, or one in memory.
+
+    Raises:
+        DataFolderInUse: another process has the folder open for writing.
+        ConfigError: the folder cannot be used.
+        StorageError: the database is damaged or was written by a newer release.
+    """
+    place = Path(config.path) if config.path is not None else context.data
+    lock: folder.FolderLock | None = None
+    if place is not None and config.read_only:
+        if not (place / folder.DATABASE).is_file():
+            raise ConfigError(
+                f"There is no fleet in {place}",
+                remedy="Name the folder of a fleet, or open it for writing",
+                path=str(place),
+            )
+    elif place is not None:
+        folder.prepare(place)
+        lock = folder.FolderLock(place)
+    try:
+        try:
+            storage = SqliteStorage(await asyncio.to_thread(Engine, place, config))
+        except Exception as error:
+            shown = translated(error)
+            if shown is error:
+                raise
+            raise shown from error
+        try:
+            yield storage
+        finally:
+            await storage.close()
+    finally:
+        if lock is not None:
+            lock.release()

@@ -1,0 +1,70 @@
+"""Trimming: log rows go once their readings are sealed and every cursor has passed them.
+
+A lagging cursor holds rows back up to the configured bound; what is given up beyond it is counted in ``meta.feed_lost``.
+The most recent rows stay in any case, so that a subscriber who was away for a moment can resume.
+"""
+
+import sqlite3
+
+import numpy as np
+
+from fleetcore.builtin.sqlite import schema
+from fleetcore.builtin.sqlite.config import SqliteConfig
+from fleetcore.builtin.sqlite.state import State
+from fleetcore.builtin.sqlite.writer import Change
+
+#: What stays although everybody has it: so many commits, at most so many bytes of them.
+_RECENT_COMMITS, _RECENT_BYTES = 1000, 4 * 1024**2
+
+#: Bytes of log rows deleted in one transaction: a commit waits for no more than that.
+_SLICE_BYTES = 8 * 1024**2
+
+#: 32 MiB; free pages are used again, so a few of them do no harm.
+_SHRINK_PAGES = 32 * 1024**2 // schema.PAGE_BYTES
+
+
+class Trim(Change[bool]):
+    """Deletes some of the rows that may go; the result says whether there are more."""
+
+    def __init__(self, state: State, config: SqliteConfig) -> None:
+        self._state, self._config = state, config
+        self._gone = 0
+
+    def apply(self, db: sqlite3.Connection) -> None:
+        """See the class."""
+        state, config = self._state, self._config
+        trimmed = state.feed.trimmed
+        sizes = np.array(state.sizes, np.int64)
+        if not len(sizes):
+            self.result = False
+            return
+        behind = sizes[::-1].cumsum()[::-1]
+        count = np.arange(len(sizes), 0, -1)
+        slowest = db.execute("SELECT min(position) FROM cursors").fetchone()[0]
+        sealed = state.sealed - trimmed
+        passed = len(sizes) if slowest is None else max(0, slowest - trimmed)
+        recent = int(((behind > _RECENT_BYTES) | (count > _RECENT_COMMITS)).sum())
+        beyond = int(((behind > config.feed_keep_bytes) | (count > config.feed_keep_commits)).sum())
+        may_go = max(min(sealed, passed, recent), min(sealed, beyond))
+        within = int((sizes.cumsum() <= _SLICE_BYTES).sum())
+        self._gone = min(may_go, max(1, within))
+        self.result = self._gone < may_go
+        if self._gone:
+            lost = max(0, self._gone - passed)
+            db.execute("DELETE FROM log WHERE position <= ?", (trimmed + self._gone,))
+            schema.set_meta(db, "trimmed", trimmed + self._gone)
+            if lost:
+                db.execute("UPDATE meta SET value = value + ? WHERE name = 'feed_lost'", (lost,))
+
+    def publish(self) -> None:
+        """See the class."""
+        if self._gone:
+            del self._state.sizes[: self._gone]
+            self._state.feed.trimmed += self._gone
+
+
+def shrink(db: sqlite3.Connection) -> None:
+    """Gives free pages back to the file system, where they are more than a quarter of a large file."""
+    free, pages = (int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_count"))
+    if free > _SHRINK_PAGES and free > pages // 4:
+        db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
