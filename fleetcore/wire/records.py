@@ -18,7 +18,8 @@ Plain = dict[str, object]
 UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {}
 
 converter: cattrs.Converter = make_converter()
-converter.register_structure_hook(object, lambda value, _type: value)
+# Members of type object are JSON as it came; the check is by identity, since every class is an object.
+converter.register_structure_hook_func(lambda cls: cls is object, lambda value, _type: value)
 
 
 def to_plain(record: Any) -> Plain:
