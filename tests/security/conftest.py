@@ -1,5 +1,7 @@
 """What the security tests share: a clock that stands still, an authority made once, and devices' requests."""
 
+import asyncio
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -9,43 +11,28 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from fleetcore.fleet.security.authority import Authority
-from fleetcore.interfaces.clock import Clock
+from fleetcore.errors import Conflict, VersionConflict
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.security import Authority, SecurityManager
+from fleetcore.fleet.security.requests import spki_of
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.message import Reply
+from fleetcore.model.store import Commit, Committed, Event, FoundRecords, Put, Record
+from fleetcore.testing.clock import MovableClock
 
 FLEET = "acme"
-
-
-class StillClock(Clock):
-    """Stands still until it is told to move; a sleep ends when it has moved far enough."""
-
-    def __init__(self, now_ms: int) -> None:
-        self.ms = now_ms
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def monotonic_s(self) -> float:
-        return self.ms / 1000
-
-    async def sleep(self, seconds: float) -> None:
-        import asyncio
-
-        end = self.ms + seconds * 1000
-        while self.ms < end:
-            await asyncio.sleep(0.001)
-
-    def move(self, *, days: float = 0, hours: float = 0, seconds: float = 0) -> None:
-        self.ms += int(((days * 24 + hours) * 3600 + seconds) * 1000)
+HOUR = 3_600_000
+DAY = 24 * HOUR
 
 
 @pytest.fixture
-def clock() -> StillClock:
+def clock() -> MovableClock:
     # TLS judges by the machine's own clock, so the tests begin at the real time and move on from there.
-    return StillClock(int(datetime.now(UTC).timestamp()) * 1000)
+    return MovableClock(int(datetime.now(UTC).timestamp()) * 1000)
 
 
 @pytest.fixture
-def authority(clock: StillClock) -> Authority:
+def authority(clock: MovableClock) -> Authority:
     return Authority.create(FLEET, clock)
 
 
@@ -60,3 +47,95 @@ def csr(device: str, key=None, *, extensions=(), encoding=Encoding.PEM, algorith
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(key or new_key(), algorithm or hashes.SHA256()).public_bytes(encoding)
+
+
+class RecordStore(Storage):
+    """The records, unique values and events of a store, in memory: all that security asks of one.
+
+    ``before_commit`` is awaited first in each commit: where a test lets other work slip in between.
+    """
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, str], Put] = {}
+        self.versions: dict[tuple[str, str], int] = {}
+        self.events: list[Event] = []
+        self.commits = 0
+        self.before_commit = None
+
+    async def commit(self, change: Commit) -> Committed:
+        await asyncio.sleep(0)
+        if self.before_commit is not None:
+            await self.before_commit(change)
+        for one in (*change.puts, *change.deletes):
+            name = (one.kind, one.key)
+            if one.expect is not None and one.expect != self.versions.get(name, 0):
+                raise VersionConflict(f"{name} is at {self.versions.get(name, 0)}")
+        for put in change.puts:
+            for other, held in self.records.items():
+                if other != (put.kind, put.key) and held.unique & put.unique:
+                    raise Conflict("a unique value is taken")
+        for put in change.puts:
+            self.records[put.kind, put.key] = put
+            self.versions[put.kind, put.key] = self.versions.get((put.kind, put.key), 0) + 1
+        for gone in change.deletes:
+            self.records.pop((gone.kind, gone.key), None)
+            self.versions.pop((gone.kind, gone.key), None)
+        self.events.extend(change.events)
+        self.commits += 1
+        return Committed(position=self.commits, versions=tuple(self.versions[put.kind, put.key] for put in change.puts))
+
+    def _record(self, put: Put) -> Record:
+        body = json.loads(json.dumps(put.body))
+        return Record(kind=put.kind, key=put.key, version=self.versions[put.kind, put.key], body=body)
+
+    async def get(self, kind: str, key: str) -> Record | None:
+        await asyncio.sleep(0)
+        put = self.records.get((kind, key))
+        return None if put is None else self._record(put)
+
+    async def find(self, kind, *, ref=None, where=None, after=None, limit=1000) -> FoundRecords:
+        await asyncio.sleep(0)
+        found = [
+            self._record(put)
+            for (its_kind, key), put in sorted(self.records.items())
+            if its_kind == kind and (ref is None or ref in put.refs) and (after is None or key > after)
+        ]
+        return FoundRecords(items=tuple(found[:limit]), after=found[limit - 1].key if len(found) > limit else None)
+
+    async def find_unique(self, space, value):
+        raise NotImplementedError
+
+    async def due(self, kind, until, limit=1000):
+        found = [put for put in self.records.values() if put.kind == kind and put.due is not None and put.due <= until]
+        return [self._record(put) for put in sorted(found, key=lambda put: put.due)[:limit]]
+
+    catalog = marks = intern = series_of = read = read_texts = aggregate = latest = feed = wait_feed = None
+    position = cursor = blob = maintain = forget = put_artifact = artifact = read_artifact = backup = check = None
+
+
+@pytest.fixture
+def storage() -> RecordStore:
+    return RecordStore()
+
+
+@pytest.fixture
+def registry(storage, clock) -> Registry:
+    return Registry(storage, clock)
+
+
+@pytest.fixture
+async def manager(storage, clock, authority, registry) -> SecurityManager:
+    return SecurityManager(storage, clock, authority, registry)
+
+
+def leaf_of(reply: Reply) -> x509.Certificate:
+    assert reply.status == 201
+    return x509.load_pem_x509_certificate(reply.body["certificate"].encode())
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
+
+def spki(key) -> str:
+    return spki_of(key.public_key())

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fleetcore.fleet.security.authority import Authority, KeyPair
 from fleetcore.wire.tls import client_context, server_context
 
-from .conftest import StillClock, new_key
+from .conftest import new_key
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext, *, host: str = "localhost", session=None):
@@ -73,7 +73,7 @@ def test_a_certificate_of_a_foreign_ca_with_the_same_names_is_turned_away(author
         handshake(server, client_context(ca=authority.ca_pem(), **device_identity(foreign)))
 
 
-def test_a_device_turns_a_foreign_server_away(server, clock: StillClock):
+def test_a_device_turns_a_foreign_server_away(server, clock):
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(server, client_context(ca=Authority.create("acme", clock).ca_pem()))
 

@@ -1,0 +1,616 @@
+"""Who gets a certificate and who does not; that a lost answer costs nothing; that races have one winner."""
+
+import asyncio
+import time
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, NotFound, Refused, StorageError, Unavailable
+from fleetcore.fleet.security import CertificateState, EnrollmentState, SecurityManager
+from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.device import Lifecycle
+
+from .conftest import DAY, HOUR, csr, der, leaf_of, new_key, spki
+
+
+def ask(device: str = "th-1", key=None, token: str | None = None, **members) -> EnrollRequest:
+    return EnrollRequest(csr=csr(device, key), token=token, source="192.0.2.7", **members)
+
+
+def issued(storage) -> list:
+    return [put for (kind, _), put in storage.records.items() if kind == "certificate"]
+
+
+# --- by the registered key ---------------------------------------------------------------------------------------
+
+
+async def test_a_device_with_its_registered_key_gets_a_certificate_at_once(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key))
+
+    reply = await manager.enroll(ask(key=key))
+
+    assert await manager.identify(der(leaf_of(reply))) == ("th-1", (await manager.inventory("th-1"))[0].id)
+
+
+async def test_the_answer_has_all_that_a_device_needs(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key))
+    manager.endpoints = ["mqtts://fleet.example:8883"]
+
+    body = (await manager.enroll(ask(key=key))).body
+
+    assert set(body) == {"device", "certificate", "chain", "ca", "not_after", "renew_after", "endpoints"}
+    assert body["device"] == "th-1"
+    assert body["renew_after"] < body["not_after"]
+    assert body["endpoints"] == ["mqtts://fleet.example:8883"]
+
+
+async def test_another_key_than_the_registered_one_is_refused(manager, registry, storage):
+    await registry.register("th-1", "sensor", key_id=spki(new_key()))
+
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(ask())
+
+    assert issued(storage) == []
+
+
+async def test_the_same_request_again_gets_the_same_certificate(manager, registry, storage):
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key))
+
+    replies = await asyncio.gather(*(manager.enroll(ask(key=key)) for _ in range(16)))
+
+    assert len({leaf_of(reply) for reply in replies}) == len(issued(storage)) == 1
+
+
+# --- by an operator's acceptance ----------------------------------------------------------------------------------
+
+
+async def test_an_unknown_device_is_refused(manager):
+    with pytest.raises(NotAuthorised) as refused:
+        await manager.enroll(ask())
+
+    assert refused.value.code == "device_unknown"
+
+
+async def test_a_key_that_nobody_accepted_waits(manager, registry, storage):
+    key = new_key()
+    await registry.register("th-1", "sensor")
+
+    reply = await manager.enroll(ask(key=key))
+
+    assert (reply.status, reply.body["fingerprint"], reply.body["retry_after_s"]) == (202, spki(key), 30)
+    assert issued(storage) == []
+
+
+async def test_an_accepted_key_gets_its_certificate_when_it_asks_again(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor")
+    await manager.enroll(ask(key=key))
+    fingerprint = (await manager.enrollments(EnrollmentState.PENDING))[0].fingerprint
+
+    await manager.approve("th-1", fingerprint.upper(), actor="olga", reason="seen on the bench")
+
+    assert (await manager.enroll(ask(key=key))).status == 201
+
+
+async def test_a_rejected_key_stays_out(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor")
+    await manager.enroll(ask(key=key))
+
+    await manager.reject("th-1", spki(key), actor="olga")
+
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(ask(key=key))
+
+
+async def test_a_key_that_never_knocked_cannot_be_accepted(manager, registry):
+    await registry.register("th-1", "sensor")
+
+    with pytest.raises(NotFound):
+        await manager.approve("th-1", spki(new_key()))
+
+
+async def test_a_shortened_fingerprint_is_not_accepted(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor")
+    await manager.enroll(ask(key=key))
+
+    with pytest.raises(NotFound):
+        await manager.approve("th-1", spki(key)[:16])
+
+
+async def test_accepting_a_second_key_keeps_the_first_unless_it_is_to_be_replaced(manager, registry):
+    await registry.register("th-1", "sensor")
+    leaves = []
+    for replace in (False, False, True):
+        key = new_key()
+        await manager.enroll(ask(key=key))
+        await manager.approve("th-1", spki(key), replace=replace)
+        leaves.append(der(leaf_of(await manager.enroll(ask(key=key)))))
+        await manager.identify(leaves[-1])
+
+    worth = [(await manager.validate(leaf)).valid for leaf in leaves]
+
+    assert worth == [False, False, True]
+
+
+async def test_strangers_cannot_fill_the_waiting_room(manager, registry, storage):
+    await registry.register("th-1", "sensor")
+    for _ in range(5):
+        await manager.enroll(ask())
+
+    with pytest.raises(Unavailable) as refused:
+        await manager.enroll(ask())
+
+    assert refused.value.code == "rate_limited"
+
+
+async def test_what_a_stranger_says_about_itself_is_bounded(manager, registry):
+    await registry.register("th-1", "sensor")
+
+    with pytest.raises(Refused) as refused:
+        await manager.enroll(ask(parameters={"serial": "x" * 5000}))
+
+    assert refused.value.code == "limit_exceeded"
+
+
+# --- by a token ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_registers_a_new_device_of_its_type_and_certifies_it(manager, registry):
+    token = await manager.create_enrollment_token(device_type="temperature-sensor")
+
+    reply = await manager.enroll(ask(token=token))
+
+    assert reply.status == 201
+    assert (await registry.get("th-1")).type == "temperature-sensor"
+
+
+async def test_one_token_used_64_times_at_once_gives_exactly_one_certificate(manager, storage, registry):
+    token = await manager.create_enrollment_token(uses=1)
+
+    replies = await asyncio.gather(
+        *(manager.enroll(ask(f"th-{number}", token=token)) for number in range(64)), return_exceptions=True
+    )
+
+    assert len(issued(storage)) == 1
+    assert [reply.status for reply in replies if not isinstance(reply, Exception)] == [201]
+    assert {reply.code for reply in replies if isinstance(reply, Exception)} == {"token_spent"}
+    assert len(await registry.list()) == 1
+
+
+async def test_without_the_lock_the_store_alone_keeps_a_token_from_being_spent_twice(manager, storage):
+    # Two servers on one store have no lock in common.
+    token = await manager.create_enrollment_token(uses=1)
+    other = SecurityManager(storage, manager._clock, manager.authority, manager._enrollment._directory)
+
+    replies = await asyncio.gather(
+        *(one.enroll(ask(f"th-{number}", token=token)) for number, one in enumerate([manager, other] * 8)),
+        return_exceptions=True,
+    )
+
+    assert len(issued(storage)) == 1
+    assert {reply.code for reply in replies if isinstance(reply, Exception)} == {"token_spent"}
+
+
+async def test_a_token_of_many_uses_serves_exactly_that_many(manager, storage):
+    token = await manager.create_enrollment_token(uses=10)
+
+    await asyncio.gather(
+        *(manager.enroll(ask(f"th-{number}", token=token)) for number in range(30)), return_exceptions=True
+    )
+
+    assert len(issued(storage)) == 10
+
+
+async def test_a_device_whose_answer_was_lost_is_served_again_and_not_charged(manager, storage):
+    token, key = await manager.create_enrollment_token(uses=2), new_key()
+    first = await manager.enroll(ask(key=key, token=token))
+
+    again = await manager.enroll(ask(key=key, token=token))
+
+    assert leaf_of(again) == leaf_of(first)
+    assert (await manager.enrollment_tokens())[0].left == 1
+
+
+async def test_the_same_request_64_times_at_once_gives_one_certificate_to_all(manager, storage, registry):
+    token, key = await manager.create_enrollment_token(uses=1), new_key()
+
+    replies = await asyncio.gather(*(manager.enroll(ask(key=key, token=token)) for _ in range(64)))
+
+    assert len({leaf_of(reply) for reply in replies}) == len(issued(storage)) == 1
+    assert [device.id for device in await registry.list()] == ["th-1"]
+
+
+async def test_a_repeated_request_registers_the_device_if_the_server_ended_before_it_did(manager, registry, storage):
+    token, key = await manager.create_enrollment_token(), new_key()
+    await manager.enroll(ask(key=key, token=token))
+    del storage.records["device", "th-1"], storage.versions["device", "th-1"]
+
+    await manager.enroll(ask(key=key, token=token))
+
+    assert (await registry.find("th-1")) is not None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda token: token[:-1] + ("A" if token[-1] != "A" else "B"), lambda token: "fc_enr_" + "0" * 16 + token[23:]],
+    ids=["secret", "id"],
+)
+async def test_a_wrong_token_is_refused(manager, storage, spoil):
+    token = await manager.create_enrollment_token()
+
+    with pytest.raises(NotAuthenticated) as refused:
+        await manager.enroll(ask(token=spoil(token)))
+
+    assert (refused.value.code, issued(storage)) == ("token_spent", [])
+
+
+@pytest.mark.parametrize("token", ["", "x", "fc_enr_", "fc_enr_0123456789abcdef_é", "fc_dev_th-1_" + "x" * 43])
+async def test_what_is_no_token_is_refused(manager, token):
+    with pytest.raises(NotAuthenticated):
+        await manager.enroll(ask(token=token))
+
+
+async def test_an_expired_token_is_refused_even_for_who_used_it(manager, clock):
+    token, key = await manager.create_enrollment_token(ttl_s=3600), new_key()
+    await manager.enroll(ask(key=key, token=token))
+
+    clock.jump(HOUR)
+
+    with pytest.raises(NotAuthenticated):
+        await manager.enroll(ask(key=key, token=token))
+
+
+async def test_a_revoked_token_is_refused(manager):
+    token = await manager.create_enrollment_token()
+
+    await manager.revoke_enrollment_token(token.split("_")[2], actor="olga")
+
+    with pytest.raises(NotAuthenticated):
+        await manager.enroll(ask(token=token))
+
+
+async def test_a_token_for_one_device_serves_no_other(manager, registry, storage):
+    await registry.register("th-1", "sensor")
+    token = await manager.create_enrollment_token(device="th-1")
+
+    with pytest.raises(NotAuthorised) as refused:
+        await manager.enroll(ask("th-2", token=token))
+
+    assert (refused.value.code, issued(storage)) == ("not_your_device", [])
+
+
+async def test_a_token_for_new_devices_cannot_take_a_registered_one_over(manager, registry, storage):
+    await registry.register("th-1", "sensor")
+    token = await manager.create_enrollment_token(uses=5)
+
+    with pytest.raises(Conflict) as refused:
+        await manager.enroll(ask(token=token))
+
+    assert (refused.value.code, issued(storage)) == ("already_exists", [])
+
+
+async def test_an_id_that_differs_in_case_alone_is_refused_and_its_certificate_with_it(manager, registry):
+    await registry.register("th-1", "sensor")
+    token = await manager.create_enrollment_token()
+
+    with pytest.raises(Conflict):
+        await manager.enroll(ask("TH-1", token=token))
+
+    assert [one.state for one in await manager.inventory("TH-1")] == [CertificateState.REVOKED]
+
+
+@pytest.mark.parametrize("state", [Lifecycle.SUSPENDED, Lifecycle.RETIRED])
+async def test_a_device_out_of_service_gets_no_certificate(manager, registry, storage, state):
+    await registry.register("th-1", "sensor")
+    await registry.move("th-1", state)
+    token = await manager.create_enrollment_token(device="th-1")
+
+    with pytest.raises(NotAuthorised) as refused:
+        await manager.enroll(ask(token=token))
+
+    assert (refused.value.code, issued(storage)) == (f"device_{state}", [])
+
+
+@pytest.mark.parametrize("uses", [0, -1, 10**7])
+async def test_a_token_without_a_sensible_number_of_uses_is_not_made(manager, uses):
+    with pytest.raises(Refused):
+        await manager.create_enrollment_token(uses=uses)
+
+
+async def test_the_store_has_no_secret(manager, storage):
+    secrets = [await manager.create_enrollment_token(), await manager.issue_device_token("th-1")]
+
+    dump = repr(storage.records) + repr(storage.events)
+
+    assert not any(secret[-43:] in dump for secret in secrets)
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_of_another_device_is_refused(manager, storage):
+    token, key = await manager.create_enrollment_token(uses=2), new_key()
+    await manager.enroll(ask("th-1", key=key, token=token))
+
+    with pytest.raises(Conflict) as refused:
+        await manager.enroll(ask("th-2", key=key, token=token))
+
+    assert (refused.value.code, len(issued(storage))) == ("key_in_use", 1)
+
+
+async def test_two_devices_that_race_with_one_key_do_not_both_get_it(manager, storage):
+    tokens, key = [await manager.create_enrollment_token() for _ in range(2)], new_key()
+
+    replies = await asyncio.gather(
+        *(manager.enroll(ask(f"th-{i}", key=key, token=token)) for i, token in enumerate(tokens)),
+        return_exceptions=True,
+    )
+
+    assert [reply.code for reply in replies if isinstance(reply, Exception)] == ["key_in_use"]
+    assert len(issued(storage)) == 1
+
+
+async def test_a_revoked_key_is_never_certified_again(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key))
+    await manager.enroll(ask(key=key))
+    await manager.revoke("th-1", reason="stolen")
+    token = await manager.create_enrollment_token(device="th-1")
+
+    for secret in (None, token):
+        with pytest.raises(NotAuthorised) as refused:
+            await manager.enroll(ask(key=key, token=secret))
+        assert refused.value.code == "device_revoked"
+
+
+async def test_a_revoked_device_may_come_back_with_a_new_key(manager, registry):
+    token = await manager.create_enrollment_token()
+    await manager.enroll(ask(token=token))
+    await manager.revoke("th-1")
+
+    reply = await manager.enroll(ask(token=await manager.create_enrollment_token(device="th-1")))
+
+    assert reply.status == 201
+
+
+# --- admission ----------------------------------------------------------------------------------------------------
+
+
+def admitting(storage, clock, authority, registry, *checks) -> SecurityManager:
+    return SecurityManager(storage, clock, authority, registry, admissions=checks)
+
+
+async def _later(_device, _parameters):
+    await asyncio.sleep(0)
+    return "not on the list"
+
+
+def _broken(_device, _parameters):
+    raise ZeroDivisionError("oops")
+
+
+REFUSING = {
+    "a reason": lambda _device, _parameters: "not on the list",
+    "a coroutine's reason": _later,
+    "an error": _broken,
+    "an empty reason": lambda _device, _parameters: "",
+    "a wrong answer": lambda _device, _parameters: True,
+}
+
+
+@pytest.mark.parametrize("check", REFUSING.values(), ids=REFUSING)
+async def test_a_check_that_does_not_say_yes_says_no(storage, clock, authority, registry, check):
+    manager = admitting(storage, clock, authority, registry, lambda _device, _parameters: None, check)
+
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(ask(token=await manager.create_enrollment_token()))
+
+    assert (issued(storage), (await manager.enrollment_tokens())[0].left) == ([], 1)
+
+
+async def test_a_check_sees_the_device_to_be_and_what_it_says(storage, clock, authority, registry):
+    seen = []
+    manager = admitting(storage, clock, authority, registry, lambda *given: seen.append(given))
+    token = await manager.create_enrollment_token(device_type="sensor")
+
+    await manager.enroll(ask(token=token, parameters={"serial": "S-1"}))
+
+    assert [(device.id, device.type, parameters) for device, parameters in seen] == [
+        ("th-1", "sensor", {"serial": "S-1"})
+    ]
+
+
+async def test_a_check_that_hangs_refuses_after_five_seconds_and_blocks_nobody(storage, clock, authority, registry):
+    import threading
+
+    release = threading.Event()
+    manager = admitting(storage, clock, authority, registry, lambda *_: release.wait(30) and None)
+    began = time.monotonic()
+    enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.create_enrollment_token())))
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    await clock.advance(5)
+
+    with pytest.raises(NotAuthorised, match="longer than 5 s"):
+        await enrolling
+    release.set()
+    assert time.monotonic() - began < 5
+    assert issued(storage) == []
+
+
+# --- renewal ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def enrolled(manager, registry):
+    """A device with a certificate, the certificate and its key."""
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key))
+    return der(leaf_of(await manager.enroll(ask(key=key)))), key
+
+
+async def test_after_a_renewal_both_certificates_are_good_until_the_new_one_connects(manager, enrolled):
+    old, _ = enrolled
+    new = der(leaf_of(await manager.renew("th-1", csr("th-1"))))
+    before = (await manager.validate(old)).valid
+
+    await manager.identify(new)
+
+    assert before
+    assert [(await manager.validate(leaf)).refusal for leaf in (old, new)] == ["superseded", None]
+
+
+async def test_the_old_certificate_ends_after_a_day_even_if_the_new_one_never_connects(manager, enrolled, clock):
+    old, _ = enrolled
+    new = der(leaf_of(await manager.renew("th-1", csr("th-1"))))
+    clock.jump(DAY - 1)
+    before = (await manager.validate(old)).valid
+
+    clock.jump(1)
+
+    assert before
+    assert [(await manager.validate(leaf)).refusal for leaf in (old, new)] == ["superseded", None]
+
+
+async def test_a_superseded_certificate_is_refused_after_a_restart_too(
+    manager, enrolled, storage, clock, authority, registry
+):
+    old, _ = enrolled
+    await manager.identify(der(leaf_of(await manager.renew("th-1", csr("th-1")))))
+
+    again = SecurityManager(storage, clock, authority, registry)
+    await again.load()
+
+    assert (await again.validate(old)).refusal == "superseded"
+
+
+async def test_an_overlap_goes_on_over_a_restart_and_is_written_down_at_its_end(
+    manager, enrolled, storage, clock, authority, registry
+):
+    old, _ = enrolled
+    await manager.renew("th-1", csr("th-1"))
+    again = SecurityManager(storage, clock, authority, registry)
+    await again.load()
+    during = (await again.validate(old)).valid
+
+    clock.jump(DAY)
+    await again.maintain()
+
+    assert during
+    states = {record.state for record in await again.inventory("th-1")}
+    assert states == {CertificateState.SUPERSEDED, CertificateState.PENDING}
+
+
+async def test_a_renewal_whose_answer_was_lost_gets_the_same_certificate_again(manager, enrolled):
+    key = new_key()
+    first = leaf_of(await manager.renew("th-1", csr("th-1", key)))
+
+    assert leaf_of(await manager.renew("th-1", csr("th-1", key))) == first
+
+
+async def test_a_renewal_for_another_device_is_refused(manager, enrolled, registry):
+    await registry.register("th-2", "sensor")
+
+    with pytest.raises(NotAuthorised) as refused:
+        await manager.renew("th-1", csr("th-2"))
+
+    assert refused.value.code == "not_your_device"
+
+
+async def test_a_device_without_a_certificate_has_nothing_to_renew(manager, registry):
+    await registry.register("th-1", "sensor")
+
+    with pytest.raises(NotAuthorised):
+        await manager.renew("th-1", csr("th-1"))
+
+
+async def test_a_device_that_is_revoked_while_it_renews_gets_nothing(manager, enrolled, storage):
+    async def slip_in(change):
+        if any(event.type == "certificate.issued" for event in change.events):
+            storage.before_commit = None
+            await manager.revoke("th-1", reason="stolen")
+
+    storage.before_commit = slip_in
+
+    with pytest.raises(NotAuthorised):
+        await manager.renew("th-1", csr("th-1"))
+
+    assert {record.state for record in await manager.inventory("th-1")} == {CertificateState.REVOKED}
+
+
+async def test_devices_renew_at_two_thirds_of_the_lifetime_but_not_all_at_once(manager, clock):
+    token = await manager.create_enrollment_token(uses=50)
+    for number in range(50):
+        await manager.enroll(ask(f"th-{number}", token=token))
+
+    parts = [(one.renew_after - one.not_before) / (one.not_after - one.not_before) for one in await manager.inventory()]
+
+    assert 0.6 <= min(parts) < 0.63
+    assert 0.70 < max(parts) <= 0.7334
+
+
+# --- what is written down -----------------------------------------------------------------------------------------
+
+
+async def test_an_issue_is_written_with_who_when_and_why(manager, enrolled, storage):
+    event = next(event for event in storage.events if event.type == "certificate.issued")
+
+    assert (event.subject, event.actor, event.reason) == ("th-1", "th-1", "key_id")
+    assert event.data["source"] == "192.0.2.7"
+
+
+async def test_a_refusal_is_written_once_a_minute_however_often_it_happens(manager, storage, clock):
+    for _ in range(10):
+        with pytest.raises(NotAuthorised):
+            await manager.enroll(ask())
+    once = [event.reason for event in storage.events]
+
+    clock.jump(60_000)
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(ask())
+
+    assert once == ["device_unknown"]
+    assert len(storage.events) == 2
+
+
+async def test_a_store_that_fails_gives_no_certificate(manager, storage, registry):
+    token = await manager.create_enrollment_token()
+
+    async def fail(_change):
+        raise StorageError("disk gone")
+
+    storage.before_commit = fail
+
+    with pytest.raises(StorageError):
+        await manager.enroll(ask(token=token))
+
+    storage.before_commit = None
+    assert issued(storage) == []
+    assert (await manager.enroll(ask(token=token))).status == 201
+
+
+async def test_a_caller_that_goes_away_leaves_the_enrolment_whole(manager, registry, storage):
+    token = await manager.create_enrollment_token()
+    caller = asyncio.create_task(manager.enroll(ask(token=token)))
+    while not issued(storage):
+        await asyncio.sleep(0)
+
+    caller.cancel()
+    await asyncio.gather(caller, *manager._finishing, return_exceptions=True)
+
+    assert await registry.find("th-1") is not None
+
+
+async def test_a_request_in_der_works_as_well(manager):
+    token = await manager.create_enrollment_token()
+
+    reply = await manager.enroll(EnrollRequest(csr=csr("th-1", encoding=Encoding.DER), token=token))
+
+    assert reply.status == 201
