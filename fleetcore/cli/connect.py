@@ -57,11 +57,7 @@ async def connect(data: Path) -> AsyncIterator[Caller]:
     except DataFolderInUse:
         from fleetcore.runtime.control import ControlClient
 
-        client = await ControlClient.connect(data)
-        try:
-            yield client
-        finally:
-            await client.close()
+        yield ControlClient(data)
     else:
         try:
             yield _Local(manager)

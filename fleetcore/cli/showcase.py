@@ -48,7 +48,8 @@ burst = 100000
 async def _server(data: Path) -> AsyncIterator[tuple[Caller, list[Way]]]:
     """A server on free loopback ports with every network protocol that is installed."""
     offers = PluginHost().offers("protocols")
-    chosen = {name: one for name, one in offers.items() if one.demo is not None} or {"local": offers["local"]}
+    network = {name: one for name, one in offers.items() if one.demo is not None and name != "local"}
+    chosen = network or {"local": offers["local"]}
     (data / "fleet.toml").write_text(_TOML.format(protocols="\n".join(map(_section, chosen.values()))))
     async with running(data) as endpoints, connect(data) as caller:
         names = ", ".join(f"{name} ({', '.join(urls)})" for name, urls in endpoints.items())

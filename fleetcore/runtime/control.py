@@ -96,28 +96,31 @@ async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
 
 
 class ControlClient:
-    """Calls the façade of a running server."""
+    """Calls the façade of a running server; each call has a connection of its own, so they may overlap."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self, data: Path) -> None:
+        self._data = data
 
-    @classmethod
-    async def connect(cls, data: Path) -> "ControlClient":
-        """Connects; raises Unavailable where no server answers."""
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            reader, writer = await asyncio.open_unix_connection(_short(socket_of(data)), limit=_LINE_BYTES)
+            return await asyncio.open_unix_connection(_short(socket_of(self._data)), limit=_LINE_BYTES)
         except OSError as error:
             raise Unavailable(
-                f"A process holds {data} but answers no calls", remedy="Is it a script? Close it, or wait for it"
+                f"A process holds {self._data} but answers no calls",
+                remedy="Is it a script? Close it, or wait for it",
             ) from error
-        return cls(reader, writer)
 
-    async def call(self, name: str, *args: Any, **options: Any) -> Any:
-        """The call's result as plain data; raises the same errors as the façade."""
-        request = {"call": name, "args": args, "options": options}
-        self._writer.write(json.dumps(request).encode() + b"\n")
-        await self._writer.drain()
-        line = await self._reader.readline()
+    async def call(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the façade returns
+        """The call's result as plain data; raises the same errors as the façade, and Unavailable without a server."""
+        reader, writer = await self._connection()
+        try:
+            writer.write(json.dumps({"call": name, "args": args, "options": options}).encode() + b"\n")
+            await writer.drain()
+            line = await reader.readline()
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
         if not line:
             raise Unavailable("The server closed the connection", remedy="Look at its log")
         answer = json.loads(line)
@@ -126,9 +129,3 @@ class ControlClient:
             kind = getattr(errors, problem["kind"], FleetError)
             raise kind(problem["message"], code=problem["code"], remedy=problem["remedy"], **problem["ids"])
         return answer["result"]
-
-    async def close(self) -> None:
-        """Hangs up."""
-        self._writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
