@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -23,6 +22,7 @@ from fleetcore.errors import CODES, ConfigError, NotAuthenticated, NotAuthorised
 from fleetcore.interfaces import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Downlink, Operation, Reply
 from fleetcore_mqtt import topics
+from fleetcore_mqtt.addresses import read_address
 from fleetcore_mqtt.bodies import to_json
 
 KEEP_ALIVE_S = 60
@@ -57,7 +57,7 @@ class MqttDeviceClient(DeviceClient):
         if version not in {"5", "3.1.1"}:
             raise ConfigError(f"there is no MQTT {version} here", remedy='Use "5" or "3.1.1"')
         self.session = chance.token_hex(4)
-        self._address = urlsplit(endpoint)
+        self._url, self._address = endpoint, read_address(endpoint)
         self._secrets = secrets
         self._v5 = version == "5"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,15 +80,15 @@ class MqttDeviceClient(DeviceClient):
                 # paho resolves, connects and shakes hands in the calling thread.
                 await asyncio.to_thread(
                     client.connect,
-                    self._address.hostname or "",
-                    self._address.port or (8883 if self._address.scheme == "mqtts" else 1883),
+                    self._address.host,
+                    self._address.port,
                     KEEP_ALIVE_S,
                 )
                 client.loop_start()
                 await self._up
         except (OSError, TimeoutError) as error:
             await self._stop()
-            raise Unavailable(f"{self._address.geturl()} cannot be reached: {error}") from error
+            raise Unavailable(f"{self._url} cannot be reached: {error}") from error
         except BaseException:
             await self._stop()
             raise
@@ -117,10 +117,8 @@ class MqttDeviceClient(DeviceClient):
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_S / 3
-        if self._address.scheme == "mqtts":
+        if self._address.secure:
             client.tls_set_context(self._secrets.tls())
-        elif self._address.scheme != "mqtt":
-            raise ConfigError(f"{self._address.geturl()} is no MQTT address", remedy="Use mqtts://HOST:PORT")
         if self._secrets.token is not None:
             client.username_pw_set(device, self._secrets.token)
         will = to_json({"state": "offline", "session": self.session})

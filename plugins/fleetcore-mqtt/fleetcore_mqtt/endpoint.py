@@ -10,13 +10,12 @@ import asyncio.sslproto
 import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from ipaddress import ip_address
 from ssl import SSLContext
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.interfaces import Context, DevicePlane, ProtocolAdapter
+from fleetcore_mqtt.addresses import Address, read_address
 from fleetcore_mqtt.connection import LINGER_S, Connection, factory
 from fleetcore_mqtt.framing import PACKET_BYTES
 from fleetcore_mqtt.packets import Reason
@@ -110,18 +109,16 @@ class Endpoint(ProtocolAdapter):
 
     async def start(self, url: str, context: Context) -> None:
         """Listens; raises ConfigError for a URL it will not listen on and NotReady where the address is taken."""
-        address = urlsplit(url)
-        host, port = address.hostname or "", address.port
-        tls = _server_tls(url, context)
+        address = read_address(url)
+        tls = _server_tls(address, context)
         if tls is not None:
             # A class attribute, read when a connection is made; there is no parameter for it.
             cast("Any", asyncio.sslproto.SSLProtocol).max_size = TLS_READ_BYTES
-        default = 8883 if tls is not None else 1883
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 factory(self),
-                host or None,
-                default if port is None else port,
+                address.host,
+                address.port,
                 ssl=tls,
                 backlog=1024,
                 ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
@@ -131,7 +128,8 @@ class Endpoint(ProtocolAdapter):
             raise NotReady(f"cannot listen on {url}: {error}", remedy="Free the port or choose another") from error
         names = [each.getsockname()[:2] for each in self._server.sockets]
         self._endpoints = tuple(
-            f"{address.scheme}://{f'[{name}]' if ':' in name else name}:{number}" for name, number in names
+            f"{'mqtts' if address.secure else 'mqtt'}://{f'[{name}]' if ':' in name else name}:{number}"
+            for name, number in names
         )
         for each in self._server.sockets:
             # Accepted sockets inherit it: a 3.1.1 client without a keep alive is noticed when it is gone.
@@ -163,31 +161,16 @@ class Endpoint(ProtocolAdapter):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _server_tls(url: str, context: Context) -> SSLContext | None:
-    """The TLS context of a listener, or None for a plain one on a loopback address."""
-    address = urlsplit(url)
-    if address.scheme == "mqtts":
-        if context.tls is None:
-            raise ConfigError(
-                f"{url} needs certificates and this fleet has none",
-                remedy="Run `fleetcore init`, or use mqtt:// on a loopback address",
-            )
-        return context.tls.server()
-    if address.scheme != "mqtt":
-        raise ConfigError(f"{url} is no MQTT address", remedy="Use mqtts://HOST:PORT")
-    if not _is_loopback(address.hostname or ""):
+def _server_tls(address: Address, context: Context) -> SSLContext | None:
+    """The TLS context of a listener, or None for a plain one."""
+    if not address.secure:
+        return None
+    if context.tls is None:
         raise ConfigError(
-            f"{url} would carry device tokens in clear text over a network",
-            remedy="Use mqtts://, or mqtt:// on 127.0.0.1 only",
+            "mqtts:// needs certificates and this fleet has none",
+            remedy="Run `fleetcore init`, or listen on mqtt://127.0.0.1",
         )
-    return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return context.tls.server()
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ is full. It decides by the same rule as the real one whose message it may be.
 """
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import logging
@@ -22,13 +22,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
 
 from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.interfaces import Context, DevicePlane, DeviceSecrets, Session
 from fleetcore.model.credential import AssertedCredential, CertificateCredential, TokenCredential
 from fleetcore.model.message import Accepted, Operation, Rejected, Reply
 from fleetcore.testing.clock import MovableClock
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
 
 
 def pytest_configure(config):
@@ -227,7 +227,7 @@ class Pki:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.now = datetime.datetime.now(datetime.UTC)
+        self.now = dt.datetime.now(dt.UTC)
         self.ca_key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test root")])
         self.ca = (
@@ -263,8 +263,8 @@ class Pki:
             .issuer_name(issuer)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(self.now - datetime.timedelta(hours=1))
-            .not_valid_after(self.now + datetime.timedelta(days=2))
+            .not_valid_before(self.now - dt.timedelta(hours=1))
+            .not_valid_after(self.now + dt.timedelta(days=2))
         )
 
     def _write(self, name, data):
@@ -294,8 +294,8 @@ class Pki:
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.ca.subject)
-            .last_update(self.now - datetime.timedelta(minutes=1))
-            .next_update(self.now + datetime.timedelta(days=2))
+            .last_update(self.now - dt.timedelta(minutes=1))
+            .next_update(self.now + dt.timedelta(days=2))
         )
         for name in names:
             certificate = x509.load_pem_x509_certificate(self.devices[name][0].read_bytes())
@@ -469,7 +469,7 @@ class V5:
         return mqtt5.UnsubscribePacket(packet_id, list(filters)).write()
 
 
-class Closed(Exception):
+class ClosedError(Exception):
     pass
 
 
@@ -498,7 +498,7 @@ class Wire:
                         break
                 return first + head + await self.reader.readexactly(length)
             except (asyncio.IncompleteReadError, ConnectionError) as error:
-                raise Closed from error
+                raise ClosedError from error
 
     async def decoded(self):
         """The next packet, by the version 5 library."""
@@ -518,7 +518,7 @@ class Wire:
         while True:
             try:
                 out.append(await self.answer(timeout_s))
-            except Closed:
+            except ClosedError:
                 return out
 
     async def publication(self):

@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
+from fleetcore_mqtt.client import MqttDeviceClient
+from fleetcore_mqtt.plugin import fleetcore_protocols, open_client
 
 from fleetcore.errors import ConfigError, NotAuthenticated, NotAuthorised, Refused, Unavailable
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
 from fleetcore.model.credential import CertificateCredential
 from fleetcore.model.message import Downlink, Operation, Rejected
-from fleetcore_mqtt.client import MqttDeviceClient
-from fleetcore_mqtt.plugin import fleetcore_protocols, open_client
 
 
 @pytest.fixture(params=["5", "3.1.1"])

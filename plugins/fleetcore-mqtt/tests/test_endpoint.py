@@ -5,10 +5,10 @@ import json
 
 import mqtt5
 import pytest
+from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
 
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
 
 TELEMETRY = "fleet/v1/dev1/telemetry"
 

@@ -1,0 +1,387 @@
+"""The consumer behind a broker: the topic's device level stands for the credential, the broker vouches for it.
+
+It subscribes to exactly the write list. A message is acknowledged to the broker after its commit; one that is
+refused for now stays unacknowledged, is kept here and tried again, and where the server as a whole cannot take it
+nothing more is read. The registry is asked for every message, through a session per device that ends when the device
+loses its rights, so a broker with an old access list lets nothing through.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from math import ceil
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from fleetcore.errors import CODES, ConfigError, CredentialsRejected, FleetError, NotReady, Refused
+from fleetcore.interfaces import Context, DevicePlane, ProtocolAdapter, Session
+from fleetcore.model.credential import AssertedCredential
+from fleetcore.model.message import Accepted, Downlink, Inbound, Outcome, Rejected, Reply
+from fleetcore.wire.tls import client_context
+from fleetcore_mqtt import topics
+from fleetcore_mqtt.addresses import Address, read_address
+from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
+from fleetcore_mqtt.link import Arrived, Link, LinkState, Publication
+from fleetcore_mqtt.uplinks import DELIVERED, content_type
+
+if TYPE_CHECKING:
+    from fleetcore_mqtt.plugin import MqttConfig
+
+#: Devices whose session is kept open between their messages.
+SESSIONS = 10_000
+#: Messages of one device that are kept while it is refused for now; beyond it nothing is read from the broker.
+HELD = 256
+#: From start to the broker's SUBACK.
+START_S = 15.0
+RETRY_S = 1.0
+_NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8C})
+
+
+@frozen
+class _Item:
+    """One message on its way: what the broker gave, and what its topic means."""
+
+    arrived: Arrived
+    uplink: topics.Uplink
+
+    @property
+    def device(self) -> str:
+        return self.uplink.device
+
+
+class Broker(ProtocolAdapter):
+    """The open consumer."""
+
+    def __init__(self, config: "MqttConfig", context: Context, plane: DevicePlane) -> None:
+        assert config.url is not None
+        self._url, self._context, self._plane = config.url, context, plane
+        address = read_address(config.url)
+        self._by = address.host
+        password = None if config.password is None else context.secret(config.password)
+        self._link = Link(
+            address,
+            config.client_id or f"fleetcore-{context.fleet}",
+            tls=_client_tls(address, context),
+            credentials=None if config.username is None else (config.username, password),
+            unacked=config.broker_unacked,
+            arrived=self._take,
+            changed=self._changed,
+        )
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        #: Messages of devices whose session is being opened, in order.
+        self._opening: dict[str, list[_Item]] = {}
+        #: Messages that were refused for now, in order, until they are tried again.
+        self._held: dict[str, deque[_Item]] = {}
+        self._gateways: OrderedDict[str, str] = OrderedDict()
+        self._under_way = 0
+        self._reasons: set[str] = set()
+        self._retrying = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._up = False
+
+    # -- ProtocolAdapter ------------------------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> Sequence[str]:
+        return (self._url,)
+
+    @property
+    def connections(self) -> int:
+        return int(self._up)
+
+    async def drain(self) -> None:
+        self._stop("drain")
+        # Looked at rather than signalled: a signal would cost every message something for the sake of the last ones.
+        while self._under_way > sum(map(len, self._held.values())):  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connects and subscribes; raises NotReady or CredentialsRejected where that does not succeed."""
+        self._link.start()
+        try:
+            async with asyncio.timeout(START_S):
+                await self._first
+        except TimeoutError as error:
+            raise NotReady(f"the broker {self._url} does not answer") from error
+
+    async def close(self) -> None:
+        """Disconnects; what is not acknowledged stays at the broker."""
+        await self._link.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+    def _changed(self, state: LinkState) -> None:
+        self._up = state.up
+        if not self._first.done():
+            if state.up:
+                self._first.set_result(None)
+            elif state.reason in _NOT_AUTHORISED:
+                self._first.set_exception(CredentialsRejected(f"the broker {self._url} refuses us: {state.why}"))
+            else:
+                self._first.set_exception(NotReady(f"the broker {self._url} cannot be reached: {state.why}"))
+        elif state.up:
+            self._context.logger.info("connected to %s", self._url)
+        else:
+            self._context.count("mqtt_broker_lost")
+            self._context.logger.warning("%s: %s", self._url, state.why)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._context.logger.error("%s failed", task.get_name(), exc_info=error)
+
+    def _stop(self, reason: str) -> None:
+        self._reasons.add(reason)
+        self._link.stop_reading()
+
+    def _go_on(self, reason: str) -> None:
+        self._reasons.discard(reason)
+        if not self._reasons:
+            self._link.read_on()
+
+    # -- from the broker ------------------------------------------------------------------------------------------
+
+    def _take(self, burst: Sequence[Arrived]) -> None:
+        for arrived in burst:
+            uplink = topics.parse(arrived.topic)
+            if uplink is None:
+                # Below no device: nobody to tell.
+                self._context.count("mqtt_topic_invalid")
+                self._link.acknowledge(arrived)
+                continue
+            self._under_way += 1
+            if uplink.subject != uplink.device:
+                self._learn_gateway(uplink)
+            item = _Item(arrived, uplink)
+            waiting = self._held.get(item.device) or self._opening.get(item.device)
+            if waiting is not None:
+                waiting.append(item)
+                if len(waiting) >= HELD:
+                    self._stop("held")
+            else:
+                self._dispatch(item)
+
+    def _learn_gateway(self, uplink: topics.Uplink) -> None:
+        """A downlink names the leaf alone; below whose prefix it belongs is known from what the leaf sent."""
+        self._gateways[uplink.subject] = uplink.device
+        self._gateways.move_to_end(uplink.subject)
+        if len(self._gateways) > SESSIONS:
+            self._gateways.popitem(last=False)
+
+    def _dispatch(self, item: _Item) -> None:
+        session = self._sessions.get(item.device)
+        if session is None or session.ended is not None:
+            self._opening[item.device] = [item]
+            self._spawn(self._open(item.device), f"mqtt session of {item.device}")
+            return
+        self._sessions.move_to_end(item.device)
+        self._hand_over(session, item)
+
+    async def _open(self, device: str) -> None:
+        refusal: Rejected | None = None
+        try:
+            session = await self._plane.authenticate(
+                AssertedCredential(device, self._by), protocol=self._context.name, peer=self._by
+            )
+        except Refused as error:
+            refusal = Rejected(code=error.code, reason=error.message)
+        except FleetError as error:
+            refusal = Rejected(code=error.code if error.code in CODES else "overloaded", reason=error.message)
+            if not refusal.temporary:
+                refusal = Rejected(code="overloaded", reason=error.message)
+        waiting = self._opening.pop(device)
+        if refusal is not None:
+            self._context.count("mqtt_broker_device_refused")
+            for item in waiting:
+                self._done(item, refusal)
+            return
+        self._sessions[device] = session
+        if len(self._sessions) > SESSIONS:
+            self._sessions.popitem(last=False)[1].close()
+        for item in waiting:
+            self._hand_over(session, item)
+        self._check_held()
+
+    def _hand_over(self, session: Session, item: _Item) -> None:
+        uplink, arrived = item.uplink, item.arrived
+        limit = self._context.limits.message_bytes
+        if len(arrived.payload) > limit:
+            self._done(
+                item, Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message")
+            )
+        elif uplink.operation in DELIVERED:
+            message = Inbound(
+                operation=uplink.operation,
+                subject=uplink.subject,
+                payload=arrived.payload,
+                content_type=content_type(getattr(arrived.properties, "ContentType", None), uplink, arrived.payload),
+                id=_message_id(arrived),
+                target=uplink.target,
+            )
+            if not self._plane.deliver(session, message, partial(self._done, item)) and "plane" not in self._reasons:
+                self._stop("plane")
+                self._spawn(self._await_plane(), "mqtt back-pressure")
+        elif uplink.request is not None or uplink.operation is not None:
+            self._spawn(self._call(session, item), f"mqtt call of {item.device}")
+        else:
+            self._done(item, Rejected(code="operation_unknown", reason=f"nothing is known of {uplink.name!r}"))
+
+    async def _await_plane(self) -> None:
+        try:
+            await self._plane.ready()
+        finally:
+            self._go_on("plane")
+
+    def _done(self, item: _Item, outcome: Outcome) -> None:
+        if isinstance(outcome, Rejected) and outcome.temporary:
+            self._keep(item, outcome)
+            return
+        self._settle(item)
+        if isinstance(outcome, Rejected) or (isinstance(outcome, Accepted) and outcome.refused):
+            self._complain(item, self._plane.problem(outcome, **self._reference(item)))
+
+    def _settle(self, item: _Item) -> None:
+        self._under_way -= 1
+        self._link.acknowledge(item.arrived)
+
+    def _reference(self, item: _Item) -> dict[str, object]:
+        out: dict[str, object] = {
+            "topic": item.arrived.topic,
+            "received": rfc3339(self._context.clock.now_ms()),
+        }
+        # The packet id is the broker's and would tell the device nothing.
+        if (message_id := _message_id(item.arrived)) is not None:
+            out["id"] = message_id
+        return out
+
+    def _complain(self, item: _Item, problem: object) -> None:
+        topic = topics.below(item.device, item.device, "errors")
+        self._link.publish(Publication(topic=topic, payload=to_json(problem)))
+
+    # -- refused for now ------------------------------------------------------------------------------------------
+
+    def _keep(self, item: _Item, outcome: Rejected) -> None:
+        self._context.count("mqtt_temporary_refusal")
+        self._held.setdefault(item.device, deque()).append(item)
+        if outcome.code != "rate_limited":
+            # Not this device's fault: the next one would fare no better.
+            self._stop("refused")
+        self._check_held()
+        if not self._retrying:
+            self._retrying = True
+            self._spawn(self._retry(), "mqtt retry")
+
+    async def _retry(self) -> None:
+        try:
+            while self._held:
+                await self._context.clock.sleep(RETRY_S)
+                held, self._held = self._held, {}
+                for items in held.values():
+                    for item in items:
+                        self._again(item)
+                # The answers come within a turn of the commit; those refused again are in ``_held`` then.
+                await asyncio.sleep(0)
+                self._go_on("refused")
+                self._check_held()
+        finally:
+            self._retrying = False
+
+    def _again(self, item: _Item) -> None:
+        opening = self._opening.get(item.device)
+        if opening is not None:
+            opening.append(item)
+        else:
+            self._dispatch(item)
+
+    def _check_held(self) -> None:
+        full = any(len(items) >= HELD for items in (*self._held.values(), *self._opening.values()))
+        if full:
+            self._stop("held")
+        elif "held" in self._reasons:
+            self._go_on("held")
+
+    # -- answers and downlinks ------------------------------------------------------------------------------------
+
+    async def _call(self, session: Session, item: _Item) -> None:
+        uplink, properties = item.uplink, item.arrived.properties
+        message: Inbound | Rejected
+        if uplink.request is not None:
+            message = read_request(item.arrived.payload, uplink.subject)
+            target = topics.below(item.device, uplink.subject, f"reply/{uplink.request}")
+        else:
+            assert uplink.operation is not None
+            message = Inbound(operation=uplink.operation, subject=uplink.subject, payload=item.arrived.payload)
+            target = topics.below(item.device, uplink.subject, topics.ANSWERED[uplink.operation])
+        respond = getattr(properties, "ResponseTopic", None)
+        if respond is not None:
+            if not topics.is_own_reply(item.device, respond):
+                self._done(item, Rejected(code="topic_invalid", reason="a response topic lies below the own reply/"))
+                return
+            target = respond
+        if isinstance(message, Rejected):
+            reply = Reply(status=CODES[message.code].http, error=self._plane.problem(message))
+        else:
+            reply = await self._plane.call(session, message)
+        self._settle(item)
+        correlation = getattr(properties, "CorrelationData", None)
+        if uplink.request is not None:
+            self._link.publish(Publication(topic=target, payload=to_json(reply_body(reply)), correlation=correlation))
+        elif reply.error is not None:
+            self._complain(item, {**reply.error, **self._reference(item)})
+        else:
+            self._link.publish(Publication(topic=target, payload=to_json(reply.body or {}), correlation=correlation))
+
+    def send(self, downlink: Downlink) -> None:
+        """The sink of :meth:`DevicePlane.carry`."""
+        device = self._gateways.get(downlink.subject, downlink.subject)
+        topic = topics.downlink_topic(device, downlink)
+        if topic is not None:
+            expiry_s = None if downlink.expires_ms is None else max(1, ceil(downlink.expires_ms / 1000))
+            self._link.publish(Publication(topic=topic, payload=to_json(downlink.body), expiry_s=expiry_s))
+
+
+def _message_id(arrived: Arrived) -> str | None:
+    for name, value in getattr(arrived.properties, "UserProperty", None) or ():
+        if name == "id":
+            return str(value)
+    return None
+
+
+def _client_tls(address: Address, context: Context) -> SSLContext | None:
+    if not address.secure:
+        return None
+    if context.tls is None:
+        raise ConfigError("mqtts:// needs certificates and this fleet has none", remedy="Run `fleetcore init`")
+    certificate, key, ca = context.tls.service_client()
+    return client_context(ca=ca.read_bytes(), certificate=certificate.read_bytes(), key=key.read_bytes())
+
+
+@asynccontextmanager
+async def open_broker(config: "MqttConfig", context: Context, plane: DevicePlane) -> AsyncIterator[Broker]:
+    """Consumes from ``config.url`` while the context lasts."""
+    broker = Broker(config, context, plane)
+    try:
+        await broker.start()
+        end = plane.carry(broker.send)
+        try:
+            yield broker
+        finally:
+            end()
+    finally:
+        await broker.close()
