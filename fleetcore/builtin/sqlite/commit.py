@@ -55,9 +55,7 @@ class CommitChange(Change[Committed]):
                 "INSERT INTO log(position, size, readings, extras) VALUES (?, ?, ?, ?)",
                 (state.position + 1, self._size, readings, extras),
             )
-            shown = None
-            if resolved is not None and batch is not None:
-                shown = batch if resolved.shown.all() else batch.take(resolved.shown)
+            shown = resolved.visible() if resolved is not None else None
             self._entry = FeedEntry(
                 position=state.position + 1,
                 readings=shown if shown is not None and len(shown) else None,
@@ -65,11 +63,12 @@ class CommitChange(Change[Committed]):
                 events=change.events,
             )
             state.position += 1
-        if batch is not None:
+        if resolved is not None and batch is not None:
             self._points, self._received = Points.of(batch), int(batch.received[0])
-            self._distinct = state.watermarks.are_distinct(batch.series)
+            self._distinct = resolved.distinct
             self._moved = state.watermarks.advance(batch.series, batch.time, distinct=self._distinct)
             state.pending.append(self._points)
+        self.weight = self._size + 1024 * (len(change.puts) + len(change.deletes)) + 256 * len(change.marks)
         self._texts = spoken.write if spoken else ()
         self.result = Committed(
             position=state.position,
@@ -106,17 +105,10 @@ class CommitChange(Change[Committed]):
         watermarks = self._state.watermarks
         if not watermarks.known(batch.series):
             raise _unknown(self._state.catalog, batch.series.tolist())
-        # Adding 0.0 makes -0.0 the same number as 0.0, and makes a copy that no caller can change any more.
-        own = TelemetryBatch(
-            batch.series.copy(),
-            batch.time.copy(),
-            batch.received.copy(),
-            batch.value + 0.0,
-            batch.quality.copy(),
-            batch.seq.copy(),
-        )
+        # Adding 0.0 makes -0.0 the same number as 0.0.
+        own = TelemetryBatch(batch.series, batch.time, batch.received, batch.value + 0.0, batch.quality, batch.seq)
         if (own.time > watermarks.newest[own.series]).all() and watermarks.are_distinct(own.series):
-            return all_new(own)
+            return all_new(own, distinct=True)
         return resolve(own, watermarks.newest, lambda series, time: self._held(db, series, time))
 
     def _held(self, db: sqlite3.Connection, series: Int64, time: Int64) -> Held:

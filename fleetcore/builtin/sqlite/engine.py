@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from fleetcore.builtin.sqlite import marks, schema, seal
 from fleetcore.builtin.sqlite.artifacts import Artifacts, FileArtifacts, MemoryArtifacts
 from fleetcore.builtin.sqlite.check import check
+from fleetcore.builtin.sqlite.checkpoint import Checkpointer
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.folder import ARTIFACTS, DATABASE, FILE_MODE
 from fleetcore.builtin.sqlite.forget import Forget, erase_traces
@@ -37,6 +38,7 @@ class Engine:
         self.in_memory = folder is None
         self._writer: Writer | None = None
         self._readers: Readers | None = None
+        self._checkpointer: Checkpointer | None = None
         opened: list[sqlite3.Connection] = []
         try:
             self.artifacts: Artifacts
@@ -66,19 +68,22 @@ class Engine:
                 files = FileArtifacts(folder / ARTIFACTS)
                 files.clean()
                 self.artifacts = files
-                self._writer = Writer(opened[0])
+                opened.append(schema.connect(folder / DATABASE))
+                self._checkpointer = Checkpointer(opened[1], self._between_commits)
+                self._writer = Writer(opened[0], self._checkpointer.wrote)
                 for _ in range(_READERS + 1):
                     opened.append(schema.connect(folder / DATABASE, read_only=True))
-                self._readers = Readers(opened[1 : 1 + _READERS])
-                self._maintainer = Readers(opened[1 + _READERS :])
+                self._readers = Readers(opened[2 : 2 + _READERS])
+                self._maintainer = Readers(opened[2 + _READERS :])
         except BaseException:
             for db in opened:
                 db.close()
             raise
         self.sealing = False
         self._maintaining = opened[-1]
-        for part in {self._writer, self._readers, self._maintainer} - {None}:
-            cast("Writer | Readers", part).start()
+        for part in {self._writer, self._checkpointer, self._readers, self._maintainer}:
+            if part is not None:
+                part.start()
 
     # What coroutines call
 
@@ -123,6 +128,9 @@ class Engine:
         if not self.in_memory:
             return work(self._maintaining)
         return self._beside(work)
+
+    def _between_commits(self, work: Work[object]) -> None:
+        self._writing().look(work, Reply(None, Future()))
 
     def _beside(self, work: Work[T]) -> T:
         future: Future[Any] = Future()
@@ -180,19 +188,17 @@ class Engine:
 
     def stop(self) -> None:
         """Finishes what is under way and ends the threads."""
-        self._maintainer.stop()
-        if self._readers is not None:
-            self._readers.stop()
-        if self._writer is not None:
-            self._writer.stop()
+        self._stop(wait=True)
 
     def abandon(self) -> None:
         """Ends the threads without waiting: the store was dropped, perhaps in the middle of a garbage collection."""
-        self._maintainer.stop(wait=False)
-        if self._readers is not None:
-            self._readers.stop(wait=False)
-        if self._writer is not None:
-            self._writer.stop(wait=False)
+        self._stop(wait=False)
+
+    def _stop(self, *, wait: bool) -> None:
+        # Who asks the writer for something ends before the writer does.
+        for part in (self._maintainer, self._checkpointer, self._readers, self._writer):
+            if part is not None:
+                part.stop(wait=wait)
 
     def refuse_read_only(self) -> None:
         """Raises StorageError where nothing may be written."""

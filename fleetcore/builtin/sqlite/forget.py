@@ -44,7 +44,8 @@ class Forget(Change[None]):
             logged = log.unpack(readings)
             stays = ~np.isin(logged.batch.series, self._series)
             if not stays.all():
-                readings = log.pack(log.Logged(logged.batch.take(stays), logged.shown[stays])) if stays.any() else None
+                shown = None if logged.shown is None else logged.shown[stays]
+                readings = log.pack(log.Logged(logged.batch.take(stays), shown)) if stays.any() else None
         if extras is not None:
             entry = log.entry(position, None, extras)
             texts = tuple(spoken for spoken in entry.texts if spoken.series not in self._series)

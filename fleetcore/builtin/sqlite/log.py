@@ -5,6 +5,7 @@ It is written once per commit on the hot path, so packing only takes what is nea
 """
 
 import numpy as np
+import numpy.typing as npt
 from attrs import frozen
 from msgspec import json
 
@@ -13,34 +14,39 @@ from fleetcore.errors import StorageError
 from fleetcore.model.store import Event, FeedEntry
 from fleetcore.model.telemetry import Float64, Int64, TelemetryBatch, TextReading
 
+Mask = npt.NDArray[np.bool_]
+
 _FORMAT = 1
 #: format, columns' widths (series, time, received, value, quality, seq, shown), number of readings.
 _HEAD = np.dtype([("format", "u1"), ("width", "u1", (7,)), ("n", "<u4")])
+_ONE = (1).to_bytes(8, "little")
 _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4"}
 
 
 @frozen(eq=False)
 class Logged:
-    """The readings of a row; those that are not ``shown`` only raise what is remembered beside a value."""
+    """The readings of a row; those that are not ``shown`` (None: all are) only raise what is remembered."""
 
     batch: TelemetryBatch
-    shown: np.ndarray
+    shown: Mask | None = None
 
 
 def pack(logged: Logged) -> bytes:
     """The readings as bytes."""
     batch, n = logged.batch, len(logged.batch)
     head = np.zeros(1, _HEAD)
-    parts = []
-    columns = (batch.series, batch.time, batch.received, None, batch.quality, batch.seq, logged.shown)
-    widths = []
-    for column in columns:
-        if column is None:
-            values, width = np.ascontiguousarray(batch.value, "<f8").tobytes(), 8
-        else:
-            values, width = _narrow(column)
-        widths.append(width)
-        parts.append(values)
+    shown = (_ONE, 0) if logged.shown is None else _narrow(logged.shown.astype(np.uint8))
+    columns = (
+        _narrow(batch.series),
+        _narrow(batch.time),
+        _narrow(batch.received),
+        (np.ascontiguousarray(batch.value, "<f8").tobytes(), 8),
+        _narrow(batch.quality),
+        _narrow(batch.seq),
+        shown,
+    )
+    widths = [width for _, width in columns]
+    parts = [octets for octets, _ in columns]
     head["format"], head["width"], head["n"] = _FORMAT, widths, n
     return b"".join((head.tobytes(), *parts))
 
@@ -75,7 +81,7 @@ def unpack(row: bytes) -> Logged:
         quality.astype(np.uint8),
         seq.astype(np.int64),
     )
-    return Logged(batch, shown.astype(np.bool_))
+    return Logged(batch, None if shown.all() else shown.astype(np.bool_))
 
 
 def pack_extras(texts: tuple[TextReading, ...], events: tuple[Event, ...]) -> bytes | None:
@@ -95,7 +101,7 @@ def entry(position: int, readings: bytes | None, extras: bytes | None) -> FeedEn
     batch = None
     if readings is not None:
         logged = unpack(readings)
-        shown = logged.batch if logged.shown.all() else logged.batch.take(logged.shown)
+        shown = logged.batch if logged.shown is None else logged.batch.take(logged.shown)
         batch = shown if len(shown) else None
     plain = json.decode(extras) if extras is not None else {"t": [], "e": []}
     return FeedEntry(

@@ -45,17 +45,24 @@ class Resolved:
 
     Attributes:
         batch: the readings to keep, each (series, time) once, in arrival order.
-        shown: which of them the feed shows; the others only raise what is remembered beside an unchanged value.
+        shown: which of them the feed shows, None for all; the others only raise what is remembered beside an
+            unchanged value.
+        distinct: whether it is known that no series occurs twice.
     """
 
     batch: TelemetryBatch
-    shown: Mask
+    shown: Mask | None
     tally: Tally
+    distinct: bool = False
+
+    def visible(self) -> TelemetryBatch:
+        """The readings that the feed shows."""
+        return self.batch if self.shown is None else self.batch.take(self.shown)
 
 
-def all_new(batch: TelemetryBatch) -> Resolved:
+def all_new(batch: TelemetryBatch, *, distinct: bool = False) -> Resolved:
     """The commonest outcome: every reading is the newest of its series."""
-    return Resolved(batch, np.ones(len(batch), np.bool_), Tally(stored=len(batch)))
+    return Resolved(batch, None, Tally(stored=len(batch)), distinct)
 
 
 def resolve(batch: TelemetryBatch, newest: Int64, held: Lookup) -> Resolved:
@@ -74,11 +81,10 @@ def resolve(batch: TelemetryBatch, newest: Int64, held: Lookup) -> Resolved:
     placed = _placed(batch.take(ours), resolved.batch, newest, held)
     joined = TelemetryBatch.concat([resolved.batch, placed])
     arrival = np.argsort(np.concatenate((theirs[origin], ours)), kind="stable")
-    return Resolved(
-        joined.take(arrival),
-        np.concatenate((resolved.shown, np.ones(len(placed), np.bool_)))[arrival],
-        resolved.tally + Tally(stored=len(placed)),
-    )
+    shown = None
+    if resolved.shown is not None:
+        shown = np.concatenate((resolved.shown, np.ones(len(placed), np.bool_)))[arrival]
+    return Resolved(joined.take(arrival), shown, resolved.tally + Tally(stored=len(placed)))
 
 
 def _ordinary(batch: TelemetryBatch, newest: Int64, held: Lookup) -> tuple[Resolved, Int64]:
@@ -107,7 +113,8 @@ def _ordinary(batch: TelemetryBatch, newest: Int64, held: Lookup) -> tuple[Resol
     arrival = np.argsort(kept, kind="stable")
     visible = np.concatenate((np.ones(len(alone), np.bool_), shown))[arrival]
     kept = kept[arrival]
-    return Resolved(batch.take(kept), visible, tally + Tally(stored=len(alone))), kept
+    tally += Tally(stored=len(alone))
+    return Resolved(batch.take(kept), None if visible.all() else visible, tally), kept
 
 
 def _contest(

@@ -13,8 +13,8 @@ from fleetcore.errors import StorageError
 #: Pages of 8 KiB: against 4 KiB about a tenth less time per commit of 10,000 readings (benchmarks/bench_store.py).
 PAGE_BYTES = 8192
 
-#: The WAL is written back after this many pages (16 MiB): rarer fsyncs of the database, a bounded WAL.
-_CHECKPOINT_PAGES = 2048
+#: Where the writer itself writes the WAL back (64 MiB). Before it comes to that checkpoint.py has done it beside.
+_CHECKPOINT_PAGES = 8192
 
 #: How long another process may hold the database before a statement gives up.
 _BUSY_S = 30.0
@@ -88,6 +88,7 @@ def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int 
             # FULL: in WAL mode NORMAL loses the last commits at a power cut.
             db.execute("PRAGMA synchronous=FULL")
             db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit={_CHECKPOINT_PAGES * PAGE_BYTES}")
             # Some distributions build with it on; it writes every freed page. `forget` asks for it where it counts.
             db.execute("PRAGMA secure_delete=OFF")
             if limit_bytes is not None:

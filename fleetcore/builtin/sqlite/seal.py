@@ -58,7 +58,7 @@ def seal(state: State, desk: Desk) -> None:
     last = desk.write(Statements(clear_staged))
     packed = chunks.pack(points)
     while some := list(islice(packed, _SLICE)):
-        desk.write(Statements(partial(insert, packed=some, first=last + 1)))
+        desk.write(Statements(partial(insert, packed=some, first=last + 1), weight=_weight(some)))
         last += len(some)
     desk.write(_Validate(state, last, position))
 
@@ -79,7 +79,7 @@ def merge(desk: Desk) -> int:
     for some in _crowds(np.array(rows, np.int64)):
         points = Points.merged(desk.look(partial(_read, some=some)))
         packed = list(chunks.pack(points))
-        desk.write(Statements(partial(_replace, packed=packed, old=some)))
+        desk.write(Statements(partial(_replace, packed=packed, old=some), weight=2 * _weight(packed)))
         merged += len(some)
     return merged
 
@@ -106,6 +106,10 @@ def insert(db: sqlite3.Connection, packed: Sequence[Packed], first: int) -> None
             f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(some))}",
             list(chain.from_iterable((chunk.series, chunk.t_min, index, *chunk.header) for index, chunk in some)),
         )
+
+
+def _weight(packed: Sequence[Packed]) -> int:
+    return sum(len(chunk.body) + 128 for chunk in packed)
 
 
 class _Validate(Change[None]):

@@ -27,6 +27,8 @@ class Change(ABC, Generic[T]):
     """One change; its methods run on the writer's thread."""
 
     result: T
+    #: Bytes it writes, roughly: says when the WAL is to be written back.
+    weight: int = 4096
 
     @abstractmethod
     def apply(self, db: sqlite3.Connection) -> None:
@@ -44,8 +46,8 @@ class Change(ABC, Generic[T]):
 class Statements(Change[T]):
     """A change that is a function of the connection and has no state beside the database."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[sqlite3.Connection], T], weight: int = 4096) -> None:
+        self._work, self.weight = work, weight
 
     def apply(self, db: sqlite3.Connection) -> None:
         self.result = self._work(db)
@@ -91,8 +93,8 @@ def _settle(outcomes: list[Outcome]) -> None:
 class Writer:
     """Owns the writing connection from :meth:`start` to :meth:`stop`."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, wrote: Callable[[int], None] = lambda _: None) -> None:
+        self._db, self._wrote = db, wrote
         self._waiting: deque[tuple[Change[Any] | None, Callable[[sqlite3.Connection], object] | None, Reply]] = deque()
         # A re-entrant lock: a garbage collection inside a locked section may stop an abandoned store.
         self._wake = threading.Condition(threading.RLock())
@@ -179,6 +181,7 @@ class Writer:
         for change, reply in applied:
             change.publish()
             outcomes.append((reply, change.result, None))
+        self._wrote(sum(change.weight for change, _ in applied))
         return outcomes
 
 
