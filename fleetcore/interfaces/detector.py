@@ -13,7 +13,8 @@ class Detector(ABC):
     was committed, also over restarts: the state from :meth:`snapshot` is kept with the place in the feed it belongs to.
     Calls come one at a time, from a worker thread; a call that raises or overruns its time-out is retried with
     back-off from the last snapshot and shown by ``fleetcore doctor``; ingest goes on meanwhile.
-    So a detector must be deterministic: the same batches give the same findings.
+    So a detector must be deterministic: the same readings in the same order give the same findings, also where they
+    come in other batches, for what is shown again after a crash need not be cut as it was before.
     """
 
     @abstractmethod

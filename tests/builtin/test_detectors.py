@@ -1,5 +1,6 @@
 """The built-in detectors equal a plain loop over points, however the stream is cut into batches."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -45,7 +46,7 @@ def run(detector: Detector, points: Sequence[Point], cuts: Sequence[int] = ()) -
     """Index in the stream → score and expected."""
     found: dict[int, tuple[float, float]] = {}
     edges = [0, *sorted(min(cut, len(points)) for cut in cuts), len(points)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         findings = detector.observe(batch_of(points[start:end]), Catalog())
         for i, score, expected in zip(findings.index, findings.score, findings.expected, strict=True):
             found[start + int(i)] = (float(score), float(expected))
@@ -150,7 +151,7 @@ def test_rounds_and_filter_give_the_moments_of_the_loop_within_1e_9(points, cuts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ewma, "_ROUND_COST", costs[0])
         patch.setattr(ewma, "_FILTER_COST", costs[1])
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             if end > start:
                 batch = batch_of(points[start:end])
                 groups = group(batch)
@@ -288,24 +289,24 @@ def test_a_state_of_another_kind_is_refused():
 @pytest.mark.parametrize(
     "config",
     [
-        dict(),
-        dict(above=1, below=2),
-        dict(above=2, below=1, hysteresis=1),
-        dict(above=1, hysteresis=-1),
-        dict(above=1, for_points=0),
-        dict(above=float("nan")),
-        dict(above=1, duration_s=-1),
+        {},
+        {"above": 1, "below": 2},
+        {"above": 2, "below": 1, "hysteresis": 1},
+        {"above": 1, "hysteresis": -1},
+        {"above": 1, "for_points": 0},
+        {"above": float("nan")},
+        {"above": 1, "duration_s": -1},
     ],
 )
 def test_a_threshold_that_makes_no_sense_is_refused_with_the_reason(config):
-    with pytest.raises(ConfigError, match="A threshold (needs|takes)"):
+    with pytest.raises(ConfigError, match=r"A threshold (needs|takes)"):
         ThresholdConfig(**config)
 
 
 @pytest.mark.parametrize(
     "config",
-    [dict(window=1), dict(warm_up=1), dict(limit=0), dict(refractory=-1), dict(min_deviation=-1), dict(limit=math.inf)],
+    [{"window": 1}, {"warm_up": 1}, {"limit": 0}, {"refractory": -1}, {"min_deviation": -1}, {"limit": math.inf}],
 )
 def test_a_statistical_detector_that_makes_no_sense_is_refused_with_the_reason(config):
-    with pytest.raises(ConfigError, match="A statistical detector (needs|takes)"):
+    with pytest.raises(ConfigError, match=r"A statistical detector (needs|takes)"):
         StatisticalConfig(**config)

@@ -1,0 +1,213 @@
+"""The contract of :class:`~fleetcore.interfaces.detector.Detector`: finds what it says, also after a restart."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+
+import numpy as np
+import pytest
+from attrs import evolve, frozen
+
+from fleetcore.interfaces.detector import Detector
+from fleetcore.model.anomaly import Findings, Severity
+from fleetcore.model.telemetry import Series, SeriesCatalog, TelemetryBatch
+from fleetcore.testing.contract import Contract, missing
+
+#: Score and expected value may differ so much between two ways of cutting a stream: floating-point sums are not exact.
+TOLERANCE = 1e-7
+
+OpenDetector = Callable[[], AbstractAsyncContextManager[Detector]]
+
+
+class PlainCatalog:
+    """Every series exists: metric ``value`` of ``device-<index>``, a number without unit."""
+
+    def series(self, index: int) -> Series:
+        return Series(index=index, device=f"device-{index}", metric="value")
+
+
+@frozen
+class Found:
+    """One finding of a stream, by its position there."""
+
+    position: int
+    score: float
+    expected: float
+
+
+class DetectorContract(Contract):
+    """Override ``open_detector`` and ``stream``, and ``catalog`` where the metrics matter."""
+
+    @pytest.fixture
+    def open_detector(self) -> OpenDetector:
+        """Opens a fresh detector: ``lambda: open_mine(MyConfig(), context)``."""
+        raise missing(self, "open_detector")
+
+    @pytest.fixture
+    def stream(self) -> tuple[TelemetryBatch, Sequence[int]]:
+        """Readings, 50 to some thousand, of several series; and the positions of exactly those to be found."""
+        raise missing(self, "stream")
+
+    @pytest.fixture
+    def catalog(self) -> SeriesCatalog:
+        """Tells what the series of the stream are."""
+        return PlainCatalog()
+
+    def test_it_finds_exactly_what_is_abnormal(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        readings, abnormal = stream
+
+        assert abnormal, "a stream without anything abnormal shows nothing"
+        assert [one.position for one in _run(open_detector, readings, catalog)] == sorted(abnormal)
+
+    def test_an_empty_batch_has_no_findings_and_changes_nothing(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        readings, _ = stream
+        middle = len(readings) // 2
+
+        with _opened(open_detector) as detector:
+            assert len(_observe(detector, TelemetryBatch.empty(), catalog)) == 0
+        assert _run(open_detector, readings, catalog, (middle, middle)) == _run(
+            open_detector, readings, catalog, (middle,)
+        )
+
+    def test_the_same_batches_give_the_same_findings(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        readings, _ = stream
+        cuts = range(7, len(readings), 7)
+
+        assert _run(open_detector, readings, catalog, cuts) == _run(open_detector, readings, catalog, cuts)
+
+    def test_how_the_stream_is_cut_changes_nothing(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        readings, _ = stream
+        whole = _run(open_detector, readings, catalog)
+
+        for step in (1, 2, 13, max(1, len(readings) // 3)):
+            cut = _run(open_detector, readings, catalog, range(step, len(readings), step))
+            _assert_equal(cut, whole, f"batches of {step}")
+
+    def test_a_restart_at_any_place_changes_nothing(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        readings, _ = stream
+        places = sorted({0, 1, 2, *range(0, len(readings), max(1, len(readings) // 50)), len(readings)})
+
+        for place in places:
+            before, after = _part(readings, 0, place), _part(readings, place, len(readings))
+            with _opened(open_detector) as first, _opened(open_detector) as second:
+                _observe(first, before, catalog)
+                second.restore(first.snapshot())
+                resumed = _found(_observe(second, after, catalog))
+                expected = _found(_observe(first, after, catalog))
+                assert resumed == expected, f"restarted at {place}: {resumed} instead of {expected}"
+
+    def test_a_snapshot_changes_nothing(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        readings, _ = stream
+
+        with _opened(open_detector) as detector:
+            _observe(detector, _part(readings, 0, len(readings) // 2), catalog)
+            assert detector.snapshot() == detector.snapshot()
+
+    def test_a_state_it_cannot_read_is_a_value_error(self, open_detector: OpenDetector) -> None:
+        for state in (b"\x00", b"not a state", b"\xff" * 64):
+            with _opened(open_detector) as detector, pytest.raises(ValueError):  # noqa: PT011 - any message will do
+                detector.restore(state)
+
+    def test_new_series_may_appear_at_any_time_with_any_index(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        readings, abnormal = stream
+        moved = readings.at_series(readings.series * 1000 + 123_457)
+
+        found = _run(open_detector, moved, _Moved(catalog))
+        assert [one.position for one in found] == sorted(abnormal)
+
+    def test_the_explanation_can_be_filled_in(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        with _opened(open_detector) as detector:
+            findings = _observe(detector, stream[0], catalog)
+
+        text = findings.explanation.format(value="1", expected="2", score="3")
+        assert text.strip(), "an explanation says something"
+        assert text.isprintable(), "an explanation is one line"
+        assert isinstance(findings.severity, Severity), findings.severity
+
+
+class _Moved:
+    """The catalog of the moved stream."""
+
+    def __init__(self, catalog: SeriesCatalog) -> None:
+        self._catalog = catalog
+
+    def series(self, index: int) -> Series:
+        return evolve(self._catalog.series((index - 123_457) // 1000), index=index)
+
+
+@contextmanager
+def _opened(open_detector: OpenDetector) -> Iterator[Detector]:
+    """A detector that is open, in a test that is not asynchronous."""
+    with asyncio.Runner() as runner:
+        manager = open_detector()
+        detector = runner.run(manager.__aenter__())
+        try:
+            yield detector
+        finally:
+            runner.run(manager.__aexit__(None, None, None))
+
+
+def _part(readings: TelemetryBatch, start: int, end: int) -> TelemetryBatch:
+    return readings.take(np.arange(start, end))
+
+
+def _observe(detector: Detector, batch: TelemetryBatch, catalog: SeriesCatalog) -> Findings:
+    """Observes, with columns that cannot be written to, and checks what holds of all findings."""
+    for column in (batch.series, batch.time, batch.received, batch.value, batch.quality, batch.seq):
+        column.setflags(write=False)
+    findings = detector.observe(batch, catalog)
+    assert isinstance(findings, Findings), f"observe returns Findings, not {type(findings).__name__}"
+    index = findings.index
+    assert len(index) == len(findings.score) == len(findings.expected), "columns of findings are equally long"
+    assert np.issubdtype(index.dtype, np.integer), f"positions are integers, not {index.dtype}"
+    if len(index):
+        assert index[0] >= 0, "positions start at 0"
+        assert index[-1] < len(batch), "positions lie in the batch"
+        assert (np.diff(index) > 0).all(), "positions ascend, each once"
+    assert (np.isfinite(findings.score) & (findings.score >= 0)).all(), "scores are finite and not negative"
+    assert not np.isinf(findings.expected).any(), "an expected value is finite, or NaN for none"
+    return findings
+
+
+def _found(findings: Findings, start: int = 0) -> list[Found]:
+    return [
+        # Minus infinity stands for "no idea": unlike NaN it equals itself.
+        Found(start + int(i), float(score), -math.inf if math.isnan(expected) else float(expected))
+        for i, score, expected in zip(findings.index, findings.score, findings.expected, strict=True)
+    ]
+
+
+def _run(
+    open_detector: OpenDetector, readings: TelemetryBatch, catalog: SeriesCatalog, cuts: Sequence[int] = ()
+) -> list[Found]:
+    found: list[Found] = []
+    with _opened(open_detector) as detector:
+        start = 0
+        for end in (*cuts, len(readings)):
+            found += _found(_observe(detector, _part(readings, start, end), catalog), start)
+            start = end
+    return found
+
+
+def _assert_equal(got: Sequence[Found], expected: Sequence[Found], how: str) -> None:
+    assert [one.position for one in got] == [one.position for one in expected], how
+    for here, there in zip(got, expected, strict=True):
+        assert here.score == pytest.approx(there.score, rel=TOLERANCE, abs=TOLERANCE), f"{how}: {here} {there}"
+        assert here.expected == pytest.approx(there.expected, rel=TOLERANCE, abs=TOLERANCE), f"{how}: {here} {there}"
