@@ -115,3 +115,18 @@ def test_mutated_requests_are_read_or_refused_and_nothing_else():
         codes.add(refused.value.code)
 
     assert codes == {"csr_invalid"}
+
+
+def test_no_single_byte_can_be_changed_into_an_error_or_into_another_name():
+    key = new_key()
+    good = csr("th-1", key, encoding=Encoding.DER)
+    read = set()
+    for place in range(len(good)):
+        for value in (0x00, 0x01, 0x03, 0x7F, 0xFF):
+            try:
+                asked = read_request(good[:place] + bytes([value]) + good[place + 1 :], FLEET)
+            except Refused:
+                continue
+            read.add((asked.device, asked.spki))
+
+    assert read == {("th-1", spki(key))}

@@ -2,12 +2,12 @@
 
 import asyncio
 import datetime as dt
+import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from attrs import frozen
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -197,7 +197,7 @@ class SecurityManager:
         """Judges a certificate, PEM or DER, as if a device had shown it. Never raises for its content."""
         if b"-----BEGIN" in certificate[:1024]:
             try:
-                certificate = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+                certificate = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii").strip())
             except ValueError:
                 return Report(refusal=Refusal.UNREADABLE)
         judged = self._verifier.check(certificate)

@@ -14,24 +14,12 @@ from types import MappingProxyType
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from fleetcore.errors import Refused
 from fleetcore.model.names import device_uri, is_device_id
-
-#: What reading foreign DER may raise: fuzzing the parser with mutated certificates showed these families.
-UNREADABLE: tuple[type[Exception], ...] = (
-    ValueError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    # cryptography warns of serials that are not positive (RFC 5280 §4.1.2.2); read under warnings-as-errors.
-    Warning,
-)
 
 
 class Refusal(StrEnum):
@@ -179,7 +167,7 @@ def host_name(host: str) -> x509.GeneralName:
 
 
 def names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    """The subject alternative names; empty where there are none. May raise one of :data:`UNREADABLE`."""
+    """The subject alternative names; empty where there are none. Raises whatever the parser does."""
     try:
         return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
@@ -193,7 +181,7 @@ def common_name(name: x509.Name) -> str | None:
 
 
 def check_leaf(certificate: x509.Certificate, profile: Profile) -> Refusal | None:
-    """The first thing wrong with the form of a leaf, or None. May raise one of :data:`UNREADABLE`."""
+    """The first thing wrong with the form of a leaf, or None. Raises whatever the parser does."""
     shape = SHAPES[profile]
     present = {extension.oid: extension for extension in certificate.extensions}
 
@@ -230,7 +218,7 @@ def device_of(certificate: x509.Certificate, fleet: str) -> str | Refusal:
     """The device that the certificate names, or why it names none of this fleet.
 
     Exactly one SAN, a URI ``urn:fleetcore:device:<fleet>:<id>``, and the common name equal to the id (WIRE.md §2).
-    May raise one of :data:`UNREADABLE`.
+    Raises whatever the parser does.
     """
     names = names_of(certificate)
     if not names:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.errors import Refused
-from fleetcore.fleet.security.profiles import UNREADABLE, common_name, strong_key
+from fleetcore.fleet.security.profiles import common_name, strong_key
 from fleetcore.model.names import device_uri, is_device_id
 
 #: Longest request, PEM or DER. One with an RSA-4096 key takes 1.7 kB; the rest is room for attributes.
@@ -64,7 +64,9 @@ def read_request(content: bytes, fleet: str) -> CertificateRequest:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             return _read(content, fleet)
-    except UNREADABLE as error:
+    except Refused:
+        raise
+    except Exception as error:  # the parser's errors for hostile DER are no closed set, TypeError among them
         raise _invalid("cannot be read") from error
 
 

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from fleetcore.fleet.security.authority import Authority, issuer_id
-from fleetcore.fleet.security.profiles import UNREADABLE, Profile, Refusal, check_leaf, device_of
+from fleetcore.fleet.security.profiles import Profile, Refusal, check_leaf, device_of
 from fleetcore.fleet.security.recent import Recent
 from fleetcore.fleet.security.requests import spki_of
 from fleetcore.interfaces.clock import Clock
@@ -108,7 +108,7 @@ class CertificateVerifier:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 return self._read(x509.load_der_x509_certificate(der))
-        except UNREADABLE:
+        except Exception:  # noqa: BLE001 - the parser's errors for hostile DER are no closed set, TypeError among them
             return Refusal.UNREADABLE
 
     def _read(self, certificate: x509.Certificate) -> Identity | Refusal:
