@@ -251,6 +251,21 @@ def test_whatever_bytes_are_shown_the_answer_is_a_refusal_and_never_an_error(aut
     assert {type(answer) for answer in answers} == {Refusal}
 
 
+def test_no_single_byte_can_be_changed_into_an_error_or_into_another_identity(authority, verifier):
+    # 0x03 turns a name into a BIT STRING, at which the parser raises TypeError. A changed count of unused bits before
+    # the signature is overlooked by it: that is the same certificate still.
+    good = der(authority.issue_device("th-1", new_key().public_key()))
+    same = verifier.check(good)
+
+    answers = {
+        verifier.check(good[:place] + bytes([value]) + good[place + 1 :])
+        for place in range(len(good))
+        for value in (0x00, 0x01, 0x03, 0x7F, 0xFF)
+    }
+
+    assert {answer for answer in answers if not isinstance(answer, Refusal)} == {same}
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\x30", b"\x00" * 100, b"x" * 100_000], ids=["empty", "cut", "zeros", "long"]
 )
