@@ -17,6 +17,7 @@ from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Accepted, Inbound, Operation, Outcome
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.config import Config, FleetSection, Instance
+from fleetcore.runtime.process import settle_memory
 from fleetcore.wire.strict_json import dumps
 
 _START_MS = 1_767_225_600_000
@@ -73,6 +74,7 @@ async def _ours(data: list[tuple[str, bytes]], folder: Path) -> float:
             acknowledged += 1
 
         deliver, ready = fleet.plane.deliver, fleet.plane.ready
+        settle_memory()
         begun = time.perf_counter()
         for device, payload in data:
             message = Inbound(operation=Operation.TELEMETRY, subject=device, payload=payload)

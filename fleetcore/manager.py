@@ -169,6 +169,7 @@ class IoTFleetManager:
         return Config(
             fleet=evolve(config.fleet, data=None if self._data is None else str(self._data)),
             limits=config.limits,
+            ca=config.ca,
             storage=config.storage,
             detectors=detectors,
         )
@@ -375,7 +376,7 @@ class IoTFleetManager:
         unit: str | None = None,
         *,
         time: int | str | None = None,
-        id: str | None = None,  # noqa: A002 - the wire's own name
+        id: str | None = None,
     ) -> View:
         """Puts one reading in, through the whole data path; it is committed when this returns."""
         fleet = await self.open()

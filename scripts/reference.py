@@ -12,7 +12,7 @@ import click
 from fleetcore.cli.root import root
 from fleetcore.errors import CODES
 from fleetcore.interfaces.provider import Limits, Provider
-from fleetcore.runtime.config import FleetSection
+from fleetcore.runtime.config import CaSection, FleetSection
 from fleetcore.runtime.plugins import PluginHost
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -33,7 +33,9 @@ def errors() -> str:
     for name, code in CODES.items():
         mqtt = "no PUBACK" if code.mqtt is None else f"0x{code.mqtt:02X}"
         coap = f"{code.coap // 100}.{code.coap % 100:02d}"
-        lines.append(f"| `{name}` | {code.http} | {coap} | {mqtt} | {'yes' if code.temporary else 'no'} | {code.title} |")
+        lines.append(
+            f"| `{name}` | {code.http} | {coap} | {mqtt} | {'yes' if code.temporary else 'no'} | {code.title} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -59,7 +61,11 @@ def _command(path: str, command: click.Command) -> list[str]:
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             names = ", ".join(f"`{one}`" for one in parameter.opts)
-            default = "" if parameter.default in (None, False, (), "") or "Sentinel" in repr(parameter.default) else f" Default: `{parameter.default}`."
+            default = (
+                ""
+                if parameter.default in (None, False, (), "") or "Sentinel" in repr(parameter.default)
+                else f" Default: `{parameter.default}`."
+            )
             lines.append(f"- {names}: {parameter.help or parameter.type.name}{default}")
         else:
             lines.append(f"- `{(parameter.name or '').upper()}`")
@@ -83,7 +89,7 @@ def configuration() -> str:
         "names it sees (all by default); `[clouds.NAME]` takes `mirror`, any of `registry`, `twins`, `telemetry`.",
         "",
     ]
-    lines += _section("[fleet]", FleetSection) + _section("[limits]", Limits)
+    lines += _section("[fleet]", FleetSection) + _section("[ca]", CaSection) + _section("[limits]", Limits)
     host = PluginHost()
     for kind in ("storage", "protocols", "detectors", "notifiers", "clouds", "services"):
         for name, provider in sorted(host.offers(kind).items()):

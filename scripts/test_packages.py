@@ -42,9 +42,35 @@ def main() -> None:
             python = home / "bin" / "python"
             own = "fleetcore" if package == ROOT else package.name
             wheel = next(wheels.glob(f"{own.replace('-', '_')}-[0-9]*.whl"))
-            run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", pins, "--find-links", wheels, wheel, *TEST_TOOLS)
+            run(
+                python,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--disable-pip-version-check",
+                "-c",
+                pins,
+                "--find-links",
+                wheels,
+                wheel,
+                *TEST_TOOLS,
+            )
             tests = ROOT / "tests" / "alone" if package == ROOT else package / "tests"
-            run(python, "-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-m", "not soak", tests, cwd=folder)
+            run(
+                python,
+                "-m",
+                "pytest",
+                "-q",
+                "-c",
+                ROOT / "pyproject.toml",
+                "--rootdir",
+                ROOT,
+                "-m",
+                "not soak",
+                tests,
+                cwd=folder,
+            )
     print(f"{len(packages)} packages built, installed and tested alone")
 
 

@@ -17,7 +17,7 @@ DEFAULT_DATA = "./fleet-data"
 class Caller(Protocol):
     """Calls the façade, wherever it runs; results are plain data."""
 
-    async def call(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the façade returns
+    async def call(self, name: str, *args: Any, **options: Any) -> Any:
         """The call's result; raises the façade's errors."""
         ...
 
@@ -36,10 +36,10 @@ def data_option(command: F) -> F:
 
 
 class _Local:
-    def __init__(self, manager: Any) -> None:  # noqa: ANN401 - the façade, imported late
+    def __init__(self, manager: Any) -> None:
         self._manager = manager
 
-    async def call(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - see Caller
+    async def call(self, name: str, *args: Any, **options: Any) -> Any:
         result = await getattr(self._manager, name)(*args, **options)
         return result.to_plain() if hasattr(result, "to_plain") else result
 
@@ -65,10 +65,10 @@ async def connect(data: Path) -> AsyncIterator[Caller]:
             await manager.close()
 
 
-def call(data: Path, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - see Caller
+def call(data: Path, name: str, *args: Any, **options: Any) -> Any:
     """One call, from a command that is not a coroutine."""
 
-    async def run() -> Any:  # noqa: ANN401 - see Caller
+    async def run() -> Any:
         async with connect(data) as caller:
             return await caller.call(name, *args, **options)
 

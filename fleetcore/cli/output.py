@@ -20,7 +20,7 @@ def output_option(command: F) -> F:
     )(command)
 
 
-def show(result: Any, output: str, columns: Sequence[str] = ()) -> None:  # noqa: ANN401 - plain data of any form
+def show(result: Any, output: str, columns: Sequence[str] = ()) -> None:
     """Prints one mapping or a list of mappings; ``columns`` chooses and orders a table's."""
     rows: list[Mapping[str, Any]] = result if isinstance(result, list) else [result]
     match output:

@@ -13,6 +13,7 @@ import click
 
 from fleetcore.cli.connect import data_option
 from fleetcore.errors import Refused
+from fleetcore.runtime.process import settle_memory
 
 
 @click.command()
@@ -43,6 +44,7 @@ async def _serve(data: Path) -> None:
         for name, urls in endpoints.items():
             for url in urls:
                 click.echo(f"{name}: {url}")
+        settle_memory()
         click.echo("ready")
         await _stop_asked()
         click.echo("stopping")

@@ -25,12 +25,16 @@ class _Seen:
 
 
 class PresenceBoard:
-    """Who is here. ``seen`` is called per message and does no more than a dictionary write."""
+    """Who is here.
+
+    Attributes:
+        last: when each device sent something since the last flush, ms since the epoch; written per message.
+    """
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
         self._board: dict[str, _Seen] = {}
-        self._last: dict[str, int] = {}
+        self.last: dict[str, int] = {}
         self._dirty: set[str] = set()
 
     async def load(self) -> None:
@@ -43,10 +47,6 @@ class PresenceBoard:
             after = page.after
             if after is None:
                 return
-
-    def seen(self, device: str, now_ms: int) -> None:
-        """The device sent something."""
-        self._last[device] = now_ms
 
     def opened(self, device: str) -> None:
         """A session of the device opened."""
@@ -69,7 +69,7 @@ class PresenceBoard:
         """What is seen of the device now; asleep past its time is late, then offline."""
         now = self._clock.now_ms()
         seen = self._board.get(device, _Seen())
-        last = max(self._last.get(device, 0), seen.presence.last_seen or 0)
+        last = max(self.last.get(device, 0), seen.presence.last_seen or 0)
         state = seen.presence.connectivity
         if last and state is Connectivity.NEVER:
             state = Connectivity.ONLINE
@@ -127,14 +127,14 @@ class PresenceBoard:
 
     async def flush(self) -> None:
         """Keeps what changed since the last flush."""
-        changed = self._dirty | self._last.keys()
+        changed = self._dirty | self.last.keys()
         self._dirty = set()
-        for device, last in self._last.items():
+        for device, last in self.last.items():
             old = self._board.get(device, _Seen())
             state = old.presence.connectivity
             if state in (Connectivity.NEVER, Connectivity.OFFLINE, Connectivity.LATE):
                 state = Connectivity.ONLINE
             self._board[device] = evolve(old, presence=evolve(old.presence, last_seen=last, connectivity=state))
-        self._last = {}
+        self.last.clear()
         if changed:
             await self._storage.commit(Commit(puts=tuple(self._put(device) for device in sorted(changed))))

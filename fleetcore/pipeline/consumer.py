@@ -65,7 +65,7 @@ class Consumer(ABC):
                 self.status.state, self.status.error = "stopped", str(error)
                 _log.error("%s has stopped: %s", self.name, error)
                 return
-            except Exception as error:  # noqa: BLE001 - a plugin's failure must not end the loop
+            except Exception as error:
                 self.status.state, self.status.error = "failing", f"{type(error).__name__}: {error}"
                 self.status.failures += 1
                 wait = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]

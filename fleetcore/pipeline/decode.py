@@ -86,14 +86,14 @@ class Columns:
 
     def add_group(
         self, message: int, state: DeviceState, values: Mapping[str, float], time: int, received: int, quality: int
-    ) -> None:
-        """Values of one time. Raises ``KeyError`` for a metric that is not interned; nothing is added then."""
+    ) -> bool:
+        """Values of one time; False, and nothing added, where a metric is not interned."""
         size = len(self._series)
         try:
-            self._series.extend(map(state.metrics.__getitem__, values))
+            self._series.extend(map(state.index_of, values))
         except KeyError:
             del self._series[size:]
-            raise
+            return False
         self._values.extend(values.values())
         self._times.append(time)
         self._quality.append(quality)
@@ -101,6 +101,7 @@ class Columns:
         self._seq.append(NO_SEQ)
         self._counts.append(len(values))
         self._messages.append(message)
+        return True
 
     def add(
         self, message: int, series: int, value: float | bool | str, time: int, received: int, quality: int, seq: int

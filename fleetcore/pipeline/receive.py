@@ -18,11 +18,10 @@ from fleetcore.pipeline.session import DeviceSession
 #: A message in the queue: who, what, whom to tell, and when it came (ms since the epoch).
 Delivery = tuple[DeviceSession, Inbound, Callable[[Outcome], None], int]
 
-#: The most messages of one batch: larger ones gain nothing per message and delay the first of them.
-_BATCH = 4096
 #: Beside its payload a queued message costs about this much (measured: tracemalloc over 10,000 of them).
 _OVERHEAD_BYTES = 600
-_HIGH, _LOW = 0.5, 0.25
+#: Adapters stop reading at this share of the bounds, so that what is already on its way still fits.
+_HIGH = 0.5
 
 _OVERLOADED = Rejected(code="overloaded", reason="The receive queue is full", scope="server", retry_after_s=1.0)
 _CLOSING = Rejected(code="overloaded", reason="The server is stopping", scope="server", retry_after_s=5.0)
@@ -36,12 +35,12 @@ class Receiver(Ingest):
     """
 
     def __init__(self, limits: Limits, clock: Clock, process: Callable[[list[Delivery]], Awaitable[None]]) -> None:
-        self._clock, self._process = clock, process
+        self._now_ms, self._process = clock.now_ms, process
         self._queue: deque[Delivery] = deque()
         self._bytes = 0
         self._most_messages, self._most_bytes = limits.queue_messages, limits.queue_bytes
-        self._high = int(limits.queue_messages * _HIGH), int(limits.queue_bytes * _HIGH)
-        self._low = int(limits.queue_messages * _LOW), int(limits.queue_bytes * _LOW)
+        self._high_messages = int(limits.queue_messages * _HIGH)
+        self._high_bytes = int(limits.queue_bytes * _HIGH)
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
         self._ready.set()
@@ -56,18 +55,18 @@ class Receiver(Ingest):
         return len(self._queue)
 
     def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:
-        assert isinstance(session, DeviceSession)
-        size = len(message.payload) + _OVERHEAD_BYTES
-        if len(self._queue) >= self._most_messages or self._bytes + size > self._most_bytes or self._closing:
+        waiting = len(self._queue)
+        size = self._bytes + len(message.payload) + _OVERHEAD_BYTES
+        if waiting >= self._most_messages or size > self._most_bytes or self._closing:
             self.refused_full += 1
             done(_CLOSING if self._closing else _OVERLOADED)
             return False
-        self._queue.append((session, message, done, self._clock.now_ms()))
-        self._bytes += size
-        if not self._wake.is_set():
+        self._queue.append((session, message, done, self._now_ms()))  # type: ignore[arg-type]  # the plane makes no other session
+        self._bytes = size
+        if not waiting:
             self._wake.set()
             self._idle.clear()
-        if len(self._queue) < self._high[0] and self._bytes < self._high[1]:
+        if waiting < self._high_messages and size < self._high_bytes:
             return True
         self._ready.clear()
         return False
@@ -97,16 +96,11 @@ class Receiver(Ingest):
             await self._process(batch)
 
     def _take(self) -> list[Delivery]:
-        queue = self._queue
-        if len(queue) <= _BATCH:
-            batch = list(queue)
-            queue.clear()
-            self._bytes = 0
-        else:
-            batch = [queue.popleft() for _ in range(_BATCH)]
-            self._bytes -= sum(len(one[1].payload) + _OVERHEAD_BYTES for one in batch)
-        if not self._ready.is_set() and len(queue) <= self._low[0] and self._bytes <= self._low[1]:
-            self._ready.set()
+        # All of it: what the queue may hold is bounded, and a larger batch costs less per message.
+        batch = list(self._queue)
+        self._queue.clear()
+        self._bytes = 0
+        self._ready.set()
         return batch
 
     async def drain(self) -> None:

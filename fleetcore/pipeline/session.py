@@ -14,22 +14,36 @@ class DeviceState:
 
     Attributes:
         metrics: the device's interned series by metric.
+        index_of: looks a metric up in it; bound once, since it is asked for every reading.
         blocked: the code with which everything of it is refused, or None.
         quality: the bits that its readings start with.
         fresh: no authenticated message has made it active yet.
         tokens, refilled: its token bucket: what is left, and when (monotonic seconds) that was true.
     """
 
-    __slots__ = ("__weakref__", "blocked", "device", "fresh", "metrics", "quality", "refilled", "tokens")
+    __slots__ = (
+        "__weakref__",
+        "blocked",
+        "device",
+        "fresh",
+        "id",
+        "index_of",
+        "metrics",
+        "quality",
+        "refilled",
+        "tokens",
+    )
 
     def __init__(self, device: Device, tokens: float, now_s: float) -> None:
         self.metrics: dict[str, int] = {}
+        self.index_of = self.metrics.__getitem__
         self.tokens, self.refilled = tokens, now_s
         self.update(device)
 
     def update(self, device: Device) -> None:
         """Takes a changed record over."""
         self.device = device
+        self.id = device.id
         self.blocked = _BLOCKED.get(device.lifecycle)
         self.quality = int(Quality.QUARANTINED if device.lifecycle is Lifecycle.QUARANTINED else Quality.GOOD)
         self.fresh = device.lifecycle in (Lifecycle.REGISTERED, Lifecycle.PROVISIONED)
@@ -50,15 +64,17 @@ class DeviceSession(Session):
 
     Attributes:
         state: of the identity.
+        lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.
         subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the plane.
     """
 
-    __slots__ = ("_callbacks", "_ended", "credential_key", "peer", "protocol", "state", "subjects")
+    __slots__ = ("_callbacks", "_ended", "credential_key", "lost_rights", "peer", "protocol", "state", "subjects")
 
     def __init__(self, state: DeviceState, protocol: str, peer: str, credential_key: str | None = None) -> None:
         self.state, self.protocol, self.peer, self.credential_key = state, protocol, peer, credential_key
         self.subjects: dict[str, DeviceState] = {state.device.id: state}
         self._ended: str | None = None
+        self.lost_rights: str | None = None
         self._callbacks: list[Callable[[str], None]] = []
 
     @property
@@ -83,6 +99,7 @@ class DeviceSession(Session):
         if self._ended is not None:
             return
         self._ended = code
+        self.lost_rights = code if code.startswith("device_") else None
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(code)

@@ -29,7 +29,7 @@ from fleetcore.pipeline.decode import Codecs, Columns, Message, content_type_of,
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceSession, DeviceState
 from fleetcore.pipeline.validate import check_new_metric, check_time, in_unit_of, not_finite, reading_time
-from fleetcore.wire.readings import FlatMessage
+from fleetcore.wire.readings import FlatMessage, decode_quick
 from fleetcore.wire.times import EARLIEST_MS
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,11 @@ _INTERNAL = Rejected(code="internal", reason="The message could not be handled")
 
 class Directory(Protocol):
     """What the data path asks the device plane."""
+
+    @property
+    def last_seen(self) -> dict[str, int]:
+        """When each device sent last, ms since the epoch; the data path writes it."""
+        ...
 
     async def subject(self, session: DeviceSession, subject: str) -> DeviceState | None:
         """The state of a subject that the session may speak for, or None."""
@@ -81,8 +86,10 @@ class DataPath:
 
     async def process(self, deliveries: list[Delivery]) -> None:
         """Handles a batch: every delivery's ``done`` is called, whatever happens."""
-        admitted, controls = await self._admit(deliveries)
-        waiting = [self._telemetry(admitted)] if admitted else []
+        columns = Columns()
+        plain, rest = self._quick_lane(deliveries, columns)
+        messages, controls = await self._admit(rest) if rest else ([], [])
+        waiting = [self._telemetry(plain, messages, columns)] if plain or messages else []
         if controls:
             by_identity: dict[str, list[Delivery]] = defaultdict(list)
             for delivery in controls:
@@ -93,6 +100,59 @@ class DataPath:
         else:
             await asyncio.gather(*waiting)
 
+    def _quick_lane(
+        self, deliveries: list[Delivery], columns: Columns
+    ) -> tuple[list[tuple[Delivery, int]], list[Delivery]]:
+        """The commonest messages in one loop: simplest form, known metrics, sender in good standing, time in order.
+
+        Returns what it took, with the number of readings, and the rest, of which nothing was touched. It takes
+        nothing that the long way would refuse.
+        """
+        taken: list[tuple[Delivery, int]] = []
+        rest: list[Delivery] = []
+        most, last_seen = self._limits.message_bytes, self._directory.last_seen
+        add_group, telemetry = columns.add_group, Operation.TELEMETRY
+        for delivery in deliveries:
+            session, message, _, received = delivery
+            identity = session.state
+            state = session.subjects.get(message.subject)
+            payload = message.payload
+            if (
+                state is None
+                or message.operation is not telemetry
+                or message.id is not None
+                or state.blocked is not None
+                or identity.blocked is not None
+                or identity.fresh
+                or identity.tokens < 1
+                or session.lost_rights
+                or len(payload) > most
+                or (message.content_type is not None and message.content_type != "application/json")
+            ):
+                rest.append(delivery)
+                continue
+            simple = decode_quick(payload)
+            if simple is None:
+                rest.append(delivery)
+                continue
+            time, values = simple
+            quality = state.quality
+            if type(time) is int and EARLIEST_MS <= time <= received:
+                when = time
+            elif time is None:
+                when = received
+                quality = server_time(quality)
+            else:
+                rest.append(delivery)
+                continue
+            if not add_group(-1, state, values, when, received, quality):
+                rest.append(delivery)
+                continue
+            identity.tokens -= 1
+            last_seen[identity.id] = received
+            taken.append((delivery, len(values)))
+        return taken, rest
+
     async def _admit(self, deliveries: list[Delivery]) -> tuple[list[Message], list[Delivery]]:
         """Who may speak: session, lifecycle, rate, subject. What may not is answered here."""
         now_s = self._clock.monotonic_s()
@@ -102,8 +162,8 @@ class DataPath:
         for delivery in deliveries:
             session, message, _, received = delivery
             identity = session.state
-            if session._ended is not None and session._ended != "closed":
-                self._answer(delivery, Rejected(code=_ended_code(session._ended), reason="The session has ended"))
+            if session.lost_rights:
+                self._answer(delivery, Rejected(code=session.lost_rights, reason="The session has ended"))
                 continue
             if identity.blocked is not None:
                 self._answer(delivery, Rejected(code=identity.blocked, reason="The device may not speak"))
@@ -166,46 +226,44 @@ class DataPath:
                 outcome = _INTERNAL
             self._answer(delivery, outcome)
 
-    async def _telemetry(self, messages: list[Message]) -> None:
+    async def _telemetry(self, plain: list[tuple[Delivery, int]], messages: list[Message], columns: Columns) -> None:
         try:
-            await self._store(messages)
+            await self._store(plain, messages, columns)
         except (Unavailable, StorageError) as error:
-            outcome = _rejection(error)
-            for message in messages:
-                self._answer(message.delivery, outcome)
+            self._answer_all(plain, messages, _rejection(error))
         except Exception:
-            if len(messages) == 1:
-                _log.exception("A telemetry message could not be handled")
-                self._answer(messages[0].delivery, _INTERNAL)
-                return
-            # One message may be the cause: halving finds it, and the others are stored.
-            half = len(messages) // 2
-            await self._telemetry(messages[:half])
-            await self._telemetry(messages[half:])
+            _log.exception(
+                "A batch of %d messages could not be handled; each is tried alone", len(plain) + len(messages)
+            )
+            for message in messages + [Message(delivery, _subject_of(delivery)) for delivery, _ in plain]:
+                message.refused, message.count = None, 0
+                try:
+                    await self._store([], [message], Columns())
+                except (Unavailable, StorageError) as error:
+                    self._answer(message.delivery, _rejection(error))
+                except Exception:
+                    _log.exception("A telemetry message could not be handled")
+                    self._answer(message.delivery, _INTERNAL)
 
-    async def _store(self, messages: list[Message]) -> None:
+    def _answer_all(self, plain: list[tuple[Delivery, int]], messages: list[Message], outcome: Outcome) -> None:
+        for delivery, _ in plain:
+            self._answer(delivery, outcome)
+        for message in messages:
+            self._answer(message.delivery, outcome)
+
+    async def _store(self, plain: list[tuple[Delivery, int]], messages: list[Message], columns: Columns) -> None:
         answers: dict[int, Outcome] = {}
-        quick, full = self._decode(messages, answers)
-        repeats = await self._repeats(messages, answers) if any(one.id is not None for one in messages) else {}
-        await self._intern(messages, quick, full, answers)
-        columns = Columns()
-        for i, message in enumerate(messages):
-            if i in answers or i in repeats:
-                continue
-            simple = quick[i]
-            if simple is not None:
-                self._fill_quick(columns, i, message, *simple)
-            else:
-                self._fill_full(columns, i, message, full[i])
+        repeats: dict[int, int | Outcome] = {}
+        if messages:
+            repeats = await self._fill(messages, columns, answers)
         batch, texts, owner = columns.finish()
-        bad = not_finite(batch)
+        bad = not_finite(batch) if messages else np.empty(0, np.int64)
         if len(bad):
             for at in bad.tolist():
                 message = messages[int(owner[at])]
                 message.refuse(0, self._storage.catalog.series(int(batch.series[at])).metric, "number_not_finite")
                 message.count -= 1
-            keep = np.setdiff1d(np.arange(len(batch)), bad)
-            batch = batch.take(keep)
+            batch = batch.take(np.setdiff1d(np.arange(len(batch)), bad))
         now = self._clock.now_ms()
         marks: list[MessageMark] = []
         refused = 0
@@ -215,8 +273,7 @@ class DataPath:
             outcome = answers.get(i)
             if outcome is None:
                 outcome = answers[i] = _outcome(message)
-            if message.refused:
-                refused += len(message.refused)
+            refused += len(message.refused or ())
             if message.id is not None and isinstance(outcome, Accepted):
                 marks.append(MessageMark(device=message.owner, id=message.id, time=now, answer=_answer_body(outcome)))
         if len(batch) or texts or marks:
@@ -226,12 +283,34 @@ class DataPath:
             self.tally += done.tally
         again = 0
         for i, first in repeats.items():
-            answers[i] = answers[first] if isinstance(first, int) else first
-            answer = answers[i]
+            answer = answers[i] = answers[first] if isinstance(first, int) else first
             again += answer.stored if isinstance(answer, Accepted) else 0
         self.tally += Tally(refused=refused, duplicates=again)
+        self.accepted += len(plain)
+        for delivery, count in plain:
+            try:
+                delivery[2](accepted(count))
+            except Exception:
+                _log.exception("An adapter failed to take an outcome")
         for i, message in enumerate(messages):
             self._answer(message.delivery, answers[i])
+
+    async def _fill(
+        self, messages: list[Message], columns: Columns, answers: dict[int, Outcome]
+    ) -> dict[int, int | Outcome]:
+        """The long way into the columns; returns the messages whose id was used before."""
+        quick, full = self._decode(messages, answers)
+        repeats = await self._repeats(messages, answers) if any(one.id is not None for one in messages) else {}
+        await self._intern(messages, quick, full, answers)
+        for i, message in enumerate(messages):
+            if i in answers or i in repeats:
+                continue
+            simple = quick[i]
+            if simple is not None:
+                self._fill_quick(columns, i, message, *simple)
+            else:
+                self._fill_full(columns, i, message, full[i])
+        return repeats
 
     def _decode(
         self, messages: list[Message], answers: dict[int, Outcome]
@@ -334,8 +413,6 @@ class DataPath:
         if time is None:
             when = received
             quality = server_time(quality)
-        elif type(time) is int and EARLIEST_MS <= time <= received:
-            when = time
         else:
             checked = check_time(time, received, self._limits)
             if isinstance(checked, str):
@@ -343,17 +420,16 @@ class DataPath:
                     message.refuse(index, metric, checked)
                 return
             when = checked
-        try:
-            columns.add_group(i, state, values, when, received, quality)
+        if columns.add_group(i, state, values, when, received, quality):
             message.count = len(values)
-        except KeyError:
-            for index, (metric, value) in enumerate(values.items()):
-                series = state.metrics.get(metric)
-                if series is None:
-                    message.refuse(index, metric, self._refusal(metric, state))
-                else:
-                    columns.add(i, series, value, when, received, quality, NO_SEQ)
-                    message.count += 1
+            return
+        for index, (metric, value) in enumerate(values.items()):
+            series = state.metrics.get(metric)
+            if series is None:
+                message.refuse(index, metric, self._refusal(metric, state))
+            else:
+                columns.add(i, series, value, when, received, quality, NO_SEQ)
+                message.count += 1
 
     def _refusal(self, metric: str, state: DeviceState) -> str:
         return check_new_metric(metric, len(state.metrics), self._limits) or "too_many_metrics"
@@ -392,8 +468,8 @@ def _kind(value: object) -> SeriesKind:
     return SeriesKind.TEXT if isinstance(value, str) else SeriesKind.NUMBER
 
 
-def _ended_code(ended: str) -> str:
-    return ended if ended.startswith("device_") else "not_authenticated"
+def _subject_of(delivery: Delivery) -> DeviceState:
+    return delivery[0].subjects[delivery[1].subject]
 
 
 def _outcome(message: Message) -> Outcome:

@@ -43,7 +43,7 @@ class Worker:
             problem: BaseException | None = None
             try:
                 result = work()
-            except Exception as error:  # noqa: BLE001 - it is raised again where it is awaited
+            except Exception as error:
                 problem = error
             if not loop.is_closed():
                 loop.call_soon_threadsafe(finish, result, problem)

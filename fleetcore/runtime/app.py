@@ -6,10 +6,11 @@ import functools
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from attrs import evolve, fields_dict, frozen
+from attrs import evolve, frozen
 
 from fleetcore.errors import ConfigError, FleetError
 from fleetcore.fleet.anomalies import AnomalyDetector
@@ -81,9 +82,7 @@ class Fleet:
         self.tls: FleetTls | None = None
 
     @classmethod
-    async def open(
-        cls, config: Config, *, host: PluginHost | None = None, clock: Clock | None = None, read_only: bool = False
-    ) -> "Fleet":
+    async def open(cls, config: Config, *, host: PluginHost | None = None, clock: Clock | None = None) -> "Fleet":
         """Opens a fleet without its network: the store, the capabilities, the data path, the detectors.
 
         Raises ConfigError, DataFolderInUse, StorageError; what was opened before the error is closed again.
@@ -94,16 +93,12 @@ class Fleet:
         clock = clock or SystemClock()
         async with AsyncExitStack() as stack:
             provider = host.find("storage", config.storage.kind, file=config.file, line=config.line_of("storage"))
-            table = dict(config.storage.table)
-            if read_only and "read_only" in fields_dict(provider.config_class):
-                table["read_only"] = True
             context = cls._context_of(config, clock, "storage")
-            section: object = config.structure(provider.config_class, table, "storage")
+            section: object = config.structure(provider.config_class, config.storage.table, "storage")
             storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
             fleet = cls(config, host, clock, storage, stack)
             await fleet._open_parts()
-            if not read_only:
-                await fleet._open_path()
+            await fleet._open_path()
             fleet._stack = stack.pop_all()
             return fleet
         raise AssertionError("unreachable: the block returns or raises")
@@ -131,6 +126,8 @@ class Fleet:
             data=self.config.data,
             hosts=self.config.fleet.hosts,
             directory=self.devices,
+            passphrase=secret(self.config.ca.passphrase) if self.config.ca.passphrase else None,
+            lifetime=timedelta(days=self.config.ca.device_days),
             admissions=self.host.admissions(),
         )
         self.tls = self.security.tls
@@ -252,6 +249,7 @@ class Fleet:
     async def _renew(self) -> None:
         if self.tls is not None and self.tls.renew_if_due():
             _log.info("The server's certificate was renewed")
+        await self.security.maintain()
 
     async def settle(self) -> None:
         """Returns once everything accepted so far was seen by every detector, notifier and mirror that works."""

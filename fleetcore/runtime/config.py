@@ -49,6 +49,19 @@ class FleetSection:
 
 
 @frozen(kw_only=True)
+class CaSection:
+    """``[ca]``.
+
+    Attributes:
+        passphrase: of the CA's keys, as a reference ``env:NAME`` or ``file:PATH``; without it they are 0600 files.
+        device_days: how long a device's certificate lasts, 1 to 400 days.
+    """
+
+    passphrase: str | None = None
+    device_days: int = 90
+
+
+@frozen(kw_only=True)
 class Instance:
     """One named section of a kind: ``[detectors.cold-rooms]`` with its kind and the keys left for the plugin."""
 
@@ -63,6 +76,7 @@ class Config:
 
     fleet: FleetSection = FleetSection()
     limits: Limits = Limits()
+    ca: CaSection = CaSection()
     storage: Instance = field(factory=lambda: Instance(name="sqlite", kind="sqlite", table={}))
     protocols: tuple[Instance, ...] = ()
     detectors: tuple[Instance, ...] = ()
@@ -162,6 +176,7 @@ def build(table: Mapping[str, object], file: str = "", source: str = "") -> Conf
     return Config(
         fleet=fleet,
         limits=structure(Limits, tables.get("limits", {}), ("limits",), file, source),
+        ca=structure(CaSection, tables.get("ca", {}), ("ca",), file, source),
         storage=Instance(name=kind, kind=kind, table=storage),
         file=file,
         source=source,

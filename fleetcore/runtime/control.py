@@ -110,7 +110,7 @@ class ControlClient:
                 remedy="Is it a script? Close it, or wait for it",
             ) from error
 
-    async def call(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the façade returns
+    async def call(self, name: str, *args: Any, **options: Any) -> Any:
         """The call's result as plain data; raises the same errors as the façade, and Unavailable without a server."""
         reader, writer = await self._connection()
         try:

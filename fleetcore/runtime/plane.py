@@ -90,11 +90,13 @@ class Plane(DevicePlane):
         commands.on_cancel(self._cancel_asked)
         campaigns.on_offer(lambda device: self._poke(device, Operation.FIRMWARE))
         campaigns.on_withdrawn(self._offer_withdrawn)
-        security.on_revoked(self.end_sessions)
+        security.on_revoked(self._revoked)
 
     def attach(self, ingest: Ingest) -> None:
         """The data path is built over this plane, and is then given to it."""
         self._ingest = ingest
+        # One call less for every message: an adapter's deliver is the queue's own.
+        self.deliver = ingest.deliver  # type: ignore[method-assign]  # the same signature and promise
 
     @property
     def _path(self) -> Ingest:
@@ -119,6 +121,8 @@ class Plane(DevicePlane):
         if device.lifecycle is Lifecycle.RETIRED:
             raise NotAuthorised(f"Device {device_id!r} is retired", code="device_retired", device=device_id)
         session = DeviceSession(await self._state(device), protocol, peer, key)
+        if key is not None and self._security.is_refused(key):
+            raise NotAuthorised("The certificate is revoked", code="device_revoked", device=device_id)
         if not isinstance(credential, AssertedCredential) and protocol != "library":
             self._presence.opened(device_id)
             session.on_end(lambda _code: self._presence.closed(device_id))
@@ -140,7 +144,7 @@ class Plane(DevicePlane):
         state = self._states.get(device.id)
         if state is None:
             state = DeviceState(device, self._limits.burst, self._clock.monotonic_s())
-            state.metrics = {series.metric: series.index for series in await self._storage.series_of(device.id)}
+            state.metrics.update({series.metric: series.index for series in await self._storage.series_of(device.id)})
             state = self._states.setdefault(device.id, state)
         state.update(device)
         return state
@@ -158,11 +162,16 @@ class Plane(DevicePlane):
         if device.lifecycle is Lifecycle.RETIRED:
             self.end_sessions(device.id, "device_retired")
 
-    def end_sessions(self, device: str, code: str = "device_revoked", credential_key: str | None = None) -> None:
-        """Ends the device's sessions on every protocol at once; one credential's only, where it is named."""
+    def end_sessions(self, device: str, code: str) -> None:
+        """Ends the device's sessions on every protocol at once."""
         for session in list(self._sessions.get(device, ())):
-            if credential_key is None or session.credential_key == credential_key:
-                session.end(code)
+            session.end(code)
+
+    def _revoked(self, device: str, certificate: str | None) -> None:
+        """Ends what a revoked credential opened: one certificate's sessions, or all of the device."""
+        for session in list(self._sessions.get(device, ())):
+            if certificate is None or session.credential_key == certificate:
+                session.end("device_revoked")
 
     @property
     def sessions(self) -> int:
@@ -183,10 +192,15 @@ class Plane(DevicePlane):
         session.subjects[subject] = state
         return state
 
+    @property
+    def last_seen(self) -> dict[str, int]:
+        """When each device sent last, ms since the epoch; the data path writes it."""
+        return self._presence.last
+
     def seen(self, session: DeviceSession, now_ms: int) -> None:
         """A message was accepted: presence, and the first one makes the device active."""
         state = session.state
-        self._presence.seen(state.device.id, now_ms)
+        self._presence.last[state.device.id] = now_ms
         if state.fresh and state.device.id not in self._activating:
             self._activating.add(state.device.id)
             self._spawn(self._activate(state.device.id), f"activate {state.device.id}")
@@ -294,7 +308,7 @@ class Plane(DevicePlane):
                 csr = body.get("csr")
                 if not isinstance(csr, str):
                     return self._refusal(Rejected(code="schema_invalid", reason="csr is PEM", pointer="/csr"))
-                return await self._security.renew(session.identity, csr.encode())
+                return await self._security.renew(session.identity, csr.encode(), current=session.credential_key)
         return self._refusal(Rejected(code="operation_unknown", reason=f"There is no operation {message.operation}"))
 
     def _time(self, message: Inbound, now: int) -> dict[str, object]:
@@ -516,6 +530,9 @@ class Plane(DevicePlane):
         return {name: part for name, part in body.items() if part is not None} or None
 
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
+        assert isinstance(session, DeviceSession)
+        if subject not in session.subjects:
+            return {}
         known = self._pending.get(subject)
         if known is not None:
             return known

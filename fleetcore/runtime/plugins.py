@@ -88,7 +88,7 @@ class PluginHost:
             self._collect(name, info)
         except ConfigError:
             raise
-        except Exception as error:  # noqa: BLE001 - a plugin's failure is the plugin's, and it is named
+        except Exception as error:
             info.error = f"{type(error).__name__}: {error}"
             _log.warning("Plugin %s failed to load and is left out: %s", name, info.error)
             for offers in self._offers.values():
