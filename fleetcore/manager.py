@@ -1,4 +1,4 @@
-"""IoTFleetManager: the façade that people script against. It opens the fleet on first use and holds no logic of its own.
+"""IoTFleetManager: the façade that people script against. It opens on first use and holds no logic of its own.
 
 Flat calls return plain data that shows itself well; the parts (``manager.devices``, ``.twins`` …) return records.
 """

@@ -1,5 +1,7 @@
-"""Builds a wheel of every package and tests each alone: a fresh environment that holds its wheel, the core and what
-they depend on, and nothing else of this repository.
+"""Builds a wheel of every package and tests each alone.
+
+Each gets a fresh environment that holds its wheel, the core and what they depend on, and nothing else of this
+repository.
 """
 
 import subprocess

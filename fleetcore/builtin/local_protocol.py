@@ -110,7 +110,7 @@ class LocalClient(DeviceClient):
         *,
         subject: str | None = None,
         target: str | None = None,
-        id: str | None = None,  # noqa: A002 - the wire's own name
+        id: str | None = None,
     ) -> Reply:
         session = self._alive()
         payload = body if isinstance(body, bytes) else b"" if body is None else dumps(body)

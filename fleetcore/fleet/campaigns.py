@@ -1,4 +1,4 @@
-"""Firmware campaigns: one release for many devices, offered to all targets at once, each device's way kept to its end."""
+"""Firmware campaigns: one release for many devices, offered to all at once, each device followed to its end."""
 
 import asyncio
 import queue

@@ -47,7 +47,7 @@ class EdgeComputing:
         gateway: str,
         capabilities: Mapping[str, object] | None = None,
         *,
-        type: str = "gateway",  # noqa: A002 - the fleet's own word
+        type: str = "gateway",
         may_register: bool = False,
         actor: str = "system",
         reason: str = "",
@@ -94,7 +94,7 @@ class EdgeComputing:
         """The gateway's leaves."""
         return await self._registry.leaves(gateway)
 
-    async def register_leaf(self, gateway: str, leaf: str, type: str = "leaf") -> Device:  # noqa: A002
+    async def register_leaf(self, gateway: str, leaf: str, type: str = "leaf") -> Device:
         """A gateway announces a leaf. Its own leaf again is no error; a foreign or ungranted one is.
 
         Raises:

@@ -48,7 +48,7 @@ class Registry:
     async def register(
         self,
         device: str,
-        type: str,  # noqa: A002 - the fleet's own word
+        type: str,
         *,
         model: str | None = None,
         name: str | None = None,

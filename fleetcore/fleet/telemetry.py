@@ -1,4 +1,4 @@
-"""Telemetry as people ask for it: by device and metric, in ranges, in buckets, the newest; and readings put in by hand."""
+"""Telemetry as people ask for it: by device and metric, in ranges, in buckets, the newest; readings put in by hand."""
 
 from collections.abc import Sequence
 
@@ -84,7 +84,7 @@ class Telemetry:
         unit: str | None = None,
         *,
         time: int | str | None = None,
-        id: str | None = None,  # noqa: A002 - the wire's own name
+        id: str | None = None,
     ) -> Accepted:
         """Puts one reading in, through the whole data path; returns after the commit.
 

@@ -24,7 +24,7 @@ Changed = Callable[[str, Mapping[str, object]], None]
 
 
 def check_document(document: object, limits: Limits, *, pointer: str = "", depth: int = 1) -> None:
-    """Raises :class:`Refused` where a section (or a patch for one) breaks the limits of CONTRACT.md §1 or WIRE.md §5."""
+    """Raises :class:`Refused` where a section, or a patch for one, breaks the limits of twins."""
     if depth > limits.json_depth:
         raise Refused(f"Nested deeper than {limits.json_depth} at {pointer}", code="limit_exceeded", pointer=pointer)
     if isinstance(document, Mapping):

@@ -30,7 +30,7 @@ class DecodedReading:
 
 @frozen
 class Decoded:
-    """A readable message: its readings, those refused by the format itself, and the message id, where it carries one."""
+    """A readable message: its readings, those the format itself refuses, and the message id where it carries one."""
 
     readings: Sequence[DecodedReading]
     id: str | None = None

@@ -21,7 +21,7 @@ Awaited = Literal["desired", "commands", "firmware", "inbox"]
 
 
 class Session(ABC):
-    """An authenticated device on one connection. It ends when the connection does or when the device loses its rights."""
+    """An authenticated device on one connection. It ends with the connection, or when the device loses its rights."""
 
     @property
     @abstractmethod
@@ -31,7 +31,7 @@ class Session(ABC):
     @property
     @abstractmethod
     def ended(self) -> str | None:
-        """None while alive; else the code of why it ended: ``closed``, ``device_revoked``, ``replaced`` …"""
+        """None while alive; else the code of why it ended, ``closed`` or ``device_revoked`` for example."""
 
     @abstractmethod
     def on_end(self, callback: Callable[[str], None]) -> None:
@@ -223,7 +223,7 @@ class DeviceClient(ABC):
         *,
         subject: str | None = None,
         target: str | None = None,
-        id: str | None = None,  # noqa: A002 - the wire's own name
+        id: str | None = None,
     ) -> Reply:
         """Sends an uplink and returns when the server has acknowledged it, so it is committed.
 
@@ -233,7 +233,7 @@ class DeviceClient(ABC):
 
     @abstractmethod
     async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
-        """Any operation that is answered with content: twin.get, time, inbox, ca.get, leaf.register …"""
+        """Any operation that is answered with content: twin.get, time, inbox, ca.get, leaf.register."""
 
     @abstractmethod
     def downlinks(self) -> AsyncIterator[Downlink]:

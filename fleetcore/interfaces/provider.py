@@ -18,8 +18,9 @@ class TlsProvider(Protocol):
     """Makes TLS contexts with the fleet's certificates; session tickets are off in all of them."""
 
     def server(self, *, client_certificates: bool = True) -> SSLContext:
-        """A listener's context: TLS ≥ 1.2, the server's certificate; a client certificate is asked for, not demanded,
-        and verified against the fleet's CAs where shown. It follows renewals of the server's certificate.
+        """A listener's context: TLS 1.2 or newer, with the server's certificate, also after its renewal.
+
+        A client certificate is asked for, not demanded, and verified against the fleet's CAs where shown.
         """
         ...
 

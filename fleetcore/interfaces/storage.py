@@ -172,7 +172,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def backup(self, target: Path) -> None:
-        """Writes a consistent copy as of some moment of the call into the empty folder ``target``, while writes go on."""
+        """Writes a copy, consistent as of some moment of the call, into the empty folder ``target``; writes go on."""
 
     @abstractmethod
     async def check(self) -> Sequence[str]:

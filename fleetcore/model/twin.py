@@ -29,7 +29,7 @@ class Twin:
 
 
 def merge_patch(document: object, patch: object) -> object:
-    """RFC 7396: ``patch`` applied to ``document``; null deletes, arrays and scalars replace. Inputs stay as they are."""
+    """RFC 7396: ``patch`` applied to ``document``; null deletes, arrays and scalars replace. Inputs are not changed."""
     if not isinstance(patch, Mapping):
         return patch
     result = dict(document) if isinstance(document, Mapping) else {}

@@ -1,1 +1,1 @@
-"""Wiring: the only code that knows concrete classes. Plugins, configuration, the clock, supervision, the fleet itself."""
+"""Wiring, the only code that knows concrete classes: plugins, configuration, clock, supervision, the fleet itself."""

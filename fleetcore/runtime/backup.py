@@ -20,8 +20,7 @@ async def backup(fleet: Fleet, target: Path) -> None:
     if data is None:
         raise Refused("A fleet in memory cannot be backed up", remedy="Open it on a data folder")
     _check_empty(target)
-    target.mkdir(parents=True, exist_ok=True)
-    target.chmod(0o700)
+    await asyncio.to_thread(_make, target)
     await fleet.storage.backup(target)
     for name in _BESIDE:
         await asyncio.to_thread(_copy, data / name, target / name)
@@ -32,8 +31,7 @@ def restore(source: Path, data: Path) -> None:
     if not (source / "pki").is_dir():
         raise Refused(f"{source} is no backup of a fleet", remedy="Name a folder that `fleetcore backup` wrote")
     _check_empty(data)
-    data.mkdir(parents=True, exist_ok=True)
-    data.chmod(0o700)
+    _make(data)
     for entry in sorted(source.iterdir()):
         _copy(entry, data / entry.name)
 
@@ -41,6 +39,11 @@ def restore(source: Path, data: Path) -> None:
 def _check_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Refused(f"{folder} is not empty", remedy="Name a new or empty folder")
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _copy(source: Path, target: Path) -> None:

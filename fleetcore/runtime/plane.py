@@ -90,7 +90,7 @@ class Plane(DevicePlane):
         commands.on_cancel(self._cancel_asked)
         campaigns.on_offer(lambda device: self._poke(device, Operation.FIRMWARE))
         campaigns.on_withdrawn(self._offer_withdrawn)
-        security.on_revoked(self._revoked)
+        security.on_revoked(self.end_sessions)
 
     def attach(self, ingest: Ingest) -> None:
         """The data path is built over this plane, and is then given to it."""
@@ -162,16 +162,11 @@ class Plane(DevicePlane):
         if device.lifecycle is Lifecycle.RETIRED:
             self.end_sessions(device.id, "device_retired")
 
-    def end_sessions(self, device: str, code: str) -> None:
-        """Ends the device's sessions on every protocol at once."""
-        for session in list(self._sessions.get(device, ())):
-            session.end(code)
-
-    def _revoked(self, device: str, certificate: str | None) -> None:
-        """Ends what a revoked credential opened: one certificate's sessions, or all of the device."""
+    def end_sessions(self, device: str, code: str, certificate: str | None = None) -> None:
+        """Ends the device's sessions on every protocol at once; those of one certificate only, where it is named."""
         for session in list(self._sessions.get(device, ())):
             if certificate is None or session.credential_key == certificate:
-                session.end("device_revoked")
+                session.end(code)
 
     @property
     def sessions(self) -> int:
@@ -183,7 +178,7 @@ class Plane(DevicePlane):
     async def subject(self, session: DeviceSession, subject: str) -> DeviceState | None:
         """The state of a subject that the session may speak for: a leaf whose gateway it is. None is audited."""
         device = await self._registry.find(subject)
-        if device is None or (device.gateway != session.identity and device.id != session.identity):
+        if device is None or session.identity not in (device.gateway, device.id):
             _log.warning(
                 "%s tried to speak for %s over %s from %s", session.identity, subject, session.protocol, session.peer
             )
@@ -241,10 +236,10 @@ class Plane(DevicePlane):
             case Operation.LOCATION:
                 return await self._locations.update(subject, body)
             case Operation.STATUS:
-                return await self._status(session, subject, body)
+                return await self._status(subject, body)
         return Rejected(code="operation_unknown", reason=f"{message.operation} is no uplink")
 
-    async def _status(self, session: DeviceSession, subject: str, body: object) -> Outcome:
+    async def _status(self, subject: str, body: object) -> Outcome:
         if not isinstance(body, Mapping):
             return Rejected(code="schema_invalid", reason="A status is a JSON object")
         outcome, put = self._presence.tell(subject, body)

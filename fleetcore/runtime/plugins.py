@@ -1,5 +1,7 @@
-"""The plugin host: the only code that asks hooks. It asks plugin by plugin, so that a broken one is named and the
-others load, and two offers of one name are an error that names both.
+"""The plugin host: the only code that asks hooks.
+
+It asks plugin by plugin, so that a broken one is named and the others load, and two offers of one name are an error
+that names both.
 """
 
 import importlib
