@@ -10,14 +10,19 @@ import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import _TemporaryFileWrapper
+from typing import ParamSpec, TypeVar
 
 from fleetcore.builtin.sqlite import folder
 from fleetcore.builtin.sqlite.failure import translated
 from fleetcore.errors import NotFound, Refused
 from fleetcore.interfaces.storage import ArtifactInfo
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PIECE_BYTES = 256 * 1024
 _TEMPORARY = "tmp"
@@ -96,40 +101,35 @@ class FileArtifacts(Artifacts):
         shutil.rmtree(self._root / _TEMPORARY, ignore_errors=True)
 
     async def put(self, content: AsyncIterator[bytes], sha256: str | None, limit_bytes: int) -> ArtifactInfo:
-        try:
-            descriptor, temporary = await asyncio.to_thread(self._begin)
-        except OSError as error:
-            raise translated(error) from error
+        file = await _in_thread(self._begin)
         try:
             digest, size = hashlib.sha256(), 0
-            with open(descriptor, "wb", buffering=_PIECE_BYTES) as file:
-                async for some in content:
-                    size += len(some)
-                    _check_size(size, limit_bytes)
-                    await asyncio.to_thread(digest.update, some)
-                    await asyncio.to_thread(file.write, some)
-                _check_digest(digest.hexdigest(), sha256)
-                await asyncio.to_thread(file.flush)
-                await asyncio.to_thread(self._finish, file.fileno(), temporary, digest.hexdigest())
-        except OSError as error:
-            raise translated(error) from error
+            async for some in content:
+                size += len(some)
+                _check_size(size, limit_bytes)
+                await _in_thread(digest.update, some)
+                await _in_thread(file.write, some)
+            _check_digest(digest.hexdigest(), sha256)
+            await _in_thread(self._finish, file, digest.hexdigest())
         finally:
+            # A full disk lets a buffered file not even close in peace.
+            with suppress(OSError):
+                file.close()
             # Renamed away where all went well.
-            with suppress(FileNotFoundError):
-                temporary.unlink()
+            await asyncio.shield(asyncio.to_thread(lambda: Path(file.name).unlink(missing_ok=True)))
         return ArtifactInfo(digest.hexdigest(), size)
 
-    def _begin(self) -> tuple[int, Path]:
+    def _begin(self) -> "_TemporaryFileWrapper[bytes]":
         for made in (self._root, self._root / _TEMPORARY):
             made.mkdir(mode=0o700, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self._root / _TEMPORARY)
-        return descriptor, Path(name)
+        return tempfile.NamedTemporaryFile(dir=self._root / _TEMPORARY, delete=False, buffering=_PIECE_BYTES)
 
-    def _finish(self, descriptor: int, temporary: Path, digest: str) -> None:
-        os.fsync(descriptor)
+    def _finish(self, file: "_TemporaryFileWrapper[bytes]", digest: str) -> None:
+        file.flush()
+        os.fsync(file.fileno())
         place = self._place(digest)
         place.parent.mkdir(mode=0o700, exist_ok=True)
-        temporary.replace(place)
+        Path(file.name).replace(place)
         # The name is durable only with its folder, and that with the folder above it.
         for above in (place.parent, self._root):
             _sync_folder(above)
@@ -145,18 +145,15 @@ class FileArtifacts(Artifacts):
     async def read(self, sha256: str, start: int, end: int | None) -> AsyncIterator[bytes]:
         if self.info(sha256) is None:
             raise _missing(sha256)
-        try:
-            with await asyncio.to_thread(open, self._place(sha256), "rb") as file:
-                file.seek(start)
-                left = None if end is None else max(0, end - start)
-                while left is None or left > 0:
-                    some = await asyncio.to_thread(file.read, _PIECE_BYTES if left is None else min(left, _PIECE_BYTES))
-                    if not some:
-                        return
-                    left = None if left is None else left - len(some)
-                    yield some
-        except OSError as error:
-            raise translated(error) from error
+        with await _in_thread(self._place(sha256).open, "rb") as file:
+            file.seek(start)
+            left = None if end is None else max(0, end - start)
+            while left is None or left > 0:
+                some = await _in_thread(file.read, _PIECE_BYTES if left is None else min(left, _PIECE_BYTES))
+                if not some:
+                    return
+                left = None if left is None else left - len(some)
+                yield some
 
     def copy_to(self, target: Path) -> None:
         for place in self._all():
@@ -180,6 +177,14 @@ class FileArtifacts(Artifacts):
 
     def _place(self, digest: str) -> Path:
         return self._root / digest[:2] / digest
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Runs file work on another thread; its errors are the store's, unlike those of a stream that is put in."""
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as error:
+        raise translated(error) from error
 
 
 def _sync_folder(path: Path) -> None:

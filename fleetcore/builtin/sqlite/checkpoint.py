@@ -1,8 +1,8 @@
 """Writing the WAL back into the database beside the commits, so that hardly a commit waits for it.
 
-SQLite's own checkpoint happens inside the commit that crosses a threshold: 20-60 ms at commits of 10,000 readings. Here a
-connection of its own does the bulk while commits go on, and the writer only the little that came meanwhile; with that
-done, the next commit starts the WAL from its beginning.
+SQLite's own checkpoint happens inside the commit that crosses a threshold: 20-60 ms at commits of 10,000 readings. Here
+a connection of its own does the bulk while commits go on, and the writer only the little that came meanwhile; with
+that done, the next commit starts the WAL from its beginning.
 """
 
 import sqlite3

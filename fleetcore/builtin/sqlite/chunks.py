@@ -2,8 +2,8 @@
 
 Packing is vectorised over all chunks of a seal. Times, values, quality and sequence numbers all become integers (values
 with few decimals as multiples of a power of ten, others by their bits), and each integer column becomes small ones: the
-distance from a straight line, or from the value before, whichever is shorter. Those are written byte plane by byte plane,
-so that the high, mostly equal bytes stand together, and deflated. Regular times and sequences cost nothing.
+distance from a straight line, or from the value before, whichever is shorter. Those are written byte plane by byte
+plane, so that the high, mostly equal bytes stand together, and deflated. Regular times and sequences cost nothing.
 
 ``received`` is not kept in chunks: once sealed, a reading's event time is its time.
 
@@ -98,10 +98,6 @@ def pack(points: Points) -> Iterator[Packed]:
         points.time[starts].tolist(),
         points.time[ends - 1].tolist(),
         counts.tolist(),
-        np.minimum.reduceat(points.value, starts).tolist(),
-        np.maximum.reduceat(points.value, starts).tolist(),
-        np.add.reduceat(points.value, starts).tolist(),
-        points.value[starts].tolist(),
         points.value[ends - 1].tolist(),
         points.seq[ends - 1].tolist(),
         strict=True,
@@ -153,7 +149,8 @@ def _cuts(points: Points) -> Int64:
     pieces = -(-counts // CHUNK_POINTS)
     which = np.repeat(np.arange(len(starts)), pieces)
     nth = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    return starts[which] + nth * counts[which] // pieces[which]
+    cuts: Int64 = starts[which] + nth * counts[which] // pieces[which]
+    return cuts
 
 
 def _integers(value: Float64, starts: Int64, counts: Int64) -> tuple[Int64, UInt8, Int64]:

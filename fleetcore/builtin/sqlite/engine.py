@@ -71,8 +71,7 @@ class Engine:
                 opened.append(schema.connect(folder / DATABASE))
                 self._checkpointer = Checkpointer(opened[1], self._between_commits)
                 self._writer = Writer(opened[0], self._checkpointer.wrote)
-                for _ in range(_READERS + 1):
-                    opened.append(schema.connect(folder / DATABASE, read_only=True))
+                opened.extend(schema.connect(folder / DATABASE, read_only=True) for _ in range(_READERS + 1))
                 self._readers = Readers(opened[2 : 2 + _READERS])
                 self._maintainer = Readers(opened[2 + _READERS :])
         except BaseException:

@@ -1,4 +1,4 @@
-"""Forgetting a device: its series, readings, texts and marks leave tables, log, memory and the free pages of the file."""
+"""Forgetting a device: its series, readings, texts and marks leave tables, log, memory and the file's free pages."""
 
 import sqlite3
 

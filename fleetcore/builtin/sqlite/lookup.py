@@ -54,7 +54,8 @@ class Lookup:
         candidates = listed(
             db,
             "series, id, t_min, t_max",
-            "SELECT c.series, c.id, c.t_min, c.t_max FROM json_each(?) AS j CROSS JOIN chunks AS c ON c.series = j.value"
+            "SELECT c.series, c.id, c.t_min, c.t_max"
+            " FROM json_each(?) AS j CROSS JOIN chunks AS c ON c.series = j.value"
             " WHERE c.t_min <= ? AND c.t_max >= ? AND c.id <= (SELECT value FROM meta WHERE name = 'chunks')",
             (text(np.unique(series).tolist()), int(time.max()), int(time.min())),
         )

@@ -1,8 +1,8 @@
 """JSON between Python and SQLite: bodies, and whole lists as one parameter or one result.
 
-The ``sqlite3`` module gives the interpreter lock away for every row it steps to. While the event loop computes, getting it
-back takes up to the switch interval (5 ms), so a thousand rows cost seconds. A list that travels as one JSON text costs one
-step.
+The ``sqlite3`` module gives the interpreter lock away for every row it steps to. While the event loop computes, getting
+it back takes up to the switch interval (5 ms), so a thousand rows cost seconds. A list that travels as one JSON text
+costs one step.
 """
 
 import sqlite3
@@ -31,9 +31,10 @@ def text(thing: object) -> str:
     return _encoder.encode(thing).decode()
 
 
-def listed(
-    db: sqlite3.Connection, columns: str, query: str, parameters: Sequence[object]
-) -> Any:  # rows as the query makes them
-    """The rows of a query over text and integer columns, in one step. (JSON would round other numbers.)"""
+def listed(db: sqlite3.Connection, columns: str, query: str, parameters: Sequence[object]) -> Any:
+    """The rows of a query, in one step. Its columns are text and integers: JSON would round other numbers.
+
+    Any, because only the query says what a row is.
+    """
     wrapped = f"SELECT json_group_array(json_array({columns})) FROM ({query})"  # noqa: S608 - queries of ours
     return decode(db.execute(wrapped, parameters).fetchone()[0])

@@ -1,8 +1,8 @@
 """Records: versions, unique values, references and due times, in plain tables.
 
-A commit's deletes are applied before its puts, and all unique values of the records it touches are given free before new
-ones are taken, so values can move between records in one commit. Everything that can be refused is checked before the
-first row is written. Lists go in and come out as one JSON text (see plain.py).
+A commit's deletes are applied before its puts, and all unique values of the records it touches are given free before
+new ones are taken, so values can move between records in one commit. Everything that can be refused is checked before
+the first row is written. Lists go in and come out as one JSON text (see plain.py).
 """
 
 import sqlite3
@@ -23,6 +23,9 @@ _PAGE_ROWS = 500
 
 _COLUMNS = "kind, key, version, body"
 Row = tuple[str, str, int, str]
+
+#: An empty list as JSON.
+_NONE = "[]"
 
 
 @frozen
@@ -99,32 +102,27 @@ def plan(db: sqlite3.Connection, change: Commit) -> RecordPlan | None:
 
 def apply(db: sqlite3.Connection, planned: RecordPlan) -> None:
     """Writes what was planned, in the same transaction."""
-    for table in ("uniques", "refs"):
+    named = "(kind, key) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+    db.execute(f"DELETE FROM uniques WHERE {named}", (planned.touched,))  # noqa: S608 - a constant
+    db.execute(f"DELETE FROM refs WHERE {named}", (planned.touched,))  # noqa: S608 - a constant
+    if planned.deletes != _NONE:
+        db.execute(f"DELETE FROM records WHERE {named}", (planned.deletes,))  # noqa: S608 - a constant
+    if planned.puts != _NONE:
         db.execute(
-            f"DELETE FROM {table} WHERE (kind, key) IN"  # noqa: S608 - the names of two tables of ours
-            " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
-            (planned.touched,),
-        )
-    if planned.deletes != "[]":
-        db.execute(
-            "DELETE FROM records WHERE (kind, key) IN"
-            " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
-            (planned.deletes,),
-        )
-    for rows, into in (
-        (
-            planned.puts,
-            "INSERT INTO records(kind, key, version, due, body) {} ON CONFLICT(kind, key)"
+            f"INSERT INTO records(kind, key, version, due, body) {_rows(5)} ON CONFLICT(kind, key)"  # noqa: S608 - constants
             " DO UPDATE SET version=excluded.version, due=excluded.due, body=excluded.body",
-        ),
-        (planned.uniques, "INSERT INTO uniques(space, value, kind, key) {}"),
-        (planned.refs, "INSERT INTO refs(kind, name, value, key) {}"),
-    ):
-        if rows != "[]":
-            width = 5 if rows is planned.puts else 4
-            columns = ", ".join(f"json_extract(value, '$[{i}]')" for i in range(width))
-            # WHERE true: without it ON CONFLICT would be read as part of the SELECT's join.
-            db.execute(into.format(f"SELECT {columns} FROM json_each(?) WHERE true"), (rows,))
+            (planned.puts,),
+        )
+    if planned.uniques != _NONE:
+        db.execute(f"INSERT INTO uniques(space, value, kind, key) {_rows(4)}", (planned.uniques,))  # noqa: S608 - constants
+    if planned.refs != _NONE:
+        db.execute(f"INSERT INTO refs(kind, name, value, key) {_rows(4)}", (planned.refs,))  # noqa: S608 - constants
+
+
+def _rows(width: int) -> str:
+    columns = ", ".join(f"json_extract(value, '$[{i}]')" for i in range(width))
+    # WHERE true: without it a following ON CONFLICT would be read as part of a join.
+    return f"SELECT {columns} FROM json_each(?) WHERE true"  # noqa: S608 - constants
 
 
 def get(db: sqlite3.Connection, kind: str, key: str) -> Record | None:

@@ -1,7 +1,7 @@
 """The winner's rule: which readings of a batch change the store, and how each is counted.
 
-At one (series, time) the greatest ``(seq, value, -quality)`` stays, whatever the order of arrival. A reading whose value
-is already there is a duplicate, also if it raises the ``seq`` that the store remembers; another value is a conflict.
+At one (series, time) the greatest ``(seq, value, -quality)`` stays, whatever the order of arrival. A reading whose
+value is already there is a duplicate, also if it raises the ``seq`` that the store remembers; another is a conflict.
 Times that the server assigned are no statement about the past: where one is taken the reading moves to a free one.
 """
 

@@ -34,8 +34,7 @@ CREATE TABLE series(
 -- Chunks above meta.chunks are being sealed and not valid yet. The id in the key: two chunks may start at one time.
 CREATE TABLE chunks(
     series INTEGER NOT NULL, t_min INTEGER NOT NULL, id INTEGER NOT NULL, t_max INTEGER NOT NULL, n INTEGER NOT NULL,
-    v_min REAL NOT NULL, v_max REAL NOT NULL, v_sum REAL NOT NULL, v_first REAL NOT NULL, v_last REAL NOT NULL,
-    seq_last INTEGER NOT NULL, PRIMARY KEY(series, t_min, id)) WITHOUT ROWID;
+    v_last REAL NOT NULL, seq_last INTEGER NOT NULL, PRIMARY KEY(series, t_min, id)) WITHOUT ROWID;
 CREATE TABLE chunk_bodies(id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 
 CREATE TABLE texts(
@@ -71,11 +70,8 @@ VERSION = len(_MIGRATIONS)
 
 def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int | None = None) -> sqlite3.Connection:
     """A connection as all of ours are: explicit transactions, WAL, every commit synced to disk; None is in memory."""
-    if database is None:
-        target = ":memory:"
-    else:
-        # as_uri() quotes what would be read as a query string.
-        target = f"{database.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    # as_uri() quotes what would be read as a query string.
+    target = f"{database.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}" if database else ":memory:"
     db = sqlite3.connect(
         target, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=database is not None
     )

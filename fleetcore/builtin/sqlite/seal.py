@@ -1,9 +1,9 @@
 """Sealing: readings leave the tail for compressed chunks, and small chunks are merged.
 
-New chunks are written in many short transactions above ``meta.chunks``, where no reader looks; one last short transaction
-raises ``meta.chunks`` and ``meta.sealed`` together. So commits go on in between, and a crash leaves either the log alone
-or the chunks as the truth: nothing twice, nothing lost. What stands above ``meta.chunks`` is removed at opening.
-A merge replaces all its chunks of some series in one transaction.
+New chunks are written in many short transactions above ``meta.chunks``, where no reader looks; one last short
+transaction raises ``meta.chunks`` and ``meta.sealed`` together. So commits go on in between, and a crash leaves either
+the log alone or the chunks as the truth: nothing twice, nothing lost. What stands above ``meta.chunks`` is removed at
+opening. A merge replaces all its chunks of some series in one transaction.
 """
 
 import sqlite3
@@ -69,7 +69,8 @@ def merge(desk: Desk) -> int:
         lambda db: listed(
             db,
             "series, t_min, id, n",
-            "SELECT series, t_min, id, n FROM chunks WHERE n < ? AND id <= (SELECT value FROM meta WHERE name='chunks')",
+            "SELECT series, t_min, id, n FROM chunks"
+            " WHERE n < ? AND id <= (SELECT value FROM meta WHERE name='chunks')",
             (_SMALL,),
         )
     )
@@ -102,8 +103,8 @@ def insert(db: sqlite3.Connection, packed: Sequence[Packed], first: int) -> None
             list(chain.from_iterable((index, chunk.body) for index, chunk in some)),
         )
         db.execute(
-            "INSERT INTO chunks(series, t_min, id, t_max, n, v_min, v_max, v_sum, v_first, v_last, seq_last)"  # noqa: S608 - placeholders
-            f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(some))}",
+            "INSERT INTO chunks(series, t_min, id, t_max, n, v_last, seq_last)"  # noqa: S608 - placeholders
+            f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?)'] * len(some))}",
             list(chain.from_iterable((chunk.series, chunk.t_min, index, *chunk.header) for index, chunk in some)),
         )
 

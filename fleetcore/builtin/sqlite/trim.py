@@ -1,7 +1,7 @@
 """Trimming: log rows go once their readings are sealed and every cursor has passed them.
 
-A lagging cursor holds rows back up to the configured bound; what is given up beyond it is counted in ``meta.feed_lost``.
-The most recent rows stay in any case, so that a subscriber who was away for a moment can resume.
+A lagging cursor holds rows back up to the configured bound; what is given up beyond it is counted in
+``meta.feed_lost``. The most recent rows stay in any case, so that a subscriber who was away for a moment can resume.
 """
 
 import sqlite3

@@ -1,0 +1,108 @@
+"""What the chapters of the storage contract share: the fixtures to override, and short words for what tests do."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fleetcore.interfaces.storage import SeriesRequest, Storage
+from fleetcore.model.store import Commit, Committed, Event, Put
+from fleetcore.model.telemetry import NO_SEQ, TelemetryBatch, TextReading
+from fleetcore.testing.contract import Contract, missing
+
+OpenStorage = Callable[[], AbstractAsyncContextManager[Storage]]
+OpenBackup = Callable[[Path], AbstractAsyncContextManager[Storage]]
+
+#: Reads everything that a test writes.
+ALWAYS = (-(2**50), 2**50)
+
+
+class StorageCase(Contract):
+    """The fixtures of all chapters."""
+
+    pytestmark = pytest.mark.asyncio
+
+    @pytest.fixture
+    def open_storage(self) -> OpenStorage:
+        """Opens a store that is empty, another one at each call."""
+        raise missing(self, "open_storage")
+
+    @pytest.fixture
+    def open_again(self) -> OpenStorage:
+        """Opens the same store at each call, empty at the first; not overridden by a store that keeps nothing."""
+        pytest.skip("this store does not outlive its opening")
+
+    @pytest.fixture
+    def open_backup(self) -> OpenBackup:
+        """Opens the store that ``backup()`` wrote into a folder."""
+        pytest.skip("no way is given to open a backup")
+
+    @pytest.fixture
+    async def storage(self, open_storage: OpenStorage) -> AsyncIterator[Storage]:
+        """An empty store."""
+        async with open_storage() as opened:
+            yield opened
+
+
+def put(key: str, body: dict[str, object] | None = None, *, expect: int | None = None) -> Put:
+    """A put of kind ``thing``."""
+    return Put(kind="thing", key=key, body=body if body is not None else {"key": key}, expect=expect)
+
+
+def event(number: int) -> Event:
+    """An event that can be told from others."""
+    return Event(type="happened", subject=f"device-{number}", time=number, data={"number": number})
+
+
+async def series(storage: Storage, *metrics: str, device: str = "device") -> list[int]:
+    """Indices of series of one device."""
+    return [one.index for one in await storage.intern([SeriesRequest(device, metric) for metric in metrics])]
+
+
+async def store(
+    storage: Storage,
+    index: int,
+    time: Sequence[int],
+    value: Sequence[float],
+    *,
+    seq: Sequence[int] | int = NO_SEQ,
+    quality: Sequence[int] | int = 0,
+) -> Committed:
+    """Commits readings of one series."""
+    batch = TelemetryBatch.of([index] * len(time), time, value, seq=seq, quality=quality)
+    return await storage.commit(Commit(readings=batch))
+
+
+async def readings(
+    storage: Storage, index: int, start: int = ALWAYS[0], end: int = ALWAYS[1]
+) -> list[tuple[int, float]]:
+    """Times and values of a series."""
+    found: list[tuple[int, float]] = []
+    async for piece in storage.read(index, start, end):
+        found += zip(piece.time.tolist(), piece.value.tolist(), strict=True)
+    return found
+
+
+async def texts(storage: Storage, index: int, start: int = ALWAYS[0], end: int = ALWAYS[1]) -> list[TextReading]:
+    """Text readings of a series."""
+    return [reading async for reading in storage.read_texts(index, start, end)]
+
+
+async def shown(storage: Storage, after: int = 0) -> list[tuple[int, int, float]]:
+    """Series, time and value of all readings in the feed, in its order."""
+    found: list[tuple[int, int, float]] = []
+    for entry in await storage.feed(after):
+        if entry.readings is not None:
+            batch = entry.readings
+            found += zip(batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True)
+    return found
+
+
+def same_columns(a: TelemetryBatch, b: TelemetryBatch) -> bool:
+    """Whether two batches hold the same points in the same order."""
+    return all(
+        np.array_equal(getattr(a, column), getattr(b, column))
+        for column in ("series", "time", "received", "value", "quality", "seq")
+    )

@@ -1,0 +1,283 @@
+"""The storage contract, keeping and losing: reopening, forgetting, artifacts, backups, the self-check."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fleetcore.errors import NotFound, Refused
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, MessageMark, Put
+from fleetcore.model.telemetry import Tally, TelemetryBatch, TextReading
+from fleetcore.testing.storage_base import (
+    OpenBackup,
+    OpenStorage,
+    StorageCase,
+    event,
+    put,
+    readings,
+    same_columns,
+    series,
+    store,
+    texts,
+)
+
+_MIB = 1024 * 1024
+
+
+class KeepingContract(StorageCase):
+    """Durability, erasure, artifacts and backups."""
+
+    async def test_everything_is_there_after_opening_again(self, open_again: OpenStorage) -> None:
+        async with open_again() as storage:
+            (index,) = await series(storage, "t")
+            batch = TelemetryBatch.of(
+                [index] * 3, [1000, 3000, 2000], [1.5, 3.5, 2.5], received=7, quality=4, seq=[1, 2, 3]
+            )
+            done = await storage.commit(
+                Commit(
+                    puts=(Put(kind="thing", key="a", body={"x": 1}, unique=frozenset({("s", "1")}), due=5),),
+                    readings=batch,
+                    texts=(TextReading(index, 500, 7, "hello"),),
+                    marks=(MessageMark(device="device", id="m", time=1, answer={"ok": True}),),
+                    events=(event(1),),
+                    cursors={"c": 1},
+                    blobs={"b": b"state"},
+                )
+            )
+            artifact = await storage.put_artifact(_pieces(b"firmware"), sha256=None, limit_bytes=_MIB)
+            known = storage.catalog.series(index)
+
+        async with open_again() as storage:
+            assert storage.catalog.series(index) == known
+            assert await series(storage, "t") == [index]
+            assert await readings(storage, index) == [(1000, 1.5), (2000, 2.5), (3000, 3.5)]
+            assert [text.value for text in await texts(storage, index)] == ["hello"]
+            (latest,) = await storage.latest([index])
+            assert latest is not None
+            assert (latest.time, latest.value) == (3000, 3.5)
+            found = await storage.find_unique("s", "1")
+            assert found is not None
+            assert (found.version, found.body) == (1, {"x": 1})
+            assert [record.key for record in await storage.due("thing", 5)] == ["a"]
+            assert (await storage.marks("device", ["m"]))["m"].answer == {"ok": True}
+            assert await storage.cursor("c") == 1
+            assert await storage.blob("b") == b"state"
+            assert await storage.position() == done.position
+            (entry,) = await storage.feed(0)
+            assert entry.readings is not None
+            assert same_columns(entry.readings, batch)
+            assert entry.events == (event(1),)
+            assert await storage.artifact(artifact.sha256) == artifact
+            assert (await store(storage, index, [1000, 2000, 4000], [1.5, 9.0, 4.0], seq=[1, 1, 1])).tally == Tally(
+                stored=1, duplicates=1, conflicts=1
+            )
+            assert (await storage.commit(Commit(events=(event(2),)))).position > done.position
+
+    async def test_what_upkeep_did_is_there_after_opening_again(self, open_again: OpenStorage) -> None:
+        rng = np.random.default_rng(3)
+        before: list[list[tuple[int, float]]] = []
+        indices: list[int] = []
+        for _ in range(6):
+            async with open_again() as storage:
+                indices = await series(storage, *"abc")
+                assert [await readings(storage, index) for index in indices] == (before or [[], [], []])
+                for maintained in (True, False):
+                    n = 200
+                    time = rng.integers(0, 500, n) * 1000
+                    batch = TelemetryBatch.of(rng.choice(indices, n), time, rng.integers(0, 9, n) / 2)
+                    await storage.commit(Commit(readings=batch))
+                    if maintained:
+                        await storage.maintain(10**15)
+                before = [await readings(storage, index) for index in indices]
+                assert list(await storage.check()) == []
+
+    async def test_a_position_is_not_used_twice_after_upkeep_and_opening_again(self, open_again: OpenStorage) -> None:
+        last = 0
+        for i in range(4):
+            async with open_again() as storage:
+                (index,) = await series(storage, "t")
+                position = (await store(storage, index, [1000 * i], [1.0])).position
+                await storage.commit(Commit(cursors={"c": position}))
+                await storage.maintain(10**15)
+
+            assert position > last
+            last = position
+
+    async def test_a_forgotten_device_is_gone_and_others_are_not(self, storage: Storage) -> None:
+        (gone,) = await series(storage, "t", device="gone")
+        (stays,) = await series(storage, "t", device="stays")
+        for i in range(4):
+            batch = TelemetryBatch.of([gone, stays], [1000 * i, 1000 * i], [1.0, 2.0])
+            text = TextReading(gone, 1000 * i, 1, "secret")
+            marks = tuple(
+                MessageMark(device=device, id=f"m{i}", time=10**15, answer={}) for device in ("gone", "stays")
+            )
+            await storage.commit(Commit(readings=batch, texts=(text,), marks=marks, events=(event(i),)))
+            if i == 1:
+                await storage.maintain(10**15)
+        last = await storage.position()
+        await storage.commit(Commit(cursors={"keeps the feed": last - 2}))
+
+        await storage.forget("gone")
+
+        with pytest.raises(KeyError):
+            storage.catalog.series(gone)
+        assert list(await storage.series_of("gone")) == []
+        assert await readings(storage, gone) == []
+        assert await texts(storage, gone) == []
+        assert await storage.marks("gone", ["m0", "m3"]) == {}
+        assert await readings(storage, stays) == [(1000 * i, 2.0) for i in range(4)]
+        assert len(await storage.marks("stays", ["m0", "m3"])) == 2
+        assert await storage.position() == last
+        assert list(await storage.check()) == []
+        entries = await storage.feed(last - 2)
+        assert [e.time for entry in entries for e in entry.events] == [2, 3]
+        assert all(entry.texts == () for entry in entries)
+        assert {s for entry in entries if entry.readings is not None for s in entry.readings.series.tolist()} <= {stays}
+
+    async def test_the_index_of_a_forgotten_series_is_not_given_out_again(self, storage: Storage) -> None:
+        (gone,) = await series(storage, "t", device="gone")
+        await store(storage, gone, [1000], [1.0])
+        await storage.forget("gone")
+
+        (new,) = await series(storage, "t", device="gone")
+
+        assert new != gone
+        assert await readings(storage, new) == []
+        assert await storage.latest([new]) == [None]
+        with pytest.raises(NotFound):
+            await store(storage, gone, [2000], [1.0])
+
+    async def test_forgetting_a_device_that_has_nothing_does_nothing(self, storage: Storage) -> None:
+        await storage.forget("nobody")
+
+        assert list(await storage.check()) == []
+
+    async def test_an_artifact_is_found_by_its_digest_and_read_in_parts(self, storage: Storage) -> None:
+        content = bytes(range(256)) * 4096 + b"end"
+        digest = hashlib.sha256(content).hexdigest()
+
+        info = await storage.put_artifact(_pieces(content), sha256=digest, limit_bytes=len(content))
+
+        assert (info.sha256, info.size_bytes) == (digest, len(content))
+        assert await storage.artifact(digest) == info
+        for start, end in ((0, None), (0, 1), (1000, 700_000), (len(content) - 3, None), (5, 5), (5, 10**9)):
+            assert await _whole(storage.read_artifact(digest, start, end)) == content[start:end]
+
+    async def test_an_artifact_put_twice_is_one(self, storage: Storage) -> None:
+        first = await storage.put_artifact(_pieces(b"same"), sha256=None, limit_bytes=_MIB)
+
+        assert await storage.put_artifact(_pieces(b"same"), sha256=first.sha256, limit_bytes=_MIB) == first
+        assert await _whole(storage.read_artifact(first.sha256)) == b"same"
+
+    async def test_an_empty_artifact_is_one_too(self, storage: Storage) -> None:
+        info = await storage.put_artifact(_pieces(b""), sha256=None, limit_bytes=0)
+
+        assert info.size_bytes == 0
+        assert await _whole(storage.read_artifact(info.sha256)) == b""
+
+    async def test_an_artifact_with_another_digest_is_refused_and_not_kept(self, storage: Storage) -> None:
+        promised = hashlib.sha256(b"promised").hexdigest()
+
+        with pytest.raises(Refused) as refused:
+            await storage.put_artifact(_pieces(b"delivered"), sha256=promised, limit_bytes=_MIB)
+
+        assert refused.value.code == "schema_invalid"
+        assert await storage.artifact(promised) is None
+        assert await storage.artifact(hashlib.sha256(b"delivered").hexdigest()) is None
+
+    async def test_an_artifact_beyond_the_limit_is_refused_before_it_is_read_to_its_end(self, storage: Storage) -> None:
+        taken = 0
+
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal taken
+            while True:
+                taken += 1000
+                yield b"x" * 1000
+
+        with pytest.raises(Refused) as refused:
+            await storage.put_artifact(endless(), sha256=None, limit_bytes=100_000)
+
+        assert refused.value.code == "limit_exceeded"
+        assert taken < 200_000
+
+    async def test_a_stream_that_breaks_leaves_nothing(self, storage: Storage) -> None:
+        async def breaking() -> AsyncIterator[bytes]:
+            yield b"first half"
+            raise ConnectionResetError
+
+        with pytest.raises(ConnectionResetError):
+            await storage.put_artifact(breaking(), sha256=None, limit_bytes=_MIB)
+
+        assert await storage.artifact(hashlib.sha256(b"first half").hexdigest()) is None
+
+    async def test_a_missing_artifact_is_told_at_the_first_step(self, storage: Storage) -> None:
+        for name in ("0" * 64, "../../etc/passwd", ""):
+            assert await storage.artifact(name) is None
+            with pytest.raises(NotFound) as gone:
+                await anext(storage.read_artifact(name))
+            assert gone.value.code == "artifact_unknown"
+
+    async def test_a_backup_made_while_writes_go_on_is_consistent(
+        self, storage: Storage, open_backup: OpenBackup, tmp_path: Path
+    ) -> None:
+        (index,) = await series(storage, "t")
+        artifact = await storage.put_artifact(_pieces(b"firmware"), sha256=None, limit_bytes=_MIB)
+        backed_up = asyncio.Event()
+
+        async def write() -> int:
+            n = 0
+            while not backed_up.is_set() or n < 50:
+                batch = TelemetryBatch.of([index], [1000 * n], [float(n)])
+                await storage.commit(Commit(puts=(put("count", {"n": n}),), readings=batch, events=(event(n),)))
+                n += 1
+                if n == 30:
+                    await storage.maintain(10**15)
+            return n
+
+        async def back_up() -> None:
+            while await storage.position() < 10:
+                await storage.wait_feed(await storage.position(), 5.0)
+            await storage.backup(tmp_path / "copy")
+            backed_up.set()
+
+        written, _ = await asyncio.gather(write(), back_up())
+
+        async with open_backup(tmp_path / "copy") as copy:
+            record = await copy.get("thing", "count")
+            assert record is not None
+            n = record.version
+            assert 10 <= n <= written
+            assert record.body == {"n": n - 1}
+            assert await copy.position() == n
+            assert await readings(copy, index) == [(1000 * i, float(i)) for i in range(n)]
+            assert await _whole(copy.read_artifact(artifact.sha256)) == b"firmware"
+            assert list(await copy.check()) == []
+
+    async def test_a_backup_does_not_write_over_anything(self, storage: Storage, tmp_path: Path) -> None:
+        (tmp_path / "mine.txt").write_text("precious")
+
+        with pytest.raises(Refused):
+            await storage.backup(tmp_path)
+
+        assert (tmp_path / "mine.txt").read_text() == "precious"
+
+    async def test_a_healthy_store_finds_nothing_wrong(self, storage: Storage) -> None:
+        (index,) = await series(storage, "t")
+        await store(storage, index, [1000, 2000], [1.0, 2.0])
+        await storage.commit(Commit(puts=(put("a"),)))
+
+        assert list(await storage.check()) == []
+
+
+async def _pieces(content: bytes, size: int = 70_000) -> AsyncIterator[bytes]:
+    for at in range(0, len(content), size):
+        yield content[at : at + size]
+
+
+async def _whole(parts: AsyncIterator[bytes]) -> bytes:
+    return b"".join([part async for part in parts])
