@@ -42,10 +42,10 @@ def batch_of(points: Sequence[Point]) -> TelemetryBatch:
     return TelemetryBatch.of([p.series for p in points], [p.time for p in points], [p.value for p in points])
 
 
-def run(detector: Detector, points: Sequence[Point], cuts: Sequence[int] = ()) -> dict[int, tuple[float, float]]:
+def run(detector: Detector, points: Sequence[Point], cuts: Sequence[float] = ()) -> dict[int, tuple[float, float]]:
     """Index in the stream → score and expected."""
     found: dict[int, tuple[float, float]] = {}
-    edges = [0, *sorted(min(cut, len(points)) for cut in cuts), len(points)]
+    edges = [0, *sorted(int(cut * len(points)) for cut in cuts), len(points)]
     for start, end in itertools.pairwise(edges):
         findings = detector.observe(batch_of(points[start:end]), Catalog())
         for i, score, expected in zip(findings.index, findings.score, findings.expected, strict=True):
@@ -98,7 +98,8 @@ def plain_statistical(config: StatisticalConfig, points: Sequence[Point]) -> dic
     return found
 
 
-cuts = st.lists(st.integers(0, 300), max_size=6)
+#: As shares of the stream, so that they fall into short ones too.
+cuts = st.lists(st.floats(0, 1), max_size=6)
 
 
 @st.composite
@@ -146,7 +147,7 @@ def test_rounds_and_filter_give_the_moments_of_the_loop_within_1e_9(points, cuts
         w, d = max(weight, 1 / (k + 1)), p.value - m
         plain[p.series] = (k + 1, m + w * d, (1 - w) * (v + w * d * d))
     state = Moments(np.zeros(40, np.int64), np.zeros(40), np.zeros(40))
-    edges = [0, *sorted(min(cut, len(points)) for cut in cuts), len(points)]
+    edges = [0, *sorted(int(cut * len(points)) for cut in cuts), len(points)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ewma, "_ROUND_COST", costs[0])
@@ -165,7 +166,7 @@ def test_rounds_and_filter_give_the_moments_of_the_loop_within_1e_9(points, cuts
 
 values = st.one_of(st.floats(-3, 3), st.sampled_from([-2.0, -1.0, 0.0, 1.0, 2.0]))
 threshold_points = st.lists(
-    st.builds(Point, st.integers(0, 4), values, st.integers(START, START + 10_000)), max_size=120
+    st.builds(Point, st.integers(0, 2), values, st.integers(START, START + 10_000)), min_size=4, max_size=60
 )
 
 
@@ -200,6 +201,13 @@ def test_a_threshold_finds_the_first_reading_of_an_alarm_and_is_ready_again_afte
     found = run(detector, series(70, 81, 90, 79, 82, 75, 83))
 
     assert list(found) == [1, 6]
+
+
+def test_an_alarm_lasts_over_batches():
+    points = series(81, 82, 83, 70, 84)
+
+    for cut in (0.2, 0.4, 0.6, 0.8):
+        assert list(run(ThresholdDetector(ThresholdConfig(above=80)), points, [cut])) == [0, 4]
 
 
 def test_a_threshold_waits_for_the_readings_and_the_duration_it_was_told():
