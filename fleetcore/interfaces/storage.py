@@ -42,7 +42,17 @@ class Storage(ABC):
 
     **The winner's rule** (WIRE.md §3): at one (series, time) one value is kept. An equal value is a duplicate. Of two
     different values the higher ``seq`` wins, then the larger value; the event is one conflict. So any arrival order
-    stores the same readings.
+    stores the same readings: the store remembers the highest ``seq`` of an equal value, and of readings equal in both
+    the lower quality. ``-0.0`` counts as ``0.0``. A reading whose quality says ``SERVER_TIME`` is never a duplicate:
+    where its time is taken it moves on by 1 ms until it is free (past a long taken run, to right after the newest of
+    its series), and within a commit it gives way to times that devices gave. Repeats of such readings are told by their
+    message's id alone.
+
+    **Kept of a reading** are time, value, quality and seq; ``received`` is shown by the feed and need not be kept longer.
+
+    **Positions**: a commit that changes records, readings or texts, or has events, takes the next position. One that
+    does not (cursors, blobs, marks, readings that are there already) takes none and returns the one before, so a
+    consumer that keeps its cursor does not wake itself.
 
     Errors: :class:`~fleetcore.errors.VersionConflict`, :class:`~fleetcore.errors.Conflict` (a unique value is taken),
     :class:`~fleetcore.errors.Unavailable` with code ``storage_full`` (nothing is stored; it may work later),
@@ -56,7 +66,14 @@ class Storage(ABC):
 
     @abstractmethod
     async def commit(self, change: Commit) -> Committed:
-        """Does all of ``change`` atomically and durably; raises and does none of it otherwise."""
+        """Does all of ``change`` atomically and durably; raises and does none of it otherwise.
+
+        Deletes are applied before puts, and unique values of all records of the commit are given free before new ones
+        are taken. The store may keep the columns it is given: they must not change afterwards.
+
+        Raises:
+            NotFound: a reading's series was never given out or is forgotten; ``ids['series']`` says which.
+        """
 
     @abstractmethod
     async def get(self, kind: str, key: str) -> Record | None:
@@ -145,12 +162,13 @@ class Storage(ABC):
     async def maintain(self, now_ms: int) -> None:
         """Seals, trims and purges what is due. The runtime calls it now and then; reads stay the same before and after.
 
-        The feed keeps every commit that some cursor has not passed, up to the store's documented bound.
+        The feed keeps every commit that some cursor has not passed, up to the store's documented bound. Message marks
+        older than 24 h, and those before a device's last 10,000, may go.
         """
 
     @abstractmethod
     async def forget(self, device: str) -> None:
-        """Erases a device's series, readings, texts and marks for good."""
+        """Erases a device's series, readings, texts and marks for good; events about it and its records stay."""
 
     @abstractmethod
     async def put_artifact(

@@ -61,7 +61,9 @@ class FeedContract(StorageCase):
             batch = TelemetryBatch.of([index], [1000 * i], [1.0])
             return (await storage.commit(Commit(events=(event(i),), readings=batch))).position, i
 
-        seen, *done = await asyncio.gather(consume(), *(commit(i) for i in range(100)))
+        consumer = asyncio.ensure_future(consume())
+        done = await asyncio.gather(*(commit(i) for i in range(100)))
+        seen = await consumer
 
         assert seen == [i for _, i in sorted(done)]
 

@@ -1,6 +1,7 @@
 """The built-in store keeps the contract of all stores: in memory, in a folder, and with every commit sealed at once."""
 
 from itertools import count
+from typing import ClassVar
 
 import pytest
 
@@ -18,7 +19,7 @@ class TestInMemory(StorageContract):
 
 
 class TestInAFolder(StorageContract):
-    settings = {}
+    settings: ClassVar = {}
 
     @pytest.fixture
     def open_storage(self, open_at, tmp_path):
@@ -37,4 +38,4 @@ class TestInAFolder(StorageContract):
 class TestSealingWithoutRest(TestInAFolder):
     """Chunks of one commit, merged again and again, while the log keeps next to nothing."""
 
-    settings = {"seal_points": 1, "feed_keep_bytes": 10_000_000}
+    settings: ClassVar = {"seal_points": 1, "feed_keep_bytes": 10_000_000}

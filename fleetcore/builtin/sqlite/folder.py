@@ -63,7 +63,7 @@ class FolderLock:
             os.close(self._descriptor)
             raise DataFolderInUse(
                 f"The data folder {folder} belongs to the running process {owner or 'of another program'}",
-                remedy="Speak to that server (--server, or its socket in the folder), stop it, or open the folder read-only",
+                remedy="Speak to that server by --server or its socket, stop it, or open the folder read-only",
                 pid=int(owner) if owner.isdigit() else None,
                 path=str(folder),
             ) from error

@@ -109,14 +109,14 @@ def apply(db: sqlite3.Connection, planned: RecordPlan) -> None:
         db.execute(f"DELETE FROM records WHERE {named}", (planned.deletes,))  # noqa: S608 - a constant
     if planned.puts != _NONE:
         db.execute(
-            f"INSERT INTO records(kind, key, version, due, body) {_rows(5)} ON CONFLICT(kind, key)"  # noqa: S608 - constants
+            f"INSERT INTO records(kind, key, version, due, body) {_rows(5)} ON CONFLICT(kind, key)"
             " DO UPDATE SET version=excluded.version, due=excluded.due, body=excluded.body",
             (planned.puts,),
         )
     if planned.uniques != _NONE:
-        db.execute(f"INSERT INTO uniques(space, value, kind, key) {_rows(4)}", (planned.uniques,))  # noqa: S608 - constants
+        db.execute(f"INSERT INTO uniques(space, value, kind, key) {_rows(4)}", (planned.uniques,))
     if planned.refs != _NONE:
-        db.execute(f"INSERT INTO refs(kind, name, value, key) {_rows(4)}", (planned.refs,))  # noqa: S608 - constants
+        db.execute(f"INSERT INTO refs(kind, name, value, key) {_rows(4)}", (planned.refs,))
 
 
 def _rows(width: int) -> str:
