@@ -44,10 +44,10 @@ def loads(payload: bytes, *, depth: int = 10) -> object:
         StrictCborError: always with code ``payload_unreadable``; no other exception, whatever the bytes.
     """
     body = BytesIO(payload.removeprefix(SELF_DESCRIBED))
+    decoder = cbor2.CBORDecoder(
+        body, tag_hook=_refuse_tag, semantic_decoders=_ALL_TAGS, max_depth=depth, allow_duplicate_keys=False
+    )
     try:
-        decoder = cbor2.CBORDecoder(
-            body, tag_hook=_refuse_tag, semantic_decoders=_ALL_TAGS, max_depth=depth, allow_duplicate_keys=False
-        )
         value = decoder.decode()
     except cbor2.CBORError as error:
         if "nesting depth" in str(error):
