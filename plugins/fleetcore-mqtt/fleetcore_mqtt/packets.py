@@ -59,7 +59,7 @@ class Reason(IntEnum):
     SUBSCRIPTION_IDS = 0xA1
 
 
-class Violation(Exception):  # noqa: N818 - it is what the peer did, not a fault of ours
+class Violation(Exception):
     """The peer broke the protocol; ``reason`` says how, and the connection ends."""
 
     def __init__(self, message: str, reason: Reason = Reason.MALFORMED) -> None:

@@ -347,6 +347,12 @@ async def plane():
     return FakePlane()
 
 
+@pytest.fixture(scope="session")
+def plane_class():
+    """For tests that make their own loop."""
+    return FakePlane
+
+
 @pytest.fixture
 async def clock():
     return MovableClock()

@@ -199,6 +199,7 @@ async def test_what_waits_for_its_commit_survives_a_restart_of_the_broker(
         done(outcome)  # the answers of the old connection must acknowledge nothing
     plane.commit()
     await until(lambda: consumer._link._unacked == 0)
+    await asyncio.sleep(0.3)  # the broker does not say when it has read the acknowledgements
     await mosquitto.stop()
     await until(lambda: consumer.connections == 0)
     await mosquitto.start()

@@ -1,0 +1,175 @@
+"""Programs that others wrote against the endpoint over mutual TLS: mosquitto_pub, mosquitto_sub, paho, openssl."""
+
+import asyncio
+import json
+
+import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from fleetcore.model.message import Downlink, Operation, Rejected
+
+
+def tls_options(pki, endpoint, device):
+    certificate, key = pki.devices[device]
+    port = endpoint.endpoints[0].rpartition(":")[2]
+    return ["-h", "127.0.0.1", "-p", port, "--cafile", pki.ca_path, "--cert", certificate, "--key", key, "-i", device]
+
+
+@pytest.fixture(params=["mqttv311", "mqttv5"])
+def version(request):
+    return request.param
+
+
+@pytest.mark.peer("mosquitto_pub")
+async def test_mosquitto_pub_hands_over_its_lines(tls_endpoint, plane, pki, version, program):
+    options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1", "-t", "fleet/v1/dev1/telemetry"]
+
+    async with program("mosquitto_pub", *options, "-m", '{"t": 21.5}') as process:
+        output, _ = await asyncio.wait_for(process.communicate(), 20)
+
+    assert (process.returncode, output) == (0, b"")
+    assert [(identity, m.payload) for identity, m in plane.received] == [("dev1", b'{"t": 21.5}')]
+
+
+@pytest.mark.peer("mosquitto_pub")
+async def test_five_hundred_lines_of_mosquitto_pub_arrive_in_order(tls_endpoint, plane, pki, version, program):
+    options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1", "-t", "fleet/v1/dev1/telemetry"]
+    lines = b"".join(b'{"n": %d}\n' % n for n in range(500))
+    process = await asyncio.create_subprocess_exec(
+        "mosquitto_pub", *map(str, options), "-l", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+
+    await asyncio.wait_for(process.communicate(lines), 30)
+
+    assert [json.loads(body)["n"] for body in plane.bodies] == list(range(500))
+
+
+@pytest.mark.peer("mosquitto_pub")
+async def test_mosquitto_pub_as_another_device_changes_nothing(tls_endpoint, plane, pki, version, program):
+    options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1", "-t", "fleet/v1/dev3/telemetry"]
+
+    async with program("mosquitto_pub", *options, "-m", "{}") as process:
+        # Its exit status is 0 all the same: only what was received counts.
+        await asyncio.wait_for(process.communicate(), 20)
+
+    assert (plane.received, plane.audit) == ([], [("dev1", "dev3")])
+
+
+@pytest.mark.peer("mosquitto_sub")
+async def test_mosquitto_sub_gets_what_is_unfinished_and_what_comes(tls_endpoint, plane, pki, version, program, until):
+    plane.unfinished["dev1"] = [Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"})]
+    options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1", "-C", "2", "-v"]
+
+    async with program("mosquitto_sub", *options, "-t", "fleet/v1/dev1/#") as process:
+        await until(lambda: plane.listeners)
+        plane.push(Downlink(operation=Operation.FIRMWARE, subject="dev1", body={"offer": None}))
+        output, _ = await asyncio.wait_for(process.communicate(), 20)
+
+    assert output.decode().splitlines() == [
+        'fleet/v1/dev1/commands {"id":"c1"}',
+        'fleet/v1/dev1/firmware {"offer":null}',
+    ]
+
+
+@pytest.mark.peer("mosquitto_sub")
+async def test_mosquitto_sub_cannot_listen_to_another_device(tls_endpoint, plane, pki, version, program):
+    options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1"]
+
+    async with program("mosquitto_sub", *options, "-t", "fleet/v1/dev3/commands") as process:
+        output, _ = await asyncio.wait_for(process.communicate(), 20)
+
+    assert b"denied" in output.lower() or b"rejected" in output.lower()
+
+
+@pytest.mark.peer("mosquitto_sub")
+async def test_the_will_of_a_killed_mosquitto_sub_is_published(tls_endpoint, plane, pki, version, program, until):
+    options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-t", "fleet/v1/dev1/commands"]
+    will = ["--will-topic", "fleet/v1/dev1/status", "--will-payload", '{"state":"offline"}', "--will-qos", "1"]
+
+    async with program("mosquitto_sub", *options, *will) as process:
+        await until(lambda: plane.listeners)
+        process.kill()
+        await until(lambda: plane.received)
+
+    assert plane.bodies == [b'{"state":"offline"}']
+
+
+@pytest.mark.peer("mosquitto_sub")
+async def test_revocation_ends_a_running_mosquitto_sub(tls_endpoint, plane, pki, program, until):
+    options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", "mqttv5", "-t", "fleet/v1/dev1/commands"]
+
+    async with program("mosquitto_sub", *options) as process:
+        await until(lambda: plane.listeners)
+        plane.revoke("dev1")
+        await asyncio.wait_for(process.communicate(), 20)
+
+    assert not plane.sessions
+
+
+@pytest.mark.parametrize("protocol", [paho.MQTTv5, paho.MQTTv311], ids=["5", "3.1.1"])
+async def test_paho_sends_again_after_a_temporary_refusal(tls_endpoint, plane, pki, clock, until, protocol):
+    plane.outcome = Rejected(code="storage_full", reason="full")
+    more = {} if protocol == paho.MQTTv5 else {"clean_session": False}
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="dev1", protocol=protocol, **more)
+    client.tls_set_context(pki.secrets("dev1").tls())
+    client.reconnect_delay_set(1, 1)
+    port = int(tls_endpoint.endpoints[0].rpartition(":")[2])
+    await asyncio.to_thread(client.connect, "127.0.0.1", port)
+    client.loop_start()
+    info = client.publish("fleet/v1/dev1/telemetry", b'{"t": 1}', qos=1)
+    await until(lambda: any(c._uplinks and c._uplinks.refused_s is not None for c in tls_endpoint._all))
+    assert not info.is_published()
+    plane.outcome = None
+
+    await clock.advance(31)
+
+    await until(info.is_published)
+    assert plane.bodies == [b'{"t": 1}']
+    client.disconnect()
+    await asyncio.to_thread(client.loop_stop)
+
+
+@pytest.mark.peer("openssl")
+async def test_openssl_gets_no_session_ticket_and_a_certificate_that_verifies(tls_endpoint, pki, program):
+    certificate, key = pki.devices["dev1"]
+    port = tls_endpoint.endpoints[0].rpartition(":")[2]
+    process = await asyncio.create_subprocess_exec(
+        *["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(pki.ca_path)],
+        *["-cert", str(certificate), "-key", str(key), "-verify_return_error"],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+    output, _ = await asyncio.wait_for(process.communicate(b"Q\n"), 20)
+
+    assert b"Verify return code: 0 (ok)" in output
+    assert b"New Session Ticket" not in output
+
+
+async def test_a_certificate_of_another_root_gets_no_connection(tls_endpoint, plane, pki, tmp_path_factory):
+    stranger = type(pki)(tmp_path_factory.mktemp("stranger"))
+    port = int(tls_endpoint.endpoints[0].rpartition(":")[2])
+    context = stranger.secrets("dev1").tls()
+    context.load_verify_locations(cadata=pki.ca_pem.decode())
+
+    async def converse():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(b"\xc0\x00")
+        await reader.readexactly(1)
+
+    with pytest.raises((OSError, asyncio.IncompleteReadError)):
+        await converse()
+
+    assert plane.authentications == []
+
+
+async def test_a_stalled_handshake_does_not_count_as_a_connection(tls_endpoint):
+    port = int(tls_endpoint.endpoints[0].rpartition(":")[2])
+    _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\x16\x03\x01")
+    await asyncio.sleep(0.05)
+
+    assert tls_endpoint.connections == 0
+    writer.close()
