@@ -1,4 +1,4 @@
-"""The ``local`` protocol: devices in the same process, without a network. It lets the core alone run a demo and tests."""
+"""The ``local`` protocol: devices in the same process, without a network, so that the core alone can run a demo."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

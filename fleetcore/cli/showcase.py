@@ -179,7 +179,7 @@ async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) ->
     )
     for one in found[:3]:
         click.echo(f"    {one['time']} {one['device']} {one['metric']}: {one['explanation']}")
-    worst = sorted(injected)[0]
+    worst = min(injected)
     points = (await caller.call("query_telemetry", worst, "temperature"))["points"]
     click.echo(f"    {worst} {sparkline([value for _, value in points], 60)}")
 
@@ -243,8 +243,9 @@ async def _health(caller: Caller) -> None:
 
 
 def read_csv(file: Path) -> tuple[list[str], list[tuple[int, dict[str, float]]]]:
-    """Metrics and rows (ms, values) of a CSV: timestamp, then one column per metric; empty and non-finite cells are
-    left out. Raises Refused with the line of what cannot be read.
+    """Metrics and rows (ms, values) of a CSV: timestamp, then one column per metric.
+
+    Empty and non-finite cells are left out. Raises Refused with the line of what cannot be read.
     """
     with file.open(newline="") as stream:
         reader = csv.reader(stream)

@@ -1,5 +1,6 @@
 """``fleetcore telemetry``: readings and what detectors found in them."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -94,7 +95,7 @@ def sparkline(values: list[float], width: int = 72) -> str:
     """A one-line picture: the mean of each of ``width`` stretches."""
     width = min(width, len(values))
     edges = [round(i * len(values) / width) for i in range(width + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges) if b > a]
     low, high = min(means), max(means)
     span = (high - low) or 1.0
     bars = "".join(_BARS[min(len(_BARS) - 1, int((one - low) / span * len(_BARS)))] for one in means)

@@ -91,6 +91,10 @@ from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 from fleetcore_{name}.plugin import {title}Config
 
 
+# The first bytes of a state, so that foreign bytes and those of later versions are refused.
+_FORM = b"{name}1"
+
+
 class JumpDetector(Detector):
     """Keeps the last value of each series; NaN where there was none."""
 
@@ -125,10 +129,12 @@ class JumpDetector(Detector):
             self._last = np.r_[self._last, np.full(size - len(self._last), np.nan)]
 
     def snapshot(self) -> bytes:
-        return self._last.astype("<f8").tobytes()
+        return _FORM + self._last.astype("<f8").tobytes()
 
     def restore(self, state: bytes) -> None:
-        self._last = np.frombuffer(state, "<f8").astype(np.float64)
+        if not state.startswith(_FORM):
+            raise ValueError("this is no state of a {name} detector")
+        self._last = np.frombuffer(state[len(_FORM) :], "<f8").astype(np.float64)
 
 
 @asynccontextmanager
@@ -144,22 +150,30 @@ import numpy as np
 import pytest
 
 from fleetcore.model.telemetry import TelemetryBatch
-from fleetcore.testing.detector_contract import DetectorContract
-from fleetcore_{name}.detector import JumpDetector
+from fleetcore.testing.detector_contract import DetectorContract, PlainCatalog
+from fleetcore_{name}.detector import JumpDetector, open_detector
 from fleetcore_{name}.plugin import {title}Config
 
 
 class TestContract(DetectorContract):
     @pytest.fixture
     def open_detector(self):
-        return lambda: JumpDetector({title}Config(limit=5.0))
+        return lambda: open_detector({title}Config(limit=5.0), context=None)
+
+    @pytest.fixture
+    def stream(self):
+        """Three series of 100 readings around 20, one of which jumps at its 40th reading and back at its 41st."""
+        value = np.random.default_rng(1).normal(20.0, 0.5, 300)
+        value[3 * 40] = 60.0
+        batch = TelemetryBatch.of(np.arange(300) % 3, 1_767_225_600_000 + np.arange(300) * 1000, value)
+        return batch, [3 * 40, 3 * 41]
 
 
 def test_a_jump_is_found_in_its_own_series_only():
     detector = JumpDetector({title}Config(limit=5.0))
     batch = TelemetryBatch.of([0, 1, 0, 1], [1, 1, 2, 2], [20.0, 50.0, 30.0, 51.0])
 
-    findings = detector.observe(batch, catalog=None)
+    findings = detector.observe(batch, PlainCatalog())
 
     assert findings.index.tolist() == [2]
     assert np.allclose(findings.expected, 20.0)

@@ -48,7 +48,8 @@ class Storage(ABC):
     its series), and within a commit it gives way to times that devices gave. Repeats of such readings are told by their
     message's id alone.
 
-    **Kept of a reading** are time, value, quality and seq; ``received`` is shown by the feed and need not be kept longer.
+    **Kept of a reading** are time, value, quality and seq; ``received`` is shown by the feed and need not be kept
+    longer.
 
     **Positions**: a commit that changes records, readings or texts, or has events, takes the next position. One that
     does not (cursors, blobs, marks, readings that are there already) takes none and returns the one before, so a

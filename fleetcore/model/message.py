@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import cache
 
 from attrs import field, frozen
+from msgspec import Struct
 
 from fleetcore.errors import CODES
 
@@ -37,9 +38,11 @@ class Operation(StrEnum):
     ERRORS = "errors"
 
 
-@frozen(kw_only=True)
-class Inbound:
+class Inbound(Struct, frozen=True, kw_only=True, gc=False):
     """One message from a device, as bytes and as the adapter understood its addressing.
+
+    The one record made for every message: a Struct, whose making costs a fifth of an attrs record's, and which the
+    garbage collector need not look at.
 
     Attributes:
         operation: what it is.

@@ -7,10 +7,11 @@ The commonest message, one time and numbers by metric, takes the quick way: one 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from fleetcore.interfaces.codec import Codec, Decoded
 from fleetcore.model.message import PointRefusal, Rejected
-from fleetcore.model.telemetry import NO_SEQ, Quality, TelemetryBatch, TextReading
+from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch, TextReading
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceState
 from fleetcore.wire.readings import FlatMessage, decode_quick
@@ -67,81 +68,88 @@ class Columns:
     """The growing columns of a batch.
 
     Points that share a time form a group, so that what they share is kept once and spread by ``numpy.repeat``.
+
+    Attributes:
+        series, values: a member per point.
+        times, received, quality, counts: a member per group.
     """
 
-    __slots__ = ("_counts", "_messages", "_quality", "_received", "_seq", "_series", "_times", "_values")
+    __slots__ = ("_owners", "_seqs", "counts", "quality", "received", "series", "times", "values")
 
     def __init__(self) -> None:
-        self._series: list[int] = []
-        self._values: list[float | bool | str] = []
-        self._times: list[int] = []
-        self._quality: list[int] = []
-        self._received: list[int] = []
-        self._seq: list[int] = []
-        self._counts: list[int] = []
-        self._messages: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._series)
+        self.series: list[int] = []
+        self.values: list[float | bool | str] = []
+        self.times: list[int] = []
+        self.quality: list[int] = []
+        self.received: list[int] = []
+        self.counts: list[int] = []
+        # What few groups have: the message they belong to, by group; a sequence number, by point.
+        self._owners: list[tuple[int, int]] = []
+        self._seqs: list[tuple[int, int]] = []
 
     def add_group(
         self, message: int, state: DeviceState, values: Mapping[str, float], time: int, received: int, quality: int
     ) -> bool:
         """Values of one time; False, and nothing added, where a metric is not interned."""
-        size = len(self._series)
+        size = len(self.series)
         try:
-            self._series.extend(map(state.index_of, values))
+            self.series.extend(map(state.index_of, values))
         except KeyError:
-            del self._series[size:]
+            del self.series[size:]
             return False
-        self._values.extend(values.values())
-        self._times.append(time)
-        self._quality.append(quality)
-        self._received.append(received)
-        self._seq.append(NO_SEQ)
-        self._counts.append(len(values))
-        self._messages.append(message)
+        self.values.extend(values.values())
+        self._group(message, len(values), time, received, quality)
         return True
 
     def add(
         self, message: int, series: int, value: float | bool | str, time: int, received: int, quality: int, seq: int
     ) -> None:
         """One reading."""
-        self._series.append(series)
-        self._values.append(value)
-        self._times.append(time)
-        self._quality.append(quality)
-        self._received.append(received)
-        self._seq.append(seq)
-        self._counts.append(1)
-        self._messages.append(message)
+        if seq != NO_SEQ:
+            self._seqs.append((len(self.series), seq))
+        self.series.append(series)
+        self.values.append(value)
+        self._group(message, 1, time, received, quality)
 
-    def finish(self) -> tuple[TelemetryBatch, tuple[TextReading, ...], "np.ndarray[tuple[int], np.dtype[np.int64]]"]:
-        """The batch of numbers, the texts, and for each number the position of its message."""
-        counts = np.array(self._counts, np.int64)
+    def _group(self, message: int, count: int, time: int, received: int, quality: int) -> None:
+        self._owners.append((len(self.counts), message))
+        self.times.append(time)
+        self.quality.append(quality)
+        self.received.append(received)
+        self.counts.append(count)
+
+    def finish(self) -> tuple[TelemetryBatch, tuple[TextReading, ...], Int64]:
+        """The batch of numbers, the texts, and for each number its message: -1 for those of the quick lane."""
+        counts = np.array(self.counts, np.int64)
         texts: tuple[TextReading, ...] = ()
-        values = self._values
-        numeric: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None
-        if str in set(map(type, values)):
+        values = self.values
+        numeric: npt.NDArray[np.bool_] | None = None
+        if self._owners and str in set(map(type, values)):
             numeric = np.fromiter((type(value) is not str for value in values), np.bool_, len(values))
             values = [0.0 if isinstance(value, str) else value for value in values]
+        seq = np.full(len(values), NO_SEQ, np.int64)
+        for position, given in self._seqs:
+            seq[position] = given
         batch = TelemetryBatch(
-            np.array(self._series, np.int64),
-            np.repeat(np.array(self._times, np.int64), counts),
-            np.repeat(np.array(self._received, np.int64), counts),
+            np.array(self.series, np.int64),
+            np.repeat(np.array(self.times, np.int64), counts),
+            np.repeat(np.array(self.received, np.int64), counts),
             # Adding 0.0 turns -0.0 into 0.0, so that the two are one value everywhere.
             np.array(values, np.float64) + 0.0,
-            np.repeat(np.array(self._quality, np.uint8), counts),
-            np.repeat(np.array(self._seq, np.int64), counts),
+            np.repeat(np.array(self.quality, np.uint8), counts),
+            seq,
         )
-        owner = np.repeat(np.array(self._messages, np.int64), counts)
+        owners = np.full(len(counts), -1, np.int64)
+        for group, message in self._owners:
+            owners[group] = message
+        owner = np.repeat(owners, counts)
         if numeric is not None:
             texts = tuple(
                 TextReading(
                     int(batch.series[i]),
                     int(batch.time[i]),
                     int(batch.received[i]),
-                    str(self._values[i]),
+                    str(self.values[i]),
                     int(batch.quality[i]),
                     int(batch.seq[i]),
                 )

@@ -18,6 +18,8 @@ from fleetcore.pipeline.session import DeviceSession
 #: A message in the queue: who, what, whom to tell, and when it came (ms since the epoch).
 Delivery = tuple[DeviceSession, Inbound, Callable[[Outcome], None], int]
 
+#: A batch's payloads: some ten thousand readings. Larger ones leave the processor's caches and gain nothing.
+_BATCH_BYTES = 1 << 20
 #: Beside its payload a queued message costs about this much (measured: tracemalloc over 10,000 of them).
 _OVERHEAD_BYTES = 600
 #: Adapters stop reading at this share of the bounds, so that what is already on its way still fits.
@@ -96,11 +98,19 @@ class Receiver(Ingest):
             await self._process(batch)
 
     def _take(self) -> list[Delivery]:
-        # All of it: what the queue may hold is bounded, and a larger batch costs less per message.
-        batch = list(self._queue)
-        self._queue.clear()
-        self._bytes = 0
-        self._ready.set()
+        queue = self._queue
+        if self._bytes - len(queue) * _OVERHEAD_BYTES <= _BATCH_BYTES:
+            batch = list(queue)
+            queue.clear()
+            self._bytes = 0
+        else:
+            batch, size = [], 0
+            while queue and size < _BATCH_BYTES:
+                batch.append(queue.popleft())
+                size += len(batch[-1][1].payload)
+            self._bytes -= size + len(batch) * _OVERHEAD_BYTES
+        if not self._ready.is_set() and len(queue) < self._high_messages and self._bytes < self._high_bytes:
+            self._ready.set()
         return batch
 
     async def drain(self) -> None:

@@ -3,7 +3,7 @@
 import re
 
 from aiohttp import web
-from attrs import evolve
+from msgspec.structs import replace
 
 from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, Refused, VersionConflict
 from fleetcore.interfaces.protocol import Awaited
@@ -47,7 +47,7 @@ async def renew(exchange: Exchange, operation: Operation) -> web.StreamResponse:
     message = await exchange.message(operation)
     if message.content_type == PKCS10:
         members = dumps({"csr": as_pem(message.payload).decode("ascii")})
-        message = evolve(message, payload=members, content_type="application/json")
+        message = replace(message, payload=members, content_type="application/json")
     return reply_answer(plane, await plane.call(exchange.who, message))
 
 
