@@ -3,6 +3,7 @@
 import re
 
 from aiohttp import web
+from attrs import evolve
 from msgspec.structs import replace
 
 from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, Refused, VersionConflict
