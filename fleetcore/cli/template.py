@@ -32,6 +32,10 @@ packages = ["fleetcore_{name}"]
 [tool.pytest.ini_options]
 addopts = ["--import-mode=importlib"]
 asyncio_mode = "auto"
+asyncio_default_fixture_loop_scope = "function"
+
+[tool.ruff]
+line-length = 120
 """,
     "README.md": """\
 # fleetcore-{name}
@@ -54,7 +58,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-
 from fleetcore import hookimpl, offer
 
 if TYPE_CHECKING:
@@ -84,10 +87,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
-
 from fleetcore.interfaces import Context, Detector
 from fleetcore.model.anomaly import Findings
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+
 from fleetcore_{name}.plugin import {title}Config
 
 
@@ -148,9 +151,9 @@ async def open_detector(config: {title}Config, context: Context) -> AsyncIterato
 
 import numpy as np
 import pytest
-
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.testing.detector_contract import DetectorContract, PlainCatalog
+
 from fleetcore_{name}.detector import JumpDetector, open_detector
 from fleetcore_{name}.plugin import {title}Config
 
