@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
+from typing import cast
 
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
 from fleetcore.interfaces import Session
@@ -34,7 +35,7 @@ from fleetcore_mqtt.packets import (
 )
 from fleetcore_mqtt.sessions import EXPIRY_S
 from fleetcore_mqtt.stream import Hold, PacketStream
-from fleetcore_mqtt.uplinks import DELIVERED, REFUSED_S, Uplinks, content_type
+from fleetcore_mqtt.uplinks import REFUSED_S, Uplinks, content_type
 from fleetcore_mqtt.v5 import V5
 from fleetcore_mqtt.v311 import V311
 
@@ -154,8 +155,8 @@ class Connection(PacketStream):
     # -- asyncio.Protocol -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not asserted: uvloop's transports, which ``fleetcore serve`` runs on, are no subclass of asyncio's.
+        self.transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._host.opened(self)
 
@@ -335,7 +336,7 @@ class Connection(PacketStream):
                 operation=meaning.operation,
                 subject=meaning.subject,
                 payload=will.payload,
-                content_type=content_type(will.content_type, meaning, will.payload),
+                content_type=content_type(will.content_type, will.payload, senml=meaning.senml),
                 id=will.id,
                 target=meaning.target,
             )
@@ -357,7 +358,7 @@ def _objection(connect: Connect, identity: str, version: int) -> Reason | None:
     meaning = topics.parse(connect.will.topic)
     if meaning is not None and meaning.device != identity:
         return Reason.NOT_AUTHORISED
-    if meaning is None or meaning.operation not in DELIVERED:
+    if meaning is None or meaning.operation not in topics.DELIVERED:
         return Reason.TOPIC_INVALID
     return Reason.QOS if connect.will.qos == 2 and version >= 5 else None
 
