@@ -26,7 +26,7 @@ from fleetcore_mqtt import topics
 from fleetcore_mqtt.addresses import Address, read_address
 from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
 from fleetcore_mqtt.link import Arrived, Link, LinkState, Publication
-from fleetcore_mqtt.uplinks import DELIVERED, content_type
+from fleetcore_mqtt.uplinks import content_type
 
 if TYPE_CHECKING:
     from fleetcore_mqtt.plugin import MqttConfig
@@ -225,12 +225,13 @@ class Broker(ProtocolAdapter):
             self._done(
                 item, Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message")
             )
-        elif uplink.operation in DELIVERED:
+        elif uplink.operation in topics.DELIVERED:
+            declared = getattr(arrived.properties, "ContentType", None)
             message = Inbound(
                 operation=uplink.operation,
                 subject=uplink.subject,
                 payload=arrived.payload,
-                content_type=content_type(getattr(arrived.properties, "ContentType", None), uplink, arrived.payload),
+                content_type=content_type(declared, arrived.payload, senml=uplink.senml),
                 id=_message_id(arrived),
                 target=uplink.target,
             )

@@ -17,8 +17,10 @@ def header(data: bytes | bytearray, start: int, limit: int) -> tuple[int, int] |
     Raises Violation for a length of more than four bytes, one that is not written in the shortest form (MQTT 5.0
     §1.5.5) and one beyond ``limit`` bytes for the whole packet.
     """
-    length, shift, at = 0, 0, start + 1
     size = len(data)
+    if start + 2 <= size and (length := data[start + 1]) < 0x80 and length + 2 <= limit:
+        return start + 2, start + 2 + length
+    length, shift, at = 0, 0, start + 1
     while True:
         if at >= size:
             return None

@@ -6,23 +6,26 @@ so the peer's window fill, which is the back-pressure of the endpoint.
 
 import asyncio
 from abc import ABC, abstractmethod
-from enum import IntFlag
+from typing import Final
 
 from fleetcore_mqtt.framing import header
 from fleetcore_mqtt.packets import Reason, Violation
 
 
-class Hold(IntFlag):
-    """Why a connection does not read on; several may hold at once."""
+class Hold:
+    """Why a connection does not read on; several may hold at once.
 
-    AUTHENTICATION = 1
-    PLANE = 2
-    WINDOW = 4
-    REFUSED = 8
-    WRITING = 16
-    DRAIN = 32
-    THROTTLE = 64
-    CALLS = 128
+    Plain bits and no IntFlag, whose operators run in Python: they are applied for every message.
+    """
+
+    AUTHENTICATION: Final = 1
+    PLANE: Final = 2
+    WINDOW: Final = 4
+    REFUSED: Final = 8
+    WRITING: Final = 16
+    DRAIN: Final = 32
+    THROTTLE: Final = 64
+    CALLS: Final = 128
 
 
 class PacketStream(asyncio.Protocol, ABC):
@@ -96,18 +99,18 @@ class PacketStream(asyncio.Protocol, ABC):
         """Whether anything keeps the connection from reading."""
         return self._holds != 0
 
-    def holds(self, why: Hold) -> bool:
+    def holds(self, why: int) -> bool:
         """Whether ``why`` is among the reasons not to read."""
         return self._holds & why != 0
 
-    def hold(self, why: Hold) -> None:
+    def hold(self, why: int) -> None:
         """Stops reading; packets that are here already wait too."""
         self._holds |= why
         if not self._paused and self.transport is not None and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
-    def release(self, why: Hold) -> None:
+    def release(self, why: int) -> None:
         """Takes one reason away; with the last one reading goes on."""
         if self._holds & why:
             self._holds &= ~why

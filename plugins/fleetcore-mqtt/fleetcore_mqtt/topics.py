@@ -45,6 +45,19 @@ READ: tuple[str, ...] = (
     "errors",
 )
 
+#: Handed to the plane's quick way in; everything else that is known is a call.
+DELIVERED = frozenset(
+    {
+        Operation.TELEMETRY,
+        Operation.LOCATION,
+        Operation.STATUS,
+        Operation.TWIN_REPORT,
+        Operation.TWIN_ACK,
+        Operation.COMMAND_RESULT,
+        Operation.FIRMWARE_STATUS,
+    }
+)
+
 #: Answered by a publication of their own instead of by the acknowledgement alone: operation → topic of the answer.
 ANSWERED = {Operation.TWIN_GET: "twin", Operation.TIME: "time"}
 

@@ -9,6 +9,8 @@ The common path makes no task and no future.
 
 from functools import partial
 
+from attrs import frozen
+
 from fleetcore.errors import CODES
 from fleetcore.interfaces import Session
 from fleetcore.model.message import Accepted, Inbound, Operation, Outcome, Rejected, Reply
@@ -25,26 +27,29 @@ REFUSED_S = 30.0
 #: Distinct topics remembered for a connection; a device uses a handful beside the results of commands.
 TOPICS = 64
 
-DELIVERED = frozenset(
-    {
-        Operation.TELEMETRY,
-        Operation.LOCATION,
-        Operation.STATUS,
-        Operation.TWIN_REPORT,
-        Operation.TWIN_ACK,
-        Operation.COMMAND_RESULT,
-        Operation.FIRMWARE_STATUS,
-    }
-)
 
-
-def content_type(declared: str | None, uplink: topics.Uplink, payload: bytes) -> str | None:
+def content_type(declared: str | None, payload: bytes, *, senml: bool) -> str | None:
     """The media type as the core wants it: declared, else what the topic says, else None (WIRE.md §3)."""
     if declared is not None:
         return declared.partition(";")[0].strip().lower()
-    if not uplink.senml:
+    if not senml:
         return None
     return "application/senml+cbor" if payload[:1] >= b"\x80" else "application/senml+json"
+
+
+@frozen
+class _Known:
+    """A topic that this connection has used, with all that does not change from message to message.
+
+    ``quick`` is the operation where it takes the quick way into the plane.
+    """
+
+    topic: str
+    uplink: topics.Uplink | None
+    quick: Operation | None
+    subject: str
+    target: str | None
+    senml: bool
 
 
 class Uplinks:
@@ -56,9 +61,10 @@ class Uplinks:
         self._stream, self._host, self._codec, self._session = stream, host, codec, session
         self._downlinks = downlinks
         self._reasons = reasons
+        self._message_bytes, self._limit = host.message_bytes, host.in_flight
         self._deliver = host.plane.deliver
         self._read_publish = codec.read_publish
-        self._topics: dict[bytes, tuple[str, topics.Uplink | None]] = {}
+        self._topics: dict[bytes, _Known] = {}
         self._in_flight: set[bytes] = set()
         self._refused = 0
         self._calls = 0
@@ -73,47 +79,64 @@ class Uplinks:
         """One PUBLISH packet; raises Violation."""
         raw_topic, packet_id, payload, properties = self._read_publish(data, start, at, end)
         known = self._topics.get(raw_topic)
-        topic, uplink = known if known is not None else self._learn(raw_topic)
+        if known is None:
+            known = self._learn(raw_topic)
         if packet_id is not None and not self._enter(packet_id, data[start] & 0x08):
             return
-        message_id = None if properties is None else properties.id
+        if known.quick is None or len(payload) > self._message_bytes:
+            self._rare(packet_id, known, payload, properties)
+            return
+        declared = message_id = None
+        if properties is not None:
+            declared, message_id = properties.content_type, properties.id
+        if declared is not None or known.senml:
+            declared = content_type(declared, payload, senml=known.senml)
+        message = Inbound(
+            operation=known.quick,
+            subject=known.subject,
+            payload=payload,
+            content_type=declared,
+            id=message_id,
+            target=known.target,
+        )
+        done = partial(self._done, packet_id, known.topic, message_id)
+        if not self._deliver(self._session, message, done) and not self._stream.holds(Hold.PLANE):
+            self._stream.hold(Hold.PLANE)
+            self._host.spawn(self._await_plane(), "mqtt back-pressure")
+
+    def _rare(self, packet_id: bytes | None, known: _Known, payload: bytes, properties: Properties | None) -> None:
+        """Whatever is called, refused or not understood."""
+        topic, uplink = known.topic, known.uplink
         if uplink is None:
             if not topic or "+" in topic or "#" in topic:
                 raise Violation("the topic is empty or holds a wildcard", Reason.TOPIC_INVALID)
             self._refuse(packet_id, topic, "topic_invalid", "the topic is none of fleet/v1/{device}/…")
-        elif len(payload) > self._host.message_bytes:
-            limit = self._host.message_bytes
+        elif len(payload) > self._message_bytes:
+            limit = self._message_bytes
+            message_id = None if properties is None else properties.id
             self._done(
                 packet_id,
                 topic,
                 message_id,
                 Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message"),
             )
-        elif uplink.operation in DELIVERED:
-            message = Inbound(
-                operation=uplink.operation,
-                subject=uplink.subject,
-                payload=payload,
-                content_type=content_type(None if properties is None else properties.content_type, uplink, payload),
-                id=message_id,
-                target=uplink.target,
-            )
-            if not self._deliver(
-                self._session, message, partial(self._done, packet_id, topic, message_id)
-            ) and not self._stream.holds(Hold.PLANE):
-                self._stream.hold(Hold.PLANE)
-                self._host.spawn(self._await_plane(), "mqtt back-pressure")
         elif uplink.request is not None or uplink.operation is not None:
             self._call(packet_id, topic, uplink, payload, properties)
         else:
             self._refuse(packet_id, topic, "operation_unknown", f"nothing is known of {uplink.name!r}")
 
-    def _learn(self, raw: bytes) -> tuple[str, topics.Uplink | None]:
+    def _learn(self, raw: bytes) -> _Known:
         if len(self._topics) >= TOPICS:
             self._topics.clear()
         topic = as_text(raw)
-        found = self._topics[raw] = (topic, topics.parse(topic))
-        return found
+        uplink = topics.parse(topic)
+        if uplink is None:
+            known = _Known(topic, None, None, "", None, False)
+        else:
+            quick = uplink.operation if uplink.operation in topics.DELIVERED else None
+            known = _Known(topic, uplink, quick, uplink.subject, uplink.target, uplink.senml)
+        self._topics[raw] = known
+        return known
 
     def _enter(self, packet_id: bytes, duplicate: int) -> bool:
         """Takes a QoS 1 message into the bounded table; False where it is in there already and comes again."""
@@ -123,11 +146,10 @@ class Uplinks:
                 return False
             # Acknowledging one of two messages under one id would lose the other.
             raise Violation("a packet id is used again before its PUBACK", Reason.PROTOCOL_ERROR)
-        limit = self._host.in_flight
-        if len(held) >= limit:
+        if len(held) >= self._limit:
             raise Violation("more messages in flight than Receive Maximum", Reason.RECEIVE_MAXIMUM)
         held.add(packet_id)
-        if len(held) >= limit and self._codec.version < 5:
+        if len(held) >= self._limit and self._codec.version < 5:
             # 3.1.1 cannot be told how many: reading waits for the acknowledgements instead.
             self._stream.hold(Hold.WINDOW)
         return True
@@ -205,7 +227,7 @@ class Uplinks:
             self._refuse(packet_id, topic, "topic_invalid", "a response topic lies below the device's own reply/")
             return
         self._calls += 1
-        if self._calls >= self._host.in_flight:
+        if self._calls >= self._limit:
             self._stream.hold(Hold.CALLS)
         if uplink.request is not None:
             own = uplink.subject if uplink.device == identity else identity
