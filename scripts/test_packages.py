@@ -22,8 +22,8 @@ def run(*command: object, cwd: Path = ROOT) -> None:
 
 
 def constraints(folder: Path) -> Path:
-    """The lock without hashes, as pip's constraints."""
-    pins = [line.split(" ")[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
+    """The lock without hashes, as pip's constraints; markers stay, since a package may have a version per Python."""
+    pins = [line.rstrip(" \\") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
     file = folder / "constraints.txt"
     file.write_text("\n".join(pins))
     return file

@@ -1,22 +1,73 @@
-"""What a plugin promises and what it is lent: abstract classes whose docstrings are the contract."""
+"""What a plugin promises and what it is lent: abstract classes whose docstrings are the contract.
 
-from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.cloud import CloudBackend, MirrorItem, MirrorResult
-from fleetcore.interfaces.codec import Codec, DecodedReading
-from fleetcore.interfaces.detector import Detector
-from fleetcore.interfaces.ingest import Ingest
-from fleetcore.interfaces.notifier import Notifier
-from fleetcore.interfaces.protocol import (
-    ArtifactReader,
-    DeviceClient,
-    DevicePlane,
-    DeviceSecrets,
-    EnrollRequest,
-    ProtocolAdapter,
-    Session,
-)
-from fleetcore.interfaces.provider import Context, Provider, offer
-from fleetcore.interfaces.storage import Storage
+The names load on first use (PEP 562), so that a plugin's entry-point module pays for nothing that it does not touch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fleetcore.interfaces.clock import (
+        Clock as Clock,
+    )
+    from fleetcore.interfaces.cloud import (
+        CloudBackend as CloudBackend,
+        MirrorItem as MirrorItem,
+        MirrorResult as MirrorResult,
+    )
+    from fleetcore.interfaces.codec import (
+        Codec as Codec,
+        DecodedReading as DecodedReading,
+    )
+    from fleetcore.interfaces.detector import (
+        Detector as Detector,
+    )
+    from fleetcore.interfaces.ingest import (
+        Ingest as Ingest,
+    )
+    from fleetcore.interfaces.notifier import (
+        Notifier as Notifier,
+    )
+    from fleetcore.interfaces.protocol import (
+        ArtifactReader as ArtifactReader,
+        DeviceClient as DeviceClient,
+        DevicePlane as DevicePlane,
+        DeviceSecrets as DeviceSecrets,
+        EnrollRequest as EnrollRequest,
+        ProtocolAdapter as ProtocolAdapter,
+        Session as Session,
+    )
+    from fleetcore.interfaces.provider import (
+        Context as Context,
+        Provider as Provider,
+        offer as offer,
+    )
+    from fleetcore.interfaces.storage import (
+        Storage as Storage,
+    )
+
+_HOME = {
+    "ArtifactReader": "fleetcore.interfaces.protocol",
+    "Clock": "fleetcore.interfaces.clock",
+    "CloudBackend": "fleetcore.interfaces.cloud",
+    "Codec": "fleetcore.interfaces.codec",
+    "Context": "fleetcore.interfaces.provider",
+    "DecodedReading": "fleetcore.interfaces.codec",
+    "Detector": "fleetcore.interfaces.detector",
+    "DeviceClient": "fleetcore.interfaces.protocol",
+    "DevicePlane": "fleetcore.interfaces.protocol",
+    "DeviceSecrets": "fleetcore.interfaces.protocol",
+    "EnrollRequest": "fleetcore.interfaces.protocol",
+    "Ingest": "fleetcore.interfaces.ingest",
+    "MirrorItem": "fleetcore.interfaces.cloud",
+    "MirrorResult": "fleetcore.interfaces.cloud",
+    "Notifier": "fleetcore.interfaces.notifier",
+    "ProtocolAdapter": "fleetcore.interfaces.protocol",
+    "Provider": "fleetcore.interfaces.provider",
+    "Session": "fleetcore.interfaces.protocol",
+    "Storage": "fleetcore.interfaces.storage",
+    "offer": "fleetcore.interfaces.provider",
+}
 
 __all__ = [
     "ArtifactReader",
@@ -40,3 +91,11 @@ __all__ = [
     "Storage",
     "offer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fleetcore.interfaces' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
