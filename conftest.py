@@ -30,7 +30,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     """Says loudly what was not tested."""
     yield
-    skipped = [str(one.longrepr) for one in terminalreporter.stats.get("skipped", []) if "the peer" in str(one.longrepr)]
+    skipped = [
+        str(one.longrepr) for one in terminalreporter.stats.get("skipped", []) if "the peer" in str(one.longrepr)
+    ]
     if skipped:
         terminalreporter.section("PEERS ARE MISSING", red=True, bold=True)
         terminalreporter.line(f"{len(skipped)} tests did not run; `make services` installs what they need.", red=True)

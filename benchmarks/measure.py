@@ -23,7 +23,7 @@ class Row:
 
 
 def in_turn(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each candidate's figure per round, measured A B C A B C …"""
+    """Each candidate's figure per round, measured in turn: A B C A B C and so on."""
     found: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():

@@ -24,8 +24,8 @@ def errors() -> str:
         "# Error codes",
         "",
         "Codes are contract: other people's tools are written against them. `type` on the wire is",
-        "`urn:fleetcore:error:<code>`. *Retry* means that the same message may succeed later; on MQTT such a message is",
-        "not acknowledged.",
+        "`urn:fleetcore:error:<code>`. *Retry* means that the same message may succeed later; on MQTT such a message",
+        "is not acknowledged.",
         "",
         "| code | HTTP | CoAP | MQTT 5 | retry | meaning |",
         "|---|---|---|---|---|---|",
@@ -85,8 +85,8 @@ def configuration() -> str:
         "`fleet.toml` in the data folder. An unknown key is refused with file, line and the nearest known one. The",
         "environment overrides single keys: `FLEETCORE_FLEET__NAME=lab` sets `[fleet] name`. A secret is a reference,",
         "`env:NAME` or `file:PATH`, never a value. Several instances of a kind: `[detectors.hot-store]` with",
-        '`kind = "threshold"`; without `kind` the name is the kind. `[detectors.NAME]` also takes `metrics`, the metric',
-        "names it sees (all by default); `[clouds.NAME]` takes `mirror`, any of `registry`, `twins`, `telemetry`.",
+        '`kind = "threshold"`; without `kind` the name is the kind. `[detectors.NAME]` also takes `metrics`, the',
+        "metric names it sees (all by default); `[clouds.NAME]` takes `mirror`, any of `registry`, `twins`, `telemetry`.",
         "",
     ]
     lines += _section("[fleet]", FleetSection) + _section("[ca]", CaSection) + _section("[limits]", Limits)

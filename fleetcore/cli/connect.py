@@ -47,7 +47,7 @@ class _Local:
 @asynccontextmanager
 async def connect(data: Path) -> AsyncIterator[Caller]:
     """Opens the folder, or speaks to the server that has it open. Raises Refused where there is no data folder."""
-    if not data.is_dir():
+    if not await asyncio.to_thread(data.is_dir):
         raise Refused(f"There is no data folder {data}", remedy="`fleetcore init` makes one; --data names another")
     from fleetcore.manager import IoTFleetManager
 

@@ -12,11 +12,17 @@ if TYPE_CHECKING:
     )
     from fleetcore.interfaces.cloud import (
         CloudBackend as CloudBackend,
+    )
+    from fleetcore.interfaces.cloud import (
         MirrorItem as MirrorItem,
+    )
+    from fleetcore.interfaces.cloud import (
         MirrorResult as MirrorResult,
     )
     from fleetcore.interfaces.codec import (
         Codec as Codec,
+    )
+    from fleetcore.interfaces.codec import (
         DecodedReading as DecodedReading,
     )
     from fleetcore.interfaces.detector import (
@@ -30,16 +36,32 @@ if TYPE_CHECKING:
     )
     from fleetcore.interfaces.protocol import (
         ArtifactReader as ArtifactReader,
+    )
+    from fleetcore.interfaces.protocol import (
         DeviceClient as DeviceClient,
+    )
+    from fleetcore.interfaces.protocol import (
         DevicePlane as DevicePlane,
+    )
+    from fleetcore.interfaces.protocol import (
         DeviceSecrets as DeviceSecrets,
+    )
+    from fleetcore.interfaces.protocol import (
         EnrollRequest as EnrollRequest,
+    )
+    from fleetcore.interfaces.protocol import (
         ProtocolAdapter as ProtocolAdapter,
+    )
+    from fleetcore.interfaces.protocol import (
         Session as Session,
     )
     from fleetcore.interfaces.provider import (
         Context as Context,
+    )
+    from fleetcore.interfaces.provider import (
         Provider as Provider,
+    )
+    from fleetcore.interfaces.provider import (
         offer as offer,
     )
     from fleetcore.interfaces.storage import (

@@ -143,7 +143,7 @@ class DevicePlane(ABC):
 
     @abstractmethod
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
-        """What waits: counts of ``commands`` and ``firmware``, the version of ``desired``; those of nothing are left out."""
+        """What waits: counts of ``commands`` and ``firmware``, the version of ``desired``; only what there is."""
 
     @abstractmethod
     async def enroll(self, request: EnrollRequest) -> Reply:

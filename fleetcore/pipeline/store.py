@@ -57,7 +57,7 @@ class Directory(Protocol):
 
 
 #: Handles one uplink that is not telemetry; commits by itself.
-Control = Callable[[DeviceSession, Inbound], Awaitable[Outcome]]
+Control = Callable[[Inbound], Awaitable[Outcome]]
 
 
 class DataPath:
@@ -227,7 +227,7 @@ class DataPath:
         """One device's other uplinks, in order."""
         for delivery in chain:
             try:
-                outcome = await self._control(delivery[0], delivery[1])
+                outcome = await self._control(delivery[1])
             except FleetError as error:
                 outcome = _rejection(error)
             except Exception:

@@ -287,9 +287,8 @@ def line_of(source: str, path: tuple[str, ...]) -> int:
                 return number
             if path[: len(here)] == here and not header:
                 header = number
-        elif found := _KEY.match(text):
-            if (*here, *_split(found[1])) == path:
-                return number
+        elif (found := _KEY.match(text)) and (*here, *_split(found[1])) == path:
+            return number
     return header
 
 

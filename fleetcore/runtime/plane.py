@@ -217,7 +217,7 @@ class Plane(DevicePlane):
     async def submit(self, session: Session, message: Inbound) -> Outcome:
         return await self._path.submit(session, message)
 
-    async def control(self, session: DeviceSession, message: Inbound) -> Outcome:
+    async def control(self, message: Inbound) -> Outcome:
         """One uplink that is not telemetry; called by the data path, which has checked who speaks about whom."""
         body = read_body(message.payload, message.content_type, self._limits.json_depth)
         if isinstance(body, Rejected):

@@ -125,7 +125,10 @@ def test_the_public_names_are_importable():
 
 
 def test_the_version_answers_before_anything_is_imported():
-    code = "import sys; sys.argv=['fleetcore','--version']; from fleetcore.cli import main; main(); print('numpy' in sys.modules, 'click' in sys.modules)"
+    code = (
+        "import sys; sys.argv=['fleetcore','--version']; from fleetcore.cli import main; main(); "
+        "print('numpy' in sys.modules, 'click' in sys.modules)"
+    )
 
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
 

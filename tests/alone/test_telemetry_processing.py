@@ -79,7 +79,12 @@ async def test_latest_is_the_newest_event_time_not_the_last_received(manager, se
 
 @pytest.mark.parametrize(
     ("time", "code"),
-    [(1_700_000_000, "time_unit"), (5 * 10**12, "time_unit"), (3_900_000_000_000, "time_in_future"), ("yesterday", "time_invalid")],
+    [
+        (1_700_000_000, "time_unit"),
+        (5 * 10**12, "time_unit"),
+        (3_900_000_000_000, "time_in_future"),
+        ("yesterday", "time_invalid"),
+    ],
 )
 async def test_a_bad_time_is_refused_and_never_clamped(send, time, code):
     outcome = await send({"time": time, "values": {"x": 1.0}})
