@@ -23,8 +23,8 @@ from fleetcore.model.message import Downlink, Inbound, Operation, Reply
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.tls import der_of
 
-#: Open planes by endpoint, so that a client finds its server by URL as on every other protocol.
-_PLANES: dict[str, DevicePlane] = {}
+#: Open adapters by endpoint, so that a client finds its server by URL as on every other protocol.
+_OPEN: "dict[str, LocalAdapter]" = {}
 
 
 @frozen(kw_only=True)
@@ -35,27 +35,60 @@ class LocalConfig:
 class LocalAdapter(ProtocolAdapter):
     """Listens nowhere; clients of the process find it by its endpoint."""
 
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoint: str, plane: DevicePlane) -> None:
+        self._endpoint, self._plane = endpoint, plane
+        self._sessions: set[Session] = set()
+        self._under_way: set[asyncio.Task[Reply]] = set()
 
     @property
     def endpoints(self) -> Sequence[str]:
         return (self._endpoint,)
 
+    @property
+    def connections(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def plane(self) -> DevicePlane:
+        """What it was lent."""
+        return self._plane
+
+    async def connect(self, credential: Credential) -> Session:
+        """A device comes in."""
+        session = await self._plane.authenticate(credential, protocol="local", peer="in process")
+        self._sessions.add(session)
+        session.on_end(lambda _code: self._sessions.discard(session))
+        return session
+
+    async def call(self, session: Session, message: Inbound) -> Reply:
+        """A message of a device, answered; it is under way until then, also when its sender gives up."""
+        task = asyncio.ensure_future(self._plane.call(session, message))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
     async def drain(self) -> None:
-        _PLANES.pop(self._endpoint, None)
+        _OPEN.pop(self._endpoint, None)
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def close(self) -> None:
+        """Ends every connection."""
+        _OPEN.pop(self._endpoint, None)
+        for session in list(self._sessions):
+            session.close()
 
 
 @asynccontextmanager
 async def open_local(config: LocalConfig, context: Context, plane: DevicePlane) -> AsyncIterator[LocalAdapter]:
     """Opens the protocol."""
     del config
-    endpoint = f"local://{context.fleet}/{id(plane):x}"
-    _PLANES[endpoint] = plane
+    adapter = LocalAdapter(f"local://{context.fleet}/{id(plane):x}", plane)
+    _OPEN[adapter.endpoints[0]] = adapter
     try:
-        yield LocalAdapter(endpoint)
+        yield adapter
     finally:
-        _PLANES.pop(endpoint, None)
+        adapter.close()
 
 
 def open_local_client(endpoint: str, secrets: DeviceSecrets) -> "LocalClient":
@@ -67,16 +100,16 @@ class LocalClient(DeviceClient):
     """The device's side: calls the plane directly, with real credentials where the device has some."""
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
-        plane = _PLANES.get(endpoint)
-        if plane is None:
+        adapter = _OPEN.get(endpoint)
+        if adapter is None:
             raise Unavailable(f"Nothing is open at {endpoint}", code="not_ready")
-        self._plane, self._secrets = plane, secrets
+        self._adapter, self._plane, self._secrets = adapter, adapter.plane, secrets
         self._session: Session | None = None
         self._downlinks: asyncio.Queue[Downlink | None] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
         if self._secrets.certificate is not None or self._secrets.token is not None:
-            self._session = await self._plane.authenticate(self._credential(), protocol="local", peer="in process")
+            self._session = await self._adapter.connect(self._credential())
             self._session.on_end(lambda _code: self._downlinks.put_nowait(None))
             self._plane.listen(self._session, self._downlinks.put_nowait)
         return self
@@ -117,7 +150,7 @@ class LocalClient(DeviceClient):
         message = Inbound(
             operation=operation, subject=subject or session.identity, payload=payload, target=target, id=id
         )
-        return await self._plane.call(session, message)
+        return await self._adapter.call(session, message)
 
     async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
         return await self.send(operation, body, subject=subject)

@@ -93,7 +93,6 @@ from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 
 from fleetcore_{name}.plugin import {title}Config
 
-
 # The first bytes of a state, so that foreign bytes and those of later versions are refused.
 _FORM = b"{name}1"
 

@@ -275,7 +275,9 @@ class ReadingsContract(StorageCase):
     ) -> None:
         points = [point for point in points if abs(point.value) < 1e9]
         late = [point for point in late if abs(point.value) < 1e9]
-        start, end = 1_700_000_000_000 + 60_000, 1_700_000_000_000 + 400_000
+        # The range ends at a stored reading, which does not belong to it.
+        start = 1_700_000_000_000 + 60_000
+        end = max((point.time for point in [*points, *late]), default=start + 1) if points else start + 340_000
         async with open_storage() as storage:
             indices = await series(storage, "a", "b", "c")
             await storage.commit(Commit(readings=_batch(points, indices)))

@@ -10,7 +10,6 @@ from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 
 from fleetcore_jumps.plugin import JumpsConfig
 
-
 # The first bytes of a state, so that foreign bytes and those of later versions are refused.
 _FORM = b"jumps1"
 

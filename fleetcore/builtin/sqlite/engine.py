@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar, cast
 
 from fleetcore.builtin.sqlite import marks, schema, seal
@@ -27,6 +28,9 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 _READERS = 2
+
+#: After a seal that failed, on a full disk for one, commits do not ask for the next before this.
+_SEAL_AGAIN_S = 5.0
 
 
 class Engine:
@@ -79,6 +83,7 @@ class Engine:
                 db.close()
             raise
         self.sealing = False
+        self._seal_again = 0.0
         self._maintaining = opened[-1]
         for part in {self._writer, self._checkpointer, self._readers, self._maintainer}:
             if part is not None:
@@ -109,8 +114,8 @@ class Engine:
         return cast("T", await future)
 
     def seal_soon(self) -> None:
-        """Starts a seal unless one is waiting; its failure shows in the tail that does not shrink."""
-        if not self.sealing:
+        """Starts a seal unless one is waiting or has just failed; failing shows in the tail, which does not shrink."""
+        if not self.sealing and monotonic() >= self._seal_again:
             self.sealing = True
             self._maintainer.look(lambda _: self._seal(), Reply(None, Future()))
 
@@ -143,6 +148,9 @@ class Engine:
                 pass
             while self.write(Trim(self.state, self.config)):
                 pass
+        except BaseException:
+            self._seal_again = monotonic() + _SEAL_AGAIN_S
+            raise
         finally:
             self.sealing = False
 

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -250,39 +250,58 @@ class SqliteStorage(Storage):
         await asyncio.to_thread(self._engine.stop)
 
 
-@asynccontextmanager
-async def open_sqlite(config: SqliteConfig, context: Context) -> AsyncIterator[SqliteStorage]:
-    """Opens the store of ``config.path``, of the fleet's data folder, or one in memory.
+class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
+    """A class and no generator: one that is dropped without being left must end silently."""
 
-    Raises:
-        DataFolderInUse: another process has the folder open for writing.
-        ConfigError: the folder cannot be used.
-        StorageError: the database is damaged or was written by a newer release.
-    """
-    place = Path(config.path) if config.path is not None else context.data
-    lock: folder.FolderLock | None = None
-    if place is not None and config.read_only:
-        if not (place / folder.DATABASE).is_file():
-            raise ConfigError(
-                f"There is no fleet in {place}",
-                remedy="Name the folder of a fleet, or open it for writing",
-                path=str(place),
-            )
-    elif place is not None:
-        folder.prepare(place)
-        lock = folder.FolderLock(place)
-    try:
+    def __init__(self, config: SqliteConfig, context: Context) -> None:
+        self._config = config
+        self._place = Path(config.path) if config.path is not None else context.data
+        self._storage: SqliteStorage | None = None
+        self._lock: folder.FolderLock | None = None
+
+    async def __aenter__(self) -> SqliteStorage:
+        await asyncio.to_thread(self._open)
+        assert self._storage is not None
+        return self._storage
+
+    def _open(self) -> None:
+        if self._place is not None and self._config.read_only:
+            if not (self._place / folder.DATABASE).is_file():
+                raise ConfigError(
+                    f"There is no fleet in {self._place}",
+                    remedy="Name the folder of a fleet, or open it for writing",
+                    path=str(self._place),
+                )
+        elif self._place is not None:
+            folder.prepare(self._place)
+            self._lock = folder.FolderLock(self._place)
         try:
-            storage = SqliteStorage(await asyncio.to_thread(Engine, place, config))
+            self._storage = SqliteStorage(Engine(self._place, self._config))
         except Exception as error:
+            self._release()
             shown = translated(error)
             if shown is error:
                 raise
             raise shown from error
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._storage is not None
         try:
-            yield storage
+            await self._storage.close()
         finally:
-            await storage.close()
-    finally:
-        if lock is not None:
-            lock.release()
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+def open_sqlite(config: SqliteConfig, context: Context) -> AbstractAsyncContextManager[SqliteStorage]:
+    """Opens the store of ``config.path``, of the fleet's data folder, or one in memory.
+
+    Raises, on entering:
+        DataFolderInUse: another process has the folder open for writing.
+        ConfigError: the folder cannot be used.
+        StorageError: the database is damaged or was written by a newer release.
+    """
+    return _Opening(config, context)

@@ -1,0 +1,494 @@
+"""The contract of :class:`~fleetcore.interfaces.protocol.ProtocolAdapter`: only wire, and all of it.
+
+The adapter stands on a :class:`~fleetcore.testing.recording_plane.RecordingPlane` and is spoken to by the protocol's
+own device client. So both sides are tried together; that the bytes between them are the right ones is for the plugin's
+own tests, with a client that somebody else wrote.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from fleetcore.errors import FleetError, NotAuthorised, Refused, Unavailable
+from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, ProtocolAdapter
+from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected, Reply
+from fleetcore.testing.contract import Contract, missing
+from fleetcore.testing.recording_plane import NOW_MS, Received, RecordingPlane
+
+OpenAdapter = Callable[[DevicePlane], AbstractAsyncContextManager[ProtocolAdapter]]
+MakeClient = Callable[[str, str], DeviceClient]
+
+#: For anything that has to happen; far above what loopback needs.
+PATIENCE_S = 10.0
+#: For what must not happen: long enough that an answer sent too early has arrived over loopback.
+QUIET_S = 0.2
+
+#: Bytes that an adapter which reads or rewrites bodies would change.
+PAYLOADS: Sequence[bytes] = (
+    b'{"temperature": 25.5}',
+    b' {"b":1.0 , "a" : 1e2}\n',
+    '{"name": "Å\\u00c5 温度"}'.encode(),
+    b'[{"n":"t","v":1}]',
+    b"\xa1\x61t\xf9\x4e\x40",
+    b"not JSON \x00\xff",
+)
+
+#: Every member of WIRE.md §6.
+COMMAND = {
+    "id": "c-0001",
+    "name": "set-interval",
+    "args": {"interval": 60, "deep": {"list": [1, 2.5, None, True, "é"]}},
+    "sequence": 7,
+    "lane": "default",
+    "respond": "result",
+    "issued_at": "2026-01-01T00:00:00.000Z",
+    "expires_at": "2026-01-01T01:00:00.000Z",
+    "expires_in_ms": 3_600_000,
+    "result_by": "2026-01-01T02:00:00.000Z",
+    "attempt": 1,
+    "supersedes": ["c-0000"],
+    "signed": {"payload": "e30=", "payloadType": "application/vnd.fleetcore.command+json", "signatures": []},
+}
+OFFER = {
+    "offer": {
+        "execution": "e-1",
+        "campaign": "spring",
+        "attempt": 1,
+        "version": "2.0.0",
+        "component": "main",
+        "size": 5,
+        "sha256": "0" * 64,
+        "path": f"/device/v1/artifacts/{'0' * 64}",
+        "install": "now",
+        "manifest": None,
+    }
+}
+
+
+@pytest.mark.asyncio
+class ProtocolContract(Contract):
+    """Override ``open_adapter`` and ``client``."""
+
+    @pytest.fixture
+    def plane(self) -> RecordingPlane:
+        """Knows ``dev1`` with its leaf ``leaf1`` and ``dev2`` with ``leaf2``, by certificate and by token."""
+        return RecordingPlane()
+
+    @pytest.fixture
+    def open_adapter(self) -> OpenAdapter:
+        """Opens the adapter over a plane: ``lambda plane: open_mine(MyConfig(listen=…), context, plane)``."""
+        raise missing(self, "open_adapter")
+
+    @pytest.fixture
+    def client(self) -> MakeClient:
+        """Makes a device's client, not entered, from endpoint and device id; of any id, also of an unknown one.
+
+        A device shows a certificate whose SAN names it, or ``RecordingPlane.token(device)``.
+        """
+        raise missing(self, "client")
+
+    # endpoints
+
+    async def test_its_endpoints_are_where_it_really_listens(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), open_adapter(plane) as adapter:
+            assert adapter.endpoints, "an open adapter has an endpoint"
+            for endpoint in adapter.endpoints:
+                assert "://" in endpoint, f"{endpoint} is no URL"
+                assert not endpoint.endswith(":0"), f"{endpoint}: port 0 is not resolved"
+                async with client(endpoint, "dev1") as device:
+                    _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0]))
+
+    # uplinks
+
+    @pytest.mark.parametrize("payload", PAYLOADS)
+    async def test_readings_arrive_as_the_bytes_that_were_sent(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, payload: bytes
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            _assert_done(await device.send(Operation.TELEMETRY, payload))
+
+        assert [one.message.payload for one in plane.received] == [payload]
+
+    @pytest.mark.parametrize("subject", [None, "dev1", "leaf1"])
+    async def test_identity_and_subject_are_told_apart(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, subject: str | None
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0], subject=subject))
+
+        assert [(one.identity, one.message.subject) for one in plane.received] == [("dev1", subject or "dev1")]
+
+    @pytest.mark.parametrize(
+        ("operation", "target"),
+        [
+            (Operation.TELEMETRY, None),
+            (Operation.LOCATION, None),
+            (Operation.STATUS, None),
+            (Operation.TWIN_REPORT, None),
+            (Operation.TWIN_ACK, None),
+            (Operation.COMMAND_RESULT, "c-0001"),
+            (Operation.FIRMWARE_STATUS, None),
+        ],
+    )
+    async def test_every_uplink_arrives_as_what_it_is(
+        self,
+        open_adapter: OpenAdapter,
+        client: MakeClient,
+        plane: RecordingPlane,
+        operation: Operation,
+        target: str | None,
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            _assert_done(await device.send(operation, b'{"a": 1}', target=target))
+            received = list(plane.received)
+
+        assert [(one.message.operation, one.message.target, one.message.payload) for one in received] == [
+            (operation, target, b'{"a": 1}')
+        ]
+
+    async def test_the_message_id_arrives_beside_the_payload(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0], id="boot-7/0001"))
+
+        assert [one.message.id for one in plane.received] == ["boot-7/0001"]
+
+    async def test_messages_that_overlap_all_arrive_once_and_in_order(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        payloads = [b'{"n": %d}' % number for number in range(40)]
+
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            for reply in await asyncio.gather(*(device.send(Operation.TELEMETRY, one) for one in payloads)):
+                _assert_done(reply)
+
+        assert [one.message.payload for one in plane.received] == payloads
+
+    # acknowledgement
+
+    @pytest.mark.parametrize("operation", [Operation.TELEMETRY, Operation.STATUS, Operation.TWIN_REPORT])
+    async def test_nothing_is_acknowledged_before_its_commit(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, operation: Operation
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            plane.hold()
+            sending = asyncio.ensure_future(device.send(operation, b'{"a": 1}'))
+            await _until(lambda: plane.waiting)
+            early, _ = await asyncio.wait({sending}, timeout=QUIET_S)
+            plane.commit()
+            reply = await sending
+
+        assert not early, "the message was acknowledged before its commit"
+        _assert_done(reply)
+
+    @pytest.mark.parametrize("code", ["payload_unreadable", "unit_mismatch", "limit_exceeded", "device_suspended"])
+    async def test_a_permanent_refusal_comes_back_with_its_code_and_the_next_message_passes(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, code: str
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            plane.outcome = Rejected(code=code, reason="as the test wants it")
+            refused = await device.send(Operation.TELEMETRY, b'{"a": 1}')
+            plane.outcome = None
+            passed = await device.send(Operation.TELEMETRY, b'{"a": 2}')
+
+        assert refused.error is not None, "a refused message was acknowledged as a success"
+        assert refused.error["code"] == code
+        _assert_done(passed)
+        assert [one.message.payload for one in plane.received] == [b'{"a": 2}']
+
+    @pytest.mark.parametrize("code", ["overloaded", "rate_limited", "storage_full"])
+    async def test_a_temporary_refusal_is_no_success_and_sending_again_is(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, code: str
+    ) -> None:
+        plane.outcome = Rejected(code=code, reason="as the test wants it", retry_after_s=1.0)
+        async with _bounded(), open_adapter(plane) as adapter:
+            async with client(adapter.endpoints[0], "dev1") as device:
+                sending = asyncio.ensure_future(device.send(Operation.TELEMETRY, b'{"a": 1}'))
+                await asyncio.wait({sending}, timeout=QUIET_S)
+                failed = not sending.done() or _failed(sending)
+            await asyncio.gather(sending, return_exceptions=True)
+            plane.outcome = None
+            async with client(adapter.endpoints[0], "dev1") as device:
+                _assert_done(await device.send(Operation.TELEMETRY, b'{"a": 1}'))
+
+        assert failed, "a message that was refused for now was acknowledged as a success"
+
+    async def test_a_partly_refused_message_is_no_error(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        plane.outcome = Accepted(stored=1, refused=(PointRefusal(1, "t", "time_in_future"),))
+
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0]))
+
+    # who may
+
+    @pytest.mark.parametrize("subject", ["leaf2", "dev2", "nobody"])
+    async def test_a_foreign_subject_is_refused(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, subject: str
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            reply = await device.send(Operation.TELEMETRY, PAYLOADS[0], subject=subject)
+
+        assert reply.error is not None
+        assert reply.error["code"] == "not_your_device"
+        assert plane.received == []
+
+    async def test_a_foreign_twin_is_not_told(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            reply = await device.request(Operation.TWIN_GET, subject="dev2")
+
+        assert reply.error is not None
+        assert reply.error["code"] == "not_your_device"
+
+    async def test_an_unknown_device_is_not_let_in(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), open_adapter(plane) as adapter:
+            with pytest.raises(Refused):
+                async with client(adapter.endpoints[0], "stranger") as device:
+                    await device.send(Operation.TELEMETRY, PAYLOADS[0])
+
+        assert plane.received == []
+
+    async def test_a_revoked_device_is_cut_off_and_not_let_in_again(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (adapter, device):
+            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0]))
+            downlinks = asyncio.ensure_future(_drain(device.downlinks()))
+            plane.revoke("dev1")
+
+            await downlinks
+            await _until(lambda: adapter.connections == 0)
+            assert await _refuses(device), "a revoked device was served on its old connection"
+            with pytest.raises(NotAuthorised):
+                async with client(adapter.endpoints[0], "dev1"):
+                    pass
+
+        assert len(plane.received) == 1
+
+    async def test_a_device_that_leaves_leaves_nothing_open(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), open_adapter(plane) as adapter:
+            async with client(adapter.endpoints[0], "dev1") as device:
+                _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0]))
+
+            await _until(lambda: adapter.connections == 0 and not plane.sessions)
+
+    async def test_closing_ends_every_connection_and_session(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded():
+            async with open_adapter(plane) as adapter:
+                device = client(adapter.endpoints[0], "dev1")
+                await device.__aenter__()
+            try:
+                await _until(lambda: not plane.sessions)
+                assert await _refuses(device), "a closed adapter answered"
+            finally:
+                await device.__aexit__(None, None, None)
+
+    # downlinks
+
+    async def test_what_waits_comes_when_a_device_connects(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        desired = plane.desire("dev1", 12, {"interval": 60})
+        plane.command("dev1", COMMAND)
+        plane.offer("dev1", OFFER)
+
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            came = await _take(device, 3)
+
+        assert {one.operation: dict(one.body) for one in came} == {
+            Operation.TWIN_DESIRED: desired,
+            Operation.COMMAND: COMMAND,
+            Operation.FIRMWARE: OFFER,
+        }
+        assert {one.subject for one in came} == {"dev1"}
+
+    async def test_what_happens_later_comes_then(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            downlinks = device.downlinks()
+            coming = asyncio.ensure_future(anext(downlinks))
+            await asyncio.wait({coming}, timeout=QUIET_S)
+            plane.command("dev1", COMMAND)
+            command = await coming
+            desired_body = plane.desire("dev1", 1, {"interval": 5})
+            desired = await anext(downlinks)
+            plane.offer("dev1", OFFER)
+            offer = await anext(downlinks)
+            plane.cancel("dev1", "c-0001")
+            cancel = await anext(downlinks)
+
+        assert (command.operation, dict(command.body)) == (Operation.COMMAND, COMMAND)
+        assert (desired.operation, dict(desired.body)) == (Operation.TWIN_DESIRED, desired_body)
+        assert (offer.operation, dict(offer.body)) == (Operation.FIRMWARE, OFFER)
+        assert (cancel.operation, cancel.target) == (Operation.COMMAND_CANCEL, "c-0001")
+
+    async def test_nothing_of_another_device_comes(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            plane.command("dev2", COMMAND | {"id": "c-foreign"})
+            plane.command("leaf2", COMMAND | {"id": "c-foreign-leaf"})
+            plane.command("dev1", COMMAND)
+            came = await _take(device, 1)
+
+        assert [one.body["id"] for one in came] == ["c-0001"]
+
+    # requests
+
+    async def test_the_twin_is_read(self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane) -> None:
+        plane.desire("dev1", 12, {"interval": 60})
+
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            own = await device.request(Operation.TWIN_GET)
+            leaf = await device.request(Operation.TWIN_GET, subject="leaf1")
+
+        assert own.error is None
+        assert own.body == {
+            "desired": {"interval": 60},
+            "desired_version": 12,
+            "reported": {"subject": "dev1"},
+            "reported_version": 40,
+        }
+        assert (own.etag or "").strip('"') == "d12.r40"
+        assert leaf.body is not None
+        assert leaf.body["reported"] == {"subject": "leaf1"}
+
+    async def test_the_time_is_told(self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            reply = await device.request(Operation.TIME, {"client": 123})
+
+        assert reply.body == {"client": 123, "received_ms": NOW_MS, "sent_ms": NOW_MS}
+
+    async def test_a_leaf_is_registered(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            reply = await device.request(Operation.LEAF_REGISTER, {"device": "leaf9"})
+            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0], subject="leaf9"))
+
+        assert (reply.status, reply.body) == (201, {"device": "leaf9", "gateway": "dev1"})
+        assert [one.message.subject for one in plane.received] == ["leaf9"]
+
+    async def test_an_artifact_is_downloaded_from_any_byte(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        content = bytes(range(256)) * 20
+        digest = plane.put_artifact(content)
+
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            try:
+                whole = b"".join([piece async for piece in device.artifact(digest)])
+            except Refused:
+                pytest.skip("this protocol carries no artifacts")
+            rest = b"".join([piece async for piece in device.artifact(digest, 2000)])
+
+        assert whole == content
+        assert rest == content[2000:]
+
+    # the end
+
+    async def test_drain_returns_once_what_was_read_is_answered(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), _connected(open_adapter, client, plane) as (adapter, device):
+            plane.hold()
+            sending = asyncio.ensure_future(device.send(Operation.TELEMETRY, PAYLOADS[0]))
+            await _until(lambda: plane.waiting)
+            draining = asyncio.ensure_future(adapter.drain())
+            early, _ = await asyncio.wait({draining}, timeout=QUIET_S)
+            plane.commit()
+            await draining
+            reply = await sending
+
+        assert not early, "drain returned while a message was not answered"
+        _assert_done(reply)
+
+    async def test_a_drained_adapter_takes_nobody(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _bounded(), open_adapter(plane) as adapter:
+            await adapter.drain()
+
+            with pytest.raises(Unavailable):
+                async with client(adapter.endpoints[0], "dev1") as device:
+                    await device.send(Operation.TELEMETRY, PAYLOADS[0])
+
+        assert plane.received == []
+
+
+@asynccontextmanager
+async def _bounded() -> AsyncIterator[None]:
+    async with asyncio.timeout(PATIENCE_S):
+        yield
+
+
+@asynccontextmanager
+async def _connected(
+    open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+) -> AsyncIterator[tuple[ProtocolAdapter, DeviceClient]]:
+    """The open adapter, and ``dev1`` on it."""
+    async with open_adapter(plane) as adapter, client(adapter.endpoints[0], "dev1") as device:
+        yield adapter, device
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    """Waits for what another task or thread brings about; bounded by the caller."""
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+async def _take(device: DeviceClient, count: int) -> list[Downlink]:
+    came: list[Downlink] = []
+    async for downlink in device.downlinks():
+        came.append(downlink)
+        if len(came) == count:
+            break
+    return came
+
+
+async def _drain(downlinks: AsyncIterator[Downlink]) -> None:
+    """Returns when there are no more, or the connection is lost: either tells the device that it is over."""
+    try:
+        async for _ in downlinks:
+            pass
+    except FleetError:
+        return
+
+
+async def _refuses(device: DeviceClient) -> bool:
+    """Whether a message on a connection that should be over is refused or fails."""
+    try:
+        return (await device.send(Operation.TELEMETRY, PAYLOADS[0])).error is not None
+    except FleetError:
+        return True
+
+
+def _failed(sending: "asyncio.Future[Reply]") -> bool:
+    error = sending.exception()
+    if error is not None:
+        assert isinstance(error, Unavailable), error
+        return True
+    return sending.result().error is not None
+
+
+def _assert_done(reply: Reply) -> None:
+    assert reply.error is None, f"refused: {reply.error}"
+    assert reply.status < 300, reply
+
+
+__all__ = ["COMMAND", "OFFER", "MakeClient", "OpenAdapter", "ProtocolContract", "Received", "RecordingPlane"]

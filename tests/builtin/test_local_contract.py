@@ -1,0 +1,31 @@
+"""The in-process protocol passes the contract, and broken protocols do not."""
+
+import logging
+
+import pytest
+
+from fleetcore.builtin.local_protocol import LocalConfig, open_local, open_local_client
+from fleetcore.interfaces import Context, DeviceSecrets
+from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.protocol_contract import ProtocolContract
+from fleetcore.testing.recording_plane import RecordingPlane
+
+
+def context():
+    return Context(
+        name="local", fleet="default", clock=MovableClock(), logger=logging.getLogger("local"), secret=lambda one: one
+    )
+
+
+def make_client(endpoint, device):
+    return open_local_client(endpoint, DeviceSecrets(device=device, token=RecordingPlane.token(device)))
+
+
+class TestLocal(ProtocolContract):
+    @pytest.fixture
+    def open_adapter(self):
+        return lambda plane: open_local(LocalConfig(), context(), plane)
+
+    @pytest.fixture
+    def client(self):
+        return make_client

@@ -1,0 +1,315 @@
+"""The storage contract is no rubber stamp: stores that break one promise each fail the test that states it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+from fleetcore.errors import NotFound
+from fleetcore.model.store import Commit, Event
+from fleetcore.model.telemetry import Latest, SeriesData, Tally, TelemetryBatch
+from fleetcore.testing.storage_contract import StorageContract
+
+
+class Whole:
+    """The real store; each stand-in breaks one thing."""
+
+    def __init__(self, real):
+        self._real = real
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+
+class LosesTheTally(Whole):
+    async def commit(self, change):
+        return evolve(await self._real.commit(change), tally=Tally())
+
+
+class CountsConflictsAsDuplicates(Whole):
+    async def commit(self, change):
+        done = await self._real.commit(change)
+        tally = done.tally
+        return evolve(done, tally=Tally(stored=tally.stored, duplicates=tally.duplicates + tally.conflicts))
+
+
+class SkipsAFeedEntry(Whole):
+    async def feed(self, after, limit=1000):
+        return [entry for entry in await self._real.feed(after, limit) if entry.position % 7]
+
+
+class ShowsDuplicates(Whole):
+    async def feed(self, after, limit=1000):
+        return [
+            evolve(entry, readings=TelemetryBatch.concat([entry.readings, entry.readings])) if entry.readings else entry
+            for entry in await self._real.feed(after, limit)
+        ]
+
+
+class IgnoresExpect(Whole):
+    async def commit(self, change):
+        return await self._real.commit(
+            evolve(
+                change,
+                puts=tuple(evolve(put, expect=None) for put in change.puts),
+                deletes=tuple(evolve(delete, expect=None) for delete in change.deletes),
+            )
+        )
+
+
+class IgnoresUniqueValues(Whole):
+    async def commit(self, change):
+        return await self._real.commit(
+            evolve(change, puts=tuple(evolve(put, unique=frozenset()) for put in change.puts))
+        )
+
+
+class CommitsPieceByPiece(Whole):
+    async def commit(self, change):
+        for put in change.puts[:-1]:
+            await self._real.commit(Commit(puts=(put,)))
+        return await self._real.commit(evolve(change, puts=change.puts[-1:]))
+
+
+class ForgetsEventsOfRefusedCommits(Whole):
+    async def commit(self, change):
+        if change.events and change.puts:
+            await self._real.commit(Commit(events=change.events))
+            change = evolve(change, events=())
+        return await self._real.commit(change)
+
+
+class LatestIsTheLastReceived(Whole):
+    def __init__(self, real):
+        super().__init__(real)
+        self._last = {}
+
+    async def commit(self, change):
+        done = await self._real.commit(change)
+        if change.readings is not None:
+            batch = change.readings
+            for index, time, value in zip(
+                batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True
+            ):
+                self._last[index] = Latest(self._real.catalog.series(index), time, value)
+        return done
+
+    async def latest(self, series):
+        return [self._last.get(index) for index in series]
+
+
+class FirstValueWins(Whole):
+    async def commit(self, change):
+        if change.readings is not None and len(change.readings):
+            batch = change.readings
+            known = set()
+            for index in set(batch.series.tolist()):
+                async for piece in self._real.read(index, -(2**50), 2**50):
+                    known |= {(index, time) for time in piece.time.tolist()}
+            places = zip(batch.series.tolist(), batch.time.tolist(), strict=True)
+            change = evolve(change, readings=batch.take(np.array([place not in known for place in places], np.bool_)))
+        return await self._real.commit(change)
+
+
+class TakesServerTimesAsTheyAre(Whole):
+    async def commit(self, change):
+        if change.readings is not None:
+            plain = evolve(change.readings, quality=change.readings.quality & np.uint8(0xFE))
+            change = evolve(change, readings=plain)
+        return await self._real.commit(change)
+
+
+class ReadsTheEndToo(Whole):
+    def read(self, series, start, end):
+        return self._real.read(series, start, end + 1)
+
+
+class ReadsInReverse(Whole):
+    async def read(self, series, start, end):
+        pieces = deque()
+        async for piece in self._real.read(series, start, end):
+            pieces.appendleft(piece)
+        for piece in pieces:
+            yield SeriesData(
+                series=piece.series, time=piece.time[::-1], value=piece.value[::-1], quality=piece.quality[::-1]
+            )
+
+
+class AggregatesTheEndToo(Whole):
+    async def aggregate(self, series, start, end, bucket_ms):
+        return await self._real.aggregate(series, start, end + 1, bucket_ms)
+
+
+class GivesCursorsAPlaceInTheFeed(Whole):
+    async def commit(self, change):
+        if change.cursors:
+            change = evolve(change, events=(*change.events, Event(type="cursor", subject="", time=0)))
+        return await self._real.commit(change)
+
+
+class TrimsWhatNobodyHasSeen(Whole):
+    _gone = 0
+
+    async def maintain(self, now_ms):
+        await self._real.maintain(now_ms)
+        self._gone = await self._real.position()
+
+    async def feed(self, after, limit=1000):
+        if after < self._gone:
+            raise NotFound("trimmed", oldest=self._gone + 1)
+        return await self._real.feed(after, limit)
+
+
+class NeverWakes(Whole):
+    async def wait_feed(self, after, timeout_s):
+        return False
+
+
+class RepeatsTheFirstOfAPage(Whole):
+    async def find(self, kind, *, ref=None, where=None, after=None, limit=1000):
+        page = await self._real.find(kind, ref=ref, where=where, after=after, limit=limit)
+        return evolve(page, after=page.items[-2].key if page.after is not None and len(page.items) > 1 else page.after)
+
+
+class FindsMoreThanTheQuery(Whole):
+    async def find(self, kind, *, ref=None, where=None, after=None, limit=1000):
+        return await self._real.find(kind, ref=ref, after=after, limit=limit)
+
+
+class KeepsTheLastAnswer(Whole):
+    def __init__(self, real):
+        super().__init__(real)
+        self._said = {}
+
+    async def commit(self, change):
+        self._said |= {(mark.device, mark.id): mark for mark in change.marks}
+        return await self._real.commit(change)
+
+    async def marks(self, device, ids):
+        return {index: self._said[device, index] for index in ids if (device, index) in self._said}
+
+
+class ForgetsNothing(Whole):
+    async def forget(self, device):
+        pass
+
+
+class TrustsDigests(Whole):
+    async def put_artifact(self, content, *, sha256, limit_bytes):
+        info = await self._real.put_artifact(content, sha256=None, limit_bytes=limit_bytes)
+        return evolve(info, sha256=sha256) if sha256 else info
+
+
+class HasNoLimits(Whole):
+    async def put_artifact(self, content, *, sha256, limit_bytes):
+        async def bounded() -> AsyncIterator[bytes]:
+            taken = 0
+            async for some in content:
+                yield some
+                taken += len(some)
+                if taken > 10 * limit_bytes:
+                    return
+
+        return await self._real.put_artifact(bounded(), sha256=sha256, limit_bytes=10**9)
+
+
+BROKEN = [
+    (LosesTheTally, "test_an_equal_reading_is_a_duplicate_and_changes_nothing"),
+    (CountsConflictsAsDuplicates, "test_of_two_values_the_higher_sequence_wins_in_either_order"),
+    (SkipsAFeedEntry, "test_the_feed_pages_without_gap_or_repetition"),
+    (SkipsAFeedEntry, "test_the_feed_never_skips_one_of_many_concurrent_commits"),
+    (ShowsDuplicates, "test_exact_duplicates_and_losers_are_not_shown"),
+    (IgnoresExpect, "test_a_put_with_another_version_than_expected_is_refused_and_names_the_current_one"),
+    (IgnoresExpect, "test_of_many_who_expect_the_same_version_one_wins"),
+    (IgnoresUniqueValues, "test_a_unique_value_belongs_to_one_record"),
+    (CommitsPieceByPiece, "test_a_refused_commit_leaves_nothing_of_itself"),
+    (ForgetsEventsOfRefusedCommits, "test_a_refused_commit_leaves_nothing_of_itself"),
+    (LatestIsTheLastReceived, "test_the_latest_is_the_newest_by_event_time_not_by_arrival"),
+    (FirstValueWins, "test_of_two_values_with_one_sequence_the_larger_wins_in_either_order"),
+    (TakesServerTimesAsTheyAre, "test_times_of_the_server_are_made_unique_and_never_duplicates"),
+    (TakesServerTimesAsTheyAre, "test_a_clock_that_stands_still_loses_no_reading"),
+    (ReadsTheEndToo, "test_readings_come_back_in_time_order_from_the_start_to_before_the_end"),
+    (ReadsInReverse, "test_readings_come_back_in_time_order_from_the_start_to_before_the_end"),
+    (GivesCursorsAPlaceInTheFeed, "test_what_shows_nothing_takes_no_place_so_a_consumer_does_not_wake_itself"),
+    (TrimsWhatNobodyHasSeen, "test_upkeep_keeps_every_commit_that_some_cursor_has_not_passed"),
+    (NeverWakes, "test_waiting_ends_with_the_next_commit"),
+    (RepeatsTheFirstOfAPage, "test_find_goes_by_code_point_and_pages_without_gap_or_repetition"),
+    (FindsMoreThanTheQuery, "test_a_query_selects_where_it_is_true_and_fills_its_pages"),
+    (KeepsTheLastAnswer, "test_marks_tell_which_ids_a_device_used_and_its_first_answer"),
+    (ForgetsNothing, "test_a_forgotten_device_is_gone_and_others_are_not"),
+    (TrustsDigests, "test_an_artifact_with_another_digest_is_refused_and_not_kept"),
+    (HasNoLimits, "test_an_artifact_beyond_the_limit_is_refused_before_it_is_read_to_its_end"),
+]
+
+
+@pytest.mark.parametrize(("broken", "test"), BROKEN, ids=[f"{broken.__name__}-{test}" for broken, test in BROKEN])
+async def test_a_store_that_breaks_a_promise_fails_its_test(open_at, broken, test):
+    async with open_at(None) as real:
+        await getattr(StorageContract(), test)(Whole(real))
+
+    # pytest.raises has an exception of its own where nothing is raised: no Exception, but a BaseException.
+    async with open_at(None) as real:
+        with pytest.raises(BaseException):  # noqa: B017 - whatever way it fails
+            await getattr(StorageContract(), test)(broken(real))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [FirstValueWins, LosesTheTally, LatestIsTheLastReceived, ReadsInReverse],
+    ids=lambda broken: broken.__name__,
+)
+def test_the_property_test_finds_it_too(open_at, broken):
+    @asynccontextmanager
+    async def opened():
+        async with open_at(None) as real:
+            yield broken(real)
+
+    _fails("test_any_order_and_cutting_of_the_same_readings_stores_the_same", lambda: opened())
+
+
+def test_the_aggregate_property_finds_a_wrong_end(open_at):
+    @asynccontextmanager
+    async def opened():
+        async with open_at(None) as real:
+            yield AggregatesTheEndToo(real)
+
+    _fails("test_aggregates_are_those_of_the_stored_readings_also_with_late_ones", lambda: opened())
+
+
+async def test_a_store_that_keeps_nothing_fails_the_test_of_reopening(open_at):
+    with pytest.raises((AssertionError, KeyError)):
+        await StorageContract().test_everything_is_there_after_opening_again(lambda: open_at(None))
+
+
+def test_a_contract_test_cannot_be_overridden():
+    with pytest.raises(TypeError, match="overrides"):
+
+        class TestMine(StorageContract):
+            async def test_a_healthy_store_finds_nothing_wrong(self):
+                pass
+
+
+def test_a_gap_needs_a_reason_and_a_test():
+    for gaps in ({"test_no_such_thing": "because"}, {"test_a_healthy_store_finds_nothing_wrong": " "}):
+        with pytest.raises(TypeError):
+            type("TestMine", (StorageContract,), {"gaps": gaps})
+
+
+def _fails(test, opener):
+    """Runs a property test outside of any loop, as its own runner would, and wants it to fail."""
+    function = getattr(StorageContract, test).hypothesis
+    inner = function.inner_test
+
+    def run(*args, **kwargs):
+        asyncio.run(inner(*args, **kwargs))
+
+    function.inner_test = run
+    try:
+        with pytest.raises(BaseException):  # noqa: B017 - whatever way it fails
+            getattr(StorageContract, test)(StorageContract(), opener)
+    finally:
+        function.inner_test = inner
