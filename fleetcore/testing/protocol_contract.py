@@ -448,7 +448,7 @@ async def _connected(
 
 async def _until(condition: Callable[[], object]) -> None:
     """Waits for what another task or thread brings about; bounded by the caller."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - what is waited for may happen on a thread that knows no event
         await asyncio.sleep(0.005)
 
 

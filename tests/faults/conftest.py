@@ -1,0 +1,323 @@
+"""A real server in a process of its own, real devices that talk to it, and the ways to end it badly."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+from fleetcore_http.plugin import open_client as http_client
+from fleetcore_mqtt.client import MqttDeviceClient
+
+from fleetcore import IoTFleetManager
+from fleetcore.errors import Unavailable
+from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.runtime.clock import SystemClock
+from fleetcore.runtime.control import ControlClient
+from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.simulator import SimulatedDevice
+
+#: From the start of the interpreter to ``ready``, on a machine that is busy with other tests.
+_START_S = 30
+
+#: Each server answers these tests' devices as fast as they send; the rate limit has tests of its own.
+_TOML = """\
+[fleet]
+name = "faults"
+data = "."
+
+[limits]
+rate_per_s = 100000.0
+burst = 100000
+message_bytes = 65536
+
+[protocols.http]
+listen = "https://127.0.0.1:{http}"
+
+[protocols.mqtt]
+listen = "mqtts://127.0.0.1:{mqtt}"
+
+[detectors.too-much]
+kind = "threshold"
+above = {limit}
+once = false
+"""
+
+#: Readings above it are what the servers' detector must find.
+LIMIT = 1_000_000
+
+
+def pytest_runtest_setup(item):
+    for mark in item.iter_markers("peer"):
+        name = mark.args[0]
+        if shutil.which(name) is None:
+            message = f"{name} is not installed"
+            if os.environ.get("FLEETCORE_REQUIRE") == "all":
+                pytest.fail(message, pytrace=False)
+            pytest.skip(message)
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+class Server:
+    """``fleetcore serve`` on a data folder: started, killed and started again on the same ports."""
+
+    def __init__(self, data, ports):
+        self.data = data
+        self.http, self.mqtt = (
+            f"{scheme}://127.0.0.1:{port}" for scheme, port in zip(("https", "mqtts"), ports, strict=True)
+        )
+        self.process = None
+        self._reading = None
+
+    async def start(self):
+        log = (self.data / "log").open("ab")
+        with log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "fleetcore", "serve", "--data", str(self.data)),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        async with asyncio.timeout(_START_S):
+            async for line in self.process.stdout:
+                if line == b"ready\n":
+                    return
+        raise AssertionError((self.data / "log").read_text()[-4000:])
+
+    async def signal(self, number, timeout_s=20):
+        """Sends a signal and returns the exit code."""
+        self.process.send_signal(number)
+        return await self.ended(timeout_s)
+
+    async def ended(self, timeout_s=20):
+        async with asyncio.timeout(timeout_s):
+            # What it still prints has to be read, or it would wait for a reader.
+            await self.process.stdout.read()
+            return await self.process.wait()
+
+    async def kill(self):
+        assert await self.signal(signal.SIGKILL) == -signal.SIGKILL
+
+    async def close(self):
+        if self.process is not None and self.process.returncode is None:
+            await self.kill()
+
+    @property
+    def caller(self):
+        return ControlClient(self.data)
+
+    async def command(self, *words, timeout_s=30):
+        """One command of the command line on this folder: exit code, stdout, stderr."""
+        return await _command(*words, "--data", str(self.data), timeout_s=timeout_s)
+
+    async def device(self, name, **options):
+        """A registered device with a certificate, which it got over HTTP."""
+        await self.caller.call("register_device", name, "sensor", options)
+        token = await self.caller.call("create_enrollment_token", name)
+        secrets = DeviceSecrets(device=name, ca=(self.data / "pki" / "ca.pem").read_bytes())
+        device = SimulatedDevice(secrets, http_client, self.http, SystemClock())
+        await device.enroll(token)
+        return device.secrets
+
+    def client(self, kind, secrets):
+        """The device's side: ``http``, ``mqtt`` or ``mqtt 3.1.1``."""
+        if kind == "http":
+            return http_client(self.http, secrets)
+        return MqttDeviceClient(self.mqtt, secrets, version="3.1.1" if kind == "mqtt 3.1.1" else "5")
+
+
+async def _command(*words, timeout_s=30, env=None):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleetcore", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=None if env is None else {**os.environ, **env},
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def command():
+    """Runs ``fleetcore WORDS``: exit code, stdout, stderr."""
+    return _command
+
+
+@pytest.fixture
+def limit():
+    return LIMIT
+
+
+@asynccontextmanager
+async def _server_in(data, more=""):
+    data.mkdir(mode=0o700)
+    ports = _free_port(), _free_port()
+    (data / "fleet.toml").write_text(_TOML.format(http=ports[0], mqtt=ports[1], limit=LIMIT) + more)
+    (data / "fleet.toml").chmod(0o600)
+    server = Server(data, ports)
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.close()
+
+
+@pytest.fixture
+async def server(tmp_path):
+    """A running server."""
+    async with _server_in(tmp_path / "data") as running:
+        yield running
+
+
+class Sender:
+    """A device's program that gives nothing up: it connects again, and sends again what was not acknowledged.
+
+    It sends readings with a time, with a message id, and with neither, numbered from 1; ``acknowledged`` are the
+    numbers by metric, ``tries`` how often each was sent. Every seventh is above the detector's limit.
+    """
+
+    METRICS = ("timed", "named", "plain")
+    START_MS = 1_750_000_000_000
+
+    def __init__(self, server, kind, secrets):
+        self.server, self.kind, self.secrets = server, kind, secrets
+        self.device = secrets.device
+        self.acknowledged = {metric: set() for metric in self.METRICS}
+        self.tries = {}
+        self.refused, self.lost = [], []
+        self._client = None
+        self._connecting = asyncio.Lock()
+        self.stopping = False
+
+    @property
+    def count(self):
+        return sum(map(len, self.acknowledged.values()))
+
+    @staticmethod
+    def value(number):
+        return number + (2 * LIMIT if number % 7 == 0 else 0)
+
+    async def run(self):
+        try:
+            async with asyncio.TaskGroup() as group:
+                for metric in self.METRICS:
+                    group.create_task(self._send_all(metric))
+        finally:
+            await self._drop(self._client)
+
+    async def _send_all(self, metric):
+        number = 0
+        while not self.stopping:
+            number += 1
+            body = {"values": {metric: self.value(number)}}
+            if metric == "timed":
+                body["time"] = self.START_MS + number
+            if metric == "named":
+                body["id"] = f"m{number}"
+            while not await self._sent(metric, number, body):
+                if self.stopping:
+                    return
+            # Two readings without a time in one millisecond would be one point with two values: a conflict.
+            await asyncio.sleep(0.002)
+
+    async def _sent(self, metric, number, body):
+        client = None
+        try:
+            client = await self._connected()
+            self.tries[metric, number] = self.tries.get((metric, number), 0) + 1
+            reply = await client.send("telemetry", body)
+        except Unavailable as error:
+            self.lost.append(str(error))
+            await self._drop(client)
+            return False
+        if reply.error is None:
+            self.acknowledged[metric].add(number)
+            return True
+        self.refused.append(reply.error)
+        await asyncio.sleep(0.05)
+        return False
+
+    async def _connected(self):
+        async with self._connecting:
+            while self._client is None:
+                client = self.server.client(self.kind, self.secrets)
+                try:
+                    self._client = await client.__aenter__()
+                except Unavailable as error:
+                    self.lost.append(str(error))
+                    if self.stopping:
+                        raise
+                    await asyncio.sleep(0.05)
+            return self._client
+
+    async def _drop(self, client):
+        if client is not None and self._client is client:
+            self._client = None
+            await client.__aexit__(None, None, None)
+
+
+@pytest.fixture
+def sender():
+    return Sender
+
+
+@pytest.fixture
+def senders():
+    """Senders at work in the block: HTTP, MQTT 5 and MQTT 3.1.1."""
+
+    @asynccontextmanager
+    async def at_work(server, kinds=("http", "mqtt", "mqtt 3.1.1")):
+        made = [Sender(server, kind, await server.device(f"sender-{number}")) for number, kind in enumerate(kinds)]
+        async with asyncio.TaskGroup() as group:
+            for one in made:
+                group.create_task(one.run())
+            try:
+                yield made
+            finally:
+                for one in made:
+                    one.stopping = True
+
+    return at_work
+
+
+@pytest.fixture
+def readings():
+    """What a folder that no server holds has stored of a metric: a list of numbers."""
+
+    async def read(manager, device, metric):
+        try:
+            return [round(one) for one in (await manager.query_telemetry(device, metric)).value.tolist()]
+        except KeyError:
+            return []
+
+    return read
+
+
+@pytest.fixture
+def opened():
+    """Opens a folder in this process, without its network, after every detector has seen what is stored."""
+
+    @asynccontextmanager
+    async def open_folder(data):
+        async with IoTFleetManager(data) as manager:
+            await manager.settle()
+            yield manager
+
+    return open_folder
+
+
+@pytest.fixture
+def clock():
+    return MovableClock()
