@@ -1,0 +1,91 @@
+"""Idle MQTT connections over mutual TLS: what each costs in memory.
+
+A real fleet issues the certificates and holds the sessions; the devices are a process of their own. The figure is the
+growth of the server's resident memory from listening to all connected. What is compared is the size of the read
+buffer that asyncio keeps for every TLS connection: fleetcore sets it to one TLS record, CPython's own is 256 KiB.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from benchmarks.children import child
+from benchmarks.measure import Row, at_most
+
+#: ``asyncio.sslproto.SSLProtocol.max_size`` as CPython has it.
+_CPYTHON_BYTES = 256 * 1024
+_GIB = 1 << 30
+
+
+@frozen(kw_only=True)
+class Held:
+    """What one run found: bytes per connection, and full handshakes a second of both sides together."""
+
+    rss: float
+    handshakes: float
+
+
+def hold(connections: int, *, loop: str = "asyncio", tls_read_bytes: int = 0) -> Held:
+    """Holds that many connections; 0 leaves the read buffer as fleetcore sets it."""
+    devices = [f"dev-{i:05d}" for i in range(connections)]
+    with tempfile.TemporaryDirectory() as data, tempfile.TemporaryDirectory() as certificates:
+        task: dict[str, Any] = {
+            "kind": "fleet",
+            "loop": loop,
+            "data": data,
+            "protocols": {"mqtt": {"listen": "mqtts://127.0.0.1:0"}},
+            "devices": devices,
+            "certificates": certificates,
+            "tls_read_bytes": tls_read_bytes,
+        }
+        with child("serving", task) as server:
+            before = server.ask("memory")["rss"]
+            load = {
+                "kind": "idle",
+                "host": "127.0.0.1",
+                "port": urlsplit(server.told["endpoints"]["mqtt"][0]).port,
+                "devices": devices,
+                "folder": certificates,
+                "ca": str(Path(certificates) / "ca.pem"),
+            }
+            with child("load", load) as client:
+                after = server.ask("memory")["rss"]
+                return Held(rss=(after - before) / connections, handshakes=connections / client.told["seconds"])
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """The rows of this benchmark."""
+    rounds, connections = (1, 200) if quick else (2, 1_000)
+    ours, large, uvloop = [], [], []
+    for _ in range(rounds):
+        ours.append(hold(connections))
+        large.append(hold(connections, tls_read_bytes=_CPYTHON_BYTES))
+        uvloop.append(hold(connections, loop="uvloop"))
+    best = min(one.rss for one in ours)
+    return [
+        at_most(
+            f"idle connection over mutual TLS, {connections} held, asyncio",
+            [one.rss / 1024 for one in ours],
+            "asyncio's own buffer",
+            [one.rss / 1024 for one in large],
+            "KiB",
+            0.5,
+        ),
+        Row(
+            name="the same on uvloop", value=min(one.rss for one in uvloop) / 1024, unit="KiB",
+            against=f"asyncio ({best / 1024:.3g} KiB)", ratio=min(one.rss for one in uvloop) / best,
+        ),
+        Row(name="connections held per GiB, asyncio", value=_GIB / best, unit="connections"),
+        Row(
+            name="full handshakes with client certificates, both sides on this machine",
+            value=max(one.handshakes for one in ours), unit="handshakes/s",
+        ),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    for row in run(quick=True):
+        print(row)

@@ -1,0 +1,120 @@
+"""The processes of a benchmark: started, talked to line by line in JSON, and always ended."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+_PATIENCE_S = 60.0
+
+
+class Child:
+    """One process that answers a line with a line."""
+
+    def __init__(self, module: str, task: dict[str, Any]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{module}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.told = self.ask(json.dumps(task))
+
+    def ask(self, line: str = "") -> dict[str, Any]:
+        """Sends a line and gives the answer; raises RuntimeError where the process has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    def wait_for(self, count: int) -> None:
+        """Returns once the process has counted ``count`` messages."""
+        until = time.monotonic() + _PATIENCE_S
+        while (seen := self.ask()["count"]) < count:
+            if time.monotonic() > until:
+                raise RuntimeError(f"only {seen} of {count} messages arrived")
+            time.sleep(0.02)
+
+    def end(self) -> None:
+        """Closes its input, which ends it, and waits."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def child(module: str, task: dict[str, Any]) -> Iterator[Child]:
+    """A process while the context lasts."""
+    one = Child(module, task)
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+@frozen(kw_only=True)
+class Mosquitto:
+    """A running broker on loopback."""
+
+    port: int
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Its processor time so far; the kernel counts in hundredths of a second."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def has_mosquitto() -> bool:
+    """Whether the broker is installed, where Debian puts it or on the path."""
+    return _mosquitto() is not None
+
+
+def _mosquitto() -> str | None:
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+
+@contextmanager
+def mosquitto(folder: Path) -> Iterator[Mosquitto]:
+    """A broker that keeps nothing on disk and asks nobody who they are: the cheapest it can be."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_inflight_messages 1000\n"
+        "max_queued_messages 0\nset_tcp_nodelay true\nlog_type error\n",
+        encoding="ascii",
+    )
+    program = _mosquitto()
+    assert program is not None
+    process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+        yield Mosquitto(port=port, pid=process.pid)
+    finally:
+        process.terminate()
+        process.wait()

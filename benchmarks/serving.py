@@ -1,0 +1,180 @@
+"""The side under test, each in a process of its own: a real fleet, and the null services that it is compared with.
+
+``python -m benchmarks.serving`` reads its task as one JSON line, prints one when it serves, and answers every further
+line with what it has counted, its CPU time and its memory.
+"""
+
+import asyncio
+import asyncio.sslproto
+import gc
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from benchmarks.loops import run_on
+from fleetcore.interfaces.protocol import Session
+from fleetcore.interfaces.provider import Limits
+from fleetcore.model.message import Accepted, Inbound, Outcome
+from fleetcore.runtime.app import Fleet
+from fleetcore.runtime.config import Config, FleetSection, Instance
+from fleetcore.runtime.process import settle_memory
+
+Count = Callable[[], int]
+Served = tuple[dict[str, object], Count]
+
+
+@asynccontextmanager
+async def _fleet(task: dict[str, Any]) -> AsyncIterator[Served]:
+    """A fleet on a data folder, its limits on rates out of the way, with registered devices and their credentials."""
+    config = Config(
+        fleet=FleetSection(name="bench", data=task["data"]),
+        limits=Limits(rate_per_s=1e9, burst=1 << 30, future_ms=1 << 50),
+        protocols=tuple(Instance(name=kind, kind=kind, table=table) for kind, table in task["protocols"].items()),
+    )
+    fleet = await Fleet.open(config)
+    try:
+        tokens = []
+        for device in task["devices"]:
+            await fleet.devices.register(device, "bench")
+            if task.get("certificates"):
+                await _issue(fleet, device, Path(task["certificates"]))
+            else:
+                tokens.append([device, await fleet.security.issue_device_token(device)])
+        count: Count = lambda: fleet.path.accepted  # noqa: E731 - one of two
+        if task.get("null"):
+            count = _acknowledge_at_once(fleet)
+        await fleet.serve()
+        if task.get("tls_read_bytes"):
+            cast("Any", asyncio.sslproto.SSLProtocol).max_size = task["tls_read_bytes"]
+        endpoints = {name: list(one.adapter.endpoints) for name, one in fleet.protocols.items()}
+        yield {"endpoints": endpoints, "tokens": tokens}, count
+    finally:
+        await fleet.close()
+
+
+def _acknowledge_at_once(fleet: Fleet) -> Count:
+    """Makes the device plane a null one: who connects is judged as ever, what it sends is acknowledged and dropped."""
+    seen = 0
+    outcome = Accepted(stored=3)
+
+    def deliver(_session: Session, _message: Inbound, done: Callable[[Outcome], None]) -> bool:
+        nonlocal seen
+        seen += 1
+        done(outcome)
+        return True
+
+    cast("Any", fleet.plane).deliver = deliver  # as Plane.attach does
+    return lambda: seen
+
+
+async def _issue(fleet: Fleet, device: str, folder: Path) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    from fleetcore.interfaces.protocol import EnrollRequest
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    token = await fleet.security.create_enrollment_token(device=device)
+    reply = await fleet.security.enroll(
+        EnrollRequest(csr=csr.public_bytes(serialization.Encoding.PEM), token=token, source=device)
+    )
+    assert reply.status == 201, reply
+    assert isinstance(reply.body, dict)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / f"{device}.pem").write_bytes(private + str(reply.body["certificate"]).encode())
+    (folder / "ca.pem").write_bytes(fleet.security.ca_pem())
+
+
+@asynccontextmanager
+async def _aiohttp(_task: dict[str, Any]) -> AsyncIterator[Served]:
+    """An aiohttp application whose one handler reads the body and answers 204."""
+    from aiohttp import web
+
+    seen = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal seen
+        await request.read()
+        seen += 1
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/device/v1/telemetry", handler)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield {"endpoints": {"http": [f"http://127.0.0.1:{runner.addresses[0][1]}"]}}, lambda: seen
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _paho(task: dict[str, Any]) -> AsyncIterator[Served]:
+    """A paho consumer that acknowledges by hand and does nothing else, in paho's own thread."""
+    from paho.mqtt import client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    seen = 0
+    subscribed = threading.Event()
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="null", protocol=paho.MQTTv5, manual_ack=True)
+
+    def taken(client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        nonlocal seen
+        seen += 1
+        client.ack(message.mid, message.qos)
+
+    client.on_message = taken
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.connect(task["host"], task["port"])
+    client.subscribe("fleet/v1/+/telemetry", qos=1)
+    client.loop_start()
+    await asyncio.to_thread(subscribed.wait, 10)
+    try:
+        yield {}, lambda: seen
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+_KINDS = {"fleet": _fleet, "aiohttp": _aiohttp, "paho": _paho}
+
+
+def _rss_bytes() -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+async def _serve(task: dict[str, Any]) -> None:
+    async with AsyncExitStack() as stack:
+        told, count = await stack.enter_async_context(_KINDS[task["kind"]](task))
+        settle_memory()
+        print(json.dumps(told), flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            if line == "memory\n":
+                gc.collect()
+            told = {"count": count(), "cpu_s": time.process_time(), "rss": _rss_bytes()}
+            print(json.dumps(told), flush=True)
+
+
+def main() -> None:
+    task = json.loads(sys.stdin.readline())
+    run_on(task.get("loop", "uvloop"), _serve(task))
+
+
+if __name__ == "__main__":
+    main()
