@@ -20,7 +20,7 @@ from fleetcore.runtime.process import settle_memory
 @data_option
 @click.option("--verbose", is_flag=True, help="Log more.")
 def serve(data: Path, verbose: bool) -> None:
-    """Run the server on a data folder. SIGTERM drains and stops; a second one stops at once."""
+    """Run the server on a data folder. SIGTERM drains and stops; a second one stops at once (exit 1)."""
     if not (data / "fleet.toml").is_file():
         raise Refused(f"{data} is no data folder", remedy=f"fleetcore init {data}")
     logging.basicConfig(
@@ -70,11 +70,11 @@ async def _stop_asked() -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 
-    def stop(number: int) -> None:
+    def stop() -> None:
         if asked.is_set():
-            os._exit(128 + number)  # asked twice: whoever asks does not want to wait for the drain
+            os._exit(1)  # asked twice: whoever asks does not want to wait for the drain, which has then failed
         asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop)
     await asked.wait()

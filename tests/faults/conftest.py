@@ -2,10 +2,10 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import sys
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,7 +16,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.errors import Unavailable
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.runtime.clock import SystemClock
-from fleetcore.runtime.control import ControlClient
+from fleetcore.runtime.control import ControlClient, serve_control
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.simulator import SimulatedDevice
 
@@ -33,7 +33,7 @@ data = "."
 rate_per_s = 100000.0
 burst = 100000
 message_bytes = 65536
-
+{limits}
 [protocols.http]
 listen = "https://127.0.0.1:{http}"
 
@@ -48,16 +48,6 @@ once = false
 
 #: Readings above it are what the servers' detector must find.
 LIMIT = 1_000_000
-
-
-def pytest_runtest_setup(item):
-    for mark in item.iter_markers("peer"):
-        name = mark.args[0]
-        if shutil.which(name) is None:
-            message = f"{name} is not installed"
-            if os.environ.get("FLEETCORE_REQUIRE") == "all":
-                pytest.fail(message, pytrace=False)
-            pytest.skip(message)
 
 
 def _free_port():
@@ -160,25 +150,101 @@ def limit():
     return LIMIT
 
 
-@asynccontextmanager
-async def _server_in(data, more=""):
+def _folder(data, more, limits, plugins):
+    """A data folder with its fleet.toml and one-file plugins (name → source); nothing runs on it yet."""
     data.mkdir(mode=0o700)
     ports = _free_port(), _free_port()
-    (data / "fleet.toml").write_text(_TOML.format(http=ports[0], mqtt=ports[1], limit=LIMIT) + more)
+    text = _TOML.format(http=ports[0], mqtt=ports[1], limit=LIMIT, limits=limits)
+    for name, source in plugins.items():
+        (data / f"{name}.py").write_text(source)
+    names = ", ".join(f'"./{name}.py"' for name in plugins)
+    (data / "fleet.toml").write_text(text.replace("[fleet]", f"[fleet]\nplugins = [{names}]") + more)
     (data / "fleet.toml").chmod(0o600)
-    server = Server(data, ports)
-    try:
-        await server.start()
-        yield server
-    finally:
-        await server.close()
+    return Server(data, ports)
 
 
 @pytest.fixture
-async def server(tmp_path):
+def serving(tmp_path):
+    """Serves a fresh folder in a process of its own; ``more`` goes into its fleet.toml."""
+
+    @asynccontextmanager
+    async def serve(more="", *, limits="", plugins=()):
+        server = _folder(tmp_path / "data", more, limits, dict(plugins))
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.close()
+
+    return serve
+
+
+@pytest.fixture
+async def server(serving):
     """A running server."""
-    async with _server_in(tmp_path / "data") as running:
+    async with serving() as running:
         yield running
+
+
+#: The real store behind `fleetcore.testing.faults`, as a plugin would offer it.
+_FAULTY = """\
+from contextlib import asynccontextmanager
+
+from fleetcore import hookimpl, offer
+from fleetcore.builtin.sqlite.config import SqliteConfig
+from fleetcore.builtin.sqlite.storage import open_sqlite
+from fleetcore.testing.faults import faulty
+
+
+@asynccontextmanager
+async def open_faulty(config, context):
+    async with open_sqlite(config, context) as inner:
+        storage, handle = faulty(inner)
+        yield storage
+        handle.heal()
+
+
+@hookimpl
+def fleetcore_storages():
+    return [offer("faulty", SqliteConfig, open_faulty)]
+"""
+
+
+@pytest.fixture
+def in_process(tmp_path):
+    """A whole server in this process, real listeners included, whose store has levers: ``server.disk``."""
+
+    @asynccontextmanager
+    async def serve(more="", *, limits="", clock=None):
+        text = f'{more}\n[storage]\nkind = "faulty"\n'
+        server = _folder(tmp_path / "data", text, limits, {"faulty_store": _FAULTY})
+        async with IoTFleetManager(server.data, clock=clock) as manager:
+            server.manager, server.fleet = manager, await manager.open()
+            server.disk = server.fleet.storage
+            await server.fleet.serve()
+            async with serve_control(manager, server.data):
+                try:
+                    yield server
+                finally:
+                    server.disk.heal()
+
+    return serve
+
+
+@pytest.fixture
+def until():
+    """Waits for a condition, awaited where it is a coroutine's: ``await until(lambda: …)``."""
+
+    async def wait(condition, timeout_s=30):
+        async with asyncio.timeout(timeout_s):
+            while True:
+                found = condition()
+                found = await found if asyncio.iscoroutine(found) else found
+                if found:
+                    return found
+                await asyncio.sleep(0.01)
+
+    return wait
 
 
 class Sender:
@@ -320,4 +386,5 @@ def opened():
 
 @pytest.fixture
 def clock():
-    return MovableClock()
+    """Stands still at the present: certificates are judged by it."""
+    return MovableClock(time.time_ns() // 1_000_000)
