@@ -15,6 +15,10 @@ from fleetcore.builtin.sqlite.writer import Reply
 #: A quarter of what the writer would bear (schema.py).
 _BYTES = 16 * 1024**2
 
+#: A store that has written so much gets its WAL extended; one that is opened for a question does not.
+_EARNEST_BYTES = 256 * 1024
+_EXTENDED_BYTES = _BYTES + 4 * 1024**2
+
 _PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
 
 
@@ -32,7 +36,7 @@ class Checkpointer:
         self._thread = Readers([db])
         self._on_writer = on_writer
         self._bytes = 0
-        self._busy = False
+        self._busy = self._extended = False
 
     def start(self) -> None:
         """Starts the thread."""
@@ -41,6 +45,9 @@ class Checkpointer:
     def wrote(self, weight: int) -> None:
         """Called on the writer's thread after each transaction."""
         self._bytes += weight
+        if not self._extended and self._bytes >= _EARNEST_BYTES:
+            self._extended = True
+            self._on_writer(extend)
         if self._bytes >= _BYTES and not self._busy:
             self._busy = True
             self._thread.look(self._beside, Reply(None, Future()))
@@ -61,3 +68,15 @@ class Checkpointer:
     def stop(self, *, wait: bool = True) -> None:
         """Ends the thread."""
         self._thread.stop(wait=wait)
+
+
+def extend(db: sqlite3.Connection) -> None:
+    """Makes the WAL long: a transaction that outgrows the cache spills into it, and leaves only the length behind."""
+    kept = int(db.execute("PRAGMA cache_size").fetchone()[0])
+    db.execute("PRAGMA cache_size=16")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("INSERT INTO blobs(name, body) VALUES ('', zeroblob(?))", (_EXTENDED_BYTES,))
+    finally:
+        db.execute("ROLLBACK")
+        db.execute(f"PRAGMA cache_size={kept}")
