@@ -111,7 +111,8 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
             yield _finding("ok", f"plugin {one['name']}", ", ".join(one["offers"]) or "offers nothing")
     for name, one in status["consumers"].items():
         if one["state"] in ("failing", "stopped"):
-            yield _finding("problem", name, f"{one['state']} ({one['failures']} times): {one['error']}", "See the log")
+            remedy = "Correct its plugin or its section of fleet.toml; what it has not seen waits for it"
+            yield _finding("problem", name, f"{one['state']} ({one['failures']} times): {one['error']}", remedy)
         elif one["lost"]:
             yield _finding("warning", name, f"{one['lost']} commits were trimmed before it saw them", "It is too slow")
         else:

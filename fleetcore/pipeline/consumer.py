@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from fleetcore.errors import CredentialsRejected, NotFound
+from fleetcore.errors import ConfigError, CredentialsRejected, NotFound
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, FeedEntry
@@ -61,9 +61,11 @@ class Consumer(ABC):
                 while True:
                     await self._step()
                     failures = 0
-            except CredentialsRejected as error:
+            except (ConfigError, CredentialsRejected) as error:
                 self.status.state, self.status.error = "stopped", str(error)
-                _log.error("%s has stopped: %s", self.name, error)
+                self.status.failures += 1
+                _log.error("%s has stopped until a person acts: %s", self.name, error)
+                await self._shut()
                 return
             except Exception as error:
                 self.status.state, self.status.error = "failing", f"{type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ in between are shown again to the state of before; detectors are deterministic a
 it is about, so the same anomalies come out and are kept once.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -21,6 +22,8 @@ from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.worker import Worker
+
+_log = logging.getLogger(__name__)
 
 FOUND = "anomaly.found"
 
@@ -73,7 +76,10 @@ class Detection(Consumer):
             self._worker.close()
         entered, self._entered, self._worker, self._detector = self._entered, None, None, None
         if entered is not None:
-            await entered.__aexit__(None, None, None)
+            try:
+                await entered.__aexit__(None, None, None)
+            except Exception as error:
+                _log.warning("%s did not close well: %s: %s", self.name, type(error).__name__, error)
 
     def _in_scope(self, batch: TelemetryBatch) -> TelemetryBatch:
         if not self._scope.metrics:
@@ -115,18 +121,43 @@ class Detection(Consumer):
                 remedy="See Detector.observe in docs/reference/interfaces.md",
                 plugin=self.detector_name,
             )
-        lengths = {len(findings.index), len(findings.score), len(findings.expected)}
-        if len(lengths) != 1 or (len(findings) and not 0 <= findings.index.min() <= findings.index.max() < length):
+        wrong = _wrong(findings, length)
+        if wrong:
             raise PluginError(
-                f"Detector {self.detector_name!r} returned columns of lengths {sorted(lengths)} for {length} readings",
-                remedy="index holds positions in the batch; all columns are equally long",
+                f"Detector {self.detector_name!r} returned {wrong}",
+                remedy="See Findings in docs/reference/interfaces.md",
                 plugin=self.detector_name,
             )
 
     async def _state(self) -> bytes:
         assert self._detector is not None
         assert self._worker is not None
-        return await self._worker.call(self._detector.snapshot, self._timeout_s)
+        state: object = await self._worker.call(self._detector.snapshot, self._timeout_s)
+        if not isinstance(state, bytes):
+            raise PluginError(
+                f"Detector {self.detector_name!r} gave {type(state).__name__} as its state, not bytes",
+                remedy="See Detector.snapshot in docs/reference/interfaces.md",
+                plugin=self.detector_name,
+            )
+        return state
+
+
+def _wrong(findings: Findings, length: int) -> str:
+    """What is wrong with findings in a batch of so many readings; a plugin's author is told it, so in full."""
+    index, score, expected = (np.asarray(column) for column in (findings.index, findings.score, findings.expected))
+    if {index.ndim, score.ndim, expected.ndim} != {1} or not len(index) == len(score) == len(expected):
+        return f"columns of the shapes {index.shape}, {score.shape} and {expected.shape}, which should be equally long"
+    if not len(index):
+        return ""
+    if not np.issubdtype(index.dtype, np.integer):
+        return f"an index of {index.dtype}, which should hold positions"
+    if not 0 <= index.min() <= index.max() < length:
+        return f"positions from {index.min()} to {index.max()} in a batch of {length} readings"
+    if (np.diff(index) <= 0).any():
+        return "positions that do not ascend"
+    if not np.isfinite(score.astype(np.float64)).all() or score.min() < 0:
+        return "a score that is negative or not finite"
+    return ""
 
 
 def _events(found: Sequence[Anomaly]) -> tuple[Event, ...]:

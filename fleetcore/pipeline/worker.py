@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from fleetcore.errors import PluginError
+
 T = TypeVar("T")
 _Job = Callable[[], None]
 
@@ -43,8 +45,12 @@ class Worker:
             problem: BaseException | None = None
             try:
                 result = work()
+            except StopIteration as error:
+                problem = _as_error(error)  # a future does not take it
             except Exception as error:
                 problem = error
+            except BaseException as error:
+                problem = _as_error(error)
             if not loop.is_closed():
                 loop.call_soon_threadsafe(finish, result, problem)
 
@@ -55,3 +61,9 @@ class Worker:
     def close(self) -> None:
         """Lets the thread end after the call it is in; idempotent."""
         self._jobs.put(None)
+
+
+def _as_error(raised: BaseException) -> PluginError:
+    error = PluginError(f"It raised {type(raised).__name__}: {raised}")
+    error.__cause__ = raised
+    return error

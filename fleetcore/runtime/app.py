@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from attrs import evolve, frozen
 
-from fleetcore.errors import ConfigError, FleetError
+from fleetcore.errors import ConfigError, FleetError, PluginError
 from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
@@ -175,8 +175,8 @@ class Fleet:
         for instance in self.config.detectors:
             await self._consume(self._detection(instance))
         for instance in self.config.notifiers:
-            notifier = await self._enter("notifiers", instance)
-            await self._consume(Notification(instance.name, notifier, self.storage, self.anomalies, self.clock))
+            opener = self._prepare("notifiers", instance)
+            await self._consume(Notification(instance.name, opener, self.storage, self.anomalies, self.clock))
         for instance in self.config.clouds:
             await self._consume(await self._mirror(instance))
 
@@ -190,7 +190,11 @@ class Fleet:
         return self.host.find(kind, instance.kind, file=self.config.file, line=line)
 
     def _prepare(self, kind: str, instance: Instance, *more: object) -> Callable[[], AbstractAsyncContextManager[Any]]:
-        provider = self._find(kind, instance)
+        """What opens an instance; where its plugin failed to load, what says so to whoever tries."""
+        try:
+            provider = self._find(kind, instance)
+        except PluginError as error:
+            return functools.partial(_Broken, error)
         section: object = self.config.structure(provider.config_class, instance.table, kind, instance.name)
         context = self._context(instance.name)
         return functools.partial(provider.opener, section, context, *more)
@@ -283,3 +287,16 @@ class Fleet:
                 await consumer.keep()
         except Exception as error:
             _log.warning("%s did not give its state: %s: %s", consumer.name, type(error).__name__, error)
+
+
+class _Broken(AbstractAsyncContextManager[Any]):
+    """What stands in for a plugin that failed to load: opening it says so."""
+
+    def __init__(self, error: PluginError) -> None:
+        self._error = error
+
+    async def __aenter__(self) -> Any:
+        raise PluginError(self._error.message, remedy=self._error.remedy)
+
+    async def __aexit__(self, *_: object) -> None:
+        return

@@ -4,6 +4,7 @@ It asks plugin by plugin, so that a broken one is named and the others load, and
 that names both.
 """
 
+import difflib
 import importlib
 import importlib.util
 import logging
@@ -90,7 +91,7 @@ class PluginHost:
             self._collect(name, info)
         except ConfigError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             info.error = f"{type(error).__name__}: {error}"
             _log.warning("Plugin %s failed to load and is left out: %s", name, info.error)
             for offers in self._offers.values():
@@ -124,27 +125,61 @@ class PluginHost:
         return {name: provider for name, (_, provider) in self._offers[kind].items()}
 
     def find(self, kind: str, name: str, *, file: str = "", line: int = 0) -> Provider[Any]:
-        """One offer; raises ConfigError that names what there is and what to install."""
+        """One offer.
+
+        Raises:
+            ConfigError: nobody offers it; names what there is and what to install.
+            PluginError: nobody does, and a plugin that might have failed to load.
+        """
         found = self._offers[kind].get(name)
         if found is not None:
             return found[1]
         there = ", ".join(sorted(self._offers[kind])) or "none"
         broken = [f"{one.name} ({one.error})" for one in self.plugins.values() if one.error]
-        remedy = f"There is: {there}. Install fleetcore-{name}, or correct the name"
         if broken:
-            remedy += f". Failed to load: {'; '.join(broken)}"
+            place = f"{file}:{line}: " if file else ""
+            raise PluginError(
+                f"{place}No plugin offers {kind} {name!r}, and these failed to load: {'; '.join(broken)}",
+                remedy="Correct or uninstall them, or correct the name",
+            )
+        near = difflib.get_close_matches(name, self._offers[kind], 1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        remedy = f"{hint}There is: {there}. Install fleetcore-{name}, or correct the name"
         raise ConfigError(f"No plugin offers {kind} {name!r}", file=file, line=line, remedy=remedy)
 
     def admissions(self) -> list[Callable[..., str | None]]:
         """Every enrolment check."""
-        return [check for name in self._alive() for check in self._ask(name, "fleetcore_admissions")]
+        checks: list[Callable[..., str | None]] = []
+        for name in self._alive():
+            try:
+                checks += self._ask(name, "fleetcore_admissions")
+            except (Exception, SystemExit) as error:
+                self._failed(name, "fleetcore_admissions", error)
+                # Fails closed: what it would have refused nobody knows.
+                checks.append(partial(_no_admission, name))
+        return checks
 
     def commands(self) -> list[Any]:
         """Every click command that plugins add."""
-        return [command for name in self._alive() for command in self._ask(name, "fleetcore_commands")]
+        found: list[Any] = []
+        for name in self._alive():
+            try:
+                found += self._ask(name, "fleetcore_commands")
+            except (Exception, SystemExit) as error:
+                self._failed(name, "fleetcore_commands", error)
+        return found
+
+    def _failed(self, name: str, hook: str, error: BaseException) -> None:
+        info = self.plugins[name]
+        info.error = f"{hook} raised {type(error).__name__}: {error}"
+        _log.warning("Plugin %s: %s", name, info.error)
 
     def _alive(self) -> list[str]:
         return [name for name, info in self.plugins.items() if not info.error]
+
+
+def _no_admission(plugin: str, _device: object, _parameters: object) -> str:
+    return f"the admission checks of plugin {plugin} cannot be asked"
 
 
 def _importer(entry: EntryPoint) -> Callable[[], ModuleType]:
