@@ -55,9 +55,9 @@ async def test_http_says_that_the_disk_is_at_fault_and_when_to_come_again(in_pro
         secrets = await server.device("d")
         breaks(server.disk)
 
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=secrets.tls())) as session:
-            async with session.post(f"{server.http}/device/v1/telemetry", json=UPLINKS["telemetry"]) as response:
-                problem = await response.json()
+        url, tls = f"{server.http}/device/v1/telemetry", aiohttp.TCPConnector(ssl=secrets.tls())
+        async with aiohttp.ClientSession(connector=tls) as http, http.post(url, json=UPLINKS["telemetry"]) as response:
+            problem = await response.json()
 
         assert response.status == status
         assert response.content_type == "application/problem+json"
