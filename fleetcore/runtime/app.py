@@ -98,6 +98,8 @@ class Fleet:
             section: object = config.structure(provider.config_class, config.storage.table, "storage")
             storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
             fleet = cls(config, host, clock, storage, stack)
+            # Where opening fails, the tasks end before the store that they use.
+            stack.push_async_callback(fleet.supervisor.close)
             await fleet._open_parts()
             await fleet._open_path()
             fleet._stack = stack.pop_all()

@@ -57,7 +57,6 @@ class Engine:
                 self._maintainer = Readers(opened[1:])
             elif config.read_only:
                 opened.append(schema.connect(folder / DATABASE, read_only=True))
-                schema.check_version(opened[0])
                 self.state.load(opened[0])
                 self.artifacts = FileArtifacts(folder / ARTIFACTS)
                 # One reader: what it knows of the log is brought up to date before each job.

@@ -69,16 +69,22 @@ VERSION = len(_MIGRATIONS)
 
 
 def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int | None = None) -> sqlite3.Connection:
-    """A connection as all of ours are: explicit transactions, WAL, every commit synced to disk; None is in memory."""
+    """A connection as all of ours are: explicit transactions, WAL, every commit synced to disk; None is in memory.
+
+    Raises StorageError as :func:`check_version` does.
+    """
     # as_uri() quotes what would be read as a query string.
     target = f"{database.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}" if database else ":memory:"
     db = sqlite3.connect(
         target, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=database is not None
     )
     try:
+        # Before anything is written: the file of a newer release is left as it is.
+        version = check_version(db)
         if not read_only:
-            db.execute(f"PRAGMA page_size={PAGE_BYTES}")
-            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            if version == 0:
+                db.execute(f"PRAGMA page_size={PAGE_BYTES}")
+                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             if database is not None:
                 db.execute("PRAGMA journal_mode=WAL")
             # FULL: in WAL mode NORMAL loses the last commits at a power cut.
