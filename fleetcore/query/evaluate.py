@@ -4,9 +4,31 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
-from fleetcore.query.ast import And, Clause, Compare, Exists, Has, Not, OneOf, Or, Scalar
+from fleetcore.query.ast import (
+    And,
+    Clause,
+    Compare,
+    Exists,
+    Geofence,
+    Has,
+    Instant,
+    Like,
+    Literal_,
+    Not,
+    Now,
+    OneOf,
+    Or,
+    Path,
+    Scalar,
+    Shape,
+    Version,
+    Within,
+)
+from fleetcore.query.geo import within
+from fleetcore.query.versions import version_key
 
-_ABSENT = object()
+#: What stands for a field that is not there.
+ABSENT = object()
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {  # both sides are of one kind by then
     "=": operator.eq,
     "!=": operator.ne,
@@ -23,17 +45,25 @@ def matches(clause: Clause | None, body: Mapping[str, object]) -> bool:
 
 
 def evaluate(clause: Clause, body: Mapping[str, object]) -> bool | None:
-    """Three-valued truth of ``clause``: comparing an absent field, or values of two kinds, is unknown (None)."""
+    """Three-valued truth of ``clause``: comparing an absent field, or values of two kinds, is unknown (None).
+
+    ``now`` and geofences are :func:`~fleetcore.query.resolve.resolved` before; unresolved they are unknown.
+    """
     match clause:
         case Compare(path, op, value):
-            return _compare(_value(body, path), op, value)
+            return _compare(value_at(body, path), op, value)
         case Has(path, value):
-            held = _value(body, path)
-            return value in held if isinstance(held, list | tuple) else None
+            return _holds(value_at(body, path), value)
         case OneOf(path, values):
-            return _any([_compare(_value(body, path), "=", value) for value in values])
+            held = value_at(body, path)
+            return _any([_compare(held, "=", value) for value in values])
+        case Like(path, pattern):
+            held = value_at(body, path)
+            return like(held, pattern) if isinstance(held, str) else None
+        case Within(path, shape):
+            return _within(value_at(body, path), shape)
         case Exists(path):
-            return _value(body, path) is not _ABSENT
+            return value_at(body, path) is not ABSENT
         case Not(inner):
             truth = evaluate(inner, body)
             return None if truth is None else not truth
@@ -46,17 +76,37 @@ def evaluate(clause: Clause, body: Mapping[str, object]) -> bool | None:
             assert_never(clause)
 
 
-def _any(truths: list[bool | None]) -> bool | None:
-    return True if True in truths else None if None in truths else False
-
-
-def _value(body: Mapping[str, object], path: tuple[str, ...]) -> object:
+def value_at(body: Mapping[str, object], path: Path) -> object:
+    """What a document holds at a path, or :data:`ABSENT`; null is absent."""
     here: object = body
     for key in path:
         if not isinstance(here, Mapping) or here.get(key) is None:
-            return _ABSENT
+            return ABSENT
         here = here[key]
     return here
+
+
+def like(text: str, pattern: str) -> bool:
+    """Whether the whole text matches: ``*`` any characters, ``?`` exactly one. Time grows with both lengths only."""
+    at = place = 0
+    star, back = -1, 0
+    while at < len(text):
+        if place < len(pattern) and pattern[place] == "*":
+            star, back = place, at
+            place += 1
+        elif place < len(pattern) and pattern[place] in ("?", text[at]):
+            at, place = at + 1, place + 1
+        elif star >= 0:
+            # The last star takes one more; earlier ones never need to.
+            back += 1
+            at, place = back, star + 1
+        else:
+            return False
+    return all(one == "*" for one in pattern[place:])
+
+
+def _any(truths: list[bool | None]) -> bool | None:
+    return True if True in truths else None if None in truths else False
 
 
 def _kind(value: object) -> str:
@@ -65,7 +115,32 @@ def _kind(value: object) -> str:
     return "number" if isinstance(value, int | float) else "text" if isinstance(value, str) else "other"
 
 
-def _compare(held: object, op: str, value: Scalar) -> bool | None:
-    if held is _ABSENT or _kind(held) != _kind(value):
+def _holds(held: object, value: Scalar) -> bool | None:
+    if not isinstance(held, list | tuple):
+        return None
+    kind = _kind(value)
+    return any(_kind(one) == kind and one == value for one in held)
+
+
+def _compare(held: object, op: str, value: Literal_) -> bool | None:
+    match value:
+        case Version(text):
+            key = version_key(held) if isinstance(held, str) else None
+            return None if key is None else _OPERATORS[op](key, version_key(text))
+        case Instant(ms):
+            return _OPERATORS[op](held, ms) if _kind(held) == "number" else None
+        case Now():
+            return None
+    kind = _kind(held)
+    if kind != _kind(value) or (kind == "boolean" and op not in ("=", "!=")):
         return None
     return _OPERATORS[op](held, value)
+
+
+def _within(held: object, shape: Shape) -> bool | None:
+    if isinstance(shape, Geofence) or not isinstance(held, Mapping):
+        return None
+    lat, lon = held.get("lat"), held.get("lon")
+    if _kind(lat) != "number" or _kind(lon) != "number":
+        return None
+    return within(shape, float(lat), float(lon))  # type: ignore[arg-type]  # numbers

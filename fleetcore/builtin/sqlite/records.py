@@ -12,17 +12,22 @@ from typing import cast
 from attrs import frozen
 from msgspec import json
 
+from fleetcore.builtin.sqlite.dialect import SqliteDialect
 from fleetcore.builtin.sqlite.plain import listed, text
 from fleetcore.errors import Conflict, VersionConflict
 from fleetcore.model.store import Commit, Delete, FoundRecords, Put, Record
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
+from fleetcore.query.sql import Compiled, Sql, compiled
 
 #: Rows fetched at a time while a residual clause is evaluated.
 _PAGE_ROWS = 500
 
 _COLUMNS = "kind, key, version, body"
 Row = tuple[str, str, int, str]
+
+_DIALECT = SqliteDialect("r.body")
+_ALL = Compiled(Sql("1=1"), exact=True)
 
 #: An empty list as JSON.
 _NONE = "[]"
@@ -156,13 +161,15 @@ def find(
     db: sqlite3.Connection, kind: str, ref: tuple[str, str] | None, where: Clause | None, after: str | None, limit: int
 ) -> FoundRecords:
     """A page in key order; fetches one more than asked for to know whether there is a next page."""
+    condition = compiled(where, _DIALECT) if where is not None else _ALL
+    residual = None if condition.exact else where
     items: list[Record] = []
     size = min(limit + 1, _PAGE_ROWS)
     while True:
-        rows = _page(db, kind, ref, after, size)
+        rows = _page(db, kind, ref, condition.sql, after, size)
         for row in rows:
             record = _record(row)
-            if matches(where, record.body):
+            if matches(residual, record.body):
                 if len(items) == limit:
                     return FoundRecords(items=tuple(items), after=items[-1].key)
                 items.append(record)
@@ -171,16 +178,22 @@ def find(
         after, size = rows[-1][1], _PAGE_ROWS
 
 
-def _page(db: sqlite3.Connection, kind: str, ref: tuple[str, str] | None, after: str | None, size: int) -> list[Row]:
+def _page(
+    db: sqlite3.Connection, kind: str, ref: tuple[str, str] | None, condition: Sql, after: str | None, size: int
+) -> list[Row]:
     beyond = ">=" if after is None else ">"
+    where = (*condition.parameters, size)
     if ref is None:
-        query = f"SELECT kind, key, version, body FROM records WHERE kind=? AND key{beyond}? ORDER BY key LIMIT ?"  # noqa: S608 - one of two operators
-        return cast("list[Row]", listed(db, _COLUMNS, query, (kind, after or "", size)))
+        query = (
+            "SELECT kind, key, version, body FROM records AS r"  # noqa: S608 - values are parameters, the rest is ours
+            f" WHERE kind=? AND key{beyond}? AND ({condition.text}) ORDER BY key LIMIT ?"
+        )
+        return cast("list[Row]", listed(db, _COLUMNS, query, (kind, after or "", *where)))
     query = (
-        "SELECT r.kind, r.key, r.version, r.body FROM refs AS f JOIN records AS r USING (kind, key)"  # noqa: S608 - one of two operators
-        f" WHERE f.kind=? AND f.name=? AND f.value=? AND f.key{beyond}? ORDER BY f.key LIMIT ?"
+        "SELECT r.kind, r.key, r.version, r.body FROM refs AS f JOIN records AS r USING (kind, key)"  # noqa: S608 - as above
+        f" WHERE f.kind=? AND f.name=? AND f.value=? AND f.key{beyond}? AND ({condition.text}) ORDER BY f.key LIMIT ?"
     )
-    return cast("list[Row]", listed(db, _COLUMNS, query, (kind, *ref, after or "", size)))
+    return cast("list[Row]", listed(db, _COLUMNS, query, (kind, *ref, after or "", *where)))
 
 
 def _record(row: Row) -> Record:

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from fleetcore.builtin.sqlite.dialect import add_functions
 from fleetcore.errors import StorageError
 
 #: Pages of 8 KiB: against 4 KiB about a tenth less time per commit of 10,000 readings (benchmarks/bench_store.py).
@@ -79,6 +80,7 @@ def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int 
         target, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=database is not None
     )
     try:
+        add_functions(db)
         # Before anything is written: the file of a newer release is left as it is.
         version = check_version(db)
         if not read_only:

@@ -1,0 +1,82 @@
+"""Fixes what a query leaves open: the time of the evaluation, once for all of it, and the shapes behind names."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from attrs import evolve
+
+from fleetcore.query.ast import (
+    And,
+    Box,
+    Circle,
+    Clause,
+    Compare,
+    Geofence,
+    Instant,
+    Leaf,
+    Not,
+    Now,
+    OneOf,
+    Or,
+    Path,
+    Polygon,
+    Within,
+)
+
+Fences = Mapping[str, Circle | Box | Polygon]
+
+
+def resolved(clause: Clause, now_ms: int, fences: Fences | None = None) -> Clause:
+    """The same query at a point in time. An unknown geofence stays, and nothing is known to lie within it."""
+    known = fences or {}
+
+    def fix(leaf: Leaf) -> Leaf:
+        match leaf:
+            case Compare(_, _, Now(offset_ms)):
+                return evolve(leaf, value=Instant(now_ms + offset_ms))
+            case OneOf(_, values) if any(isinstance(value, Now) for value in values):
+                fixed = (Instant(now_ms + one.offset_ms) if isinstance(one, Now) else one for one in values)
+                return evolve(leaf, values=tuple(fixed))
+            case Within(_, Geofence(name)) if name in known:
+                return evolve(leaf, shape=known[name])
+        return leaf
+
+    return _mapped(clause, fix)
+
+
+def _mapped(clause: Clause, fix: Callable[[Leaf], Leaf]) -> Clause:
+    match clause:
+        case Not(inner):
+            return Not(_mapped(inner, fix))
+        case And(inners):
+            return And(tuple(_mapped(inner, fix) for inner in inners))
+        case Or(inners):
+            return Or(tuple(_mapped(inner, fix) for inner in inners))
+        case _:
+            return fix(clause)
+
+
+def leaves(clause: Clause) -> Iterator[Leaf]:
+    """Every clause that looks at a field, from left to right."""
+    match clause:
+        case Not(inner):
+            yield from leaves(inner)
+        case And(inners) | Or(inners):
+            for inner in inners:
+                yield from leaves(inner)
+        case _:
+            yield clause
+
+
+def paths(clause: Clause) -> frozenset[Path]:
+    """The fields that a query looks at."""
+    return frozenset(leaf.path for leaf in leaves(clause))
+
+
+def is_timed(clause: Clause) -> bool:
+    """Whether the answer can change by the passing of time alone."""
+    return any(
+        (isinstance(leaf, Compare) and isinstance(leaf.value, Now))
+        or (isinstance(leaf, OneOf) and any(isinstance(value, Now) for value in leaf.values))
+        or leaf.path == ("connectivity",)
+        for leaf in leaves(clause)
+    )
