@@ -134,7 +134,9 @@ class FleetError(Exception):
         self.ids = ids
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.remedy}".rstrip(". ") + "." if self.remedy else self.message
+        if not self.remedy:
+            return self.message
+        return f"{self.message}. {self.remedy}" + ("" if self.remedy[-1] in ".?!" else ".")
 
 
 class NotFound(FleetError):

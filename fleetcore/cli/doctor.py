@@ -1,17 +1,21 @@
 """``fleetcore doctor``: looks for what is wrong with a data folder and says what to do."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
-from fleetcore.errors import FleetError
+from fleetcore.errors import FleetError, PluginError
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.config import Config
 
 _WEEK_S = 7 * 86_400
 
@@ -39,7 +43,7 @@ def _finding(state: str, what: str, detail: str, remedy: str = "") -> dict[str, 
 
 async def _examine(data: Path) -> list[dict[str, str]]:
     found = list(_files(data))
-    if not (data / "fleet.toml").is_file():
+    if any(one["what"] in ("data folder", "configuration") and one["state"] == "problem" for one in found):
         return found
     try:
         async with connect(data) as caller:
@@ -57,7 +61,7 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
         yield _finding("problem", "data folder", f"{data} has no fleet.toml", f"fleetcore init {data}")
         return
     try:
-        load(file)
+        _check_sections(load(file))
         yield _finding("ok", "configuration", str(file))
     except FleetError as error:
         yield _finding("problem", "configuration", error.message, error.remedy)
@@ -71,6 +75,18 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
     else:
         yield _finding("ok", "permissions", "keys and data are the owner's alone")
     yield from _certificates(data / "pki")
+
+
+def _check_sections(config: "Config") -> None:
+    """The sections of protocols, which nothing but ``serve`` opens; raises ConfigError."""
+    from fleetcore.runtime.plugins import PluginHost
+
+    host = PluginHost(Path(config.file).parent / name for name in config.fleet.plugins)
+    for one in config.protocols:
+        place = ("protocols", one.name)
+        with contextlib.suppress(PluginError):  # a plugin that failed to load is a finding of its own
+            provider = host.find("protocols", one.kind, file=config.file, line=config.line_of(*place))
+            config.structure(provider.config_class, one.table, *place)
 
 
 def _certificates(pki: Path) -> Iterator[dict[str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from fleetcore.cli.connect import data_option
-from fleetcore.errors import Refused
+from fleetcore.errors import ConfigError
 from fleetcore.runtime.process import settle_memory
 
 
@@ -22,7 +22,7 @@ from fleetcore.runtime.process import settle_memory
 def serve(data: Path, verbose: bool) -> None:
     """Run the server on a data folder. SIGTERM drains and stops; a second one stops at once (exit 1)."""
     if not (data / "fleet.toml").is_file():
-        raise Refused(f"{data} is no data folder", remedy=f"fleetcore init {data}")
+        raise ConfigError(f"{data} is no data folder", remedy=f"fleetcore init {data}")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

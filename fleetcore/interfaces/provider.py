@@ -7,11 +7,12 @@ from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Generic, Protocol, TypeVar
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from fleetcore.interfaces.clock import Clock
 
 T = TypeVar("T")
+_POSITIVE = validators.gt(0)
 
 
 class TlsProvider(Protocol):
@@ -47,16 +48,16 @@ class Limits:
         queue_messages, queue_bytes: what may wait in the receive queue.
     """
 
-    message_bytes: int = 256 * 1024
-    json_depth: int = 10
-    twin_bytes: int = 64 * 1024
-    twin_keys: int = 1000
-    metrics: int = 200
-    rate_per_s: float = 100.0
-    burst: int = 1000
-    future_ms: int = 10 * 60 * 1000
-    queue_messages: int = 16_384
-    queue_bytes: int = 64 * 1024 * 1024
+    message_bytes: int = field(default=256 * 1024, validator=_POSITIVE)
+    json_depth: int = field(default=10, validator=_POSITIVE)
+    twin_bytes: int = field(default=64 * 1024, validator=_POSITIVE)
+    twin_keys: int = field(default=1000, validator=_POSITIVE)
+    metrics: int = field(default=200, validator=_POSITIVE)
+    rate_per_s: float = field(default=100.0, validator=validators.gt(0.0))
+    burst: int = field(default=1000, validator=_POSITIVE)
+    future_ms: int = field(default=10 * 60 * 1000, validator=validators.ge(0))
+    queue_messages: int = field(default=16_384, validator=_POSITIVE)
+    queue_bytes: int = field(default=64 * 1024 * 1024, validator=_POSITIVE)
 
 
 @frozen(kw_only=True)

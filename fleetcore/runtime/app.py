@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from attrs import evolve, frozen
 
-from fleetcore.errors import ConfigError, FleetError, PluginError
+from fleetcore.errors import ConfigError, FleetError, PluginError, Refused
 from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
@@ -90,13 +90,15 @@ class Fleet:
         """
         base = Path(config.file).parent if config.file else Path()
         if host is None:
-            host = PluginHost([base / path for path in config.fleet.plugins])
+            with _at(config, "fleet", "plugins"):
+                host = PluginHost([base / path for path in config.fleet.plugins])
         clock = clock or SystemClock()
         async with AsyncExitStack() as stack:
             provider = host.find("storage", config.storage.kind, file=config.file, line=config.line_of("storage"))
             context = cls._context_of(config, clock, "storage")
             section: object = config.structure(provider.config_class, config.storage.table, "storage")
-            storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
+            with _at(config, "storage"):
+                storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
             fleet = cls(config, host, clock, storage, stack)
             # Where opening fails, the tasks end before the store that they use.
             stack.push_async_callback(fleet.supervisor.close)
@@ -122,6 +124,8 @@ class Fleet:
         return evolve(self._context_of(self.config, self.clock, name), tls=self.tls)
 
     async def _open_parts(self) -> None:
+        with _at(self.config, "ca", "passphrase"):
+            passphrase = secret(self.config.ca.passphrase) if self.config.ca.passphrase else None
         self.security = await SecurityManager.open(
             self.storage,
             self.clock,
@@ -129,7 +133,7 @@ class Fleet:
             data=self.config.data,
             hosts=self.config.fleet.hosts,
             directory=self.devices,
-            passphrase=secret(self.config.ca.passphrase) if self.config.ca.passphrase else None,
+            passphrase=passphrase,
             lifetime=timedelta(days=self.config.ca.device_days),
             admissions=self.host.admissions(),
         )
@@ -202,7 +206,8 @@ class Fleet:
         return functools.partial(provider.opener, section, context, *more)
 
     async def _enter(self, kind: str, instance: Instance, *more: object) -> Any:
-        return await self._stack.enter_async_context(self._prepare(kind, instance, *more)())
+        with _at(self.config, kind, instance.name):
+            return await self._stack.enter_async_context(self._prepare(kind, instance, *more)())
 
     def _detection(self, instance: Instance) -> Detection:
         table = dict(instance.table)
@@ -213,8 +218,9 @@ class Fleet:
                 file=self.config.file,
                 line=self.config.line_of("detectors", instance.name, "metrics"),
             )
-        for metric in metrics:
-            check_metric(metric)
+        with _at(self.config, "detectors", instance.name, "metrics"):
+            for metric in metrics:
+                _check_metric(metric)
         opener = cast(
             "Callable[[], AbstractAsyncContextManager[Detector]]",
             self._prepare("detectors", evolve(instance, table=table)),
@@ -289,6 +295,25 @@ class Fleet:
                 await consumer.keep()
         except Exception as error:
             _log.warning("%s did not give its state: %s: %s", consumer.name, type(error).__name__, error)
+
+
+@contextlib.contextmanager
+def _at(config: Config, *path: str) -> Iterator[None]:
+    """Gives a mistake in the configuration that was found here the place where it stands."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.file:
+            raise
+        place, line = config.file, config.line_of(*path)
+        raise ConfigError(error.message, file=place, line=line, remedy=error.remedy, **error.ids) from error
+
+
+def _check_metric(metric: str) -> None:
+    try:
+        check_metric(metric)
+    except Refused as error:
+        raise ConfigError(error.message, remedy=error.remedy) from error
 
 
 class _Broken(AbstractAsyncContextManager[Any]):

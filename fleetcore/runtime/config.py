@@ -4,17 +4,18 @@ Environment variables override single keys: ``FLEETCORE_FLEET__NAME=lab`` sets `
 separate the levels, and the value is read as TOML where it is some, else as text.
 """
 
+import codecs
 import difflib
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_origin
 
 import attrs
 import cattrs
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from fleetcore.errors import ConfigError, Refused
 from fleetcore.interfaces.provider import Limits
@@ -58,7 +59,7 @@ class CaSection:
     """
 
     passphrase: str | None = None
-    device_days: int = 90
+    device_days: int = field(default=90, validator=(validators.ge(1), validators.le(400)))
 
 
 @frozen(kw_only=True)
@@ -132,6 +133,10 @@ def _read(file: Path) -> str:
         raise ConfigError(
             f"It cannot be read: {error.strerror}", file=str(file), remedy="`fleetcore init` writes one"
         ) from error
+    if content.startswith(codecs.BOM_UTF8):
+        raise ConfigError(
+            "It begins with a byte order mark", file=str(file), line=1, remedy="Save it as UTF-8 without one"
+        )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -253,8 +258,11 @@ def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], 
     _check_keys(table, tuple(fields), path, file, source)
     values: dict[str, object] = {}
     for key, value in table.items():
+        one = fields[key]
         try:
-            values[key] = _converter.structure(value, cast("type[object]", fields[key].type))
+            if get_origin(one.type) in (tuple, list, frozenset) and not isinstance(value, list):
+                raise TypeError(f"it should be a list, not {_toml_type(value)}")
+            values[key] = _converter.structure(value, cast("type[object]", one.type))
         except Exception as error:
             why = (
                 str(error)
@@ -264,6 +272,11 @@ def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], 
             raise ConfigError(
                 f"[{'.'.join(path)}] {key} is wrong: {why}", file=file, line=line_of(source, (*path, key))
             ) from error
+        try:
+            if one.validator is not None:
+                one.validator(None, one, values[key])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"[{'.'.join(path)}] {error}", file=file, line=line_of(source, (*path, key))) from error
     try:
         return cls(**values)
     except ConfigError as error:
@@ -283,7 +296,7 @@ def line_of(source: str, path: tuple[str, ...]) -> int:
     for number, text in enumerate(source.splitlines(), 1):
         if found := _HEADER.match(text):
             here = _split(found[1])
-            if here == path:
+            if here[: len(path)] == path:
                 return number
             if path[: len(here)] == here and not header:
                 header = number

@@ -1,6 +1,7 @@
 """kill -9 in mid-ingest, under real senders: what was acknowledged is there, once where that is promised."""
 
 import asyncio
+import os
 import random
 
 import pytest
@@ -64,4 +65,5 @@ async def test_every_acknowledged_reading_is_there_after_kill_9_in_mid_ingest(se
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 async def test_every_acknowledged_reading_is_there_after_a_thousand_kill_9(server, senders, opened, readings, limit):
-    await _kill_and_restart(server, senders, 1000, opened, readings, limit, check_every=50)
+    cycles = int(os.environ.get("FLEETCORE_SOAK_CYCLES", "1000"))
+    await _kill_and_restart(server, senders, cycles, opened, readings, limit, check_every=50)

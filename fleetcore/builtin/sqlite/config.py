@@ -1,6 +1,6 @@
 """The ``[storage]`` section of the built-in store."""
 
-from attrs import frozen
+from attrs import field, frozen, validators
 
 
 @frozen(kw_only=True)
@@ -19,8 +19,8 @@ class SqliteConfig:
 
     path: str | None = None
     read_only: bool = False
-    seal_points: int = 1_000_000
-    seal_age_s: int = 3600
-    feed_keep_commits: int = 1_000_000
-    feed_keep_bytes: int = 1024**3
-    limit_bytes: int | None = None
+    seal_points: int = field(default=1_000_000, validator=validators.gt(0))
+    seal_age_s: int = field(default=3600, validator=validators.gt(0))
+    feed_keep_commits: int = field(default=1_000_000, validator=validators.gt(0))
+    feed_keep_bytes: int = field(default=1024**3, validator=validators.gt(0))
+    limit_bytes: int | None = field(default=None, validator=validators.optional(validators.gt(0)))
