@@ -23,7 +23,7 @@ MISTAKES = {
     "a number for a section": ("[protocols]\nhttp = 8443\n", 5, "Write [protocols.http]"),
     "a negative limit": ("[limits]\nmessage_bytes = -5\n", 5, "'message_bytes' must be > 0: -5"),
     "a queue of nothing": ("[limits]\nqueue_messages = 0\n", 5, "'queue_messages' must be > 0: 0"),
-    "a rate that is no number": ("[limits]\nrate_per_s = nan\n", 5, "'rate_per_s' must be > 0: nan"),
+    "a rate that is no number": ("[limits]\nrate_per_s = nan\n", 5, "'rate_per_s' must be > 0.0: nan"),
     "certificates for ten years": ("[ca]\ndevice_days = 4000\n", 5, "'device_days' must be <= 400: 4000"),
     "a store smaller than nothing": ("[storage]\nlimit_bytes = -1\n", 5, "'limit_bytes' must be > 0: -1"),
     "an unknown protocol": ("[protocols.mqt]\n", 4, "Did you mean 'mqtt'?"),

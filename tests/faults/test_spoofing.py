@@ -116,27 +116,28 @@ async def test_a_gateway_speaks_for_its_own_leaf_and_that_alone_is_let_through(f
     assert await fleet.manager.list_series("mallory") == []
 
 
-@pytest.mark.parametrize("kind", ["mqtt", "mqtt 3.1.1"])
-@pytest.mark.parametrize(
-    ("topic", "code"),
-    [
-        ("fleet/v1/honest/telemetry", "not_your_device"),
-        ("fleet/v1/honest/telemetry/senml", "not_your_device"),
-        ("fleet/v1/honest/twin/reported", "not_your_device"),
-        ("fleet/v1/honest/commands/c1/result", "not_your_device"),
-        ("fleet/v1/elsewhere/leaf/their-leaf/telemetry", "not_your_device"),
-        ("fleet/v1/mallory/twin/desired", "operation_unknown"),
-        ("fleet/v1/honest/twin/desired", "operation_unknown"),
-        ("fleet/v1/honest/commands", "operation_unknown"),
-        ("fleet/v2/mallory/telemetry", "topic_invalid"),
-        ("telemetry", "topic_invalid"),
-    ],
-)
-async def test_a_topic_is_the_speakers_own_or_refused(fleet, kind, topic, code):
-    async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
-        reply = await mallory._publish(topic, b'{"heat": 666}')
+TOPICS = {
+    "fleet/v1/honest/telemetry": "not_your_device",
+    "fleet/v1/honest/telemetry/senml": "not_your_device",
+    "fleet/v1/honest/twin/reported": "not_your_device",
+    "fleet/v1/honest/commands/c1/result": "not_your_device",
+    "fleet/v1/elsewhere/leaf/their-leaf/telemetry": "not_your_device",
+    "fleet/v1/mallory/twin/desired": "operation_unknown",
+    "fleet/v1/honest/twin/desired": "operation_unknown",
+    "fleet/v1/honest/commands": "operation_unknown",
+    "fleet/v2/mallory/telemetry": "topic_invalid",
+    "telemetry": "topic_invalid",
+}
 
-        assert await _refusal(mallory, kind, reply) == code
+
+@pytest.mark.parametrize("kind", ["mqtt", "mqtt 3.1.1"])
+async def test_a_topic_is_the_speakers_own_or_refused(fleet, kind):
+    async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
+        for topic, code in TOPICS.items():
+            # The client itself writes to its own topics only.
+            reply = await mallory._publish(topic, b'{"heat": 666}')
+
+            assert await _refusal(mallory, kind, reply) == code, topic
 
 
 @pytest.mark.parametrize("kind", ["mqtt", "mqtt 3.1.1"])
@@ -222,13 +223,13 @@ PAYLOADS = {
 }
 
 
-@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_name_in_the_payload_that_is_not_the_speakers_is_refused(fleet, kind, payload):
+async def test_a_name_in_the_payload_that_is_not_the_speakers_is_refused(fleet, kind):
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
-        reply = await mallory.send("telemetry", payload)
+        for name, payload in PAYLOADS.items():
+            reply = await mallory.send("telemetry", payload)
 
-        assert await _refusal(mallory, kind, reply) == "not_your_device"
+            assert await _refusal(mallory, kind, reply) == "not_your_device", name
         assert await fleet.manager.list_series("mallory") == []
 
 
