@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import secrets as chance
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
@@ -44,6 +45,17 @@ def problem(reason: int, text: str) -> dict[str, object]:
     known = CODES[code]
     out: dict[str, object] = {"code": code, "title": known.title, "status": known.http}
     return {**out, "detail": detail} if detail else out
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Closes itself where the handshake fails: paho forgets it then."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 class MqttDeviceClient(DeviceClient):
@@ -118,7 +130,9 @@ class MqttDeviceClient(DeviceClient):
         )
         client.connect_timeout = CONNECT_S / 3
         if self._address.secure:
-            client.tls_set_context(self._secrets.tls())
+            tls = self._secrets.tls()
+            tls.sslsocket_class = _TlsSocket
+            client.tls_set_context(tls)
         if self._secrets.token is not None:
             client.username_pw_set(device, self._secrets.token)
         will = to_json({"state": "offline", "session": self.session})

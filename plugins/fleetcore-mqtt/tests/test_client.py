@@ -1,6 +1,8 @@
 """The device's side against the endpoint, over mutual TLS: both versions, refusals, requests, downlinks and losses."""
 
 import asyncio
+import gc
+import warnings
 
 import pytest
 from fleetcore_mqtt.client import MqttDeviceClient
@@ -191,3 +193,19 @@ def test_the_offer_carries_config_client_and_demo():
 def test_an_unknown_version_is_a_mistake():
     with pytest.raises(ConfigError):
         MqttDeviceClient("mqtt://127.0.0.1:1", DeviceSecrets(device="dev1"), version="4")
+
+
+async def test_a_server_that_goes_away_in_the_handshake_leaves_no_socket_open(pki):
+    gone = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    port = gone.sockets[0].getsockname()[1]
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
+
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                async with MqttDeviceClient(f"mqtts://127.0.0.1:{port}", pki.secrets("dev1")):
+                    pass
+        gc.collect()
+
+    gone.close()
+    assert [str(one.message) for one in left] == []
