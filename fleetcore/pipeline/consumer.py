@@ -4,6 +4,7 @@ The position is kept in the store itself, so nothing is skipped over a crash; wh
 may be done again, and each consumer says how it makes that harmless.
 """
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class Consumer(ABC):
         self.status = ConsumerState()
         self._kept = 0
         self._kept_at = 0.0
+        self._moved = asyncio.Event()
 
     async def start(self) -> None:
         """Makes the cursor, so that the store keeps what comes from now on."""
@@ -57,18 +59,18 @@ class Consumer(ABC):
                 await self._open()
                 self.status.position = self._kept = await self._storage.cursor(self.name) or 0
                 self._kept_at = self._clock.monotonic_s()
-                self.status.state = "running"
+                self._became("running", self.status.error)
                 while True:
                     await self._step()
                     failures = 0
             except (ConfigError, CredentialsRejected) as error:
-                self.status.state, self.status.error = "stopped", str(error)
+                self._became("stopped", str(error))
                 self.status.failures += 1
                 _log.error("%s has stopped until a person acts: %s", self.name, error)
                 await self._shut()
                 return
             except Exception as error:
-                self.status.state, self.status.error = "failing", f"{type(error).__name__}: {error}"
+                self._became("failing", f"{type(error).__name__}: {error}")
                 self.status.failures += 1
                 wait = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
                 failures += 1
@@ -78,6 +80,10 @@ class Consumer(ABC):
             except BaseException:
                 await self._shut()
                 raise
+
+    def _became(self, state: str, error: str) -> None:
+        self.status.state, self.status.error = state, error
+        self._moved.set()
 
     async def _step(self) -> None:
         after = self.status.position
@@ -89,6 +95,7 @@ class Consumer(ABC):
             self.status.lost += oldest - after - 1
             _log.error("%s was too slow: %d commits were trimmed before it saw them", self.name, oldest - after - 1)
             self.status.position = oldest - 1
+            self._moved.set()
             return
         if not entries:
             dirty = self.status.position > self._kept
@@ -97,6 +104,7 @@ class Consumer(ABC):
             return
         urgent = await self._handle(entries)
         self.status.position = entries[-1].position
+        self._moved.set()
         if urgent or self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
             await self.keep()
 
@@ -104,7 +112,8 @@ class Consumer(ABC):
         """Returns once everything committed before the call has been handled and kept. For tests, demos, shutdown."""
         goal = await self._storage.position()
         while self.status.position < goal and self.status.state in ("starting", "running"):
-            await self._clock.sleep(0.01)
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _open(self) -> None:  # noqa: B027 - most consumers have nothing to prepare
         """Prepares for reading from the kept position."""

@@ -21,6 +21,7 @@ from fleetcore.model.anomaly import Anomaly, Findings
 from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.pipeline.consumer import Consumer
+from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -30,9 +31,10 @@ FOUND = "anomaly.found"
 
 @frozen(kw_only=True)
 class Scope:
-    """Which readings a detector instance sees; no metrics means all."""
+    """Which readings a detector instance sees: of some metrics (none means all), of the devices that are selected."""
 
     metrics: frozenset[str] = frozenset()
+    selection: Selection | None = None
 
 
 class Detection(Consumer):
@@ -98,10 +100,14 @@ class Detection(Consumer):
         return batch.take(self._wanted[batch.series])
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
+        if self._scope.selection is not None:
+            self._scope.selection.follow(entries)
         parts = [entry.readings for entry in entries if entry.readings is not None and len(entry.readings)]
         if not parts:
             return False
         batch = self._in_scope(TelemetryBatch.concat(parts))
+        if self._scope.selection is not None:
+            batch = await self._scope.selection.of(batch)
         if not len(batch):
             return False
         assert self._detector is not None

@@ -16,11 +16,14 @@ from fleetcore.errors import ConfigError, FleetError, PluginError, Refused
 from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
+from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
 from fleetcore.fleet.location import Locations
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
 from fleetcore.fleet.twins import Twins
@@ -35,10 +38,13 @@ from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.dead_letters import DeadLetters
 from fleetcore.pipeline.decode import Codecs
 from fleetcore.pipeline.detect import Detection, Scope
+from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror import Mirror
 from fleetcore.pipeline.notify import Notification
 from fleetcore.pipeline.receive import Receiver
+from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.store import DataPath
+from fleetcore.query.parse import parse
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.plane import Plane
@@ -47,7 +53,7 @@ from fleetcore.runtime.supervise import Supervisor
 
 _log = logging.getLogger(__name__)
 
-_TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S = 1.0, 30.0, 10.0, 3600.0
+_TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
 #: Together 10 s (SECURITY.md A11, 11): answering what was read, and taking from consumers what they know.
 _DRAIN_S, _KEEP_S = 8.0, 2.0
 _MIRRORED = frozenset({"registry", "twins", "telemetry"})
@@ -78,6 +84,8 @@ class Fleet:
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
         self.dead_letters = DeadLetters(storage, clock)
+        self.search = Search(Documents(storage, self.presence), clock)
+        self.groups = Groups(storage, self.search, clock)
         self.consumers: list[Consumer] = []
         self.protocols: dict[str, OpenProtocol] = {}
         self.tls: FleetTls | None = None
@@ -170,6 +178,7 @@ class Fleet:
         self.plane.attach(self.ingest)
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
         await self.presence.load()
+        await self.groups.load()
         await self.dead_letters.load()
 
     async def _open_path(self) -> None:
@@ -178,6 +187,8 @@ class Fleet:
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
+        self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
+        await self._consume(MembershipKeeper(self.storage, self.groups, self.clock))
         for instance in self.config.detectors:
             await self._consume(self._detection(instance))
         for instance in self.config.notifiers:
@@ -220,14 +231,28 @@ class Fleet:
             )
         with _at(self.config, "detectors", instance.name, "metrics"):
             for metric in metrics:
-                _check_metric(metric)
+                check_metric(metric)
+        selection = self._selection(instance, table.pop("where", None))
         opener = cast(
             "Callable[[], AbstractAsyncContextManager[Detector]]",
             self._prepare("detectors", evolve(instance, table=table)),
         )
         return Detection(
-            instance.name, opener, Scope(metrics=frozenset(metrics)), self.storage, self.anomalies, self.clock
+            instance.name,
+            opener,
+            Scope(metrics=frozenset(metrics), selection=selection),
+            self.storage,
+            self.anomalies,
+            self.clock,
         )
+
+    def _selection(self, instance: Instance, where: object) -> Selection | None:
+        if where is None:
+            return None
+        with _at(self.config, "detectors", instance.name, "where"):
+            if not isinstance(where, str):
+                raise ConfigError(f"[detectors.{instance.name}] where is a query in quotes")
+            return Selection(parse(where), self.search, self.storage, self.clock)
 
     async def _mirror(self, instance: Instance) -> Mirror:
         table = dict(instance.table)
@@ -266,6 +291,7 @@ class Fleet:
 
     async def settle(self) -> None:
         """Returns once everything accepted so far was seen by every detector, notifier and mirror that works."""
+        await self.plane.settle()
         for consumer in self.consumers:
             await consumer.catch_up()
 
@@ -302,18 +328,13 @@ def _at(config: Config, *path: str) -> Iterator[None]:
     """Gives a mistake in the configuration that was found here the place where it stands."""
     try:
         yield
-    except ConfigError as error:
-        if error.file:
+    except (ConfigError, Refused) as error:
+        if isinstance(error, ConfigError) and error.file:
             raise
         place, line = config.file, config.line_of(*path)
-        raise ConfigError(error.message, file=place, line=line, remedy=error.remedy, **error.ids) from error
-
-
-def _check_metric(metric: str) -> None:
-    try:
-        check_metric(metric)
-    except Refused as error:
-        raise ConfigError(error.message, remedy=error.remedy) from error
+        # A query's own line and column are in its message already.
+        ids = error.ids if isinstance(error, ConfigError) else {}
+        raise ConfigError(error.message, file=place, line=line, remedy=error.remedy, **ids) from error
 
 
 class _Broken(AbstractAsyncContextManager[Any]):

@@ -579,6 +579,10 @@ class Plane(DevicePlane):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def settle(self) -> None:
+        """Returns once what is under way is done: activations and pushes."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def close(self) -> None:
         """Ends every session and what is under way."""
         for device in list(self._sessions):

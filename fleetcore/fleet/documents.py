@@ -1,0 +1,126 @@
+"""A device as the query grammar sees it: one plain document of what several records and the store know of it.
+
+Only the parts that are asked for are read. ``tags`` and ``groups`` are always lists; times are ms since the epoch.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import cast
+
+from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Record
+from fleetcore.model.telemetry import SeriesKind
+
+Document = Mapping[str, object]
+
+#: The parts that the device's own record holds.
+_OWN = ("id", "name", "type", "model", "lifecycle", "capabilities", "gateway", "created", "updated")
+#: First path segments whose value the passing of time alone may change.
+TIMED = frozenset({"connectivity", "last_seen"})
+_PAGE = 1000
+
+
+class Documents:
+    """Assembles documents.
+
+    Attributes:
+        groups_of: the groups of a device, those that hold one of its groups included; :class:`Groups` sets it.
+    """
+
+    def __init__(self, storage: Storage, presence: PresenceBoard) -> None:
+        self._storage, self._presence = storage, presence
+        self.groups_of: Callable[[str], Sequence[str]] = lambda _device: ()
+
+    async def of(self, device: str, parts: frozenset[str]) -> Document | None:
+        """One device's document with the wanted parts, or None where it is not registered."""
+        record = await self._storage.get("device", device)
+        return None if record is None else await self._whole(record, parts)
+
+    async def iterate(
+        self, parts: frozenset[str], *, ref: tuple[str, str] | None = None, after: str | None = None
+    ) -> AsyncIterator[Document]:
+        """All documents, or those whose device record the index finds, in the order of their ids."""
+        twins = positions = None
+        if ref is None:
+            # All kinds page in key order, so one pass over each serves the whole fleet.
+            twins = _Rows(self._storage, "twin") if parts & {"desired", "reported", "firmware", "power"} else None
+            positions = _Rows(self._storage, "position") if "location" in parts else None
+        while True:
+            page = await self._storage.find("device", ref=ref, after=after, limit=_PAGE)
+            for record in page.items:
+                if ref is not None:
+                    yield await self._whole(record, parts)
+                    continue
+                twin = None if twins is None else await twins.at(record.key)
+                position = None if positions is None else await positions.at(record.key)
+                yield self._assembled(record, twin, position, await self._latest(record.key, parts))
+            after = page.after
+            if after is None:
+                return
+
+    async def _whole(self, record: Record, parts: frozenset[str]) -> Document:
+        wants_twin = parts & {"desired", "reported", "firmware", "power"}
+        twin = await self._storage.get("twin", record.key) if wants_twin else None
+        position = await self._storage.get("position", record.key) if "location" in parts else None
+        return self._assembled(record, twin, position, await self._latest(record.key, parts))
+
+    def _assembled(
+        self, record: Record, twin: Record | None, position: Record | None, latest: Mapping[str, object] | None
+    ) -> Document:
+        body, presence = record.body, self._presence.of(record.key)
+        document: dict[str, object] = {name: body[name] for name in _OWN if body.get(name) is not None}
+        document["tags"] = list(cast("Sequence[str]", body.get("tags") or ()))
+        document["groups"] = list(self.groups_of(record.key))
+        document["connectivity"] = presence.connectivity.value
+        document["attributes"] = body.get("attributes") or {}
+        place = position.body.get("location") if position is not None else None
+        document["location"] = place or body.get("location")
+        if presence.last_seen is not None:
+            document["last_seen"] = presence.last_seen
+        for name in ("desired", "reported"):
+            section = twin.body.get(name) if twin is not None else None
+            document[name] = section.get("document") or {} if isinstance(section, Mapping) else {}
+        reported = cast("Mapping[str, object]", document["reported"])
+        for name in ("firmware", "power"):
+            if isinstance(reported.get(name), Mapping):
+                document[name] = reported[name]
+        if latest is not None:
+            document["latest"] = latest
+        return document
+
+    async def _latest(self, device: str, parts: frozenset[str]) -> Mapping[str, object] | None:
+        if "latest" not in parts:
+            return None
+        series = await self._storage.series_of(device)
+        found = await self._storage.latest([one.index for one in series])
+        values: dict[str, object] = {}
+        for one, newest in zip(series, found, strict=True):
+            if newest is not None:
+                values[one.metric] = bool(newest.value) if one.kind is SeriesKind.BOOLEAN else newest.value
+        return values
+
+
+class _Rows:
+    """The records of a kind, asked for in rising key order."""
+
+    def __init__(self, storage: Storage, kind: str) -> None:
+        self._storage, self._kind = storage, kind
+        self._page: list[Record] = []
+        self._at = 0
+        self._after: str | None = None
+        self._more = True
+
+    async def at(self, key: str) -> Record | None:
+        while True:
+            while self._at < len(self._page):
+                record = self._page[self._at]
+                if record.key == key:
+                    return record
+                if record.key > key:
+                    return None
+                self._at += 1
+            if not self._more:
+                return None
+            found = await self._storage.find(self._kind, after=self._after, limit=_PAGE)
+            self._page, self._at, self._after = list(found.items), 0, found.after
+            self._more = found.after is not None

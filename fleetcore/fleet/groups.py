@@ -1,0 +1,367 @@
+"""Groups: static and dynamic, nested; every change of a membership is an event with its reason.
+
+Who is in what is kept in the store and in memory. A dynamic group is evaluated for all devices when it is made, then
+only for devices that changed in a part its query looks at (:mod:`fleetcore.pipeline.membership`); both ways give the
+same. Queries that hang on the time are evaluated again every minute.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from attrs import evolve
+
+from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.fleet.documents import TIMED, Document
+from fleetcore.fleet.nesting import Nesting, asked_for
+from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.search import Search, parts_of
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.group import Group, Membership
+from fleetcore.model.names import check_label
+from fleetcore.model.store import Commit, Delete, Event, Put
+from fleetcore.query.ast import Clause
+from fleetcore.query.evaluate import matches
+from fleetcore.query.explain import deciding, explain
+from fleetcore.query.parse import parse
+from fleetcore.query.resolve import is_timed
+from fleetcore.wire.records import to_plain
+
+_MEMBERSHIP = "membership"
+#: Memberships written in one commit.
+_CHUNK = 1000
+JOINED, LEFT = "group.joined", "group.left"
+
+
+def _refs(membership: Membership) -> Pairs:
+    return [("group", membership.group), ("device", membership.device)]
+
+
+class Groups:
+    """Makes and changes groups, and knows who is in them. Open it with :meth:`load`."""
+
+    def __init__(self, storage: Storage, search: Search, clock: Clock) -> None:
+        self._storage, self._search, self._clock = storage, search, clock
+        self._records = Repository(storage, "group", Group)
+        self._members = Repository(storage, _MEMBERSHIP, Membership, key="key", refs=_refs)
+        self._groups: dict[str, Group] = {}
+        self._clauses: dict[str, Clause] = {}
+        self._nesting = Nesting({}, {})
+        self._of: dict[str, dict[str, Membership]] = defaultdict(dict)
+        # One change of memberships at a time: an evaluation reads what it then changes.
+        self._lock = asyncio.Lock()
+        search.documents.groups_of = self.of
+
+    async def load(self) -> None:
+        """Reads what is stored."""
+        for group in await self._records.find():
+            self._groups[group.id] = group
+            if group.query is not None:
+                self._clauses[group.id] = parse(group.query)
+        self._nesting = Nesting(self._groups, self._clauses)
+        async for membership in self._members.iterate():
+            self._of[membership.device][membership.group] = membership
+
+    # -- what there is ----------------------------------------------------------------------------------------------
+
+    def get(self, group: str) -> Group:
+        """The group; raises NotFound."""
+        found = self._groups.get(group)
+        if found is None:
+            raise NotFound(f"There is no group {group!r}", group=group)
+        return found
+
+    def list(self) -> Sequence[Group]:
+        """All groups by name."""
+        return sorted(self._groups.values(), key=lambda group: group.id)
+
+    def of(self, device: str) -> Sequence[str]:
+        """The groups of a device, those that hold one of its groups included, sorted."""
+        direct = self._of.get(device)
+        return self._nesting.closed(direct) if direct else ()
+
+    def memberships(self, device: str) -> Sequence[Membership]:
+        """The groups that a device is in itself, each with since when and why."""
+        return sorted(self._of.get(device, {}).values(), key=lambda one: one.group)
+
+    def members(self, group: str) -> Sequence[str]:
+        """Ids of the devices in a group or in one that lies within it, sorted; raises NotFound."""
+        self.get(group)
+        inside = self._nesting.inside[group]
+        return sorted(device for device, direct in self._of.items() if not inside.isdisjoint(direct))
+
+    # -- changes ----------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        group: str,
+        *,
+        query: str | None = None,
+        within: Sequence[str] = (),
+        description: str = "",
+        actor: str = "system",
+        reason: str = "",
+    ) -> Group:
+        """Makes a group; a dynamic one has its members when this returns.
+
+        Raises:
+            Refused: ``name_invalid``; QuerySyntaxError where the query cannot be read.
+            Conflict: the name is taken, or the group would lie in or ask for itself.
+            NotFound: a group that it is to lie in.
+        """
+        check_label(group, "group")
+        now = self._clock.now_ms()
+        made = Group(
+            id=group, query=query, within=tuple(within), description=description, created=now, updated=now
+        )  # fmt: skip
+        async with self._lock:
+            if group in self._groups:
+                raise Conflict(f"There is a group {group!r} already", group=group)
+            nesting = self._checked(made)
+            event = Event(type="group.created", subject=group, time=now, actor=actor, reason=reason)
+            try:
+                made = await self._records.create(made, [event])
+            except VersionConflict as error:
+                raise Conflict(f"There is a group {group!r} already", group=group) from error
+            self._take(made, nesting)
+            await self._refresh_after(made)
+        return made
+
+    async def change(
+        self,
+        group: str,
+        *,
+        query: str | None = None,
+        within: Sequence[str] | None = None,
+        description: str | None = None,
+        if_version: int | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Group:
+        """Changes what is given; a static group stays static, a dynamic one dynamic. Raises as :meth:`create` does."""
+        async with self._lock:
+            old = self.get(group)
+            if if_version is not None and old.version != if_version:
+                raise VersionConflict(f"Group {group!r} is at version {old.version}", version=old.version, group=group)
+            if query is not None and old.query is None:
+                raise Refused(f"Group {group!r} is static", remedy="Create a dynamic group under another name")
+            new = evolve(
+                old,
+                query=old.query if query is None else query,
+                within=old.within if within is None else tuple(within),
+                description=old.description if description is None else description,
+                updated=self._clock.now_ms(),
+            )
+            nesting = self._checked(new)
+            event = Event(type="group.changed", subject=group, time=new.updated, actor=actor, reason=reason)
+            done = await self._storage.commit(
+                Commit(puts=(self._records.put(new, expect=old.version),), events=(event,))
+            )
+            new = evolve(new, version=done.versions[0])
+            self._take(new, nesting)
+            await self._refresh_after(new)
+        return new
+
+    async def remove(self, group: str, *, actor: str = "system", reason: str = "") -> None:
+        """Removes a group and its memberships; refused while another lies in it or asks for it."""
+        async with self._lock:
+            self.get(group)
+            users = sorted(
+                one.id
+                for one in self._groups.values()
+                if group in one.within or (one.id in self._clauses and group in asked_for(self._clauses[one.id]))
+            )
+            if users:
+                raise Conflict(
+                    f"Group {group!r} is used by {', '.join(users)}",
+                    code="illegal_transition",
+                    remedy="Change or remove these first",
+                    group=group,
+                )
+            leaving = [one[group] for one in self._of.values() if group in one]
+            await self._write((), leaving, actor, reason or "the group was removed")
+            event = Event(
+                type="group.removed", subject=group, time=self._clock.now_ms(), actor=actor, reason=reason
+            )  # fmt: skip
+            await self._storage.commit(Commit(deletes=(Delete(kind="group", key=group),), events=(event,)))
+            del self._groups[group]
+            self._clauses.pop(group, None)
+            self._nesting = Nesting(self._groups, self._clauses)
+
+    async def add(self, group: str, devices: Iterable[str], *, actor: str = "system", reason: str = "") -> int:
+        """Puts devices into a static group; returns how many were not in it. All or none are registered: NotFound."""
+        return await self._put(group, devices, actor, reason, add=True)
+
+    async def take_out(self, group: str, devices: Iterable[str], *, actor: str = "system", reason: str = "") -> int:
+        """Takes devices out of a static group; returns how many were in it."""
+        return await self._put(group, devices, actor, reason, add=False)
+
+    async def _put(self, group: str, devices: Iterable[str], actor: str, reason: str, *, add: bool) -> int:
+        async with self._lock:
+            if self.get(group).query is not None:
+                raise Refused(
+                    f"Group {group!r} is dynamic: its query says who is in it",
+                    remedy="Change its query, or the devices",
+                    group=group,
+                )
+            wanted = dict.fromkeys(devices)
+            changing = [one for one in wanted if (group in self._of.get(one, {})) is not add]
+            if add:
+                for device in changing:
+                    if await self._storage.get("device", device) is None:
+                        raise NotFound(f"There is no device {device!r}; nobody was put in", device=device)
+            now = self._clock.now_ms()
+            why = reason or f"put in by {actor}"
+            joining = [Membership(device=one, group=group, since=now, why=why) for one in changing] if add else []
+            leaving = [] if add else [self._of[one][group] for one in changing]
+            await self._write(joining, leaving, actor, reason)
+            await self._follow(changing)
+            return len(changing)
+
+    # -- evaluation ---------------------------------------------------------------------------------------------------
+
+    @property
+    def looks_at(self) -> frozenset[str]:
+        """The parts of documents that some dynamic group looks at."""
+        return frozenset().union(*(parts_of(clause) for clause in self._clauses.values()))
+
+    async def evaluate(self, device: str, changed: frozenset[str] | None = None) -> None:
+        """Brings one device's memberships up to date after a change in some parts of its document (None: all)."""
+        async with self._lock:
+            await self._evaluate(device, changed)
+
+    async def refresh(self, *groups: str) -> None:
+        """Evaluates dynamic groups, all without names, for every device."""
+        async with self._lock:
+            await self._refresh(frozenset(groups) or frozenset(self._clauses))
+
+    async def tick(self) -> None:
+        """Evaluates the groups whose answer the passing of time may change."""
+        timed = [name for name, clause in self._clauses.items() if is_timed(clause) or parts_of(clause) & TIMED]
+        if timed:
+            await self.refresh(*timed)
+
+    def _checked(self, group: Group) -> Nesting:
+        clauses = dict(self._clauses)
+        if group.query is not None:
+            clauses[group.id] = parse(group.query)
+        return Nesting({**self._groups, group.id: group}, clauses)
+
+    def _take(self, group: Group, nesting: Nesting) -> None:
+        self._groups[group.id] = group
+        if group.query is not None:
+            self._clauses[group.id] = parse(group.query)
+        self._nesting = nesting
+
+    async def _refresh_after(self, group: Group) -> None:
+        """A new or changed group is evaluated, and with it every query that looks at groups."""
+        names = {name for name, clause in self._clauses.items() if "groups" in parts_of(clause)}
+        await self._refresh(frozenset(names | ({group.id} if group.query is not None else set())))
+
+    async def _refresh(self, names: frozenset[str]) -> None:
+        if not names:
+            return
+        order = [name for name in self._nesting.order if name in names]
+        parts = frozenset().union(*(parts_of(self._clauses[name]) for name in order))
+        joining: list[Membership] = []
+        leaving: list[Membership] = []
+        resolved = self._resolved(order)
+        async for document in self._search.documents.iterate(parts):
+            more, fewer = self._compare(document, order, resolved)
+            joining += more
+            leaving += fewer
+            if len(joining) + len(leaving) >= _CHUNK:
+                await self._write(joining, leaving, "system", "")
+                joining, leaving = [], []
+        await self._write(joining, leaving, "system", "")
+
+    async def _follow(self, devices: Iterable[str]) -> None:
+        """After a change of static memberships: the queries that ask for groups."""
+        if "groups" in self.looks_at:
+            for device in devices:
+                await self._evaluate(device, frozenset({"groups"}))
+
+    async def _evaluate(self, device: str, changed: frozenset[str] | None) -> None:
+        first = [one for one in self._nesting.order if changed is None or parts_of(self._clauses[one]) & changed]
+        if not first and self._of.get(device) is None:
+            return
+        # A query that asks for groups may turn because of one before it.
+        wanted = {*first, *(one for one in self._nesting.order if "groups" in parts_of(self._clauses[one]))}
+        order = [one for one in self._nesting.order if one in wanted]
+        parts = frozenset().union(*(parts_of(self._clauses[name]) for name in order))
+        document = await self._search.documents.of(device, parts)
+        if document is None:
+            await self._write((), list(self._of.get(device, {}).values()), "system", "the device is gone")
+            return
+        more, fewer = self._compare(document, order, self._resolved(order))
+        await self._write(more, fewer, "system", "")
+
+    def _resolved(self, names: Iterable[str]) -> Mapping[str, Clause]:
+        return {name: self._search.resolved(self._clauses[name]) for name in names}
+
+    def _compare(
+        self, document: Document, order: Sequence[str], clauses: Mapping[str, Clause]
+    ) -> tuple[Sequence[Membership], Sequence[Membership]]:
+        """Who joins and who leaves, in the order in which the queries look at each other."""
+        device = str(document["id"])
+        before = self._of.get(device, {})
+        direct = set(before)
+        now = self._clock.now_ms()
+        joining, leaving = [], []
+        for name in order:
+            seen = {**document, "groups": self._nesting.closed(direct)}
+            inside = matches(clauses[name], seen)
+            if inside is (name in direct):
+                continue
+            why = _why(clauses[name], seen)
+            if inside:
+                direct.add(name)
+                joining.append(Membership(device=device, group=name, since=now, why=why))
+            else:
+                direct.discard(name)
+                leaving.append(evolve(before[name], why=why))
+        return joining, leaving
+
+    async def _write(
+        self, joining: Sequence[Membership], leaving: Sequence[Membership], actor: str, reason: str
+    ) -> None:
+        now = self._clock.now_ms()
+        both = [(JOINED, one) for one in joining] + [(LEFT, one) for one in leaving]
+        for at in range(0, len(both), _CHUNK):
+            part = both[at : at + _CHUNK]
+            await self._storage.commit(
+                Commit(
+                    puts=tuple(self._put_of(one) for kind, one in part if kind is JOINED),
+                    deletes=tuple(Delete(kind=_MEMBERSHIP, key=one.key) for kind, one in part if kind is LEFT),
+                    events=tuple(
+                        Event(
+                            type=kind,
+                            subject=one.device,
+                            time=now,
+                            actor=actor,
+                            reason=reason or one.why,
+                            data={"group": one.group, "why": one.why},
+                        )
+                        for kind, one in part
+                    ),
+                )
+            )
+            for kind, one in part:
+                if kind is JOINED:
+                    self._of[one.device][one.group] = one
+                else:
+                    self._of[one.device].pop(one.group, None)
+
+    def _put_of(self, membership: Membership) -> Put:
+        body = to_plain(membership)
+        body.pop("version", None)
+        return Put(kind=_MEMBERSHIP, key=membership.key, body=body, refs=frozenset(_refs(membership)))
+
+
+def _why(clause: Clause, document: Document) -> str:
+    """The clause that decided and what it saw: ``power.battery < 20 (12)``."""
+    one = deciding(explain(clause, document))
+    if one.path is None:
+        return one.clause
+    return f"{one.clause} ({one.seen!r})" if one.present else f"{one.clause} (absent)"

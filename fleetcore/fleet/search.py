@@ -1,0 +1,105 @@
+"""Search: devices selected by the query grammar, and why one is or is not."""
+
+from collections.abc import AsyncIterator, Mapping
+from itertools import islice
+
+from attrs import frozen
+
+from fleetcore.errors import NotFound
+from fleetcore.fleet.documents import Document, Documents
+from fleetcore.interfaces.clock import Clock
+from fleetcore.query.ast import And, Clause, Compare, Has
+from fleetcore.query.evaluate import matches
+from fleetcore.query.explain import Explanation, explain
+from fleetcore.query.parse import parse
+from fleetcore.query.resolve import Fences, paths, resolved
+
+#: Fields by whose value the registry's index finds devices.
+_INDEXED: Mapping[tuple[str, ...], str] = {
+    ("type",): "type",
+    ("lifecycle",): "lifecycle",
+    ("gateway",): "gateway",
+    ("tags",): "tag",
+}
+
+
+@frozen(kw_only=True)
+class Selected:
+    """A page of device ids in their order; ``after`` continues it, None at the end."""
+
+    ids: tuple[str, ...]
+    after: str | None = None
+
+
+class Search:
+    """Evaluates queries over the fleet as it is now."""
+
+    def __init__(self, documents: Documents, clock: Clock) -> None:
+        self.documents, self._clock = documents, clock
+        self.fences: Fences = {}
+
+    def resolved(self, where: str | Clause) -> Clause:
+        """The query with its time and its geofences fixed; raises QuerySyntaxError."""
+        clause = parse(where) if isinstance(where, str) else where
+        return resolved(clause, self._clock.now_ms(), self.fences)
+
+    async def iterate(self, where: str | Clause | None, *, after: str | None = None) -> AsyncIterator[Document]:
+        """The documents of all selected devices, in the order of their ids; no query selects all."""
+        clause = None if where is None else self.resolved(where)
+        async for document in self.documents.iterate(parts_of(clause), ref=_index(clause), after=after):
+            if matches(clause, document):
+                yield document
+
+    async def ids(self, where: str | Clause | None) -> list[str]:
+        """The ids of all selected devices."""
+        return [str(one["id"]) async for one in self.iterate(where)]
+
+    async def page(self, where: str | Clause | None, *, after: str | None = None, limit: int = 100) -> Selected:
+        """The next ids after one."""
+        found: list[str] = []
+        async for document in self.iterate(where, after=after):
+            if len(found) == limit:
+                return Selected(ids=tuple(found), after=found[-1])
+            found.append(str(document["id"]))
+        return Selected(ids=tuple(found))
+
+    async def count(self, where: str | Clause | None) -> int:
+        """How many devices are selected."""
+        return len(await self.ids(where))
+
+    async def sample(self, where: str | Clause, most: int = 10) -> tuple[str, ...]:
+        """A few of them, the first by id."""
+        return tuple(islice(await self.ids(where), most))
+
+    async def is_true(self, where: str | Clause, device: str) -> bool:
+        """Whether the query selects one device; raises NotFound."""
+        clause = self.resolved(where)
+        return matches(clause, await self._need(device, parts_of(clause)))
+
+    async def explain(self, where: str | Clause, device: str) -> Explanation:
+        """Which clause decided for one device, and what it saw; raises NotFound, QuerySyntaxError."""
+        clause = self.resolved(where)
+        return explain(clause, await self._need(device, parts_of(clause)))
+
+    async def _need(self, device: str, parts: frozenset[str]) -> Document:
+        document = await self.documents.of(device, parts)
+        if document is None:
+            raise NotFound(f"There is no device {device!r}", device=device)
+        return document
+
+
+def parts_of(clause: Clause | None) -> frozenset[str]:
+    """The parts of a document that a query looks at."""
+    return frozenset() if clause is None else frozenset(path[0] for path in paths(clause))
+
+
+def _index(clause: Clause | None) -> tuple[str, str] | None:
+    """An index entry that every selected device has, or None."""
+    match clause:
+        case And(inners):
+            return next((found for inner in inners if (found := _index(inner)) is not None), None)
+        case Compare(path, "=", str() as value) if path in _INDEXED and path != ("tags",):
+            return _INDEXED[path], value
+        case Has(("tags",), str() as value):
+            return "tag", value
+    return None

@@ -1,0 +1,58 @@
+"""Selection: which readings of a batch belong to devices that a query selects.
+
+A device is asked about when its first reading comes, and again once something stored says that it changed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fleetcore.errors import NotFound
+from fleetcore.fleet.documents import TIMED
+from fleetcore.fleet.search import Search, parts_of
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import FeedEntry
+from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.query.ast import Clause
+from fleetcore.query.resolve import is_timed
+
+#: How long an answer that hangs on the time is believed.
+_BELIEVED_S = 60.0
+
+
+class Selection:
+    """Remembers the answer by device until it may have changed."""
+
+    def __init__(self, where: Clause, search: Search, storage: Storage, clock: Clock) -> None:
+        self._where, self._search, self._storage, self._clock = where, search, storage, clock
+        self._known: dict[str, bool] = {}
+        self._timed = is_timed(where) or bool(parts_of(where) & TIMED)
+        self._by_readings = "latest" in parts_of(where)
+        self._since_s = clock.monotonic_s()
+
+    def follow(self, entries: Sequence[FeedEntry]) -> None:
+        """Forgets what the entries may have changed."""
+        if self._by_readings or (self._timed and self._clock.monotonic_s() - self._since_s >= _BELIEVED_S):
+            self._known.clear()
+            self._since_s = self._clock.monotonic_s()
+        for entry in entries:
+            for event in entry.events:
+                self._known.pop(event.subject, None)
+
+    async def of(self, batch: TelemetryBatch) -> TelemetryBatch:
+        """The readings of the devices that are selected now."""
+        catalog = self._storage.catalog
+        series, place = np.unique(batch.series, return_inverse=True)
+        wanted = [await self._selects(catalog.series(index).device) for index in series.tolist()]
+        return batch.take(np.array(wanted, np.bool_)[place])
+
+    async def _selects(self, device: str) -> bool:
+        known = self._known.get(device)
+        if known is None:
+            try:
+                known = await self._search.is_true(self._where, device)
+            except NotFound:
+                known = False
+            self._known[device] = known
+        return known

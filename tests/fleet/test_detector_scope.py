@@ -1,0 +1,38 @@
+"""``where`` of a detector: it sees the readings of the devices that the query selects, as they are now."""
+
+import pytest
+
+from fleetcore import IoTFleetManager
+from fleetcore.errors import ConfigError
+
+TOML = """\
+[detectors.cold]
+kind = "threshold"
+below = 2.0
+once = false
+where = "type = 'fridge' and not tags has 'defrosting'"
+"""
+
+
+async def test_a_detector_sees_the_devices_that_its_query_selects(tmp_path):
+    (tmp_path / "fleet.toml").write_text(TOML)
+    async with IoTFleetManager(tmp_path) as manager:
+        for device, kind in (("f-1", "fridge"), ("f-2", "fridge"), ("o-1", "oven")):
+            await manager.register_device(device, kind)
+            await manager.collect_telemetry(device, "temperature", 0.5)
+        await manager.settle()
+        assert [one["device"] for one in await manager.list_anomalies()] == ["f-1", "f-2"]
+
+        await manager.update_device("f-1", {"tags": ["defrosting"]})
+        for device in ("f-1", "f-2", "o-1"):
+            await manager.collect_telemetry(device, "temperature", 0.25)
+        await manager.settle()
+
+        assert [one["device"] for one in await manager.list_anomalies() if one["observed"] == 0.25] == ["f-2"]
+
+
+async def test_a_query_that_cannot_be_read_names_file_line_and_column(tmp_path):
+    (tmp_path / "fleet.toml").write_text(TOML.replace("type = ", "typ = "))
+
+    with pytest.raises(ConfigError, match=r"fleet.toml:5: .*column 1: there is no field 'typ'. Did you mean 'type'"):
+        await IoTFleetManager(tmp_path).open()
