@@ -48,7 +48,7 @@ class Codecs:
 class Message:
     """A message on its way through a batch: where its points are, and what was refused of it."""
 
-    __slots__ = ("count", "delivery", "id", "owner", "refused", "state")
+    __slots__ = ("count", "delivery", "id", "others", "owner", "refused", "state")
 
     def __init__(self, delivery: Delivery, state: DeviceState) -> None:
         self.delivery, self.state = delivery, state
@@ -56,6 +56,11 @@ class Message:
         self.id: str | None = delivery[1].id
         self.count = 0
         self.refused: list[PointRefusal] | None = None
+        self.others: dict[str, DeviceState] = {}
+
+    def about(self, subject: str | None) -> DeviceState | None:
+        """Whom a reading is about; None where the sender may not speak for it."""
+        return self.state if subject is None or subject == self.owner else self.others.get(subject)
 
     def refuse(self, index: int, metric: str, code: str) -> None:
         """Notes a reading that is not taken."""

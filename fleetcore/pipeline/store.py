@@ -310,6 +310,7 @@ class DataPath:
         """The long way into the columns; returns the messages whose id was used before."""
         quick, full = self._decode(messages, answers)
         repeats = await self._repeats(messages, answers) if any(one.id is not None for one in messages) else {}
+        await self._find_others(messages, full)
         await self._intern(messages, quick, full, answers)
         for i, message in enumerate(messages):
             if i in answers or i in repeats:
@@ -376,6 +377,17 @@ class DataPath:
                 repeats[i] = before
         return repeats
 
+    async def _find_others(self, messages: list[Message], full: dict[int, Decoded]) -> None:
+        """Whom the readings of a message are about beside its own subject: the leaves of a gateway (WIRE.md §3)."""
+        for i, decoded in full.items():
+            message = messages[i]
+            session = message.delivery[0]
+            for subject in {one.subject for one in decoded.readings} - {None, message.owner}:
+                assert subject is not None
+                state = session.subjects.get(subject) or await self._directory.subject(session, subject)
+                if state is not None:
+                    message.others[subject] = state
+
     async def _intern(
         self,
         messages: Sequence[Message],
@@ -387,15 +399,15 @@ class DataPath:
         wanted: dict[tuple[str, str], tuple[DeviceState, SeriesRequest]] = {}
         fresh: dict[str, int] = defaultdict(int)
 
-        def want(message: Message, metric: str, value: object, unit: str | None) -> None:
-            state = message.state
-            key = (message.owner, metric)
+        def want(state: DeviceState, metric: str, value: object, unit: str | None) -> None:
+            owner = state.device.id
+            key = (owner, metric)
             if metric in state.metrics or key in wanted:
                 return
-            if check_new_metric(metric, len(state.metrics) + fresh[message.owner], self._limits) is not None:
+            if check_new_metric(metric, len(state.metrics) + fresh[owner], self._limits) is not None:
                 return
-            fresh[message.owner] += 1
-            wanted[key] = state, SeriesRequest(message.owner, metric, unit, _kind(value))
+            fresh[owner] += 1
+            wanted[key] = state, SeriesRequest(owner, metric, unit, _kind(value))
 
         for i, message in enumerate(messages):
             simple = quick[i]
@@ -404,16 +416,17 @@ class DataPath:
             if simple is not None:
                 if not message.state.metrics.keys() >= simple[1].keys():
                     for metric, value in simple[1].items():
-                        want(message, metric, value, None)
+                        want(message.state, metric, value, None)
                 continue
             for reading in full[i].readings:
-                if reading.subject is None or reading.subject == message.owner:
-                    want(message, reading.metric, reading.value, reading.unit)
+                state = message.about(reading.subject)
+                if state is not None and state.blocked is None:
+                    want(state, reading.metric, reading.value, reading.unit)
         if not wanted:
             return
         made = await self._storage.intern([request for _, request in wanted.values()])
-        for (state, _), series in zip(wanted.values(), made, strict=True):
-            state.metrics[series.metric] = series.index
+        for (owner_state, _), series in zip(wanted.values(), made, strict=True):
+            owner_state.metrics[series.metric] = series.index
 
     def _fill_quick(self, columns: Columns, i: int, message: Message, time: object, values: dict[str, float]) -> None:
         received = message.delivery[3]
@@ -445,10 +458,11 @@ class DataPath:
 
     def _fill_full(self, columns: Columns, i: int, message: Message, decoded: Decoded) -> None:
         received = message.delivery[3]
-        state = message.state
         for reading in decoded.readings:
-            if reading.subject is not None and reading.subject != message.owner:
-                message.refuse(reading.index, reading.metric, "not_your_device")
+            state = message.about(reading.subject)
+            if state is None or state.blocked is not None:
+                code = "not_your_device" if state is None else state.blocked
+                message.refuse(reading.index, reading.metric, code or "not_your_device")
                 continue
             time = reading_time(reading, received, self._limits)
             if isinstance(time, str):

@@ -222,3 +222,26 @@ async def test_a_configured_threshold_sees_its_metrics_only():
         await manager.settle()
 
         assert [(one["metric"], one["detector"]) for one in await manager.list_anomalies()] == [("t", "hot")]
+
+
+async def test_a_gateways_senml_pack_may_name_its_own_leaves_and_nobody_else(manager):
+    fleet = await manager.open()
+    await manager.register_gateway("gw")
+    await manager.register_device("leaf", "sensor", {"gateway": "gw"})
+    await manager.register_device("stranger", "sensor")
+    session = await fleet.plane.authenticate(LocalCredential("gw"), protocol="test")
+    urn = f"urn:fleetcore:device:{fleet.config.fleet.name}:"
+    pack = [{"n": f"{urn}leaf/t", "v": 1}, {"n": "own", "v": 2}, {"n": f"{urn}stranger/t", "v": 3}]
+
+    outcome = await fleet.plane.submit(
+        session,
+        Inbound(
+            operation=Operation.TELEMETRY, subject="gw", payload=dumps(pack), content_type="application/senml+json"
+        ),
+    )
+
+    assert outcome.stored == 2
+    assert [(one.index, one.code) for one in outcome.refused] == [(2, "not_your_device")]
+    assert [value for _, value in await points(manager, "t", "leaf")] == [1]
+    assert [value for _, value in await points(manager, "own", "gw")] == [2]
+    assert await manager.list_series("stranger") == []
