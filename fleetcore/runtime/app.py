@@ -14,8 +14,10 @@ from attrs import evolve, frozen
 
 from fleetcore.errors import ConfigError, FleetError, PluginError, Refused
 from fleetcore.fleet.anomalies import AnomalyDetector
+from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.denials import Denials
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.groups import Groups
@@ -42,6 +44,7 @@ from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror import Mirror
 from fleetcore.pipeline.notify import Notification
 from fleetcore.pipeline.receive import Receiver
+from fleetcore.pipeline.seal_audit import AuditSealer
 from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.store import DataPath
 from fleetcore.query.parse import parse
@@ -56,6 +59,7 @@ _log = logging.getLogger(__name__)
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
 #: Together 10 s (SECURITY.md A11, 11): answering what was read, and taking from consumers what they know.
 _DRAIN_S, _KEEP_S = 8.0, 2.0
+_CHECKPOINTS = "audit-checkpoints.jsonl"
 _MIRRORED = frozenset({"registry", "twins", "telemetry"})
 
 
@@ -86,6 +90,8 @@ class Fleet:
         self.dead_letters = DeadLetters(storage, clock)
         self.search = Search(Documents(storage, self.presence), clock)
         self.groups = Groups(storage, self.search, clock)
+        self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
+        self.denials = Denials(storage, clock)
         self.consumers: list[Consumer] = []
         self.protocols: dict[str, OpenProtocol] = {}
         self.tls: FleetTls | None = None
@@ -160,6 +166,7 @@ class Fleet:
             locations=self.location,
             edge=self.edge,
             security=self.security,
+            denials=self.denials,
         )
         codecs = [
             cast("Codec", await self._enter("codecs", Instance(name=name, kind=name, table={})))
@@ -188,6 +195,9 @@ class Fleet:
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
         self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
+        self.supervisor.every("denials", _TICK_S, self.denials.flush)
+        sign, file = self.security.sign_payload, self.audit.checkpoints
+        await self._consume(AuditSealer(self.storage, self.clock, None if file is None else sign, file))
         await self._consume(MembershipKeeper(self.storage, self.groups, self.clock))
         for instance in self.config.detectors:
             await self._consume(self._detection(instance))
@@ -280,6 +290,7 @@ class Fleet:
     async def _flush(self) -> None:
         await self.presence.flush()
         await self.dead_letters.flush()
+        await self.denials.flush()
 
     async def _maintain(self) -> None:
         await self.storage.maintain(self.clock.now_ms())

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.denials import Denials
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.location import Locations
 from fleetcore.fleet.presence import PresenceBoard
@@ -69,7 +70,9 @@ class Plane(DevicePlane):
         locations: Locations,
         edge: EdgeComputing,
         security: SecurityManager,
+        denials: Denials,
     ) -> None:
+        self._denials = denials
         self._storage, self._clock, self._limits = storage, clock, limits
         self._registry, self._presence, self._twins = registry, presence, twins
         self._commands, self._campaigns, self._locations = commands, campaigns, locations
@@ -106,6 +109,14 @@ class Plane(DevicePlane):
     # --- who it is ---------------------------------------------------------------------------------------------
 
     async def authenticate(self, credential: Credential, *, protocol: str, peer: str = "") -> DeviceSession:
+        try:
+            return await self._authenticate(credential, protocol, peer)
+        except (NotAuthenticated, NotAuthorised) as error:
+            who = error.ids.get("device", getattr(credential, "device", None))
+            self._denials.note(str(who or "unknown"), "session", error.code, protocol=protocol, peer=peer)
+            raise
+
+    async def _authenticate(self, credential: Credential, protocol: str, peer: str) -> DeviceSession:
         key: str | None = None
         if isinstance(credential, CertificateCredential):
             device_id, key = await self._security.identify(credential.der)
@@ -179,8 +190,8 @@ class Plane(DevicePlane):
         """The state of a subject that the session may speak for: a leaf whose gateway it is. None is audited."""
         device = await self._registry.find(subject)
         if device is None or session.identity not in (device.gateway, device.id):
-            _log.warning(
-                "%s tried to speak for %s over %s from %s", session.identity, subject, session.protocol, session.peer
+            self._denials.note(
+                session.identity, subject, "not_your_device", protocol=session.protocol, peer=session.peer
             )
             return None
         state = await self._state(device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from attrs import frozen
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
@@ -415,6 +415,14 @@ class SecurityManager:
     def sign_command(self, command: Mapping[str, object]) -> dict[str, object]:
         """A DSSE envelope of the command; a verifying device believes only what is in it (WIRE.md §6)."""
         return sign(dumps(command), COMMAND_TYPE, [self._command_key])
+
+    def sign_payload(self, payload: bytes, payload_type: str) -> dict[str, object]:
+        """A DSSE envelope by the same key; the type says what it is, so neither is taken for the other."""
+        return sign(payload, payload_type, [self._command_key])
+
+    def signing_keys(self) -> Sequence[Ed25519PublicKey]:
+        """The keys by whose signature what this fleet signed is known."""
+        return (self._command_key.public_key(),)
 
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs ``work`` to its end although the caller is cancelled: memory must follow what is committed."""

@@ -1,0 +1,163 @@
+"""The audit log: read, and verified row by row against its hashes and its signed checkpoints.
+
+Who writes: a change's event is part of the change's own commit; :mod:`fleetcore.pipeline.seal_audit` binds the events
+to the chain in their order. A chain alone shows an edited or deleted row, and a checkpoint elsewhere a cut-off end.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from msgspec import json
+
+from fleetcore.errors import FleetError
+from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
+from fleetcore.model.store import Event, Put
+from fleetcore.wire.dsse import verify as open_envelope
+from fleetcore.wire.records import from_plain, to_plain
+
+#: The payload type of a signed checkpoint.
+CHECKPOINT_TYPE = "application/vnd.fleetcore.audit-checkpoint+json"
+
+KIND = "audit"
+_CANONICAL = json.Encoder(order="sorted")
+
+Signer = Callable[[bytes, str], Mapping[str, object]]
+
+
+@frozen(kw_only=True)
+class Verdict:
+    """What a verification found; ``bad_seq`` is the first row that is wrong, missing or too many."""
+
+    ok: bool
+    rows: int
+    checkpoints: int
+    bad_seq: int | None = None
+    why: str = ""
+
+
+def row_key(seq: int) -> str:
+    """Rows sort by their keys."""
+    return f"{seq:016d}"
+
+
+def row_hash(row: AuditRow) -> str:
+    """The hash that the row must carry."""
+    plain = {name: value for name, value in to_plain(row).items() if name not in ("hash", "version")}
+    return hashlib.sha256(row.prev.encode() + _CANONICAL.encode(plain)).hexdigest()
+
+
+def bound(event: Event, position: int, seq: int, prev: str) -> AuditRow:
+    """An event as the next row of the chain."""
+    row = AuditRow(
+        seq=seq,
+        time=event.time,
+        actor=event.actor,
+        action=event.type,
+        object=event.subject,
+        reason=event.reason,
+        position=position,
+        data_hash=hashlib.sha256(_CANONICAL.encode(event.data)).hexdigest() if event.data else "",
+        prev=prev,
+    )
+    return evolve(row, hash=row_hash(row))
+
+
+def put_of(row: AuditRow) -> Put:
+    """The put that appends it: there must be no such row yet."""
+    body = to_plain(row)
+    body.pop("version", None)
+    return Put(kind=KIND, key=row_key(row.seq), body=body, expect=0, refs=frozenset(_refs(row)))
+
+
+def _refs(row: AuditRow) -> Pairs:
+    return [("object", row.object), ("actor", row.actor)]
+
+
+class AuditLog:
+    """Reads and verifies; nothing here changes or removes a row."""
+
+    def __init__(self, storage: Storage, checkpoints: Path | None = None) -> None:
+        self._storage, self.checkpoints = storage, checkpoints
+        self._records = Repository(storage, KIND, AuditRow, key="seq", refs=_refs)
+
+    async def list(
+        self, *, object: str | None = None, actor: str | None = None, after: int = 0, limit: int = 100
+    ) -> list[AuditRow]:
+        """Rows after a number in their order, of one object or by one actor where named."""
+        ref = ("object", object) if object is not None else ("actor", actor) if actor is not None else None
+        found: list[AuditRow] = []
+        start: str | None = row_key(after)
+        while len(found) < limit:
+            page = await self._storage.find(KIND, ref=ref, after=start, limit=min(1000, limit))
+            rows = [self._records.load(record) for record in page.items]
+            found += [row for row in rows if actor is None or row.actor == actor]
+            start = page.after
+            if start is None:
+                break
+        return found[:limit]
+
+    async def rows(self) -> AsyncIterator[tuple[str, AuditRow]]:
+        """All rows with their keys."""
+        after: str | None = None
+        while True:
+            page = await self._storage.find(KIND, after=after)
+            for record in page.items:
+                yield record.key, from_plain(KIND, record.body, AuditRow)
+            after = page.after
+            if after is None:
+                return
+
+    async def verify(self, trusted: Sequence[Any] = (), checkpoints: Path | None = None) -> Verdict:
+        """Recomputes every hash, and compares with the signed checkpoints where there are any.
+
+        Args:
+            trusted: Ed25519 public keys whose checkpoints count.
+            checkpoints: the file to believe, by default the one that this fleet writes.
+        """
+        file = checkpoints or self.checkpoints
+        marks: dict[int, str] = {}
+        if file is not None and file.is_file():
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                try:
+                    mark = _opened(line, trusted)
+                except (FleetError, ValueError) as error:
+                    return Verdict(ok=False, rows=0, checkpoints=len(marks), why=f"{file.name}:{number}: {error}")
+                marks[mark.seq] = mark.hash
+        count, prev = 0, GENESIS
+        async for key, row in self.rows():
+            why = _wrong(row, key, count + 1, prev, marks.get(count + 1))
+            if why:
+                return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=count + 1, why=why)
+            count, prev = count + 1, row.hash
+        last = max(marks, default=0)
+        if last > count:
+            why = f"a signed checkpoint names row {last}, and the log ends with row {count}"
+            return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=count + 1, why=why)
+        return Verdict(ok=True, rows=count, checkpoints=len(marks))
+
+
+def _wrong(row: AuditRow, key: str, seq: int, prev: str, mark: str | None) -> str:
+    if key != row_key(seq) or row.seq != seq:
+        return f"row {seq} is missing: the next one is {row.seq}"
+    if row.prev != prev:
+        return "it does not follow the row before it"
+    if row.hash != row_hash(row):
+        return "its content is not what was hashed"
+    if mark is not None and mark != row.hash:
+        return "a signed checkpoint says otherwise"
+    return ""
+
+
+def signed(checkpoint: Checkpoint, sign: Signer) -> bytes:
+    """A line of the checkpoint file."""
+    return json.encode(sign(_CANONICAL.encode(to_plain(checkpoint)), CHECKPOINT_TYPE)) + b"\n"
+
+
+def _opened(line: str, trusted: Iterable[Any]) -> Checkpoint:
+    payload = open_envelope(json.decode(line), CHECKPOINT_TYPE, trusted).payload
+    return from_plain("checkpoint", json.decode(payload), Checkpoint)

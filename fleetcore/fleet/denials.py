@@ -1,0 +1,69 @@
+"""Denials: who tried what they may not, as events for the audit log, counted so that a flood of them is one row.
+
+The first of a kind is written within a second; repetitions within that time raise its count.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from attrs import evolve, frozen
+
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, Event
+
+_log = logging.getLogger(__name__)
+
+DENIED = "access.denied"
+#: Different denials remembered between two flushes; the rest is counted as one.
+_MOST = 1000
+_REST = ("", "", "")
+
+
+@frozen(kw_only=True)
+class _Denial:
+    time: int
+    count: int
+    data: Mapping[str, object]
+
+
+class Denials:
+    """Takes denials from wherever something is refused for lack of rights."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
+        self._noted: dict[tuple[str, str, str], _Denial] = {}
+
+    def note(self, actor: str, object: str, code: str, **data: object) -> None:
+        """``actor`` was denied something about ``object``; costs no I/O."""
+        key = (actor, object, code)
+        if key not in self._noted and len(self._noted) >= _MOST:
+            key = _REST
+        old = self._noted.get(key)
+        if old is None:
+            _log.warning("%s was refused: %s about %s (%s)", actor, code, object, data)
+            self._noted[key] = _Denial(time=self._clock.now_ms(), count=1, data=data if key is not _REST else {})
+        else:
+            self._noted[key] = evolve(old, count=old.count + 1)
+
+    async def flush(self) -> None:
+        """Writes what was noted since the last time."""
+        if not self._noted:
+            return
+        noted, self._noted = self._noted, {}
+        events = tuple(
+            Event(
+                type=DENIED,
+                subject=subject or "various",
+                time=one.time,
+                actor=actor or "various",
+                reason=code or "further denials",
+                data={"count": one.count, **one.data},
+            )
+            for (actor, subject, code), one in noted.items()
+        )
+        try:
+            await self._storage.commit(Commit(events=events))
+        except BaseException:
+            self._noted = {**noted, **self._noted}
+            raise

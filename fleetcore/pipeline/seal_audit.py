@@ -1,0 +1,117 @@
+"""Seals the audit log: what was committed becomes the next rows of the hash chain, each once, in the feed's order.
+
+Rows, the place in the feed and the end of the chain are kept in one commit, so a crash neither skips nor repeats one.
+Every thousand rows or every hour where something came, a signed checkpoint is appended to a file of its own.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import json
+
+from fleetcore.fleet.audit import Signer, bound, put_of, signed
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
+from fleetcore.model.store import Commit, Event, FeedEntry
+from fleetcore.pipeline.consumer import Consumer
+
+#: What devices do all day long is telemetry, not a decision; their own histories have it.
+_EVERYDAY = frozenset({"twin.reported", "twin.acknowledged", "location.updated", "anomaly.found", "status.changed"})
+_CHECKPOINT_ROWS, _CHECKPOINT_MS = 1000, 3_600_000
+_HEAD = "audit"
+
+
+class AuditSealer(Consumer):
+    """The consumer ``audit``.
+
+    Args:
+        sign: signs a checkpoint; None in memory, where no second place is.
+        file: where checkpoints are appended.
+    """
+
+    def __init__(self, storage: Storage, clock: Clock, sign: Signer | None, file: Path | None) -> None:
+        super().__init__("audit", storage, clock)
+        self._sign, self._file = sign, file
+        self._seq, self._hash = 0, GENESIS
+        self._marked, self._marked_ms = 0, 0
+
+    async def start(self) -> None:
+        """Begins with the oldest commit that is still there; what was trimmed before is a row that says so."""
+        if await self._storage.cursor(self.name) is None:
+            await self._storage.commit(Commit(cursors={self.name: 0}))
+
+    async def _open(self) -> None:
+        head = await self._storage.blob(_HEAD)
+        if head is not None:
+            state = json.decode(head)
+            self._seq, self._hash = state["seq"], state["hash"]
+            self._marked, self._marked_ms = state["marked"], state["marked_ms"]
+
+    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
+        lost, self.status.lost = self.status.lost, 0
+        rows: list[AuditRow] = []
+        seq, prev = self._seq, self._hash
+        for entry in entries:
+            events = [event for event in entry.events if event.type not in _EVERYDAY]
+            if lost and not rows:
+                events.insert(0, self._gap(lost))
+            for event in events:
+                seq += 1
+                rows.append(bound(event, entry.position, seq, prev))
+                prev = rows[-1].hash
+        if not rows:
+            return False
+        mark = self._due(seq, prev)
+        head = {
+            "seq": seq,
+            "hash": prev,
+            "marked": mark.seq if mark else self._marked,
+            "marked_ms": mark.time if mark else self._marked_ms,
+        }
+        position = entries[-1].position
+        await self._storage.commit(
+            Commit(
+                puts=tuple(put_of(row) for row in rows),
+                cursors={self.name: position},
+                blobs={_HEAD: json.encode(head)},
+            )
+        )
+        self._seq, self._hash = seq, prev
+        self._marked, self._marked_ms = head["marked"], head["marked_ms"]  # type: ignore[assignment]  # integers
+        self._kept, self._kept_at = position, self._clock.monotonic_s()
+        if mark is not None:
+            await self._append(mark)
+        return False
+
+    def _gap(self, lost: int) -> Event:
+        return Event(
+            type="audit.gap",
+            subject="audit",
+            time=self._clock.now_ms(),
+            reason=f"{lost} commits were trimmed before they were sealed",
+        )
+
+    def _due(self, seq: int, digest: str) -> Checkpoint | None:
+        if self._sign is None or self._file is None:
+            return None
+        now = self._clock.now_ms()
+        if seq - self._marked < _CHECKPOINT_ROWS and now - self._marked_ms < _CHECKPOINT_MS:
+            return None
+        return Checkpoint(seq=seq, hash=digest, time=now)
+
+    async def _append(self, mark: Checkpoint) -> None:
+        assert self._sign is not None
+        assert self._file is not None
+        await asyncio.to_thread(_append, self._file, signed(mark, self._sign))
+
+
+def _append(file: Path, line: bytes) -> None:
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, line)
+        os.fsync(handle)
+    finally:
+        os.close(handle)

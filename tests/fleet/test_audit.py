@@ -1,0 +1,156 @@
+"""The audit log: in the change's transaction, once each, bound by hashes; what is tampered with is found at its row."""
+
+import base64
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from fleetcore import IoTFleetManager
+from fleetcore.errors import NotAuthorised
+from fleetcore.fleet.audit import row_hash
+from fleetcore.model.credential import LocalCredential
+from fleetcore.model.message import Inbound, Operation
+
+
+async def filled(data, devices=5):
+    async with IoTFleetManager(data) as manager:
+        for number in range(devices):
+            await manager.register_device(f"d-{number}", "sensor", reason="test")
+        await manager.set_desired("d-0", {"password": "hunter2"})
+        await manager.settle()
+
+
+async def verdict(data, **options):
+    async with IoTFleetManager(data) as manager:
+        fleet = await manager.open()
+        return await fleet.audit.verify(fleet.security.signing_keys(), **options)
+
+
+def tamper(data, statement, *parameters):
+    with sqlite3.connect(data / "fleet.db") as db:
+        assert db.execute(statement, parameters).rowcount
+    db.close()
+
+
+async def test_each_change_is_one_row_with_who_what_when_and_why(manager, fleet):
+    await fleet.devices.register("a", "sensor", actor="ann", reason="new")
+    await fleet.groups.create("lab", actor="bob")
+    await fleet.twins.report("a", {"everyday": 1})
+    await fleet.settle()
+
+    rows = await fleet.audit.list()
+
+    assert [(row.seq, row.actor, row.action, row.object, row.reason) for row in rows] == [
+        (1, "ann", "device.registered", "a", "new"),
+        (2, "bob", "group.created", "lab", ""),
+    ]
+    assert [row.hash for row in rows] == [row_hash(row) for row in rows]
+    assert rows[1].prev == rows[0].hash
+
+
+async def test_values_are_hashed_and_never_stored(tmp_path):
+    await filled(tmp_path)
+
+    async with IoTFleetManager(tmp_path) as manager:
+        rows = await (await manager.open()).audit.list(object="d-0")
+
+    assert [row.action for row in rows] == ["device.registered", "twin.desired"]
+    assert rows[1].data_hash
+    assert "hunter2" not in repr(rows)
+
+
+async def test_an_untouched_log_is_found_good_also_after_opening_again(tmp_path):
+    await filled(tmp_path)
+    await filled(tmp_path, devices=0)
+
+    found = await verdict(tmp_path)
+
+    assert (found.ok, found.rows, found.checkpoints) == (True, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("statement", "bad"),
+    [
+        ("UPDATE records SET body=json_set(body, '$.actor', 'nobody') WHERE kind='audit' AND key LIKE '%3'", 3),
+        ("UPDATE records SET body=json_set(body, '$.reason', 'x') WHERE kind='audit' AND key LIKE '%5'", 5),
+        ("DELETE FROM records WHERE kind='audit' AND key LIKE '%4'", 4),
+        ("DELETE FROM records WHERE kind='audit' AND key LIKE '%1'", 1),
+    ],
+)
+async def test_an_edited_or_deleted_row_is_found_at_its_place(tmp_path, statement, bad):
+    await filled(tmp_path)
+    tamper(tmp_path, statement)
+
+    found = await verdict(tmp_path)
+
+    assert (found.ok, found.bad_seq) == (False, bad)
+
+
+async def test_a_cut_off_end_is_found_by_the_checkpoint(tmp_path):
+    await filled(tmp_path)
+    line = json.loads((tmp_path / "audit-checkpoints.jsonl").read_text())
+    kept = json.loads(base64.b64decode(line["payload"]))
+    tamper(tmp_path, "DELETE FROM records WHERE kind='audit' AND key>=?", f"{kept['seq']:016d}")
+
+    found = await verdict(tmp_path)
+
+    assert not found.ok
+    assert f"names row {kept['seq']}" in found.why
+
+
+async def test_a_forged_checkpoint_is_no_checkpoint(tmp_path):
+    await filled(tmp_path / "a")
+    await filled(tmp_path / "b")
+
+    found = await verdict(tmp_path / "a", checkpoints=tmp_path / "b" / "audit-checkpoints.jsonl")
+
+    assert not found.ok
+    assert "No trusted key" in found.why
+
+
+async def test_a_denial_is_a_row_and_a_flood_of_them_is_one(manager, fleet):
+    await fleet.devices.register("mallory", "sensor")
+    await fleet.devices.register("victim", "sensor")
+    session = await fleet.plane.authenticate(LocalCredential("mallory"), protocol="test")
+    for _ in range(100):
+        await fleet.plane.submit(session, Inbound(operation=Operation.TELEMETRY, subject="victim", payload=b"{}"))
+    with pytest.raises(NotAuthorised):
+        await fleet.plane.authenticate(LocalCredential("ghost"), protocol="test", peer="192.0.2.1")
+    await fleet.denials.flush()
+    await fleet.settle()
+
+    denied = [row for row in await fleet.audit.list() if row.action == "access.denied"]
+
+    assert [(row.actor, row.object, row.reason) for row in denied] == [
+        ("mallory", "victim", "not_your_device"),
+        ("ghost", "session", "device_unknown"),
+    ]
+
+
+KILLED = """
+import asyncio, os, sys
+from fleetcore import IoTFleetManager
+async def main():
+    manager = IoTFleetManager(sys.argv[1])
+    for number in range(int(sys.argv[2]), int(sys.argv[2]) + 40):
+        await manager.register_device(f"k-{number}", "sensor")
+    os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+
+
+async def test_kill_9_loses_no_row_and_repeats_none(tmp_path):
+    for start in (0, 40, 80):
+        done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), str(start)], check=False, env=os.environ)
+        assert done.returncode == -9
+
+    async with IoTFleetManager(tmp_path) as manager:
+        await manager.settle()
+        fleet = await manager.open()
+        rows = await fleet.audit.list(limit=1000)
+        assert [row.object for row in rows if row.action == "device.registered"] == [f"k-{n}" for n in range(120)]
+        assert (await fleet.audit.verify(fleet.security.signing_keys())).ok
