@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from fleetcore.errors import Refused
+from fleetcore.errors import Conflict
 from fleetcore.model.names import check_fleet
 
 _TOML = """\
@@ -59,7 +59,7 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
     check_fleet(name)
     file = folder / "fleet.toml"
     if file.exists() or (folder / "pki").exists():
-        raise Refused(f"{folder} is a data folder already", remedy="Name another folder, or remove this one yourself")
+        raise Conflict(f"{folder} is a data folder already", remedy="Name another folder, or remove this one yourself")
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     installed = PluginHost().offers("protocols")

@@ -34,7 +34,7 @@ class Root(click.Group):
     def _added(self) -> dict[str, click.Command]:
         from fleetcore.runtime.plugins import PluginHost
 
-        return {str(command.name): command for command in PluginHost().commands()}
+        return {str(command.name): command for command in PluginHost(collect=False).commands()}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx

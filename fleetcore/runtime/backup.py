@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from fleetcore.errors import Refused
+from fleetcore.errors import Conflict, Refused
 from fleetcore.runtime.app import Fleet
 
 _BESIDE = ("pki", "fleet.toml")
@@ -14,7 +14,7 @@ _BESIDE = ("pki", "fleet.toml")
 async def backup(fleet: Fleet, target: Path) -> None:
     """Writes everything a restore needs into ``target`` while the fleet goes on; it holds the CA's keys: guard it.
 
-    Raises Refused where ``target`` is not empty or the fleet is in memory.
+    Raises Conflict where ``target`` is not empty, Refused where the fleet is in memory.
     """
     data = fleet.config.data
     if data is None:
@@ -38,7 +38,7 @@ def restore(source: Path, data: Path) -> None:
 
 def _check_empty(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Refused(f"{folder} is not empty", remedy="Name a new or empty folder")
+        raise Conflict(f"{folder} is not empty", remedy="Name a new or empty folder")
 
 
 def _make(folder: Path) -> None:

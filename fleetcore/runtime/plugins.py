@@ -56,9 +56,11 @@ class PluginHost:
     Args:
         files: one-file plugins, absolute or relative to the working folder.
         discover: whether installed distributions are asked too.
+        collect: whether they are asked for their offers now; the command line's help wants :meth:`commands` alone.
     """
 
-    def __init__(self, files: Iterable[Path] = (), *, discover: bool = True) -> None:
+    def __init__(self, files: Iterable[Path] = (), *, discover: bool = True, collect: bool = True) -> None:
+        self._collects = collect
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self.plugins: dict[str, PluginInfo] = {}
@@ -88,7 +90,8 @@ class PluginHost:
                 )
             self._manager.register(module, name)
             self._manager.check_pending()
-            self._collect(name, info)
+            if self._collects:
+                self._collect(name, info)
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:

@@ -1,0 +1,76 @@
+"""The command line in this process: the words, and the exit code with what was printed."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from attrs import frozen
+
+from fleetcore.cli.root import run as run_command
+
+
+@frozen
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capfd):
+    """``run("device", "list")`` in this process."""
+
+    def go(*words):
+        capfd.readouterr()
+        try:
+            code = run_command([str(word) for word in words])
+        except SystemExit as end:
+            code = end.code
+        out, err = capfd.readouterr()
+        return Done(code, out, err)
+
+    return go
+
+
+@pytest.fixture
+def data(run, tmp_path):
+    """A fresh data folder whose fleet listens nowhere in particular."""
+    folder = tmp_path / "data"
+    assert run("init", folder, "--name", "lab").code == 0
+    return folder
+
+
+@pytest.fixture
+def fleet(run, data):
+    """``fleet("device", "list")`` on that folder."""
+    return lambda *words: run(*words, "--data", data)
+
+
+@pytest.fixture
+def process():
+    """A real ``fleetcore`` of its own."""
+
+    def go(*words, timeout=60, **options):
+        command = [sys.executable, "-m", "fleetcore", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+    return go
+
+
+@pytest.fixture
+def filled(data):
+    """The folder with two devices and readings."""
+    from fleetcore import IoTFleetManager
+
+    async def fill():
+        async with IoTFleetManager(data) as manager:
+            await manager.register_device("th-1", "thermometer", {"tags": ["roof"]})
+            await manager.register_device("th-2", "thermometer")
+            for i in range(60):
+                await manager.collect_telemetry("th-1", "temperature", 20 + i / 10, time=1_780_000_000_000 + i * 1000)
+
+    asyncio.run(fill())
+    return data

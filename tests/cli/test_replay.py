@@ -1,0 +1,25 @@
+"""``fleetcore demo --replay``: real readings through a real protocol; the counts add up on both sides."""
+
+import re
+
+
+def test_every_reading_of_the_file_is_accounted_for(process, tmp_path):
+    rows = [f"2026-01-01 00:{i:02d}:00,{20 + i % 3 / 10},{40 + i}" for i in range(50)]
+    (tmp_path / "room.csv").write_text("timestamp,temperature,humidity\n" + "\n".join(rows) + "\n")
+
+    done = process("demo", "--replay", tmp_path / "room.csv", timeout=120)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = re.search(r"refused: (\d+) = (\d+) \+ (\d+) \+ (\d+) \+ (\d+)", done.stdout)
+    assert counts is not None
+    assert counts.groups() == ("100", "100", "0", "0", "0")
+
+
+def test_a_file_without_readings_is_refused_by_line(process, tmp_path):
+    (tmp_path / "bad.csv").write_text("timestamp,t\n2026-01-01 00:00:00,warm\n")
+
+    done = process("demo", "--replay", tmp_path / "bad.csv")
+
+    assert done.returncode in (2, 5)
+    assert "bad.csv:2" in done.stderr
+    assert "Traceback" not in done.stderr
