@@ -86,8 +86,8 @@ def configuration() -> str:
         "environment overrides single keys: `FLEETCORE_FLEET__NAME=lab` sets `[fleet] name`. A secret is a reference,",
         "`env:NAME` or `file:PATH`, never a value. Several instances of a kind: `[detectors.hot-store]` with",
         '`kind = "threshold"`; without `kind` the name is the kind. `[detectors.NAME]` also takes `metrics`, the',
-        "metric names it sees (all by default); `[clouds.NAME]` takes `mirror`, any of `registry`, `twins` and",
-        "`telemetry`.",
+        "metric names it sees (all by default), and `where`, a [query](query.md) that selects the devices whose",
+        "readings it sees; `[clouds.NAME]` takes `mirror`, any of `registry`, `twins` and `telemetry`.",
         "",
     ]
     lines += _section("[fleet]", FleetSection) + _section("[ca]", CaSection) + _section("[limits]", Limits)

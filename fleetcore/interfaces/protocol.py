@@ -208,12 +208,14 @@ class DeviceClient(ABC):
     """
 
     @abstractmethod
-    async def __aenter__(self) -> Self: ...
+    async def __aenter__(self) -> Self:
+        """Connects and authenticates; raises what :meth:`DevicePlane.authenticate` raises, or Unavailable."""
 
     @abstractmethod
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        """Says goodbye where the protocol has a word for it, and closes."""
 
     @abstractmethod
     async def send(

@@ -1,0 +1,62 @@
+"""Reference pages say what the code says."""
+
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+
+from fleetcore import hookspecs, interfaces
+
+ROOT = Path(__file__).parents[2]
+
+
+def reference():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["errors", "cli", "configuration"])
+def test_a_generated_page_is_what_the_code_gives_today(page):
+    wanted = getattr(reference(), page)()
+
+    there = (ROOT / "docs" / "reference" / f"{page}.md").read_text(encoding="utf-8")
+
+    assert there.strip() == wanted.strip(), "run `.venv/bin/python scripts/reference.py` and commit what it writes"
+
+
+HOOKS = [name for name, one in vars(hookspecs).items() if name.startswith("fleetcore_") and callable(one)]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_documented_where_it_stands(hook):
+    text = inspect.getdoc(getattr(hookspecs, hook)) or ""
+
+    assert len(text.splitlines()[0]) > 20
+
+
+def test_the_hooks_page_shows_the_module_of_the_hooks():
+    assert "::: fleetcore.hookspecs" in (ROOT / "docs" / "reference" / "hooks.md").read_text(encoding="utf-8")
+
+
+ABSTRACT = [
+    (name, member)
+    for name in interfaces.__all__
+    if inspect.isclass(one := getattr(interfaces, name)) and inspect.isabstract(one)
+    for member in sorted(one.__abstractmethods__)
+]
+
+
+@pytest.mark.parametrize(("interface", "member"), ABSTRACT)
+def test_what_a_plugin_must_do_is_documented(interface, member):
+    assert inspect.getdoc(getattr(getattr(interfaces, interface), member)), f"{interface}.{member} has no docstring"
+
+
+@pytest.mark.parametrize("interface", sorted({name for name, _ in ABSTRACT}))
+def test_an_interface_is_on_its_page(interface):
+    home = inspect.getmodule(getattr(interfaces, interface)).__name__
+    page = (ROOT / "docs" / "reference" / "interfaces.md").read_text(encoding="utf-8")
+
+    assert f"::: {home}" in page or f"::: fleetcore.interfaces.{interface}" in page
