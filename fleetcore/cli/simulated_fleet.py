@@ -7,11 +7,12 @@ from typing import Any
 from attrs import frozen
 
 from fleetcore.cli.connect import Caller
-from fleetcore.errors import Refused
+from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.provider import Provider
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.simulator import Behaviour, ClientFactory, SimulatedDevice
+from fleetcore.wire.endpoints import reachable
 
 #: Enrolments and connections under way at once: TLS handshakes are work for both ends.
 _AT_ONCE = 8
@@ -33,7 +34,8 @@ def ways_in(protocols: dict[str, Any], offers: dict[str, Provider[Any]]) -> list
     for name, one in protocols.items():
         provider = offers.get(one.get("kind", name))
         if provider is not None and provider.client is not None and one["endpoints"]:
-            found.append(Way(name=name, kind=provider.name, endpoint=one["endpoints"][0], client=provider.client))
+            endpoint = reachable(one["endpoints"][0], "localhost")
+            found.append(Way(name=name, kind=provider.name, endpoint=endpoint, client=provider.client))
     if not found:
         raise Refused(
             "The server has no protocol open that a simulated device could speak",
@@ -93,15 +95,18 @@ class SimulatedFleet:
     async def add_all(
         self, names: Sequence[str], kind: str, behaviours: Sequence[Behaviour], step: Callable[[], None]
     ) -> None:
-        """Adds many, a few at a time; ``step`` is called after each."""
+        """Adds many, a few at a time; ``step`` is called after each. The first error ends it."""
 
         async def one(name: str, behaviour: Behaviour, way: Way) -> None:
             await self.add(name, kind, behaviour, way=way, properties={"tags": ["simulated", way.name]})
             step()
 
-        async with asyncio.TaskGroup() as group:
-            for number, (name, behaviour) in enumerate(zip(names, behaviours, strict=True)):
-                group.create_task(one(name, behaviour, self.way_of(number)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, (name, behaviour) in enumerate(zip(names, behaviours, strict=True)):
+                    group.create_task(one(name, behaviour, self.way_of(number)))
+        except* FleetError as errors:
+            raise errors.exceptions[0] from errors
 
     async def close(self) -> None:
         """Disconnects all."""

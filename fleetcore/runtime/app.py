@@ -53,6 +53,7 @@ from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.plane import Plane
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.runtime.supervise import Supervisor
+from fleetcore.wire.endpoints import reachable
 
 _log = logging.getLogger(__name__)
 
@@ -285,7 +286,9 @@ class Fleet:
             )
         for instance in self.config.services:
             await self._enter("services", instance, self)
-        self.security.endpoints = [url for one in self.protocols.values() for url in one.adapter.endpoints]
+        host = next(iter(self.config.fleet.hosts), "localhost")
+        urls = [url for one in self.protocols.values() for url in one.adapter.endpoints]
+        self.security.endpoints = [reachable(url, host) for url in urls]
 
     async def _flush(self) -> None:
         await self.presence.flush()
