@@ -8,7 +8,7 @@ from ssl import SSLContext
 
 from aiohttp import web
 
-from fleetcore.errors import ConfigError, FleetError, NotReady
+from fleetcore.errors import ConfigError, FleetError, NotAuthenticated, NotAuthorised, NotReady
 from fleetcore.interfaces.protocol import DevicePlane, ProtocolAdapter
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.message import Rejected
@@ -58,6 +58,9 @@ class Handler:
             response.force_close()
         except FleetError as error:
             response = problem(self.site.plane, refusal_of(error))
+            if isinstance(error, NotAuthenticated | NotAuthorised) and not (connection.sessions or connection.proxied):
+                # Who is nobody, or nobody any more, does not keep a connection.
+                response.force_close()
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
