@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from attrs import evolve
+from attrs import asdict, evolve
 
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.interfaces.clock import Clock
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fleetcore.fleet.anomalies import AnomalyDetector
+    from fleetcore.fleet.audit import AuditLog
     from fleetcore.fleet.campaigns import Campaigns
     from fleetcore.fleet.commands import Commands
     from fleetcore.fleet.edge import EdgeComputing
+    from fleetcore.fleet.groups import Groups
     from fleetcore.fleet.health import FleetHealth
     from fleetcore.fleet.location import Locations
     from fleetcore.fleet.registry import Registry
@@ -46,7 +48,7 @@ T = TypeVar("T")
 _SESSIONS_KEPT = 10_000
 _TIMES = frozenset(
     {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
-     "finished_at", "changed", "time", "found", "until", "not_after", "not_before"}
+     "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before"}
 )  # fmt: skip
 
 
@@ -243,6 +245,16 @@ class IoTFleetManager:
         return self._open_now().location
 
     @property
+    def groups(self) -> "Groups":
+        """Groups."""
+        return self._open_now().groups
+
+    @property
+    def audit(self) -> "AuditLog":
+        """The audit log."""
+        return self._open_now().audit
+
+    @property
     def health(self) -> "FleetHealth":
         """Scores."""
         return self._open_now().health
@@ -304,15 +316,40 @@ class IoTFleetManager:
         *,
         type: str | None = None,
         tag: str | None = None,
+        where: str | None = None,
         limit: int | None = None,
     ) -> list[View]:
-        """Devices in id order, of a type or with a tag."""
+        """Devices in id order, of a type, with a tag, or selected by a query (docs/reference/query.md)."""
         fleet = await self.open()
+        if where is not None:
+            selected: list[View] = []
+            async for document in fleet.search.iterate(where):
+                device = await fleet.devices.get(str(document["id"]))
+                if type in (None, device.type) and (tag is None or tag in device.tags):
+                    selected.append(self._device(fleet, device))
+                if len(selected) == limit:
+                    break
+            return selected
         ref = ("type", type) if type is not None else ("tag", tag) if tag is not None else None
         found = await fleet.devices.list(ref=ref, limit=None if type and tag else limit)
         if type is not None and tag is not None:
             found = [one for one in found if tag in one.tags][:limit]
         return [self._device(fleet, device) for device in found]
+
+    async def count_devices(self, where: str | None = None) -> int:
+        """How many devices there are, or how many a query selects."""
+        return await (await self.open()).search.count(where)
+
+    async def explain_query(self, device_id: str, where: str) -> View:
+        """Whether a query selects a device, which clause decided, and what it saw; raises QuerySyntaxError."""
+        found = await (await self.open()).search.explain(where, device_id)
+        return View(device=device_id, selected=found.truth is True, why=found.lines())
+
+    async def device_history(self, device_id: str, *, limit: int = 100) -> list[View]:
+        """Who changed what of a device, when and why, oldest first; values are not in it."""
+        fleet = await self.open()
+        await fleet.devices.get(device_id)
+        return [_view(row) for row in await fleet.audit.list(object=device_id, limit=limit)]
 
     async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
         """Changes name, model, tags, capabilities, attributes, gateway or key_id."""
@@ -336,6 +373,74 @@ class IoTFleetManager:
         if to is Lifecycle.RETIRED:
             await fleet.security.revoke(device=device_id, actor="library", reason=reason or "retired")
         return self._device(fleet, device)
+
+    # --- flat calls: groups -------------------------------------------------------------------------------------
+
+    async def create_group(
+        self,
+        group: str,
+        *,
+        query: str | None = None,
+        within: Sequence[str] = (),
+        description: str = "",
+        reason: str = "",
+    ) -> View:
+        """Makes a group: static, or of the devices that ``query`` selects; ``within`` names the groups it lies in."""
+        fleet = await self.open()
+        made = await fleet.groups.create(
+            group, query=query, within=tuple(within), description=description, actor="library", reason=reason
+        )
+        return _view(made)
+
+    async def change_group(self, group: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
+        """Changes query, within or description of a group."""
+        unknown = sorted(set(changes) - {"query", "within", "description"})
+        if unknown:
+            raise Refused(f"A group has no {', '.join(unknown)}", remedy="Changeable: description, query, within")
+        fleet = await self.open()
+        return _view(await fleet.groups.change(group, **changes, actor="library", reason=reason))
+
+    async def remove_group(self, group: str, *, reason: str = "") -> View:
+        """Removes a group; its devices stay."""
+        await (await self.open()).groups.remove(group, actor="library", reason=reason)
+        return View(group=group, removed=True)
+
+    async def list_groups(self, device_id: str | None = None) -> list[View]:
+        """All groups with their size; or those that a device is in itself, with since when and why."""
+        fleet = await self.open()
+        if device_id is not None:
+            await fleet.devices.get(device_id)
+            return [_view(one) for one in fleet.groups.memberships(device_id)]
+        return [View({**_view(one), "devices": len(fleet.groups.members(one.id))}) for one in fleet.groups.list()]
+
+    async def get_group(self, group: str) -> View:
+        """A group and the ids of its devices, those of groups within it included."""
+        fleet = await self.open()
+        return View({**_view(fleet.groups.get(group)), "devices": fleet.groups.members(group)})
+
+    async def add_to_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
+        """Puts devices into a static group; returns how many were not in it."""
+        return await (await self.open()).groups.add(group, device_ids, actor="library", reason=reason)
+
+    async def take_out_of_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
+        """Takes devices out of a static group; returns how many were in it."""
+        return await (await self.open()).groups.take_out(group, device_ids, actor="library", reason=reason)
+
+    # --- flat calls: audit --------------------------------------------------------------------------------------
+
+    async def list_audit(
+        self, *, object: str | None = None, actor: str | None = None, after: int = 0, limit: int = 100
+    ) -> list[View]:
+        """Rows of the audit log in their order."""
+        fleet = await self.open()
+        return [_view(row) for row in await fleet.audit.list(object=object, actor=actor, after=after, limit=limit)]
+
+    async def verify_audit(self, checkpoints: str | None = None) -> View:
+        """Recomputes the chain and compares it with the signed checkpoints; ``ok`` says whether all is as written."""
+        fleet = await self.open()
+        await self.settle()
+        file = None if checkpoints is None else Path(checkpoints)
+        return View(asdict(await fleet.audit.verify(fleet.security.signing_keys(), file)))
 
     # --- flat calls: credentials --------------------------------------------------------------------------------
 

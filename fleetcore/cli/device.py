@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Refused
 
@@ -72,12 +73,13 @@ def register(
 @device.command("list")
 @click.option("--type", "kind")
 @click.option("--tag")
+@click.option("--where", help="A fleet query, as in \"reported.n > 5 and not group = 'lab'\".")
 @click.option("--limit", type=click.IntRange(1))
 @data_option
 @output_option
-def list_(kind: str | None, tag: str | None, limit: int | None, data: Path, output: str) -> None:
+def list_(kind: str | None, tag: str | None, where: str | None, limit: int | None, data: Path, output: str) -> None:
     """List devices."""
-    show(call(data, "list_devices", type=kind, tag=tag, limit=limit), output, _COLUMNS)
+    show(call(data, "list_devices", type=kind, tag=tag, where=where, limit=limit), output, _COLUMNS)
 
 
 @device.command("show")
@@ -126,6 +128,32 @@ def certificates(id: str, data: Path, output: str) -> None:
 def revoke(id: str, reason: str, data: Path, output: str) -> None:
     """Revoke every credential of device ID and end its connections."""
     show(call(data, "revoke_device", id, reason=reason), output)
+
+
+@device.command()
+@click.argument("id")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@data_option
+@output_option
+def history(id: str, limit: int, data: Path, output: str) -> None:
+    """Show who changed what of device ID, when and why."""
+    show(call(data, "device_history", id, limit=limit), output, ("time", "actor", "action", "changed", "reason"))
+
+
+@device.command()
+@click.argument("id")
+@click.argument("query")
+@data_option
+@output_option
+def why(id: str, query: str, data: Path, output: str) -> None:
+    """Show whether QUERY selects device ID, which clause decided (→), and what it saw."""
+    found = call(data, "explain_query", id, query)
+    if output != "table":
+        show(found, output)
+        return
+    click.echo(f"{id} is {'' if found['selected'] else 'not '}selected")
+    for line in found["why"]:
+        click.echo(printable(line))
 
 
 def _mover(verb: str, state: str, text: str) -> None:

@@ -19,7 +19,11 @@ NOUNS = {
     "backup": "Copy a data folder, also of a running server.",
     "restore": "Make a data folder from a backup.",
     "device": "Register, show and change devices.",
+    "group": "Make groups, static or by a query, and see who is in them.",
+    "twin": "Show and change what is wanted of a device.",
+    "command": "Send commands to devices and follow them.",
     "telemetry": "Look at readings and anomalies.",
+    "audit": "Read and verify the audit log.",
     "plugin": "List plugins, or start one of your own.",
 }
 

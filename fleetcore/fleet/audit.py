@@ -17,6 +17,7 @@ from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
 from fleetcore.model.store import Event, Put
+from fleetcore.model.twin import leaves
 from fleetcore.wire.dsse import verify as open_envelope
 from fleetcore.wire.records import from_plain, to_plain
 
@@ -24,6 +25,8 @@ from fleetcore.wire.records import from_plain, to_plain
 CHECKPOINT_TYPE = "application/vnd.fleetcore.audit-checkpoint+json"
 
 KIND = "audit"
+#: Names of changed things kept in a row.
+_MOST_NAMES = 100
 _CANONICAL = json.Encoder(order="sorted")
 
 Signer = Callable[[bytes, str], Mapping[str, object]]
@@ -61,10 +64,20 @@ def bound(event: Event, position: int, seq: int, prev: str) -> AuditRow:
         object=event.subject,
         reason=event.reason,
         position=position,
+        changed=_changed(event.data),
         data_hash=hashlib.sha256(_CANONICAL.encode(event.data)).hexdigest() if event.data else "",
         prev=prev,
     )
     return evolve(row, hash=row_hash(row))
+
+
+def _changed(data: Mapping[str, object]) -> tuple[str, ...]:
+    members, patch = data.get("members"), data.get("patch")
+    if isinstance(patch, Mapping):
+        return tuple(sorted(leaves(patch)))[:_MOST_NAMES]
+    if isinstance(members, list | tuple):
+        return tuple(str(one) for one in members)[:_MOST_NAMES]
+    return (str(data["group"]),) if "group" in data else ()
 
 
 def put_of(row: AuditRow) -> Put:

@@ -14,6 +14,7 @@ class AuditRow:
         seq: from 1, without gaps.
         time: ms since the epoch, when it was done.
         position: of the change in the feed; several rows may share it.
+        changed: the names of what was changed, never the values.
         data_hash: SHA-256 (hex) of what was changed, as canonical JSON: it can be compared and not read back.
         prev, hash: SHA-256 (hex) of the row before, and of ``prev`` with all members above.
     """
@@ -25,6 +26,7 @@ class AuditRow:
     object: str
     reason: str = ""
     position: int = 0
+    changed: tuple[str, ...] = ()
     data_hash: str = ""
     prev: str = GENESIS
     hash: str = ""

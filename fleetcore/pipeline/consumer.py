@@ -45,6 +45,8 @@ class Consumer(ABC):
         self._kept = 0
         self._kept_at = 0.0
         self._moved = asyncio.Event()
+        # Who keeps from outside must not come between the work and the position that belongs to it.
+        self._at_work = asyncio.Lock()
 
     async def start(self) -> None:
         """Makes the cursor, so that the store keeps what comes from now on."""
@@ -102,8 +104,9 @@ class Consumer(ABC):
             if not await self._storage.wait_feed(after, KEEP_EVERY_S if dirty else _POLL_S) and dirty:
                 await self.keep()
             return
-        urgent = await self._handle(entries)
-        self.status.position = entries[-1].position
+        async with self._at_work:
+            urgent = await self._handle(entries)
+            self.status.position = entries[-1].position
         self._moved.set()
         if urgent or self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
             await self.keep()
@@ -131,11 +134,12 @@ class Consumer(ABC):
 
     async def keep(self) -> None:
         """Keeps the position, and the state with it, in one commit."""
-        position = self.status.position
-        if self.status.state != "running" or position <= self._kept:
-            return
-        state = await self._state()
-        await self._storage.commit(
-            Commit(cursors={self.name: position}, blobs={} if state is None else {self.name: state})
-        )
-        self._kept, self._kept_at = position, self._clock.monotonic_s()
+        async with self._at_work:
+            position = self.status.position
+            if self.status.state != "running" or position <= self._kept:
+                return
+            state = await self._state()
+            await self._storage.commit(
+                Commit(cursors={self.name: position}, blobs={} if state is None else {self.name: state})
+            )
+            self._kept, self._kept_at = position, self._clock.monotonic_s()

@@ -154,3 +154,14 @@ async def test_kill_9_loses_no_row_and_repeats_none(tmp_path):
         rows = await fleet.audit.list(limit=1000)
         assert [row.object for row in rows if row.action == "device.registered"] == [f"k-{n}" for n in range(120)]
         assert (await fleet.audit.verify(fleet.security.signing_keys())).ok
+
+
+async def test_closing_in_the_middle_of_the_work_repeats_no_row(tmp_path):
+    for number in range(12):
+        async with IoTFleetManager(tmp_path) as manager:
+            await manager.register_device(f"d-{number}", "sensor")
+
+    async with IoTFleetManager(tmp_path) as manager:
+        await manager.settle()
+        rows = await manager.list_audit(limit=1000)
+    assert [row["object"] for row in rows] == [f"d-{number}" for number in range(12)]

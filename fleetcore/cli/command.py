@@ -1,0 +1,71 @@
+"""``fleetcore command``: commands to devices and what became of them."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.exits import PARTLY
+from fleetcore.cli.output import output_option, show
+from fleetcore.cli.twin import patch_of
+
+_COLUMNS = ("id", "device", "name", "state", "sequence", "attempt", "issued_at", "code")
+_ENDED_WELL = "succeeded"
+
+
+@click.group()
+def command() -> None:
+    """Send commands to devices and follow them."""
+
+
+@command.command()
+@click.argument("device")
+@click.argument("name")
+@click.option("--args", "arguments", default="{}", help="A JSON object.")
+@click.option("--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Seconds to wait for its end.")
+@click.option("--idempotency-key", help="A second call with the same key gives the first command.")
+@click.option("--supersede", help="Queued commands with the same key give way to this one.")
+@click.option("--lane", default="default", show_default=True)
+@click.option("--deliver-within", "deliver_within_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
+@click.option("--execute-within", "execute_within_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
+@click.option("--result-within", "result_within_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def send(device: str, name: str, arguments: str, wait_s: float, data: Path, output: str, **given: Any) -> int:
+    """Send the command NAME to DEVICE. With --wait the exit code is 0 only where it succeeded."""
+    options = {name: value for name, value in given.items() if value is not None}
+    sent = call(data, "send_command", device, name, patch_of(arguments), wait_s=wait_s, **options)
+    show(sent, output)
+    if not wait_s or sent["state"] == _ENDED_WELL:
+        return 0
+    return PARTLY if "finished_at" not in sent or not sent["finished_at"] else 1
+
+
+@command.command("show")
+@click.argument("id")
+@data_option
+@output_option
+def show_(id: str, data: Path, output: str) -> None:
+    """Show the command ID."""
+    show(call(data, "get_command", id), output)
+
+
+@command.command("list")
+@click.argument("device", required=False)
+@data_option
+@output_option
+def list_(device: str | None, data: Path, output: str) -> None:
+    """List the commands of DEVICE, or all."""
+    show(call(data, "list_commands", device), output, _COLUMNS)
+
+
+@command.command()
+@click.argument("id")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def cancel(id: str, reason: str, data: Path, output: str) -> None:
+    """Cancel the command ID, or ask the device to, where it has it already."""
+    show(call(data, "cancel_command", id, reason=reason), output)

@@ -1,0 +1,89 @@
+"""``group``, ``twin``, ``command``, ``audit`` and ``device why``: a fleet's state from the command line."""
+
+import json
+import sqlite3
+
+import pytest
+
+
+@pytest.fixture
+def say(fleet):
+    """Runs a command that must succeed and gives its JSON."""
+
+    def go(*words):
+        done = fleet(*words, "-o", "json")
+        assert done.code == 0, done.err
+        return json.loads(done.out)
+
+    return go
+
+
+def test_groups_by_query_and_by_hand(fleet, say):
+    say("device", "register", "a", "--tag", "x")
+    say("device", "register", "b")
+    say("group", "create", "site")
+    say("group", "create", "tagged", "--query", "tags has 'x'", "--within", "site")
+    say("group", "create", "hall", "--within", "site")
+    assert say("group", "add", "hall", "b") == {"group": "hall", "added": 1}
+
+    assert say("group", "show", "site")["devices"] == ["a", "b"]
+    assert [one["why"] for one in say("group", "of", "a")] == ["tags has 'x' (['x'])"]
+    assert [one["id"] for one in say("device", "list", "--where", "group = 'site' and not tags has 'x'")] == ["b"]
+    assert say("group", "take-out", "hall", "b") == {"group": "hall", "taken_out": 1}
+    assert fleet("group", "remove", "site").code == 4
+    assert fleet("group", "create", "bad", "--query", "tags contains 'x'").code == 5
+
+
+def test_why_shows_the_clause_that_decided(fleet, say):
+    say("device", "register", "a", "--tag", "x")
+
+    out = fleet("device", "why", "a", "tags has 'x' and reported.n > 3").out
+
+    assert "a is not selected" in out
+    assert "→ unknown reported.n > 3   there is no reported.n" in out
+    assert "column 1: there is no field 'tag'" in fleet("device", "why", "a", "tag = 1").err
+
+
+def test_a_twin_is_set_by_version(fleet, say):
+    say("device", "register", "a")
+    assert say("twin", "set", "a", '{"interval": 60, "led": true}')["desired_version"] == 1
+    assert say("twin", "set", "a", '{"led": null}', "--if-version", "1")["desired_version"] == 2
+
+    assert say("twin", "show", "a")["delta"] == {"interval": 60}
+    assert fleet("twin", "set", "a", "{}", "--if-version", "1").code == 4
+    assert "no JSON" in fleet("twin", "set", "a", "{interval: 1}").err
+
+
+def test_a_command_is_sent_followed_and_cancelled(fleet, say):
+    say("device", "register", "a")
+    sent = say("command", "send", "a", "reboot", "--args", '{"delay_s": 5}', "--idempotency-key", "k")
+
+    again = say("command", "send", "a", "reboot", "--args", '{"delay_s": 5}', "--idempotency-key", "k")
+    cancelled = say("command", "cancel", sent["id"])
+
+    assert again["id"] == sent["id"]
+    assert (sent["state"], cancelled["state"]) == ("queued", "cancelled")
+    assert [one["id"] for one in say("command", "list", "a")] == [sent["id"]]
+    assert fleet("command", "send", "a", "blink", "--wait", "0.1").code == 7
+    assert fleet("command", "show", "nothing").code == 3
+
+
+def test_the_audit_log_is_listed_and_verified(fleet, say, data):
+    say("device", "register", "a")
+    say("twin", "set", "a", '{"secret": "hunter2"}')
+
+    rows = say("audit", "list")
+    assert [(row["action"], row["changed"]) for row in rows] == [
+        ("device.registered", []),
+        ("twin.desired", ["/secret"]),
+    ]
+    assert [row["action"] for row in say("device", "history", "a")] == ["device.registered", "twin.desired"]
+    assert "hunter2" not in fleet("audit", "list").out
+    assert say("audit", "verify")["ok"] is True
+
+    with sqlite3.connect(data / "fleet.db") as db:
+        db.execute("UPDATE records SET body=json_set(body, '$.actor', 'nobody') WHERE kind='audit' AND key LIKE '%2'")
+    db.close()
+    done = fleet("audit", "verify", "-o", "json")
+    assert done.code == 1
+    assert json.loads(done.out)["bad_seq"] == 2
