@@ -107,7 +107,7 @@ async def test_a_backup_into_a_folder_in_use_is_refused_and_nothing_there_is_tou
 
     code, _, err = await server.command("backup", str(tmp_path / "photos"))
 
-    assert code == 5
+    assert code == 4
     assert "not empty" in err
     assert "new or empty folder" in err
     assert [one.name for one in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
@@ -118,7 +118,7 @@ async def test_restoring_over_a_running_server_is_refused(server, tmp_path, comm
 
     code, _, err = await command("restore", str(tmp_path / "backup"), "--data", str(server.data))
 
-    assert code == 5
+    assert code == 4
     assert "not empty" in err
     with pytest.raises(Refused):
         await server.caller.call("close")
