@@ -84,6 +84,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "token_spent": _code(401, 401, _NOT_AUTHORISED, "The enrolment token is used, expired or unknown"),
         "enrollment_pending": _code(202, 503, None, "The enrolment waits for approval", temporary=True),
         "version_conflict": _code(412, 412, _IMPLEMENTATION_SPECIFIC, "Somebody changed it first"),
+        "precondition_required": _code(428, 400, _FORMAT, "If-Match is required"),
+        "idempotency_mismatch": _code(422, 422, _FORMAT, "The idempotency key came with another body"),
         "already_exists": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "It exists already"),
         "not_found": _code(404, 404, _IMPLEMENTATION_SPECIFIC, "There is no such thing"),
         "command_unknown": _code(404, 404, _IMPLEMENTATION_SPECIFIC, "There is no such command"),

@@ -81,6 +81,10 @@ class Groups:
         direct = self._of.get(device)
         return self._nesting.closed(direct) if direct else ()
 
+    def outermost_first(self, device: str) -> Sequence[str]:
+        """The same, each group before those that lie within it."""
+        return sorted(self.of(device), key=lambda group: (self._nesting.depth(group), group))
+
     def memberships(self, device: str) -> Sequence[Membership]:
         """The groups that a device is in itself, each with since when and why."""
         return sorted(self._of.get(device, {}).values(), key=lambda one: one.group)
@@ -241,6 +245,11 @@ class Groups:
         timed = [name for name, clause in self._clauses.items() if is_timed(clause) or parts_of(clause) & TIMED]
         if timed:
             await self.refresh(*timed)
+
+    async def settled(self) -> None:
+        """Returns once memory has whatever was committed before the call."""
+        async with self._lock:
+            return
 
     def _checked(self, group: Group) -> Nesting:
         clauses = dict(self._clauses)

@@ -74,6 +74,10 @@ class Nesting:
                     waiting.append(outer)
         return tuple(found)
 
+    def depth(self, group: str) -> int:
+        """How many groups the group lies in."""
+        return len(self._above.get(group, ()))
+
     def closed(self, direct: Iterable[str]) -> Sequence[str]:
         """The groups and all that they lie in, sorted."""
         every = set(direct)

@@ -119,9 +119,15 @@ class Repository(Generic[T]):
         return await self.settle(load, step)
 
     async def settle(
-        self, load: Callable[[], Awaitable[T]], step: Callable[[T], tuple[T, Sequence[Event]] | None]
+        self,
+        load: Callable[[], Awaitable[T]],
+        step: Callable[[T], tuple[T, Sequence[Event]] | None],
+        beside: Callable[[T, T], Commit] = lambda _old, _new: Commit(),
     ) -> T:
-        """As :meth:`change`, for an item that ``load`` finds or makes (version 0: it must not exist)."""
+        """As :meth:`change`, for an item that ``load`` finds or makes (version 0: it must not exist).
+
+        ``beside(old, new)`` gives further puts and deletes for the same commit.
+        """
         for attempt in range(_ATTEMPTS):
             old = await load()
             result = step(old)
@@ -130,7 +136,10 @@ class Repository(Generic[T]):
             new, events = result
             version: int = old.version  # type: ignore[attr-defined]  # every record class has a version
             try:
-                done = await self._storage.commit(Commit(puts=(self.put(new, expect=version),), events=tuple(events)))
+                more = beside(old, new)
+                done = await self._storage.commit(
+                    Commit(puts=(self.put(new, expect=version), *more.puts), deletes=more.deletes, events=tuple(events))
+                )
             except VersionConflict:
                 if attempt == _ATTEMPTS - 1:
                     raise

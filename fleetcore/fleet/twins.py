@@ -5,19 +5,23 @@ from typing import cast
 
 from attrs import evolve
 
-from fleetcore.errors import Refused, VersionConflict
+from fleetcore.errors import NotFound, Refused, VersionConflict
+from fleetcore.fleet.layers import Layers, authors
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Accepted, Outcome, Rejected
-from fleetcore.model.store import Event
-from fleetcore.model.twin import Json, Section, Twin, delta, diff_patch, leaves, merge_patch
+from fleetcore.model.store import Commit, Delete, Event
+from fleetcore.model.twin import Json, Past, Section, Twin, delta, diff_patch, leaves, merge_patch
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
 
 _LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
 _LONGEST_KEY = 128
+
+#: Changes of a section that can be looked back at, per device.
+HISTORY = 100
 
 #: Told of a desired change: device, and the wire's notification.
 Changed = Callable[[str, Mapping[str, object]], None]
@@ -67,8 +71,10 @@ class Twins:
     """Reads and changes twins. Devices write ``reported`` only; who may call what is decided by the callers."""
 
     def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
-        self._clock, self._limits = clock, limits
+        self._storage, self._clock, self._limits = storage, clock, limits
         self._records = Repository(storage, "twin", Twin, key="device")
+        self._past = Repository(storage, "twin_past", Past)
+        self.layers = Layers(storage, clock, self._patched)
         self._listeners: list[Changed] = []
 
     def on_desired(self, callback: Changed) -> None:
@@ -105,33 +111,122 @@ class Twins:
             Refused: ``limit_exceeded`` or ``schema_invalid``.
         """
         now = self._clock.now_ms()
-        before: Twin | None = None
 
         def step(old: Twin) -> tuple[Twin, list[Event]] | None:
-            nonlocal before
-            before = old
             _expect(old.desired, if_version)
-            full = diff_patch(old.desired.document, patch) if replace else patch
-            section = self._patched(old.desired, full, now)
-            if section.document == old.desired.document and old.desired.version:
+            full = diff_patch(old.own.document, patch) if replace else patch
+            own = self._patched(old.own, full, now)
+            if own.document == old.own.document and old.desired.version:
                 return None
-            event = Event(
-                type="twin.desired",
-                subject=device,
-                time=now,
-                actor=actor,
-                reason=reason,
-                data={"version": section.version, "patch": full},
-            )
-            return evolve(old, desired=section), [event]
+            by = authors(old.by, old.own, own, actor)
+            return self._desired(evolve(old, own=own, by=by), old, actor, reason, full)
 
-        twin = await self._records.settle(lambda: self.get(device), step)
+        return await self._settle(device, step)
+
+    async def recompute(self, device: str) -> Twin:
+        """Brings what is desired of a device up to date with its layers; no difference, no new version."""
+        actor, reason = "layers", "a layer or a membership changed"
+
+        def step(old: Twin) -> tuple[Twin, list[Event]] | None:
+            document, _ = self.layers.effective(device, old.own)
+            if document == old.desired.document:
+                return None
+            return self._desired(old, old, actor, reason, diff_patch(old.desired.document, document))
+
+        try:
+            return await self._settle(device, step)
+        except Refused as error:
+            event = Event(
+                type="twin.refused", subject=device, time=self._clock.now_ms(), actor=actor, reason=error.message
+            )
+            await self._storage.commit(Commit(events=(event,)))
+            return await self.get(device)
+
+    def _desired(self, new: Twin, old: Twin, actor: str, reason: str, patch: Json) -> tuple[Twin, list[Event]]:
+        """The twin with its layers over each other, and the event of it."""
+        document, times = self.layers.effective(new.device, new.own)
+        _check_size(document, self._limits)
+        changed = document != old.desired.document or not old.desired.version
+        version = old.desired.version + changed
+        event = Event(
+            type="twin.desired",
+            subject=new.device,
+            time=self._clock.now_ms(),
+            actor=actor,
+            reason=reason,
+            data={"version": version, "patch": patch},
+        )
+        return evolve(new, desired=Section(document=document, version=version, times=times)), [event]
+
+    async def _settle(self, device: str, step: Callable[[Twin], tuple[Twin, list[Event]] | None]) -> Twin:
+        before: Twin | None = None
+        actor = reason = ""
+
+        def remembering(old: Twin) -> tuple[Twin, list[Event]] | None:
+            nonlocal before, actor, reason
+            before = old
+            result = step(old)
+            if result is not None:
+                actor, reason = result[1][0].actor, result[1][0].reason
+            return result
+
+        twin = await self._records.settle(
+            lambda: self.get(device), remembering, lambda old, new: self._kept("desired", old, new, actor, reason)
+        )
         assert before is not None
         if twin.desired.version != before.desired.version:
             notification = desired_change(twin, since=before)
             for callback in self._listeners:
                 callback(device, notification)
         return twin
+
+    def _kept(self, name: str, old: Twin, new: Twin, actor: str, reason: str) -> Commit:
+        """How to take the change back, for :meth:`as_of`; the oldest beyond the bound is forgotten."""
+        before, after = getattr(old, name), getattr(new, name)
+        if before.version == after.version:
+            return Commit()
+        past = Past(
+            id=_past_key(new.device, name, after.version),
+            undo=diff_patch(after.document, before.document),
+            time=self._clock.now_ms(),
+            by=actor,
+            reason=reason,
+        )
+        gone = after.version - HISTORY
+        deletes = (Delete(kind="twin_past", key=_past_key(new.device, name, gone)),) if gone >= 1 else ()
+        return Commit(puts=(self._past.put(past),), deletes=deletes)
+
+    async def history(self, device: str, section: str = "desired") -> list[Past]:
+        """The changes of a section that are kept, the newest first; the last number of an id is its version."""
+        _check_section(section)
+        twin = await self.get(device)
+        newest = getattr(twin, section).version
+        found = [
+            await self._past.get(_past_key(device, section, version))
+            for version in range(newest, max(0, newest - HISTORY), -1)
+        ]
+        return [one for one in found if one is not None]
+
+    async def as_of(self, device: str, time: int, section: str = "desired") -> Json:
+        """The section as it was at a time (ms since the epoch).
+
+        Raises NotFound where the history that is kept does not reach back that far.
+        """
+        twin = await self.get(device)
+        document: Json = getattr(twin, section).document
+        newest = getattr(twin, section).version
+        kept = await self.history(device, section)
+        for past in kept:
+            if past.time <= time:
+                return document
+            document = cast("Json", merge_patch(document, past.undo))
+        if newest > len(kept):
+            raise NotFound(
+                f"What was {section} of {device!r} then is not kept any more",
+                remedy=f"The last {HISTORY} versions are kept",
+                device=device,
+            )
+        return document
 
     async def report(self, device: str, patch: object, *, if_version: int | None = None) -> Outcome:
         """A device's report: the outcome says why not, nothing is raised for the device's mistakes."""
@@ -148,7 +243,9 @@ class Twins:
             return evolve(old, reported=section), [event]
 
         try:
-            twin = await self._records.settle(lambda: self.get(device), step)
+            twin = await self._records.settle(
+                lambda: self.get(device), step, lambda old, new: self._kept("reported", old, new, device, "")
+            )
         except VersionConflict as error:
             version = error.ids.get("version")
             return Rejected(
@@ -182,6 +279,15 @@ class Twins:
 
         twin = await self._records.settle(lambda: self.get(device), step)
         return Accepted(version=twin.reported.version)
+
+
+def _past_key(device: str, section: str, version: int) -> str:
+    return f"{device}/{section}/{version:010d}"
+
+
+def _check_section(section: str) -> None:
+    if section not in ("desired", "reported"):
+        raise Refused(f"{section!r} is no section with a history", remedy="Use desired or reported")
 
 
 def _expect(section: Section, if_version: int | None) -> None:

@@ -18,10 +18,18 @@ class Section:
 
 @frozen(kw_only=True)
 class Twin:
-    """A device's desired and reported state; ``refused`` is what it would not take (``twin/ack``), by pointer."""
+    """A device's desired and reported state.
+
+    Attributes:
+        desired: what the device sees: all layers over each other, its own the last.
+        own: the device's own layer; ``by`` says who set each of its leaves.
+        refused: what it would not take (``twin/ack``), by pointer.
+    """
 
     device: str
     desired: Section = Section()
+    own: Section = Section()
+    by: Mapping[str, str] = field(factory=dict)
     reported: Section = Section()
     acknowledged: int = 0
     refused: Mapping[str, object] = field(factory=dict)
@@ -70,6 +78,31 @@ def delta(desired: Json, reported: Json) -> dict[str, object]:
         elif key not in reported or have != value:
             result[key] = value
     return result
+
+
+@frozen(kw_only=True)
+class Past:
+    """One change of a section that can be taken back.
+
+    Attributes:
+        undo: the merge patch from this version's document to the one before.
+        time: ms since the epoch.
+    """
+
+    id: str
+    undo: Json = field(factory=dict)
+    time: int = 0
+    by: str = ""
+    reason: str = ""
+    version: int = 0
+
+
+def unconverged(twin: Twin) -> dict[str, int]:
+    """Every desired leaf that the reported section does not match, by pointer, and since when (ms since the epoch)."""
+    open_ = leaves(delta(twin.desired.document, twin.reported.document))
+    return {
+        at: max(twin.desired.times.get(at, 0), twin.reported.times.get(at, 0)) for at in open_
+    }  # fmt: skip
 
 
 def leaves(document: Json, prefix: str = "") -> dict[str, object]:

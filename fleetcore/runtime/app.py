@@ -23,6 +23,7 @@ from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
 from fleetcore.fleet.location import Locations
+from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
@@ -40,6 +41,7 @@ from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.dead_letters import DeadLetters
 from fleetcore.pipeline.decode import Codecs
 from fleetcore.pipeline.detect import Detection, Scope
+from fleetcore.pipeline.layering import LayerKeeper
 from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror import Mirror
 from fleetcore.pipeline.notify import Notification
@@ -91,8 +93,10 @@ class Fleet:
         self.dead_letters = DeadLetters(storage, clock)
         self.search = Search(Documents(storage, self.presence), clock)
         self.groups = Groups(storage, self.search, clock)
+        self.twins.layers.groups_of = self.groups.outermost_first
         self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
         self.denials = Denials(storage, clock)
+        self.operators = Operators(storage, self.search, clock)
         self.consumers: list[Consumer] = []
         self.protocols: dict[str, OpenProtocol] = {}
         self.tls: FleetTls | None = None
@@ -187,6 +191,7 @@ class Fleet:
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
         await self.presence.load()
         await self.groups.load()
+        await self.twins.layers.load()
         await self.dead_letters.load()
 
     async def _open_path(self) -> None:
@@ -200,6 +205,7 @@ class Fleet:
         sign, file = self.security.sign_payload, self.audit.checkpoints
         await self._consume(AuditSealer(self.storage, self.clock, None if file is None else sign, file))
         await self._consume(MembershipKeeper(self.storage, self.groups, self.clock))
+        await self._consume(LayerKeeper(self.storage, self.twins, self.groups, self.devices, self.clock))
         for instance in self.config.detectors:
             await self._consume(self._detection(instance))
         for instance in self.config.notifiers:

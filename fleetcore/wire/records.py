@@ -15,7 +15,10 @@ T = TypeVar("T")
 Plain = dict[str, object]
 
 #: Kind → functions that bring an older body to today's form, oldest first. Each must accept today's form unchanged.
-UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {}
+UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {
+    # Before there were layers, all that was desired of a device was its own.
+    "twin": (lambda body: body if "own" in body else {**body, "own": body.get("desired", {})},),
+}
 
 converter: cattrs.Converter = make_converter()
 # Members of type object are JSON as it came; the check is by identity, since every class is an object.

@@ -1,0 +1,158 @@
+"""Layered desired state: which layers a device has, what they give together, and where each leaf comes from."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+from attrs import evolve
+
+from fleetcore.errors import NotFound, Refused, VersionConflict
+from fleetcore.fleet.repository import Repository
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.layer import OWN, Layer, LayerKind, Origin
+from fleetcore.model.names import check_label
+from fleetcore.model.store import Commit, Delete, Event
+from fleetcore.model.twin import Json, Section, Twin, leaves, merge_patch
+
+#: Changed: the events that :mod:`fleetcore.pipeline.layering` follows.
+LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"
+_RANK = {LayerKind.FLEET: 0, LayerKind.GROUP: 1, LayerKind.POLICY: 2}
+
+#: Merges a patch into a section: checks limits, moves version and times; the twin's own rule.
+Patch = Callable[[Section, Json, int], Section]
+
+
+class Layers:
+    """All layers, in memory and in the store. Open it with :meth:`load`.
+
+    Attributes:
+        groups_of: a device's groups, those around them included, the outermost first; :class:`Fleet` sets it.
+    """
+
+    def __init__(self, storage: Storage, clock: Clock, patched: Patch) -> None:
+        self._storage, self._clock, self._patched = storage, clock, patched
+        self._records = Repository(storage, "layer", Layer)
+        self._layers: dict[str, Layer] = {}
+        # What was committed and what is in memory change together for whoever waits here.
+        self._lock = asyncio.Lock()
+        self.groups_of: Callable[[str], Sequence[str]] = lambda _device: ()
+
+    async def load(self) -> None:
+        """Reads what is stored."""
+        self._layers = {layer.id: layer for layer in await self._records.find()}
+
+    def get(self, layer: str) -> Layer:
+        """The layer; raises NotFound."""
+        found = self._layers.get(layer)
+        if found is None:
+            raise NotFound(f"There is no layer {layer!r}", layer=layer)
+        return found
+
+    def list(self) -> Sequence[Layer]:
+        """All layers, the weakest first."""
+        return sorted(self._layers.values(), key=_strength)
+
+    def of(self, device: str) -> Sequence[Layer]:
+        """The layers of a device, the weakest first."""
+        if not self._layers:
+            return ()
+        groups = {group: place for place, group in enumerate(self.groups_of(device))}
+        found = [one for one in self._layers.values() if one.group is None or one.group in groups]
+        return sorted(found, key=lambda one: (_RANK[one.kind], groups.get(one.group or "", -1), one.priority, one.id))
+
+    async def desire(
+        self,
+        layer: str,
+        patch: Json,
+        *,
+        kind: LayerKind = LayerKind.FLEET,
+        group: str | None = None,
+        priority: int = 0,
+        if_version: int | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Layer:
+        """Merges a patch into a layer, which is made where there is none; its devices follow.
+
+        Raises:
+            Refused: a group layer without a group, a fleet layer with one, a limit of twins.
+            VersionConflict: the layer is not at ``if_version``.
+        """
+        check_label(layer, "layer")
+        if (kind is LayerKind.FLEET) is not (group is None) and kind is not LayerKind.POLICY:
+            raise Refused(f"A {kind} layer has {'no' if kind is LayerKind.FLEET else 'a'} group")
+        now = self._clock.now_ms()
+
+        async def load() -> Layer:
+            return await self._records.get(layer) or Layer(id=layer, kind=kind, group=group, priority=priority)
+
+        def step(old: Layer) -> tuple[Layer, list[Event]] | None:
+            if if_version is not None and old.section.version != if_version:
+                raise VersionConflict(
+                    f"Layer {layer!r} is at version {old.section.version}", version=old.section.version
+                )
+            if old.version and (old.kind, old.group) != (kind, group):
+                raise Refused(
+                    f"Layer {layer!r} is a {old.kind} layer for {old.group or 'all devices'}",
+                    remedy="Remove it first, or choose another name",
+                )
+            section = self._patched(old.section, patch, now)
+            new = evolve(old, section=section, by=authors(old.by, old.section, section, actor), priority=priority)
+            data = {"patch": patch, "version": section.version}
+            return new, [Event(type=LAYER_CHANGED, subject=layer, time=now, actor=actor, reason=reason, data=data)]
+
+        async with self._lock:
+            made = self._layers[layer] = await self._records.settle(load, step)
+        return made
+
+    async def remove(self, layer: str, *, actor: str = "system", reason: str = "") -> Layer:
+        """Removes a layer; its devices fall back to what is below it."""
+        async with self._lock:
+            old = self.get(layer)
+            data = {"group": old.group} if old.group else {}
+            event = Event(
+                type=LAYER_REMOVED, subject=layer, time=self._clock.now_ms(), actor=actor, reason=reason, data=data
+            )
+            await self._storage.commit(Commit(deletes=(Delete(kind="layer", key=layer),), events=(event,)))
+            del self._layers[layer]
+        return old
+
+    async def settled(self) -> None:
+        """Returns once memory has whatever was committed before the call."""
+        async with self._lock:
+            return
+
+    def effective(self, device: str, own: Section) -> tuple[Json, Mapping[str, int]]:
+        """All layers over each other: the document, and when each leaf was set in the layer that it comes from."""
+        document: Json = {}
+        times: dict[str, int] = {}
+        for section in (*(one.section for one in self.of(device)), own):
+            document = cast("Json", merge_patch(document, section.document))
+            times.update(section.times)
+        there = leaves(document)
+        return document, {at: times.get(at, 0) for at in there}
+
+    def origins(self, twin: Twin) -> Mapping[str, Origin]:
+        """Where each desired leaf of a device comes from, by pointer."""
+        found: dict[str, Origin] = {}
+        parts: Iterable[tuple[str, Section, Mapping[str, str]]] = (
+            *((one.id, one.section, one.by) for one in self.of(twin.device)),
+            (OWN, twin.own, twin.by),
+        )
+        for name, section, by in parts:
+            for at, value in leaves(section.document).items():
+                found[at] = Origin(value=value, layer=name, by=by.get(at, ""), time=section.times.get(at, 0))
+        there = leaves(self.effective(twin.device, twin.own)[0])
+        return {at: found[at] for at in there if at in found}
+
+
+def _strength(layer: Layer) -> tuple[int, int, str]:
+    return _RANK[layer.kind], layer.priority, layer.id
+
+
+def authors(by: Mapping[str, str], before: Section, after: Section, actor: str) -> dict[str, str]:
+    """Who set each leaf: ``actor`` where it is new or has another value now."""
+    old = leaves(before.document)
+    new = leaves(after.document)
+    return {at: by.get(at, "") if at in old and old[at] == value else actor for at, value in new.items()}

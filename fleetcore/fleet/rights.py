@@ -1,0 +1,101 @@
+"""Rights: what a principal may do, decided per object.
+
+A grant is a role within a scope. Each grant is asked by itself whether it allows a permission on a device; the rights
+of two grants never combine, so "may command" in one place and "may see" in another do not add up to a third.
+"""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from fleetcore.errors import NotFound, Refused
+from fleetcore.fleet.search import Search
+from fleetcore.model.operator import ROLES, Permission, RoleGrant
+from fleetcore.query.ast import And, Clause, Or
+from fleetcore.query.parse import parse
+
+_GROUP = "group:"
+
+
+def scope_clause(scope: str) -> Clause | None:
+    """A grant's scope as a clause, None for the whole fleet; raises QuerySyntaxError."""
+    if not scope:
+        return None
+    if scope.startswith(_GROUP):
+        name = scope.removeprefix(_GROUP).replace("'", "''")
+        return parse(f"group in ('{name}')")
+    return parse(scope)
+
+
+@frozen(kw_only=True)
+class Selectable:
+    """What a principal may list: ``clause`` None selects the whole fleet; ``nothing`` selects nothing at all."""
+
+    clause: Clause | None = None
+    nothing: bool = False
+
+    def narrowed(self, where: Clause | None) -> Clause | None:
+        """Both this and a query."""
+        if self.clause is None:
+            return where
+        return self.clause if where is None else And((self.clause, where))
+
+
+class Rights:
+    """What one principal may do, as of one request."""
+
+    def __init__(
+        self, principal: str, grants: Sequence[RoleGrant], permissions: Sequence[Permission], search: Search
+    ) -> None:
+        self.principal = principal
+        self._search = search
+        limit = frozenset(permissions) or frozenset(Permission)
+        self._grants = [(ROLES[one.role] & limit, one.scope) for one in grants]
+
+    @property
+    def actor(self) -> str:
+        """The name under which changes are written down; no device's id has a colon."""
+        return f"operator:{self.principal}"
+
+    def holds(self, permission: Permission) -> bool:
+        """Whether some grant has it somewhere."""
+        return any(permission in allowed for allowed, _ in self._grants)
+
+    def everywhere(self, permission: Permission) -> bool:
+        """Whether one grant has it for the whole fleet: what is nobody's device asks for this."""
+        return any(permission in allowed and not scope for allowed, scope in self._grants)
+
+    async def allows(self, permission: Permission, device: str) -> bool:
+        """Whether one grant allows it on a device; a device that is not there is allowed to nobody with a scope."""
+        for allowed, scope in self._grants:
+            if permission not in allowed:
+                continue
+            clause = _readable(scope)
+            if clause is None:
+                if not scope:
+                    return True
+                continue
+            try:
+                if await self._search.is_true(clause, device):
+                    return True
+            except NotFound:
+                continue
+        return False
+
+    def selectable(self, permission: Permission) -> Selectable:
+        """The devices on which it is allowed."""
+        if self.everywhere(permission):
+            return Selectable()
+        found = [_readable(scope) for allowed, scope in self._grants if permission in allowed]
+        clauses = tuple(one for one in found if one is not None)
+        if not clauses:
+            return Selectable(nothing=True)
+        return Selectable(clause=clauses[0] if len(clauses) == 1 else Or(clauses))
+
+
+def _readable(scope: str) -> Clause | None:
+    # Fail closed: a scope that no longer parses (a newer release wrote it) selects nothing.
+    try:
+        return scope_clause(scope)
+    except Refused:
+        return None

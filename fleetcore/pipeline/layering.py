@@ -1,0 +1,61 @@
+"""Layering: devices follow their layers.
+
+A change of a layer, or of who is in a group, recomputes what is desired of the devices that it is for. Recomputing
+changes nothing where nothing differs, so what is repeated after a crash is harmless.
+"""
+
+from collections.abc import Sequence
+
+from fleetcore.errors import NotFound
+from fleetcore.fleet.groups import JOINED, LEFT, Groups
+from fleetcore.fleet.layers import LAYER_CHANGED, LAYER_REMOVED
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.twins import Twins
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Event, FeedEntry
+from fleetcore.pipeline.consumer import Consumer
+
+_MOVED = frozenset({JOINED, LEFT, "device.registered"})
+
+
+class LayerKeeper(Consumer):
+    """The consumer ``layers``."""
+
+    def __init__(self, storage: Storage, twins: Twins, groups: Groups, registry: Registry, clock: Clock) -> None:
+        super().__init__("layers", storage, clock)
+        self._twins, self._groups, self._registry = twins, groups, registry
+
+    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
+        await self._groups.settled()
+        await self._twins.layers.settled()
+        devices: dict[str, None] = {}
+        everybody = False
+        for entry in entries:
+            for event in entry.events:
+                if event.type in _MOVED and self._twins.layers.list():
+                    devices[event.subject] = None
+                elif event.type in (LAYER_CHANGED, LAYER_REMOVED):
+                    members = self._members(event)
+                    everybody |= members is None
+                    devices.update(dict.fromkeys(members or ()))
+        if everybody:
+            devices = {device.id: None async for device in self._registry.records.iterate()}
+        for device in devices:
+            await self._twins.recompute(device)
+        return bool(devices)
+
+    def _members(self, event: Event) -> Sequence[str] | None:
+        """Whom a layer is for; None means all."""
+        group = event.data.get("group")
+        if event.type == LAYER_CHANGED:
+            try:
+                group = self._twins.layers.get(event.subject).group
+            except NotFound:
+                return ()  # removed since: that event comes too
+        if group is None:
+            return None
+        try:
+            return self._groups.members(str(group))
+        except NotFound:
+            return ()
