@@ -21,6 +21,8 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.model.command import FINISHED
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Device, Lifecycle, Location
+from fleetcore.model.layer import LayerKind
+from fleetcore.model.twin import unconverged
 from fleetcore.wire.records import to_plain
 from fleetcore.wire.times import format_time, parse_time
 
@@ -562,12 +564,71 @@ class IoTFleetManager:
     # --- flat calls: twins and commands -------------------------------------------------------------------------
 
     async def get_twin(self, device_id: str) -> View:
-        """Both sections of a device's twin and their difference."""
+        """A device's twin: both sections, their difference and since when, attributes, and each leaf's layer."""
         from fleetcore.fleet.twins import twin_view
 
         fleet = await self.open()
+        device, twin = await fleet.devices.get(device_id), await fleet.twins.get(device_id)
+        origins = fleet.twins.layers.origins(twin)
+        return View(
+            twin_view(twin, fleet.clock.now_ms()),
+            attributes=dict(device.attributes),
+            origins={
+                at: {"layer": one.layer, "by": one.by, "time": format_time(one.time)} for at, one in origins.items()
+            },
+            unconverged={at: format_time(since) for at, since in unconverged(twin).items()},
+            refused=dict(twin.refused),
+        )
+
+    async def twin_history(self, device_id: str, section: str = "desired") -> list[View]:
+        """The changes of a section that are kept, the newest first."""
+        fleet = await self.open()
         await fleet.devices.get(device_id)
-        return View(twin_view(await fleet.twins.get(device_id), fleet.clock.now_ms()))
+        found = await fleet.twins.history(device_id, section)
+        return [
+            View(version=int(one.id.rpartition("/")[2]), time=format_time(one.time), by=one.by, reason=one.reason,
+                 undo=dict(one.undo))
+            for one in found
+        ]  # fmt: skip
+
+    async def twin_as_of(self, device_id: str, time: int | str, section: str = "desired") -> View:
+        """A section of the twin as it was at a time; raises NotFound beyond what is kept."""
+        fleet = await self.open()
+        await fleet.devices.get(device_id)
+        return View(await fleet.twins.as_of(device_id, parse_time(time), section))
+
+    async def set_layer(
+        self,
+        layer: str,
+        patch: Mapping[str, Any],
+        *,
+        kind: str = "fleet",
+        group: str | None = None,
+        priority: int = 0,
+        if_version: int | None = None,
+        reason: str = "",
+    ) -> View:
+        """Merges a patch into a layer of desired state: of the fleet, a group or a policy; its devices follow."""
+        fleet = await self.open()
+        try:
+            which = LayerKind(kind)
+        except ValueError:
+            raise Refused(f"There is no kind of layer {kind!r}", remedy=f"Use one of: {', '.join(LayerKind)}") from None
+        if group is not None:
+            fleet.groups.get(group)
+        made = await fleet.twins.layers.desire(
+            layer, patch, kind=which, group=group, priority=priority, if_version=if_version,
+            actor="library", reason=reason,
+        )  # fmt: skip
+        return _view(made)
+
+    async def list_layers(self) -> list[View]:
+        """All layers, the weakest first."""
+        return [_view(one) for one in (await self.open()).twins.layers.list()]
+
+    async def remove_layer(self, layer: str, *, reason: str = "") -> View:
+        """Removes a layer; its devices fall back to what is below it."""
+        return _view(await (await self.open()).twins.layers.remove(layer, actor="library", reason=reason))
 
     async def set_desired(
         self, device_id: str, patch: Mapping[str, Any], *, if_version: int | None = None, reason: str = ""

@@ -47,3 +47,62 @@ def show_(device: str, data: Path, output: str) -> None:
 def set_(device: str, patch: str, if_version: int | None, reason: str, data: Path, output: str) -> None:
     """Merge PATCH, a JSON object (RFC 7396: null deletes), into what is desired of DEVICE."""
     show(call(data, "set_desired", device, patch_of(patch), if_version=if_version, reason=reason), output)
+
+
+@twin.command()
+@click.argument("device")
+@click.option("--section", type=click.Choice(["desired", "reported"]), default="desired", show_default=True)
+@data_option
+@output_option
+def history(device: str, section: str, data: Path, output: str) -> None:
+    """Show the kept changes of a section of DEVICE, the newest first, with what would take each back."""
+    show(call(data, "twin_history", device, section), output)
+
+
+@twin.command()
+@click.argument("device")
+@click.argument("time")
+@click.option("--section", type=click.Choice(["desired", "reported"]), default="desired", show_default=True)
+@data_option
+@output_option
+def at(device: str, time: str, section: str, data: Path, output: str) -> None:
+    """Show a section of DEVICE as it was at TIME, RFC 3339 or ms since the epoch."""
+    show(call(data, "twin_as_of", device, int(time) if time.isdigit() else time, section), output)
+
+
+@twin.group()
+def layer() -> None:
+    """What is desired of many devices: of the fleet, a group, or by a policy."""
+
+
+@layer.command("set")
+@click.argument("name")
+@click.argument("patch")
+@click.option("--kind", type=click.Choice(["fleet", "group", "policy"]), default="fleet", show_default=True)
+@click.option("--group", help="Whose devices it is for.")
+@click.option("--priority", type=int, default=0, help="Among layers of a kind the greater overrides.")
+@click.option("--if-version", type=click.IntRange(0))
+@click.option("--reason", default="")
+@data_option
+@output_option
+def layer_set(name: str, patch: str, data: Path, output: str, **options: Any) -> None:
+    """Merge PATCH, a JSON object, into the layer NAME; its devices follow."""
+    show(call(data, "set_layer", name, patch_of(patch), **options), output)
+
+
+@layer.command("list")
+@data_option
+@output_option
+def layer_list(data: Path, output: str) -> None:
+    """List all layers, the weakest first."""
+    show(call(data, "list_layers"), output, ("id", "kind", "group", "priority", "section"))
+
+
+@layer.command("remove")
+@click.argument("name")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def layer_remove(name: str, reason: str, data: Path, output: str) -> None:
+    """Remove the layer NAME; its devices fall back to what is below it."""
+    show(call(data, "remove_layer", name, reason=reason), output)

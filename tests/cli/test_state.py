@@ -87,3 +87,19 @@ def test_the_audit_log_is_listed_and_verified(fleet, say, data):
     done = fleet("audit", "verify", "-o", "json")
     assert done.code == 1
     assert json.loads(done.out)["bad_seq"] == 2
+
+
+def test_layers_reach_the_devices_and_each_leaf_names_its_layer(fleet, say):
+    say("device", "register", "a")
+    say("twin", "layer", "set", "defaults", '{"interval": 300, "led": true}')
+    say("twin", "set", "a", '{"interval": 60}')
+
+    shown = say("twin", "show", "a")
+    assert shown["desired"] == {"interval": 60, "led": True}
+    assert {at: one["layer"] for at, one in shown["origins"].items()} == {"/interval": "device", "/led": "defaults"}
+    assert set(shown["unconverged"]) == {"/interval", "/led"}
+    assert say("twin", "history", "a")[0]["version"] == shown["desired_version"]
+    assert say("twin", "at", "a", "2020-01-01T00:00:00Z") == {}
+    assert [one["id"] for one in say("twin", "layer", "list")] == ["defaults"]
+    say("twin", "layer", "remove", "defaults")
+    assert fleet("twin", "layer", "set", "x", "{}", "--kind", "group").code == 5
