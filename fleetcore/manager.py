@@ -356,7 +356,7 @@ class IoTFleetManager:
     async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
         """Changes name, model, tags, capabilities, attributes, gateway or key_id."""
         fleet = await self.open()
-        members = {
+        members: dict[str, Any] = {
             key: _texts(value, key) if key in ("tags", "capabilities") else value for key, value in changes.items()
         }
         return self._device(fleet, await fleet.devices.change(device_id, **members, actor="library", reason=reason))

@@ -61,7 +61,8 @@ async def running(data: Path) -> AsyncIterator[dict[str, list[str]]]:
         fleet = await manager.open()
         await fleet.serve()
         async with serve_control(manager, data):
-            yield {name: list(one.adapter.endpoints) for name, one in fleet.protocols.items()}
+            listening = {name: one.adapter for name, one in fleet.protocols.items()} | fleet.services
+            yield {name: list(getattr(one, "endpoints", ())) for name, one in listening.items()}
     finally:
         await manager.close()
 

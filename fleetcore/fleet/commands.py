@@ -13,12 +13,15 @@ from attrs import evolve
 
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.search import Search
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.command import COMMAND_TRANSITIONS, FINISHED, Command, CommandState
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Event
+from fleetcore.query.explain import deciding
+from fleetcore.query.parse import parse
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
 
@@ -30,6 +33,10 @@ _JUST_SENT_MS = 1_000
 SNAPSHOT = 10
 _OUTPUT_BYTES = 64 * 1024
 _DAY_MS = 24 * 3600 * 1000
+#: One queued command of a device holds a supersede key.
+_SUPERSEDE = "command-supersede"
+#: Ten years.
+_LONGEST_S = 10 * 365 * 86_400.0
 
 _REPORTED = {
     "accepted": CommandState.DELIVERED,
@@ -49,6 +56,8 @@ def _unfinished(command: Command) -> bool:
 
 def _refs(command: Command) -> Pairs:
     refs = [("device", command.device)]
+    if command.bulk is not None:
+        refs.append(("bulk", command.bulk))
     return [*refs, ("open", command.device)] if _unfinished(command) else refs
 
 
@@ -65,8 +74,10 @@ def _due(command: Command) -> int | None:
 class Commands:
     """Sends commands and keeps their states."""
 
-    def __init__(self, storage: Storage, clock: Clock, sign: Signer | None = None) -> None:
-        self._clock, self._sign = clock, sign
+    def __init__(
+        self, storage: Storage, clock: Clock, sign: Signer | None = None, search: Search | None = None
+    ) -> None:
+        self._clock, self._sign, self._search = clock, sign, search
         self._storage = storage
         self._records = Repository(storage, "command", Command, unique=_unique, refs=_refs, due=_due)
         self._listeners: list[Callable[[str], None]] = []
@@ -106,6 +117,8 @@ class Commands:
         result_within_s: float = 90_000,
         idempotency_key: str | None = None,
         supersede: str | None = None,
+        precondition: str | None = None,
+        bulk: str | None = None,
         actor: str = "system",
         reason: str = "",
     ) -> Command:
@@ -113,26 +126,24 @@ class Commands:
 
         Args:
             idempotency_key: a second call with the same key for the device returns the first command.
-            supersede: queued commands with the same key are cancelled in favour of this one.
+            supersede: queued commands with the same key are cancelled in favour of this one, in the same commit.
+            precondition: a query; a device that it does not select when the command is handed out does not get it.
+            bulk: the operation that sends it.
 
         Raises:
             Refused: a name or answer mode that is none, a time that is not positive.
         """
         check_device_id(device)
-        if not 1 <= len(name) <= 128:
-            raise Refused("A command's name has 1-128 characters", code="name_invalid")
-        if respond not in ("result", "ack", "none"):
-            raise Refused(f"respond is one of result, ack, none, not {respond!r}")
-        if min(deliver_within_s, execute_within_s, result_within_s) <= 0:
-            raise Refused("A command's times are positive numbers of seconds")
+        self.check(
+            name,
+            lane=lane,
+            respond=respond,
+            deliver_within_s=deliver_within_s,
+            execute_within_s=execute_within_s,
+            result_within_s=result_within_s,
+            precondition=precondition,
+        )
         now = self._clock.now_ms()
-        superseded: list[Command] = []
-        if supersede is not None:
-            superseded = [
-                old
-                for old in await self._records.find(ref=("open", device))
-                if old.supersede_key == supersede and old.state is CommandState.QUEUED
-            ]
         command = Command(
             id=uuid4().hex if idempotency_key is None else _keyed_id(device, idempotency_key),
             device=device,
@@ -146,22 +157,65 @@ class Commands:
             expires_at=now + int(execute_within_s * 1000),
             result_by=now + int(result_within_s * 1000),
             supersede_key=supersede,
-            supersedes=tuple(old.id for old in superseded),
+            precondition=precondition,
+            bulk=bulk,
             issued_by=actor,
         )
         event = Event(
             type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data={"device": device}
         )
-        try:
-            command = await self._records.create(command, [event])
-        except Conflict:
-            if idempotency_key is None:
-                raise
-            return await self._records.need(command.id)
-        for old in superseded:
-            await self._end(old.id, CommandState.CANCELLED, code="superseded", only=CommandState.QUEUED)
+        while True:
+            old = await self._superseded(device, supersede)
+            new = evolve(command, supersedes=tuple(one.id for one in old))
+            ended = [evolve(one, state=CommandState.CANCELLED, code="superseded", finished_at=now) for one in old]
+            events = [event, *(_cancelled(one, now, actor, f"superseded by {command.id}") for one in old)]
+            try:
+                command = await self._records.create(
+                    new, events, [self._records.put(one, expect=one.version) for one in ended]
+                )
+            except Conflict as conflict:
+                if conflict.ids.get("space") == _SUPERSEDE or any(conflict.ids.get("key") == one.id for one in old):
+                    continue  # another came first, or one was handed out: look again at what is still queued
+                if idempotency_key is None:
+                    raise
+                return await self._records.need(command.id)
+            break
         self._wake(device)
         return command
+
+    def check(
+        self,
+        name: str,
+        *,
+        lane: str = "default",
+        respond: str = "result",
+        deliver_within_s: float = 86_400,
+        execute_within_s: float = 86_400,
+        result_within_s: float = 90_000,
+        precondition: str | None = None,
+        supersede: str | None = None,
+    ) -> None:
+        """Raises Refused where :meth:`send` would for any device."""
+        if not 1 <= len(name) <= 128:
+            raise Refused("A command's name has 1-128 characters", code="name_invalid")
+        if any(text is not None and not 1 <= len(text) <= 128 for text in (lane, supersede)):
+            raise Refused("A lane and a supersede key have 1-128 characters", code="name_invalid")
+        if respond not in ("result", "ack", "none"):
+            raise Refused(f"respond is one of result, ack, none, not {respond!r}")
+        if not all(0 < within <= _LONGEST_S for within in (deliver_within_s, execute_within_s, result_within_s)):
+            raise Refused(f"A command's times are seconds above 0 and up to {_LONGEST_S:.0f}")
+        if precondition is not None:
+            parse(precondition)
+
+    async def _superseded(self, device: str, key: str | None) -> Sequence[Command]:
+        if key is None:
+            return ()
+        open_ = await self._records.find(ref=("open", device))
+        return [one for one in open_ if one.supersede_key == key and one.state is CommandState.QUEUED]
+
+    async def of_bulk(self, operation: str) -> Sequence[Command]:
+        """The commands that an operation sent."""
+        return await self._records.find(ref=("bulk", operation))
 
     async def get(self, command: str) -> Command:
         """The command; raises NotFound (``command_unknown``)."""
@@ -240,9 +294,26 @@ class Commands:
         for command in await self.snapshot(device):
             waited = command.state is CommandState.SENT and now - (command.sent_at or 0) >= ACK_TIMEOUT_MS
             old = now - (command.sent_at or 0) >= _JUST_SENT_MS
+            if command.state is CommandState.QUEUED and not await self._may_go(command):
+                continue
             if command.state is CommandState.QUEUED or waited or (again and old):
                 given.append(await self._mark_sent(command, now))
         return [command for command in given if _unfinished(command)]
+
+    async def _may_go(self, command: Command) -> bool:
+        """Whether the precondition holds now; where it does not, the command ends with the clause that decided."""
+        if command.precondition is None or self._search is None:
+            return True
+        why = await self._search.explain(command.precondition, command.device)
+        if why.truth is True:
+            return True
+        one = deciding(why)
+        seen = f"{one.seen!r}" if one.present else "absent"
+        reason = f"{one.clause} ({seen})"
+        await self._end(
+            command.id, CommandState.CANCELLED, code="precondition_failed", only=CommandState.QUEUED, reason=reason
+        )
+        return False
 
     async def _mark_sent(self, command: Command, now: int) -> Command:
         def step(old: Command) -> tuple[Command, list[Event]] | None:
@@ -358,8 +429,16 @@ class Commands:
         return list(devices)
 
 
+def _cancelled(command: Command, now: int, actor: str, reason: str) -> Event:
+    data = {"device": command.device}
+    return Event(type="command.cancelled", subject=command.id, time=now, actor=actor, reason=reason, data=data)
+
+
 def _unique(command: Command) -> Pairs:
-    return [("command-sequence", f"{command.device}/{command.sequence}")]
+    unique = [("command-sequence", f"{command.device}/{command.sequence}")]
+    if command.supersede_key is not None and command.state is CommandState.QUEUED:
+        unique.append((_SUPERSEDE, f"{command.device}/{command.supersede_key}"))
+    return unique
 
 
 def _keyed_id(device: str, key: str) -> str:

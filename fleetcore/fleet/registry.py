@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import evolve
 
-from fleetcore.errors import Conflict, Refused
+from fleetcore.errors import Conflict, Refused, VersionConflict
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -119,8 +119,13 @@ class Registry:
         """The devices that the gateway speaks for."""
         return await self.records.find(ref=("gateway", gateway))
 
-    async def change(self, device: str, *, actor: str = "system", reason: str = "", **members: Any) -> Device:
-        """Changes descriptive members (name, model, tags, attributes, location, gateway …)."""
+    async def change(
+        self, device: str, *, if_version: int | None = None, actor: str = "system", reason: str = "", **members: Any
+    ) -> Device:
+        """Changes descriptive members (name, model, tags, attributes, location, gateway …).
+
+        Raises VersionConflict where the device is not at ``if_version``.
+        """
         unknown = sorted(set(members) - _SETTABLE)
         if unknown:
             raise Refused(
@@ -140,9 +145,17 @@ class Registry:
             reason=reason,
             data={"members": sorted(members)},
         )
-        return self._changed(
-            await self.records.change(device, lambda old: (evolve(old, **members, updated=now), [event]))
-        )
+
+        def step(old: Device) -> tuple[Device, list[Event]]:
+            if if_version is not None and old.version != if_version:
+                raise VersionConflict(
+                    f"Device {device!r} is at version {old.version}, not {if_version}",
+                    remedy="Read it again and repeat the change",
+                    version=old.version,
+                )
+            return evolve(old, **members, updated=now), [event]
+
+        return self._changed(await self.records.change(device, step))
 
     async def move(self, device: str, to: Lifecycle, *, actor: str = "system", reason: str = "") -> Device:
         """Moves the lifecycle; moving to where it is does nothing. Raises IllegalTransition."""

@@ -61,6 +61,8 @@ class Command:
         result_by: without an end state by then it is ``timed_out``.
         attempt: how often it was handed to a transport.
         sent_at: the last time it was.
+        precondition: a query that must select the device when the command is handed out, or None.
+        bulk: the operation that sent it, or None.
         late: a result that came after the end, or None.
     """
 
@@ -79,6 +81,8 @@ class Command:
     attempt: int = 0
     sent_at: int | None = None
     supersede_key: str | None = None
+    precondition: str | None = None
+    bulk: str | None = None
     supersedes: tuple[str, ...] = ()
     progress: float | None = None
     output: object = None

@@ -111,9 +111,9 @@ class Consumer(ABC):
         if urgent or self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
             await self.keep()
 
-    async def catch_up(self) -> None:
-        """Returns once everything committed before the call has been handled and kept. For tests, demos, shutdown."""
-        goal = await self._storage.position()
+    async def catch_up(self, position: int | None = None) -> None:
+        """Returns once everything committed before the call, or up to a position, has been handled."""
+        goal = await self._storage.position() if position is None else position
         while self.status.position < goal and self.status.state in ("starting", "running"):
             self._moved.clear()
             await self._moved.wait()

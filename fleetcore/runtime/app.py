@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 from fleetcore.errors import ConfigError, FleetError, PluginError, Refused
 from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.audit import AuditLog
+from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.denials import Denials
@@ -23,6 +24,7 @@ from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
 from fleetcore.fleet.location import Locations
+from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
@@ -94,11 +96,13 @@ class Fleet:
         self.search = Search(Documents(storage, self.presence), clock)
         self.groups = Groups(storage, self.search, clock)
         self.twins.layers.groups_of = self.groups.outermost_first
+        self.operations = Operations(storage, clock)
         self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
         self.denials = Denials(storage, clock)
         self.operators = Operators(storage, self.search, clock)
         self.consumers: list[Consumer] = []
         self.protocols: dict[str, OpenProtocol] = {}
+        self.services: dict[str, object] = {}
         self.tls: FleetTls | None = None
 
     @classmethod
@@ -157,7 +161,8 @@ class Fleet:
             admissions=self.host.admissions(),
         )
         self.tls = self.security.tls
-        self.commands = Commands(self.storage, self.clock, self.security.sign_command)
+        self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
+        self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
         self.health = FleetHealth(self.devices, self.presence, self.twins, self.campaigns, self.anomalies, self.clock)
         self.plane = Plane(
             storage=self.storage,
@@ -201,6 +206,7 @@ class Fleet:
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
         self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
+        self.supervisor.every("operations", _TICK_S, self.operations.tick)
         self.supervisor.every("denials", _TICK_S, self.denials.flush)
         sign, file = self.security.sign_payload, self.audit.checkpoints
         await self._consume(AuditSealer(self.storage, self.clock, None if file is None else sign, file))
@@ -291,7 +297,7 @@ class Fleet:
                 name=instance.name, kind=instance.kind, adapter=adapter, provider=self._find("protocols", instance)
             )
         for instance in self.config.services:
-            await self._enter("services", instance, self)
+            self.services[instance.name] = await self._enter("services", instance, self)
         host = next(iter(self.config.fleet.hosts), "localhost")
         urls = [url for one in self.protocols.values() for url in one.adapter.endpoints]
         self.security.endpoints = [reachable(url, host) for url in urls]

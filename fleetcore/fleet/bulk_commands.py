@@ -1,0 +1,160 @@
+"""Commands to many devices: planned, confirmed, sent at a rate, counted, stopped.
+
+Each device gets its command under an idempotency key made of the operation and the device, so a step that is repeated
+after a crash sends nothing twice.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from fleetcore.errors import Conflict, Refused
+from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.operations import Operations
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.search import Search
+from fleetcore.model.command import CommandState
+from fleetcore.model.operation import Operation
+from fleetcore.wire.strict_json import dumps
+
+KIND = "command"
+#: Without more words, a bulk command reaches at most so many devices.
+CAP = 1000
+_SAMPLE = 10
+_OPTIONS = frozenset(
+    {"lane", "respond", "deliver_within_s", "execute_within_s", "result_within_s", "supersede", "precondition"}
+)
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What a bulk command would do; ``plan`` names exactly these devices and this command."""
+
+    plan: str
+    count: int
+    sample: tuple[str, ...]
+    cap: int
+
+
+class BulkCommands:
+    """Plans and starts bulk commands; the operations do the sending."""
+
+    def __init__(self, commands: Commands, operations: Operations, registry: Registry, search: Search) -> None:
+        self._commands, self._operations = commands, operations
+        self._registry, self._search = registry, search
+        operations.handle(KIND, self._send)
+
+    async def plan(
+        self,
+        name: str,
+        args: Mapping[str, object] | None = None,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        cap: int = CAP,
+        **options: Any,
+    ) -> Plan:
+        """Whom it would reach; raises Refused for unknown options, for neither or both of ``where`` and ``devices``."""
+        ids, spec = await self._wanted(name, args, where, devices, options)
+        return Plan(plan=_digest(ids, spec), count=len(ids), sample=tuple(ids[:_SAMPLE]), cap=cap)
+
+    async def send(
+        self,
+        name: str,
+        args: Mapping[str, object] | None = None,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        plan: str | None = None,
+        cap: int = CAP,
+        rate_per_s: float | None = None,
+        actor: str = "system",
+        reason: str = "",
+        **options: Any,
+    ) -> Operation:
+        """Starts it and returns at once.
+
+        Args:
+            plan: what :meth:`plan` gave: then it reaches exactly whom the plan said, or nobody.
+            cap: more devices than this are refused.
+
+        Raises:
+            Conflict: ``plan_changed``, other devices are selected now.
+            Refused: ``limit_exceeded`` beyond the cap.
+        """
+        ids, spec = await self._wanted(name, args, where, devices, options)
+        if plan is not None and plan != _digest(ids, spec):
+            raise Conflict(
+                f"The plan was for other devices or another command; {len(ids)} are selected now",
+                code="plan_changed",
+                remedy="Plan again and look at it",
+            )
+        if len(ids) > cap:
+            raise Refused(
+                f"{len(ids)} devices are more than the cap of {cap}",
+                code="limit_exceeded",
+                remedy="Narrow the query, or raise the cap",
+                limit=cap,
+                unit="devices",
+            )
+        return await self._operations.start(
+            KIND, ids, spec=spec, rate_per_s=rate_per_s, actor=actor, reason=reason
+        )  # fmt: skip
+
+    async def counts(self, operation: str) -> Mapping[str, int]:
+        """How many of an operation's commands are in each state."""
+        found = await self._commands.of_bulk(operation)
+        states = Counter(one.state for one in found)
+        return {state.value: states[state] for state in CommandState if states[state]}
+
+    async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
+        """Stops the sending, and cancels what has no end yet: at once where it is queued, else by asking the device."""
+        ended = await self._operations.cancel(operation, actor=actor, reason=reason)
+        for command in await self._commands.of_bulk(operation):
+            await self._commands.cancel(command.id, actor=actor, reason=reason)
+        return ended
+
+    async def _wanted(
+        self,
+        name: str,
+        args: Mapping[str, object] | None,
+        where: str | None,
+        devices: Sequence[str],
+        options: Mapping[str, Any],
+    ) -> tuple[list[str], dict[str, object]]:
+        unknown = sorted(set(options) - _OPTIONS)
+        if unknown:
+            raise Refused(
+                f"A command has no option {', '.join(unknown)}", remedy=f"Known: {', '.join(sorted(_OPTIONS))}"
+            )
+        if (where is None) is not bool(devices):
+            raise Refused("Say which devices: either by a query or by their ids")
+        if where is not None:
+            ids = await self._search.ids(where)
+        else:
+            ids = sorted(set(devices))
+            for device in ids:
+                await self._registry.get(device)
+        # What is wrong with the command itself is known before anything is sent.
+        self._commands.check(name, **options)
+        return ids, {"name": name, "args": dict(args or {}), "options": dict(options)}
+
+    async def _send(self, operation: Operation, device: object) -> None:
+        spec: Any = operation.spec
+        await self._commands.send(
+            str(device),
+            spec["name"],
+            spec["args"],
+            idempotency_key=f"bulk/{operation.id}",
+            bulk=operation.id,
+            actor=operation.actor,
+            reason=operation.reason,
+            **spec["options"],
+        )
+
+
+def _digest(ids: Sequence[str], spec: Mapping[str, object]) -> str:
+    return "sha256:" + hashlib.sha256(dumps([sorted(ids), spec])).hexdigest()

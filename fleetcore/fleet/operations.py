@@ -1,0 +1,189 @@
+"""Operations: long work in small steps, each kept, so that it resumes after a crash, can be watched and be stopped.
+
+A step may be repeated after a crash, so what is done to an item must be idempotent; each kind says how it is.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from uuid import uuid4
+
+from attrs import evolve
+from msgspec import json
+
+from fleetcore.errors import Conflict, FleetError, Refused
+from fleetcore.fleet.repository import Repository
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.operation import Failure, Operation, OperationState
+from fleetcore.model.store import Commit, Event
+
+#: Does one item of an operation; a FleetError is that item's failure, anything else stops the step to be tried again.
+Handler = Callable[[Operation, object], Awaitable[None]]
+
+#: Items between two records of how far it is; so many may be repeated after a crash.
+_STEP = 200
+#: How long one turn works on one operation before others get theirs.
+_TURN_S = 0.5
+#: Failures that are kept with their reasons.
+_MOST_FAILURES = 100
+#: Items of one operation.
+MOST_ITEMS = 1_000_000
+#: Tokens that a rate may save up: a second's worth, at least one item.
+_SAVED_S = 1.0
+
+
+class Operations:
+    """Starts, runs and shows operations. :meth:`tick` does the work; the supervisor calls it."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
+        self._records = Repository(
+            storage, "operation", Operation, refs=lambda one: [("state", one.state), ("kind", one.kind)]
+        )
+        self._handlers: dict[str, Handler] = {}
+        self._items: dict[str, Sequence[object]] = {}
+        self._saved: dict[str, tuple[float, float]] = {}
+
+    def handle(self, kind: str, handler: Handler) -> None:
+        """Says how an item of a kind is done."""
+        self._handlers[kind] = handler
+
+    async def start(
+        self,
+        kind: str,
+        items: Sequence[object],
+        *,
+        spec: Mapping[str, object] | None = None,
+        rate_per_s: float | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Operation:
+        """Keeps the items and returns at once; raises Refused for too many or a rate that is none."""
+        if len(items) > MOST_ITEMS:
+            raise Refused(f"An operation has at most {MOST_ITEMS} items", code="limit_exceeded", limit=MOST_ITEMS)
+        if rate_per_s is not None and not 0 < rate_per_s <= 1e6:
+            raise Refused("A rate is a number of items a second above 0")
+        now = self._clock.now_ms()
+        operation = Operation(
+            id=uuid4().hex,
+            kind=kind,
+            state=OperationState.RUNNING if items else OperationState.SUCCEEDED,
+            total=len(items),
+            rate_per_s=rate_per_s,
+            spec=dict(spec or {}),
+            created=now,
+            updated=now,
+            actor=actor,
+            reason=reason,
+        )
+        event = Event(
+            type="operation.started",
+            subject=operation.id,
+            time=now,
+            actor=actor,
+            reason=reason,
+            data={"kind": kind, "total": len(items)},
+        )
+        done = await self._storage.commit(
+            Commit(
+                puts=(self._records.put(operation, expect=0),),
+                blobs={_blob(operation.id): json.encode(list(items))},
+                events=(event,),
+            )
+        )
+        return evolve(operation, version=done.versions[0])
+
+    async def get(self, operation: str) -> Operation:
+        """The operation; raises NotFound."""
+        return await self._records.need(operation)
+
+    async def list(self, *, kind: str | None = None) -> Sequence[Operation]:
+        """All operations, the newest first."""
+        found = await self._records.find(ref=None if kind is None else ("kind", kind))
+        return sorted(found, key=lambda one: one.created, reverse=True)
+
+    async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
+        """Stops before the next item; what was done stays done. Raises Conflict where it has ended otherwise."""
+        now = self._clock.now_ms()
+
+        def step(old: Operation) -> tuple[Operation, Sequence[Event]] | None:
+            if old.state is OperationState.CANCELLED:
+                return None
+            if old.state is not OperationState.RUNNING:
+                raise Conflict(f"The operation has ended: {old.state}", code="illegal_transition", operation=operation)
+            event = Event(type="operation.cancelled", subject=operation, time=now, actor=actor, reason=reason)
+            return evolve(old, state=OperationState.CANCELLED, updated=now), [event]
+
+        ended = await self._records.change(operation, step)
+        await self._forget(operation)
+        return ended
+
+    async def tick(self) -> None:
+        """Gives every running operation its turn."""
+        for operation in await self._records.find(ref=("state", OperationState.RUNNING)):
+            handler = self._handlers.get(operation.kind)
+            if handler is not None:
+                await self._turn(operation, handler)
+
+    async def run(self, operation: str) -> Operation:
+        """Works until an operation has ended, for callers without a supervisor; its rate holds."""
+        while (current := await self.get(operation)).state is OperationState.RUNNING:
+            await self._turn(current, self._handlers[current.kind])
+            if current.rate_per_s is not None:
+                await self._clock.sleep(min(1.0, 1 / current.rate_per_s))
+        return current
+
+    async def _turn(self, operation: Operation, handler: Handler) -> None:
+        items = self._items.get(operation.id)
+        if items is None:
+            kept = await self._storage.blob(_blob(operation.id))
+            items = self._items[operation.id] = json.decode(kept or b"[]")
+        until = self._clock.monotonic_s() + _TURN_S
+        while operation.state is OperationState.RUNNING and self._clock.monotonic_s() <= until:
+            count = min(_STEP, self._allowed(operation))
+            if not count:
+                return
+            operation = await self._step(operation, items[operation.done : operation.done + count], handler)
+        if operation.state is not OperationState.RUNNING:
+            await self._forget(operation.id)
+
+    def _allowed(self, operation: Operation) -> int:
+        """How many items the rate allows now: a bucket of tokens."""
+        if operation.rate_per_s is None:
+            return _STEP
+        now = self._clock.monotonic_s()
+        saved, since = self._saved.get(operation.id, (1.0, now))
+        saved = min(saved + (now - since) * operation.rate_per_s, max(1.0, operation.rate_per_s * _SAVED_S))
+        whole = min(int(saved), operation.total - operation.done)
+        self._saved[operation.id] = (saved - whole, now)
+        return whole
+
+    async def _step(self, operation: Operation, items: Sequence[object], handler: Handler) -> Operation:
+        failures: list[Failure] = []
+        for place, item in enumerate(items, operation.done + 1):
+            try:
+                await handler(operation, item)
+            except FleetError as error:
+                about = str(item) if isinstance(item, str) else str(error.ids.get("device", place))
+                failures.append(Failure(item=place, about=about, code=error.code, reason=str(error)))
+        now = self._clock.now_ms()
+
+        def step(old: Operation) -> tuple[Operation, Sequence[Event]] | None:
+            done, failed = operation.done + len(items), operation.failed + len(failures)
+            state, events = old.state, []
+            if old.state is OperationState.RUNNING and done >= old.total:
+                state = OperationState.PARTLY if failed else OperationState.SUCCEEDED
+                data = {"done": done, "failed": failed}
+                events = [Event(type=f"operation.{state}", subject=old.id, time=now, actor=old.actor, data=data)]
+            kept = (*old.failures, *failures)[:_MOST_FAILURES]
+            return evolve(old, done=done, failed=failed, failures=kept, state=state, updated=now), events
+
+        return await self._records.change(operation.id, step)
+
+    async def _forget(self, operation: str) -> None:
+        self._items.pop(operation, None)
+        self._saved.pop(operation, None)
+        await self._storage.commit(Commit(blobs={_blob(operation): None}))
+
+
+def _blob(operation: str) -> str:
+    return f"operation/{operation}"

@@ -1,0 +1,52 @@
+"""Long work on many things: how far it is, what failed, and that it can be stopped."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from attrs import field, frozen
+
+
+class OperationState(StrEnum):
+    """``running`` until all was tried; ``succeeded`` where nothing failed, ``partly`` where something did."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    PARTLY = "partly"
+    CANCELLED = "cancelled"
+
+
+@frozen(kw_only=True)
+class Failure:
+    """What could not be done: the item, counted from 1, who it is about, and why."""
+
+    item: int
+    about: str
+    code: str
+    reason: str
+
+
+@frozen(kw_only=True)
+class Operation:
+    """One piece of long work; it goes on after a restart where it stood.
+
+    Attributes:
+        done, failed, total: items tried, those of them that failed, and all.
+        rate_per_s: at most so many items a second; None as fast as it goes.
+        failures: the first of those that failed.
+        spec: what is done to each item; belongs to the kind.
+    """
+
+    id: str
+    kind: str
+    state: OperationState = OperationState.RUNNING
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    rate_per_s: float | None = None
+    failures: tuple[Failure, ...] = ()
+    spec: Mapping[str, object] = field(factory=dict)
+    created: int = 0
+    updated: int = 0
+    actor: str = ""
+    reason: str = ""
+    version: int = 0

@@ -1,0 +1,142 @@
+"""Commands in depth: superseding, preconditions, many at once with a plan, a rate, counts and a stop."""
+
+import asyncio
+
+import pytest
+
+from fleetcore import IoTFleetManager
+from fleetcore.errors import Conflict, NotFound, Refused
+from fleetcore.model.command import CommandState
+from fleetcore.model.operation import OperationState
+from fleetcore.query.parse import QuerySyntaxError
+
+
+@pytest.fixture
+async def devices(fleet):
+    names = [f"d-{number}" for number in range(5)]
+    for name in names:
+        await fleet.devices.register(name, "sensor", tags=["odd"] if int(name[-1]) % 2 else [])
+    return names
+
+
+async def test_a_newer_command_takes_the_place_of_a_queued_one_in_one_commit(fleet, devices):
+    old = await fleet.commands.send("d-0", "set-interval", {"s": 60}, supersede="interval")
+    sent = await fleet.commands.send("d-0", "set-interval", {"s": 30}, supersede="interval", lane="b")
+    other = await fleet.commands.send("d-0", "reboot", lane="c")
+
+    await fleet.commands.hand_out("d-0")
+    new = await fleet.commands.send("d-0", "set-interval", {"s": 10}, supersede="interval")
+    newest = await fleet.commands.send("d-0", "set-interval", {"s": 5}, supersede="interval")
+
+    assert (sent.supersedes, new.supersedes, newest.supersedes) == ((old.id,), (), (new.id,))
+    last = [entry for entry in await fleet.storage.feed(0) if entry.events][-1]
+    assert [(one.type, one.subject) for one in last.events] == [
+        ("command.queued", newest.id),
+        ("command.cancelled", new.id),
+    ]
+    states = {one.id: (one.state, one.code) for one in await fleet.commands.list("d-0")}
+    assert states[old.id] == states[new.id] == (CommandState.CANCELLED, "superseded")
+    # What a device may have already is not taken away.
+    assert states[sent.id][0] is states[other.id][0] is CommandState.SENT
+
+
+async def test_of_many_that_supersede_at_once_one_is_left(fleet, devices):
+    await asyncio.gather(*(fleet.commands.send("d-0", "x", {"n": n}, supersede="k") for n in range(20)))
+
+    queued = [one for one in await fleet.commands.list("d-0") if one.state is CommandState.QUEUED]
+    assert len(queued) == 1
+
+
+async def test_a_precondition_is_looked_at_when_the_command_is_handed_out(fleet, devices):
+    goes = await fleet.commands.send("d-0", "update", precondition="reported.battery > 20")
+    stays = await fleet.commands.send("d-1", "update", precondition="reported.battery > 20")
+    await fleet.twins.report("d-0", {"battery": 80})
+    await fleet.twins.report("d-1", {"battery": 12})
+
+    assert [one.id for one in await fleet.commands.hand_out("d-0")] == [goes.id]
+    assert list(await fleet.commands.hand_out("d-1")) == []
+    ended = await fleet.commands.get(stays.id)
+    assert (ended.state, ended.code) == (CommandState.CANCELLED, "precondition_failed")
+    await fleet.settle()
+    assert [one.reason for one in await fleet.audit.list(object=stays.id)][-1] == "reported.battery > 20 (12)"
+    with pytest.raises(QuerySyntaxError):
+        await fleet.commands.send("d-0", "update", precondition="battery >")
+
+
+async def test_a_bulk_command_reaches_exactly_whom_its_plan_said(fleet, devices):
+    bulk = fleet.bulk_commands
+    plan = await bulk.plan("blink", {"n": 3}, where="tags has 'odd'")
+    assert (plan.count, plan.sample) == (2, ("d-1", "d-3"))
+
+    operation = await bulk.send("blink", {"n": 3}, where="tags has 'odd'", plan=plan.plan, reason="try")
+    await fleet.operations.tick()
+
+    done = await fleet.operations.get(operation.id)
+    assert (done.state, done.done, done.total, done.failed) == (OperationState.SUCCEEDED, 2, 2, 0)
+    assert await bulk.counts(operation.id) == {"queued": 2}
+    assert [one.name for one in await fleet.commands.list("d-3")] == ["blink"]
+    await fleet.devices.change("d-0", tags=["odd"])
+    with pytest.raises(Conflict, match="3 are selected now") as error:
+        await bulk.send("blink", {"n": 3}, where="tags has 'odd'", plan=plan.plan)
+    assert error.value.code == "plan_changed"
+
+
+async def test_what_a_bulk_command_cannot_be_is_said_before_anything_is_sent(fleet, devices):
+    bulk = fleet.bulk_commands
+    with pytest.raises(Refused, match="cap of 2"):
+        await bulk.send("x", where="type = 'sensor'", cap=2)
+    with pytest.raises(Refused, match="either"):
+        await bulk.send("x")
+    with pytest.raises(Refused, match="no option colour"):
+        await bulk.send("x", devices=["d-0"], colour="red")
+    with pytest.raises(Refused, match="1-128"):
+        await bulk.send("", devices=["d-0"])
+    with pytest.raises(NotFound):
+        await bulk.send("x", devices=["d-0", "ghost"])
+    with pytest.raises(Refused, match="rate"):
+        await bulk.send("x", devices=["d-0"], rate_per_s=0)
+    assert await fleet.commands.list() == []
+
+
+async def test_a_rate_holds_in_every_second_and_a_stop_ends_what_is_queued(fleet, devices, clock):
+    operation = await fleet.bulk_commands.send("x", devices=devices, rate_per_s=2)
+    sent = []
+    for _ in range(3):
+        await fleet.operations.tick()
+        sent.append((await fleet.operations.get(operation.id)).done)
+        clock._monotonic_s += 0.5
+
+    assert sent == [1, 2, 3]
+    ended = await fleet.bulk_commands.cancel(operation.id, reason="enough")
+    clock._monotonic_s += 5
+    await fleet.operations.tick()
+    assert (ended.state, ended.done) == (OperationState.CANCELLED, 3)
+    assert await fleet.bulk_commands.counts(operation.id) == {"cancelled": 3}
+    assert len(await fleet.commands.list()) == 3
+
+
+async def test_an_operation_that_ended_cannot_be_stopped(fleet, devices):
+    operation = await fleet.bulk_commands.send("x", devices=devices)
+    await fleet.operations.run(operation.id)
+
+    with pytest.raises(Conflict) as error:
+        await fleet.operations.cancel(operation.id)
+    assert error.value.code == "illegal_transition"
+
+
+async def test_a_step_that_is_repeated_after_a_crash_sends_nothing_twice(tmp_path):
+    async with IoTFleetManager(tmp_path) as manager:
+        fleet = await manager.open()
+        names = [f"d-{number}" for number in range(10)]
+        for name in names:
+            await fleet.devices.register(name, "sensor")
+        operation = await fleet.bulk_commands.send("x", devices=names)
+        # Sent, and the crash comes before it is kept how far it was.
+        for name in names[:6]:
+            await fleet.bulk_commands._send(operation, name)
+
+    async with IoTFleetManager(tmp_path) as manager:
+        fleet = await manager.open()
+        done = await fleet.operations.run(operation.id)
+        assert (done.state, done.done) == (OperationState.SUCCEEDED, 10)
+        assert [len(await fleet.commands.list(name)) for name in names] == [1] * 10
