@@ -1,0 +1,78 @@
+"""Rights at the door and on each object.
+
+Every route names the permission it needs. The door asks whether the caller has it anywhere; the handler asks again for
+the object in hand. What somebody may not see does not exist for them: the answer is that of an unknown id, 404.
+"""
+
+from typing import Any
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from fleetcore.errors import FleetError, NotAuthorised, NotFound
+from fleetcore.fleet.rights import Rights
+from fleetcore.model.operator import Permission
+from fleetcore.runtime.app import Fleet
+
+ApiRequest = Request[Rights, Any, Any]
+
+
+class Access:
+    """One caller's way to the fleet."""
+
+    def __init__(self, fleet: Fleet, rights: Rights) -> None:
+        self.fleet, self.rights = fleet, rights
+
+    @property
+    def actor(self) -> str:
+        """Under whose name changes are written down."""
+        return self.rights.actor
+
+    async def device(self, device: str, permission: Permission = Permission.DEVICES_READ) -> str:
+        """The id, where the caller has the permission on it. Raises NotFound, NotAuthorised."""
+        if await self.rights.allows(permission, device):
+            if await self.fleet.devices.find(device) is not None:
+                return device
+        elif await self.rights.allows(Permission.DEVICES_READ, device) and await self.fleet.devices.find(device):
+            raise self.denied(permission, device)
+        raise missing("device", device)
+
+    async def sees(self, device: str) -> bool:
+        """Whether the caller may see a device, one that is gone included where they see the whole fleet."""
+        return await self.rights.allows(Permission.DEVICES_READ, device)
+
+    def everywhere(self, permission: Permission, kind: str, name: str) -> None:
+        """What is nobody's device is there for who has the permission for the whole fleet. Raises NotFound."""
+        if not self.rights.everywhere(permission):
+            self.note(permission, name)
+            raise missing(kind, name)
+
+    def denied(self, permission: Permission, what: str) -> FleetError:
+        """The refusal, written down."""
+        self.note(permission, what)
+        return NotAuthorised(f"This needs {permission.value}", remedy="An admin grants roles", permission=permission)
+
+    def note(self, permission: Permission, what: str) -> None:
+        """Has a denial written to the audit log."""
+        self.fleet.denials.note(self.actor, what, "not_authorised", permission=permission.value)
+
+
+def missing(kind: str, name: str, code: str = "not_found") -> NotFound:
+    """One sentence for what does not exist and for what is not to be seen."""
+    return NotFound(f"There is no {kind} {name!r}", code=code, **{kind: name})
+
+
+def door(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """The guard of every route: closed unless the route says what it needs and the caller has it."""
+    if handler.opt.get("open"):
+        return
+    permission = handler.opt.get("permission")
+    rights: Rights = connection.scope["user"]
+    everywhere = handler.opt.get("everywhere", False)
+    if isinstance(permission, Permission) and (
+        rights.everywhere(permission) if everywhere else rights.holds(permission)
+    ):
+        return
+    fleet: Fleet = connection.app.state.site.fleet
+    raise Access(fleet, rights).denied(permission or Permission.OPERATORS_WRITE, connection.scope["path"][:256])

@@ -1,0 +1,113 @@
+"""First answers to requests with an ``Idempotency-Key``, kept in the store for a day.
+
+Only an answer that did something is kept: a refusal changed nothing, so the same key may be tried again. Secrets that
+an answer shows once are not kept; the repeated answer is without them.
+"""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+from msgspec import json
+
+from fleetcore.errors import Refused
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, Delete, Put
+
+KIND = "api_answer"
+KEPT_MS = 24 * 3600 * 1000
+#: Members of answers that are shown once.
+SECRETS = frozenset({"token", "secret"})
+_HEADERS = frozenset({b"content-type", b"location", b"etag", b"fleetcore-position"})
+_LONGEST_KEY = 128
+
+
+def check_key(header: bytes | None) -> str | None:
+    """The key, or None without one; raises Refused for what is no key."""
+    if header is None:
+        return None
+    if not 1 <= len(header) <= _LONGEST_KEY or not all(0x21 <= byte <= 0x7E for byte in header):
+        raise Refused("An Idempotency-Key is 1-128 printable ASCII characters")
+    return header.decode()
+
+
+class Answers:
+    """Keeps and finds them; one request of a key at a time."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @staticmethod
+    def name(principal: str, method: str, path: str, key: str) -> str:
+        """Under what an answer is kept."""
+        return hashlib.sha256(f"{principal}\0{method}\0{path}\0{key}".encode()).hexdigest()
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Two requests with one key at once: the second waits for the first one's answer."""
+        lock = self._turns.get(name)
+        if lock is None:
+            self._turns[name] = lock = asyncio.Lock()
+        async with lock:
+            yield
+
+    async def find(self, name: str, digest: str) -> list[dict[str, Any]] | None:
+        """The first answer; raises Refused (``idempotency_mismatch``) where it answered something else."""
+        record = await self._storage.get(KIND, name)
+        if record is None or cast("int", record.body["until"]) <= self._clock.now_ms():
+            return None
+        if record.body["request"] != digest:
+            raise Refused(
+                "This Idempotency-Key came with another request",
+                code="idempotency_mismatch",
+                remedy="Take a new key for a new request",
+            )
+        headers = [
+            (one.encode(), two.encode("latin-1")) for one, two in cast("list[list[str]]", record.body["headers"])
+        ]
+        body = base64.b64decode(cast("str", record.body["body"]))
+        headers += [(b"content-length", str(len(body)).encode()), (b"idempotency-replayed", b"true")]
+        return [
+            {"type": "http.response.start", "status": record.body["status"], "headers": headers},
+            {"type": "http.response.body", "body": body},
+        ]
+
+    async def keep(self, name: str, digest: str, parts: list[dict[str, Any]]) -> None:
+        """Keeps an answer that did something, and lets go of old ones."""
+        start = parts[0]
+        if start["status"] >= 300:
+            return
+        body = _without_secrets(b"".join(one.get("body", b"") for one in parts[1:]))
+        now = self._clock.now_ms()
+        headers = [[one.decode(), two.decode("latin-1")] for one, two in start["headers"] if one.lower() in _HEADERS]
+        put = Put(
+            kind=KIND,
+            key=name,
+            body={
+                "request": digest,
+                "status": start["status"],
+                "headers": headers,
+                "body": base64.b64encode(body).decode(),
+                "until": now + KEPT_MS,
+            },
+            due=now + KEPT_MS,
+        )
+        old = await self._storage.due(KIND, now, limit=100)
+        gone = tuple(Delete(kind=KIND, key=one.key) for one in old if one.key != name)
+        await self._storage.commit(Commit(puts=(put,), deletes=gone))
+
+
+def _without_secrets(body: bytes) -> bytes:
+    try:
+        plain = json.decode(body)
+    except (ValueError, UnicodeDecodeError):
+        return body
+    if not isinstance(plain, dict) or not SECRETS & plain.keys():
+        return body
+    return json.encode({name: None if name in SECRETS else value for name, value in plain.items()})

@@ -1,0 +1,87 @@
+"""Puts the API together: routes, the door, the answer to each error, the OpenAPI document."""
+
+import logging
+from typing import Any
+
+from litestar import Litestar, Request, Response, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
+
+from fleetcore.errors import FleetError, Refused
+from fleetcore_api.access import Access, door
+from fleetcore_api.gate import Gate
+from fleetcore_api.openapi import CONFIG, document_route
+from fleetcore_api.problems import MEDIA_TYPE, problem
+from fleetcore_api.routes import devices, server
+from fleetcore_api.site import Site
+
+_log = logging.getLogger(__name__)
+
+#: Everything below /api/v1; the matrix test walks through it.
+ROUTES = [*devices.HANDLERS]
+
+
+def provide_access(request: Request[Any, Any, Any]) -> Access:
+    """The caller's way to the fleet."""
+    return Access(request.app.state.site.fleet, request.scope["user"])
+
+
+def build(site: Site) -> Gate:
+    """The ASGI application."""
+    api = Router(
+        "/api/v1",
+        route_handlers=[*ROUTES, document_route],
+        dependencies={"access": Provide(provide_access, sync_to_thread=False)},
+    )
+    app = Litestar(
+        [api, *server.HANDLERS],
+        guards=[door],
+        openapi_config=CONFIG,
+        state=State({"site": site}),
+        exception_handlers={FleetError: _fleet_error, HTTPException: _http_error, Exception: _unexpected},
+        logging_config=None,
+        multipart_form_part_limit=1,
+    )
+    return Gate(app, site)
+
+
+def _response(error: FleetError, status: int | None = None, **headers: str) -> Response[bytes]:
+    answer = problem(error, status=status, headers=headers)
+    return Response(answer.body, status_code=answer.status, headers=dict(answer.headers), media_type=MEDIA_TYPE)
+
+
+def _fleet_error(_request: Request[Any, Any, Any], error: FleetError) -> Response[bytes]:
+    return _response(error)
+
+
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if isinstance(error, ValidationException):
+        return _response(_invalid(error))
+    if isinstance(error, MethodNotAllowedException):
+        refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
+        allow = (error.headers or {}).get("Allow", "")
+        return _response(refusal, 405, **({"Allow": allow} if allow else {}))
+    if isinstance(error, NotFoundException):
+        return _response(Refused("Nothing is served at this path", code="operation_unknown"))
+    code = {413: "limit_exceeded", 415: "media_type_unsupported", 400: "payload_unreadable"}.get(error.status_code)
+    if code is None:
+        return _unexpected(request, error)
+    return _response(Refused(error.detail or "The request cannot be read", code=code))
+
+
+def _invalid(error: ValidationException) -> Refused:
+    """What of a request has the wrong form, member by member."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    found = [
+        {"at": str(one.get("key", "")), "message": str(one.get("message", ""))[:500]}
+        for one in extra[:20]
+        if isinstance(one, dict)
+    ]
+    detail = "; ".join(f"{one['at']}: {one['message']}" if one["at"] else one["message"] for one in found)
+    return Refused(detail or "The request has the wrong form", errors=found)
+
+
+def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+    return _response(FleetError("The server made a mistake; it is in its log"))

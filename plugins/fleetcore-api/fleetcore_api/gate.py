@@ -1,0 +1,178 @@
+"""The gate before every handler: the path, who is asking, the body, whether it was sent before, and positions.
+
+It stands outside the web framework, so nothing of a request is looked at by anything else until it has passed.
+"""
+
+import hashlib
+import logging
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
+from fleetcore.fleet.rights import Rights
+from fleetcore.wire.strict_json import loads
+from fleetcore_api.answers import Answers, check_key
+from fleetcore_api.problems import Answer, problem
+from fleetcore_api.site import Site
+
+_log = logging.getLogger(__name__)
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: What anybody may read: whether the server lives, and what the API is.
+OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
+_JSON_DEPTH = 12  # a twin's ten (CONTRACT.md §1) and what it is wrapped in
+_POSITION = b"fleetcore-position"
+
+Scope = Any
+Receive = Any
+Send = Any
+
+
+class Gate:
+    """The ASGI application that uvicorn calls."""
+
+    def __init__(self, inner: Any, site: Site) -> None:
+        self._inner, self._site = inner, site
+        self._answers = Answers(site.fleet.storage, site.fleet.clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            await self._pass(scope, receive, send)
+        except FleetError as error:
+            await _answer(send, problem(error))
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path"] = _path(scope)
+        if scope["path"] in OPEN:
+            await self._inner(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        scope["user"] = rights = await self._who(scope, headers)
+        if scope["method"] in _READS:
+            await self._wait(headers)
+            await self._inner(scope, receive, send)
+            return
+        body = await _read(receive, headers, self._site.config.body_bytes)
+        if body and headers.get(b"content-type", b"application/json").split(b";")[0].strip() == b"application/json":
+            loads(body, depth=_JSON_DEPTH)
+        key = check_key(headers.get(b"idempotency-key")) if scope["method"] == "POST" else None
+        if key is None:
+            await self._inner(scope, _replay(body), self._with_position(send))
+            return
+        await self._once(key, rights, scope, body, send)
+
+    async def _who(self, scope: Scope, headers: dict[bytes, bytes]) -> Rights:
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        try:
+            if scheme.lower() != b"bearer" or not token:
+                raise NotAuthenticated("A bearer token is needed", remedy="Send Authorization: Bearer fc_pat_…")
+            return await self._site.fleet.operators.authenticate(token.strip().decode("latin-1"))
+        except NotAuthenticated:
+            address = scope["client"][0] if scope.get("client") else ""
+            wait = self._site.failures.note(address)
+            self._site.fleet.denials.note("nobody", f"api from {address}", "not_authenticated")
+            if wait:
+                raise Unavailable(
+                    "Too many refused tokens from this address", code="rate_limited", retry_after_s=wait
+                ) from None
+            raise
+
+    async def _wait(self, headers: dict[bytes, bytes]) -> None:
+        text = headers.get(_POSITION)
+        if text is None:
+            return
+        if not text.isdigit() or len(text) > 18:
+            raise Refused("Fleetcore-Position is a number that a write was answered with")
+        await self._site.reach(int(text))
+
+    async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, send: Send) -> None:
+        """Runs a request whose key was not seen before; else gives the first answer again."""
+        name = self._answers.name(rights.principal, scope["method"], scope["path"], key)
+        digest = hashlib.sha256(body + b"\0" + scope["query_string"]).hexdigest()
+        async with self._answers.turn(name):
+            kept = await self._answers.find(name, digest)
+            if kept is None:
+                parts: list[dict[str, Any]] = []
+
+                async def collect(message: dict[str, Any]) -> None:
+                    parts.append(message)
+
+                await self._inner(scope, _replay(body), self._with_position(collect))
+                await self._answers.keep(name, digest, parts)
+            else:
+                parts = kept
+        for message in parts:
+            await send(message)
+
+    def _with_position(self, send: Send) -> Send:
+        """Writes that succeed say at which position the fleet is now."""
+
+        async def sending(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                position = await self._site.fleet.storage.position()
+                message["headers"] = [*message["headers"], (_POSITION, str(position).encode())]
+            await send(message)
+
+        return sending
+
+
+def _path(scope: Scope) -> str:
+    """The path with its segments apart: a group's name may hold a slash, which stays ``%2F`` here.
+
+    Raises Refused for a path that is no UTF-8 or holds control characters.
+    """
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    segments = [unquote_to_bytes(one) for one in raw.split(b"?")[0].split(b"/")]
+    try:
+        path = "/".join(one.decode().replace("%", "%25").replace("/", "%2F") for one in segments)
+    except UnicodeDecodeError as error:
+        raise Refused("The path is no UTF-8", code="payload_unreadable") from error
+    if not path.isprintable():
+        raise Refused("The path holds control characters", code="payload_unreadable")
+    return path
+
+
+async def _read(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
+    length = headers.get(b"content-length", b"0")
+    pieces, size = [], 0
+    if length.isdigit() and int(length) > most:
+        raise _too_long(most)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused("The request was cut off", code="payload_unreadable")
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > most:
+            raise _too_long(most)
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+def _too_long(most: int) -> Refused:
+    return Refused(
+        f"A body is at most {most} bytes long", code="limit_exceeded", limit=most, unit="bytes", scope="request"
+    )
+
+
+def _replay(body: bytes) -> Receive:
+    """A receive that gives the body that was read already."""
+    given = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal given
+        if given:
+            return {"type": "http.disconnect"}
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _answer(send: Send, answer: Answer) -> None:
+    headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer.headers.items()]
+    headers.append((b"content-length", str(len(answer.body)).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

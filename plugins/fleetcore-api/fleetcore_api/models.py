@@ -1,0 +1,127 @@
+"""What goes in and out, as types: the OpenAPI document is made from these, and bodies are checked against them."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from fleetcore.model.device import Connectivity, Device, Lifecycle, Presence
+from fleetcore.wire.times import format_time
+
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+DeviceId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$")]
+Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9 ._/:\-]{1,128}$")]
+Text = Annotated[str, Meta(max_length=1024)]
+Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
+Json = dict[str, Any]
+
+
+class In(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is sent: an unknown member is refused."""
+
+
+class Out(msgspec.Struct, kw_only=True):
+    """What is answered."""
+
+
+def when(ms: int | None) -> str | None:
+    """A time for people and machines; 0 stands for none in records."""
+    return format_time(ms) if ms else None
+
+
+class Problem(Out):
+    """A refusal (RFC 9457); ``code`` is stable."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    remedy: str | UnsetType = UNSET
+    ids: Json | UnsetType = UNSET
+
+
+class Position(In):
+    """WGS 84 degrees."""
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+
+
+class DeviceIn(In):
+    """A device to register."""
+
+    id: DeviceId
+    type: Label
+    model: Label | None = None
+    name: Text | None = None
+    tags: Annotated[list[Label], Meta(max_length=100)] = []
+    capabilities: Annotated[list[Label], Meta(max_length=100)] = []
+    attributes: Json = {}
+    location: Position | None = None
+    gateway: DeviceId | None = None
+    reason: Reason = ""
+
+
+class DevicePatch(In):
+    """Members to change; what is absent stays, null clears."""
+
+    model: Label | UnsetType | None = UNSET
+    name: Text | UnsetType | None = UNSET
+    tags: Annotated[list[Label], Meta(max_length=100)] | UnsetType = UNSET
+    capabilities: Annotated[list[Label], Meta(max_length=100)] | UnsetType = UNSET
+    attributes: Json | UnsetType = UNSET
+    gateway: DeviceId | UnsetType | None = UNSET
+    lifecycle: Lifecycle | UnsetType = UNSET
+    reason: Reason = ""
+
+
+class DeviceOut(Out):
+    """A device, with what is seen of it."""
+
+    id: str
+    type: str
+    model: str | None
+    name: str | None
+    lifecycle: Lifecycle
+    connectivity: Connectivity
+    last_seen: Time | None
+    tags: list[str]
+    groups: list[str]
+    capabilities: list[str]
+    attributes: Json
+    location: Json | None
+    gateway: str | None
+    created: Time | None
+    updated: Time | None
+    version: int
+
+    @staticmethod
+    def of(device: Device, presence: Presence, groups: list[str]) -> "DeviceOut":
+        """From the records."""
+        place = device.location
+        return DeviceOut(
+            id=device.id,
+            type=device.type,
+            model=device.model,
+            name=device.name,
+            lifecycle=device.lifecycle,
+            connectivity=presence.connectivity,
+            last_seen=when(presence.last_seen),
+            tags=list(device.tags),
+            groups=groups,
+            capabilities=list(device.capabilities),
+            attributes=dict(device.attributes),
+            location=None if place is None else {"lat": place.lat, "lon": place.lon},
+            gateway=device.gateway,
+            created=when(device.created),
+            updated=when(device.updated),
+            version=device.version,
+        )
+
+
+class Health(Out):
+    """Whether the server lives, or may be sent work."""
+
+    status: str
+    waiting_for: list[str] = []

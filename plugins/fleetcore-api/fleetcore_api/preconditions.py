@@ -1,0 +1,38 @@
+"""ETags and If-Match: a version in quotes."""
+
+import re
+
+from fleetcore.errors import FleetError, Refused, VersionConflict
+
+_TAG = re.compile(r'(?:W/)?"?([A-Za-z]*)([0-9]{1,18})"?')
+
+
+def etag(version: int) -> str:
+    """A version as a strong tag."""
+    return f'"{version}"'
+
+
+def expected(header: str | None, *, required: bool = False) -> int | None:
+    """The version that ``If-Match`` names; None without one, or with ``*``.
+
+    Raises:
+        FleetError: ``precondition_required`` where it is asked for and absent.
+        VersionConflict: for a tag that no answer gave: it cannot match.
+    """
+    if header is None:
+        if required:
+            raise Refused(
+                "If-Match is required here", code="precondition_required", remedy="Send the ETag of the last answer"
+            )
+        return None
+    if header.strip() == "*":
+        return None
+    match = _TAG.fullmatch(header.strip())
+    if match is None or match[1]:
+        raise never(header)
+    return int(match[2])
+
+
+def never(header: str) -> FleetError:
+    """The refusal of a tag that matches nothing."""
+    return VersionConflict(f"{header[:64]!r} matches no version", remedy="Read it again and send its ETag")

@@ -1,0 +1,93 @@
+"""The listener: uvicorn inside the fleet's event loop, with the fleet's TLS context and without signal handlers."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from fleetcore.errors import ConfigError, NotReady
+from fleetcore.interfaces.provider import Context
+from fleetcore.runtime.app import Fleet
+from fleetcore_api.app import build
+from fleetcore_api.config import ApiConfig, Listener
+from fleetcore_api.site import Site
+
+#: How long requests under way may take once the service closes.
+_GRACE_S = 3
+_KEEP_ALIVE_S = 75
+
+
+class ApiServer:
+    """A listener that is open; made by :func:`serve`."""
+
+    def __init__(self, url: str, site: Site) -> None:
+        self.url, self.site = url, site
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The address that it listens on."""
+        return (self.url,)
+
+
+@asynccontextmanager
+async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncIterator[ApiServer]:
+    """Serves until the block ends. Raises ConfigError, NotReady."""
+    listener = config.listener()
+    if listener.tls and context.tls is None:
+        raise ConfigError("HTTPS needs the fleet's CA", remedy="`fleetcore init` makes one; in memory use http://")
+    site = Site(config=config, fleet=fleet)
+    await site.open()
+    settings = uvicorn.Config(
+        build(site),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        ws="none",
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+        h11_max_incomplete_event_size=32 * 1024,
+        http="h11",
+    )
+    settings.load()
+    settings.ssl = context.tls.server(client_certificates=False) if listener.tls and context.tls else None
+    bound = _bind(listener)
+    server = uvicorn.Server(settings)
+    server.lifespan = settings.lifespan_class(settings)
+    await server.startup(sockets=[bound])
+    ticking = asyncio.create_task(_tick(server), name=f"service {context.name}")
+    scheme = "https" if listener.tls else "http"
+    host = f"[{listener.host}]" if ":" in listener.host else listener.host
+    url = f"{scheme}://{host}:{bound.getsockname()[1]}"
+    context.logger.info("The operators' API listens on %s", url)
+    try:
+        yield ApiServer(url, site)
+    finally:
+        site.close()
+        ticking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ticking
+        await server.shutdown(sockets=[bound])
+
+
+async def _tick(server: uvicorn.Server) -> None:
+    while True:
+        await server.on_tick(0)  # writes the Date header
+        await asyncio.sleep(1)
+
+
+def _bind(listener: Listener) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((listener.host, listener.port))
+    except OSError as error:
+        bound.close()
+        raise NotReady(f"{listener.host}:{listener.port} cannot be listened on: {error}") from error
+    bound.setblocking(False)
+    return bound

@@ -1,0 +1,43 @@
+"""What all parts of the API share while it is open: the fleet, the settings, who failed how often."""
+
+import asyncio
+
+from fleetcore.errors import NotReady, Refused
+from fleetcore.runtime.app import Fleet
+from fleetcore_api.config import ApiConfig
+from fleetcore_api.failures import Failures
+
+#: Consumers that tell the outside: nothing that is read here waits for them.
+_OUTWARD = ("mirror/", "notifier/")
+
+
+class Site:
+    """One open API."""
+
+    def __init__(self, *, config: ApiConfig, fleet: Fleet) -> None:
+        self.config, self.fleet = config, fleet
+        self.failures = Failures(fleet.clock, config.failures_per_minute)
+        self.closing = asyncio.Event()
+
+    async def open(self) -> None:
+        """Prepares what is kept in the store."""
+
+    def close(self) -> None:
+        """Ends event streams."""
+        self.closing.set()
+
+    async def reach(self, position: int) -> None:
+        """Returns once what was committed up to a position shows in everything that is read here.
+
+        Raises Refused for a position that this fleet never was at, NotReady where waiting took too long.
+        """
+        storage = self.fleet.storage
+        if position > await storage.position():
+            raise Refused(f"The fleet has not been at position {position}", remedy="Send one that this server answered")
+        inward = [one for one in self.fleet.consumers if not one.name.startswith(_OUTWARD)]
+        try:
+            async with asyncio.timeout(self.config.wait_s):
+                for consumer in inward:
+                    await consumer.catch_up(position)
+        except TimeoutError as error:
+            raise NotReady(f"The fleet is not at position {position} yet", retry_after_s=1.0) from error

@@ -1,0 +1,68 @@
+"""A fleet in memory with the API on a free loopback port, spoken to over real sockets."""
+
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+from fleetcore_api.config import ApiConfig
+from fleetcore_api.plugin import open_api
+
+from fleetcore import IoTFleetManager
+from fleetcore.testing.clock import MovableClock
+
+
+@pytest.fixture
+def clock():
+    return MovableClock()
+
+
+@pytest.fixture
+async def manager(clock):
+    async with IoTFleetManager(clock=clock) as manager:
+        yield manager
+
+
+@pytest.fixture
+async def fleet(manager):
+    return await manager.open()
+
+
+@pytest.fixture
+async def served(fleet):
+    """The open API."""
+    context = fleet._context("api")
+    async with open_api(ApiConfig(listen="http://127.0.0.1:0"), context, fleet) as server:
+        yield server
+
+
+@pytest.fixture
+async def as_role(fleet, served):
+    """Gives a client with a fresh token: ``await as_role("viewer", scope="group:lab")``."""
+    async with AsyncExitStack() as stack:
+        count = 0
+
+        async def make(*roles, scope="", **options):
+            nonlocal count
+            count += 1
+            name = f"p{count}"
+            for role in roles:
+                await fleet.operators.grant(name, role, scope=scope)
+            token = (await fleet.operators.create_token(name, **options)).token
+            return await stack.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=served.url + "/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=20
+                )
+            )
+
+        yield make
+
+
+@pytest.fixture
+async def admin(as_role):
+    return await as_role("admin")
+
+
+@pytest.fixture
+async def nobody(served):
+    async with httpx.AsyncClient(base_url=served.url, timeout=20) as client:
+        yield client

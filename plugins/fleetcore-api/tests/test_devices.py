@@ -1,0 +1,87 @@
+"""Devices over the operators' API."""
+
+
+async def register(client, name, **members):
+    answer = await client.post("/devices", json={"id": name, "type": "sensor", **members})
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+async def test_a_registered_device_can_be_read_with_its_etag(admin):
+    made = await register(admin, "dev1", tags=["lab"], attributes={"floor": 3}, location={"lat": 1.5, "lon": 2})
+
+    read = await admin.get(made.headers["location"].removeprefix("/api/v1"))
+
+    assert read.json()["attributes"] == {"floor": 3}
+    assert read.json()["location"] == {"lat": 1.5, "lon": 2.0}
+    assert read.headers["etag"] == made.headers["etag"] == '"1"'
+
+
+async def test_pages_show_every_device_once_in_order(admin):
+    for number in range(7):
+        await register(admin, f"d{number}", tags=["odd"] if number % 2 else [])
+
+    found, cursor = [], None
+    while True:
+        page = (await admin.get("/devices", params={"limit": 3, **({"cursor": cursor} if cursor else {})})).json()
+        found += [one["id"] for one in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    odd = (await admin.get("/devices", params={"where": "tags has 'odd'"})).json()
+
+    assert found == [f"d{number}" for number in range(7)]
+    assert [one["id"] for one in odd["items"]] == ["d1", "d3", "d5"]
+
+
+async def test_a_change_needs_the_version_that_was_read(admin):
+    await register(admin, "dev1")
+
+    first = await admin.patch("/devices/dev1", json={"name": "One"}, headers={"If-Match": '"1"'})
+    second = await admin.patch("/devices/dev1", json={"name": "Two"}, headers={"If-Match": '"1"'})
+
+    assert (first.status_code, first.headers["etag"]) == (200, '"2"')
+    assert (second.status_code, second.json()["code"]) == (412, "version_conflict")
+    assert (await admin.get("/devices/dev1")).json()["name"] == "One"
+
+
+async def test_deleting_retires_and_retired_is_final(admin):
+    await register(admin, "dev1")
+
+    gone = await admin.delete("/devices/dev1", params={"reason": "broken"})
+    back = await admin.patch("/devices/dev1", json={"lifecycle": "active"})
+
+    assert gone.status_code == 204
+    assert (await admin.get("/devices/dev1")).json()["lifecycle"] == "retired"
+    assert (back.status_code, back.json()["code"]) == (409, "illegal_transition")
+
+
+async def test_a_wrong_body_is_a_coded_problem(admin):
+    for body, status, code in (
+        (b'{"id": "dev1"}', 422, "schema_invalid"),
+        (b'{"id": "dev1", "type": "x", "colour": 1}', 422, "schema_invalid"),
+        (b'{"id": "../../x", "type": "x"}', 422, "schema_invalid"),
+        (b'{"id": "a", "id": "b", "type": "x"}', 400, "payload_unreadable"),
+        (b"[" * 5000, 400, "payload_unreadable"),
+        (b'{"id": "dev1", "type": NaN}', 400, "payload_unreadable"),
+        (b"", 422, "schema_invalid"),
+    ):
+        answer = await admin.post("/devices", content=body, headers={"Content-Type": "application/json"})
+
+        assert answer.headers["content-type"] == "application/problem+json", body
+        assert (answer.status_code, answer.json()["code"]) == (status, code), body
+
+
+async def test_a_query_that_cannot_be_read_names_the_column(admin):
+    answer = await admin.get("/devices", params={"where": "type = 'x'; DROP TABLE device"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "query_syntax")
+    assert "column" in answer.text
+
+
+async def test_registering_twice_is_a_conflict(admin):
+    await register(admin, "dev1")
+
+    answer = await admin.post("/devices", json={"id": "DEV1", "type": "sensor"})
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "already_exists")

@@ -1,0 +1,83 @@
+"""Who may come in: tokens, what is open to everybody, and what is written down of refusals."""
+
+
+async def test_without_a_token_only_health_and_the_document_are_answered(nobody):
+    for path in ("/healthz", "/readyz", "/api/v1/openapi.json"):
+        assert (await nobody.get(path)).status_code == 200, path
+    for path in ("/api/v1/devices", "/api/v1/nothing", "/", "/metrics"):
+        answer = await nobody.get(path)
+
+        assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), path
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_the_document_is_openapi_31_and_names_the_routes(nobody):
+    document = (await nobody.get("/api/v1/openapi.json")).json()
+
+    assert document["openapi"].startswith("3.1")
+    assert {"get", "post"} <= document["paths"]["/api/v1/devices"].keys()
+
+
+async def test_a_token_that_ended_is_nobody(fleet, as_role, clock):
+    client = await as_role("viewer", days=1)
+    before = (await client.get("/devices")).status_code
+
+    clock.jump(86_400_000)
+    after = (await client.get("/devices")).status_code
+
+    assert (before, after) == (200, 401)
+
+
+async def test_a_revoked_token_is_nobody_from_the_next_request_on(fleet, as_role):
+    client = await as_role("viewer")
+    before = (await client.get("/devices")).status_code
+
+    await fleet.operators.revoke_token((await fleet.operators.tokens())[0].id)
+
+    assert (before, (await client.get("/devices")).status_code) == (200, 401)
+
+
+async def test_many_refused_tokens_are_slowed_down_and_a_good_one_still_passes(nobody, admin):
+    bad = {"Authorization": "Bearer fc_pat_0123456789abcdef_" + "x" * 43}
+
+    answers = [await nobody.get("/api/v1/devices", headers=bad) for _ in range(21)]
+
+    assert [one.status_code for one in answers] == [401] * 20 + [429]
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert (await admin.get("/devices")).status_code == 200
+
+
+async def test_a_role_that_does_not_allow_is_refused_and_written_down(fleet, as_role):
+    viewer = await as_role("viewer")
+
+    answer = await viewer.post("/devices", json={"id": "dev1", "type": "x"})
+    await fleet.denials.flush()
+    events = [event for entry in await fleet.storage.feed(0) for event in entry.events]
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_authorised")
+    assert any(one.type == "access.denied" and one.actor == "operator:p1" for one in events)
+
+
+async def test_what_lies_outside_a_scope_does_not_exist(manager, as_role):
+    await manager.register_device("mine", "x", {"tags": ["lab"]})
+    await manager.register_device("theirs", "x")
+    viewer = await as_role("viewer", scope="tags has 'lab'")
+
+    foreign, unknown = await viewer.get("/devices/theirs"), await viewer.get("/devices/nobody")
+    listed = (await viewer.get("/devices")).json()["items"]
+
+    assert [one["id"] for one in listed] == ["mine"]
+    assert foreign.status_code == unknown.status_code == 404
+    assert foreign.text.replace("theirs", "") == unknown.text.replace("nobody", "")
+
+
+async def test_rights_of_two_grants_do_not_add_up(fleet, manager, as_role):
+    await manager.register_device("a", "x", {"tags": ["one"]})
+    await manager.register_device("b", "x", {"tags": ["two"]})
+    client = await as_role("viewer", scope="tags has 'one'")
+    await fleet.operators.grant("p1", "provisioner", scope="tags has 'two'")
+
+    seen = await client.patch("/devices/a", json={"name": "A"})
+    allowed = await client.patch("/devices/b", json={"name": "B"})
+
+    assert (seen.status_code, allowed.status_code) == (403, 200)
