@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fleetcore.fleet.security import SecurityManager
     from fleetcore.fleet.telemetry import Telemetry
     from fleetcore.fleet.twins import Twins
+    from fleetcore.model.operator import OperatorToken
     from fleetcore.model.telemetry import SeriesData
     from fleetcore.pipeline.session import DeviceSession
     from fleetcore.runtime.app import Fleet
@@ -50,7 +51,8 @@ T = TypeVar("T")
 _SESSIONS_KEPT = 10_000
 _TIMES = frozenset(
     {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
-     "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before"}
+     "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
+     "expires", "last_used"}
 )  # fmt: skip
 
 
@@ -376,6 +378,55 @@ class IoTFleetManager:
             await fleet.security.revoke(device=device_id, actor="library", reason=reason or "retired")
         return self._device(fleet, device)
 
+    async def import_devices(
+        self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = ""
+    ) -> View:
+        """Registers many devices in the background; gives the operation. With ``dry_run`` only says what is wrong.
+
+        Each row is an object with id, type, model, name, tags, capabilities, attributes, location, gateway, key_id.
+        The same rows again change nothing, so an import that broke off is simply done again.
+        """
+        fleet = await self.open()
+        if dry_run:
+            wrong = await fleet.importing.check(rows)
+            failures = [
+                {"item": place + 1, "about": error.ids.get("device"), "code": error.code, "reason": str(error)}
+                for place, error in sorted(wrong.items())
+            ]
+            return View(total=len(rows), failed=len(failures), failures=failures)
+        return _view(await fleet.importing.start(rows, actor="library", reason=reason))
+
+    async def export_devices(self, *, after: str | None = None, limit: int = 1000) -> View:
+        """Devices as rows that can be imported: ``items``, and ``next`` to go on after, None at the end."""
+        fleet = await self.open()
+        items: list[Mapping[str, object]] = []
+        async for row in fleet.importing.export(after):
+            if len(items) == limit:
+                return View(items=items, next=items[-1]["id"])
+            items.append(row)
+        return View(items=items, next=None)
+
+    # --- flat calls: operations ---------------------------------------------------------------------------------
+
+    async def get_operation(self, operation: str) -> View:
+        """How far long work is, and what failed."""
+        return _view(await (await self.open()).operations.get(operation))
+
+    async def list_operations(self, kind: str | None = None) -> list[View]:
+        """All long work, the newest first."""
+        return [_view(one) for one in await (await self.open()).operations.list(kind=kind)]
+
+    async def cancel_operation(self, operation: str, *, reason: str = "") -> View:
+        """Stops long work before its next item; a bulk command's queued commands are cancelled too."""
+        fleet = await self.open()
+        one = await fleet.operations.get(operation)
+        cancel = fleet.bulk_commands.cancel if one.kind == "command" else fleet.operations.cancel
+        return _view(await cancel(operation, actor="library", reason=reason))
+
+    async def run_operation(self, operation: str) -> View:
+        """Waits until long work has ended, doing it here where no server does."""
+        return _view(await (await self.open()).operations.run(operation))
+
     # --- flat calls: groups -------------------------------------------------------------------------------------
 
     async def create_group(
@@ -467,6 +518,35 @@ class IoTFleetManager:
         await fleet.devices.get(device_id)
         count = await fleet.security.revoke(device=device_id, actor="library", reason=reason)
         return View(device=device_id, revoked=count)
+
+    async def create_token(
+        self,
+        principal: str,
+        roles: Sequence[str] = (),
+        *,
+        scope: str = "",
+        days: float = 90.0,
+        permissions: Sequence[str] = (),
+        reason: str = "",
+    ) -> View:
+        """A token of the operators' API, shown once; ``roles`` are granted to its principal within ``scope``."""
+        fleet = await self.open()
+        grants = [
+            await fleet.operators.grant(principal, role, scope=scope, actor="library", reason=reason) for role in roles
+        ]
+        made = await fleet.operators.create_token(
+            principal, days=days, permissions=permissions, actor="library", reason=reason
+        )
+        return View({"token": made.token, **_operator_token(made.record), "roles": [one.role for one in grants]})
+
+    async def list_tokens(self) -> list[View]:
+        """Tokens of the operators' API, without what they are."""
+        return [_operator_token(one) for one in await (await self.open()).operators.tokens()]
+
+    async def revoke_token(self, token_id: str, *, reason: str = "") -> View:
+        """Ends a token of the operators' API at once."""
+        fleet = await self.open()
+        return _operator_token(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
 
     async def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
@@ -662,6 +742,46 @@ class IoTFleetManager:
             command = await fleet.commands.get(command.id)
         return _view(command)
 
+    async def plan_commands(
+        self,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        **options: Any,
+    ) -> View:
+        """Whom a bulk command would reach: ``plan``, count, a sample, and the cap."""
+        fleet = await self.open()
+        return View(asdict(await fleet.bulk_commands.plan(name, args, where=where, devices=tuple(devices), **options)))
+
+    async def send_commands(
+        self,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        plan: str | None = None,
+        rate_per_s: float | None = None,
+        reason: str = "",
+        **options: Any,
+    ) -> View:
+        """Sends a command to many devices, by a query or by ids, in the background; gives the operation.
+
+        With ``plan`` it reaches exactly whom :meth:`plan_commands` said: Conflict ``plan_changed`` otherwise.
+        """
+        fleet = await self.open()
+        operation = await fleet.bulk_commands.send(
+            name, args, where=where, devices=tuple(devices), plan=plan, rate_per_s=rate_per_s,
+            actor="library", reason=reason, **options,
+        )  # fmt: skip
+        return _view(operation)
+
+    async def count_commands(self, operation: str) -> View:
+        """How many of a bulk command's commands are in each state."""
+        return View(await (await self.open()).bulk_commands.counts(operation))
+
     async def get_command(self, command_id: str) -> View:
         """A command's state."""
         fleet = await self.open()
@@ -753,6 +873,12 @@ class IoTFleetManager:
         from fleetcore.runtime.status import status
 
         return View(await status(await self.open()))
+
+
+def _operator_token(record: "OperatorToken") -> View:
+    shown = _view(record)
+    del shown["sha256"]
+    return shown
 
 
 def _texts(value: object, what: str) -> tuple[str, ...]:

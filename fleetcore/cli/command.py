@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import call, connect, data_option
 from fleetcore.cli.exits import PARTLY
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.twin import patch_of
@@ -41,6 +41,47 @@ def send(device: str, name: str, arguments: str, wait_s: float, data: Path, outp
     if not wait_s or sent["state"] == _ENDED_WELL:
         return 0
     return PARTLY if "finished_at" not in sent or not sent["finished_at"] else 1
+
+
+@command.command()
+@click.argument("name")
+@click.option("--args", "arguments", default="{}", help="A JSON object.")
+@click.option("--where", help="A fleet query that selects the devices.")
+@click.option("--device", "devices", multiple=True, help="A device; repeatable.")
+@click.option("--rate", "rate_per_s", type=click.FloatRange(0, min_open=True), help="Devices a second.")
+@click.option("--precondition", help="A query that must select a device when it is handed the command.")
+@click.option("--plan", help="What --dry-run printed: reach exactly these devices, or nobody.")
+@click.option("--dry-run", is_flag=True, help="Only say whom it would reach.")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def bulk(name: str, arguments: str, plan: str | None, dry_run: bool, data: Path, output: str, **given: Any) -> int:
+    """Send the command NAME to many devices, by a query or by ids."""
+    import asyncio
+
+    from fleetcore.cli.operation import conclude, follow
+
+    options = {name: value for name, value in given.items() if value not in (None, ())}
+    if dry_run:
+        wanted = {name: options[name] for name in ("where", "devices", "precondition") if name in options}
+        show(call(data, "plan_commands", name, patch_of(arguments), **wanted), output)
+        return 0
+
+    async def run() -> dict[str, Any]:
+        async with connect(data) as caller:
+            started = await caller.call("send_commands", name, patch_of(arguments), plan=plan, **options)
+            return await follow(caller, started, "sending")
+
+    return conclude(asyncio.run(run()), output)
+
+
+@command.command()
+@click.argument("operation")
+@data_option
+@output_option
+def counts(operation: str, data: Path, output: str) -> None:
+    """Count the commands of a bulk OPERATION by state."""
+    show(call(data, "count_commands", operation), output)
 
 
 @command.command("show")

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import call, connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
-from fleetcore.errors import Refused
+from fleetcore.errors import Conflict, Refused
 
 _COLUMNS = ("id", "type", "lifecycle", "connectivity", "last_seen", "tags")
 
@@ -154,6 +154,62 @@ def why(id: str, query: str, data: Path, output: str) -> None:
     click.echo(f"{id} is {'' if found['selected'] else 'not '}selected")
     for line in found["why"]:
         click.echo(printable(line))
+
+
+@device.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Only say what is wrong with it.")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def import_(file: Path, dry_run: bool, reason: str, data: Path, output: str) -> int:
+    """Register the devices of FILE: CSV with a header, or JSONL. Each line that fails is named; exit 7 where one does.
+
+    Importing the same file again changes nothing, so an import that broke off is simply done again.
+    """
+    import asyncio
+
+    from fleetcore.cli.operation import conclude, follow
+    from fleetcore.cli.rows import read
+
+    rows, lines = read(file)
+
+    async def run() -> dict[str, Any]:
+        async with connect(data) as caller:
+            started: dict[str, Any] = await caller.call("import_devices", rows, dry_run=dry_run, reason=reason)
+            return {"done": len(rows), **started} if dry_run else await follow(caller, started, "importing")
+
+    return conclude(asyncio.run(run()), output, lines)
+
+
+@device.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@data_option
+def export(file: Path, data: Path) -> None:
+    """Write all devices to FILE, by its name as CSV or JSONL; `import` reads it."""
+    import asyncio
+
+    from fleetcore.cli.rows import Writer
+    from fleetcore.model.device import ROW_MEMBERS
+
+    async def run() -> int:
+        count, after = 0, None
+        with file.open("x", encoding="utf-8", newline="") as target:
+            writer = Writer(target, ROW_MEMBERS, as_csv=file.suffix.lower() == ".csv")
+            async with connect(data) as caller:
+                while True:
+                    page = await caller.call("export_devices", after=after)
+                    for row in page["items"]:
+                        writer.write(row)
+                    count, after = count + len(page["items"]), page["next"]
+                    if after is None:
+                        return count
+
+    try:
+        count = asyncio.run(run())
+    except FileExistsError:
+        raise Conflict(f"{file} exists already", remedy="Name another file") from None
+    click.echo(f"{count} devices")
 
 
 def _mover(verb: str, state: str, text: str) -> None:

@@ -22,7 +22,9 @@ NOUNS = {
     "group": "Make groups, static or by a query, and see who is in them.",
     "twin": "Show and change what is wanted of a device.",
     "command": "Send commands to devices and follow them.",
+    "operation": "Follow and stop long work.",
     "telemetry": "Look at readings and anomalies.",
+    "token": "Make, list and revoke tokens of the operators' API.",
     "audit": "Read and verify the audit log.",
     "plugin": "List plugins, or start one of your own.",
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from fleetcore.errors import Conflict, Refused
+from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.registry import Registry
@@ -142,18 +142,24 @@ class BulkCommands:
         self._commands.check(name, **options)
         return ids, {"name": name, "args": dict(args or {}), "options": dict(options)}
 
-    async def _send(self, operation: Operation, device: object) -> None:
+    async def _send(self, operation: Operation, devices: Sequence[str]) -> Mapping[int, FleetError]:
         spec: Any = operation.spec
-        await self._commands.send(
-            str(device),
-            spec["name"],
-            spec["args"],
-            idempotency_key=f"bulk/{operation.id}",
-            bulk=operation.id,
-            actor=operation.actor,
-            reason=operation.reason,
-            **spec["options"],
-        )
+        failed: dict[int, FleetError] = {}
+        for place, device in enumerate(devices):
+            try:
+                await self._commands.send(
+                    device,
+                    spec["name"],
+                    spec["args"],
+                    idempotency_key=f"bulk/{operation.id}",
+                    bulk=operation.id,
+                    actor=operation.actor,
+                    reason=operation.reason,
+                    **spec["options"],
+                )
+            except FleetError as error:
+                failed[place] = error
+        return failed
 
 
 def _digest(ids: Sequence[str], spec: Mapping[str, object]) -> str:

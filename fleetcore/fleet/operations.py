@@ -4,6 +4,7 @@ A step may be repeated after a crash, so what is done to an item must be idempot
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 from uuid import uuid4
 
 from attrs import evolve
@@ -16,15 +17,16 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.operation import Failure, Operation, OperationState
 from fleetcore.model.store import Commit, Event
 
-#: Does one item of an operation; a FleetError is that item's failure, anything else stops the step to be tried again.
-Handler = Callable[[Operation, object], Awaitable[None]]
+#: Does some items of an operation; gives the failures by their place among them. An error that it raises stops the
+#: step, to be tried again.
+Handler = Callable[[Operation, Sequence[Any]], Awaitable[Mapping[int, FleetError]]]
 
 #: Items between two records of how far it is; so many may be repeated after a crash.
-_STEP = 200
+_STEP = 1000
 #: How long one turn works on one operation before others get theirs.
 _TURN_S = 0.5
 #: Failures that are kept with their reasons.
-_MOST_FAILURES = 100
+_MOST_FAILURES = 1000
 #: Items of one operation.
 MOST_ITEMS = 1_000_000
 #: Tokens that a rate may save up: a second's worth, at least one item.
@@ -158,13 +160,16 @@ class Operations:
         return whole
 
     async def _step(self, operation: Operation, items: Sequence[object], handler: Handler) -> Operation:
-        failures: list[Failure] = []
-        for place, item in enumerate(items, operation.done + 1):
-            try:
-                await handler(operation, item)
-            except FleetError as error:
-                about = str(item) if isinstance(item, str) else str(error.ids.get("device", place))
-                failures.append(Failure(item=place, about=about, code=error.code, reason=str(error)))
+        failed_at = await handler(operation, items)
+        failures = [
+            Failure(
+                item=operation.done + place + 1,
+                about=str(items[place]) if isinstance(items[place], str) else str(error.ids.get("device", "")),
+                code=error.code,
+                reason=str(error),
+            )
+            for place, error in sorted(failed_at.items())
+        ]
         now = self._clock.now_ms()
 
         def step(old: Operation) -> tuple[Operation, Sequence[Event]] | None:

@@ -12,7 +12,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device, Lifecycle, Location, check_transition
 from fleetcore.model.names import check_device_id, check_label
-from fleetcore.model.store import Event
+from fleetcore.model.store import Commit, Event
 from fleetcore.query.ast import Clause
 
 _SETTABLE = frozenset({"name", "model", "tags", "capabilities", "attributes", "location", "gateway", "key_id"})
@@ -28,11 +28,28 @@ def _refs(device: Device) -> Pairs:
     return [*refs, ("gateway", device.gateway)] if device.gateway else refs
 
 
+def _registered(device: Device, actor: str, reason: str) -> Event:
+    return Event(type="device.registered", subject=device.id, time=device.created, actor=actor, reason=reason)
+
+
+def _taken(device: str) -> Conflict:
+    return Conflict(
+        f"Device {device!r} is registered already, or an id that differs from it in case alone",
+        remedy="Choose another id, or change the existing device instead",
+        device=device,
+    )
+
+
+def _same(there: Device, wanted: Device) -> bool:
+    kept: dict[str, Any] = {"created": 0, "updated": 0, "version": 0, "lifecycle": there.lifecycle}
+    return evolve(there, **kept) == evolve(wanted, **kept)
+
+
 class Registry:
     """Registers, finds and changes devices. Every change is an event with who, when and why."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
-        self._clock = clock
+        self._storage, self._clock = storage, clock
         self.records = Repository(storage, "device", Device, unique=_unique, refs=_refs)
         self._listeners: list[Callable[[Device], None]] = []
 
@@ -68,6 +85,38 @@ class Registry:
             Conflict: ``already_exists``: the id is taken, in this or another case. Nothing is overwritten.
             NotFound: the gateway is not registered.
         """
+        record = await self.prepared(
+            device,
+            type,
+            model=model,
+            name=name,
+            capabilities=capabilities,
+            tags=tags,
+            attributes=attributes,
+            location=location,
+            gateway=gateway,
+            key_id=key_id,
+        )
+        try:
+            return self._changed(await self.records.create(record, [_registered(record, actor, reason)]))
+        except Conflict as error:
+            raise _taken(device) from error
+
+    async def prepared(
+        self,
+        device: str,
+        type: str,
+        *,
+        model: str | None = None,
+        name: str | None = None,
+        capabilities: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        attributes: Mapping[str, object] | None = None,
+        location: Location | None = None,
+        gateway: str | None = None,
+        key_id: str | None = None,
+    ) -> Device:
+        """The record that :meth:`register` would store; raises what it raises but for a taken id."""
         check_device_id(device)
         check_label(type, "type")
         if model is not None:
@@ -77,7 +126,7 @@ class Registry:
         if gateway is not None:
             await self.get(gateway)
         now = self._clock.now_ms()
-        record = Device(
+        return Device(
             id=device,
             type=type,
             model=model,
@@ -91,15 +140,43 @@ class Registry:
             created=now,
             updated=now,
         )
-        event = Event(type="device.registered", subject=device, time=now, actor=actor, reason=reason)
-        try:
-            return self._changed(await self.records.create(record, [event]))
-        except Conflict as error:
-            raise Conflict(
-                f"Device {device!r} is registered already, or an id that differs from it in case alone",
-                remedy="Choose another id, or change the existing device instead",
-                device=device,
-            ) from error
+
+    async def register_many(
+        self, devices: Sequence[Device], *, actor: str = "system", reason: str = ""
+    ) -> Mapping[int, Conflict]:
+        """Registers prepared devices in one commit, those whose id is taken left out: gives these by their place.
+
+        A device that is there as it would be registered is no conflict: a repeated import changes nothing.
+        """
+        taken: dict[int, Conflict] = {}
+        fresh: dict[int, Device] = dict(enumerate(devices))
+        while fresh:
+            records = list(fresh.values())
+            commit = Commit(
+                puts=tuple(self.records.put(one, expect=0) for one in records),
+                events=tuple(_registered(one, actor, reason) for one in records),
+            )
+            try:
+                done = await self._storage.commit(commit)
+            except Conflict:
+                # Somebody is there: each is looked up, which is rare and tells which.
+                kept: dict[int, Device] = {}
+                seen: set[str] = set()
+                for place, one in fresh.items():
+                    holder = await self._storage.find_unique(*next(iter(_unique(one))))
+                    if holder is None and one.id.casefold() not in seen:
+                        kept[place] = one
+                        seen.add(one.id.casefold())
+                    elif holder is None or not _same(self.records.load(holder), one):
+                        taken[place] = _taken(one.id)
+                if len(kept) == len(fresh):
+                    raise
+                fresh = kept
+            else:
+                for one, version in zip(records, done.versions, strict=True):
+                    self._changed(evolve(one, version=version))
+                break
+        return taken
 
     async def get(self, device: str) -> Device:
         """The device; raises NotFound."""

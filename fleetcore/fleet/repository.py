@@ -83,10 +83,14 @@ class Repository(Generic[T]):
         return found[:limit]
 
     async def iterate(
-        self, *, ref: tuple[str, str] | None = None, where: Clause | None = None, limit: int | None = None
+        self,
+        *,
+        ref: tuple[str, str] | None = None,
+        where: Clause | None = None,
+        limit: int | None = None,
+        after: str | None = None,
     ) -> AsyncIterator[T]:
-        """The same, page by page; items that change meanwhile may be seen in either state."""
-        after: str | None = None
+        """The same, page by page, beginning after a key; items that change meanwhile may be seen in either state."""
         page = min(limit or 1000, 1000)
         while True:
             found = await self._storage.find(self._kind, ref=ref, where=where, after=after, limit=page)

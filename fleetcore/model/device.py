@@ -99,6 +99,10 @@ class Device:
     version: int = 0
 
 
+#: A device as a row of an import or export: its members in their order.
+ROW_MEMBERS = ("id", "type", "model", "name", "tags", "capabilities", "attributes", "location", "gateway", "key_id")
+
+
 @frozen(kw_only=True)
 class Presence:
     """What is seen of a device now; times are ms since the epoch, the server's clock."""

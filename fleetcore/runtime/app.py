@@ -23,6 +23,7 @@ from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
+from fleetcore.fleet.importing import Importing
 from fleetcore.fleet.location import Locations
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
@@ -97,6 +98,7 @@ class Fleet:
         self.groups = Groups(storage, self.search, clock)
         self.twins.layers.groups_of = self.groups.outermost_first
         self.operations = Operations(storage, clock)
+        self.importing = Importing(self.devices, self.operations)
         self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
         self.denials = Denials(storage, clock)
         self.operators = Operators(storage, self.search, clock)

@@ -132,8 +132,7 @@ async def test_a_step_that_is_repeated_after_a_crash_sends_nothing_twice(tmp_pat
             await fleet.devices.register(name, "sensor")
         operation = await fleet.bulk_commands.send("x", devices=names)
         # Sent, and the crash comes before it is kept how far it was.
-        for name in names[:6]:
-            await fleet.bulk_commands._send(operation, name)
+        await fleet.bulk_commands._send(operation, names[:6])
 
     async with IoTFleetManager(tmp_path) as manager:
         fleet = await manager.open()

@@ -1,0 +1,77 @@
+"""``fleetcore operation``: long work, how far it is, and stopping it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleetcore.cli.connect import Caller, call, data_option
+from fleetcore.cli.exits import PARTLY, printable
+from fleetcore.cli.output import output_option, show
+
+_COLUMNS = ("id", "kind", "state", "done", "total", "failed", "created", "reason")
+#: How often a waiting command looks.
+_LOOK_S = 0.2
+
+
+@click.group()
+def operation() -> None:
+    """Follow and stop long work."""
+
+
+@operation.command("list")
+@data_option
+@output_option
+def list_(data: Path, output: str) -> None:
+    """List all long work, the newest first."""
+    show(call(data, "list_operations"), output, _COLUMNS)
+
+
+@operation.command("show")
+@click.argument("id")
+@data_option
+@output_option
+def show_(id: str, data: Path, output: str) -> None:
+    """Show the operation ID with its first failures."""
+    show(call(data, "get_operation", id), output)
+
+
+@operation.command()
+@click.argument("id")
+@click.option("--reason", default="")
+@data_option
+@output_option
+def cancel(id: str, reason: str, data: Path, output: str) -> None:
+    """Stop the operation ID; what was done stays done."""
+    show(call(data, "cancel_operation", id, reason=reason), output)
+
+
+async def follow(caller: Caller, started: dict[str, Any], title: str) -> dict[str, Any]:
+    """Waits until an operation has ended, with a progress bar on a terminal."""
+    import asyncio
+
+    from fleetcore.cli.progress import progress
+
+    current = started
+    with progress(title, started["total"]) as step:
+        seen = 0
+        while True:
+            for _ in range(current["done"] - seen):
+                step()
+            seen = current["done"]
+            if current["state"] != "running":
+                return current
+            await asyncio.sleep(_LOOK_S)
+            current = await caller.call("get_operation", started["id"])
+
+
+def conclude(ended: dict[str, Any], output: str, lines: list[int] | None = None) -> int:
+    """Shows how an operation ended, each failure on stderr, by its line where known; the exit code."""
+    for failure in ended.get("failures", ()):
+        place = f"line {lines[failure['item'] - 1]}" if lines else f"item {failure['item']}"
+        click.echo(printable(f"{place}: {failure['about'] or ''}: {failure['reason']} [{failure['code']}]"), err=True)
+    if output == "table":
+        click.echo(f"{ended['done'] - ended['failed']} of {ended['total']} done, {ended['failed']} failed")
+    else:
+        show(ended, output)
+    return PARTLY if ended["failed"] else 0

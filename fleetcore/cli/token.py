@@ -1,0 +1,58 @@
+"""``fleetcore token``: who may use the operators' API. Who owns the data folder makes the first one."""
+
+from pathlib import Path
+
+import click
+
+from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.output import output_option, show
+from fleetcore.model.operator import Permission, Role
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke tokens of the operators' API."""
+
+
+@token.command()
+@click.argument("principal")
+@click.option("--role", "roles", multiple=True, type=click.Choice([*Role]), help="Grant this role; may be repeated.")
+@click.option("--scope", default="", help="Grant it for group:NAME or a query; without, for the whole fleet.")
+@click.option("--days", default=90.0, show_default=True, help="How long the token lives, up to 366 days.")
+@click.option(
+    "--permission", "permissions", multiple=True, type=click.Choice([*Permission]), help="Limit this token to these."
+)
+@click.option("--reason", default="", help="Why, for the audit log.")
+@data_option
+@output_option
+def create(
+    principal: str,
+    roles: tuple[str, ...],
+    scope: str,
+    days: float,
+    permissions: tuple[str, ...],
+    reason: str,
+    data: Path,
+    output: str,
+) -> None:
+    """Make a token for PRINCIPAL, a person or a program. It is shown this once."""
+    options = {"scope": scope, "days": days, "permissions": [*permissions], "reason": reason}
+    show(call(data, "create_token", principal, [*roles], **options), output)
+
+
+@token.command("list")
+@data_option
+@output_option
+def list_(data: Path, output: str) -> None:
+    """List tokens: whose, until when, last used when."""
+    show(call(data, "list_tokens"), output, ("id", "principal", "created", "expires", "last_used", "revoked"))
+
+
+@token.command()
+@click.argument("token_id")
+@click.option("--reason", default="", help="Why, for the audit log.")
+@data_option
+@output_option
+def revoke(token_id: str, reason: str, data: Path, output: str) -> None:
+    """End the token TOKEN_ID (its id, not the token) at once."""
+    show(call(data, "revoke_token", token_id, reason=reason), output)

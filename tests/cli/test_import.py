@@ -1,0 +1,128 @@
+"""``device import`` and ``export``, ``command bulk``, ``operation``: many devices at once, each line with its result."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def say(fleet):
+    """Runs a command that must succeed and gives its JSON."""
+
+    def go(*words):
+        done = fleet(*words, "-o", "json")
+        assert done.code == 0, done.err
+        return json.loads(done.out)
+
+    return go
+
+
+CSV = """\
+id,type,tags,attributes,location,gateway
+gw,gateway,,,,
+th-1,thermometer,roof; south,"{""floor"": 3}","{""lat"": 52.5, ""lon"": 13.4}",
+leaf,probe,,,,gw
+"""
+
+
+def test_a_file_is_imported_exported_and_imported_again(fleet, say, run, tmp_path):
+    (tmp_path / "in.csv").write_text(CSV)
+    done = fleet("device", "import", tmp_path / "in.csv", "--reason", "first delivery")
+    assert (done.code, done.out.strip()) == (0, "3 of 3 done, 0 failed")
+
+    shown = say("device", "show", "th-1")
+    assert (shown["tags"], shown["attributes"]) == (["roof", "south"], {"floor": 3})
+    assert say("device", "show", "leaf")["gateway"] == "gw"
+    assert [row["reason"] for row in say("device", "history", "th-1")] == ["first delivery"]
+
+    for name in ("out.csv", "out.jsonl"):
+        assert fleet("device", "export", tmp_path / name).code == 0
+        other = tmp_path / f"{name}-fleet"
+        run("init", other)
+        assert run("device", "import", tmp_path / name, "--data", other).code == 0
+        assert run("device", "export", tmp_path / f"again-{name}", "--data", other).code == 0
+        assert (tmp_path / f"again-{name}").read_text() == (tmp_path / name).read_text()
+    assert fleet("device", "import", tmp_path / "in.csv").out.strip() == "3 of 3 done, 0 failed"
+    assert fleet("device", "export", tmp_path / "out.csv").code == 4
+
+
+def test_each_line_that_fails_is_named_and_the_others_are_registered(fleet, say, tmp_path):
+    say("device", "register", "taken", "--type", "other")
+    rows = [
+        '{"id": "good"}',
+        "",
+        '{"id": "bad id"}',
+        '{"id": "taken", "type": "thermometer"}',
+        '{"id": "GOOD"}',
+        '{"id": "x", "colour": "red"}',
+        '{"id": "leaf", "gateway": "nobody"}',
+        "7",
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+
+    checked = fleet("device", "import", tmp_path / "in.jsonl", "--dry-run")
+    assert checked.code == 7
+    assert [one["id"] for one in say("device", "list")] == ["taken"]
+
+    done = fleet("device", "import", tmp_path / "in.jsonl")
+    assert done.code == 7
+    assert done.out.strip() == "1 of 7 done, 6 failed"
+    named = {line.split(":")[0]: line for line in done.err.splitlines()}
+    assert set(named) == {"line 3", "line 4", "line 5", "line 6", "line 7", "line 8"}
+    assert "[already_exists]" in named["line 4"]
+    assert "colour" in named["line 6"]
+    assert [one["id"] for one in say("device", "list")] == ["good", "taken"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("in.csv", "name\nx\n", "in.csv:1: the header has no column id"),
+        ("in.csv", "id\na,b\n", "in.csv:2: there are more cells"),
+        ("in.jsonl", '{"id": "a"}\n{"id": \n', "in.jsonl:2: this is no JSON"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_by_its_line(fleet, tmp_path, name, text, says):
+    (tmp_path / name).write_text(text)
+
+    done = fleet("device", "import", tmp_path / name)
+
+    assert done.code == 5
+    assert says in done.err
+
+
+def test_a_file_in_another_encoding_is_refused_with_the_remedy(fleet, tmp_path):
+    (tmp_path / "in.csv").write_bytes("id\nä\n".encode("utf-16"))
+
+    done = fleet("device", "import", tmp_path / "in.csv")
+
+    assert done.code == 5
+    assert "Save it as UTF-8" in done.err
+
+
+def test_a_formula_survives_the_way_through_a_spreadsheet(fleet, say, tmp_path):
+    say("device", "register", "a", "--model", "-1")
+    (tmp_path / "in.jsonl").write_text('{"id": "b", "name": "=HYPERLINK(1)"}\n')
+    fleet("device", "import", tmp_path / "in.jsonl")
+
+    fleet("device", "export", tmp_path / "out.csv")
+
+    text = (tmp_path / "out.csv").read_text()
+    assert "'=HYPERLINK(1)" in text
+    assert "'-1" in text
+
+
+def test_a_command_goes_to_many_as_it_was_planned(fleet, say):
+    for number in range(4):
+        say("device", "register", f"d-{number}", "--tag", "even" if number % 2 == 0 else "odd")
+    plan = say("command", "bulk", "blink", "--where", "tags has 'odd'", "--dry-run")
+    assert (plan["count"], plan["sample"]) == (2, ["d-1", "d-3"])
+
+    ended = say("command", "bulk", "blink", "--where", "tags has 'odd'", "--plan", plan["plan"])
+
+    assert (ended["state"], ended["done"]) == ("succeeded", 2)
+    assert say("command", "counts", ended["id"]) == {"queued": 2}
+    assert [one["id"] for one in say("operation", "list")] == [ended["id"]]
+    assert fleet("operation", "cancel", ended["id"]).code == 4
+    assert fleet("command", "bulk", "blink", "--where", "tags has 'even'", "--plan", plan["plan"]).code == 4
+    assert fleet("command", "bulk", "blink").code == 5

@@ -1,0 +1,127 @@
+"""Tokens and roles of operators: how long they live, what they may do, what is kept of them."""
+
+import pytest
+
+from fleetcore.errors import NotAuthenticated, Refused
+from fleetcore.model.operator import ROLES, Permission, Role
+
+
+async def rights_of(fleet, name, **options):
+    return await fleet.operators.authenticate((await fleet.operators.create_token(name, **options)).token)
+
+
+async def test_a_token_is_kept_as_a_hash_alone(fleet):
+    made = await fleet.operators.create_token("ana")
+
+    record = await fleet.storage.get("operator_token", made.record.id)
+
+    assert made.token.startswith(f"fc_pat_{made.record.id}_")
+    assert made.token[-43:] not in str(record)
+
+
+@pytest.mark.parametrize("days", [0, -1, 367, float("inf"), float("nan")])
+async def test_no_token_lives_for_ever_or_not_at_all(fleet, days):
+    with pytest.raises(Refused):
+        await fleet.operators.create_token("ana", days=days)
+
+
+async def test_a_token_ends_with_its_day(fleet, clock):
+    token = (await fleet.operators.create_token("ana", days=2)).token
+    await fleet.operators.authenticate(token)
+
+    clock.jump(2 * 86_400_000)
+
+    with pytest.raises(NotAuthenticated):
+        await fleet.operators.authenticate(token)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda token: token[:-1],
+        lambda token: token[:-1] + ("A" if token[-1] != "A" else "B"),
+        lambda token: token.replace("fc_pat_", "fc_dev_"),
+        lambda _token: "",
+        lambda _token: "fc_pat_0000000000000000_" + "A" * 43,
+    ],
+)
+async def test_another_token_is_nobody(fleet, spoil):
+    token = (await fleet.operators.create_token("ana")).token
+
+    with pytest.raises(NotAuthenticated):
+        await fleet.operators.authenticate(spoil(token))
+
+
+async def test_the_last_use_is_known_to_the_minute(fleet, clock):
+    made = await fleet.operators.create_token("ana")
+
+    clock.jump(3_600_000)
+    await fleet.operators.authenticate(made.token)
+    clock.jump(1_000)
+    await fleet.operators.authenticate(made.token)
+
+    assert (await fleet.operators.token(made.record.id)).last_used == clock.now_ms() - 1_000
+
+
+async def test_a_token_may_be_less_than_its_principal(fleet):
+    await fleet.operators.grant("ana", "admin")
+
+    rights = await rights_of(fleet, "ana", permissions=["devices:read"])
+
+    assert rights.holds(Permission.DEVICES_READ)
+    assert not rights.holds(Permission.DEVICES_WRITE)
+
+
+async def test_two_grants_do_not_add_up(fleet, manager):
+    await manager.register_device("a", "x", {"tags": ["one"]})
+    await fleet.operators.grant("ana", "viewer")
+    await fleet.operators.grant("ana", "operator", scope="tags has 'two'")
+
+    rights = await rights_of(fleet, "ana")
+
+    assert await rights.allows(Permission.DEVICES_READ, "a")
+    assert not await rights.allows(Permission.COMMANDS_SEND, "a")
+    assert not rights.everywhere(Permission.COMMANDS_SEND)
+
+
+async def test_a_scope_may_be_a_group_and_follows_it(fleet, manager):
+    await manager.register_device("a", "x")
+    await fleet.groups.create("lab")
+    await fleet.operators.grant("ana", "viewer", scope="group:lab")
+    rights = await rights_of(fleet, "ana")
+    before = await rights.allows(Permission.DEVICES_READ, "a")
+
+    await fleet.groups.add("lab", ["a"])
+
+    assert (before, await rights.allows(Permission.DEVICES_READ, "a")) == (False, True)
+
+
+async def test_a_scope_that_is_no_query_is_refused(fleet):
+    with pytest.raises(Refused):
+        await fleet.operators.grant("ana", "viewer", scope="tags hs 'x'")
+
+
+async def test_a_withdrawn_grant_ends_with_the_next_request(fleet):
+    grant = await fleet.operators.grant("ana", "viewer")
+    token = (await fleet.operators.create_token("ana")).token
+
+    await fleet.operators.withdraw(grant.id)
+
+    assert not (await fleet.operators.authenticate(token)).holds(Permission.DEVICES_READ)
+
+
+def test_only_the_admin_makes_operators_and_erases():
+    for permission in (Permission.OPERATORS_WRITE, Permission.DEVICES_ERASE):
+        assert [role for role in Role if permission in ROLES[role]] == [Role.ADMIN]
+
+
+async def test_the_first_token_is_made_by_the_facade_and_shown_once(manager):
+    made = await manager.create_token("ana", ["admin"])
+
+    listed = await manager.list_tokens()
+    ended = await manager.revoke_token(made["id"])
+
+    assert made["token"].startswith("fc_pat_")
+    assert "token" not in listed[0]
+    assert "sha256" not in listed[0]
+    assert ended["revoked"] is True
