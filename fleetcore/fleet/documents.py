@@ -3,6 +3,7 @@
 Only the parts that are asked for are read. ``tags`` and ``groups`` are always lists; times are ms since the epoch.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import cast
 
@@ -10,14 +11,21 @@ from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Record
 from fleetcore.model.telemetry import SeriesKind
+from fleetcore.query.ast import Clause
 
 Document = Mapping[str, object]
 
-#: The parts that the device's own record holds.
-_OWN = ("id", "name", "type", "model", "lifecycle", "capabilities", "gateway", "created", "updated")
+#: The parts that the device's own record holds, as the document has them.
+OWN = frozenset(
+    {"id", "name", "type", "model", "lifecycle", "capabilities", "gateway", "created", "updated", "tags", "attributes"}
+)
+_IN_TWIN = frozenset({"desired", "reported", "firmware", "power"})
+_ELSEWHERE = _IN_TWIN | {"location"}
 #: First path segments whose value the passing of time alone may change.
 TIMED = frozenset({"connectivity", "last_seen"})
 _PAGE = 1000
+#: Documents whose parts are read side by side.
+_TOGETHER = 100
 
 
 class Documents:
@@ -37,30 +45,46 @@ class Documents:
         return None if record is None else await self._whole(record, parts)
 
     async def iterate(
-        self, parts: frozenset[str], *, ref: tuple[str, str] | None = None, after: str | None = None
+        self,
+        parts: frozenset[str],
+        *,
+        ref: tuple[str, str] | None = None,
+        where: Clause | None = None,
+        after: str | None = None,
     ) -> AsyncIterator[Document]:
-        """All documents, or those whose device record the index finds, in the order of their ids."""
-        twins = positions = None
-        if ref is None:
+        """All documents, or those whose device record the index and a clause over :data:`OWN` select, by id."""
+        if ref is None and where is None and after is None and parts & _ELSEWHERE:
             # All kinds page in key order, so one pass over each serves the whole fleet.
-            twins = _Rows(self._storage, "twin") if parts & {"desired", "reported", "firmware", "power"} else None
+            twins = _Rows(self._storage, "twin") if parts & _IN_TWIN else None
             positions = _Rows(self._storage, "position") if "location" in parts else None
-        while True:
-            page = await self._storage.find("device", ref=ref, after=after, limit=_PAGE)
-            for record in page.items:
-                if ref is not None:
-                    yield await self._whole(record, parts)
-                    continue
+            async for record in self._records(None, None, None):
                 twin = None if twins is None else await twins.at(record.key)
                 position = None if positions is None else await positions.at(record.key)
                 yield self._assembled(record, twin, position, await self._latest(record.key, parts))
+            return
+        waiting: list[Record] = []
+        async for record in self._records(ref, where, after):
+            waiting.append(record)
+            if len(waiting) == _TOGETHER:
+                for document in await asyncio.gather(*(self._whole(one, parts) for one in waiting)):
+                    yield document
+                waiting = []
+        for document in await asyncio.gather(*(self._whole(one, parts) for one in waiting)):
+            yield document
+
+    async def _records(
+        self, ref: tuple[str, str] | None, where: Clause | None, after: str | None
+    ) -> AsyncIterator[Record]:
+        while True:
+            page = await self._storage.find("device", ref=ref, where=where, after=after, limit=_PAGE)
+            for record in page.items:
+                yield record
             after = page.after
             if after is None:
                 return
 
     async def _whole(self, record: Record, parts: frozenset[str]) -> Document:
-        wants_twin = parts & {"desired", "reported", "firmware", "power"}
-        twin = await self._storage.get("twin", record.key) if wants_twin else None
+        twin = await self._storage.get("twin", record.key) if parts & _IN_TWIN else None
         position = await self._storage.get("position", record.key) if "location" in parts else None
         return self._assembled(record, twin, position, await self._latest(record.key, parts))
 
@@ -68,7 +92,7 @@ class Documents:
         self, record: Record, twin: Record | None, position: Record | None, latest: Mapping[str, object] | None
     ) -> Document:
         body, presence = record.body, self._presence.of(record.key)
-        document: dict[str, object] = {name: body[name] for name in _OWN if body.get(name) is not None}
+        document: dict[str, object] = {name: body[name] for name in OWN if body.get(name) is not None}
         document["tags"] = list(cast("Sequence[str]", body.get("tags") or ()))
         document["groups"] = list(self.groups_of(record.key))
         document["connectivity"] = presence.connectivity.value

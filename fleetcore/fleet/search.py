@@ -1,25 +1,25 @@
 """Search: devices selected by the query grammar, and why one is or is not."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import islice
 
 from attrs import frozen
 
 from fleetcore.errors import NotFound
-from fleetcore.fleet.documents import Document, Documents
+from fleetcore.fleet.documents import OWN, Document, Documents
 from fleetcore.interfaces.clock import Clock
 from fleetcore.query.ast import And, Clause, Compare, Has
 from fleetcore.query.evaluate import matches
 from fleetcore.query.explain import Explanation, explain
 from fleetcore.query.parse import parse
-from fleetcore.query.resolve import Fences, paths, resolved
+from fleetcore.query.resolve import Fences, paths, resolved, weakened
 
-#: Fields by whose value the registry's index finds devices.
+#: Fields by whose value the registry's index finds devices, those first that usually select the fewest.
 _INDEXED: Mapping[tuple[str, ...], str] = {
-    ("type",): "type",
-    ("lifecycle",): "lifecycle",
     ("gateway",): "gateway",
     ("tags",): "tag",
+    ("type",): "type",
+    ("lifecycle",): "lifecycle",
 }
 
 
@@ -46,7 +46,9 @@ class Search:
     async def iterate(self, where: str | Clause | None, *, after: str | None = None) -> AsyncIterator[Document]:
         """The documents of all selected devices, in the order of their ids; no query selects all."""
         clause = None if where is None else self.resolved(where)
-        async for document in self.documents.iterate(parts_of(clause), ref=_index(clause), after=after):
+        own = None if clause is None else weakened(clause, lambda path: path[0] in OWN)
+        own = None if own == And(()) else own
+        async for document in self.documents.iterate(parts_of(clause), ref=_index(clause), where=own, after=after):
             if matches(clause, document):
                 yield document
 
@@ -95,11 +97,16 @@ def parts_of(clause: Clause | None) -> frozenset[str]:
 
 def _index(clause: Clause | None) -> tuple[str, str] | None:
     """An index entry that every selected device has, or None."""
+    found = dict(_entries(clause))
+    return next(((name, found[name]) for name in _INDEXED.values() if name in found), None)
+
+
+def _entries(clause: Clause | None) -> Iterator[tuple[str, str]]:
     match clause:
         case And(inners):
-            return next((found for inner in inners if (found := _index(inner)) is not None), None)
+            for inner in inners:
+                yield from _entries(inner)
         case Compare(path, "=", str() as value) if path in _INDEXED and path != ("tags",):
-            return _INDEXED[path], value
+            yield _INDEXED[path], value
         case Has(("tags",), str() as value):
-            return "tag", value
-    return None
+            yield "tag", value

@@ -80,3 +80,30 @@ def is_timed(clause: Clause) -> bool:
         or leaf.path == ("connectivity",)
         for leaf in leaves(clause)
     )
+
+
+def weakened(clause: Clause, known: Callable[[Path], bool]) -> Clause:
+    """A query that looks at known fields only and is true wherever ``clause`` is; ``And(())`` where nothing is left.
+
+    Negations are pushed to the leaves first: what is unknown may be widened only where it stands without ``not``.
+    """
+    return _weakened(clause, known, positive=True)
+
+
+def _weakened(clause: Clause, known: Callable[[Path], bool], *, positive: bool) -> Clause:
+    match clause:
+        case Not(inner):
+            return _weakened(inner, known, positive=not positive)
+        case And(inners) | Or(inners):
+            parts = [_weakened(inner, known, positive=positive) for inner in inners]
+            if isinstance(clause, And) is positive:
+                kept = tuple(part for part in parts if part != _ANYTHING)
+                return kept[0] if len(kept) == 1 else And(kept)
+            return _ANYTHING if _ANYTHING in parts else Or(tuple(parts))
+        case _:
+            if not known(clause.path):
+                return _ANYTHING
+            return clause if positive else Not(clause)
+
+
+_ANYTHING = And(())

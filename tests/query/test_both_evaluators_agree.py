@@ -11,7 +11,8 @@ from fleetcore.builtin.sqlite.dialect import SqliteDialect, add_functions
 from fleetcore.query import ast
 from fleetcore.query.evaluate import evaluate, matches
 from fleetcore.query.parse import parse
-from fleetcore.query.resolve import resolved
+from fleetcore.query.resolve import paths as fields
+from fleetcore.query.resolve import resolved, weakened
 from fleetcore.query.sql import compiled
 from fleetcore.query.text import to_text
 
@@ -134,4 +135,16 @@ def test_negation_and_de_morgan_hold_in_three_values(document, clause):
     assert evaluate(ast.Not(ast.Not(clause)), document) is truth
     assert evaluate(ast.Not(ast.And((clause, clause))), document) is evaluate(
         ast.Or((ast.Not(clause), ast.Not(clause))), document
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(documents, clauses)
+def test_a_weakened_query_is_true_wherever_the_query_is(document, clause):
+    clause = resolved(clause, NOW)
+    own = weakened(clause, lambda path: path[0] in ("type", "tags"))
+
+    assert {path[0] for path in fields(own)} <= {"type", "tags"}
+    assert matches(own, {name: document[name] for name in ("type", "tags") if name in document}) or not matches(
+        clause, document
     )
