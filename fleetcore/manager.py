@@ -551,6 +551,7 @@ class IoTFleetManager:
     async def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
         fleet = await self.open()
+        await _known(fleet, device_id)
         return [_view(one) for one in await fleet.security.inventory(device_id)]
 
     # --- flat calls: telemetry ----------------------------------------------------------------------------------
@@ -612,6 +613,7 @@ class IoTFleetManager:
     async def list_series(self, device_id: str | None = None) -> list[View]:
         """Which series there are."""
         fleet = await self.open()
+        await _known(fleet, device_id)
         return [_view(one) for one in await fleet.telemetry.series(device_id)]
 
     async def telemetry_tally(self) -> View:
@@ -629,6 +631,7 @@ class IoTFleetManager:
     async def list_anomalies(self, device_id: str | None = None, *, limit: int | None = None) -> list[View]:
         """What detectors found, oldest first; the newest ``limit``."""
         fleet = await self.open()
+        await _known(fleet, device_id)
         return [_view(one) for one in await fleet.anomalies.list(device_id, limit=limit)]
 
     async def settle(self) -> None:
@@ -790,6 +793,7 @@ class IoTFleetManager:
     async def list_commands(self, device_id: str | None = None) -> list[View]:
         """Commands by device and sequence."""
         fleet = await self.open()
+        await _known(fleet, device_id)
         return [_view(one) for one in await fleet.commands.list(device_id)]
 
     async def cancel_command(self, command_id: str, *, reason: str = "") -> View:
@@ -854,6 +858,31 @@ class IoTFleetManager:
         health = await fleet.health.fleet()
         return View(health_score=health.score if health.score is not None else 0.0, parts=health.parts, **health.counts)
 
+    async def get_group_health(self, group: str) -> View:
+        """The same of the devices of a group."""
+        fleet = await self.open()
+        health = await fleet.health.of(fleet.groups.members(group))
+        return View(health_score=health.score if health.score is not None else 0.0, parts=health.parts, **health.counts)
+
+    async def why_device(self, device_id: str) -> View:
+        """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
+        fleet = await self.open()
+        why = await fleet.asking.why(device_id)
+        return View(
+            device=device_id,
+            findings=list(why.findings),
+            health=_view(why.health),
+            lifecycle=why.device.lifecycle.value,
+            presence=_view(why.presence),
+            groups=[_view(one) for one in why.groups],
+            unconverged={at: format_time(since) for at, since in why.unconverged.items()},
+            refused=dict(why.refused),
+            waiting=[_view(one) for one in why.waiting],
+            updating=[_view(one) for one in why.updating],
+            anomalies=[_view(one) for one in why.anomalies],
+            changes=[_view(one) for one in why.changes],
+        )
+
     async def get_device_health(self, device_id: str) -> View:
         """The same for one device."""
         fleet = await self.open()
@@ -879,6 +908,12 @@ def _operator_token(record: "OperatorToken") -> View:
     shown = _view(record)
     del shown["sha256"]
     return shown
+
+
+async def _known(fleet: "Fleet", device_id: str | None) -> None:
+    """Nothing of a device and no such device are two answers."""
+    if device_id is not None:
+        await fleet.devices.get(device_id)
 
 
 def _texts(value: object, what: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from importlib import import_module
 import click
 
 from fleetcore import __version__
-from fleetcore.cli.exits import exit_code, report
+from fleetcore.cli.exits import exit_code, printable, report
 from fleetcore.errors import FleetError
 
 #: Noun or verb → the file it stands in, and what ``--help`` says of it without opening the file.
@@ -22,6 +22,7 @@ NOUNS = {
     "group": "Make groups, static or by a query, and see who is in them.",
     "twin": "Show and change what is wanted of a device.",
     "command": "Send commands to devices and follow them.",
+    "health": "See how well the fleet, a group or a device is, and why.",
     "operation": "Follow and stop long work.",
     "telemetry": "Look at readings and anomalies.",
     "token": "Make, list and revoke tokens of the operators' API.",
@@ -88,5 +89,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         report(error)
         return exit_code(error)
     except BrokenPipeError:
+        return 1
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"fleetcore: {printable(f'{error.strerror or error}{where}')}", err=True)
         return 1
     return result if isinstance(result, int) else 0

@@ -1,4 +1,10 @@
-"""Fleet health: a score from 0 to 100 whose parts can be seen, computed from what is stored. No data is not healthy."""
+"""Health: a score from 0 to 100 whose parts can be seen, of a device, a group or the fleet, from what is stored.
+
+No data is not healthy: a device that was never heard of has none of what depends on it. What a device has no part in,
+a battery for one, is left out of its score instead.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from attrs import frozen
 
@@ -6,29 +12,42 @@ from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.security.inventory import CertificateRecord, CertificateState
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
-from fleetcore.model.device import Connectivity, Lifecycle
+from fleetcore.model.device import Connectivity, Device, Lifecycle
 from fleetcore.model.firmware import EXECUTION_ENDS, ExecutionState
-from fleetcore.model.twin import delta
+from fleetcore.model.twin import Twin, delta
 
 #: Anomalies found within this time count.
 RECENT_MS = 24 * 3600 * 1000
-_WEIGHTS = {"connectivity": 0.4, "convergence": 0.2, "anomalies": 0.2, "firmware": 0.2}
+#: A certificate that ends sooner is no good one.
+EXPIRY_MS = 14 * 24 * 3600 * 1000
+#: A battery above this is a good one; below, its part falls to 0 (percent).
+BATTERY_PERCENT = 20.0
+_WEIGHTS = {
+    "connectivity": 30,
+    "convergence": 20,
+    "anomalies": 20,
+    "firmware": 15,
+    "certificates": 10,
+    "power": 5,
+}
 _REACHABLE = frozenset({Connectivity.ONLINE, Connectivity.ASLEEP})
+Certificates = Callable[[str], Awaitable[Sequence[CertificateRecord]]]
 
 
 @frozen(kw_only=True)
 class Health:
-    """A score (None for a fleet without devices) and its parts, each from 0 to 1, with the counts behind them."""
+    """A score (None without devices) and its parts, each from 0 to 1, with the counts behind them."""
 
     score: float | None
-    parts: dict[str, float]
-    counts: dict[str, int]
+    parts: Mapping[str, float]
+    counts: Mapping[str, int]
 
 
 class FleetHealth:
-    """Computes the health of a device or of the fleet."""
+    """Computes the health of a device, of some, or of the fleet."""
 
     def __init__(
         self,
@@ -37,52 +56,74 @@ class FleetHealth:
         twins: Twins,
         campaigns: Campaigns,
         anomalies: AnomalyDetector,
+        certificates: Certificates,
         clock: Clock,
     ) -> None:
         self._registry, self._presence, self._twins = registry, presence, twins
         self._campaigns, self._anomalies, self._clock = campaigns, anomalies, clock
+        self._certificates = certificates
 
     async def fleet(self) -> Health:
-        """Over all devices that are not retired: the mean of the devices' parts, weighted 40 : 20 : 20 : 20."""
-        devices = [one for one in await self._registry.list() if one.lifecycle is not Lifecycle.RETIRED]
-        recent = self._clock.now_ms() - RECENT_MS
-        troubled = {one.device for one in await self._anomalies.list() if one.found >= recent}
-        sums = dict.fromkeys(_WEIGHTS, 0.0)
-        counts = {"devices": len(devices), "devices_with_anomalies": 0}
-        for state in Connectivity:
-            counts[state.value] = 0
-        for device in devices:
-            parts = await self._parts(device.id, troubled)
-            counts[self._presence.of(device.id).connectivity.value] += 1
-            counts["devices_with_anomalies"] += device.id in troubled
-            for name, part in parts.items():
-                sums[name] += part
-        if not devices:
-            return Health(score=None, parts={}, counts=counts)
-        return _health({name: total / len(devices) for name, total in sums.items()}, counts)
+        """Over all devices that are not retired."""
+        return await self._over(await self._registry.list())
+
+    async def of(self, devices: Iterable[str]) -> Health:
+        """Over some devices, a group's for instance; raises NotFound."""
+        return await self._over([await self._registry.get(device) for device in devices])
 
     async def device(self, device: str) -> Health:
         """Of one device; raises NotFound."""
         await self._registry.get(device)
         recent = self._clock.now_ms() - RECENT_MS
         found = [one for one in await self._anomalies.list(device) if one.found >= recent]
-        return _health(await self._parts(device, {device} if found else set()), {"anomalies": len(found)})
+        parts = await self._parts(device, {device} if found else set())
+        return Health(score=_score(parts), parts=parts, counts={"anomalies": len(found)})
 
-    async def _parts(self, device: str, troubled: set[str]) -> dict[str, float]:
+    async def _over(self, all_devices: Iterable[Device]) -> Health:
+        devices = [one for one in all_devices if one.lifecycle is not Lifecycle.RETIRED]
+        recent = self._clock.now_ms() - RECENT_MS
+        troubled = {one.device for one in await self._anomalies.list() if one.found >= recent}
+        sums = dict.fromkeys(_WEIGHTS, 0.0)
+        having = dict.fromkeys(_WEIGHTS, 0)
+        counts = {"devices": len(devices), "devices_with_anomalies": 0, **{state.value: 0 for state in Connectivity}}
+        for device in devices:
+            counts[self._presence.of(device.id).connectivity.value] += 1
+            counts["devices_with_anomalies"] += device.id in troubled
+            for name, part in (await self._parts(device.id, troubled)).items():
+                sums[name] += part
+                having[name] += 1
+        parts = {name: round(sums[name] / having[name], 4) for name in _WEIGHTS if having[name]}
+        return Health(score=_score(parts) if devices else None, parts=parts, counts=counts)
+
+    async def _parts(self, device: str, troubled: set[str]) -> Mapping[str, float]:
         presence = self._presence.of(device)
         twin = await self._twins.get(device)
         executions = await self._campaigns.of_device(device)
         ended = [one for one in executions if one.state in EXECUTION_ENDS]
         last = max(ended, key=lambda one: one.changed, default=None)
         heard = presence.connectivity is not Connectivity.NEVER
-        return {
+        parts = {
             "connectivity": float(presence.connectivity in _REACHABLE),
             "convergence": float(heard and not delta(twin.desired.document, twin.reported.document)),
             "anomalies": float(heard and device not in troubled),
             "firmware": float(heard and (last is None or last.state is ExecutionState.SUCCEEDED)),
         }
+        active = [one for one in await self._certificates(device) if one.state is CertificateState.ACTIVE]
+        if active:
+            left = max(one.not_after for one in active) - self._clock.now_ms()
+            parts["certificates"] = float(left > EXPIRY_MS)
+        battery = _battery(twin)
+        if battery is not None:
+            parts["power"] = round(min(1.0, max(0.0, battery / BATTERY_PERCENT)), 4)
+        return parts
 
 
-def _health(parts: dict[str, float], counts: dict[str, int]) -> Health:
-    score = 100 * sum(weight * parts[name] for name, weight in _WEIGHTS.items())
-    return Health(score=round(score, 1), parts={name: round(part, 4) for name, part in parts.items()}, counts=counts)
+def _battery(twin: Twin) -> float | None:
+    power = twin.reported.document.get("power")
+    level = power.get("battery") if isinstance(power, Mapping) else None
+    return float(level) if isinstance(level, int | float) and not isinstance(level, bool) else None
+
+
+def _score(parts: Mapping[str, float]) -> float:
+    total = sum(_WEIGHTS[name] for name in parts)
+    return round(100 * sum(_WEIGHTS[name] * part for name, part in parts.items()) / total, 1)

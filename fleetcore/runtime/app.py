@@ -33,6 +33,7 @@ from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
 from fleetcore.fleet.twins import Twins
+from fleetcore.fleet.why import Asking
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Codec
 from fleetcore.interfaces.detector import Detector
@@ -165,7 +166,27 @@ class Fleet:
         self.tls = self.security.tls
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
-        self.health = FleetHealth(self.devices, self.presence, self.twins, self.campaigns, self.anomalies, self.clock)
+        self.health = FleetHealth(
+            self.devices,
+            self.presence,
+            self.twins,
+            self.campaigns,
+            self.anomalies,
+            self.security.inventory,
+            self.clock,
+        )
+        self.asking = Asking(
+            registry=self.devices,
+            presence=self.presence,
+            health=self.health,
+            groups=self.groups,
+            twins=self.twins,
+            commands=self.commands,
+            campaigns=self.campaigns,
+            anomalies=self.anomalies,
+            audit=self.audit,
+            clock=self.clock,
+        )
         self.plane = Plane(
             storage=self.storage,
             clock=self.clock,

@@ -1,0 +1,47 @@
+"""``fleetcore health``: how well the fleet, a group or a device is, and why."""
+
+from pathlib import Path
+
+import click
+
+from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.exits import printable
+from fleetcore.cli.output import output_option, show
+
+
+@click.group()
+def health() -> None:
+    """See how well the fleet, a group or a device is, and why."""
+
+
+@health.command()
+@data_option
+@output_option
+def fleet(data: Path, output: str) -> None:
+    """Show the fleet's score, its parts, and the counts behind them."""
+    show(call(data, "get_fleet_health"), output)
+
+
+@health.command()
+@click.argument("name")
+@data_option
+@output_option
+def group(name: str, data: Path, output: str) -> None:
+    """Show the same of the devices of the group NAME."""
+    show(call(data, "get_group_health", name), output)
+
+
+@health.command()
+@click.argument("id")
+@data_option
+@output_option
+def device(id: str, data: Path, output: str) -> None:
+    """Show what bears on device ID: what is not as it should be first."""
+    found = call(data, "why_device", id)
+    if output != "table":
+        show(found, output)
+        return
+    click.echo(f"{id}: {found['health']['score']:g} of 100")
+    for sentence in found["findings"] or ["all is as it should be"]:
+        click.echo(f"  {printable(sentence)}")
+    click.echo(f"  (-o json shows all: {', '.join(name for name in found if found[name])})")

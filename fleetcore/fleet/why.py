@@ -1,0 +1,128 @@
+"""Why a device is as it is: everything that bears on it in one answer, each with its reason."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import evolve, field, frozen
+
+from fleetcore.fleet.health import RECENT_MS, Health
+from fleetcore.model.audit import AuditRow
+from fleetcore.model.command import FINISHED, Command
+from fleetcore.model.device import Connectivity, Device, Presence
+from fleetcore.model.firmware import EXECUTION_ENDS, Execution
+from fleetcore.model.group import Membership
+from fleetcore.model.twin import unconverged
+
+if TYPE_CHECKING:
+    from fleetcore.fleet.anomalies import AnomalyDetector
+    from fleetcore.fleet.audit import AuditLog
+    from fleetcore.fleet.campaigns import Campaigns
+    from fleetcore.fleet.commands import Commands
+    from fleetcore.fleet.groups import Groups
+    from fleetcore.fleet.health import FleetHealth
+    from fleetcore.fleet.presence import PresenceBoard
+    from fleetcore.fleet.registry import Registry
+    from fleetcore.fleet.twins import Twins
+    from fleetcore.interfaces.clock import Clock
+    from fleetcore.model.anomaly import Anomaly
+
+_LATEST = 5
+
+
+@frozen(kw_only=True)
+class Why:
+    """What bears on a device.
+
+    Attributes:
+        unconverged: desired leaves that it does not report, by pointer, since when (ms since the epoch).
+        refused: leaves that it said it will not take, with its reasons.
+        waiting: commands without an end.
+        updating: firmware executions without an end.
+        changes: the last rows of its history.
+        findings: one sentence for each thing that is not as it should be, the most urgent first.
+    """
+
+    device: Device
+    presence: Presence
+    health: Health
+    groups: Sequence[Membership] = ()
+    unconverged: Mapping[str, int] = field(factory=dict)
+    refused: Mapping[str, object] = field(factory=dict)
+    waiting: Sequence[Command] = ()
+    updating: Sequence[Execution] = ()
+    anomalies: Sequence["Anomaly"] = ()
+    changes: Sequence[AuditRow] = ()
+    findings: Sequence[str] = ()
+
+
+@frozen(kw_only=True)
+class Asking:
+    """Where the answers come from; :meth:`why` asks them all."""
+
+    registry: "Registry"
+    presence: "PresenceBoard"
+    health: "FleetHealth"
+    groups: "Groups"
+    twins: "Twins"
+    commands: "Commands"
+    campaigns: "Campaigns"
+    anomalies: "AnomalyDetector"
+    audit: "AuditLog"
+    clock: "Clock"
+
+    async def why(self, device: str) -> Why:
+        """Raises NotFound."""
+        record = await self.registry.get(device)
+        twin = await self.twins.get(device)
+        recent = self.clock.now_ms() - RECENT_MS
+        waiting = [one for one in await self.commands.list(device, unfinished=True) if one.state not in FINISHED]
+        updating = [one for one in await self.campaigns.of_device(device) if one.state not in EXECUTION_ENDS]
+        anomalies = [one for one in await self.anomalies.list(device, limit=_LATEST) if one.found >= recent]
+        answer = Why(
+            device=record,
+            presence=self.presence.of(device),
+            health=await self.health.device(device),
+            groups=self.groups.memberships(device),
+            unconverged=unconverged(twin),
+            refused=twin.refused,
+            waiting=waiting,
+            updating=updating,
+            anomalies=anomalies,
+            changes=(await self.audit.list(object=device, limit=100_000))[-_LATEST:],
+        )
+        return _with_findings(answer, self.clock.now_ms())
+
+
+def _with_findings(why: Why, now_ms: int) -> Why:
+    found: list[str] = []
+    if why.device.lifecycle not in ("active", "provisioned", "registered"):
+        found.append(f"it is {why.device.lifecycle}")
+    never = why.presence.connectivity is Connectivity.NEVER
+    if never:
+        found.append("nothing was ever heard of it")
+    for name, part in sorted(why.health.parts.items(), key=lambda item: item[1]):
+        if part < 1 and not (never and name in _SAID):
+            found.append(_SENTENCES[name].format(why=why, part=part))
+    if why.refused:
+        found.append(f"it refuses {', '.join(sorted(why.refused))}")
+    oldest = min(why.unconverged.values(), default=now_ms)
+    if why.unconverged and now_ms - oldest > _LONG_MS:
+        found.append(f"it has not taken {', '.join(sorted(why.unconverged))} for {(now_ms - oldest) // 60_000} min")
+    if why.waiting:
+        first = why.waiting[0]
+        found.append(f"{len(why.waiting)} commands wait, the first is {first.name} ({first.state})")
+    return evolve(why, findings=tuple(found))
+
+
+#: Until then a change is simply under way.
+_LONG_MS = 15 * 60 * 1000
+#: What follows from never having been heard of.
+_SAID = frozenset({"connectivity", "convergence", "anomalies", "firmware"})
+_SENTENCES = {
+    "connectivity": "it is {why.presence.connectivity}",
+    "convergence": "what is desired and what it reports differ",
+    "anomalies": "its readings are not as they should be",
+    "firmware": "its last update did not succeed",
+    "certificates": "its certificate ends within two weeks",
+    "power": "its battery is low",
+}
