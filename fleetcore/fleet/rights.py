@@ -65,6 +65,14 @@ class Rights:
         """Whether one grant has it for the whole fleet: what is nobody's device asks for this."""
         return any(permission in allowed and not scope for allowed, scope in self._grants)
 
+    def named_groups(self, permission: Permission) -> frozenset[str]:
+        """Groups that are the scope of a grant that has it."""
+        return frozenset(
+            scope.removeprefix(_GROUP)
+            for allowed, scope in self._grants
+            if permission in allowed and scope.startswith(_GROUP)
+        )
+
     async def allows(self, permission: Permission, device: str) -> bool:
         """Whether one grant allows it on a device; a device that is not there is allowed to nobody with a scope."""
         for allowed, scope in self._grants:

@@ -4,7 +4,8 @@ Every route names the permission it needs. The door asks whether the caller has 
 the object in hand. What somebody may not see does not exist for them: the answer is that of an unknown id, 404.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -15,6 +16,7 @@ from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.app import Fleet
 
+T = TypeVar("T")
 ApiRequest = Request[Rights, Any, Any]
 
 
@@ -38,15 +40,47 @@ class Access:
             raise self.denied(permission, device)
         raise missing("device", device)
 
-    async def sees(self, device: str) -> bool:
-        """Whether the caller may see a device, one that is gone included where they see the whole fleet."""
-        return await self.rights.allows(Permission.DEVICES_READ, device)
+    async def of_devices(
+        self,
+        items: Iterable[T],
+        device_of: Callable[[T], str],
+        permission: Permission = Permission.DEVICES_READ,
+    ) -> list[T]:
+        """The items that belong to devices on which the caller has the permission."""
+        if self.rights.everywhere(permission):
+            return list(items)
+        known: dict[str, bool] = {}
+        kept: list[T] = []
+        for item in items:
+            device = device_of(item)
+            if device not in known:
+                known[device] = await self.rights.allows(permission, device)
+            if known[device]:
+                kept.append(item)
+        return kept
 
-    def everywhere(self, permission: Permission, kind: str, name: str) -> None:
-        """What is nobody's device is there for who has the permission for the whole fleet. Raises NotFound."""
+    async def item(self, device: str, kind: str, name: str, permission: Permission, code: str = "not_found") -> None:
+        """What belongs to a device: there for who may see the device, open to who has the permission on it."""
+        if await self.rights.allows(permission, device):
+            return
+        if await self.rights.allows(Permission.DEVICES_READ, device):
+            raise self.denied(permission, name)
+        self.note(permission, name)
+        raise missing(kind, name, code)
+
+    def group(self, group: str, permission: Permission = Permission.GROUPS_READ) -> None:
+        """Groups are there for who has the permission for the whole fleet, and for whose scope they are."""
+        if self.rights.everywhere(permission) or group in self.rights.named_groups(permission):
+            return
+        if self.rights.everywhere(Permission.GROUPS_READ):
+            raise self.denied(permission, group)
+        self.note(permission, group)
+        raise missing("group", group)
+
+    def wide(self, permission: Permission, what: str) -> None:
+        """Asks for the permission for the whole fleet, about something that the caller sees. Raises NotAuthorised."""
         if not self.rights.everywhere(permission):
-            self.note(permission, name)
-            raise missing(kind, name)
+            raise self.denied(permission, what)
 
     def denied(self, permission: Permission, what: str) -> FleetError:
         """The refusal, written down."""

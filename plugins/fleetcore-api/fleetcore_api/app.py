@@ -13,13 +13,13 @@ from fleetcore_api.access import Access, door
 from fleetcore_api.gate import Gate
 from fleetcore_api.openapi import CONFIG, document_route
 from fleetcore_api.problems import MEDIA_TYPE, problem
-from fleetcore_api.routes import devices, server
+from fleetcore_api.routes import commands, devices, groups, operations, queries, server, twins
 from fleetcore_api.site import Site
 
 _log = logging.getLogger(__name__)
 
 #: Everything below /api/v1; the matrix test walks through it.
-ROUTES = [*devices.HANDLERS]
+ROUTES = [one for module in (devices, groups, twins, commands, operations, queries) for one in module.HANDLERS]
 
 
 def provide_access(request: Request[Any, Any, Any]) -> Access:

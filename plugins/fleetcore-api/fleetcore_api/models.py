@@ -1,6 +1,6 @@
 """What goes in and out, as types: the OpenAPI document is made from these, and bodies are checked against them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -27,6 +27,30 @@ class Out(msgspec.Struct, kw_only=True):
 def when(ms: int | None) -> str | None:
     """A time for people and machines; 0 stands for none in records."""
     return format_time(ms) if ms else None
+
+
+#: Members of records that are times in ms.
+_TIMES = frozenset(
+    {
+        "changed", "created", "deliver_by", "ended_at", "expires", "expires_at", "finished_at", "found", "issued_at",
+        "last_used", "not_after", "not_before", "renew_after", "result_by", "sent_at", "since", "time", "until",
+        "updated",
+    }
+)  # fmt: skip
+
+S = TypeVar("S", bound=Out)
+
+
+def shown(cls: type[S], record: object, **more: Any) -> S:
+    """A record as it is answered: members of one name, times as text; ``more`` is what the record does not say."""
+    for name in cls.__struct_fields__:
+        if name not in more:
+            value = getattr(record, name)
+            if isinstance(value, tuple):
+                more[name] = list(value)
+            else:
+                more[name] = when(value) if name in _TIMES else value
+    return cls(**more)
 
 
 class Problem(Out):
@@ -125,3 +149,28 @@ class Health(Out):
 
     status: str
     waiting_for: list[str] = []
+
+
+class ChangeOut(Out):
+    """A change: who did what, when and why."""
+
+    seq: int
+    time: Time | None
+    actor: str
+    action: str
+    object: str
+    reason: str
+    changed: list[str]
+
+
+class LocationOut(Out):
+    """A position in WGS 84 degrees."""
+
+    lat: float
+    lon: float
+    accuracy_m: float | None
+    alt_m: float | None
+    speed_mps: float | None
+    heading: float | None
+    time: Time | None
+    source: str | None

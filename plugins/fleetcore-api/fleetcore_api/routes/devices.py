@@ -6,12 +6,12 @@ from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, structs
 
-from fleetcore.errors import Refused
+from fleetcore.errors import NotFound, Refused
 from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.operator import Permission
 from fleetcore.query.parse import parse
 from fleetcore_api.access import Access
-from fleetcore_api.models import DeviceIn, DeviceOut, DevicePatch
+from fleetcore_api.models import ChangeOut, DeviceIn, DeviceOut, DevicePatch, LocationOut, shown
 from fleetcore_api.pages import Cursor, Limit, Page, decode, encode
 from fleetcore_api.parameters import Caller, IfMatch, Why
 from fleetcore_api.preconditions import etag, expected
@@ -104,4 +104,27 @@ async def _move(access: Access, device: str, to: Lifecycle, reason: str) -> Devi
     return moved
 
 
-HANDLERS = [list_devices, register_device, get_device, change_device, retire_device]
+@get("/devices/{device_id:str}/history", permission=Permission.DEVICES_READ)
+async def device_history(
+    access: Caller, device_id: FromPath[str], limit: Limit = 100, cursor: Cursor = None
+) -> Page[ChangeOut]:
+    """Who changed what of a device, when and why, the oldest first; values are not in it."""
+    await access.device(device_id)
+    after = decode(cursor) or "0"
+    if not after.isdigit() or len(after) > 16:
+        raise Refused("This is no cursor", remedy="Send the `next` of the page before, or none")
+    rows = await access.fleet.audit.list(object=device_id, after=int(after), limit=limit + 1)
+    more = encode(str(rows[limit - 1].seq)) if len(rows) > limit else None
+    return Page(items=[shown(ChangeOut, one) for one in rows[:limit]], next=more)
+
+
+@get("/devices/{device_id:str}/location", permission=Permission.DEVICES_READ)
+async def device_location(access: Caller, device_id: FromPath[str]) -> LocationOut:
+    """The newest position of a device."""
+    found = await access.fleet.location.of(await access.device(device_id))
+    if found is None:
+        raise NotFound(f"Device {device_id!r} has no position", device=device_id)
+    return shown(LocationOut, found)
+
+
+HANDLERS = [device_history, device_location, list_devices, register_device, get_device, change_device, retire_device]

@@ -1,0 +1,153 @@
+"""Commands: to one device, to many by a plan; followed, cancelled."""
+
+from typing import Annotated, Any
+
+from litestar import Response, get, post
+from litestar.openapi import ResponseSpec
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from msgspec import structs
+
+from fleetcore.errors import Refused
+from fleetcore.model.command import FINISHED, Command
+from fleetcore.model.operator import Permission
+from fleetcore.query.parse import parse
+from fleetcore.query.text import to_text
+from fleetcore_api.access import Access
+from fleetcore_api.models import shown
+from fleetcore_api.models_state import BulkIn, CommandIn, CommandOut, OperationOut, PlanOut, ReasonIn
+from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.parameters import Caller
+from fleetcore_api.routes.operations import show_operation
+
+_BULK = ("where", "devices", "plan", "cap", "rate_per_s")
+
+
+def _show(command: Command) -> CommandOut:
+    return shown(CommandOut, command)
+
+
+def _key(command: Command) -> str:
+    return f"{command.device}/{command.sequence:020d}"
+
+
+@get("/commands", permission=Permission.DEVICES_READ)
+async def list_commands(
+    access: Caller, unfinished: FromQuery[bool] = False, limit: Limit = 100, cursor: Cursor = None
+) -> Page[CommandOut]:
+    """Commands by device and sequence."""
+    found = await access.fleet.commands.list(unfinished=unfinished)
+    mine = await access.of_devices(found, lambda one: one.device)
+    return cut(sorted(mine, key=_key), cursor, limit, _key, _show)
+
+
+@get("/devices/{device_id:str}/commands", permission=Permission.DEVICES_READ)
+async def list_of_device(
+    access: Caller,
+    device_id: FromPath[str],
+    unfinished: FromQuery[bool] = False,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[CommandOut]:
+    """One device's commands by sequence."""
+    await access.device(device_id)
+    found = await access.fleet.commands.list(device_id, unfinished=unfinished)
+    return cut(found, cursor, limit, _key, _show)
+
+
+@post("/devices/{device_id:str}/commands", permission=Permission.COMMANDS_SEND)
+async def send_command(
+    access: Caller,
+    device_id: FromPath[str],
+    data: JSONBody[CommandIn],
+    wait: Annotated[float, QueryParameter(ge=0, le=60, description="Seconds to wait for its end.")] = 0,
+) -> Response[CommandOut]:
+    """Queues a command; with ``wait`` the answer comes with its end, or after the time as it then stands."""
+    await access.device(device_id, Permission.COMMANDS_SEND)
+    command = await access.fleet.commands.send(
+        device_id, actor=access.actor, **{name: getattr(data, name) for name in data.__struct_fields__}
+    )
+    command = await _awaited(access, command, wait)
+    return Response(_show(command), status_code=201, headers={"Location": f"/api/v1/commands/{command.id}"})
+
+
+async def _awaited(access: Access, command: Command, wait_s: float) -> Command:
+    clock, storage = access.fleet.clock, access.fleet.storage
+    until = clock.monotonic_s() + wait_s
+    while command.state not in FINISHED and (left := until - clock.monotonic_s()) > 0:
+        position = await storage.position()
+        command = await access.fleet.commands.get(command.id)
+        if command.state not in FINISHED:
+            await storage.wait_feed(position, min(1.0, left))
+    return command
+
+
+@post(
+    "/commands",
+    permission=Permission.COMMANDS_SEND,
+    status_code=202,
+    responses={200: ResponseSpec(PlanOut, description="What it would do (dry_run).", generate_examples=False)},
+)
+async def send_bulk(
+    access: Caller, data: JSONBody[BulkIn], dry_run: FromQuery[bool] = False
+) -> Response[PlanOut] | Response[OperationOut]:
+    """A command to many devices: first ``dry_run=true`` for a plan, then the same body with the plan.
+
+    It reaches only devices on which the caller may send commands.
+    """
+    options: dict[str, Any] = {
+        name: value for name, value in structs.asdict(data).items() if name not in (*_BULK, "name", "args", "reason")
+    }
+    where = data.where
+    if where is not None:
+        selectable = access.rights.selectable(Permission.COMMANDS_SEND)
+        clause = selectable.narrowed(parse(where))
+        assert clause is not None
+        where = to_text(clause)
+    for device in data.devices:
+        await access.device(device, Permission.COMMANDS_SEND)
+    bulk = access.fleet.bulk_commands
+    if dry_run:
+        plan = await bulk.plan(data.name, data.args, where=where, devices=data.devices, cap=data.cap, **options)
+        return Response(shown(PlanOut, plan), status_code=200)
+    if data.plan is None:
+        raise Refused(
+            "A bulk command needs its plan",
+            code="precondition_required",
+            remedy="Ask with ?dry_run=true first, look at it, and send the same body with its plan",
+        )
+    operation = await bulk.send(
+        data.name,
+        data.args,
+        where=where,
+        devices=data.devices,
+        plan=data.plan,
+        cap=data.cap,
+        rate_per_s=data.rate_per_s,
+        actor=access.actor,
+        reason=data.reason,
+        **options,
+    )
+    body = await show_operation(access, operation)
+    return Response(body, status_code=202, headers={"Location": f"/api/v1/operations/{operation.id}"})
+
+
+async def _found(access: Access, command: str, permission: Permission) -> Command:
+    found = await access.fleet.commands.get(command)
+    await access.item(found.device, "command", command, permission, "command_unknown")
+    return found
+
+
+@get("/commands/{command:str}", permission=Permission.DEVICES_READ)
+async def get_command(access: Caller, command: FromPath[str]) -> CommandOut:
+    """One command."""
+    return _show(await _found(access, command, Permission.DEVICES_READ))
+
+
+@post("/commands/{command:str}/cancel", permission=Permission.COMMANDS_SEND, status_code=200)
+async def cancel_command(access: Caller, command: FromPath[str], data: JSONBody[ReasonIn]) -> CommandOut:
+    """Cancels a command: at once where it was not sent, else by asking the device. Again does nothing more."""
+    await _found(access, command, Permission.COMMANDS_SEND)
+    return _show(await access.fleet.commands.cancel(command, actor=access.actor, reason=data.reason))
+
+
+HANDLERS = [list_commands, list_of_device, send_command, send_bulk, get_command, cancel_command]

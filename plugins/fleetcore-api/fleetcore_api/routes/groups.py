@@ -1,0 +1,124 @@
+"""Groups: made, changed, filled, removed."""
+
+from typing import Any
+
+from litestar import Response, delete, get, patch, post
+from litestar.params import FromPath, JSONBody
+from msgspec import UNSET, structs
+
+from fleetcore.model.group import Group
+from fleetcore.model.operator import Permission
+from fleetcore_api.access import Access
+from fleetcore_api.models import shown, when
+from fleetcore_api.models_state import Changed, GroupIn, GroupOut, GroupPatch, Member, MembersIn
+from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.parameters import Caller, IfMatch, Why, named
+from fleetcore_api.preconditions import etag, expected
+
+
+def _show(access: Access, group: Group) -> GroupOut:
+    return shown(GroupOut, group, devices=len(access.fleet.groups.members(group.id)))
+
+
+def _answer(access: Access, group: Group, status: int = 200, **headers: str) -> Response[GroupOut]:
+    return Response(_show(access, group), status_code=status, headers={"ETag": etag(group.version), **headers})
+
+
+@get("/groups", permission=Permission.GROUPS_READ)
+async def list_groups(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[GroupOut]:
+    """Groups by name: all, or those that are the caller's scopes."""
+    groups = access.fleet.groups.list()
+    if not access.rights.everywhere(Permission.GROUPS_READ):
+        mine = access.rights.named_groups(Permission.GROUPS_READ)
+        groups = [one for one in groups if one.id in mine]
+    return cut(groups, cursor, limit, lambda one: one.id, lambda one: _show(access, one))
+
+
+@post("/groups", permission=Permission.GROUPS_WRITE, everywhere=True)
+async def create_group(access: Caller, data: JSONBody[GroupIn]) -> Response[GroupOut]:
+    """Makes a group; a dynamic one has its members when this is answered."""
+    made = await access.fleet.groups.create(
+        data.id,
+        query=data.query,
+        within=data.within,
+        description=data.description,
+        actor=access.actor,
+        reason=data.reason,
+    )
+    return _answer(access, made, 201)
+
+
+@get("/groups/{group:str}", permission=Permission.GROUPS_READ)
+async def get_group(access: Caller, group: FromPath[str]) -> Response[GroupOut]:
+    """One group."""
+    access.group(named(group))
+    return _answer(access, access.fleet.groups.get(named(group)))
+
+
+@patch("/groups/{group:str}", permission=Permission.GROUPS_WRITE)
+async def change_group(
+    access: Caller, group: FromPath[str], data: JSONBody[GroupPatch], if_match: IfMatch = None
+) -> Response[GroupOut]:
+    """Changes a group's query, where it lies, or its description."""
+    name = named(group)
+    access.group(name)
+    access.wide(Permission.GROUPS_WRITE, name)
+    members: dict[str, Any] = {key: value for key, value in structs.asdict(data).items() if value is not UNSET}
+    changed = await access.fleet.groups.change(name, if_version=expected(if_match), actor=access.actor, **members)
+    return _answer(access, changed)
+
+
+@delete("/groups/{group:str}", permission=Permission.GROUPS_WRITE, status_code=204)
+async def remove_group(access: Caller, group: FromPath[str], reason: Why = "") -> None:
+    """Removes a group; its devices stay."""
+    access.group(named(group))
+    access.wide(Permission.GROUPS_WRITE, named(group))
+    await access.fleet.groups.remove(named(group), actor=access.actor, reason=reason)
+
+
+@get("/groups/{group:str}/members", permission=Permission.GROUPS_READ)
+async def list_members(access: Caller, group: FromPath[str], limit: Limit = 100, cursor: Cursor = None) -> Page[Member]:
+    """Devices in a group and in those that lie within it."""
+    name = named(group)
+    access.group(name)
+    members = await access.of_devices(access.fleet.groups.members(name), lambda device: device)
+    return cut(members, cursor, limit, lambda one: one, lambda one: _member(access, name, one))
+
+
+def _member(access: Access, group: str, device: str) -> Member:
+    for one in access.fleet.groups.memberships(device):
+        if one.group == group:
+            return Member(device=device, since=when(one.since), why=one.why)
+    return Member(device=device)
+
+
+@post("/groups/{group:str}/members", permission=Permission.GROUPS_WRITE, status_code=200)
+async def add_members(access: Caller, group: FromPath[str], data: JSONBody[MembersIn]) -> Changed:
+    """Puts devices into a static group, all or none."""
+    name = named(group)
+    access.group(name)
+    access.wide(Permission.GROUPS_WRITE, name)
+    count = await access.fleet.groups.add(name, data.devices, actor=access.actor, reason=data.reason)
+    return Changed(changed=count)
+
+
+@delete("/groups/{group:str}/members/{device_id:str}", permission=Permission.GROUPS_WRITE, status_code=204)
+async def take_out(access: Caller, group: FromPath[str], device_id: FromPath[str], reason: Why = "") -> None:
+    """Takes a device out of a static group."""
+    name = named(group)
+    access.group(name)
+    access.wide(Permission.GROUPS_WRITE, name)
+    await access.device(device_id)
+    await access.fleet.groups.take_out(name, [device_id], actor=access.actor, reason=reason)
+
+
+HANDLERS = [
+    list_groups,
+    create_group,
+    get_group,
+    change_group,
+    remove_group,
+    list_members,
+    add_members,
+    take_out,
+]

@@ -1,0 +1,69 @@
+"""Operations: long work, watched and stopped."""
+
+from collections.abc import Mapping
+
+from litestar import get, post
+from litestar.params import FromPath, JSONBody
+
+from fleetcore.model.operation import Operation
+from fleetcore.model.operator import Permission
+from fleetcore_api.access import Access, missing
+from fleetcore_api.models import shown
+from fleetcore_api.models_state import FailureOut, OperationOut, ReasonIn
+from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.parameters import Caller
+
+#: Failures that an answer shows.
+_MOST_FAILURES = 100
+
+
+async def show_operation(access: Access, operation: Operation) -> OperationOut:
+    """An operation as it is answered, with what came of it."""
+    counts: Mapping[str, int] = {}
+    if operation.kind == "command":
+        counts = await access.fleet.bulk_commands.counts(operation.id)
+    return _show(operation, counts)
+
+
+def _show(operation: Operation, counts: Mapping[str, int]) -> OperationOut:
+    failures = [shown(FailureOut, one) for one in operation.failures[:_MOST_FAILURES]]
+    return shown(OperationOut, operation, failures=failures, result=dict(counts))
+
+
+def _mine(access: Access, operation: Operation) -> bool:
+    return operation.actor == access.actor or access.rights.everywhere(Permission.DEVICES_READ)
+
+
+@get("/operations", permission=Permission.DEVICES_READ)
+async def list_operations(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[OperationOut]:
+    """Operations by id: all, or the caller's own."""
+    found = [one for one in await access.fleet.operations.list() if _mine(access, one)]
+    found.sort(key=lambda one: one.id)
+    return cut(found, cursor, limit, lambda one: one.id, lambda one: _show(one, {}))
+
+
+async def _found(access: Access, operation: str) -> Operation:
+    found = await access.fleet.operations.get(operation)
+    if not _mine(access, found):
+        raise missing("operation", operation)
+    return found
+
+
+@get("/operations/{operation:str}", permission=Permission.DEVICES_READ)
+async def get_operation(access: Caller, operation: FromPath[str]) -> OperationOut:
+    """One operation; ``result`` counts its commands by state."""
+    return await show_operation(access, await _found(access, operation))
+
+
+@post("/operations/{operation:str}/cancel", permission=Permission.COMMANDS_SEND, status_code=200)
+async def cancel_operation(access: Caller, operation: FromPath[str], data: JSONBody[ReasonIn]) -> OperationOut:
+    """Stops an operation before its next item; for the caller's own, or with the right for the whole fleet."""
+    found = await _found(access, operation)
+    if found.actor != access.actor:
+        needed = Permission.COMMANDS_SEND if found.kind == "command" else Permission.DEVICES_WRITE
+        access.wide(needed, operation)
+    stop = access.fleet.bulk_commands.cancel if found.kind == "command" else access.fleet.operations.cancel
+    return await show_operation(access, await stop(operation, actor=access.actor, reason=data.reason))
+
+
+HANDLERS = [list_operations, get_operation, cancel_operation]
