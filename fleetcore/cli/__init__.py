@@ -10,6 +10,9 @@ def main() -> None:
 
         print(f"fleetcore {__version__}")  # noqa: T201 - the one thing this command says
         return
-    from fleetcore.cli.root import run
+    try:
+        from fleetcore.cli.root import run
 
-    sys.exit(run())
+        sys.exit(run())
+    except KeyboardInterrupt:  # while importing: a command's own is met by run()
+        sys.exit(130)

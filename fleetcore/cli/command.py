@@ -7,11 +7,16 @@ import click
 
 from fleetcore.cli.connect import call, connect, data_option
 from fleetcore.cli.exits import PARTLY
+from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.twin import patch_of
 
 _COLUMNS = ("id", "device", "name", "state", "sequence", "attempt", "issued_at", "code")
 _ENDED_WELL = "succeeded"
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    return patch_of(text, "value of --args")
 
 
 @click.group()
@@ -23,20 +28,20 @@ def command() -> None:
 @click.argument("device")
 @click.argument("name")
 @click.option("--args", "arguments", default="{}", help="A JSON object.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Seconds to wait for its end.")
+@click.option("--wait", "wait_s", type=Number(0), default=0.0, help="Seconds to wait for its end.")
 @click.option("--idempotency-key", help="A second call with the same key gives the first command.")
 @click.option("--supersede", help="Queued commands with the same key give way to this one.")
 @click.option("--lane", default="default", show_default=True)
-@click.option("--deliver-within", "deliver_within_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
-@click.option("--execute-within", "execute_within_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
-@click.option("--result-within", "result_within_s", type=click.FloatRange(0, min_open=True), help="Seconds.")
+@click.option("--deliver-within", "deliver_within_s", type=Number(0, min_open=True), help="Seconds.")
+@click.option("--execute-within", "execute_within_s", type=Number(0, min_open=True), help="Seconds.")
+@click.option("--result-within", "result_within_s", type=Number(0, min_open=True), help="Seconds.")
 @click.option("--reason", default="")
 @data_option
 @output_option
 def send(device: str, name: str, arguments: str, wait_s: float, data: Path, output: str, **given: Any) -> int:
     """Send the command NAME to DEVICE. With --wait the exit code is 0 only where it succeeded."""
     options = {name: value for name, value in given.items() if value is not None}
-    sent = call(data, "send_command", device, name, patch_of(arguments), wait_s=wait_s, **options)
+    sent = call(data, "send_command", device, name, _arguments(arguments), wait_s=wait_s, **options)
     show(sent, output)
     if not wait_s or sent["state"] == _ENDED_WELL:
         return 0
@@ -48,7 +53,7 @@ def send(device: str, name: str, arguments: str, wait_s: float, data: Path, outp
 @click.option("--args", "arguments", default="{}", help="A JSON object.")
 @click.option("--where", help="A fleet query that selects the devices.")
 @click.option("--device", "devices", multiple=True, help="A device; repeatable.")
-@click.option("--rate", "rate_per_s", type=click.FloatRange(0, min_open=True), help="Devices a second.")
+@click.option("--rate", "rate_per_s", type=Number(0, min_open=True), help="Devices a second.")
 @click.option("--precondition", help="A query that must select a device when it is handed the command.")
 @click.option("--plan", help="What --dry-run printed: reach exactly these devices, or nobody.")
 @click.option("--dry-run", is_flag=True, help="Only say whom it would reach.")
@@ -64,12 +69,12 @@ def bulk(name: str, arguments: str, plan: str | None, dry_run: bool, data: Path,
     options = {name: value for name, value in given.items() if value not in (None, ())}
     if dry_run:
         wanted = {name: options[name] for name in ("where", "devices", "precondition") if name in options}
-        show(call(data, "plan_commands", name, patch_of(arguments), **wanted), output)
+        show(call(data, "plan_commands", name, _arguments(arguments), **wanted), output)
         return 0
 
     async def run() -> dict[str, Any]:
         async with connect(data) as caller:
-            started = await caller.call("send_commands", name, patch_of(arguments), plan=plan, **options)
+            started = await caller.call("send_commands", name, _arguments(arguments), plan=plan, **options)
             return await follow(caller, started, "sending")
 
     return conclude(asyncio.run(run()), output)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import click
 
+from fleetcore.cli.numbers import Number
+
 
 @click.command()
 @click.option("--devices", type=click.IntRange(4, 1000), default=12, show_default=True)
-@click.option("--duration", type=click.FloatRange(1), default=10.0, show_default=True, help="Seconds of telemetry.")
+@click.option("--duration", type=Number(1), default=10.0, show_default=True, help="Seconds of telemetry.")
 @click.option(
     "--replay",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),

@@ -1,6 +1,5 @@
 """``fleetcore device``: register, show and change devices, and give them credentials."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from fleetcore.cli.connect import call, connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Conflict, Refused
+from fleetcore.wire import strict_json
 
 _COLUMNS = ("id", "type", "lifecycle", "connectivity", "last_seen", "tags")
 
@@ -26,8 +26,8 @@ def _pairs(given: tuple[str, ...]) -> dict[str, Any]:
         if not sign or not name:
             raise Refused(f"{pair!r} is no NAME=VALUE")
         try:
-            found[name] = json.loads(text)
-        except json.JSONDecodeError:
+            found[name] = strict_json.loads(text.encode())
+        except strict_json.StrictJsonError:
             found[name] = text
     return found
 

@@ -1,11 +1,16 @@
 """``fleetcore init``: a data folder with a commented fleet.toml, the CA, the server's certificate and the keys."""
 
 import asyncio
+import contextlib
+import ipaddress
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from fleetcore.errors import Conflict
+from fleetcore.errors import Conflict, Refused
 from fleetcore.model.names import check_fleet
 
 _TOML = """\
@@ -46,6 +51,14 @@ _LISTEN = {
 }
 
 
+def _check_address(listen: str) -> None:
+    try:
+        ipaddress.ip_address(listen)
+    except ValueError:
+        message = f"{listen!r} is no address to listen on"
+        raise Refused(message, code="name_invalid", remedy="Name an IP address of this machine") from None
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="./fleet-data")
 @click.option("--name", default="default", show_default=True, help="The fleet's name: 1-32 of a-z 0-9 -.")
@@ -57,27 +70,45 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
     from fleetcore.runtime.plugins import PluginHost
 
     check_fleet(name)
+    _check_address(listen)
     file = folder / "fleet.toml"
     if file.exists() or (folder / "pki").exists():
         raise Conflict(f"{folder} is a data folder already", remedy="Name another folder, or remove this one yourself")
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
     installed = PluginHost().offers("protocols")
-    protocols = "\n".join(text.format(host=listen) for kind, text in _LISTEN.items() if kind in installed)
+    at = f"[{listen}]" if ":" in listen else listen
+    protocols = "\n".join(text.format(host=at) for kind, text in _LISTEN.items() if kind in installed)
     names = dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1"))
-    file.write_text(
-        _TOML.format(
-            name=name,
-            hosts=", ".join(f'"{one}"' for one in names),
-            protocols=protocols or "# No network protocol is installed: pip install fleetcore-http fleetcore-mqtt\n",
-        )
+    text = _TOML.format(
+        name=name,
+        # A JSON text is a TOML text: whatever stands in a name stays within its quotes.
+        hosts=", ".join(json.dumps(one) for one in names),
+        protocols=protocols or "# No network protocol is installed: pip install fleetcore-http fleetcore-mqtt\n",
     )
-    file.chmod(0o600)
 
     async def make() -> None:
         async with IoTFleetManager(folder):
             pass
 
-    asyncio.run(make())
+    with _all_or_nothing(folder):
+        folder.chmod(0o700)
+        file.touch(0o600)
+        file.write_text(text, encoding="utf-8")
+        asyncio.run(make())
     click.echo(f"Made {folder}: fleet.toml, the CA and the keys under pki/ (back them up: nothing can replace them).")
     click.echo(f"Next: fleetcore serve --data {folder}")
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[None]:
+    """Makes the folder; what is half made by an error is taken away, or it would be in the way of the next try."""
+    mine = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    there = set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        for made in set(folder.iterdir()) - there:
+            shutil.rmtree(made) if made.is_dir() else made.unlink()
+        if mine:
+            folder.rmdir()
+        raise

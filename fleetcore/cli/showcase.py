@@ -26,6 +26,8 @@ from fleetcore.testing.simulator import Behaviour, Signal
 _STEP_S = 60  # simulated seconds between two readings of a device
 _FAULT = 25.0  # added to the value; the noise is 0.15
 _IN_FLIGHT = 64
+_CELLS = "Times are ISO 8601 or ms since the epoch, values numbers"
+_LONGEST_DATE = 8  # digits: ISO 8601 also writes 20260131
 _FIRMWARE = b"fleetcore demo firmware 2.0.0\n" * 2048
 
 _TOML = """\
@@ -247,7 +249,14 @@ def read_csv(file: Path) -> tuple[list[str], list[tuple[int, dict[str, float]]]]
 
     Empty and non-finite cells are left out. Raises Refused with the line of what cannot be read.
     """
-    with file.open(newline="") as stream:
+    try:
+        return _read_rows(file)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Refused(f"{file} is no CSV: {error}", remedy="Write UTF-8 text: timestamp,metric[,metric…]") from error
+
+
+def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, float]]]]:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream)
         header = next(reader, [])
         if len(header) < 2:
@@ -258,18 +267,25 @@ def read_csv(file: Path) -> tuple[list[str], list[tuple[int, dict[str, float]]]]
             if not cells:
                 continue
             try:
-                when = datetime.fromisoformat(cells[0])
+                when = _time_ms(cells[0].strip())
                 values = {
                     metric: value
                     for metric, text in zip(metrics, cells[1:], strict=False)
                     if text.strip() and math.isfinite(value := float(text))
                 }
             except ValueError as error:
-                raise Refused(f"{file}:{number}: {error}", remedy="Times are ISO 8601, values numbers") from error
-            when = when if when.tzinfo else when.replace(tzinfo=UTC)
+                raise Refused(f"{file}:{number}: {error}", remedy=_CELLS) from error
             if values:
-                rows.append((int(when.timestamp() * 1000), values))
+                rows.append((when, values))
     return metrics, rows
+
+
+def _time_ms(text: str) -> int:
+    """A time as recorders write it: ms since the epoch, or ISO 8601, in UTC where no offset is given."""
+    if text.isdecimal() and len(text) > _LONGEST_DATE:
+        return int(text)
+    when = datetime.fromisoformat(text)
+    return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 async def replay_file(data: Path, file: Path, *, keep: bool) -> int:

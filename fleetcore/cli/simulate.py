@@ -7,15 +7,16 @@ from pathlib import Path
 import click
 
 from fleetcore.cli.connect import connect, data_option
+from fleetcore.cli.numbers import Number
 
 
 @click.command()
 @click.option("--devices", type=click.IntRange(1, 10_000), default=10, show_default=True)
-@click.option("--duration", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds.")
+@click.option("--duration", type=Number(0), default=30.0, show_default=True, help="Seconds.")
 @click.option(
     "--every",
     "every_s",
-    type=click.FloatRange(0.01),
+    type=Number(0.01),
     default=1.0,
     show_default=True,
     help="Seconds between readings of a device.",

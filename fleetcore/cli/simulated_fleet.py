@@ -7,7 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from fleetcore.cli.connect import Caller
-from fleetcore.errors import FleetError, Refused
+from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.provider import Provider
 from fleetcore.runtime.clock import SystemClock
@@ -29,13 +29,15 @@ class Way:
 
 
 def ways_in(protocols: dict[str, Any], offers: dict[str, Provider[Any]]) -> list[Way]:
-    """The protocols of a server (``status``) that this machine has clients for."""
+    """The protocols of a server (``status``) that this machine has clients for; raises Unavailable or Refused."""
     found = []
     for name, one in protocols.items():
         provider = offers.get(one.get("kind", name))
         if provider is not None and provider.client is not None and one["endpoints"]:
             endpoint = reachable(one["endpoints"][0], "localhost")
             found.append(Way(name=name, kind=provider.name, endpoint=endpoint, client=provider.client))
+    if not protocols:
+        raise Unavailable("No server runs on this data folder", remedy="Start it: fleetcore serve --data FOLDER")
     if not found:
         raise Refused(
             "The server has no protocol open that a simulated device could speak",

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -58,9 +59,7 @@ def query(device: str, metric: str, start: str | None, end: str | None, data: Pa
 @telemetry.command()
 @click.argument("device")
 @click.argument("metric")
-@click.option(
-    "--every", "every_s", type=click.FloatRange(min=0, min_open=True), default=3600.0, help="Seconds a bucket."
-)
+@click.option("--every", "every_s", type=Number(min=0, min_open=True), default=3600.0, help="Seconds a bucket.")
 @data_option
 @output_option
 def aggregate(device: str, metric: str, every_s: float, data: Path, output: str) -> None:

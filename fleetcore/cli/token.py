@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.model.operator import Permission, Role
 
@@ -18,7 +19,13 @@ def token() -> None:
 @click.argument("principal")
 @click.option("--role", "roles", multiple=True, type=click.Choice([*Role]), help="Grant this role; may be repeated.")
 @click.option("--scope", default="", help="Grant it for group:NAME or a query; without, for the whole fleet.")
-@click.option("--days", default=90.0, show_default=True, help="How long the token lives, up to 366 days.")
+@click.option(
+    "--days",
+    type=Number(0, min_open=True),
+    default=90.0,
+    show_default=True,
+    help="How long the token lives, up to 366 days.",
+)
 @click.option(
     "--permission", "permissions", multiple=True, type=click.Choice([*Permission]), help="Limit this token to these."
 )

@@ -1,6 +1,5 @@
 """``fleetcore twin``: what is wanted of a device, and what it reports."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 from fleetcore.cli.connect import call, data_option
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Refused
+from fleetcore.wire import strict_json
 
 
 @click.group()
@@ -16,15 +16,15 @@ def twin() -> None:
     """Show and change what is wanted of a device."""
 
 
-def patch_of(text: str) -> dict[str, Any]:
-    """A JSON object from the command line; raises Refused."""
+def patch_of(text: str, what: str = "patch") -> dict[str, Any]:
+    """A JSON object from the command line, read as strictly as a device's; raises Refused."""
     try:
-        patch = json.loads(text)
-    except json.JSONDecodeError as error:
-        message = f"The patch is no JSON: {error.msg} at column {error.colno}"
+        patch = strict_json.loads(text.encode())
+    except strict_json.StrictJsonError as error:
+        message = f"The {what} is no JSON: {error.reason}"
         raise Refused(message, remedy="""Write it as in '{"interval": 60}'""") from None
     if not isinstance(patch, dict):
-        raise Refused("The patch is no JSON object", remedy="""Write it as in '{"interval": 60}'; null deletes""")
+        raise Refused(f"The {what} is no JSON object", remedy="""Write it as in '{"interval": 60}'""")
     return patch
 
 

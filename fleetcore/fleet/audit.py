@@ -135,7 +135,7 @@ class AuditLog:
         file = checkpoints or self.checkpoints
         marks: dict[int, str] = {}
         if file is not None and file.is_file():
-            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            for number, line in enumerate(file.read_bytes().splitlines(), 1):
                 try:
                     mark = _opened(line, trusted)
                 except (FleetError, ValueError) as error:
@@ -171,6 +171,6 @@ def signed(checkpoint: Checkpoint, sign: Signer) -> bytes:
     return json.encode(sign(_CANONICAL.encode(to_plain(checkpoint)), CHECKPOINT_TYPE)) + b"\n"
 
 
-def _opened(line: str, trusted: Iterable[Any]) -> Checkpoint:
+def _opened(line: bytes, trusted: Iterable[Any]) -> Checkpoint:
     payload = open_envelope(json.decode(line), CHECKPOINT_TYPE, trusted).payload
     return from_plain("checkpoint", json.decode(payload), Checkpoint)

@@ -1,5 +1,6 @@
 """Twins: what is wanted of a device and what it reports; merge patches, a version per section, compare-and-set."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -44,6 +45,8 @@ def check_document(document: object, limits: Limits, *, pointer: str = "", depth
     elif isinstance(document, list):
         for i, value in enumerate(document):
             check_document(value, limits, pointer=f"{pointer}/{i}", depth=depth + 1)
+    elif isinstance(document, float) and not math.isfinite(document):
+        raise Refused(f"The number at {pointer} is not finite", pointer=pointer)
     elif isinstance(document, int) and not isinstance(document, bool) and abs(document) > _LARGEST_INTEGER:
         raise Refused(f"The integer at {pointer} is beyond 2^53 - 1", pointer=pointer)
 

@@ -14,11 +14,12 @@ _BESIDE = ("pki", "fleet.toml")
 async def backup(fleet: Fleet, target: Path) -> None:
     """Writes everything a restore needs into ``target`` while the fleet goes on; it holds the CA's keys: guard it.
 
-    Raises Conflict where ``target`` is not empty, Refused where the fleet is in memory.
+    Raises Conflict where ``target`` is not empty or lies in the data folder, Refused where the fleet is in memory.
     """
     data = fleet.config.data
     if data is None:
         raise Refused("A fleet in memory cannot be backed up", remedy="Open it on a data folder")
+    _check_apart(target, data)
     _check_empty(target)
     await asyncio.to_thread(_make, target)
     await fleet.storage.backup(target)
@@ -34,6 +35,11 @@ def restore(source: Path, data: Path) -> None:
     _make(data)
     for entry in sorted(source.iterdir()):
         _copy(entry, data / entry.name)
+
+
+def _check_apart(target: Path, data: Path) -> None:
+    if target.resolve().is_relative_to(data.resolve()):
+        raise Conflict(f"{target} lies in the data folder", remedy="Name a folder elsewhere, best on another disk")
 
 
 def _check_empty(folder: Path) -> None:

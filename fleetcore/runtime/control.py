@@ -91,6 +91,10 @@ async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
                 "ids": ids,
             }
         }
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        message = f"{error.strerror or error}{where}"
+        return {"error": {"kind": "FleetError", "code": "internal", "message": message, "remedy": "", "ids": {}}}
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         return {"error": {"kind": "Refused", "code": "schema_invalid", "message": str(error), "remedy": "", "ids": {}}}
 

@@ -197,6 +197,8 @@ def _importer(entry: EntryPoint) -> Callable[[], ModuleType]:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"There is no plugin file {path}", remedy="Correct [fleet] plugins")
+    if path.suffix != ".py":
+        raise ConfigError(f"{path} is no Python file", remedy="A one-file plugin is called NAME.py")
     name = f"fleetcore_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
