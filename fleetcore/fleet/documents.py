@@ -4,7 +4,7 @@ Only the parts that are asked for are read. ``tags`` and ``groups`` are always l
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from fleetcore.fleet.presence import PresenceBoard
@@ -71,6 +71,15 @@ class Documents:
                 waiting = []
         for document in await asyncio.gather(*(self._whole(one, parts) for one in waiting)):
             yield document
+
+    async def of_many(self, devices: Iterable[str], parts: frozenset[str]) -> AsyncIterator[Document]:
+        """The documents of some devices, in their order; those that are not there are left out."""
+        waiting = list(devices)
+        for at in range(0, len(waiting), _TOGETHER):
+            some = waiting[at : at + _TOGETHER]
+            for document in await asyncio.gather(*(self.of(one, parts) for one in some)):
+                if document is not None:
+                    yield document
 
     async def _records(
         self, ref: tuple[str, str] | None, where: Clause | None, after: str | None

@@ -1,11 +1,13 @@
 """Search: devices selected by the query grammar, and why one is or is not."""
 
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import islice
 
 from attrs import frozen
 
 from fleetcore.errors import NotFound
+from fleetcore.fleet.columns import RegistryColumns
 from fleetcore.fleet.documents import OWN, Document, Documents
 from fleetcore.interfaces.clock import Clock
 from fleetcore.query.ast import And, Clause, Compare, Has
@@ -13,6 +15,9 @@ from fleetcore.query.evaluate import matches
 from fleetcore.query.explain import Explanation, explain
 from fleetcore.query.parse import parse
 from fleetcore.query.resolve import Fences, paths, resolved, weakened
+
+#: A command that asks once is answered by the store; who asks on gets columns, which take a pass over the registry.
+_ASKED_BEFORE_COLUMNS = 3
 
 #: Fields by whose value the registry's index finds devices, those first that usually select the fewest.
 _INDEXED: Mapping[tuple[str, ...], str] = {
@@ -34,9 +39,10 @@ class Selected:
 class Search:
     """Evaluates queries over the fleet as it is now."""
 
-    def __init__(self, documents: Documents, clock: Clock) -> None:
-        self.documents, self._clock = documents, clock
+    def __init__(self, documents: Documents, clock: Clock, columns: RegistryColumns | None = None) -> None:
+        self.documents, self._clock, self.columns = documents, clock, columns
         self.fences: Fences = {}
+        self._asked = 0
 
     def resolved(self, where: str | Clause) -> Clause:
         """The query with its time and its geofences fixed; raises QuerySyntaxError."""
@@ -46,15 +52,37 @@ class Search:
     async def iterate(self, where: str | Clause | None, *, after: str | None = None) -> AsyncIterator[Document]:
         """The documents of all selected devices, in the order of their ids; no query selects all."""
         clause = None if where is None else self.resolved(where)
-        own = None if clause is None else weakened(clause, lambda path: path[0] in OWN)
-        own = None if own == And(()) else own
-        async for document in self.documents.iterate(parts_of(clause), ref=_index(clause), where=own, after=after):
+        own = _own(clause)
+        columns = await self._columns_for(own)
+        if columns is not None and own is not None:
+            candidates = columns.select(own)
+            rest = candidates if after is None else candidates[bisect_right(candidates, after) :]
+            documents = self.documents.of_many(rest, parts_of(clause))
+        else:
+            documents = self.documents.iterate(parts_of(clause), ref=_index(clause), where=own, after=after)
+        async for document in documents:
             if matches(clause, document):
                 yield document
 
     async def ids(self, where: str | Clause | None) -> list[str]:
         """The ids of all selected devices."""
-        return [str(one["id"]) async for one in self.iterate(where)]
+        clause = None if where is None else self.resolved(where)
+        if clause is not None and parts_of(clause) <= OWN:
+            columns = await self._columns_for(clause)
+            if columns is not None:
+                return list(columns.select(clause))
+        return [str(one["id"]) async for one in self.iterate(clause)]
+
+    async def _columns_for(self, own: Clause | None) -> RegistryColumns | None:
+        """The columns in memory, once a process has asked often enough to be worth building them."""
+        if own is None or self.columns is None:
+            return None
+        if not self.columns.has(own):
+            self._asked += 1
+            if self._asked < _ASKED_BEFORE_COLUMNS:
+                return None
+            await self.columns.build(own)
+        return self.columns if self.columns.has(own) else None
 
     async def page(self, where: str | Clause | None, *, after: str | None = None, limit: int = 100) -> Selected:
         """The next ids after one."""
@@ -93,6 +121,12 @@ class Search:
 def parts_of(clause: Clause | None) -> frozenset[str]:
     """The parts of a document that a query looks at."""
     return frozenset() if clause is None else frozenset(path[0] for path in paths(clause))
+
+
+def _own(clause: Clause | None) -> Clause | None:
+    """What of a query the devices' own records answer, or None where they answer nothing."""
+    own = None if clause is None else weakened(clause, lambda path: path[0] in OWN)
+    return None if own == And(()) else own
 
 
 def _index(clause: Clause | None) -> tuple[str, str] | None:

@@ -17,6 +17,7 @@ from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.columns import RegistryColumns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.denials import Denials
 from fleetcore.fleet.documents import Documents
@@ -95,7 +96,9 @@ class Fleet:
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
         self.dead_letters = DeadLetters(storage, clock)
-        self.search = Search(Documents(storage, self.presence), clock)
+        columns = RegistryColumns(storage)
+        self.devices.on_change(columns.changed)
+        self.search = Search(Documents(storage, self.presence), clock, columns)
         self.groups = Groups(storage, self.search, clock)
         self.twins.layers.groups_of = self.groups.outermost_first
         self.operations = Operations(storage, clock)

@@ -1,0 +1,232 @@
+"""Columns of the registry in memory: a query over what devices' records hold, answered for a million in milliseconds.
+
+The store stays the truth; this is built from it and follows the registry's changes. A column holds, for each device, a
+code into the list of the path's distinct values. A clause is asked once per distinct value, by the same evaluator as
+everywhere, so the answers cannot differ; what is left is looking up codes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import json
+
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.device import Device
+from fleetcore.query.ast import And, Clause, Compare, Instant, Leaf, Not, Or, Path
+from fleetcore.query.evaluate import ABSENT, evaluate, value_at
+from fleetcore.query.resolve import paths
+from fleetcore.wire.records import to_plain
+
+Rows = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+#: Beyond so many distinct values numbers are compared as arrays and not one by one.
+_MANY = 256
+#: Above it, integers and floats are not the same numbers any more.
+_EXACT = 2**53
+_PAGE = 1000
+#: Clauses whose answers by value are remembered, a column.
+_TABLES = 64
+_OPERATORS: Mapping[str, Callable[[npt.NDArray[np.float64], float], Bools]] = {
+    "=": np.equal,
+    "!=": np.not_equal,
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+}
+
+
+class Column:
+    """One path: a code per row, and what each code stands for; code 0 is "absent"."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.codes: npt.NDArray[np.int32] = np.zeros(1024, np.int32)
+        self.values: list[object] = [ABSENT]
+        self._known: dict[bytes, int] = {}
+        self._numbers: npt.NDArray[np.float64] | None = None
+        self._tables: dict[tuple[Leaf, bool], Bools] = {}
+
+    def set(self, row: int, value: object) -> None:
+        """What the device in a row has now."""
+        if row >= len(self.codes):
+            self.codes = np.concatenate(
+                (self.codes, np.zeros(max(row + 1 - len(self.codes), len(self.codes)), np.int32))
+            )
+        if value is ABSENT:
+            self.codes[row] = 0
+            return
+        key = json.encode(value)
+        code = self._known.get(key)
+        if code is None:
+            code = self._known[key] = len(self.values)
+            self.values.append(value)
+        self.codes[row] = code
+
+    def table(self, leaf: Leaf, *, positive: bool) -> Bools:
+        """For each code whether the clause is true of it, or, not positive, whether it is false."""
+        kept = self._tables.get((leaf, positive))
+        if kept is not None and len(kept) == len(self.values):
+            return kept
+        if len(self._tables) >= _TABLES:
+            self._tables.clear()
+        made = self._tables[leaf, positive] = self._table(leaf, positive=positive)
+        return made
+
+    def _table(self, leaf: Leaf, *, positive: bool) -> Bools:
+        quick = self._compared(leaf, positive=positive) if len(self.values) > _MANY else None
+        if quick is not None:
+            return quick
+        # The evaluator sees a document that holds nothing but this value.
+        wanted = positive
+        answers = (
+            evaluate(leaf, _document(self.path, value)) is wanted if value is not ABSENT
+            else evaluate(leaf, {}) is wanted
+            for value in self.values
+        )  # fmt: skip
+        return np.fromiter(answers, np.bool_, len(self.values))
+
+    def _compared(self, leaf: Leaf, *, positive: bool) -> Bools | None:
+        if not isinstance(leaf, Compare):
+            return None
+        value = leaf.value.ms if isinstance(leaf.value, Instant) else leaf.value
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _EXACT:
+            return None
+        numbers = self._as_numbers()
+        if numbers is None:
+            return None
+        truth = _OPERATORS[leaf.operator](numbers, float(value))
+        return (truth if positive else ~truth) & ~np.isnan(numbers)
+
+    def _as_numbers(self) -> npt.NDArray[np.float64] | None:
+        """Each value as a number, NaN for what is none; None where one would not be exact."""
+        if self._numbers is None or len(self._numbers) < len(self.values):
+            fresh = [_number(value) for value in self.values[0 if self._numbers is None else len(self._numbers) :]]
+            if any(one is None for one in fresh):
+                return None
+            more = np.array(fresh, np.float64)
+            self._numbers = more if self._numbers is None else np.concatenate((self._numbers, more))
+        return self._numbers
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return float("nan")
+    return float(value) if abs(value) <= _EXACT else None
+
+
+def _document(path: Path, value: object) -> Mapping[str, object]:
+    document: object = value
+    for key in reversed(path):
+        document = {key: document}
+    assert isinstance(document, dict)
+    return document
+
+
+class RegistryColumns:
+    """All columns that were asked for so far, one row a device."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._columns: dict[Path, Column] = {}
+        self._rows: dict[str, int] = {}
+        self._ids: list[str] = []
+        self._alive: Bools = np.zeros(1024, np.bool_)
+        # Devices that changed while a scan was under way: what the scan read of them is older.
+        self._touched: set[str] | None = None
+
+    def changed(self, device: Device) -> None:
+        """The registry stored a device."""
+        if self._columns:
+            self._take(device.id, to_plain(device), self._columns.values())
+            if self._touched is not None:
+                self._touched.add(device.id)
+
+    def removed(self, device: str) -> None:
+        """The registry forgot a device."""
+        row = self._rows.get(device)
+        if row is not None:
+            self._alive[row] = False
+            if self._touched is not None:
+                self._touched.add(device)
+
+    def has(self, clause: Clause) -> bool:
+        """Whether all columns that a query needs are there."""
+        return all(path in self._columns for path in paths(clause)) and self._touched is None
+
+    async def build(self, clause: Clause) -> None:
+        """Makes the columns that a query needs, in one pass over the registry."""
+        missing = [Column(path) for path in paths(clause) if path not in self._columns]
+        if not missing or self._touched is not None:
+            return
+        self._touched = set()
+        try:
+            after: str | None = None
+            # From here on changes are taken up; the scan fills in the rest.
+            self._columns |= {column.path: column for column in missing}
+            while True:
+                page = await self._storage.find("device", after=after, limit=_PAGE)
+                for record in page.items:
+                    if record.key not in self._touched:
+                        self._take(record.key, record.body, missing)
+                after = page.after
+                if after is None:
+                    break
+        except BaseException:
+            for column in missing:
+                del self._columns[column.path]
+            raise
+        finally:
+            self._touched = None
+
+    def _take(self, device: str, body: Mapping[str, object], columns: Iterable[Column]) -> None:
+        row = self._rows.get(device)
+        if row is None:
+            row = self._rows[device] = len(self._ids)
+            self._ids.append(device)
+            if row >= len(self._alive):
+                self._alive = np.concatenate((self._alive, np.zeros(len(self._alive), np.bool_)))
+        self._alive[row] = True
+        for column in columns:
+            column.set(row, device if column.path == ("id",) else value_at(body, column.path))
+
+    def select(self, clause: Clause) -> Sequence[str]:
+        """The ids of the devices of which the query is true, sorted; its columns are there."""
+        rows = np.flatnonzero(self._alive[: len(self._ids)])
+        found = self._among(clause, rows, positive=True)
+        return sorted(self._ids[row] for row in found.tolist())
+
+    def _among(self, clause: Clause, rows: Rows, *, positive: bool) -> Rows:
+        match clause:
+            case Not(inner):
+                return self._among(inner, rows, positive=not positive)
+            case And(inners) | Or(inners):
+                if isinstance(clause, And) is positive:
+                    # What selects the fewest first, the others look at what is left.
+                    for inner in sorted(inners, key=lambda one: self._weight(one, positive=positive)):
+                        rows = self._among(inner, rows, positive=positive)
+                        if not len(rows):
+                            break
+                    return rows
+                kept: list[Rows] = []
+                for inner in inners:
+                    taken = self._among(inner, rows, positive=positive)
+                    kept.append(taken)
+                    rows = np.setdiff1d(rows, taken, assume_unique=True)
+                return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
+            case _:
+                column = self._columns[clause.path]
+                return rows[column.table(clause, positive=positive)[column.codes[rows]]]
+
+    def _weight(self, clause: Clause, *, positive: bool) -> float:
+        """A guess of the share of devices that a clause leaves: the share of distinct values."""
+        match clause:
+            case Not(inner):
+                return self._weight(inner, positive=not positive)
+            case And() | Or():
+                return 2.0
+            case _:
+                column = self._columns[clause.path]
+                return float(column.table(clause, positive=positive).mean())
