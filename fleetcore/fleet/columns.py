@@ -48,6 +48,9 @@ class Column:
         self._known: dict[bytes, int] = {}
         self._numbers: npt.NDArray[np.float64] | None = None
         self._tables: dict[tuple[Leaf, bool], Bools] = {}
+        # Rows in the order of their codes, and where each code's begin; rows that changed since are looked at apart.
+        self._by_code: tuple[Rows, Rows] | None = None
+        self._moved: set[int] = set()
 
     def set(self, row: int, value: object) -> None:
         """What the device in a row has now."""
@@ -55,6 +58,7 @@ class Column:
             self.codes = np.concatenate(
                 (self.codes, np.zeros(max(row + 1 - len(self.codes), len(self.codes)), np.int32))
             )
+        self._moved.add(row)
         if value is ABSENT:
             self.codes[row] = 0
             return
@@ -64,6 +68,23 @@ class Column:
             code = self._known[key] = len(self.values)
             self.values.append(value)
         self.codes[row] = code
+
+    def rows(self, table: Bools, count: int) -> Rows:
+        """The rows whose codes a table selects, of the first ``count``; quick where these are few."""
+        if self._by_code is None or len(self._moved) > max(1000, count // 100):
+            codes = self.codes[:count]
+            starts = np.concatenate(([0], np.cumsum(np.bincount(codes, minlength=len(self.values)))))
+            self._by_code = (np.argsort(codes, kind="stable"), starts)
+            self._moved.clear()
+        order, starts = self._by_code
+        known = len(starts) - 1
+        wanted = np.flatnonzero(table[:known])
+        parts = [order[starts[code] : starts[code + 1]] for code in wanted.tolist()]
+        if self._moved:
+            moved = np.fromiter(self._moved, np.int64, len(self._moved))
+            parts = [part[~np.isin(part, moved)] for part in parts]
+            parts.append(moved[table[self.codes[moved]]])
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def table(self, leaf: Leaf, *, positive: bool) -> Bools:
         """For each code whether the clause is true of it, or, not positive, whether it is false."""
@@ -194,11 +215,13 @@ class RegistryColumns:
 
     def select(self, clause: Clause) -> Sequence[str]:
         """The ids of the devices of which the query is true, sorted; its columns are there."""
-        rows = np.flatnonzero(self._alive[: len(self._ids)])
-        found = self._among(clause, rows, positive=True)
-        return sorted(self._ids[row] for row in found.tolist())
+        found = self._among(clause, None, positive=True)
+        if found is None:
+            found = np.flatnonzero(self._alive[: len(self._ids)])
+        return sorted(self._ids[row] for row in found[self._alive[found]].tolist())
 
-    def _among(self, clause: Clause, rows: Rows, *, positive: bool) -> Rows:
+    def _among(self, clause: Clause, rows: Rows | None, *, positive: bool) -> Rows | None:
+        """Which of some rows a clause selects; None stands for all there are."""
         match clause:
             case Not(inner):
                 return self._among(inner, rows, positive=not positive)
@@ -207,18 +230,18 @@ class RegistryColumns:
                     # What selects the fewest first, the others look at what is left.
                     for inner in sorted(inners, key=lambda one: self._weight(one, positive=positive)):
                         rows = self._among(inner, rows, positive=positive)
-                        if not len(rows):
-                            break
                     return rows
-                kept: list[Rows] = []
-                for inner in inners:
-                    taken = self._among(inner, rows, positive=positive)
-                    kept.append(taken)
-                    rows = np.setdiff1d(rows, taken, assume_unique=True)
-                return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
+                parts = [self._among(inner, rows, positive=positive) for inner in inners]
+                known = [part for part in parts if part is not None]
+                if len(known) < len(parts):
+                    return rows
+                return np.unique(np.concatenate(known)) if known else np.empty(0, np.int64)
             case _:
                 column = self._columns[clause.path]
-                return rows[column.table(clause, positive=positive)[column.codes[rows]]]
+                table = column.table(clause, positive=positive)
+                if rows is None:
+                    return column.rows(table, len(self._ids))
+                return rows[table[column.codes[rows]]]
 
     def _weight(self, clause: Clause, *, positive: bool) -> float:
         """A guess of the share of devices that a clause leaves: the share of distinct values."""

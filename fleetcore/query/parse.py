@@ -6,7 +6,7 @@ The parser is LALR and builds the tree as it reads, so neither length nor nestin
 import difflib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,6 +101,7 @@ class QuerySyntaxError(Refused):
     default_code = "query_syntax"
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> Clause:
     """The syntax tree of a query (docs/reference/query.md).
 
