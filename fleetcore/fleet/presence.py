@@ -65,6 +65,12 @@ class PresenceBoard:
         self._board[device] = evolve(old, presence=presence, sessions=left)
         self._dirty.add(device)
 
+    def forget(self, device: str) -> None:
+        """Nothing is known of the device any more."""
+        self._board.pop(device, None)
+        self.last.pop(device, None)
+        self._dirty.discard(device)
+
     def of(self, device: str) -> Presence:
         """What is seen of the device now; asleep past its time is late, then offline."""
         now = self._clock.now_ms()

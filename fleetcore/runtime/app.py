@@ -22,6 +22,7 @@ from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.denials import Denials
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
+from fleetcore.fleet.erasing import Erasing
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
 from fleetcore.fleet.importing import Importing
@@ -169,6 +170,9 @@ class Fleet:
         self.tls = self.security.tls
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
+        self.erasing = Erasing(
+            self.storage, self.clock, self.devices, self.security, self.presence, self.groups
+        )  # fmt: skip
         self.health = FleetHealth(
             self.devices,
             self.presence,

@@ -4,6 +4,7 @@ Every route names the permission it needs. The door asks whether the caller has 
 the object in hand. What somebody may not see does not exist for them: the answer is that of an unknown id, 404.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -23,8 +24,8 @@ ApiRequest = Request[Rights, Any, Any]
 class Access:
     """One caller's way to the fleet."""
 
-    def __init__(self, fleet: Fleet, rights: Rights) -> None:
-        self.fleet, self.rights = fleet, rights
+    def __init__(self, fleet: Fleet, rights: Rights, closing: asyncio.Event) -> None:
+        self.fleet, self.rights, self.closing = fleet, rights, closing
 
     @property
     def actor(self) -> str:
@@ -108,5 +109,7 @@ def door(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandl
         rights.everywhere(permission) if everywhere else rights.holds(permission)
     ):
         return
-    fleet: Fleet = connection.app.state.site.fleet
-    raise Access(fleet, rights).denied(permission or Permission.OPERATORS_WRITE, connection.scope["path"][:256])
+    site = connection.app.state.site
+    raise Access(site.fleet, rights, site.closing).denied(
+        permission or Permission.OPERATORS_WRITE, connection.scope["path"][:256]
+    )

@@ -13,29 +13,48 @@ from fleetcore_api.access import Access, door
 from fleetcore_api.gate import Gate
 from fleetcore_api.openapi import CONFIG, document_route
 from fleetcore_api.problems import MEDIA_TYPE, problem
-from fleetcore_api.routes import commands, devices, groups, operations, queries, server, twins
+from fleetcore_api.routes import (
+    campaigns,
+    commands,
+    devices,
+    events,
+    groups,
+    metrics,
+    operations,
+    operators,
+    queries,
+    seen,
+    server,
+    telemetry,
+    trust,
+    twins,
+)
 from fleetcore_api.site import Site
 
 _log = logging.getLogger(__name__)
 
 #: Everything below /api/v1; the matrix test walks through it.
-ROUTES = [one for module in (devices, groups, twins, commands, operations, queries) for one in module.HANDLERS]
+ROUTES = [
+    one
+    for module in (
+        devices, groups, twins, commands, operations, queries, telemetry, seen, campaigns, trust, operators, events
+    )
+    for one in module.HANDLERS
+]  # fmt: skip
 
 
 def provide_access(request: Request[Any, Any, Any]) -> Access:
     """The caller's way to the fleet."""
-    return Access(request.app.state.site.fleet, request.scope["user"])
+    site = request.app.state.site
+    return Access(site.fleet, request.scope["user"], site.closing)
 
 
 def build(site: Site) -> Gate:
     """The ASGI application."""
-    api = Router(
-        "/api/v1",
-        route_handlers=[*ROUTES, document_route],
-        dependencies={"access": Provide(provide_access, sync_to_thread=False)},
-    )
+    api = Router("/api/v1", route_handlers=[*ROUTES, document_route])
     app = Litestar(
-        [api, *server.HANDLERS],
+        [api, *server.HANDLERS, *metrics.HANDLERS],
+        dependencies={"access": Provide(provide_access, sync_to_thread=False)},
         guards=[door],
         openapi_config=CONFIG,
         state=State({"site": site}),

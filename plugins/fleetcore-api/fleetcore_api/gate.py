@@ -68,7 +68,8 @@ class Gate:
         try:
             if scheme.lower() != b"bearer" or not token:
                 raise NotAuthenticated("A bearer token is needed", remedy="Send Authorization: Bearer fc_pat_…")
-            return await self._site.fleet.operators.authenticate(token.strip().decode("latin-1"))
+            scope["auth"] = token.strip().decode("latin-1")
+            return await self._site.fleet.operators.authenticate(scope["auth"])
         except NotAuthenticated:
             address = scope["client"][0] if scope.get("client") else ""
             wait = self._site.failures.note(address)

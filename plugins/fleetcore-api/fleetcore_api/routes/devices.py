@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from litestar import Response, delete, get, patch, post
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, structs
 
 from fleetcore.errors import NotFound, Refused
@@ -91,10 +91,15 @@ async def change_device(
 
 
 @delete("/devices/{device_id:str}", permission=Permission.DEVICES_WRITE, status_code=204)
-async def retire_device(access: Caller, device_id: FromPath[str], reason: Why = "") -> None:
-    """Retires a device: its credentials end, its data stays."""
-    await access.device(device_id, Permission.DEVICES_WRITE)
-    await _move(access, device_id, Lifecycle.RETIRED, reason)
+async def retire_device(
+    access: Caller, device_id: FromPath[str], purge: FromQuery[bool] = False, reason: Why = ""
+) -> None:
+    """Retires a device: its credentials end, its data stays. With ``purge`` the device and its data are erased."""
+    await access.device(device_id, Permission.DEVICES_ERASE if purge else Permission.DEVICES_WRITE)
+    if purge:
+        await access.fleet.erasing.erase(device_id, actor=access.actor, reason=reason)
+    else:
+        await _move(access, device_id, Lifecycle.RETIRED, reason)
 
 
 async def _move(access: Access, device: str, to: Lifecycle, reason: str) -> Device:

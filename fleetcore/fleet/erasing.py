@@ -1,0 +1,79 @@
+"""Erasing: a device's readings, state and record go for good. What happened, and who did it, stays in the audit log.
+
+Its certificates' records stay too: a key that was revoked must never be accepted again.
+"""
+
+from collections.abc import AsyncIterator
+
+from fleetcore.fleet.groups import Groups
+from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.security import SecurityManager
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.device import Lifecycle
+from fleetcore.model.store import Commit, Delete, Event, Record
+
+#: Kinds of records that belong to a device: by its id as their key, or by an index entry.
+_BY_KEY = ("twin", "position", "presence")
+_BY_REF = ("command", "anomaly", "execution")
+_PAST = "twin_past"
+_CHUNK = 1000
+
+
+class Erasing:
+    """Erases devices. Doing it again after a crash goes on where it stopped: the device's record goes last."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        registry: Registry,
+        security: SecurityManager,
+        presence: PresenceBoard,
+        groups: Groups,
+    ) -> None:
+        self._storage, self._clock, self._registry = storage, clock, registry
+        self._security, self._presence, self._groups = security, presence, groups
+
+    async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
+        """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
+        await self._registry.move(device, Lifecycle.RETIRED, actor=actor, reason=reason)
+        await self._security.revoke(device=device, actor=actor, reason=reason or "erased")
+        await self._storage.forget(device)
+        for kind in _BY_REF:
+            await self._delete(kind, [record.key async for record in self._of(kind, device)])
+        await self._delete(_PAST, [key async for key in self._past(device)])
+        self._presence.forget(device)
+        event = Event(
+            type="device.erased", subject=device, time=self._clock.now_ms(), actor=actor, reason=reason
+        )  # fmt: skip
+        deletes = tuple(Delete(kind=kind, key=device) for kind in (*_BY_KEY, "device"))
+        await self._storage.commit(Commit(deletes=deletes, events=(event,)))
+        await self._groups.evaluate(device)
+
+    async def _of(self, kind: str, device: str) -> AsyncIterator[Record]:
+        after: str | None = None
+        while True:
+            page = await self._storage.find(kind, ref=("device", device), after=after)
+            for record in page.items:
+                yield record
+            after = page.after
+            if after is None:
+                return
+
+    async def _past(self, device: str) -> AsyncIterator[str]:
+        prefix = f"{device}/"
+        after: str | None = prefix
+        while after is not None:
+            page = await self._storage.find(_PAST, after=after)
+            for record in page.items:
+                if not record.key.startswith(prefix):
+                    return
+                yield record.key
+            after = page.after
+
+    async def _delete(self, kind: str, keys: list[str]) -> None:
+        for at in range(0, len(keys), _CHUNK):
+            deletes = tuple(Delete(kind=kind, key=key) for key in keys[at : at + _CHUNK])
+            await self._storage.commit(Commit(deletes=deletes))

@@ -1,0 +1,139 @@
+"""Models of what is seen: readings, anomalies, health, refused messages; and of firmware campaigns."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from fleetcore.model.anomaly import Severity
+from fleetcore.model.firmware import CampaignState, ExecutionState
+from fleetcore.model.message import Operation
+from fleetcore_api.models import DeviceId, In, Json, Label, Out, Reason, Time
+
+Value = float | bool | str
+
+
+class SeriesOut(Out):
+    """Points of one series, ``[time, value]`` each; ``more`` is from when to ask for the rest."""
+
+    device: str
+    metric: str
+    unit: str | None
+    points: list[tuple[Time, Value]]
+    more: Time | None
+
+
+class BucketOut(Out):
+    """The points of a bucket together; buckets without points are left out."""
+
+    start: Time
+    count: int
+    min: float
+    max: float
+    mean: float
+    sum: float
+    first: float
+    last: float
+
+
+class BucketsOut(Out):
+    """One series in buckets."""
+
+    device: str
+    metric: str
+    unit: str | None
+    buckets: list[BucketOut]
+
+
+class LatestOut(Out):
+    """The reading with the newest event time of a series."""
+
+    device: str
+    metric: str
+    value: Value
+    unit: str | None
+    time: Time
+
+
+class AnomalyOut(Out):
+    """A reading that a detector found abnormal."""
+
+    id: str
+    detector: str
+    device: str
+    metric: str
+    time: Time | None
+    observed: float
+    expected: float | None
+    score: float
+    severity: Severity
+    explanation: str
+    found: Time | None
+
+
+class HealthOut(Out):
+    """A score from 0 to 100 (null for a fleet without devices), its parts, and the counts behind them."""
+
+    score: float | None
+    parts: dict[str, float]
+    counts: dict[str, int]
+
+
+class DeadLetterOut(Out):
+    """A refused message; its payload in base64, cut where ``whole`` is false."""
+
+    number: int
+    device: str
+    identity: str
+    operation: Operation
+    code: str
+    reason: str
+    time: Time | None
+    payload: str
+    whole: bool
+
+
+class CampaignIn(In):
+    """One firmware version for devices. Without a digest the server fetches the address once and pins it."""
+
+    id: Label
+    release: Label
+    devices: Annotated[list[DeviceId], Meta(min_length=1, max_length=10_000)]
+    url: Annotated[str, Meta(min_length=1, max_length=2048)]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    size: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    manifest: Json | None = None
+    reason: Reason = ""
+
+
+class CampaignOut(Out):
+    """A campaign; ``code`` says why it waits in draft."""
+
+    id: str
+    release: str
+    url: str
+    targets: list[str]
+    state: CampaignState
+    sha256: str | None
+    size: int | None
+    component: str
+    code: str | None
+    reason: str | None
+    created: Time | None
+    finished_at: Time | None
+    version: int
+
+
+class ExecutionOut(Out):
+    """One device's way through a campaign."""
+
+    id: str
+    campaign: str
+    device: str
+    state: ExecutionState
+    attempt: int
+    progress: float | None
+    code: str | None
+    reason: str | None
+    until: Time | None
+    reported_version: str | None
+    changed: Time | None

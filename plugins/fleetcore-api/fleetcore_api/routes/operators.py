@@ -1,0 +1,100 @@
+"""Tokens and roles of operators, and the audit log."""
+
+from typing import Annotated
+
+from litestar import Response, delete, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+from fleetcore.errors import Refused
+from fleetcore.model.operator import Permission
+from fleetcore_api.models import shown
+from fleetcore_api.models_trust import AuditOut, GrantIn, GrantOut, NewTokenOut, PluginOut, TokenIn, TokenOut
+from fleetcore_api.pages import Cursor, Limit, Page, cut, decode, encode
+from fleetcore_api.parameters import Caller, Why
+
+_Name = Annotated[str | None, QueryParameter(max_length=256)]
+
+
+@get("/tokens", permission=Permission.OPERATORS_WRITE, everywhere=True)
+async def list_tokens(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[TokenOut]:
+    """Tokens by id, revoked and expired ones too."""
+    found = await access.fleet.operators.tokens()
+    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(TokenOut, one))
+
+
+@post("/tokens", permission=Permission.OPERATORS_WRITE, everywhere=True)
+async def create_token(access: Caller, data: JSONBody[TokenIn]) -> Response[NewTokenOut]:
+    """Makes a token; this answer alone shows it."""
+    made = await access.fleet.operators.create_token(
+        data.principal, days=data.days, permissions=data.permissions, actor=access.actor, reason=data.reason
+    )
+    body = shown(NewTokenOut, made.record, token=made.token)
+    return Response(body, status_code=201, headers={"Cache-Control": "no-store"})
+
+
+@get("/tokens/{token:str}", permission=Permission.OPERATORS_WRITE, everywhere=True)
+async def get_token(access: Caller, token: FromPath[str]) -> TokenOut:
+    """One token, by its id."""
+    return shown(TokenOut, await access.fleet.operators.token(token))
+
+
+@delete("/tokens/{token:str}", permission=Permission.OPERATORS_WRITE, everywhere=True, status_code=204)
+async def revoke_token(access: Caller, token: FromPath[str], reason: Why = "") -> None:
+    """Ends a token at once."""
+    await access.fleet.operators.revoke_token(token, actor=access.actor, reason=reason)
+
+
+@get("/roles", permission=Permission.OPERATORS_WRITE, everywhere=True)
+async def list_roles(
+    access: Caller, principal: _Name = None, limit: Limit = 100, cursor: Cursor = None
+) -> Page[GrantOut]:
+    """Who has which role within which scope."""
+    found = await access.fleet.operators.grants(principal)
+    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(GrantOut, one))
+
+
+@post("/roles", permission=Permission.OPERATORS_WRITE, everywhere=True)
+async def grant_role(access: Caller, data: JSONBody[GrantIn]) -> GrantOut:
+    """Gives a role within a scope; the same grant again is the one that is there."""
+    made = await access.fleet.operators.grant(
+        data.principal, data.role, scope=data.scope, actor=access.actor, reason=data.reason
+    )
+    return shown(GrantOut, made)
+
+
+@delete("/roles/{grant:str}", permission=Permission.OPERATORS_WRITE, everywhere=True, status_code=204)
+async def withdraw_role(access: Caller, grant: FromPath[str], reason: Why = "") -> None:
+    """Takes a grant back."""
+    await access.fleet.operators.withdraw(grant, actor=access.actor, reason=reason)
+
+
+@get("/audit", permission=Permission.AUDIT_READ, everywhere=True)
+async def list_audit(
+    access: Caller, object: _Name = None, actor: _Name = None, limit: Limit = 100, cursor: Cursor = None
+) -> Page[AuditOut]:
+    """Rows of the audit log in their order."""
+    after = decode(cursor) or "0"
+    if not (after.isascii() and after.isdigit() and len(after) <= 16):
+        raise Refused("This is no cursor", remedy="Send the `next` of the page before, or none")
+    rows = await access.fleet.audit.list(object=object, actor=actor, after=int(after), limit=limit + 1)
+    more = encode(str(rows[limit - 1].seq)) if len(rows) > limit else None
+    return Page(items=[shown(AuditOut, one) for one in rows[:limit]], next=more)
+
+
+@get("/plugins", permission=Permission.SERVER_READ, everywhere=True)
+async def list_plugins(access: Caller) -> Page[PluginOut]:
+    """Installed plugins; they are installed in a shell, never from here."""
+    return Page(items=[shown(PluginOut, one) for one in access.fleet.host.plugins.values()], next=None)
+
+
+HANDLERS = [
+    list_tokens,
+    create_token,
+    get_token,
+    revoke_token,
+    list_roles,
+    grant_role,
+    withdraw_role,
+    list_audit,
+    list_plugins,
+]

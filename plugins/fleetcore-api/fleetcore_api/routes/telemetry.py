@@ -1,0 +1,186 @@
+"""Readings: newest, in ranges, in buckets, across devices; as JSON or CSV."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from litestar import Response, get
+from litestar.openapi import ResponseSpec
+from litestar.params import FromPath, QueryParameter
+
+from fleetcore.errors import Refused
+from fleetcore.model.names import check_metric
+from fleetcore.model.operator import Permission
+from fleetcore.model.telemetry import Series, SeriesKind
+from fleetcore.query.parse import parse
+from fleetcore.wire.times import format_time
+from fleetcore_api.access import Access
+from fleetcore_api.models_seen import BucketOut, BucketsOut, LatestOut, SeriesOut, Value
+from fleetcore_api.pages import Cursor, Page, decode, encode
+from fleetcore_api.parameters import Caller
+from fleetcore_api.routes.devices import Where
+from fleetcore_api.tables import MEDIA_TYPE, table
+from fleetcore_api.times import End, Start, span
+
+Format = Annotated[Literal["json", "csv"], QueryParameter(description="How the answer is written.")]
+Metric = Annotated[str, QueryParameter(min_length=1, max_length=64)]
+Devices = Annotated[int, QueryParameter(ge=1, le=100, description="How many devices at most.")]
+Device = Annotated[str | None, QueryParameter(max_length=64)]
+_CSV = {"responses": {200: ResponseSpec(str, media_type="text/csv", generate_examples=False)}}
+_NAMES = ("count", "min", "max", "mean", "sum", "first", "last")
+
+
+async def _selected(
+    access: Access, device: str | None, where: str | None, cursor: str | None, limit: int
+) -> tuple[list[str], str | None]:
+    """Devices that are asked for and may be seen, and the cursor of the next ones."""
+    if device is not None:
+        if where is not None:
+            raise Refused("Say which devices: either by a query or by an id")
+        return [await access.device(device)], None
+    after = decode(cursor)
+    clause = None if where is None else parse(where)
+    selectable = access.rights.selectable(Permission.DEVICES_READ)
+    if selectable.nothing:
+        return [], None
+    page = await access.fleet.search.page(selectable.narrowed(clause), after=after, limit=limit)
+    return list(page.ids), encode(page.after)
+
+
+async def _latest(access: Access, device: str) -> list[LatestOut]:
+    return [
+        LatestOut(
+            device=device,
+            metric=one.series.metric,
+            value=_value(one.series, one.value),
+            unit=one.series.unit,
+            time=format_time(one.time),
+        )
+        for one in await access.fleet.telemetry.latest(device)
+    ]
+
+
+def _value(series: Series, value: float | str) -> Value:
+    return bool(value) if series.kind is SeriesKind.BOOLEAN else value
+
+
+@get("/devices/{device_id:str}/telemetry", permission=Permission.DEVICES_READ)
+async def latest_of_device(access: Caller, device_id: FromPath[str]) -> Page[LatestOut]:
+    """The newest reading of each metric of a device, by event time."""
+    return Page(items=await _latest(access, await access.device(device_id)), next=None)
+
+
+@get("/telemetry/latest", permission=Permission.DEVICES_READ)
+async def latest(
+    access: Caller, device: Device = None, where: Where = None, limit: Devices = 50, cursor: Cursor = None
+) -> Page[LatestOut]:
+    """The newest reading of each metric of the selected devices."""
+    devices, more = await _selected(access, device, where, cursor, limit)
+    return Page(items=[found for one in devices for found in await _latest(access, one)], next=more)
+
+
+@get("/telemetry", permission=Permission.DEVICES_READ, responses=_CSV["responses"])
+async def readings(
+    access: Caller,
+    metric: Metric,
+    device: Device = None,
+    where: Where = None,
+    start: Start = None,
+    end: End = None,
+    points: Annotated[int, QueryParameter(ge=1, le=10_000, description="Points of one series at most.")] = 1000,
+    limit: Devices = 50,
+    cursor: Cursor = None,
+    format: Format = "json",
+) -> Response[Page[SeriesOut] | str]:
+    """The points of a metric with ``start <= time < end``, a series per device; gaps stay gaps."""
+    check_metric(metric)
+    first, last = span(start, end)
+    devices, more = await _selected(access, device, where, cursor, limit)
+    found = [
+        await _points(access, series, first, last, points)
+        for one in devices
+        for series in await access.fleet.telemetry.series(one)
+        if series.metric == metric
+    ]
+    if format == "json":
+        return Response(Page(items=found, next=more))
+    rows = ((one.device, one.metric, time, value, one.unit) for one in found for time, value in one.points)
+    return _csv(("device", "metric", "time", "value", "unit"), rows, more)
+
+
+async def _points(access: Access, series: Series, start: int, end: int, most: int) -> SeriesOut:
+    storage = access.fleet.storage
+    found: list[tuple[int, Value]] = []
+    if series.kind is SeriesKind.TEXT:
+        async for text in storage.read_texts(series.index, start, end):
+            found.append((text.time, text.value))
+            if len(found) > most:
+                break
+    else:
+        async for piece in storage.read(series.index, start, end):
+            times, values = piece.time[: most + 1].tolist(), piece.value[: most + 1].tolist()
+            found += [(time, _value(series, value)) for time, value in zip(times, values, strict=True)]
+            if len(found) > most:
+                break
+    return SeriesOut(
+        device=series.device,
+        metric=series.metric,
+        unit=series.unit,
+        points=[(format_time(time), value) for time, value in found[:most]],
+        more=format_time(found[most][0]) if len(found) > most else None,
+    )
+
+
+@get("/telemetry/buckets", permission=Permission.DEVICES_READ, responses=_CSV["responses"])
+async def buckets(
+    access: Caller,
+    metric: Metric,
+    bucket_s: Annotated[float, QueryParameter(gt=0, le=31_622_400, description="Seconds a bucket.")],
+    device: Device = None,
+    where: Where = None,
+    start: Start = None,
+    end: End = None,
+    limit: Devices = 50,
+    cursor: Cursor = None,
+    format: Format = "json",
+) -> Response[Page[BucketsOut] | str]:
+    """The points of a metric in buckets aligned to the epoch; empty buckets are left out."""
+    check_metric(metric)
+    first, last = span(start, end)
+    devices, more = await _selected(access, device, where, cursor, limit)
+    wide = max(1, int(bucket_s * 1000))
+    found = [
+        await _buckets(access, series, first, last, wide)
+        for one in devices
+        for series in await access.fleet.telemetry.series(one)
+        if series.metric == metric and series.kind is not SeriesKind.TEXT
+    ]
+    if format == "json":
+        return Response(Page(items=found, next=more))
+    rows = (
+        (one.device, one.metric, bucket.start, *(getattr(bucket, name) for name in _NAMES))
+        for one in found
+        for bucket in one.buckets
+    )
+    return _csv(("device", "metric", "start", *_NAMES), rows, more)
+
+
+async def _buckets(access: Access, series: Series, start: int, end: int, bucket_ms: int) -> BucketsOut:
+    found = await access.fleet.storage.aggregate(series.index, start, end, bucket_ms)
+    columns = [getattr(found, name).tolist() for name in _NAMES]
+    return BucketsOut(
+        device=series.device,
+        metric=series.metric,
+        unit=series.unit,
+        buckets=[
+            BucketOut(start=format_time(time), **dict(zip(_NAMES, row, strict=True)))
+            for time, *row in zip(found.start.tolist(), *columns, strict=True)
+        ],
+    )
+
+
+def _csv(header: tuple[str, ...], rows: Iterator[tuple[object, ...]], more: str | None) -> Response[Any]:
+    headers = {} if more is None else {"Fleetcore-Next": more}
+    return Response(table(header, rows), media_type=MEDIA_TYPE, headers=headers)
+
+
+HANDLERS = [latest_of_device, latest, readings, buckets]

@@ -1,0 +1,171 @@
+"""Readings, anomalies, refused messages, metrics and events over the operators' API."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from fleetcore_api.config import ApiConfig
+from fleetcore_api.plugin import open_api
+
+
+@pytest.fixture(autouse=True)
+async def readings(manager, clock):
+    for name in ("a", "b"):
+        await manager.register_device(name, "sensor", {"tags": [name]})
+        for number in range(5):
+            time = clock.now_ms() - 10_000 + 1000 * number
+            await manager.collect_telemetry(name, "hvac/temp", 20.0 + number, "celsius", time=time)
+    await manager.collect_telemetry("a", "note", "=HYPERLINK(1)")
+
+
+async def test_points_come_in_their_range_with_where_to_go_on(admin, clock):
+    first = clock.now_ms() - 10_000
+
+    page = await admin.get(
+        "/telemetry", params={"device": "a", "metric": "hvac/temp", "start": first + 1000, "points": 2}
+    )
+    series = page.json()["items"][0]
+    rest = await admin.get("/telemetry", params={"device": "a", "metric": "hvac/temp", "start": series["more"]})
+
+    assert [value for _, value in series["points"]] == [21.0, 22.0]
+    assert [value for _, value in rest.json()["items"][0]["points"]] == [23.0, 24.0]
+    assert series["unit"] == "celsius"
+
+
+async def test_a_query_selects_whose_points_and_buckets_come(admin):
+    answer = await admin.get(
+        "/telemetry/buckets", params={"where": "tags has 'b'", "metric": "hvac/temp", "bucket_s": 3600}
+    )
+
+    (series,) = answer.json()["items"]
+    assert series["device"] == "b"
+    assert sum(one["count"] for one in series["buckets"]) == 5
+
+
+async def test_a_table_is_no_formula(admin):
+    answer = await admin.get("/telemetry", params={"device": "a", "metric": "note", "format": "csv"})
+
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert answer.text.splitlines()[0] == "device,metric,time,value,unit"
+    assert ",'=HYPERLINK(1)," in answer.text
+
+
+async def test_the_newest_readings_of_a_device_and_of_many(admin):
+    one = (await admin.get("/devices/a/telemetry")).json()["items"]
+    many = (await admin.get("/telemetry/latest", params={"limit": 1})).json()
+
+    assert {item["metric"]: item["value"] for item in one} == {"hvac/temp": 24.0, "note": "=HYPERLINK(1)"}
+    assert {item["device"] for item in many["items"]} == {"a"}
+    assert many["next"] is not None
+
+
+async def test_readings_outside_a_scope_are_not_there(as_role):
+    client = await as_role("viewer", scope="tags has 'b'")
+
+    foreign = await client.get("/telemetry", params={"device": "a", "metric": "hvac/temp"})
+    seen = await client.get("/telemetry", params={"metric": "hvac/temp"})
+
+    assert foreign.status_code == 404
+    assert [one["device"] for one in seen.json()["items"]] == ["b"]
+
+
+async def test_metrics_can_be_scraped(served, admin):
+    text = (await admin.get(served.url + "/metrics")).text
+
+    assert 'fleetcore_readings_total{outcome="stored"} 11' in text
+    for line in text.splitlines():
+        assert line.startswith("#") or float(line.rpartition(" ")[2]) >= 0, line
+
+
+class Events:
+    """Reads a stream message by message."""
+
+    def __init__(self, answer):
+        self._lines = answer.aiter_lines()
+
+    async def next(self):
+        found = {}
+        async with asyncio.timeout(10):
+            async for line in self._lines:
+                if not line and "event" in found:
+                    return found
+                if ": " in line and not line.startswith(":"):
+                    name, _, value = line.partition(": ")
+                    found[name] = value
+        raise AssertionError("the stream ended")
+
+
+async def test_events_come_as_they_happen_and_go_on_after_the_last_one(admin, manager):
+    async with admin.stream("GET", "/events") as answer:
+        events = Events(answer)
+        await manager.register_device("c", "sensor")
+        first = await events.next()
+    await manager.register_device("d", "sensor")
+
+    async with admin.stream("GET", "/events", headers={"Last-Event-ID": first["id"]}) as answer:
+        second = await Events(answer).next()
+
+    assert (first["event"], json.loads(first["data"])["subject"]) == ("device.registered", "c")
+    assert (second["event"], json.loads(second["data"])["subject"]) == ("device.registered", "d")
+
+
+async def test_a_position_that_is_gone_or_never_was_is_a_reset(admin):
+    async with admin.stream("GET", "/events", headers={"Last-Event-ID": "999999"}) as answer:
+        first = await Events(answer).next()
+
+    assert first["event"] == "reset"
+
+
+async def test_events_of_foreign_devices_are_not_shown(as_role, manager):
+    client = await as_role("viewer", scope="id = 'mine'")
+    async with client.stream("GET", "/events") as answer:
+        events = Events(answer)
+        await manager.register_device("theirs", "sensor")
+        await manager.register_device("mine", "sensor")
+        first = await events.next()
+
+    assert json.loads(first["data"])["subject"] == "mine"
+
+
+async def test_a_stream_ends_with_the_server(fleet, as_role):
+    token = (await fleet.operators.create_token("x")).token
+    await fleet.operators.grant("x", "viewer")
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client, asyncio.timeout(5):
+        async with open_api(ApiConfig(listen="http://127.0.0.1:0"), fleet._context("api2"), fleet) as server:
+            answer = await client.send(client.build_request("GET", server.url + "/api/v1/events"), stream=True)
+        lines = [line async for line in answer.aiter_lines()]
+        await answer.aclose()
+
+    assert lines[0] == "retry: 2000"
+
+
+async def test_refused_messages_wait_in_quarantine(admin, fleet):
+    from fleetcore.model.credential import LocalCredential
+    from fleetcore.model.message import Inbound, Operation
+
+    session = await fleet.plane.authenticate(LocalCredential("a"), protocol="test")
+    await fleet.ingest.submit(
+        session,
+        Inbound(operation=Operation.TELEMETRY, subject="a", payload=b"no json", content_type="application/json"),
+    )
+
+    (letter,) = (await admin.get("/quarantine")).json()["items"]
+
+    assert (letter["device"], letter["code"]) == ("a", "payload_unreadable")
+
+
+async def test_erasing_leaves_nothing_but_what_happened(admin, fleet):
+    await admin.patch("/devices/a/twin/desired", json={"rate": 5}, headers={"If-Match": "*"})
+    await admin.post("/devices/a/commands", json={"name": "reboot"})
+
+    gone = await admin.delete("/devices/a", params={"purge": True, "reason": "asked to"})
+    await fleet.settle()
+    rows = (await admin.get("/audit", params={"object": "a"})).json()["items"]
+
+    assert gone.status_code == 204
+    assert (await admin.get("/devices/a")).status_code == 404
+    assert await fleet.telemetry.series("a") == []
+    assert await fleet.commands.list("a") == []
+    assert await fleet.storage.get("twin", "a") is None
+    assert (rows[-1]["action"], rows[-1]["reason"]) == ("device.erased", "asked to")

@@ -1,0 +1,119 @@
+"""Enrolments, certificates, operators and the audit log over the operators' API."""
+
+import pytest
+
+
+async def test_a_token_made_over_the_api_is_shown_once_and_works(admin, served):
+    await admin.post("/roles", json={"principal": "ana", "role": "viewer"})
+
+    made = await admin.post("/tokens", json={"principal": "ana"}, headers={"Idempotency-Key": "t1"})
+    again = await admin.post("/tokens", json={"principal": "ana"}, headers={"Idempotency-Key": "t1"})
+    used = await admin.get("/devices", headers={"Authorization": f"Bearer {made.json()['token']}"})
+
+    assert used.status_code == 200
+    assert made.headers["cache-control"] == "no-store"
+    assert (again.json()["id"], again.json()["token"]) == (made.json()["id"], None)
+    assert "token" not in (await admin.get(f"/tokens/{made.json()['id']}")).json()
+
+
+async def test_an_admin_of_a_part_makes_no_operators(as_role):
+    client = await as_role("admin", scope="group:lab")
+
+    answers = [
+        await client.post("/tokens", json={"principal": "x"}),
+        await client.post("/roles", json={"principal": "p1", "role": "admin"}),
+        await client.get("/audit"),
+        await client.post("/devices", json={"id": "x", "type": "x"}),
+    ]
+
+    assert {one.status_code for one in answers} == {403}
+
+
+async def test_a_withdrawn_role_ends_with_the_next_request(admin, as_role):
+    client = await as_role("viewer")
+    (grant,) = (await admin.get("/roles", params={"principal": "p2"})).json()["items"]
+
+    await admin.delete(f"/roles/{grant['id']}")
+
+    assert (await client.get("/devices")).status_code == 403
+
+
+async def test_an_enrolment_token_for_a_foreign_device_is_not_to_be_had(manager, as_role):
+    await manager.register_device("mine", "x")
+    await manager.register_device("theirs", "x")
+    client = await as_role("provisioner", scope="id = 'mine'")
+
+    mine = await client.post("/enrollments", json={"device": "mine"})
+    theirs = await client.post("/enrollments", json={"device": "theirs"})
+    anyone = await client.post("/enrollments", json={})
+
+    assert mine.json()["token"].startswith("fc_enr_")
+    assert (theirs.status_code, anyone.status_code) == (404, 403)
+
+
+async def test_a_certificate_is_listed_and_revoked(fleet, manager, admin):
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    await manager.register_device("dev1", "x")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dev1")])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    issued = await fleet.security.issue(csr.public_bytes(serialization.Encoding.DER))
+
+    (listed,) = (await admin.get("/devices/dev1/certificates")).json()["items"]
+    revoked = [await admin.post(f"/certificates/{issued.id}/revoke", json={"reason": "lost"}) for _ in range(2)]
+
+    assert listed["id"] == issued.id
+    assert [one.json()["changed"] for one in revoked] == [1, 0]
+    assert (await admin.get(f"/certificates/{issued.id}")).json()["state"] == "revoked"
+
+
+async def test_a_denial_is_a_row_of_the_audit_log(fleet, as_role, admin):
+    viewer = await as_role("viewer")
+    await viewer.post("/groups", json={"id": "x"})
+    await fleet.denials.flush()
+    await fleet.settle()
+
+    rows = (await admin.get("/audit", params={"actor": "operator:p2"})).json()["items"]
+
+    assert [(one["action"], one["object"]) for one in rows] == [("access.denied", "/api/v1/groups")]
+
+
+async def test_a_campaign_is_seen_and_stopped_by_who_may(manager, admin, as_role):
+    for device in ("a", "b"):
+        await manager.register_device(device, "x")
+    made = await admin.post(
+        "/campaigns",
+        json={
+            "id": "spring",
+            "release": "2.0",
+            "devices": ["a", "b"],
+            "url": "https://x.example/f",
+            "sha256": "0" * 64,
+            "size": 3,
+        },
+    )
+    part, viewer = await as_role("deployer", scope="id = 'a'"), await as_role("viewer")
+
+    executions = (await viewer.get("/campaigns/spring/executions")).json()["items"]
+    answers = [
+        (await part.get("/campaigns/spring")).status_code,
+        (await viewer.post("/campaigns/spring/abort", json={})).status_code,
+        (await admin.post("/campaigns/spring/abort", json={})).json()["state"],
+    ]
+
+    assert made.status_code == 201
+    assert [one["device"] for one in executions] == ["a", "b"]
+    assert answers == [404, 403, "aborted"]
+
+
+@pytest.mark.parametrize("listen", ["http://0.0.0.0:0", "http://192.0.2.1:80", "ftp://127.0.0.1", "https://h:99999"])
+async def test_plain_http_away_from_the_loopback_is_refused(listen):
+    from fleetcore_api.config import ApiConfig
+
+    from fleetcore.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        ApiConfig(listen=listen).listener()
