@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import threading
 import weakref
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -479,6 +479,22 @@ class IoTFleetManager:
         """Takes devices out of a static group; returns how many were in it."""
         return await (await self.open()).groups.take_out(group, device_ids, actor="library", reason=reason)
 
+    async def watch(self, after: int | None = None) -> AsyncIterator[View]:
+        """Every event as it is committed, beginning after a position of the feed, None for now; for ever.
+
+        Raises NotFound where the feed after that position is not kept any more.
+        """
+        fleet = await self.open()
+        position = await fleet.storage.position() if after is None else after
+        while True:
+            entries = await fleet.storage.feed(position)
+            for entry in entries:
+                for event in entry.events:
+                    yield View(_view(event), position=entry.position)
+                position = entry.position
+            if not entries:
+                await fleet.storage.wait_feed(position, 60.0)
+
     # --- flat calls: audit --------------------------------------------------------------------------------------
 
     async def list_audit(
@@ -643,6 +659,31 @@ class IoTFleetManager:
         """Refused messages that are kept, oldest first."""
         fleet = await self.open()
         return [_view(one) for one in await fleet.dead_letters.list()]
+
+    async def get_dead_letter(self, number: int) -> View:
+        """One refused message, with its payload as ``text`` where it is text; raises NotFound."""
+        letter = await (await self.open()).dead_letters.get(number)
+        return View({**_view(letter), "text": letter.inbound().payload.decode("utf-8", "replace")})
+
+    async def replay_dead_letter(self, number: int, *, reason: str = "") -> View:
+        """Puts a refused message through the data path again; one that is refused again is a new dead letter."""
+        from fleetcore.model.message import Rejected
+        from fleetcore.runtime.replay import replay
+
+        fleet = await self.open()
+        letter = await fleet.dead_letters.get(number)
+        outcome = await replay(fleet, letter, actor="library", reason=reason)
+        if isinstance(outcome, Rejected):
+            return View(number=number, accepted=False, code=outcome.code, reason=outcome.reason)
+        return View(number=number, accepted=True, code="", reason="")
+
+    async def discard_dead_letter(self, number: int, *, reason: str = "") -> View:
+        """Removes a refused message for good."""
+        from fleetcore.runtime.replay import discard
+
+        fleet = await self.open()
+        await discard(fleet, await fleet.dead_letters.get(number), actor="library", reason=reason)
+        return View(number=number, discarded=True)
 
     # --- flat calls: twins and commands -------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.dead_letters import dead_letters
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 
@@ -78,12 +79,7 @@ def anomalies(device: str | None, limit: int, data: Path, output: str) -> None:
     show(call(data, "list_anomalies", device, limit=limit), output, columns)
 
 
-@telemetry.command()
-@data_option
-@output_option
-def rejected(data: Path, output: str) -> None:
-    """Show refused messages that were kept (dead letters)."""
-    show(call(data, "list_dead_letters"), output, ("number", "time", "device", "operation", "code", "reason"))
+telemetry.add_command(dead_letters)
 
 
 def _time(text: str | None) -> int | str | None:

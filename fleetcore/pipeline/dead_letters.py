@@ -1,14 +1,16 @@
 """Dead letters: refused messages, kept in a ring of fixed size so that they can be listed, understood and replayed."""
 
 import base64
+import contextlib
 from collections import deque
 
 from attrs import field, frozen
 
+from fleetcore.errors import NotFound, VersionConflict
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Inbound, Operation, Rejected
-from fleetcore.model.store import Commit, Put
+from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.records import from_plain, to_plain
 
 _KIND = "dead_letter"
@@ -16,6 +18,10 @@ _KIND = "dead_letter"
 RING = 1000
 #: A longer payload is cut: a dead letter is for understanding, and cut ones cannot be replayed.
 _PAYLOAD_BYTES = 4096
+
+
+def _key(number: int) -> str:
+    return f"{number % RING:04d}"
 
 
 @frozen(kw_only=True)
@@ -32,7 +38,9 @@ class DeadLetter:
     payload: str = field(default="")
     whole: bool = True
     content_type: str | None = None
+    id: str | None = None
     target: str | None = None
+    if_version: int | None = None
 
     def inbound(self) -> Inbound:
         """The message as it came."""
@@ -41,7 +49,9 @@ class DeadLetter:
             subject=self.device,
             payload=base64.b64decode(self.payload),
             content_type=self.content_type,
+            id=self.id,
             target=self.target,
+            if_version=self.if_version,
         )
 
 
@@ -73,7 +83,9 @@ class DeadLetters:
                 payload=base64.b64encode(payload).decode(),
                 whole=len(payload) == len(message.payload),
                 content_type=message.content_type,
+                id=message.id,
                 target=message.target,
+                if_version=message.if_version,
             )
         )
         self._next += 1
@@ -84,8 +96,26 @@ class DeadLetters:
             new = list(self._new)
             self._new.clear()
             await self._storage.commit(
-                Commit(puts=tuple(Put(kind=_KIND, key=f"{one.number % RING:04d}", body=to_plain(one)) for one in new))
+                Commit(puts=tuple(Put(kind=_KIND, key=_key(one.number), body=to_plain(one)) for one in new))
             )
+
+    async def get(self, number: int) -> DeadLetter:
+        """One letter; raises NotFound where it is not kept any more."""
+        await self.flush()
+        record = await self._storage.get(_KIND, _key(number))
+        letter = None if record is None else from_plain(_KIND, record.body, DeadLetter)
+        if letter is None or letter.number != number:
+            raise NotFound(f"There is no dead letter {number}", remedy=f"The newest {RING} are kept")
+        return letter
+
+    async def remove(self, letter: DeadLetter, event: Event) -> None:
+        """Removes a letter, with the event that says who did; one whose place a newer letter took is gone already."""
+        record = await self._storage.get(_KIND, _key(letter.number))
+        if record is None or record.body.get("number") != letter.number:
+            return
+        with contextlib.suppress(VersionConflict):  # a newer letter took its place just now
+            delete = Delete(kind=_KIND, key=_key(letter.number), expect=record.version)
+            await self._storage.commit(Commit(deletes=(delete,), events=(event,)))
 
     async def list(self) -> "list[DeadLetter]":
         """What is kept, oldest first."""

@@ -76,14 +76,18 @@ class Receiver(Ingest):
     async def ready(self) -> None:
         await self._ready.wait()
 
-    async def submit(self, session: Session, message: Inbound) -> Outcome:
+    async def submit(self, session: Session, message: Inbound, *, received_ms: int | None = None) -> Outcome:
+        """As the interface says; ``received_ms`` is for a message that came earlier."""
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(result: Outcome) -> None:
             if not outcome.done():
                 outcome.set_result(result)
 
+        waiting = len(self._queue)
         self.deliver(session, message, done)
+        if received_ms is not None and len(self._queue) > waiting:
+            self._queue[-1] = (*self._queue[-1][:3], received_ms)
         return await outcome
 
     async def run(self) -> None:

@@ -1,0 +1,60 @@
+"""Replay of dead letters: a refused message goes through the data path once more, in its sender's name.
+
+What it was refused for may be gone: a clock that was ahead, a codec that was missing, a limit that was too low. Where
+it is refused again, what was found now stands as a new dead letter in place of the old one.
+"""
+
+from fleetcore.errors import Refused
+from fleetcore.model.credential import LocalCredential
+from fleetcore.model.message import Outcome, is_permanent
+from fleetcore.model.store import Event
+from fleetcore.pipeline.dead_letters import DeadLetter
+from fleetcore.runtime.app import Fleet
+
+#: Refused for the moment at which it came: only another moment can change that.
+_TOO_EARLY = "time_in_future"
+
+
+async def replay(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -> Outcome:
+    """Submits a dead letter again, as of when it came, so that readings without a time keep theirs.
+
+    It is removed once it has an outcome for good. Raises Refused where its payload was cut, NotAuthorised where its
+    sender may not speak.
+    """
+    if not letter.whole:
+        raise Refused(
+            f"Dead letter {letter.number} was longer than what is kept of it",
+            remedy="It can be shown and discarded only; the device must send it again",
+        )
+    session = await fleet.plane.authenticate(LocalCredential(letter.identity), protocol="library")
+    seen = fleet.plane.last_seen
+    before = seen.get(letter.identity)
+    try:
+        came = fleet.clock.now_ms() if letter.code == _TOO_EARLY else letter.time
+        outcome = await fleet.ingest.submit(session, letter.inbound(), received_ms=came)
+    finally:
+        session.close()
+        # An old message is no sign of life today.
+        if before is None:
+            seen.pop(letter.identity, None)
+        else:
+            seen[letter.identity] = max(before, seen.get(letter.identity, 0))
+    if is_permanent(outcome):
+        await fleet.dead_letters.remove(letter, _event(fleet, letter, "replayed", actor, reason))
+    return outcome
+
+
+async def discard(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -> None:
+    """Removes a dead letter for good."""
+    await fleet.dead_letters.remove(letter, _event(fleet, letter, "discarded", actor, reason))
+
+
+def _event(fleet: Fleet, letter: DeadLetter, verb: str, actor: str, reason: str) -> Event:
+    return Event(
+        type=f"dead_letter.{verb}",
+        subject=letter.device,
+        time=fleet.clock.now_ms(),
+        actor=actor,
+        reason=reason,
+        data={"number": letter.number, "code": letter.code},
+    )
