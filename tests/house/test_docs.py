@@ -1,21 +1,26 @@
 """Documentation is held to the code: its commands exist, its files load, its code compiles."""
 
+import importlib
 import re
 import shlex
-import tomllib
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
 from fleetcore.cli.root import root
+from fleetcore.runtime.config import load
+from fleetcore.runtime.plugins import PluginHost
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted(ROOT.glob("plugins/*/README.md")),
-    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "examples").rglob("*.md")),
 ]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -41,9 +46,66 @@ def test_python_compiles(text):
     compile(text, "docs", "exec", flags=0x2000)  # PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
+def test_the_script_of_the_readme_runs():
+    (script,) = [one.values[0] for one in blocks("python") if one.id.startswith("README.md")]
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"Fleet health score: [0-9.]+%\n", done.stdout)
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A folder with the plugins that pages speak of: the one file, and the project from the template."""
+    shutil.copy(ROOT / "examples" / "one_file_detector.py", tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "plugin_template"))
+    return tmp_path
+
+
 @pytest.mark.parametrize("text", blocks("toml"))
-def test_toml_can_be_read(text):
-    tomllib.loads(text)
+def test_a_fleet_toml_is_taken_with_all_its_keys(text, beside):
+    file = beside / "fleet.toml"
+    file.write_text(text, encoding="utf-8")
+
+    config = load(file, environment={})
+
+    host = PluginHost([beside / name for name in config.fleet.plugins])
+    jumps = {one.name: one for one in importlib.import_module("fleetcore_jumps.plugin").fleetcore_detectors()}
+    for kind in ("protocols", "services", "detectors", "notifiers", "clouds"):
+        offers = host.offers(kind) | (jumps if kind == "detectors" else {})
+        for one in getattr(config, kind):
+            keys = {key: value for key, value in one.table.items() if key not in _OF_THE_CORE[kind]}
+            config.structure(offers[one.kind].config_class, keys, kind, one.name)
+
+
+#: Keys of an instance that the core takes before its plugin sees the rest.
+_OF_THE_CORE = {
+    "protocols": (),
+    "services": (),
+    "detectors": ("metrics", "where"),
+    "notifiers": (),
+    "clouds": ("mirror",),
+}
+
+
+#: Pages that mkdocs does not build; it checks the links of the others.
+BESIDE_THE_DOCS = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("plugins/*/README.md")]
+
+
+@pytest.mark.parametrize("page", BESIDE_THE_DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path) if path else page
+        assert there.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings}, target
 
 
 def commands():
