@@ -3,6 +3,7 @@
 A step may be repeated after a crash, so what is done to an item must be idempotent; each kind says how it is.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -44,6 +45,8 @@ class Operations:
         self._handlers: dict[str, Handler] = {}
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
+        # One turn at a time: whoever waits for an operation may work on it beside the supervisor.
+        self._turns: dict[str, asyncio.Lock] = {}
 
     def handle(self, kind: str, handler: Handler) -> None:
         """Says how an item of a kind is done."""
@@ -124,29 +127,36 @@ class Operations:
         for operation in await self._records.find(ref=("state", OperationState.RUNNING)):
             handler = self._handlers.get(operation.kind)
             if handler is not None:
-                await self._turn(operation, handler)
+                await self._turn(operation.id, handler)
 
     async def run(self, operation: str) -> Operation:
         """Works until an operation has ended, for callers without a supervisor; its rate holds."""
         while (current := await self.get(operation)).state is OperationState.RUNNING:
-            await self._turn(current, self._handlers[current.kind])
+            await self._turn(operation, self._handlers[current.kind])
             if current.rate_per_s is not None:
                 await self._clock.sleep(min(1.0, 1 / current.rate_per_s))
         return current
 
-    async def _turn(self, operation: Operation, handler: Handler) -> None:
+    async def _turn(self, name: str, handler: Handler) -> None:
+        async with self._turns.setdefault(name, asyncio.Lock()):
+            await self._work(await self.get(name), handler)
+
+    async def _work(self, operation: Operation, handler: Handler) -> None:
+        if operation.state is not OperationState.RUNNING:
+            return
         items = self._items.get(operation.id)
         if items is None:
             kept = await self._storage.blob(_blob(operation.id))
             items = self._items[operation.id] = json.decode(kept or b"[]")
         until = self._clock.monotonic_s() + _TURN_S
-        while operation.state is OperationState.RUNNING and self._clock.monotonic_s() <= until:
+        while self._clock.monotonic_s() <= until:
             count = min(_STEP, self._allowed(operation))
             if not count:
                 return
             operation = await self._step(operation, items[operation.done : operation.done + count], handler)
-        if operation.state is not OperationState.RUNNING:
-            await self._forget(operation.id)
+            if operation.state is not OperationState.RUNNING:
+                await self._forget(operation.id)
+                return
 
     def _allowed(self, operation: Operation) -> int:
         """How many items the rate allows now: a bucket of tokens."""
@@ -187,6 +197,7 @@ class Operations:
     async def _forget(self, operation: str) -> None:
         self._items.pop(operation, None)
         self._saved.pop(operation, None)
+        self._turns.pop(operation, None)
         await self._storage.commit(Commit(blobs={_blob(operation): None}))
 
 
