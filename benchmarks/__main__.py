@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.measure import Row
 
-NAMES = ("store", "path", "mqtt", "http", "connections", "registry")
+NAMES = ("store", "path", "mqtt", "http", "connections", "registry", "state")
 RESULTS = Path(__file__).parent / "results.json"
 
 

@@ -1,0 +1,105 @@
+"""Fleet state: twin updates, and a command's whole way over MQTT: enqueue, deliver, accept, result.
+
+A twin update is one commit with its history; many at once share a sync to disk. Commands go to real MQTT 5 clients over
+the fleet's own endpoint, in one process: the clients' work is in the figure.
+"""
+
+import asyncio
+import tempfile
+import time
+
+from fleetcore_mqtt.client import MqttDeviceClient
+
+from benchmarks.measure import Row
+from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.interfaces.provider import Limits
+from fleetcore.model.command import CommandState
+from fleetcore.model.message import Operation
+from fleetcore.runtime.app import Fleet
+from fleetcore.runtime.config import Config, FleetSection, Instance
+
+_DEVICES = 20
+_AT_ONCE = 64
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """The rows of this benchmark."""
+    return asyncio.run(_run(20 if quick else 100))
+
+
+async def _run(each: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config(
+            fleet=FleetSection(name="bench", data=folder),
+            limits=Limits(rate_per_s=1e9, burst=1 << 30),
+            protocols=(Instance(name="mqtt", kind="mqtt", table={"listen": "mqtt://127.0.0.1:0"}),),
+        )
+        fleet = await Fleet.open(config)
+        try:
+            await fleet.serve()
+            names = [f"dev-{number:03d}" for number in range(_AT_ONCE)]
+            for name in names:
+                await fleet.devices.register(name, "bench")
+            alone = await _twins(fleet, names[:1], each)
+            together = await _twins(fleet, names, each)
+            commands = await _commands(fleet, names[:_DEVICES], each)
+        finally:
+            await fleet.close()
+    unit = "updates/s"
+    return [
+        Row(name="desired twin updates, one after the other", value=alone, unit=unit),
+        Row(name=f"desired twin updates, {_AT_ONCE} devices at once", value=together, unit=unit),
+        Row(
+            name=f"commands over MQTT, {_DEVICES} devices: queued, sent, accepted, succeeded",
+            value=commands,
+            unit="commands/s",
+        ),
+    ]
+
+
+async def _twins(fleet: Fleet, names: list[str], each: int) -> float:
+    async def one(name: str) -> None:
+        for number in range(each):
+            await fleet.twins.desire(name, {"interval": number, "of": len(names)})
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(one(name) for name in names))
+    return each * len(names) / (time.perf_counter() - begun)
+
+
+async def _commands(fleet: Fleet, names: list[str], each: int) -> float:
+    url = fleet.protocols["mqtt"].adapter.endpoints[0]
+    ready = asyncio.Barrier(len(names) + 1)
+
+    async def device(name: str) -> None:
+        token = await fleet.security.issue_device_token(name)
+        async with MqttDeviceClient(url, DeviceSecrets(device=name, token=token)) as client:
+            await ready.wait()
+            done: set[str] = set()
+            async for downlink in client.downlinks():
+                if downlink.operation is not Operation.COMMAND:
+                    continue
+                command = str(downlink.body["id"])
+                if command not in done:
+                    done.add(command)
+                    for status in ("accepted", "succeeded"):
+                        await client.send(Operation.COMMAND_RESULT, {"status": status}, target=command)
+                if len(done) == each:
+                    return
+
+    async def operator(name: str) -> None:
+        # Each in a lane of its own: one lane has one unfinished command at a time.
+        for number in range(each):
+            await fleet.commands.send(name, "blink", lane=f"lane-{number % 8}")
+
+    async with asyncio.TaskGroup() as group:
+        for name in names:
+            group.create_task(device(name))
+        await ready.wait()
+        begun = time.perf_counter()
+        for name in names:
+            group.create_task(operator(name))
+    spent = time.perf_counter() - begun
+    ended = [one for name in names for one in await fleet.commands.list(name)]
+    assert all(one.state is CommandState.SUCCEEDED for one in ended)
+    return len(ended) / spent
