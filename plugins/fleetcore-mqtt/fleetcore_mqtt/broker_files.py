@@ -13,6 +13,11 @@ from fleetcore.errors import Refused
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.framing import PACKET_BYTES
 
+_USER = """
+# Started by root, Mosquitto changes to this user, who owns these files: its own default could not read them.
+user {user}
+"""
+
 CONFIG, ACCESS = "mosquitto.conf", "mosquitto.acl"
 
 
@@ -24,6 +29,7 @@ class BrokerFiles:
         out: the folder of the two files and of the broker's own state.
         ca, certificate, key, crl: paths; ``crl`` is that of the CA which issues the devices' certificates.
         service: the common name of the certificate by which fleetcore connects.
+        user: the owner of these files, as whom a broker that is started by root runs.
     """
 
     out: Path
@@ -33,16 +39,18 @@ class BrokerFiles:
     key: Path
     crl: Path | None
     service: str
+    user: str | None = None
 
     def render(self) -> Mapping[str, str]:
         """File name → text. Raises Refused for a path or name that would write a line of its own."""
-        for value in (self.out, self.ca, self.certificate, self.key, self.crl, self.service):
+        for value in (self.out, self.ca, self.certificate, self.key, self.crl, self.service, self.user):
             if any(ord(character) < 0x20 for character in str(value)):
                 raise Refused(f"{str(value)!r} cannot stand in {CONFIG}", code="name_invalid")
         return {CONFIG: self._config(), ACCESS: access_list(self.service)}
 
     def _config(self) -> str:
         crl = "" if self.crl is None else f"crlfile {self.crl}\n"
+        user = "" if self.user is None else _USER.format(user=self.user)
         return f"""\
 # Written by `fleetcore mqtt broker-config`. Run: mosquitto -c {self.out / CONFIG}
 # After a revocation: write the list anew (crlfile) and send SIGHUP.
@@ -80,7 +88,7 @@ set_tcp_nodelay true
 log_type error
 log_type warning
 log_type notice
-"""
+{user}"""
 
 
 def access_list(service: str) -> str:

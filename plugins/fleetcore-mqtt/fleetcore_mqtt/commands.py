@@ -1,5 +1,6 @@
 """``fleetcore mqtt``: what an operator does about MQTT that the core knows nothing of."""
 
+import os
 from pathlib import Path
 
 import click
@@ -74,7 +75,14 @@ def _file(path: Path) -> Path:
 
 def _write(out: Path, port: int, *, ca: Path, cert: Path, key: Path, crl: Path, service: Path) -> None:
     files = BrokerFiles(
-        out=out.resolve(), port=port, ca=ca, certificate=cert, key=key, crl=crl, service=_common_name(service)
+        out=out.resolve(),
+        port=port,
+        ca=ca,
+        certificate=cert,
+        key=key,
+        crl=crl,
+        service=_common_name(service),
+        user=_owner(),
     ).render()
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -82,6 +90,17 @@ def _write(out: Path, port: int, *, ca: Path, cert: Path, key: Path, crl: Path, 
         path.write_text(text)
         # Mosquitto warns of an access list that others can read, and refuses it from a later version on.
         path.chmod(0o600)
+
+
+def _owner() -> str | None:
+    if os.name != "posix":
+        return None
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's user may have no name
+        return None
 
 
 def _common_name(certificate: Path) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -42,10 +41,6 @@ class Mosquitto:
 
     async def start(self):
         command = ["mosquitto", "-c", str(self.folder / "mosquitto.conf")]
-        config = self.folder / "mosquitto.conf"
-        if os.geteuid() == 0 and "user root" not in config.read_text():
-            # As root it would change to a user that may not read the test's files.
-            config.write_text(config.read_text() + "user root\n")
         self.process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         async with asyncio.timeout(10):
             while True:

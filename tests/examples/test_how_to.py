@@ -1,0 +1,109 @@
+"""The how-to pages, literally: their shell blocks in bash, with their files, against the real broker.
+
+Only ports differ from what a reader types, since other tests run beside these, and nothing is installed.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOW_TO = ROOT / "docs" / "how-to"
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def blocks(page, language):
+    text = (HOW_TO / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def typed(text, folder, **more):
+    command = ["bash", "-euo", "pipefail", "-c", text]
+    environment = {**ENVIRONMENT, **more}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
+@contextmanager
+def running(text, folder, until):
+    """A command that stays; waits for the line that says it works."""
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            text.split(), cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        until(process)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        process.wait(30)
+        process.stdout.close()
+
+
+def ready(process):
+    assert any(line == "ready\n" for line in process.stdout), "it did not get ready"
+
+
+@pytest.mark.peer("mosquitto")
+def test_a_fleet_behind_a_broker(tmp_path):
+    (commands,), (section,) = blocks("use-a-broker.md", "sh"), blocks("use-a-broker.md", "toml")
+    configure, broker = commands.splitlines()
+    typed("fleetcore init ./fleet-data", tmp_path)
+    typed(configure, tmp_path)
+    mqtt, http = free_port(), free_port()
+    config, toml = tmp_path / "broker" / "mosquitto.conf", tmp_path / "fleet-data" / "fleet.toml"
+    config.write_text(config.read_text().replace("8883", mqtt))
+    url = section.splitlines()[1].replace("8883", mqtt)
+    text = re.sub(r'^listen = "mqtts:.*$', url, toml.read_text(), flags=re.MULTILINE)
+    assert url in text
+    toml.write_text(text.replace("8443", http))
+
+    def listening(process):
+        while process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", int(mqtt)), 1).close()
+            except ConnectionRefusedError:
+                continue
+            return
+        raise AssertionError((tmp_path / "log").read_text())
+
+    with running(broker, tmp_path, listening), running("fleetcore serve --data ./fleet-data", tmp_path, ready):
+        out = typed("fleetcore simulate --devices 4 --duration 1", tmp_path)
+        series = typed("fleetcore telemetry series -o jsonl", tmp_path)
+        behind = typed("fleetcore device list --tag mqtt -o jsonl", tmp_path)
+
+    assert re.search(r"^4 devices sent (\d+) readings, \1 were acknowledged$", out, re.MULTILINE)
+    assert {f"sim-000{n}" for n in range(1, 5)} == set(re.findall(r"sim-\d+", series))
+    assert len(behind.splitlines()) == 2, "half of them speak MQTT, through the broker"
+
+
+def test_a_detector_in_one_file_is_shown_with_what_it_offers(tmp_path):
+    shutil.copy(ROOT / "examples" / "one_file_detector.py", tmp_path)
+    (command,) = re.findall(
+        r"`(fleetcore plugin list --file [^`]+)`", (HOW_TO / "write-a-plugin.md").read_text(encoding="utf-8")
+    )
+
+    assert re.search(r"one_file_detector.+detectors\.freezing", typed(command, tmp_path, COLUMNS="200"))
+
+
+def test_a_plugin_project_is_written_where_the_page_goes_on(tmp_path):
+    (text,) = blocks("write-a-plugin.md", "sh")
+    new, into, install, test = text.splitlines()
+    assert (install, test) == ("pip install -e '.[test]'", "pytest")
+
+    typed(f"{new}\n{into}\npytest --collect-only -q", tmp_path, PYTHONPATH=str(tmp_path / "fleetcore-jumps"))
