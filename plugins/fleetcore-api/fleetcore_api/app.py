@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
 from fleetcore_api.gate import Gate
-from fleetcore_api.openapi import CONFIG, document_route
+from fleetcore_api.openapi import CONFIG, document, document_route, methods_at
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
     campaigns,
@@ -62,6 +62,7 @@ def build(site: Site) -> Gate:
         logging_config=None,
         multipart_form_part_limit=1,
     )
+    app.state.document = document(app)
     return Gate(app, site)
 
 
@@ -79,8 +80,8 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
         return _response(_invalid(error))
     if isinstance(error, MethodNotAllowedException):
         refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
-        allow = (error.headers or {}).get("Allow", "")
-        return _response(refusal, 405, **({"Allow": allow} if allow else {}))
+        allowed = methods_at(request.app.state.document, request.scope["path"])
+        return _response(refusal, 405, Allow=", ".join(allowed))
     if isinstance(error, NotFoundException):
         return _response(Refused("Nothing is served at this path", code="operation_unknown"))
     code = {413: "limit_exceeded", 415: "media_type_unsupported", 400: "payload_unreadable"}.get(error.status_code)

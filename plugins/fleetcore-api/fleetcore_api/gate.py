@@ -130,7 +130,7 @@ def _path(scope: Scope) -> str:
         path = "/".join(one.decode().replace("%", "%25").replace("/", "%2F") for one in segments)
     except UnicodeDecodeError as error:
         raise Refused("The path is no UTF-8", code="payload_unreadable") from error
-    if not path.isprintable():
+    if any(one < " " or one == "\x7f" for one in path):
         raise Refused("The path holds control characters", code="payload_unreadable")
     return path
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from litestar import Response, get
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
 from fleetcore.errors import Refused
@@ -25,7 +24,6 @@ Format = Annotated[Literal["json", "csv"], QueryParameter(description="How the a
 Metric = Annotated[str, QueryParameter(min_length=1, max_length=64)]
 Devices = Annotated[int, QueryParameter(ge=1, le=100, description="How many devices at most.")]
 Device = Annotated[str | None, QueryParameter(max_length=64)]
-_CSV = {"responses": {200: ResponseSpec(str, media_type="text/csv", generate_examples=False)}}
 _NAMES = ("count", "min", "max", "mean", "sum", "first", "last")
 
 
@@ -78,7 +76,7 @@ async def latest(
     return Page(items=[found for one in devices for found in await _latest(access, one)], next=more)
 
 
-@get("/telemetry", permission=Permission.DEVICES_READ, responses=_CSV["responses"])
+@get("/telemetry", permission=Permission.DEVICES_READ, csv=True)
 async def readings(
     access: Caller,
     metric: Metric,
@@ -90,7 +88,7 @@ async def readings(
     limit: Devices = 50,
     cursor: Cursor = None,
     format: Format = "json",
-) -> Response[Page[SeriesOut] | str]:
+) -> Response[Page[SeriesOut]]:
     """The points of a metric with ``start <= time < end``, a series per device; gaps stay gaps."""
     check_metric(metric)
     first, last = span(start, end)
@@ -130,7 +128,7 @@ async def _points(access: Access, series: Series, start: int, end: int, most: in
     )
 
 
-@get("/telemetry/buckets", permission=Permission.DEVICES_READ, responses=_CSV["responses"])
+@get("/telemetry/buckets", permission=Permission.DEVICES_READ, csv=True)
 async def buckets(
     access: Caller,
     metric: Metric,
@@ -142,7 +140,7 @@ async def buckets(
     limit: Devices = 50,
     cursor: Cursor = None,
     format: Format = "json",
-) -> Response[Page[BucketsOut] | str]:
+) -> Response[Page[BucketsOut]]:
     """The points of a metric in buckets aligned to the epoch; empty buckets are left out."""
     check_metric(metric)
     first, last = span(start, end)
