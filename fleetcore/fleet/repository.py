@@ -47,7 +47,7 @@ class Repository(Generic[T]):
 
     def load(self, record: Record) -> T:
         """The item of a stored record, with the record's version."""
-        return attrs.evolve(from_plain(self._kind, record.body, self._cls), version=record.version)  # type: ignore[misc]  # every record class has a version
+        return from_plain(self._kind, {**record.body, "version": record.version}, self._cls)
 
     def put(self, item: T, *, expect: int | None = None) -> Put:
         """The put that stores ``item``."""
