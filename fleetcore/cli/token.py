@@ -17,7 +17,13 @@ def token() -> None:
 
 @token.command()
 @click.argument("principal")
-@click.option("--role", "roles", multiple=True, type=click.Choice([*Role]), help="Grant this role; may be repeated.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice([one.value for one in Role]),
+    help="Grant this role; may be repeated.",
+)
 @click.option("--scope", default="", help="Grant it for group:NAME or a query; without, for the whole fleet.")
 @click.option(
     "--days",
@@ -27,7 +33,11 @@ def token() -> None:
     help="How long the token lives, up to 366 days.",
 )
 @click.option(
-    "--permission", "permissions", multiple=True, type=click.Choice([*Permission]), help="Limit this token to these."
+    "--permission",
+    "permissions",
+    multiple=True,
+    type=click.Choice([one.value for one in Permission]),
+    help="Limit this token to these.",
 )
 @click.option("--reason", default="", help="Why, for the audit log.")
 @data_option

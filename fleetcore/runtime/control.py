@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import inspect
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fleetcore.manager import IoTFleetManager
 
 NAME = "control.sock"
 _LINE_BYTES = 64 * 1024 * 1024
+_PATH_BYTES = 100
 _PRIVATE = frozenset({"open", "close"})
 
 
@@ -33,10 +35,10 @@ async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[N
     """Answers calls until the block ends. The data folder's lock is held, so a left-over socket is nobody's."""
     path = socket_of(data)
     path.unlink(missing_ok=True)
-    # A Unix socket's path is bounded (108 bytes on Linux): a relative one reaches further.
-    server = await asyncio.start_unix_server(
-        lambda reader, writer: _converse(manager, reader, writer), path=_short(path), limit=_LINE_BYTES
-    )
+    with _address(path) as address:
+        server = await asyncio.start_unix_server(
+            lambda reader, writer: _converse(manager, reader, writer), path=address, limit=_LINE_BYTES
+        )
     path.chmod(0o600)
     try:
         yield
@@ -45,11 +47,21 @@ async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[N
         path.unlink(missing_ok=True)
 
 
-def _short(path: Path) -> str:
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """The path as a Unix socket takes it: 108 bytes with the zero at the end on Linux (unix(7)), fewer elsewhere.
+
+    A folder that lies deeper is reached through an open descriptor of it, where the system can.
+    """
     text = str(path)
-    with contextlib.suppress(ValueError):
-        text = min(text, str(path.relative_to(Path.cwd())), key=len)
-    return text
+    if len(os.fsencode(text)) <= _PATH_BYTES or not Path("/proc/self/fd").is_dir():
+        yield text
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -107,7 +119,8 @@ class ControlClient:
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            return await asyncio.open_unix_connection(_short(socket_of(self._data)), limit=_LINE_BYTES)
+            with _address(socket_of(self._data)) as address:
+                return await asyncio.open_unix_connection(address, limit=_LINE_BYTES)
         except OSError as error:
             raise Unavailable(
                 f"A process holds {self._data} but answers no calls",

@@ -104,3 +104,17 @@ def test_init_and_restore_overwrite_nothing(run, fleet, data, tmp_path):
     shutil.rmtree(data)
     assert run("restore", tmp_path / "copy", "--data", data).code == 0
     assert fleet("device", "list").code == 0
+
+
+async def test_a_server_is_reached_however_deep_its_folder_lies(tmp_path, process):
+    from fleetcore.cli.serve import running
+
+    data = tmp_path / ("deep" * 12) / ("deeper" * 12)
+    assert process("init", data).returncode == 0
+    text = (data / "fleet.toml").read_text()
+    (data / "fleet.toml").write_text(text.partition("[protocols")[0])
+
+    async with running(data):
+        done = await asyncio.to_thread(process, "device", "register", "th-1", "--data", data)
+
+    assert (done.returncode, done.stderr) == (0, "")

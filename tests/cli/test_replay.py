@@ -1,6 +1,11 @@
 """``fleetcore demo --replay``: real readings through a real protocol; the counts add up on both sides."""
 
 import re
+from datetime import UTC, datetime
+
+import pytest
+
+from fleetcore.cli.showcase import read_csv
 
 
 def test_every_reading_of_the_file_is_accounted_for(process, tmp_path):
@@ -13,6 +18,18 @@ def test_every_reading_of_the_file_is_accounted_for(process, tmp_path):
     counts = re.search(r"refused: (\d+) = (\d+) \+ (\d+) \+ (\d+) \+ (\d+)", done.stdout)
     assert counts is not None
     assert counts.groups() == ("100", "100", "0", "0", "0")
+    # No progress bar, colour or cursor movement where nobody looks.
+    assert done.stderr == ""
+    assert not {"\x1b", "\r"} & set(done.stdout)
+
+
+@pytest.mark.parametrize("form", [lambda ms: ms, lambda ms: datetime.fromtimestamp(ms / 1000, UTC).isoformat()])
+def test_times_are_milliseconds_or_rfc_3339(tmp_path, form):
+    (tmp_path / "t.csv").write_text("timestamp,t\n" + "\n".join(f"{form(1_780_000_000_250 + i)},1" for i in range(3)))
+
+    _, rows = read_csv(tmp_path / "t.csv")
+
+    assert rows == [(1_780_000_000_250 + i, {"t": 1.0}) for i in range(3)]
 
 
 def test_a_file_without_readings_is_refused_by_line(process, tmp_path):
