@@ -55,7 +55,7 @@ def main() -> None:
                 pins,
                 "--find-links",
                 wheels,
-                wheel,
+                f"{wheel}[test]",
                 *TEST_TOOLS,
             )
             tests = ROOT / "tests" / "alone" if package == ROOT else package / "tests"

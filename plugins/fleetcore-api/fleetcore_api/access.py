@@ -4,7 +4,6 @@ Every route names the permission it needs. The door asks whether the caller has 
 the object in hand. What somebody may not see does not exist for them: the answer is that of an unknown id, 404.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from litestar.handlers import BaseRouteHandler
 from fleetcore.errors import FleetError, NotAuthorised, NotFound
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import Permission
-from fleetcore.runtime.app import Fleet
+from fleetcore_api.site import Site
 
 T = TypeVar("T")
 ApiRequest = Request[Rights, Any, Any]
@@ -24,8 +23,8 @@ ApiRequest = Request[Rights, Any, Any]
 class Access:
     """One caller's way to the fleet."""
 
-    def __init__(self, fleet: Fleet, rights: Rights, closing: asyncio.Event) -> None:
-        self.fleet, self.rights, self.closing = fleet, rights, closing
+    def __init__(self, site: Site, rights: Rights) -> None:
+        self.site, self.fleet, self.rights = site, site.fleet, rights
 
     @property
     def actor(self) -> str:
@@ -109,7 +108,6 @@ def door(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandl
         rights.everywhere(permission) if everywhere else rights.holds(permission)
     ):
         return
-    site = connection.app.state.site
-    raise Access(site.fleet, rights, site.closing).denied(
+    raise Access(connection.app.state.site, rights).denied(
         permission or Permission.OPERATORS_WRITE, connection.scope["path"][:256]
     )

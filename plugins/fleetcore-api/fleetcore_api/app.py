@@ -1,6 +1,7 @@
 """Puts the API together: routes, the door, the answer to each error, the OpenAPI document."""
 
 import logging
+from functools import partial
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router
@@ -45,8 +46,7 @@ ROUTES = [
 
 def provide_access(request: Request[Any, Any, Any]) -> Access:
     """The caller's way to the fleet."""
-    site = request.app.state.site
-    return Access(site.fleet, request.scope["user"], site.closing)
+    return Access(request.app.state.site, request.scope["user"])
 
 
 def build(site: Site) -> Gate:
@@ -63,7 +63,7 @@ def build(site: Site) -> Gate:
         multipart_form_part_limit=1,
     )
     app.state.document = document(app)
-    return Gate(app, site)
+    return Gate(app, site, partial(methods_at, app.state.document))
 
 
 def _response(error: FleetError, status: int | None = None, **headers: str) -> Response[bytes]:

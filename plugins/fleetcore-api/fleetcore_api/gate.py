@@ -5,6 +5,7 @@ It stands outside the web framework, so nothing of a request is looked at by any
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -30,8 +31,8 @@ Send = Any
 class Gate:
     """The ASGI application that uvicorn calls."""
 
-    def __init__(self, inner: Any, site: Site) -> None:
-        self._inner, self._site = inner, site
+    def __init__(self, inner: Any, site: Site, methods: Callable[[str], Sequence[str]]) -> None:
+        self._inner, self._site, self._methods = inner, site, methods
         self._answers = Answers(site.fleet.storage, site.fleet.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,11 +46,14 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["path"] = _path(scope)
-        if scope["path"] in OPEN:
+        if scope["path"] in OPEN and scope["method"] == "GET":
             await self._inner(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         scope["user"] = rights = await self._who(scope, headers)
+        if scope["method"] == "OPTIONS" and (allowed := self._methods(scope["path"])):
+            await _answer(send, Answer(status=204, body=b"", headers={"allow": ", ".join(allowed)}))
+            return
         if scope["method"] in _READS:
             await self._wait(headers)
             await self._inner(scope, receive, send)

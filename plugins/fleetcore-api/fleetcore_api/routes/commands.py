@@ -66,7 +66,7 @@ async def send_command(
     command = await access.fleet.commands.send(
         device_id, actor=access.actor, **{name: getattr(data, name) for name in data.__struct_fields__}
     )
-    command = await _awaited(access, command, wait)
+    command = await _awaited(access, command, min(wait, access.site.config.command_wait_s))
     return Response(_show(command), status_code=201, headers={"Location": f"/api/v1/commands/{command.id}"})
 
 

@@ -67,7 +67,7 @@ async def _follow(access: Access, token: str, after: int, wanted: tuple[str, ...
     if after > await storage.position():
         after = await storage.position()
         yield _message("reset", {"position": after}, after)
-    while not access.closing.is_set():
+    while not access.site.closing.is_set():
         try:
             entries = await storage.feed(after, _PAGE)
         except NotFound as error:
@@ -82,7 +82,7 @@ async def _follow(access: Access, token: str, after: int, wanted: tuple[str, ...
             after = entry.position
         if not entries and not await _more(access, after):
             try:
-                access = Access(access.fleet, await operators.authenticate(token), access.closing)
+                access = Access(access.site, await operators.authenticate(token))
             except NotAuthenticated:
                 return
             yield b": here\n\n"
@@ -91,7 +91,7 @@ async def _follow(access: Access, token: str, after: int, wanted: tuple[str, ...
 async def _more(access: Access, after: int) -> bool:
     """Waits for something after a position; False after the heartbeat's time, or when the API closes."""
     feed = asyncio.ensure_future(access.fleet.storage.wait_feed(after, _HEARTBEAT_S))
-    closed = asyncio.ensure_future(access.closing.wait())
+    closed = asyncio.ensure_future(access.site.closing.wait())
     try:
         await asyncio.wait({feed, closed}, return_when=asyncio.FIRST_COMPLETED)
         return feed.done() and feed.result()

@@ -1,7 +1,9 @@
 """Certificates and enrolments of devices."""
 
+from typing import Annotated
+
 from litestar import Response, get, post
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from fleetcore.fleet.security.enrollment import EnrollmentRecord, EnrollmentState
 from fleetcore.fleet.security.inventory import CertificateRecord
@@ -13,6 +15,10 @@ from fleetcore_api.models_trust import CertificateOut, DecisionIn, EnrollmentOut
 from fleetcore_api.pages import Cursor, Limit, Page, cut
 from fleetcore_api.parameters import Caller
 from fleetcore_api.routes.telemetry import Device
+
+EnrollmentStateName = Annotated[
+    str | None, QueryParameter(name="state", pattern=f"^({'|'.join(EnrollmentState)})$", max_length=16)
+]
 
 
 @get("/certificates", permission=Permission.SECURITY_READ)
@@ -61,12 +67,12 @@ async def revoke_certificate(access: Caller, certificate: FromPath[str], data: J
 @get("/enrollments", permission=Permission.SECURITY_READ)
 async def list_enrollments(
     access: Caller,
-    enrollment_state: FromQuery[EnrollmentState | None] = None,
+    wanted: EnrollmentStateName = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[EnrollmentOut]:
     """Keys that asked to be devices."""
-    everything = await access.fleet.security.enrollments(enrollment_state)
+    everything = await access.fleet.security.enrollments(None if wanted is None else EnrollmentState(wanted))
     found = await access.of_devices(everything, lambda one: one.device, Permission.SECURITY_READ)
     return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(EnrollmentOut, one))
 
