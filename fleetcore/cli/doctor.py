@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
 _WEEK_S = 7 * 86_400
+#: What to do about a certificate that is near its end, by the file it is in.
+_RENEWED = {
+    "server.pem": "`fleetcore serve` renews it",
+    "service.pem": "`fleetcore serve` renews it, and uses it towards the broker from its next start",
+}
+_OF_A_CA = "It is a CA's: make a new one in time; the devices must get it before the old one ends"
 
 
 @click.command()
@@ -103,13 +109,12 @@ def _certificates(pki: Path) -> Iterator[dict[str, str]]:
             )
             continue
         left_s = certificate.not_valid_after_utc.timestamp() - time.time()
+        remedy = _RENEWED.get(path.name, _OF_A_CA)
         detail = f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}"
         if left_s < 0:
-            yield _finding(
-                "problem", f"certificate {path.name}", f"expired: {detail}", "`fleetcore serve` renews its own"
-            )
+            yield _finding("problem", f"certificate {path.name}", f"expired: {detail}", remedy)
         elif left_s < _WEEK_S:
-            yield _finding("warning", f"certificate {path.name}", detail, "`fleetcore serve` renews its own")
+            yield _finding("warning", f"certificate {path.name}", detail, remedy)
         else:
             yield _finding("ok", f"certificate {path.name}", detail)
 

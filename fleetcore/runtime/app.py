@@ -343,6 +343,8 @@ class Fleet:
     async def _renew(self) -> None:
         if self.tls is not None and self.tls.renew_if_due():
             _log.info("The server's certificate was renewed")
+        if self.tls is not None and self.tls.renew_service_if_due():
+            _log.info("The certificate towards brokers was renewed; the next start uses it")
         await self.security.maintain()
 
     async def settle(self) -> None:

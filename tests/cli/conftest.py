@@ -1,6 +1,7 @@
 """The command line in this process: the words, and the exit code with what was printed."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 
@@ -35,12 +36,18 @@ def run(capfd):
     return go
 
 
-@pytest.fixture
-def data(run, tmp_path):
-    """A fresh data folder whose fleet listens nowhere in particular."""
-    folder = tmp_path / "data"
-    assert run("init", folder, "--name", "lab").code == 0
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A data folder as ``init`` makes it; each test works on a copy."""
+    folder = tmp_path_factory.mktemp("made") / "data"
+    assert run_command(["init", str(folder), "--name", "lab"]) == 0
     return folder
+
+
+@pytest.fixture
+def data(made, tmp_path):
+    """A fresh data folder."""
+    return shutil.copytree(made, tmp_path / "data")
 
 
 @pytest.fixture
@@ -60,9 +67,10 @@ def process():
     return go
 
 
-@pytest.fixture
-def filled(data):
-    """The folder with two devices and readings."""
+@pytest.fixture(scope="session")
+def full(made, tmp_path_factory):
+    """Such a folder with two devices and readings; each test works on a copy."""
+    data = shutil.copytree(made, tmp_path_factory.mktemp("full") / "data")
     from fleetcore import IoTFleetManager
 
     async def fill():
@@ -74,3 +82,9 @@ def filled(data):
 
     asyncio.run(fill())
     return data
+
+
+@pytest.fixture
+def filled(full, tmp_path):
+    """The folder with two devices and readings."""
+    return shutil.copytree(full, tmp_path / "data")

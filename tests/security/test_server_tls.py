@@ -99,3 +99,17 @@ def test_the_consumer_of_a_broker_finds_its_files(tls):
 
     name = x509.load_pem_x509_certificate(certificate.read_bytes()).subject.rfc4514_string()
     assert (name, key.exists(), ca.read_bytes()) == ("CN=fleetcore:consumer", True, tls.ca_bundle())
+
+
+def test_the_certificate_towards_brokers_is_renewed_with_its_key(tls, folder, clock):
+    old, key = folder.service_pair().certificate, folder.service[1].read_bytes()
+    lifetime = (old.not_valid_after_utc - old.not_valid_before_utc).days
+    clock.jump(lifetime // 2 * DAY)
+    assert not tls.renew_service_if_due()
+    clock.jump(lifetime // 4 * DAY)
+
+    assert [tls.renew_service_if_due() for _ in range(2)] == [True, False]
+
+    new = folder.service_pair().certificate
+    assert new.not_valid_after_utc > old.not_valid_after_utc
+    assert (new.subject, folder.service[1].read_bytes()) == (old.subject, key)

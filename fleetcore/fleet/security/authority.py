@@ -173,9 +173,12 @@ class Authority:
         key = key or ec.generate_private_key(ec.SECP256R1())
         return KeyPair(certificate=self._leaf(Profile.SERVER, name, key.public_key(), names), key=key)
 
-    def issue_service(self, name: str) -> KeyPair:
-        """A client certificate for one of our own services, the consumer behind a broker for one."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue_service(self, name: str, *, key: ec.EllipticCurvePrivateKey | None = None) -> KeyPair:
+        """A client certificate for one of our own services, the consumer behind a broker for one.
+
+        ``key`` keeps an existing key.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
         names = [x509.UniformResourceIdentifier(service_uri(self.fleet, name))]
         return KeyPair(
             certificate=self._leaf(Profile.SERVICE, SERVICE_NAME.format(name=name), key.public_key(), names), key=key

@@ -75,6 +75,11 @@ class PkiFolder:
         certificate, key = self.server
         return KeyPair(certificate=_certificate(certificate), key=_ec_key(key, None))
 
+    def service_pair(self) -> KeyPair:
+        """The consumer's certificate and key; raises ConfigError where they cannot be read."""
+        certificate, key, _ = self.service
+        return KeyPair(certificate=_certificate(certificate), key=_ec_key(key, None))
+
     @property
     def service(self) -> tuple[Path, Path, Path]:
         """Paths of the consumer's chain, its key and the CA bundle."""

@@ -9,7 +9,7 @@ from cryptography import x509
 
 from fleetcore.errors import ConfigError
 from fleetcore.fleet.security.authority import KeyPair, pem
-from fleetcore.fleet.security.folder import PkiFolder, write_private
+from fleetcore.fleet.security.folder import CONSUMER, PkiFolder, write_private
 from fleetcore.fleet.security.profiles import names_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import TlsProvider
@@ -60,9 +60,7 @@ class FleetTls(TlsProvider):
         """
         self._follow()
         pair = self._server()
-        began, ends = pair.certificate.not_valid_before_utc, pair.certificate.not_valid_after_utc
-        now = dt.datetime.fromtimestamp((self._clock.now_ms() if now_ms is None else now_ms) / 1000, dt.UTC)
-        if now < began + (ends - began) * _RENEW_AT:
+        if not self._due(pair.certificate, now_ms):
             return False
         authority = self._folder.authority
         hosts = [str(name.value) for name in names_of(pair.certificate) if not isinstance(name, x509.OtherName)]
@@ -71,6 +69,21 @@ class FleetTls(TlsProvider):
         self._behind.update(self._contexts)
         self._follow()
         return True
+
+    def renew_service_if_due(self, now_ms: int | None = None) -> bool:
+        """The same for the certificate by which fleetcore is a client of a broker, with its own key again."""
+        path, _, _ = self._folder.service
+        pair = self._folder.service_pair()
+        if not self._due(pair.certificate, now_ms):
+            return False
+        renewed = self._folder.authority.issue_service(CONSUMER, key=pair.key)
+        write_private(path, pem([renewed.certificate]) + self._folder.authority.chain_pem())
+        return True
+
+    def _due(self, certificate: x509.Certificate, now_ms: int | None) -> bool:
+        began, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        now = dt.datetime.fromtimestamp((self._clock.now_ms() if now_ms is None else now_ms) / 1000, dt.UTC)
+        return now >= began + (ends - began) * _RENEW_AT
 
     def _follow(self) -> None:
         for context in list(self._behind):

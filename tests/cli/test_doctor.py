@@ -1,0 +1,53 @@
+"""``fleetcore doctor``: what is wrong, by its file, with what to do."""
+
+import datetime as dt
+import json
+
+import pytest
+from cryptography import x509
+
+from fleetcore.fleet.security import PkiFolder
+from fleetcore.testing.clock import MovableClock
+
+NOW_MS = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
+DAY_MS = 86_400_000
+
+
+def renewed(data, name, ends_in_days):
+    """Puts a certificate in place that ends so soon: made by a clock that was behind."""
+    path = data / "pki" / name
+    old = x509.load_pem_x509_certificate(path.read_bytes())
+    lifetime_ms = int((old.not_valid_after_utc - old.not_valid_before_utc).total_seconds() * 1000)
+    clock = MovableClock(int(NOW_MS - lifetime_ms + ends_in_days * DAY_MS))
+    PkiFolder.create(data / "other", "lab", ["localhost"], clock)
+    path.write_bytes((data / "other" / name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "state", "says"),
+    [
+        ("server.pem", 3, "warning", "fleetcore serve"),
+        ("service.pem", 3, "warning", "next start"),
+        ("service.pem", -1, "problem", "next start"),
+        ("service.pem", 60, "ok", ""),
+    ],
+)
+def test_a_certificate_near_its_end_is_named(fleet, data, name, days, state, says):
+    renewed(data, name, days)
+
+    done = fleet("doctor", "-o", "json")
+
+    (found,) = [one for one in json.loads(done.out) if one["what"] == f"certificate {name}"]
+    assert found["state"] == state
+    assert says in found["remedy"]
+    assert done.code == int(state == "problem")
+
+
+def test_an_unknown_key_is_found_with_its_line(fleet, data):
+    (data / "fleet.toml").write_text((data / "fleet.toml").read_text().replace("hosts =", "host ="))
+
+    done = fleet("doctor")
+
+    assert done.code == 1
+    assert "Did you mean 'hosts'" in done.out
+    assert "fleet.toml:9" in done.out
