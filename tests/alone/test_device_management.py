@@ -55,7 +55,7 @@ async def test_a_desired_change_reaches_the_device_as_a_patch_and_its_report_set
     _, inbox, submit = await connect(manager)
     await manager.set_desired("dev", {"interval": 60, "mode": {"led": "off"}})
     await manager.set_desired("dev", {"mode": {"led": None}})
-    await until(lambda: len([one for one in inbox if one.operation is Operation.TWIN_DESIRED]) >= 2)
+    await until(lambda: [one for one in inbox if one.operation is Operation.TWIN_DESIRED and one.body["version"] == 2])
 
     bodies = [one.body for one in inbox if one.operation is Operation.TWIN_DESIRED]
     assert bodies[-1]["patch"] == {"mode": {"led": None}}
