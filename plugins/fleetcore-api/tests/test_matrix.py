@@ -1,5 +1,7 @@
 """Every route by every role, from the route table itself: who may is not refused, who may not is, and a foreign id is 404."""
 
+from pathlib import Path
+
 import pytest
 from fleetcore_api.app import ROUTES
 from fleetcore_api.routes import metrics
@@ -106,3 +108,12 @@ async def test_what_is_the_whole_fleets_is_closed_to_a_role_within_a_scope(serve
     for handler in HANDLERS:
         if handler.opt.get("everywhere"):
             assert (await call(client, served.url, handler)).status_code == 403, handler.handler_name
+
+
+def test_the_page_shows_the_table_of_roles():
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+
+    for permission in Permission:
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{permission}` |"))
+        shown = [bool(cell.strip()) for cell in row.split("|")[2:-1]]
+        assert shown == [permission in ROLES[role] for role in Role], permission

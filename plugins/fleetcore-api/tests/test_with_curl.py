@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,13 +20,17 @@ pytestmark = pytest.mark.peer("curl")
 async def server(tmp_path):
     """A data folder with the API, being served; gives a curl that knows its CA and its address."""
     folder = tmp_path / "fleet"
-    assert await asyncio.to_thread(run, ["init", str(folder)]) == 0
-    settings = folder / "fleet.toml"
-    lines = settings.read_text().split("\n[protocols")[0]
-    settings.write_text(f'{lines}\n[services.api]\nlisten = "https://127.0.0.1:0"\n')
+    await serving(folder, '[services.api]\nlisten = "https://127.0.0.1:0"\n')
     async with running(folder) as endpoints:
         (url,) = endpoints["api"]
         yield folder, url
+
+
+async def serving(folder, section):
+    """A data folder whose server serves the API alone."""
+    assert await asyncio.to_thread(run, ["init", str(folder)]) == 0
+    settings = folder / "fleet.toml"
+    settings.write_text(settings.read_text().split("\n[protocols")[0] + "\n" + section)
 
 
 async def curl(folder, *arguments):
@@ -54,3 +62,31 @@ async def test_the_first_token_comes_from_the_shell_and_opens_the_api(server):
     assert [one["id"] for one in listed["items"]] == ["dev1"]
     assert nobody["code"] == "not_authenticated"
     assert ready["status"] == "ready"
+
+
+async def test_the_how_to_works_as_it_is_written(tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "use-the-api.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    shell = "".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    folder = tmp_path / "fleet-data"
+    await serving(folder, section.replace("8444", "0"))
+
+    async with running(folder) as endpoints:
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-euo", "pipefail", "-c", shell.replace("https://127.0.0.1:8444", endpoints["api"][0])),
+            cwd=tmp_path,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        out = (await process.communicate())[0].decode()
+
+    assert process.returncode == 0, out
+    for shown in (
+        '"selected":false',
+        '"reporting_interval":60',
+        '"kind":"command"',
+        "fleetcore_sessions",
+        "retry: 2000",
+    ):
+        assert shown in out, f"{shown}\n{out}"
