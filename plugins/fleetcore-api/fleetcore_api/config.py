@@ -1,24 +1,10 @@
 """What ``[services.api]`` may say, and what of it is refused."""
 
-from ipaddress import ip_address
-from urllib.parse import urlsplit
-
 from attrs import field, frozen, validators
 
-from fleetcore.errors import ConfigError
+from fleetcore.wire.endpoints import Listener, http_listener
 
 _POSITIVE = validators.gt(0)
-#: Ports of the schemes (RFC 9110 §4.2).
-_DEFAULT_PORT = {"https": 443, "http": 80}
-
-
-@frozen(kw_only=True)
-class Listener:
-    """Where to listen, taken apart; ``port`` 0 has the system choose."""
-
-    host: str
-    port: int
-    tls: bool
 
 
 @frozen(kw_only=True)
@@ -41,28 +27,4 @@ class ApiConfig:
 
     def listener(self) -> Listener:
         """``listen``, taken apart. Raises :class:`ConfigError` where it cannot be listened on safely."""
-        try:
-            parts = urlsplit(self.listen)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigError(f"{self.listen!r} is no URL to listen on: {error}") from error
-        if parts.scheme not in _DEFAULT_PORT or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-            raise ConfigError(
-                f"{self.listen!r} is no URL to listen on", remedy="Write https://HOST:PORT, https://127.0.0.1:8444"
-            )
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
-            raise ConfigError(
-                f"{self.listen!r} would send tokens without encryption",
-                remedy="Use https://, or listen on 127.0.0.1 behind a proxy that ends TLS",
-            )
-        port = _DEFAULT_PORT[parts.scheme] if port is None else port
-        return Listener(host=parts.hostname, port=port, tls=parts.scheme == "https")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return http_listener(self.listen, example="https://127.0.0.1:8444", secrets="would send tokens")

@@ -198,3 +198,17 @@ class ReasonIn(In):
     """Why: written into the audit log."""
 
     reason: Reason = ""
+
+
+class ImportIn(In):
+    """Devices as rows; what a row may hold is checked row by row."""
+
+    rows: Annotated[list[Json], Meta(min_length=1, max_length=10_000)]
+    reason: Reason = ""
+
+
+class CheckOut(Out):
+    """What an import would do: how many rows there are, and which are wrong."""
+
+    count: int
+    failures: list[FailureOut]

@@ -11,8 +11,9 @@ import uvicorn
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.interfaces.provider import Context
 from fleetcore.runtime.app import Fleet
+from fleetcore.wire.endpoints import Listener
 from fleetcore_api.app import build
-from fleetcore_api.config import ApiConfig, Listener
+from fleetcore_api.config import ApiConfig
 from fleetcore_api.site import Site
 
 #: How long requests under way may take once the service closes.

@@ -25,6 +25,7 @@ BODIES = {
         "size": 1,
     },
     "create_token": {"principal": "x"},
+    "start_import": {"rows": [{"id": "new2"}]},
     "grant_role": {"principal": "x", "role": "viewer"},
 }
 QUERIES = {

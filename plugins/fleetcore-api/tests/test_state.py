@@ -238,3 +238,29 @@ async def test_a_key_is_free_again_after_a_day_and_belongs_to_its_sender(admin, 
     later = (await admin.post("/devices/a/commands", json=body, headers=headers)).json()["id"]
 
     assert len({first, theirs, later}) == 3
+
+
+async def test_an_import_says_of_each_row_what_became_of_it(admin, fleet):
+    rows = [{"id": "n1", "type": "sensor"}, {"id": "../x"}, {"id": "a", "type": "other"}]
+
+    checked = await admin.post("/imports", params={"dry_run": True}, json={"rows": rows})
+    started = await admin.post("/imports", json={"rows": rows})
+    await fleet.operations.run(started.json()["id"])
+    ended = (await admin.get(started.headers["location"].removeprefix("/api/v1"))).json()
+
+    assert [(one["item"], one["code"]) for one in checked.json()["failures"]] == [(2, "name_invalid")]
+    assert (started.status_code, ended["state"], ended["done"]) == (202, "partly", 3)
+    assert [(one["item"], one["code"]) for one in ended["failures"]] == [(2, "name_invalid"), (3, "already_exists")]
+    assert (await admin.get("/devices/n1")).status_code == 200
+
+
+async def test_attributes_without_a_version_are_all_merged(admin):
+    answers = await asyncio.gather(
+        *(
+            admin.patch("/devices/a/twin/attributes", json={f"k{number}": 1}, headers={"If-Match": "*"})
+            for number in range(8)
+        )
+    )
+
+    assert {one.status_code for one in answers} == {200}
+    assert len((await admin.get("/devices/a")).json()["attributes"]) == 9

@@ -5,23 +5,11 @@ the protocol opens, so that the person who reads the error sees a sentence and a
 """
 
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from urllib.parse import urlsplit
 
 from attrs import frozen
 
 from fleetcore.errors import ConfigError
-
-#: Ports of the schemes (RFC 9110 §4.2).
-_DEFAULT_PORT = {"https": 443, "http": 80}
-
-
-@frozen(kw_only=True)
-class Listener:
-    """Where to listen, taken apart; ``port`` 0 has the system choose."""
-
-    host: str
-    port: int
-    tls: bool
+from fleetcore.wire.endpoints import Listener, http_listener
 
 
 @frozen(kw_only=True)
@@ -46,23 +34,7 @@ class HttpConfig:
 
     def listener(self) -> Listener:
         """``listen``, taken apart. Raises :class:`ConfigError` where it cannot be listened on safely."""
-        try:
-            parts = urlsplit(self.listen)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigError(f"{self.listen!r} is no URL to listen on: {error}") from error
-        if parts.scheme not in _DEFAULT_PORT or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-            raise ConfigError(
-                f"{self.listen!r} is no URL to listen on",
-                remedy="Write https://HOST:PORT, https://0.0.0.0:8443 for one",
-            )
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
-            raise ConfigError(
-                f"{self.listen!r} would speak to devices without encryption",
-                remedy="Use https://, or listen on 127.0.0.1 behind a proxy that ends TLS and is in trusted_proxies",
-            )
-        tls = parts.scheme == "https"
-        return Listener(host=parts.hostname, port=_DEFAULT_PORT[parts.scheme] if port is None else port, tls=tls)
+        return http_listener(self.listen, example="https://0.0.0.0:8443", secrets="would speak to devices")
 
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """``trusted_proxies`` as networks. Raises :class:`ConfigError` for anything that is no address."""
@@ -91,12 +63,3 @@ def is_trusted(host: str, proxies: tuple[IPv4Network | IPv6Network, ...]) -> boo
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return any(address in network for network in proxies)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -12,9 +12,10 @@ from fleetcore.errors import ConfigError, FleetError, NotAuthenticated, NotAutho
 from fleetcore.interfaces.protocol import DevicePlane, ProtocolAdapter
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.message import Rejected
+from fleetcore.wire.endpoints import Listener
 from fleetcore_http import routes
 from fleetcore_http.bodies import BodyLimitError
-from fleetcore_http.config import HttpConfig, Listener
+from fleetcore_http.config import HttpConfig
 from fleetcore_http.connection import DeviceConnection, DeviceServer
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.identity import identify

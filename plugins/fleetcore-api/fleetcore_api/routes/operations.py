@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 
-from litestar import get, post
-from litestar.params import FromPath, JSONBody
+from litestar import Response, get, post
+from litestar.openapi import ResponseSpec
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from fleetcore.model.operation import Operation
 from fleetcore.model.operator import Permission
 from fleetcore_api.access import Access, missing
 from fleetcore_api.models import shown
-from fleetcore_api.models_state import FailureOut, OperationOut, ReasonIn
+from fleetcore_api.models_state import CheckOut, FailureOut, ImportIn, OperationOut, ReasonIn
 from fleetcore_api.pages import Cursor, Limit, Page, cut
 from fleetcore_api.parameters import Caller
 
@@ -66,4 +67,30 @@ async def cancel_operation(access: Caller, operation: FromPath[str], data: JSONB
     return await show_operation(access, await stop(operation, actor=access.actor, reason=data.reason))
 
 
-HANDLERS = [list_operations, get_operation, cancel_operation]
+@post(
+    "/imports",
+    permission=Permission.DEVICES_WRITE,
+    everywhere=True,
+    status_code=202,
+    responses={
+        200: ResponseSpec(CheckOut, description="What is wrong with the rows (dry_run).", generate_examples=False)
+    },
+)
+async def start_import(
+    access: Caller, data: JSONBody[ImportIn], dry_run: FromQuery[bool] = False
+) -> Response[OperationOut]:
+    """Registers many devices; the operation tells each row that failed. Again it registers nothing twice."""
+    importing = access.fleet.importing
+    if dry_run:
+        failed = await importing.check(data.rows)
+        failures = [
+            FailureOut(item=place + 1, about=str(error.ids.get("device") or ""), code=error.code, reason=str(error))
+            for place, error in sorted(failed.items())[:_MOST_FAILURES]
+        ]
+        return Response(CheckOut(count=len(data.rows), failures=failures), status_code=200)  # type: ignore[return-value]  # documented as 200
+    operation = await importing.start(data.rows, actor=access.actor, reason=data.reason)
+    headers = {"Location": f"/api/v1/operations/{operation.id}"}
+    return Response(_show(operation, {}), status_code=202, headers=headers)
+
+
+HANDLERS = [start_import, list_operations, get_operation, cancel_operation]

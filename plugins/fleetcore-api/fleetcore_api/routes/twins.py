@@ -6,7 +6,7 @@ from typing import Annotated
 from litestar import Response, get, patch
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from fleetcore.errors import Refused
+from fleetcore.errors import Refused, VersionConflict
 from fleetcore.fleet.twins import check_document, twin_view
 from fleetcore.model.device import Device
 from fleetcore.model.operator import Permission
@@ -21,6 +21,8 @@ from fleetcore_api.preconditions import never
 
 _TAG = re.compile(r'"d([0-9]{1,18})\.r([0-9]{1,18})\.a([0-9]{1,18})"')
 _ONE = re.compile(r'"?([0-9]{1,18})"?')
+#: How often a merge without a version is tried against others.
+_ATTEMPTS = 20
 Section = Annotated[str, QueryParameter(pattern="^(desired|reported)$")]
 
 
@@ -79,19 +81,22 @@ async def patch_attributes(
     await access.device(device_id, Permission.DEVICES_WRITE)
     version = _version(if_match, 3)
     check_document(data, access.fleet.limits)
-    while True:
+    for attempt in range(_ATTEMPTS):
         device = await access.fleet.devices.get(device_id)
         merged = merge_patch(dict(device.attributes), data)
         assert isinstance(merged, dict)
         check_document(merged, access.fleet.limits)
-        await access.fleet.devices.change(
-            device_id,
-            if_version=device.version if version is None else version,
-            actor=access.actor,
-            reason=reason,
-            attributes=merged,
-        )
-        return await _answer(access, device_id)
+        at = device.version if version is None else version
+        try:
+            await access.fleet.devices.change(
+                device_id, if_version=at, actor=access.actor, reason=reason, attributes=merged
+            )
+        except VersionConflict:
+            if version is not None or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            break
+    return await _answer(access, device_id)
 
 
 @get("/devices/{device_id:str}/twin/history", permission=Permission.DEVICES_READ)
