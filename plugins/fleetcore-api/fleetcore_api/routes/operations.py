@@ -87,7 +87,7 @@ async def start_import(
             FailureOut(item=place + 1, about=str(error.ids.get("device") or ""), code=error.code, reason=str(error))
             for place, error in sorted(failed.items())[:_MOST_FAILURES]
         ]
-        return Response(CheckOut(count=len(data.rows), failures=failures), status_code=200)  # type: ignore[return-value]  # documented as 200
+        return Response(CheckOut(count=len(data.rows), failures=failures), status_code=200)  # type: ignore[arg-type]  # documented as 200
     operation = await importing.start(data.rows, actor=access.actor, reason=data.reason)
     headers = {"Location": f"/api/v1/operations/{operation.id}"}
     return Response(_show(operation, {}), status_code=202, headers=headers)
