@@ -504,12 +504,15 @@ class IoTFleetManager:
         fleet = await self.open()
         return [_view(row) for row in await fleet.audit.list(object=object, actor=actor, after=after, limit=limit)]
 
-    async def verify_audit(self, checkpoints: str | None = None) -> View:
-        """Recomputes the chain and compares it with the signed checkpoints; ``ok`` says whether all is as written."""
+    async def verify_audit(self, checkpoints: Sequence[str] | None = None) -> View:
+        """Recomputes the chain and compares it with signed checkpoints; ``ok`` says whether all is as written.
+
+        ``checkpoints`` are the lines of a kept checkpoint file; None takes those beside the store.
+        """
         fleet = await self.open()
         await self.settle()
-        file = None if checkpoints is None else Path(checkpoints)
-        return View(asdict(await fleet.audit.verify(fleet.security.signing_keys(), file)))
+        lines = None if checkpoints is None else [line.encode() for line in checkpoints]
+        return View(asdict(await fleet.audit.verify(fleet.security.signing_keys(), lines)))
 
     # --- flat calls: credentials --------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def list_(what: str | None, actor: str | None, after: int, limit: int, follow: b
 @output_option
 def verify(checkpoint: Path | None, data: Path, output: str) -> int:
     """Recompute every hash and compare with the signed checkpoints; exit 1 names the first bad row."""
-    file = None if checkpoint is None else str(checkpoint.absolute())
-    found = call(data, "verify_audit", checkpoints=file)
+    lines = None if checkpoint is None else checkpoint.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = call(data, "verify_audit", checkpoints=lines)
     show(found, output)
     return 0 if found["ok"] else 1

@@ -125,22 +125,23 @@ class AuditLog:
             if after is None:
                 return
 
-    async def verify(self, trusted: Sequence[Any] = (), checkpoints: Path | None = None) -> Verdict:
+    async def verify(self, trusted: Sequence[Any] = (), checkpoints: Sequence[bytes] | None = None) -> Verdict:
         """Recomputes every hash, and compares with the signed checkpoints where there are any.
 
         Args:
             trusted: Ed25519 public keys whose checkpoints count.
-            checkpoints: the file to believe, by default the one that this fleet writes.
+            checkpoints: the lines to believe, by default those of the file that this fleet writes.
         """
-        file = checkpoints or self.checkpoints
+        if checkpoints is None:
+            kept = self.checkpoints is not None and self.checkpoints.is_file()
+            checkpoints = self.checkpoints.read_bytes().splitlines() if self.checkpoints is not None and kept else ()
         marks: dict[int, str] = {}
-        if file is not None and file.is_file():
-            for number, line in enumerate(file.read_bytes().splitlines(), 1):
-                try:
-                    mark = _opened(line, trusted)
-                except (FleetError, ValueError) as error:
-                    return Verdict(ok=False, rows=0, checkpoints=len(marks), why=f"{file.name}:{number}: {error}")
-                marks[mark.seq] = mark.hash
+        for number, line in enumerate(checkpoints, 1):
+            try:
+                mark = _opened(line, trusted)
+            except (FleetError, ValueError) as error:
+                return Verdict(ok=False, rows=0, checkpoints=len(marks), why=f"checkpoint {number}: {error}")
+            marks[mark.seq] = mark.hash
         count, prev = 0, GENESIS
         async for key, row in self.rows():
             why = _wrong(row, key, count + 1, prev, marks.get(count + 1))

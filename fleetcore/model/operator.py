@@ -25,6 +25,7 @@ class Permission(StrEnum):
     DEVICES_READ = "devices:read"
     DEVICES_WRITE = "devices:write"
     DEVICES_ERASE = "devices:erase"
+    TELEMETRY_WRITE = "telemetry:write"
     GROUPS_READ = "groups:read"
     GROUPS_WRITE = "groups:write"
     TWINS_WRITE = "twins:write"
@@ -35,6 +36,7 @@ class Permission(StrEnum):
     SECURITY_READ = "security:read"
     SECURITY_WRITE = "security:write"
     QUARANTINE_READ = "quarantine:read"
+    QUARANTINE_WRITE = "quarantine:write"
     SERVER_READ = "server:read"
     AUDIT_READ = "audit:read"
     OPERATORS_WRITE = "operators:write"
@@ -51,11 +53,13 @@ ROLES: Mapping[Role, frozenset[Permission]] = MappingProxyType(
             Permission.TWINS_WRITE,
             Permission.COMMANDS_SEND,
             Permission.QUARANTINE_READ,
+            Permission.QUARANTINE_WRITE,
             Permission.SERVER_READ,
         },
         Role.PROVISIONER: _LOOK
         | {
             Permission.DEVICES_WRITE,
+            Permission.TELEMETRY_WRITE,
             Permission.GROUPS_WRITE,
             Permission.TWINS_WRITE,
             Permission.SECURITY_READ,

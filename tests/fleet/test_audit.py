@@ -106,7 +106,9 @@ async def test_a_forged_checkpoint_is_no_checkpoint(tmp_path):
     await filled(tmp_path / "a")
     await filled(tmp_path / "b")
 
-    found = await verdict(tmp_path / "a", checkpoints=tmp_path / "b" / "audit-checkpoints.jsonl")
+    found = await verdict(
+        tmp_path / "a", checkpoints=(tmp_path / "b" / "audit-checkpoints.jsonl").read_bytes().splitlines()
+    )
 
     assert not found.ok
     assert "No trusted key" in found.why

@@ -19,7 +19,10 @@ from fleetcore_api.routes import (
     commands,
     devices,
     events,
+    firmware,
+    gateways,
     groups,
+    layers,
     metrics,
     operations,
     operators,
@@ -38,7 +41,8 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        devices, groups, twins, commands, operations, queries, telemetry, seen, campaigns, trust, operators, events
+        devices, groups, gateways, twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
+        trust, operators, events,
     )
     for one in module.HANDLERS
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from fleetcore.wire.times import format_time
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 DeviceId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$")]
 Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9 ._/:\-]{1,128}$")]
+KeyId = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the public key that may enrol.")]
 Text = Annotated[str, Meta(max_length=1024)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
 Json = dict[str, Any]
@@ -84,6 +85,7 @@ class DeviceIn(In):
     attributes: Json = {}
     location: Position | None = None
     gateway: DeviceId | None = None
+    key_id: KeyId | None = None
     reason: Reason = ""
 
 
@@ -96,6 +98,7 @@ class DevicePatch(In):
     capabilities: Annotated[list[Label], Meta(max_length=100)] | UnsetType = UNSET
     attributes: Json | UnsetType = UNSET
     gateway: DeviceId | UnsetType | None = UNSET
+    key_id: KeyId | UnsetType | None = UNSET
     lifecycle: Lifecycle | UnsetType = UNSET
     reason: Reason = ""
 
@@ -110,12 +113,14 @@ class DeviceOut(Out):
     lifecycle: Lifecycle
     connectivity: Connectivity
     last_seen: Time | None
+    asleep_until: Time | None
     tags: list[str]
     groups: list[str]
     capabilities: list[str]
     attributes: Json
     location: Json | None
     gateway: str | None
+    key_id: str | None
     created: Time | None
     updated: Time | None
     version: int
@@ -132,16 +137,42 @@ class DeviceOut(Out):
             lifecycle=device.lifecycle,
             connectivity=presence.connectivity,
             last_seen=when(presence.last_seen),
+            asleep_until=when(presence.asleep_until),
             tags=list(device.tags),
             groups=groups,
             capabilities=list(device.capabilities),
             attributes=dict(device.attributes),
             location=None if place is None else {"lat": place.lat, "lon": place.lon},
             gateway=device.gateway,
+            key_id=device.key_id,
             created=when(device.created),
             updated=when(device.updated),
             version=device.version,
         )
+
+
+class GatewayIn(In):
+    """A gateway to register; ``may_register`` lets it announce leaves that nobody registered."""
+
+    id: DeviceId
+    capabilities: Json = {}
+    may_register: bool = False
+    reason: Reason = ""
+
+
+class GatewayOut(Out):
+    """A gateway."""
+
+    device: str
+    capabilities: Json
+    may_register: bool
+
+
+class LeafIn(In):
+    """A device that a gateway shall speak for."""
+
+    device: DeviceId
+    reason: Reason = ""
 
 
 class Health(Out):
@@ -161,6 +192,15 @@ class ChangeOut(Out):
     object: str
     reason: str
     changed: list[str]
+
+
+class MembershipOut(Out):
+    """A group that a device is in itself."""
+
+    device: str
+    group: str
+    since: Time | None
+    why: str
 
 
 class LocationOut(Out):

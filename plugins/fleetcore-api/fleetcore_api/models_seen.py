@@ -5,9 +5,12 @@ from typing import Annotated
 from msgspec import Meta
 
 from fleetcore.model.anomaly import Severity
+from fleetcore.model.device import Connectivity, Lifecycle
 from fleetcore.model.firmware import CampaignState, ExecutionState
 from fleetcore.model.message import Operation
-from fleetcore_api.models import DeviceId, In, Json, Label, Out, Reason, Time
+from fleetcore.model.telemetry import SeriesKind
+from fleetcore_api.models import ChangeOut, DeviceId, In, Json, Label, MembershipOut, Out, Reason, Time
+from fleetcore_api.models_state import CommandOut
 
 Value = float | bool | str
 
@@ -20,6 +23,33 @@ class SeriesOut(Out):
     unit: str | None
     points: list[tuple[Time, Value]]
     more: Time | None
+
+
+class ReadingIn(In):
+    """One reading; without a time it is now, and with an id the same again is stored once."""
+
+    metric: Annotated[str, Meta(min_length=1, max_length=64)]
+    value: Value
+    unit: Annotated[str, Meta(max_length=64)] | None = None
+    time: Annotated[str, Meta(max_length=64)] | int | None = None
+    id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+
+class StoredOut(Out):
+    """How many readings were new."""
+
+    device: str
+    metric: str
+    stored: int
+
+
+class SeriesInfoOut(Out):
+    """A series: what of a device is measured, in which unit, and of which kind."""
+
+    device: str
+    metric: str
+    unit: str | None
+    kind: SeriesKind
 
 
 class BucketOut(Out):
@@ -78,6 +108,33 @@ class HealthOut(Out):
     counts: dict[str, int]
 
 
+class WhyOut(Out):
+    """Everything that bears on a device, each part with its reason."""
+
+    device: str
+    lifecycle: Lifecycle
+    connectivity: Connectivity
+    last_seen: Time | None
+    findings: list[str]
+    health: HealthOut
+    groups: list[MembershipOut]
+    unconverged: dict[str, Time]
+    refused: Json
+    waiting: list[CommandOut]
+    updating: list["ExecutionOut"]
+    anomalies: list[AnomalyOut]
+    changes: list[ChangeOut]
+
+
+class ReplayOut(Out):
+    """What came of a refused message when it went through the data path again."""
+
+    number: int
+    accepted: bool
+    code: str = ""
+    reason: str = ""
+
+
 class DeadLetterOut(Out):
     """A refused message; its payload in base64, cut where ``whole`` is false."""
 
@@ -90,6 +147,13 @@ class DeadLetterOut(Out):
     time: Time | None
     payload: str
     whole: bool
+
+
+class ArtifactOut(Out):
+    """Stored firmware."""
+
+    sha256: str
+    size_bytes: int
 
 
 class CampaignIn(In):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from fleetcore.model.command import CommandState
+from fleetcore.model.layer import LayerKind
 from fleetcore.model.operation import OperationState
 from fleetcore_api.models import DeviceId, In, Json, Label, Out, Reason, Text, Time
 
@@ -65,6 +66,14 @@ class Changed(Out):
     changed: int
 
 
+class OriginOut(Out):
+    """Which layer set a leaf, who and when."""
+
+    layer: str
+    by: str
+    time: Time | None
+
+
 class TwinOut(Out):
     """A twin; its ETag names all sections' versions."""
 
@@ -76,16 +85,48 @@ class TwinOut(Out):
     delta: Json
     acknowledged: int
     refused: Json
+    origins: dict[str, OriginOut]
+    unconverged: dict[str, Time]
     time: Time
 
 
 class PastOut(Out):
-    """A version of a section: what the change before it would have to be undone by."""
+    """A change of a section; ``undo`` is the patch that takes it back."""
 
     version: int
     time: Time
-    actor: str
+    by: str
     reason: str
+    undo: Json
+
+
+class LayerIn(In):
+    """A patch (RFC 7396) of a layer of desired state; the layer is made where there is none."""
+
+    patch: Json
+    kind: LayerKind = LayerKind.FLEET
+    group: Label | None = None
+    priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] = 0
+    reason: Reason = ""
+
+
+class SectionOut(Out):
+    """A document with the version of each change."""
+
+    document: Json
+    version: int
+
+
+class LayerOut(Out):
+    """What is desired of many devices; ``by`` says who set each leaf."""
+
+    id: str
+    kind: LayerKind
+    group: str | None
+    priority: int
+    section: SectionOut
+    by: dict[str, str]
+    version: int
 
 
 class CommandIn(In):
@@ -183,15 +224,17 @@ class QueryIn(In):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     cursor: Annotated[str, Meta(max_length=512)] | None = None
     explain: DeviceId | None = None
+    count: bool = False
 
 
 class QueryOut(Out):
-    """Ids of devices; with ``explain`` whether the device is selected, and line by line why."""
+    """Ids of devices; with ``explain`` whether one is selected, and line by line why; with ``count`` how many."""
 
     items: list[str]
     next: str | None
     selected: bool | None = None
     why: list[str] = []
+    count: int | None = None
 
 
 class ReasonIn(In):

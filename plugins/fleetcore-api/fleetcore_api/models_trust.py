@@ -131,6 +131,29 @@ class AuditOut(Out):
     hash: str
 
 
+class VerifyIn(In):
+    """Checkpoints to believe, the lines of the file, where they were kept elsewhere."""
+
+    checkpoints: Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(max_length=10_000)] | None = None
+
+
+class VerdictOut(Out):
+    """Whether the audit log is as it was written; ``bad_seq`` is the first row that is not, and ``why``."""
+
+    ok: bool
+    rows: int
+    checkpoints: int
+    bad_seq: int | None
+    why: str
+
+
+class InstanceOut(Out):
+    """A configured part of the data path, and the plugin kind that it is."""
+
+    name: str
+    kind: str
+
+
 class PluginOut(Out):
     """An installed plugin and what it offers; ``error`` where it did not load."""
 

@@ -51,6 +51,13 @@ _POSITION = {
     "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
     "description": "What a write was answered with: the answer waits until that write shows.",
 }
+#: A body that is bytes.
+OCTETS = "application/octet-stream"
+_OCTETS = {"type": "string", "format": "binary"}
+_TABLES = {
+    "text/csv": {"schema": {"type": "string"}},
+    "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
+}
 _PROBLEM = {
     "description": "A refusal with a stable code (RFC 9457)",
     "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
@@ -68,13 +75,16 @@ def document(app: Litestar) -> dict[str, Any]:
     made: dict[str, Any] = _refs(app.openapi_schema.to_schema())
     made["components"]["schemas"] = _schemas()
     opened = {handler.handler_name for handler in _handlers(app) if handler.opt.get("open")}
+    raw = {handler.handler_name for handler in _handlers(app) if handler.opt.get("raw")}
     tables = {handler.handler_name for handler in _handlers(app) if handler.opt.get("csv")}
     for item in made["paths"].values():
         for method in _METHODS & item.keys():
             operation = item[method]
             _complete(method, operation, opened=operation["operationId"] in opened)
             if operation["operationId"] in tables:
-                operation["responses"]["200"]["content"]["text/csv"] = {"schema": {"type": "string"}}
+                operation["responses"]["200"]["content"].update(_TABLES)
+            if operation["operationId"] in raw:
+                operation["requestBody"] = {"required": True, "content": {OCTETS: {"schema": _OCTETS}}}
     return made
 
 

@@ -25,6 +25,10 @@ BODIES = {
         "size": 1,
     },
     "create_token": {"principal": "x"},
+    "collect": {"metric": "temp", "value": 1.0},
+    "patch_layer": {"patch": {"a": 1}},
+    "register_gateway": {"id": "gw"},
+    "attach_leaf": {"device": "mine"},
     "start_import": {"rows": [{"id": "new2"}]},
     "grant_role": {"principal": "x", "role": "viewer"},
 }
@@ -44,7 +48,7 @@ def method(handler):
 
 def path(handler, device="mine"):
     (template,) = handler.paths
-    filled = template.replace("{device_id:str}", device).replace("{group:str}", "lab")
+    filled = template.replace("{device_id:str}", device).replace("{group:str}", "lab").replace("{number:int}", "7")
     while "{" in filled:
         head, _, rest = filled.partition("{")
         filled = head + "unknown" + rest.partition("}")[2]

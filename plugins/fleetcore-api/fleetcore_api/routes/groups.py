@@ -10,10 +10,12 @@ from fleetcore.model.group import Group
 from fleetcore.model.operator import Permission
 from fleetcore_api.access import Access
 from fleetcore_api.models import shown, when
+from fleetcore_api.models_seen import HealthOut
 from fleetcore_api.models_state import Changed, GroupIn, GroupOut, GroupPatch, Member, MembersIn
 from fleetcore_api.pages import Cursor, Limit, Page, cut
 from fleetcore_api.parameters import Caller, IfMatch, Why, named
 from fleetcore_api.preconditions import etag, expected
+from fleetcore_api.routes.seen import show_health
 
 
 def _show(access: Access, group: Group) -> GroupOut:
@@ -102,14 +104,23 @@ async def add_members(access: Caller, group: FromPath[str], data: JSONBody[Membe
     return Changed(changed=count)
 
 
-@delete("/groups/{group:str}/members/{device_id:str}", permission=Permission.GROUPS_WRITE, status_code=204)
-async def take_out(access: Caller, group: FromPath[str], device_id: FromPath[str], reason: Why = "") -> None:
-    """Takes a device out of a static group."""
+@delete("/groups/{group:str}/members/{device_id:str}", permission=Permission.GROUPS_WRITE, status_code=200)
+async def take_out(access: Caller, group: FromPath[str], device_id: FromPath[str], reason: Why = "") -> Changed:
+    """Takes a device out of a static group; 0 are changed where it was not in it."""
     name = named(group)
     access.group(name)
     access.wide(Permission.GROUPS_WRITE, name)
     await access.device(device_id)
-    await access.fleet.groups.take_out(name, [device_id], actor=access.actor, reason=reason)
+    count = await access.fleet.groups.take_out(name, [device_id], actor=access.actor, reason=reason)
+    return Changed(changed=count)
+
+
+@get("/groups/{group:str}/health", permission=Permission.GROUPS_READ)
+async def group_health(access: Caller, group: FromPath[str]) -> HealthOut:
+    """The health of the group's devices that the caller may see."""
+    access.group(named(group))
+    members = await access.of_devices(access.fleet.groups.members(named(group)), lambda device: device)
+    return show_health(await access.fleet.health.of(members))
 
 
 HANDLERS = [
@@ -121,4 +132,5 @@ HANDLERS = [
     list_members,
     add_members,
     take_out,
+    group_health,
 ]

@@ -7,8 +7,20 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from fleetcore.errors import Refused
 from fleetcore.model.operator import Permission
-from fleetcore_api.models import shown
-from fleetcore_api.models_trust import AuditOut, GrantIn, GrantOut, NewTokenOut, PluginOut, TokenIn, TokenOut
+from fleetcore.runtime.status import status
+from fleetcore_api.models import Json, shown
+from fleetcore_api.models_trust import (
+    AuditOut,
+    GrantIn,
+    GrantOut,
+    InstanceOut,
+    NewTokenOut,
+    PluginOut,
+    TokenIn,
+    TokenOut,
+    VerdictOut,
+    VerifyIn,
+)
 from fleetcore_api.pages import Cursor, Limit, Page, cut, decode, encode
 from fleetcore_api.parameters import Caller, Why
 
@@ -70,15 +82,47 @@ async def withdraw_role(access: Caller, grant: FromPath[str], reason: Why = "") 
 
 @get("/audit", permission=Permission.AUDIT_READ, everywhere=True)
 async def list_audit(
-    access: Caller, object: _Name = None, actor: _Name = None, limit: Limit = 100, cursor: Cursor = None
+    access: Caller,
+    object: _Name = None,
+    actor: _Name = None,
+    since: Annotated[int, QueryParameter(name="after", ge=0, le=2**53, description="Begin after this row.")] = 0,
+    limit: Limit = 100,
+    cursor: Cursor = None,
 ) -> Page[AuditOut]:
     """Rows of the audit log in their order."""
-    after = decode(cursor) or "0"
+    after = decode(cursor) or str(since)
     if not (after.isascii() and after.isdigit() and len(after) <= 16):
         raise Refused("This is no cursor", remedy="Send the `next` of the page before, or none")
     rows = await access.fleet.audit.list(object=object, actor=actor, after=int(after), limit=limit + 1)
     more = encode(str(rows[limit - 1].seq)) if len(rows) > limit else None
     return Page(items=[shown(AuditOut, one) for one in rows[:limit]], next=more)
+
+
+@post("/audit/verify", permission=Permission.AUDIT_READ, everywhere=True, status_code=200)
+async def verify_audit(access: Caller, data: JSONBody[VerifyIn]) -> VerdictOut:
+    """Recomputes every hash and compares with signed checkpoints: those sent, else those that the server keeps."""
+    fleet = access.fleet
+    await fleet.settle()
+    lines = None if data.checkpoints is None else [line.encode() for line in data.checkpoints]
+    return shown(VerdictOut, await fleet.audit.verify(fleet.security.signing_keys(), lines))
+
+
+@get("/status", permission=Permission.SERVER_READ, everywhere=True)
+async def server_status(access: Caller) -> Json:
+    """What runs: protocols, queue, where readings went, consumers and where they are, failed tasks, plugins."""
+    return await status(access.fleet)
+
+
+@get("/detectors", permission=Permission.SERVER_READ, everywhere=True)
+async def list_detectors(access: Caller) -> Page[InstanceOut]:
+    """Configured detectors; fleet.toml says which there are."""
+    return Page(items=[shown(InstanceOut, one) for one in access.fleet.config.detectors], next=None)
+
+
+@get("/notifiers", permission=Permission.SERVER_READ, everywhere=True)
+async def list_notifiers(access: Caller) -> Page[InstanceOut]:
+    """Configured notifiers; fleet.toml says which there are."""
+    return Page(items=[shown(InstanceOut, one) for one in access.fleet.config.notifiers], next=None)
 
 
 @get("/plugins", permission=Permission.SERVER_READ, everywhere=True)
@@ -97,4 +141,8 @@ HANDLERS = [
     withdraw_role,
     list_audit,
     list_plugins,
+    verify_audit,
+    server_status,
+    list_detectors,
+    list_notifiers,
 ]

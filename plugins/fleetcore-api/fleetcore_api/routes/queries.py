@@ -18,6 +18,8 @@ async def query(access: Caller, data: JSONBody[QueryIn]) -> QueryOut:
         found = await access.fleet.search.explain(clause, await access.device(data.explain))
         return QueryOut(items=[], next=None, selected=found.truth is True, why=found.lines())
     selectable = access.rights.selectable(Permission.DEVICES_READ)
+    if data.count:
+        return QueryOut(items=[], next=None, count=await access.fleet.search.count(selectable.narrowed(clause)))
     page = await access.fleet.search.page(selectable.narrowed(clause), after=decode(data.cursor), limit=data.limit)
     return QueryOut(items=list(page.ids), next=encode(page.after))
 

@@ -1,17 +1,26 @@
 """Anomalies, health, and refused messages."""
 
-from litestar import get
-from litestar.params import FromPath
+from typing import Annotated
 
+from litestar import delete, get, post
+from litestar.params import FromPath, JSONBody, PathParameter
+
+from fleetcore.errors import NotFound
 from fleetcore.fleet.health import Health
 from fleetcore.model.anomaly import Anomaly
+from fleetcore.model.message import Rejected
 from fleetcore.model.operator import Permission
-from fleetcore_api.access import missing
-from fleetcore_api.models import shown
-from fleetcore_api.models_seen import AnomalyOut, DeadLetterOut, HealthOut
+from fleetcore.pipeline.dead_letters import DeadLetter
+from fleetcore.runtime.replay import discard, replay
+from fleetcore_api.access import Access, missing
+from fleetcore_api.models import ChangeOut, MembershipOut, shown, when
+from fleetcore_api.models_seen import AnomalyOut, DeadLetterOut, ExecutionOut, HealthOut, ReplayOut, WhyOut
+from fleetcore_api.models_state import CommandOut, ReasonIn
 from fleetcore_api.pages import Cursor, Limit, Page, cut
-from fleetcore_api.parameters import Caller
+from fleetcore_api.parameters import Caller, Why
 from fleetcore_api.routes.telemetry import Device
+
+LetterNumber = Annotated[int, PathParameter(ge=0, le=2**53)]
 
 
 def _key(anomaly: Anomaly) -> str:
@@ -39,20 +48,21 @@ async def get_anomaly(access: Caller, anomaly: FromPath[str]) -> AnomalyOut:
     return shown(AnomalyOut, found)
 
 
-def _health(health: Health) -> HealthOut:
+def show_health(health: Health) -> HealthOut:
+    """A score as it is answered."""
     return HealthOut(score=health.score, parts=dict(health.parts), counts=dict(health.counts))
 
 
 @get("/health", permission=Permission.DEVICES_READ, everywhere=True)
 async def fleet_health(access: Caller) -> HealthOut:
     """The fleet's health, of its parts."""
-    return _health(await access.fleet.health.fleet())
+    return show_health(await access.fleet.health.fleet())
 
 
 @get("/devices/{device_id:str}/health", permission=Permission.DEVICES_READ)
 async def device_health(access: Caller, device_id: FromPath[str]) -> HealthOut:
     """One device's."""
-    return _health(await access.fleet.health.device(await access.device(device_id)))
+    return show_health(await access.fleet.health.device(await access.device(device_id)))
 
 
 @get("/quarantine", permission=Permission.QUARANTINE_READ)
@@ -64,4 +74,67 @@ async def list_quarantine(access: Caller, limit: Limit = 100, cursor: Cursor = N
     return cut(letters, cursor, limit, lambda one: f"{one.number:016d}", lambda one: shown(DeadLetterOut, one))
 
 
-HANDLERS = [list_anomalies, get_anomaly, fleet_health, device_health, list_quarantine]
+async def _letter(access: Access, number: int, permission: Permission) -> DeadLetter:
+    try:
+        found = await access.fleet.dead_letters.get(number)
+    except NotFound:
+        raise missing("dead letter", str(number)) from None
+    await access.item(found.device, "dead letter", str(number), permission)
+    return found
+
+
+@get("/quarantine/{number:int}", permission=Permission.QUARANTINE_READ)
+async def get_quarantine(access: Caller, number: LetterNumber) -> DeadLetterOut:
+    """One refused message."""
+    return shown(DeadLetterOut, await _letter(access, number, Permission.QUARANTINE_READ))
+
+
+@post("/quarantine/{number:int}/replay", permission=Permission.QUARANTINE_WRITE, status_code=200)
+async def replay_quarantine(access: Caller, number: LetterNumber, data: JSONBody[ReasonIn]) -> ReplayOut:
+    """Puts a refused message through the data path again; one that is refused again is a new one."""
+    letter = await _letter(access, number, Permission.QUARANTINE_WRITE)
+    outcome = await replay(access.fleet, letter, actor=access.actor, reason=data.reason)
+    if isinstance(outcome, Rejected):
+        return ReplayOut(number=number, accepted=False, code=outcome.code, reason=outcome.reason)
+    return ReplayOut(number=number, accepted=True)
+
+
+@delete("/quarantine/{number:int}", permission=Permission.QUARANTINE_WRITE, status_code=204)
+async def discard_quarantine(access: Caller, number: LetterNumber, reason: Why = "") -> None:
+    """Removes a refused message for good."""
+    letter = await _letter(access, number, Permission.QUARANTINE_WRITE)
+    await discard(access.fleet, letter, actor=access.actor, reason=reason)
+
+
+@get("/devices/{device_id:str}/why", permission=Permission.DEVICES_READ)
+async def why_device(access: Caller, device_id: FromPath[str]) -> WhyOut:
+    """Everything that bears on a device; ``findings`` says what is not as it should be, the most urgent first."""
+    why = await access.fleet.asking.why(await access.device(device_id))
+    return WhyOut(
+        device=device_id,
+        lifecycle=why.device.lifecycle,
+        connectivity=why.presence.connectivity,
+        last_seen=when(why.presence.last_seen),
+        findings=list(why.findings),
+        health=show_health(why.health),
+        groups=[shown(MembershipOut, one) for one in why.groups],
+        unconverged={at: when(since) or "" for at, since in why.unconverged.items()},
+        refused=dict(why.refused),
+        waiting=[shown(CommandOut, one) for one in why.waiting],
+        updating=[shown(ExecutionOut, one) for one in why.updating],
+        anomalies=[shown(AnomalyOut, one) for one in why.anomalies],
+        changes=[shown(ChangeOut, one) for one in why.changes],
+    )
+
+
+HANDLERS = [
+    list_anomalies,
+    get_anomaly,
+    fleet_health,
+    device_health,
+    why_device,
+    list_quarantine,
+    get_quarantine,
+    replay_quarantine,
+    discard_quarantine,
+]

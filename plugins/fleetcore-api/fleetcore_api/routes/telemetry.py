@@ -1,26 +1,37 @@
-"""Readings: newest, in ranges, in buckets, across devices; as JSON or CSV."""
+"""Readings: newest, in ranges, in buckets, across devices; as JSON, CSV or Arrow."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from litestar import Response, get
-from litestar.params import FromPath, QueryParameter
+from litestar import Response, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from fleetcore.errors import Refused
+from fleetcore.model.credential import LocalCredential
 from fleetcore.model.names import check_metric
 from fleetcore.model.operator import Permission
 from fleetcore.model.telemetry import Series, SeriesKind
 from fleetcore.query.parse import parse
 from fleetcore.wire.times import format_time
 from fleetcore_api.access import Access
-from fleetcore_api.models_seen import BucketOut, BucketsOut, LatestOut, SeriesOut, Value
+from fleetcore_api.models import shown
+from fleetcore_api.models_seen import (
+    BucketOut,
+    BucketsOut,
+    LatestOut,
+    ReadingIn,
+    SeriesInfoOut,
+    SeriesOut,
+    StoredOut,
+    Value,
+)
 from fleetcore_api.pages import Cursor, Page, decode, encode
 from fleetcore_api.parameters import Caller
 from fleetcore_api.routes.devices import Where
-from fleetcore_api.tables import MEDIA_TYPE, table
+from fleetcore_api.tables import ARROW, CSV, arrow, table
 from fleetcore_api.times import End, Start, span
 
-Format = Annotated[Literal["json", "csv"], QueryParameter(description="How the answer is written.")]
+Format = Annotated[Literal["json", "csv", "arrow"], QueryParameter(description="How the answer is written.")]
 Metric = Annotated[str, QueryParameter(min_length=1, max_length=64)]
 Devices = Annotated[int, QueryParameter(ge=1, le=100, description="How many devices at most.")]
 Device = Annotated[str | None, QueryParameter(max_length=64)]
@@ -67,6 +78,31 @@ async def latest_of_device(access: Caller, device_id: FromPath[str]) -> Page[Lat
     return Page(items=await _latest(access, await access.device(device_id)), next=None)
 
 
+@post("/devices/{device_id:str}/telemetry", permission=Permission.TELEMETRY_WRITE)
+async def collect(access: Caller, device_id: FromPath[str], data: JSONBody[ReadingIn]) -> StoredOut:
+    """Puts one reading of a device in, through the whole data path; it is committed when this is answered."""
+    await access.device(device_id, Permission.TELEMETRY_WRITE)
+    fleet = access.fleet
+    session = await fleet.plane.authenticate(LocalCredential(device_id), protocol="api")
+    try:
+        found = await fleet.telemetry.collect(
+            session, device_id, data.metric, data.value, data.unit, time=data.time, id=data.id
+        )
+    finally:
+        session.close()
+    return StoredOut(device=device_id, metric=data.metric, stored=found.stored)
+
+
+@get("/telemetry/series", permission=Permission.DEVICES_READ)
+async def list_series(
+    access: Caller, device: Device = None, where: Where = None, limit: Devices = 50, cursor: Cursor = None
+) -> Page[SeriesInfoOut]:
+    """Which series the selected devices have."""
+    devices, more = await _selected(access, device, where, cursor, limit)
+    found = [one for device in devices for one in await access.fleet.telemetry.series(device)]
+    return Page(items=[shown(SeriesInfoOut, one) for one in found], next=more)
+
+
 @get("/telemetry/latest", permission=Permission.DEVICES_READ)
 async def latest(
     access: Caller, device: Device = None, where: Where = None, limit: Devices = 50, cursor: Cursor = None
@@ -102,7 +138,7 @@ async def readings(
     if format == "json":
         return Response(Page(items=found, next=more))
     rows = ((one.device, one.metric, time, value, one.unit) for one in found for time, value in one.points)
-    return _csv(("device", "metric", "time", "value", "unit"), rows, more)
+    return _table(format, ("device", "metric", "time", "value", "unit"), rows, more)
 
 
 async def _points(access: Access, series: Series, start: int, end: int, most: int) -> SeriesOut:
@@ -159,7 +195,7 @@ async def buckets(
         for one in found
         for bucket in one.buckets
     )
-    return _csv(("device", "metric", "start", *_NAMES), rows, more)
+    return _table(format, ("device", "metric", "start", *_NAMES), rows, more)
 
 
 async def _buckets(access: Access, series: Series, start: int, end: int, bucket_ms: int) -> BucketsOut:
@@ -176,9 +212,11 @@ async def _buckets(access: Access, series: Series, start: int, end: int, bucket_
     )
 
 
-def _csv(header: tuple[str, ...], rows: Iterator[tuple[object, ...]], more: str | None) -> Response[Any]:
+def _table(format: str, header: tuple[str, ...], rows: Iterator[tuple[object, ...]], more: str | None) -> Response[Any]:
     headers = {} if more is None else {"Fleetcore-Next": more}
-    return Response(table(header, rows), media_type=MEDIA_TYPE, headers=headers)
+    if format == "arrow":
+        return Response(arrow(header, rows), media_type=ARROW, headers=headers)
+    return Response(table(header, rows), media_type=CSV, headers=headers)
 
 
-HANDLERS = [latest_of_device, latest, readings, buckets]
+HANDLERS = [latest_of_device, collect, list_series, latest, readings, buckets]

@@ -50,6 +50,22 @@ async def _certificate(access: Access, certificate: str, permission: Permission)
     raise missing("certificate", certificate)
 
 
+@post("/devices/{device_id:str}/revoke", permission=Permission.SECURITY_WRITE, status_code=200)
+async def revoke_device(access: Caller, device_id: FromPath[str], data: JSONBody[ReasonIn]) -> Changed:
+    """Revokes every certificate and token of a device and ends its sessions; again does nothing more."""
+    await access.device(device_id, Permission.SECURITY_WRITE)
+    count = await access.fleet.security.revoke(device=device_id, actor=access.actor, reason=data.reason)
+    return Changed(changed=count)
+
+
+@post("/devices/{device_id:str}/tokens", permission=Permission.SECURITY_WRITE)
+async def issue_device_token(access: Caller, device_id: FromPath[str], data: JSONBody[ReasonIn]) -> Response[SecretOut]:
+    """A bearer token for a device that cannot do client certificates; shown once."""
+    await access.device(device_id, Permission.SECURITY_WRITE)
+    token = await access.fleet.security.issue_device_token(device_id, actor=access.actor, reason=data.reason)
+    return Response(SecretOut(token=token), status_code=201, headers={"Cache-Control": "no-store"})
+
+
 @get("/certificates/{certificate:str}", permission=Permission.SECURITY_READ)
 async def get_certificate(access: Caller, certificate: FromPath[str]) -> CertificateOut:
     """One certificate."""
@@ -133,6 +149,8 @@ async def reject(access: Caller, enrollment: FromPath[str], data: JSONBody[Reaso
 HANDLERS = [
     list_certificates,
     certificates_of_device,
+    revoke_device,
+    issue_device_token,
     get_certificate,
     revoke_certificate,
     list_enrollments,

@@ -10,11 +10,11 @@ from fleetcore.errors import Refused, VersionConflict
 from fleetcore.fleet.twins import check_document, twin_view
 from fleetcore.model.device import Device
 from fleetcore.model.operator import Permission
-from fleetcore.model.twin import Twin, merge_patch
-from fleetcore.wire.times import parse_time
+from fleetcore.model.twin import Twin, merge_patch, unconverged
+from fleetcore.wire.times import format_time, parse_time
 from fleetcore_api.access import Access
-from fleetcore_api.models import Json, when
-from fleetcore_api.models_state import PastOut, TwinOut
+from fleetcore_api.models import Json, shown, when
+from fleetcore_api.models_state import OriginOut, PastOut, TwinOut
 from fleetcore_api.pages import Page
 from fleetcore_api.parameters import Caller, IfMatch, Why
 from fleetcore_api.preconditions import never
@@ -52,6 +52,8 @@ async def _answer(access: Access, device: str) -> Response[TwinOut]:
         attributes=dict(record.attributes),
         acknowledged=twin.acknowledged,
         refused=dict(twin.refused),
+        origins={at: shown(OriginOut, one) for at, one in access.fleet.twins.layers.origins(twin).items()},
+        unconverged={at: format_time(since) for at, since in unconverged(twin).items()},
     )
     return Response(body, headers={"ETag": _etag(twin, record)})
 
@@ -105,7 +107,13 @@ async def twin_history(access: Caller, device_id: FromPath[str], section: Sectio
     await access.device(device_id)
     found = await access.fleet.twins.history(device_id, section)
     items = [
-        PastOut(version=int(one.id.rpartition("/")[2]), time=when(one.time) or "", actor=one.by, reason=one.reason)
+        PastOut(
+            version=int(one.id.rpartition("/")[2]),
+            time=when(one.time) or "",
+            by=one.by,
+            reason=one.reason,
+            undo=dict(one.undo),
+        )
         for one in found
     ]
     return Page(items=items, next=None)
