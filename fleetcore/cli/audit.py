@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import Target, call, fleet_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 
@@ -35,12 +35,12 @@ def audit() -> None:
 @click.option("--after", type=click.IntRange(0), default=0, help="Begin after this row.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--follow", is_flag=True, help="Go on with what happens, a line each, until interrupted.")
-@data_option
+@fleet_option
 @output_option
-def list_(what: str | None, actor: str | None, after: int, limit: int, follow: bool, data: Path, output: str) -> None:
+def list_(what: str | None, actor: str | None, after: int, limit: int, follow: bool, at: Target, output: str) -> None:
     """List rows in their order."""
     while True:
-        rows = call(data, "list_audit", object=what, actor=actor, after=after, limit=limit)
+        rows = call(at, "list_audit", object=what, actor=actor, after=after, limit=limit)
         if not follow:
             show(rows, output, _COLUMNS)
             return
@@ -55,11 +55,11 @@ def list_(what: str | None, actor: str | None, after: int, limit: int, follow: b
 @click.option(
     "--checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Signed checkpoints to believe."
 )
-@data_option
+@fleet_option
 @output_option
-def verify(checkpoint: Path | None, data: Path, output: str) -> int:
+def verify(checkpoint: Path | None, at: Target, output: str) -> int:
     """Recompute every hash and compare with the signed checkpoints; exit 1 names the first bad row."""
     lines = None if checkpoint is None else checkpoint.read_text(encoding="utf-8", errors="replace").splitlines()
-    found = call(data, "verify_audit", checkpoints=lines)
+    found = call(at, "verify_audit", checkpoints=lines)
     show(found, output)
     return 0 if found["ok"] else 1

@@ -1,11 +1,10 @@
 """``fleetcore command``: commands to devices and what became of them."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from fleetcore.cli.connect import call, connect, data_option
+from fleetcore.cli.connect import Target, call, connect, fleet_option
 from fleetcore.cli.exits import PARTLY
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
@@ -36,12 +35,12 @@ def command() -> None:
 @click.option("--execute-within", "execute_within_s", type=Number(0, min_open=True), help="Seconds.")
 @click.option("--result-within", "result_within_s", type=Number(0, min_open=True), help="Seconds.")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def send(device: str, name: str, arguments: str, wait_s: float, data: Path, output: str, **given: Any) -> int:
+def send(device: str, name: str, arguments: str, wait_s: float, at: Target, output: str, **given: Any) -> int:
     """Send the command NAME to DEVICE. With --wait the exit code is 0 only where it succeeded."""
     options = {name: value for name, value in given.items() if value is not None}
-    sent = call(data, "send_command", device, name, _arguments(arguments), wait_s=wait_s, **options)
+    sent = call(at, "send_command", device, name, _arguments(arguments), wait_s=wait_s, **options)
     show(sent, output)
     if not wait_s or sent["state"] == _ENDED_WELL:
         return 0
@@ -58,60 +57,62 @@ def send(device: str, name: str, arguments: str, wait_s: float, data: Path, outp
 @click.option("--plan", help="What --dry-run printed: reach exactly these devices, or nobody.")
 @click.option("--dry-run", is_flag=True, help="Only say whom it would reach.")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def bulk(name: str, arguments: str, plan: str | None, dry_run: bool, data: Path, output: str, **given: Any) -> int:
+def bulk(name: str, arguments: str, plan: str | None, dry_run: bool, at: Target, output: str, **given: Any) -> int:
     """Send the command NAME to many devices, by a query or by ids."""
     import asyncio
 
     from fleetcore.cli.operation import conclude, follow
+    from fleetcore.cli.progress import progress
 
     options = {name: value for name, value in given.items() if value not in (None, ())}
     if dry_run:
         wanted = {name: options[name] for name in ("where", "devices", "precondition") if name in options}
-        show(call(data, "plan_commands", name, _arguments(arguments), **wanted), output)
+        show(call(at, "plan_commands", name, _arguments(arguments), **wanted), output)
         return 0
 
     async def run() -> dict[str, Any]:
-        async with connect(data) as caller:
+        async with connect(at) as caller:
             started = await caller.call("send_commands", name, _arguments(arguments), plan=plan, **options)
-            return await follow(caller, started, "sending")
+            with progress("sending", started["total"]) as step:
+                return await follow(caller, started, step)
 
     return conclude(asyncio.run(run()), output)
 
 
 @command.command()
 @click.argument("operation")
-@data_option
+@fleet_option
 @output_option
-def counts(operation: str, data: Path, output: str) -> None:
+def counts(operation: str, at: Target, output: str) -> None:
     """Count the commands of a bulk OPERATION by state."""
-    show(call(data, "count_commands", operation), output)
+    show(call(at, "count_commands", operation), output)
 
 
 @command.command("show")
 @click.argument("id")
-@data_option
+@fleet_option
 @output_option
-def show_(id: str, data: Path, output: str) -> None:
+def show_(id: str, at: Target, output: str) -> None:
     """Show the command ID."""
-    show(call(data, "get_command", id), output)
+    show(call(at, "get_command", id), output)
 
 
 @command.command("list")
 @click.argument("device", required=False)
-@data_option
+@fleet_option
 @output_option
-def list_(device: str | None, data: Path, output: str) -> None:
+def list_(device: str | None, at: Target, output: str) -> None:
     """List the commands of DEVICE, or all."""
-    show(call(data, "list_commands", device), output, _COLUMNS)
+    show(call(at, "list_commands", device), output, _COLUMNS)
 
 
 @command.command()
 @click.argument("id")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def cancel(id: str, reason: str, data: Path, output: str) -> None:
+def cancel(id: str, reason: str, at: Target, output: str) -> None:
     """Cancel the command ID, or ask the device to, where it has it already."""
-    show(call(data, "cancel_command", id, reason=reason), output)
+    show(call(at, "cancel_command", id, reason=reason), output)

@@ -1,12 +1,14 @@
-"""One way to a fleet for every command: the data folder itself, or the running server that holds it."""
+"""One way to a fleet for every command: the data folder itself, the running server that holds it, or a remote one."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import click
+from attrs import frozen
 
 from fleetcore.errors import DataFolderInUse, Refused
 
@@ -35,7 +37,44 @@ def data_option(command: F) -> F:
     )(command)
 
 
-class _Local:
+@frozen
+class Remote:
+    """A server by its address; ``token`` as it was given: itself, or a reference ``env:NAME`` or ``file:PATH``."""
+
+    url: str
+    token: str | None
+    ca: Path | None
+
+
+Target = Path | Remote
+
+
+def fleet_option(command: F) -> F:
+    """Adds ``--data``, or ``--server`` with ``--token`` and ``--ca``; the command gets them as ``at``."""
+
+    @click.option("--server", metavar="URL", envvar="FLEETCORE_SERVER", help="A server's operators' API, not a folder.")
+    @click.option("--token", envvar="FLEETCORE_TOKEN", help="For --server: file:PATH, env:NAME, or the token itself.")
+    @click.option(
+        "--ca",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        envvar="FLEETCORE_CA",
+        help="For --server: the fleet's CA, pki/ca.pem of its data folder.",
+    )
+    @functools.wraps(command)
+    def run(*args: Any, data: Path, server: str | None, token: str | None, ca: Path | None, **given: Any) -> Any:
+        where = click.get_current_context().get_parameter_source
+        folder_named = where("data") is click.core.ParameterSource.COMMANDLINE
+        if folder_named and where("server") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("--data and --server are two places: give one of them")
+        at: Target = data if server is None or folder_named else Remote(server, token, ca)
+        return command(*args, at=at, **given)
+
+    return data_option(run)  # type: ignore[return-value]  # the same command with its place resolved
+
+
+class _Caller:
+    """Calls the façade, or the remote client, which has the same calls."""
+
     def __init__(self, manager: Any) -> None:
         self._manager = manager
 
@@ -45,8 +84,16 @@ class _Local:
 
 
 @asynccontextmanager
-async def connect(data: Path) -> AsyncIterator[Caller]:
-    """Opens the folder, or speaks to the server that has it open. Raises Refused where there is no data folder."""
+async def connect(at: Target) -> AsyncIterator[Caller]:
+    """Opens the folder, or speaks to the server that has it open, or to the remote one.
+
+    Raises Refused where there is no data folder, or no token for a server.
+    """
+    if isinstance(at, Remote):
+        async with _client(at) as client:
+            yield _Caller(client)
+        return
+    data = at
     if not await asyncio.to_thread(data.is_dir):
         raise Refused(f"There is no data folder {data}", remedy="`fleetcore init` makes one; --data names another")
     from fleetcore.manager import IoTFleetManager
@@ -60,16 +107,29 @@ async def connect(data: Path) -> AsyncIterator[Caller]:
         yield ControlClient(data)
     else:
         try:
-            yield _Local(manager)
+            yield _Caller(manager)
         finally:
             await manager.close()
 
 
-def call(data: Path, name: str, *args: Any, **options: Any) -> Any:
+def _client(at: Remote) -> Any:
+    if at.token is None:
+        raise Refused("A server asks for a token", remedy="`fleetcore token create` there; then --token file:PATH")
+    try:
+        from fleetcore.client import AsyncFleetClient
+    except ModuleNotFoundError as error:
+        raise Refused(f"--server needs {error.name}", remedy="pip install 'fleetcore[client]'") from error
+    from fleetcore.runtime.config import secret
+
+    referred = at.token.startswith(("env:", "file:"))
+    return AsyncFleetClient(at.url, secret(at.token) if referred else at.token, ca=at.ca)
+
+
+def call(at: Target, name: str, *args: Any, **options: Any) -> Any:
     """One call, from a command that is not a coroutine."""
 
     async def run() -> Any:
-        async with connect(data) as caller:
+        async with connect(at) as caller:
             return await caller.call(name, *args, **options)
 
     return asyncio.run(run())

@@ -1,12 +1,11 @@
 """``fleetcore telemetry dead-letters``: refused messages, understood, and tried again or thrown away."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import click
 
-from fleetcore.cli.connect import Caller, call, connect, data_option
+from fleetcore.cli.connect import Caller, Target, call, connect, fleet_option
 from fleetcore.cli.exits import PARTLY
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import FleetError
@@ -23,31 +22,31 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@data_option
+@fleet_option
 @output_option
-def list_(data: Path, output: str) -> None:
+def list_(at: Target, output: str) -> None:
     """List refused messages, oldest first."""
-    show(call(data, "list_dead_letters"), output, _COLUMNS)
+    show(call(at, "list_dead_letters"), output, _COLUMNS)
 
 
 @dead_letters.command("show")
 @click.argument("number", type=click.IntRange(0))
-@data_option
+@fleet_option
 @output_option
-def show_(number: int, data: Path, output: str) -> None:
+def show_(number: int, at: Target, output: str) -> None:
     """Show the message NUMBER with its payload."""
-    show(call(data, "get_dead_letter", number), output)
+    show(call(at, "get_dead_letter", number), output)
 
 
 @dead_letters.command()
 @_numbers
 @_all
 @_why
-@data_option
+@fleet_option
 @output_option
-def replay(numbers: tuple[int, ...], every: bool, reason: str, data: Path, output: str) -> int:
+def replay(numbers: tuple[int, ...], every: bool, reason: str, at: Target, output: str) -> int:
     """Put the messages NUMBERS through the data path again, as of when they came. Exit 7 where one was refused."""
-    rows = asyncio.run(_each(data, "replay_dead_letter", numbers, every, reason))
+    rows = asyncio.run(_each(at, "replay_dead_letter", numbers, every, reason))
     show(rows, output, ("number", "accepted", "code", "reason"))
     return 0 if all(row["accepted"] for row in rows) else PARTLY
 
@@ -56,17 +55,17 @@ def replay(numbers: tuple[int, ...], every: bool, reason: str, data: Path, outpu
 @_numbers
 @_all
 @_why
-@data_option
+@fleet_option
 @output_option
-def discard(numbers: tuple[int, ...], every: bool, reason: str, data: Path, output: str) -> None:
+def discard(numbers: tuple[int, ...], every: bool, reason: str, at: Target, output: str) -> None:
     """Remove the messages NUMBERS for good."""
-    show(asyncio.run(_each(data, "discard_dead_letter", numbers, every, reason)), output)
+    show(asyncio.run(_each(at, "discard_dead_letter", numbers, every, reason)), output)
 
 
-async def _each(data: Path, name: str, numbers: tuple[int, ...], every: bool, reason: str) -> list[dict[str, Any]]:
+async def _each(at: Target, name: str, numbers: tuple[int, ...], every: bool, reason: str) -> list[dict[str, Any]]:
     if bool(numbers) == every:
         raise click.UsageError("Name the messages by their numbers, or all by --all.")
-    async with connect(data) as caller:
+    async with connect(at) as caller:
         if every:
             numbers = tuple(one["number"] for one in await caller.call("list_dead_letters"))
             return [await _tried(caller, name, number, reason) for number in numbers]

@@ -5,12 +5,14 @@ from typing import Any
 
 import click
 
-from fleetcore.cli.connect import call, connect, data_option
+from fleetcore.cli.connect import Target, call, connect, fleet_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Conflict, Refused
 from fleetcore.wire import strict_json
 
+#: Rows of an import that are sent at once.
+_ROWS = 5_000
 _COLUMNS = ("id", "type", "lifecycle", "connectivity", "last_seen", "tags")
 
 
@@ -43,7 +45,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--key-id", help="SHA-256 (hex) of the public key that may enrol without a token.")
 @click.option("--enroll", is_flag=True, help="Print a one-time enrolment token for it.")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
 def register(
     id: str,
@@ -56,17 +58,17 @@ def register(
     key_id: str | None,
     enroll: bool,
     reason: str,
-    data: Path,
+    at: Target,
     output: str,
 ) -> None:
     """Register device ID."""
     given = {"model": model, "gateway": gateway, "key_id": key_id}
     properties: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     properties |= {"tags": list(tags), "capabilities": list(capabilities), "attributes": _pairs(attributes)}
-    call(data, "register_device", id, kind, properties, reason=reason)
+    call(at, "register_device", id, kind, properties, reason=reason)
     result: dict[str, Any] = {"device": id}
     if enroll:
-        result["enrollment_token"] = call(data, "create_enrollment_token", id)
+        result["enrollment_token"] = call(at, "create_enrollment_token", id)
     show(result, output)
 
 
@@ -75,79 +77,79 @@ def register(
 @click.option("--tag")
 @click.option("--where", help="A fleet query, as in \"reported.n > 5 and not group = 'lab'\".")
 @click.option("--limit", type=click.IntRange(1))
-@data_option
+@fleet_option
 @output_option
-def list_(kind: str | None, tag: str | None, where: str | None, limit: int | None, data: Path, output: str) -> None:
+def list_(kind: str | None, tag: str | None, where: str | None, limit: int | None, at: Target, output: str) -> None:
     """List devices."""
-    show(call(data, "list_devices", type=kind, tag=tag, where=where, limit=limit), output, _COLUMNS)
+    show(call(at, "list_devices", type=kind, tag=tag, where=where, limit=limit), output, _COLUMNS)
 
 
 @device.command("show")
 @click.argument("id")
-@data_option
+@fleet_option
 @output_option
-def show_(id: str, data: Path, output: str) -> None:
+def show_(id: str, at: Target, output: str) -> None:
     """Show device ID."""
-    show(call(data, "get_device", id), output)
+    show(call(at, "get_device", id), output)
 
 
 @device.command("set")
 @click.argument("id")
 @click.argument("changes", nargs=-1, required=True, metavar="NAME=VALUE…")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def set_(id: str, changes: tuple[str, ...], reason: str, data: Path, output: str) -> None:
+def set_(id: str, changes: tuple[str, ...], reason: str, at: Target, output: str) -> None:
     """Change name, model, tags, capabilities, attributes, gateway or key_id of device ID; VALUE may be JSON."""
-    show(call(data, "update_device", id, _pairs(changes), reason=reason), output)
+    show(call(at, "update_device", id, _pairs(changes), reason=reason), output)
 
 
 @device.command()
 @click.argument("id")
-@data_option
+@fleet_option
 @output_option
-def token(id: str, data: Path, output: str) -> None:
+def token(id: str, at: Target, output: str) -> None:
     """Issue a device token for ID: for devices that cannot do client certificates. Shown once."""
-    show({"device": id, "token": call(data, "issue_device_token", id)}, output)
+    show({"device": id, "token": call(at, "issue_device_token", id)}, output)
 
 
 @device.command()
 @click.argument("id")
-@data_option
+@fleet_option
 @output_option
-def certificates(id: str, data: Path, output: str) -> None:
+def certificates(id: str, at: Target, output: str) -> None:
     """List the certificates of device ID."""
-    show(call(data, "list_certificates", id), output, ("serial", "state", "not_after"))
+    show(call(at, "list_certificates", id), output, ("serial", "state", "not_after"))
 
 
 @device.command()
 @click.argument("id")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def revoke(id: str, reason: str, data: Path, output: str) -> None:
+def revoke(id: str, reason: str, at: Target, output: str) -> None:
     """Revoke every credential of device ID and end its connections."""
-    show(call(data, "revoke_device", id, reason=reason), output)
+    show(call(at, "revoke_device", id, reason=reason), output)
 
 
 @device.command()
 @click.argument("id")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@data_option
+@fleet_option
 @output_option
-def history(id: str, limit: int, data: Path, output: str) -> None:
+def history(id: str, limit: int, at: Target, output: str) -> None:
     """Show who changed what of device ID, when and why."""
-    show(call(data, "device_history", id, limit=limit), output, ("time", "actor", "action", "changed", "reason"))
+    show(call(at, "device_history", id, limit=limit), output, ("time", "actor", "action", "changed", "reason"))
 
 
 @device.command()
 @click.argument("id")
 @click.argument("query")
-@data_option
+@fleet_option
 @output_option
-def why(id: str, query: str, data: Path, output: str) -> None:
+def why(id: str, query: str, at: Target, output: str) -> None:
     """Show whether QUERY selects device ID, which clause decided (→), and what it saw."""
-    found = call(data, "explain_query", id, query)
+    found = call(at, "explain_query", id, query)
     if output != "table":
         show(found, output)
         return
@@ -160,9 +162,9 @@ def why(id: str, query: str, data: Path, output: str) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Only say what is wrong with it.")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def import_(file: Path, dry_run: bool, reason: str, data: Path, output: str) -> int:
+def import_(file: Path, dry_run: bool, reason: str, at: Target, output: str) -> int:
     """Register the devices of FILE: CSV with a header, or JSONL. Each line that fails is named; exit 7 where one does.
 
     Importing the same file again changes nothing, so an import that broke off is simply done again.
@@ -170,22 +172,32 @@ def import_(file: Path, dry_run: bool, reason: str, data: Path, output: str) -> 
     import asyncio
 
     from fleetcore.cli.operation import conclude, follow
+    from fleetcore.cli.progress import progress
     from fleetcore.cli.rows import read
 
     rows, lines = read(file)
+    parts = [(first, rows[first : first + _ROWS]) for first in range(0, len(rows), _ROWS)]
 
     async def run() -> dict[str, Any]:
-        async with connect(data) as caller:
-            started: dict[str, Any] = await caller.call("import_devices", rows, dry_run=dry_run, reason=reason)
-            return {"done": len(rows), **started} if dry_run else await follow(caller, started, "importing")
+        whole: dict[str, Any] = {"total": len(rows), "done": 0, "failed": 0, "failures": [], "operations": []}
+        async with connect(at) as caller:
+            with progress("importing", len(rows)) as step:
+                for first, part in parts:
+                    one = await caller.call("import_devices", part, dry_run=dry_run, reason=reason)
+                    ended = {"done": len(part), **one} if dry_run else await follow(caller, one, step)
+                    whole["done"] += ended["done"]
+                    whole["failed"] += ended["failed"]
+                    whole["failures"] += [{**each, "item": each["item"] + first} for each in ended["failures"]]
+                    whole["operations"] += [] if dry_run else [ended["id"]]
+        return whole
 
     return conclude(asyncio.run(run()), output, lines)
 
 
 @device.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@data_option
-def export(file: Path, data: Path) -> None:
+@fleet_option
+def export(file: Path, at: Target) -> None:
     """Write all devices to FILE, by its name as CSV or JSONL; `import` reads it."""
     import asyncio
 
@@ -196,7 +208,7 @@ def export(file: Path, data: Path) -> None:
         count, after = 0, None
         with file.open("x", encoding="utf-8", newline="") as target:
             writer = Writer(target, ROW_MEMBERS, as_csv=file.suffix.lower() == ".csv")
-            async with connect(data) as caller:
+            async with connect(at) as caller:
                 while True:
                     page = await caller.call("export_devices", after=after)
                     for row in page["items"]:
@@ -216,10 +228,10 @@ def _mover(verb: str, state: str, text: str) -> None:
     @device.command(verb, help=text)
     @click.argument("id")
     @click.option("--reason", default="")
-    @data_option
+    @fleet_option
     @output_option
-    def move(id: str, reason: str, data: Path, output: str) -> None:
-        show(call(data, "set_lifecycle", id, state, reason=reason), output)
+    def move(id: str, reason: str, at: Target, output: str) -> None:
+        show(call(at, "set_lifecycle", id, state, reason=reason), output)
 
 
 _mover("suspend", "suspended", "Refuse everything of device ID until it is activated again.")

@@ -1,10 +1,8 @@
 """``fleetcore group``: groups of devices, static or by a query."""
 
-from pathlib import Path
-
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import Target, call, fleet_option
 from fleetcore.cli.output import output_option, show
 
 _COLUMNS = ("id", "query", "within", "devices", "description")
@@ -21,63 +19,63 @@ def group() -> None:
 @click.option("--within", multiple=True, help="A group that it lies in; repeatable.")
 @click.option("--description", default="")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
 def create(
-    name: str, query: str | None, within: tuple[str, ...], description: str, reason: str, data: Path, output: str
+    name: str, query: str | None, within: tuple[str, ...], description: str, reason: str, at: Target, output: str
 ) -> None:
     """Make the group NAME."""
     show(
-        call(data, "create_group", name, query=query, within=within, description=description, reason=reason), output
+        call(at, "create_group", name, query=query, within=within, description=description, reason=reason), output
     )  # fmt: skip
 
 
 @group.command("list")
-@data_option
+@fleet_option
 @output_option
-def list_(data: Path, output: str) -> None:
+def list_(at: Target, output: str) -> None:
     """List all groups."""
-    show(call(data, "list_groups"), output, _COLUMNS)
+    show(call(at, "list_groups"), output, _COLUMNS)
 
 
 @group.command("show")
 @click.argument("name")
-@data_option
+@fleet_option
 @output_option
-def show_(name: str, data: Path, output: str) -> None:
+def show_(name: str, at: Target, output: str) -> None:
     """Show the group NAME and its devices."""
-    show(call(data, "get_group", name), output)
+    show(call(at, "get_group", name), output)
 
 
 @group.command()
 @click.argument("device")
-@data_option
+@fleet_option
 @output_option
-def of(device: str, data: Path, output: str) -> None:
+def of(device: str, at: Target, output: str) -> None:
     """List the groups of DEVICE, with since when and why it is in each."""
-    show(call(data, "list_groups", device), output, ("group", "since", "why"))
+    show(call(at, "list_groups", device), output, ("group", "since", "why"))
 
 
 @group.command()
 @click.argument("name")
 @click.argument("devices", nargs=-1, required=True)
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def add(name: str, devices: tuple[str, ...], reason: str, data: Path, output: str) -> None:
+def add(name: str, devices: tuple[str, ...], reason: str, at: Target, output: str) -> None:
     """Put DEVICES into the static group NAME."""
-    show({"group": name, "added": call(data, "add_to_group", name, devices, reason=reason)}, output)
+    show({"group": name, "added": call(at, "add_to_group", name, devices, reason=reason)}, output)
 
 
 @group.command()
 @click.argument("name")
 @click.argument("devices", nargs=-1, required=True)
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def take_out(name: str, devices: tuple[str, ...], reason: str, data: Path, output: str) -> None:
+def take_out(name: str, devices: tuple[str, ...], reason: str, at: Target, output: str) -> None:
     """Take DEVICES out of the static group NAME."""
-    show({"group": name, "taken_out": call(data, "take_out_of_group", name, devices, reason=reason)}, output)
+    show({"group": name, "taken_out": call(at, "take_out_of_group", name, devices, reason=reason)}, output)
 
 
 @group.command()
@@ -86,7 +84,7 @@ def take_out(name: str, devices: tuple[str, ...], reason: str, data: Path, outpu
 @click.option("--within", multiple=True)
 @click.option("--description")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
 def change(
     name: str,
@@ -94,20 +92,20 @@ def change(
     within: tuple[str, ...],
     description: str | None,
     reason: str,
-    data: Path,
+    at: Target,
     output: str,
 ) -> None:
     """Change the query of NAME, where it lies, or its description."""
     given = {"query": query, "within": within or None, "description": description}
     changes = {name: value for name, value in given.items() if value is not None}
-    show(call(data, "change_group", name, changes, reason=reason), output)
+    show(call(at, "change_group", name, changes, reason=reason), output)
 
 
 @group.command()
 @click.argument("name")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def remove(name: str, reason: str, data: Path, output: str) -> None:
+def remove(name: str, reason: str, at: Target, output: str) -> None:
     """Remove the group NAME; its devices stay."""
-    show(call(data, "remove_group", name, reason=reason), output)
+    show(call(at, "remove_group", name, reason=reason), output)

@@ -1,10 +1,8 @@
 """``fleetcore health``: how well the fleet, a group or a device is, and why."""
 
-from pathlib import Path
-
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import Target, call, fleet_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 
@@ -15,29 +13,29 @@ def health() -> None:
 
 
 @health.command()
-@data_option
+@fleet_option
 @output_option
-def fleet(data: Path, output: str) -> None:
+def fleet(at: Target, output: str) -> None:
     """Show the fleet's score, its parts, and the counts behind them."""
-    show(call(data, "get_fleet_health"), output)
+    show(call(at, "get_fleet_health"), output)
 
 
 @health.command()
 @click.argument("name")
-@data_option
+@fleet_option
 @output_option
-def group(name: str, data: Path, output: str) -> None:
+def group(name: str, at: Target, output: str) -> None:
     """Show the same of the devices of the group NAME."""
-    show(call(data, "get_group_health", name), output)
+    show(call(at, "get_group_health", name), output)
 
 
 @health.command()
 @click.argument("id")
-@data_option
+@fleet_option
 @output_option
-def device(id: str, data: Path, output: str) -> None:
+def device(id: str, at: Target, output: str) -> None:
     """Show what bears on device ID: what is not as it should be first."""
-    found = call(data, "why_device", id)
+    found = call(at, "why_device", id)
     if output != "table":
         show(found, output)
         return

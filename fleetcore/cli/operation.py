@@ -1,11 +1,11 @@
 """``fleetcore operation``: long work, how far it is, and stopping it."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from fleetcore.cli.connect import Caller, call, data_option
+from fleetcore.cli.connect import Caller, Target, call, fleet_option
 from fleetcore.cli.exits import PARTLY, printable
 from fleetcore.cli.output import output_option, show
 
@@ -20,49 +20,45 @@ def operation() -> None:
 
 
 @operation.command("list")
-@data_option
+@fleet_option
 @output_option
-def list_(data: Path, output: str) -> None:
+def list_(at: Target, output: str) -> None:
     """List all long work, the newest first."""
-    show(call(data, "list_operations"), output, _COLUMNS)
+    show(call(at, "list_operations"), output, _COLUMNS)
 
 
 @operation.command("show")
 @click.argument("id")
-@data_option
+@fleet_option
 @output_option
-def show_(id: str, data: Path, output: str) -> None:
+def show_(id: str, at: Target, output: str) -> None:
     """Show the operation ID with its first failures."""
-    show(call(data, "get_operation", id), output)
+    show(call(at, "get_operation", id), output)
 
 
 @operation.command()
 @click.argument("id")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def cancel(id: str, reason: str, data: Path, output: str) -> None:
+def cancel(id: str, reason: str, at: Target, output: str) -> None:
     """Stop the operation ID; what was done stays done."""
-    show(call(data, "cancel_operation", id, reason=reason), output)
+    show(call(at, "cancel_operation", id, reason=reason), output)
 
 
-async def follow(caller: Caller, started: dict[str, Any], title: str) -> dict[str, Any]:
-    """Waits until an operation has ended, with a progress bar on a terminal."""
+async def follow(caller: Caller, started: dict[str, Any], step: Callable[[], None]) -> dict[str, Any]:
+    """Waits until an operation has ended; ``step`` is called for each item that is done."""
     import asyncio
 
-    from fleetcore.cli.progress import progress
-
-    current = started
-    with progress(title, started["total"]) as step:
-        seen = 0
-        while True:
-            for _ in range(current["done"] - seen):
-                step()
-            seen = current["done"]
-            if current["state"] != "running":
-                return current
-            await asyncio.sleep(_LOOK_S)
-            current = await caller.call("get_operation", started["id"])
+    current, seen = started, 0
+    while True:
+        for _ in range(current["done"] - seen):
+            step()
+        seen = current["done"]
+        if current["state"] != "running":
+            return current
+        await asyncio.sleep(_LOOK_S)
+        current = await caller.call("get_operation", started["id"])
 
 
 def conclude(ended: dict[str, Any], output: str, lines: list[int] | None = None) -> int:

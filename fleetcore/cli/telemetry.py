@@ -1,11 +1,10 @@
 """``fleetcore telemetry``: readings and what detectors found in them."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import Target, call, fleet_option
 from fleetcore.cli.dead_letters import dead_letters
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
@@ -20,20 +19,20 @@ def telemetry() -> None:
 
 @telemetry.command()
 @click.argument("device", required=False)
-@data_option
+@fleet_option
 @output_option
-def series(device: str | None, data: Path, output: str) -> None:
+def series(device: str | None, at: Target, output: str) -> None:
     """List the series of DEVICE, or all."""
-    show(call(data, "list_series", device), output, ("device", "metric", "unit", "kind"))
+    show(call(at, "list_series", device), output, ("device", "metric", "unit", "kind"))
 
 
 @telemetry.command()
 @click.argument("device")
-@data_option
+@fleet_option
 @output_option
-def latest(device: str, data: Path, output: str) -> None:
+def latest(device: str, at: Target, output: str) -> None:
     """Show the newest reading of each metric of DEVICE."""
-    show(call(data, "latest_telemetry", device), output)
+    show(call(at, "latest_telemetry", device), output)
 
 
 @telemetry.command()
@@ -41,11 +40,11 @@ def latest(device: str, data: Path, output: str) -> None:
 @click.argument("metric")
 @click.option("--start", help="RFC 3339 time or ms since the epoch.")
 @click.option("--end", help="RFC 3339 time or ms since the epoch.")
-@data_option
+@fleet_option
 @output_option
-def query(device: str, metric: str, start: str | None, end: str | None, data: Path, output: str) -> None:
+def query(device: str, metric: str, start: str | None, end: str | None, at: Target, output: str) -> None:
     """Show the points of METRIC of DEVICE; as a table, the last 50 and a picture of all."""
-    found = call(data, "query_telemetry", device, metric, start=_time(start), end=_time(end))
+    found = call(at, "query_telemetry", device, metric, start=_time(start), end=_time(end))
     rows = [{"time": time, metric: value} for time, value in found["points"]]
     if output != "table":
         show(rows, output)
@@ -61,22 +60,22 @@ def query(device: str, metric: str, start: str | None, end: str | None, data: Pa
 @click.argument("device")
 @click.argument("metric")
 @click.option("--every", "every_s", type=Number(min=0, min_open=True), default=3600.0, help="Seconds a bucket.")
-@data_option
+@fleet_option
 @output_option
-def aggregate(device: str, metric: str, every_s: float, data: Path, output: str) -> None:
+def aggregate(device: str, metric: str, every_s: float, at: Target, output: str) -> None:
     """Show METRIC of DEVICE in buckets."""
-    show(call(data, "aggregate_telemetry", device, metric, every_s), output)
+    show(call(at, "aggregate_telemetry", device, metric, every_s), output)
 
 
 @telemetry.command()
 @click.argument("device", required=False)
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@data_option
+@fleet_option
 @output_option
-def anomalies(device: str | None, limit: int, data: Path, output: str) -> None:
+def anomalies(device: str | None, limit: int, at: Target, output: str) -> None:
     """Show what detectors found on DEVICE, or on all."""
     columns = ("time", "device", "metric", "observed", "expected", "score", "severity", "detector", "explanation")
-    show(call(data, "list_anomalies", device, limit=limit), output, columns)
+    show(call(at, "list_anomalies", device, limit=limit), output, columns)
 
 
 telemetry.add_command(dead_letters)

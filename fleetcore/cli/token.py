@@ -1,10 +1,8 @@
 """``fleetcore token``: who may use the operators' API. Who owns the data folder makes the first one."""
 
-from pathlib import Path
-
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import Target, call, fleet_option
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.model.operator import Permission, Role
@@ -40,7 +38,7 @@ def token() -> None:
     help="Limit this token to these.",
 )
 @click.option("--reason", default="", help="Why, for the audit log.")
-@data_option
+@fleet_option
 @output_option
 def create(
     principal: str,
@@ -49,27 +47,27 @@ def create(
     days: float,
     permissions: tuple[str, ...],
     reason: str,
-    data: Path,
+    at: Target,
     output: str,
 ) -> None:
     """Make a token for PRINCIPAL, a person or a program. It is shown this once."""
     options = {"scope": scope, "days": days, "permissions": [*permissions], "reason": reason}
-    show(call(data, "create_token", principal, [*roles], **options), output)
+    show(call(at, "create_token", principal, [*roles], **options), output)
 
 
 @token.command("list")
-@data_option
+@fleet_option
 @output_option
-def list_(data: Path, output: str) -> None:
+def list_(at: Target, output: str) -> None:
     """List tokens: whose, until when, last used when."""
-    show(call(data, "list_tokens"), output, ("id", "principal", "created", "expires", "last_used", "revoked"))
+    show(call(at, "list_tokens"), output, ("id", "principal", "created", "expires", "last_used", "revoked"))
 
 
 @token.command()
 @click.argument("token_id")
 @click.option("--reason", default="", help="Why, for the audit log.")
-@data_option
+@fleet_option
 @output_option
-def revoke(token_id: str, reason: str, data: Path, output: str) -> None:
+def revoke(token_id: str, reason: str, at: Target, output: str) -> None:
     """End the token TOKEN_ID (its id, not the token) at once."""
-    show(call(data, "revoke_token", token_id, reason=reason), output)
+    show(call(at, "revoke_token", token_id, reason=reason), output)

@@ -1,11 +1,10 @@
 """``fleetcore twin``: what is wanted of a device, and what it reports."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import Target, call, fleet_option
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Refused
 from fleetcore.wire import strict_json
@@ -30,11 +29,11 @@ def patch_of(text: str, what: str = "patch") -> dict[str, Any]:
 
 @twin.command("show")
 @click.argument("device")
-@data_option
+@fleet_option
 @output_option
-def show_(device: str, data: Path, output: str) -> None:
+def show_(device: str, at: Target, output: str) -> None:
     """Show the twin of DEVICE: desired, reported, and what differs."""
-    show(call(data, "get_twin", device), output)
+    show(call(at, "get_twin", device), output)
 
 
 @twin.command("set")
@@ -42,32 +41,32 @@ def show_(device: str, data: Path, output: str) -> None:
 @click.argument("patch")
 @click.option("--if-version", type=click.IntRange(0), help="Only where the section is at this version.")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def set_(device: str, patch: str, if_version: int | None, reason: str, data: Path, output: str) -> None:
+def set_(device: str, patch: str, if_version: int | None, reason: str, at: Target, output: str) -> None:
     """Merge PATCH, a JSON object (RFC 7396: null deletes), into what is desired of DEVICE."""
-    show(call(data, "set_desired", device, patch_of(patch), if_version=if_version, reason=reason), output)
+    show(call(at, "set_desired", device, patch_of(patch), if_version=if_version, reason=reason), output)
 
 
 @twin.command()
 @click.argument("device")
 @click.option("--section", type=click.Choice(["desired", "reported"]), default="desired", show_default=True)
-@data_option
+@fleet_option
 @output_option
-def history(device: str, section: str, data: Path, output: str) -> None:
+def history(device: str, section: str, at: Target, output: str) -> None:
     """Show the kept changes of a section of DEVICE, the newest first, with what would take each back."""
-    show(call(data, "twin_history", device, section), output)
+    show(call(at, "twin_history", device, section), output)
 
 
 @twin.command()
 @click.argument("device")
 @click.argument("time")
 @click.option("--section", type=click.Choice(["desired", "reported"]), default="desired", show_default=True)
-@data_option
+@fleet_option
 @output_option
-def at(device: str, time: str, section: str, data: Path, output: str) -> None:
+def at(device: str, time: str, section: str, at: Target, output: str) -> None:
     """Show a section of DEVICE as it was at TIME, RFC 3339 or ms since the epoch."""
-    show(call(data, "twin_as_of", device, int(time) if time.isdigit() else time, section), output)
+    show(call(at, "twin_as_of", device, int(time) if time.isdigit() else time, section), output)
 
 
 @twin.group()
@@ -83,26 +82,26 @@ def layer() -> None:
 @click.option("--priority", type=int, default=0, help="Among layers of a kind the greater overrides.")
 @click.option("--if-version", type=click.IntRange(0))
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def layer_set(name: str, patch: str, data: Path, output: str, **options: Any) -> None:
+def layer_set(name: str, patch: str, at: Target, output: str, **options: Any) -> None:
     """Merge PATCH, a JSON object, into the layer NAME; its devices follow."""
-    show(call(data, "set_layer", name, patch_of(patch), **options), output)
+    show(call(at, "set_layer", name, patch_of(patch), **options), output)
 
 
 @layer.command("list")
-@data_option
+@fleet_option
 @output_option
-def layer_list(data: Path, output: str) -> None:
+def layer_list(at: Target, output: str) -> None:
     """List all layers, the weakest first."""
-    show(call(data, "list_layers"), output, ("id", "kind", "group", "priority", "section"))
+    show(call(at, "list_layers"), output, ("id", "kind", "group", "priority", "section"))
 
 
 @layer.command("remove")
 @click.argument("name")
 @click.option("--reason", default="")
-@data_option
+@fleet_option
 @output_option
-def layer_remove(name: str, reason: str, data: Path, output: str) -> None:
+def layer_remove(name: str, reason: str, at: Target, output: str) -> None:
     """Remove the layer NAME; its devices fall back to what is below it."""
-    show(call(data, "remove_layer", name, reason=reason), output)
+    show(call(at, "remove_layer", name, reason=reason), output)

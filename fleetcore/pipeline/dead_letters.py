@@ -4,12 +4,11 @@ import base64
 import contextlib
 from collections import deque
 
-from attrs import field, frozen
-
 from fleetcore.errors import NotFound, VersionConflict
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.message import Inbound, Operation, Rejected
+from fleetcore.model.dead_letter import DeadLetter
+from fleetcore.model.message import Inbound, Rejected
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.records import from_plain, to_plain
 
@@ -22,37 +21,6 @@ _PAYLOAD_BYTES = 4096
 
 def _key(number: int) -> str:
     return f"{number % RING:04d}"
-
-
-@frozen(kw_only=True)
-class DeadLetter:
-    """A refused message; ``payload`` is base64, ``whole`` says whether all of it is there."""
-
-    number: int
-    device: str
-    identity: str
-    operation: Operation
-    code: str
-    reason: str
-    time: int
-    payload: str = field(default="")
-    whole: bool = True
-    content_type: str | None = None
-    id: str | None = None
-    target: str | None = None
-    if_version: int | None = None
-
-    def inbound(self) -> Inbound:
-        """The message as it came."""
-        return Inbound(
-            operation=self.operation,
-            subject=self.device,
-            payload=base64.b64decode(self.payload),
-            content_type=self.content_type,
-            id=self.id,
-            target=self.target,
-            if_version=self.if_version,
-        )
 
 
 class DeadLetters:

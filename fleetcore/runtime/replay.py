@@ -6,9 +6,9 @@ it is refused again, what was found now stands as a new dead letter in place of 
 
 from fleetcore.errors import Refused
 from fleetcore.model.credential import LocalCredential
+from fleetcore.model.dead_letter import DeadLetter
 from fleetcore.model.message import Outcome, is_permanent
 from fleetcore.model.store import Event
-from fleetcore.pipeline.dead_letters import DeadLetter
 from fleetcore.runtime.app import Fleet
 
 #: Refused for the moment at which it came: only another moment can change that.

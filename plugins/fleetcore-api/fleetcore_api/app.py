@@ -1,9 +1,11 @@
 """Puts the API together: routes, the door, the answer to each error, the OpenAPI document."""
 
+import contextlib
 import logging
 from functools import partial
 from typing import Any
 
+import msgspec
 from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -12,6 +14,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
 from fleetcore_api.gate import Gate
+from fleetcore_api.models import In
 from fleetcore_api.openapi import CONFIG, document, document_route, methods_at
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
@@ -53,6 +56,20 @@ def provide_access(request: Request[Any, Any, Any]) -> Access:
     return Access(request.app.state.site, request.scope["user"])
 
 
+async def strictly(request: Request[Any, Any, Any]) -> None:
+    """Refuses a body that fits its model only after a conversion: 0 is not false, "5" is not 5."""
+    field = request.route_handler.parsed_data_field
+    model = None if field is None else field.annotation
+    if not (isinstance(model, type) and issubclass(model, In)):
+        return
+    try:
+        msgspec.convert(await request.json(), model)
+    except msgspec.ValidationError as error:
+        with contextlib.suppress(msgspec.ValidationError):
+            msgspec.convert(await request.json(), model, strict=False)
+            raise Refused(str(error)) from None  # else the framework says what is wrong, member by member
+
+
 def build(site: Site) -> Gate:
     """The ASGI application."""
     api = Router("/api/v1", route_handlers=[*ROUTES, document_route])
@@ -60,6 +77,7 @@ def build(site: Site) -> Gate:
         [api, *server.HANDLERS, *metrics.HANDLERS],
         dependencies={"access": Provide(provide_access, sync_to_thread=False)},
         guards=[door],
+        before_request=strictly,
         openapi_config=CONFIG,
         state=State({"site": site}),
         exception_handlers={FleetError: _fleet_error, HTTPException: _http_error, Exception: _unexpected},

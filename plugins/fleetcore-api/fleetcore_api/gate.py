@@ -61,13 +61,13 @@ class Gate:
             await self._inner(scope, receive, send)
             return
         await self._wait(headers)
+        key = check_key(headers.get(b"idempotency-key")) if scope["method"] == "POST" else None
         if scope["path"] == _STREAMED:
             await self._inner(scope, receive, self._with_position(send))
             return
         body = await _read(receive, headers, self._site.config.body_bytes)
         if body and headers.get(b"content-type", b"application/json").split(b";")[0].strip() == b"application/json":
             loads(body, depth=_JSON_DEPTH)
-        key = check_key(headers.get(b"idempotency-key")) if scope["method"] == "POST" else None
         if key is None:
             await self._inner(scope, _replay(body), self._with_position(send))
             return

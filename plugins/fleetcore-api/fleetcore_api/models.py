@@ -98,6 +98,7 @@ class DevicePatch(In):
     capabilities: Annotated[list[Label], Meta(max_length=100)] | UnsetType = UNSET
     attributes: Json | UnsetType = UNSET
     gateway: DeviceId | UnsetType | None = UNSET
+    location: Position | UnsetType | None = UNSET
     key_id: KeyId | UnsetType | None = UNSET
     lifecycle: Lifecycle | UnsetType = UNSET
     reason: Reason = ""

@@ -76,6 +76,8 @@ async def change_device(
         name: value for name, value in structs.asdict(data).items() if value is not UNSET and name != "reason"
     }
     to = members.pop("lifecycle", None)
+    if (place := members.get("location")) is not None:
+        members["location"] = Location(lat=place.lat, lon=place.lon)
     for name in ("tags", "capabilities"):
         if name in members:
             members[name] = tuple(members[name])

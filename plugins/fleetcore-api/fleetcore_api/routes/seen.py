@@ -8,9 +8,9 @@ from litestar.params import FromPath, JSONBody, PathParameter
 from fleetcore.errors import NotFound
 from fleetcore.fleet.health import Health
 from fleetcore.model.anomaly import Anomaly
+from fleetcore.model.dead_letter import DeadLetter
 from fleetcore.model.message import Rejected
 from fleetcore.model.operator import Permission
-from fleetcore.pipeline.dead_letters import DeadLetter
 from fleetcore.runtime.replay import discard, replay
 from fleetcore_api.access import Access, missing
 from fleetcore_api.models import ChangeOut, MembershipOut, shown, when

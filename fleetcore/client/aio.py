@@ -1,0 +1,641 @@
+"""The client in asyncio. ``scripts/client.py`` makes the blocking one of this file: change only this one."""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import numpy as np
+
+from fleetcore.client import wire
+from fleetcore.client.wire import given, match, path
+from fleetcore.errors import NotFound, Refused
+from fleetcore.model.device import ROW_MEMBERS
+from fleetcore.model.telemetry import Series, SeriesData, SeriesKind
+from fleetcore.views import TelemetryView, View
+from fleetcore.wire.times import format_time, parse_time
+
+
+class AsyncFleetClient:
+    """A remote fleet, with the calls of :class:`IoTFleetManager`.
+
+    Args:
+        url: where the operators' API listens, ``https://HOST:PORT``.
+        token: a token of ``fleetcore token create``.
+        ca: the fleet's CA (``pki/ca.pem`` of its data folder); None believes the system's.
+
+    Each read sees what this client wrote before. A read, and a POST with the key that it is given here, is tried again
+    where the server is away or busy. The same errors are raised as by the library, and Unavailable where nothing
+    answers. What stays in the server's own shell (backup, plugins, fleet.toml) is not here.
+    """
+
+    def __init__(self, url: str, token: str, *, ca: str | Path | None = None) -> None:
+        self._url = wire.base_of(url)
+        self._position: str | None = None
+        verify: ssl.SSLContext | bool = wire.trust(ca) if self._url.startswith("https") else True
+        self._http = httpx.AsyncClient(
+            base_url=self._url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=wire.TIMEOUT_S,
+            verify=verify,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections; idempotent."""
+        await self._http.aclose()
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    async def _answer(
+        self,
+        method: str,
+        at: str,
+        *,
+        body: object = None,
+        content: bytes | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = wire.TIMEOUT_S,
+    ) -> httpx.Response:
+        sent = dict(headers or {})
+        if method == "POST" and content is None:
+            sent.setdefault("Idempotency-Key", wire.fresh_key())
+        if self._position is not None and (method == "GET" or at == "/queries"):
+            sent["Fleetcore-Position"] = self._position
+        if content is not None:
+            sent["Content-Type"] = "application/octet-stream"
+        for attempt in range(1, wire.ATTEMPTS + 1):
+            try:
+                answer = await self._http.request(
+                    method,
+                    at,
+                    json=body,
+                    content=content,
+                    params=params,
+                    headers=sent,
+                    timeout=timeout_s,
+                )
+            except httpx.TransportError as error:
+                if attempt == wire.ATTEMPTS or method not in ("GET", "POST") or isinstance(error, httpx.ConnectError):
+                    raise wire.unreachable(self._url, error) from error
+                wait_s = 0.2 * 2**attempt
+            else:
+                if answer.is_success:
+                    self._position = answer.headers.get(wire.POSITION, self._position)
+                    return answer
+                again_s = wire.again_after(answer.status_code, answer.headers, attempt)
+                if again_s is None:
+                    raise wire.refusal(answer.status_code, answer.content)
+                wait_s = again_s
+            await asyncio.sleep(wait_s)
+        raise AssertionError
+
+    async def _get(self, at: str, /, **params: Any) -> Any:
+        return (await self._answer("GET", at, params=given(**params))).json()
+
+    async def _post(self, at: str, body: object = None, /, **params: Any) -> Any:
+        return (await self._answer("POST", at, body={} if body is None else body, params=given(**params))).json()
+
+    async def _patch(self, at: str, body: object, version: int | None = None, **params: Any) -> Any:
+        answer = await self._answer("PATCH", at, body=body, params=given(**params), headers=match(version))
+        return answer.json()
+
+    async def _delete(self, at: str, reason: str) -> httpx.Response:
+        return await self._answer("DELETE", at, params={"reason": reason} if reason else None)
+
+    async def _all(self, at: str, most: int | None = None, page: int = wire.PAGE, **params: Any) -> list[View]:
+        """Items of all pages, or the first ``most``."""
+        found: list[View] = []
+        cursor: str | None = None
+        while most is None or len(found) < most:
+            limit = page if most is None else min(page, most - len(found))
+            answer = await self._get(at, **params, limit=limit, cursor=cursor)
+            found += [View(one) for one in answer["items"]]
+            cursor = answer["next"]
+            if cursor is None:
+                break
+        return found
+
+    # --- devices ------------------------------------------------------------------------------------------------
+
+    async def register_device(
+        self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
+    ) -> str:
+        """Registers a device and returns its id; raises Conflict where the id exists."""
+        made = await self._post("/devices", wire.registration(device_id, device_type, properties, reason))
+        return str(made["id"])
+
+    async def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
+        """Writes the desired configuration and moves a registered device to provisioned; issues nothing."""
+        twin = await self.set_desired(device_id, configuration, reason=reason)
+        device = await self.get_device(device_id)
+        if device["lifecycle"] == "registered":
+            device = await self.set_lifecycle(device_id, "provisioned", reason=reason)
+        return View(device=device_id, lifecycle=device["lifecycle"], desired_version=twin["desired_version"])
+
+    async def get_device(self, device_id: str) -> View:
+        """A device with what is seen of it; raises NotFound."""
+        return View(await self._get(path("devices", device_id)))
+
+    async def list_devices(
+        self,
+        *,
+        type: str | None = None,
+        tag: str | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> list[View]:
+        """Devices in id order, of a type, with a tag, or selected by a query (docs/reference/query.md)."""
+        return await self._all("/devices", limit, where=wire.conditions(type, tag, where))
+
+    async def count_devices(self, where: str | None = None) -> int:
+        """How many devices there are, or how many a query selects."""
+        answer = await self._post("/queries", {"where": where or "exists id", "count": True})
+        return int(answer["count"])
+
+    async def explain_query(self, device_id: str, where: str) -> View:
+        """Whether a query selects a device, which clause decided, and what it saw."""
+        answer = await self._post("/queries", {"where": where, "explain": device_id})
+        return View(device=device_id, selected=answer["selected"], why=answer["why"])
+
+    async def device_history(self, device_id: str, *, limit: int = 100) -> list[View]:
+        """Who changed what of a device, when and why, oldest first."""
+        return await self._all(path("devices", device_id, "history"), limit)
+
+    async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
+        """Changes name, model, tags, capabilities, attributes, location, gateway or key_id."""
+        return View(await self._patch(path("devices", device_id), {**changes, "reason": reason}))
+
+    async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
+        """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition."""
+        return View(await self._patch(path("devices", device_id), {"lifecycle": state, "reason": reason}))
+
+    async def import_devices(
+        self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = ""
+    ) -> View:
+        """Registers many devices, at most 10,000 at once; gives the operation. The same rows again change nothing."""
+        answer = await self._post("/imports", {"rows": list(rows), "reason": reason}, dry_run=dry_run or None)
+        if dry_run:
+            return View(total=answer["count"], failed=len(answer["failures"]), failures=answer["failures"])
+        return View(answer)
+
+    async def export_devices(self, *, after: str | None = None, limit: int = 1000) -> View:
+        """Devices as rows that can be imported: ``items``, and ``next`` to go on after, None at the end."""
+        answer = await self._get("/devices", limit=limit, cursor=after)
+        return View(items=[wire.row(one, ROW_MEMBERS) for one in answer["items"]], next=answer["next"])
+
+    # --- operations ---------------------------------------------------------------------------------------------
+
+    async def get_operation(self, operation: str) -> View:
+        """How far long work is, and what failed."""
+        return View(await self._get(path("operations", operation)))
+
+    async def list_operations(self, kind: str | None = None) -> list[View]:
+        """All long work, the newest first."""
+        found = await self._all("/operations")
+        return [one for one in reversed(found) if kind in (None, one["kind"])]
+
+    async def cancel_operation(self, operation: str, *, reason: str = "") -> View:
+        """Stops long work before its next item; a bulk command's queued commands are cancelled too."""
+        return View(await self._post(path("operations", operation, "cancel"), {"reason": reason}))
+
+    async def run_operation(self, operation: str) -> View:
+        """Waits until long work has ended."""
+        while True:
+            current = await self.get_operation(operation)
+            if current["state"] != "running":
+                return current
+            await asyncio.sleep(wire.LOOK_S)
+
+    # --- groups -------------------------------------------------------------------------------------------------
+
+    async def create_group(
+        self,
+        group: str,
+        *,
+        query: str | None = None,
+        within: Sequence[str] = (),
+        description: str = "",
+        reason: str = "",
+    ) -> View:
+        """Makes a group: static, or of the devices that ``query`` selects; ``within`` names the groups it lies in."""
+        body = {"id": group, "within": list(within), "description": description, "reason": reason, **given(query=query)}
+        return View(await self._post("/groups", body))
+
+    async def change_group(self, group: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
+        """Changes query, within or description of a group."""
+        return View(await self._patch(path("groups", group), {**changes, "reason": reason}))
+
+    async def remove_group(self, group: str, *, reason: str = "") -> View:
+        """Removes a group; its devices stay."""
+        await self._delete(path("groups", group), reason)
+        return View(group=group, removed=True)
+
+    async def list_groups(self, device_id: str | None = None) -> list[View]:
+        """All groups with their size; or those that a device is in itself, with since when and why."""
+        if device_id is None:
+            return await self._all("/groups")
+        return [View(one) for one in (await self._get(path("devices", device_id, "groups")))["items"]]
+
+    async def get_group(self, group: str) -> View:
+        """A group and the ids of its devices, those of groups within it included."""
+        found = await self._get(path("groups", group))
+        members = await self._all(path("groups", group, "members"))
+        return View({**found, "devices": [one["device"] for one in members]})
+
+    async def add_to_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
+        """Puts devices into a static group; returns how many were not in it."""
+        answer = await self._post(path("groups", group, "members"), {"devices": list(device_ids), "reason": reason})
+        return int(answer["changed"])
+
+    async def take_out_of_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
+        """Takes devices out of a static group; returns how many were in it."""
+        count = 0
+        for one in device_ids:
+            answer = await self._delete(path("groups", group, "members", one), reason)
+            count += int(answer.json()["changed"])
+        return count
+
+    async def watch(self, after: int | None = None) -> AsyncIterator[View]:
+        """Every event as it is committed, beginning after a position of the feed, None for now; for ever.
+
+        Connects again where the stream breaks. Raises NotFound where the feed after that position is not kept any more.
+        """
+        events = wire.Events()
+        events.last = None if after is None else str(after)
+        while True:
+            try:
+                headers = {} if events.last is None else {"Last-Event-ID": events.last}
+                async with self._http.stream("GET", "/events", headers=headers, timeout=60.0) as answer:
+                    if not answer.is_success:
+                        raise wire.refusal(answer.status_code, await answer.aread())
+                    async for line in answer.aiter_lines():
+                        event = events.take(line)
+                        if event is not None and "type" not in event:
+                            raise NotFound("The feed after that position is not kept any more", **event)
+                        if event is not None:
+                            yield event
+            except httpx.ConnectError as error:
+                raise wire.unreachable(self._url, error) from error
+            except httpx.TransportError:
+                await asyncio.sleep(1.0)
+
+    # --- audit --------------------------------------------------------------------------------------------------
+
+    async def list_audit(
+        self, *, object: str | None = None, actor: str | None = None, after: int = 0, limit: int = 100
+    ) -> list[View]:
+        """Rows of the audit log in their order."""
+        return await self._all("/audit", limit, object=object, actor=actor, after=after)
+
+    async def verify_audit(self, checkpoints: Sequence[str] | None = None) -> View:
+        """Has the chain recomputed and compared with signed checkpoints; ``ok`` says whether all is as written."""
+        body = {} if checkpoints is None else {"checkpoints": list(checkpoints)}
+        return View(await self._post("/audit/verify", body))
+
+    # --- credentials --------------------------------------------------------------------------------------------
+
+    async def create_enrollment_token(
+        self, device_id: str | None = None, *, uses: int = 1, ttl_s: float = 86_400, device_type: str = "device"
+    ) -> str:
+        """A one-time secret with which a device enrols; shown once, stored as a hash."""
+        body = {"uses": uses, "ttl_s": ttl_s, "device_type": device_type, **given(device=device_id)}
+        return str((await self._post("/enrollments", body))["token"])
+
+    async def issue_device_token(self, device_id: str) -> str:
+        """A bearer token for a device that cannot do client certificates; shown once, stored as a hash."""
+        return str((await self._post(path("devices", device_id, "tokens")))["token"])
+
+    async def revoke_device(self, device_id: str, *, reason: str = "") -> View:
+        """Revokes all certificates and tokens of a device and ends its sessions."""
+        answer = await self._post(path("devices", device_id, "revoke"), {"reason": reason})
+        return View(device=device_id, revoked=answer["changed"])
+
+    async def create_token(
+        self,
+        principal: str,
+        roles: Sequence[str] = (),
+        *,
+        scope: str = "",
+        days: float = 90.0,
+        permissions: Sequence[str] = (),
+        reason: str = "",
+    ) -> View:
+        """A token of the operators' API, shown once; ``roles`` are granted to its principal within ``scope``."""
+        for role in roles:
+            await self._post("/roles", {"principal": principal, "role": role, "scope": scope, "reason": reason})
+        body = {"principal": principal, "days": days, "permissions": list(permissions), "reason": reason}
+        return View({**await self._post("/tokens", body), "roles": list(roles)})
+
+    async def list_tokens(self) -> list[View]:
+        """Tokens of the operators' API, without what they are."""
+        return await self._all("/tokens")
+
+    async def revoke_token(self, token_id: str, *, reason: str = "") -> View:
+        """Ends a token of the operators' API at once."""
+        found = View(await self._get(path("tokens", token_id)))
+        await self._delete(path("tokens", token_id), reason)
+        return View(found, revoked=True)
+
+    async def list_certificates(self, device_id: str | None = None) -> list[View]:
+        """The certificates that were issued."""
+        return await self._all("/certificates", device=device_id)
+
+    # --- telemetry ----------------------------------------------------------------------------------------------
+
+    async def collect_telemetry(
+        self,
+        device_id: str,
+        metric: str,
+        value: float | bool | str,
+        unit: str | None = None,
+        *,
+        time: int | str | None = None,
+        id: str | None = None,
+    ) -> View:
+        """Puts one reading in, through the whole data path; it is committed when this returns."""
+        body = {"metric": metric, "value": value, **given(unit=unit, time=time, id=id)}
+        return View(await self._post(path("devices", device_id, "telemetry"), body))
+
+    async def query_telemetry(
+        self, device_id: str, metric: str, *, start: int | str | None = None, end: int | str | None = None
+    ) -> TelemetryView:
+        """The points of a series with ``start <= time < end``, as columns; raises Refused for a series of text."""
+        unit: str | None = None
+        points: list[tuple[str, Any]] = []
+        since: str | None = format_time(0 if start is None else parse_time(start))
+        until = None if end is None else format_time(parse_time(end))
+        found = False
+        while since is not None:
+            page = await self._get(
+                "/telemetry", device=device_id, metric=metric, start=since, end=until, points=wire.POINTS
+            )
+            since = None
+            for series in page["items"]:
+                found, unit, since = True, series["unit"], series["more"]
+                points += series["points"]
+        if not found:
+            await self.get_device(device_id)
+            raise NotFound(f"Device {device_id!r} has no series {metric!r}", device=device_id)
+        if any(isinstance(value, str) for _, value in points):
+            raise Refused(f"{metric!r} of {device_id!r} is text", remedy="Ask GET /telemetry for it")
+        data = SeriesData(
+            series=Series(index=0, device=device_id, metric=metric, unit=unit, kind=SeriesKind.NUMBER),
+            time=np.array([parse_time(one) for one, _ in points], np.int64),
+            value=np.array([value for _, value in points], np.float64),
+            quality=np.zeros(len(points), np.uint8),
+        )
+        return TelemetryView(data)
+
+    async def latest_telemetry(self, device_id: str) -> list[View]:
+        """The newest reading of each metric, by event time."""
+        return [View(one) for one in (await self._get(path("devices", device_id, "telemetry")))["items"]]
+
+    async def aggregate_telemetry(self, device_id: str, metric: str, bucket_s: float) -> list[View]:
+        """min, max, mean, sum, count, first and last per bucket; empty buckets are left out."""
+        found = (await self._get("/telemetry/buckets", device=device_id, metric=metric, bucket_s=bucket_s))["items"]
+        if not found:
+            await self.get_device(device_id)
+            raise NotFound(f"Device {device_id!r} has no series {metric!r}", device=device_id)
+        return [View(bucket) for series in found for bucket in series["buckets"]]
+
+    async def list_series(self, device_id: str | None = None) -> list[View]:
+        """Which series there are."""
+        return await self._all("/telemetry/series", page=100, device=device_id)
+
+    async def telemetry_tally(self) -> View:
+        """Where readings went since the start: sent = stored + duplicates + conflicts + refused."""
+        return View((await self.status())["readings"])
+
+    async def list_anomalies(self, device_id: str | None = None, *, limit: int | None = None) -> list[View]:
+        """What detectors found, oldest first; the newest ``limit``."""
+        found = await self._all("/anomalies", device=device_id)
+        return found if limit is None else found[-limit:]
+
+    async def settle(self) -> None:
+        """Returns once groups, layers, detectors and the audit log have seen what this client wrote."""
+        await self._get("/devices", limit=1)
+
+    async def list_dead_letters(self) -> list[View]:
+        """Refused messages that are kept, oldest first."""
+        return await self._all("/quarantine")
+
+    async def get_dead_letter(self, number: int) -> View:
+        """One refused message, with its payload as ``text`` where it is text; raises NotFound."""
+        found = await self._get(path("quarantine", number))
+        return View({**found, "text": base64.b64decode(found["payload"]).decode("utf-8", "replace")})
+
+    async def replay_dead_letter(self, number: int, *, reason: str = "") -> View:
+        """Puts a refused message through the data path again; one that is refused again is a new dead letter."""
+        return View(await self._post(path("quarantine", number, "replay"), {"reason": reason}))
+
+    async def discard_dead_letter(self, number: int, *, reason: str = "") -> View:
+        """Removes a refused message for good."""
+        await self._delete(path("quarantine", number), reason)
+        return View(number=number, discarded=True)
+
+    # --- twins and commands -------------------------------------------------------------------------------------
+
+    async def get_twin(self, device_id: str) -> View:
+        """A device's twin: both sections, their difference and since when, attributes, and each leaf's layer."""
+        return View(await self._get(path("devices", device_id, "twin")))
+
+    async def twin_history(self, device_id: str, section: str = "desired") -> list[View]:
+        """The changes of a section that are kept, the newest first."""
+        answer = await self._get(path("devices", device_id, "twin", "history"), section=section)
+        return [View(one) for one in answer["items"]]
+
+    async def twin_as_of(self, device_id: str, time: int | str, section: str = "desired") -> View:
+        """A section of the twin as it was at a time; raises NotFound beyond what is kept."""
+        return View(await self._get(path("devices", device_id, "twin", "past"), at=str(time), section=section))
+
+    async def set_layer(
+        self,
+        layer: str,
+        patch: Mapping[str, Any],
+        *,
+        kind: str = "fleet",
+        group: str | None = None,
+        priority: int = 0,
+        if_version: int | None = None,
+        reason: str = "",
+    ) -> View:
+        """Merges a patch into a layer of desired state: of the fleet, a group or a policy; its devices follow."""
+        body = {"patch": dict(patch), "kind": kind, "priority": priority, "reason": reason, **given(group=group)}
+        return View(await self._patch(path("layers", layer), body, if_version))
+
+    async def list_layers(self) -> list[View]:
+        """All layers, by name."""
+        return await self._all("/layers")
+
+    async def remove_layer(self, layer: str, *, reason: str = "") -> View:
+        """Removes a layer; its devices fall back to what is below it."""
+        found = View(await self._get(path("layers", layer)))
+        await self._delete(path("layers", layer), reason)
+        return found
+
+    async def set_desired(
+        self, device_id: str, patch: Mapping[str, Any], *, if_version: int | None = None, reason: str = ""
+    ) -> View:
+        """Merges a patch into the desired section; raises VersionConflict."""
+        at = path("devices", device_id, "twin", "desired")
+        twin = await self._patch(at, dict(patch), if_version, reason=reason or None)
+        return View(device=device_id, desired_version=twin["desired_version"])
+
+    async def send_command(
+        self,
+        device_id: str,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        wait_s: float = 0.0,
+        idempotency_key: str | None = None,
+        reason: str = "",
+        **options: Any,
+    ) -> View:
+        """Queues a command; with ``wait_s`` waits so long for its end. Returns its state either way."""
+        body = {"name": name, "args": dict(args or {}), "reason": reason, **options}
+        at_once = min(wait_s, wire.WAIT_S)
+        answer = await self._answer(
+            "POST",
+            path("devices", device_id, "commands"),
+            body=body,
+            params={"wait": at_once},
+            headers={} if idempotency_key is None else {"Idempotency-Key": idempotency_key},
+            timeout_s=wire.TIMEOUT_S + at_once,
+        )
+        command, left_s = View(answer.json()), wait_s - at_once
+        while command["finished_at"] is None and left_s > 0:
+            await asyncio.sleep(min(1.0, left_s))
+            command, left_s = await self.get_command(command["id"]), left_s - 1.0
+        return command
+
+    async def plan_commands(
+        self,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        **options: Any,
+    ) -> View:
+        """Whom a bulk command would reach: ``plan``, count, a sample, and the cap."""
+        body = {"name": name, "args": dict(args or {}), "devices": list(devices), **given(where=where), **options}
+        return View(await self._post("/commands", body, dry_run=True))
+
+    async def send_commands(
+        self,
+        name: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        plan: str | None = None,
+        rate_per_s: float | None = None,
+        reason: str = "",
+        **options: Any,
+    ) -> View:
+        """Sends a command to many devices, by a query or by ids, in the background; gives the operation.
+
+        With ``plan`` it reaches exactly whom :meth:`plan_commands` said: Conflict ``plan_changed`` otherwise.
+        """
+        if plan is None:
+            plan = (await self.plan_commands(name, args, where=where, devices=devices, **options))["plan"]
+        body = {"name": name, "args": dict(args or {}), "devices": list(devices), "plan": plan, "reason": reason}
+        return View(await self._post("/commands", {**body, **given(where=where, rate_per_s=rate_per_s), **options}))
+
+    async def count_commands(self, operation: str) -> View:
+        """How many of a bulk command's commands are in each state."""
+        return View((await self.get_operation(operation))["result"])
+
+    async def get_command(self, command_id: str) -> View:
+        """A command's state."""
+        return View(await self._get(path("commands", command_id)))
+
+    async def list_commands(self, device_id: str | None = None) -> list[View]:
+        """Commands by device and sequence."""
+        return await self._all("/commands" if device_id is None else path("devices", device_id, "commands"))
+
+    async def cancel_command(self, command_id: str, *, reason: str = "") -> View:
+        """Cancels a command, or asks the device to."""
+        return View(await self._post(path("commands", command_id, "cancel"), {"reason": reason}))
+
+    # --- firmware, edge, health ---------------------------------------------------------------------------------
+
+    async def update_firmware(
+        self,
+        campaign: str,
+        version: str,
+        devices: Sequence[str],
+        url: str,
+        *,
+        sha256: str | None = None,
+        size: int | None = None,
+        manifest: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> View:
+        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
+        body = {"id": campaign, "release": version, "devices": list(devices), "url": url, "reason": reason}
+        return View(await self._post("/campaigns", {**body, **given(sha256=sha256, size=size, manifest=manifest)}))
+
+    async def add_artifact(self, content: bytes | str) -> View:
+        """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
+        sent = content.encode() if isinstance(content, str) else content
+        return View((await self._answer("POST", "/firmware/artifacts", content=sent, timeout_s=600.0)).json())
+
+    async def get_campaign(self, campaign: str) -> View:
+        """A campaign with each device's state."""
+        found = await self._get(path("campaigns", campaign))
+        return View({**found, "executions": await self._all(path("campaigns", campaign, "executions"))})
+
+    async def register_gateway(
+        self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
+    ) -> View:
+        """Registers a gateway, or makes a registered device one."""
+        body = {"id": gateway_id, "capabilities": dict(capabilities or {}), "may_register": may_register}
+        await self._post("/gateways", body)
+        return await self.get_device(gateway_id)
+
+    async def attach_leaf(self, gateway_id: str, leaf_id: str) -> View:
+        """Makes a gateway speak for a leaf."""
+        return View(await self._post(path("gateways", gateway_id, "leaves"), {"device": leaf_id}))
+
+    async def get_location(self, device_id: str) -> View | None:
+        """The newest position, or None."""
+        await self.get_device(device_id)
+        try:
+            return View(await self._get(path("devices", device_id, "location")))
+        except NotFound:
+            return None
+
+    async def get_fleet_health(self) -> View:
+        """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""
+        return wire.health(await self._get("/health"))
+
+    async def get_group_health(self, group: str) -> View:
+        """The same of the devices of a group."""
+        return wire.health(await self._get(path("groups", group, "health")))
+
+    async def get_device_health(self, device_id: str) -> View:
+        """The same for one device."""
+        return wire.health(await self._get(path("devices", device_id, "health")))
+
+    async def why_device(self, device_id: str) -> View:
+        """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
+        return View(await self._get(path("devices", device_id, "why")))
+
+    async def status(self) -> View:
+        """What runs: protocols, consumers, tasks, plugins, queue."""
+        return View(await self._get("/status"))

@@ -1,0 +1,183 @@
+"""What both clients say and hear alike: addresses, answers, refusals, events; nothing here speaks to a network."""
+
+import json
+import ssl
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fleetcore.errors import (
+    Conflict,
+    FleetError,
+    IllegalTransition,
+    NotAuthenticated,
+    NotAuthorised,
+    NotFound,
+    Refused,
+    Unavailable,
+    VersionConflict,
+)
+from fleetcore.views import View
+from fleetcore.wire.endpoints import is_loopback
+
+POSITION = "Fleetcore-Position"
+#: How often a request is tried that may be repeated: a read, or a POST with its key.
+ATTEMPTS = 4
+TIMEOUT_S = 30.0
+#: The server's longest wait for a command's end; longer waits are made of these.
+WAIT_S = 50.0
+#: How often long work is looked at.
+LOOK_S = 0.2
+PAGE = 1000
+#: Series' points that are asked for at once.
+POINTS = 10_000
+_CLASSES: Mapping[str, type[FleetError]] = {
+    "version_conflict": VersionConflict,
+    "illegal_transition": IllegalTransition,
+    "not_authenticated": NotAuthenticated,
+    "not_authorised": NotAuthorised,
+}
+_BY_STATUS: Mapping[int, type[FleetError]] = {404: NotFound, 409: Conflict, 412: VersionConflict}
+_AGAIN = frozenset({429, 502, 503, 504, 507})
+
+
+def base_of(url: str) -> str:
+    """The address of the API. Raises Refused for what is none, and for one that would send the token in the clear."""
+    scheme, _, rest = url.partition("://")
+    host = rest.partition("/")[0]
+    if scheme not in ("http", "https") or not host:
+        raise Refused(f"{url!r} is no address of a server", remedy="Write it as in https://fleet.example:8444")
+    if scheme == "http" and not is_loopback(host.rpartition("@")[2].partition(":")[0]):
+        raise Refused(f"{url!r} would send the token in the clear", remedy="Use https://")
+    return url.rstrip("/").removesuffix("/api/v1") + "/api/v1"
+
+
+def trust(ca: str | Path | None) -> ssl.SSLContext:
+    """TLS that believes the fleet's own CA, or those of the system."""
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except OSError as error:
+        raise Refused(
+            f"The CA file {ca} cannot be read: {error}", remedy="Take pki/ca.pem of the data folder"
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def path(*segments: object) -> str:
+    """A path of segments, each of them escaped whole."""
+    return "/" + "/".join(quote(str(one), safe="") for one in segments)
+
+
+def given(**members: Any) -> dict[str, Any]:
+    """The members that are not None."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def fresh_key() -> str:
+    """An Idempotency-Key for one request and its repetitions."""
+    return uuid.uuid4().hex
+
+
+def match(version: int | None) -> dict[str, str]:
+    """``If-Match`` of a version; None is any."""
+    return {"If-Match": "*" if version is None else f'"{version}"'}
+
+
+def again_after(status: int, headers: Mapping[str, str], attempt: int) -> float | None:
+    """Seconds after which a refused request is worth trying again; None where it is not."""
+    if status not in _AGAIN or attempt >= ATTEMPTS:
+        return None
+    text = headers.get("Retry-After", "")
+    return min(float(text), 10.0) if text.isdigit() else 0.2 * 2**attempt
+
+
+def refusal(status: int, body: bytes) -> FleetError:
+    """The error that a problem document (RFC 9457) stands for."""
+    try:
+        problem = json.loads(body)
+        code, message = str(problem["code"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        text = body[:200].decode("utf-8", "replace")
+        return Unavailable(f"The server answered {status}: {text}", remedy="Is it a fleetcore server?")
+    kind = _CLASSES.get(code) or _BY_STATUS.get(status)
+    if kind is None:
+        kind = Unavailable if status in _AGAIN else FleetError if status >= 500 else Refused
+    ids = problem.get("ids")
+    safe = {str(name): value for name, value in ids.items() if name not in _TAKEN} if isinstance(ids, dict) else {}
+    return kind(message, code=code, remedy=str(problem.get("remedy", "")), **safe)
+
+
+_TAKEN = frozenset({"message", "code", "remedy", "retry_after_s"})
+
+
+def unreachable(url: str, error: Exception) -> Unavailable:
+    """The error of a server that does not answer."""
+    return Unavailable(
+        f"{url} cannot be reached: {str(error) or type(error).__name__}",
+        remedy="Is the server up, with [services.api], and is --ca its CA?",
+    )
+
+
+def conditions(type: str | None, tag: str | None, where: str | None) -> str | None:
+    """One query of what a list of devices may be narrowed by."""
+    parts = [] if type is None else [f"type = {_text(type)}"]
+    parts += [] if tag is None else [f"tags has {_text(tag)}"]
+    parts += [] if where is None else [f"({where})" if parts else where]
+    return " and ".join(parts) or None
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def registration(device: str, type: str, properties: Mapping[str, Any] | None, reason: str) -> dict[str, Any]:
+    """The body that registers a device: members that the API does not know are attributes."""
+    more = dict(properties or {})
+    known = {name: more.pop(name) for name in _MEMBERS if name in more}
+    known["attributes"] = {**more.pop("attributes", {}), **more}
+    for name in ("tags", "capabilities"):
+        if name in known and not isinstance(known[name], str):
+            known[name] = list(known[name])
+    return {"id": device, "type": type, **known, "reason": reason}
+
+
+_MEMBERS = ("model", "name", "tags", "capabilities", "location", "gateway", "key_id")
+
+
+def health(answer: Mapping[str, Any]) -> View:
+    """A score as the library shows it."""
+    score = answer["score"]
+    return View(health_score=0.0 if score is None else score, parts=answer["parts"], **answer["counts"])
+
+
+def row(device: Mapping[str, Any], members: Sequence[str]) -> View:
+    """A device as a row that can be imported."""
+    return View({name: device[name] for name in members})
+
+
+class Events:
+    """Takes server-sent events apart, line by line."""
+
+    def __init__(self) -> None:
+        self.last: str | None = None
+        self._id: str | None = None
+        self._data: list[str] = []
+
+    def take(self, line: str) -> View | None:
+        """The event that a line ends, if it does and it is one of the fleet's."""
+        if line:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "id":
+                self._id = value
+            elif name == "data":
+                self._data.append(value)
+            return None
+        data, self._data = "\n".join(self._data), []
+        if self._id is not None:
+            self.last, self._id = self._id, None
+        found = json.loads(data) if data else None
+        return View(found) if isinstance(found, dict) else None

@@ -1,0 +1,64 @@
+"""What calls answer with: plain data that knows how to show itself, and a series as columns."""
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from fleetcore.wire.times import format_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fleetcore.model.telemetry import SeriesData
+
+
+class View(dict[str, Any]):
+    """Plain data that shows itself as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in self.items())
+        return f"<table>{rows}</table>"
+
+
+class TelemetryView:
+    """One series' points: numpy columns ``time`` (int64 ms) and ``value`` (float64), and ways to other libraries."""
+
+    def __init__(self, data: "SeriesData") -> None:
+        self.device, self.metric, self.unit = data.series.device, data.series.metric, data.series.unit
+        self.time: np.ndarray[Any, Any] = data.time
+        self.value: np.ndarray[Any, Any] = data.value
+        self.quality: np.ndarray[Any, Any] = data.quality
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def __repr__(self) -> str:
+        span = f", {format_time(int(self.time[0]))} to {format_time(int(self.time[-1]))}" if len(self) else ""
+        return f"<{len(self)} points of {self.device}/{self.metric}{span}>"
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<tr><td>{format_time(int(t))}</td><td>{v:g}</td></tr>"
+            for t, v in zip(self.time[:20], self.value[:20], strict=True)
+        )
+        return f"<p>{escape(repr(self))}</p><table><tr><th>time</th><th>{escape(self.metric)}</th></tr>{head}</table>"
+
+    def to_plain(self) -> dict[str, Any]:
+        """Lists instead of columns; times as RFC 3339."""
+        return {
+            "device": self.device,
+            "metric": self.metric,
+            "unit": self.unit,
+            "points": [[format_time(t), v] for t, v in zip(self.time.tolist(), self.value.tolist(), strict=True)],
+        }
+
+    def to_pandas(self) -> Any:
+        """A pandas Series indexed by UTC time; needs pandas."""
+        import pandas as pd  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
+
+        return pd.Series(self.value, index=pd.to_datetime(self.time, unit="ms", utc=True), name=self.metric)
+
+    def to_arrow(self) -> Any:
+        """An Arrow table with columns time and value; needs pyarrow."""
+        import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
+
+        return pa.table({"time": pa.array(self.time, pa.timestamp("ms", "UTC")), "value": self.value})
