@@ -18,7 +18,6 @@ from attrs import asdict, evolve
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.command import FINISHED
-from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.layer import LayerKind
 from fleetcore.model.twin import unconverged
@@ -40,12 +39,11 @@ if TYPE_CHECKING:
     from fleetcore.fleet.telemetry import Telemetry
     from fleetcore.fleet.twins import Twins
     from fleetcore.model.operator import OperatorToken
-    from fleetcore.pipeline.session import DeviceSession
     from fleetcore.runtime.app import Fleet
     from fleetcore.runtime.config import Config
+    from fleetcore.runtime.sessions import LocalSessions
 
 T = TypeVar("T")
-_SESSIONS_KEPT = 10_000
 _TIMES = frozenset(
     {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
      "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
@@ -82,7 +80,7 @@ class IoTFleetManager:
         self._fleet: Fleet | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Lock | None = None
-        self._sessions: dict[str, DeviceSession] = {}
+        self._sessions: LocalSessions | None = None
 
     @staticmethod
     def sync(data: str | Path | None = None, **options: Any) -> "SyncFleetManager":
@@ -136,7 +134,7 @@ class IoTFleetManager:
     async def close(self) -> None:
         """Drains, flushes and closes; idempotent."""
         fleet, self._fleet = self._fleet, None
-        self._sessions = {}
+        self._sessions = None
         if fleet is not None:
             await fleet.close()
 
@@ -533,12 +531,11 @@ class IoTFleetManager:
     ) -> View:
         """Puts one reading in, through the whole data path; it is committed when this returns."""
         fleet = await self.open()
-        session = self._sessions.get(device_id)
-        if session is None or session.ended is not None:
-            session = await fleet.plane.authenticate(LocalCredential(device_id), protocol="library")
-            if len(self._sessions) >= _SESSIONS_KEPT:
-                self._sessions.pop(next(iter(self._sessions))).close()
-            self._sessions[device_id] = session
+        if self._sessions is None:
+            from fleetcore.runtime.sessions import LocalSessions
+
+            self._sessions = LocalSessions(fleet.plane, "library")
+        session = await self._sessions.of(device_id)
         accepted = await fleet.telemetry.collect(session, device_id, metric, value, unit, time=time, id=id)
         return View(device=device_id, metric=metric, stored=accepted.stored)
 

@@ -373,15 +373,18 @@ class FleetClient:
         """The points of a series with ``start <= time < end``, as columns; raises Refused for a series of text."""
         unit: str | None = None
         points: list[tuple[str, Any]] = []
-        since: str | None = format_time(0 if start is None else parse_time(start))
+        since = None if start is None else format_time(parse_time(start))
         until = None if end is None else format_time(parse_time(end))
         found = False
-        while since is not None:
+        more = True
+        while more:
             page = self._get("/telemetry", device=device_id, metric=metric, start=since, end=until, points=wire.POINTS)
-            since = None
+            more = False
             for series in page["items"]:
-                found, unit, since = True, series["unit"], series["more"]
+                found, unit = True, series["unit"]
                 points += series["points"]
+                if series["more"] is not None:
+                    more, since = True, series["more"]
         if not found:
             self.get_device(device_id)
             raise NotFound(f"Device {device_id!r} has no series {metric!r}", device=device_id)

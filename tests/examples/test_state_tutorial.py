@@ -1,11 +1,17 @@
 """The tutorial on a fleet's state, literally: its shell blocks in bash, its Python blocks as one script."""
 
+import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+import pytest
+
+from fleetcore.cli.serve import running
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "a-fleet-and-its-state.md"
 
@@ -14,18 +20,22 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run(command, folder):
+def run(command, folder, **more):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=170, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path, **more},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_the_command_line_does_what_the_page_says(tmp_path):
-    out = run(["bash", "-euo", "pipefail", "-c", "\n".join(blocks("sh"))], tmp_path)
-
+def check_output(out):
     assert "3 of 3 done, 0 failed" in out
     assert "th-2 is not selected" in out
     assert '{"interval": 60, "led": false}' in out
@@ -34,8 +44,56 @@ def test_the_command_line_does_what_the_page_says(tmp_path):
     assert re.search(r"ok +True", out)
 
 
-def test_the_library_does_what_the_page_says(tmp_path):
-    body = textwrap.indent("\n".join(blocks("python")), "    ")
-    script = f"import asyncio\n\nasync def main():\n{body}\n\nasyncio.run(main())\n"
+def bash(commands):
+    return ["bash", "-euo", "pipefail", "-c", "\n".join(commands)]
 
-    run([sys.executable, "-W", "error", "-c", script], tmp_path)
+
+def python(blocks):
+    body = textwrap.indent("\n".join(blocks), "    ")
+    script = f"import asyncio\n\nasync def main():\n{body}\n\nasyncio.run(main())\n"
+    return [sys.executable, "-W", "error", "-c", script]
+
+
+def test_the_command_line_does_what_the_page_says(tmp_path):
+    check_output(run(bash(blocks("sh")), tmp_path))
+
+
+def test_the_library_does_what_the_page_says(tmp_path):
+    run(python(blocks("python")), tmp_path)
+
+
+@pytest.fixture
+async def served(tmp_path):
+    """The page's data folder with the API on a free port, being served; gives its address, and a token in a file."""
+    init, *_ = blocks("sh")
+    await asyncio.to_thread(run, bash([init]), tmp_path)
+    settings = tmp_path / "fleet-data" / "fleet.toml"
+    text = settings.read_text(encoding="utf-8").split("\n[protocols")[0]
+    settings.write_text(f'{text}\n[services.api]\nlisten = "https://127.0.0.1:0"\n', encoding="utf-8")
+    made = await asyncio.to_thread(
+        run, bash(["fleetcore token create admin --role admin -o json --data fleet-data"]), tmp_path
+    )
+    secret = tmp_path / "admin.token"
+    secret.touch(0o600)
+    secret.write_text(json.loads(made)["token"], encoding="utf-8")
+    async with running(tmp_path / "fleet-data") as endpoints:
+        (url,) = endpoints["api"]
+        yield url
+
+
+async def test_the_command_line_does_the_same_on_a_server(tmp_path, served):
+    (where,) = blocks("sh remote")
+    _, *commands = blocks("sh")
+    where = where.replace("https://127.0.0.1:8444", served)
+    elsewhere = {"FLEETCORE_DATA": str(tmp_path / "none")}
+
+    check_output(await asyncio.to_thread(run, bash([where, *commands]), tmp_path, **elsewhere))
+
+
+async def test_the_client_does_the_same_on_a_server(tmp_path, served):
+    (where,) = blocks("python remote")
+    _, *steps = blocks("python")
+    token = "from pathlib import Path\ntoken = Path('admin.token').read_text()"
+    where = where.replace("https://127.0.0.1:8444", served)
+
+    await asyncio.to_thread(run, python([token, where, *steps]), tmp_path)

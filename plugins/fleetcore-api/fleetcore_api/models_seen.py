@@ -108,13 +108,20 @@ class HealthOut(Out):
     counts: dict[str, int]
 
 
+class PresenceOut(Out):
+    """What is seen of a device now."""
+
+    connectivity: Connectivity
+    last_seen: Time | None
+    asleep_until: Time | None
+
+
 class WhyOut(Out):
     """Everything that bears on a device, each part with its reason."""
 
     device: str
     lifecycle: Lifecycle
-    connectivity: Connectivity
-    last_seen: Time | None
+    presence: PresenceOut
     findings: list[str]
     health: HealthOut
     groups: list[MembershipOut]

@@ -4,6 +4,7 @@ import asyncio
 
 from fleetcore.errors import NotReady, Refused
 from fleetcore.runtime.app import Fleet
+from fleetcore.runtime.sessions import LocalSessions
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.failures import Failures
 
@@ -18,6 +19,7 @@ class Site:
         self.config, self.fleet = config, fleet
         self.failures = Failures(fleet.clock, config.failures_per_minute)
         self.closing = asyncio.Event()
+        self.sessions = LocalSessions(fleet.plane, "api")
 
     async def open(self) -> None:
         """Prepares what is kept in the store."""

@@ -14,7 +14,7 @@ from fleetcore.model.operator import Permission
 from fleetcore.runtime.replay import discard, replay
 from fleetcore_api.access import Access, missing
 from fleetcore_api.models import ChangeOut, MembershipOut, shown, when
-from fleetcore_api.models_seen import AnomalyOut, DeadLetterOut, ExecutionOut, HealthOut, ReplayOut, WhyOut
+from fleetcore_api.models_seen import AnomalyOut, DeadLetterOut, ExecutionOut, HealthOut, PresenceOut, ReplayOut, WhyOut
 from fleetcore_api.models_state import CommandOut, ReasonIn
 from fleetcore_api.pages import Cursor, Limit, Page, cut
 from fleetcore_api.parameters import Caller, Why
@@ -113,8 +113,7 @@ async def why_device(access: Caller, device_id: FromPath[str]) -> WhyOut:
     return WhyOut(
         device=device_id,
         lifecycle=why.device.lifecycle,
-        connectivity=why.presence.connectivity,
-        last_seen=when(why.presence.last_seen),
+        presence=shown(PresenceOut, why.presence),
         findings=list(why.findings),
         health=show_health(why.health),
         groups=[shown(MembershipOut, one) for one in why.groups],

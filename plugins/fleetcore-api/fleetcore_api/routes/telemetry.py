@@ -7,7 +7,6 @@ from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from fleetcore.errors import Refused
-from fleetcore.model.credential import LocalCredential
 from fleetcore.model.names import check_metric
 from fleetcore.model.operator import Permission
 from fleetcore.model.telemetry import Series, SeriesKind
@@ -83,13 +82,10 @@ async def collect(access: Caller, device_id: FromPath[str], data: JSONBody[Readi
     """Puts one reading of a device in, through the whole data path; it is committed when this is answered."""
     await access.device(device_id, Permission.TELEMETRY_WRITE)
     fleet = access.fleet
-    session = await fleet.plane.authenticate(LocalCredential(device_id), protocol="api")
-    try:
-        found = await fleet.telemetry.collect(
-            session, device_id, data.metric, data.value, data.unit, time=data.time, id=data.id
-        )
-    finally:
-        session.close()
+    session = await access.site.sessions.of(device_id)
+    found = await fleet.telemetry.collect(
+        session, device_id, data.metric, data.value, data.unit, time=data.time, id=data.id
+    )
     return StoredOut(device=device_id, metric=data.metric, stored=found.stored)
 
 
