@@ -534,7 +534,7 @@ class IoTFleetManager:
         if self._sessions is None:
             from fleetcore.runtime.sessions import LocalSessions
 
-            self._sessions = LocalSessions(fleet.plane, "library")
+            self._sessions = LocalSessions(fleet.plane)
         session = await self._sessions.of(device_id)
         accepted = await fleet.telemetry.collect(session, device_id, metric, value, unit, time=time, id=id)
         return View(device=device_id, metric=metric, stored=accepted.stored)

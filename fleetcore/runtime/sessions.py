@@ -1,4 +1,7 @@
-"""Sessions through which a program speaks for devices: one each, kept open from call to call."""
+"""Sessions through which a program speaks for devices: one each, kept open from call to call.
+
+They are no connections: a device is seen by its messages, and nothing goes offline when they close.
+"""
 
 from fleetcore.interfaces.protocol import Session
 from fleetcore.model.credential import LocalCredential
@@ -11,15 +14,15 @@ _KEPT = 10_000
 class LocalSessions:
     """Opens a device's session when it is first asked for, and again where it has ended."""
 
-    def __init__(self, plane: Plane, protocol: str) -> None:
-        self._plane, self._protocol = plane, protocol
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
         self._open: dict[str, Session] = {}
 
     async def of(self, device: str) -> Session:
         """The device's session. Raises what the device plane raises: NotAuthorised for a suspended device, say."""
         session = self._open.get(device)
         if session is None or session.ended is not None:
-            session = await self._plane.authenticate(LocalCredential(device), protocol=self._protocol)
+            session = await self._plane.authenticate(LocalCredential(device), protocol="library")
             if len(self._open) >= _KEPT:
                 self._open.pop(next(iter(self._open))).close()
             self._open[device] = session

@@ -19,7 +19,7 @@ class Site:
         self.config, self.fleet = config, fleet
         self.failures = Failures(fleet.clock, config.failures_per_minute)
         self.closing = asyncio.Event()
-        self.sessions = LocalSessions(fleet.plane, "api")
+        self.sessions = LocalSessions(fleet.plane)
 
     async def open(self) -> None:
         """Prepares what is kept in the store."""
