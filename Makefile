@@ -37,8 +37,11 @@ packages: $(STAMP)
 services:
 	@sh scripts/services.sh
 
+# Keeps the versions that are there; needs uv, which it installs beside the environment.
 lock:
-	$(PYTHON) scripts/lock.py
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	build/uv/bin/python scripts/lock.py
 
 $(STAMP): requirements.lock $(PROJECTS)
 	$(PYTHON) scripts/check_python.py

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 
 import pytest
 from fleetcore_api.app import ROUTES
@@ -21,7 +22,8 @@ async def fuzz(fleet, phases, examples):
     config = ApiConfig(listen="http://127.0.0.1:0", failures_per_minute=1_000_000, wait_s=0.05, command_wait_s=0.05)
     async with open_api(config, fleet._context("fuzz"), fleet) as server:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/api/v1/openapi.json"),
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", Path(__file__).with_name("schemathesis.toml")),
+            *("run", f"{server.url}/api/v1/openapi.json"),
             *("--header", f"Authorization: Bearer {token}", "--phases", phases, "--no-color"),
             # An event stream has no end.
             *("--exclude-path", "/api/v1/events", "--max-examples", str(examples), "--seed", "1"),
