@@ -4,6 +4,7 @@
 sequence (which a device answers from its memory), never to a command that ran without a trace.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
@@ -290,15 +291,20 @@ class Commands:
         come back) every unfinished head.
         """
         now = self._clock.now_ms()
-        given: list[Command] = []
+        going: list[Command] = []
         for command in await self.snapshot(device):
             waited = command.state is CommandState.SENT and now - (command.sent_at or 0) >= ACK_TIMEOUT_MS
             old = now - (command.sent_at or 0) >= _JUST_SENT_MS
             if command.state is CommandState.QUEUED and not await self._may_go(command):
                 continue
             if command.state is CommandState.QUEUED or waited or (again and old):
-                given.append(await self._mark_sent(command, now))
-        return [command for command in given if _unfinished(command)]
+                going.append(command)
+        # Side by side: the store joins their commits.
+        marked = await asyncio.gather(*(self._mark_sent(command, now) for command in going))
+        given = [command for command in marked if command is not None]
+        if not all(_unfinished(command) for command in given):
+            self._wake(device)  # one that wants no answer frees its lane by being handed out
+        return given
 
     async def _may_go(self, command: Command) -> bool:
         """Whether the precondition holds now; where it does not, the command ends with the clause that decided."""
@@ -315,9 +321,14 @@ class Commands:
         )
         return False
 
-    async def _mark_sent(self, command: Command, now: int) -> Command:
+    async def _mark_sent(self, command: Command, now: int) -> Command | None:
+        """The command as it is to be handed out now, or None where it has ended meanwhile."""
+        ended = False
+
         def step(old: Command) -> tuple[Command, list[Event]] | None:
-            if not _unfinished(old):
+            nonlocal ended
+            ended = not _unfinished(old)
+            if ended:
                 return None
             if old.state not in (CommandState.QUEUED, CommandState.SENT):
                 return evolve(old, attempt=old.attempt + 1), []
@@ -329,7 +340,8 @@ class Commands:
                 new = evolve(new, state=CommandState.SUCCEEDED, finished_at=now, code="no_answer_asked")
             return new, [event]
 
-        return await self._records.change(command.id, step)
+        marked = await self._records.change(command.id, step)
+        return None if ended else marked
 
     def wire(self, command: Command) -> dict[str, object]:
         """The command as devices see it (WIRE.md §6)."""
@@ -405,9 +417,11 @@ class Commands:
             return new, [event]
 
         try:
-            await self._records.change(command, step, code="command_unknown")
+            changed = await self._records.change(command, step, code="command_unknown")
         except NotFound as error:
             return Rejected(code=error.code, reason=error.message)
+        if _unfinished(changed):
+            return outcome[0]  # its lane is as taken as before
         self._wake(device)
         return outcome[0]
 

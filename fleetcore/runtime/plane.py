@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
-from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.commands import SNAPSHOT, Commands
 from fleetcore.fleet.denials import Denials
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.location import Locations
@@ -523,7 +523,8 @@ class Plane(DevicePlane):
             return desired_change(twin) if twin.desired.version > after else None
         if what == "commands":
             given = {one.id: one for one in await self._commands.hand_out(subject)}
-            shown = [given.get(one.id, one) for one in await self._commands.snapshot(subject)]
+            left = [one for one in await self._commands.snapshot(subject) if one.id not in given]
+            shown = sorted((*given.values(), *left), key=lambda one: one.sequence)[:SNAPSHOT]
             if not shown:
                 return None
             return {"commands": [self._commands.wire(one) for one in shown], "more": False}

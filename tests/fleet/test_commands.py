@@ -63,6 +63,21 @@ async def test_a_precondition_is_looked_at_when_the_command_is_handed_out(fleet,
         await fleet.commands.send("d-0", "update", precondition="battery >")
 
 
+async def test_a_command_that_wants_no_answer_is_handed_out_once_and_frees_its_lane(fleet, devices):
+    woken = []
+    fleet.commands.on_queued(woken.append)
+    first = await fleet.commands.send("d-0", "beep", respond="none")
+    second = await fleet.commands.send("d-0", "beep", respond="none")
+    woken.clear()
+
+    assert [one.id for one in await fleet.commands.hand_out("d-0")] == [first.id]
+    assert woken == ["d-0"]
+    assert [one.id for one in await fleet.commands.hand_out("d-0")] == [second.id]
+    assert list(await fleet.commands.hand_out("d-0", again=True)) == []
+    states = [(one.state, one.code) for one in await fleet.commands.list("d-0")]
+    assert states == [(CommandState.SUCCEEDED, "no_answer_asked")] * 2
+
+
 async def test_a_bulk_command_reaches_exactly_whom_its_plan_said(fleet, devices):
     bulk = fleet.bulk_commands
     plan = await bulk.plan("blink", {"n": 3}, where="tags has 'odd'")
