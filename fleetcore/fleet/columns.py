@@ -71,20 +71,27 @@ class Column:
 
     def rows(self, table: Bools, count: int) -> Rows:
         """The rows whose codes a table selects, of the first ``count``; quick where these are few."""
-        if self._by_code is None or len(self._moved) > max(1000, count // 100):
-            codes = self.codes[:count]
-            starts = np.concatenate(([0], np.cumsum(np.bincount(codes, minlength=len(self.values)))))
-            self._by_code = (np.argsort(codes, kind="stable"), starts)
-            self._moved.clear()
-        order, starts = self._by_code
-        known = len(starts) - 1
-        wanted = np.flatnonzero(table[:known])
+        order, starts = self._ordered(count)
+        wanted = np.flatnonzero(table[: len(starts) - 1])
         parts = [order[starts[code] : starts[code + 1]] for code in wanted.tolist()]
         if self._moved:
             moved = np.fromiter(self._moved, np.int64, len(self._moved))
             parts = [part[~np.isin(part, moved)] for part in parts]
             parts.append(moved[table[self.codes[moved]]])
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def many(self, table: Bools, count: int) -> int:
+        """How many of the first ``count`` rows a table selects, but for what has changed lately."""
+        _, starts = self._ordered(count)
+        return int(np.diff(starts)[table[: len(starts) - 1]].sum())
+
+    def _ordered(self, count: int) -> tuple[Rows, Rows]:
+        if self._by_code is None or len(self._moved) > max(1000, count // 100):
+            codes = self.codes[:count]
+            starts = np.concatenate(([0], np.cumsum(np.bincount(codes, minlength=len(self.values)))))
+            self._by_code = (np.argsort(codes, kind="stable"), starts)
+            self._moved.clear()
+        return self._by_code
 
     def table(self, leaf: Leaf, *, positive: bool) -> Bools:
         """For each code whether the clause is true of it, or, not positive, whether it is false."""
@@ -241,15 +248,15 @@ class RegistryColumns:
                 table = column.table(clause, positive=positive)
                 if rows is None:
                     return column.rows(table, len(self._ids))
-                return rows[table[column.codes[rows]]]
+                return rows.compress(table.take(column.codes.take(rows)))
 
     def _weight(self, clause: Clause, *, positive: bool) -> float:
-        """A guess of the share of devices that a clause leaves: the share of distinct values."""
+        """How many devices a clause leaves; what is no single clause comes last."""
         match clause:
             case Not(inner):
                 return self._weight(inner, positive=not positive)
             case And() | Or():
-                return 2.0
+                return float("inf")
             case _:
                 column = self._columns[clause.path]
-                return float(column.table(clause, positive=positive).mean())
+                return column.many(column.table(clause, positive=positive), len(self._ids))
