@@ -141,6 +141,17 @@ class Registry:
             updated=now,
         )
 
+    def registration(self, device: Device, *, actor: str = "system", reason: str = "") -> Commit:
+        """What registers a prepared device, to be part of a larger commit; afterwards comes :meth:`registered`.
+
+        The commit raises VersionConflict where the id is taken, Conflict where one that differs in case alone is.
+        """
+        return Commit(puts=(self.records.put(device, expect=0),), events=(_registered(device, actor, reason),))
+
+    def registered(self, device: Device) -> None:
+        """A registration was committed: tells who listens."""
+        self._changed(evolve(device, version=1))
+
     async def register_many(
         self, devices: Sequence[Device], *, actor: str = "system", reason: str = ""
     ) -> Mapping[int, Conflict]:

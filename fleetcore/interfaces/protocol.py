@@ -47,14 +47,21 @@ class EnrollRequest:
     """A device asks for a certificate.
 
     Attributes:
-        csr: PKCS #10, PEM or DER.
+        csr: PKCS #10, PEM or DER; empty in the second step of a claim, which has ``ownership``.
         token: an enrolment token, or None.
+        certificate: what the peer has shown in TLS, DER, or None: a claim certificate, a manufacturer's, or one that
+            the device has already.
+        ownership: the ownership token that the first step of a claim gave, or None.
+        at_once: both steps of a claim in this one request.
         parameters: whatever the device says about itself.
         source: where it came from, for the audit.
     """
 
-    csr: bytes
+    csr: bytes = b""
     token: str | None = field(default=None, repr=False)
+    certificate: bytes | None = None
+    ownership: str | None = field(default=None, repr=False)
+    at_once: bool = False
     parameters: Mapping[str, object] = field(factory=dict)
     source: str = ""
 

@@ -18,10 +18,12 @@ _POSITIVE = validators.gt(0)
 class TlsProvider(Protocol):
     """Makes TLS contexts with the fleet's certificates; session tickets are off in all of them."""
 
-    def server(self, *, client_certificates: bool = True) -> SSLContext:
+    def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> SSLContext:
         """A listener's context: TLS 1.2 or newer, with the server's certificate, also after its renewal.
 
-        A client certificate is asked for, not demanded, and verified against the fleet's CAs where shown.
+        A client certificate is asked for, not demanded, and verified against the fleet's CAs where shown. With
+        ``enrolling`` a registered manufacturer's and an expired one pass the handshake too, as enrolling may go by
+        them; :meth:`DevicePlane.authenticate` refuses both.
         """
         ...
 

@@ -14,6 +14,9 @@ import ssl
 import tempfile
 from pathlib import Path
 
+#: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h), which Python has no name for.
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+
 
 def client_context(
     *, ca: bytes | None, certificate: bytes | None = None, key: bytes | None = None, password: str | None = None
@@ -38,7 +41,13 @@ def client_context(
 
 
 def server_context(
-    certificate: Path, key: Path, ca: bytes, *, client_certificates: bool = True, password: str | None = None
+    certificate: Path,
+    key: Path,
+    ca: bytes,
+    *,
+    client_certificates: bool = True,
+    enrolling: bool = False,
+    password: str | None = None,
 ) -> ssl.SSLContext:
     """A listener's context: a client certificate is asked for, not demanded, and verified where one is shown.
 
@@ -48,6 +57,7 @@ def server_context(
         ca: the CA certificates that clients may chain to, PEM; issuing CAs belong in it, as many devices show the
             leaf alone.
         client_certificates: False asks for none.
+        enrolling: a chain may end at an issuing CA, and dates are left to who looks at the certificate afterwards.
         password: of an encrypted key.
 
     No ALPN is set: a listener that speaks several protocols sets its own. Raises ``OSError`` or ``ssl.SSLError``.
@@ -62,6 +72,8 @@ def server_context(
     if client_certificates:
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=ca.decode("ascii"))
+    if enrolling:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     return context
 
 

@@ -1,9 +1,10 @@
 """Who a device is, by which certificate or token, and how it came by it."""
 
 from fleetcore.fleet.security.authority import Authority
-from fleetcore.fleet.security.enrollment import DeviceDirectory, EnrollmentRecord, EnrollmentState
+from fleetcore.fleet.security.enrollment import EnrollmentRecord, EnrollmentState
 from fleetcore.fleet.security.folder import PkiFolder
 from fleetcore.fleet.security.inventory import CertificateRecord, CertificateState
+from fleetcore.fleet.security.issuing import DeviceDirectory
 from fleetcore.fleet.security.manager import Report, SecurityManager
 from fleetcore.fleet.security.profiles import Profile, Refusal
 from fleetcore.fleet.security.server_tls import FleetTls

@@ -19,10 +19,13 @@ from cryptography.x509.oid import NameOID
 
 from fleetcore.errors import FleetError, Refused
 from fleetcore.fleet.security.profiles import (
+    CLAIM_LIFETIMES,
+    CLAIM_NAME,
     DEVICE_LIFETIMES,
     SERVICE_NAME,
     SHAPES,
     Profile,
+    claim_uri,
     device_names,
     extensions,
     host_name,
@@ -183,6 +186,21 @@ class Authority:
         return KeyPair(
             certificate=self._leaf(Profile.SERVICE, SERVICE_NAME.format(name=name), key.public_key(), names), key=key
         )
+
+    def issue_claim(self, batch: str, *, lifetime: dt.timedelta) -> KeyPair:
+        """The claim certificate of a batch and its key, for the factory.
+
+        Raises:
+            Refused: the lifetime lies outside a day to 366 days.
+            FleetError: ``not_ready``; the issuing CA has expired.
+        """
+        shortest, longest = CLAIM_LIFETIMES
+        if not shortest <= lifetime <= longest:
+            raise Refused(f"A claim certificate lasts {shortest.days} to {longest.days} days, not {lifetime}")
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.UniformResourceIdentifier(claim_uri(self.fleet, batch))]
+        name = CLAIM_NAME.format(batch=batch)
+        return KeyPair(certificate=self._leaf(Profile.CLAIM, name, key.public_key(), names, lifetime), key=key)
 
     def crl(self, entries: Iterable[RevokedEntry], number: int) -> bytes:
         """The issuing CA's revocation list (RFC 5280 §5), PEM; ``number`` must rise from one to the next."""

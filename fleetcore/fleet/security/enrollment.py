@@ -1,35 +1,46 @@
-"""How a device comes by a certificate: who may have one, and the one commit in which it is granted.
+"""Who may have a certificate: the rights that lead to one, in the order in which a request is looked at.
 
-Four rights lead to one (WIRE.md §8): the key that the device was registered with, an operator's acceptance of a key
-that knocked, an enrolment token, and the certificate it has already (renewal). A request that is repeated because its
-answer was lost gets the same certificate again. Whatever else is wrong is refused with a code and written down.
+An enrolment token; what the peer has shown in TLS, be it a claim certificate, a manufacturer's, or the one that the
+device has already (renewal); the key that the device was registered with; an operator's acceptance of a key that
+knocked (WIRE.md §8). A request that is repeated because its answer was lost gets the same certificate again. Whatever
+else is wrong is refused with a code and written down.
 """
 
 import asyncio
 import datetime as dt
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from attrs import evolve, field, frozen
 
-from fleetcore.errors import Conflict, NotAuthorised, Refused, StorageError, Unavailable, VersionConflict
+from fleetcore.errors import (
+    Conflict,
+    NotAuthenticated,
+    NotAuthorised,
+    Refused,
+    StorageError,
+    Unavailable,
+    VersionConflict,
+)
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
-from fleetcore.fleet.security.authority import Authority
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
+from fleetcore.fleet.security.claims import Claims
+from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState
+from fleetcore.fleet.security.issuing import Grant, Issuer, check_device, taken
+from fleetcore.fleet.security.manufacturers import Admits, ManufacturerCa, Manufacturers
+from fleetcore.fleet.security.profiles import Refusal
 from fleetcore.fleet.security.requests import CertificateRequest, read_request
-from fleetcore.fleet.security.tokens import EnrollmentToken, EnrollmentTokens, TokenUse, token_spent
+from fleetcore.fleet.security.tokens import EnrollmentTokens, TokenUse, token_spent
+from fleetcore.fleet.security.verify import CertificateVerifier, Foreign, refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.device import Device
 from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Event, Put
 from fleetcore.wire.strict_json import dumps
-from fleetcore.wire.times import format_time
 
 #: When a device whose key waits for acceptance asks again, seconds.
 RETRY_AFTER_S = 30
@@ -42,25 +53,6 @@ _PARAMETERS_BYTES = 4096
 
 #: Refusals written down a minute, as each is a commit that a stranger can cause.
 _REFUSALS_PER_MINUTE = 60
-
-
-class DeviceDirectory(Protocol):
-    """What enrolment needs of the registry."""
-
-    async def find(self, device: str) -> Device | None:
-        """The device or None."""
-        ...
-
-    async def register(
-        self,
-        device: str,
-        type: str,
-        *,
-        actor: str = "system",
-        reason: str = "",
-    ) -> Device:
-        """Registers a new device; raises Conflict where the id is taken."""
-        ...
 
 
 class EnrollmentState(StrEnum):
@@ -93,41 +85,32 @@ class EnrollmentRecord:
     version: int = 0
 
 
-@frozen(kw_only=True)
-class _Grant:
-    """That a request may have a certificate, and what is written with it."""
-
-    device: Device
-    how: str
-    known: bool = True
-    token: EnrollmentToken | None = None
-    replaces: tuple[CertificateRecord, ...] = ()
-
-
 class Enrollment:
-    """Decides about requests and issues.
+    """Decides about requests.
 
     Args:
-        endpoints: the URLs that a new device is told.
-        lifetime: of devices' certificates.
+        grace: how long after its end a certificate may still be renewed by its device.
     """
 
     def __init__(
         self,
         storage: Storage,
         clock: Clock,
-        authority: Authority,
-        inventory: Inventory,
+        fleet: str,
+        issuer: Issuer,
         tokens: EnrollmentTokens,
-        directory: DeviceDirectory,
+        verifier: CertificateVerifier,
+        claims: Claims,
+        manufacturers: Manufacturers,
         admissions: Admissions,
         *,
-        endpoints: Callable[[], Sequence[str]],
-        lifetime: dt.timedelta,
+        grace: dt.timedelta,
     ) -> None:
-        self._storage, self._clock, self._authority = storage, clock, authority
-        self._inventory, self._tokens, self._directory = inventory, tokens, directory
-        self._admissions, self._endpoints, self._lifetime = admissions, endpoints, lifetime
+        self._storage, self._clock, self._fleet = storage, clock, fleet
+        self._issuer, self._inventory, self._directory = issuer, issuer.inventory, issuer.directory
+        self._tokens, self._verifier = tokens, verifier
+        self._claims, self._manufacturers, self._admissions = claims, manufacturers, admissions
+        self._grace_ms = int(grace.total_seconds() * 1000)
         self.records = Repository(
             storage,
             "enrollment",
@@ -151,16 +134,99 @@ class Enrollment:
             Conflict: ``key_in_use``, ``already_exists``.
             Unavailable: ``rate_limited``, or the store cannot take it now.
         """
+        device = ""
         try:
-            asked = read_request(request.csr, self._authority.fleet)
-        except Refused as error:
-            await self._write_refusal("", error, request.source)
-            raise
-        try:
+            if request.ownership is not None:
+                return await self._register_claimed(request.ownership, request)
+            asked = read_request(request.csr, self._fleet)
+            device = asked.device
+            if request.token is None and request.certificate is not None:
+                return await self._enroll_by_certificate(asked, request.certificate, request)
             return await self._enroll(asked, request)
         except (Refused, Conflict) as error:
-            await self._write_refusal(asked.device, error, request.source)
+            await self._write_refusal(device, error, request.source)
             raise
+
+    async def _register_claimed(self, ownership: str, request: EnrollRequest) -> Reply:
+        batch = None if request.certificate is None else self._verifier.check_claim(request.certificate)
+        if batch is None or isinstance(batch, Refusal):
+            raise NotAuthenticated("An ownership token goes with its claim certificate")
+        claim = await self._claims.usable(batch, request.certificate or b"")
+        return await self._claims.register(claim, ownership, request.parameters, request.source)
+
+    async def _enroll_by_certificate(
+        self, asked: CertificateRequest, certificate: bytes, request: EnrollRequest
+    ) -> Reply:
+        """By what was shown in TLS: what it is decides what it may."""
+        batch = self._verifier.check_claim(certificate)
+        if not isinstance(batch, Refusal):
+            claim = await self._claims.usable(batch, certificate)
+            reply, ownership = await self._claims.begin(claim, asked, source=request.source)
+            if not (request.at_once or request.parameters):
+                return reply
+            return await self._claims.register(claim, ownership, request.parameters, request.source)
+        own = self._verifier.check(certificate, grace_ms=self._grace_ms)
+        if isinstance(own, Refusal):
+            # Expired and revoked ones are ours all the same, and are no manufacturer's.
+            if own not in (Refusal.UNTRUSTED, *_FOREIGN):
+                raise refused(own)
+            ca, shown = await self._manufacturers.device_of(certificate)
+            return await self._enroll_manufactured(asked, ca, shown, request)
+        if own.device != asked.device:
+            raise NotAuthorised("The request names another device", code="not_your_device", device=own.device)
+        return await self.renew(own.device, request.csr, current=own.certificate)
+
+    async def _enroll_manufactured(
+        self, asked: CertificateRequest, ca: ManufacturerCa, shown: Foreign, request: EnrollRequest
+    ) -> Reply:
+        if asked.device != shown.device:
+            raise NotAuthorised("The request names another device", code="not_your_device", device=shown.device)
+        for _ in range(ATTEMPTS):
+            device = await self._directory.find(asked.device)
+            if device is not None:
+                check_device(device, asked.device)
+                await self._inventory.key_for(device.id, asked.spki)
+                known = await self._inventory.current(device.id, asked.spki)
+                if known is not None:
+                    return self._issuer.answer(known)
+                if any(record.alive(self._clock.now_ms()) for record in await self._inventory.of(device.id)):
+                    raise Conflict(
+                        f"Device {device.id!r} has a certificate of this fleet",
+                        remedy="Renew with that one, or revoke it first",
+                        code="already_exists",
+                        device=device.id,
+                    )
+                wanted = device
+            else:
+                wanted = await self._directory.prepared(asked.device, ca.device_type, model=ca.model, tags=ca.tags)
+            await self._admissions.ask(wanted, request.parameters)
+            how = f"manufacturer:{ca.id}"
+            if ca.admits is Admits.WAITING:
+                if device is None:
+                    await self._register_waiting(wanted, how)
+                decided = await self._decide_by_approval(wanted, asked, request)
+                if isinstance(decided, Reply):
+                    return decided
+                grant = evolve(decided, how=how)
+            else:
+                grant = Grant(device=wanted, how=how, register=device is None)
+            try:
+                return self._issuer.answer(
+                    await self._issuer.issue(asked, grant, actor=asked.device, source=request.source)
+                )
+            except VersionConflict:
+                continue
+        raise Unavailable("Too many enrolments at once", retry_after_s=1.0)
+
+    async def _register_waiting(self, device: Device, how: str) -> None:
+        birth = self._issuer.birth(device, actor=how, reason="first contact")
+        try:
+            await self._storage.commit(birth)
+        except VersionConflict:
+            return  # by the same device's other request, which is looked at next
+        except Conflict as error:
+            raise taken(device.id) from error
+        self._directory.registered(device)
 
     async def renew(self, device: str, csr: bytes, *, current: str | None = None) -> Reply:
         """A new certificate for the same identity; the key may be new. Answers 201.
@@ -173,30 +239,28 @@ class Enrollment:
 
         Raises as :meth:`enroll`; ``not_authorised`` where the device has no certificate to renew.
         """
-        asked = read_request(csr, self._authority.fleet)
+        asked = read_request(csr, self._fleet)
         if asked.device != device:
             error = NotAuthorised("The request names another device", code="not_your_device", device=device)
             await self._write_refusal(device, error, device)
             raise error
         for _ in range(ATTEMPTS):
-            found = await self._directory.find(device)
-            self._check_device(found, device)
-            assert found is not None  # _check_device raises for None
+            found = check_device(await self._directory.find(device), device)
             await self._inventory.key_for(device, asked.spki)
             known = await self._inventory.current(device, asked.spki)
             if known is not None:
-                return self._answer(known)
+                return self._issuer.answer(known)
             replaces = await self._to_renew(device, current)
-            grant = _Grant(device=found, how="renewal", replaces=replaces)
+            grant = Grant(device=found, how="renewal", replaces=replaces)
             try:
-                return self._answer(await self._issue(asked, grant, actor=device))
+                return self._issuer.answer(await self._issuer.issue(asked, grant, actor=device))
             except VersionConflict:
                 continue
         raise Unavailable("Too many changes of the device's certificates at once", retry_after_s=1.0)
 
     async def _to_renew(self, device: str, current: str | None) -> tuple[CertificateRecord, ...]:
-        now = self._clock.now_ms()
-        alive = [record for record in await self._inventory.of(device) if record.alive(now)]
+        now, grace = self._clock.now_ms(), self._grace_ms
+        alive = [record for record in await self._inventory.of(device) if record.alive(now, grace_ms=grace)]
         if current is not None:
             base = next((record for record in alive if record.id == current), None)
         else:
@@ -219,9 +283,8 @@ class Enrollment:
         await self._admissions.ask(decided.device, request.parameters)
         if request.token is None:
             return await self._grant(asked, request)
-        name = decided.token.id if decided.token is not None else ""
         # Compare-and-set alone would do; but a batch of devices on one token would mostly lose and try again.
-        lock = self._token_locks.setdefault(name, asyncio.Lock())
+        lock = self._token_locks.setdefault(decided.how, asyncio.Lock())
         async with lock:
             return await self._grant(asked, request)
 
@@ -231,30 +294,26 @@ class Enrollment:
             if isinstance(decided, Reply):
                 return decided
             try:
-                record = await self._issue(asked, decided, actor=asked.device, source=request.source)
+                record = await self._issuer.issue(asked, decided, actor=asked.device, source=request.source)
             except VersionConflict:
                 continue
-            if not decided.known:
-                await self._register(decided.device, record)
-            return self._answer(record)
+            return self._issuer.answer(record)
         raise Unavailable("Too many enrolments at once", retry_after_s=1.0)
 
-    async def _decide(self, asked: CertificateRequest, request: EnrollRequest) -> _Grant | Reply:
+    async def _decide(self, asked: CertificateRequest, request: EnrollRequest) -> Grant | Reply:
         """What the request may have, as of now; nothing is consumed."""
         if request.token is not None:
             return await self._decide_by_token(asked, request.token)
-        device = await self._directory.find(asked.device)
-        self._check_device(device, asked.device)
-        assert device is not None  # _check_device raises for None
+        device = check_device(await self._directory.find(asked.device), asked.device)
         await self._inventory.key_for(device.id, asked.spki)
         known = await self._inventory.current(device.id, asked.spki)
         if known is not None:
-            return self._answer(known)
+            return self._issuer.answer(known)
         if device.key_id is not None and hmac.compare_digest(device.key_id.lower(), asked.spki):
-            return _Grant(device=device, how="key_id")
+            return Grant(device=device, how="key_id")
         return await self._decide_by_approval(device, asked, request)
 
-    async def _decide_by_token(self, asked: CertificateRequest, secret: str) -> _Grant | Reply:
+    async def _decide_by_token(self, asked: CertificateRequest, secret: str) -> Grant | Reply:
         token = await self._tokens.check(secret)
         if token.device is not None and token.device != asked.device:
             raise NotAuthorised(
@@ -263,33 +322,35 @@ class Enrollment:
         await self._inventory.key_for(asked.device, asked.spki)
         device = await self._directory.find(asked.device)
         if device is not None:
-            self._check_device(device, asked.device)
+            check_device(device, asked.device)
         use = await self._tokens.used.get(f"{token.id}:{asked.spki}")
         if use is not None and use.device == asked.device:
             record = await self._inventory.certificates.need(use.certificate)
             if not record.alive(self._clock.now_ms()):
                 raise token_spent()
-            if device is None:  # the server ended between the certificate and the registration
-                await self._register(_candidate(asked.device, token), record)
-            return self._answer(record)
+            return self._issuer.answer(record)
         if token.left < 1:
             raise token_spent()
         if device is not None and token.device is None:
-            raise Conflict(
-                f"Device {asked.device!r} is registered already, and the token is for new devices",
-                remedy="Make an enrolment token for this device",
-                device=asked.device,
+            raise taken(device.id)
+
+        def charged(record: CertificateRecord) -> Sequence[Put]:
+            used = TokenUse(id=f"{token.id}:{record.spki}", device=record.device, certificate=record.id)
+            return (
+                self._tokens.records.put(evolve(token, left=token.left - 1), expect=token.version),
+                self._tokens.used.put(used, expect=0),
             )
-        return _Grant(
-            device=device or _candidate(asked.device, token),
+
+        return Grant(
+            device=device or await self._directory.prepared(asked.device, token.device_type),
             how=f"token:{token.id}",
-            known=device is not None,
-            token=token,
+            register=device is None,
+            beside=charged,
         )
 
     async def _decide_by_approval(
         self, device: Device, asked: CertificateRequest, request: EnrollRequest
-    ) -> _Grant | Reply:
+    ) -> Grant | Reply:
         if device.key_id is not None:
             raise NotAuthorised(
                 "The device is registered with another key",
@@ -303,7 +364,7 @@ class Enrollment:
             case EnrollmentState.ACCEPTED:
                 now = self._clock.now_ms()
                 others = [one for one in await self._inventory.of(device.id) if one.alive(now)]
-                return _Grant(device=device, how="approval", replaces=tuple(others) if record.replace else ())
+                return Grant(device=device, how="approval", replaces=tuple(others) if record.replace else ())
             case EnrollmentState.REJECTED:
                 raise NotAuthorised("The key was rejected by an operator", device=device.id)
             case EnrollmentState.PENDING:
@@ -388,89 +449,14 @@ class Enrollment:
 
     async def issue(self, csr: bytes, *, actor: str, reason: str) -> CertificateRecord:
         """Issues to a registered device by an operator's right; raises as :meth:`enroll`."""
-        asked = read_request(csr, self._authority.fleet)
+        asked = read_request(csr, self._fleet)
         for _ in range(ATTEMPTS):
-            device = await self._directory.find(asked.device)
-            self._check_device(device, asked.device)
-            assert device is not None  # _check_device raises for None
+            device = check_device(await self._directory.find(asked.device), asked.device)
             try:
-                return await self._issue(asked, _Grant(device=device, how="operator"), actor=actor, reason=reason)
+                return await self._issuer.issue(asked, Grant(device=device, how="operator"), actor=actor, reason=reason)
             except VersionConflict:
                 continue
         raise Unavailable("Too many changes of the device's certificates at once", retry_after_s=1.0)
-
-    # --- the one way to a certificate ----------------------------------------------------------------------------
-
-    async def _issue(
-        self, asked: CertificateRequest, grant: _Grant, *, actor: str, reason: str = "", source: str = ""
-    ) -> CertificateRecord:
-        """Signs and writes all of it at once; raises VersionConflict where anything it rests on changed."""
-        device = grant.device.id
-        key = await self._inventory.key_for(device, asked.spki)
-        certificate = self._authority.issue_device(device, asked.public_key, lifetime=self._lifetime)
-        record = self._inventory.draft(certificate, device, how=grant.how, replaces=grant.replaces)
-        event = Event(
-            type="certificate.issued",
-            subject=device,
-            time=record.created,
-            actor=actor,
-            reason=reason or grant.how,
-            data={"certificate": record.id, "fingerprint": asked.spki, "source": source},
-        )
-        return await self._inventory.add(
-            record, key, event, replaces=grant.replaces, with_puts=self._charge(grant.token, record)
-        )
-
-    def _charge(self, token: EnrollmentToken | None, record: CertificateRecord) -> tuple[Put, ...]:
-        if token is None:
-            return ()
-        use = TokenUse(id=f"{token.id}:{record.spki}", device=record.device, certificate=record.id)
-        return (
-            self._tokens.records.put(evolve(token, left=token.left - 1), expect=token.version),
-            self._tokens.used.put(use, expect=0),
-        )
-
-    async def _register(self, device: Device, record: CertificateRecord) -> None:
-        """Registers a token's new device, after its certificate: a device without one would be left by a lost race.
-
-        Until it is registered nobody can do anything with the certificate.
-        """
-        try:
-            await self._directory.register(device.id, device.type, actor=device.id, reason=record.how)
-        except Conflict:
-            existing = await self._directory.find(device.id)
-            # Registered since, by the same request sent twice: it is this device. Otherwise it is somebody else's.
-            if existing is not None and existing.created >= record.created:
-                return
-            await self._inventory.revoke([record], actor="system", reason="the id was taken")
-            raise
-
-    def _answer(self, record: CertificateRecord) -> Reply:
-        return Reply(
-            status=201,
-            body={
-                "device": record.device,
-                "certificate": record.pem,
-                "chain": self._authority.chain_pem().decode(),
-                "ca": self._authority.ca_pem().decode(),
-                "not_after": format_time(record.not_after),
-                "renew_after": format_time(record.renew_after),
-                "endpoints": list(self._endpoints()),
-            },
-        )
-
-    def _check_device(self, device: Device | None, name: str) -> None:
-        if device is None:
-            raise NotAuthorised(
-                f"Device {name!r} is not registered",
-                code="device_unknown",
-                remedy="Register it first, or enrol it by a token",
-                device=name,
-            )
-        if device.lifecycle in (Lifecycle.RETIRED, Lifecycle.SUSPENDED):
-            raise NotAuthorised(
-                f"Device {name!r} is {device.lifecycle}", code=f"device_{device.lifecycle}", device=name
-            )
 
     async def _write_refusal(self, device: str, error: Refused | Conflict, source: str) -> None:
         """Writes the first refusal of a source and reason in each minute, and no more than a bounded number."""
@@ -495,5 +481,12 @@ class Enrollment:
             return  # the refusal stands; that it could not be written down is the store's own alarm
 
 
-def _candidate(device: str, token: EnrollmentToken) -> Device:
-    return Device(id=device, type=token.device_type)
+#: What a certificate that is not ours may be refused for by our own profile; it may be a manufacturer's yet.
+_FOREIGN = frozenset(Refusal) - {
+    Refusal.UNREADABLE,
+    Refusal.EXPIRED,
+    Refusal.NOT_YET_VALID,
+    Refusal.REVOKED,
+    Refusal.SUPERSEDED,
+    Refusal.NOT_ACTIVATED,
+}

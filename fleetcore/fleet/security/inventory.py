@@ -4,6 +4,7 @@ Records live in the store; what decides on every connection, the refused ones an
 is read once when the fleet opens. The revocation list that brokers are given is an export of this, not its source.
 
 States: ``pending`` (issued by a renewal, has not connected yet; valid) → ``active`` → ``superseded`` or ``revoked``.
+One that a claim certificate got is ``pending_activation``, and good for nothing, until its device has registered.
 """
 
 import datetime as dt
@@ -36,6 +37,7 @@ ATTEMPTS = 20
 class CertificateState(StrEnum):
     """Where a certificate stands."""
 
+    PENDING_ACTIVATION = "pending_activation"
     PENDING = "pending"
     ACTIVE = "active"
     SUPERSEDED = "superseded"
@@ -53,7 +55,8 @@ class CertificateRecord:
         id: ``<issuer's key id>:<serial>``, hex.
         spki: SHA-256 (hex) of its SubjectPublicKeyInfo.
         renew_after: when the device ought to renew.
-        how: by what right it was issued: ``key_id``, ``approval``, ``token:<id>``, ``renewal``, ``operator``.
+        how: by what right it was issued: ``key_id``, ``approval``, ``token:<id>``, ``claim:<batch>``,
+            ``manufacturer:<ca>``, ``renewal``, ``operator``.
         replaces: certificates that end once this one connects.
         ended_at: from when it is refused although its dates are good, or None.
     """
@@ -75,9 +78,10 @@ class CertificateRecord:
     reason: str = ""
     version: int = 0
 
-    def alive(self, now_ms: int) -> bool:
-        """Whether it is accepted now."""
-        return self.state in _ALIVE and now_ms <= self.not_after and (self.ended_at is None or now_ms < self.ended_at)
+    def alive(self, now_ms: int, *, grace_ms: int = 0) -> bool:
+        """Whether it is accepted now, or was until its dates ran out at most ``grace_ms`` ago."""
+        ended = self.ended_at is not None and now_ms >= self.ended_at
+        return self.state in _ALIVE and now_ms <= self.not_after + grace_ms and not ended
 
 
 @frozen(kw_only=True)
@@ -137,7 +141,8 @@ class Inventory:
     async def load(self) -> None:
         """Reads what decides on every connection."""
         oldest = self._clock.now_ms() - _EXPIRED_LATELY_MS
-        for state in (CertificateState.REVOKED, CertificateState.SUPERSEDED, CertificateState.PENDING, "ending"):
+        states = set(CertificateState) - {CertificateState.ACTIVE}
+        for state in (*states, "ending"):
             async for record in self.certificates.iterate(ref=("state", state)):
                 if record.not_after >= oldest:
                     self._remember(record)
@@ -149,7 +154,10 @@ class Inventory:
                 self._ends[record.id] = (0, Refusal.REVOKED)
             case CertificateState.SUPERSEDED:
                 self._ends[record.id] = (0, Refusal.SUPERSEDED)
+            case CertificateState.PENDING_ACTIVATION:
+                self._ends[record.id] = (0, Refusal.NOT_ACTIVATED)
             case CertificateState.PENDING | CertificateState.ACTIVE:
+                self._ends.pop(record.id, None)
                 if record.state is CertificateState.PENDING:
                     self._unseen.add(record.id)
                 if record.ended_at is not None:
@@ -220,16 +228,18 @@ class Inventory:
         *,
         how: str,
         replaces: Sequence[CertificateRecord] = (),
+        inactive_until: int | None = None,
     ) -> CertificateRecord:
         """The record of a certificate just signed."""
         identity = identity_of(certificate, device)
+        state = CertificateState.PENDING if replaces else CertificateState.ACTIVE
         return CertificateRecord(
             id=identity.certificate,
             device=device,
             issuer=identity.issuer,
             serial=identity.serial,
             spki=identity.spki,
-            state=CertificateState.PENDING if replaces else CertificateState.ACTIVE,
+            state=state if inactive_until is None else CertificateState.PENDING_ACTIVATION,
             created=self._clock.now_ms(),
             not_before=identity.not_before,
             not_after=identity.not_after,
@@ -237,13 +247,14 @@ class Inventory:
             how=how,
             pem=pem([certificate]).decode(),
             replaces=tuple(record.id for record in replaces),
+            ended_at=inactive_until,
         )
 
     async def add(
         self,
         record: CertificateRecord,
         key: DeviceKey,
-        event: Event,
+        events: tuple[Event, ...],
         *,
         replaces: Sequence[CertificateRecord] = (),
         with_puts: Iterable[Put] = (),
@@ -264,10 +275,39 @@ class Inventory:
             *(self.certificates.put(old, expect=old.version) for old in ending),
             *with_puts,
         )
-        await self._storage.commit(Commit(puts=puts, events=(event,)))
+        await self._storage.commit(Commit(puts=puts, events=events))
         for one in (record, *ending):
             self._remember(one)
         return evolve(record, version=1)
+
+    async def activate(
+        self, record: CertificateRecord, *, actor: str, reason: str, beside: Commit
+    ) -> CertificateRecord | None:
+        """Makes one that waited for its device good, or gives None where something changed meanwhile: read again."""
+        active = evolve(record, state=CertificateState.ACTIVE, ended_at=None)
+        done = await self._change(
+            [active], "certificate.activated", actor=actor, reason=reason, with_puts=beside.puts, events=beside.events
+        )
+        return evolve(active, version=record.version + 1) if done else None
+
+    async def discard(self, record: CertificateRecord, beside: Commit) -> bool:
+        """Ends one that was not activated in time; its key may ask again. False where something changed meanwhile.
+
+        The record stays, revoked: a certificate that nobody remembered would be good once its device exists.
+        """
+        key = await self.keys.get(record.spki)
+        own = key is not None and key.device == record.device and not key.revoked
+        deletes = (Delete(kind="device_key", key=record.spki, expect=key.version),) if key is not None and own else ()
+        ended = evolve(record, state=CertificateState.REVOKED, ended_at=self._clock.now_ms())
+        return await self._change(
+            [ended],
+            "certificate.revoked",
+            actor="system",
+            reason="not activated in time",
+            with_puts=beside.puts,
+            deletes=(*deletes, *beside.deletes),
+            events=beside.events,
+        )
 
     async def seen(self, certificate: str) -> None:
         """A renewed certificate has connected: it is active, and those it replaces are superseded."""

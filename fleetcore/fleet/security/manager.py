@@ -11,16 +11,19 @@ from attrs import frozen
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
+from fleetcore.errors import NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.security.admission import Admission, Admissions
 from fleetcore.fleet.security.authority import Authority
-from fleetcore.fleet.security.enrollment import DeviceDirectory, Enrollment, EnrollmentRecord, EnrollmentState
+from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
+from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
 from fleetcore.fleet.security.folder import PkiFolder, write_private
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
+from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
+from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import DEVICE_LIFETIMES, SHAPES, Profile, Refusal
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
-from fleetcore.fleet.security.verify import CertificateVerifier
+from fleetcore.fleet.security.verify import CertificateVerifier, refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
@@ -36,6 +39,9 @@ Revoked = Callable[[str, str, str | None], None]
 
 #: How long a renewed certificate stays good beside its successor that has not connected yet.
 OVERLAP = dt.timedelta(hours=24)
+
+#: Devices that lay in a warehouse come back within it.
+LONGEST_GRACE = dt.timedelta(days=30)
 
 
 @frozen(kw_only=True)
@@ -68,6 +74,7 @@ class SecurityManager:
         admissions: checks that every enrolment passes, renewals apart.
         lifetime: of devices' certificates, a day to 400 days.
         overlap: how long a renewed certificate stays good at most.
+        grace: how long after its end a certificate may still be renewed by its device, up to 30 days.
     """
 
     def __init__(
@@ -81,10 +88,13 @@ class SecurityManager:
         admissions: Sequence[Admission] = (),
         lifetime: dt.timedelta = SHAPES[Profile.DEVICE].lifetime,
         overlap: dt.timedelta = OVERLAP,
+        grace: dt.timedelta = dt.timedelta(0),
     ) -> None:
         shortest, longest = DEVICE_LIFETIMES
         if not shortest <= lifetime <= longest:
             raise Refused(f"A device's certificate lasts {shortest.days} to {longest.days} days, not {lifetime}")
+        if not dt.timedelta(0) <= grace <= LONGEST_GRACE:
+            raise Refused(f"An expired certificate may be renewed for up to {LONGEST_GRACE.days} days, not {grace}")
         self._storage, self._clock, self.authority = storage, clock, authority
         self._command_key = command_key or Ed25519PrivateKey.generate()
         self._inventory = Inventory(storage, clock, overlap=overlap)
@@ -93,16 +103,28 @@ class SecurityManager:
         self._enrollment_tokens = EnrollmentTokens(storage, clock)
         #: The URLs that new devices are told; set once the protocols listen.
         self.endpoints: Sequence[str] = ()
-        self._enrollment = Enrollment(
-            storage,
+        issuer = Issuer(
             clock,
             authority,
             self._inventory,
-            self._enrollment_tokens,
             directory,
-            Admissions(admissions, clock),
             endpoints=lambda: self.endpoints,
             lifetime=lifetime,
+        )
+        asked = Admissions(admissions, clock)
+        self.claims = Claims(storage, clock, authority, self._inventory, issuer, asked)
+        self.manufacturers = Manufacturers(storage, clock, self._verifier)
+        self._enrollment = Enrollment(
+            storage,
+            clock,
+            authority.fleet,
+            issuer,
+            self._enrollment_tokens,
+            self._verifier,
+            self.claims,
+            self.manufacturers,
+            asked,
+            grace=grace,
         )
         self._callbacks: list[Revoked] = []
         self._finishing: set[asyncio.Task[Any]] = set()
@@ -124,6 +146,7 @@ class SecurityManager:
         admissions: Sequence[Admission] = (),
         lifetime: dt.timedelta = SHAPES[Profile.DEVICE].lifetime,
         overlap: dt.timedelta = OVERLAP,
+        grace: dt.timedelta = dt.timedelta(0),
     ) -> Self:
         """Opens the fleet's PKI folder ``<data>/pki`` and reads what is revoked.
 
@@ -147,6 +170,7 @@ class SecurityManager:
             admissions=admissions,
             lifetime=lifetime,
             overlap=overlap,
+            grace=grace,
         )
         if folder is not None:
             manager.folder, manager.tls = folder, FleetTls(folder, clock)
@@ -154,8 +178,10 @@ class SecurityManager:
         return manager
 
     async def load(self) -> None:
-        """Reads what is revoked; comes before the first connection."""
+        """Reads what is revoked and whose devices may enrol; comes before the first connection."""
         await self._inventory.load()
+        if self.tls is not None:
+            self.tls.admit([one.pem for one in await self.manufacturers.usable()])
 
     # --- who is it -----------------------------------------------------------------------------------------------
 
@@ -170,11 +196,7 @@ class SecurityManager:
         """
         identity = self._verifier.check(der)
         if isinstance(identity, Refusal):
-            if identity in (Refusal.REVOKED, Refusal.SUPERSEDED):
-                raise NotAuthorised(f"The certificate is {identity}", code="device_revoked", reason=identity)
-            raise NotAuthenticated(
-                f"The certificate is refused: {identity}", code="certificate_invalid", reason=identity
-            )
+            raise refused(identity)
         if self._inventory.unseen(identity.certificate):
             await self._finish(self._inventory.seen(identity.certificate))
             if self._inventory.refusal(identity.certificate) is not None:
@@ -262,7 +284,7 @@ class SecurityManager:
             certificates = [
                 record
                 for record in await self._inventory.of(device)
-                if record.state in (CertificateState.ACTIVE, CertificateState.PENDING)
+                if record.state not in (CertificateState.REVOKED, CertificateState.SUPERSEDED)
             ]
             tokens = await self._device_tokens.of(device)
             if not certificates and not tokens:
@@ -330,8 +352,9 @@ class SecurityManager:
         raise Unavailable("Too many revocation lists at once", retry_after_s=1.0)
 
     async def maintain(self) -> None:
-        """Writes down which overlaps are over; to be called now and then."""
+        """Writes down which overlaps and which times to activate are over; to be called now and then."""
         await self._inventory.sweep()
+        await self.claims.sweep()
 
     # --- enrolment -----------------------------------------------------------------------------------------------
 
@@ -385,6 +408,74 @@ class SecurityManager:
         return await self._enrollment.decide(
             device, _fingerprint(fingerprint), EnrollmentState.REJECTED, actor=actor, reason=reason
         )
+
+    # --- batches and manufacturers -------------------------------------------------------------------------------
+
+    async def create_claim(
+        self,
+        batch: str,
+        *,
+        quota: int,
+        days: float = 90.0,
+        device_type: str = "device",
+        tags: Sequence[str] = (),
+        models: Sequence[str] = (),
+        serials: Sequence[str] = (),
+        per_minute: int = 60,
+        actor: str = "system",
+        reason: str = "",
+    ) -> ClaimCredential:
+        """A claim certificate for a batch of devices, its key shown once: see :meth:`Claims.create`."""
+        return await self.claims.create(
+            batch,
+            quota=quota,
+            days=days,
+            device_type=device_type,
+            tags=tags,
+            models=models,
+            serials=serials,
+            per_minute=per_minute,
+            actor=actor,
+            reason=reason,
+        )
+
+    async def claim_batches(self) -> list[ClaimBatch]:
+        """Every batch, with how many of its devices have enrolled."""
+        return await self.claims.batches.find()
+
+    async def disable_claim(self, batch: str, *, actor: str = "system", reason: str = "") -> ClaimBatch:
+        """Ends enrolment by a batch's certificate at once; enrolled devices stay. Raises NotFound."""
+        return await self.claims.disable(batch, actor=actor, reason=reason)
+
+    async def propose_manufacturer(
+        self,
+        name: str,
+        pem: str,
+        *,
+        admits: str = "waiting",
+        device_type: str = "device",
+        model: str | None = None,
+        tags: Sequence[str] = (),
+        actor: str = "system",
+        reason: str = "",
+    ) -> ManufacturerCa:
+        """Takes a manufacturer's CA in, to be proven yet: see :meth:`Manufacturers.propose`."""
+        return await self.manufacturers.propose(
+            name, pem, admits=admits, device_type=device_type, model=model, tags=tags, actor=actor, reason=reason
+        )
+
+    async def prove_manufacturer(
+        self, name: str, proof: str, *, actor: str = "system", reason: str = ""
+    ) -> ManufacturerCa:
+        """Believes a CA, as it has signed a certificate for its nonce: see :meth:`Manufacturers.prove`."""
+        proven = await self.manufacturers.prove(name, proof, actor=actor, reason=reason)
+        if self.tls is not None and proven.usable:
+            self.tls.admit([proven.pem])
+        return proven
+
+    async def disable_manufacturer(self, name: str, *, actor: str = "system", reason: str = "") -> ManufacturerCa:
+        """Ends enrolment by a manufacturer's devices at once; enrolled ones stay. Raises NotFound."""
+        return await self.manufacturers.disable(name, actor=actor, reason=reason)
 
     # --- device tokens -------------------------------------------------------------------------------------------
 

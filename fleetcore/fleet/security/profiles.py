@@ -45,6 +45,7 @@ class Refusal(StrEnum):
     UNTRUSTED = "untrusted"
     REVOKED = "revoked"
     SUPERSEDED = "superseded"
+    NOT_ACTIVATED = "not_activated"
 
 
 class Profile(StrEnum):
@@ -53,6 +54,7 @@ class Profile(StrEnum):
     ROOT = "root"
     ISSUING = "issuing"
     DEVICE = "device"
+    CLAIM = "claim"
     SERVER = "server"
     SERVICE = "service"
 
@@ -78,6 +80,7 @@ SHAPES: Mapping[Profile, Shape] = MappingProxyType(
         Profile.ROOT: Shape(lifetime=timedelta(days=3652), ca=True),
         Profile.ISSUING: Shape(lifetime=timedelta(days=730), ca=True, path_length=0),
         Profile.DEVICE: Shape(lifetime=timedelta(days=90), usage=frozenset({ExtendedKeyUsageOID.CLIENT_AUTH})),
+        Profile.CLAIM: Shape(lifetime=timedelta(days=365), usage=frozenset({ExtendedKeyUsageOID.CLIENT_AUTH})),
         Profile.SERVER: Shape(lifetime=timedelta(days=90), usage=frozenset({ExtendedKeyUsageOID.SERVER_AUTH})),
         # As long as its issuer may live: a broker's client is renewed by a person who restarts the broker with it.
         Profile.SERVICE: Shape(lifetime=timedelta(days=400), usage=frozenset({ExtendedKeyUsageOID.CLIENT_AUTH})),
@@ -86,6 +89,9 @@ SHAPES: Mapping[Profile, Shape] = MappingProxyType(
 
 #: What a device's lifetime may be set to.
 DEVICE_LIFETIMES = (timedelta(days=1), timedelta(days=400))
+
+#: What a claim certificate's lifetime may be set to.
+CLAIM_LIFETIMES = (timedelta(days=1), timedelta(days=366))
 
 #: RSA moduli that old devices may bring: below is weak (NIST SP 800-131A), above is a way to burn our time.
 _RSA_BITS = range(2048, 4097)
@@ -104,13 +110,20 @@ _STRONG_SIGNATURES = frozenset(
 
 _DEVICE_URI = re.compile(r"urn:fleetcore:device:([a-z0-9-]{1,32}):(.*)", re.ASCII | re.DOTALL)
 
-#: A device's id cannot hold a colon, so no device can get a certificate whose common name is a service's.
+#: A device's id cannot hold a colon, so no device can get a certificate whose common name is a service's, and a broker
+#: that takes the common name for the user takes no claim certificate for a device.
 SERVICE_NAME = "fleetcore:{name}"
+CLAIM_NAME = "fleetcore:claim:{batch}"
 
 
 def service_uri(fleet: str, name: str) -> str:
     """The SAN URI of a service's certificate."""
     return f"urn:fleetcore:service:{fleet}:{name}"
+
+
+def claim_uri(fleet: str, batch: str) -> str:
+    """The SAN URI of a batch's claim certificate."""
+    return f"urn:fleetcore:claim:{fleet}:{batch}"
 
 
 def extensions(profile: Profile, names: Sequence[x509.GeneralName] = ()) -> list[tuple[x509.ExtensionType, bool]]:
@@ -237,6 +250,19 @@ def device_of(certificate: x509.Certificate, fleet: str) -> str | Refusal:
     if common_name(certificate.subject) != device:
         return Refusal.CN_MISMATCH
     return device
+
+
+def claim_of(certificate: x509.Certificate, fleet: str) -> str | Refusal:
+    """The batch that a claim certificate names: exactly one SAN, a URI ``urn:fleetcore:claim:<fleet>:<batch>``."""
+    names = names_of(certificate)
+    if len(names) != 1:
+        return Refusal.SAN_MANY if names else Refusal.SAN_MISSING
+    (name,) = names
+    prefix, uri = claim_uri(fleet, ""), name.value if isinstance(name, x509.UniformResourceIdentifier) else ""
+    batch = uri.removeprefix(prefix)
+    if not uri.startswith(prefix) or common_name(certificate.subject) != CLAIM_NAME.format(batch=batch):
+        return Refusal.SAN_WRONG
+    return batch
 
 
 def device_names(fleet: str, device: str) -> list[x509.GeneralName]:

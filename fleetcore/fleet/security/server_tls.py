@@ -3,6 +3,7 @@
 import datetime as dt
 import ssl
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -28,18 +29,28 @@ class FleetTls(TlsProvider):
         self._contexts: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         #: Contexts that could not take the renewed certificate yet, out of file descriptors for one.
         self._behind: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
+        self._enrolling: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
+        self._admitted: dict[str, None] = {}
 
-    def server(self, *, client_certificates: bool = True) -> ssl.SSLContext:
+    def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> ssl.SSLContext:
         """A listener's context; raises ConfigError where the server's certificate or key cannot be used."""
         certificate, key = self._folder.server
+        ca = self._folder.authority.ca_pem() + "".join(self._admitted if enrolling else ()).encode()
         try:
-            context = server_context(
-                certificate, key, self._folder.authority.ca_pem(), client_certificates=client_certificates
-            )
+            context = server_context(certificate, key, ca, client_certificates=client_certificates, enrolling=enrolling)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"The server's certificate cannot be used: {error}", file=str(certificate)) from error
         self._contexts.add(context)
+        if enrolling:
+            self._enrolling.add(context)
         return context
+
+    def admit(self, cas: Sequence[str]) -> None:
+        """Lets peers of manufacturers' CAs (PEM) through the handshake where devices enrol; it gives no rights."""
+        for ca in cas:
+            self._admitted[ca] = None
+            for context in self._enrolling:
+                context.load_verify_locations(cadata=ca)
 
     def ca_bundle(self) -> bytes:
         return self._folder.authority.ca_pem()

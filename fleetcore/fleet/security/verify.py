@@ -3,22 +3,38 @@
 TLS has verified a chain when this is asked, but not that the leaf is one of a device, nor which. Everything is judged
 here again on the DER itself. cryptography's ``x509.verification`` stands outside its promise of compatibility, so this
 is the only file that uses it; it knows no revocation, which is ours to add.
+
+Beside devices two kinds of certificates lead in, to enrolment alone: a batch's claim certificate, and what a registered
+manufacturer has given a device.
 """
 
 import datetime as dt
 import hashlib
 import warnings
 from collections.abc import Callable
+from typing import TypeVar
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
+from fleetcore.errors import NotAuthenticated, NotAuthorised
 from fleetcore.fleet.security.authority import Authority, issuer_id
-from fleetcore.fleet.security.profiles import Profile, Refusal, check_leaf, device_of
+from fleetcore.fleet.security.profiles import (
+    Profile,
+    Refusal,
+    check_leaf,
+    claim_of,
+    common_name,
+    device_of,
+    strong_key,
+)
 from fleetcore.fleet.security.recent import Recent
 from fleetcore.fleet.security.requests import spki_of
 from fleetcore.interfaces.clock import Clock
+from fleetcore.model.names import is_device_id
+
+T = TypeVar("T")
 
 #: Identities kept; 100,000 devices that reconnect at once cost a digest each, and about 60 MB.
 REMEMBERED = 100_000
@@ -49,6 +65,14 @@ class Identity:
     def certificate(self) -> str:
         """The certificate's key in the inventory."""
         return certificate_key(self.issuer, self.serial)
+
+
+@frozen(kw_only=True)
+class Foreign:
+    """Whom a manufacturer's certificate names, and by which key (SHA-256, hex)."""
+
+    device: str
+    spki: str
 
 
 def certificate_key(issuer: str, serial: str) -> str:
@@ -86,32 +110,33 @@ class CertificateVerifier:
         self._store = Store(list(authority.roots))
         self._known: Recent[Identity] = Recent(REMEMBERED)
 
-    def check(self, der: bytes) -> Identity | Refusal:
+    def check(self, der: bytes, *, grace_ms: int = 0) -> Identity | Refusal:
         """Who the certificate names. Never raises, whatever the bytes.
 
         A good certificate is remembered by its digest; its dates and its revocation are looked at each time.
+
+        Args:
+            grace_ms: how long ago its dates may have run out.
         """
         digest = hashlib.sha256(der).digest()
         known = self._known.get(digest)
         if known is None:
-            judged = self._judge(der)
+            judged = _judged(der, lambda certificate: self._device(certificate, grace_ms))
             if isinstance(judged, Refusal):
                 return judged
             self._known.put(digest, judged)
             known = judged
-        return _out_of_date(known, self._clock.now_ms()) or self._refused(known.certificate) or known
+        return _out_of_date(known, self._clock.now_ms(), grace_ms) or self._refused(known.certificate) or known
 
-    def _judge(self, der: bytes) -> Identity | Refusal:
-        if len(der) > LIMIT_BYTES:
-            return Refusal.UNREADABLE
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                return self._read(x509.load_der_x509_certificate(der))
-        except Exception:  # noqa: BLE001 - the parser's errors for hostile DER are no closed set, TypeError among them
-            return Refusal.UNREADABLE
+    def check_claim(self, der: bytes) -> str | Refusal:
+        """The batch that a claim certificate names; whether it may still be used the batch says."""
+        return _judged(der, self._claim)
 
-    def _read(self, certificate: x509.Certificate) -> Identity | Refusal:
+    def check_foreign(self, der: bytes, ca: x509.Certificate) -> Foreign | Refusal:
+        """Whom a manufacturer's certificate names, which ``ca`` itself has signed."""
+        return _judged(der, lambda certificate: self._foreign(certificate, ca))
+
+    def _device(self, certificate: x509.Certificate, grace_ms: int) -> Identity | Refusal:
         wrong = check_leaf(certificate, Profile.DEVICE)
         if wrong is not None:
             return wrong
@@ -121,20 +146,84 @@ class CertificateVerifier:
         identity = identity_of(certificate, device)
         now = self._clock.now_ms()
         # Before the chain: the verifier's words for this are for people, and the reason is for machines.
-        late = _out_of_date(identity, now)
+        late = _out_of_date(identity, now, grace_ms)
         if late is not None:
             return late
+        return identity if self._below_us(certificate, min(now, identity.not_after)) else Refusal.UNTRUSTED
+
+    def _claim(self, certificate: x509.Certificate) -> str | Refusal:
+        wrong = check_leaf(certificate, Profile.CLAIM)
+        if wrong is not None:
+            return wrong
+        batch = claim_of(certificate, self._authority.fleet)
+        if isinstance(batch, Refusal):
+            return batch
+        now = self._clock.now_ms()
+        late = _out_of_date(certificate, now)
+        if late is not None:
+            return late
+        return batch if self._below_us(certificate, now) else Refusal.UNTRUSTED
+
+    def _foreign(self, certificate: x509.Certificate, ca: x509.Certificate) -> Foreign | Refusal:
+        if not strong_key(certificate.public_key()):
+            return Refusal.KEY_WEAK
+        now = self._clock.now_ms()
+        late = _out_of_date(certificate, now)
+        if late is not None:
+            return late
+        verifier = (
+            PolicyBuilder()
+            .store(Store([ca]))
+            .time(_time(now))
+            # A manufacturer's leaf follows its own profile (IEEE 802.1AR): often no SAN, no extended key usage.
+            .extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all())
+            .build_client_verifier()
+        )
         try:
-            verifier = (
-                PolicyBuilder().store(self._store).time(dt.datetime.fromtimestamp(now / 1000, dt.UTC))
-            ).build_client_verifier()
-            verifier.verify(certificate, list(self._authority.intermediates))
+            verifier.verify(certificate, [])
         except VerificationError:
             return Refusal.UNTRUSTED
-        return identity
+        device = common_name(certificate.subject)
+        if device is None or not is_device_id(device):
+            return Refusal.ID_INVALID
+        return Foreign(device=device, spki=spki_of(certificate.public_key()))
+
+    def _below_us(self, certificate: x509.Certificate, at_ms: int) -> bool:
+        verifier = PolicyBuilder().store(self._store).time(_time(at_ms)).build_client_verifier()
+        try:
+            verifier.verify(certificate, list(self._authority.intermediates))
+        except VerificationError:
+            return False
+        return True
 
 
-def _out_of_date(identity: Identity, now_ms: int) -> Refusal | None:
-    if now_ms < identity.not_before:
+def refused(why: Refusal) -> NotAuthorised | NotAuthenticated:
+    """The error for a certificate that is refused: ``device_revoked`` or ``certificate_invalid``."""
+    if why in (Refusal.REVOKED, Refusal.SUPERSEDED, Refusal.NOT_ACTIVATED):
+        return NotAuthorised(f"The certificate is {why}", code="device_revoked", reason=why)
+    return NotAuthenticated(f"The certificate is refused: {why}", code="certificate_invalid", reason=why)
+
+
+def _judged(der: bytes, read: Callable[[x509.Certificate], T | Refusal]) -> T | Refusal:
+    if len(der) > LIMIT_BYTES:
+        return Refusal.UNREADABLE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return read(x509.load_der_x509_certificate(der))
+    except Exception:  # noqa: BLE001 - the parser's errors for hostile DER are no closed set, TypeError among them
+        return Refusal.UNREADABLE
+
+
+def _time(ms: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+
+
+def _out_of_date(dated: Identity | x509.Certificate, now_ms: int, grace_ms: int = 0) -> Refusal | None:
+    if isinstance(dated, Identity):
+        begins, ends = dated.not_before, dated.not_after
+    else:
+        begins, ends = _ms(dated.not_valid_before_utc), _ms(dated.not_valid_after_utc)
+    if now_ms < begins:
         return Refusal.NOT_YET_VALID
-    return Refusal.EXPIRED if now_ms > identity.not_after else None
+    return Refusal.EXPIRED if now_ms > ends + grace_ms else None

@@ -1,0 +1,175 @@
+"""The one way to a certificate: signed, and written with all that it rests on in one commit.
+
+Who may have one is decided elsewhere and handed over as a :class:`Grant`. A device that comes into being with its
+certificate is registered in the same commit, so neither is there without the other, and of two that want one id at
+once one gets it.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from attrs import field, frozen
+
+from fleetcore.errors import Conflict, NotAuthorised, VersionConflict
+from fleetcore.fleet.security.authority import Authority
+from fleetcore.fleet.security.inventory import CertificateRecord, Inventory
+from fleetcore.fleet.security.requests import CertificateRequest
+from fleetcore.interfaces.clock import Clock
+from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.message import Reply
+from fleetcore.model.store import Commit, Event, Put
+from fleetcore.wire.times import format_time
+
+
+class DeviceDirectory(Protocol):
+    """What enrolment needs of the registry."""
+
+    async def find(self, device: str) -> Device | None:
+        """The device or None."""
+        ...
+
+    async def prepared(self, device: str, type: str, *, model: str | None = None, tags: Sequence[str] = ()) -> Device:
+        """The record that would be registered; raises Refused for an impossible name."""
+        ...
+
+    def registration(self, device: Device, *, actor: str, reason: str) -> Commit:
+        """What registers it; the commit raises VersionConflict or Conflict where the id is taken."""
+        ...
+
+    def registered(self, device: Device) -> None:
+        """It was committed."""
+        ...
+
+
+def _nothing(_record: CertificateRecord) -> Sequence[Put]:
+    return ()
+
+
+@frozen(kw_only=True)
+class Grant:
+    """That a request may have a certificate.
+
+    Attributes:
+        how: by what right, for the inventory: ``key_id``, ``approval``, ``token:<id>`` …
+        register: the device does not exist yet and is registered with its certificate.
+        replaces: certificates that end once this one connects.
+        inactive_until: the certificate is good for nothing before it is activated, and goes at this time (ms).
+        beside: further puts of the same commit.
+    """
+
+    device: Device
+    how: str
+    register: bool = False
+    replaces: tuple[CertificateRecord, ...] = ()
+    inactive_until: int | None = None
+    beside: Callable[[CertificateRecord], Sequence[Put]] = field(default=_nothing, repr=False)
+
+
+class Issuer:
+    """Issues what was granted, and says what a device is answered.
+
+    Args:
+        endpoints: the URLs that a new device is told.
+        lifetime: of devices' certificates.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        authority: Authority,
+        inventory: Inventory,
+        directory: DeviceDirectory,
+        *,
+        endpoints: Callable[[], Sequence[str]],
+        lifetime: dt.timedelta,
+    ) -> None:
+        self._clock, self._authority = clock, authority
+        self.inventory, self.directory = inventory, directory
+        self._endpoints, self._lifetime = endpoints, lifetime
+
+    async def issue(
+        self, asked: CertificateRequest, grant: Grant, *, actor: str, reason: str = "", source: str = ""
+    ) -> CertificateRecord:
+        """Signs and writes all of it at once.
+
+        Raises:
+            VersionConflict: anything it rests on changed; nothing was written, decide again.
+            Conflict: ``already_exists``; another device's id differs from this one's in case alone.
+        """
+        device = grant.device.id
+        key = await self.inventory.key_for(device, asked.spki)
+        certificate = self._authority.issue_device(device, asked.public_key, lifetime=self._lifetime)
+        record = self.inventory.draft(
+            certificate, device, how=grant.how, replaces=grant.replaces, inactive_until=grant.inactive_until
+        )
+        event = Event(
+            type="certificate.issued",
+            subject=device,
+            time=record.created,
+            actor=actor,
+            reason=reason or grant.how,
+            data={"certificate": record.id, "fingerprint": asked.spki, "source": source},
+        )
+        birth = self.birth(grant.device, actor=actor, reason=grant.how) if grant.register else Commit()
+        try:
+            added = await self.inventory.add(
+                record,
+                key,
+                (event, *birth.events),
+                replaces=grant.replaces,
+                with_puts=(*birth.puts, *grant.beside(record)),
+            )
+        except VersionConflict:
+            raise
+        except Conflict as error:
+            raise taken(device) from error
+        if grant.register:
+            self.directory.registered(grant.device)
+        return added
+
+    def birth(self, device: Device, *, actor: str, reason: str) -> Commit:
+        """What registers a device, as part of a larger commit."""
+        return self.directory.registration(device, actor=actor, reason=reason)
+
+    def answer(self, record: CertificateRecord, **more: object) -> Reply:
+        """What a device is told that has a certificate (WIRE.md §8)."""
+        return Reply(
+            status=201,
+            body={
+                "device": record.device,
+                "certificate": record.pem,
+                "chain": self._authority.chain_pem().decode(),
+                "ca": self._authority.ca_pem().decode(),
+                "not_after": format_time(record.not_after),
+                "renew_after": format_time(record.renew_after),
+                "endpoints": list(self._endpoints()),
+                **more,
+            },
+        )
+
+
+def taken(device: str) -> Conflict:
+    """The id belongs to a device that is there already."""
+    return Conflict(
+        f"Device {device!r} is registered already, or an id that differs from it in case alone",
+        remedy="Make an enrolment token for this device",
+        device=device,
+    )
+
+
+def check_device(device: Device | None, name: str) -> Device:
+    """The device, where it may enrol.
+
+    Raises NotAuthorised: ``device_unknown``, ``device_suspended``, ``device_retired``.
+    """
+    if device is None:
+        raise NotAuthorised(
+            f"Device {name!r} is not registered",
+            code="device_unknown",
+            remedy="Register it first, or enrol it by a token",
+            device=name,
+        )
+    if device.lifecycle in (Lifecycle.RETIRED, Lifecycle.SUSPENDED):
+        raise NotAuthorised(f"Device {name!r} is {device.lifecycle}", code=f"device_{device.lifecycle}", device=name)
+    return device
