@@ -53,6 +53,7 @@ class EnrollRequest:
             the device has already.
         ownership: the ownership token that the first step of a claim gave, or None.
         at_once: both steps of a claim in this one request.
+        renewal: the certificate shown has to be the device's own.
         parameters: whatever the device says about itself.
         source: where it came from, for the audit.
     """
@@ -62,6 +63,7 @@ class EnrollRequest:
     certificate: bytes | None = None
     ownership: str | None = field(default=None, repr=False)
     at_once: bool = False
+    renewal: bool = False
     parameters: Mapping[str, object] = field(factory=dict)
     source: str = ""
 

@@ -165,6 +165,7 @@ class Fleet:
             directory=self.devices,
             passphrase=passphrase,
             lifetime=timedelta(days=self.config.ca.device_days),
+            grace=timedelta(days=self.config.ca.grace_expired_days),
             admissions=self.host.admissions(),
         )
         self.tls = self.security.tls

@@ -56,10 +56,12 @@ class CaSection:
     Attributes:
         passphrase: of the CA's keys, as a reference ``env:NAME`` or ``file:PATH``; without it they are 0600 files.
         device_days: how long a device's certificate lasts, 1 to 400 days.
+        grace_expired_days: how long after its end a device may still renew it, up to 30 days; for nothing else.
     """
 
     passphrase: str | None = None
     device_days: int = field(default=90, validator=(validators.ge(1), validators.le(400)))
+    grace_expired_days: int = field(default=0, validator=(validators.ge(0), validators.le(30)))
 
 
 @frozen(kw_only=True)

@@ -113,7 +113,9 @@ class Plane(DevicePlane):
             return await self._authenticate(credential, protocol, peer)
         except (NotAuthenticated, NotAuthorised) as error:
             who = error.ids.get("device", getattr(credential, "device", None))
-            self._denials.note(str(who or "unknown"), "session", error.code, protocol=protocol, peer=peer)
+            why = error.ids.get("reason")
+            code = error.code if why is None else f"{error.code}: {why}"
+            self._denials.note(str(who or "unknown"), "session", code, protocol=protocol, peer=peer)
             raise
 
     async def _authenticate(self, credential: Credential, protocol: str, peer: str) -> DeviceSession:

@@ -159,7 +159,7 @@ class Enrollment:
     ) -> Reply:
         """By what was shown in TLS: what it is decides what it may."""
         batch = self._verifier.check_claim(certificate)
-        if not isinstance(batch, Refusal):
+        if not (isinstance(batch, Refusal) or request.renewal):
             claim = await self._claims.usable(batch, certificate)
             reply, ownership = await self._claims.begin(claim, asked, source=request.source)
             if not (request.at_once or request.parameters):
@@ -168,7 +168,7 @@ class Enrollment:
         own = self._verifier.check(certificate, grace_ms=self._grace_ms)
         if isinstance(own, Refusal):
             # Expired and revoked ones are ours all the same, and are no manufacturer's.
-            if own not in (Refusal.UNTRUSTED, *_FOREIGN):
+            if request.renewal or own not in (Refusal.UNTRUSTED, *_FOREIGN):
                 raise refused(own)
             ca, shown = await self._manufacturers.device_of(certificate)
             return await self._enroll_manufactured(asked, ca, shown, request)

@@ -196,7 +196,7 @@ class SecurityManager:
         """
         identity = self._verifier.check(der)
         if isinstance(identity, Refusal):
-            raise refused(identity)
+            raise refused(identity, self._verifier.owner(der))
         if self._inventory.unseen(identity.certificate):
             await self._finish(self._inventory.seen(identity.certificate))
             if self._inventory.refusal(identity.certificate) is not None:

@@ -128,6 +128,11 @@ class CertificateVerifier:
             known = judged
         return _out_of_date(known, self._clock.now_ms(), grace_ms) or self._refused(known.certificate) or known
 
+    def owner(self, der: bytes) -> str | None:
+        """The device of a certificate that we have issued, though it may be refused by now; None where unknown."""
+        known = self._known.get(hashlib.sha256(der).digest())
+        return None if known is None else known.device
+
     def check_claim(self, der: bytes) -> str | Refusal:
         """The batch that a claim certificate names; whether it may still be used the batch says."""
         return _judged(der, self._claim)
@@ -197,11 +202,12 @@ class CertificateVerifier:
         return True
 
 
-def refused(why: Refusal) -> NotAuthorised | NotAuthenticated:
+def refused(why: Refusal, device: str | None = None) -> NotAuthorised | NotAuthenticated:
     """The error for a certificate that is refused: ``device_revoked`` or ``certificate_invalid``."""
+    ids: dict[str, object] = {"reason": why} if device is None else {"reason": why, "device": device}
     if why in (Refusal.REVOKED, Refusal.SUPERSEDED, Refusal.NOT_ACTIVATED):
-        return NotAuthorised(f"The certificate is {why}", code="device_revoked", reason=why)
-    return NotAuthenticated(f"The certificate is refused: {why}", code="certificate_invalid", reason=why)
+        return NotAuthorised(f"The certificate is {why}", code="device_revoked", **ids)
+    return NotAuthenticated(f"The certificate is refused: {why}", code="certificate_invalid", **ids)
 
 
 def _judged(der: bytes, read: Callable[[x509.Certificate], T | Refusal]) -> T | Refusal:

@@ -55,6 +55,14 @@ async def identify_if_shown(connection: DeviceConnection, request: web.BaseReque
     return None if _key(connection, request) is None else await identify(connection, request)
 
 
+def shown_certificate(connection: DeviceConnection, request: web.BaseRequest) -> bytes | None:
+    """The certificate that the peer, or a trusted proxy in its name, has shown, DER; nothing is checked yet."""
+    if not connection.proxied:
+        return connection.certificate
+    key = _key(connection, request)
+    return _client_cert(key) if key is not None and key.startswith(":") else None
+
+
 def _key(connection: DeviceConnection, request: web.BaseRequest) -> str | None:
     """What tells this request's credential from others on the connection: a header's value, or the certificate."""
     if connection.proxied:

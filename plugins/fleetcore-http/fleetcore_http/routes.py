@@ -14,7 +14,7 @@ from attrs import frozen
 from fleetcore.errors import Refused
 from fleetcore.model.message import Operation
 from fleetcore.model.names import check_device_id
-from fleetcore_http import handlers
+from fleetcore_http import est, handlers
 from fleetcore_http.artifacts import download
 from fleetcore_http.enrolment import enroll
 from fleetcore_http.exchange import Exchange
@@ -79,10 +79,18 @@ _ABOUT_US: Mapping[str, Mapping[str, Route]] = {
     "leaf": {"POST": Route(partial(handlers.call, operation=Operation.LEAF_REGISTER))},
 }
 
+_EST: Mapping[str, Mapping[str, Route]] = {
+    "cacerts": _reading(Route(est.ca_certificates, open=True)),
+    "csrattrs": _reading(Route(est.csr_attributes, open=True)),
+    "simpleenroll": {"POST": Route(est.simple_enroll, open=True)},
+    "simplereenroll": {"POST": Route(est.simple_reenroll, open=True)},
+}
+
 _COMMAND_RESULT = _uplink(Operation.COMMAND_RESULT)
 _ARTIFACT = _reading(Route(download))
 
 _WHOLE_PATHS = {PREFIX + path: Match(methods) for path, methods in {**_ABOUT_A_DEVICE, **_ABOUT_US}.items()}
+_WHOLE_PATHS |= {est.PREFIX + path: Match(methods) for path, methods in _EST.items()}
 _WHOLE_PATHS[PREFIX.rstrip("/")] = _WHOLE_PATHS[PREFIX]
 _NOWHERE = Match({})
 

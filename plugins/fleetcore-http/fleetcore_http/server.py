@@ -166,7 +166,7 @@ async def _listen(listener: Listener, config: HttpConfig, context: Context, serv
                 f"{config.listen} needs a server certificate and the fleet has no CA",
                 remedy="Run fleetcore init, or listen on http://127.0.0.1:PORT",
             )
-        tls = context.tls.server()
+        tls = context.tls.server(enrolling=True)
         asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
     try:
         return await asyncio.get_running_loop().create_server(

@@ -164,7 +164,7 @@ class Tls:
 
     authority: Authority
 
-    def server(self, *, client_certificates: bool = True) -> ssl.SSLContext:
+    def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> ssl.SSLContext:
         own = self.authority.server()
         return server_context(
             own.certificate_path, own.key_path, self.authority.pem, client_certificates=client_certificates
