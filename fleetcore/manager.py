@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from fleetcore.fleet.security import SecurityManager
     from fleetcore.fleet.telemetry import Telemetry
     from fleetcore.fleet.twins import Twins
-    from fleetcore.model.operator import OperatorToken
     from fleetcore.runtime.app import Fleet
     from fleetcore.runtime.config import Config
     from fleetcore.runtime.sessions import LocalSessions
@@ -469,6 +468,98 @@ class IoTFleetManager:
             device=device_id, uses=uses, ttl_s=ttl_s, device_type=device_type, actor="library"
         )
 
+    async def list_enrollment_tokens(self) -> list[View]:
+        """Enrolment tokens, without what they are."""
+        found = sorted(await (await self.open()).security.enrollment_tokens(), key=lambda one: one.id)
+        return [_without_secret(one) for one in found]
+
+    async def revoke_enrollment_token(self, token_id: str, *, reason: str = "") -> View:
+        """Ends an enrolment token; devices that enrolled with it stay."""
+        fleet = await self.open()
+        return _without_secret(await fleet.security.revoke_enrollment_token(token_id, actor="library", reason=reason))
+
+    async def list_enrollments(self, state: str | None = None) -> list[View]:
+        """Keys that asked to be devices; ``state`` is pending, accepted or rejected."""
+        from fleetcore.fleet.security import EnrollmentState
+
+        if state is not None and state not in list(EnrollmentState):
+            raise Refused(f"There is no state {state!r}", remedy=f"Use one of: {', '.join(EnrollmentState)}")
+        found = await (await self.open()).security.enrollments(None if state is None else EnrollmentState(state))
+        return [_view(one) for one in found]
+
+    async def approve_enrollment(
+        self, device_id: str, fingerprint: str, *, replace: bool = False, reason: str = ""
+    ) -> View:
+        """Accepts a key: the device gets its certificate when it asks again; see :meth:`SecurityManager.approve`."""
+        fleet = await self.open()
+        return _view(
+            await fleet.security.approve(device_id, fingerprint, replace=replace, actor="library", reason=reason)
+        )
+
+    async def reject_enrollment(self, device_id: str, fingerprint: str, *, reason: str = "") -> View:
+        """Rejects a key."""
+        fleet = await self.open()
+        return _view(await fleet.security.reject(device_id, fingerprint, actor="library", reason=reason))
+
+    async def create_claim(
+        self,
+        batch: str,
+        quota: int,
+        *,
+        days: float = 90.0,
+        device_type: str = "device",
+        tags: Sequence[str] = (),
+        models: Sequence[str] = (),
+        serials: Sequence[str] = (),
+        per_minute: int = 60,
+        reason: str = "",
+    ) -> View:
+        """A claim certificate by which a batch of ``quota`` devices enrols; its key is shown once."""
+        fleet = await self.open()
+        made = await fleet.security.create_claim(
+            batch, quota=quota, days=days, device_type=device_type, tags=tags, models=models, serials=serials,
+            per_minute=per_minute, actor="library", reason=reason,
+        )  # fmt: skip
+        return _view(made)
+
+    async def list_claims(self) -> list[View]:
+        """Batches with a claim certificate, and how many of their devices have enrolled."""
+        return [_view(one) for one in await (await self.open()).security.claim_batches()]
+
+    async def disable_claim(self, batch: str, *, reason: str = "") -> View:
+        """Ends enrolment by a batch's certificate at once; enrolled devices stay."""
+        return _view(await (await self.open()).security.disable_claim(batch, actor="library", reason=reason))
+
+    async def propose_manufacturer(
+        self,
+        name: str,
+        pem: str,
+        *,
+        admits: str = "waiting",
+        device_type: str = "device",
+        model: str | None = None,
+        tags: Sequence[str] = (),
+        reason: str = "",
+    ) -> View:
+        """Takes a manufacturer's CA in; it counts once it has signed a certificate whose common name is the nonce."""
+        fleet = await self.open()
+        made = await fleet.security.propose_manufacturer(
+            name, pem, admits=admits, device_type=device_type, model=model, tags=tags, actor="library", reason=reason
+        )
+        return _view(made)
+
+    async def prove_manufacturer(self, name: str, proof: str, *, reason: str = "") -> View:
+        """Believes a manufacturer's CA, as it has signed ``proof`` (PEM)."""
+        return _view(await (await self.open()).security.prove_manufacturer(name, proof, actor="library", reason=reason))
+
+    async def list_manufacturers(self) -> list[View]:
+        """Manufacturers' CAs whose devices may enrol."""
+        return [_view(one) for one in await (await self.open()).security.manufacturers.records.find()]
+
+    async def disable_manufacturer(self, name: str, *, reason: str = "") -> View:
+        """Ends enrolment by a CA's devices at once; enrolled ones stay."""
+        return _view(await (await self.open()).security.disable_manufacturer(name, actor="library", reason=reason))
+
     async def issue_device_token(self, device_id: str) -> str:
         """A bearer token for a device that cannot do client certificates; shown once, stored as a hash."""
         fleet = await self.open()
@@ -500,16 +591,16 @@ class IoTFleetManager:
         made = await fleet.operators.create_token(
             principal, days=days, permissions=permissions, actor="library", reason=reason
         )
-        return View({"token": made.token, **_operator_token(made.record), "roles": [one.role for one in grants]})
+        return View({"token": made.token, **_without_secret(made.record), "roles": [one.role for one in grants]})
 
     async def list_tokens(self) -> list[View]:
         """Tokens of the operators' API, without what they are."""
-        return [_operator_token(one) for one in await (await self.open()).operators.tokens()]
+        return [_without_secret(one) for one in await (await self.open()).operators.tokens()]
 
     async def revoke_token(self, token_id: str, *, reason: str = "") -> View:
         """Ends a token of the operators' API at once."""
         fleet = await self.open()
-        return _operator_token(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
+        return _without_secret(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
 
     async def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
@@ -891,7 +982,7 @@ class IoTFleetManager:
         return View(await status(await self.open()))
 
 
-def _operator_token(record: "OperatorToken") -> View:
+def _without_secret(record: Any) -> View:
     shown = _view(record)
     del shown["sha256"]
     return shown

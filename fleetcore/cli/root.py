@@ -25,6 +25,7 @@ NOUNS = {
     "health": "See how well the fleet, a group or a device is, and why.",
     "operation": "Follow and stop long work.",
     "telemetry": "Look at readings and anomalies.",
+    "enrollment": "Let devices in: keys, tokens, claim certificates, manufacturers' CAs.",
     "token": "Make, list and revoke tokens of the operators' API.",
     "audit": "Read and verify the audit log.",
     "plugin": "List plugins, or start one of your own.",

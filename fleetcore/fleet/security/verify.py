@@ -204,10 +204,14 @@ class CertificateVerifier:
 
 def refused(why: Refusal, device: str | None = None) -> NotAuthorised | NotAuthenticated:
     """The error for a certificate that is refused: ``device_revoked`` or ``certificate_invalid``."""
-    ids: dict[str, object] = {"reason": why} if device is None else {"reason": why, "device": device}
-    if why in (Refusal.REVOKED, Refusal.SUPERSEDED, Refusal.NOT_ACTIVATED):
-        return NotAuthorised(f"The certificate is {why}", code="device_revoked", **ids)
-    return NotAuthenticated(f"The certificate is refused: {why}", code="certificate_invalid", **ids)
+    error = (
+        NotAuthorised(f"The certificate is {why}", code="device_revoked", reason=why)
+        if why in (Refusal.REVOKED, Refusal.SUPERSEDED, Refusal.NOT_ACTIVATED)
+        else NotAuthenticated(f"The certificate is refused: {why}", code="certificate_invalid", reason=why)
+    )
+    if device is not None:
+        error.ids["device"] = device
+    return error
 
 
 def _judged(der: bytes, read: Callable[[x509.Certificate], T | Refusal]) -> T | Refusal:

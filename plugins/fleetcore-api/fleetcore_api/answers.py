@@ -22,7 +22,7 @@ from fleetcore.model.store import Commit, Delete, Put
 KIND = "api_answer"
 KEPT_MS = 24 * 3600 * 1000
 #: Members of answers that are shown once.
-SECRETS = frozenset({"token", "secret"})
+SECRETS = frozenset({"token", "secret", "key"})
 _HEADERS = frozenset({b"content-type", b"location", b"etag", b"fleetcore-position"})
 _LONGEST_KEY = 128
 

@@ -29,6 +29,7 @@ from fleetcore_api.routes import (
     metrics,
     operations,
     operators,
+    provisioning,
     queries,
     seen,
     server,
@@ -45,7 +46,7 @@ ROUTES = [
     one
     for module in (
         devices, groups, gateways, twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
-        trust, operators, events,
+        trust, provisioning, operators, events,
     )
     for one in module.HANDLERS
 ]  # fmt: skip
