@@ -143,6 +143,15 @@ async def story(fleet):
     await say("device_history", "a")
     await say("set_lifecycle", "b", "suspended", reason="odd")
     await say("create_enrollment_token", "a")
+    token = (await say("list_enrollment_tokens"))[0]
+    await say("revoke_enrollment_token", token["id"])
+    claim = await say("create_claim", "batch", 3, models=["m"], serials=["1"], reason="spring")
+    await say("list_claims")
+    await say("disable_claim", "batch")
+    await say("propose_manufacturer", "maker", claim["ca"].partition("-----END")[0] + "-----END CERTIFICATE-----")
+    await say("list_manufacturers")
+    await say("disable_manufacturer", "maker")
+    await say("list_enrollments", "pending")
     await say("issue_device_token", "a")
     await say("revoke_device", "a")
     await say("settle")
@@ -164,7 +173,7 @@ async def story(fleet):
 VARYING = {
     "actor", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
     "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "stored", "supersedes", "why",
-    "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
+    "pem", "fingerprint", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
 }  # fmt: skip
 
 
