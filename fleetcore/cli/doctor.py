@@ -142,3 +142,4 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
         yield _finding("warning", f"task {name}", f"failed {one['failures']} times: {one['error']}", "See the log")
     for name, one in status["protocols"].items():
         yield _finding("ok", f"protocol {name}", f"{', '.join(one['endpoints'])}, {one['connections']} connections")
+        yield from one["findings"]

@@ -140,6 +140,15 @@ class DevicePlane(ABC):
         Returns what ends it.
         """
 
+    def watch_revocations(self, revoked: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        """``revoked(devices)`` after revocations, once the revocation list that names them is written.
+
+        For a broker in between, which has connections of its own; sessions end without it. With no devices the list
+        was renewed. Returns what ends it.
+        """
+        del revoked
+        return lambda: None
+
     @abstractmethod
     async def wait(
         self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
@@ -167,6 +176,16 @@ class DevicePlane(ABC):
         """The wire form of a refusal (WIRE.md §4 and RFC 9457): ``code title status type …`` plus ``members``."""
 
 
+@frozen(kw_only=True)
+class Finding:
+    """What an examination of something that runs has shown; ``state`` is ok, warning or problem."""
+
+    state: Literal["ok", "warning", "problem"]
+    what: str
+    detail: str
+    remedy: str = ""
+
+
 class ProtocolAdapter(ABC):
     """An open protocol. Its opener has it listening before it yields and closes every connection when it ends."""
 
@@ -179,6 +198,10 @@ class ProtocolAdapter(ABC):
     def connections(self) -> int:
         """Open connections, for ``doctor`` and metrics."""
         return 0
+
+    async def examine(self) -> Sequence[Finding]:
+        """Looks for what is wrong around the protocol, a broker's access list for one; for ``doctor``."""
+        return ()
 
     @abstractmethod
     async def drain(self) -> None:

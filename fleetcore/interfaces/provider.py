@@ -35,6 +35,13 @@ class TlsProvider(Protocol):
         """Paths of certificate, key and CA bundle by which fleetcore is a client of a broker."""
         ...
 
+    def evictor(self, device: str) -> tuple[bytes, bytes]:
+        """Chain and key, PEM, by which a broker takes us for a device: connecting throws out whoever is connected.
+
+        Good for minutes, and for no fleetcore listener.
+        """
+        ...
+
 
 @frozen(kw_only=True)
 class Limits:

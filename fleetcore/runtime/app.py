@@ -367,6 +367,7 @@ class Fleet:
             )
         await self.plane.close()
         await self.campaigns.close()
+        await self.security.close()
         await asyncio.gather(*(self._keep(consumer) for consumer in self.consumers))
         await self.supervisor.close()
         with contextlib.suppress(FleetError):

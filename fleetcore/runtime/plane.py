@@ -495,6 +495,9 @@ class Plane(DevicePlane):
         for device in await self._commands.tick():
             self._poke(device, Operation.COMMAND)
 
+    def watch_revocations(self, revoked: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        return self._security.on_listed(revoked)
+
     async def wait(
         self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:

@@ -187,6 +187,16 @@ class Authority:
             certificate=self._leaf(Profile.SERVICE, SERVICE_NAME.format(name=name), key.public_key(), names), key=key
         )
 
+    def issue_evictor(self, device: str) -> KeyPair:
+        """A certificate that a broker takes for the device's and we do not: who connects by it throws the device out.
+
+        It lasts minutes, and its SAN names a service.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.UniformResourceIdentifier(service_uri(self.fleet, "evictor"))]
+        pair = self._leaf(Profile.SERVICE, check_device_id(device), key.public_key(), names, dt.timedelta(minutes=5))
+        return KeyPair(certificate=pair, key=key)
+
     def issue_claim(self, batch: str, *, lifetime: dt.timedelta) -> KeyPair:
         """The claim certificate of a batch and its key, for the factory.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import logging
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from attrs import frozen
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fleetcore.errors import NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
+from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.security.admission import Admission, Admissions
 from fleetcore.fleet.security.authority import Authority
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
@@ -36,6 +37,14 @@ T = TypeVar("T")
 
 #: ``callback(device, code, certificate)``; the certificate is None where all of the device's credentials are meant.
 Revoked = Callable[[str, str, str | None], None]
+
+#: ``callback(devices)``.
+Listed = Callable[[frozenset[str]], None]
+
+#: A broker refuses everybody once its list has expired, which takes weeks.
+LISTED_EVERY_S = 86_400.0
+
+_log = logging.getLogger(__name__)
 
 #: How long a renewed certificate stays good beside its successor that has not connected yet.
 OVERLAP = dt.timedelta(hours=24)
@@ -127,6 +136,11 @@ class SecurityManager:
             grace=grace,
         )
         self._callbacks: list[Revoked] = []
+        self._listed: list[Listed] = []
+        #: Devices whose revocation is in no written list yet.
+        self._unlisted: set[str] = set()
+        self._listing: asyncio.Task[None] | None = None
+        self._listed_at = 0.0
         self._finishing: set[asyncio.Task[Any]] = set()
         #: None where the fleet is in memory.
         self.tls: FleetTls | None = None
@@ -328,9 +342,41 @@ class SecurityManager:
         """``callback(device, code, certificate)`` is called after each revocation, to end sessions."""
         self._callbacks.append(callback)
 
+    def on_listed(self, callback: Listed) -> Callable[[], None]:
+        """``callback(devices)`` is called once the list for brokers names them; returns what ends it."""
+        self._listed.append(callback)
+        return lambda: self._listed.remove(callback)
+
     def _tell(self, device: str, certificate: str | None) -> None:
         for callback in self._callbacks:
             callback(device, "device_revoked", certificate)
+        self._unlisted.add(device)
+        self._list()
+
+    def _list(self) -> None:
+        """Has the list for brokers written beside the revocation, which does not wait for it; many at once are one."""
+        if self.folder is not None and (self._listing is None or self._listing.done()):
+            self._listing = asyncio.create_task(self._write_lists(), name="fleetcore revocation list")
+
+    async def _write_lists(self) -> None:
+        while True:
+            devices, self._unlisted = self._unlisted, set()
+            try:
+                await self.export_crl()
+            except (FleetError, OSError):
+                self._unlisted |= devices
+                _log.exception("The revocation list could not be written; it is tried again within the hour")
+                return
+            self._listed_at = self._clock.monotonic_s()
+            for callback in self._listed:
+                callback(frozenset(devices))
+            if not self._unlisted:
+                return
+
+    async def close(self) -> None:
+        """Finishes a revocation list that is being written."""
+        if self._listing is not None:
+            await asyncio.gather(self._listing, return_exceptions=True)
 
     async def export_crl(self) -> bytes:
         """The revocation list for brokers, PEM; also written to ``pki/crl.pem``. Its number rises each time."""
@@ -352,9 +398,14 @@ class SecurityManager:
         raise Unavailable("Too many revocation lists at once", retry_after_s=1.0)
 
     async def maintain(self) -> None:
-        """Writes down which overlaps and which times to activate are over; to be called now and then."""
+        """Writes down which overlaps and which times to activate are over, and renews the list for brokers.
+
+        To be called now and then.
+        """
         await self._inventory.sweep()
         await self.claims.sweep()
+        if self._unlisted or self._clock.monotonic_s() - self._listed_at >= LISTED_EVERY_S:
+            self._list()
 
     # --- enrolment -----------------------------------------------------------------------------------------------
 

@@ -55,6 +55,11 @@ class FleetTls(TlsProvider):
     def ca_bundle(self) -> bytes:
         return self._folder.authority.ca_pem()
 
+    def evictor(self, device: str) -> tuple[bytes, bytes]:
+        authority = self._folder.authority
+        pair = authority.issue_evictor(device)
+        return pem([pair.certificate]) + authority.chain_pem(), pair.key_pem()
+
     def service_client(self) -> tuple[Path, Path, Path]:
         return self._folder.service
 

@@ -19,12 +19,14 @@ from attrs import frozen
 
 from fleetcore.errors import CODES, ConfigError, CredentialsRejected, FleetError, NotReady, Refused
 from fleetcore.interfaces import Context, DevicePlane, ProtocolAdapter, Session
+from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.credential import AssertedCredential
 from fleetcore.model.message import Accepted, Downlink, Inbound, Outcome, Rejected, Reply
 from fleetcore.wire.tls import client_context
-from fleetcore_mqtt import topics
+from fleetcore_mqtt import topics, trial
 from fleetcore_mqtt.addresses import Address, read_address
 from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
+from fleetcore_mqtt.eviction import Eviction
 from fleetcore_mqtt.link import Arrived, Link, LinkState, Publication
 from fleetcore_mqtt.uplinks import content_type
 
@@ -59,7 +61,8 @@ class Broker(ProtocolAdapter):
     def __init__(self, config: "MqttConfig", context: Context, plane: DevicePlane) -> None:
         assert config.url is not None
         self._url, self._context, self._plane = config.url, context, plane
-        address = read_address(config.url)
+        self._address = address = read_address(config.url)
+        self._reload = config.reload
         self._by = address.host
         password = None if config.password is None else context.secret(config.password)
         self._link = Link(
@@ -71,6 +74,7 @@ class Broker(ProtocolAdapter):
             arrived=self._take,
             changed=self._changed,
         )
+        self._eviction = Eviction(address, config.reload, context)
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         #: Messages of devices whose session is being opened, in order.
         self._opening: dict[str, list[_Item]] = {}
@@ -93,6 +97,16 @@ class Broker(ProtocolAdapter):
     @property
     def connections(self) -> int:
         return int(self._up)
+
+    async def examine(self) -> Sequence[Finding]:
+        if self._context.tls is None or not self._address.secure:
+            return ()
+        found = [*await asyncio.to_thread(trial.examine, self._address, self._context.tls)]
+        if not self._reload:
+            detail = f"{self._by} keeps the connection of a device that is revoked"
+            remedy = f"Set reload in [protocols.{self._context.name}] to the command that has it read its list anew"
+            found.append(Finding(state="warning", what="broker revocation", detail=detail, remedy=remedy))
+        return found
 
     async def drain(self) -> None:
         self._stop("drain")
@@ -348,6 +362,10 @@ class Broker(ProtocolAdapter):
         else:
             self._link.publish(Publication(topic=target, payload=to_json(reply.body or {}), correlation=correlation))
 
+    def revoked(self, devices: frozenset[str]) -> None:
+        """The sink of :meth:`DevicePlane.watch_revocations`: the broker is to end what the registry has ended."""
+        self._spawn(self._eviction.carry_out(devices), "mqtt eviction")
+
     def send(self, downlink: Downlink) -> None:
         """The sink of :meth:`DevicePlane.carry`."""
         device = self._gateways.get(downlink.subject, downlink.subject)
@@ -379,10 +397,11 @@ async def open_broker(config: "MqttConfig", context: Context, plane: DevicePlane
     broker = Broker(config, context, plane)
     try:
         await broker.start()
-        end = plane.carry(broker.send)
+        ends = [plane.carry(broker.send), plane.watch_revocations(broker.revoked)]
         try:
             yield broker
         finally:
-            end()
+            for end in ends:
+                end()
     finally:
         await broker.close()

@@ -32,6 +32,8 @@ class MqttConfig:
         username, password: for the broker, where it does not take the service certificate; the password is a
             reference (``env:NAME``, ``file:PATH``).
         broker_unacked: messages of the broker that may wait for their commit; beyond that its socket is not read.
+        reload: the words of a command that has the broker read its revocation list anew; it is run after a
+            revocation, before the device's connection to the broker is ended.
     """
 
     listen: str | None = None
@@ -41,6 +43,7 @@ class MqttConfig:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     broker_unacked: int = 4096
+    reload: tuple[str, ...] = ()
 
 
 @asynccontextmanager

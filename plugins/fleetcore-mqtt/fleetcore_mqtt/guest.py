@@ -1,0 +1,47 @@
+"""A short visit to the broker in a device's name: to throw the device out, or to try what the broker lets one do.
+
+The certificate is made for the visit, lasts minutes, and opens no listener of fleetcore's own. Blocking: for a thread.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from fleetcore.interfaces.provider import TlsProvider
+from fleetcore.wire.tls import client_context
+from fleetcore_mqtt.addresses import Address
+
+#: A packet's way there and back takes at most this long.
+ANSWER_S = 10.0
+
+
+def visit(address: Address, tls: TlsProvider, device: str, arrived: Callable[[paho.Client], None]) -> bool:
+    """Connects as ``device``, calls ``arrived(client)`` and returns once it has disconnected; False where refused.
+
+    ``arrived`` sets its own callbacks on the client and disconnects when it is done; after ``ANSWER_S`` of silence the
+    broker or paho end the connection.
+    """
+    certificate, key = tls.evictor(device)
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id=device, protocol=paho.MQTTv5, reconnect_on_failure=False
+    )
+    client.tls_set_context(client_context(ca=tls.ca_bundle(), certificate=certificate, key=key))
+    client.connect_timeout = ANSWER_S
+    let_in: list[bool] = []
+
+    def connected(client: paho.Client, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
+        let_in.append(not reason.is_failure)
+        if reason.is_failure:
+            client.disconnect()
+        else:
+            arrived(client)
+
+    client.on_connect = connected
+    try:
+        client.connect(address.host, address.port, keepalive=int(ANSWER_S), clean_start=True)
+        client.loop_forever(timeout=0.2)
+    except OSError:
+        return False
+    return let_in == [True]
