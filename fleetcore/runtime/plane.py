@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from weakref import WeakValueDictionary
 
+from attrs import evolve
+
 from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
@@ -413,13 +415,15 @@ class Plane(DevicePlane):
         if offer is not None:
             downlinks.append(Downlink(operation=Operation.FIRMWARE, subject=subject, body=offer))
         for downlink in downlinks:
-            self._hand(sinks, downlink)
+            self._hand(sinks, device, downlink)
 
     def _sinks(self, device: Device) -> list[Sink]:
         listeners = self._listeners.get(device.id) or (self._listeners.get(device.gateway) if device.gateway else None)
         return list(listeners.values()) if listeners else list(self._carriers)
 
-    def _hand(self, sinks: list[Sink], downlink: Downlink) -> None:
+    def _hand(self, sinks: list[Sink], device: Device, downlink: Downlink) -> None:
+        if device.gateway is not None:
+            downlink = evolve(downlink, gateway=device.gateway)
         for sink in sinks:
             try:
                 sink(downlink)
@@ -477,14 +481,14 @@ class Plane(DevicePlane):
                 if not sinks:
                     continue
                 if isinstance(what, Downlink):
-                    self._hand(sinks, what)
+                    self._hand(sinks, device, what)
                 elif what is Operation.COMMAND:
                     for command in await self._commands.hand_out(subject):
-                        self._hand(sinks, self._downlink(command))
+                        self._hand(sinks, device, self._downlink(command))
                 else:
                     offer = await self._campaigns.offer(subject)
                     if offer is not None:
-                        self._hand(sinks, Downlink(operation=Operation.FIRMWARE, subject=subject, body=offer))
+                        self._hand(sinks, device, Downlink(operation=Operation.FIRMWARE, subject=subject, body=offer))
         finally:
             self._dirty.pop(subject, None)
 
