@@ -110,15 +110,17 @@ class Plane(DevicePlane):
 
     # --- who it is ---------------------------------------------------------------------------------------------
 
-    async def authenticate(self, credential: Credential, *, protocol: str, peer: str = "") -> DeviceSession:
+    async def authenticate(
+        self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
+    ) -> DeviceSession:
         try:
-            return await self._authenticate(credential, protocol, peer)
+            return await self._authenticate(credential, protocol, peer, lasting)
         except (NotAuthenticated, NotAuthorised) as error:
             who = error.ids.get("device", getattr(credential, "device", None))
             self._denials.note(str(who or "unknown"), "session", error.code, protocol=protocol, peer=peer)
             raise
 
-    async def _authenticate(self, credential: Credential, protocol: str, peer: str) -> DeviceSession:
+    async def _authenticate(self, credential: Credential, protocol: str, peer: str, lasting: bool) -> DeviceSession:
         key: str | None = None
         if isinstance(credential, CertificateCredential):
             device_id, key = await self._security.identify(credential.der)
@@ -136,7 +138,7 @@ class Plane(DevicePlane):
         session = DeviceSession(await self._state(device), protocol, peer, key)
         if key is not None and self._security.is_refused(key):
             raise NotAuthorised("The certificate is revoked", code="device_revoked", device=device_id)
-        if not isinstance(credential, AssertedCredential) and protocol != "library":
+        if lasting and not isinstance(credential, AssertedCredential) and protocol != "library":
             self._presence.opened(device_id)
             session.on_end(lambda _code: self._presence.closed(device_id))
         self._sessions[device_id].add(session)
@@ -501,6 +503,8 @@ class Plane(DevicePlane):
         self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
         await self._check(session, subject)
+        assert isinstance(session, DeviceSession)
+        self.seen(session, self._clock.now_ms())
         event = asyncio.Event()
         self._waiters[subject].add(event)
         try:
