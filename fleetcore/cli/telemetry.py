@@ -87,6 +87,8 @@ def _time(text: str | None) -> int | str | None:
 
 def sparkline(values: list[float], width: int = 72) -> str:
     """A one-line picture: the mean of each of ``width`` stretches."""
+    if not values:
+        return "nothing stored"
     width = min(width, len(values))
     edges = [round(i * len(values) / width) for i in range(width + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges) if b > a]
