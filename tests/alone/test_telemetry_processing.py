@@ -1,5 +1,6 @@
 """The data path from the device plane's door: what is stored, what is refused, what is found."""
 
+import cbor2
 import pytest
 
 from fleetcore import IoTFleetManager
@@ -47,6 +48,27 @@ async def test_every_form_of_readings_is_stored(manager, send):
     assert [one for one in await points(manager, "a") if one[0] < t + 10] == [
         (t, 2.5), (t + 1, 3.5), (t + 2, 4.5), (t + 3, 5.5),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("payload", "declared"),
+    [
+        (b'[{"bn": "hall/", "n": "temp", "v": 21.5}]', "application/json"),
+        (cbor2.dumps([{-2: "hall/", 0: "temp", 2: 21.5}]), "application/cbor"),
+        (b'[{"bn": "hall/", "n": "temp", "v": 21.5}]', None),
+    ],
+)
+async def test_a_pack_is_senml_also_where_it_is_declared_as_json_or_cbor(manager, send, payload, declared):
+    outcome = await send(payload, content_type=declared)
+
+    assert outcome == Accepted(stored=1)
+    assert [value for _, value in await points(manager, "hall/temp")] == [21.5]
+
+
+async def test_what_is_declared_as_json_is_not_read_as_cbor(send):
+    outcome = await send(cbor2.dumps([{-2: "hall/", 0: "temp", 2: 21.5}]), content_type="application/json")
+
+    assert outcome.code == "payload_unreadable"
 
 
 async def test_a_bad_reading_is_named_and_the_others_are_stored(manager, send):
