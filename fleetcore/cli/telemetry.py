@@ -49,8 +49,9 @@ def query(device: str, metric: str, start: str | None, end: str | None, at: Targ
     if output != "table":
         show(rows, output)
         return
-    if len(rows) > 2:
-        click.echo(sparkline([value for _, value in found["points"]]))
+    numbers = [value for _, value in found["points"] if not isinstance(value, str)]
+    if len(numbers) > 2:
+        click.echo(sparkline(numbers))
     if len(rows) > 50:
         click.echo(f"the last 50 of {len(rows)} points; -o csv gives all")
     show(rows[-50:], output)

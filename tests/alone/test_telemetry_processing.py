@@ -71,6 +71,20 @@ async def test_what_is_declared_as_json_is_not_read_as_cbor(send):
     assert outcome.code == "payload_unreadable"
 
 
+async def test_text_is_given_back_in_the_order_of_its_times(manager, send):
+    t = 1_700_000_000_000
+    await send([{"time": t + 2, "values": {"mode": "idle", "a": 1.5}}, {"time": t, "values": {"mode": "heating"}}])
+    await send({"time": t + 1, "values": {"a": "off"}})
+
+    mode, mixed = await manager.query_telemetry("dev", "mode"), await manager.query_telemetry("dev", "a")
+
+    assert [value for _, value in mode.to_plain()["points"]] == ["heating", "idle"]
+    assert mixed.time.tolist() == [t + 1, t + 2]
+    assert mixed.value.tolist() == ["off", 1.5]
+    assert "<td>off</td>" in mixed._repr_html_()
+    assert (await manager.query_telemetry("dev", "a", start=t + 2)).value.dtype == float
+
+
 async def test_a_bad_reading_is_named_and_the_others_are_stored(manager, send):
     outcome = await send([{"metric": "good", "value": 1}, {"metric": "bad name", "value": 1}])
 
