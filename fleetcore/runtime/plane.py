@@ -81,6 +81,8 @@ class Plane(DevicePlane):
         self._edge, self._security = edge, security
         self._ingest: Ingest | None = None
         self._states: WeakValueDictionary[str, DeviceState] = WeakValueDictionary()
+        #: Token buckets that were not full when the device's last session ended: a new connection is no new bucket.
+        self._buckets: dict[str, tuple[float, float]] = {}
         self._sessions: dict[str, set[DeviceSession]] = defaultdict(set)
         self._listeners: dict[str, dict[DeviceSession, Sink]] = defaultdict(dict)
         self._carriers: list[Sink] = []
@@ -150,6 +152,8 @@ class Plane(DevicePlane):
         self._sessions[device].discard(session)
         if not self._sessions[device]:
             del self._sessions[device]
+            if session.state.tokens < self._limits.burst:
+                self._buckets[device] = session.state.tokens, session.state.refilled
         if device in self._listeners:
             self._listeners[device].pop(session, None)
             if not self._listeners[device]:
@@ -158,7 +162,8 @@ class Plane(DevicePlane):
     async def _state(self, device: Device) -> DeviceState:
         state = self._states.get(device.id)
         if state is None:
-            state = DeviceState(device, self._limits.burst, self._clock.monotonic_s())
+            tokens, refilled = self._buckets.pop(device.id, (self._limits.burst, self._clock.monotonic_s()))
+            state = DeviceState(device, tokens, refilled)
             state.metrics.update({series.metric: series.index for series in await self._storage.series_of(device.id)})
             state = self._states.setdefault(device.id, state)
         state.update(device)
@@ -495,7 +500,14 @@ class Plane(DevicePlane):
             self._dirty.pop(subject, None)
 
     async def tick(self) -> None:
-        """Ends commands that are past their time and hands out again what was not accepted."""
+        """Ends commands that are past their time and hands out again what was not accepted; forgets full buckets."""
+        if self._buckets:
+            now_s, rate, burst = self._clock.monotonic_s(), self._limits.rate_per_s, self._limits.burst
+            self._buckets = {
+                device: (tokens, refilled)
+                for device, (tokens, refilled) in self._buckets.items()
+                if tokens + (now_s - refilled) * rate < burst
+            }
         for device in await self._commands.tick():
             self._poke(device, Operation.COMMAND)
 

@@ -191,7 +191,7 @@ async def test_a_device_that_has_gone_is_not_brought_back_by_what_it_sent_before
     fleet = await moved.open()
     await moved.register_device("dev", "sensor")
     session, _, submit = await connect(moved)
-    await submit(Operation.TELEMETRY, {"t": 1})
+    await submit(Operation.TELEMETRY, {"x": 1})
     session.close()
 
     await fleet.presence.flush()
@@ -212,7 +212,7 @@ async def test_a_message_wakes_a_sleeping_device(moved, clock):
     await submit(Operation.STATUS, {"state": "sleeping", "for_s": 600})
     await fleet.presence.flush()
     clock.jump(601_000)
-    await submit(Operation.TELEMETRY, {"t": 1})
+    await submit(Operation.TELEMETRY, {"x": 1})
 
     device = await moved.get_device("dev")
 
@@ -223,7 +223,7 @@ async def test_where_connections_come_and_go_only_messages_tell_who_is_there(mov
     fleet = await moved.open()
     await moved.register_device("dev", "sensor")
     session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test", lasting=False)
-    await fleet.plane.submit(session, Inbound(operation=Operation.TELEMETRY, subject="dev", payload=b'{"t": 1}'))
+    await fleet.plane.submit(session, Inbound(operation=Operation.TELEMETRY, subject="dev", payload=b'{"x": 1}'))
     session.close()
 
     seen = []

@@ -1,5 +1,7 @@
 """The data path from the device plane's door: what is stored, what is refused, what is found."""
 
+import gc
+
 import cbor2
 import pytest
 
@@ -237,6 +239,38 @@ async def test_a_device_that_sends_too_often_is_told_to_wait():
 
     assert [getattr(one, "code", "ok") for one in outcomes] == ["ok", "ok", "rate_limited"]
     assert isinstance(after, Accepted)
+
+
+async def test_a_new_connection_is_no_new_token_bucket(clock):
+    config = Config(limits=Limits(rate_per_s=1.0, burst=2))
+    async with IoTFleetManager(config=config, clock=clock) as manager:
+        fleet = await manager.open()
+        await manager.register_device("dev", "sensor")
+
+        async def connect_and_send():
+            session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test")
+            message = Inbound(operation=Operation.TELEMETRY, subject="dev", payload=b'{"x": 1}')
+            outcome = await fleet.plane.submit(session, message)
+            session.close()
+            del session
+            gc.collect()
+            return getattr(outcome, "code", "ok")
+
+        codes = [await connect_and_send() for _ in range(3)]
+        await clock.advance(1.5)
+        later = [await connect_and_send() for _ in range(2)]
+        await clock.advance(5)
+        full = [await connect_and_send() for _ in range(3)]
+
+    assert codes == ["ok", "ok", "rate_limited"]
+    assert later == ["ok", "rate_limited"]
+    assert full == ["ok", "ok", "rate_limited"]
+
+
+async def test_a_body_nested_too_deep_names_the_limit(manager, send):
+    outcome = await send(b'{"a":' * 11 + b"1" + b"}" * 11, operation=Operation.TWIN_REPORT)
+
+    assert (outcome.code, outcome.limit, outcome.unit, outcome.scope) == ("payload_unreadable", 10, "levels", "message")
 
 
 async def test_two_readings_without_a_time_in_one_millisecond_are_both_kept():
