@@ -51,8 +51,8 @@ class Directory(Protocol):
         """The state of a subject that the session may speak for, or None."""
         ...
 
-    def seen(self, session: DeviceSession, now_ms: int) -> None:
-        """A message of the session was accepted for handling."""
+    def seen(self, state: DeviceState, now_ms: int) -> None:
+        """A message of the device, or about it, was accepted for handling."""
         ...
 
 
@@ -126,6 +126,7 @@ class DataPath:
                 or identity.blocked is not None
                 or state.blocked is not None
                 or identity.fresh
+                or state.fresh
                 or identity.tokens < 1
                 or session.lost_rights
                 or len(payload) > most
@@ -159,6 +160,8 @@ class DataPath:
             add_count(len(values))
             identity.tokens -= 1
             last_seen[identity.id] = received
+            if state is not identity:
+                last_seen[state.id] = received
             take(delivery)
         return taken, rest
 
@@ -204,7 +207,9 @@ class DataPath:
             if state.blocked is not None:
                 self._answer(delivery, Rejected(code=state.blocked, reason="The device may not speak"))
                 continue
-            self._directory.seen(session, received)
+            self._directory.seen(identity, received)
+            if state is not identity:
+                self._directory.seen(state, received)
             if message.operation is Operation.TELEMETRY:
                 telemetry.append(Message(delivery, state))
             else:
@@ -387,6 +392,8 @@ class DataPath:
                 state = session.subjects.get(subject) or await self._directory.subject(session, subject)
                 if state is not None:
                     message.others[subject] = state
+                    if state.blocked is None:
+                        self._directory.seen(state, message.delivery[3])
 
     async def _intern(
         self,

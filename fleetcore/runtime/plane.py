@@ -212,13 +212,18 @@ class Plane(DevicePlane):
         """When each device sent last, ms since the epoch; the data path writes it."""
         return self._presence.last
 
-    def seen(self, session: DeviceSession, now_ms: int) -> None:
-        """A message was accepted: presence, and the first one makes the device active."""
-        state = session.state
+    def seen(self, state: DeviceState, now_ms: int) -> None:
+        """A message of or about a device was accepted: presence, and the first one makes it active."""
         self._presence.last[state.device.id] = now_ms
         if state.fresh and state.device.id not in self._activating:
             self._activating.add(state.device.id)
             self._spawn(self._activate(state.device.id), f"activate {state.device.id}")
+
+    def _both_seen(self, session: DeviceSession, subject: str) -> None:
+        """Who speaks and, where it speaks for a leaf, the leaf."""
+        now = self._clock.now_ms()
+        for state in {session.identity: session.state, subject: session.subjects[subject]}.values():
+            self.seen(state, now)
 
     async def _activate(self, device: str) -> None:
         try:
@@ -282,7 +287,7 @@ class Plane(DevicePlane):
                 return self._refusal(
                     Rejected(code="not_your_device", reason="The identity may not speak for this device")
                 )
-            self.seen(session, self._clock.now_ms())
+            self._both_seen(session, message.subject)
             return await self._answer(session, message)
         except FleetError as error:
             retry = error.retry_after_s if isinstance(error, Unavailable) else None
@@ -516,7 +521,7 @@ class Plane(DevicePlane):
     ) -> Mapping[str, object] | None:
         await self._check(session, subject)
         assert isinstance(session, DeviceSession)
-        self.seen(session, self._clock.now_ms())
+        self._both_seen(session, subject)
         event = asyncio.Event()
         self._waiters[subject].add(event)
         try:

@@ -184,6 +184,32 @@ async def test_a_gateway_speaks_for_its_leaf(manager, send):
     assert len(await points(manager, "x", "leaf")) == 1
 
 
+async def test_what_a_gateway_says_of_a_leaf_makes_the_leaf_active_and_seen(moved, clock):
+    fleet = await moved.open()
+    await moved.register_gateway("gw")
+    for leaf in ("by-topic", "by-name", "by-read", "silent"):
+        await moved.register_device(leaf, "sensor", {"gateway": "gw"})
+    session = await fleet.plane.authenticate(LocalCredential("gw"), protocol="test")
+    urn = f"urn:fleetcore:device:{fleet.config.fleet.name}:by-name/"
+
+    for _ in range(2):  # the second takes the quick lane
+        await fleet.plane.submit(
+            session, Inbound(operation=Operation.TELEMETRY, subject="by-topic", payload=b'{"x": 1}')
+        )
+        await fleet.plane.submit(
+            session,
+            Inbound(operation=Operation.TELEMETRY, subject="gw", payload=dumps([{"bn": urn, "n": "x", "v": 1}])),
+        )
+        await fleet.plane.call(session, Inbound(operation=Operation.TWIN_GET, subject="by-read", payload=b""))
+        await fleet.plane.settle()
+        clock.jump(1_000)
+
+    states = {one["id"]: (one["lifecycle"], one["connectivity"]) for one in await moved.list_devices()}
+    assert states["silent"] == ("registered", "never")
+    assert {states[leaf] for leaf in ("by-topic", "by-name", "by-read")} == {("active", "online")}
+    assert (await moved.get_device("by-topic"))["last_seen"] > (await moved.get_device("by-name"))["created"]
+
+
 async def test_a_suspended_device_is_refused_and_a_quarantined_one_is_kept_and_flagged(manager, send):
     await send({"x": 0.0})
     await manager.set_lifecycle("dev", "suspended")
