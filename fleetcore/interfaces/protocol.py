@@ -175,6 +175,11 @@ class ProtocolAdapter(ABC):
         """Open connections, for ``doctor`` and metrics."""
         return 0
 
+    @property
+    def trouble(self) -> str:
+        """Why no message can come in now though it is open, a broker out of reach for one; empty where all is well."""
+        return ""
+
     @abstractmethod
     async def drain(self) -> None:
         """Stops accepting and reading; returns once every message already read is answered."""

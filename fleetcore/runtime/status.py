@@ -14,7 +14,12 @@ async def status(fleet: Fleet) -> dict[str, Any]:
         "fleet": fleet.config.fleet.name,
         "data": str(fleet.config.data) if fleet.config.data else None,
         "protocols": {
-            name: {"kind": one.kind, "endpoints": list(one.adapter.endpoints), "connections": one.adapter.connections}
+            name: {
+                "kind": one.kind,
+                "endpoints": list(one.adapter.endpoints),
+                "connections": one.adapter.connections,
+                "trouble": one.adapter.trouble,
+            }
             for name, one in fleet.protocols.items()
         },
         "sessions": fleet.plane.sessions,

@@ -85,7 +85,7 @@ class Broker(ProtocolAdapter):
         self._retrying = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._up = False
+        self._up, self._why = False, ""
 
     # -- ProtocolAdapter ------------------------------------------------------------------------------------------
 
@@ -96,6 +96,10 @@ class Broker(ProtocolAdapter):
     @property
     def connections(self) -> int:
         return int(self._up)
+
+    @property
+    def trouble(self) -> str:
+        return "" if self._up else f"the broker {self._url} is out of reach: {self._why}"
 
     async def drain(self) -> None:
         self._stop("drain")
@@ -125,7 +129,7 @@ class Broker(ProtocolAdapter):
         self._sessions.clear()
 
     def _changed(self, state: LinkState) -> None:
-        self._up = state.up
+        self._up, self._why = state.up, state.why
         if not self._first.done():
             if state.up:
                 self._first.set_result(None)

@@ -210,8 +210,10 @@ async def test_what_waits_for_its_commit_survives_a_restart_of_the_broker(
             await device.send(Operation.TELEMETRY, {"n": n})
         await until(lambda: len(plane.uncommitted) == 5)
 
+    assert consumer.trouble == ""
     await mosquitto.stop()
     await until(lambda: consumer.connections == 0)
+    assert mosquitto.url in consumer.trouble
     lost, plane.uncommitted = plane.uncommitted, []
     await mosquitto.start()
     await until(lambda: len(plane.uncommitted) == 5, 40)
