@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+from attrs import evolve
 
 from fleetcore.errors import FleetError, StorageError, Unavailable
 from fleetcore.interfaces.clock import Clock
@@ -286,7 +287,7 @@ class DataPath:
                 continue
             outcome = answers.get(i)
             if outcome is None:
-                outcome = answers[i] = _outcome(message)
+                outcome = answers[i] = _outcome(message, self._limits)
             refused += len(message.refused or ())
             if message.id is not None and isinstance(outcome, Accepted):
                 marks.append(MessageMark(device=message.owner, id=message.id, time=now, answer=_answer_body(outcome)))
@@ -502,13 +503,16 @@ def _subject_of(delivery: Delivery) -> DeviceState:
     return delivery[0].subjects[delivery[1].subject]
 
 
-def _outcome(message: Message) -> Outcome:
+def _outcome(message: Message, limits: Limits) -> Outcome:
     if not message.refused:
         return accepted(message.count)
     refused = tuple(sorted(message.refused, key=lambda one: one.index))
     if message.count:
         return Accepted(stored=message.count, refused=refused)
-    return Rejected(code=refused[0].code, reason="No reading of the message could be taken", refused=refused)
+    outcome = Rejected(code=refused[0].code, reason="No reading of the message could be taken", refused=refused)
+    if outcome.code == "too_many_metrics":
+        return evolve(outcome, limit=limits.metrics, unit="metrics", scope="device")
+    return outcome
 
 
 def _answer_body(outcome: Accepted) -> dict[str, object]:

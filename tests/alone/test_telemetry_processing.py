@@ -293,6 +293,14 @@ async def test_a_new_connection_is_no_new_token_bucket(clock):
     assert full == ["ok", "ok", "rate_limited"]
 
 
+async def test_more_metrics_than_a_device_may_have_name_the_limit(manager, send):
+    await send({f"m{n}": n for n in range(200)})
+
+    outcome = await send({"m200": 1})
+
+    assert (outcome.code, outcome.limit, outcome.unit, outcome.scope) == ("too_many_metrics", 200, "metrics", "device")
+
+
 async def test_a_body_nested_too_deep_names_the_limit(manager, send):
     outcome = await send(b'{"a":' * 11 + b"1" + b"}" * 11, operation=Operation.TWIN_REPORT)
 
