@@ -633,15 +633,11 @@ class IoTFleetManager:
     async def query_telemetry(
         self, device_id: str, metric: str, *, start: int | str | None = None, end: int | str | None = None
     ) -> TelemetryView:
-        """The points of a series with ``start <= time < end``, as columns."""
+        """The points of a series with ``start <= time < end``, as columns, numbers and text alike."""
         fleet = await self.open()
-        data = await fleet.telemetry.query(
-            device_id,
-            metric,
-            start=0 if start is None else parse_time(start),
-            end=None if end is None else parse_time(end),
-        )
-        return TelemetryView(data)
+        first, last = 0 if start is None else parse_time(start), None if end is None else parse_time(end)
+        data = await fleet.telemetry.query(device_id, metric, start=first, end=last)
+        return TelemetryView(data, await fleet.telemetry.texts(device_id, metric, start=first, end=last))
 
     async def latest_telemetry(self, device_id: str) -> list[View]:
         """The newest reading of each metric, by event time."""

@@ -1,5 +1,6 @@
 """What calls answer with: plain data that knows how to show itself, and a series as columns."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ from fleetcore.wire.times import format_time
 if TYPE_CHECKING:
     import numpy as np
 
-    from fleetcore.model.telemetry import SeriesData
+    from fleetcore.model.telemetry import SeriesData, TextReading
 
 
 class View(dict[str, Any]):
@@ -20,13 +21,27 @@ class View(dict[str, Any]):
 
 
 class TelemetryView:
-    """One series' points: numpy columns ``time`` (int64 ms) and ``value`` (float64), and ways to other libraries."""
+    """One series' points: numpy columns ``time`` (int64 ms) and ``value`` (float64), and ways to other libraries.
 
-    def __init__(self, data: "SeriesData") -> None:
+    Where readings are text, ``value`` is of Python objects.
+    """
+
+    def __init__(self, data: "SeriesData", texts: "Sequence[TextReading]" = ()) -> None:
         self.device, self.metric, self.unit = data.series.device, data.series.metric, data.series.unit
         self.time: np.ndarray[Any, Any] = data.time
         self.value: np.ndarray[Any, Any] = data.value
         self.quality: np.ndarray[Any, Any] = data.quality
+        if texts:
+            self._add(texts)
+
+    def _add(self, texts: "Sequence[TextReading]") -> None:
+        import numpy as np
+
+        time = np.concatenate([self.time, np.array([one.time for one in texts], np.int64)])
+        value = np.concatenate([self.value.astype(object), np.array([one.value for one in texts], object)])
+        quality = np.concatenate([self.quality, np.array([one.quality for one in texts], np.uint8)])
+        order = np.argsort(time, kind="stable")
+        self.time, self.value, self.quality = time[order], value[order], quality[order]
 
     def __len__(self) -> int:
         return len(self.time)
@@ -37,7 +52,7 @@ class TelemetryView:
 
     def _repr_html_(self) -> str:
         head = "".join(
-            f"<tr><td>{format_time(int(t))}</td><td>{v:g}</td></tr>"
+            f"<tr><td>{format_time(int(t))}</td><td>{escape(v) if isinstance(v, str) else format(v, 'g')}</td></tr>"
             for t, v in zip(self.time[:20], self.value[:20], strict=True)
         )
         return f"<p>{escape(repr(self))}</p><table><tr><th>time</th><th>{escape(self.metric)}</th></tr>{head}</table>"
@@ -61,4 +76,5 @@ class TelemetryView:
         """An Arrow table with columns time and value; needs pyarrow."""
         import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
 
-        return pa.table({"time": pa.array(self.time, pa.timestamp("ms", "UTC")), "value": self.value})
+        value = self.value if self.value.dtype != object else [str(one) for one in self.value]
+        return pa.table({"time": pa.array(self.time, pa.timestamp("ms", "UTC")), "value": value})

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from attrs import frozen
 
 from fleetcore.builtin.forms import read_forms
-from fleetcore.builtin.refusals import unreadable
 from fleetcore.builtin.senml import looks_like_senml_cbor
 from fleetcore.interfaces.codec import Codec, Decoded
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.message import Rejected
+from fleetcore.wire.bodies import unreadable
 from fleetcore.wire.strict_cbor import SELF_DESCRIBED, StrictCborError, loads
 
 

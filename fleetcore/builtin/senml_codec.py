@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 
 from attrs import frozen
 
-from fleetcore.builtin.refusals import unreadable
 from fleetcore.builtin.senml import looks_like_senml_cbor, looks_like_senml_json, resolve, with_text_labels
 from fleetcore.interfaces.codec import Codec, Decoded
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.message import Rejected
 from fleetcore.wire import strict_cbor, strict_json
+from fleetcore.wire.bodies import unreadable
 
 
 @frozen(kw_only=True)

@@ -141,5 +141,8 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
     for name, one in status["tasks"].items():
         yield _finding("warning", f"task {name}", f"failed {one['failures']} times: {one['error']}", "See the log")
     for name, one in status["protocols"].items():
+        if one["trouble"]:
+            yield _finding("problem", f"protocol {name}", one["trouble"], "It goes on trying; see the log")
+            continue
         yield _finding("ok", f"protocol {name}", f"{', '.join(one['endpoints'])}, {one['connections']} connections")
         yield from one["findings"]

@@ -12,6 +12,9 @@ from fleetcore.cli.exits import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Columns of a table that no terminal limits; rich makes it no wider than it has to be.
+_WHOLE_LINES = 100_000
+
 
 def output_option(command: F) -> F:
     """Adds ``-o``."""
@@ -71,7 +74,10 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
         table.add_column(name)
     for row in rows:
         table.add_row(*(Text(_cell(row.get(name))) for name in names))
-    Console().print(table if rows else "nothing")
+    console = Console()
+    if not console.is_terminal:  # whoever reads a file or a pipe wants whole values
+        console.width = _WHOLE_LINES
+    console.print(table if rows else "nothing")
 
 
 def _sheet(result: Mapping[str, Any]) -> None:

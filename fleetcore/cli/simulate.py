@@ -8,6 +8,7 @@ import click
 
 from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.numbers import Number
+from fleetcore.cli.output import output_option, show
 
 
 @click.command()
@@ -23,12 +24,18 @@ from fleetcore.cli.numbers import Number
 )
 @click.option("--prefix", default="sim", show_default=True, help="Devices are called PREFIX-0001 …")
 @data_option
-def simulate(devices: int, duration: float, every_s: float, prefix: str, data: Path) -> int:
+@output_option
+def simulate(devices: int, duration: float, every_s: float, prefix: str, data: Path, output: str) -> int:
     """Register, enrol and connect simulated devices, let them send readings, and count what was acknowledged."""
-    return asyncio.run(_simulate(devices, duration, every_s, prefix, data))
+    sent, acknowledged = asyncio.run(_simulate(devices, duration, every_s, prefix, data))
+    if output == "table":
+        click.echo(f"{devices} devices sent {sent} readings, {acknowledged} were acknowledged")
+    else:
+        show({"devices": devices, "sent": sent, "acknowledged": acknowledged}, output)
+    return 0 if sent == acknowledged else 1
 
 
-async def _simulate(devices: int, duration: float, every_s: float, prefix: str, data: Path) -> int:
+async def _simulate(devices: int, duration: float, every_s: float, prefix: str, data: Path) -> tuple[int, int]:
     from fleetcore.cli.progress import progress
     from fleetcore.cli.simulated_fleet import SimulatedFleet, ways_in
     from fleetcore.runtime.plugins import PluginHost
@@ -54,7 +61,4 @@ async def _simulate(devices: int, duration: float, every_s: float, prefix: str, 
                     await asyncio.sleep(max(0.0, every_s - (time.monotonic() - begun)))
         finally:
             await fleet.close()
-    sent = sum(device.sent for device in fleet.devices)
-    stored = sum(device.acknowledged for device in fleet.devices)
-    click.echo(f"{devices} devices sent {sent} readings, {stored} were acknowledged")
-    return 0 if sent == stored else 1
+    return sum(device.sent for device in fleet.devices), sum(device.acknowledged for device in fleet.devices)

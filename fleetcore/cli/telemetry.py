@@ -49,8 +49,9 @@ def query(device: str, metric: str, start: str | None, end: str | None, at: Targ
     if output != "table":
         show(rows, output)
         return
-    if len(rows) > 2:
-        click.echo(sparkline([value for _, value in found["points"]]))
+    numbers = [value for _, value in found["points"] if not isinstance(value, str)]
+    if len(numbers) > 2:
+        click.echo(sparkline(numbers))
     if len(rows) > 50:
         click.echo(f"the last 50 of {len(rows)} points; -o csv gives all")
     show(rows[-50:], output)
@@ -87,6 +88,8 @@ def _time(text: str | None) -> int | str | None:
 
 def sparkline(values: list[float], width: int = 72) -> str:
     """A one-line picture: the mean of each of ``width`` stretches."""
+    if not values:
+        return "nothing stored"
     width = min(width, len(values))
     edges = [round(i * len(values) / width) for i in range(width + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges) if b > a]

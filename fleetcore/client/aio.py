@@ -13,9 +13,9 @@ import numpy as np
 
 from fleetcore.client import wire
 from fleetcore.client.wire import given, match, path
-from fleetcore.errors import NotFound, Refused
+from fleetcore.errors import NotFound
 from fleetcore.model.device import ROW_MEMBERS
-from fleetcore.model.telemetry import Series, SeriesData, SeriesKind
+from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
 from fleetcore.views import TelemetryView, View
 from fleetcore.wire.times import format_time, parse_time
 
@@ -454,7 +454,7 @@ class AsyncFleetClient:
     async def query_telemetry(
         self, device_id: str, metric: str, *, start: int | str | None = None, end: int | str | None = None
     ) -> TelemetryView:
-        """The points of a series with ``start <= time < end``, as columns; raises Refused for a series of text."""
+        """The points of a series with ``start <= time < end``, as columns, numbers and text alike."""
         unit: str | None = None
         points: list[tuple[str, Any]] = []
         since = None if start is None else format_time(parse_time(start))
@@ -474,15 +474,15 @@ class AsyncFleetClient:
         if not found:
             await self.get_device(device_id)
             raise NotFound(f"Device {device_id!r} has no series {metric!r}", device=device_id)
-        if any(isinstance(value, str) for _, value in points):
-            raise Refused(f"{metric!r} of {device_id!r} is text", remedy="Ask GET /telemetry for it")
+        texts = [TextReading(0, parse_time(one), 0, value) for one, value in points if isinstance(value, str)]
+        points = [(one, value) for one, value in points if not isinstance(value, str)]
         data = SeriesData(
             series=Series(index=0, device=device_id, metric=metric, unit=unit, kind=SeriesKind.NUMBER),
             time=np.array([parse_time(one) for one, _ in points], np.int64),
             value=np.array([value for _, value in points], np.float64),
             quality=np.zeros(len(points), np.uint8),
         )
-        return TelemetryView(data)
+        return TelemetryView(data, texts)
 
     async def latest_telemetry(self, device_id: str) -> list[View]:
         """The newest reading of each metric, by event time."""

@@ -289,7 +289,7 @@ class Campaigns:
             return Rejected(code="execution_unknown", reason="This device has no such execution")
         campaign = await self.get(execution.campaign)
         version = body.get("version")
-        if state is ExecutionState.SUCCEEDED and version is not None and version != campaign.release:
+        if state is ExecutionState.SUCCEEDED and version != campaign.release:
             return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
         now = self._clock.now_ms()
         refusal: list[Rejected] = []

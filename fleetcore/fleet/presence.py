@@ -18,10 +18,17 @@ LATE_AFTER_MS = 15 * 60 * 1000
 OFFLINE_AFTER_MS = 60 * 60 * 1000
 
 
+#: From these a later message brings a device back.
+_AWAY = frozenset({Connectivity.OFFLINE, Connectivity.ASLEEP})
+
+
 @frozen(kw_only=True)
 class _Seen:
+    """What is known of a device; ``away_since`` is when it was said or seen to go, ms since the epoch."""
+
     presence: Presence = field(factory=Presence)
     sessions: int = 0
+    away_since: int = 0
 
 
 class PresenceBoard:
@@ -51,19 +58,32 @@ class PresenceBoard:
     def opened(self, device: str) -> None:
         """A session of the device opened."""
         old = self._board.get(device, _Seen())
-        presence = evolve(old.presence, connectivity=Connectivity.ONLINE, last_seen=self._clock.now_ms())
+        presence = evolve(
+            old.presence, connectivity=Connectivity.ONLINE, asleep_until=None, last_seen=self._clock.now_ms()
+        )
         self._board[device] = evolve(old, presence=presence, sessions=old.sessions + 1)
         self._dirty.add(device)
 
     def closed(self, device: str) -> None:
         """A session of the device ended; where it was the last, the device is offline, unless it said it sleeps."""
-        old = self._board.get(device, _Seen())
-        left = max(0, old.sessions - 1)
-        presence = old.presence
-        if left == 0 and presence.connectivity is not Connectivity.ASLEEP:
-            presence = evolve(presence, connectivity=Connectivity.OFFLINE)
-        self._board[device] = evolve(old, presence=presence, sessions=left)
+        old = self._heard(device)
+        new = evolve(old, sessions=max(0, old.sessions - 1))
+        if new.sessions == 0 and new.presence.connectivity is not Connectivity.ASLEEP:
+            gone = evolve(new.presence, connectivity=Connectivity.OFFLINE)
+            new = evolve(new, presence=gone, away_since=self._clock.now_ms())
+        self._board[device] = new
         self._dirty.add(device)
+
+    def _heard(self, device: str) -> _Seen:
+        """What is known, the last message with it: one that came after the device went away has brought it back."""
+        seen = self._board.get(device, _Seen())
+        last = self.last.get(device, 0)
+        if last <= (seen.presence.last_seen or 0):
+            return seen
+        presence = evolve(seen.presence, last_seen=last)
+        if presence.connectivity not in _AWAY or last > seen.away_since:
+            presence = evolve(presence, connectivity=Connectivity.ONLINE, asleep_until=None)
+        return evolve(seen, presence=presence)
 
     def forget(self, device: str) -> None:
         """Nothing is known of the device any more."""
@@ -74,11 +94,9 @@ class PresenceBoard:
     def of(self, device: str) -> Presence:
         """What is seen of the device now; asleep past its time is late, then offline."""
         now = self._clock.now_ms()
-        seen = self._board.get(device, _Seen())
-        last = max(self.last.get(device, 0), seen.presence.last_seen or 0)
+        seen = self._heard(device)
+        last = seen.presence.last_seen or 0
         state = seen.presence.connectivity
-        if last and state is Connectivity.NEVER:
-            state = Connectivity.ONLINE
         if state is Connectivity.ASLEEP:
             over = now - (seen.presence.asleep_until or now)
             if over > 0:
@@ -95,8 +113,8 @@ class PresenceBoard:
         """What a device (or its will) says of itself (WIRE.md §4): the outcome and the put that keeps it."""
         state, session = body.get("state"), body.get("session")
         now = self._clock.now_ms()
-        old = self._board.get(device, _Seen())
-        presence = old.presence
+        old = self._heard(device)
+        presence, away_since = old.presence, old.away_since
         name = session if isinstance(session, str) else None
         if state == "online":
             presence = evolve(
@@ -109,16 +127,18 @@ class PresenceBoard:
                     code="schema_invalid", reason="sleeping needs for_s (seconds) or until (a time)", pointer="/for_s"
                 ), None
             presence = evolve(presence, connectivity=Connectivity.ASLEEP, asleep_until=until, last_seen=now)
+            away_since = now
         elif state == "offline":
             if name is not None and presence.session is not None and name != presence.session:
                 return Dropped(reason="an outdated will: another session was announced since"), None
             if presence.connectivity is not Connectivity.ASLEEP or name is not None:
-                presence = evolve(presence, connectivity=Connectivity.OFFLINE)
+                presence = evolve(presence, connectivity=Connectivity.OFFLINE, asleep_until=None)
+                away_since = now
         else:
             return Rejected(
                 code="schema_invalid", reason="state is one of online, sleeping, offline", pointer="/state"
             ), None
-        self._board[device] = evolve(old, presence=presence)
+        self._board[device] = evolve(old, presence=presence, away_since=away_since)
         return accepted(0), self._put(device)
 
     def _until(self, body: Mapping[str, object], now: int) -> int | None:
@@ -129,18 +149,14 @@ class PresenceBoard:
         return until if isinstance(until, int) else None
 
     def _put(self, device: str) -> Put:
-        return Put(kind=_KIND, key=device, body=to_plain(self.of(device)))
+        return Put(kind=_KIND, key=device, body=to_plain(self._heard(device).presence))
 
     async def flush(self) -> None:
         """Keeps what changed since the last flush."""
         changed = self._dirty | self.last.keys()
         self._dirty = set()
-        for device, last in self.last.items():
-            old = self._board.get(device, _Seen())
-            state = old.presence.connectivity
-            if state in (Connectivity.NEVER, Connectivity.OFFLINE, Connectivity.LATE):
-                state = Connectivity.ONLINE
-            self._board[device] = evolve(old, presence=evolve(old.presence, last_seen=last, connectivity=state))
+        for device in self.last:
+            self._board[device] = self._heard(device)
         self.last.clear()
         if changed:
             await self._storage.commit(Commit(puts=tuple(self._put(device) for device in sorted(changed))))

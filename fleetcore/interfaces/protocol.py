@@ -90,11 +90,15 @@ class DevicePlane(ABC):
     """What a protocol is lent. All methods belong to one event loop."""
 
     @abstractmethod
-    async def authenticate(self, credential: Credential, *, protocol: str, peer: str = "") -> Session:
+    async def authenticate(
+        self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
+    ) -> Session:
         """Opens a session.
 
         ``protocol`` is the adapter's name and ``peer`` the remote address, both for people to read. A device's second
         session on one protocol instance does not end the first; an adapter whose protocol has takeover does that.
+        ``lasting``: the device is online while the session is open and offline when its last one ends. False where
+        connections come and go with the messages, as on HTTP: then only the messages tell that it is there.
 
         Raises:
             NotAuthenticated: ``not_authenticated``, ``certificate_invalid``.
@@ -202,6 +206,11 @@ class ProtocolAdapter(ABC):
     async def examine(self) -> Sequence[Finding]:
         """Looks for what is wrong around the protocol, a broker's access list for one; for ``doctor``."""
         return ()
+
+    @property
+    def trouble(self) -> str:
+        """Why no message can come in now though it is open, a broker out of reach for one; empty where all is well."""
+        return ""
 
     @abstractmethod
     async def drain(self) -> None:

@@ -146,6 +146,7 @@ class Downlink:
         body: a JSON object, ready for the wire.
         target: the command's id, for ``command.cancel``.
         expires_ms: milliseconds after which delivering it makes no sense any more, or None.
+        gateway: the subject's gateway as it is registered, or None: whom a leaf is reached through.
     """
 
     operation: Operation
@@ -153,6 +154,7 @@ class Downlink:
     body: Mapping[str, object] = field(factory=dict)
     target: str | None = None
     expires_ms: int | None = None
+    gateway: str | None = None
 
 
 @frozen(kw_only=True)

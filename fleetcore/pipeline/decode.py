@@ -17,6 +17,9 @@ from fleetcore.pipeline.session import DeviceState
 from fleetcore.wire.readings import FlatMessage, decode_quick
 
 _JSON = "application/json"
+_CBOR = "application/cbor"
+#: A JSON array whose first object has ``bn`` or ``n``, and a CBOR array of integer-keyed maps, are SenML (WIRE.md §3).
+_PACKS = {_JSON: "application/senml+json", _CBOR: "application/senml+cbor"}
 
 
 class Codecs:
@@ -38,11 +41,18 @@ class Codecs:
             codec = self._by_type.get(content_type)
             if codec is None:
                 return Rejected(code="media_type_unsupported", reason=f"No codec reads {content_type[:100]!r}")
-            return codec.decode(payload, received_ms)
+            return (self._pack_codec(payload, content_type) or codec).decode(payload, received_ms)
         for codec in self._codecs:
             if codec.claims(payload):
                 return codec.decode(payload, received_ms)
         return Rejected(code="payload_unreadable", reason="The payload is in no known format")
+
+    def _pack_codec(self, payload: bytes, content_type: str) -> Codec | None:
+        """The codec of SenML where ``payload`` is a pack that is declared as what every pack is too, JSON or CBOR."""
+        codec = self._by_type.get(_PACKS.get(content_type, ""))
+        if codec is None or (payload[:1] >= b"\x80") != (content_type == _CBOR) or not codec.claims(payload):
+            return None
+        return codec
 
 
 class Message:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+from attrs import evolve
 
 from fleetcore.errors import FleetError, StorageError, Unavailable
 from fleetcore.interfaces.clock import Clock
@@ -51,8 +52,8 @@ class Directory(Protocol):
         """The state of a subject that the session may speak for, or None."""
         ...
 
-    def seen(self, session: DeviceSession, now_ms: int) -> None:
-        """A message of the session was accepted for handling."""
+    def seen(self, state: DeviceState, now_ms: int) -> None:
+        """A message of the device, or about it, was accepted for handling."""
         ...
 
 
@@ -126,6 +127,7 @@ class DataPath:
                 or identity.blocked is not None
                 or state.blocked is not None
                 or identity.fresh
+                or state.fresh
                 or identity.tokens < 1
                 or session.lost_rights
                 or len(payload) > most
@@ -159,6 +161,8 @@ class DataPath:
             add_count(len(values))
             identity.tokens -= 1
             last_seen[identity.id] = received
+            if state is not identity:
+                last_seen[state.id] = received
             take(delivery)
         return taken, rest
 
@@ -204,7 +208,9 @@ class DataPath:
             if state.blocked is not None:
                 self._answer(delivery, Rejected(code=state.blocked, reason="The device may not speak"))
                 continue
-            self._directory.seen(session, received)
+            self._directory.seen(identity, received)
+            if state is not identity:
+                self._directory.seen(state, received)
             if message.operation is Operation.TELEMETRY:
                 telemetry.append(Message(delivery, state))
             else:
@@ -281,7 +287,7 @@ class DataPath:
                 continue
             outcome = answers.get(i)
             if outcome is None:
-                outcome = answers[i] = _outcome(message)
+                outcome = answers[i] = _outcome(message, self._limits)
             refused += len(message.refused or ())
             if message.id is not None and isinstance(outcome, Accepted):
                 marks.append(MessageMark(device=message.owner, id=message.id, time=now, answer=_answer_body(outcome)))
@@ -387,6 +393,8 @@ class DataPath:
                 state = session.subjects.get(subject) or await self._directory.subject(session, subject)
                 if state is not None:
                     message.others[subject] = state
+                    if state.blocked is None:
+                        self._directory.seen(state, message.delivery[3])
 
     async def _intern(
         self,
@@ -495,13 +503,16 @@ def _subject_of(delivery: Delivery) -> DeviceState:
     return delivery[0].subjects[delivery[1].subject]
 
 
-def _outcome(message: Message) -> Outcome:
+def _outcome(message: Message, limits: Limits) -> Outcome:
     if not message.refused:
         return accepted(message.count)
     refused = tuple(sorted(message.refused, key=lambda one: one.index))
     if message.count:
         return Accepted(stored=message.count, refused=refused)
-    return Rejected(code=refused[0].code, reason="No reading of the message could be taken", refused=refused)
+    outcome = Rejected(code=refused[0].code, reason="No reading of the message could be taken", refused=refused)
+    if outcome.code == "too_many_metrics":
+        return evolve(outcome, limit=limits.metrics, unit="metrics", scope="device")
+    return outcome
 
 
 def _answer_body(outcome: Accepted) -> dict[str, object]:

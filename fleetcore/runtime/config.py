@@ -122,10 +122,22 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None)
             raise ConfigError(
                 f"This is no TOML: {error}", file=str(file), line=int(found[1]) if found else 0
             ) from error
-    for name, value in sorted((os.environ if environment is None else environment).items()):
-        if name.startswith(_PREFIX) and name not in _NOT_KEYS and "__" in name:
-            _override(table, name, value)
-    return build(table, str(file) if file else "", source)
+    variables = {
+        name: value
+        for name, value in sorted((os.environ if environment is None else environment).items())
+        if name.startswith(_PREFIX) and name not in _NOT_KEYS and "__" in name
+    }
+    where = str(file) if file else ""
+    if not variables:
+        return build(table, where, source)
+    build(table, where, source)  # what is wrong in the file is said of the file
+    for name, value in variables.items():
+        _override(table, name, value)
+        try:
+            config = build(table, where, source)
+        except ConfigError as error:
+            raise ConfigError(f"The environment variable {name}: {error.message}", remedy=error.remedy) from error
+    return config
 
 
 def _read(file: Path) -> str:
@@ -148,10 +160,12 @@ def _read(file: Path) -> str:
 
 
 def _override(table: Table, name: str, text: str) -> None:
-    path = [
-        part.lower().replace("_", "-") if i == 1 else part.lower()
-        for i, part in enumerate(name[len(_PREFIX) :].split("__"))
-    ]
+    path = [part.lower() for part in name[len(_PREFIX) :].split("__")]
+    if len(path) > 2:  # [detectors.cold-rooms]: no variable can have the dash
+        below = table.get(path[0])
+        known = below if isinstance(below, dict) else {}
+        spoken = {instance.lower().replace("-", "_"): instance for instance in known}
+        path[1] = spoken.get(path[1], path[1].replace("_", "-"))
     here = table
     for part in path[:-1]:
         below = here.setdefault(part, {})

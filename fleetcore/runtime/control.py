@@ -96,7 +96,10 @@ async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
         ids = {key: value for key, value in error.ids.items() if isinstance(value, str | int | float)}
         return {
             "error": {
-                "kind": type(error).__name__,
+                # A class of a plugin's or a module's own is not known at the other end: the nearest one that is.
+                "kind": next(
+                    kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind
+                ),
                 "code": error.code,
                 "message": error.message,
                 "remedy": error.remedy,

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from weakref import WeakValueDictionary
 
+from attrs import evolve
+
 from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import SNAPSHOT, Commands
@@ -79,6 +81,8 @@ class Plane(DevicePlane):
         self._edge, self._security = edge, security
         self._ingest: Ingest | None = None
         self._states: WeakValueDictionary[str, DeviceState] = WeakValueDictionary()
+        #: Token buckets that were not full when the device's last session ended: a new connection is no new bucket.
+        self._buckets: dict[str, tuple[float, float]] = {}
         self._sessions: dict[str, set[DeviceSession]] = defaultdict(set)
         self._listeners: dict[str, dict[DeviceSession, Sink]] = defaultdict(dict)
         self._carriers: list[Sink] = []
@@ -108,9 +112,11 @@ class Plane(DevicePlane):
 
     # --- who it is ---------------------------------------------------------------------------------------------
 
-    async def authenticate(self, credential: Credential, *, protocol: str, peer: str = "") -> DeviceSession:
+    async def authenticate(
+        self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
+    ) -> DeviceSession:
         try:
-            return await self._authenticate(credential, protocol, peer)
+            return await self._authenticate(credential, protocol, peer, lasting)
         except (NotAuthenticated, NotAuthorised) as error:
             who = error.ids.get("device", getattr(credential, "device", None))
             why = error.ids.get("reason")
@@ -118,7 +124,7 @@ class Plane(DevicePlane):
             self._denials.note(str(who or "unknown"), "session", code, protocol=protocol, peer=peer)
             raise
 
-    async def _authenticate(self, credential: Credential, protocol: str, peer: str) -> DeviceSession:
+    async def _authenticate(self, credential: Credential, protocol: str, peer: str, lasting: bool) -> DeviceSession:
         key: str | None = None
         if isinstance(credential, CertificateCredential):
             device_id, key = await self._security.identify(credential.der)
@@ -136,7 +142,7 @@ class Plane(DevicePlane):
         session = DeviceSession(await self._state(device), protocol, peer, key)
         if key is not None and self._security.is_refused(key):
             raise NotAuthorised("The certificate is revoked", code="device_revoked", device=device_id)
-        if not isinstance(credential, AssertedCredential) and protocol != "library":
+        if lasting and not isinstance(credential, AssertedCredential) and protocol != "library":
             self._presence.opened(device_id)
             session.on_end(lambda _code: self._presence.closed(device_id))
         self._sessions[device_id].add(session)
@@ -148,6 +154,8 @@ class Plane(DevicePlane):
         self._sessions[device].discard(session)
         if not self._sessions[device]:
             del self._sessions[device]
+            if session.state.tokens < self._limits.burst:
+                self._buckets[device] = session.state.tokens, session.state.refilled
         if device in self._listeners:
             self._listeners[device].pop(session, None)
             if not self._listeners[device]:
@@ -156,7 +164,8 @@ class Plane(DevicePlane):
     async def _state(self, device: Device) -> DeviceState:
         state = self._states.get(device.id)
         if state is None:
-            state = DeviceState(device, self._limits.burst, self._clock.monotonic_s())
+            tokens, refilled = self._buckets.pop(device.id, (self._limits.burst, self._clock.monotonic_s()))
+            state = DeviceState(device, tokens, refilled)
             state.metrics.update({series.metric: series.index for series in await self._storage.series_of(device.id)})
             state = self._states.setdefault(device.id, state)
         state.update(device)
@@ -205,13 +214,18 @@ class Plane(DevicePlane):
         """When each device sent last, ms since the epoch; the data path writes it."""
         return self._presence.last
 
-    def seen(self, session: DeviceSession, now_ms: int) -> None:
-        """A message was accepted: presence, and the first one makes the device active."""
-        state = session.state
+    def seen(self, state: DeviceState, now_ms: int) -> None:
+        """A message of or about a device was accepted: presence, and the first one makes it active."""
         self._presence.last[state.device.id] = now_ms
         if state.fresh and state.device.id not in self._activating:
             self._activating.add(state.device.id)
             self._spawn(self._activate(state.device.id), f"activate {state.device.id}")
+
+    def _both_seen(self, session: DeviceSession, subject: str) -> None:
+        """Who speaks and, where it speaks for a leaf, the leaf."""
+        now = self._clock.now_ms()
+        for state in {session.identity: session.state, subject: session.subjects[subject]}.values():
+            self.seen(state, now)
 
     async def _activate(self, device: str) -> None:
         try:
@@ -275,7 +289,7 @@ class Plane(DevicePlane):
                 return self._refusal(
                     Rejected(code="not_your_device", reason="The identity may not speak for this device")
                 )
-            self.seen(session, self._clock.now_ms())
+            self._both_seen(session, message.subject)
             return await self._answer(session, message)
         except FleetError as error:
             retry = error.retry_after_s if isinstance(error, Unavailable) else None
@@ -415,13 +429,15 @@ class Plane(DevicePlane):
         if offer is not None:
             downlinks.append(Downlink(operation=Operation.FIRMWARE, subject=subject, body=offer))
         for downlink in downlinks:
-            self._hand(sinks, downlink)
+            self._hand(sinks, device, downlink)
 
     def _sinks(self, device: Device) -> list[Sink]:
         listeners = self._listeners.get(device.id) or (self._listeners.get(device.gateway) if device.gateway else None)
         return list(listeners.values()) if listeners else list(self._carriers)
 
-    def _hand(self, sinks: list[Sink], downlink: Downlink) -> None:
+    def _hand(self, sinks: list[Sink], device: Device, downlink: Downlink) -> None:
+        if device.gateway is not None:
+            downlink = evolve(downlink, gateway=device.gateway)
         for sink in sinks:
             try:
                 sink(downlink)
@@ -479,19 +495,26 @@ class Plane(DevicePlane):
                 if not sinks:
                     continue
                 if isinstance(what, Downlink):
-                    self._hand(sinks, what)
+                    self._hand(sinks, device, what)
                 elif what is Operation.COMMAND:
                     for command in await self._commands.hand_out(subject):
-                        self._hand(sinks, self._downlink(command))
+                        self._hand(sinks, device, self._downlink(command))
                 else:
                     offer = await self._campaigns.offer(subject)
                     if offer is not None:
-                        self._hand(sinks, Downlink(operation=Operation.FIRMWARE, subject=subject, body=offer))
+                        self._hand(sinks, device, Downlink(operation=Operation.FIRMWARE, subject=subject, body=offer))
         finally:
             self._dirty.pop(subject, None)
 
     async def tick(self) -> None:
-        """Ends commands that are past their time and hands out again what was not accepted."""
+        """Ends commands that are past their time and hands out again what was not accepted; forgets full buckets."""
+        if self._buckets:
+            now_s, rate, burst = self._clock.monotonic_s(), self._limits.rate_per_s, self._limits.burst
+            self._buckets = {
+                device: (tokens, refilled)
+                for device, (tokens, refilled) in self._buckets.items()
+                if tokens + (now_s - refilled) * rate < burst
+            }
         for device in await self._commands.tick():
             self._poke(device, Operation.COMMAND)
 
@@ -502,6 +525,8 @@ class Plane(DevicePlane):
         self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
         await self._check(session, subject)
+        assert isinstance(session, DeviceSession)
+        self._both_seen(session, subject)
         event = asyncio.Event()
         self._waiters[subject].add(event)
         try:

@@ -28,17 +28,18 @@ async def replay(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -
         )
     session = await fleet.plane.authenticate(LocalCredential(letter.identity), protocol="library")
     seen = fleet.plane.last_seen
-    before = seen.get(letter.identity)
+    before = {device: seen.get(device) for device in (letter.identity, letter.device)}
     try:
         came = fleet.clock.now_ms() if letter.code == _TOO_EARLY else letter.time
         outcome = await fleet.ingest.submit(session, letter.inbound(), received_ms=came)
     finally:
         session.close()
         # An old message is no sign of life today.
-        if before is None:
-            seen.pop(letter.identity, None)
-        else:
-            seen[letter.identity] = max(before, seen.get(letter.identity, 0))
+        for device, last in before.items():
+            if last is None:
+                seen.pop(device, None)
+            else:
+                seen[device] = max(last, seen.get(device, 0))
     if is_permanent(outcome):
         await fleet.dead_letters.remove(letter, _event(fleet, letter, "replayed", actor, reason))
     return outcome

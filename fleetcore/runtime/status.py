@@ -19,6 +19,7 @@ async def status(fleet: Fleet) -> dict[str, Any]:
                 "endpoints": list(one.adapter.endpoints),
                 "connections": one.adapter.connections,
                 "findings": [asdict(finding) for finding in await one.adapter.examine()],
+                "trouble": one.adapter.trouble,
             }
             for name, one in fleet.protocols.items()
         },

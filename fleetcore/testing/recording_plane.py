@@ -192,7 +192,14 @@ class RecordingPlane(DevicePlane):
 
     # who it is
 
-    async def authenticate(self, credential: Credential, *, protocol: str, peer: str = "") -> RecordingSession:
+    async def authenticate(
+        self,
+        credential: Credential,
+        *,
+        protocol: str,
+        peer: str = "",
+        lasting: bool = True,  # noqa: ARG002 - presence is not recorded
+    ) -> RecordingSession:
         del protocol, peer
         if isinstance(credential, CertificateCredential):
             device = _named(credential.der)

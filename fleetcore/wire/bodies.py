@@ -1,12 +1,25 @@
 """Bodies of everything but readings: JSON or CBOR bytes to plain data, strictly and within bounds."""
 
-from fleetcore.errors import Refused
 from fleetcore.model.message import Rejected
 from fleetcore.wire import strict_json
 from fleetcore.wire.strict_cbor import loads as load_cbor
+from fleetcore.wire.strict_json import StrictJsonError
 
 _CBOR = "application/cbor"
 _JSON = frozenset({"application/json", "application/merge-patch+json"})
+
+
+def unreadable(error: StrictJsonError) -> Rejected:
+    """The refusal of a payload that cannot be read, with the limit where one was exceeded."""
+    limit = error.limit
+    return Rejected(
+        code=error.code,
+        reason=error.reason,
+        pointer=error.pointer,
+        limit=limit,
+        unit=None if limit is None else "levels",
+        scope=None if limit is None else "message",
+    )
 
 
 def read_body(payload: bytes, content_type: str | None, depth: int) -> object:
@@ -22,6 +35,6 @@ def read_body(payload: bytes, content_type: str | None, depth: int) -> object:
             return load_cbor(payload, depth=depth)
         if declared in _JSON:
             return strict_json.loads(payload, depth=depth)
-    except Refused as error:
-        return Rejected(code=error.code, reason=error.message, pointer=str(error.ids.get("pointer", "")))
+    except StrictJsonError as error:
+        return unreadable(error)
     return Rejected(code="media_type_unsupported", reason=f"No body is read as {declared[:100]!r}")

@@ -187,6 +187,81 @@ async def test_a_sleeping_device_is_asleep_and_not_offline(moved, clock):
     assert (asleep, late) == ("asleep", "late")
 
 
+async def test_a_device_that_has_gone_is_not_brought_back_by_what_it_sent_before(moved, clock):
+    fleet = await moved.open()
+    await moved.register_device("dev", "sensor")
+    session, _, submit = await connect(moved)
+    await submit(Operation.TELEMETRY, {"x": 1})
+    session.close()
+
+    await fleet.presence.flush()
+    gone = (await moved.get_device("dev"))["connectivity"]
+    clock.jump(1_000)
+    session, _, submit = await connect(moved)
+    await submit(Operation.STATUS, {"state": "offline"})
+    await fleet.presence.flush()
+
+    assert gone == "offline"
+    assert (await moved.get_device("dev"))["connectivity"] == "offline"
+
+
+async def test_a_message_wakes_a_sleeping_device(moved, clock):
+    fleet = await moved.open()
+    await moved.register_device("dev", "sensor")
+    _, _, submit = await connect(moved)
+    await submit(Operation.STATUS, {"state": "sleeping", "for_s": 600})
+    await fleet.presence.flush()
+    clock.jump(601_000)
+    await submit(Operation.TELEMETRY, {"x": 1})
+
+    device = await moved.get_device("dev")
+
+    assert (device["connectivity"], device.get("asleep_until")) == ("online", None)
+
+
+async def test_where_connections_come_and_go_only_messages_tell_who_is_there(moved, clock):
+    fleet = await moved.open()
+    await moved.register_device("dev", "sensor")
+    session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test", lasting=False)
+    await fleet.plane.submit(session, Inbound(operation=Operation.TELEMETRY, subject="dev", payload=b'{"x": 1}'))
+    session.close()
+
+    seen = []
+    for minutes in (0, 14, 2, 60):
+        clock.jump(minutes * 60_000)
+        seen.append((await moved.get_device("dev"))["connectivity"])
+
+    assert seen == ["online", "online", "late", "offline"]
+
+
+async def test_a_poll_is_a_sign_of_life(moved, clock):
+    fleet = await moved.open()
+    await moved.register_device("dev", "sensor")
+    session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test", lasting=False)
+
+    await fleet.plane.wait(session, "dev", "inbox")
+
+    assert (await moved.get_device("dev"))["connectivity"] == "online"
+
+
+async def test_a_leafs_downlink_names_the_gateway_it_is_registered_with(manager):
+    fleet = await manager.open()
+    await manager.register_device("gw", "gateway")
+    await manager.edge.register_gateway("gw", may_register=True)
+    await fleet.edge.register_leaf("gw", "leaf", "sensor")
+    carried: list[Downlink] = []
+    fleet.plane.carry(carried.append)
+
+    await manager.set_desired("leaf", {"interval": 60})
+    await manager.send_command("leaf", "blink")
+
+    await until(lambda: len(carried) == 2)
+    assert {(one.operation, one.subject, one.gateway) for one in carried} == {
+        (Operation.TWIN_DESIRED, "leaf", "gw"),
+        (Operation.COMMAND, "leaf", "gw"),
+    }
+
+
 async def test_a_token_names_its_device_and_revoking_ends_the_session(manager):
     fleet = await manager.open()
     await manager.register_device("dev", "sensor")

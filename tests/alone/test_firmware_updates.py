@@ -72,9 +72,12 @@ async def test_states_never_go_back_and_another_version_is_no_success(campaign):
 
     back = await status(campaign, "a", state="downloading")
     wrong = await status(campaign, "a", state="succeeded", version="1.9.9")
+    unnamed = await status(campaign, "a", state="succeeded")
     foreign = await status(campaign, "b", state="succeeded", execution="c:a")
 
-    assert (back.code, wrong.code, foreign.code) == ("illegal_transition", "version_mismatch", "execution_unknown")
+    assert (back.code, wrong.code, unnamed.code, foreign.code) == (
+        "illegal_transition", "version_mismatch", "version_mismatch", "execution_unknown",
+    )  # fmt: skip
 
 
 async def test_abort_cancels_what_has_not_begun_and_leaves_the_rest(campaign, manager):

@@ -1,5 +1,8 @@
 """The data path from the device plane's door: what is stored, what is refused, what is found."""
 
+import gc
+
+import cbor2
 import pytest
 
 from fleetcore import IoTFleetManager
@@ -47,6 +50,41 @@ async def test_every_form_of_readings_is_stored(manager, send):
     assert [one for one in await points(manager, "a") if one[0] < t + 10] == [
         (t, 2.5), (t + 1, 3.5), (t + 2, 4.5), (t + 3, 5.5),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("payload", "declared"),
+    [
+        (b'[{"bn": "hall/", "n": "temp", "v": 21.5}]', "application/json"),
+        (cbor2.dumps([{-2: "hall/", 0: "temp", 2: 21.5}]), "application/cbor"),
+        (b'[{"bn": "hall/", "n": "temp", "v": 21.5}]', None),
+    ],
+)
+async def test_a_pack_is_senml_also_where_it_is_declared_as_json_or_cbor(manager, send, payload, declared):
+    outcome = await send(payload, content_type=declared)
+
+    assert outcome == Accepted(stored=1)
+    assert [value for _, value in await points(manager, "hall/temp")] == [21.5]
+
+
+async def test_what_is_declared_as_json_is_not_read_as_cbor(send):
+    outcome = await send(cbor2.dumps([{-2: "hall/", 0: "temp", 2: 21.5}]), content_type="application/json")
+
+    assert outcome.code == "payload_unreadable"
+
+
+async def test_text_is_given_back_in_the_order_of_its_times(manager, send):
+    t = 1_700_000_000_000
+    await send([{"time": t + 2, "values": {"mode": "idle", "a": 1.5}}, {"time": t, "values": {"mode": "heating"}}])
+    await send({"time": t + 1, "values": {"a": "off"}})
+
+    mode, mixed = await manager.query_telemetry("dev", "mode"), await manager.query_telemetry("dev", "a")
+
+    assert [value for _, value in mode.to_plain()["points"]] == ["heating", "idle"]
+    assert mixed.time.tolist() == [t + 1, t + 2]
+    assert mixed.value.tolist() == ["off", 1.5]
+    assert "<td>off</td>" in mixed._repr_html_()
+    assert (await manager.query_telemetry("dev", "a", start=t + 2)).value.dtype == float
 
 
 async def test_a_bad_reading_is_named_and_the_others_are_stored(manager, send):
@@ -146,6 +184,32 @@ async def test_a_gateway_speaks_for_its_leaf(manager, send):
     assert len(await points(manager, "x", "leaf")) == 1
 
 
+async def test_what_a_gateway_says_of_a_leaf_makes_the_leaf_active_and_seen(moved, clock):
+    fleet = await moved.open()
+    await moved.register_gateway("gw")
+    for leaf in ("by-topic", "by-name", "by-read", "silent"):
+        await moved.register_device(leaf, "sensor", {"gateway": "gw"})
+    session = await fleet.plane.authenticate(LocalCredential("gw"), protocol="test")
+    urn = f"urn:fleetcore:device:{fleet.config.fleet.name}:by-name/"
+
+    for _ in range(2):  # the second takes the quick lane
+        await fleet.plane.submit(
+            session, Inbound(operation=Operation.TELEMETRY, subject="by-topic", payload=b'{"x": 1}')
+        )
+        await fleet.plane.submit(
+            session,
+            Inbound(operation=Operation.TELEMETRY, subject="gw", payload=dumps([{"bn": urn, "n": "x", "v": 1}])),
+        )
+        await fleet.plane.call(session, Inbound(operation=Operation.TWIN_GET, subject="by-read", payload=b""))
+        await fleet.plane.settle()
+        clock.jump(1_000)
+
+    states = {one["id"]: (one["lifecycle"], one["connectivity"]) for one in await moved.list_devices()}
+    assert states["silent"] == ("registered", "never")
+    assert {states[leaf] for leaf in ("by-topic", "by-name", "by-read")} == {("active", "online")}
+    assert (await moved.get_device("by-topic"))["last_seen"] > (await moved.get_device("by-name"))["created"]
+
+
 async def test_a_suspended_device_is_refused_and_a_quarantined_one_is_kept_and_flagged(manager, send):
     await send({"x": 0.0})
     await manager.set_lifecycle("dev", "suspended")
@@ -201,6 +265,46 @@ async def test_a_device_that_sends_too_often_is_told_to_wait():
 
     assert [getattr(one, "code", "ok") for one in outcomes] == ["ok", "ok", "rate_limited"]
     assert isinstance(after, Accepted)
+
+
+async def test_a_new_connection_is_no_new_token_bucket(clock):
+    config = Config(limits=Limits(rate_per_s=1.0, burst=2))
+    async with IoTFleetManager(config=config, clock=clock) as manager:
+        fleet = await manager.open()
+        await manager.register_device("dev", "sensor")
+
+        async def connect_and_send():
+            session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test")
+            message = Inbound(operation=Operation.TELEMETRY, subject="dev", payload=b'{"x": 1}')
+            outcome = await fleet.plane.submit(session, message)
+            session.close()
+            del session
+            gc.collect()
+            return getattr(outcome, "code", "ok")
+
+        codes = [await connect_and_send() for _ in range(3)]
+        await clock.advance(1.5)
+        later = [await connect_and_send() for _ in range(2)]
+        await clock.advance(5)
+        full = [await connect_and_send() for _ in range(3)]
+
+    assert codes == ["ok", "ok", "rate_limited"]
+    assert later == ["ok", "rate_limited"]
+    assert full == ["ok", "ok", "rate_limited"]
+
+
+async def test_more_metrics_than_a_device_may_have_name_the_limit(manager, send):
+    await send({f"m{n}": n for n in range(200)})
+
+    outcome = await send({"m200": 1})
+
+    assert (outcome.code, outcome.limit, outcome.unit, outcome.scope) == ("too_many_metrics", 200, "metrics", "device")
+
+
+async def test_a_body_nested_too_deep_names_the_limit(manager, send):
+    outcome = await send(b'{"a":' * 11 + b"1" + b"}" * 11, operation=Operation.TWIN_REPORT)
+
+    assert (outcome.code, outcome.limit, outcome.unit, outcome.scope) == ("payload_unreadable", 10, "levels", "message")
 
 
 async def test_two_readings_without_a_time_in_one_millisecond_are_both_kept():

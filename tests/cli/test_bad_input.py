@@ -10,6 +10,9 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "noise").write_bytes(bytes(range(256)))
     (tmp_path / "warm.csv").write_text("timestamp,t\n2026-01-01 00:00:00,warm\n")
     (tmp_path / "bare.csv").write_text("timestamp\n")
+    (tmp_path / "none.csv").write_text("timestamp,t\n2026-01-01 00:00:00,\n")
+    (tmp_path / "twice.csv").write_text("timestamp,t 1,t_1\n2026-01-01 00:00:00,1,2\n")
+    (tmp_path / "wide.csv").write_text("timestamp,t\n2026-01-01 00:00:00,1,2\n")
     (tmp_path / "plugin.txt").write_text("")
     (tmp_path / "empty").mkdir()
     return tmp_path
@@ -26,6 +29,9 @@ def place(tmp_path, monkeypatch):
         ("demo --replay noise", 5, "noise is no CSV"),
         ("demo --replay warm.csv", 5, "warm.csv:2"),
         ("demo --replay bare.csv", 5, "bare.csv:1"),
+        ("demo --replay none.csv", 5, "none.csv holds no reading"),
+        ("demo --replay twice.csv", 5, "twice.csv:1"),
+        ("demo --replay wide.csv", 5, "wide.csv:2"),
         ("demo --duration nan", 2, "finite"),
         ("simulate --every inf", 2, "finite"),
         ("restore empty --data new", 5, "no backup"),

@@ -6,6 +6,7 @@ import json
 import pytest
 from cryptography import x509
 
+from fleetcore.cli.doctor import _inside
 from fleetcore.fleet.security import PkiFolder
 from fleetcore.testing.clock import MovableClock
 
@@ -51,3 +52,14 @@ def test_an_unknown_key_is_found_with_its_line(fleet, data):
     assert done.code == 1
     assert "Did you mean 'hosts'" in done.out
     assert "fleet.toml:9" in done.out
+
+
+@pytest.mark.parametrize(("trouble", "state"), [("the broker is out of reach", "problem"), ("", "ok")])
+def test_a_protocol_that_can_take_nothing_in_is_named(trouble, state):
+    protocols = {"mqtt": {"endpoints": ["mqtts://broker:8883"], "connections": 0, "trouble": trouble}}
+    nothing = {"storage": [], "plugins": [], "consumers": {}, "tasks": {}}
+
+    (found,) = [one for one in _inside({**nothing, "protocols": protocols}) if one["what"] == "protocol mqtt"]
+
+    assert found["state"] == state
+    assert trouble in found["detail"]

@@ -6,6 +6,9 @@ import shutil
 import pytest
 
 from fleetcore import IoTFleetManager
+from fleetcore.cli.exits import exit_code
+from fleetcore.errors import Refused
+from fleetcore.runtime.control import ControlClient, serve_control
 
 
 def test_done_is_0(fleet):
@@ -118,3 +121,20 @@ async def test_a_server_is_reached_however_deep_its_folder_lies(tmp_path, proces
         done = await asyncio.to_thread(process, "device", "register", "th-1", "--data", data)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_through_the_servers_socket_an_error_stays_what_it_is(data):
+    async with IoTFleetManager(data) as manager, serve_control(manager, data):
+        with pytest.raises(Refused) as refused:
+            await ControlClient(data).call("list_devices", where="typ = 'x'")
+
+    assert (refused.value.code, exit_code(refused.value)) == ("query_syntax", 5)
+
+
+def test_where_no_terminal_limits_it_a_table_holds_whole_values(fleet):
+    tags = [f"--tag={'x' * 40}{n}" for n in range(4)]
+    fleet("device", "register", "th-1", *tags)
+
+    shown = fleet("device", "list").out
+
+    assert all(tag.removeprefix("--tag=") in shown.splitlines()[1] for tag in tags)

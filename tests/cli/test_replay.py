@@ -23,6 +23,22 @@ def test_every_reading_of_the_file_is_accounted_for(process, tmp_path):
     assert not {"\x1b", "\r"} & set(done.stdout)
 
 
+def test_refused_and_repeated_readings_are_accounted_for_too(process, tmp_path):
+    rows = [
+        "2026-01-01T00:00:00Z,1,2",
+        "2026-01-01T00:00:00Z,1,5",
+        "2100-01-01T00:00:00Z,1,2",
+        "2100-01-01T00:00:01Z,3,",
+    ]
+    (tmp_path / "odd.csv").write_text("time,Temp (C),t,empty\n" + ",\n".join(rows) + ",\n")
+
+    done = process("demo", "--replay", tmp_path / "odd.csv", timeout=120)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 = 2 + 1 + 1 + 3" in done.stdout
+    assert "Temp_C_" in done.stdout
+
+
 @pytest.mark.parametrize("form", [lambda ms: ms, lambda ms: datetime.fromtimestamp(ms / 1000, UTC).isoformat()])
 def test_times_are_milliseconds_or_rfc_3339(tmp_path, form):
     (tmp_path / "t.csv").write_text("timestamp,t\n" + "\n".join(f"{form(1_780_000_000_250 + i)},1" for i in range(3)))

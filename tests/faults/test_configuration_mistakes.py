@@ -3,6 +3,7 @@
 import pytest
 
 from fleetcore.cli.root import run
+from fleetcore.runtime.config import load
 
 #: Line 1 to 3 of every file here.
 _HEAD = '[fleet]\nname = "lab"\ndata = "."\n'
@@ -134,7 +135,25 @@ async def test_the_environment_is_held_to_the_same(command, folder):
     code, _, err = await command("serve", "--data", str(data), env={"FLEETCORE_LIMITS__MESAGE_BYTES": "5"})
 
     assert code == 2
+    assert "FLEETCORE_LIMITS__MESAGE_BYTES: " in err
     assert "Did you mean 'message_bytes'?" in err
+
+
+def test_the_environment_reaches_every_key(tmp_path):
+    file = tmp_path / "fleet.toml"
+    file.write_text('[detectors.cold-rooms]\nkind = "threshold"\n[detectors.hot_rooms]\nkind = "threshold"\n')
+    variables = {
+        "FLEETCORE_LIMITS__MESSAGE_BYTES": "5000",
+        "FLEETCORE_STORAGE__CHUNK_POINTS": "7",
+        "FLEETCORE_DETECTORS__COLD_ROOMS__ABOVE": "8.5",
+        "FLEETCORE_DETECTORS__HOT_ROOMS__ABOVE": "40",
+    }
+
+    config = load(file, variables)
+
+    assert config.limits.message_bytes == 5000
+    assert config.storage.table == {"chunk_points": 7}
+    assert {one.name: one.table.get("above") for one in config.detectors} == {"cold-rooms": 8.5, "hot_rooms": 40}
 
 
 async def test_a_secret_that_others_can_read_is_refused_with_the_command_that_helps(command, folder, tmp_path):

@@ -111,6 +111,8 @@ async def story(fleet):
     for value in (20.0, 20.5, 21.0):
         await say("collect_telemetry", "a", "temp", value, "celsius", time=1_700_000_000_000 + int(value * 1000))
     await say("collect_telemetry", "a", "door", value=True, id="m1")
+    await say("collect_telemetry", "a", "mode", "idle", time=1_700_000_000_000)
+    await say("query_telemetry", "a", "mode")
     await say("query_telemetry", "a", "temp")
     await say("query_telemetry", "a", "temp", start=1_700_000_020_400, end="2023-11-14T22:13:41Z")
     await say("latest_telemetry", "a")

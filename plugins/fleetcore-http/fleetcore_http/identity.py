@@ -45,7 +45,7 @@ async def identify(connection: DeviceConnection, request: web.BaseRequest) -> Se
         raise NotAuthenticated("Neither a client certificate nor a device token was shown")
     credential = _credential(connection, key)
     site = connection.site
-    session = await site.plane.authenticate(credential, protocol=site.context.name, peer=connection.peer)
+    session = await site.plane.authenticate(credential, protocol=site.context.name, peer=connection.peer, lasting=False)
     connection.adopt(key, session)
     return session
 

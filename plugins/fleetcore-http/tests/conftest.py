@@ -246,6 +246,7 @@ class MemoryPlane(DevicePlane):
     sessions: list[MemorySession] = field(factory=list)
     authenticated: list[Credential] = field(factory=list)
     peers: list[str] = field(factory=list)
+    lasting: list[bool] = field(factory=list)
     desired: dict[str, object] = field(factory=dict)
     desired_version: int = 0
     reported: dict[str, object] = field(factory=dict)
@@ -262,9 +263,12 @@ class MemoryPlane(DevicePlane):
     crash: Exception | None = None
     _changed: asyncio.Condition = field(factory=asyncio.Condition)
 
-    async def authenticate(self, credential: Credential, *, protocol: str, peer: str = "") -> MemorySession:
+    async def authenticate(
+        self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
+    ) -> MemorySession:
         self.authenticated.append(credential)
         self.peers.append(peer)
+        self.lasting.append(lasting)
         if isinstance(credential, CertificateCredential):
             certificate = x509.load_der_x509_certificate(credential.der)
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

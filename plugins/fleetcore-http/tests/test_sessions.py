@@ -33,6 +33,15 @@ async def test_the_session_closes_with_the_connection(served, connect, plane, un
     await until(lambda: served.adapter.connections == 0)
 
 
+async def test_a_connection_says_nothing_of_whether_the_device_is_there(served, connect, plane):
+    raw = await connect(served)
+
+    await raw.say(*GET_TWIN)
+    await raw.answer()
+
+    assert plane.lasting == [False]
+
+
 async def test_revocation_closes_the_kept_alive_connection(served, connect, plane):
     raw, other = await connect(served), await connect(served, "dev2")
     for each in (raw, other):
@@ -197,10 +206,10 @@ async def test_a_connection_lost_during_authentication_leaves_no_session(served,
     started, go = asyncio.Event(), asyncio.Event()
     inner = plane.authenticate
 
-    async def slow(credential, *, protocol, peer=""):
+    async def slow(credential, *, protocol, peer="", lasting=True):
         started.set()
         await go.wait()
-        return await inner(credential, protocol=protocol, peer=peer)
+        return await inner(credential, protocol=protocol, peer=peer, lasting=lasting)
 
     object.__setattr__(plane, "authenticate", slow)
     raw = await connect(served)

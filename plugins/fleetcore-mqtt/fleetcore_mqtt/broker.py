@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Devices whose session is kept open between their messages.
 SESSIONS = 10_000
+#: Devices of which it is remembered below whose prefix they were last heard.
+HEARD = 100_000
 #: Messages of one device that are kept while it is refused for now; beyond it nothing is read from the broker.
 HELD = 256
 #: From start to the broker's SUBACK.
@@ -80,13 +82,14 @@ class Broker(ProtocolAdapter):
         self._opening: dict[str, list[_Item]] = {}
         #: Messages that were refused for now, in order, until they are tried again.
         self._held: dict[str, deque[_Item]] = {}
-        self._gateways: OrderedDict[str, str] = OrderedDict()
+        #: Below whose prefix a device was last heard with a message that was accepted.
+        self._heard_below: dict[str, str] = {}
         self._under_way = 0
         self._reasons: set[str] = set()
         self._retrying = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._up = False
+        self._up, self._why = False, ""
 
     # -- ProtocolAdapter ------------------------------------------------------------------------------------------
 
@@ -98,8 +101,12 @@ class Broker(ProtocolAdapter):
     def connections(self) -> int:
         return int(self._up)
 
+    @property
+    def trouble(self) -> str:
+        return "" if self._up else f"the broker {self._url} is out of reach: {self._why}"
+
     async def examine(self) -> Sequence[Finding]:
-        if self._context.tls is None or not self._address.secure:
+        if self._context.tls is None or not self._address.secure or not self._up:
             return ()
         found = [*await asyncio.to_thread(trial.examine, self._address, self._context.tls)]
         if not self._reload:
@@ -136,7 +143,7 @@ class Broker(ProtocolAdapter):
         self._sessions.clear()
 
     def _changed(self, state: LinkState) -> None:
-        self._up = state.up
+        self._up, self._why = state.up, state.why
         if not self._first.done():
             if state.up:
                 self._first.set_result(None)
@@ -180,8 +187,6 @@ class Broker(ProtocolAdapter):
                 self._link.acknowledge(arrived)
                 continue
             self._under_way += 1
-            if uplink.subject != uplink.device:
-                self._learn_gateway(uplink)
             item = _Item(arrived, uplink)
             waiting = self._held.get(item.device) or self._opening.get(item.device)
             if waiting is not None:
@@ -191,12 +196,13 @@ class Broker(ProtocolAdapter):
             else:
                 self._dispatch(item)
 
-    def _learn_gateway(self, uplink: topics.Uplink) -> None:
-        """A downlink names the leaf alone; below whose prefix it belongs is known from what the leaf sent."""
-        self._gateways[uplink.subject] = uplink.device
-        self._gateways.move_to_end(uplink.subject)
-        if len(self._gateways) > SESSIONS:
-            self._gateways.popitem(last=False)
+    def _note_prefix(self, uplink: topics.Uplink) -> None:
+        """A leaf that has a certificate of its own may come and go between its own prefix and its gateway's."""
+        heard = self._heard_below
+        if heard.get(uplink.subject) != uplink.device:
+            if len(heard) >= HEARD:
+                heard.clear()
+            heard[uplink.subject] = uplink.device
 
     def _dispatch(self, item: _Item) -> None:
         session = self._sessions.get(item.device)
@@ -268,6 +274,8 @@ class Broker(ProtocolAdapter):
             self._keep(item, outcome)
             return
         self._settle(item)
+        if not isinstance(outcome, Rejected):
+            self._note_prefix(item.uplink)
         if isinstance(outcome, Rejected) or (isinstance(outcome, Accepted) and outcome.refused):
             self._complain(item, self._plane.problem(outcome, **self._reference(item)))
 
@@ -354,6 +362,8 @@ class Broker(ProtocolAdapter):
         else:
             reply = await self._plane.call(session, message)
         self._settle(item)
+        if reply.error is None:
+            self._note_prefix(uplink)
         correlation = getattr(properties, "CorrelationData", None)
         if uplink.request is not None:
             self._link.publish(Publication(topic=target, payload=to_json(reply_body(reply)), correlation=correlation))
@@ -368,11 +378,21 @@ class Broker(ProtocolAdapter):
 
     def send(self, downlink: Downlink) -> None:
         """The sink of :meth:`DevicePlane.carry`."""
-        device = self._gateways.get(downlink.subject, downlink.subject)
-        topic = topics.downlink_topic(device, downlink)
+        topic = topics.downlink_topic(self._below_whom(downlink), downlink)
         if topic is not None:
             expiry_s = None if downlink.expires_ms is None else max(1, ceil(downlink.expires_ms / 1000))
             self._link.publish(Publication(topic=topic, payload=to_json(downlink.body), expiry_s=expiry_s))
+
+    def _below_whom(self, downlink: Downlink) -> str:
+        """The device or its registered gateway, whichever it was last heard below; nobody else, whatever was claimed.
+
+        What a stranger publishes below ``fleet/v1/{stranger}/leaf/{device}/`` must not bring the device's commands
+        to where the stranger may read them.
+        """
+        gateway = downlink.gateway
+        if gateway is None or self._heard_below.get(downlink.subject) == downlink.subject:
+            return downlink.subject
+        return gateway
 
 
 def _message_id(arrived: Arrived) -> str | None:

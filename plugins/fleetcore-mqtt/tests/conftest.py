@@ -126,7 +126,7 @@ class FakePlane(DevicePlane):
 
     # DevicePlane
 
-    async def authenticate(self, credential, *, protocol, peer=""):
+    async def authenticate(self, credential, *, protocol, peer="", lasting=True):
         self.authentications.append((credential, protocol, peer))
         await self.authenticating.wait()
         match credential:

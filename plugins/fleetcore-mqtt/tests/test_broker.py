@@ -147,16 +147,44 @@ async def test_downlinks_requests_and_errors_reach_the_device(consumer, mosquitt
     assert (refused.operation, refused.body["code"]) == (Operation.ERRORS, "payload_unreadable")
 
 
-async def test_a_downlink_of_a_leaf_goes_below_the_gateway_it_was_heard_through(consumer, mosquitto, plane, pki, until):
+async def test_a_downlink_of_a_leaf_goes_below_its_registered_gateway_though_it_was_not_heard(
+    consumer, mosquitto, plane, pki
+):
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as gateway:
-        await gateway.send(Operation.STATUS, {"state": "online"}, subject="leaf1")
-        await until(lambda: plane.received)
-
-        plane.push(Downlink(operation=Operation.COMMAND, subject="leaf1", body={"id": "c1"}))
+        plane.push(Downlink(operation=Operation.COMMAND, subject="leaf1", body={"id": "c1"}, gateway="dev1"))
 
         async with asyncio.timeout(10):
             got = await anext(gateway.downlinks())
     assert (got.subject, got.body) == ("leaf1", {"id": "c1"})
+
+
+async def test_a_downlink_of_a_leaf_that_speaks_for_itself_goes_to_itself(consumer, mosquitto, plane, pki, until):
+    plane.leaves = {"dev2": "dev1"}
+    async with MqttDeviceClient(mosquitto.url, pki.secrets("dev2")) as leaf:
+        await leaf.send(Operation.STATUS, {"state": "online"})
+        await until(lambda: plane.received)
+
+        plane.push(Downlink(operation=Operation.COMMAND, subject="dev2", body={"id": "c1"}, gateway="dev1"))
+
+        async with asyncio.timeout(10):
+            got = await anext(leaf.downlinks())
+    assert (got.subject, got.body) == ("dev2", {"id": "c1"})
+
+
+async def test_who_claims_to_be_anothers_gateway_does_not_get_its_commands(consumer, mosquitto, plane, pki, until):
+    async with (
+        MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as victim,
+        MqttDeviceClient(mosquitto.url, pki.secrets("dev3")) as stranger,
+    ):
+        await victim.send(Operation.STATUS, {"state": "online"})
+        await stranger.send(Operation.STATUS, {"state": "online"}, subject="dev1")
+        await until(lambda: plane.audit)
+
+        plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"}))
+
+        async with asyncio.timeout(10):
+            got = await anext(victim.downlinks())
+    assert (got.subject, got.body) == ("dev1", {"id": "c1"})
 
 
 async def test_the_registry_refuses_what_the_broker_still_lets_through(consumer, mosquitto, plane, pki, until):
@@ -182,8 +210,10 @@ async def test_what_waits_for_its_commit_survives_a_restart_of_the_broker(
             await device.send(Operation.TELEMETRY, {"n": n})
         await until(lambda: len(plane.uncommitted) == 5)
 
+    assert consumer.trouble == ""
     await mosquitto.stop()
     await until(lambda: consumer.connections == 0)
+    assert mosquitto.url in consumer.trouble
     lost, plane.uncommitted = plane.uncommitted, []
     await mosquitto.start()
     await until(lambda: len(plane.uncommitted) == 5, 40)
