@@ -108,7 +108,13 @@ class Broker(ProtocolAdapter):
     async def examine(self) -> Sequence[Finding]:
         if self._context.tls is None or not self._address.secure or not self._up:
             return ()
-        found = [*await asyncio.to_thread(trial.examine, self._address, self._context.tls)]
+        loop = asyncio.get_running_loop()
+
+        def send(names: Sequence[str]) -> None:
+            for name in names:
+                loop.call_soon_threadsafe(self._link.publish, Publication(topic=name, payload=b"{}", expiry_s=1))
+
+        found = [await asyncio.to_thread(trial.examine, self._address, self._context.tls, send)]
         if not self._reload:
             detail = f"{self._by} keeps the connection of a device that is revoked"
             remedy = f"Set reload in [protocols.{self._context.name}] to the command that has it read its list anew"

@@ -1,0 +1,172 @@
+"""Behind a real Mosquitto: a revoked device is thrown out of the broker too, and a loose access list is found by trying."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from fleetcore import IoTFleetManager
+
+from .conftest import Served, Shell
+
+pytestmark = pytest.mark.peer("mosquitto", "mosquitto_pub", "curl", "openssl")
+
+_TOML = """\
+[fleet]
+name = "trust"
+data = "."
+hosts = ["localhost", "127.0.0.1"]
+
+[protocols.http]
+listen = "https://127.0.0.1:0"
+
+[protocols.mqtt]
+url = "mqtts://localhost:{port}"
+reload = ["kill", "-HUP", "{pid}"]
+"""
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+async def behind(tmp_path):
+    """A fleet behind a broker with the files that our command has written; ``behind.broker`` is its process."""
+    data, port = tmp_path / "data", free_port()
+    async with IoTFleetManager(data):
+        pass
+    words = ("mqtt", "broker-config", "--data", data, "--out", tmp_path / "broker", "--port", port)
+    await _ok("fleetcore", *words)
+    broker = await asyncio.create_subprocess_exec(
+        "mosquitto", "-c", str(tmp_path / "broker" / "mosquitto.conf"), stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    break
+                await asyncio.sleep(0.02)
+        (data / "fleet.toml").write_text(_TOML.format(port=port, pid=broker.pid))
+        (data / "fleet.toml").chmod(0o600)
+        async with IoTFleetManager(data) as manager:
+            fleet = await manager.open()
+            await fleet.serve()
+            served = Behind(manager, fleet, data)
+            served.broker, served.port, served.files = broker, port, tmp_path / "broker"
+            yield served
+    finally:
+        broker.send_signal(signal.SIGTERM)
+        await broker.wait()
+
+
+class Behind(Served):
+    @property
+    def mqtt_port(self):
+        return str(self.port)
+
+
+async def _ok(*words):
+    import sys
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *map(str, words), stdout=asyncio.subprocess.DEVNULL
+    )
+    assert await process.wait() == 0
+
+
+async def device(behind, folder, name):
+    """A device of shell programs with a certificate."""
+    folder.mkdir()
+    shell = Shell(behind, folder)
+    token = await behind.security.create_enrollment_token(device_type="meter")
+    assert await shell.enroll("simpleenroll", await shell.key(name), "-u", f"x:{token}") == 200
+    return shell
+
+
+async def test_a_revoked_device_is_out_of_the_broker_too_and_others_stay(behind, tmp_path):
+    bad, good = await device(behind, tmp_path / "bad", "bad"), await device(behind, tmp_path / "good", "good")
+    listening = {}
+    for name, shell in (("bad", bad), ("good", good)):
+        words = shell.publish(name)[:-2]  # the same connection, listening
+        listening[name] = await asyncio.create_subprocess_exec(
+            *map(str, ("mosquitto_sub", *words[1:])),
+            *("-t", f"fleet/v1/{name}/commands", "-F", "%p"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    try:
+        async with asyncio.timeout(20):
+            for name, process in listening.items():
+                while True:  # until it is subscribed
+                    await behind.manager.send_command(name, "hello", respond="none")
+                    with contextlib.suppress(TimeoutError):
+                        assert await asyncio.wait_for(process.stdout.readline(), 0.5)
+                        break
+            begun = time.monotonic()
+            await behind.security.revoke("bad", reason="stolen")
+            # Thrown out, and refused as it comes back: mosquitto_sub goes on trying until it is told why.
+            while b"revoked" not in (line := await listening["bad"].stderr.readline()) and line:
+                pass
+            out_after_s = time.monotonic() - begun
+            await behind.security.close()
+            await behind.manager.send_command("good", "still-there", respond="none")
+            while b"still-there" not in (line := await listening["good"].stdout.readline()):
+                assert line
+    finally:
+        for process in listening.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
+    # Its reconnect comes within a second of being thrown out; the time allows for a busy machine.
+    assert out_after_s < 10
+
+
+async def test_what_a_device_says_after_its_revocation_is_not_stored(behind, tmp_path, program):
+    bad = await device(behind, tmp_path / "bad", "bad")
+    assert (await program(*bad.publish("bad", "-m", '{"power": 1}')))[0] == 0
+    async with asyncio.timeout(10):
+        while not await behind.manager.latest_telemetry("bad"):
+            await asyncio.sleep(0.02)
+
+    await behind.security.revoke("bad", reason="stolen")
+    await behind.security.close()
+    await asyncio.gather(*behind.fleet.protocols["mqtt"].adapter._tasks)
+    await program(*bad.publish("bad", "-m", '{"power": 2}'))
+
+    assert [one["value"] for one in await behind.manager.latest_telemetry("bad")] == [1]
+
+
+async def test_the_access_list_that_we_write_is_found_to_keep_devices_apart(behind):
+    findings = await behind.fleet.protocols["mqtt"].adapter.examine()
+
+    assert [(one.state, one.what) for one in findings] == [("ok", "broker access")]
+
+
+@pytest.mark.parametrize(
+    ("loose", "told"),
+    [
+        ("pattern readwrite fleet/v1/#\n", "topics that are not its own: fleet/v1/fleetcore-doctor"),
+        ("pattern write fleet/v1/+/telemetry\n", "topics that are not its own: fleet/v1/fleetcore-doctor-2/telemetry"),
+        ("pattern read fleet/v1/+/commands\n", "topics that are not its own: fleet/v1/fleetcore-doctor-2/commands"),
+        ("", "does not let a device use its own topics"),
+    ],
+    ids=["all", "write", "read", "nothing"],
+)
+async def test_an_access_list_that_is_too_loose_or_too_tight_is_found_by_trying_it(behind, loose, told):
+    access = behind.files / "mosquitto.acl"
+    access.write_text(access.read_text() + loose if loose else "user fleetcore:consumer\ntopic readwrite fleet/v1/#\n")
+    os.kill(behind.broker.pid, signal.SIGHUP)
+    await asyncio.sleep(0.5)  # Mosquitto says nowhere that it has read its files
+
+    (finding,) = await behind.fleet.protocols["mqtt"].adapter.examine()
+
+    assert (finding.state, told in finding.detail) == ("problem", True), finding.detail
+    assert "broker-config" in finding.remedy
