@@ -234,7 +234,7 @@ class IoTFleetManager:
             reason=reason,
         )
         if location is not None:
-            await fleet.location.update(device_id, {"lat": location.lat, "lon": location.lon, "source": "manual"})
+            await fleet.location.place(device_id, location, "library")
         return device.id
 
     async def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
@@ -298,14 +298,17 @@ class IoTFleetManager:
         return [_view(row) for row in await fleet.audit.list(object=device_id, limit=limit)]
 
     async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes name, model, tags, capabilities, attributes, gateway or key_id."""
+        """Changes name, model, tags, capabilities, attributes, location, gateway or key_id."""
         fleet = await self.open()
         members: dict[str, Any] = {
             key: _texts(value, key) if key in ("tags", "capabilities") else value for key, value in changes.items()
         }
         if members.get("location") is not None:
             members["location"] = _location(members["location"])
-        return self._device(fleet, await fleet.devices.change(device_id, **members, actor="library", reason=reason))
+        device = await fleet.devices.change(device_id, **members, actor="library", reason=reason)
+        if device.location is not None and "location" in members:
+            await fleet.location.place(device_id, device.location, "library")
+        return self._device(fleet, device)
 
     async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
         """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition.

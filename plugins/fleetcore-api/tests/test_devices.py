@@ -85,3 +85,31 @@ async def test_registering_twice_is_a_conflict(admin):
     answer = await admin.post("/devices", json={"id": "DEV1", "type": "sensor"})
 
     assert (answer.status_code, answer.json()["code"]) == (409, "already_exists")
+
+
+async def test_no_change_of_any_kind_passes_over_a_version_that_was_not_read(admin):
+    await register(admin, "dev1")
+    await admin.post("/groups", json={"id": "lab"})
+    old = {"If-Match": '"7"'}
+
+    answers = [
+        await admin.patch("/devices/dev1", json={"lifecycle": "suspended"}, headers=old),
+        await admin.delete("/devices/dev1", headers=old),
+        await admin.delete("/devices/dev1", params={"purge": True}, headers=old),
+        await admin.delete("/groups/lab", headers=old),
+    ]
+
+    assert [(one.status_code, one.json()["code"]) for one in answers] == [(412, "version_conflict")] * 4
+    assert (await admin.get("/devices/dev1")).headers["etag"] == '"1"'
+    assert (await admin.delete("/groups/lab", headers={"If-Match": '"1"'})).status_code == 204
+    assert (await admin.delete("/devices/dev1", params={"purge": True}, headers={"If-Match": '"1"'})).status_code == 204
+
+
+async def test_a_device_is_found_where_it_was_put_last(admin):
+    await register(admin, "dev1", location={"lat": 1, "lon": 2})
+
+    await admin.patch("/devices/dev1", json={"location": {"lat": 50, "lon": 60}})
+
+    found = (await admin.get("/devices", params={"where": "location within circle(50, 60, 1 km)"})).json()["items"]
+    assert [one["id"] for one in found] == ["dev1"]
+    assert (await admin.get("/devices/dev1/location")).json()["lat"] == 50
