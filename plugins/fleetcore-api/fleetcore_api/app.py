@@ -120,6 +120,8 @@ def _invalid(error: ValidationException) -> Refused:
         for one in extra[:20]
         if isinstance(one, dict)
     ]
+    if any(one["at"] == "data" and one["message"] == "'data'" for one in found):  # the framework's words for none
+        return Refused("The request has no body", remedy="Send a JSON object, {} for one without members")
     detail = "; ".join(f"{one['at']}: {one['message']}" if one["at"] else one["message"] for one in found)
     return Refused(detail or "The request has the wrong form", errors=found)
 

@@ -113,3 +113,9 @@ async def test_a_device_is_found_where_it_was_put_last(admin):
     found = (await admin.get("/devices", params={"where": "location within circle(50, 60, 1 km)"})).json()["items"]
     assert [one["id"] for one in found] == ["dev1"]
     assert (await admin.get("/devices/dev1/location")).json()["lat"] == 50
+
+
+async def test_a_request_without_its_body_is_told_so(admin):
+    answer = await admin.post("/devices")
+
+    assert (answer.status_code, answer.json()["detail"]) == (422, "The request has no body")

@@ -11,7 +11,6 @@ from fleetcore.errors import Refused
 from fleetcore.model.command import FINISHED, Command
 from fleetcore.model.operator import Permission
 from fleetcore.query.parse import parse
-from fleetcore.query.text import to_text
 from fleetcore_api.access import Access
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import BulkIn, CommandIn, CommandOut, OperationOut, PlanOut, ReasonIn
@@ -97,12 +96,7 @@ async def send_bulk(
     options: dict[str, Any] = {
         name: value for name, value in structs.asdict(data).items() if name not in (*_BULK, "name", "args", "reason")
     }
-    where = data.where
-    if where is not None:
-        selectable = access.rights.selectable(Permission.COMMANDS_SEND)
-        clause = selectable.narrowed(parse(where))
-        assert clause is not None
-        where = to_text(clause)
+    where = data.where and access.rights.selectable(Permission.COMMANDS_SEND).narrowed(parse(data.where))
     for device in data.devices:
         await access.device(device, Permission.COMMANDS_SEND)
     bulk = access.fleet.bulk_commands
