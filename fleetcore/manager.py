@@ -325,6 +325,12 @@ class IoTFleetManager:
             await fleet.security.revoke(device=device_id, actor="library", reason=reason or "retired")
         return self._device(fleet, device)
 
+    async def erase_device(self, device_id: str, *, reason: str = "") -> View:
+        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
+        fleet = await self.open()
+        await fleet.erasing.erase(device_id, actor="library", reason=reason)
+        return View(device=device_id, erased=True)
+
     async def import_devices(
         self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = ""
     ) -> View:
@@ -513,6 +519,20 @@ class IoTFleetManager:
         """Ends a token of the operators' API at once."""
         fleet = await self.open()
         return _operator_token(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
+
+    async def list_roles(self, principal: str | None = None) -> list[View]:
+        """Who has which role within which scope."""
+        return [_view(one) for one in await (await self.open()).operators.grants(principal)]
+
+    async def grant_role(self, principal: str, role: str, *, scope: str = "", reason: str = "") -> View:
+        """Gives a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
+        fleet = await self.open()
+        return _view(await fleet.operators.grant(principal, role, scope=scope, actor="library", reason=reason))
+
+    async def withdraw_role(self, grant: str, *, reason: str = "") -> View:
+        """Takes a grant back, by its id; the next request of its principal is without it."""
+        await (await self.open()).operators.withdraw(grant, actor="library", reason=reason)
+        return View(grant=grant, withdrawn=True)
 
     async def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""

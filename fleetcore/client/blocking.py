@@ -112,8 +112,8 @@ class FleetClient:
         answer = self._answer("PATCH", at, body=body, params=given(**params), headers=match(version))
         return answer.json()
 
-    def _delete(self, at: str, reason: str) -> httpx.Response:
-        return self._answer("DELETE", at, params={"reason": reason} if reason else None)
+    def _delete(self, at: str, reason: str, **params: Any) -> httpx.Response:
+        return self._answer("DELETE", at, params=params | ({"reason": reason} if reason else {}))
 
     def _all(self, at: str, most: int | None = None, page: int = wire.PAGE, **params: Any) -> list[View]:
         """Items of all pages, or the first ``most``."""
@@ -181,6 +181,11 @@ class FleetClient:
     def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
         """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition."""
         return View(self._patch(path("devices", device_id), {"lifecycle": state, "reason": reason}))
+
+    def erase_device(self, device_id: str, *, reason: str = "") -> View:
+        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
+        self._delete(path("devices", device_id), reason, purge=True)
+        return View(device=device_id, erased=True)
 
     def import_devices(self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = "") -> View:
         """Registers many devices, at most 10,000 at once; gives the operation. The same rows again change nothing."""
@@ -346,6 +351,20 @@ class FleetClient:
         found = View(self._get(path("tokens", token_id)))
         self._delete(path("tokens", token_id), reason)
         return View(found, revoked=True)
+
+    def list_roles(self, principal: str | None = None) -> list[View]:
+        """Who has which role within which scope."""
+        return self._all("/roles", principal=principal)
+
+    def grant_role(self, principal: str, role: str, *, scope: str = "", reason: str = "") -> View:
+        """Gives a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
+        body = {"principal": principal, "role": role, "scope": scope, "reason": reason}
+        return View(self._post("/roles", body))
+
+    def withdraw_role(self, grant: str, *, reason: str = "") -> View:
+        """Takes a grant back, by its id; the next request of its principal is without it."""
+        self._delete(path("roles", grant), reason)
+        return View(grant=grant, withdrawn=True)
 
     def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""

@@ -156,6 +156,12 @@ async def story(fleet):
     made = await say("create_token", "eve", ["viewer"], days=3)
     await say("revoke_token", made["id"])
     await say("list_tokens")
+    given = await say("grant_role", "bob", "operator", scope="group:site", reason="his place")
+    await say("list_roles", "bob")
+    await say("list_roles", "nobody")
+    await say("withdraw_role", given["id"])
+    await say("register_device", "gone", "sensor")
+    await say("erase_device", "gone", reason="sold")
     await say("get_fleet_health")
     await say("get_group_health", "cold")
     await say("get_device_health", "a")
@@ -169,7 +175,7 @@ async def story(fleet):
 #: What differs by nature: who asked, and what is new each time.
 VARYING = {
     "actor", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
-    "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "stored", "supersedes", "why",
+    "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "grant", "stored", "supersedes", "why",
     "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
 }  # fmt: skip
 
