@@ -792,8 +792,10 @@ class IoTFleetManager:
         return _view(operation)
 
     async def count_commands(self, operation: str) -> View:
-        """How many of a bulk command's commands are in each state."""
-        return View(await (await self.open()).bulk_commands.counts(operation))
+        """How many of a bulk command's commands are in each state; raises NotFound."""
+        fleet = await self.open()
+        await fleet.operations.get(operation)
+        return View(await fleet.bulk_commands.counts(operation))
 
     async def get_command(self, command_id: str) -> View:
         """A command's state."""

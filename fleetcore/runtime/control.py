@@ -96,7 +96,8 @@ async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
         ids = {key: value for key, value in error.ids.items() if isinstance(value, str | int | float)}
         return {
             "error": {
-                "kind": type(error).__name__,
+                # The nearest class that every caller knows: its exit code hangs on it.
+                "kind": next(one.__name__ for one in type(error).__mro__ if hasattr(errors, one.__name__)),
                 "code": error.code,
                 "message": error.message,
                 "remedy": error.remedy,

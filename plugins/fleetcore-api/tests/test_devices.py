@@ -60,7 +60,7 @@ async def test_a_wrong_body_is_a_coded_problem(admin):
     for body, status, code in (
         (b'{"id": "dev1"}', 422, "schema_invalid"),
         (b'{"id": "dev1", "type": "x", "colour": 1}', 422, "schema_invalid"),
-        (b'{"id": "../../x", "type": "x"}', 422, "schema_invalid"),
+        (b'{"id": "../../x", "type": "x"}', 422, "name_invalid"),
         (b'{"id": "a", "id": "b", "type": "x"}', 400, "payload_unreadable"),
         (b"[" * 5000, 400, "payload_unreadable"),
         (b'{"id": "dev1", "type": NaN}', 400, "payload_unreadable"),
@@ -119,3 +119,15 @@ async def test_a_request_without_its_body_is_told_so(admin):
     answer = await admin.post("/devices")
 
     assert (answer.status_code, answer.json()["detail"]) == (422, "The request has no body")
+
+
+async def test_a_name_outside_its_alphabet_has_the_code_and_the_remedy_of_the_library(admin):
+    for body in (
+        {"id": "a b", "type": "s"},
+        {"id": "a", "type": "<s>"},
+        {"id": "a", "type": "s", "tags": ["ok", "{{7*7}}"]},
+    ):
+        answer = await admin.post("/devices", json=body)
+
+        assert (answer.status_code, answer.json()["code"]) == (422, "name_invalid")
+        assert answer.json()["remedy"].startswith("Use 1-")
