@@ -4,10 +4,11 @@ Flat calls return plain data that shows itself well; the parts (``manager.device
 """
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -960,12 +961,35 @@ class SyncFleetManager:
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._manager, name)
+        if inspect.isasyncgenfunction(member):
+            return partial(self._iterate, member)
         if not inspect.iscoroutinefunction(member):
             return member
         return partial(self._call, member)
 
     def _call(self, member: Any, *args: Any, **options: Any) -> Any:
         return self._run(member(*args, **options))
+
+    def _iterate(self, member: Any, *args: Any, **options: Any) -> Iterator[Any]:
+        """What the call yields, each waited for; the call is closed when the iteration ends, also by an interrupt."""
+        items, end = member(*args, **options), object()
+
+        async def following() -> Any:
+            return await anext(items, end)
+
+        try:
+            while True:
+                waiting = asyncio.run_coroutine_threadsafe(following(), self._loop)
+                try:
+                    item = waiting.result()
+                finally:
+                    waiting.cancel()  # does nothing to what is done
+                if item is end:
+                    return
+                yield item
+        finally:
+            with contextlib.suppress(RuntimeError):  # an interrupted step may not have ended yet
+                self._run(items.aclose())
 
     def __enter__(self) -> Self:
         self._run(self._manager.open())
