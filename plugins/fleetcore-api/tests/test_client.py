@@ -362,3 +362,12 @@ async def test_telemetry_comes_as_arrow(client, manager):
 async def test_zero_is_not_false(client):
     with pytest.raises(Refused, match="may_register"):
         await client._post("/gateways", {"id": "g", "may_register": 0})
+
+
+async def test_a_long_file_of_checkpoints_is_verified_by_its_newest_lines(client, manager):
+    await manager.register_device("a", "sensor")
+
+    found = await client.verify_audit(["{}"] * 300)
+
+    assert not found["ok"]
+    assert found["why"].startswith("checkpoint 1: ")
