@@ -8,7 +8,7 @@ from attrs import evolve
 
 from fleetcore.errors import Conflict, Refused, VersionConflict
 from fleetcore.fleet.repository import Pairs, Repository
-from fleetcore.fleet.sections import check_document, check_size
+from fleetcore.fleet.sections import check_document, check_size, check_text
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
@@ -168,6 +168,8 @@ class Registry:
         name = members.get("name")
         if name is not None and not (isinstance(name, str) and len(name) <= _LONGEST_NAME):
             raise Refused(f"A device's name is a text of up to {_LONGEST_NAME} characters", code="name_invalid")
+        if name is not None:
+            check_text(name, "/name")
         if "attributes" in members:
             if not isinstance(members["attributes"], Mapping):
                 raise Refused("attributes is an object")

@@ -29,10 +29,22 @@ def check_document(document: object, limits: Limits, *, pointer: str = "", depth
     elif isinstance(document, list):
         for i, value in enumerate(document):
             check_document(value, limits, pointer=f"{pointer}/{i}", depth=depth + 1)
+    elif isinstance(document, str):
+        check_text(document, pointer)
     elif isinstance(document, float) and not math.isfinite(document):
         raise Refused(f"The number at {pointer} is not finite", pointer=pointer)
     elif isinstance(document, int) and not isinstance(document, bool) and abs(document) > _LARGEST_INTEGER:
         raise Refused(f"The integer at {pointer} is beyond 2^53 - 1", pointer=pointer)
+
+
+def check_text(text: str, pointer: str) -> None:
+    """Raises :class:`Refused` for text that strict JSON would not have let in: NUL, and what is no Unicode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refused(f"The text at {pointer} is no Unicode", pointer=pointer) from None
+    if "\0" in text:
+        raise Refused(f"The text at {pointer} holds NUL", pointer=pointer)
 
 
 def check_size(document: Json, limits: Limits) -> None:
