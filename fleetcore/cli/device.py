@@ -258,5 +258,5 @@ _mover("retire", "retired", "Retire device ID for good: its credentials are revo
 @fleet_option
 @output_option
 def erase(id: str, reason: str, at: Target, output: str) -> None:
-    """Retire device ID and erase it with its readings and state, for good. What was done to it stays in the audit log."""
+    """Retire device ID and erase it with its readings and state, for good. The audit log stays."""
     show(call(at, "erase_device", id, reason=reason), output)

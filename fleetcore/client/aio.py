@@ -19,7 +19,6 @@ from fleetcore.model.telemetry import Series, SeriesData, SeriesKind
 from fleetcore.views import TelemetryView, View
 from fleetcore.wire.times import format_time, parse_time
 
-
 #: Checkpoints that a request takes.
 _CHECKPOINTS = 250
 

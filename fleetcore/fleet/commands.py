@@ -241,6 +241,10 @@ class Commands:
         """The command; raises NotFound (``command_unknown``)."""
         return await self._records.need(command, code="command_unknown")
 
+    async def keyed(self, device: str, idempotency_key: str) -> Command | None:
+        """The command that came with a key, or None."""
+        return await self._records.get(_keyed_id(device, idempotency_key))
+
     async def list(self, device: str | None = None, *, unfinished: bool = False) -> list[Command]:
         """Commands of a device (or of all) by sequence."""
         ref = None if device is None else ("open" if unfinished else "device", device)

@@ -160,8 +160,8 @@ class Registry:
 
     async def _check(self, device: str, members: Mapping[str, Any]) -> None:
         """Raises Refused for a member that breaks its alphabet or limit, NotFound for a gateway that is not there."""
-        for name, what in (("tags", "tag"), ("capabilities", "capability")):
-            for label in members.get(name, ()):
+        for labels, what in (("tags", "tag"), ("capabilities", "capability")):
+            for label in members.get(labels, ()):
                 check_label(label, what)
         if members.get("model") is not None:
             check_label(members["model"], "model")

@@ -1,4 +1,4 @@
-"""Backup and restore of a data folder: the store as of one moment, the keys, the configuration and the audit log's checkpoints."""
+"""Backup and restore of a data folder: the store as of one moment, keys, configuration, the audit log's checkpoints."""
 
 import asyncio
 import os

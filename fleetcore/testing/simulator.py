@@ -277,7 +277,7 @@ class SimulatedDevice:
             raise Refused("The command is not signed", code="not_authorised")
         key = Ed25519PublicKey.from_public_bytes(self.behaviour.command_key)
         payload = loads(dsse.verify(signed, COMMAND_TYPE, [key]).payload)
-        if not isinstance(payload, dict) or not _SIGNED <= payload.keys():
+        if not isinstance(payload, dict) or not payload.keys() >= _SIGNED:
             raise Refused("The signed payload is no command", code="schema_invalid")
         if payload.get("device") != self.device or payload.get("id") != body.get("id"):
             raise Refused("The command is signed for somebody else", code="not_your_device")
