@@ -4,10 +4,11 @@ Flat calls return plain data that shows itself well; the parts (``manager.device
 """
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -233,7 +234,7 @@ class IoTFleetManager:
             reason=reason,
         )
         if location is not None:
-            await fleet.location.update(device_id, {"lat": location.lat, "lon": location.lon, "source": "manual"})
+            await fleet.location.place(device_id, location, "library")
         return device.id
 
     async def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
@@ -297,14 +298,17 @@ class IoTFleetManager:
         return [_view(row) for row in await fleet.audit.list(object=device_id, limit=limit)]
 
     async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes name, model, tags, capabilities, attributes, gateway or key_id."""
+        """Changes name, model, tags, capabilities, attributes, location, gateway or key_id."""
         fleet = await self.open()
         members: dict[str, Any] = {
             key: _texts(value, key) if key in ("tags", "capabilities") else value for key, value in changes.items()
         }
         if members.get("location") is not None:
             members["location"] = _location(members["location"])
-        return self._device(fleet, await fleet.devices.change(device_id, **members, actor="library", reason=reason))
+        device = await fleet.devices.change(device_id, **members, actor="library", reason=reason)
+        if device.location is not None and "location" in members:
+            await fleet.location.place(device_id, device.location, "library")
+        return self._device(fleet, device)
 
     async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
         """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition.
@@ -320,6 +324,12 @@ class IoTFleetManager:
         if to is Lifecycle.RETIRED:
             await fleet.security.revoke(device=device_id, actor="library", reason=reason or "retired")
         return self._device(fleet, device)
+
+    async def erase_device(self, device_id: str, *, reason: str = "") -> View:
+        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
+        fleet = await self.open()
+        await fleet.erasing.erase(device_id, actor="library", reason=reason)
+        return View(device=device_id, erased=True)
 
     async def import_devices(
         self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = ""
@@ -602,6 +612,20 @@ class IoTFleetManager:
         fleet = await self.open()
         return _without_secret(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
 
+    async def list_roles(self, principal: str | None = None) -> list[View]:
+        """Who has which role within which scope."""
+        return [_view(one) for one in await (await self.open()).operators.grants(principal)]
+
+    async def grant_role(self, principal: str, role: str, *, scope: str = "", reason: str = "") -> View:
+        """Gives a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
+        fleet = await self.open()
+        return _view(await fleet.operators.grant(principal, role, scope=scope, actor="library", reason=reason))
+
+    async def withdraw_role(self, grant: str, *, reason: str = "") -> View:
+        """Takes a grant back, by its id; the next request of its principal is without it."""
+        await (await self.open()).operators.withdraw(grant, actor="library", reason=reason)
+        return View(grant=grant, withdrawn=True)
+
     async def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
         fleet = await self.open()
@@ -856,8 +880,10 @@ class IoTFleetManager:
         return _view(operation)
 
     async def count_commands(self, operation: str) -> View:
-        """How many of a bulk command's commands are in each state."""
-        return View(await (await self.open()).bulk_commands.counts(operation))
+        """How many of a bulk command's commands are in each state; raises NotFound."""
+        fleet = await self.open()
+        await fleet.operations.get(operation)
+        return View(await fleet.bulk_commands.counts(operation))
 
     async def get_command(self, command_id: str) -> View:
         """A command's state."""
@@ -1022,12 +1048,35 @@ class SyncFleetManager:
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._manager, name)
+        if inspect.isasyncgenfunction(member):
+            return partial(self._iterate, member)
         if not inspect.iscoroutinefunction(member):
             return member
         return partial(self._call, member)
 
     def _call(self, member: Any, *args: Any, **options: Any) -> Any:
         return self._run(member(*args, **options))
+
+    def _iterate(self, member: Any, *args: Any, **options: Any) -> Iterator[Any]:
+        """What the call yields, each waited for; the call is closed when the iteration ends, also by an interrupt."""
+        items, end = member(*args, **options), object()
+
+        async def following() -> Any:
+            return await anext(items, end)
+
+        try:
+            while True:
+                waiting = asyncio.run_coroutine_threadsafe(following(), self._loop)
+                try:
+                    item = waiting.result()
+                finally:
+                    waiting.cancel()  # does nothing to what is done
+                if item is end:
+                    return
+                yield item
+        finally:
+            with contextlib.suppress(RuntimeError):  # an interrupted step may not have ended yet
+                self._run(items.aclose())
 
     def __enter__(self) -> Self:
         self._run(self._manager.open())

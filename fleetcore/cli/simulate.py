@@ -44,7 +44,7 @@ async def _simulate(devices: int, duration: float, every_s: float, prefix: str, 
     async with connect(data) as caller:
         status = await caller.call("status")
         ways = ways_in(status["protocols"], PluginHost().offers("protocols"))
-        fleet = SimulatedFleet(caller, ways, (data / "pki" / "ca.pem").read_bytes())
+        fleet = SimulatedFleet(caller, ways, data / "pki")
         names = [f"{prefix}-{number:04d}" for number in range(1, devices + 1)]
         try:
             with progress("enrolling", devices) as step:

@@ -19,6 +19,9 @@ from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReadin
 from fleetcore.views import TelemetryView, View
 from fleetcore.wire.times import format_time, parse_time
 
+#: Checkpoints that a request takes.
+_CHECKPOINTS = 250
+
 
 class FleetClient:
     """A remote fleet, with the calls of :class:`IoTFleetManager`.
@@ -112,8 +115,8 @@ class FleetClient:
         answer = self._answer("PATCH", at, body=body, params=given(**params), headers=match(version))
         return answer.json()
 
-    def _delete(self, at: str, reason: str) -> httpx.Response:
-        return self._answer("DELETE", at, params={"reason": reason} if reason else None)
+    def _delete(self, at: str, reason: str, **params: Any) -> httpx.Response:
+        return self._answer("DELETE", at, params=params | ({"reason": reason} if reason else {}))
 
     def _all(self, at: str, most: int | None = None, page: int = wire.PAGE, **params: Any) -> list[View]:
         """Items of all pages, or the first ``most``."""
@@ -181,6 +184,11 @@ class FleetClient:
     def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
         """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition."""
         return View(self._patch(path("devices", device_id), {"lifecycle": state, "reason": reason}))
+
+    def erase_device(self, device_id: str, *, reason: str = "") -> View:
+        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
+        self._delete(path("devices", device_id), reason, purge=True)
+        return View(device=device_id, erased=True)
 
     def import_devices(self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = "") -> View:
         """Registers many devices, at most 10,000 at once; gives the operation. The same rows again change nothing."""
@@ -300,7 +308,8 @@ class FleetClient:
 
     def verify_audit(self, checkpoints: Sequence[str] | None = None) -> View:
         """Has the chain recomputed and compared with signed checkpoints; ``ok`` says whether all is as written."""
-        body = {} if checkpoints is None else {"checkpoints": list(checkpoints)}
+        # The chain binds each row to all before it, so what the newest say is said of the older ones too.
+        body = {} if checkpoints is None else {"checkpoints": list(checkpoints)[-_CHECKPOINTS:]}
         return View(self._post("/audit/verify", body))
 
     # --- credentials --------------------------------------------------------------------------------------------
@@ -426,6 +435,20 @@ class FleetClient:
         found = View(self._get(path("tokens", token_id)))
         self._delete(path("tokens", token_id), reason)
         return View(found, revoked=True)
+
+    def list_roles(self, principal: str | None = None) -> list[View]:
+        """Who has which role within which scope."""
+        return self._all("/roles", principal=principal)
+
+    def grant_role(self, principal: str, role: str, *, scope: str = "", reason: str = "") -> View:
+        """Gives a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
+        body = {"principal": principal, "role": role, "scope": scope, "reason": reason}
+        return View(self._post("/roles", body))
+
+    def withdraw_role(self, grant: str, *, reason: str = "") -> View:
+        """Takes a grant back, by its id; the next request of its principal is without it."""
+        self._delete(path("roles", grant), reason)
+        return View(grant=grant, withdrawn=True)
 
     def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""

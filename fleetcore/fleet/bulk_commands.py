@@ -4,6 +4,7 @@ Each device gets its command under an idempotency key made of the operation and 
 after a crash sends nothing twice.
 """
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,9 @@ from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
-from fleetcore.model.command import CommandState
+from fleetcore.model.command import FINISHED, CommandState
 from fleetcore.model.operation import Operation
+from fleetcore.query.ast import Clause
 from fleetcore.wire.strict_json import dumps
 
 KIND = "command"
@@ -52,7 +54,7 @@ class BulkCommands:
         name: str,
         args: Mapping[str, object] | None = None,
         *,
-        where: str | None = None,
+        where: str | Clause | None = None,
         devices: Sequence[str] = (),
         cap: int = CAP,
         **options: Any,
@@ -66,7 +68,7 @@ class BulkCommands:
         name: str,
         args: Mapping[str, object] | None = None,
         *,
-        where: str | None = None,
+        where: str | Clause | None = None,
         devices: Sequence[str] = (),
         plan: str | None = None,
         cap: int = CAP,
@@ -114,14 +116,17 @@ class BulkCommands:
         """Stops the sending, and cancels what has no end yet: at once where it is queued, else by asking the device."""
         ended = await self._operations.cancel(operation, actor=actor, reason=reason)
         for command in await self._commands.of_bulk(operation):
-            await self._commands.cancel(command.id, actor=actor, reason=reason)
+            if command.state in FINISHED:
+                continue
+            with contextlib.suppress(Conflict):  # it has ended meanwhile
+                await self._commands.cancel(command.id, actor=actor, reason=reason)
         return ended
 
     async def _wanted(
         self,
         name: str,
         args: Mapping[str, object] | None,
-        where: str | None,
+        where: str | Clause | None,
         devices: Sequence[str],
         options: Mapping[str, Any],
     ) -> tuple[list[str], dict[str, object]]:
@@ -139,7 +144,7 @@ class BulkCommands:
             for device in ids:
                 await self._registry.get(device)
         # What is wrong with the command itself is known before anything is sent.
-        self._commands.check(name, **options)
+        self._commands.check(name, args, **options)
         return ids, {"name": name, "args": dict(args or {}), "options": dict(options)}
 
     async def _send(self, operation: Operation, devices: Sequence[str]) -> Mapping[int, FleetError]:

@@ -38,6 +38,13 @@ def _refs(membership: Membership) -> Pairs:
     return [("group", membership.group), ("device", membership.device)]
 
 
+def _expect(group: Group, if_version: int | None) -> None:
+    if if_version is not None and group.version != if_version:
+        raise VersionConflict(
+            f"Group {group.id!r} is at version {group.version}", version=group.version, group=group.id
+        )
+
+
 class Groups:
     """Makes and changes groups, and knows who is in them. Open it with :meth:`load`."""
 
@@ -146,8 +153,7 @@ class Groups:
         """Changes what is given; a static group stays static, a dynamic one dynamic. Raises as :meth:`create` does."""
         async with self._lock:
             old = self.get(group)
-            if if_version is not None and old.version != if_version:
-                raise VersionConflict(f"Group {group!r} is at version {old.version}", version=old.version, group=group)
+            _expect(old, if_version)
             if query is not None and old.query is None:
                 raise Refused(f"Group {group!r} is static", remedy="Create a dynamic group under another name")
             new = evolve(
@@ -167,10 +173,12 @@ class Groups:
             await self._refresh_after(new)
         return new
 
-    async def remove(self, group: str, *, actor: str = "system", reason: str = "") -> None:
+    async def remove(
+        self, group: str, *, if_version: int | None = None, actor: str = "system", reason: str = ""
+    ) -> None:
         """Removes a group and its memberships; refused while another lies in it or asks for it."""
         async with self._lock:
-            self.get(group)
+            _expect(self.get(group), if_version)
             users = sorted(
                 one.id
                 for one in self._groups.values()

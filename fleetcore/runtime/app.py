@@ -89,7 +89,7 @@ class Fleet:
         self.config, self.host, self.clock, self.storage, self._stack = config, host, clock, storage, stack
         self.limits = config.limits
         self.supervisor = Supervisor(clock)
-        self.devices = Registry(storage, clock)
+        self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)
         self.twins = Twins(storage, clock, self.limits)
         self.campaigns = Campaigns(storage, clock, may_fetch=config.data is not None)

@@ -86,6 +86,10 @@ def make_csr(device: str, key: ec.EllipticCurvePrivateKey) -> bytes:
     return csr.public_bytes(serialization.Encoding.PEM)
 
 
+#: What a signed command says (WIRE.md §6).
+_SIGNED = frozenset({"id", "device", "name", "args", "sequence", "lane", "expires_at"})
+
+
 class SimulatedDevice:
     """One device.
 
@@ -121,7 +125,8 @@ class SimulatedDevice:
         self._client: DeviceClient | None = None
         self._listening: asyncio.Task[None] | None = None
         self._results: OrderedDict[str, dict[str, object]] = OrderedDict()
-        self._last_sequence = 0
+        # By lane: each lane's commands come in order, those of two lanes may overtake each other.
+        self._last_sequence: dict[str, int] = {}
         self.firmware = self.behaviour.firmware
         self.desired: dict[str, object] = {}
         self.desired_version = 0
@@ -247,7 +252,7 @@ class SimulatedDevice:
             self.refused_commands.append(name)
             await self._result(name, {"status": "rejected", "code": error.code, "reason": error.message})
             return
-        self._last_sequence = max(self._last_sequence, cast("int", command["sequence"]))
+        self._last_sequence[str(command["lane"])] = cast("int", command["sequence"])
         await self._send(Operation.COMMAND_RESULT, {"status": "accepted"}, target=name)
         self.ran.append(name)
         if command["name"] == "fail":
@@ -272,10 +277,11 @@ class SimulatedDevice:
             raise Refused("The command is not signed", code="not_authorised")
         key = Ed25519PublicKey.from_public_bytes(self.behaviour.command_key)
         payload = loads(dsse.verify(signed, COMMAND_TYPE, [key]).payload)
-        assert isinstance(payload, dict)
+        if not isinstance(payload, dict) or not payload.keys() >= _SIGNED:
+            raise Refused("The signed payload is no command", code="schema_invalid")
         if payload.get("device") != self.device or payload.get("id") != body.get("id"):
             raise Refused("The command is signed for somebody else", code="not_your_device")
-        if cast("int", payload["sequence"]) <= self._last_sequence:
+        if cast("int", payload["sequence"]) <= self._last_sequence.get(str(payload["lane"]), 0):
             raise Refused("The command is a replay", code="not_authorised")
         from fleetcore.wire.times import parse_time
 

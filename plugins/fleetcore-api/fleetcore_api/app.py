@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
 from fleetcore_api.gate import Gate
-from fleetcore_api.models import In
+from fleetcore_api.models import ALPHABETS, In
 from fleetcore_api.openapi import CONFIG, document, document_route, methods_at
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
@@ -121,6 +121,15 @@ def _invalid(error: ValidationException) -> Refused:
         for one in extra[:20]
         if isinstance(one, dict)
     ]
+    if any(one["at"] == "data" and one["message"] == "'data'" for one in found):  # the framework's words for none
+        return Refused("The request has no body", remedy="Send a JSON object, {} for one without members")
+    for pattern, alphabet in ALPHABETS.items():
+        for one in found:
+            if repr(pattern) in one["message"]:
+                one["message"] = f"a name has {alphabet}"
+                return Refused(
+                    f"{one['at']} is no valid name", code="name_invalid", remedy=f"Use {alphabet}", errors=found
+                )
     detail = "; ".join(f"{one['at']}: {one['message']}" if one["at"] else one["message"] for one in found)
     return Refused(detail or "The request has the wrong form", errors=found)
 

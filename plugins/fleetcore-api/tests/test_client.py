@@ -161,6 +161,12 @@ async def story(fleet):
     made = await say("create_token", "eve", ["viewer"], days=3)
     await say("revoke_token", made["id"])
     await say("list_tokens")
+    given = await say("grant_role", "bob", "operator", scope="group:site", reason="his place")
+    await say("list_roles", "bob")
+    await say("list_roles", "nobody")
+    await say("withdraw_role", given["id"])
+    await say("register_device", "gone", "sensor")
+    await say("erase_device", "gone", reason="sold")
     await say("get_fleet_health")
     await say("get_group_health", "cold")
     await say("get_device_health", "a")
@@ -174,7 +180,7 @@ async def story(fleet):
 #: What differs by nature: who asked, and what is new each time.
 VARYING = {
     "actor", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
-    "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "stored", "supersedes", "why",
+    "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "grant", "stored", "supersedes", "why",
     "pem", "fingerprint", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
 }  # fmt: skip
 
@@ -361,3 +367,12 @@ async def test_telemetry_comes_as_arrow(client, manager):
 async def test_zero_is_not_false(client):
     with pytest.raises(Refused, match="may_register"):
         await client._post("/gateways", {"id": "g", "may_register": 0})
+
+
+async def test_a_long_file_of_checkpoints_is_verified_by_its_newest_lines(client, manager):
+    await manager.register_device("a", "sensor")
+
+    found = await client.verify_audit(["{}"] * 300)
+
+    assert not found["ok"]
+    assert found["why"].startswith("checkpoint 1: ")

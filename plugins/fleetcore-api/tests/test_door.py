@@ -81,3 +81,18 @@ async def test_rights_of_two_grants_do_not_add_up(fleet, manager, as_role):
     allowed = await client.patch("/devices/b", json={"name": "B"})
 
     assert (seen.status_code, allowed.status_code) == (403, 200)
+
+
+async def test_a_denial_is_written_down_also_where_it_is_answered_as_if_nothing_were_there(fleet, manager, as_role):
+    await manager.create_group("lab")
+    await manager.register_device("out1", "sensor")
+    scoped = await as_role("viewer", scope="group:lab")
+
+    answers = [await scoped.get(path) for path in ("/devices/out1/twin", "/devices/nope", "/health")]
+
+    await fleet.denials.flush()
+    await fleet.settle()
+    denied = [(one.object, one.reason) for one in await fleet.audit.list() if one.action == "access.denied"]
+    assert [one.status_code for one in answers] == [404, 404, 403]
+    assert denied == [("out1", "not_authorised"), ("/api/v1/health", "not_authorised")]
+    assert answers[2].json()["detail"] == "This needs devices:read for the whole fleet"
