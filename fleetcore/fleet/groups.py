@@ -7,7 +7,7 @@ same. Queries that hang on the time are evaluated again every minute.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import evolve
 
@@ -58,6 +58,8 @@ class Groups:
         self._of: dict[str, dict[str, Membership]] = defaultdict(dict)
         # One change of memberships at a time: an evaluation reads what it then changes.
         self._lock = asyncio.Lock()
+        #: What else rests on a group, by its name: then it is not removed. :class:`Fleet` adds to it.
+        self.uses: list[Callable[[str], Iterable[str]]] = []
         search.documents.groups_of = self.of
 
     async def load(self) -> None:
@@ -184,6 +186,7 @@ class Groups:
                 for one in self._groups.values()
                 if group in one.within or (one.id in self._clauses and group in asked_for(self._clauses[one.id]))
             )
+            users += [name for used in self.uses for name in used(group)]
             if users:
                 raise Conflict(
                     f"Group {group!r} is used by {', '.join(users)}",

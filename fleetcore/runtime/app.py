@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from attrs import evolve, frozen
 
-from fleetcore.errors import ConfigError, FleetError, PluginError, Refused
+from fleetcore.errors import ConfigError, FleetError, NotReady, PluginError, Refused
 from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
@@ -68,6 +68,8 @@ _log = logging.getLogger(__name__)
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
 #: Together 10 s (SECURITY.md A11, 11): answering what was read, and taking from consumers what they know.
 _DRAIN_S, _KEEP_S = 8.0, 2.0
+#: A protocol that is not ready is tried again at least this often.
+_LATE_S = 30.0
 _CHECKPOINTS = "audit-checkpoints.jsonl"
 _MIRRORED = frozenset({"registry", "twins", "telemetry"})
 
@@ -102,6 +104,7 @@ class Fleet:
         self.search = Search(Documents(storage, self.presence), clock, columns)
         self.groups = Groups(storage, self.search, clock)
         self.twins.layers.groups_of = self.groups.outermost_first
+        self.groups.uses.append(self.twins.layers.laid_on)
         self.operations = Operations(storage, clock)
         self.importing = Importing(self.devices, self.operations)
         self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
@@ -321,14 +324,51 @@ class Fleet:
         return Mirror(instance.name, cloud, frozenset(what), self.storage, self.clock)
 
     async def serve(self) -> None:
-        """Opens the configured protocols and services; raises ConfigError, NotReady or what a listener raises."""
+        """Opens the configured protocols and services.
+
+        One that is not ready is opened as soon as it is, where another one is; else its NotReady is raised. Raises
+        ConfigError and what a listener raises.
+        """
+        late: list[tuple[Instance, NotReady]] = []
         for instance in self.config.protocols:
-            adapter = await self._enter("protocols", instance, self.plane)
-            self.protocols[instance.name] = OpenProtocol(
-                name=instance.name, kind=instance.kind, adapter=adapter, provider=self._find("protocols", instance)
-            )
+            try:
+                await self._open_protocol(instance)
+            except NotReady as error:
+                late.append((instance, error))
+        if late and not self.protocols:
+            raise late[0][1]
         for instance in self.config.services:
             self.services[instance.name] = await self._enter("services", instance, self)
+        for instance, why in late:
+            # The others serve meanwhile: a broker that is away must not keep the devices on HTTP waiting.
+            _log.error("[protocols.%s] is not ready and is tried again: %s", instance.name, why)
+            self.supervisor.keep(f"protocol {instance.name}", functools.partial(self._open_late, instance, why))
+        self._tell_endpoints()
+
+    async def _open_protocol(self, instance: Instance) -> None:
+        adapter = await self._enter("protocols", instance, self.plane)
+        self.protocols[instance.name] = OpenProtocol(
+            name=instance.name, kind=instance.kind, adapter=adapter, provider=self._find("protocols", instance)
+        )
+
+    async def _open_late(self, instance: Instance, why: NotReady) -> None:
+        """Goes on trying; what it waits for is shown as long as it does."""
+        state = self.supervisor.states[f"protocol {instance.name}"]
+        while True:
+            state.failures += 1
+            state.error = str(why)
+            await self.clock.sleep(min(_LATE_S, 2.0**state.failures))
+            try:
+                await self._open_protocol(instance)
+            except NotReady as again:
+                why = again
+            else:
+                state.failures, state.error = 0, ""
+                _log.info("[protocols.%s] is ready", instance.name)
+                self._tell_endpoints()
+                return
+
+    def _tell_endpoints(self) -> None:
         host = next(iter(self.config.fleet.hosts), "localhost")
         urls = [url for one in self.protocols.values() for url in one.adapter.endpoints]
         self.security.endpoints = [reachable(url, host) for url in urls]

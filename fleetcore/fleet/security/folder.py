@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fleetcore.errors import ConfigError, Conflict, NotFound
 from fleetcore.fleet.security.authority import Authority, KeyPair, pem
+from fleetcore.fleet.security.profiles import names_of, service_uri
 from fleetcore.interfaces.clock import Clock
 
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
@@ -157,6 +158,7 @@ class PkiFolder:
         for place in (path, *path.glob("*.key")):
             _check_private(place)
         root = _certificate(path / "root.pem")
+        _check_fleet(path / "service.pem", fleet)
         issuing = KeyPair(certificate=_certificate(path / "issuing.pem"), key=_ec_key(path / "issuing.key", passphrase))
         if issuing.key.public_key() != issuing.certificate.public_key():
             raise ConfigError("The key is not that of issuing.pem", file=str(path / "issuing.key"))
@@ -176,6 +178,18 @@ class PkiFolder:
         if not isinstance(command_key, ed25519.Ed25519PrivateKey):
             raise ConfigError("The command key is not Ed25519", file=str(path / "command.key"))
         return cls(path=path, authority=authority, command_key=command_key)
+
+
+def _check_fleet(service: Path, fleet: str) -> None:
+    """The fleet's name is in every identity: under another one nobody could come in any more."""
+    wanted = service_uri(fleet, CONSUMER)
+    found = [name.value for name in names_of(_certificate(service))]
+    if found != [wanted]:
+        raise ConfigError(
+            f"The CA was made for another fleet than {fleet!r}: {', '.join(map(str, found))}",
+            file=str(service),
+            remedy="Give [fleet] the name that it had, or make a new data folder",
+        )
 
 
 def _sync_folder(path: Path) -> None:
