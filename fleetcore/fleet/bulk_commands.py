@@ -73,6 +73,7 @@ class BulkCommands:
         plan: str | None = None,
         cap: int = CAP,
         rate_per_s: float | None = None,
+        key: str | None = None,
         actor: str = "system",
         reason: str = "",
         **options: Any,
@@ -80,6 +81,7 @@ class BulkCommands:
         """Starts it and returns at once.
 
         Args:
+            key: a second call with it returns the first operation.
             plan: what :meth:`plan` gave: then it reaches exactly whom the plan said, or nobody.
             cap: more devices than this are refused.
 
@@ -103,7 +105,7 @@ class BulkCommands:
                 unit="devices",
             )
         return await self._operations.start(
-            KIND, ids, spec=spec, rate_per_s=rate_per_s, actor=actor, reason=reason
+            KIND, ids, spec=spec, rate_per_s=rate_per_s, key=key, actor=actor, reason=reason
         )  # fmt: skip
 
     async def counts(self, operation: str) -> Mapping[str, int]:

@@ -96,3 +96,13 @@ async def test_a_denial_is_written_down_also_where_it_is_answered_as_if_nothing_
     assert [one.status_code for one in answers] == [404, 404, 403]
     assert denied == [("out1", "not_authorised"), ("/api/v1/health", "not_authorised")]
     assert answers[2].json()["detail"] == "This needs devices:read for the whole fleet"
+
+
+async def test_a_query_parameter_that_a_route_does_not_have_is_refused_with_the_one_that_was_meant(admin):
+    typed = await admin.get("/devices", params={"wheer": "id = 'a'"})
+    stray = await admin.post("/groups", params={"force": "1"}, json={"id": "x"})
+
+    assert (typed.status_code, typed.json()["code"]) == (422, "schema_invalid")
+    assert "Did you mean 'where'?" in typed.text
+    assert stray.status_code == 422
+    assert (await admin.get("/groups")).json()["items"] == []

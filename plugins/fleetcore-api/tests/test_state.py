@@ -281,3 +281,21 @@ async def test_a_command_keeps_its_key_though_a_crash_took_the_answer(fleet, adm
     assert again.json()["id"] == first.json()["id"]
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
     assert len(await fleet.commands.list("a")) == 1
+
+
+async def test_a_bulk_command_keeps_its_key_though_a_crash_took_the_answer(manager, fleet, admin):
+    for name in ("p1", "p2"):
+        await manager.register_device(name, "pump")
+    body = {"name": "blink", "where": "type = 'pump'"}
+    plan = (await admin.post("/commands", json=body, params={"dry_run": True})).json()["plan"]
+    key = {"Idempotency-Key": "k1"}
+    first = await admin.post("/commands", json={**body, "plan": plan}, headers=key)
+    for record in (await fleet.storage.find("api_answer")).items:
+        await fleet.storage.commit(Commit(deletes=(Delete(kind="api_answer", key=record.key),)))
+
+    again = await admin.post("/commands", json={**body, "plan": plan}, headers=key)
+
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["id"] == again.json()["id"]
+    await fleet.operations.run(first.json()["id"])
+    assert [len(await fleet.commands.list(name)) for name in ("p1", "p2")] == [1, 1]

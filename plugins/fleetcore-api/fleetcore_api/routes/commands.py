@@ -68,7 +68,7 @@ async def send_command(
     command = await access.fleet.commands.send(
         device_id,
         # The command carries the key itself: after a crash before the answer was kept it is still the same one.
-        idempotency_key=None if key is None else await _own_key(access, device_id, key),
+        idempotency_key=None if key is None else await _own_key(access, key, device_id),
         actor=access.actor,
         **{name: getattr(data, name) for name in data.__struct_fields__},
     )
@@ -76,12 +76,20 @@ async def send_command(
     return Response(_show(command), status_code=201, headers={"Location": f"/api/v1/commands/{command.id}"})
 
 
-async def _own_key(access: Access, device: str, key: str) -> str:
-    """The command's key of a caller's, which is free again after a day: that of the day on which it was used first."""
+async def _own_key(access: Access, key: str, device: str | None = None) -> str:
+    """The command's key of a caller's, which is free again after a day: that of the day on which it was used first.
+
+    Of a device's command, or of a bulk's operation.
+    """
     now = access.fleet.clock.now_ms()
-    keys = [f"api/{access.rights.principal}/{day}/{key}" for day in (now // KEPT_MS - 1, now // KEPT_MS)]
-    first = await access.fleet.commands.keyed(device, keys[0])
-    return keys[0] if first is not None and now - first.issued_at < KEPT_MS else keys[1]
+    yesterday, today = (f"api/{access.rights.principal}/{day}/{key}" for day in (now // KEPT_MS - 1, now // KEPT_MS))
+    if device is not None:
+        command = await access.fleet.commands.keyed(device, yesterday)
+        first = None if command is None else command.issued_at
+    else:
+        operation = await access.fleet.operations.keyed(yesterday)
+        first = None if operation is None else operation.created
+    return yesterday if first is not None and now - first < KEPT_MS else today
 
 
 async def _awaited(access: Access, command: Command, wait_s: float) -> Command:
@@ -102,7 +110,7 @@ async def _awaited(access: Access, command: Command, wait_s: float) -> Command:
     responses={200: ResponseSpec(PlanOut, description="What it would do (dry_run).", generate_examples=False)},
 )
 async def send_bulk(
-    access: Caller, data: JSONBody[BulkIn], dry_run: FromQuery[bool] = False
+    access: Caller, request: ApiRequest, data: JSONBody[BulkIn], dry_run: FromQuery[bool] = False
 ) -> Response[PlanOut] | Response[OperationOut]:
     """A command to many devices: first ``dry_run=true`` for a plan, then the same body with the plan.
 
@@ -124,6 +132,7 @@ async def send_bulk(
             code="precondition_required",
             remedy="Ask with ?dry_run=true first, look at it, and send the same body with its plan",
         )
+    key = request.headers.get("idempotency-key")
     operation = await bulk.send(
         data.name,
         data.args,
@@ -132,6 +141,8 @@ async def send_bulk(
         plan=data.plan,
         cap=data.cap,
         rate_per_s=data.rate_per_s,
+        # As for one command: the operation itself carries the key.
+        key=None if key is None else await _own_key(access, key),
         actor=access.actor,
         reason=data.reason,
         **options,
