@@ -172,6 +172,9 @@ class Fleet:
             admissions=self.host.admissions(),
         )
         self.tls = self.security.tls
+        if self.tls is not None:
+            # Nothing is known of the peer but why: one row, counted, for all that fail alike in a second.
+            self.tls.refused = lambda why: self.denials.note("unknown", "handshake", f"certificate_invalid: {why}")
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
         self.erasing = Erasing(

@@ -3,7 +3,7 @@
 import datetime as dt
 import ssl
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -31,19 +31,31 @@ class FleetTls(TlsProvider):
         self._behind: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         self._enrolling: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         self._admitted: dict[str, None] = {}
+        #: Called with the reason where a handshake ends by a client's certificate.
+        self.refused: Callable[[str], None] = lambda _why: None
 
     def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> ssl.SSLContext:
         """A listener's context; raises ConfigError where the server's certificate or key cannot be used."""
         certificate, key = self._folder.server
         ca = self._folder.authority.ca_pem() + "".join(self._admitted if enrolling else ()).encode()
         try:
-            context = server_context(certificate, key, ca, client_certificates=client_certificates, enrolling=enrolling)
+            context = server_context(
+                certificate,
+                key,
+                ca,
+                client_certificates=client_certificates,
+                enrolling=enrolling,
+                refused=self._told,
+            )
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"The server's certificate cannot be used: {error}", file=str(certificate)) from error
         self._contexts.add(context)
         if enrolling:
             self._enrolling.add(context)
         return context
+
+    def _told(self, why: str) -> None:
+        self.refused(why)
 
     def admit(self, cas: Sequence[str]) -> None:
         """Lets peers of manufacturers' CAs (PEM) through the handshake where devices enrol; it gives no rights."""
