@@ -3,6 +3,7 @@
 Only ports differ from what a reader types, since other tests run beside these, and nothing is installed.
 """
 
+import json
 import os
 import re
 import shutil
@@ -61,7 +62,7 @@ def ready(process):
 
 @pytest.mark.peer("mosquitto")
 def test_a_fleet_behind_a_broker(tmp_path):
-    (commands,), (section,) = blocks("use-a-broker.md", "sh"), blocks("use-a-broker.md", "toml")
+    (commands,), (section, _) = blocks("use-a-broker.md", "sh"), blocks("use-a-broker.md", "toml")
     configure, broker = commands.splitlines()
     typed("fleetcore init ./fleet-data", tmp_path)
     typed(configure, tmp_path)
@@ -107,3 +108,25 @@ def test_a_plugin_project_is_written_where_the_page_goes_on(tmp_path):
     assert (install, test) == ("pip install -e '.[test]'", "pytest")
 
     typed(f"{new}\n{into}\npytest --collect-only -q", tmp_path, PYTHONPATH=str(tmp_path / "fleetcore-jumps"))
+
+
+@pytest.mark.peer("curl", "openssl")
+def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
+    make, serve, *device = blocks("let-devices-in.md", "sh")
+    http, mqtt = free_port(), free_port()
+    typed(make, tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    toml.write_text(toml.read_text().replace("8443", http).replace("8883", mqtt))
+
+    with running(serve, tmp_path, ready):
+        for text in device:
+            typed(text.replace("8443", http), tmp_path)
+        listed = json.loads(typed("fleetcore device list -o json", tmp_path))
+        lines = typed("for n in 1 2 3 4 5; do fleetcore device certificates meter-$n -o jsonl; done", tmp_path)
+        certificates = [json.loads(line) for line in lines.splitlines()]
+
+    assert [one["id"] for one in listed] == [f"meter-{number}" for number in range(1, 6)]
+    assert {one["how"].split(":")[0] for one in certificates} == {
+        "token", "renewal", "key_id", "approval", "claim", "manufacturer",
+    }  # fmt: skip
+    assert {one["state"] for one in certificates if one["device"] == "meter-1"} == {"revoked"}
