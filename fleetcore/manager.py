@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.layer import LayerKind
 from fleetcore.model.twin import unconverged
 from fleetcore.views import TelemetryView, View
+from fleetcore.wire.pieces import async_pieces
 from fleetcore.wire.records import to_plain
 from fleetcore.wire.times import format_time, parse_time
 
@@ -47,7 +48,7 @@ T = TypeVar("T")
 _TIMES = frozenset(
     {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
      "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
-     "expires", "last_used"}
+     "expires", "last_used", "added"}
 )  # fmt: skip
 
 
@@ -118,6 +119,7 @@ class IoTFleetManager:
             fleet=evolve(config.fleet, data=None if self._data is None else str(self._data)),
             limits=config.limits,
             ca=config.ca,
+            firmware=config.firmware,
             storage=config.storage,
             detectors=detectors,
         )
@@ -800,19 +802,71 @@ class IoTFleetManager:
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, Any] | None = None,
+        from_release: str | None = None,
+        allow_downgrade: bool = False,
         reason: str = "",
     ) -> View:
-        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
+        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned.
+
+        A ``manifest``, or that of a release (``NAME:SEQ``), names digest and size; ``url`` may be empty where the image
+        is here. Once there is a trust root a campaign without one is refused (``manifest_required``), and what does not
+        fit some device is refused for all, with each device's reason. ``allow_downgrade`` lets a lower seq than a
+        device has pass here; a device that verifies refuses it all the same.
+        """
         fleet = await self.open()
+        if from_release is not None:
+            if manifest is not None:
+                raise Refused("A campaign is made of a manifest or of a release, not of both")
+            manifest = (await fleet.releases.get(from_release)).manifest
         made = await fleet.campaigns.create(
-            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest, actor="library", reason=reason
-        )
+            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
+            allow_downgrade=allow_downgrade, actor="library", reason=reason,
+        )  # fmt: skip
         return _view(made)
 
     async def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
         fleet = await self.open()
         return _view(await fleet.campaigns.add_artifact(content.encode() if isinstance(content, str) else content))
+
+    async def upload_artifact(
+        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
+    ) -> View:
+        """Takes firmware in from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
+
+        ``step`` is called with the number of bytes after each piece.
+        """
+        fleet = await self.open()
+        return _view(await fleet.campaigns.add_artifact(async_pieces(Path(file), step), sha256=sha256))
+
+    async def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
+        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
+        fleet = await self.open()
+        return _view(await fleet.trust_root.add(envelope, actor="library", reason=reason))
+
+    async def get_trust(self, number: int | None = None) -> View:
+        """The trust root that holds, or one version of it; raises NotFound."""
+        return _view((await self.open()).trust_root.get(number))
+
+    async def list_trust(self) -> list[View]:
+        """Every version of the trust root, the first one first."""
+        return [_view(one) for one in (await self.open()).trust_root.versions()]
+
+    async def add_release(
+        self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = ""
+    ) -> View:
+        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
+        fleet = await self.open()
+        made = await fleet.releases.add(manifest, allow_downgrade=allow_downgrade, actor="library", reason=reason)
+        return _view(made)
+
+    async def get_release(self, release: str) -> View:
+        """A release by its id, ``NAME:SEQ``; raises NotFound."""
+        return _view(await (await self.open()).releases.get(release))
+
+    async def list_releases(self, name: str | None = None) -> list[View]:
+        """Releases by name and seq."""
+        return [_view(one) for one in await (await self.open()).releases.list(name)]
 
     async def get_campaign(self, campaign: str) -> View:
         """A campaign with each device's state."""
