@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from fleetcore.fleet.security import SecurityManager
     from fleetcore.fleet.telemetry import Telemetry
     from fleetcore.fleet.twins import Twins
-    from fleetcore.model.operator import OperatorToken
     from fleetcore.runtime.app import Fleet
     from fleetcore.runtime.config import Config
     from fleetcore.runtime.sessions import LocalSessions
@@ -502,16 +501,16 @@ class IoTFleetManager:
         made = await fleet.operators.create_token(
             principal, days=days, permissions=permissions, actor="library", reason=reason
         )
-        return View({"token": made.token, **_operator_token(made.record), "roles": [one.role for one in grants]})
+        return View({"token": made.token, **_without(made.record, "sha256"), "roles": [one.role for one in grants]})
 
     async def list_tokens(self) -> list[View]:
         """Tokens of the operators' API, without what they are."""
-        return [_operator_token(one) for one in await (await self.open()).operators.tokens()]
+        return [_without(one, "sha256") for one in await (await self.open()).operators.tokens()]
 
     async def revoke_token(self, token_id: str, *, reason: str = "") -> View:
         """Ends a token of the operators' API at once."""
         fleet = await self.open()
-        return _operator_token(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
+        return _without(await fleet.operators.revoke_token(token_id, actor="library", reason=reason), "sha256")
 
     async def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
@@ -822,7 +821,7 @@ class IoTFleetManager:
             campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
             allow_downgrade=allow_downgrade, actor="library", reason=reason,
         )  # fmt: skip
-        return _view(made)
+        return _without(made, "manifest")
 
     async def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
@@ -842,15 +841,15 @@ class IoTFleetManager:
     async def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
         """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
         fleet = await self.open()
-        return _view(await fleet.trust_root.add(envelope, actor="library", reason=reason))
+        return _without(await fleet.trust_root.add(envelope, actor="library", reason=reason), "id")
 
     async def get_trust(self, number: int | None = None) -> View:
         """The trust root that holds, or one version of it; raises NotFound."""
-        return _view((await self.open()).trust_root.get(number))
+        return _without((await self.open()).trust_root.get(number), "id")
 
     async def list_trust(self) -> list[View]:
         """Every version of the trust root, the first one first."""
-        return [_view(one) for one in (await self.open()).trust_root.versions()]
+        return [_without(one, "id") for one in (await self.open()).trust_root.versions()]
 
     async def add_release(
         self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = ""
@@ -865,14 +864,14 @@ class IoTFleetManager:
         return _view(await (await self.open()).releases.get(release))
 
     async def list_releases(self, name: str | None = None) -> list[View]:
-        """Releases by name and seq."""
-        return [_view(one) for one in await (await self.open()).releases.list(name)]
+        """Releases by name and seq, without their manifests."""
+        return [_without(one, "manifest") for one in await (await self.open()).releases.list(name)]
 
     async def get_campaign(self, campaign: str) -> View:
-        """A campaign with each device's state."""
+        """A campaign with each device's state; ``manifest_sha256`` says which manifest it has."""
         fleet = await self.open()
-        executions = await fleet.campaigns.executions(campaign)
-        return View({**_view(await fleet.campaigns.get(campaign)), "executions": [_view(one) for one in executions]})
+        executions = [_view(one) for one in await fleet.campaigns.executions(campaign)]
+        return View({**_without(await fleet.campaigns.get(campaign), "manifest"), "executions": executions})
 
     async def register_gateway(
         self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
@@ -945,9 +944,10 @@ class IoTFleetManager:
         return View(await status(await self.open()))
 
 
-def _operator_token(record: "OperatorToken") -> View:
+def _without(record: Any, name: str) -> View:
+    """What is shown of a record: all but a member that is long, secret or of the store."""
     shown = _view(record)
-    del shown["sha256"]
+    shown.pop(name, None)
     return shown
 
 

@@ -646,7 +646,7 @@ class AsyncFleetClient:
         return View(await self._get(path("firmware", "releases", release)))
 
     async def list_releases(self, name: str | None = None) -> list[View]:
-        """Releases by name and seq."""
+        """Releases by name and seq, without their manifests."""
         return await self._all("/firmware/releases", name=name)
 
     async def get_campaign(self, campaign: str) -> View:

@@ -640,7 +640,7 @@ class FleetClient:
         return View(self._get(path("firmware", "releases", release)))
 
     def list_releases(self, name: str | None = None) -> list[View]:
-        """Releases by name and seq."""
+        """Releases by name and seq, without their manifests."""
         return self._all("/firmware/releases", name=name)
 
     def get_campaign(self, campaign: str) -> View:

@@ -8,8 +8,9 @@ from fleetcore import IoTFleetManager
 from fleetcore.builtin.local_protocol import LocalConfig, open_local
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.signers import START_MS, Signers
 from fleetcore.testing.simulator import Behaviour, SimulatedDevice
-from tests.firmware.kit import START_MS, Between, Signers, raw_server_key
+from tests.firmware.kit import Between, raw_server_key
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ Each refusal is counted by the campaign.
 
 import pytest
 
-from tests.firmware.kit import DAY_MS, IMAGE, START_MS, assigned, ended
+from fleetcore.testing.signers import DAY_MS, IMAGE, START_MS
+from tests.firmware.kit import assigned, ended
 
 
 @pytest.fixture
