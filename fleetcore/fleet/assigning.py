@@ -175,11 +175,16 @@ class Assigning:
         if campaign.manifest is None:
             return True
         left = (execution.not_after or 0) - self._clock.now_ms()
-        return execution.nonce is not None and left > self._hold_ms // 2
+        return execution.assigned == execution.attempt and left > self._hold_ms // 2
 
     def renewed(self, execution: Execution) -> Execution:
         """The execution with a fresh assignment."""
-        return evolve(execution, nonce=secrets.token_hex(16), not_after=self._clock.now_ms() + self._hold_ms)
+        return evolve(
+            execution,
+            nonce=secrets.token_hex(16),
+            not_after=self._clock.now_ms() + self._hold_ms,
+            assigned=execution.attempt,
+        )
 
     def members(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
         """What an offer carries of trust: manifest, assignment, and the versions of the trust root to follow.

@@ -290,7 +290,8 @@ class Campaigns:
             if code == "trust_expired":
                 return None
             await self._refuse(execution, code)
-        if execution.state is ExecutionState.WAITING or not self._assigning.holds(campaign, execution):
+        # What a device has begun it may end, so an assignment is not renewed under its hands.
+        if execution.state is ExecutionState.WAITING or not (begun or self._assigning.holds(campaign, execution)):
             now = self._clock.now_ms()
 
             def step(old: Execution) -> tuple[Execution, list[Event]] | None:

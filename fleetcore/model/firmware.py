@@ -106,7 +106,7 @@ class Execution:
 
     Attributes:
         reported_version: the running version that the device named at the end.
-        nonce, not_after: of the assignment that the device was shown last (ms since the epoch).
+        nonce, not_after: of the assignment that the device was shown last (ms since the epoch), for attempt ``assigned``.
     """
 
     id: str
@@ -122,6 +122,7 @@ class Execution:
     reported_version: str | None = None
     nonce: str | None = None
     not_after: int | None = None
+    assigned: int = 0
     changed: int = 0
     version: int = field(default=0)
 
