@@ -106,7 +106,8 @@ class Execution:
 
     Attributes:
         reported_version: the running version that the device named at the end.
-        nonce, not_after: of the assignment that the device was shown last (ms since the epoch), for attempt ``assigned``.
+        nonce, not_after: of the assignment that the device was shown last, ms since the epoch.
+        assigned: the attempt that it is for.
     """
 
     id: str

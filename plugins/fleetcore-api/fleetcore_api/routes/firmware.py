@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from litestar import Response, get, post
+from litestar.exceptions import InternalServerException
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from fleetcore.errors import Refused
@@ -41,11 +42,14 @@ async def add_artifact(
 async def _of_size(content: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:
     """The content, which has to have a size; a longer one is cut off at the first byte too many."""
     got = 0
-    async for piece in content:
-        got += len(piece)
-        if size is not None and got > size:
-            break
-        yield piece
+    try:
+        async for piece in content:
+            got += len(piece)
+            if size is not None and got > size:
+                break
+            yield piece
+    except InternalServerException as error:  # what the framework makes of a sender that is gone
+        raise Refused("The upload was cut off", code="payload_unreadable") from error
     if size is not None and got != size:
         more = "more than" if got > size else f"{got} of"
         raise Refused(f"There are {more} the {size} bytes that were announced", code="size_mismatch")
