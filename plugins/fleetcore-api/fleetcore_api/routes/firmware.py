@@ -22,8 +22,12 @@ Digest = Annotated[
     str | None,
     QueryParameter(name="sha256", pattern="^[0-9a-f]{64}$", max_length=64, description="What the content must be."),
 ]
+#: Text, since the framework takes "null" for an integer that may be absent.
 Size = Annotated[
-    int | None, QueryParameter(name="size", ge=0, le=2**53, description="How many bytes the content must have.")
+    str | None,
+    QueryParameter(
+        name="size", pattern="^[0-9]{1,15}$", max_length=15, description="How many bytes the content must have."
+    ),
 ]
 Name = Annotated[str | None, QueryParameter(name="name", max_length=64, description="Releases of this name alone.")]
 
@@ -35,7 +39,8 @@ async def add_artifact(
     """Takes the body in as firmware; ``sha256`` and ``size_bytes`` pin it. The same again changes nothing."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != OCTETS:
         raise Refused(f"An artifact is sent as {OCTETS}", code="media_type_unsupported")
-    info = await access.fleet.campaigns.add_artifact(_of_size(request.stream(), size), sha256=sha256)
+    content = _of_size(request.stream(), None if size is None else int(size))
+    info = await access.fleet.campaigns.add_artifact(content, sha256=sha256)
     return Response(shown(ArtifactOut, info), status_code=201)
 
 
