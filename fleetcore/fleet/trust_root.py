@@ -4,6 +4,7 @@ The first version is believed because an admin gave it; each later one because a
 own have signed it. The chain is kept whole, since a device that slept through some versions has to follow them all.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import cast
 
@@ -98,6 +99,10 @@ class TrustRoot:
             reason=reason,
             data={"version": new.version, "expires": new.expires, "keys": sorted(new.keys)},
         )
+        # Memory follows what is committed although the caller is cancelled.
+        return await asyncio.shield(asyncio.ensure_future(self._keep(record, event, new)))
+
+    async def _keep(self, record: TrustVersion, event: Event, new: Trust) -> TrustVersion:
         try:
             stored = await self._kept.create(record, [event])
         except VersionConflict as error:

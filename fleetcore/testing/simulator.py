@@ -144,7 +144,7 @@ class SimulatedDevice:
         )
         fails = self.behaviour.firmware_fails
         factory = self.updater.boot().version
-        self.updater.comes_up = lambda image: fails != "boot_failed" or image.version == factory
+        self.updater.slots.comes_up = lambda image: fails != "boot_failed" or image.version == factory
         self.updater.spoilt = fails if fails not in ("boot_failed", "health_failed") else None
         self.desired: dict[str, object] = {}
         self.desired_version = 0

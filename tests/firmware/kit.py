@@ -106,7 +106,7 @@ class Bench:
                 **factory,
             },
         )
-        self.updater.comes_up = lambda image: comes_up or image.seq == 1
+        self.updater.slots.comes_up = lambda image: comes_up or image.seq == 1
 
     async def start(self):
         self.updater.boot()
