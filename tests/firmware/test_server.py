@@ -304,6 +304,7 @@ async def test_the_chain_goes_on_where_the_device_said_it_is(manager, fleet, off
 
 
 async def test_firmware_whose_key_was_taken_out_meanwhile_is_not_handed_out(manager, offered, signers):
+    assert await offered() is not None
     await manager.set_trust(signers.trust(2, firmware=["maker-2"]))
 
     assert await offered() is None
