@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.layer import LayerKind
 from fleetcore.model.twin import unconverged
 from fleetcore.views import TelemetryView, View
+from fleetcore.wire.pieces import async_pieces
 from fleetcore.wire.records import to_plain
 from fleetcore.wire.times import format_time, parse_time
 
@@ -47,7 +48,7 @@ T = TypeVar("T")
 _TIMES = frozenset(
     {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
      "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
-     "expires", "last_used"}
+     "expires", "last_used", "added"}
 )  # fmt: skip
 
 
@@ -118,6 +119,7 @@ class IoTFleetManager:
             fleet=evolve(config.fleet, data=None if self._data is None else str(self._data)),
             limits=config.limits,
             ca=config.ca,
+            firmware=config.firmware,
             storage=config.storage,
             detectors=detectors,
         )
@@ -481,12 +483,14 @@ class IoTFleetManager:
     async def list_enrollment_tokens(self) -> list[View]:
         """Enrolment tokens, without what they are."""
         found = sorted(await (await self.open()).security.enrollment_tokens(), key=lambda one: one.id)
-        return [_without_secret(one) for one in found]
+        return [_without(one, "sha256") for one in found]
 
     async def revoke_enrollment_token(self, token_id: str, *, reason: str = "") -> View:
         """Ends an enrolment token; devices that enrolled with it stay."""
         fleet = await self.open()
-        return _without_secret(await fleet.security.revoke_enrollment_token(token_id, actor="library", reason=reason))
+        return _without(
+            await fleet.security.revoke_enrollment_token(token_id, actor="library", reason=reason), "sha256"
+        )
 
     async def list_enrollments(self, state: str | None = None) -> list[View]:
         """Keys that asked to be devices; ``state`` is pending, accepted or rejected."""
@@ -601,16 +605,16 @@ class IoTFleetManager:
         made = await fleet.operators.create_token(
             principal, days=days, permissions=permissions, actor="library", reason=reason
         )
-        return View({"token": made.token, **_without_secret(made.record), "roles": [one.role for one in grants]})
+        return View({"token": made.token, **_without(made.record, "sha256"), "roles": [one.role for one in grants]})
 
     async def list_tokens(self) -> list[View]:
         """Tokens of the operators' API, without what they are."""
-        return [_without_secret(one) for one in await (await self.open()).operators.tokens()]
+        return [_without(one, "sha256") for one in await (await self.open()).operators.tokens()]
 
     async def revoke_token(self, token_id: str, *, reason: str = "") -> View:
         """Ends a token of the operators' API at once."""
         fleet = await self.open()
-        return _without_secret(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
+        return _without(await fleet.operators.revoke_token(token_id, actor="library", reason=reason), "sha256")
 
     async def list_roles(self, principal: str | None = None) -> list[View]:
         """Who has which role within which scope."""
@@ -913,25 +917,77 @@ class IoTFleetManager:
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, Any] | None = None,
+        from_release: str | None = None,
+        allow_downgrade: bool = False,
         reason: str = "",
     ) -> View:
-        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
+        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned.
+
+        A ``manifest``, or that of a release (``NAME:SEQ``), names digest and size; ``url`` may be empty where the image
+        is here. Once there is a trust root a campaign without one is refused (``manifest_required``), and what does not
+        fit some device is refused for all, with each device's reason. ``allow_downgrade`` lets a lower seq than a
+        device has pass here; a device that verifies refuses it all the same.
+        """
         fleet = await self.open()
+        if from_release is not None:
+            if manifest is not None:
+                raise Refused("A campaign is made of a manifest or of a release, not of both")
+            manifest = (await fleet.releases.get(from_release)).manifest
         made = await fleet.campaigns.create(
-            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest, actor="library", reason=reason
-        )
-        return _view(made)
+            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
+            allow_downgrade=allow_downgrade, actor="library", reason=reason,
+        )  # fmt: skip
+        return _without(made, "manifest")
 
     async def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
         fleet = await self.open()
         return _view(await fleet.campaigns.add_artifact(content.encode() if isinstance(content, str) else content))
 
-    async def get_campaign(self, campaign: str) -> View:
-        """A campaign with each device's state."""
+    async def upload_artifact(
+        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
+    ) -> View:
+        """Takes firmware in from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
+
+        ``step`` is called with the number of bytes after each piece.
+        """
         fleet = await self.open()
-        executions = await fleet.campaigns.executions(campaign)
-        return View({**_view(await fleet.campaigns.get(campaign)), "executions": [_view(one) for one in executions]})
+        return _view(await fleet.campaigns.add_artifact(async_pieces(Path(file), step), sha256=sha256))
+
+    async def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
+        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
+        fleet = await self.open()
+        return _without(await fleet.trust_root.add(envelope, actor="library", reason=reason), "id")
+
+    async def get_trust(self, number: int | None = None) -> View:
+        """The trust root that holds, or one version of it; raises NotFound."""
+        return _without((await self.open()).trust_root.get(number), "id")
+
+    async def list_trust(self) -> list[View]:
+        """Every version of the trust root, the first one first."""
+        return [_without(one, "id") for one in (await self.open()).trust_root.versions()]
+
+    async def add_release(
+        self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = ""
+    ) -> View:
+        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
+        fleet = await self.open()
+        made = await fleet.releases.add(manifest, allow_downgrade=allow_downgrade, actor="library", reason=reason)
+        return _view(made)
+
+    async def get_release(self, release: str) -> View:
+        """A release by its id, ``NAME:SEQ``; raises NotFound."""
+        return _view(await (await self.open()).releases.get(release))
+
+    async def list_releases(self, name: str | None = None) -> list[View]:
+        """Releases by name and seq, without their manifests."""
+        return [_without(one, "manifest") for one in await (await self.open()).releases.list(name)]
+
+    async def get_campaign(self, campaign: str) -> View:
+        """A campaign with each device's state; ``manifest_sha256`` says which manifest it has."""
+        fleet = await self.open()
+        executions = [_view(one) for one in await fleet.campaigns.executions(campaign)]
+        return View({**_without(await fleet.campaigns.get(campaign), "manifest"), "executions": executions})
 
     async def register_gateway(
         self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
@@ -1004,9 +1060,10 @@ class IoTFleetManager:
         return View(await status(await self.open()))
 
 
-def _without_secret(record: Any) -> View:
+def _without(record: Any, name: str) -> View:
+    """What is shown of a record: all but a member that is long, secret or of the store."""
     shown = _view(record)
-    del shown["sha256"]
+    shown.pop(name, None)
     return shown
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
 _WEEK_S = 7 * 86_400
+#: Several people have to sign the next trust root.
+_MONTH_S = 30 * 86_400
 #: What to do about a certificate that is near its end, by the file it is in.
 _RENEWED = {
     "server.pem": "`fleetcore serve` renews it",
@@ -54,6 +56,7 @@ async def _examine(data: Path) -> list[dict[str, str]]:
     try:
         async with connect(data) as caller:
             found += _inside(await caller.call("status"))
+            found += _trust(await caller.call("list_trust"))
     except FleetError as error:
         found.append(_finding("problem", "opening", error.message, error.remedy))
     return found
@@ -117,6 +120,20 @@ def _certificates(pki: Path) -> Iterator[dict[str, str]]:
             yield _finding("warning", f"certificate {path.name}", detail, remedy)
         else:
             yield _finding("ok", f"certificate {path.name}", detail)
+
+
+def _trust(versions: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """The firmware trust root, where there is one: without the next version in time, updates stand still."""
+    from fleetcore.wire.times import parse_time
+
+    if not versions:
+        return
+    held = versions[-1]
+    left_s = parse_time(held["expires"]) / 1000 - time.time()
+    state = "problem" if left_s < 0 else "warning" if left_s < _MONTH_S else "ok"
+    detail = f"version {held['number']}, {'expired' if left_s < 0 else 'valid until'} {held['expires'][:10]}"
+    remedy = "" if state == "ok" else "Sign the next one: fleetcore firmware trust init --after, sign, set"
+    yield _finding(state, "firmware trust root", detail, remedy)
 
 
 def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 from fleetcore.errors import ConfigError, FleetError, NotReady, PluginError, Refused
 from fleetcore.fleet.anomalies import AnomalyDetector
+from fleetcore.fleet.assigning import Assigning
 from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
@@ -31,9 +32,11 @@ from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.releases import Releases
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
+from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
 from fleetcore.fleet.why import Asking
 from fleetcore.interfaces.clock import Clock
@@ -94,7 +97,13 @@ class Fleet:
         self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)
         self.twins = Twins(storage, clock, self.limits)
-        self.campaigns = Campaigns(storage, clock, may_fetch=config.data is not None)
+        self.trust_root = TrustRoot(storage, clock)
+        self.releases = Releases(storage, clock, self.trust_root)
+        firmware = config.firmware
+        self.assigning = Assigning(
+            clock, self.trust_root, allow_unsigned=firmware.allow_unsigned, hours=firmware.assignment_hours
+        )
+        self.campaigns = Campaigns(storage, clock, self.assigning, may_fetch=config.data is not None)
         self.location = Locations(storage, clock, self.limits)
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
@@ -175,6 +184,7 @@ class Fleet:
         if self.tls is not None:
             # Nothing is known of the peer but why: one row, counted, for all that fail alike in a second.
             self.tls.refused = lambda why: self.denials.note("unknown", "handshake", f"certificate_invalid: {why}")
+        self.assigning.sign = self.security.sign_payload
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
         self.erasing = Erasing(
@@ -234,6 +244,7 @@ class Fleet:
         await self.presence.load()
         await self.groups.load()
         await self.twins.layers.load()
+        await self.trust_root.load()
         await self.dead_letters.load()
 
     async def _open_path(self) -> None:

@@ -130,3 +130,31 @@ def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
         "token", "renewal", "key_id", "approval", "claim", "manufacturer",
     }  # fmt: skip
     assert {one["state"] for one in certificates if one["device"] == "meter-1"} == {"revoked"}
+
+
+def test_firmware_is_signed_released_and_offered(tmp_path):
+    commands, (script,) = blocks("sign-firmware.md", "sh"), blocks("sign-firmware.md", "python")
+    *before, rotation = commands
+
+    shown = [typed(text, tmp_path) for text in before]
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    rotated = typed(rotation, tmp_path)
+    held = typed("fleetcore firmware trust show -o jsonl", tmp_path)
+
+    assert re.search(r"^missing +0$", shown[1], re.MULTILINE), "both have signed"
+    assert "thermo:2" in shown[-1]
+    assert (ran.stdout, ran.stderr) == ("running seq 2\n", "")
+    assert re.search(r"^follows +True$", rotated, re.MULTILINE)
+    assert '"version": 2' in held
+    assert {one.name: oct(one.stat().st_mode & 0o777) for one in tmp_path.glob("*.key")} == {
+        f"{name}.key": "0o600" for name in ("root-ana", "root-ben", "root-cem", "maker")
+    }
+    # What the server holds of all this is public.
+    assert not any(b"PRIVATE KEY" in one.read_bytes() for one in (tmp_path / "fleet-data").glob("fleet.db*"))
