@@ -12,6 +12,7 @@ import click
 from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
+from fleetcore.cli.weak_settings import weaknesses
 from fleetcore.errors import FleetError, PluginError
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
         yield _finding("problem", "data folder", f"{data} has no fleet.toml", f"fleetcore init {data}")
         return
     try:
-        _check_sections(load(file))
+        config = load(file)
+        _check_sections(config)
         yield _finding("ok", "configuration", str(file))
+        for one in weaknesses(config, data / "pki"):
+            yield _finding("warning", "weak setting", one.detail, one.remedy)
     except FleetError as error:
         yield _finding("problem", "configuration", error.message, error.remedy)
     exposed = [
