@@ -34,6 +34,7 @@ from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
+from fleetcore.fleet.trust_delivery import TrustDelivery
 from fleetcore.fleet.twins import Twins
 from fleetcore.fleet.why import Asking
 from fleetcore.interfaces.clock import Clock
@@ -228,6 +229,8 @@ class Fleet:
         await self.presence.load()
         await self.groups.load()
         await self.twins.layers.load()
+        self.security.rotation.delivery = TrustDelivery(self.twins)
+        await self.security.settle_cas()
         await self.dead_letters.load()
 
     async def _open_path(self) -> None:

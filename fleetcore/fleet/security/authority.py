@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -101,11 +101,8 @@ class IssuingCa(KeyPair):
     """A CA that signs what is no CA, or did; its key also signs its revocation list."""
 
     number: int
-
-    @property
-    def id(self) -> str:
-        """Its key identifier, hex: what certificates call their issuer."""
-        return key_id(self.certificate)
+    #: Its key identifier, hex: what certificates call their issuer.
+    id: str = field(init=False, default=Factory(lambda self: key_id(self.certificate), takes_self=True))
 
 
 def key_id(certificate: x509.Certificate) -> str:
@@ -143,6 +140,10 @@ class Trust:
         """The trusted root that an issuing CA is below, or None."""
         above = issuer_id(issuing.certificate)
         return next((root for root in self.roots if key_id(root.certificate) == above), None)
+
+    def trusts(self, issuer: str) -> bool:
+        """Whether certificates of the CA with this key identifier are believed."""
+        return any(one.id == issuer for one in self.issuing)
 
     def bundle(self) -> bytes:
         """What devices and brokers trust, PEM: the roots, and the issuing CAs for peers that show their leaf alone."""
@@ -214,7 +215,8 @@ class Authority:
 
         A peer that trusts the newest root needs no cross certificate, and stops before it.
         """
-        return pem([self.issuing.certificate, *self._trust.cross])
+        signer = self.issuing.certificate
+        return pem([signer, *(cross for cross in self._trust.cross if key_id(cross) == issuer_id(signer))])
 
     def ca_pem(self) -> bytes:
         """What devices and brokers trust, PEM: see :meth:`Trust.bundle`."""
@@ -371,7 +373,7 @@ def make_cross(root: RootCa, by: RootCa, clock: Clock) -> x509.Certificate:
     assert by.key is not None  # whoever asks has lent it
     ends = min(root.certificate.not_valid_after_utc, by.certificate.not_valid_after_utc)
     subject, above = root.certificate.subject, by.certificate.subject
-    return _sign(Profile.ROOT, subject, root.certificate.public_key(), above, by.key, now, ends - now)  # type: ignore[arg-type]  # ours are EC
+    return _sign(Profile.ROOT, subject, root.certificate.public_key(), above, by.key, now, ends - now)
 
 
 def _now(clock: Clock) -> dt.datetime:

@@ -198,12 +198,15 @@ class PkiFolder:
 
     def settle(self) -> None:
         """Removes what the last change has done away with and writes the bundle anew, where a crash came between."""
-        for name in self._gone():
-            (self.path / name).unlink(missing_ok=True)
+        gone = [self.path / name for name in self._gone() if (self.path / name).exists()]
+        for path in gone:
+            path.unlink(missing_ok=True)
         bundle, place = self.authority.ca_pem(), self.path / "ca.pem"
-        if not place.exists() or place.read_bytes() != bundle:
+        stale = not place.exists() or place.read_bytes() != bundle
+        if stale:
             write_private(place, bundle)
-        _sync_folder(self.path)
+        if gone or stale:
+            _sync_folder(self.path)
 
     def last_change(self) -> Mapping[str, object]:
         """What :meth:`save` was told the last time; empty where the first CAs are still there alone."""
@@ -286,7 +289,15 @@ def _generations(path: Path) -> dict[str, Any]:
 
 def _trust(path: Path, passphrase: str | None) -> Trust:
     """The CAs that lie in a folder."""
-    said = {"version": 1, "roots": [1], "issuing": [1], "signing": 1, "cross": [], "former": [], "last": 1}
+    said: dict[str, Any] = {
+        "version": 1,
+        "roots": [1],
+        "issuing": [1],
+        "signing": 1,
+        "cross": [],
+        "former": [],
+        "last": 1,
+    }
     said |= _generations(path)
     roots = tuple(_root(path, number, passphrase) for number in said["roots"])
     issuing, former = (
@@ -387,7 +398,9 @@ def _parsed(content: bytes, passphrase: str | None, file: str) -> PrivateKeyType
     encrypted = b"ENCRYPTED" in content
     if encrypted and not passphrase:
         raise ConfigError(
-            "The key is encrypted", file=file, remedy="Name its passphrase, in [ca] for the server's: env:NAME or file:PATH"
+            "The key is encrypted",
+            file=file,
+            remedy="Set [ca] passphrase to env:NAME or file:PATH, or name that of this file",
         )
     try:
         return load_pem_private_key(content, passphrase.encode() if encrypted and passphrase else None)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.security.admission import Admission, Admissions
-from fleetcore.fleet.security.authority import Authority
+from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
 from fleetcore.fleet.security.folder import PkiFolder, write_private
@@ -22,6 +22,7 @@ from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, Cert
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import DEVICE_LIFETIMES, SHAPES, Profile, Refusal
+from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
 from fleetcore.fleet.security.verify import CertificateVerifier, refused
@@ -106,7 +107,7 @@ class SecurityManager:
             raise Refused(f"An expired certificate may be renewed for up to {LONGEST_GRACE.days} days, not {grace}")
         self._storage, self._clock, self.authority = storage, clock, authority
         self._command_key = command_key or Ed25519PrivateKey.generate()
-        self._inventory = Inventory(storage, clock, overlap=overlap)
+        self._inventory = Inventory(storage, clock, authority, overlap=overlap)
         self._verifier = CertificateVerifier(authority, clock, self._inventory.refusal)
         self._device_tokens = DeviceTokens(storage, clock)
         self._enrollment_tokens = EnrollmentTokens(storage, clock)
@@ -145,6 +146,16 @@ class SecurityManager:
         #: None where the fleet is in memory.
         self.tls: FleetTls | None = None
         self.folder: PkiFolder | None = None
+        self.rotation = Rotation(
+            storage,
+            clock,
+            authority,
+            self._inventory,
+            folder=lambda: self.folder,
+            follow=self._follow_cas,
+            ended=self._tell,
+            token_holders=self._device_tokens.holders,
+        )
 
     @classmethod
     async def open(
@@ -194,6 +205,7 @@ class SecurityManager:
     async def load(self) -> None:
         """Reads what is revoked and whose devices may enrol; comes before the first connection."""
         await self._inventory.load()
+        await self.settle_cas()
         if self.tls is not None:
             self.tls.admit([one.pem for one in await self.manufacturers.usable()])
 
@@ -281,7 +293,7 @@ class SecurityManager:
         that happens too where the caller is cancelled meanwhile. The keys are never accepted again.
 
         Args:
-            serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, if the current CA issued it.
+            serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, where a CA of ours issued it.
 
         Raises:
             NotFound: there is no such certificate.
@@ -328,7 +340,7 @@ class SecurityManager:
         raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
 
     async def _revoke_certificate(self, serial: str, actor: str, reason: str) -> int:
-        name = serial.lower() if ":" in serial else f"{self.authority.issuer}:{serial.lower().lstrip('0')}"
+        name = await self._named(serial.lower())
         for _ in range(ATTEMPTS):
             record = await self._inventory.certificates.need(name)
             if record.state is CertificateState.REVOKED:
@@ -337,6 +349,16 @@ class SecurityManager:
                 self._tell(record.device, record.id)
                 return 1
         raise Unavailable("Too many changes of the certificate at once", retry_after_s=1.0)
+
+    async def _named(self, serial: str) -> str:
+        if ":" in serial:
+            return serial
+        trust = self.authority.trust
+        names = [f"{one.id}:{serial.lstrip('0')}" for one in reversed((*trust.former, *trust.issuing))]
+        for name in names:
+            if await self._inventory.certificates.get(name) is not None:
+                return name
+        return names[0]
 
     def on_revoked(self, callback: Revoked) -> None:
         """``callback(device, code, certificate)`` is called after each revocation, to end sessions."""
@@ -373,14 +395,41 @@ class SecurityManager:
             if not self._unlisted:
                 return
 
+    async def _follow_cas(self) -> None:
+        """Has the server's certificates and the lists for brokers follow the CAs; raises as their renewal does."""
+        if self.tls is not None:
+            self.tls.renew_if_due()
+            self.tls.renew_service_if_due()
+            self._list()
+
+    async def settle_cas(self) -> None:
+        """Brings what follows from the CAs in line with them, where a crash came between; an error is logged."""
+        try:
+            await self.rotation.settle()
+        except (FleetError, OSError):
+            _log.exception("What follows from the CAs is not in line with them; it is tried again within the hour")
+
     async def close(self) -> None:
         """Finishes a revocation list that is being written."""
         if self._listing is not None:
             await asyncio.gather(self._listing, return_exceptions=True)
 
     async def export_crl(self) -> bytes:
-        """The revocation list for brokers, PEM; also written to ``pki/crl.pem``. Its number rises each time."""
-        issuer = self.authority.issuer
+        """The revocation lists for brokers, PEM, that of the CA which signs first; also written to ``pki/crl.pem``.
+
+        One for each issuing CA that is trusted, and for each former one that has living certificates. A list's number
+        rises each time.
+        """
+        trust = self.authority.trust
+        others = [one for one in reversed((*trust.former, *trust.issuing)) if one.number != trust.signing]
+        lists = [await self._crl(one) for one in (trust.signer, *others)]
+        crl = b"".join(lists)
+        if self.folder is not None:
+            await asyncio.to_thread(write_private, self.folder.crl, crl)
+        return crl
+
+    async def _crl(self, issuing: IssuingCa) -> bytes:
+        issuer = issuing.id
         for _ in range(ATTEMPTS):
             record = await self._storage.get("crl", issuer)
             last = record.body.get("number") if record is not None else 1
@@ -391,10 +440,7 @@ class SecurityManager:
             except VersionConflict:
                 continue
             entries = await self._inventory.crl_entries(issuer)
-            crl = await asyncio.to_thread(self.authority.crl, entries, last + 1)
-            if self.folder is not None:
-                await asyncio.to_thread(write_private, self.folder.crl, crl)
-            return crl
+            return await asyncio.to_thread(self.authority.crl, entries, last + 1, issuing)
         raise Unavailable("Too many revocation lists at once", retry_after_s=1.0)
 
     async def maintain(self) -> None:
@@ -404,6 +450,7 @@ class SecurityManager:
         """
         await self._inventory.sweep()
         await self.claims.sweep()
+        await self.settle_cas()
         if self._unlisted or self._clock.monotonic_s() - self._listed_at >= LISTED_EVERY_S:
             self._list()
 
