@@ -31,6 +31,7 @@ from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.renewals import Renewals
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
@@ -172,6 +173,9 @@ class Fleet:
         self.tls = self.security.tls
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
+        self.renewals = Renewals(
+            self.security, self.twins, self.operations, self.devices, self.search, self.clock
+        )  # fmt: skip
         self.erasing = Erasing(
             self.storage, self.clock, self.devices, self.security, self.presence, self.groups
         )  # fmt: skip

@@ -4,7 +4,8 @@ import asyncio
 import datetime as dt
 import logging
 import ssl
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -18,6 +19,7 @@ from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
 from fleetcore.fleet.security.folder import PkiFolder, write_private
+from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
@@ -278,6 +280,37 @@ class SecurityManager:
         if device is not None:
             return await self._inventory.of(device)
         return await self._inventory.certificates.find()
+
+    async def living(self) -> AsyncIterator[CertificateRecord]:
+        """Every certificate that is accepted now: in good state and time, of a CA that is trusted."""
+        async for record in self._inventory.all_alive():
+            if self.authority.trust.trusts(record.issuer):
+                yield record
+
+    async def cas(self) -> list[CaStanding]:
+        """Every CA: roots, issuing CAs, former ones whose lists are still made, and the cross certificate."""
+        living = Counter([record.issuer async for record in self._inventory.all_alive()])
+        return ca_standings(self.authority.trust, living)
+
+    async def forecast(
+        self,
+        *,
+        per: Period = Period.WEEK,
+        periods: int = 12,
+        most: int = 10,
+        labels: Callable[[str], Iterable[str]] | None = None,
+        only: Callable[[str], bool] = lambda _device: True,
+    ) -> Forecast:
+        """How many living certificates end when: see :func:`~fleetcore.fleet.security.forecast.forecast`."""
+        now = self._clock.now_ms()
+        return await forecast(self.living(), now, per=per, periods=periods, most=most, labels=labels, only=only)
+
+    async def incident(self, ca: str) -> list[Hanging]:
+        """Which devices hang on an issuing CA whose key is lost, by its id; raises NotFound."""
+        trust = self.authority.trust
+        if all(one.id != ca for one in (*trust.issuing, *trust.former)):
+            raise NotFound(f"There is no issuing CA {ca!r}", remedy="`fleetcore ca show` lists them", ca=ca)
+        return await hanging_on(self._inventory.all_alive(), ca, trust.trusts)
 
     async def revoke(
         self,
