@@ -194,6 +194,20 @@ class Renewals:
             KIND, chosen, spec=progress.spec(), rate_per_s=rate_per_s, actor=actor, reason=reason
         )  # fmt: skip
 
+    async def reissue(
+        self, device: str, *, timeout_s: float = TIMEOUT_S, actor: str = "system", reason: str = ""
+    ) -> Operation:
+        """Asks one device; raises NotFound, and Conflict where it has no certificate to renew."""
+        chosen, _ = await self._chosen(None, (device,), outdated=False)
+        if not chosen:
+            raise Conflict(
+                f"Device {device!r} has no living certificate",
+                code="illegal_transition",
+                remedy="Let it enrol: fleetcore enrollment token create --device …",
+                device=device,
+            )
+        return await self.start(devices=(device,), timeout_s=timeout_s, actor=actor, reason=reason)
+
     async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
         """Asks nobody more, and takes the asking back from those that have not renewed."""
         ended = await self._operations.cancel(operation, actor=actor, reason=reason)

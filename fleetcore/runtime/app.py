@@ -29,6 +29,7 @@ from fleetcore.fleet.importing import Importing
 from fleetcore.fleet.location import Locations
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
+from fleetcore.fleet.outlook import Outlook
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.renewals import Renewals
@@ -173,6 +174,7 @@ class Fleet:
         self.tls = self.security.tls
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
+        self.outlook = Outlook(self.security, self.devices, self.groups, self.search)
         self.renewals = Renewals(
             self.security, self.twins, self.operations, self.devices, self.search, self.clock
         )  # fmt: skip

@@ -292,6 +292,13 @@ class SecurityManager:
         living = Counter([record.issuer async for record in self._inventory.all_alive()])
         return ca_standings(self.authority.trust, living)
 
+    def own_ends(self) -> dict[str, int]:
+        """When the server's own certificates end, ms since the epoch; empty in memory."""
+        if self.folder is None:
+            return {}
+        pairs = {"server": self.folder.server_pair(), "service": self.folder.service_pair()}
+        return {name: int(pair.certificate.not_valid_after_utc.timestamp()) * 1000 for name, pair in pairs.items()}
+
     async def forecast(
         self,
         *,

@@ -228,6 +228,21 @@ class Rotation:
 
     # --- the steps -----------------------------------------------------------------------------------------------
 
+    async def step(
+        self, step: str, *, threshold: float = 1.0, force: bool = False, actor: str, reason: str = ""
+    ) -> Done:
+        """Takes a step by its name: ``begin``, ``issue``, ``back`` or ``retire``; raises as each, and Refused."""
+        match step:
+            case "begin":
+                return await self.begin(actor=actor, reason=reason)
+            case "issue":
+                return await self.issue(actor=actor, reason=reason)
+            case "back":
+                return await self.back(force=force, actor=actor, reason=reason)
+            case "retire":
+                return await self.retire(threshold=threshold, force=force, actor=actor, reason=reason)
+        raise Refused(f"A rotation has no step {step!r}", remedy="Use one of: begin, issue, back, retire")
+
     async def begin(self, *, actor: str, reason: str = "") -> Done:
         """Announces a new root: both are trusted, the old one goes on signing.
 
