@@ -299,7 +299,7 @@ class Renewals:
             if place in wave.ended:
                 continue
             device = members[place]
-            if any(one.created >= begun and one.state in _RENEWED for one in await self._security.inventory(device)):
+            if any(one.created > begun and one.state in _RENEWED for one in await self._security.inventory(device)):
                 wave.ended[place] = None
                 continue
             waited = 0 if operation.rate_per_s is None else place / operation.rate_per_s * 1000

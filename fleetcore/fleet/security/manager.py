@@ -3,7 +3,6 @@
 import asyncio
 import datetime as dt
 import logging
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.dsse import COMMAND_TYPE, sign
 from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.tls import der_of
 
 T = TypeVar("T")
 
@@ -244,10 +244,13 @@ class SecurityManager:
         return await self._device_tokens.verify(token)
 
     async def validate(self, certificate: bytes) -> Report:
-        """Judges a certificate, PEM or DER, as if a device had shown it. Never raises for its content."""
+        """Judges a certificate, PEM or DER, as if a device had shown it; of a chain, the first.
+
+        Never raises for its content.
+        """
         if b"-----BEGIN" in certificate[:1024]:
             try:
-                certificate = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii").strip())
+                certificate = der_of(certificate)
             except ValueError:
                 return Report(refusal=Refusal.UNREADABLE)
         judged = self._verifier.check(certificate)
