@@ -23,8 +23,9 @@ async def backup(fleet: Fleet, target: Path) -> None:
     _check_empty(target)
     await asyncio.to_thread(_make, target)
     await fleet.storage.backup(target)
-    for name in _BESIDE:
-        await asyncio.to_thread(_copy, data / name, target / name)
+    async with fleet.security.rotation.unchanged:
+        for name in _BESIDE:
+            await asyncio.to_thread(_copy, data / name, target / name)
 
 
 def restore(source: Path, data: Path) -> None:

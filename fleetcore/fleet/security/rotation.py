@@ -169,6 +169,11 @@ class Rotation:
         """Where it stands."""
         return phase_of(self._authority.trust)
 
+    @property
+    def unchanged(self) -> asyncio.Lock:
+        """Held, it keeps the CAs and their files as they are: while they are copied, for one."""
+        return self._lock
+
     # --- the root's key ------------------------------------------------------------------------------------------
 
     def lend(self, key: str, passphrase: str | None = None) -> None:
