@@ -26,7 +26,7 @@ _RENEWED = {
     "server.pem": "`fleetcore serve` renews it",
     "service.pem": "`fleetcore serve` renews it, and uses it towards the broker from its next start",
 }
-_OF_A_CA = "It is a CA's: make a new one in time; the devices must get it before the old one ends"
+_OF_A_CA = "It is a CA's: `fleetcore ca renew-issuing` or `fleetcore ca rotate` makes the next"
 
 
 @click.command()
@@ -58,6 +58,7 @@ async def _examine(data: Path) -> list[dict[str, str]]:
         async with connect(data) as caller:
             found += _inside(await caller.call("status"))
             found += _trust(await caller.call("list_trust"))
+            found += _cas(await caller.call("forecast_certificates", periods=1, next=3))
     except FleetError as error:
         found.append(_finding("problem", "opening", error.message, error.remedy))
     return found
@@ -138,6 +139,27 @@ def _trust(versions: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
     detail = f"version {held['number']}, {'expired' if left_s < 0 else 'valid until'} {held['expires'][:10]}"
     remedy = "" if state == "ok" else "Sign the next one: fleetcore firmware trust init --after, sign, set"
     yield _finding(state, "firmware trust root", detail, remedy)
+
+
+def _cas(forecast: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """The CAs that are due to be followed by others, and devices that are late to renew."""
+    from fleetcore.wire.times import format_time
+
+    now = format_time(time.time_ns() // 1_000_000)
+    roots = [one for one in forecast["cas"] if one["kind"] == "root"]
+    (signing,) = (one for one in forecast["cas"] if one["state"] == "signs")
+    for one, remedy in ((signing, "fleetcore ca renew-issuing"), (roots[-1], "fleetcore ca rotate begin")):
+        if one["due"] <= now:
+            yield _finding("warning", f"CA {one['name']}", f"another ought to follow it since {one['due']}", remedy)
+        else:
+            yield _finding("ok", f"CA {one['name']}", f"another is due on {one['due']}")
+    if len(roots) > 1:
+        names = " and ".join(one["name"] for one in roots)
+        yield _finding("ok", "CA rotation", f"under way: {names} are trusted; see `fleetcore ca rotate status`")
+    if forecast["late_count"]:
+        names = ", ".join(one["device"] for one in forecast["late"])
+        detail = f"{forecast['late_count']} devices are past their time to renew: {names}"
+        yield _finding("warning", "renewal", detail, "`fleetcore ca forecast` names them; are they offline?")
 
 
 def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:

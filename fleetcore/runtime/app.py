@@ -30,12 +30,15 @@ from fleetcore.fleet.importing import Importing
 from fleetcore.fleet.location import Locations
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
+from fleetcore.fleet.outlook import Outlook
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.releases import Releases
+from fleetcore.fleet.renewals import Renewals
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
+from fleetcore.fleet.trust_delivery import TrustDelivery
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
 from fleetcore.fleet.why import Asking
@@ -187,6 +190,10 @@ class Fleet:
         self.assigning.sign = self.security.sign_payload
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
+        self.outlook = Outlook(self.security, self.devices, self.groups, self.search)
+        self.renewals = Renewals(
+            self.security, self.twins, self.operations, self.devices, self.search, self.clock
+        )  # fmt: skip
         self.erasing = Erasing(
             self.storage, self.clock, self.devices, self.security, self.presence, self.groups
         )  # fmt: skip
@@ -245,6 +252,8 @@ class Fleet:
         await self.groups.load()
         await self.twins.layers.load()
         await self.trust_root.load()
+        self.security.rotation.delivery = TrustDelivery(self.twins)
+        await self.security.settle_cas()
         await self.dead_letters.load()
 
     async def _open_path(self) -> None:

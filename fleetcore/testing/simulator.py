@@ -2,6 +2,7 @@
 
 A device makes its own key, enrols by CSR, reports its twin, follows desired state, runs each command once however
 often it comes, verifies the command signature where it was given the key, and goes through a firmware offer to its end.
+For its credentials it has :mod:`fleetcore.testing.credentials`.
 """
 
 import asyncio
@@ -13,17 +14,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import cast
 
 from attrs import evolve, field, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.x509.oid import NameOID
 
 from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Downlink, Operation, Reply
 from fleetcore.model.twin import merge_patch
+from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
 from fleetcore.testing.flash import Flash, MemoryFlash
 from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse
@@ -78,20 +76,6 @@ class Behaviour:
     firmware_fails: str | None = None
     command_key: bytes | None = None
     signals: tuple[Signal, ...] = (Signal(metric="temperature", unit="Cel"),)
-
-
-def make_key() -> tuple[bytes, ec.EllipticCurvePrivateKey]:
-    """A new P-256 key: PEM (unencrypted, PKCS #8) and object."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return pem, key
-
-
-def make_csr(device: str, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A certificate request for a device id, PEM."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return csr.public_bytes(serialization.Encoding.PEM)
 
 
 #: What a signed command says (WIRE.md §6).
@@ -159,6 +143,14 @@ class SimulatedDevice:
         self.sent = 0
         self.acknowledged = 0
         self.problems: dict[str, int] = {}
+        self._traffic, self._taking = Traffic(), asyncio.Lock()
+        self.credentials = CredentialCare(
+            clock,
+            secrets=lambda: self.secrets,
+            request=lambda csr: self._request(Operation.CERTIFICATE_RENEW, {"csr": csr.decode()}),
+            move=self._move,
+            report=self.report,
+        )
 
     @property
     def firmware(self) -> str:
@@ -179,6 +171,7 @@ class SimulatedDevice:
         chain = cast("str", reply.body["certificate"]) + cast("str", reply.body.get("chain", ""))
         ca = cast("str", reply.body["ca"]).encode()
         self.secrets = evolve(self.secrets, certificate=chain.encode(), key=pem, ca=ca)
+        self.credentials.issued(reply.body)
 
     def use_token(self, token: str) -> None:
         """Takes a device token as credential instead of a certificate."""
@@ -186,10 +179,8 @@ class SimulatedDevice:
 
     async def connect(self) -> None:
         """Opens the connection, says online, reports the running firmware and how an update ended meanwhile."""
-        self._client = await self._factory(self.endpoint, self.secrets).__aenter__()
-        self._listening = asyncio.create_task(self._listen(self._client), name=f"listen {self.device}")
-        await self._send(Operation.STATUS, {"state": "online", "session": f"{self._chance.randrange(1 << 32):08x}"})
-        await self._report_firmware()
+        self._take_over(await self._factory(self.endpoint, self.secrets).__aenter__())
+        await self._online()
         await self.updater.settle(self._say, self._health)
 
     async def _report_firmware(self) -> None:
@@ -203,16 +194,31 @@ class SimulatedDevice:
             }
         await self.report({"firmware": said})
 
+    def _take_over(self, client: DeviceClient) -> None:
+        self._client = client
+        self._listening = asyncio.create_task(self._listen(client), name=f"listen {self.device}")
+
+    async def _online(self) -> None:
+        await self._send(Operation.STATUS, {"state": "online", "session": f"{self._chance.randrange(1 << 32):08x}"})
+        await self._report_firmware()
+        # What was asked before the connection broke, or came to nothing.
+        await self.credentials.obey(cast("Mapping[str, object]", self.desired.get("fleetcore", {})))
+
+    async def _move(self, secrets: DeviceSecrets) -> None:
+        """Goes over to a connection with other secrets; where that cannot be opened, the old one stays."""
+        async with self._taking, self._traffic.held():
+            client = await self._factory(self.endpoint, secrets).__aenter__()
+            old, listening, self.secrets = self._client, self._listening, secrets
+            self._take_over(client)
+            await _closed(old, listening)
+        await self._online()
+
     async def disconnect(self) -> None:
         """Closes the connection; idempotent."""
+        await self.credentials.close()
         client, self._client = self._client, None
         listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
-        if client is not None:
-            await client.__aexit__(None, None, None)
+        await _closed(client, listening)
 
     def _connected(self) -> DeviceClient:
         if self._client is None:
@@ -220,11 +226,16 @@ class SimulatedDevice:
         return self._client
 
     async def _send(self, operation: Operation, body: object, *, target: str | None = None) -> Reply:
-        reply = await self._connected().send(operation, body, target=target)
+        async with self._traffic.message():
+            reply = await self._connected().send(operation, body, target=target)
         if reply.error is not None:
             code = str(reply.error.get("code", "internal"))
             self.problems[code] = self.problems.get(code, 0) + 1
         return reply
+
+    async def _request(self, operation: Operation, body: object) -> Reply:
+        async with self._traffic.message():
+            return await self._connected().request(operation, body)
 
     async def report(self, patch: Mapping[str, object]) -> Reply:
         """Reports twin state."""
@@ -232,6 +243,7 @@ class SimulatedDevice:
 
     async def send(self, body: object, readings: int) -> Reply:
         """Sends readings in any wire form; ``readings`` is how many they are."""
+        self.credentials.look()
         self.sent += readings
         reply = await self._send(Operation.TELEMETRY, body)
         if reply.error is None:
@@ -247,7 +259,8 @@ class SimulatedDevice:
     async def _listen(self, client: DeviceClient) -> None:
         async for downlink in client.downlinks():
             try:
-                await self._take(downlink)
+                async with self._taking:
+                    await self._take(downlink)
             except FleetError as error:
                 self.problems[error.code] = self.problems.get(error.code, 0) + 1
 
@@ -276,8 +289,11 @@ class SimulatedDevice:
             base = {} if since == 0 else self.desired
             self.desired = cast("dict[str, object]", merge_patch(base, change["patch"]))
             self.desired_version = version
-        await self.report(self.desired)
+        ours = cast("Mapping[str, object]", self.desired.get("fleetcore", {}))
+        self.secrets = self.credentials.with_bundle(self.secrets, ours.get("trust"))
+        await self.report({name: value for name, value in self.desired.items() if name != "fleetcore"})
         await self._send(Operation.TWIN_ACK, {"version": self.desired_version})
+        await self.credentials.obey(ours)
 
     async def _command(self, body: Mapping[str, object]) -> None:
         name = cast("str", body["id"])
@@ -361,3 +377,12 @@ class SimulatedDevice:
         async with factory(endpoint, self.secrets) as client:
             async for piece in client.artifact(sha256, start):
                 yield piece
+
+
+async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | None) -> None:
+    if listening is not None:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+    if client is not None:
+        await client.__aexit__(None, None, None)

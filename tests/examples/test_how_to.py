@@ -158,3 +158,33 @@ def test_firmware_is_signed_released_and_offered(tmp_path):
     }
     # What the server holds of all this is public.
     assert not any(b"PRIVATE KEY" in one.read_bytes() for one in (tmp_path / "fleet-data").glob("fleet.db*"))
+
+
+def test_a_root_follows_another_while_devices_send(tmp_path):
+    first, serve, *steps = blocks("rotate-the-ca.md", "sh")
+    server, devices = serve.splitlines()
+    typed(first, tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    toml.write_text(toml.read_text().replace("8443", free_port()).replace("8883", free_port()))
+    old = (tmp_path / "fleet-data" / "pki" / "root.pem").read_text()
+
+    def enrolled(_process):
+        while len(typed("fleetcore device list --tag simulated -o jsonl", tmp_path).splitlines()) < 4:
+            continue
+
+    with running(server, tmp_path, ready), running(devices, tmp_path, enrolled):
+        said = [typed(step, tmp_path) for step in steps]
+        (shown,) = (json.loads(text) for text in said[-1:])
+        certificates = [json.loads(line) for line in typed("fleetcore ca forecast -o jsonl", tmp_path).splitlines()]
+
+    (asked,) = re.findall(r"^(\d+) of 4 done, 0 failed$", "\n".join(said), re.MULTILINE)
+    assert asked == "4"
+    assert [(one["kind"], one["state"], one["number"]) for one in shown] == [
+        ("root", "trusted", 2),
+        ("issuing", "trusted", 2),
+        ("issuing", "signs", 3),
+    ]
+    assert old not in (tmp_path / "fleet-data" / "pki" / "ca.pem").read_text()
+    assert certificates[0]["certificates"] == 4
+    assert (tmp_path / "root.key").stat().st_mode & 0o777 == 0o600
+    assert not list((tmp_path / "fleet-data" / "pki").glob("root*.key"))

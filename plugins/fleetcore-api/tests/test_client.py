@@ -25,7 +25,7 @@ SIGNERS = Signers()
 NOW_MS = SystemClock().now_ms()
 
 #: What stays in the server's own process.
-LOCAL = {"open", "backup"}
+LOCAL = {"open", "backup", "lend_root_key", "take_root_offline"}
 
 
 @pytest.fixture
@@ -179,6 +179,20 @@ async def story(fleet):
     await say("list_enrollments", "pending")
     await say("issue_device_token", "a")
     await say("revoke_device", "a")
+    await say("list_cas")
+    await say("check_certificate", claim["certificate"])
+    await say("check_certificate", "none")
+    await say("ca_rotation")
+    await say("rotate_ca", "begin", reason="old")
+    await say("settle")
+    await say("rotate_ca", "back", force=True)
+    await say("settle")
+    await say("renew_issuing_ca")
+    await say("forecast_certificates", per="month", periods=2, by="type", where="exists id", next=3)
+    await say("plan_renewals", outdated=True)
+    renewal = await say("renew_certificates", where="exists id", waves=["50%"], rate_per_s=5, timeout_s=60)
+    await say("run_operation", renewal["id"])
+    await say("get_crl")
     await say("settle")
     await say("list_certificates")
     made = await say("create_token", "eve", ["viewer"], days=3)
@@ -204,7 +218,7 @@ async def story(fleet):
 VARYING = {
     "actor", "added", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
     "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "grant", "stored", "supersedes", "why",
-    "pem", "fingerprint", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
+    "pem", "fingerprint", "sha256", "due", "crl", "start", "until", "own", "name", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
 }  # fmt: skip
 
 
