@@ -14,6 +14,9 @@ from fleetcore.model.names import is_device_id, is_message_id
 
 PREFIX = ("fleet", "v1")
 
+#: How the common name of a claim certificate begins: with a colon, so that it is no device's level.
+CLAIM = "fleetcore:claim:"
+
 #: What a device may publish, below its prefix (WIRE.md §1). None: the name is reserved for a later version.
 WRITE: tuple[tuple[str, Operation | None], ...] = (
     ("telemetry", Operation.TELEMETRY),
