@@ -12,7 +12,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from fleetcore.errors import CODES
-from fleetcore.interfaces.protocol import ClaimSession
+from fleetcore.interfaces import ClaimSession
 from fleetcore.model.message import Rejected, Reply
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.bodies import read_request, reply_body, to_json

@@ -13,8 +13,7 @@ from functools import partial
 from typing import cast
 
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
-from fleetcore.interfaces import Session
-from fleetcore.interfaces.protocol import ClaimSession
+from fleetcore.interfaces import ClaimSession, Session
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
 from fleetcore.model.message import Inbound
 from fleetcore_mqtt import topics

@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetcore.errors import NotAuthorised
-from fleetcore.interfaces import Context
-from fleetcore.interfaces.protocol import ClaimSession
+from fleetcore.interfaces import ClaimSession, Context
 from fleetcore.model.credential import CertificateCredential
 from fleetcore.model.message import Operation, Reply
 from fleetcore.testing.clock import MovableClock
