@@ -175,11 +175,16 @@ async def test_the_device_client_takes_both_steps_and_a_simulated_device_goes_on
         one = await client.enroll(EnrollRequest(csr=begun.der, at_once=True))
         two = await client.enroll(EnrollRequest(csr=begun.csr))
         ca = await client.request(Operation.CA_GET)
+        refused = [
+            await client.send(Operation.TELEMETRY, {"power": 1}),
+            await client.request(Operation.TIME, subject="meter-2"),
+        ]
         with pytest.raises(Refused):
             client.artifact("0" * 64)
 
     assert (one.status, "ownership_token" in one.body) == (201, False)
     assert two.error["code"] == "already_exists"
+    assert [reply.error["code"] for reply in refused] == ["not_authorised", "not_authorised"]
     assert ca.body["ca"] == served.security.ca_pem().decode()
     device = SimulatedDevice(simulated.secrets, simulated.open, served.url("mqtt"), served.fleet.clock)
     await device.enroll(parameters={"serial": "2"})

@@ -267,6 +267,10 @@ class MqttDeviceClient(DeviceClient):
     async def _publish(self, topic: str, payload: bytes, message_id: str | None = None) -> Reply:
         if self._paho is None or self._loop is None or self._lost is not None:
             raise Unavailable(f"the connection is lost: {self._lost or 'it was never opened'}")
+        if self._claim is not None and topics.claim_request(self._claim, topic) is None:
+            # The server says so too, but 3.1.1 has no words for it and a claimant no topic to read them on.
+            error = problem(0x87, "not_authorised: a claim certificate enrols devices and does nothing else")
+            return Reply(status=CODES["not_authorised"].http, error=error)
         properties = None
         if message_id is not None and self._v5:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's, untyped
