@@ -32,7 +32,7 @@ from fleetcore.model.names import device_uri
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, FleetSection, Instance
-from fleetcore.testing.simulator import make_csr, make_key
+from fleetcore.testing.credentials import make_csr, make_key
 
 _REVOKED = 1_000_000
 
@@ -128,8 +128,10 @@ def _look_up() -> list[Row]:
     from fleetcore.builtin.sqlite.storage import SqliteStorage
     from fleetcore.fleet.security.inventory import Inventory
 
-    inventory = Inventory(SqliteStorage(Engine(None, SqliteConfig())), SystemClock(), overlap=dt.timedelta(hours=24))
-    issuer = "ab" * 20
+    authority = Authority.create("bench", SystemClock())
+    storage = SqliteStorage(Engine(None, SqliteConfig()))
+    inventory = Inventory(storage, SystemClock(), authority, overlap=dt.timedelta(hours=24))
+    issuer = authority.issuer
     chance = random.Random(1)
     serials = [format(chance.getrandbits(159), "x") for _ in range(_REVOKED)]
     # As Inventory.load leaves them; a million rows in a store would only be read back into this.

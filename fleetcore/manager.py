@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.layer import LayerKind
 from fleetcore.model.twin import unconverged
 from fleetcore.views import TelemetryView, View
+from fleetcore.wire.pieces import async_pieces
 from fleetcore.wire.records import to_plain
 from fleetcore.wire.times import format_time, parse_time
 
@@ -47,7 +48,7 @@ T = TypeVar("T")
 _TIMES = frozenset(
     {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
      "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
-     "expires", "last_used"}
+     "expires", "last_used", "added", "renew_after", "due", "start"}
 )  # fmt: skip
 
 
@@ -118,6 +119,7 @@ class IoTFleetManager:
             fleet=evolve(config.fleet, data=None if self._data is None else str(self._data)),
             limits=config.limits,
             ca=config.ca,
+            firmware=config.firmware,
             storage=config.storage,
             detectors=detectors,
         )
@@ -370,10 +372,14 @@ class IoTFleetManager:
         return [_view(one) for one in await (await self.open()).operations.list(kind=kind)]
 
     async def cancel_operation(self, operation: str, *, reason: str = "") -> View:
-        """Stops long work before its next item; a bulk command's queued commands are cancelled too."""
+        """Stops long work before its next item; a bulk command's queued commands are cancelled too.
+
+        Devices that were asked to renew and have not are asked no more.
+        """
         fleet = await self.open()
         one = await fleet.operations.get(operation)
-        cancel = fleet.bulk_commands.cancel if one.kind == "command" else fleet.operations.cancel
+        special = {"command": fleet.bulk_commands.cancel, "renewal": fleet.renewals.cancel}
+        cancel = special.get(one.kind, fleet.operations.cancel)
         return _view(await cancel(operation, actor="library", reason=reason))
 
     async def run_operation(self, operation: str) -> View:
@@ -481,12 +487,14 @@ class IoTFleetManager:
     async def list_enrollment_tokens(self) -> list[View]:
         """Enrolment tokens, without what they are."""
         found = sorted(await (await self.open()).security.enrollment_tokens(), key=lambda one: one.id)
-        return [_without_secret(one) for one in found]
+        return [_without(one, "sha256") for one in found]
 
     async def revoke_enrollment_token(self, token_id: str, *, reason: str = "") -> View:
         """Ends an enrolment token; devices that enrolled with it stay."""
         fleet = await self.open()
-        return _without_secret(await fleet.security.revoke_enrollment_token(token_id, actor="library", reason=reason))
+        return _without(
+            await fleet.security.revoke_enrollment_token(token_id, actor="library", reason=reason), "sha256"
+        )
 
     async def list_enrollments(self, state: str | None = None) -> list[View]:
         """Keys that asked to be devices; ``state`` is pending, accepted or rejected."""
@@ -601,16 +609,16 @@ class IoTFleetManager:
         made = await fleet.operators.create_token(
             principal, days=days, permissions=permissions, actor="library", reason=reason
         )
-        return View({"token": made.token, **_without_secret(made.record), "roles": [one.role for one in grants]})
+        return View({"token": made.token, **_without(made.record, "sha256"), "roles": [one.role for one in grants]})
 
     async def list_tokens(self) -> list[View]:
         """Tokens of the operators' API, without what they are."""
-        return [_without_secret(one) for one in await (await self.open()).operators.tokens()]
+        return [_without(one, "sha256") for one in await (await self.open()).operators.tokens()]
 
     async def revoke_token(self, token_id: str, *, reason: str = "") -> View:
         """Ends a token of the operators' API at once."""
         fleet = await self.open()
-        return _without_secret(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
+        return _without(await fleet.operators.revoke_token(token_id, actor="library", reason=reason), "sha256")
 
     async def list_roles(self, principal: str | None = None) -> list[View]:
         """Who has which role within which scope."""
@@ -631,6 +639,140 @@ class IoTFleetManager:
         fleet = await self.open()
         await _known(fleet, device_id)
         return [_view(one) for one in await fleet.security.inventory(device_id)]
+
+    async def revoke_certificate(self, certificate: str, *, reason: str = "") -> View:
+        """Revokes one certificate, by its id or its serial in hex, and ends its sessions; the device's others stay."""
+        fleet = await self.open()
+        count = await fleet.security.revoke(serial=certificate, actor="library", reason=reason)
+        return View(certificate=certificate, revoked=count)
+
+    async def check_certificate(self, pem: str) -> View:
+        """What a certificate (PEM) is worth here and now: ``valid``, and ``refusal`` says why not."""
+        report = await (await self.open()).security.validate(pem.encode())
+        return View({"valid": report.valid, **_view(report)})
+
+    async def get_crl(self) -> View:
+        """The revocation lists of every issuing CA that has living certificates: ``crl``, PEM, one after the other."""
+        return View(crl=(await (await self.open()).security.export_crl()).decode())
+
+    async def list_cas(self) -> list[View]:
+        """The CAs: roots, issuing CAs, former ones, the cross certificate; which signs, and when each is due."""
+        return [_view(one) for one in await (await self.open()).security.cas()]
+
+    async def forecast_certificates(
+        self,
+        *,
+        per: str = "week",
+        periods: int = 12,
+        by: str | None = None,
+        where: str | None = None,
+        next: int = 10,
+    ) -> View:
+        """How many certificates end in each of the next weeks or months, by ``type`` or ``group``; the late renewers.
+
+        Beside the devices' it tells when the CAs and the server's own certificates end.
+        """
+        fleet = await self.open()
+        found = await fleet.outlook.forecast(per=per, periods=periods, by=by, where=where, next=next)
+        shown = _view(found)
+        for name in ("buckets", "next", "late"):
+            shown[name] = [_view(one) for one in getattr(found, name)]
+        ends = {name: format_time(time) for name, time in fleet.security.own_ends().items()}
+        return View(shown, cas=[_view(one) for one in await fleet.security.cas()], own=ends)
+
+    async def ca_incident(self, ca: str) -> View:
+        """Which devices hang on an issuing CA (by its id) whose key is lost; ``alone`` have no other certificate."""
+        found = await (await self.open()).security.incident(ca)
+        alone = sum(one.alone for one in found)
+        return View(ca=ca, devices=len(found), alone=alone, hanging=[_view(one) for one in found])
+
+    async def distrust_ca(self, ca: str, *, force: bool = False, reason: str = "") -> View:
+        """Ends trust in an issuing CA whose key is lost; with ``force`` though devices have no other certificate."""
+        fleet = await self.open()
+        return _view(await fleet.security.rotation.distrust(ca, force=force, actor="library", reason=reason))
+
+    async def ca_rotation(self) -> View:
+        """How far a rotation is: its phase, how many devices trust the new root, and whom ``retire`` would lock out."""
+        standing = await (await self.open()).security.rotation.standing()
+        return View({**_view(standing), "share": standing.share})
+
+    async def rotate_ca(self, step: str, *, threshold: float = 1.0, force: bool = False, reason: str = "") -> View:
+        """Takes a step from one root to the next: ``begin``, ``issue``, ``retire``, or ``back``.
+
+        ``threshold`` and ``force`` are for ``retire``, ``force`` for ``back`` too: see :class:`Rotation`. A root's key
+        that is kept offline is lent before (:meth:`lend_root_key`).
+        """
+        fleet = await self.open()
+        done = await fleet.security.rotation.step(
+            step, threshold=threshold, force=force, actor="library", reason=reason
+        )
+        return _view(done)
+
+    async def renew_issuing_ca(self, *, reason: str = "") -> View:
+        """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted."""
+        return _view(await (await self.open()).security.rotation.renew_issuing(actor="library", reason=reason))
+
+    async def lend_root_key(self, key: str, passphrase: str | None = None) -> None:
+        """Lends the key of a root that is kept offline (PEM) to the next call that needs it, for ten minutes."""
+        (await self.open()).security.rotation.lend(key, passphrase)
+
+    async def take_root_offline(
+        self, file: str, *, passphrase: str | None = None, number: int | None = None, reason: str = ""
+    ) -> View:
+        """Moves a root's key out of the data folder into a new file, encrypted where a passphrase is given."""
+        fleet = await self.open()
+        root = await fleet.security.rotation.take_offline(
+            Path(file), passphrase=passphrase, number=number, actor="library", reason=reason
+        )
+        return View(file=file, root=root.number, encrypted=passphrase is not None)
+
+    async def plan_renewals(
+        self,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        outdated: bool = False,
+        waves: Sequence[str] = ("1", "10%"),
+        cap: int = 1000,
+    ) -> View:
+        """Whom :meth:`renew_certificates` would ask: ``plan``, count, a sample, the waves, the cap."""
+        fleet = await self.open()
+        found = await fleet.renewals.plan(
+            where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap
+        )
+        return View(asdict(found))
+
+    async def renew_certificates(
+        self,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        outdated: bool = False,
+        waves: Sequence[str] = ("1", "10%"),
+        cap: int = 1000,
+        rate_per_s: float | None = None,
+        timeout_s: float = 86_400.0,
+        most_failed: float = 0.05,
+        plan: str | None = None,
+        reason: str = "",
+    ) -> View:
+        """Asks devices for new certificates, in waves, in the background; gives the operation.
+
+        ``outdated``: those without a certificate of the CA that signs now. It stops where more than the share
+        ``most_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
+        """
+        fleet = await self.open()
+        started = await fleet.renewals.start(
+            where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap,
+            rate_per_s=rate_per_s, timeout_s=timeout_s, most_failed=most_failed, plan=plan,
+            actor="library", reason=reason,
+        )  # fmt: skip
+        return _view(started)
+
+    async def reissue_certificate(self, device_id: str, *, timeout_s: float = 86_400.0, reason: str = "") -> View:
+        """Asks one device for a new certificate; the operation it gives follows whether it comes with it."""
+        fleet = await self.open()
+        return _view(await fleet.renewals.reissue(device_id, timeout_s=timeout_s, actor="library", reason=reason))
 
     # --- flat calls: telemetry ----------------------------------------------------------------------------------
 
@@ -913,25 +1055,77 @@ class IoTFleetManager:
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, Any] | None = None,
+        from_release: str | None = None,
+        allow_downgrade: bool = False,
         reason: str = "",
     ) -> View:
-        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
+        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned.
+
+        A ``manifest``, or that of a release (``NAME:SEQ``), names digest and size; ``url`` may be empty where the image
+        is here. Once there is a trust root a campaign without one is refused (``manifest_required``), and what does not
+        fit some device is refused for all, with each device's reason. ``allow_downgrade`` lets a lower seq than a
+        device has pass here; a device that verifies refuses it all the same.
+        """
         fleet = await self.open()
+        if from_release is not None:
+            if manifest is not None:
+                raise Refused("A campaign is made of a manifest or of a release, not of both")
+            manifest = (await fleet.releases.get(from_release)).manifest
         made = await fleet.campaigns.create(
-            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest, actor="library", reason=reason
-        )
-        return _view(made)
+            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
+            allow_downgrade=allow_downgrade, actor="library", reason=reason,
+        )  # fmt: skip
+        return _without(made, "manifest")
 
     async def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
         fleet = await self.open()
         return _view(await fleet.campaigns.add_artifact(content.encode() if isinstance(content, str) else content))
 
-    async def get_campaign(self, campaign: str) -> View:
-        """A campaign with each device's state."""
+    async def upload_artifact(
+        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
+    ) -> View:
+        """Takes firmware in from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
+
+        ``step`` is called with the number of bytes after each piece.
+        """
         fleet = await self.open()
-        executions = await fleet.campaigns.executions(campaign)
-        return View({**_view(await fleet.campaigns.get(campaign)), "executions": [_view(one) for one in executions]})
+        return _view(await fleet.campaigns.add_artifact(async_pieces(Path(file), step), sha256=sha256))
+
+    async def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
+        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
+        fleet = await self.open()
+        return _without(await fleet.trust_root.add(envelope, actor="library", reason=reason), "id")
+
+    async def get_trust(self, number: int | None = None) -> View:
+        """The trust root that holds, or one version of it; raises NotFound."""
+        return _without((await self.open()).trust_root.get(number), "id")
+
+    async def list_trust(self) -> list[View]:
+        """Every version of the trust root, the first one first."""
+        return [_without(one, "id") for one in (await self.open()).trust_root.versions()]
+
+    async def add_release(
+        self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = ""
+    ) -> View:
+        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
+        fleet = await self.open()
+        made = await fleet.releases.add(manifest, allow_downgrade=allow_downgrade, actor="library", reason=reason)
+        return _view(made)
+
+    async def get_release(self, release: str) -> View:
+        """A release by its id, ``NAME:SEQ``; raises NotFound."""
+        return _view(await (await self.open()).releases.get(release))
+
+    async def list_releases(self, name: str | None = None) -> list[View]:
+        """Releases by name and seq, without their manifests."""
+        return [_without(one, "manifest") for one in await (await self.open()).releases.list(name)]
+
+    async def get_campaign(self, campaign: str) -> View:
+        """A campaign with each device's state; ``manifest_sha256`` says which manifest it has."""
+        fleet = await self.open()
+        executions = [_view(one) for one in await fleet.campaigns.executions(campaign)]
+        return View({**_without(await fleet.campaigns.get(campaign), "manifest"), "executions": executions})
 
     async def register_gateway(
         self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
@@ -1004,9 +1198,10 @@ class IoTFleetManager:
         return View(await status(await self.open()))
 
 
-def _without_secret(record: Any) -> View:
+def _without(record: Any, name: str) -> View:
+    """What is shown of a record: all but a member that is long, secret or of the store."""
     shown = _view(record)
-    del shown["sha256"]
+    shown.pop(name, None)
     return shown
 
 

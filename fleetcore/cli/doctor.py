@@ -12,18 +12,21 @@ import click
 from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
+from fleetcore.cli.weak_settings import weaknesses
 from fleetcore.errors import FleetError, PluginError
 
 if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
 _WEEK_S = 7 * 86_400
+#: Several people have to sign the next trust root.
+_MONTH_S = 30 * 86_400
 #: What to do about a certificate that is near its end, by the file it is in.
 _RENEWED = {
     "server.pem": "`fleetcore serve` renews it",
     "service.pem": "`fleetcore serve` renews it, and uses it towards the broker from its next start",
 }
-_OF_A_CA = "It is a CA's: make a new one in time; the devices must get it before the old one ends"
+_OF_A_CA = "It is a CA's: `fleetcore ca renew-issuing` or `fleetcore ca rotate` makes the next"
 
 
 @click.command()
@@ -54,6 +57,8 @@ async def _examine(data: Path) -> list[dict[str, str]]:
     try:
         async with connect(data) as caller:
             found += _inside(await caller.call("status"))
+            found += _trust(await caller.call("list_trust"))
+            found += _cas(await caller.call("forecast_certificates", periods=1, next=3))
     except FleetError as error:
         found.append(_finding("problem", "opening", error.message, error.remedy))
     return found
@@ -67,8 +72,11 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
         yield _finding("problem", "data folder", f"{data} has no fleet.toml", f"fleetcore init {data}")
         return
     try:
-        _check_sections(load(file))
+        config = load(file)
+        _check_sections(config)
         yield _finding("ok", "configuration", str(file))
+        for one in weaknesses(config, data / "pki"):
+            yield _finding("warning", "weak setting", one.detail, one.remedy)
     except FleetError as error:
         yield _finding("problem", "configuration", error.message, error.remedy)
     exposed = [
@@ -117,6 +125,41 @@ def _certificates(pki: Path) -> Iterator[dict[str, str]]:
             yield _finding("warning", f"certificate {path.name}", detail, remedy)
         else:
             yield _finding("ok", f"certificate {path.name}", detail)
+
+
+def _trust(versions: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """The firmware trust root, where there is one: without the next version in time, updates stand still."""
+    from fleetcore.wire.times import parse_time
+
+    if not versions:
+        return
+    held = versions[-1]
+    left_s = parse_time(held["expires"]) / 1000 - time.time()
+    state = "problem" if left_s < 0 else "warning" if left_s < _MONTH_S else "ok"
+    detail = f"version {held['number']}, {'expired' if left_s < 0 else 'valid until'} {held['expires'][:10]}"
+    remedy = "" if state == "ok" else "Sign the next one: fleetcore firmware trust init --after, sign, set"
+    yield _finding(state, "firmware trust root", detail, remedy)
+
+
+def _cas(forecast: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """The CAs that are due to be followed by others, and devices that are late to renew."""
+    from fleetcore.wire.times import format_time
+
+    now = format_time(time.time_ns() // 1_000_000)
+    roots = [one for one in forecast["cas"] if one["kind"] == "root"]
+    (signing,) = (one for one in forecast["cas"] if one["state"] == "signs")
+    for one, remedy in ((signing, "fleetcore ca renew-issuing"), (roots[-1], "fleetcore ca rotate begin")):
+        if one["due"] <= now:
+            yield _finding("warning", f"CA {one['name']}", f"another ought to follow it since {one['due']}", remedy)
+        else:
+            yield _finding("ok", f"CA {one['name']}", f"another is due on {one['due']}")
+    if len(roots) > 1:
+        names = " and ".join(one["name"] for one in roots)
+        yield _finding("ok", "CA rotation", f"under way: {names} are trusted; see `fleetcore ca rotate status`")
+    if forecast["late_count"]:
+        names = ", ".join(one["device"] for one in forecast["late"])
+        detail = f"{forecast['late_count']} devices are past their time to renew: {names}"
+        yield _finding("warning", "renewal", detail, "`fleetcore ca forecast` names them; are they offline?")
 
 
 def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:

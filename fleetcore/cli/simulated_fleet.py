@@ -91,7 +91,8 @@ class SimulatedFleet:
         )
         self.devices.append(simulated)
         async with self._slots:
-            await self._caller.call("register_device", device, kind, properties or {})
+            model = {} if behaviour.model is None else {"model": behaviour.model}
+            await self._caller.call("register_device", device, kind, {**model, **(properties or {})})
             if self._able is not None:
                 token = await self._caller.call("create_enrollment_token", device)
                 await simulated.enroll(token, client=self._able.client, endpoint=self._able.endpoint)

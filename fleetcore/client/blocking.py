@@ -3,7 +3,7 @@
 import base64
 import ssl
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,7 @@ from fleetcore.errors import NotFound
 from fleetcore.model.device import ROW_MEMBERS
 from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
 from fleetcore.views import TelemetryView, View
+from fleetcore.wire.pieces import pieces, size_of
 from fleetcore.wire.times import format_time, parse_time
 
 #: Checkpoints that a request takes.
@@ -67,7 +68,7 @@ class FleetClient:
         at: str,
         *,
         body: object = None,
-        content: bytes | None = None,
+        content: bytes | Iterator[bytes] | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = wire.TIMEOUT_S,
@@ -91,7 +92,8 @@ class FleetClient:
                     timeout=timeout_s,
                 )
             except httpx.TransportError as error:
-                if attempt == wire.ATTEMPTS or method not in ("GET", "POST") or isinstance(error, httpx.ConnectError):
+                again = method in ("GET", "POST") and (content is None or isinstance(content, bytes))
+                if attempt == wire.ATTEMPTS or not again or isinstance(error, httpx.ConnectError):
                     raise wire.unreachable(self._url, error) from error
                 wait_s = 0.2 * 2**attempt
             else:
@@ -99,7 +101,7 @@ class FleetClient:
                     self._position = answer.headers.get(wire.POSITION, self._position)
                     return answer
                 again_s = wire.again_after(answer.status_code, answer.headers, attempt)
-                if again_s is None:
+                if again_s is None or not (content is None or isinstance(content, bytes)):
                     raise wire.refusal(answer.status_code, answer.content)
                 wait_s = again_s
             clock.sleep(wait_s)
@@ -454,6 +456,106 @@ class FleetClient:
         """The certificates that were issued."""
         return self._all("/certificates", device=device_id)
 
+    def revoke_certificate(self, certificate: str, *, reason: str = "") -> View:
+        """Revokes one certificate, by its id, and ends its sessions; the device's others stay."""
+        answer = self._post(path("certificates", certificate, "revoke"), {"reason": reason})
+        return View(certificate=certificate, revoked=answer["changed"])
+
+    def check_certificate(self, pem: str) -> View:
+        """What a certificate (PEM) is worth here and now: ``valid``, and ``refusal`` says why not."""
+        return View(given(**self._post("/certificates/check", {"pem": pem})))
+
+    def get_crl(self) -> View:
+        """The revocation lists of every issuing CA that has living certificates: ``crl``, PEM, one after the other."""
+        return View(self._get("/certificates/crl"))
+
+    def list_cas(self) -> list[View]:
+        """The CAs: roots, issuing CAs, former ones, the cross certificate; which signs, and when each is due."""
+        return self._all("/cas")
+
+    def forecast_certificates(
+        self,
+        *,
+        per: str = "week",
+        periods: int = 12,
+        by: str | None = None,
+        where: str | None = None,
+        next: int = 10,
+    ) -> View:
+        """How many certificates end in each of the next weeks or months, by ``type`` or ``group``; the late renewers.
+
+        Beside the devices' it tells when the CAs and the server's own certificates end.
+        """
+        asked = {"per": per, "periods": periods, "by": by, "where": where, "next": next}
+        return View(self._get("/certificates/forecast", **asked))
+
+    def ca_incident(self, ca: str) -> View:
+        """Which devices hang on an issuing CA (by its id) whose key is lost; ``alone`` have no other certificate."""
+        return View(self._get(path("cas", ca, "incident")))
+
+    def distrust_ca(self, ca: str, *, force: bool = False, reason: str = "") -> View:
+        """Ends trust in an issuing CA whose key is lost; with ``force`` though devices have no other certificate."""
+        return View(self._post(path("cas", ca, "distrust"), {"force": force, "reason": reason}))
+
+    def ca_rotation(self) -> View:
+        """How far a rotation is: its phase, how many devices trust the new root, and whom ``retire`` would lock out."""
+        return View(self._get("/ca-rotation"))
+
+    def rotate_ca(self, step: str, *, threshold: float = 1.0, force: bool = False, reason: str = "") -> View:
+        """Takes a step from one root to the next: ``begin``, ``issue``, ``retire``, or ``back``.
+
+        A root's key that is kept offline is lent on the server's own machine.
+        """
+        body = {"threshold": threshold, "force": force, "reason": reason}
+        return View(self._post(path("ca-rotation", step), body))
+
+    def renew_issuing_ca(self, *, reason: str = "") -> View:
+        """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted."""
+        return View(self._post("/cas", {"reason": reason}))
+
+    def plan_renewals(
+        self,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        outdated: bool = False,
+        waves: Sequence[str] = ("1", "10%"),
+        cap: int = 1000,
+    ) -> View:
+        """Whom :meth:`renew_certificates` would ask: ``plan``, count, a sample, the waves, the cap."""
+        body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, **given(where=where)}
+        return View(self._post("/certificates/renewals", body, dry_run=True))
+
+    def renew_certificates(
+        self,
+        *,
+        where: str | None = None,
+        devices: Sequence[str] = (),
+        outdated: bool = False,
+        waves: Sequence[str] = ("1", "10%"),
+        cap: int = 1000,
+        rate_per_s: float | None = None,
+        timeout_s: float = 86_400.0,
+        most_failed: float = 0.05,
+        plan: str | None = None,
+        reason: str = "",
+    ) -> View:
+        """Asks devices for new certificates, in waves, in the background; gives the operation.
+
+        ``outdated``: those without a certificate of the CA that signs now. It stops where more than the share
+        ``most_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
+        """
+        if plan is None:
+            made = self.plan_renewals(where=where, devices=devices, outdated=outdated, waves=waves, cap=cap)
+            plan = made["plan"]
+        body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, "plan": plan}
+        more = {"timeout_s": timeout_s, "most_failed": most_failed, "reason": reason}
+        return View(self._post("/certificates/renewals", {**body, **more, **given(where=where, rate_per_s=rate_per_s)}))
+
+    def reissue_certificate(self, device_id: str, *, timeout_s: float = 86_400.0, reason: str = "") -> View:
+        """Asks one device for a new certificate; the operation it gives follows whether it comes with it."""
+        return View(self._post(path("devices", device_id, "renew"), {"timeout_s": timeout_s, "reason": reason}))
+
     # --- telemetry ----------------------------------------------------------------------------------------------
 
     def collect_telemetry(
@@ -686,16 +788,63 @@ class FleetClient:
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, Any] | None = None,
+        from_release: str | None = None,
+        allow_downgrade: bool = False,
         reason: str = "",
     ) -> View:
         """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
-        body = {"id": campaign, "release": version, "devices": list(devices), "url": url, "reason": reason}
-        return View(self._post("/campaigns", {**body, **given(sha256=sha256, size=size, manifest=manifest)}))
+        body = {
+            "id": campaign, "release": version, "devices": list(devices), "url": url, "reason": reason,
+            "allow_downgrade": allow_downgrade,
+            **given(sha256=sha256, size=size, manifest=manifest, from_release=from_release),
+        }  # fmt: skip
+        return View(self._post("/campaigns", body))
 
     def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
         sent = content.encode() if isinstance(content, str) else content
         return View((self._answer("POST", "/firmware/artifacts", content=sent, timeout_s=600.0)).json())
+
+    def upload_artifact(
+        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
+    ) -> View:
+        """Sends firmware from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
+
+        ``step`` is called with the number of bytes after each piece. A connection that breaks is not tried again.
+        """
+        answer = self._answer(
+            "POST",
+            "/firmware/artifacts",
+            content=pieces(Path(file), step),
+            params=given(sha256=sha256, size=size_of(file)),
+            timeout_s=600.0,
+        )
+        return View(answer.json())
+
+    def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
+        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
+        return View(self._post("/firmware/trust", {"envelope": dict(envelope), "reason": reason}))
+
+    def get_trust(self, number: int | None = None) -> View:
+        """The trust root that holds, or one version of it; raises NotFound."""
+        return View(self._get(path("firmware", "trust", "current" if number is None else number)))
+
+    def list_trust(self) -> list[View]:
+        """Every version of the trust root, the first one first."""
+        return self._all("/firmware/trust")
+
+    def add_release(self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = "") -> View:
+        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
+        body = {"manifest": dict(manifest), "allow_downgrade": allow_downgrade, "reason": reason}
+        return View(self._post("/firmware/releases", body))
+
+    def get_release(self, release: str) -> View:
+        """A release by its id, ``NAME:SEQ``; raises NotFound."""
+        return View(self._get(path("firmware", "releases", release)))
+
+    def list_releases(self, name: str | None = None) -> list[View]:
+        """Releases by name and seq, without their manifests."""
+        return self._all("/firmware/releases", name=name)
 
     def get_campaign(self, campaign: str) -> View:
         """A campaign with each device's state."""

@@ -19,8 +19,22 @@ from fleetcore.model.twin import Json, Section, Twin, leaves, merge_patch
 LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"
 _RANK = {LayerKind.FLEET: 0, LayerKind.GROUP: 1, LayerKind.POLICY: 2}
 
+#: The key of desired state under which the fleet itself speaks to its devices: whom to trust, when to renew. Who could
+#: write it could make devices trust a CA of their own.
+OURS = "fleetcore"
+
 #: Merges a patch into a section: checks limits, moves version and times; the twin's own rule.
 Patch = Callable[[Section, Json, int], Section]
+
+
+def check_not_ours(patch: Json) -> None:
+    """Raises Refused where a patch speaks in the fleet's own name."""
+    if OURS in patch:
+        raise Refused(
+            f"The key {OURS!r} of desired state is the fleet's own",
+            remedy="It follows from the CAs: fleetcore ca rotate, fleetcore ca renew-devices",
+            pointer=f"/{OURS}",
+        )
 
 
 class Layers:
@@ -74,16 +88,20 @@ class Layers:
         group: str | None = None,
         priority: int = 0,
         if_version: int | None = None,
+        ours: bool = False,
         actor: str = "system",
         reason: str = "",
     ) -> Layer:
         """Merges a patch into a layer, which is made where there is none; its devices follow.
 
         Raises:
-            Refused: a group layer without a group, a fleet layer with one, a limit of twins.
+            Refused: the key ``fleetcore`` without ``ours``, a group layer without a group, a fleet layer with one, a
+                limit of twins.
             VersionConflict: the layer is not at ``if_version``.
         """
         check_label(layer, "layer")
+        if not ours:
+            check_not_ours(patch)
         if (kind is LayerKind.FLEET) is not (group is None) and kind is not LayerKind.POLICY:
             raise Refused(f"A {kind} layer has {'no' if kind is LayerKind.FLEET else 'a'} group")
         now = self._clock.now_ms()

@@ -23,6 +23,13 @@ from fleetcore.model.store import Commit, Event
 #: step, to be tried again.
 Handler = Callable[[Operation, Sequence[Any]], Awaitable[Mapping[int, FleetError]]]
 
+#: Moves an operation on that goes by its own clock rather than item by item: gives it as it stands now, or None where
+#: nothing has changed. What it does must be idempotent.
+Driver = Callable[[Operation, Sequence[Any]], Awaitable[Operation | None]]
+
+#: How often whoever waits for such an operation looks, seconds.
+_LOOK_S = 0.2
+
 #: Items between two records of how far it is; so many may be repeated after a crash.
 _STEP = 1000
 #: How long one turn works on one operation before others get theirs.
@@ -44,6 +51,7 @@ class Operations:
             storage, "operation", Operation, refs=lambda one: [("state", one.state), ("kind", one.kind)]
         )
         self._handlers: dict[str, Handler] = {}
+        self._drivers: dict[str, Driver] = {}
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
         # One turn at a time: whoever waits for an operation may work on it beside the supervisor.
@@ -52,6 +60,10 @@ class Operations:
     def handle(self, kind: str, handler: Handler) -> None:
         """Says how an item of a kind is done."""
         self._handlers[kind] = handler
+
+    def drive(self, kind: str, driver: Driver) -> None:
+        """Says how an operation of a kind goes on by itself."""
+        self._drivers[kind] = driver
 
     async def start(
         self,
@@ -138,29 +150,53 @@ class Operations:
     async def tick(self) -> None:
         """Gives every running operation its turn."""
         for operation in await self._records.find(ref=("state", OperationState.RUNNING)):
-            handler = self._handlers.get(operation.kind)
-            if handler is not None:
-                await self._turn(operation.id, handler)
+            if operation.kind in self._handlers or operation.kind in self._drivers:
+                await self._turn(operation.id)
 
     async def run(self, operation: str) -> Operation:
         """Works until an operation has ended, for callers without a supervisor; its rate holds."""
         while (current := await self.get(operation)).state is OperationState.RUNNING:
-            await self._turn(operation, self._handlers[current.kind])
-            if current.rate_per_s is not None:
+            await self._turn(operation)
+            if current.kind in self._drivers:
+                await self._clock.sleep(_LOOK_S)
+            elif current.rate_per_s is not None:
                 await self._clock.sleep(min(1.0, 1 / current.rate_per_s))
         return current
 
-    async def _turn(self, name: str, handler: Handler) -> None:
+    async def _turn(self, name: str) -> None:
         async with self._turns.setdefault(name, asyncio.Lock()):
-            await self._work(await self.get(name), handler)
+            operation = await self.get(name)
+            if operation.state is not OperationState.RUNNING:
+                return
+            items = self._items.get(name)
+            if items is None:
+                kept = await self._storage.blob(_blob(name))
+                items = self._items[name] = json.decode(kept or b"[]")
+            driver = self._drivers.get(operation.kind)
+            if driver is not None:
+                await self._move(await driver(operation, items))
+            else:
+                await self._work(operation, items, self._handlers[operation.kind])
 
-    async def _work(self, operation: Operation, handler: Handler) -> None:
-        if operation.state is not OperationState.RUNNING:
+    async def _move(self, moved: Operation | None) -> None:
+        if moved is None:
             return
-        items = self._items.get(operation.id)
-        if items is None:
-            kept = await self._storage.blob(_blob(operation.id))
-            items = self._items[operation.id] = json.decode(kept or b"[]")
+        now = self._clock.now_ms()
+
+        def step(old: Operation) -> tuple[Operation, Sequence[Event]] | None:
+            if old.state is not OperationState.RUNNING:
+                return None
+            ended = moved.state is not OperationState.RUNNING
+            data = {"done": moved.done, "failed": moved.failed}
+            event = Event(type=f"operation.{moved.state}", subject=old.id, time=now, actor=old.actor, data=data)
+            kept = moved.failures[:_MOST_FAILURES]
+            return evolve(moved, failures=kept, version=old.version, updated=now), [event] if ended else []
+
+        ended = await self._records.change(moved.id, step)
+        if ended.state is not OperationState.RUNNING:
+            await self._forget(moved.id)
+
+    async def _work(self, operation: Operation, items: Sequence[Any], handler: Handler) -> None:
         until = self._clock.monotonic_s() + _TURN_S
         while self._clock.monotonic_s() <= until:
             count = min(_STEP, self._allowed(operation))

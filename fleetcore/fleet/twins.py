@@ -1,12 +1,12 @@
 """Twins: what is wanted of a device and what it reports; merge patches, a version per section, compare-and-set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import cast
 
 from attrs import evolve
 
 from fleetcore.errors import NotFound, Refused, VersionConflict
-from fleetcore.fleet.layers import Layers, authors
+from fleetcore.fleet.layers import OURS, Layers, authors, check_not_ours
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.sections import check_document, check_size
 from fleetcore.interfaces.clock import Clock
@@ -42,6 +42,10 @@ class Twins:
         """The twin; an empty one where nothing was written yet."""
         return await self._records.get(device) or Twin(device=device)
 
+    def iterate(self) -> AsyncIterator[Twin]:
+        """Every twin that was written to; one that changes meanwhile is seen in either state."""
+        return self._records.iterate()
+
     def _patched(self, section: Section, patch: Json, now: int) -> Section:
         check_document(patch, self._limits)
         document = cast("Json", merge_patch(section.document, patch))
@@ -58,20 +62,26 @@ class Twins:
         *,
         if_version: int | None = None,
         replace: bool = False,
+        ours: bool = False,
         actor: str = "system",
         reason: str = "",
     ) -> Twin:
         """Merges ``patch`` into the desired section (``replace``: makes it the section); no change, no new version.
+
+        Under the key ``fleetcore`` the fleet says what is for every device, whom to trust among it: only with ``ours``.
 
         Raises:
             VersionConflict: the section is not at ``if_version``; ``ids['version']`` is where it is.
             Refused: ``limit_exceeded`` or ``schema_invalid``.
         """
         now = self._clock.now_ms()
+        if not ours:
+            check_not_ours(patch)
 
         def step(old: Twin) -> tuple[Twin, list[Event]] | None:
             _expect(old.desired, if_version)
-            full = diff_patch(old.own.document, patch) if replace else patch
+            kept = {OURS: old.own.document[OURS]} if OURS in old.own.document and not ours else {}
+            full = diff_patch(old.own.document, {**patch, **kept}) if replace else patch
             own = self._patched(old.own, full, now)
             if own.document == old.own.document and old.desired.version:
                 return None

@@ -7,12 +7,16 @@ from attrs import field, frozen
 
 
 class OperationState(StrEnum):
-    """``running`` until all was tried; ``succeeded`` where nothing failed, ``partly`` where something did."""
+    """``running`` until all was tried; ``succeeded`` where nothing failed, ``partly`` where something did.
+
+    ``stopped``: too much failed, and the rest was not tried.
+    """
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     PARTLY = "partly"
     CANCELLED = "cancelled"
+    STOPPED = "stopped"
 
 
 @frozen(kw_only=True)

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 from fleetcore.errors import ConfigError, FleetError, NotReady, PluginError, Refused
 from fleetcore.fleet.anomalies import AnomalyDetector
+from fleetcore.fleet.assigning import Assigning
 from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
@@ -29,11 +30,16 @@ from fleetcore.fleet.importing import Importing
 from fleetcore.fleet.location import Locations
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
+from fleetcore.fleet.outlook import Outlook
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.releases import Releases
+from fleetcore.fleet.renewals import Renewals
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
+from fleetcore.fleet.trust_delivery import TrustDelivery
+from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
 from fleetcore.fleet.why import Asking
 from fleetcore.interfaces.clock import Clock
@@ -94,7 +100,13 @@ class Fleet:
         self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)
         self.twins = Twins(storage, clock, self.limits)
-        self.campaigns = Campaigns(storage, clock, may_fetch=config.data is not None)
+        self.trust_root = TrustRoot(storage, clock)
+        self.releases = Releases(storage, clock, self.trust_root)
+        firmware = config.firmware
+        self.assigning = Assigning(
+            clock, self.trust_root, allow_unsigned=firmware.allow_unsigned, hours=firmware.assignment_hours
+        )
+        self.campaigns = Campaigns(storage, clock, self.assigning, may_fetch=config.data is not None)
         self.location = Locations(storage, clock, self.limits)
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
@@ -175,8 +187,13 @@ class Fleet:
         if self.tls is not None:
             # Nothing is known of the peer but why: one row, counted, for all that fail alike in a second.
             self.tls.refused = lambda why: self.denials.note("unknown", "handshake", f"certificate_invalid: {why}")
+        self.assigning.sign = self.security.sign_payload
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
+        self.outlook = Outlook(self.security, self.devices, self.groups, self.search)
+        self.renewals = Renewals(
+            self.security, self.twins, self.operations, self.devices, self.search, self.clock
+        )  # fmt: skip
         self.erasing = Erasing(
             self.storage, self.clock, self.devices, self.security, self.presence, self.groups
         )  # fmt: skip
@@ -234,6 +251,9 @@ class Fleet:
         await self.presence.load()
         await self.groups.load()
         await self.twins.layers.load()
+        await self.trust_root.load()
+        self.security.rotation.delivery = TrustDelivery(self.twins)
+        await self.security.settle_cas()
         await self.dead_letters.load()
 
     async def _open_path(self) -> None:

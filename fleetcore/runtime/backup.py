@@ -30,8 +30,9 @@ async def backup(fleet: Fleet, target: Path) -> None:
     await fleet.storage.backup(target)
     if checkpoints is not None and lines:
         await asyncio.to_thread(_write, target / checkpoints.name, lines)
-    for name in _BESIDE:
-        await asyncio.to_thread(_copy, data / name, target / name)
+    async with fleet.security.rotation.unchanged:
+        for name in _BESIDE:
+            await asyncio.to_thread(_copy, data / name, target / name)
 
 
 def restore(source: Path, data: Path) -> None:

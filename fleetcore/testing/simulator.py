@@ -2,29 +2,28 @@
 
 A device makes its own key, enrols by CSR, reports its twin, follows desired state, runs each command once however
 often it comes, verifies the command signature where it was given the key, and goes through a firmware offer to its end.
+For its credentials it has :mod:`fleetcore.testing.credentials`.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import cast
 
 from attrs import evolve, field, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.x509.oid import NameOID
 
-from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
+from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Downlink, Operation, Reply
 from fleetcore.model.twin import merge_patch
+from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
+from fleetcore.testing.flash import Flash, MemoryFlash
+from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse
 from fleetcore.wire.strict_json import loads
 
@@ -62,28 +61,21 @@ class Behaviour:
     """How a device behaves.
 
     Attributes:
+        model: its hardware model.
+        firmware, seq: what it left the factory with.
+        trust: the ``trust.json`` that it left the factory with (an envelope); with it, only signed firmware is taken.
         firmware_fails: the code with which it fails an update, or None.
-        command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run.
+        command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run, and firmware only
+            with the server's assignment.
     """
 
+    model: str | None = None
     firmware: str = "1.0.0"
+    seq: int = 0
+    trust: Mapping[str, object] | None = None
     firmware_fails: str | None = None
     command_key: bytes | None = None
     signals: tuple[Signal, ...] = (Signal(metric="temperature", unit="Cel"),)
-
-
-def make_key() -> tuple[bytes, ec.EllipticCurvePrivateKey]:
-    """A new P-256 key: PEM (unencrypted, PKCS #8) and object."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return pem, key
-
-
-def make_csr(device: str, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A certificate request for a device id, PEM."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return csr.public_bytes(serialization.Encoding.PEM)
 
 
 #: What a signed command says (WIRE.md §6).
@@ -98,6 +90,7 @@ class SimulatedDevice:
         client: makes a client for an endpoint; called again for every connection.
         endpoint: where to connect.
         download: client and endpoint of a protocol that can download, for devices that speak one that cannot.
+        flash: what survives a restart; without one nothing does.
 
     Attributes:
         ran: commands that were really run, in order.
@@ -114,6 +107,7 @@ class SimulatedDevice:
         *,
         behaviour: Behaviour | None = None,
         download: tuple[ClientFactory, str] | None = None,
+        flash: Flash | None = None,
         seed: int = 0,
     ) -> None:
         self.secrets, self._factory, self.endpoint, self._clock = secrets, client, endpoint, clock
@@ -127,16 +121,41 @@ class SimulatedDevice:
         self._results: OrderedDict[str, dict[str, object]] = OrderedDict()
         # By lane: each lane's commands come in order, those of two lanes may overtake each other.
         self._last_sequence: dict[str, int] = {}
-        self.firmware = self.behaviour.firmware
+        self.updater = Updater(
+            flash or MemoryFlash(),
+            clock,
+            device=self.device,
+            model=self.behaviour.model,
+            firmware=self.behaviour.firmware,
+            seq=self.behaviour.seq,
+            trust=self.behaviour.trust,
+            server_key=self.behaviour.command_key,
+        )
+        fails = self.behaviour.firmware_fails
+        factory = self.updater.boot().version
+        self.updater.slots.comes_up = lambda image: fails != "boot_failed" or image.version == factory
+        self.updater.spoilt = fails if fails not in ("boot_failed", "health_failed") else None
         self.desired: dict[str, object] = {}
         self.desired_version = 0
         self.ran: list[str] = []
         self.refused_commands: list[str] = []
         self.updates: list[str] = []
-        self._executions: set[str] = set()
         self.sent = 0
         self.acknowledged = 0
         self.problems: dict[str, int] = {}
+        self._traffic, self._taking = Traffic(), asyncio.Lock()
+        self.credentials = CredentialCare(
+            clock,
+            secrets=lambda: self.secrets,
+            request=lambda csr: self._request(Operation.CERTIFICATE_RENEW, {"csr": csr.decode()}),
+            move=self._move,
+            report=self.report,
+        )
+
+    @property
+    def firmware(self) -> str:
+        """The running version."""
+        return self.updater.running.version
 
     async def enroll(
         self,
@@ -161,28 +180,54 @@ class SimulatedDevice:
         chain = cast("str", reply.body["certificate"]) + cast("str", reply.body.get("chain", ""))
         ca = cast("str", reply.body["ca"]).encode()
         self.secrets = evolve(self.secrets, certificate=chain.encode(), key=pem, ca=ca)
+        self.credentials.issued(reply.body)
 
     def use_token(self, token: str) -> None:
         """Takes a device token as credential instead of a certificate."""
         self.secrets = evolve(self.secrets, token=token)
 
     async def connect(self) -> None:
-        """Opens the connection, says online and reports the running firmware."""
-        self._client = await self._factory(self.endpoint, self.secrets).__aenter__()
-        self._listening = asyncio.create_task(self._listen(self._client), name=f"listen {self.device}")
+        """Opens the connection, says online, reports the running firmware and how an update ended meanwhile."""
+        self._take_over(await self._factory(self.endpoint, self.secrets).__aenter__())
+        await self._online()
+        await self.updater.settle(self._say, self._health)
+
+    async def _report_firmware(self) -> None:
+        said: dict[str, object] = {"version": self.firmware}
+        if self.updater.trust is not None:
+            memory = self.updater.memory
+            said |= {
+                "seq": self.updater.running.seq,
+                "highest_seq": memory.highest_seq,
+                "trust": self.updater.trust.version,
+            }
+        await self.report({"firmware": said})
+
+    def _take_over(self, client: DeviceClient) -> None:
+        self._client = client
+        self._listening = asyncio.create_task(self._listen(client), name=f"listen {self.device}")
+
+    async def _online(self) -> None:
         await self._send(Operation.STATUS, {"state": "online", "session": f"{self._chance.randrange(1 << 32):08x}"})
-        await self.report({"firmware": {"version": self.firmware}})
+        await self._report_firmware()
+        # What was asked before the connection broke, or came to nothing.
+        await self.credentials.obey(cast("Mapping[str, object]", self.desired.get("fleetcore", {})))
+
+    async def _move(self, secrets: DeviceSecrets) -> None:
+        """Goes over to a connection with other secrets; where that cannot be opened, the old one stays."""
+        async with self._taking, self._traffic.held():
+            client = await self._factory(self.endpoint, secrets).__aenter__()
+            old, listening, self.secrets = self._client, self._listening, secrets
+            self._take_over(client)
+            await _closed(old, listening)
+        await self._online()
 
     async def disconnect(self) -> None:
         """Closes the connection; idempotent."""
+        await self.credentials.close()
         client, self._client = self._client, None
         listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
-        if client is not None:
-            await client.__aexit__(None, None, None)
+        await _closed(client, listening)
 
     def _connected(self) -> DeviceClient:
         if self._client is None:
@@ -190,11 +235,16 @@ class SimulatedDevice:
         return self._client
 
     async def _send(self, operation: Operation, body: object, *, target: str | None = None) -> Reply:
-        reply = await self._connected().send(operation, body, target=target)
+        async with self._traffic.message():
+            reply = await self._connected().send(operation, body, target=target)
         if reply.error is not None:
             code = str(reply.error.get("code", "internal"))
             self.problems[code] = self.problems.get(code, 0) + 1
         return reply
+
+    async def _request(self, operation: Operation, body: object) -> Reply:
+        async with self._traffic.message():
+            return await self._connected().request(operation, body)
 
     async def report(self, patch: Mapping[str, object]) -> Reply:
         """Reports twin state."""
@@ -202,6 +252,7 @@ class SimulatedDevice:
 
     async def send(self, body: object, readings: int) -> Reply:
         """Sends readings in any wire form; ``readings`` is how many they are."""
+        self.credentials.look()
         self.sent += readings
         reply = await self._send(Operation.TELEMETRY, body)
         if reply.error is None:
@@ -217,7 +268,8 @@ class SimulatedDevice:
     async def _listen(self, client: DeviceClient) -> None:
         async for downlink in client.downlinks():
             try:
-                await self._take(downlink)
+                async with self._taking:
+                    await self._take(downlink)
             except FleetError as error:
                 self.problems[error.code] = self.problems.get(error.code, 0) + 1
 
@@ -246,8 +298,11 @@ class SimulatedDevice:
             base = {} if since == 0 else self.desired
             self.desired = cast("dict[str, object]", merge_patch(base, change["patch"]))
             self.desired_version = version
-        await self.report(self.desired)
+        ours = cast("Mapping[str, object]", self.desired.get("fleetcore", {}))
+        self.secrets = self.credentials.with_bundle(self.secrets, ours.get("trust"))
+        await self.report({name: value for name, value in self.desired.items() if name != "fleetcore"})
         await self._send(Operation.TWIN_ACK, {"version": self.desired_version})
+        await self.credentials.obey(ours)
 
     async def _command(self, body: Mapping[str, object]) -> None:
         name = cast("str", body["id"])
@@ -301,46 +356,42 @@ class SimulatedDevice:
     async def _update(self, body: Mapping[str, object]) -> None:
         offer = body.get("offer")
         if not isinstance(offer, Mapping):
+            if isinstance(body.get("cancel"), str):
+                await self.updater.withdraw(cast("str", body["cancel"]), self._say)
             return
-        execution = cast("str", offer["execution"])
-        if execution in self._executions:
-            return
-        self._executions.add(execution)
-        base = {"execution": execution, "campaign": offer["campaign"]}
+        before = self.firmware
+        await self.updater.take(offer, lambda start: self._image(offer, start), self._say, self._health)
+        if self.firmware != before:
+            self.updates.append(self.firmware)
 
-        async def say(state: str, **more: object) -> None:
-            await self._send(Operation.FIRMWARE_STATUS, {**base, "state": state, **more})
+    async def _say(self, execution: str, campaign: str, state: str, **more: object) -> None:
+        if state in ("succeeded", "failed", "rejected"):
+            await self._report_firmware()
+        await self._send(
+            Operation.FIRMWARE_STATUS, {"execution": execution, "campaign": campaign, "state": state, **more}
+        )
 
-        await say("accepted")
-        await say("downloading", progress=0)
-        if "path" in offer and not await self._download(offer):
-            await say("failed", code="hash_mismatch")
-            return
-        await say("downloaded")
-        await say("installing")
-        if self.behaviour.firmware_fails is not None:
-            await say("failed", code=self.behaviour.firmware_fails, version=self.firmware)
-            return
-        await say("rebooting")
-        self.firmware = cast("str", offer["version"])
-        self.updates.append(self.firmware)
-        await self.report({"firmware": {"version": self.firmware}})
-        await say("succeeded", version=self.firmware)
+    async def _health(self) -> str | None:
+        return self.behaviour.firmware_fails if self.behaviour.firmware_fails == "health_failed" else None
 
-    async def _download(self, offer: Mapping[str, object]) -> bool:
+    async def _image(self, offer: Mapping[str, object], start: int) -> AsyncIterator[bytes]:
+        if "path" not in offer:
+            raise NotFound("This device downloads from its own server alone", code="artifact_unknown")
         sha256 = cast("str", offer["sha256"])
         if self._download_by is None:
-            got = await _digest(self._connected(), sha256)
-        else:
-            factory, endpoint = self._download_by
-            async with factory(endpoint, self.secrets) as client:
-                got = await _digest(client, sha256)
-        return got == (sha256, offer["size"])
+            async for piece in self._connected().artifact(sha256, start):
+                yield piece
+            return
+        factory, endpoint = self._download_by
+        async with factory(endpoint, self.secrets) as client:
+            async for piece in client.artifact(sha256, start):
+                yield piece
 
 
-async def _digest(client: DeviceClient, sha256: str) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    async for piece in client.artifact(sha256):
-        digest.update(piece)
-        size += len(piece)
-    return digest.hexdigest(), size
+async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | None) -> None:
+    if listening is not None:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+    if client is not None:
+        await client.__aexit__(None, None, None)

@@ -130,3 +130,61 @@ def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
         "token", "renewal", "key_id", "approval", "claim", "manufacturer",
     }  # fmt: skip
     assert {one["state"] for one in certificates if one["device"] == "meter-1"} == {"revoked"}
+
+
+def test_firmware_is_signed_released_and_offered(tmp_path):
+    commands, (script,) = blocks("sign-firmware.md", "sh"), blocks("sign-firmware.md", "python")
+    *before, rotation = commands
+
+    shown = [typed(text, tmp_path) for text in before]
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    rotated = typed(rotation, tmp_path)
+    held = typed("fleetcore firmware trust show -o jsonl", tmp_path)
+
+    assert re.search(r"^missing +0$", shown[1], re.MULTILINE), "both have signed"
+    assert "thermo:2" in shown[-1]
+    assert (ran.stdout, ran.stderr) == ("running seq 2\n", "")
+    assert re.search(r"^follows +True$", rotated, re.MULTILINE)
+    assert '"version": 2' in held
+    assert {one.name: oct(one.stat().st_mode & 0o777) for one in tmp_path.glob("*.key")} == {
+        f"{name}.key": "0o600" for name in ("root-ana", "root-ben", "root-cem", "maker")
+    }
+    # What the server holds of all this is public.
+    assert not any(b"PRIVATE KEY" in one.read_bytes() for one in (tmp_path / "fleet-data").glob("fleet.db*"))
+
+
+def test_a_root_follows_another_while_devices_send(tmp_path):
+    first, serve, *steps = blocks("rotate-the-ca.md", "sh")
+    server, devices = serve.splitlines()
+    typed(first, tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    toml.write_text(toml.read_text().replace("8443", free_port()).replace("8883", free_port()))
+    old = (tmp_path / "fleet-data" / "pki" / "root.pem").read_text()
+
+    def enrolled(_process):
+        while len(typed("fleetcore device list --tag simulated -o jsonl", tmp_path).splitlines()) < 4:
+            continue
+
+    with running(server, tmp_path, ready), running(devices, tmp_path, enrolled):
+        said = [typed(step, tmp_path) for step in steps]
+        (shown,) = (json.loads(text) for text in said[-1:])
+        certificates = [json.loads(line) for line in typed("fleetcore ca forecast -o jsonl", tmp_path).splitlines()]
+
+    (asked,) = re.findall(r"^(\d+) of 4 done, 0 failed$", "\n".join(said), re.MULTILINE)
+    assert asked == "4"
+    assert [(one["kind"], one["state"], one["number"]) for one in shown] == [
+        ("root", "trusted", 2),
+        ("issuing", "trusted", 2),
+        ("issuing", "signs", 3),
+    ]
+    assert old not in (tmp_path / "fleet-data" / "pki" / "ca.pem").read_text()
+    assert certificates[0]["certificates"] == 4
+    assert (tmp_path / "root.key").stat().st_mode & 0o777 == 0o600
+    assert not list((tmp_path / "fleet-data" / "pki").glob("root*.key"))

@@ -1,15 +1,16 @@
-"""The fleet's certificate authority: a root, the issuing CA below it, and what the two sign.
+"""The fleet's certificate authority: the roots that are trusted, the issuing CAs below them, and what they sign.
 
 It signs and nothing else. Whether somebody may have a certificate is decided in
-:mod:`fleetcore.fleet.security.enrollment`, where keys lie on disk in :mod:`fleetcore.fleet.security.folder`, and what
-a certificate looks like in :mod:`fleetcore.fleet.security.profiles`. ECDSA on P-256 throughout.
+:mod:`fleetcore.fleet.security.enrollment`, where keys lie on disk in :mod:`fleetcore.fleet.security.folder`, how one
+root follows another in :mod:`fleetcore.fleet.security.rotation`, and what a certificate looks like in
+:mod:`fleetcore.fleet.security.profiles`. ECDSA on P-256 throughout.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -81,74 +82,145 @@ def issuer_id(certificate: x509.Certificate) -> str:
     return found.key_identifier.hex()
 
 
-class Authority:
-    """Signs certificates for devices, the server and services, and the list of those that are revoked.
+@frozen(kw_only=True)
+class RootCa:
+    """A root that is trusted.
 
-    Args:
-        root_key: None where the root is kept offline: then nothing new can be put below it, all else works.
-        former: issuing CAs of before whose certificates are still about.
+    Attributes:
+        number: counts the roots and issuing CAs that the fleet ever had.
+        key: None where it is kept offline.
     """
 
-    def __init__(
-        self,
-        fleet: str,
-        clock: Clock,
-        *,
-        root: x509.Certificate,
-        root_key: ec.EllipticCurvePrivateKey | None,
-        issuing: KeyPair,
-        former: Sequence[x509.Certificate] = (),
-    ) -> None:
+    number: int
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
+class IssuingCa(KeyPair):
+    """A CA that signs what is no CA, or did; its key also signs its revocation list."""
+
+    number: int
+    #: Its key identifier, hex: what certificates call their issuer.
+    id: str = field(init=False, default=Factory(lambda self: key_id(self.certificate), takes_self=True))
+
+
+def key_id(certificate: x509.Certificate) -> str:
+    """The subject key identifier, hex; ours all have one."""
+    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
+
+
+@frozen(kw_only=True)
+class Trust:
+    """What the fleet trusts and signs with, as of one moment; a change is a new one. Oldest first everywhere.
+
+    Attributes:
+        version: of the bundle that devices are given; rises with each change.
+        issuing: below one of ``roots``.
+        signing: the number of the one that signs.
+        cross: certificates of the newest root by the one before, for peers that trust only that one.
+        former: issuing CAs that are trusted no more, kept for their revocation lists.
+        last: the highest number given so far.
+    """
+
+    version: int = 1
+    roots: tuple[RootCa, ...]
+    issuing: tuple[IssuingCa, ...]
+    signing: int = 1
+    cross: tuple[x509.Certificate, ...] = ()
+    former: tuple[IssuingCa, ...] = ()
+    last: int = 1
+
+    @property
+    def signer(self) -> IssuingCa:
+        """The CA that signs."""
+        return next(one for one in self.issuing if one.number == self.signing)
+
+    def root_of(self, issuing: IssuingCa) -> RootCa | None:
+        """The trusted root that an issuing CA is below, or None."""
+        above = issuer_id(issuing.certificate)
+        return next((root for root in self.roots if key_id(root.certificate) == above), None)
+
+    def trusts(self, issuer: str) -> bool:
+        """Whether certificates of the CA with this key identifier are believed."""
+        return any(one.id == issuer for one in self.issuing)
+
+    def bundle(self) -> bytes:
+        """What devices and brokers trust, PEM: the roots, and the issuing CAs for peers that show their leaf alone."""
+        return pem([*(one.certificate for one in self.roots), *(one.certificate for one in self.issuing)])
+
+
+class Authority:
+    """Signs certificates for devices, the server and services, and the list of those that are revoked."""
+
+    def __init__(self, fleet: str, clock: Clock, trust: Trust) -> None:
         self.fleet = check_fleet(fleet)
         self._clock = clock
-        self._root_key = root_key
-        self._issuing = issuing
-        self.roots = (root,)
-        self.intermediates = (issuing.certificate, *former)
+        self._trust = trust
+        self._followers: list[Callable[[], None]] = []
 
     @classmethod
     def create(cls, fleet: str, clock: Clock) -> Self:
         """A new authority: a root and an issuing CA with fresh keys, in memory only."""
         check_fleet(fleet)
-        now = _now(clock)
-        root_key = ec.generate_private_key(ec.SECP256R1())
-        name = _name(f"fleetcore root {fleet} 1")
-        root = _sign(Profile.ROOT, name, root_key.public_key(), name, root_key, now, SHAPES[Profile.ROOT].lifetime)
-        key = ec.generate_private_key(ec.SECP256R1())
-        issuing = _sign(
-            Profile.ISSUING,
-            _name(f"fleetcore issuing {fleet} 1"),
-            key.public_key(),
-            name,
-            root_key,
-            now,
-            SHAPES[Profile.ISSUING].lifetime,
-        )
-        return cls(fleet, clock, root=root, root_key=root_key, issuing=KeyPair(certificate=issuing, key=key))
+        root = make_root(fleet, 1, clock)
+        return cls(fleet, clock, Trust(roots=(root,), issuing=(make_issuing(fleet, 1, root, clock),)))
 
     @property
-    def issuing(self) -> KeyPair:
+    def trust(self) -> Trust:
+        """What it trusts and signs with now."""
+        return self._trust
+
+    def install(self, trust: Trust) -> None:
+        """Trusts and signs by ``trust`` from now on, and tells whoever follows."""
+        self._trust = trust
+        for follow in self._followers:
+            follow()
+
+    def on_change(self, follow: Callable[[], None]) -> None:
+        """``follow()`` is called after each change of what is trusted."""
+        self._followers.append(follow)
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """The trusted roots."""
+        return tuple(one.certificate for one in self._trust.roots)
+
+    @property
+    def intermediates(self) -> tuple[x509.Certificate, ...]:
+        """The trusted issuing CAs."""
+        return tuple(one.certificate for one in self._trust.issuing)
+
+    @property
+    def issuing(self) -> IssuingCa:
         """The CA that signs, with its key."""
-        return self._issuing
+        return self._trust.signer
 
     @property
     def root_key(self) -> ec.EllipticCurvePrivateKey | None:
-        """The root's key, or None where it is kept offline."""
-        return self._root_key
+        """The newest root's key, or None where it is kept offline."""
+        return self._trust.roots[-1].key
 
     @property
     def issuer(self) -> str:
         """The key identifier of the issuing CA, hex."""
-        ski = self._issuing.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        return ski.value.digest.hex()
+        return self.issuing.id
 
     def chain_pem(self) -> bytes:
         """What stands between a leaf and the root, PEM: to be sent after the leaf."""
-        return pem([self._issuing.certificate])
+        return pem([self.issuing.certificate])
+
+    def presented_pem(self) -> bytes:
+        """What the server and services send after their leaf, PEM: a peer that trusts only the root before verifies it.
+
+        A peer that trusts the newest root needs no cross certificate, and stops before it.
+        """
+        signer = self.issuing.certificate
+        return pem([signer, *(cross for cross in self._trust.cross if key_id(cross) == issuer_id(signer))])
 
     def ca_pem(self) -> bytes:
-        """What devices and brokers trust, PEM: the roots, and the issuing CAs for peers that show their leaf alone."""
-        return pem([*self.roots, *self.intermediates])
+        """What devices and brokers trust, PEM: see :meth:`Trust.bundle`."""
+        return self._trust.bundle()
 
     def issue_device(
         self, device: str, public_key: CertificatePublicKeyTypes, *, lifetime: dt.timedelta | None = None
@@ -212,9 +284,13 @@ class Authority:
         name = CLAIM_NAME.format(batch=batch)
         return KeyPair(certificate=self._leaf(Profile.CLAIM, name, key.public_key(), names, lifetime), key=key)
 
-    def crl(self, entries: Iterable[RevokedEntry], number: int) -> bytes:
-        """The issuing CA's revocation list (RFC 5280 §5), PEM; ``number`` must rise from one to the next."""
+    def crl(self, entries: Iterable[RevokedEntry], number: int, issuing: IssuingCa | None = None) -> bytes:
+        """An issuing CA's revocation list (RFC 5280 §5), PEM; ``number`` must rise from one to the next.
+
+        Of the CA that signs, where none is given.
+        """
         now = _now(self._clock)
+        issuing = issuing or self.issuing
         revoked = [
             x509.RevokedCertificateBuilder()
             .serial_number(entry.serial)
@@ -230,14 +306,14 @@ class Authority:
         ]
         # Handed over at once: add_revoked_certificate copies the list each time, 28 s for 100,000 entries.
         builder = x509.CertificateRevocationListBuilder(
-            self._issuing.certificate.subject, now, now + CRL_LIFETIME, revoked_certificates=revoked
+            issuing.certificate.subject, now, now + CRL_LIFETIME, revoked_certificates=revoked
         )
         return (
             builder.add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._issuing.key.public_key()), critical=False
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuing.key.public_key()), critical=False
             )
             .add_extension(x509.CRLNumber(number), critical=False)
-            .sign(self._issuing.key, hashes.SHA256())
+            .sign(issuing.key, hashes.SHA256())
             .public_bytes(Encoding.PEM)
         )
 
@@ -250,15 +326,54 @@ class Authority:
         lifetime: dt.timedelta | None = None,
     ) -> x509.Certificate:
         now = _now(self._clock)
-        issuing = self._issuing.certificate
+        issuing = self.issuing.certificate
         if now >= issuing.not_valid_after_utc:
             raise FleetError(
                 f"The issuing CA expired on {issuing.not_valid_after_utc:%Y-%m-%d}",
                 code="not_ready",
-                remedy="Make a new issuing CA below the root",
+                remedy="Make a new one below the root: fleetcore ca renew-issuing",
             )
         lifetime = min(lifetime or SHAPES[profile].lifetime, issuing.not_valid_after_utc - now)
-        return _sign(profile, _name(name), public_key, issuing.subject, self._issuing.key, now, lifetime, names)
+        return _sign(profile, _name(name), public_key, issuing.subject, self.issuing.key, now, lifetime, names)
+
+
+def make_root(fleet: str, number: int, clock: Clock) -> RootCa:
+    """A new root, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(f"fleetcore root {fleet} {number}")
+    lifetime = SHAPES[Profile.ROOT].lifetime
+    certificate = _sign(Profile.ROOT, name, key.public_key(), name, key, _now(clock), lifetime)
+    return RootCa(number=number, certificate=certificate, key=key)
+
+
+def make_issuing(fleet: str, number: int, root: RootCa, clock: Clock) -> IssuingCa:
+    """A new issuing CA below ``root``, whose key is there; it ends with the root at the latest.
+
+    Raises FleetError: ``not_ready``; the root has expired.
+    """
+    now = _now(clock)
+    assert root.key is not None  # whoever asks has lent it
+    above = root.certificate
+    if now >= above.not_valid_after_utc:
+        raise FleetError(
+            f"The root expired on {above.not_valid_after_utc:%Y-%m-%d}",
+            code="not_ready",
+            remedy="Every device has to be given a new root by hand, and to enrol anew",
+        )
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(f"fleetcore issuing {fleet} {number}")
+    lifetime = min(SHAPES[Profile.ISSUING].lifetime, above.not_valid_after_utc - now)
+    certificate = _sign(Profile.ISSUING, name, key.public_key(), above.subject, root.key, now, lifetime)
+    return IssuingCa(number=number, certificate=certificate, key=key)
+
+
+def make_cross(root: RootCa, by: RootCa, clock: Clock) -> x509.Certificate:
+    """The name and key of ``root``, signed by another root, whose key is there: it ends with the first of the two."""
+    now = _now(clock)
+    assert by.key is not None  # whoever asks has lent it
+    ends = min(root.certificate.not_valid_after_utc, by.certificate.not_valid_after_utc)
+    subject, above = root.certificate.subject, by.certificate.subject
+    return _sign(Profile.ROOT, subject, root.certificate.public_key(), above, by.key, now, ends - now)
 
 
 def _now(clock: Clock) -> dt.datetime:

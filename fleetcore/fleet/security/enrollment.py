@@ -189,7 +189,7 @@ class Enrollment:
                 known = await self._inventory.current(device.id, asked.spki)
                 if known is not None:
                     return self._issuer.answer(known)
-                if any(record.alive(self._clock.now_ms()) for record in await self._inventory.of(device.id)):
+                if any(self._inventory.living(record) for record in await self._inventory.of(device.id)):
                     raise Conflict(
                         f"Device {device.id!r} has a certificate of this fleet",
                         remedy="Renew with that one, or revoke it first",
@@ -260,6 +260,7 @@ class Enrollment:
 
     async def _to_renew(self, device: str, current: str | None) -> tuple[CertificateRecord, ...]:
         now, grace = self._clock.now_ms(), self._grace_ms
+        # A device that has a token may renew one of a CA that is trusted no more.
         alive = [record for record in await self._inventory.of(device) if record.alive(now, grace_ms=grace)]
         if current is not None:
             base = next((record for record in alive if record.id == current), None)

@@ -1,23 +1,29 @@
 """Where a fleet's keys lie on disk: ``<data>/pki``, mode 0700, every file in it 0600.
 
-    root.pem issuing.pem            the CAs; root.key may be taken away and kept offline
+    root.pem issuing.pem            the first CAs; root.key may be taken away and kept offline
     root.key issuing.key            their keys, encrypted where a passphrase is set
+    root-2.pem issuing-3.key …      CAs that came later, by their number
+    cross-2.pem                     the second root by the one before
+    generations.json                which of them are trusted and which signs; without it, the first do
     server.pem server.key           the listeners' chain and key
     service.pem service.key         by which fleetcore is a client of a broker
     command.key command.pub         Ed25519, signs commands
     ca.pem crl.pem                  what devices and brokers are given
 
 The folder appears whole or not at all: it is made beside its place and renamed. Nothing here is ever overwritten by
-``create``; single files are replaced by rename.
+``create``; single files are replaced by rename. A change of the CAs holds from the moment at which ``generations.json``
+is replaced: files that it does not name are of a change that did not come about, and files that follow from it are made
+again by :meth:`PkiFolder.settle`.
 """
 
+import json
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from attrs import field, frozen
 from cryptography import x509
@@ -34,7 +40,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fleetcore.errors import ConfigError, Conflict, NotFound
-from fleetcore.fleet.security.authority import Authority, KeyPair, pem
+from fleetcore.fleet.security.authority import Authority, IssuingCa, KeyPair, RootCa, Trust, key_id, pem
 from fleetcore.fleet.security.profiles import names_of, service_uri
 from fleetcore.interfaces.clock import Clock
 
@@ -42,6 +48,8 @@ _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 
 #: The name of the service certificate; its common name is ``fleetcore:consumer``.
 CONSUMER = "consumer"
+
+_GENERATIONS = "generations.json"
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -65,6 +73,7 @@ class PkiFolder:
     path: Path
     authority: Authority
     command_key: ed25519.Ed25519PrivateKey = field(repr=False)
+    passphrase: str | None = field(default=None, repr=False)
 
     @property
     def server(self) -> tuple[Path, Path]:
@@ -143,7 +152,7 @@ class PkiFolder:
             _sync_folder(path.parent)
         finally:
             shutil.rmtree(made, ignore_errors=True)
-        return cls(path=path, authority=authority, command_key=command_key)
+        return cls(path=path, authority=authority, command_key=command_key, passphrase=passphrase)
 
     @classmethod
     def load(cls, path: Path, fleet: str, clock: Clock, *, passphrase: str | None = None) -> Self:
@@ -157,27 +166,190 @@ class PkiFolder:
             raise NotFound(f"There is no PKI folder {path}", remedy="Run `fleetcore init`")
         for place in (path, *path.glob("*.key")):
             _check_private(place)
-        root = _certificate(path / "root.pem")
         _check_fleet(path / "service.pem", fleet)
-        issuing = KeyPair(certificate=_certificate(path / "issuing.pem"), key=_ec_key(path / "issuing.key", passphrase))
-        if issuing.key.public_key() != issuing.certificate.public_key():
-            raise ConfigError("The key is not that of issuing.pem", file=str(path / "issuing.key"))
-        try:
-            issuing.certificate.verify_directly_issued_by(root)
-        except Exception as error:  # three families of cryptography's, and all mean the same here
-            raise ConfigError("The issuing CA is not below root.pem", file=str(path / "issuing.pem")) from error
-        root_key = path / "root.key"
-        authority = Authority(
-            fleet,
-            clock,
-            root=root,
-            root_key=_ec_key(root_key, passphrase) if root_key.exists() else None,
-            issuing=issuing,
-        )
+        authority = Authority(fleet, clock, _trust(path, passphrase))
         command_key = _private_key(path / "command.key", passphrase)
         if not isinstance(command_key, ed25519.Ed25519PrivateKey):
             raise ConfigError("The command key is not Ed25519", file=str(path / "command.key"))
-        return cls(path=path, authority=authority, command_key=command_key)
+        return cls(path=path, authority=authority, command_key=command_key, passphrase=passphrase)
+
+    def save(self, trust: Trust, change: Mapping[str, object]) -> None:
+        """Writes another trust than the authority's present one, which holds once ``generations.json`` is in place.
+
+        ``change`` says who made it and why, for :meth:`last_change`. Raises OSError; then the trust is as before.
+        """
+        old = self.authority.trust
+        for path, content in self._files(trust, beside=old):
+            write_private(path, content)
+        kept = _names(trust)
+        gone = [name for name in (*_names(old), *self._gone()) if name not in kept]
+        said = {
+            "version": trust.version,
+            "roots": [one.number for one in trust.roots],
+            "issuing": [one.number for one in trust.issuing],
+            "signing": trust.signing,
+            "cross": [number for number, _ in _crossed(trust)],
+            "former": [one.number for one in trust.former],
+            "last": trust.last,
+            "gone": gone,
+            "change": dict(change),
+        }
+        _sync_folder(self.path)
+        write_private(self.path / _GENERATIONS, json.dumps(said, indent=1).encode())
+        _sync_folder(self.path)
+
+    def settle(self) -> None:
+        """Removes what the last change has done away with and writes the bundle anew, where a crash came between."""
+        gone = [self.path / name for name in self._gone() if (self.path / name).exists()]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        bundle, place = self.authority.ca_pem(), self.path / "ca.pem"
+        stale = not place.exists() or place.read_bytes() != bundle
+        if stale:
+            write_private(place, bundle)
+        if gone or stale:
+            _sync_folder(self.path)
+
+    def last_change(self) -> Mapping[str, object]:
+        """What :meth:`save` was told the last time; empty where the first CAs are still there alone."""
+        change = _generations(self.path).get("change", {})
+        return change if isinstance(change, dict) else {}
+
+    def take_root_offline(self, root: RootCa, file: Path, passphrase: str | None) -> None:
+        """Moves a root's key to ``file``, mode 0600, encrypted where a passphrase is given.
+
+        The key leaves the folder only once what was written can be read back. Raises Conflict where the file exists,
+        OSError where it cannot be written.
+        """
+        assert root.key is not None  # the caller has looked
+        try:
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
+        except FileExistsError:
+            raise Conflict(f"{file} exists", remedy="Name a new file: a key is not overwritten") from None
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(_key_pem(root.key, passphrase))
+            stream.flush()
+            os.fsync(stream.fileno())
+        _sync_folder(file.parent)
+        if _ec_key(file, passphrase).public_key() != root.key.public_key():
+            raise ConfigError("The key that was written is not the root's; nothing was removed", file=str(file))
+        (self.path / _name("root", root.number, "key")).unlink(missing_ok=True)
+        _sync_folder(self.path)
+
+    def _files(self, trust: Trust, *, beside: Trust) -> Iterator[tuple[Path, bytes]]:
+        """The files of CAs that ``beside`` does not have, keys first."""
+        roots, issuing = {one.number for one in beside.roots}, {one.number for one in (*beside.issuing, *beside.former)}
+        for root in trust.roots:
+            if root.number not in roots:
+                assert root.key is not None  # just made
+                yield self.path / _name("root", root.number, "key"), _key_pem(root.key, self.passphrase)
+                yield self.path / _name("root", root.number), pem([root.certificate])
+        for one in trust.issuing:
+            if one.number not in issuing:
+                yield self.path / _name("issuing", one.number, "key"), _key_pem(one.key, self.passphrase)
+                yield self.path / _name("issuing", one.number), pem([one.certificate])
+        for number, cross in _crossed(trust):
+            yield self.path / _name("cross", number), pem([cross])
+
+    def _gone(self) -> list[str]:
+        gone = _generations(self.path).get("gone", [])
+        return [name for name in gone if isinstance(name, str)] if isinstance(gone, list) else []
+
+
+def _name(kind: str, number: int, suffix: str = "pem") -> str:
+    """The first CAs' files have no number: they are older than it."""
+    return f"{kind}.{suffix}" if number == 1 else f"{kind}-{number}.{suffix}"
+
+
+def _crossed(trust: Trust) -> list[tuple[int, x509.Certificate]]:
+    """The cross certificates with the number of the root that each names."""
+    numbers = {key_id(root.certificate): root.number for root in trust.roots}
+    return [(numbers[key_id(cross)], cross) for cross in trust.cross]
+
+
+def _names(trust: Trust) -> list[str]:
+    """The files of a trust's CAs; a root's key may be elsewhere."""
+    found = [_name("root", one.number, suffix) for one in trust.roots for suffix in ("pem", "key")]
+    found += [
+        _name("issuing", one.number, suffix) for one in (*trust.issuing, *trust.former) for suffix in ("pem", "key")
+    ]
+    return found + [_name("cross", number) for number, _ in _crossed(trust)]
+
+
+def _generations(path: Path) -> dict[str, Any]:
+    place = path / _GENERATIONS
+    if not place.exists():
+        return {}
+    try:
+        found = json.loads(_read(place))
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise ConfigError("It cannot be read", file=str(place), remedy="fleetcore restore from a backup")
+
+
+def _trust(path: Path, passphrase: str | None) -> Trust:
+    """The CAs that lie in a folder."""
+    said: dict[str, Any] = {
+        "version": 1,
+        "roots": [1],
+        "issuing": [1],
+        "signing": 1,
+        "cross": [],
+        "former": [],
+        "last": 1,
+    }
+    said |= _generations(path)
+    roots = tuple(_root(path, number, passphrase) for number in said["roots"])
+    issuing, former = (
+        tuple(_issuing(path, number, passphrase) for number in said[name]) for name in ("issuing", "former")
+    )
+    trust = Trust(
+        version=said["version"],
+        roots=roots,
+        issuing=issuing,
+        signing=said["signing"],
+        cross=tuple(_certificate(path / _name("cross", number)) for number in said["cross"]),
+        former=former,
+        last=said["last"],
+    )
+    for one in issuing:
+        file = path / _name("issuing", one.number)
+        root = trust.root_of(one)
+        try:
+            if root is None:
+                raise ValueError("no root has signed it")
+            one.certificate.verify_directly_issued_by(root.certificate)
+        except Exception as error:  # three families of cryptography's, and all mean the same here
+            above = " or ".join(_name("root", root.number) for root in roots)
+            raise ConfigError(f"The issuing CA is not below {above}", file=str(file)) from error
+    return trust
+
+
+def _root(path: Path, number: int, passphrase: str | None) -> RootCa:
+    key = path / _name("root", number, "key")
+    return RootCa(
+        number=number,
+        certificate=_certificate(path / _name("root", number)),
+        key=_ec_key(key, passphrase) if key.exists() else None,
+    )
+
+
+def _issuing(path: Path, number: int, passphrase: str | None) -> IssuingCa:
+    name, file = path / _name("issuing", number), path / _name("issuing", number, "key")
+    one = IssuingCa(number=number, certificate=_certificate(name), key=_ec_key(file, passphrase))
+    if one.key.public_key() != one.certificate.public_key():
+        raise ConfigError(f"The key is not that of {name.name}", file=str(file))
+    return one
+
+
+def read_key(content: bytes, passphrase: str | None, *, file: str) -> ec.EllipticCurvePrivateKey:
+    """An EC key from PEM; raises ConfigError, naming ``file``."""
+    key = _parsed(content, passphrase, file)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError("The key is not an EC key", file=file)
+    return key
 
 
 def _check_fleet(service: Path, fleet: str) -> None:
@@ -233,20 +405,24 @@ def _certificate(path: Path) -> x509.Certificate:
 
 
 def _private_key(path: Path, passphrase: str | None) -> PrivateKeyTypes:
-    content = _read(path)
+    return _parsed(_read(path), passphrase, str(path))
+
+
+def _parsed(content: bytes, passphrase: str | None, file: str) -> PrivateKeyTypes:
     encrypted = b"ENCRYPTED" in content
     if encrypted and not passphrase:
-        raise ConfigError("The key is encrypted", file=str(path), remedy="Set [ca] passphrase to env:NAME or file:PATH")
+        raise ConfigError(
+            "The key is encrypted",
+            file=file,
+            remedy="Set [ca] passphrase to env:NAME or file:PATH, or name that of this file",
+        )
     try:
         return load_pem_private_key(content, passphrase.encode() if encrypted and passphrase else None)
     except ValueError as error:
         raise ConfigError(
-            "The key cannot be read" + (": a wrong passphrase, or damage" if encrypted else ""), file=str(path)
+            "The key cannot be read" + (": a wrong passphrase, or damage" if encrypted else ""), file=file
         ) from error
 
 
 def _ec_key(path: Path, passphrase: str | None) -> ec.EllipticCurvePrivateKey:
-    key = _private_key(path, passphrase)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError("The key is not an EC key", file=str(path))
-    return key
+    return read_key(_read(path), passphrase, file=str(path))

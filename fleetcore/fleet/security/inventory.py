@@ -9,7 +9,7 @@ One that a claim certificate got is ``pending_activation``, and good for nothing
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from enum import StrEnum
 
 from attrs import evolve, field, frozen
@@ -17,7 +17,7 @@ from cryptography import x509
 
 from fleetcore.errors import Conflict, NotAuthorised, VersionConflict
 from fleetcore.fleet.repository import Pairs, Repository
-from fleetcore.fleet.security.authority import RevokedEntry, pem
+from fleetcore.fleet.security.authority import Authority, RevokedEntry, pem
 from fleetcore.fleet.security.profiles import Refusal
 from fleetcore.fleet.security.verify import certificate_key, identity_of
 from fleetcore.interfaces.clock import Clock
@@ -116,8 +116,8 @@ def renew_after(device: str, not_before: int, not_after: int) -> int:
 class Inventory:
     """Every certificate of the fleet. :meth:`load` comes before any question."""
 
-    def __init__(self, storage: Storage, clock: Clock, *, overlap: dt.timedelta) -> None:
-        self._storage, self._clock = storage, clock
+    def __init__(self, storage: Storage, clock: Clock, authority: Authority, *, overlap: dt.timedelta) -> None:
+        self._storage, self._clock, self._authority = storage, clock, authority
         self._overlap_ms = int(overlap.total_seconds() * 1000)
         self.certificates = Repository(
             storage,
@@ -168,7 +168,13 @@ class Inventory:
     def refusal(self, certificate: str) -> Refusal | None:
         """Why the certificate is refused now, or None."""
         end = self._ends.get(certificate)
-        return end[1] if end is not None and end[0] <= self._clock.now_ms() else None
+        if end is not None and end[0] <= self._clock.now_ms():
+            return end[1]
+        return None if self._authority.trust.trusts(certificate.partition(":")[0]) else Refusal.UNTRUSTED
+
+    def living(self, record: CertificateRecord, *, grace_ms: int = 0) -> bool:
+        """Whether it is accepted now: in good state and time, from a CA that is trusted."""
+        return record.alive(self._clock.now_ms(), grace_ms=grace_ms) and self._authority.trust.trusts(record.issuer)
 
     def is_revoked(self, issuer: str, serial: str) -> bool:
         """Whether it was revoked."""
@@ -186,14 +192,28 @@ class Inventory:
         return await self.certificates.find(ref=("device", device))
 
     async def current(self, device: str, spki: str) -> CertificateRecord | None:
-        """The certificate that the device has for this key and need not renew yet: what a repeated request gets."""
-        now = self._clock.now_ms()
+        """The certificate that the device has for this key and need not renew yet: what a repeated request gets.
+
+        One that another CA has issued than signs now is renewed, with the same key too.
+        """
+        now, issuer = self._clock.now_ms(), self._authority.issuer
         found = [
             record
             for record in await self.certificates.find(ref=("spki", spki))
-            if record.device == device and record.alive(now) and record.ended_at is None and now < record.renew_after
+            if (record.device, record.issuer) == (device, issuer)
+            and record.alive(now)
+            and record.ended_at is None
+            and now < record.renew_after
         ]
         return max(found, key=lambda record: record.not_after, default=None)
+
+    async def all_alive(self) -> AsyncIterator[CertificateRecord]:
+        """Every certificate in good state and time, of CAs that are trusted no more too."""
+        now = self._clock.now_ms()
+        for state in (CertificateState.ACTIVE, CertificateState.PENDING, "ending"):
+            async for record in self.certificates.iterate(ref=("state", state)):
+                if record.alive(now):
+                    yield record
 
     async def key_for(self, device: str, spki: str) -> DeviceKey:
         """The key's record, version 0 where it is new.

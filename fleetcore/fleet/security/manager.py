@@ -3,8 +3,8 @@
 import asyncio
 import datetime as dt
 import logging
-import ssl
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -14,14 +14,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.security.admission import Admission, Admissions
-from fleetcore.fleet.security.authority import Authority
+from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
 from fleetcore.fleet.security.folder import PkiFolder, write_private
+from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile, Refusal
+from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
 from fleetcore.fleet.security.verify import CertificateVerifier, refused
@@ -32,6 +34,7 @@ from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.dsse import COMMAND_TYPE, sign
 from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.tls import der_of
 
 T = TypeVar("T")
 
@@ -106,7 +109,7 @@ class SecurityManager:
             raise Refused(f"An expired certificate may be renewed for up to {LONGEST_GRACE.days} days, not {grace}")
         self._storage, self._clock, self.authority = storage, clock, authority
         self._command_key = command_key or Ed25519PrivateKey.generate()
-        self._inventory = Inventory(storage, clock, overlap=overlap)
+        self._inventory = Inventory(storage, clock, authority, overlap=overlap)
         self._verifier = CertificateVerifier(authority, clock, self._inventory.refusal)
         self._device_tokens = DeviceTokens(storage, clock)
         self._enrollment_tokens = EnrollmentTokens(storage, clock)
@@ -146,6 +149,16 @@ class SecurityManager:
         #: None where the fleet is in memory.
         self.tls: FleetTls | None = None
         self.folder: PkiFolder | None = None
+        self.rotation = Rotation(
+            storage,
+            clock,
+            authority,
+            self._inventory,
+            folder=lambda: self.folder,
+            follow=self._follow_cas,
+            ended=self._tell,
+            token_holders=self._device_tokens.holders,
+        )
 
     @classmethod
     async def open(
@@ -195,6 +208,7 @@ class SecurityManager:
     async def load(self) -> None:
         """Reads what is revoked and whose devices may enrol; comes before the first connection."""
         await self._inventory.load()
+        await self.settle_cas()
         if self.tls is not None:
             self.tls.admit([one.pem for one in await self.manufacturers.usable()])
 
@@ -243,10 +257,13 @@ class SecurityManager:
         return await self._device_tokens.verify(token)
 
     async def validate(self, certificate: bytes) -> Report:
-        """Judges a certificate, PEM or DER, as if a device had shown it. Never raises for its content."""
+        """Judges a certificate, PEM or DER, as if a device had shown it; of a chain, the first.
+
+        Never raises for its content.
+        """
         if b"-----BEGIN" in certificate[:1024]:
             try:
-                certificate = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii").strip())
+                certificate = der_of(certificate)
             except ValueError:
                 return Report(refusal=Refusal.UNREADABLE)
         judged = self._verifier.check(certificate)
@@ -280,6 +297,44 @@ class SecurityManager:
             return await self._inventory.of(device)
         return await self._inventory.certificates.find()
 
+    async def living(self) -> AsyncIterator[CertificateRecord]:
+        """Every certificate that is accepted now: in good state and time, of a CA that is trusted."""
+        async for record in self._inventory.all_alive():
+            if self.authority.trust.trusts(record.issuer):
+                yield record
+
+    async def cas(self) -> list[CaStanding]:
+        """Every CA: roots, issuing CAs, former ones whose lists are still made, and the cross certificate."""
+        living = Counter([record.issuer async for record in self._inventory.all_alive()])
+        return ca_standings(self.authority.trust, living)
+
+    def own_ends(self) -> dict[str, int]:
+        """When the server's own certificates end, ms since the epoch; empty in memory."""
+        if self.folder is None:
+            return {}
+        pairs = {"server": self.folder.server_pair(), "service": self.folder.service_pair()}
+        return {name: int(pair.certificate.not_valid_after_utc.timestamp()) * 1000 for name, pair in pairs.items()}
+
+    async def forecast(
+        self,
+        *,
+        per: Period = Period.WEEK,
+        periods: int = 12,
+        most: int = 10,
+        labels: Callable[[str], Iterable[str]] | None = None,
+        only: Callable[[str], bool] = lambda _device: True,
+    ) -> Forecast:
+        """How many living certificates end when: see :func:`~fleetcore.fleet.security.forecast.forecast`."""
+        now = self._clock.now_ms()
+        return await forecast(self.living(), now, per=per, periods=periods, most=most, labels=labels, only=only)
+
+    async def incident(self, ca: str) -> list[Hanging]:
+        """Which devices hang on an issuing CA whose key is lost, by its id; raises NotFound."""
+        trust = self.authority.trust
+        if all(one.id != ca for one in (*trust.issuing, *trust.former)):
+            raise NotFound(f"There is no issuing CA {ca!r}", remedy="`fleetcore ca show` lists them", ca=ca)
+        return await hanging_on(self._inventory.all_alive(), ca, trust.trusts)
+
     async def revoke(
         self,
         device: str | None = None,
@@ -294,7 +349,7 @@ class SecurityManager:
         that happens too where the caller is cancelled meanwhile. The keys are never accepted again.
 
         Args:
-            serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, if the current CA issued it.
+            serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, where a CA of ours issued it.
 
         Raises:
             NotFound: there is no such certificate.
@@ -341,7 +396,7 @@ class SecurityManager:
         raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
 
     async def _revoke_certificate(self, serial: str, actor: str, reason: str) -> int:
-        name = serial.lower() if ":" in serial else f"{self.authority.issuer}:{serial.lower().lstrip('0')}"
+        name = await self._named(serial.lower())
         for _ in range(ATTEMPTS):
             record = await self._inventory.certificates.need(name)
             if record.state is CertificateState.REVOKED:
@@ -350,6 +405,16 @@ class SecurityManager:
                 self._tell(record.device, record.id)
                 return 1
         raise Unavailable("Too many changes of the certificate at once", retry_after_s=1.0)
+
+    async def _named(self, serial: str) -> str:
+        if ":" in serial:
+            return serial
+        trust = self.authority.trust
+        names = [f"{one.id}:{serial.lstrip('0')}" for one in reversed((*trust.former, *trust.issuing))]
+        for name in names:
+            if await self._inventory.certificates.get(name) is not None:
+                return name
+        return names[0]
 
     def on_revoked(self, callback: Revoked) -> None:
         """``callback(device, code, certificate)`` is called after each revocation, to end sessions."""
@@ -386,14 +451,41 @@ class SecurityManager:
             if not self._unlisted:
                 return
 
+    async def _follow_cas(self) -> None:
+        """Has the server's certificates and the lists for brokers follow the CAs; raises as their renewal does."""
+        if self.tls is not None:
+            self.tls.renew_if_due()
+            self.tls.renew_service_if_due()
+            self._list()
+
+    async def settle_cas(self) -> None:
+        """Brings what follows from the CAs in line with them, where a crash came between; an error is logged."""
+        try:
+            await self.rotation.settle()
+        except (FleetError, OSError):
+            _log.exception("What follows from the CAs is not in line with them; it is tried again within the hour")
+
     async def close(self) -> None:
         """Finishes a revocation list that is being written."""
         if self._listing is not None:
             await asyncio.gather(self._listing, return_exceptions=True)
 
     async def export_crl(self) -> bytes:
-        """The revocation list for brokers, PEM; also written to ``pki/crl.pem``. Its number rises each time."""
-        issuer = self.authority.issuer
+        """The revocation lists for brokers, PEM, that of the CA which signs first; also written to ``pki/crl.pem``.
+
+        One for each issuing CA that is trusted, and for each former one that has living certificates. A list's number
+        rises each time.
+        """
+        trust = self.authority.trust
+        others = [one for one in reversed((*trust.former, *trust.issuing)) if one.number != trust.signing]
+        lists = [await self._crl(one) for one in (trust.signer, *others)]
+        crl = b"".join(lists)
+        if self.folder is not None:
+            await asyncio.to_thread(write_private, self.folder.crl, crl)
+        return crl
+
+    async def _crl(self, issuing: IssuingCa) -> bytes:
+        issuer = issuing.id
         for _ in range(ATTEMPTS):
             record = await self._storage.get("crl", issuer)
             last = record.body.get("number") if record is not None else 1
@@ -404,10 +496,7 @@ class SecurityManager:
             except VersionConflict:
                 continue
             entries = await self._inventory.crl_entries(issuer)
-            crl = await asyncio.to_thread(self.authority.crl, entries, last + 1)
-            if self.folder is not None:
-                await asyncio.to_thread(write_private, self.folder.crl, crl)
-            return crl
+            return await asyncio.to_thread(self.authority.crl, entries, last + 1, issuing)
         raise Unavailable("Too many revocation lists at once", retry_after_s=1.0)
 
     async def maintain(self) -> None:
@@ -417,6 +506,7 @@ class SecurityManager:
         """
         await self._inventory.sweep()
         await self.claims.sweep()
+        await self.settle_cas()
         if self._unlisted or self._clock.monotonic_s() - self._listed_at >= LISTED_EVERY_S:
             self._list()
 

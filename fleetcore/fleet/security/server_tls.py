@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from fleetcore.errors import ConfigError
-from fleetcore.fleet.security.authority import KeyPair, pem
+from fleetcore.fleet.security.authority import KeyPair, issuer_id, pem
 from fleetcore.fleet.security.folder import CONSUMER, PkiFolder, write_private
 from fleetcore.fleet.security.profiles import names_of
 from fleetcore.interfaces.clock import Clock
@@ -21,7 +21,12 @@ _RENEW_AT = 2 / 3
 
 
 class FleetTls(TlsProvider):
-    """TLS contexts from a PKI folder; the listeners' follow the renewal of the server's certificate."""
+    """TLS contexts from a PKI folder; the listeners' follow the server's certificate and what is trusted.
+
+    A CA that is new is believed by open listeners at once. One that is trusted no more stays in their contexts until
+    they are opened anew, as OpenSSL takes nothing out of a store; the handshake of its devices succeeds there, and the
+    fleet's own check after it, on every connection, refuses them.
+    """
 
     def __init__(self, folder: PkiFolder, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
@@ -33,6 +38,7 @@ class FleetTls(TlsProvider):
         self._admitted: dict[str, None] = {}
         #: Called with the reason where a handshake ends by a client's certificate.
         self.refused: Callable[[str], None] = lambda _why: None
+        folder.authority.on_change(self._believe)
 
     def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> ssl.SSLContext:
         """A listener's context; raises ConfigError where the server's certificate or key cannot be used."""
@@ -64,13 +70,19 @@ class FleetTls(TlsProvider):
             for context in self._enrolling:
                 context.load_verify_locations(cadata=ca)
 
+    def _believe(self) -> None:
+        bundle = self._folder.authority.ca_pem().decode()
+        for context in list(self._contexts):
+            if context.verify_mode is not ssl.CERT_NONE:
+                context.load_verify_locations(cadata=bundle)
+
     def ca_bundle(self) -> bytes:
         return self._folder.authority.ca_pem()
 
     def evictor(self, device: str) -> tuple[bytes, bytes]:
         authority = self._folder.authority
         pair = authority.issue_evictor(device)
-        return pem([pair.certificate]) + authority.chain_pem(), pair.key_pem()
+        return pem([pair.certificate]) + authority.presented_pem(), pair.key_pem()
 
     def service_client(self) -> tuple[Path, Path, Path]:
         return self._folder.service
@@ -82,30 +94,38 @@ class FleetTls(TlsProvider):
     def renew_if_due(self, now_ms: int | None = None) -> bool:
         """Renews the server's certificate at two thirds of its lifetime and says whether it did.
 
-        Its names and its key stay: a certificate and its key are two files, and no crash may leave one of each pair.
-        Connections that are open go on; new handshakes get the new certificate. Where a listener cannot take it the
-        old one serves on, the error is raised, and the next call tries again.
+        So it does where another of our CAs signs by now, or other certificates are to be sent with it. Its names and
+        its key stay: a certificate and its key are two files, and no crash may leave one of each pair. Connections
+        that are open go on; new handshakes get the new certificate. Where a listener cannot take it the old one serves
+        on, the error is raised, and the next call tries again.
         """
         self._follow()
-        pair = self._server()
-        if not self._due(pair.certificate, now_ms):
-            return False
-        authority = self._folder.authority
+        pair, authority = self._server(), self._folder.authority
         hosts = [str(name.value) for name in names_of(pair.certificate) if not isinstance(name, x509.OtherName)]
-        renewed = authority.issue_server(hosts, key=pair.key)
-        write_private(self._folder.server[0], pem([renewed.certificate]) + authority.chain_pem())
+        place = self._folder.server[0]
+        if not self._renew(place, pair.certificate, now_ms, lambda: authority.issue_server(hosts, key=pair.key)):
+            return False
         self._behind.update(self._contexts)
         self._follow()
         return True
 
     def renew_service_if_due(self, now_ms: int | None = None) -> bool:
         """The same for the certificate by which fleetcore is a client of a broker, with its own key again."""
-        path, _, _ = self._folder.service
-        pair = self._folder.service_pair()
-        if not self._due(pair.certificate, now_ms):
+        pair, authority = self._folder.service_pair(), self._folder.authority
+        place = self._folder.service[0]
+        return self._renew(place, pair.certificate, now_ms, lambda: authority.issue_service(CONSUMER, key=pair.key))
+
+    def _renew(self, place: Path, old: x509.Certificate, now_ms: int | None, issue: Callable[[], KeyPair]) -> bool:
+        authority = self._folder.authority
+        trust = authority.trust
+        # A certificate that somebody else's CA has given the server is left alone until it is due.
+        ours = _issuer(old) in {one.id for one in (*trust.issuing, *trust.former)}
+        due = self._due(old, now_ms) or (ours and _issuer(old) != authority.issuer)
+        leaf = issue().certificate if due else old
+        content = pem([leaf]) + authority.presented_pem()
+        if not due and (not ours or place.read_bytes() == content):
             return False
-        renewed = self._folder.authority.issue_service(CONSUMER, key=pair.key)
-        write_private(path, pem([renewed.certificate]) + self._folder.authority.chain_pem())
+        write_private(place, content)
         return True
 
     def _due(self, certificate: x509.Certificate, now_ms: int | None) -> bool:
@@ -120,3 +140,10 @@ class FleetTls(TlsProvider):
 
     def _server(self) -> KeyPair:
         return self._folder.server_pair()
+
+
+def _issuer(certificate: x509.Certificate) -> str | None:
+    try:
+        return issuer_id(certificate)
+    except ValueError:
+        return None

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import AsyncIterator
 
 from attrs import evolve, field, frozen
 
@@ -107,6 +108,13 @@ class DeviceTokens:
         )
         await self.records.create(record, [event])
         return f"fc_dev_{device}_{secret}"
+
+    async def holders(self) -> AsyncIterator[str]:
+        """The devices that have a token that is good."""
+        now = self._clock.now_ms()
+        async for record in self.records.iterate():
+            if record.expires is None or now < record.expires:
+                yield record.device
 
     async def verify(self, token: str) -> str:
         """The device of a token; raises NotAuthenticated, with one and the same message whatever is wrong."""

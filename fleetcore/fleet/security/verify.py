@@ -107,8 +107,15 @@ class CertificateVerifier:
         self._authority = authority
         self._clock = clock
         self._refused = refused
-        self._store = Store(list(authority.roots))
         self._known: Recent[Identity] = Recent(REMEMBERED)
+        self._follow()
+        authority.on_change(self._follow)
+
+    def _follow(self) -> None:
+        """Judges by what is trusted now; what was judged by another trust is forgotten."""
+        self._store = Store(list(self._authority.roots))
+        self._intermediates = list(self._authority.intermediates)
+        self._known.forget(lambda _identity: True)
 
     def check(self, der: bytes, *, grace_ms: int = 0) -> Identity | Refusal:
         """Who the certificate names. Never raises, whatever the bytes.
@@ -196,7 +203,7 @@ class CertificateVerifier:
     def _below_us(self, certificate: x509.Certificate, at_ms: int) -> bool:
         verifier = PolicyBuilder().store(self._store).time(_time(at_ms)).build_client_verifier()
         try:
-            verifier.verify(certificate, list(self._authority.intermediates))
+            verifier.verify(certificate, self._intermediates)
         except VerificationError:
             return False
         return True

@@ -20,6 +20,7 @@ from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, 
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
     campaigns,
+    cas,
     commands,
     devices,
     events,
@@ -47,7 +48,7 @@ ROUTES = [
     one
     for module in (
         devices, groups, gateways, twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
-        trust, provisioning, operators, events,
+        trust, cas, provisioning, operators, events,
     )
     for one in module.HANDLERS
 ]  # fmt: skip

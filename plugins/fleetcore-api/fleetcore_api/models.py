@@ -39,9 +39,9 @@ def when(ms: int | None) -> str | None:
 #: Members of records that are times in ms.
 _TIMES = frozenset(
     {
-        "asleep_until", "changed", "created", "deliver_by", "ended_at", "expires", "expires_at", "finished_at", "found",
-        "issued_at", "last_seen", "last_used", "not_after", "not_before", "renew_after", "result_by", "sent_at",
-        "since", "time", "until", "updated",
+        "added", "asleep_until", "changed", "created", "deliver_by", "due", "ended_at", "expires", "expires_at",
+        "finished_at", "found", "issued_at", "last_seen", "last_used", "not_after", "not_before", "renew_after", "result_by",
+        "sent_at", "since", "start", "time", "until", "updated",
     }
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import tempfile
 
 import pytest
 
@@ -18,9 +19,13 @@ from fleetcore.errors import (
     VersionConflict,
 )
 from fleetcore.runtime.clock import SystemClock
+from fleetcore.testing.signers import DAY_MS, IMAGE, Signers, digest
+
+SIGNERS = Signers()
+NOW_MS = SystemClock().now_ms()
 
 #: What stays in the server's own process.
-LOCAL = {"open", "backup"}
+LOCAL = {"open", "backup", "lend_root_key", "take_root_offline"}
 
 
 @pytest.fixture
@@ -66,6 +71,23 @@ def test_the_blocking_client_has_the_calls_of_the_one_in_asyncio():
     assert {name for name in vars(FleetClient) if not name.startswith("_")} == {
         name for name in vars(AsyncFleetClient) if not name.startswith("_")
     }
+
+
+async def firmware_story(say):
+    signers, now = SIGNERS, NOW_MS
+    times = {"created": now - 1000, "expires": now + DAY_MS}
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(IMAGE)
+        file.flush()
+        await say("upload_artifact", file.name, sha256=digest(IMAGE))
+    await say("set_trust", signers.trust(expires=now + DAY_MS))
+    await say("get_trust")
+    await say("list_trust")
+    await say("add_release", signers.manifest(seq=7, **times))
+    await say("get_release", "thermo:7")
+    await say("list_releases", "thermo")
+    await say("update_device", "b", {"model": "T-1000"})
+    await say("update_firmware", "signed", "7.0.0", ["b"], "", from_release="thermo:7")
 
 
 async def story(fleet):
@@ -132,6 +154,7 @@ async def story(fleet):
     sizes = {"sha256": artifact["sha256"], "size": artifact["size_bytes"]}
     await say("update_firmware", "fw", "2.0.0", ["b"], "https://updates.example.com/2", **sizes)
     await say("get_campaign", "fw")
+    await firmware_story(say)
     await say("register_gateway", "gw", {"cpu": 2})
     await say("attach_leaf", "gw", "c")
     await say("get_location", "a")
@@ -156,6 +179,20 @@ async def story(fleet):
     await say("list_enrollments", "pending")
     await say("issue_device_token", "a")
     await say("revoke_device", "a")
+    await say("list_cas")
+    await say("check_certificate", claim["certificate"])
+    await say("check_certificate", "none")
+    await say("ca_rotation")
+    await say("rotate_ca", "begin", reason="old")
+    await say("settle")
+    await say("rotate_ca", "back", force=True)
+    await say("settle")
+    await say("renew_issuing_ca")
+    await say("forecast_certificates", per="month", periods=2, by="type", where="exists id", next=3)
+    await say("plan_renewals", outdated=True)
+    renewal = await say("renew_certificates", where="exists id", waves=["50%"], rate_per_s=5, timeout_s=60)
+    await say("run_operation", renewal["id"])
+    await say("get_crl")
     await say("settle")
     await say("list_certificates")
     made = await say("create_token", "eve", ["viewer"], days=3)
@@ -179,9 +216,9 @@ async def story(fleet):
 
 #: What differs by nature: who asked, and what is new each time.
 VARYING = {
-    "actor", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
+    "actor", "added", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
     "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "grant", "stored", "supersedes", "why",
-    "pem", "fingerprint", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
+    "pem", "fingerprint", "sha256", "due", "crl", "start", "until", "own", "name", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
 }  # fmt: skip
 
 

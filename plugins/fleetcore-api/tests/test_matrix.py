@@ -34,6 +34,8 @@ BODIES = {
     "create_claim": {"batch": "x", "quota": 1},
     "propose_manufacturer": {"name": "x", "pem": "x"},
     "prove_manufacturer": {"proof": "x"},
+    "check_certificate": {"pem": "x"},
+    "renew_certificates": {"where": "id = 'none'"},
 }
 QUERIES = {
     "readings": {"metric": "temp"},

@@ -14,6 +14,9 @@ from fleetcore_api.models_state import CheckOut, FailureOut, ImportIn, Operation
 from fleetcore_api.pages import Cursor, Limit, Page, cut
 from fleetcore_api.parameters import Caller
 
+#: What stopping somebody else's operation takes.
+_NEEDED = {"command": Permission.COMMANDS_SEND, "renewal": Permission.SECURITY_WRITE}
+
 #: Failures that an answer shows.
 _MOST_FAILURES = 100
 
@@ -61,9 +64,10 @@ async def cancel_operation(access: Caller, operation: FromPath[str], data: JSONB
     """Stops an operation before its next item; for the caller's own, or with the right for the whole fleet."""
     found = await _found(access, operation)
     if found.actor != access.actor:
-        needed = Permission.COMMANDS_SEND if found.kind == "command" else Permission.DEVICES_WRITE
-        access.wide(needed, operation)
-    stop = access.fleet.bulk_commands.cancel if found.kind == "command" else access.fleet.operations.cancel
+        access.wide(_NEEDED.get(found.kind, Permission.DEVICES_WRITE), operation)
+    fleet = access.fleet
+    special = {"command": fleet.bulk_commands.cancel, "renewal": fleet.renewals.cancel}
+    stop = special.get(found.kind, fleet.operations.cancel)
     return await show_operation(access, await stop(operation, actor=access.actor, reason=data.reason))
 
 

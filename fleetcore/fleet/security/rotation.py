@@ -1,0 +1,496 @@
+"""How one root follows another, and one issuing CA another, without a device being locked out.
+
+The steps are a table, :data:`STEPS`. ``announce``: there is a second root with an issuing CA, and the first root's key
+has signed the second's too (the cross certificate). Both are trusted, the first goes on signing, and the devices are
+given the new bundle. ``issue``: the second signs; the server's certificate is made anew and sent with the cross
+certificate, so that a device which trusts only the first root verifies it yet. ``retire``: the first root is trusted no
+more. Until then every step can be taken back.
+
+In which phase a fleet is follows from what it trusts and signs with (:func:`phase_of`), so no crash can leave the two
+apart. What follows from a change, the server's certificate, the devices' bundle, the audit row, is brought in line by
+:meth:`Rotation.settle`, which may be called at any time and again after a crash.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+from uuid import uuid4
+
+from attrs import evolve, frozen
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fleetcore.errors import Conflict, IllegalTransition, NotFound, Refused
+from fleetcore.fleet.security.authority import (
+    Authority,
+    IssuingCa,
+    RootCa,
+    Trust,
+    key_id,
+    make_cross,
+    make_issuing,
+    make_root,
+)
+from fleetcore.fleet.security.folder import PkiFolder, read_key
+from fleetcore.fleet.security.inventory import CertificateRecord, Inventory
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, Event, Put
+
+#: A root's key that was lent is forgotten after so long, seconds: time to type the next command.
+LENT_S = 600.0
+
+#: An issuing CA is followed by the next at this part of its life: what it signs last must not be cut short.
+RENEW_ISSUING_AT = 0.5
+
+#: Devices that an answer names.
+_SAMPLE = 20
+
+
+class Phase(StrEnum):
+    """Where a rotation stands."""
+
+    SETTLED = "settled"
+    ANNOUNCED = "announced"
+    ISSUING = "issuing"
+
+
+#: In which phase a step can be taken, and where it leads.
+STEPS: Mapping[str, Mapping[Phase, Phase]] = MappingProxyType(
+    {
+        "begin": {Phase.SETTLED: Phase.ANNOUNCED},
+        "issue": {Phase.ANNOUNCED: Phase.ISSUING},
+        "back": {Phase.ISSUING: Phase.ANNOUNCED, Phase.ANNOUNCED: Phase.SETTLED},
+        "retire": {Phase.ISSUING: Phase.SETTLED},
+        "renew_issuing": {Phase.SETTLED: Phase.SETTLED},
+    }
+)
+
+
+def phase_of(trust: Trust) -> Phase:
+    """The phase that a trust is in."""
+    if len(trust.roots) == 1:
+        return Phase.SETTLED
+    return Phase.ISSUING if trust.root_of(trust.signer) is trust.roots[-1] else Phase.ANNOUNCED
+
+
+def bundle_digest(trust: Trust) -> str:
+    """SHA-256 (hex) of the bundle: by it a device confirms what it trusts."""
+    return hashlib.sha256(trust.bundle()).hexdigest()
+
+
+class Delivery(Protocol):
+    """How devices get the bundle, and what is known of them."""
+
+    async def deliver(self, version: int, sha256: str, ca: str) -> None:
+        """Wants the bundle of every device; again changes nothing."""
+        ...
+
+    def confirmed(self, sha256: str) -> AsyncIterator[str]:
+        """The devices that have said that they trust this bundle."""
+        ...
+
+
+@frozen(kw_only=True)
+class Standing:
+    """How far a rotation is.
+
+    Attributes:
+        bundle: the version of what devices are to trust, ``sha256`` its digest.
+        devices: those with a credential, who are asked to confirm it; ``confirmed`` those that have.
+        waiting: some that have not.
+        hanging: devices whose certificates all come from the older root; ``hanging_on_new`` from the newer.
+        locked_out: some that ``retire`` would lock out now.
+    """
+
+    phase: Phase
+    bundle: int
+    sha256: str
+    devices: int
+    confirmed: int
+    waiting: tuple[str, ...] = ()
+    hanging: int = 0
+    hanging_on_new: int = 0
+    locked_out: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """The confirmed share, 1.0 where there is nobody to ask."""
+        return self.confirmed / self.devices if self.devices else 1.0
+
+
+@frozen(kw_only=True)
+class Done:
+    """A step that was taken, and whom it has locked out."""
+
+    phase: Phase
+    bundle: int
+    locked_out: tuple[str, ...] = ()
+
+
+class Rotation:
+    """Takes the steps.
+
+    Args:
+        folder: where the CAs lie; None in memory.
+        follow: brings what follows from the CAs in line: the server's certificate, the revocation lists.
+        ended: ``ended(device, certificate)``, for each certificate that a step has made worthless.
+        token_holders: the devices that have a token: they show no certificate, and trust the server by the bundle too.
+
+    Attributes:
+        delivery: None where nobody can be told.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        authority: Authority,
+        inventory: Inventory,
+        *,
+        folder: Callable[[], PkiFolder | None],
+        follow: Callable[[], Awaitable[None]],
+        ended: Callable[[str, str], None],
+        token_holders: Callable[[], AsyncIterator[str]],
+    ) -> None:
+        self._token_holders = token_holders
+        self._storage, self._clock, self._authority, self._inventory = storage, clock, authority, inventory
+        self._folder, self._follow, self._ended = folder, follow, ended
+        self.delivery: Delivery | None = None
+        self._lent: tuple[ec.EllipticCurvePrivateKey, float] | None = None
+        self._said: Mapping[str, object] = {}
+        self._lock = asyncio.Lock()
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        return phase_of(self._authority.trust)
+
+    @property
+    def unchanged(self) -> asyncio.Lock:
+        """Held, it keeps the CAs and their files as they are: while they are copied, for one."""
+        return self._lock
+
+    # --- the root's key ------------------------------------------------------------------------------------------
+
+    def lend(self, key: str, passphrase: str | None = None) -> None:
+        """Lends the key of a trusted root, PEM, for the next step that needs it; it is kept nowhere.
+
+        Raises ConfigError for what is no key, Refused where it is not that of a trusted root.
+        """
+        read = read_key(key.encode(), passphrase, file="the root's key")
+        if all(root.public_key() != read.public_key() for root in self._authority.roots):
+            raise Refused(
+                "The key is not that of a root of this fleet", remedy="`fleetcore ca show` names the roots in use"
+            )
+        self._lent = read, self._clock.monotonic_s()
+
+    def _root(self, root: RootCa) -> RootCa:
+        """The root with its key: the folder's, or the one that was lent."""
+        if root.key is not None:
+            return root
+        if self._lent is not None:
+            key, since = self._lent
+            if self._clock.monotonic_s() - since <= LENT_S and key.public_key() == root.certificate.public_key():
+                return evolve(root, key=key)
+        raise Conflict(
+            "The root's key is kept offline",
+            code="root_offline",
+            remedy="Bring it and name it: --root-key FILE, and --root-passphrase env:NAME or file:PATH",
+        )
+
+    async def take_offline(
+        self, file: Path, *, passphrase: str | None = None, number: int | None = None, actor: str, reason: str
+    ) -> RootCa:
+        """Moves a root's key out of the folder: see :meth:`PkiFolder.take_root_offline`.
+
+        Args:
+            number: which root's, where the keys of both are here.
+
+        Raises NotFound where the folder has no root's key, Refused in memory or where ``number`` is missing.
+        """
+        folder = self._folder()
+        if folder is None:
+            raise Refused("A fleet in memory has no folder to take a key from")
+        async with self._lock:
+            trust = self._authority.trust
+            here = [root for root in trust.roots if root.key is not None and number in (None, root.number)]
+            if not here:
+                raise NotFound("The folder holds no such root key: it is offline already")
+            if len(here) > 1:
+                numbers = ", ".join(str(root.number) for root in here)
+                raise Refused(f"The keys of the roots {numbers} are here", remedy="Say which: --number N")
+            (root,) = here
+            await asyncio.to_thread(folder.take_root_offline, root, file, passphrase)
+            roots = tuple(evolve(one, key=None) if one is root else one for one in trust.roots)
+            self._authority.install(evolve(trust, roots=roots))
+            event = self._event("ca.root_offline", actor, reason, {"root": key_id(root.certificate)})
+            await self._storage.commit(Commit(events=(event,)))
+        return root
+
+    # --- the steps -----------------------------------------------------------------------------------------------
+
+    async def step(
+        self, step: str, *, threshold: float = 1.0, force: bool = False, actor: str, reason: str = ""
+    ) -> Done:
+        """Takes a step by its name: ``begin``, ``issue``, ``back`` or ``retire``; raises as each, and Refused."""
+        match step:
+            case "begin":
+                return await self.begin(actor=actor, reason=reason)
+            case "issue":
+                return await self.issue(actor=actor, reason=reason)
+            case "back":
+                return await self.back(force=force, actor=actor, reason=reason)
+            case "retire":
+                return await self.retire(threshold=threshold, force=force, actor=actor, reason=reason)
+        raise Refused(f"A rotation has no step {step!r}", remedy="Use one of: begin, issue, back, retire")
+
+    async def begin(self, *, actor: str, reason: str = "") -> Done:
+        """Announces a new root: both are trusted, the old one goes on signing.
+
+        Raises:
+            IllegalTransition: a rotation is under way.
+            Conflict: ``root_offline``; the root's key is kept offline and was not lent.
+        """
+        async with self._lock:
+            trust = self._allowed("begin")
+            old = self._root(trust.roots[-1])
+            number = trust.last + 1
+            fleet, clock = self._authority.fleet, self._clock
+            root = await asyncio.to_thread(make_root, fleet, number, clock)
+            issuing = make_issuing(fleet, number, root, clock)
+            expired = clock.now_ms() >= old.certificate.not_valid_after_utc.timestamp() * 1000
+            new = evolve(
+                trust,
+                roots=(*trust.roots, root),
+                issuing=(*trust.issuing, issuing),
+                # One by a root that has expired would make nobody believe anything.
+                cross=() if expired else (make_cross(root, old, clock),),
+                last=number,
+            )
+            self._lent = None
+            return await self._change(new, "ca.announced", actor, reason)
+
+    async def issue(self, *, actor: str, reason: str = "") -> Done:
+        """Has the new root's CA sign from now on. Raises IllegalTransition where none was announced."""
+        async with self._lock:
+            trust = self._allowed("issue")
+            return await self._change(
+                evolve(trust, signing=_newest_below(trust, trust.roots[-1]).number), "ca.issuing", actor, reason
+            )
+
+    async def back(self, *, force: bool = False, actor: str, reason: str = "") -> Done:
+        """Takes the last step back: the old root signs again, or the new one is given up.
+
+        Raises:
+            IllegalTransition: there is nothing to take back.
+            Conflict: ``devices_hang``; giving the new root up would lock devices out. ``force`` does it.
+        """
+        async with self._lock:
+            trust = self._allowed("back")
+            if phase_of(trust) is Phase.ISSUING:
+                old = _newest_below(trust, trust.roots[0])
+                return await self._change(evolve(trust, signing=old.number), "ca.taken_back", actor, reason)
+            return await self._drop(trust, trust.roots[-1], "ca.taken_back", actor, reason, force=force)
+
+    async def retire(self, *, threshold: float = 1.0, force: bool = False, actor: str, reason: str = "") -> Done:
+        """Ends trust in the old root, for good: its files are removed, its key too where it is here.
+
+        Args:
+            threshold: the share of devices that must have confirmed the new bundle.
+            force: whatever devices say; the answer names those that are locked out.
+
+        Raises:
+            IllegalTransition: the new root does not sign yet.
+            Conflict: ``devices_hang``; too few have confirmed, or some have a certificate of the old root alone.
+        """
+        if not 0 <= threshold <= 1:
+            raise Refused("The threshold is a share from 0 to 1")
+        async with self._lock:
+            trust = self._allowed("retire")
+            # Where the server could not take its new certificate yet, it still shows one of the root that goes.
+            await self._follow()
+            standing = await self.standing()
+            if standing.share < threshold and not force:
+                raise Conflict(
+                    f"{standing.confirmed} of {standing.devices} devices have confirmed the new root, "
+                    f"{standing.share:.1%}, less than {threshold:.1%}",
+                    code="devices_hang",
+                    remedy="Wait for them, lower the threshold, or use force: the others are locked out then",
+                    waiting=list(standing.waiting),
+                )
+            return await self._drop(trust, trust.roots[0], "ca.retired", actor, reason, force=force)
+
+    async def renew_issuing(self, *, actor: str, reason: str = "") -> Done:
+        """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted.
+
+        Raises as :meth:`begin`.
+        """
+        async with self._lock:
+            trust = self._allowed("renew_issuing")
+            number = trust.last + 1
+            issuing = make_issuing(self._authority.fleet, number, self._root(trust.roots[-1]), self._clock)
+            self._lent = None
+            new = evolve(trust, issuing=(*trust.issuing, issuing), signing=number, last=number)
+            return await self._change(new, "ca.issuing_renewed", actor, reason)
+
+    async def distrust(self, ca: str, *, force: bool = False, actor: str, reason: str = "") -> Done:
+        """Ends trust in an issuing CA whose key is lost: every certificate of it is refused from now on.
+
+        Raises:
+            NotFound: there is no such CA.
+            Conflict: it signs now, or ``devices_hang``: devices have a certificate of it alone.
+        """
+        async with self._lock:
+            trust = self._authority.trust
+            chosen = next((one for one in trust.issuing if one.id == ca), None)
+            if chosen is None:
+                raise NotFound(f"No issuing CA {ca!r} is trusted", remedy="`fleetcore ca show` lists them", ca=ca)
+            if chosen.number == trust.signing:
+                raise Conflict(
+                    "This CA signs now",
+                    code="illegal_transition",
+                    remedy="First let another sign: fleetcore ca renew-issuing, or ca rotate",
+                )
+            return await self._without([chosen], trust, "ca.distrusted", actor, reason, force=force)
+
+    async def _drop(self, trust: Trust, root: RootCa, what: str, actor: str, reason: str, *, force: bool) -> Done:
+        """Ends trust in a root and all below it."""
+        leaving = [one for one in trust.issuing if trust.root_of(one) is root]
+        left = evolve(trust, roots=tuple(one for one in trust.roots if one is not root), cross=())
+        return await self._without(leaving, left, what, actor, reason, force=force)
+
+    async def _without(
+        self,
+        leaving: Collection[IssuingCa],
+        left: Trust,
+        what: str,
+        actor: str,
+        reason: str,
+        *,
+        force: bool,
+    ) -> Done:
+        ids = {one.id for one in leaving}
+        hanging, records = await self._hanging(ids)
+        if hanging and not force:
+            raise Conflict(
+                f"{len(hanging)} devices have no certificate of another CA and would be locked out",
+                code="devices_hang",
+                remedy="Have them renew (fleetcore ca renew-devices), or use force: they enrol anew then",
+                devices=sorted(hanging)[:_SAMPLE],
+            )
+        known = {record.issuer for record in records}
+        former = (*left.former, *(one for one in leaving if one.id in known))
+        issuing = tuple(one for one in left.issuing if one not in leaving)
+        done = await self._change(evolve(left, issuing=issuing, former=former), what, actor, reason)
+        for record in records:
+            self._ended(record.device, record.id)
+        return evolve(done, locked_out=tuple(sorted(hanging)))
+
+    def _allowed(self, step: str) -> Trust:
+        phase = self.phase
+        if phase not in STEPS[step]:
+            able = " or ".join(STEPS[step])
+            raise IllegalTransition(f"The CA is {phase}; {step.replace('_', ' ')} needs it to be {able}", phase=phase)
+        return self._authority.trust
+
+    async def _change(self, new: Trust, what: str, actor: str, reason: str) -> Done:
+        old = self._authority.trust
+        new = evolve(new, version=old.version + (new.bundle() != old.bundle()))
+        change = {"id": uuid4().hex, "what": what, "actor": actor, "reason": reason, "time": self._clock.now_ms()}
+        folder = self._folder()
+        if folder is not None:
+            await asyncio.to_thread(folder.save, new, change)
+        self._said = change
+        self._authority.install(new)
+        await self._settle()
+        return Done(phase=phase_of(new), bundle=new.version)
+
+    async def settle(self) -> None:
+        """Brings what follows from the CAs in line with them: after a crash in between, and again at any time."""
+        async with self._lock:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        folder, trust = self._folder(), self._authority.trust
+        change = self._said
+        if folder is not None:
+            await asyncio.to_thread(folder.settle)
+            change = folder.last_change()
+        await self._follow()
+        if self.delivery is not None and change:
+            await self.delivery.deliver(trust.version, bundle_digest(trust), trust.bundle().decode())
+        await self._tell(change)
+
+    async def _tell(self, change: Mapping[str, object]) -> None:
+        """Writes the event of the last change, once: it is known by the change's id."""
+        if not change:
+            return
+        record = await self._storage.get("ca_change", "last")
+        if record is not None and record.body.get("id") == change["id"]:
+            return
+        what, actor, reason = str(change["what"]), str(change["actor"]), str(change["reason"])
+        trust = self._authority.trust
+        data = {"bundle": trust.version, "sha256": bundle_digest(trust), "signing": self._authority.issuer}
+        put = Put(
+            kind="ca_change", key="last", body={"id": change["id"]}, expect=0 if record is None else record.version
+        )
+        await self._storage.commit(Commit(puts=(put,), events=(self._event(what, actor, reason, data),)))
+
+    def _event(self, what: str, actor: str, reason: str, data: Mapping[str, object]) -> Event:
+        return Event(type=what, subject="ca", time=self._clock.now_ms(), actor=actor, reason=reason, data=dict(data))
+
+    # --- who has followed ----------------------------------------------------------------------------------------
+
+    async def standing(self) -> Standing:
+        """How far the devices are, counted now."""
+        trust = self._authority.trust
+        digest = bundle_digest(trust)
+        holders, hanging, on_new = await self._holders(trust)
+        concerned, confirmed = holders | {device async for device in self._token_holders()}, set[str]()
+        if self.delivery is not None:
+            confirmed = {device async for device in self.delivery.confirmed(digest)} & concerned
+        return Standing(
+            phase=phase_of(trust),
+            bundle=trust.version,
+            sha256=digest,
+            devices=len(concerned),
+            confirmed=len(confirmed),
+            waiting=tuple(sorted(concerned - confirmed)[:_SAMPLE]),
+            hanging=len(hanging),
+            hanging_on_new=len(on_new),
+            locked_out=tuple(sorted(hanging)[:_SAMPLE]),
+        )
+
+    async def _holders(self, trust: Trust) -> tuple[set[str], set[str], set[str]]:
+        """Devices with a living certificate; those with the older root's alone; those with the newer's alone."""
+        below = {one.id: trust.root_of(one) for one in trust.issuing}
+        by_root: dict[int, set[str]] = {root.number: set() for root in trust.roots}
+        async for record in self._inventory.all_alive():
+            root = below.get(record.issuer)
+            if root is not None:
+                by_root[root.number].add(record.device)
+        everybody = set[str]().union(*by_root.values())
+        if len(trust.roots) == 1:
+            return everybody, set(), set()
+        older, newer = by_root[trust.roots[0].number], by_root[trust.roots[-1].number]
+        return everybody, older - newer, newer - older
+
+    async def _hanging(self, leaving: Collection[str]) -> tuple[set[str], list[CertificateRecord]]:
+        """Devices that have certificates of these CAs alone, and all living certificates of the CAs."""
+        trust = self._authority.trust
+        records: list[CertificateRecord] = []
+        others: set[str] = set()
+        async for record in self._inventory.all_alive():
+            if record.issuer in leaving:
+                records.append(record)
+            elif trust.trusts(record.issuer):
+                others.add(record.device)
+        return {record.device for record in records} - others, records
+
+
+def _newest_below(trust: Trust, root: RootCa) -> IssuingCa:
+    return max((one for one in trust.issuing if trust.root_of(one) is root), key=lambda one: one.number)

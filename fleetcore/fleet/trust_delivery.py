@@ -1,0 +1,36 @@
+"""How a new bundle of CAs reaches the devices and comes back confirmed: a fleet layer of desired state.
+
+Every device is wanted to have ``desired.fleetcore.trust``: the bundle, its version and its digest. One that trusts it
+reports ``fleetcore.trust`` with the digest. Devices that do not know the key lose nothing by it; they count as not
+confirmed, and may fetch the bundle by ``/ca`` or EST.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+
+from fleetcore.fleet.layers import OURS
+from fleetcore.fleet.twins import Twins
+
+#: The layer's name; nobody else writes it.
+LAYER = "fleetcore-trust"
+
+
+class TrustDelivery:
+    """Gives out the bundle by twins, and counts who has it."""
+
+    def __init__(self, twins: Twins) -> None:
+        self._twins = twins
+
+    async def deliver(self, version: int, sha256: str, ca: str) -> None:
+        """Wants the bundle of every device; again changes nothing."""
+        wanted = {OURS: {"trust": {"version": version, "sha256": sha256, "ca": ca}}}
+        there = {layer.id: layer for layer in self._twins.layers.list()}.get(LAYER)
+        if there is None or there.section.document != wanted:
+            await self._twins.layers.desire(LAYER, wanted, ours=True, actor="ca", reason=f"bundle {version}")
+
+    async def confirmed(self, sha256: str) -> AsyncIterator[str]:
+        """The devices that have said that they trust this bundle."""
+        async for twin in self._twins.iterate():
+            said = twin.reported.document.get(OURS)
+            trust = said.get("trust") if isinstance(said, Mapping) else None
+            if isinstance(trust, Mapping) and trust.get("sha256") == sha256:
+                yield twin.device

@@ -1,0 +1,171 @@
+"""What a device does for its own credentials: it follows a new bundle of CAs, and renews its certificate in time.
+
+A device renews when it is asked to (``desired.fleetcore.renew`` has another value than it obeyed last) and after the
+time that its certificate came with. The new certificate has a new key, and the old one is kept until the new one has
+connected: whatever goes wrong before leaves the device as it was. A bundle is believed if its digest is right, since
+it comes over a connection to a server that is trusted already.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from attrs import evolve
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from fleetcore.errors import FleetError
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.model.message import Reply
+from fleetcore.wire.times import parse_time
+
+
+def make_key() -> tuple[bytes, ec.EllipticCurvePrivateKey]:
+    """A new P-256 key: PEM (unencrypted, PKCS #8) and object."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return pem, key
+
+
+def make_csr(device: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A certificate request for a device id, PEM."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return csr.public_bytes(serialization.Encoding.PEM)
+
+
+class Traffic:
+    """Lets messages through, and holds them while the connection is changed, so that none meets a closed one."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self._under_way = 0
+        self._none = asyncio.Event()
+
+    @asynccontextmanager
+    async def message(self) -> AsyncIterator[None]:
+        """Around each message: waits while traffic is held."""
+        await self._open.wait()
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self._none.set()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Waits for the messages under way, and holds those that come meanwhile."""
+        self._open.clear()
+        try:
+            while self._under_way:
+                self._none.clear()
+                await self._none.wait()
+            yield
+        finally:
+            self._open.set()
+
+
+class CredentialCare:
+    """Looks after one device's credentials.
+
+    Args:
+        request: asks for a certificate over the present connection: CSR (PEM) in, reply out.
+        move: opens a connection with these secrets and goes over to it, or raises and leaves the old one as it is.
+        report: reports twin state.
+
+    Attributes:
+        renewals: certificates that were taken over.
+        failures: codes of renewals that came to nothing.
+        obeyed: the last value of ``desired.fleetcore.renew`` that was done.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        secrets: Callable[[], DeviceSecrets],
+        request: Callable[[bytes], Awaitable[Reply]],
+        move: Callable[[DeviceSecrets], Awaitable[None]],
+        report: Callable[[Mapping[str, object]], Awaitable[object]],
+    ) -> None:
+        self._clock = clock
+        self._secrets, self._request, self._move, self._report = secrets, request, move, report
+        self._renew_after: int | None = None
+        self._confirmed: Mapping[str, object] = {}
+        self._working: asyncio.Task[None] | None = None
+        self.renewals = 0
+        self.failures: list[str] = []
+        self.obeyed: object = None
+
+    def issued(self, body: Mapping[str, object]) -> None:
+        """A certificate was given: when it is to be renewed."""
+        after = body.get("renew_after")
+        self._renew_after = parse_time(after) if isinstance(after, str) else None
+
+    def with_bundle(self, secrets: DeviceSecrets, wanted: object) -> DeviceSecrets:
+        """The secrets with the bundle that ``desired.fleetcore.trust`` wants, where it is another and whole."""
+        if not isinstance(wanted, Mapping):
+            return secrets
+        ca, digest = wanted.get("ca"), wanted.get("sha256")
+        if not isinstance(ca, str) or hashlib.sha256(ca.encode()).hexdigest() != digest:
+            return secrets
+        return evolve(secrets, ca=ca.encode())
+
+    async def obey(self, wanted: Mapping[str, object]) -> None:
+        """Confirms the bundle that was taken, and renews where it is asked to."""
+        trust = wanted.get("trust")
+        if isinstance(trust, Mapping) and self._secrets().ca == str(trust.get("ca")).encode():
+            confirmed = {"version": trust.get("version"), "sha256": trust.get("sha256")}
+            if confirmed != self._confirmed:
+                await self._report({"fleetcore": {"trust": confirmed}})
+                self._confirmed = confirmed
+        value = wanted.get("renew")
+        if value is not None and value != self.obeyed:
+            self._start(value)
+
+    def look(self) -> None:
+        """Renews where it is time to; called now and then."""
+        if self._renew_after is not None and self._clock.now_ms() >= self._renew_after:
+            self._start(self.obeyed)
+
+    def _start(self, value: object) -> None:
+        if self._secrets().certificate is not None and (self._working is None or self._working.done()):
+            self._working = asyncio.create_task(self._renew(value), name=f"renew {self._secrets().device}")
+
+    async def _renew(self, value: object) -> None:
+        pem, key = make_key()
+        try:
+            reply = await self._request(make_csr(self._secrets().device, key))
+            if reply.status != 201 or reply.body is None:
+                self.failures.append(str((reply.error or {}).get("code", reply.status)))
+                return
+            body = reply.body
+            chain = str(body["certificate"]) + str(body.get("chain", ""))
+            await self._move(evolve(self._secrets(), certificate=chain.encode(), key=pem, ca=str(body["ca"]).encode()))
+            self.issued(body)
+            self.renewals += 1
+            self.obeyed = value
+            if value is not None:
+                await self._report({"fleetcore": {"renew": value}})
+        except FleetError as error:
+            self.failures.append(error.code)
+
+    async def settled(self) -> None:
+        """Returns once no renewal is under way."""
+        if self._working is not None:
+            await asyncio.gather(self._working, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Gives up a renewal that is under way."""
+        working, self._working = self._working, None
+        if working is not None and working is not asyncio.current_task():
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
