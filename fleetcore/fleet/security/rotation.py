@@ -342,7 +342,8 @@ class Rotation:
 
         Raises:
             NotFound: there is no such CA.
-            Conflict: it signs now, or ``devices_hang``: devices have a certificate of it alone.
+            Conflict: it signs now or is the last below its root, or ``devices_hang``: devices have a certificate of
+                it alone.
         """
         async with self._lock:
             trust = self._authority.trust
@@ -354,6 +355,13 @@ class Rotation:
                     "This CA signs now",
                     code="illegal_transition",
                     remedy="First let another sign: fleetcore ca renew-issuing, or ca rotate",
+                )
+            root = trust.root_of(chosen)
+            if sum(trust.root_of(one) is root for one in trust.issuing) == 1:
+                raise Conflict(
+                    "This CA is the only one below its root, and a rotation could not be taken back without it",
+                    code="illegal_transition",
+                    remedy="End trust in the root: fleetcore ca rotate retire, or back, with --force",
                 )
             return await self._without([chosen], trust, "ca.distrusted", actor, reason, force=force)
 
