@@ -146,6 +146,8 @@ def _stepped(done: dict[str, Any], output: str) -> None:
     show(done, output)
     for device in done["locked_out"] if output == "table" else ():
         click.echo(f"locked out: {device}", err=True)
+    for batch in done["claims"] if output == "table" else ():
+        click.echo(f"worthless: the claim certificate of {batch}", err=True)
 
 
 @rotate.command()

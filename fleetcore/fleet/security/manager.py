@@ -157,6 +157,7 @@ class SecurityManager:
             follow=self._follow_cas,
             ended=self._tell,
             token_holders=self._device_tokens.holders,
+            batches=self.claims.open,
         )
 
     @classmethod
