@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.measure import Row
 
-NAMES = ("store", "path", "mqtt", "http", "connections", "registry", "state")
+NAMES = ("store", "path", "mqtt", "http", "connections", "registry", "state", "trust")
 RESULTS = Path(__file__).parent / "results.json"
 
 

@@ -1,7 +1,8 @@
 """Fleet state: twin updates, and a command's whole way over MQTT: enqueue, deliver, accept, result.
 
-A twin update is one commit with its history; many at once share a sync to disk. Commands go to real MQTT 5 clients over
-the fleet's own endpoint, in one process: the clients' work is in the figure.
+Twins in process and through the operators' API. An update is one commit with its history; many at once share a sync to
+disk. Commands go to real MQTT 5 clients over the fleet's own endpoint, in one process: the clients' work is in the
+figure.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from fleetcore.runtime.config import Config, FleetSection, Instance
 
 _DEVICES = 20
 _AT_ONCE = 64
+_CLIENTS = 16
 
 
 def run(*, quick: bool = False) -> list[Row]:
@@ -42,6 +44,7 @@ async def _run(each: int) -> list[Row]:
                 await fleet.devices.register(name, "bench")
             alone = await _twins(fleet, names[:1], each)
             together = await _twins(fleet, names, each)
+            through_api = await _twins_by_api(fleet, names[:_CLIENTS], each)
             commands = await _commands(fleet, names[:_DEVICES], each)
         finally:
             await fleet.close()
@@ -49,6 +52,7 @@ async def _run(each: int) -> list[Row]:
     return [
         Row(name="desired twin updates, one after the other", value=alone, unit=unit),
         Row(name=f"desired twin updates, {_AT_ONCE} devices at once", value=together, unit=unit),
+        Row(name=f"the same through the operators' API, {_CLIENTS} at once", value=through_api, unit=unit),
         Row(
             name=f"commands over MQTT, {_DEVICES} devices: queued, sent, accepted, succeeded",
             value=commands,
@@ -65,6 +69,30 @@ async def _twins(fleet: Fleet, names: list[str], each: int) -> float:
     begun = time.perf_counter()
     await asyncio.gather(*(one(name) for name in names))
     return each * len(names) / (time.perf_counter() - begun)
+
+
+async def _twins_by_api(fleet: Fleet, names: list[str], each: int) -> float:
+    """The client is in this process too: its work is in the figure."""
+    from fleetcore_api.config import ApiConfig
+    from fleetcore_api.plugin import open_api
+
+    from fleetcore.client import AsyncFleetClient
+
+    await fleet.operators.grant("bench", "admin")
+    token = (await fleet.operators.create_token("bench")).token
+    config = ApiConfig(listen="http://127.0.0.1:0", requests_per_minute=1 << 30)
+
+    async def one(client: AsyncFleetClient, name: str) -> None:
+        for number in range(each):
+            await client.set_desired(name, {"interval": number, "by": "api"})
+
+    async with (
+        open_api(config, fleet._context("bench"), fleet) as server,
+        AsyncFleetClient(server.url, token) as client,
+    ):
+        begun = time.perf_counter()
+        await asyncio.gather(*(one(client, name) for name in names))
+        return each * len(names) / (time.perf_counter() - begun)
 
 
 async def _commands(fleet: Fleet, names: list[str], each: int) -> float:

@@ -4,10 +4,11 @@ Flat calls return plain data that shows itself well; the parts (``manager.device
 """
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.layer import LayerKind
 from fleetcore.model.twin import unconverged
 from fleetcore.views import TelemetryView, View
+from fleetcore.wire.pieces import async_pieces
 from fleetcore.wire.records import to_plain
 from fleetcore.wire.times import format_time, parse_time
 
@@ -46,7 +48,7 @@ T = TypeVar("T")
 _TIMES = frozenset(
     {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
      "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
-     "expires", "last_used", "renew_after", "due", "start"}
+     "expires", "last_used", "added", "renew_after", "due", "start"}
 )  # fmt: skip
 
 
@@ -117,6 +119,7 @@ class IoTFleetManager:
             fleet=evolve(config.fleet, data=None if self._data is None else str(self._data)),
             limits=config.limits,
             ca=config.ca,
+            firmware=config.firmware,
             storage=config.storage,
             detectors=detectors,
         )
@@ -233,7 +236,7 @@ class IoTFleetManager:
             reason=reason,
         )
         if location is not None:
-            await fleet.location.update(device_id, {"lat": location.lat, "lon": location.lon, "source": "manual"})
+            await fleet.location.place(device_id, location, "library")
         return device.id
 
     async def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
@@ -297,14 +300,17 @@ class IoTFleetManager:
         return [_view(row) for row in await fleet.audit.list(object=device_id, limit=limit)]
 
     async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes name, model, tags, capabilities, attributes, gateway or key_id."""
+        """Changes name, model, tags, capabilities, attributes, location, gateway or key_id."""
         fleet = await self.open()
         members: dict[str, Any] = {
             key: _texts(value, key) if key in ("tags", "capabilities") else value for key, value in changes.items()
         }
         if members.get("location") is not None:
             members["location"] = _location(members["location"])
-        return self._device(fleet, await fleet.devices.change(device_id, **members, actor="library", reason=reason))
+        device = await fleet.devices.change(device_id, **members, actor="library", reason=reason)
+        if device.location is not None and "location" in members:
+            await fleet.location.place(device_id, device.location, "library")
+        return self._device(fleet, device)
 
     async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
         """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition.
@@ -320,6 +326,12 @@ class IoTFleetManager:
         if to is Lifecycle.RETIRED:
             await fleet.security.revoke(device=device_id, actor="library", reason=reason or "retired")
         return self._device(fleet, device)
+
+    async def erase_device(self, device_id: str, *, reason: str = "") -> View:
+        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
+        fleet = await self.open()
+        await fleet.erasing.erase(device_id, actor="library", reason=reason)
+        return View(device=device_id, erased=True)
 
     async def import_devices(
         self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = ""
@@ -475,12 +487,14 @@ class IoTFleetManager:
     async def list_enrollment_tokens(self) -> list[View]:
         """Enrolment tokens, without what they are."""
         found = sorted(await (await self.open()).security.enrollment_tokens(), key=lambda one: one.id)
-        return [_without_secret(one) for one in found]
+        return [_without(one, "sha256") for one in found]
 
     async def revoke_enrollment_token(self, token_id: str, *, reason: str = "") -> View:
         """Ends an enrolment token; devices that enrolled with it stay."""
         fleet = await self.open()
-        return _without_secret(await fleet.security.revoke_enrollment_token(token_id, actor="library", reason=reason))
+        return _without(
+            await fleet.security.revoke_enrollment_token(token_id, actor="library", reason=reason), "sha256"
+        )
 
     async def list_enrollments(self, state: str | None = None) -> list[View]:
         """Keys that asked to be devices; ``state`` is pending, accepted or rejected."""
@@ -595,16 +609,30 @@ class IoTFleetManager:
         made = await fleet.operators.create_token(
             principal, days=days, permissions=permissions, actor="library", reason=reason
         )
-        return View({"token": made.token, **_without_secret(made.record), "roles": [one.role for one in grants]})
+        return View({"token": made.token, **_without(made.record, "sha256"), "roles": [one.role for one in grants]})
 
     async def list_tokens(self) -> list[View]:
         """Tokens of the operators' API, without what they are."""
-        return [_without_secret(one) for one in await (await self.open()).operators.tokens()]
+        return [_without(one, "sha256") for one in await (await self.open()).operators.tokens()]
 
     async def revoke_token(self, token_id: str, *, reason: str = "") -> View:
         """Ends a token of the operators' API at once."""
         fleet = await self.open()
-        return _without_secret(await fleet.operators.revoke_token(token_id, actor="library", reason=reason))
+        return _without(await fleet.operators.revoke_token(token_id, actor="library", reason=reason), "sha256")
+
+    async def list_roles(self, principal: str | None = None) -> list[View]:
+        """Who has which role within which scope."""
+        return [_view(one) for one in await (await self.open()).operators.grants(principal)]
+
+    async def grant_role(self, principal: str, role: str, *, scope: str = "", reason: str = "") -> View:
+        """Gives a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
+        fleet = await self.open()
+        return _view(await fleet.operators.grant(principal, role, scope=scope, actor="library", reason=reason))
+
+    async def withdraw_role(self, grant: str, *, reason: str = "") -> View:
+        """Takes a grant back, by its id; the next request of its principal is without it."""
+        await (await self.open()).operators.withdraw(grant, actor="library", reason=reason)
+        return View(grant=grant, withdrawn=True)
 
     async def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
@@ -994,8 +1022,10 @@ class IoTFleetManager:
         return _view(operation)
 
     async def count_commands(self, operation: str) -> View:
-        """How many of a bulk command's commands are in each state."""
-        return View(await (await self.open()).bulk_commands.counts(operation))
+        """How many of a bulk command's commands are in each state; raises NotFound."""
+        fleet = await self.open()
+        await fleet.operations.get(operation)
+        return View(await fleet.bulk_commands.counts(operation))
 
     async def get_command(self, command_id: str) -> View:
         """A command's state."""
@@ -1025,25 +1055,77 @@ class IoTFleetManager:
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, Any] | None = None,
+        from_release: str | None = None,
+        allow_downgrade: bool = False,
         reason: str = "",
     ) -> View:
-        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
+        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned.
+
+        A ``manifest``, or that of a release (``NAME:SEQ``), names digest and size; ``url`` may be empty where the image
+        is here. Once there is a trust root a campaign without one is refused (``manifest_required``), and what does not
+        fit some device is refused for all, with each device's reason. ``allow_downgrade`` lets a lower seq than a
+        device has pass here; a device that verifies refuses it all the same.
+        """
         fleet = await self.open()
+        if from_release is not None:
+            if manifest is not None:
+                raise Refused("A campaign is made of a manifest or of a release, not of both")
+            manifest = (await fleet.releases.get(from_release)).manifest
         made = await fleet.campaigns.create(
-            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest, actor="library", reason=reason
-        )
-        return _view(made)
+            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
+            allow_downgrade=allow_downgrade, actor="library", reason=reason,
+        )  # fmt: skip
+        return _without(made, "manifest")
 
     async def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
         fleet = await self.open()
         return _view(await fleet.campaigns.add_artifact(content.encode() if isinstance(content, str) else content))
 
-    async def get_campaign(self, campaign: str) -> View:
-        """A campaign with each device's state."""
+    async def upload_artifact(
+        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
+    ) -> View:
+        """Takes firmware in from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
+
+        ``step`` is called with the number of bytes after each piece.
+        """
         fleet = await self.open()
-        executions = await fleet.campaigns.executions(campaign)
-        return View({**_view(await fleet.campaigns.get(campaign)), "executions": [_view(one) for one in executions]})
+        return _view(await fleet.campaigns.add_artifact(async_pieces(Path(file), step), sha256=sha256))
+
+    async def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
+        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
+        fleet = await self.open()
+        return _without(await fleet.trust_root.add(envelope, actor="library", reason=reason), "id")
+
+    async def get_trust(self, number: int | None = None) -> View:
+        """The trust root that holds, or one version of it; raises NotFound."""
+        return _without((await self.open()).trust_root.get(number), "id")
+
+    async def list_trust(self) -> list[View]:
+        """Every version of the trust root, the first one first."""
+        return [_without(one, "id") for one in (await self.open()).trust_root.versions()]
+
+    async def add_release(
+        self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = ""
+    ) -> View:
+        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
+        fleet = await self.open()
+        made = await fleet.releases.add(manifest, allow_downgrade=allow_downgrade, actor="library", reason=reason)
+        return _view(made)
+
+    async def get_release(self, release: str) -> View:
+        """A release by its id, ``NAME:SEQ``; raises NotFound."""
+        return _view(await (await self.open()).releases.get(release))
+
+    async def list_releases(self, name: str | None = None) -> list[View]:
+        """Releases by name and seq, without their manifests."""
+        return [_without(one, "manifest") for one in await (await self.open()).releases.list(name)]
+
+    async def get_campaign(self, campaign: str) -> View:
+        """A campaign with each device's state; ``manifest_sha256`` says which manifest it has."""
+        fleet = await self.open()
+        executions = [_view(one) for one in await fleet.campaigns.executions(campaign)]
+        return View({**_without(await fleet.campaigns.get(campaign), "manifest"), "executions": executions})
 
     async def register_gateway(
         self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
@@ -1116,9 +1198,10 @@ class IoTFleetManager:
         return View(await status(await self.open()))
 
 
-def _without_secret(record: Any) -> View:
+def _without(record: Any, name: str) -> View:
+    """What is shown of a record: all but a member that is long, secret or of the store."""
     shown = _view(record)
-    del shown["sha256"]
+    shown.pop(name, None)
     return shown
 
 
@@ -1160,12 +1243,35 @@ class SyncFleetManager:
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._manager, name)
+        if inspect.isasyncgenfunction(member):
+            return partial(self._iterate, member)
         if not inspect.iscoroutinefunction(member):
             return member
         return partial(self._call, member)
 
     def _call(self, member: Any, *args: Any, **options: Any) -> Any:
         return self._run(member(*args, **options))
+
+    def _iterate(self, member: Any, *args: Any, **options: Any) -> Iterator[Any]:
+        """What the call yields, each waited for; the call is closed when the iteration ends, also by an interrupt."""
+        items, end = member(*args, **options), object()
+
+        async def following() -> Any:
+            return await anext(items, end)
+
+        try:
+            while True:
+                waiting = asyncio.run_coroutine_threadsafe(following(), self._loop)
+                try:
+                    item = waiting.result()
+                finally:
+                    waiting.cancel()  # does nothing to what is done
+                if item is end:
+                    return
+                yield item
+        finally:
+            with contextlib.suppress(RuntimeError):  # an interrupted step may not have ended yet
+                self._run(items.aclose())
 
     def __enter__(self) -> Self:
         self._run(self._manager.open())

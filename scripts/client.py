@@ -14,6 +14,7 @@ _CHANGES = (
     (r"\A\"\"\".*?\"\"\"", '"""The blocking client. ``scripts/client.py`` writes this file: change aio.py."""'),
     (r"^import asyncio\n", ""),
     (r"^import ssl\n", "import ssl\nimport time as clock\n"),
+    (r"import AsyncIterator, Callable, ", "import Callable, Iterator, "),
     (r"AsyncIterator", "Iterator"),
     (r"asyncio\.sleep", "clock.sleep"),
     (r"AsyncFleetClient", "FleetClient"),
@@ -23,6 +24,7 @@ _CHANGES = (
     (r"\.aclose\(", ".close("),
     (r"\.aread\(", ".read("),
     (r"\.aiter_lines\(", ".iter_lines("),
+    (r"\basync_pieces\b", "pieces"),
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
 )

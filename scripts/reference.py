@@ -12,7 +12,7 @@ import click
 from fleetcore.cli.root import root
 from fleetcore.errors import CODES
 from fleetcore.interfaces.provider import Limits, Provider
-from fleetcore.runtime.config import CaSection, FleetSection
+from fleetcore.runtime.config import CaSection, FirmwareSection, FleetSection
 from fleetcore.runtime.plugins import PluginHost
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -90,7 +90,8 @@ def configuration() -> str:
         "readings it sees; `[clouds.NAME]` takes `mirror`, any of `registry`, `twins` and `telemetry`.",
         "",
     ]
-    lines += _section("[fleet]", FleetSection) + _section("[ca]", CaSection) + _section("[limits]", Limits)
+    lines += _section("[fleet]", FleetSection) + _section("[ca]", CaSection)
+    lines += _section("[firmware]", FirmwareSection) + _section("[limits]", Limits)
     host = PluginHost()
     for kind in ("storage", "protocols", "detectors", "notifiers", "clouds", "services"):
         for name, provider in sorted(host.offers(kind).items()):

@@ -1,6 +1,7 @@
 """``fleetcore command``: commands to devices and what became of them."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -10,12 +11,28 @@ from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.twin import patch_of
 
+F = TypeVar("F", bound=Callable[..., Any])
 _COLUMNS = ("id", "device", "name", "state", "sequence", "attempt", "issued_at", "code")
 _ENDED_WELL = "succeeded"
 
 
 def _arguments(text: str) -> dict[str, Any]:
     return patch_of(text, "value of --args")
+
+
+def _how_option(command: F) -> F:
+    """Adds what is the same for one device and for many."""
+    for option in (
+        click.option("--result-within", "result_within_s", type=Number(0, min_open=True), help="Seconds."),
+        click.option("--execute-within", "execute_within_s", type=Number(0, min_open=True), help="Seconds."),
+        click.option("--deliver-within", "deliver_within_s", type=Number(0, min_open=True), help="Seconds."),
+        click.option("--precondition", help="A query that must select a device when it is handed the command."),
+        click.option("--respond", type=click.Choice(["result", "ack", "none"]), help="What the device is to answer."),
+        click.option("--lane", help="Commands of one lane come one after another; `default` if it is not given."),
+        click.option("--supersede", help="Queued commands with the same key give way to this one."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -29,11 +46,7 @@ def command() -> None:
 @click.option("--args", "arguments", default="{}", help="A JSON object.")
 @click.option("--wait", "wait_s", type=Number(0), default=0.0, help="Seconds to wait for its end.")
 @click.option("--idempotency-key", help="A second call with the same key gives the first command.")
-@click.option("--supersede", help="Queued commands with the same key give way to this one.")
-@click.option("--lane", default="default", show_default=True)
-@click.option("--deliver-within", "deliver_within_s", type=Number(0, min_open=True), help="Seconds.")
-@click.option("--execute-within", "execute_within_s", type=Number(0, min_open=True), help="Seconds.")
-@click.option("--result-within", "result_within_s", type=Number(0, min_open=True), help="Seconds.")
+@_how_option
 @click.option("--reason", default="")
 @fleet_option
 @output_option
@@ -53,7 +66,8 @@ def send(device: str, name: str, arguments: str, wait_s: float, at: Target, outp
 @click.option("--where", help="A fleet query that selects the devices.")
 @click.option("--device", "devices", multiple=True, help="A device; repeatable.")
 @click.option("--rate", "rate_per_s", type=Number(0, min_open=True), help="Devices a second.")
-@click.option("--precondition", help="A query that must select a device when it is handed the command.")
+@click.option("--cap", type=click.IntRange(1), help="More devices than this are refused; 1000 if it is not given.")
+@_how_option
 @click.option("--plan", help="What --dry-run printed: reach exactly these devices, or nobody.")
 @click.option("--dry-run", is_flag=True, help="Only say whom it would reach.")
 @click.option("--reason", default="")
@@ -68,7 +82,7 @@ def bulk(name: str, arguments: str, plan: str | None, dry_run: bool, at: Target,
 
     options = {name: value for name, value in given.items() if value not in (None, ())}
     if dry_run:
-        wanted = {name: options[name] for name in ("where", "devices", "precondition") if name in options}
+        wanted = {name: value for name, value in options.items() if name not in ("rate_per_s", "reason")}
         show(call(at, "plan_commands", name, _arguments(arguments), **wanted), output)
         return 0
 

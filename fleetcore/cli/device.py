@@ -100,7 +100,10 @@ def show_(id: str, at: Target, output: str) -> None:
 @fleet_option
 @output_option
 def set_(id: str, changes: tuple[str, ...], reason: str, at: Target, output: str) -> None:
-    """Change name, model, tags, capabilities, attributes, gateway or key_id of device ID; VALUE may be JSON."""
+    """Change name, model, tags, capabilities, attributes, location, gateway or key_id of device ID.
+
+    VALUE may be JSON.
+    """
     show(call(at, "update_device", id, _pairs(changes), reason=reason), output)
 
 
@@ -175,11 +178,19 @@ def import_(file: Path, dry_run: bool, reason: str, at: Target, output: str) -> 
     from fleetcore.cli.progress import progress
     from fleetcore.cli.rows import read
 
-    rows, lines = read(file)
+    found = read(file)
+    rows, total = found.rows, len(found.rows) + len(found.wrong)
+    # Lines that are no rows are failures like the others; they stand behind the rows.
+    lines = [*found.lines, *found.wrong]
+    wrong = [
+        {"item": len(rows) + place, "about": "", "code": "payload_unreadable", "reason": reason}
+        for place, reason in enumerate(found.wrong.values(), 1)
+    ]
     parts = [(first, rows[first : first + _ROWS]) for first in range(0, len(rows), _ROWS)]
 
     async def run() -> dict[str, Any]:
-        whole: dict[str, Any] = {"total": len(rows), "done": 0, "failed": 0, "failures": [], "operations": []}
+        whole: dict[str, Any] = {"total": total, "done": len(wrong), "failed": len(wrong), "failures": wrong[:]}
+        whole["operations"] = []
         async with connect(at) as caller:
             with progress("importing", len(rows)) as step:
                 for first, part in parts:
@@ -189,6 +200,7 @@ def import_(file: Path, dry_run: bool, reason: str, at: Target, output: str) -> 
                     whole["failed"] += ended["failed"]
                     whole["failures"] += [{**each, "item": each["item"] + first} for each in ended["failures"]]
                     whole["operations"] += [] if dry_run else [ended["id"]]
+        whole["failures"].sort(key=lambda one: lines[one["item"] - 1])
         return whole
 
     return conclude(asyncio.run(run()), output, lines)
@@ -238,3 +250,13 @@ _mover("suspend", "suspended", "Refuse everything of device ID until it is activ
 _mover("quarantine", "quarantined", "Keep and flag the telemetry of device ID; give it no commands or offers.")
 _mover("activate", "active", "Let device ID work again.")
 _mover("retire", "retired", "Retire device ID for good: its credentials are revoked.")
+
+
+@device.command()
+@click.argument("id")
+@click.option("--reason", default="")
+@fleet_option
+@output_option
+def erase(id: str, reason: str, at: Target, output: str) -> None:
+    """Retire device ID and erase it with its readings and state, for good. The audit log stays."""
+    show(call(at, "erase_device", id, reason=reason), output)

@@ -12,12 +12,15 @@ import click
 from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
+from fleetcore.cli.weak_settings import weaknesses
 from fleetcore.errors import FleetError, PluginError
 
 if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
 _WEEK_S = 7 * 86_400
+#: Several people have to sign the next trust root.
+_MONTH_S = 30 * 86_400
 #: What to do about a certificate that is near its end, by the file it is in.
 _RENEWED = {
     "server.pem": "`fleetcore serve` renews it",
@@ -54,6 +57,7 @@ async def _examine(data: Path) -> list[dict[str, str]]:
     try:
         async with connect(data) as caller:
             found += _inside(await caller.call("status"))
+            found += _trust(await caller.call("list_trust"))
             found += _cas(await caller.call("forecast_certificates", periods=1, next=3))
     except FleetError as error:
         found.append(_finding("problem", "opening", error.message, error.remedy))
@@ -68,8 +72,11 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
         yield _finding("problem", "data folder", f"{data} has no fleet.toml", f"fleetcore init {data}")
         return
     try:
-        _check_sections(load(file))
+        config = load(file)
+        _check_sections(config)
         yield _finding("ok", "configuration", str(file))
+        for one in weaknesses(config, data / "pki"):
+            yield _finding("warning", "weak setting", one.detail, one.remedy)
     except FleetError as error:
         yield _finding("problem", "configuration", error.message, error.remedy)
     exposed = [
@@ -118,6 +125,20 @@ def _certificates(pki: Path) -> Iterator[dict[str, str]]:
             yield _finding("warning", f"certificate {path.name}", detail, remedy)
         else:
             yield _finding("ok", f"certificate {path.name}", detail)
+
+
+def _trust(versions: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """The firmware trust root, where there is one: without the next version in time, updates stand still."""
+    from fleetcore.wire.times import parse_time
+
+    if not versions:
+        return
+    held = versions[-1]
+    left_s = parse_time(held["expires"]) / 1000 - time.time()
+    state = "problem" if left_s < 0 else "warning" if left_s < _MONTH_S else "ok"
+    detail = f"version {held['number']}, {'expired' if left_s < 0 else 'valid until'} {held['expires'][:10]}"
+    remedy = "" if state == "ok" else "Sign the next one: fleetcore firmware trust init --after, sign, set"
+    yield _finding(state, "firmware trust root", detail, remedy)
 
 
 def _cas(forecast: dict[str, Any]) -> Iterator[dict[str, str]]:

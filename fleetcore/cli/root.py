@@ -22,6 +22,7 @@ NOUNS = {
     "group": "Make groups, static or by a query, and see who is in them.",
     "twin": "Show and change what is wanted of a device.",
     "command": "Send commands to devices and follow them.",
+    "firmware": "Sign firmware, and put it on the fleet.",
     "health": "See how well the fleet, a group or a device is, and why.",
     "operation": "Follow and stop long work.",
     "telemetry": "Look at readings and anomalies.",

@@ -1,54 +1,76 @@
 """Files of rows, one a device: CSV with a header or JSONL, in and out."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from attrs import field, frozen
+
 from fleetcore.errors import Refused
+from fleetcore.wire import strict_json
 
 #: Members of a row that are no plain text: in CSV, JSON within a cell; lists may also be words with ``;`` between.
 _LISTS = frozenset({"tags", "capabilities"})
 _OBJECTS = frozenset({"attributes", "location"})
 
 
-def read(path: Path) -> tuple[list[Any], list[int]]:
-    """The rows and the line that each stands in; raises Refused with file and line."""
+#: Objects in a row nest as deep as sections of twins, within the row and its member.
+_DEPTH = 12
+_FORMULA = tuple("=+-@\t\r")
+
+
+@frozen
+class Rows:
+    """What a file holds: rows with the line that each stands in, and for other lines what is wrong with them."""
+
+    rows: list[Any] = field(factory=list)
+    lines: list[int] = field(factory=list)
+    wrong: dict[int, str] = field(factory=dict)
+
+    def take(self, line: int, row: object) -> None:
+        """One more row."""
+        self.rows.append(row)
+        self.lines.append(line)
+
+
+def read(path: Path) -> Rows:
+    """Reads a file; raises Refused, with file and line, where it is none of these or breaks off within a cell."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return _csv(path, file) if path.suffix.lower() == ".csv" else _jsonl(path, file)
+            return _csv(path, file) if path.suffix.lower() == ".csv" else _jsonl(file)
     except UnicodeDecodeError as error:
         raise Refused(f"{path} is not UTF-8: {error}", remedy="Save it as UTF-8") from None
 
 
-def _jsonl(path: Path, file: TextIO) -> tuple[list[Any], list[int]]:
-    rows, lines = [], []
+def _jsonl(file: TextIO) -> Rows:
+    found = Rows()
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise Refused(f"{path}:{number}: this is no JSON: {error.msg} at column {error.colno}") from None
-        lines.append(number)
-    return rows, lines
+            found.take(number, strict_json.loads(line.encode(), depth=_DEPTH))
+        except strict_json.StrictJsonError as error:
+            found.wrong[number] = f"this is no JSON row: {error}"
+    return found
 
 
-def _csv(path: Path, file: TextIO) -> tuple[list[Any], list[int]]:
+def _csv(path: Path, file: TextIO) -> Rows:
     reader = csv.DictReader(file, strict=True)
-    rows, lines = [], []
+    found = Rows()
     try:
         if "id" not in (reader.fieldnames or ()):
             raise Refused(f"{path}:1: the header has no column id", remedy="The first line names the columns")
         for row in reader:
             if None in row:
-                raise Refused(f"{path}:{reader.line_num}: there are more cells than the header has columns")
-            rows.append({name: _cell(name, text) for name, text in row.items() if text})
-            lines.append(reader.line_num)
+                found.wrong[reader.line_num] = "there are more cells than the header has columns"
+            else:
+                found.take(reader.line_num, {name: _cell(name, text) for name, text in row.items() if text})
     except csv.Error as error:
         raise Refused(f"{path}:{reader.line_num}: {error}") from None
-    return rows, lines
+    return found
 
 
 def _cell(name: str, text: str) -> object:
@@ -56,11 +78,16 @@ def _cell(name: str, text: str) -> object:
         return [word.strip() for word in text.split(";") if word.strip()]
     if name in _LISTS | _OBJECTS:
         try:
-            return json.loads(text)
-        except json.JSONDecodeError:
+            return strict_json.loads(text.encode(), depth=_DEPTH)
+        except strict_json.StrictJsonError:
             return text  # the row is refused with its line
     # What an export made harmless for spreadsheets is itself again.
-    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@") else text
+    return text[1:] if text[:1] == "'" and _runs(text) else text
+
+
+def _runs(text: str) -> bool:
+    """Whether a spreadsheet would run a cell as a formula, if it were not for the quotes before it."""
+    return text.lstrip("'").startswith(_FORMULA)
 
 
 class Writer:
@@ -69,22 +96,28 @@ class Writer:
     def __init__(self, file: TextIO, members: Iterable[str], *, as_csv: bool) -> None:
         self._file = file
         self._members = list(members)
-        self._csv = csv.writer(file, lineterminator="\n") if as_csv else None
-        if self._csv is not None:
-            self._csv.writerow(self._members)
+        self._as_csv = as_csv
+        if as_csv:
+            self._line(self._members)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One device."""
-        if self._csv is None:
+        if self._as_csv:
+            self._line([_text(row.get(name)) for name in self._members])
+        else:
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            return
-        self._csv.writerow([_text(row.get(name)) for name in self._members])
+
+    def _line(self, cells: Iterable[str]) -> None:
+        # Only what stands in the writer's line end is quoted, so both characters are in it.
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator="\r\n").writerow(cells)
+        self._file.write(line.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        # A spreadsheet runs a cell that starts so as a formula (OWASP, CSV injection).
-        return f"'{value}" if value[:1] in tuple("=+-@") else value
+        # A quote makes it text (OWASP, CSV injection); one that stood there already gets another, to be told apart.
+        return f"'{value}" if _runs(value) else value
     return json.dumps(value, ensure_ascii=False)

@@ -118,7 +118,7 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
     steps = max(240, int(duration * 24))
     behaviours = _behaviours(devices, steps, seed)
     async with _server(data) as (caller, ways):
-        fleet = SimulatedFleet(caller, ways, (data / "pki" / "ca.pem").read_bytes())
+        fleet = SimulatedFleet(caller, ways, data / "pki")
         names = [f"demo-{number:04d}" for number in range(1, devices + 1)]
         try:
             with progress("enrolling", devices) as step:
@@ -311,7 +311,7 @@ async def replay_file(data: Path, file: Path, *, keep: bool) -> int:
     metrics, rows = read_csv(file)
     name = "replay-" + "".join(c if c.isalnum() or c in "._-" else "-" for c in file.stem)[:50]
     async with _server(data) as (caller, ways):
-        fleet = SimulatedFleet(caller, ways, (data / "pki" / "ca.pem").read_bytes())
+        fleet = SimulatedFleet(caller, ways, data / "pki")
         try:
             device = await fleet.add(name, "replay", Behaviour(signals=()), way=ways[-1])
             begun = time.monotonic()

@@ -3,12 +3,16 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
+
+if TYPE_CHECKING:
+    from fleetcore.testing.simulator import Behaviour
 
 
 @click.command()
@@ -23,32 +27,60 @@ from fleetcore.cli.output import output_option, show
     help="Seconds between readings of a device.",
 )
 @click.option("--prefix", default="sim", show_default=True, help="Devices are called PREFIX-0001 …")
+@click.option("--model", help="Their hardware model.")
+@click.option(
+    "--trust",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The trust.json that they left the factory with: they take signed firmware alone.",
+)
 @data_option
 @output_option
-def simulate(devices: int, duration: float, every_s: float, prefix: str, data: Path, output: str) -> int:
+def simulate(
+    devices: int,
+    duration: float,
+    every_s: float,
+    prefix: str,
+    model: str | None,
+    trust: Path | None,
+    data: Path,
+    output: str,
+) -> int:
     """Register, enrol and connect simulated devices, let them send readings, and count what was acknowledged."""
-    sent, acknowledged = asyncio.run(_simulate(devices, duration, every_s, prefix, data))
+    from fleetcore.testing.simulator import Behaviour
+
+    behaviour = Behaviour(model=model)
+    if trust is not None:
+        from fleetcore.cli import envelopes
+        from fleetcore.cli.signing_keys import open_public
+        from fleetcore.wire.trust import raw_key
+
+        server = raw_key(open_public(data / "pki" / "command.pub"))
+        behaviour = Behaviour(model=model, seq=1, trust=envelopes.read(trust), command_key=server)
+    sent, acknowledged, updated = asyncio.run(_simulate(devices, duration, every_s, prefix, behaviour, data))
     if output == "table":
         click.echo(f"{devices} devices sent {sent} readings, {acknowledged} were acknowledged")
+        if updated:
+            click.echo(f"{updated} of them have new firmware")
     else:
-        show({"devices": devices, "sent": sent, "acknowledged": acknowledged}, output)
+        show({"devices": devices, "sent": sent, "acknowledged": acknowledged, "updated": updated}, output)
     return 0 if sent == acknowledged else 1
 
 
-async def _simulate(devices: int, duration: float, every_s: float, prefix: str, data: Path) -> tuple[int, int]:
+async def _simulate(
+    devices: int, duration: float, every_s: float, prefix: str, behaviour: "Behaviour", data: Path
+) -> tuple[int, int, int]:
     from fleetcore.cli.progress import progress
     from fleetcore.cli.simulated_fleet import SimulatedFleet, ways_in
     from fleetcore.runtime.plugins import PluginHost
-    from fleetcore.testing.simulator import Behaviour
 
     async with connect(data) as caller:
         status = await caller.call("status")
         ways = ways_in(status["protocols"], PluginHost().offers("protocols"))
-        fleet = SimulatedFleet(caller, ways, (data / "pki" / "ca.pem").read_bytes())
+        fleet = SimulatedFleet(caller, ways, data / "pki")
         names = [f"{prefix}-{number:04d}" for number in range(1, devices + 1)]
         try:
             with progress("enrolling", devices) as step:
-                await fleet.add_all(names, "simulated", [Behaviour()] * devices, step)
+                await fleet.add_all(names, "simulated", [behaviour] * devices, step)
             steps = max(1, int(duration / every_s))
             start_ms = int(time.time() * 1000) - 1000
             with progress("sending", steps) as step:
@@ -61,4 +93,6 @@ async def _simulate(devices: int, duration: float, every_s: float, prefix: str, 
                     await asyncio.sleep(max(0.0, every_s - (time.monotonic() - begun)))
         finally:
             await fleet.close()
-    return sum(device.sent for device in fleet.devices), sum(device.acknowledged for device in fleet.devices)
+    sent = sum(device.sent for device in fleet.devices)
+    acknowledged = sum(device.acknowledged for device in fleet.devices)
+    return sent, acknowledged, sum(bool(device.updates) for device in fleet.devices)

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from fleetcore.cli.connect import Caller
 from fleetcore.errors import FleetError, Refused, Unavailable
@@ -49,8 +51,12 @@ def ways_in(protocols: dict[str, Any], offers: dict[str, Provider[Any]]) -> list
 class SimulatedFleet:
     """Makes devices, spreads them over the ways in, and ends them."""
 
-    def __init__(self, caller: Caller, ways: Sequence[Way], ca: bytes) -> None:
-        self._caller, self._ways, self._ca = caller, ways, ca
+    def __init__(self, caller: Caller, ways: Sequence[Way], pki: Path) -> None:
+        self._caller, self._ways = caller, ways
+        # What a factory would put into a device: whom it trusts, and whose commands it obeys.
+        self._ca = (pki / "ca.pem").read_bytes()
+        key = load_pem_public_key((pki / "command.pub").read_bytes())
+        self._command_key = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
         self._slots = asyncio.Semaphore(_AT_ONCE)
         # Enrolment and downloads need a protocol that can do them: HTTP where there is one, in process otherwise.
         able = [way for way in ways if way.kind in ("http", "local")]
@@ -79,13 +85,14 @@ class SimulatedFleet:
             way.client,
             way.endpoint,
             SystemClock(),
-            behaviour=behaviour,
+            behaviour=evolve(behaviour, command_key=self._command_key),
             download=download,
             seed=seed,
         )
         self.devices.append(simulated)
         async with self._slots:
-            await self._caller.call("register_device", device, kind, properties or {})
+            model = {} if behaviour.model is None else {"model": behaviour.model}
+            await self._caller.call("register_device", device, kind, {**model, **(properties or {})})
             if self._able is not None:
                 token = await self._caller.call("create_enrollment_token", device)
                 await simulated.enroll(token, client=self._able.client, endpoint=self._able.endpoint)

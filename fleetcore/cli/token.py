@@ -71,3 +71,34 @@ def list_(at: Target, output: str) -> None:
 def revoke(token_id: str, reason: str, at: Target, output: str) -> None:
     """End the token TOKEN_ID (its id, not the token) at once."""
     show(call(at, "revoke_token", token_id, reason=reason), output)
+
+
+@token.command()
+@click.argument("principal", required=False)
+@fleet_option
+@output_option
+def roles(principal: str | None, at: Target, output: str) -> None:
+    """List the roles of PRINCIPAL, or of all: within which scope, given by whom."""
+    show(call(at, "list_roles", principal), output, ("id", "principal", "role", "scope", "created", "created_by"))
+
+
+@token.command()
+@click.argument("principal")
+@click.argument("role", metavar="ROLE", type=click.Choice([one.value for one in Role]))
+@click.option("--scope", default="", help="For group:NAME or a query; without, for the whole fleet.")
+@click.option("--reason", default="", help="Why, for the audit log.")
+@fleet_option
+@output_option
+def grant(principal: str, role: str, scope: str, reason: str, at: Target, output: str) -> None:
+    """Give PRINCIPAL a ROLE (viewer, operator …); every token of theirs has it from the next request on."""
+    show(call(at, "grant_role", principal, role, scope=scope, reason=reason), output)
+
+
+@token.command()
+@click.argument("grant_id")
+@click.option("--reason", default="", help="Why, for the audit log.")
+@fleet_option
+@output_option
+def withdraw(grant_id: str, reason: str, at: Target, output: str) -> None:
+    """Take the role GRANT_ID back (its id, as `token roles` shows it)."""
+    show(call(at, "withdraw_role", grant_id, reason=reason), output)

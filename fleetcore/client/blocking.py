@@ -3,7 +3,7 @@
 import base64
 import ssl
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +17,11 @@ from fleetcore.errors import NotFound
 from fleetcore.model.device import ROW_MEMBERS
 from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
 from fleetcore.views import TelemetryView, View
+from fleetcore.wire.pieces import pieces, size_of
 from fleetcore.wire.times import format_time, parse_time
+
+#: Checkpoints that a request takes.
+_CHECKPOINTS = 250
 
 
 class FleetClient:
@@ -64,7 +68,7 @@ class FleetClient:
         at: str,
         *,
         body: object = None,
-        content: bytes | None = None,
+        content: bytes | Iterator[bytes] | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = wire.TIMEOUT_S,
@@ -88,7 +92,8 @@ class FleetClient:
                     timeout=timeout_s,
                 )
             except httpx.TransportError as error:
-                if attempt == wire.ATTEMPTS or method not in ("GET", "POST") or isinstance(error, httpx.ConnectError):
+                again = method in ("GET", "POST") and (content is None or isinstance(content, bytes))
+                if attempt == wire.ATTEMPTS or not again or isinstance(error, httpx.ConnectError):
                     raise wire.unreachable(self._url, error) from error
                 wait_s = 0.2 * 2**attempt
             else:
@@ -96,7 +101,7 @@ class FleetClient:
                     self._position = answer.headers.get(wire.POSITION, self._position)
                     return answer
                 again_s = wire.again_after(answer.status_code, answer.headers, attempt)
-                if again_s is None:
+                if again_s is None or not (content is None or isinstance(content, bytes)):
                     raise wire.refusal(answer.status_code, answer.content)
                 wait_s = again_s
             clock.sleep(wait_s)
@@ -112,8 +117,8 @@ class FleetClient:
         answer = self._answer("PATCH", at, body=body, params=given(**params), headers=match(version))
         return answer.json()
 
-    def _delete(self, at: str, reason: str) -> httpx.Response:
-        return self._answer("DELETE", at, params={"reason": reason} if reason else None)
+    def _delete(self, at: str, reason: str, **params: Any) -> httpx.Response:
+        return self._answer("DELETE", at, params=params | ({"reason": reason} if reason else {}))
 
     def _all(self, at: str, most: int | None = None, page: int = wire.PAGE, **params: Any) -> list[View]:
         """Items of all pages, or the first ``most``."""
@@ -181,6 +186,11 @@ class FleetClient:
     def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
         """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition."""
         return View(self._patch(path("devices", device_id), {"lifecycle": state, "reason": reason}))
+
+    def erase_device(self, device_id: str, *, reason: str = "") -> View:
+        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
+        self._delete(path("devices", device_id), reason, purge=True)
+        return View(device=device_id, erased=True)
 
     def import_devices(self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = "") -> View:
         """Registers many devices, at most 10,000 at once; gives the operation. The same rows again change nothing."""
@@ -300,7 +310,8 @@ class FleetClient:
 
     def verify_audit(self, checkpoints: Sequence[str] | None = None) -> View:
         """Has the chain recomputed and compared with signed checkpoints; ``ok`` says whether all is as written."""
-        body = {} if checkpoints is None else {"checkpoints": list(checkpoints)}
+        # The chain binds each row to all before it, so what the newest say is said of the older ones too.
+        body = {} if checkpoints is None else {"checkpoints": list(checkpoints)[-_CHECKPOINTS:]}
         return View(self._post("/audit/verify", body))
 
     # --- credentials --------------------------------------------------------------------------------------------
@@ -426,6 +437,20 @@ class FleetClient:
         found = View(self._get(path("tokens", token_id)))
         self._delete(path("tokens", token_id), reason)
         return View(found, revoked=True)
+
+    def list_roles(self, principal: str | None = None) -> list[View]:
+        """Who has which role within which scope."""
+        return self._all("/roles", principal=principal)
+
+    def grant_role(self, principal: str, role: str, *, scope: str = "", reason: str = "") -> View:
+        """Gives a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
+        body = {"principal": principal, "role": role, "scope": scope, "reason": reason}
+        return View(self._post("/roles", body))
+
+    def withdraw_role(self, grant: str, *, reason: str = "") -> View:
+        """Takes a grant back, by its id; the next request of its principal is without it."""
+        self._delete(path("roles", grant), reason)
+        return View(grant=grant, withdrawn=True)
 
     def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
@@ -763,16 +788,63 @@ class FleetClient:
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, Any] | None = None,
+        from_release: str | None = None,
+        allow_downgrade: bool = False,
         reason: str = "",
     ) -> View:
         """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
-        body = {"id": campaign, "release": version, "devices": list(devices), "url": url, "reason": reason}
-        return View(self._post("/campaigns", {**body, **given(sha256=sha256, size=size, manifest=manifest)}))
+        body = {
+            "id": campaign, "release": version, "devices": list(devices), "url": url, "reason": reason,
+            "allow_downgrade": allow_downgrade,
+            **given(sha256=sha256, size=size, manifest=manifest, from_release=from_release),
+        }  # fmt: skip
+        return View(self._post("/campaigns", body))
 
     def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
         sent = content.encode() if isinstance(content, str) else content
         return View((self._answer("POST", "/firmware/artifacts", content=sent, timeout_s=600.0)).json())
+
+    def upload_artifact(
+        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
+    ) -> View:
+        """Sends firmware from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
+
+        ``step`` is called with the number of bytes after each piece. A connection that breaks is not tried again.
+        """
+        answer = self._answer(
+            "POST",
+            "/firmware/artifacts",
+            content=pieces(Path(file), step),
+            params=given(sha256=sha256, size=size_of(file)),
+            timeout_s=600.0,
+        )
+        return View(answer.json())
+
+    def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
+        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
+        return View(self._post("/firmware/trust", {"envelope": dict(envelope), "reason": reason}))
+
+    def get_trust(self, number: int | None = None) -> View:
+        """The trust root that holds, or one version of it; raises NotFound."""
+        return View(self._get(path("firmware", "trust", "current" if number is None else number)))
+
+    def list_trust(self) -> list[View]:
+        """Every version of the trust root, the first one first."""
+        return self._all("/firmware/trust")
+
+    def add_release(self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = "") -> View:
+        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
+        body = {"manifest": dict(manifest), "allow_downgrade": allow_downgrade, "reason": reason}
+        return View(self._post("/firmware/releases", body))
+
+    def get_release(self, release: str) -> View:
+        """A release by its id, ``NAME:SEQ``; raises NotFound."""
+        return View(self._get(path("firmware", "releases", release)))
+
+    def list_releases(self, name: str | None = None) -> list[View]:
+        """Releases by name and seq, without their manifests."""
+        return self._all("/firmware/releases", name=name)
 
     def get_campaign(self, campaign: str) -> View:
         """A campaign with each device's state."""

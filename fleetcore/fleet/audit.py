@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from msgspec import json
+from msgspec import Struct, json
 
 from fleetcore.errors import FleetError
 from fleetcore.fleet.repository import Pairs, Repository
@@ -25,11 +25,22 @@ from fleetcore.wire.records import from_plain, to_plain
 CHECKPOINT_TYPE = "application/vnd.fleetcore.audit-checkpoint+json"
 
 KIND = "audit"
+#: The blob in which the sealer keeps how far the chain goes; it is written with the rows.
+HEAD = "audit"
 #: Names of changed things kept in a row.
 _MOST_NAMES = 100
 _CANONICAL = json.Encoder(order="sorted")
 
 Signer = Callable[[bytes, str], Mapping[str, object]]
+
+
+class Head(Struct, kw_only=True):
+    """Where the sealer is: the last row, and the last one whose checkpoint is in the file for certain."""
+
+    seq: int = 0
+    hash: str = GENESIS
+    marked: int = 0
+    marked_ms: int = 0
 
 
 @frozen(kw_only=True)
@@ -126,12 +137,14 @@ class AuditLog:
                 return
 
     async def verify(self, trusted: Sequence[Any] = (), checkpoints: Sequence[bytes] | None = None) -> Verdict:
-        """Recomputes every hash, and compares with the signed checkpoints where there are any.
+        """Recomputes every hash, and compares with where the sealer was and with the signed checkpoints.
 
         Args:
             trusted: Ed25519 public keys whose checkpoints count.
             checkpoints: the lines to believe, by default those of the file that this fleet writes.
         """
+        ours = checkpoints is None
+        head = await self._head()
         if checkpoints is None:
             kept = self.checkpoints is not None and self.checkpoints.is_file()
             checkpoints = self.checkpoints.read_bytes().splitlines() if self.checkpoints is not None and kept else ()
@@ -142,17 +155,29 @@ class AuditLog:
             except (FleetError, ValueError) as error:
                 return Verdict(ok=False, rows=0, checkpoints=len(marks), why=f"checkpoint {number}: {error}")
             marks[mark.seq] = mark.hash
+        if ours and self.checkpoints is not None and head.marked and not marks:
+            why = f"{self.checkpoints.name} held a checkpoint of row {head.marked}, and holds none now"
+            return Verdict(ok=False, rows=0, checkpoints=0, why=why)
         count, prev = 0, GENESIS
         async for key, row in self.rows():
             why = _wrong(row, key, count + 1, prev, marks.get(count + 1))
+            if not why and row.seq == head.seq and row.hash != head.hash:
+                why = "it is not the row that was sealed last"
             if why:
                 return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=count + 1, why=why)
             count, prev = count + 1, row.hash
-        last = max(marks, default=0)
+        last, why = max(marks, default=0), ""
         if last > count:
             why = f"a signed checkpoint names row {last}, and the log ends with row {count}"
+        elif head.seq > count:
+            why = f"rows were sealed up to {head.seq}, and the log ends with row {count}"
+        if why:
             return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=count + 1, why=why)
         return Verdict(ok=True, rows=count, checkpoints=len(marks))
+
+    async def _head(self) -> Head:
+        kept = await self._storage.blob(HEAD)
+        return Head() if kept is None else json.decode(kept, type=Head)
 
 
 def _wrong(row: AuditRow, key: str, seq: int, prev: str, mark: str | None) -> str:

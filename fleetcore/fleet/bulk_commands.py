@@ -4,6 +4,7 @@ Each device gets its command under an idempotency key made of the operation and 
 after a crash sends nothing twice.
 """
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,9 @@ from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
-from fleetcore.model.command import CommandState
+from fleetcore.model.command import FINISHED, CommandState
 from fleetcore.model.operation import Operation
+from fleetcore.query.ast import Clause
 from fleetcore.wire.strict_json import dumps
 
 KIND = "command"
@@ -52,7 +54,7 @@ class BulkCommands:
         name: str,
         args: Mapping[str, object] | None = None,
         *,
-        where: str | None = None,
+        where: str | Clause | None = None,
         devices: Sequence[str] = (),
         cap: int = CAP,
         **options: Any,
@@ -66,11 +68,12 @@ class BulkCommands:
         name: str,
         args: Mapping[str, object] | None = None,
         *,
-        where: str | None = None,
+        where: str | Clause | None = None,
         devices: Sequence[str] = (),
         plan: str | None = None,
         cap: int = CAP,
         rate_per_s: float | None = None,
+        key: str | None = None,
         actor: str = "system",
         reason: str = "",
         **options: Any,
@@ -78,6 +81,7 @@ class BulkCommands:
         """Starts it and returns at once.
 
         Args:
+            key: a second call with it returns the first operation.
             plan: what :meth:`plan` gave: then it reaches exactly whom the plan said, or nobody.
             cap: more devices than this are refused.
 
@@ -101,7 +105,7 @@ class BulkCommands:
                 unit="devices",
             )
         return await self._operations.start(
-            KIND, ids, spec=spec, rate_per_s=rate_per_s, actor=actor, reason=reason
+            KIND, ids, spec=spec, rate_per_s=rate_per_s, key=key, actor=actor, reason=reason
         )  # fmt: skip
 
     async def counts(self, operation: str) -> Mapping[str, int]:
@@ -114,14 +118,17 @@ class BulkCommands:
         """Stops the sending, and cancels what has no end yet: at once where it is queued, else by asking the device."""
         ended = await self._operations.cancel(operation, actor=actor, reason=reason)
         for command in await self._commands.of_bulk(operation):
-            await self._commands.cancel(command.id, actor=actor, reason=reason)
+            if command.state in FINISHED:
+                continue
+            with contextlib.suppress(Conflict):  # it has ended meanwhile
+                await self._commands.cancel(command.id, actor=actor, reason=reason)
         return ended
 
     async def _wanted(
         self,
         name: str,
         args: Mapping[str, object] | None,
-        where: str | None,
+        where: str | Clause | None,
         devices: Sequence[str],
         options: Mapping[str, Any],
     ) -> tuple[list[str], dict[str, object]]:
@@ -139,7 +146,7 @@ class BulkCommands:
             for device in ids:
                 await self._registry.get(device)
         # What is wrong with the command itself is known before anything is sent.
-        self._commands.check(name, **options)
+        self._commands.check(name, args, **options)
         return ids, {"name": name, "args": dict(args or {}), "options": dict(options)}
 
     async def _send(self, operation: Operation, devices: Sequence[str]) -> Mapping[int, FleetError]:

@@ -9,6 +9,7 @@ from typing import cast
 from attrs import evolve
 
 from fleetcore.errors import Conflict, FleetError, NotFound, Refused
+from fleetcore.fleet.assigning import Assigning, Target
 from fleetcore.fleet.fetch import fetch
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.interfaces.clock import Clock
@@ -46,8 +47,9 @@ def _execution_refs(execution: Execution) -> Pairs:
 class Campaigns:
     """Makes campaigns, hands out offers and takes in what devices say about them."""
 
-    def __init__(self, storage: Storage, clock: Clock, *, may_fetch: bool) -> None:
+    def __init__(self, storage: Storage, clock: Clock, assigning: Assigning, *, may_fetch: bool) -> None:
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
+        self._assigning = assigning
         self._campaigns = Repository(storage, "campaign", Campaign)
         self._executions = Repository(storage, "execution", Execution, refs=_execution_refs)
         self._listeners: list[Callable[[str], None]] = []
@@ -81,16 +83,19 @@ class Campaigns:
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, object] | None = None,
+        allow_downgrade: bool = False,
         actor: str = "system",
         reason: str = "",
     ) -> Campaign:
         """Makes a campaign. With a digest it runs at once; without, the URL is fetched once, hashed and pinned first.
 
-        Until it is pinned it stays in ``draft`` with code ``artifact_unpinned``; nothing is raised for that.
+        Until it is pinned it stays in ``draft`` with code ``artifact_unpinned``; nothing is raised for that. A manifest
+        names digest and size, and is judged for every device before anything is sent.
 
         Raises:
             Conflict: ``already_exists``.
-            Refused: a name, digest, size or device id that is none; no devices.
+            Refused: a name, digest, size or device id that is none; no devices; no URL for an image that is not here;
+                what :meth:`Assigning.judge` refuses.
             NotFound: a device is not registered.
         """
         check_label(campaign, "campaign")
@@ -98,16 +103,23 @@ class Campaigns:
         targets = tuple(dict.fromkeys(check_device_id(device) for device in devices))
         if not targets:
             raise Refused("A campaign needs at least one device", remedy="Name the devices to update")
-        for device in targets:
-            if await self._storage.get("device", device) is None:
-                raise NotFound(f"There is no device {device!r}", remedy="Register it first", device=device)
+        known = [await self._target(device, judged=manifest is not None) for device in targets]
         if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
             raise Refused("A SHA-256 is 64 lower-case hex digits", remedy="Take the output of sha256sum")
         if size is not None and size < 0:
             raise Refused("A size in bytes is not negative")
-        if sha256 is not None and size is None:
-            known = await self._storage.artifact(sha256)
-            size = known.size_bytes if known else None
+        judged = self._assigning.judge(
+            manifest, release=release, sha256=sha256, size=size, targets=known, allow_downgrade=allow_downgrade
+        )
+        if judged is not None:
+            sha256, size = judged[0].sha256, judged[0].size
+        if sha256 is not None and (size is None or not url):
+            stored_image = await self._storage.artifact(sha256)
+            size = stored_image.size_bytes if stored_image and size is None else size
+            if stored_image is None and not url:
+                raise Refused(f"The image {sha256} is not here", remedy="Upload it, or give its URL", sha256=sha256)
+        if sha256 is None and not url:
+            raise Refused("A campaign needs a URL, a digest or a manifest")
         pinned = sha256 is not None and size is not None
         now = self._clock.now_ms()
         record = Campaign(
@@ -119,6 +131,10 @@ class Campaigns:
             sha256=sha256,
             size=size,
             manifest=manifest,
+            manifest_sha256=None if judged is None else judged[0].digest,
+            seq=None if judged is None else judged[0].seq,
+            trust=None if judged is None else judged[1],
+            allow_downgrade=allow_downgrade,
             code=None if pinned else "artifact_unpinned",
             created=now,
         )
@@ -128,7 +144,13 @@ class Campaigns:
             time=now,
             actor=actor,
             reason=reason,
-            data={"release": release, "targets": len(targets)},
+            data={
+                "release": release,
+                "targets": len(targets),
+                "manifest_sha256": record.manifest_sha256,
+                "trust": record.trust,
+                "allow_downgrade": allow_downgrade,
+            },
         )
         try:
             stored = await self._campaigns.create(record, [event], self._waiting(record, now) if pinned else ())
@@ -143,6 +165,25 @@ class Campaigns:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return stored
+
+    async def _target(self, device: str, *, judged: bool) -> Target:
+        """A device, with what is known of its model and firmware where that is judged; raises NotFound."""
+        record = await self._storage.get("device", device)
+        if record is None:
+            raise NotFound(f"There is no device {device!r}", remedy="Register it first", device=device)
+        if not judged:
+            return Target(device=device)
+        twin = await self._storage.get("twin", device)
+        reported = twin.body.get("reported") if twin is not None else None
+        document = reported.get("document") if isinstance(reported, Mapping) else None
+        firmware = document.get("firmware") if isinstance(document, Mapping) else None
+        target = Target.of(device, record.body.get("model"), firmware)
+        if target.highest_seq is None:
+            # It does not say; what it reported to have installed counts.
+            done = [one.campaign for one in await self.of_device(device) if one.state is ExecutionState.SUCCEEDED]
+            known = [one.seq for one in [await self._campaigns.get(name) for name in done] if one is not None]
+            target = evolve(target, highest_seq=max((seq for seq in known if seq is not None), default=None))
+        return target
 
     def _waiting(self, campaign: Campaign, now: int) -> tuple[Put, ...]:
         return tuple(
@@ -236,17 +277,28 @@ class Campaigns:
 
     async def offer(self, device: str) -> dict[str, object] | None:
         """The wire's offer for the device (WIRE.md §7), or None; being shown makes a waiting execution ``offered``."""
-        pair = await self.open_execution(device)
-        if pair is None:
-            return None
-        campaign, execution = pair
-        if execution.state is ExecutionState.WAITING:
+        while True:
+            pair = await self.open_execution(device)
+            if pair is None:
+                return None
+            campaign, execution = pair
+            target = await self._target(device, judged=campaign.manifest is not None)
+            begun = PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]
+            code = None if begun else self._assigning.refusal(campaign, target)
+            if code is None:
+                break
+            if code == "trust_expired":
+                return None
+            await self._refuse(execution, code)
+        # What a device has begun it may end, so an assignment is not renewed under its hands.
+        if execution.state is ExecutionState.WAITING or not (begun or self._assigning.holds(campaign, execution)):
             now = self._clock.now_ms()
 
             def step(old: Execution) -> tuple[Execution, list[Event]] | None:
-                if old.state is not ExecutionState.WAITING:
-                    return None
-                return evolve(old, state=ExecutionState.OFFERED, changed=now), []
+                new = old if self._assigning.holds(campaign, old) else self._assigning.renewed(old)
+                if old.state is ExecutionState.WAITING:
+                    new = evolve(new, state=ExecutionState.OFFERED, changed=now)
+                return None if new is old or old.state in EXECUTION_ENDS else (new, [])
 
             execution = await self._executions.change(execution.id, step)
         known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
@@ -258,14 +310,28 @@ class Campaigns:
             "component": campaign.component,
             "size": campaign.size,
             "sha256": campaign.sha256,
-            "url": campaign.url,
             "install": "now",
         }
+        if campaign.url:
+            offer["url"] = campaign.url
         if known:
             offer["path"] = f"/device/v1/artifacts/{campaign.sha256}"
         if campaign.manifest is not None:
-            offer["manifest"] = dict(campaign.manifest)
+            offer |= self._assigning.members(campaign, execution, target)
         return {"offer": offer}
+
+    async def _refuse(self, execution: Execution, code: str) -> None:
+        """Ends an execution whose firmware may not be handed out any more."""
+        now = self._clock.now_ms()
+
+        def step(old: Execution) -> tuple[Execution, list[Event]] | None:
+            if PROGRESS_ORDER[old.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]:
+                return None
+            event = Event(type="execution.rejected", subject=old.id, time=now, data={"campaign": old.campaign})
+            return evolve(old, state=ExecutionState.REJECTED, code=code, changed=now), [event]
+
+        await self._executions.change(execution.id, step)
+        await self._finish(execution.campaign)
 
     async def status(self, device: str, body: object) -> Outcome:
         """A device's word on its execution; states may be skipped, never go back (WIRE.md §7)."""

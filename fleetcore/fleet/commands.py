@@ -6,6 +6,7 @@ sequence (which a device answers from its memory), never to a command that ran w
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 from uuid import uuid4
@@ -18,12 +19,13 @@ from fleetcore.fleet.search import Search
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.command import COMMAND_TRANSITIONS, FINISHED, Command, CommandState
+from fleetcore.model.device import Lifecycle
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Event
 from fleetcore.query.explain import deciding
 from fleetcore.query.parse import parse
-from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.strict_json import dumps, loads
 from fleetcore.wire.times import format_time
 
 #: Not accepted by the device within this: sent again (WIRE.md §6).
@@ -32,7 +34,9 @@ ACK_TIMEOUT_MS = 30_000
 _JUST_SENT_MS = 1_000
 #: How many unfinished commands a snapshot shows (WIRE.md §6).
 SNAPSHOT = 10
-_OUTPUT_BYTES = 64 * 1024
+_OUTPUT_BYTES = _ARGS_BYTES = 64 * 1024
+_ARGS_DEPTH = 10
+_LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
 _DAY_MS = 24 * 3600 * 1000
 #: One queued command of a device holds a supersede key.
 _SUPERSEDE = "command-supersede"
@@ -132,11 +136,14 @@ class Commands:
             bulk: the operation that sends it.
 
         Raises:
-            Refused: a name or answer mode that is none, a time that is not positive.
+            Refused: a name or answer mode that is none, arguments that are no JSON or too long, a time that is not
+                positive; ``idempotency_mismatch`` where the key came with another command.
+            Conflict: ``illegal_transition``, the device is retired.
         """
         check_device_id(device)
         self.check(
             name,
+            args,
             lane=lane,
             respond=respond,
             deliver_within_s=deliver_within_s,
@@ -144,6 +151,9 @@ class Commands:
             result_within_s=result_within_s,
             precondition=precondition,
         )
+        record = await self._storage.get("device", device)
+        if record is not None and record.body["lifecycle"] == Lifecycle.RETIRED:
+            raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
         now = self._clock.now_ms()
         command = Command(
             id=uuid4().hex if idempotency_key is None else _keyed_id(device, idempotency_key),
@@ -179,7 +189,15 @@ class Commands:
                     continue  # another came first, or one was handed out: look again at what is still queued
                 if idempotency_key is None:
                     raise
-                return await self._records.need(command.id)
+                first = await self._records.need(command.id)
+                if (first.name, _as_json(first.args)) != (command.name, _as_json(command.args)):
+                    raise Refused(
+                        f"This key came with another command, {first.name!r}",
+                        code="idempotency_mismatch",
+                        remedy="Take a new key for a new command",
+                        command=first.id,
+                    ) from None
+                return first
             break
         self._wake(device)
         return command
@@ -187,6 +205,7 @@ class Commands:
     def check(
         self,
         name: str,
+        args: Mapping[str, object] | None = None,
         *,
         lane: str = "default",
         respond: str = "result",
@@ -199,6 +218,7 @@ class Commands:
         """Raises Refused where :meth:`send` would for any device."""
         if not 1 <= len(name) <= 128:
             raise Refused("A command's name has 1-128 characters", code="name_invalid")
+        _check_args(dict(args or {}))
         if any(text is not None and not 1 <= len(text) <= 128 for text in (lane, supersede)):
             raise Refused("A lane and a supersede key have 1-128 characters", code="name_invalid")
         if respond not in ("result", "ack", "none"):
@@ -222,6 +242,10 @@ class Commands:
         """The command; raises NotFound (``command_unknown``)."""
         return await self._records.need(command, code="command_unknown")
 
+    async def keyed(self, device: str, idempotency_key: str) -> Command | None:
+        """The command that came with a key, or None."""
+        return await self._records.get(_keyed_id(device, idempotency_key))
+
     async def list(self, device: str | None = None, *, unfinished: bool = False) -> list[Command]:
         """Commands of a device (or of all) by sequence."""
         ref = None if device is None else ("open" if unfinished else "device", device)
@@ -231,16 +255,37 @@ class Commands:
         )
 
     async def cancel(self, command: str, *, actor: str = "system", reason: str = "") -> Command:
-        """Cancels a command: at once where it was not sent, else by asking the device. Finished ones stay."""
+        """Cancels a command: at once where it was not sent, else by asking the device; again does nothing more.
+
+        Raises Conflict (``illegal_transition``) where it has ended otherwise.
+        """
         current = await self.get(command)
+        if not _unfinished(current) and current.state is not CommandState.CANCELLED:
+            raise Conflict(f"The command has ended: {current.state}", code="illegal_transition", command=command)
         if current.state is CommandState.QUEUED:
             current = await self._end(
                 command, CommandState.CANCELLED, code="cancelled", only=CommandState.QUEUED, actor=actor, reason=reason
             )
         if _unfinished(current) and not current.cancel_requested:
-            current = await self._records.change(command, lambda old: (evolve(old, cancel_requested=True), []))
-            for callback in self._cancels:
-                callback(current)
+            event = Event(
+                type="command.cancel_requested",
+                subject=command,
+                time=self._clock.now_ms(),
+                actor=actor,
+                reason=reason,
+                data={"device": current.device},
+            )
+            current = await self._records.change(
+                command,
+                lambda old: (
+                    (evolve(old, cancel_requested=True), [event])
+                    if _unfinished(old) and not old.cancel_requested
+                    else None
+                ),
+            )
+            if current.cancel_requested:
+                for callback in self._cancels:
+                    callback(current)
         return current
 
     async def _end(
@@ -279,7 +324,8 @@ class Commands:
         for command in sorted(await self._records.find(ref=("open", device)), key=lambda one: one.sequence):
             if command.state is CommandState.QUEUED and min(command.deliver_by, command.expires_at) <= now:
                 continue
-            if command.state is CommandState.SENT and command.expires_at <= now:
+            # The device may have it; after its time it is not given it (again).
+            if command.state is CommandState.SENT and min(command.deliver_by, command.expires_at) <= now:
                 continue
             heads.setdefault(command.lane, command)
         return list(heads.values())[:SNAPSHOT]
@@ -441,6 +487,38 @@ class Commands:
             else:
                 devices[command.device] = None
         return list(devices)
+
+
+def _as_json(args: Mapping[str, object]) -> object:
+    return loads(dumps(args), depth=_ARGS_DEPTH + 1)
+
+
+def _check_args(args: Mapping[str, object]) -> None:
+    try:
+        length = len(dumps(args))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Refused(f"The arguments are no JSON: {error}") from None
+    if length > _ARGS_BYTES:
+        raise Refused(
+            f"A command's arguments are at most {_ARGS_BYTES} bytes",
+            code="limit_exceeded",
+            limit=_ARGS_BYTES,
+            unit="bytes",
+            scope="command",
+        )
+    waiting: list[tuple[object, int]] = [(args, 1)]
+    while waiting:
+        here, depth = waiting.pop()
+        if depth > _ARGS_DEPTH + 1:
+            raise Refused(f"The arguments are nested deeper than {_ARGS_DEPTH}", code="limit_exceeded")
+        if isinstance(here, Mapping):
+            waiting.extend((value, depth + 1) for value in here.values())
+        elif isinstance(here, list | tuple):
+            waiting.extend((value, depth + 1) for value in here)
+        elif isinstance(here, float) and not math.isfinite(here):
+            raise Refused("A number of the arguments is not finite")
+        elif isinstance(here, int) and abs(here) > _LARGEST_INTEGER:
+            raise Refused("An integer of the arguments is beyond 2^53 - 1")
 
 
 def _cancelled(command: Command, now: int, actor: str, reason: str) -> Event:

@@ -1,8 +1,9 @@
 """Fetches a URL that a person gave, without letting it reach our own network (server-side request forgery).
 
-Every address the name resolves to is judged, the connection goes to a judged address and nowhere else, redirects are
-not followed, and the size is bounded. ``ipaddress.is_global`` alone is not enough: NAT64, 6to4 and IPv4-mapped forms
-hide a private address in a global-looking one (RFC 6052, RFC 3056, RFC 4291 §2.5.5).
+The name is resolved once, every address that it resolves to is judged, the connection goes to a judged address and
+nowhere else, redirects are not followed, and the size is bounded. ``ipaddress.is_global`` is not asked: what it says
+differs between releases of Python, and NAT64, 6to4 and other forms hide a private IPv4 address in a global-looking
+IPv6 one. The list is our own.
 """
 
 import http.client
@@ -10,6 +11,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from urllib.parse import urlsplit
 
 from fleetcore.errors import Refused, Unavailable
@@ -18,32 +20,55 @@ _TIMEOUT_S = 30.0
 _PIECE_BYTES = 1 << 20
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_6TO4 = ipaddress.IPv6Network("2002::/16")
-_PROTOCOL_ASSIGNMENTS = ipaddress.IPv4Network("192.0.0.0/24")  # RFC 6890; is_global differs by Python release
+#: What is not the public internet: the IANA special-purpose registry (RFC 6890 and its updates), multicast, reserved.
+_NOT_PUBLIC_4 = tuple(
+    ipaddress.IPv4Network(text)
+    for text in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+        "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+    )
+)  # fmt: skip
+#: All IPv6 that is given out to the public (RFC 4291 §2.4, IANA), and what within it is not.
+_PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = tuple(
+    ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")
+)
+#: Forms with an IPv4 address in them → how far it is shifted (RFC 4291 §2.5.5.2, RFC 6052, RFC 3056).
+_EMBEDDING = (
+    (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
+    (ipaddress.IPv6Network("64:ff9b::/96"), 0),
+    (ipaddress.IPv6Network("2002::/16"), 80),
+)
+_TEREDO = ipaddress.IPv6Network("2001::/32")
+#: The middle of an ISATAP interface identifier (RFC 5214 §6.1), with and without the global bit.
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 
 
 def is_public(address: IpAddress) -> bool:
     """Whether an address, and any IPv4 address inside it, is one of the public internet."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
-    elif address in _PROTOCOL_ASSIGNMENTS:
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _NOT_PUBLIC_4)
+    bits = int(address)
+    for network, shift in _EMBEDDING:
+        if address in network:
+            return is_public(ipaddress.IPv4Address(bits >> shift & 0xFFFFFFFF))
+    if address in _TEREDO:
+        return False  # a tunnel through somebody's server to wherever its other half says
+    if bits >> 32 & 0xFFFFFFFF in _ISATAP and not is_public(ipaddress.IPv4Address(bits & 0xFFFFFFFF)):
         return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    return address in _PUBLIC_6 and not any(address in network for network in _NOT_PUBLIC_6)
 
 
 def _resolve(host: str, port: int) -> str:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label that no name may have
         raise Unavailable(f"{host!r} cannot be resolved", code="not_ready", retry_after_s=60) from error
     addresses = [str(entry[4][0]) for entry in found]
     for text in addresses:
-        if not is_public(ipaddress.ip_address(text.partition("%")[0])):
+        # An address with a zone is one of a single link.
+        if "%" in text or not is_public(ipaddress.ip_address(text)):
             raise Refused(
                 f"{host!r} resolves to {text}, which is not a public address",
                 code="url_forbidden",
@@ -64,6 +89,8 @@ def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _reso
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise Refused(f"{url!r} is no URL", code="url_forbidden") from error
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise Refused(f"{url!r} is no URL", code="url_forbidden", remedy="Write other characters as %XX")
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.password:
         raise Refused(
             f"{url!r} cannot be fetched", code="url_forbidden", remedy="Use http or https, without credentials in it"
@@ -73,7 +100,7 @@ def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _reso
         raw = socket.create_connection((address, port), _TIMEOUT_S)
     except OSError as error:
         raise Unavailable(f"{parts.hostname!r} cannot be reached", code="not_ready", retry_after_s=60) from error
-    with raw:
+    with raw, ExitStack() as stack:
         connection = http.client.HTTPConnection(parts.hostname, port, timeout=_TIMEOUT_S)
         try:
             connection.sock = (
@@ -82,12 +109,13 @@ def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _reso
                 else raw
             )
             connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
-            response = connection.getresponse()
+            # It holds the socket open beside the connection.
+            response = stack.enter_context(closing(connection.getresponse()))
             if 300 <= response.status < 400:
                 raise Refused(f"{url!r} redirects, which is not followed", code="url_forbidden")
             if response.status != 200:
                 raise Unavailable(f"{url!r} answers {response.status}", code="not_ready", retry_after_s=60)
-            total = 0
+            total, announced = 0, response.length
             while piece := response.read(_PIECE_BYTES):
                 total += len(piece)
                 if total > limit_bytes:
@@ -98,6 +126,11 @@ def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _reso
                         unit="bytes",
                     )
                 yield piece
+            # http.client says nothing of a body that ends early when it is read in pieces.
+            if announced is not None and total != announced:
+                raise Unavailable(
+                    f"{url!r} ends after {total} of {announced} bytes", code="not_ready", retry_after_s=60
+                )
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"{url!r} cannot be read: {error}", code="not_ready", retry_after_s=60) from error
         finally:

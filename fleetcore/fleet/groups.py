@@ -7,7 +7,7 @@ same. Queries that hang on the time are evaluated again every minute.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import evolve
 
@@ -38,6 +38,13 @@ def _refs(membership: Membership) -> Pairs:
     return [("group", membership.group), ("device", membership.device)]
 
 
+def _expect(group: Group, if_version: int | None) -> None:
+    if if_version is not None and group.version != if_version:
+        raise VersionConflict(
+            f"Group {group.id!r} is at version {group.version}", version=group.version, group=group.id
+        )
+
+
 class Groups:
     """Makes and changes groups, and knows who is in them. Open it with :meth:`load`."""
 
@@ -51,6 +58,8 @@ class Groups:
         self._of: dict[str, dict[str, Membership]] = defaultdict(dict)
         # One change of memberships at a time: an evaluation reads what it then changes.
         self._lock = asyncio.Lock()
+        #: What else rests on a group, by its name: then it is not removed. :class:`Fleet` adds to it.
+        self.uses: list[Callable[[str], Iterable[str]]] = []
         search.documents.groups_of = self.of
 
     async def load(self) -> None:
@@ -146,8 +155,7 @@ class Groups:
         """Changes what is given; a static group stays static, a dynamic one dynamic. Raises as :meth:`create` does."""
         async with self._lock:
             old = self.get(group)
-            if if_version is not None and old.version != if_version:
-                raise VersionConflict(f"Group {group!r} is at version {old.version}", version=old.version, group=group)
+            _expect(old, if_version)
             if query is not None and old.query is None:
                 raise Refused(f"Group {group!r} is static", remedy="Create a dynamic group under another name")
             new = evolve(
@@ -167,15 +175,18 @@ class Groups:
             await self._refresh_after(new)
         return new
 
-    async def remove(self, group: str, *, actor: str = "system", reason: str = "") -> None:
+    async def remove(
+        self, group: str, *, if_version: int | None = None, actor: str = "system", reason: str = ""
+    ) -> None:
         """Removes a group and its memberships; refused while another lies in it or asks for it."""
         async with self._lock:
-            self.get(group)
+            _expect(self.get(group), if_version)
             users = sorted(
                 one.id
                 for one in self._groups.values()
                 if group in one.within or (one.id in self._clauses and group in asked_for(self._clauses[one.id]))
             )
+            users += [name for used in self.uses for name in used(group)]
             if users:
                 raise Conflict(
                     f"Group {group!r} is used by {', '.join(users)}",

@@ -63,6 +63,10 @@ class Layers:
             raise NotFound(f"There is no layer {layer!r}", layer=layer)
         return found
 
+    def laid_on(self, group: str) -> Sequence[str]:
+        """The layers of a group, named for people."""
+        return [f"layer {one.id}" for one in self._layers.values() if one.group == group]
+
     def list(self) -> Sequence[Layer]:
         """All layers, the weakest first."""
         return sorted(self._layers.values(), key=_strength)

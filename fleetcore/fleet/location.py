@@ -45,8 +45,15 @@ class Locations:
         found = await self._records.get(device)
         return None if found is None else found.location
 
-    async def update(self, device: str, body: object) -> Outcome:
-        """One position or a list of at most 1,000 (WIRE.md §8); bad ones are refused one by one."""
+    async def place(self, device: str, location: Location, actor: str) -> None:
+        """Somebody says where a device is; newer words, its own among them, come over it."""
+        await self.update(device, {"lat": location.lat, "lon": location.lon, "source": "manual"}, actor=actor)
+
+    async def update(self, device: str, body: object, *, actor: str | None = None) -> Outcome:
+        """One position or a list of at most 1,000 (WIRE.md §8); bad ones are refused one by one.
+
+        ``actor`` is who says so, by default the device.
+        """
         items = body if isinstance(body, list) else [body]
         if len(items) > _MOST:
             return Rejected(
@@ -70,13 +77,15 @@ class Locations:
             return await self._records.get(device) or Position(device=device, location=newest)
 
         def step(old: Position) -> tuple[Position, list[Event]] | None:
-            if old.version and (old.location.time or 0) >= (newest.time or 0):
+            # Of two words of one time the first of a device's stands, and the last of a person's.
+            since = (old.location.time or 0) + (actor is None)
+            if old.version and since > (newest.time or 0):
                 return None
             event = Event(
                 type="location.updated",
                 subject=device,
                 time=now,
-                actor=device,
+                actor=actor or device,
                 data={"lat": newest.lat, "lon": newest.lon, "time": newest.time},
             )
             return evolve(old, location=newest), [event]

@@ -4,6 +4,7 @@ A step may be repeated after a crash, so what is done to an item must be idempot
 """
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ from uuid import uuid4
 from attrs import evolve
 from msgspec import json
 
-from fleetcore.errors import Conflict, FleetError, Refused
+from fleetcore.errors import Conflict, FleetError, Refused, VersionConflict
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -71,17 +72,21 @@ class Operations:
         *,
         spec: Mapping[str, object] | None = None,
         rate_per_s: float | None = None,
+        key: str | None = None,
         actor: str = "system",
         reason: str = "",
     ) -> Operation:
-        """Keeps the items and returns at once; raises Refused for too many or a rate that is none."""
+        """Keeps the items and returns at once; raises Refused for too many or a rate that is none.
+
+        A second call with the same ``key`` returns the first operation.
+        """
         if len(items) > MOST_ITEMS:
             raise Refused(f"An operation has at most {MOST_ITEMS} items", code="limit_exceeded", limit=MOST_ITEMS)
         if rate_per_s is not None and not 0 < rate_per_s <= 1e6:
             raise Refused("A rate is a number of items a second above 0")
         now = self._clock.now_ms()
         operation = Operation(
-            id=uuid4().hex,
+            id=uuid4().hex if key is None else _keyed(key),
             kind=kind,
             state=OperationState.RUNNING if items else OperationState.SUCCEEDED,
             total=len(items),
@@ -100,14 +105,22 @@ class Operations:
             reason=reason,
             data={"kind": kind, "total": len(items)},
         )
-        done = await self._storage.commit(
-            Commit(
-                puts=(self._records.put(operation, expect=0),),
-                blobs={_blob(operation.id): json.encode(list(items))},
-                events=(event,),
-            )
+        begun = Commit(
+            puts=(self._records.put(operation, expect=0),),
+            blobs={_blob(operation.id): json.encode(list(items))},
+            events=(event,),
         )
+        try:
+            done = await self._storage.commit(begun)
+        except VersionConflict:
+            if key is None:
+                raise
+            return await self.get(operation.id)
         return evolve(operation, version=done.versions[0])
+
+    async def keyed(self, key: str) -> Operation | None:
+        """The operation that was started with a key, or None."""
+        return await self._records.get(_keyed(key))
 
     async def get(self, operation: str) -> Operation:
         """The operation; raises NotFound."""
@@ -235,6 +248,10 @@ class Operations:
         self._saved.pop(operation, None)
         self._turns.pop(operation, None)
         await self._storage.commit(Commit(blobs={_blob(operation): None}))
+
+
+def _keyed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _blob(operation: str) -> str:

@@ -8,13 +8,16 @@ from attrs import evolve
 
 from fleetcore.errors import Conflict, Refused, VersionConflict
 from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.sections import check_document, check_size, check_text
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device, Lifecycle, Location, check_transition
 from fleetcore.model.names import check_device_id, check_label
 from fleetcore.model.store import Commit, Event
 from fleetcore.query.ast import Clause
 
+_LONGEST_NAME = 1024
 _SETTABLE = frozenset({"name", "model", "tags", "capabilities", "attributes", "location", "gateway", "key_id"})
 
 
@@ -45,11 +48,20 @@ def _same(there: Device, wanted: Device) -> bool:
     return evolve(there, **kept) == evolve(wanted, **kept)
 
 
+def _expect(device: Device, if_version: int | None) -> None:
+    if if_version is not None and device.version != if_version:
+        raise VersionConflict(
+            f"Device {device.id!r} is at version {device.version}, not {if_version}",
+            remedy="Read it again and repeat the change",
+            version=device.version,
+        )
+
+
 class Registry:
     """Registers, finds and changes devices. Every change is an event with who, when and why."""
 
-    def __init__(self, storage: Storage, clock: Clock) -> None:
-        self._storage, self._clock = storage, clock
+    def __init__(self, storage: Storage, clock: Clock, limits: Limits | None = None) -> None:
+        self._storage, self._clock, self._limits = storage, clock, limits or Limits()
         self.records = Repository(storage, "device", Device, unique=_unique, refs=_refs)
         self._listeners: list[Callable[[Device], None]] = []
 
@@ -119,12 +131,17 @@ class Registry:
         """The record that :meth:`register` would store; raises what it raises but for a taken id."""
         check_device_id(device)
         check_label(type, "type")
-        if model is not None:
-            check_label(model, "model")
-        for tag in tags:
-            check_label(tag, "tag")
-        if gateway is not None:
-            await self.get(gateway)
+        await self._check(
+            device,
+            {
+                "model": model,
+                "name": name,
+                "tags": tags,
+                "capabilities": capabilities,
+                "attributes": attributes or {},
+                "gateway": gateway,
+            },
+        )
         now = self._clock.now_ms()
         return Device(
             id=device,
@@ -151,6 +168,28 @@ class Registry:
     def registered(self, device: Device) -> None:
         """A registration was committed: tells who listens."""
         self._changed(evolve(device, version=1))
+
+    async def _check(self, device: str, members: Mapping[str, Any]) -> None:
+        """Raises Refused for a member that breaks its alphabet or limit, NotFound for a gateway that is not there."""
+        for labels, what in (("tags", "tag"), ("capabilities", "capability")):
+            for label in members.get(labels, ()):
+                check_label(label, what)
+        if members.get("model") is not None:
+            check_label(members["model"], "model")
+        name = members.get("name")
+        if name is not None and not (isinstance(name, str) and len(name) <= _LONGEST_NAME):
+            raise Refused(f"A device's name is a text of up to {_LONGEST_NAME} characters", code="name_invalid")
+        if name is not None:
+            check_text(name, "/name")
+        if "attributes" in members:
+            if not isinstance(members["attributes"], Mapping):
+                raise Refused("attributes is an object")
+            check_document(members["attributes"], self._limits)
+            check_size(dict(members["attributes"]), self._limits)
+        if members.get("gateway") is not None:
+            if members["gateway"] == device:
+                raise Refused(f"Device {device!r} cannot be its own gateway", device=device)
+            await self.get(members["gateway"])
 
     async def register_many(
         self, devices: Sequence[Device], *, actor: str = "system", reason: str = ""
@@ -220,10 +259,7 @@ class Registry:
                 f"A device's {', '.join(unknown)} cannot be changed this way",
                 remedy=f"Changeable: {', '.join(sorted(_SETTABLE))}",
             )
-        for tag in members.get("tags", ()):
-            check_label(tag, "tag")
-        if members.get("gateway") is not None:
-            await self.get(members["gateway"])
+        await self._check(device, members)
         now = self._clock.now_ms()
         event = Event(
             type="device.changed",
@@ -235,21 +271,19 @@ class Registry:
         )
 
         def step(old: Device) -> tuple[Device, list[Event]]:
-            if if_version is not None and old.version != if_version:
-                raise VersionConflict(
-                    f"Device {device!r} is at version {old.version}, not {if_version}",
-                    remedy="Read it again and repeat the change",
-                    version=old.version,
-                )
+            _expect(old, if_version)
             return evolve(old, **members, updated=now), [event]
 
         return self._changed(await self.records.change(device, step))
 
-    async def move(self, device: str, to: Lifecycle, *, actor: str = "system", reason: str = "") -> Device:
-        """Moves the lifecycle; moving to where it is does nothing. Raises IllegalTransition."""
+    async def move(
+        self, device: str, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
+    ) -> Device:
+        """Moves the lifecycle; moving to where it is does nothing. Raises IllegalTransition, VersionConflict."""
         now = self._clock.now_ms()
 
         def step(old: Device) -> tuple[Device, list[Event]] | None:
+            _expect(old, if_version)
             if old.lifecycle is to:
                 return None
             check_transition(device, old.lifecycle, to)

@@ -35,7 +35,9 @@ class Selectable:
     nothing: bool = False
 
     def narrowed(self, where: Clause | None) -> Clause | None:
-        """Both this and a query."""
+        """Both this and a query; what selects nothing selects nothing of any query."""
+        if self.nothing:
+            return Or(())
         if self.clause is None:
             return where
         return self.clause if where is None else And((self.clause, where))

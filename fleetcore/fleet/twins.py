@@ -1,6 +1,5 @@
 """Twins: what is wanted of a device and what it reports; merge patches, a version per section, compare-and-set."""
 
-import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import cast
 
@@ -9,65 +8,20 @@ from attrs import evolve
 from fleetcore.errors import NotFound, Refused, VersionConflict
 from fleetcore.fleet.layers import OURS, Layers, authors, check_not_ours
 from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.sections import check_document, check_size
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.store import Commit, Delete, Event
 from fleetcore.model.twin import Json, Past, Section, Twin, delta, diff_patch, leaves, merge_patch
-from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
-
-_LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
-_LONGEST_KEY = 128
 
 #: Changes of a section that can be looked back at, per device.
 HISTORY = 100
 
 #: Told of a desired change: device, and the wire's notification.
 Changed = Callable[[str, Mapping[str, object]], None]
-
-
-def check_document(document: object, limits: Limits, *, pointer: str = "", depth: int = 1) -> None:
-    """Raises :class:`Refused` where a section, or a patch for one, breaks the limits of twins."""
-    if depth > limits.json_depth:
-        raise Refused(f"Nested deeper than {limits.json_depth} at {pointer}", code="limit_exceeded", pointer=pointer)
-    if isinstance(document, Mapping):
-        for key, value in document.items():
-            here = f"{pointer}/{key}"
-            if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable() or key.startswith("$"):
-                raise Refused(
-                    f"The key {key!r} is not allowed",
-                    remedy="Use 1-128 printable characters that do not start with $",
-                    pointer=here,
-                )
-            check_document(value, limits, pointer=here, depth=depth + 1)
-    elif isinstance(document, list):
-        for i, value in enumerate(document):
-            check_document(value, limits, pointer=f"{pointer}/{i}", depth=depth + 1)
-    elif isinstance(document, float) and not math.isfinite(document):
-        raise Refused(f"The number at {pointer} is not finite", pointer=pointer)
-    elif isinstance(document, int) and not isinstance(document, bool) and abs(document) > _LARGEST_INTEGER:
-        raise Refused(f"The integer at {pointer} is beyond 2^53 - 1", pointer=pointer)
-
-
-def _check_size(document: Json, limits: Limits) -> None:
-    if len(leaves(document)) > limits.twin_keys:
-        raise Refused(
-            f"The section would have more than {limits.twin_keys} keys",
-            code="limit_exceeded",
-            limit=limits.twin_keys,
-            unit="keys",
-            scope="twin section",
-        )
-    if len(dumps(document)) > limits.twin_bytes:
-        raise Refused(
-            f"The section would be longer than {limits.twin_bytes} bytes",
-            code="limit_exceeded",
-            limit=limits.twin_bytes,
-            unit="bytes",
-            scope="twin section",
-        )
 
 
 class Twins:
@@ -95,7 +49,7 @@ class Twins:
     def _patched(self, section: Section, patch: Json, now: int) -> Section:
         check_document(patch, self._limits)
         document = cast("Json", merge_patch(section.document, patch))
-        _check_size(document, self._limits)
+        check_size(document, self._limits)
         before, after = leaves(section.document), leaves(document)
         same = {at for at, value in after.items() if at in before and before[at] == value}
         times = {at: section.times.get(at, now) if at in same else now for at in after}
@@ -158,7 +112,7 @@ class Twins:
     def _desired(self, new: Twin, old: Twin, actor: str, reason: str, patch: Json) -> tuple[Twin, list[Event]]:
         """The twin with its layers over each other, and the event of it."""
         document, times = self.layers.effective(new.device, new.own)
-        _check_size(document, self._limits)
+        check_size(document, self._limits)
         changed = document != old.desired.document or not old.desired.version
         version = old.desired.version + changed
         event = Event(

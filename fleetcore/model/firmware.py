@@ -70,7 +70,15 @@ PROGRESS_ORDER: Mapping[ExecutionState, int] = MappingProxyType(
 
 @frozen(kw_only=True)
 class Campaign:
-    """One version for many devices. ``code`` says why a campaign waits in ``draft``."""
+    """One version for many devices.
+
+    Attributes:
+        manifest: the signed manifest (DSSE), where there is one; ``manifest_sha256`` names what was signed.
+        seq: the manifest's; None without one.
+        trust: the version of the trust root that it was verified by; None where there was none.
+        allow_downgrade: whether it may go to devices that were at a higher seq.
+        code: why it waits in ``draft``.
+    """
 
     id: str
     release: str
@@ -80,6 +88,10 @@ class Campaign:
     sha256: str | None = None
     size: int | None = None
     manifest: Mapping[str, object] | None = None
+    manifest_sha256: str | None = None
+    seq: int | None = None
+    trust: int | None = None
+    allow_downgrade: bool = False
     component: str = "main"
     code: str | None = None
     reason: str | None = None
@@ -90,7 +102,13 @@ class Campaign:
 
 @frozen(kw_only=True)
 class Execution:
-    """One device in one campaign; ``reported_version`` is the running version that the device named at the end."""
+    """One device in one campaign.
+
+    Attributes:
+        reported_version: the running version that the device named at the end.
+        nonce, not_after: of the assignment that the device was shown last, ms since the epoch.
+        assigned: the attempt that it is for.
+    """
 
     id: str
     campaign: str
@@ -103,5 +121,52 @@ class Execution:
     reason: str | None = None
     until: int | None = None
     reported_version: str | None = None
+    nonce: str | None = None
+    not_after: int | None = None
+    assigned: int = 0
     changed: int = 0
     version: int = field(default=0)
+
+
+@frozen(kw_only=True)
+class Release:
+    """Firmware that was signed off: its manifest was verified, and its image is here.
+
+    Attributes:
+        id: ``NAME:SEQ``.
+        release: the version for people.
+        manifest: the envelope, as devices get it; ``manifest_sha256`` is of what was signed.
+        trust: the version of the trust root that it was verified by.
+        created, expires: of the manifest; ``added`` is when it came here, by whom. ms since the epoch.
+    """
+
+    id: str
+    name: str
+    release: str
+    seq: int
+    min_seq: int = 0
+    requires_seq: int = 0
+    models: tuple[str, ...]
+    size: int
+    sha256: str
+    manifest: Mapping[str, object]
+    manifest_sha256: str
+    trust: int
+    created: int
+    expires: int
+    added: int = 0
+    by: str = ""
+    version: int = 0
+
+
+@frozen(kw_only=True)
+class TrustVersion:
+    """One version of the trust root as it is kept; ``id`` is its number with leading zeros, so keys are in order."""
+
+    id: str
+    number: int
+    envelope: Mapping[str, object]
+    expires: int
+    added: int
+    by: str
+    version: int = 0

@@ -33,6 +33,7 @@ class Permission(StrEnum):
     CAMPAIGNS_READ = "campaigns:read"
     CAMPAIGNS_WRITE = "campaigns:write"
     FIRMWARE_WRITE = "firmware:write"
+    FIRMWARE_TRUST = "firmware:trust"
     SECURITY_READ = "security:read"
     SECURITY_WRITE = "security:write"
     QUARANTINE_READ = "quarantine:read"

@@ -35,6 +35,8 @@ class LayerKeeper(Consumer):
             for event in entry.events:
                 if event.type in _MOVED and self._twins.layers.list():
                     devices[event.subject] = None
+                elif event.type == "group.changed" and self._twins.layers.list():
+                    devices.update(dict.fromkeys(self._inside(event.subject)))  # it may lie elsewhere now
                 elif event.type in (LAYER_CHANGED, LAYER_REMOVED):
                     members = self._members(event)
                     everybody |= members is None
@@ -53,9 +55,10 @@ class LayerKeeper(Consumer):
                 group = self._twins.layers.get(event.subject).group
             except NotFound:
                 return ()  # removed since: that event comes too
-        if group is None:
-            return None
+        return None if group is None else self._inside(str(group))
+
+    def _inside(self, group: str) -> Sequence[str]:
         try:
-            return self._groups.members(str(group))
+            return self._groups.members(group)
         except NotFound:
             return ()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import json
 
-from fleetcore.fleet.audit import Signer, bound, put_of, signed
+from fleetcore.fleet.audit import HEAD, Head, Signer, bound, put_of, signed
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
@@ -21,7 +21,6 @@ from fleetcore.pipeline.consumer import Consumer
 #: What devices do all day long is telemetry, not a decision; their own histories have it.
 _EVERYDAY = frozenset({"twin.reported", "twin.acknowledged", "location.updated", "anomaly.found", "status.changed"})
 _CHECKPOINT_ROWS, _CHECKPOINT_MS = 1000, 3_600_000
-_HEAD = "audit"
 
 
 class AuditSealer(Consumer):
@@ -44,11 +43,11 @@ class AuditSealer(Consumer):
             await self._storage.commit(Commit(cursors={self.name: 0}))
 
     async def _open(self) -> None:
-        head = await self._storage.blob(_HEAD)
-        if head is not None:
-            state = json.decode(head)
-            self._seq, self._hash = state["seq"], state["hash"]
-            self._marked, self._marked_ms = state["marked"], state["marked_ms"]
+        kept = await self._storage.blob(HEAD)
+        if kept is not None:
+            head = json.decode(kept, type=Head)
+            self._seq, self._hash = head.seq, head.hash
+            self._marked, self._marked_ms = head.marked, head.marked_ms
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         lost, self.status.lost = self.status.lost, 0
@@ -65,25 +64,22 @@ class AuditSealer(Consumer):
         if not rows:
             return False
         mark = self._due(seq, prev)
-        head = {
-            "seq": seq,
-            "hash": prev,
-            "marked": mark.seq if mark else self._marked,
-            "marked_ms": mark.time if mark else self._marked_ms,
-        }
+        # A checkpoint counts from the commit after it was written: a crash before writes another one, and takes none
+        # for there that is not.
+        head = Head(seq=seq, hash=prev, marked=self._marked, marked_ms=self._marked_ms)
         position = entries[-1].position
         await self._storage.commit(
             Commit(
                 puts=tuple(put_of(row) for row in rows),
                 cursors={self.name: position},
-                blobs={_HEAD: json.encode(head)},
+                blobs={HEAD: json.encode(head)},
             )
         )
         self._seq, self._hash = seq, prev
-        self._marked, self._marked_ms = head["marked"], head["marked_ms"]  # type: ignore[assignment]  # integers
         self._kept, self._kept_at = position, self._clock.monotonic_s()
         if mark is not None:
             await self._append(mark)
+            self._marked, self._marked_ms = mark.seq, mark.time
         return False
 
     def _gap(self, lost: int) -> Event:

@@ -143,4 +143,6 @@ def _within(held: object, shape: Shape) -> bool | None:
     lat, lon = held.get("lat"), held.get("lon")
     if _kind(lat) != "number" or _kind(lon) != "number":
         return None
-    return within(shape, float(lat), float(lon))  # type: ignore[arg-type]  # numbers
+    here = float(lat), float(lon)  # type: ignore[arg-type]  # numbers
+    # What is nowhere on Earth is no position, whatever its sine would say.
+    return within(shape, *here) if abs(here[0]) <= 90 and abs(here[1]) <= 180 else None

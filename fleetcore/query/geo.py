@@ -5,11 +5,15 @@ a sphere is off by at most 0.56 % of the distance.
 """
 
 import math
+from functools import lru_cache
+from itertools import pairwise
 
 from fleetcore.query.ast import Box, Circle, Polygon
 
 #: The mean radius R1 of the Earth (IUGG), metres.
 EARTH_M = 6_371_008.8
+
+_HALF_TURN = 180.0
 
 Vector = tuple[float, float, float]
 
@@ -37,23 +41,54 @@ def within(shape: Circle | Box | Polygon, lat: float, lon: float) -> bool:
             return south <= lat <= north and inside
         case Polygon(rings):
             outside, *holes = rings
-            return _in_ring(outside, lat, lon) and not any(_in_ring(hole, lat, lon) for hole in holes)
+            return _place(outside, lat, lon) >= 0 and all(_place(hole, lat, lon) <= 0 for hole in holes)
 
 
-def _in_ring(ring: tuple[tuple[float, float], ...], lat: float, lon: float) -> bool:
-    """Even-odd rule, longitudes taken relative to the point so that a ring may cross the antimeridian."""
+Ring = tuple[tuple[float, float], ...]
+
+
+def _place(ring: Ring, lat: float, lon: float) -> int:
+    """1 within the ring, 0 on its edge, -1 outside."""
+    corners = _unrolled(ring)
+    west, east = min(one[1] for one in corners), max(one[1] for one in corners)
+    # The ring lies unrolled on a plane; the point lies on it once a turn.
+    lon += 360.0 * math.ceil((west - lon) / 360.0)
+    while lon <= east:
+        place = _on_plane(corners, lat, lon)
+        if place >= 0:
+            return place
+        lon += 360.0
+    return -1
+
+
+@lru_cache(maxsize=256)
+def _unrolled(ring: Ring) -> Ring:
+    """The corners with longitudes that go on where ±180 is crossed: each edge takes the short way round.
+
+    A ring that comes back a whole turn further goes around a pole, the nearer one, and is closed along it.
+    """
+    corners = [ring[0]]
+    for (_, before), (lat, lon) in pairwise(ring):
+        corners.append((lat, corners[-1][1] + _step(lon - before)))
+    end = corners[-1][1] + _step(ring[0][1] - ring[-1][1])
+    if abs(end - ring[0][1]) > _HALF_TURN:
+        pole = 90.0 if sum(lat for lat, _ in ring) >= 0 else -90.0
+        corners += [(ring[0][0], end), (pole, end), (pole, ring[0][1])]
+    return tuple(corners)
+
+
+def _step(degrees: float) -> float:
+    # From -180 to 180 is once around the Earth, not a step to where one stands.
+    return degrees if abs(degrees) == 2 * _HALF_TURN else (degrees + 180.0) % 360.0 - 180.0
+
+
+def _on_plane(ring: Ring, lat: float, lon: float) -> int:
+    """Even-odd rule, the edge told apart."""
     inside = False
-    before_lat, before_lon = ring[-1][0], _turn(ring[-1][1] - lon)
-    for here_lat, here in ring:
-        # Each edge takes the short way round.
-        here_lon = before_lon + _turn(here - lon - before_lon)
-        if (before_lat > lat) != (here_lat > lat):
-            crossing = before_lon + (lat - before_lat) / (here_lat - before_lat) * (here_lon - before_lon)
-            inside ^= crossing > 0
-        before_lat, before_lon = here_lat, _turn(here_lon)
-    return inside
-
-
-def _turn(degrees: float) -> float:
-    """The same angle within [-180, 180)."""
-    return (degrees + 180.0) % 360.0 - 180.0
+    for (a_lat, a_lon), (b_lat, b_lon) in zip((ring[-1], *ring[:-1]), ring, strict=True):
+        between = min(a_lat, b_lat) <= lat <= max(a_lat, b_lat) and min(a_lon, b_lon) <= lon <= max(a_lon, b_lon)
+        if between and (b_lat - a_lat) * (lon - a_lon) == (lat - a_lat) * (b_lon - a_lon):
+            return 0
+        if (a_lat > lat) != (b_lat > lat):
+            inside ^= a_lon + (lat - a_lat) / (b_lat - a_lat) * (b_lon - a_lon) > lon
+    return 1 if inside else -1

@@ -4,6 +4,8 @@ The parser is LALR and builds the tree as it reads, so neither length nor nestin
 """
 
 import difflib
+import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
@@ -73,6 +75,10 @@ FIELDS = {
 _GROUP = "group"
 
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
+#: A thousand years: from any present, what lies so far off is still a date.
+_LONGEST_MS = 365_000 * 86_400_000
+#: What a database keeps as an integer; beyond it a number is a float everywhere.
+_LARGEST_INTEGER = 2**63 - 1
 _MS = {"ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, "d": 8.64e7, "w": 6.048e8}
 _METRES = {"m": 1.0, "km": 1e3, "mi": 1609.344}
 
@@ -92,7 +98,14 @@ _HABITS = {
     "contains": "has",
     "is": "exists FIELD, or not exists FIELD",
     "matches": "like",
+    "sec": "s",
+    "seconds": "s",
+    "minutes": "min",
+    "hours": "h",
+    "days": "d",
+    "weeks": "w",
 }
+_WHOLE_TEXT = re.compile(r"'(?:''|[^'])*'")
 
 
 class QuerySyntaxError(Refused):
@@ -169,8 +182,10 @@ def _unexpected(error: Any, text: str) -> QuerySyntaxError:
         line, column, found = len(lines), len(lines[-1]) + 1, ""
     else:
         line, column = error.line, error.column
-        found = _word(text.splitlines()[line - 1][column - 1 :])
-    wanted = error.accepts if getattr(error, "accepts", None) else getattr(error, "expected", None) or ()
+        rest = text.splitlines()[line - 1][column - 1 :]
+        found = (_WHOLE_TEXT.match(rest) or [""])[0][:40] or _word(rest)
+    known = (getattr(error, name, None) for name in ("accepts", "expected", "allowed"))
+    wanted = next((one for one in known if one), ())
     remedy = _HABITS.get(found) or _HABITS.get(found[:2]) or _HABITS.get(found[:1])
     if found[:1] == '"':
         remedy = "'…'. Double quotes are names, single quotes are text"
@@ -183,7 +198,7 @@ def _unexpected(error: Any, text: str) -> QuerySyntaxError:
     elif found == "null":
         remedy = "Ask `not exists FIELD`"
     else:
-        near = difflib.get_close_matches(found, [word.lower() for word in wanted], 1) if found else []
+        near = difflib.get_close_matches(found.lower(), [word.lower() for word in wanted], 1) if found else []
         remedy = f"Did you mean {near[0]!r}?" if near else _expectation(wanted)
     what = f"{found!r} does not fit here" if found else "the query ends too early"
     return QuerySyntaxError(f"Line {line}, column {column}: {what}", remedy=remedy, line=line, column=column)
@@ -245,7 +260,7 @@ def _path(token: "Token") -> Path:
     if root == _GROUP and len(parts) == 1:
         return ("groups",)
     if root not in FIELDS:
-        near = difflib.get_close_matches(root, FIELDS, 1)
+        near = difflib.get_close_matches(root.lower(), FIELDS, 1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Fields: {', '.join(FIELDS)}"
         raise _at(token, f"there is no field {root!r}", remedy)
     if len(parts) > 1 and not FIELDS[root]:
@@ -289,7 +304,7 @@ def _builder() -> Any:
         def amount(self, quantity: tuple[float, "Token"]) -> float:
             # Compared with a field: seconds or metres, the units of the International System.
             number, unit = quantity
-            return number * (_METRES[unit] if unit in _METRES else _MS[unit] / 1000)
+            return _finite(number * (_METRES[unit] if unit in _METRES else _MS[unit] / 1000), unit)
 
         def now(self) -> Now:
             return Now()
@@ -299,14 +314,20 @@ def _builder() -> Any:
             if unit not in _MS:
                 remedy = "Minutes are written min" if unit == "m" else f"Durations: {' '.join(_MS)}"
                 raise _at(unit, f"{unit} is a length, not a duration", remedy)
-            return Now(round((-1 if sign == "-" else 1) * number * _MS[unit]))
+            offset_ms = (-1 if sign == "-" else 1) * number * _MS[unit]
+            if not abs(offset_ms) <= _LONGEST_MS:
+                raise _at(unit, "that is more than a thousand years from now")
+            return Now(round(offset_ms))
 
         def instant(self, token: "Token") -> Instant:
+            when: datetime | None
             try:
                 when = datetime.fromisoformat(token[2:-1])
-            except ValueError:
+                # A zone may carry the first and the last day beyond what is a date.
+                when = when.astimezone(UTC) if when.tzinfo is not None else None
+            except (ValueError, OverflowError):
                 when = None
-            if when is None or when.tzinfo is None:
+            if when is None:
                 raise _at(token, "this is no time with a zone", "Write it as in t'2026-01-01T00:00:00Z'")
             return Instant((when - _EPOCH) // _MILLISECOND)
 
@@ -330,7 +351,8 @@ def _builder() -> Any:
             number, unit = quantity
             if unit not in _METRES or number < 0:
                 raise _at(unit, "a radius is a length", "Write it as in circle(52.5, 13.4, 5 km)")
-            return Circle(_degrees(lat, 90, "latitude"), _degrees(lon, 180, "longitude"), number * _METRES[unit])
+            radius_m = _finite(number * _METRES[unit], unit)
+            return Circle(_degrees(lat, 90, "latitude"), _degrees(lon, 180, "longitude"), radius_m)
 
         def box(self, south: "Token", west: "Token", north: "Token", east: "Token") -> Box:
             low, high = _degrees(south, 90, "latitude"), _degrees(north, 90, "latitude")
@@ -430,7 +452,14 @@ def _number(token: "Token") -> int | float:
     value = float(token)
     if value in (float("inf"), float("-inf")):
         raise _at(token, "this number is too large")
-    return int(token) if token.lstrip("-").isdigit() else value
+    whole = int(token) if token.lstrip("-").isdigit() else None
+    return value if whole is None or abs(whole) > _LARGEST_INTEGER else whole
+
+
+def _finite(value: float, token: "Token") -> float:
+    if not math.isfinite(value):
+        raise _at(token, "this number is too large")
+    return value
 
 
 def _degrees(token: "Token", most: float, what: str) -> float:

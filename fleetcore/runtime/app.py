@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from attrs import evolve, frozen
 
-from fleetcore.errors import ConfigError, FleetError, PluginError, Refused
+from fleetcore.errors import ConfigError, FleetError, NotReady, PluginError, Refused
 from fleetcore.fleet.anomalies import AnomalyDetector
+from fleetcore.fleet.assigning import Assigning
 from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
@@ -32,11 +33,13 @@ from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.outlook import Outlook
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.releases import Releases
 from fleetcore.fleet.renewals import Renewals
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
 from fleetcore.fleet.trust_delivery import TrustDelivery
+from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
 from fleetcore.fleet.why import Asking
 from fleetcore.interfaces.clock import Clock
@@ -71,6 +74,8 @@ _log = logging.getLogger(__name__)
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
 #: Together 10 s (SECURITY.md A11, 11): answering what was read, and taking from consumers what they know.
 _DRAIN_S, _KEEP_S = 8.0, 2.0
+#: A protocol that is not ready is tried again at least this often.
+_LATE_S = 30.0
 _CHECKPOINTS = "audit-checkpoints.jsonl"
 _MIRRORED = frozenset({"registry", "twins", "telemetry"})
 
@@ -92,10 +97,16 @@ class Fleet:
         self.config, self.host, self.clock, self.storage, self._stack = config, host, clock, storage, stack
         self.limits = config.limits
         self.supervisor = Supervisor(clock)
-        self.devices = Registry(storage, clock)
+        self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)
         self.twins = Twins(storage, clock, self.limits)
-        self.campaigns = Campaigns(storage, clock, may_fetch=config.data is not None)
+        self.trust_root = TrustRoot(storage, clock)
+        self.releases = Releases(storage, clock, self.trust_root)
+        firmware = config.firmware
+        self.assigning = Assigning(
+            clock, self.trust_root, allow_unsigned=firmware.allow_unsigned, hours=firmware.assignment_hours
+        )
+        self.campaigns = Campaigns(storage, clock, self.assigning, may_fetch=config.data is not None)
         self.location = Locations(storage, clock, self.limits)
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
@@ -105,6 +116,7 @@ class Fleet:
         self.search = Search(Documents(storage, self.presence), clock, columns)
         self.groups = Groups(storage, self.search, clock)
         self.twins.layers.groups_of = self.groups.outermost_first
+        self.groups.uses.append(self.twins.layers.laid_on)
         self.operations = Operations(storage, clock)
         self.importing = Importing(self.devices, self.operations)
         self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
@@ -172,6 +184,10 @@ class Fleet:
             admissions=self.host.admissions(),
         )
         self.tls = self.security.tls
+        if self.tls is not None:
+            # Nothing is known of the peer but why: one row, counted, for all that fail alike in a second.
+            self.tls.refused = lambda why: self.denials.note("unknown", "handshake", f"certificate_invalid: {why}")
+        self.assigning.sign = self.security.sign_payload
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
         self.outlook = Outlook(self.security, self.devices, self.groups, self.search)
@@ -235,6 +251,7 @@ class Fleet:
         await self.presence.load()
         await self.groups.load()
         await self.twins.layers.load()
+        await self.trust_root.load()
         self.security.rotation.delivery = TrustDelivery(self.twins)
         await self.security.settle_cas()
         await self.dead_letters.load()
@@ -330,14 +347,51 @@ class Fleet:
         return Mirror(instance.name, cloud, frozenset(what), self.storage, self.clock)
 
     async def serve(self) -> None:
-        """Opens the configured protocols and services; raises ConfigError, NotReady or what a listener raises."""
+        """Opens the configured protocols and services.
+
+        One that is not ready is opened as soon as it is, where another one is; else its NotReady is raised. Raises
+        ConfigError and what a listener raises.
+        """
+        late: list[tuple[Instance, NotReady]] = []
         for instance in self.config.protocols:
-            adapter = await self._enter("protocols", instance, self.plane)
-            self.protocols[instance.name] = OpenProtocol(
-                name=instance.name, kind=instance.kind, adapter=adapter, provider=self._find("protocols", instance)
-            )
+            try:
+                await self._open_protocol(instance)
+            except NotReady as error:
+                late.append((instance, error))
+        if late and not self.protocols:
+            raise late[0][1]
         for instance in self.config.services:
             self.services[instance.name] = await self._enter("services", instance, self)
+        for instance, why in late:
+            # The others serve meanwhile: a broker that is away must not keep the devices on HTTP waiting.
+            _log.error("[protocols.%s] is not ready and is tried again: %s", instance.name, why)
+            self.supervisor.keep(f"protocol {instance.name}", functools.partial(self._open_late, instance, why))
+        self._tell_endpoints()
+
+    async def _open_protocol(self, instance: Instance) -> None:
+        adapter = await self._enter("protocols", instance, self.plane)
+        self.protocols[instance.name] = OpenProtocol(
+            name=instance.name, kind=instance.kind, adapter=adapter, provider=self._find("protocols", instance)
+        )
+
+    async def _open_late(self, instance: Instance, why: NotReady) -> None:
+        """Goes on trying; what it waits for is shown as long as it does."""
+        state = self.supervisor.states[f"protocol {instance.name}"]
+        while True:
+            state.failures += 1
+            state.error = str(why)
+            await self.clock.sleep(min(_LATE_S, 2.0**state.failures))
+            try:
+                await self._open_protocol(instance)
+            except NotReady as again:
+                why = again
+            else:
+                state.failures, state.error = 0, ""
+                _log.info("[protocols.%s] is ready", instance.name)
+                self._tell_endpoints()
+                return
+
+    def _tell_endpoints(self) -> None:
         host = next(iter(self.config.fleet.hosts), "localhost")
         urls = [url for one in self.protocols.values() for url in one.adapter.endpoints]
         self.security.endpoints = [reachable(url, host) for url in urls]

@@ -1,4 +1,4 @@
-"""Backup and restore of a data folder: the store as of one moment, the keys and the configuration."""
+"""Backup and restore of a data folder: the store as of one moment, keys, configuration, the audit log's checkpoints."""
 
 import asyncio
 import os
@@ -22,7 +22,14 @@ async def backup(fleet: Fleet, target: Path) -> None:
     _check_apart(target, data)
     _check_empty(target)
     await asyncio.to_thread(_make, target)
+    # Checkpoints from before the copy of the store name rows that are in it.
+    checkpoints = fleet.audit.checkpoints
+    lines = b""
+    if checkpoints is not None and await asyncio.to_thread(checkpoints.is_file):
+        lines = await asyncio.to_thread(checkpoints.read_bytes)
     await fleet.storage.backup(target)
+    if checkpoints is not None and lines:
+        await asyncio.to_thread(_write, target / checkpoints.name, lines)
     async with fleet.security.rotation.unchanged:
         for name in _BESIDE:
             await asyncio.to_thread(_copy, data / name, target / name)
@@ -51,6 +58,11 @@ def _check_empty(folder: Path) -> None:
 def _make(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
+
+
+def _write(target: Path, content: bytes) -> None:
+    target.touch(mode=0o600)
+    target.write_bytes(content)
 
 
 def _copy(source: Path, target: Path) -> None:

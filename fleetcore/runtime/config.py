@@ -28,7 +28,7 @@ _PREFIX = "FLEETCORE_"
 #: Environment variables that are switches of tools, not keys of fleet.toml.
 _NOT_KEYS = frozenset({"FLEETCORE_REQUIRE", "FLEETCORE_TOKEN", "FLEETCORE_SERVER"})
 _SECTIONS = (
-    "fleet", "storage", "limits", "ca", "protocols", "detectors", "notifiers", "clouds", "services",
+    "fleet", "storage", "limits", "ca", "firmware", "protocols", "detectors", "notifiers", "clouds", "services",
 )  # fmt: skip
 
 
@@ -65,6 +65,19 @@ class CaSection:
 
 
 @frozen(kw_only=True)
+class FirmwareSection:
+    """``[firmware]``.
+
+    Attributes:
+        allow_unsigned: whether campaigns without a signed manifest may be made once a trust root is set.
+        assignment_hours: how long a device may take to begin with what it was offered, 1 hour to a year.
+    """
+
+    allow_unsigned: bool = False
+    assignment_hours: int = field(default=72, validator=(validators.ge(1), validators.le(8760)))
+
+
+@frozen(kw_only=True)
 class Instance:
     """One named section of a kind: ``[detectors.cold-rooms]`` with its kind and the keys left for the plugin."""
 
@@ -80,6 +93,7 @@ class Config:
     fleet: FleetSection = FleetSection()
     limits: Limits = Limits()
     ca: CaSection = CaSection()
+    firmware: FirmwareSection = FirmwareSection()
     storage: Instance = field(factory=lambda: Instance(name="sqlite", kind="sqlite", table={}))
     protocols: tuple[Instance, ...] = ()
     detectors: tuple[Instance, ...] = ()
@@ -198,6 +212,7 @@ def build(table: Mapping[str, object], file: str = "", source: str = "") -> Conf
         fleet=fleet,
         limits=structure(Limits, tables.get("limits", {}), ("limits",), file, source),
         ca=structure(CaSection, tables.get("ca", {}), ("ca",), file, source),
+        firmware=structure(FirmwareSection, tables.get("firmware", {}), ("firmware",), file, source),
         storage=Instance(name=kind, kind=kind, table=storage),
         file=file,
         source=source,

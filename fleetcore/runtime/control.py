@@ -117,6 +117,8 @@ async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
 class ControlClient:
     """Calls the façade of a running server; each call has a connection of its own, so they may overlap."""
 
+    in_process = False
+
     def __init__(self, data: Path) -> None:
         self._data = data
 

@@ -7,22 +7,23 @@ For its credentials it has :mod:`fleetcore.testing.credentials`.
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import cast
 
 from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
+from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Downlink, Operation, Reply
 from fleetcore.model.twin import merge_patch
 from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
+from fleetcore.testing.flash import Flash, MemoryFlash
+from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse
 from fleetcore.wire.strict_json import loads
 
@@ -60,14 +61,25 @@ class Behaviour:
     """How a device behaves.
 
     Attributes:
+        model: its hardware model.
+        firmware, seq: what it left the factory with.
+        trust: the ``trust.json`` that it left the factory with (an envelope); with it, only signed firmware is taken.
         firmware_fails: the code with which it fails an update, or None.
-        command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run.
+        command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run, and firmware only
+            with the server's assignment.
     """
 
+    model: str | None = None
     firmware: str = "1.0.0"
+    seq: int = 0
+    trust: Mapping[str, object] | None = None
     firmware_fails: str | None = None
     command_key: bytes | None = None
     signals: tuple[Signal, ...] = (Signal(metric="temperature", unit="Cel"),)
+
+
+#: What a signed command says (WIRE.md §6).
+_SIGNED = frozenset({"id", "device", "name", "args", "sequence", "lane", "expires_at"})
 
 
 class SimulatedDevice:
@@ -78,6 +90,7 @@ class SimulatedDevice:
         client: makes a client for an endpoint; called again for every connection.
         endpoint: where to connect.
         download: client and endpoint of a protocol that can download, for devices that speak one that cannot.
+        flash: what survives a restart; without one nothing does.
 
     Attributes:
         ran: commands that were really run, in order.
@@ -94,6 +107,7 @@ class SimulatedDevice:
         *,
         behaviour: Behaviour | None = None,
         download: tuple[ClientFactory, str] | None = None,
+        flash: Flash | None = None,
         seed: int = 0,
     ) -> None:
         self.secrets, self._factory, self.endpoint, self._clock = secrets, client, endpoint, clock
@@ -105,14 +119,27 @@ class SimulatedDevice:
         self._client: DeviceClient | None = None
         self._listening: asyncio.Task[None] | None = None
         self._results: OrderedDict[str, dict[str, object]] = OrderedDict()
-        self._last_sequence = 0
-        self.firmware = self.behaviour.firmware
+        # By lane: each lane's commands come in order, those of two lanes may overtake each other.
+        self._last_sequence: dict[str, int] = {}
+        self.updater = Updater(
+            flash or MemoryFlash(),
+            clock,
+            device=self.device,
+            model=self.behaviour.model,
+            firmware=self.behaviour.firmware,
+            seq=self.behaviour.seq,
+            trust=self.behaviour.trust,
+            server_key=self.behaviour.command_key,
+        )
+        fails = self.behaviour.firmware_fails
+        factory = self.updater.boot().version
+        self.updater.slots.comes_up = lambda image: fails != "boot_failed" or image.version == factory
+        self.updater.spoilt = fails if fails not in ("boot_failed", "health_failed") else None
         self.desired: dict[str, object] = {}
         self.desired_version = 0
         self.ran: list[str] = []
         self.refused_commands: list[str] = []
         self.updates: list[str] = []
-        self._executions: set[str] = set()
         self.sent = 0
         self.acknowledged = 0
         self.problems: dict[str, int] = {}
@@ -124,6 +151,11 @@ class SimulatedDevice:
             move=self._move,
             report=self.report,
         )
+
+    @property
+    def firmware(self) -> str:
+        """The running version."""
+        return self.updater.running.version
 
     async def enroll(
         self, token: str | None = None, *, client: ClientFactory | None = None, endpoint: str | None = None
@@ -146,9 +178,21 @@ class SimulatedDevice:
         self.secrets = evolve(self.secrets, token=token)
 
     async def connect(self) -> None:
-        """Opens the connection, says online and reports the running firmware."""
+        """Opens the connection, says online, reports the running firmware and how an update ended meanwhile."""
         self._take_over(await self._factory(self.endpoint, self.secrets).__aenter__())
         await self._online()
+        await self.updater.settle(self._say, self._health)
+
+    async def _report_firmware(self) -> None:
+        said: dict[str, object] = {"version": self.firmware}
+        if self.updater.trust is not None:
+            memory = self.updater.memory
+            said |= {
+                "seq": self.updater.running.seq,
+                "highest_seq": memory.highest_seq,
+                "trust": self.updater.trust.version,
+            }
+        await self.report({"firmware": said})
 
     def _take_over(self, client: DeviceClient) -> None:
         self._client = client
@@ -156,7 +200,7 @@ class SimulatedDevice:
 
     async def _online(self) -> None:
         await self._send(Operation.STATUS, {"state": "online", "session": f"{self._chance.randrange(1 << 32):08x}"})
-        await self.report({"firmware": {"version": self.firmware}})
+        await self._report_firmware()
         # What was asked before the connection broke, or came to nothing.
         await self.credentials.obey(cast("Mapping[str, object]", self.desired.get("fleetcore", {})))
 
@@ -263,7 +307,7 @@ class SimulatedDevice:
             self.refused_commands.append(name)
             await self._result(name, {"status": "rejected", "code": error.code, "reason": error.message})
             return
-        self._last_sequence = max(self._last_sequence, cast("int", command["sequence"]))
+        self._last_sequence[str(command["lane"])] = cast("int", command["sequence"])
         await self._send(Operation.COMMAND_RESULT, {"status": "accepted"}, target=name)
         self.ran.append(name)
         if command["name"] == "fail":
@@ -288,10 +332,11 @@ class SimulatedDevice:
             raise Refused("The command is not signed", code="not_authorised")
         key = Ed25519PublicKey.from_public_bytes(self.behaviour.command_key)
         payload = loads(dsse.verify(signed, COMMAND_TYPE, [key]).payload)
-        assert isinstance(payload, dict)
+        if not isinstance(payload, dict) or not payload.keys() >= _SIGNED:
+            raise Refused("The signed payload is no command", code="schema_invalid")
         if payload.get("device") != self.device or payload.get("id") != body.get("id"):
             raise Refused("The command is signed for somebody else", code="not_your_device")
-        if cast("int", payload["sequence"]) <= self._last_sequence:
+        if cast("int", payload["sequence"]) <= self._last_sequence.get(str(payload["lane"]), 0):
             raise Refused("The command is a replay", code="not_authorised")
         from fleetcore.wire.times import parse_time
 
@@ -302,41 +347,36 @@ class SimulatedDevice:
     async def _update(self, body: Mapping[str, object]) -> None:
         offer = body.get("offer")
         if not isinstance(offer, Mapping):
+            if isinstance(body.get("cancel"), str):
+                await self.updater.withdraw(cast("str", body["cancel"]), self._say)
             return
-        execution = cast("str", offer["execution"])
-        if execution in self._executions:
-            return
-        self._executions.add(execution)
-        base = {"execution": execution, "campaign": offer["campaign"]}
+        before = self.firmware
+        await self.updater.take(offer, lambda start: self._image(offer, start), self._say, self._health)
+        if self.firmware != before:
+            self.updates.append(self.firmware)
 
-        async def say(state: str, **more: object) -> None:
-            await self._send(Operation.FIRMWARE_STATUS, {**base, "state": state, **more})
+    async def _say(self, execution: str, campaign: str, state: str, **more: object) -> None:
+        if state in ("succeeded", "failed", "rejected"):
+            await self._report_firmware()
+        await self._send(
+            Operation.FIRMWARE_STATUS, {"execution": execution, "campaign": campaign, "state": state, **more}
+        )
 
-        await say("accepted")
-        await say("downloading", progress=0)
-        if "path" in offer and not await self._download(offer):
-            await say("failed", code="hash_mismatch")
-            return
-        await say("downloaded")
-        await say("installing")
-        if self.behaviour.firmware_fails is not None:
-            await say("failed", code=self.behaviour.firmware_fails, version=self.firmware)
-            return
-        await say("rebooting")
-        self.firmware = cast("str", offer["version"])
-        self.updates.append(self.firmware)
-        await self.report({"firmware": {"version": self.firmware}})
-        await say("succeeded", version=self.firmware)
+    async def _health(self) -> str | None:
+        return self.behaviour.firmware_fails if self.behaviour.firmware_fails == "health_failed" else None
 
-    async def _download(self, offer: Mapping[str, object]) -> bool:
+    async def _image(self, offer: Mapping[str, object], start: int) -> AsyncIterator[bytes]:
+        if "path" not in offer:
+            raise NotFound("This device downloads from its own server alone", code="artifact_unknown")
         sha256 = cast("str", offer["sha256"])
         if self._download_by is None:
-            got = await _digest(self._connected(), sha256)
-        else:
-            factory, endpoint = self._download_by
-            async with factory(endpoint, self.secrets) as client:
-                got = await _digest(client, sha256)
-        return got == (sha256, offer["size"])
+            async for piece in self._connected().artifact(sha256, start):
+                yield piece
+            return
+        factory, endpoint = self._download_by
+        async with factory(endpoint, self.secrets) as client:
+            async for piece in client.artifact(sha256, start):
+                yield piece
 
 
 async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | None) -> None:
@@ -346,11 +386,3 @@ async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | N
             await listening
     if client is not None:
         await client.__aexit__(None, None, None)
-
-
-async def _digest(client: DeviceClient, sha256: str) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    async for piece in client.artifact(sha256):
-        digest.update(piece)
-        size += len(piece)
-    return digest.hexdigest(), size

@@ -55,6 +55,43 @@ def sign(payload: bytes, payload_type: str, keys: Sequence[Ed25519PrivateKey]) -
     }
 
 
+def add_signature(envelope: object, payload_type: str, key: Ed25519PrivateKey) -> dict[str, object]:
+    """The same envelope with one more signature; the key's own earlier one is replaced.
+
+    Raises Refused where it is no such envelope, or is full.
+    """
+    payload = opened(envelope, payload_type)
+    assert isinstance(envelope, Mapping)
+    made = sign(payload, payload_type, [key])
+    name = key_id(key.public_key())
+    others = [one for one in _signatures(envelope, least=0) if one.get("keyid") != name]
+    if len(others) == MAX_SIGNATURES:
+        raise Refused(f"A DSSE envelope has at most {MAX_SIGNATURES} signatures")
+    added = made["signatures"]
+    assert isinstance(added, list)
+    return {**made, "signatures": [*map(dict, others), *added]}
+
+
+def opened(envelope: object, payload_type: str) -> bytes:
+    """The payload, whoever signed it: for what decides nothing by it. Raises Refused where it is no such envelope."""
+    if not isinstance(envelope, Mapping):
+        raise Refused("A DSSE envelope is an object")
+    kind = envelope.get("payloadType")
+    if kind != payload_type:
+        raise Refused(f"The envelope holds {str(kind)[:128]!r}, not {payload_type!r}")
+    return _decoded(envelope.get("payload"), "payload")
+
+
+def _signatures(envelope: Mapping[str, object], *, least: int = 1) -> list[Mapping[str, object]]:
+    signatures = envelope.get("signatures")
+    if not isinstance(signatures, list | tuple) or not least <= len(signatures) <= MAX_SIGNATURES:
+        raise Refused(f"A DSSE envelope has 1 to {MAX_SIGNATURES} signatures")
+    for one in signatures:
+        if not isinstance(one, Mapping):
+            raise Refused("A DSSE signature is an object")
+    return list(signatures)
+
+
 def verify(envelope: object, payload_type: str, trusted: Iterable[Ed25519PublicKey]) -> Verified:
     """Opens an envelope that at least one trusted key has signed; a threshold is for the caller to compare.
 
@@ -64,21 +101,14 @@ def verify(envelope: object, payload_type: str, trusted: Iterable[Ed25519PublicK
         Refused: ``schema_invalid``; it is no envelope, or one of another type.
         NotAuthenticated: no trusted key has signed it.
     """
-    if not isinstance(envelope, Mapping):
-        raise Refused("A DSSE envelope is an object")
-    kind, signatures = envelope.get("payloadType"), envelope.get("signatures")
-    if kind != payload_type:
-        raise Refused(f"The envelope holds {kind!r}, not {payload_type!r}")
-    payload = _decoded(envelope.get("payload"), "payload")
-    if not isinstance(signatures, list | tuple) or not 0 < len(signatures) <= MAX_SIGNATURES:
-        raise Refused(f"A DSSE envelope has 1 to {MAX_SIGNATURES} signatures")
+    payload = opened(envelope, payload_type)
+    assert isinstance(envelope, Mapping)
+    signatures = _signatures(envelope)
 
     keys = {key_id(key): key for key in trusted}
     signed = pre_authentication_encoding(payload_type, payload)
     signers: set[str] = set()
     for signature in signatures:
-        if not isinstance(signature, Mapping):
-            raise Refused("A DSSE signature is an object")
         bits, hint = _decoded(signature.get("sig"), "sig"), signature.get("keyid")
         candidates = [hint] if isinstance(hint, str) and hint in keys else list(keys) if not hint else []
         signers.update(name for name in candidates if _signed(keys[name], bits, signed))

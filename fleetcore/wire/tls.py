@@ -12,6 +12,7 @@ after the handshake, on every connection, sees a revoked or expired one all the 
 import os
 import ssl
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 #: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h), which Python has no name for.
@@ -47,6 +48,7 @@ def server_context(
     *,
     client_certificates: bool = True,
     enrolling: bool = False,
+    refused: Callable[[str], None] | None = None,
     password: str | None = None,
 ) -> ssl.SSLContext:
     """A listener's context: a client certificate is asked for, not demanded, and verified where one is shown.
@@ -58,6 +60,7 @@ def server_context(
             leaf alone.
         client_certificates: False asks for none.
         enrolling: a chain may end at an issuing CA, and dates are left to who looks at the certificate afterwards.
+        refused: called with the reason where a client's certificate ends the handshake; asyncio shows nothing of it.
         password: of an encrypted key.
 
     No ALPN is set: a listener that speaks several protocols sets its own. Raises ``OSError`` or ``ssl.SSLError``.
@@ -72,9 +75,23 @@ def server_context(
     if client_certificates:
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=ca.decode("ascii"))
+    if refused is not None:
+        context.sslobject_class = _watched(refused)
     if enrolling:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     return context
+
+
+def _watched(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
+    class Watched(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLCertVerificationError as error:
+                refused(error.verify_message)
+                raise
+
+    return Watched
 
 
 def _no_password() -> bytes:

@@ -133,3 +133,15 @@ def test_the_version_answers_before_anything_is_imported():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
 
     assert out.split()[-2:] == ["False", "False"]
+
+
+def test_the_blocking_facade_watches_too_and_stops_when_the_loop_over_it_does():
+    with IoTFleetManager.sync() as manager:
+        manager.register_device("a", "sensor")
+
+        for event in manager.watch(after=0):
+            if event["type"] == "device.registered":
+                break
+
+        assert event["subject"] == "a"
+        assert manager.count_devices() == 1

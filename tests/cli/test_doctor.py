@@ -56,10 +56,32 @@ def test_an_unknown_key_is_found_with_its_line(fleet, data):
 
 @pytest.mark.parametrize(("trouble", "state"), [("the broker is out of reach", "problem"), ("", "ok")])
 def test_a_protocol_that_can_take_nothing_in_is_named(trouble, state):
-    protocols = {"mqtt": {"endpoints": ["mqtts://broker:8883"], "connections": 0, "trouble": trouble}}
+    protocols = {"mqtt": {"endpoints": ["mqtts://broker:8883"], "connections": 0, "trouble": trouble, "findings": []}}
     nothing = {"storage": [], "plugins": [], "consumers": {}, "tasks": {}}
 
     (found,) = [one for one in _inside({**nothing, "protocols": protocols}) if one["what"] == "protocol mqtt"]
 
     assert found["state"] == state
     assert trouble in found["detail"]
+
+
+def test_weak_settings_are_named_with_what_to_do(run, data):
+    toml = data / "fleet.toml"
+    toml.write_text(
+        '[fleet]\nname = "lab"\ndata = "."\n[ca]\ndevice_days = 400\n[firmware]\nallow_unsigned = true\n'
+        '[protocols.http]\nlisten = "http://127.0.0.1:8080"\ntrusted_proxies = ["10.0.0.0/8", "10.0.0.1"]\n'
+    )
+
+    done = run("doctor", "--data", data, "-o", "json")
+
+    weak = [one["detail"] for one in json.loads(done.out) if one["what"] == "weak setting"]
+    for word in ("clear text", "every machine in 10.0.0.0/8", "device_days = 400", "allow_unsigned", "root's key"):
+        assert sum(word in one for one in weak) == 1, (word, weak)
+    assert len(weak) == 5
+    assert done.code == 0
+
+
+def test_a_root_with_a_passphrase_is_no_weak_setting(run, data):
+    (data / "pki" / "root.key").write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+
+    assert "root's key" not in run("doctor", "--data", data).out

@@ -78,8 +78,7 @@ def test_each_line_that_fails_is_named_and_the_others_are_registered(fleet, say,
     ("name", "text", "says"),
     [
         ("in.csv", "name\nx\n", "in.csv:1: the header has no column id"),
-        ("in.csv", "id\na,b\n", "in.csv:2: there are more cells"),
-        ("in.jsonl", '{"id": "a"}\n{"id": \n', "in.jsonl:2: this is no JSON"),
+        ("in.csv", 'id\na\n"b\n', "in.csv:2: unexpected end of data"),
     ],
 )
 def test_a_file_that_is_none_is_refused_by_its_line(fleet, tmp_path, name, text, says):
@@ -89,6 +88,32 @@ def test_a_file_that_is_none_is_refused_by_its_line(fleet, tmp_path, name, text,
 
     assert done.code == 5
     assert says in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wrong"),
+    [
+        ("in.csv", "id,type\na,s\nb,s,x\nc,s\n", {"line 3": "more cells"}),
+        (
+            "in.jsonl",
+            '{"id": "a"}\n{"id": \n{"id": "!"}\n{"id": "d", "attributes": {"n": NaN}}\n{"id": "e", "id": "f"}\n{"id": "c"}\n',
+            {"line 2": "no JSON", "line 3": "no device id", "line 4": "no JSON", "line 5": "no JSON"},
+        ),
+    ],
+)
+def test_a_line_that_is_no_row_fails_alone(fleet, say, tmp_path, name, text, wrong):
+    (tmp_path / name).write_text(text)
+
+    checked = fleet("device", "import", tmp_path / name, "--dry-run")
+    done = fleet("device", "import", tmp_path / name)
+
+    assert (checked.code, done.code) == (7, 7)
+    assert done.out.strip() == f"2 of {2 + len(wrong)} done, {len(wrong)} failed"
+    named = [line.partition(": ") for line in done.err.splitlines()]
+    assert [line for line, _, _ in named] == list(wrong)
+    assert all(wrong[line] in why for line, _, why in named)
+    assert checked.err == done.err
+    assert [one["id"] for one in say("device", "list")] == ["a", "c"]
 
 
 def test_a_file_in_another_encoding_is_refused_with_the_remedy(fleet, tmp_path):
@@ -112,6 +137,35 @@ def test_a_formula_survives_the_way_through_a_spreadsheet(fleet, say, tmp_path):
     assert "'-1" in text
 
 
+def test_names_of_every_kind_come_back_from_csv_as_they_were(fleet, run, tmp_path):
+    names = [
+        "=1+1",
+        "'=1+1",
+        "''=x",
+        "'quoted'",
+        "\tx",
+        "\rx",
+        "@x",
+        '"',
+        "a\r\nb",
+        "\x1b[31m",
+        "{{7*7}}",
+        "<script>",
+        "'",
+    ]
+    rows = [json.dumps({"id": f"d-{place:02}", "name": name}) for place, name in enumerate(names)]
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    assert fleet("device", "import", tmp_path / "in.jsonl").code == 0
+
+    fleet("device", "export", tmp_path / "out.csv")
+    run("init", tmp_path / "other")
+    run("device", "import", tmp_path / "out.csv", "--data", tmp_path / "other")
+    back = json.loads(run("device", "list", "-o", "json", "--data", tmp_path / "other").out)
+
+    assert [one["name"] for one in back] == names
+    assert not [line for line in (tmp_path / "out.csv").read_text().splitlines() if ",\t" in line or ",=" in line]
+
+
 def test_a_command_goes_to_many_as_it_was_planned(fleet, say):
     for number in range(4):
         say("device", "register", f"d-{number}", "--tag", "even" if number % 2 == 0 else "odd")
@@ -126,3 +180,15 @@ def test_a_command_goes_to_many_as_it_was_planned(fleet, say):
     assert fleet("operation", "cancel", ended["id"]).code == 4
     assert fleet("command", "bulk", "blink", "--where", "tags has 'even'", "--plan", plan["plan"]).code == 4
     assert fleet("command", "bulk", "blink").code == 5
+
+
+def test_a_bulk_command_may_reach_more_than_the_cap_once_that_is_said(fleet, say):
+    for number in range(3):
+        say("device", "register", f"d-{number}")
+    bulk = ("command", "bulk", "blink", "--where", "type = 'device'", "--lane", "light", "--deliver-within", "60")
+    plan = say(*bulk, "--dry-run", "--cap", "2")
+
+    assert (plan["count"], plan["cap"]) == (3, 2)
+    assert fleet(*bulk, "--cap", "2").code == 5
+    assert say(*bulk, "--cap", "3", "--plan", plan["plan"])["state"] == "succeeded"
+    assert {one["lane"] for one in say("command", "list")} == {"light"}

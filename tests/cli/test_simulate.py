@@ -19,6 +19,6 @@ async def test_what_was_sent_and_acknowledged_is_told(data, process, output):
 
     assert done.returncode == 0, done.stderr
     if output == "json":
-        assert json.loads(done.stdout) == {"devices": 2, "sent": 2, "acknowledged": 2}
+        assert json.loads(done.stdout) == {"devices": 2, "sent": 2, "acknowledged": 2, "updated": 0}
     else:
         assert "2 devices sent 2 readings, 2 were acknowledged" in done.stdout

@@ -103,3 +103,26 @@ def test_layers_reach_the_devices_and_each_leaf_names_its_layer(fleet, say):
     assert [one["id"] for one in say("twin", "layer", "list")] == ["defaults"]
     say("twin", "layer", "remove", "defaults")
     assert fleet("twin", "layer", "set", "x", "{}", "--kind", "group").code == 5
+
+
+def test_roles_are_given_listed_and_taken_back(fleet, say):
+    given = say("token", "grant", "ana", "operator", "--scope", "group:lab", "--reason", "her room")
+
+    assert [(one["id"], one["role"], one["scope"]) for one in say("token", "roles", "ana")] == [
+        (given["id"], "operator", "group:lab")
+    ]
+    assert say("token", "roles", "bob") == []
+    say("token", "withdraw", given["id"])
+    assert say("token", "roles") == []
+    assert fleet("token", "withdraw", given["id"]).code == 3
+
+
+def test_an_erased_device_is_gone_and_the_log_says_who_did_it(fleet, say):
+    say("device", "register", "a")
+
+    say("device", "erase", "a", "--reason", "asked for by its owner")
+
+    assert fleet("device", "show", "a").code == 3
+    assert fleet("device", "erase", "a").code == 3
+    rows = say("audit", "list", "--object", "a")
+    assert [one["reason"] for one in rows if one["action"] == "device.erased"] == ["asked for by its owner"]

@@ -62,7 +62,7 @@ def ready(process):
 
 @pytest.mark.peer("mosquitto")
 def test_a_fleet_behind_a_broker(tmp_path):
-    (commands,), (section,) = blocks("use-a-broker.md", "sh"), blocks("use-a-broker.md", "toml")
+    (commands,), (section, _) = blocks("use-a-broker.md", "sh"), blocks("use-a-broker.md", "toml")
     configure, broker = commands.splitlines()
     typed("fleetcore init ./fleet-data", tmp_path)
     typed(configure, tmp_path)
@@ -108,6 +108,56 @@ def test_a_plugin_project_is_written_where_the_page_goes_on(tmp_path):
     assert (install, test) == ("pip install -e '.[test]'", "pytest")
 
     typed(f"{new}\n{into}\npytest --collect-only -q", tmp_path, PYTHONPATH=str(tmp_path / "fleetcore-jumps"))
+
+
+@pytest.mark.peer("curl", "openssl")
+def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
+    make, serve, *device = blocks("let-devices-in.md", "sh")
+    http, mqtt = free_port(), free_port()
+    typed(make, tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    toml.write_text(toml.read_text().replace("8443", http).replace("8883", mqtt))
+
+    with running(serve, tmp_path, ready):
+        for text in device:
+            typed(text.replace("8443", http), tmp_path)
+        listed = json.loads(typed("fleetcore device list -o json", tmp_path))
+        lines = typed("for n in 1 2 3 4 5; do fleetcore device certificates meter-$n -o jsonl; done", tmp_path)
+        certificates = [json.loads(line) for line in lines.splitlines()]
+
+    assert [one["id"] for one in listed] == [f"meter-{number}" for number in range(1, 6)]
+    assert {one["how"].split(":")[0] for one in certificates} == {
+        "token", "renewal", "key_id", "approval", "claim", "manufacturer",
+    }  # fmt: skip
+    assert {one["state"] for one in certificates if one["device"] == "meter-1"} == {"revoked"}
+
+
+def test_firmware_is_signed_released_and_offered(tmp_path):
+    commands, (script,) = blocks("sign-firmware.md", "sh"), blocks("sign-firmware.md", "python")
+    *before, rotation = commands
+
+    shown = [typed(text, tmp_path) for text in before]
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    rotated = typed(rotation, tmp_path)
+    held = typed("fleetcore firmware trust show -o jsonl", tmp_path)
+
+    assert re.search(r"^missing +0$", shown[1], re.MULTILINE), "both have signed"
+    assert "thermo:2" in shown[-1]
+    assert (ran.stdout, ran.stderr) == ("running seq 2\n", "")
+    assert re.search(r"^follows +True$", rotated, re.MULTILINE)
+    assert '"version": 2' in held
+    assert {one.name: oct(one.stat().st_mode & 0o777) for one in tmp_path.glob("*.key")} == {
+        f"{name}.key": "0o600" for name in ("root-ana", "root-ben", "root-cem", "maker")
+    }
+    # What the server holds of all this is public.
+    assert not any(b"PRIVATE KEY" in one.read_bytes() for one in (tmp_path / "fleet-data").glob("fleet.db*"))
 
 
 def test_a_root_follows_another_while_devices_send(tmp_path):

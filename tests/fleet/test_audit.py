@@ -14,6 +14,7 @@ from fleetcore.errors import NotAuthorised
 from fleetcore.fleet.audit import row_hash
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound, Operation
+from fleetcore.runtime.backup import restore
 
 
 async def filled(data, devices=5):
@@ -100,6 +101,49 @@ async def test_a_cut_off_end_is_found_by_the_checkpoint(tmp_path):
 
     assert not found.ok
     assert f"names row {kept['seq']}" in found.why
+
+
+async def test_a_cut_off_end_is_found_without_a_checkpoint_of_it(tmp_path):
+    await filled(tmp_path)
+    await filled(tmp_path, devices=0)
+    tamper(tmp_path, "DELETE FROM records WHERE kind='audit' AND key LIKE '%6'")
+
+    found = await verdict(tmp_path)
+
+    assert (found.ok, found.bad_seq) == (False, 6)
+    assert "the log ends with row 5" in found.why
+
+
+async def test_a_checkpoint_file_that_was_emptied_or_removed_is_missed(tmp_path):
+    await filled(tmp_path)
+    async with IoTFleetManager(tmp_path) as manager:  # what was written is known to be there from the next row on
+        await manager.create_group("one more")
+        await manager.settle()
+    file = tmp_path / "audit-checkpoints.jsonl"
+    lines = file.read_bytes()
+
+    file.write_bytes(b"")
+    emptied = await verdict(tmp_path)
+    file.unlink()
+    removed = await verdict(tmp_path)
+
+    assert not emptied.ok
+    assert not removed.ok
+    assert "held a checkpoint of row 1" in removed.why
+    assert (await verdict(tmp_path, checkpoints=lines.splitlines())).ok
+
+
+async def test_a_restored_backup_is_verified_like_the_fleet_itself(tmp_path):
+    async with IoTFleetManager(tmp_path / "data") as manager:
+        for number in range(3):
+            await manager.register_device(f"d-{number}", "sensor")
+            await manager.settle()
+        await manager.backup(str(tmp_path / "backup"))
+    restore(tmp_path / "backup", tmp_path / "restored")
+
+    found = await verdict(tmp_path / "restored")
+
+    assert (found.ok, found.rows, found.checkpoints) == (True, 3, 1)
 
 
 async def test_a_forged_checkpoint_is_no_checkpoint(tmp_path):

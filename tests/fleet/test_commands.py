@@ -1,12 +1,14 @@
 """Commands in depth: superseding, preconditions, many at once with a plan, a rate, counts and a stop."""
 
 import asyncio
+import math
 
 import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.model.command import CommandState
+from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import OperationState
 from fleetcore.query.parse import QuerySyntaxError
 
@@ -154,3 +156,80 @@ async def test_a_step_that_is_repeated_after_a_crash_sends_nothing_twice(tmp_pat
         done = await fleet.operations.run(operation.id)
         assert (done.state, done.done) == (OperationState.SUCCEEDED, 10)
         assert [len(await fleet.commands.list(name)) for name in names] == [1] * 10
+
+
+def nested(depth):
+    return {"a": nested(depth - 1)} if depth else 1
+
+
+@pytest.mark.parametrize(
+    "args", [{"x": "y" * 65_536}, nested(11), {"x": [math.inf]}, {"x": 2**53}, {"x": object()}, {"x": "\ud800"}]
+)
+async def test_arguments_that_a_device_could_not_read_are_refused_before_anything_is_kept(fleet, devices, args):
+    with pytest.raises(Refused):
+        await fleet.commands.send("d-0", "x", args)
+    with pytest.raises(Refused):
+        await fleet.bulk_commands.plan("x", args, devices=devices)
+
+    assert await fleet.commands.list() == []
+
+
+async def test_a_key_that_came_with_another_command_is_refused(fleet, devices):
+    first = await fleet.commands.send("d-0", "x", {"n": (1, 2)}, idempotency_key="k")
+
+    again = await fleet.commands.send("d-0", "x", {"n": [1, 2]}, idempotency_key="k")
+    with pytest.raises(Refused, match="another command") as name:
+        await fleet.commands.send("d-0", "y", {"n": [1, 2]}, idempotency_key="k")
+    with pytest.raises(Refused, match="another command"):
+        await fleet.commands.send("d-0", "x", {"n": [2]}, idempotency_key="k")
+
+    assert again.id == first.id
+    assert name.value.code == "idempotency_mismatch"
+
+
+async def test_a_retired_device_gets_no_commands(fleet, devices):
+    await fleet.devices.move("d-0", Lifecycle.RETIRED)
+
+    with pytest.raises(Conflict) as caught:
+        await fleet.commands.send("d-0", "x")
+
+    assert caught.value.code == "illegal_transition"
+
+
+async def test_what_was_not_delivered_in_time_is_not_sent_again_and_ends_with_its_result_time(fleet, devices, clock):
+    command = await fleet.commands.send("d-0", "x", deliver_within_s=60, result_within_s=600)
+    assert [one.id for one in await fleet.commands.hand_out("d-0")] == [command.id]
+
+    clock.jump(61_000)
+
+    assert list(await fleet.commands.hand_out("d-0", again=True)) == []
+    assert list(await fleet.commands.snapshot("d-0")) == []
+    clock.jump(600_000)
+    await fleet.commands.tick()
+    assert (await fleet.commands.get(command.id)).state is CommandState.TIMED_OUT
+
+
+async def test_who_asked_a_device_to_stop_is_in_the_log_once(fleet, devices):
+    command = await fleet.commands.send("d-0", "x")
+    await fleet.commands.hand_out("d-0")
+
+    await fleet.commands.cancel(command.id, actor="ann", reason="wrong door")
+    await fleet.commands.cancel(command.id, actor="bob")
+
+    await fleet.settle()
+    rows = [(one.actor, one.reason) for one in await fleet.audit.list(object=command.id) if "cancel" in one.action]
+    assert rows == [("ann", "wrong door")]
+
+
+async def test_what_has_ended_otherwise_cannot_be_cancelled(fleet, devices):
+    done = await fleet.commands.send("d-0", "x")
+    await fleet.commands.hand_out("d-0")
+    await fleet.commands.result("d-0", done.id, {"status": "succeeded"})
+    gone = await fleet.commands.send("d-1", "x")
+    await fleet.commands.cancel(gone.id)
+
+    with pytest.raises(Conflict) as caught:
+        await fleet.commands.cancel(done.id)
+
+    assert caught.value.code == "illegal_transition"
+    assert (await fleet.commands.cancel(gone.id)).state is CommandState.CANCELLED

@@ -116,6 +116,17 @@ async def test_what_cannot_be_is_refused_with_the_remedy(fleet):
         await fleet.groups.change("lab", description="x", if_version=7)
 
 
+async def test_a_group_that_a_layer_is_for_is_not_removed(manager, fleet):
+    await fleet.groups.create("cold")
+    await manager.set_layer("slow", {"interval": 600}, kind="group", group="cold")
+
+    with pytest.raises(Conflict, match="layer slow"):
+        await fleet.groups.remove("cold")
+
+    await manager.remove_layer("slow")
+    await fleet.groups.remove("cold")
+
+
 async def test_a_group_that_another_needs_is_not_removed(fleet):
     await register(fleet, "a")
     await fleet.groups.create("site")

@@ -3,7 +3,9 @@
 import pytest
 
 from fleetcore.errors import NotAuthenticated, Refused
-from fleetcore.model.operator import ROLES, Permission, Role
+from fleetcore.fleet.rights import Rights
+from fleetcore.model.operator import ROLES, Permission, Role, RoleGrant
+from fleetcore.query.parse import parse
 
 
 async def rights_of(fleet, name, **options):
@@ -125,3 +127,13 @@ async def test_the_first_token_is_made_by_the_facade_and_shown_once(manager):
     assert "token" not in listed[0]
     assert "sha256" not in listed[0]
     assert ended["revoked"] is True
+
+
+async def test_a_scope_that_cannot_be_read_any_more_selects_nothing(fleet, manager):
+    await manager.register_device("a", "sensor")
+    grant = RoleGrant(id="g", principal="ana", role=Role.OPERATOR, scope="written by a later release", created=0)
+    rights = Rights("ana", [grant], (), fleet.search)
+
+    for where in (None, parse("type = 'sensor'")):
+        assert await fleet.search.ids(rights.selectable(Permission.DEVICES_READ).narrowed(where)) == []
+    assert not await rights.allows(Permission.DEVICES_READ, "a")

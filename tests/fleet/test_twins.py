@@ -68,6 +68,24 @@ async def test_a_device_that_is_registered_later_has_the_layers_and_versions_onl
     assert again.desired.version == 1
 
 
+async def test_a_group_that_is_laid_elsewhere_takes_its_devices_to_other_layers(fleet, device):
+    await fleet.groups.create("site")
+    await fleet.groups.create("hall", within=["site"])
+    await fleet.groups.add("hall", [device])
+    await fleet.twins.layers.desire("of-site", {"led": True}, kind=LayerKind.GROUP, group="site")
+    await fleet.settle()
+    inside = (await fleet.twins.get(device)).desired.document
+
+    await fleet.groups.change("hall", within=[])
+    await fleet.settle()
+    outside = (await fleet.twins.get(device)).desired.document
+    await fleet.groups.change("hall", within=["site"])
+    await fleet.settle()
+
+    assert (inside, outside) == ({"led": True}, {})
+    assert (await fleet.twins.get(device)).desired.document == {"led": True}
+
+
 async def test_devices_are_told_of_a_layer_as_of_any_desired_change(fleet, device):
     told = []
     fleet.twins.on_desired(lambda who, body: told.append((who, body["since"], body["version"], body["patch"])))

@@ -32,7 +32,7 @@ values = st.recursive(
     max_leaves=6,
 )
 positions = st.fixed_dictionaries(
-    {"lat": st.sampled_from([0, 52.5, -89.9, 90]), "lon": st.sampled_from([0, 13.4, 179.9, -180])}
+    {"lat": st.sampled_from([0, 52.5, -89.9, 90, 91]), "lon": st.sampled_from([0, 13.4, 179.9, -180, 190, -181])}
 )
 documents = st.fixed_dictionaries(
     {"tags": st.lists(texts, max_size=3), "groups": st.lists(texts, max_size=3)},
@@ -108,6 +108,10 @@ def select():
 @example([{"tags": ["a"], "groups": []}], ast.Not(ast.Compare(("reported", "a"), "=", "x")))
 @example([{"tags": ["a"], "groups": []}], ast.Has(("tags",), True))
 @example([{"tags": [], "groups": [], "reported": {"a": True}}], ast.Compare(("reported", "a"), "=", 1))
+@example(
+    [{"tags": [], "groups": [], "location": {"lat": 0, "lon": 190}}],
+    ast.Within(("location",), ast.Circle(0.0, -170.0, 1000.0)),
+)
 @example([{"tags": [], "groups": [], "reported": {"a": 2**53 + 1}}], ast.Compare(("reported", "a"), "=", float(2**53)))
 def test_both_evaluators_agree(select, fleet, clause):
     clause = resolved(clause, NOW)

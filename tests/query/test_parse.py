@@ -144,3 +144,73 @@ def test_a_query_knows_which_fields_it_looks_at_and_whether_time_alone_changes_i
             ast.Not(ast.Compare(("last_seen",), ">", ast.Instant(10**12 - 86_400_000))),
         )
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "last_seen > now - 1e300 d",
+        "last_seen > now + 1e308 d",
+        "last_seen < t'0001-01-01T00:00:00+14:00'",
+        "last_seen < t'9999-12-31T23:59:59.999-14:00'",
+        "reported.n < 1e308 km",
+        "location within circle(0, 0, 1e308 km)",
+    ],
+)
+def test_what_is_no_date_and_no_length_any_more_is_refused_where_it_stands(text):
+    with pytest.raises(QuerySyntaxError) as caught:
+        parse(text)
+
+    assert caught.value.ids["column"] > 1
+
+
+def test_a_number_beyond_every_integer_of_a_database_is_a_float():
+    assert parse("reported.n = 123456789012345678901234567890") == ast.Compare(
+        ("reported", "n"), "=", 1.2345678901234568e29
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("TYPE = 'a'", "Did you mean 'type'?"),
+        ("type in 'a'", "Possible here: ("),
+        ("type ~ 'a'", "like"),
+        ("reported.n > 5 minutes", "Here it is written min"),
+        ("type = 'a", "A text ends with '"),
+    ],
+)
+def test_an_error_suggests_what_fits(text, says):
+    with pytest.raises(QuerySyntaxError, match="column") as caught:
+        parse(text)
+
+    assert says in caught.value.remedy
+
+
+AROUND_THE_POLE = "polygon((80 0, 80 90, 80 180, 80 -90))"
+OVER_THE_DATE_LINE = "polygon((-5 175, -5 -175, 5 -175, 5 175))"
+
+
+@pytest.mark.parametrize(
+    ("shape", "lat", "lon", "wanted"),
+    [
+        (OVER_THE_DATE_LINE, 0, 180, True),
+        (OVER_THE_DATE_LINE, 0, -180, True),
+        (OVER_THE_DATE_LINE, 0, 0, False),
+        (OVER_THE_DATE_LINE, 0, -170, False),
+        (AROUND_THE_POLE, 90, 17, True),
+        (AROUND_THE_POLE, 85, -179, True),
+        (AROUND_THE_POLE, 79, 45, False),
+        (AROUND_THE_POLE, -85, 45, False),
+        ("polygon((-60 -180, 60 -180, 60 180, -60 180))", 10, 77, True),
+        ("polygon((0 0, 0 10, 10 10, 10 0))", 10, 5, True),
+        ("polygon((0 0, 0 10, 10 10, 10 0))", 5, 10, True),
+        ("polygon((0 0, 0 10, 10 10, 10 0))", 10, 10, True),
+        ("polygon((0 0, 0 10, 10 10, 10 0), (2 2, 2 4, 4 4, 4 2))", 3, 3, False),
+        ("polygon((0 0, 0 10, 10 10, 10 0), (2 2, 2 4, 4 4, 4 2))", 4, 3, True),
+        ("circle(0, -170, 5 km)", 0, 190, None),
+        ("box(-90, -180, 90, 180)", 91, 0, None),
+    ],
+)
+def test_shapes_hold_their_edges_and_cross_the_antimeridian_and_the_poles(shape, lat, lon, wanted):
+    assert truth(f"location within {shape}", {"location": {"lat": lat, "lon": lon}}) is wanted

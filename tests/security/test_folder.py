@@ -179,3 +179,12 @@ def test_openssl_refuses_what_the_crl_names_and_accepts_the_rest(folder):
 
     assert answers[0].endswith(": OK\n")
     assert "certificate revoked" in answers[1]
+
+
+def test_a_folder_of_another_fleet_is_not_opened(tmp_path, clock):
+    PkiFolder.create(tmp_path / "pki", "lab", ["localhost"], clock)
+
+    with pytest.raises(ConfigError, match="made for another fleet than 'other'") as refused:
+        PkiFolder.load(tmp_path / "pki", "other", clock)
+
+    assert "name that it had" in refused.value.remedy

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.peer("mosquitto", "mosquitto_pub", "curl", "openssl")
 
 _TOML = """\
 [fleet]
-name = "trust"
+name = "default"
 data = "."
 hosts = ["localhost", "127.0.0.1"]
 

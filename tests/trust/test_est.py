@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 
 import pytest
@@ -204,3 +205,44 @@ async def test_a_certificate_that_ran_out_in_the_warehouse_is_renewed_and_good_f
 
         assert b"certificate_invalid" in out
         assert status == 200
+
+
+async def test_a_claim_in_two_steps_by_curl(served, shell, program):
+    made = await served.security.create_claim("batch-7", quota=2, models=["m-4"])
+    (shell.folder / "claim.pem").write_text(made.certificate)
+    (shell.folder / "claim.key").write_text(made.key)
+    await shell.key("meter-1")
+    pem = (await shell.ok("openssl", "req", "-new", "-key", shell.folder / "key.pem", "-subj", "/CN=meter-1")).decode()
+    base = served.url("http").replace("127.0.0.1", "localhost") + "/device/v1"
+
+    async def enroll(**members):
+        body = json.dumps(members)
+        _, out, _ = await program(
+            *("curl", "-sS", "--cacert", served.ca, "-w", "\n%{http_code}", "-H", "Content-Type: application/json"),
+            *("--cert", shell.folder / "claim.pem", "--key", shell.folder / "claim.key", "-d", body, f"{base}/enroll"),
+        )
+        text, _, status = out.rpartition(b"\n")
+        return int(status), json.loads(text)
+
+    async def send():
+        _, out, _ = await program(
+            *("curl", "-sS", "--cacert", served.ca, "-o", "/dev/null", "-w", "%{http_code}", *shell.identity),
+            *("-H", "Content-Type: application/json", "-d", '{"power": 1}', f"{base}/telemetry"),
+        )
+        return int(out)
+
+    status, begun = await enroll(csr=pem)
+    (shell.folder / "cert.pem").write_text(begun["certificate"])
+    early = await send()
+    wrong = await enroll(ownership_token=begun["ownership_token"], parameters={"model": "x"})
+    none = await enroll(ownership_token="x" * 43, parameters={"model": "m-4"})
+    empty = await enroll(parameters={"model": "m-4"})
+    done = await enroll(ownership_token=begun["ownership_token"], parameters={"model": "m-4"})
+    again = await enroll(ownership_token=begun["ownership_token"], parameters={"model": "m-4"})
+
+    assert (status, begun["state"], early) == (201, "pending_activation", 403)
+    assert (wrong[0], none[0], empty[0]) == (403, 401, 422)
+    assert (done[0], again[0]) == (201, 201)
+    assert done[1]["certificate"] == again[1]["certificate"] == begun["certificate"]
+    assert await send() == 204
+    assert (await served.manager.get_device("meter-1"))["model"] == "m-4"

@@ -208,7 +208,12 @@ def _check_size(size: int, limit_bytes: int) -> None:
 
 def _check_digest(found: str, wanted: str | None) -> None:
     if wanted is not None and found != wanted.lower():
-        raise Refused(f"The content's SHA-256 is {found}, not {wanted}", remedy="Send the file again", sha256=found)
+        raise Refused(
+            f"The content's SHA-256 is {found}, not {wanted}",
+            code="hash_mismatch",
+            remedy="Send the file again",
+            sha256=found,
+        )
 
 
 def _missing(sha256: str) -> NotFound:

@@ -74,12 +74,12 @@ def issuer_id(certificate: x509.Certificate) -> str:
     Raises ValueError where the certificate has none.
     """
     try:
-        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        found = certificate.extensions.get_extension_for_oid(x509.AuthorityKeyIdentifier.oid).value
     except x509.ExtensionNotFound:
         found = None
-    if found is None:
+    if not isinstance(found, x509.AuthorityKeyIdentifier) or found.key_identifier is None:
         raise ValueError("the certificate names no authority key")
-    return found.hex()
+    return found.key_identifier.hex()
 
 
 @frozen(kw_only=True)

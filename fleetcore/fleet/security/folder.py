@@ -41,6 +41,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fleetcore.errors import ConfigError, Conflict, NotFound
 from fleetcore.fleet.security.authority import Authority, IssuingCa, KeyPair, RootCa, Trust, key_id, pem
+from fleetcore.fleet.security.profiles import names_of, service_uri
 from fleetcore.interfaces.clock import Clock
 
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
@@ -165,6 +166,7 @@ class PkiFolder:
             raise NotFound(f"There is no PKI folder {path}", remedy="Run `fleetcore init`")
         for place in (path, *path.glob("*.key")):
             _check_private(place)
+        _check_fleet(path / "service.pem", fleet)
         authority = Authority(fleet, clock, _trust(path, passphrase))
         command_key = _private_key(path / "command.key", passphrase)
         if not isinstance(command_key, ed25519.Ed25519PrivateKey):
@@ -348,6 +350,18 @@ def read_key(content: bytes, passphrase: str | None, *, file: str) -> ec.Ellipti
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError("The key is not an EC key", file=file)
     return key
+
+
+def _check_fleet(service: Path, fleet: str) -> None:
+    """The fleet's name is in every identity: under another one nobody could come in any more."""
+    wanted = service_uri(fleet, CONSUMER)
+    found = [name.value for name in names_of(_certificate(service))]
+    if found != [wanted]:
+        raise ConfigError(
+            f"The CA was made for another fleet than {fleet!r}: {', '.join(map(str, found))}",
+            file=str(service),
+            remedy="Give [fleet] the name that it had, or make a new data folder",
+        )
 
 
 def _sync_folder(path: Path) -> None:

@@ -93,6 +93,8 @@ DEVICE_LIFETIMES = (timedelta(days=1), timedelta(days=400))
 #: What a claim certificate's lifetime may be set to.
 CLAIM_LIFETIMES = (timedelta(days=1), timedelta(days=366))
 
+_CURVES = frozenset({ec.SECP256R1.name, ec.SECP384R1.name})
+
 #: RSA moduli that old devices may bring: below is weak (NIST SP 800-131A), above is a way to burn our time.
 _RSA_BITS = range(2048, 4097)
 
@@ -156,9 +158,12 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
 
 def strong_key(key: CertificatePublicKeyTypes) -> bool:
     """Whether a leaf may have this key: P-256, P-384, Ed25519 or RSA of 2048 to 4096 bits."""
+    # By name first: the classes are abstract, and asking them is dear on the way that every handshake takes.
+    if getattr(getattr(key, "curve", None), "name", None) in _CURVES:
+        return True
     match key:
         case ec.EllipticCurvePublicKey():
-            return isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
+            return False
         case ed25519.Ed25519PublicKey():
             return True
         case rsa.RSAPublicKey():
@@ -182,9 +187,10 @@ def host_name(host: str) -> x509.GeneralName:
 def names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
     """The subject alternative names; empty where there are none. Raises whatever the parser does."""
     try:
-        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        found = certificate.extensions.get_extension_for_oid(x509.SubjectAlternativeName.oid).value
     except x509.ExtensionNotFound:
         return []
+    return list(found) if isinstance(found, x509.SubjectAlternativeName) else []
 
 
 def common_name(name: x509.Name) -> str | None:

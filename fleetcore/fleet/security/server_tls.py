@@ -36,6 +36,8 @@ class FleetTls(TlsProvider):
         self._behind: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         self._enrolling: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         self._admitted: dict[str, None] = {}
+        #: Called with the reason where a handshake ends by a client's certificate.
+        self.refused: Callable[[str], None] = lambda _why: None
         folder.authority.on_change(self._believe)
 
     def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> ssl.SSLContext:
@@ -43,13 +45,23 @@ class FleetTls(TlsProvider):
         certificate, key = self._folder.server
         ca = self._folder.authority.ca_pem() + "".join(self._admitted if enrolling else ()).encode()
         try:
-            context = server_context(certificate, key, ca, client_certificates=client_certificates, enrolling=enrolling)
+            context = server_context(
+                certificate,
+                key,
+                ca,
+                client_certificates=client_certificates,
+                enrolling=enrolling,
+                refused=self._told,
+            )
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"The server's certificate cannot be used: {error}", file=str(certificate)) from error
         self._contexts.add(context)
         if enrolling:
             self._enrolling.add(context)
         return context
+
+    def _told(self, why: str) -> None:
+        self.refused(why)
 
     def admit(self, cas: Sequence[str]) -> None:
         """Lets peers of manufacturers' CAs (PEM) through the handshake where devices enrol; it gives no rights."""

@@ -36,8 +36,10 @@ class Access:
         if await self.rights.allows(permission, device):
             if await self.fleet.devices.find(device) is not None:
                 return device
-        elif await self.rights.allows(Permission.DEVICES_READ, device) and await self.fleet.devices.find(device):
-            raise self.denied(permission, device)
+        elif await self.fleet.devices.find(device) is not None:
+            if await self.rights.allows(Permission.DEVICES_READ, device):
+                raise self.denied(permission, device)
+            self.note(permission, device)
         raise missing("device", device)
 
     async def of_devices(
@@ -80,12 +82,13 @@ class Access:
     def wide(self, permission: Permission, what: str) -> None:
         """Asks for the permission for the whole fleet, about something that the caller sees. Raises NotAuthorised."""
         if not self.rights.everywhere(permission):
-            raise self.denied(permission, what)
+            raise self.denied(permission, what, wide=True)
 
-    def denied(self, permission: Permission, what: str) -> FleetError:
-        """The refusal, written down."""
+    def denied(self, permission: Permission, what: str, *, wide: bool = False) -> FleetError:
+        """The refusal, written down; ``wide``: it is needed for the whole fleet."""
         self.note(permission, what)
-        return NotAuthorised(f"This needs {permission.value}", remedy="An admin grants roles", permission=permission)
+        needed = f"{permission.value} for the whole fleet" if wide else permission.value
+        return NotAuthorised(f"This needs {needed}", remedy="An admin grants roles", permission=permission)
 
     def note(self, permission: Permission, what: str) -> None:
         """Has a denial written to the audit log."""
@@ -109,5 +112,5 @@ def door(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandl
     ):
         return
     raise Access(connection.app.state.site, rights).denied(
-        permission or Permission.OPERATORS_WRITE, connection.scope["path"][:256]
+        permission or Permission.OPERATORS_WRITE, connection.scope["path"][:256], wide=everywhere
     )

@@ -1,6 +1,7 @@
 """Puts the API together: routes, the door, the answer to each error, the OpenAPI document."""
 
 import contextlib
+import difflib
 import logging
 from functools import partial
 from typing import Any
@@ -14,8 +15,8 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
 from fleetcore_api.gate import Gate
-from fleetcore_api.models import In
-from fleetcore_api.openapi import CONFIG, document, document_route, methods_at
+from fleetcore_api.models import ALPHABETS, In
+from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, queries_of
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
     campaigns,
@@ -59,7 +60,18 @@ def provide_access(request: Request[Any, Any, Any]) -> Access:
 
 
 async def strictly(request: Request[Any, Any, Any]) -> None:
-    """Refuses a body that fits its model only after a conversion: 0 is not false, "5" is not 5."""
+    """Refuses what a handler would silently pass over or convert.
+
+    A query parameter that the route does not have, ``wheer=`` for one, would otherwise list everything; and a body that
+    fits its model only after a conversion is none: 0 is not false, "5" is not 5.
+    """
+    known = request.app.state.queries.get(request.route_handler.handler_name, frozenset())
+    for name in request.query_params.keys() - known:
+        near = difflib.get_close_matches(name, known, 1)
+        raise Refused(
+            f"This route has no query parameter {name[:64]!r}",
+            remedy=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(sorted(known)) or 'none'}",
+        )
     field = request.route_handler.parsed_data_field
     model = None if field is None else field.annotation
     if not (isinstance(model, type) and issubclass(model, In)):
@@ -87,6 +99,7 @@ def build(site: Site) -> Gate:
         multipart_form_part_limit=1,
     )
     app.state.document = document(app)
+    app.state.queries = queries_of(app.state.document)
     return Gate(app, site, partial(methods_at, app.state.document))
 
 
@@ -122,6 +135,15 @@ def _invalid(error: ValidationException) -> Refused:
         for one in extra[:20]
         if isinstance(one, dict)
     ]
+    if any(one["at"] == "data" and one["message"] == "'data'" for one in found):  # the framework's words for none
+        return Refused("The request has no body", remedy="Send a JSON object, {} for one without members")
+    for pattern, alphabet in ALPHABETS.items():
+        for one in found:
+            if repr(pattern) in one["message"]:
+                one["message"] = f"a name has {alphabet}"
+                return Refused(
+                    f"{one['at']} is no valid name", code="name_invalid", remedy=f"Use {alphabet}", errors=found
+                )
     detail = "; ".join(f"{one['at']}: {one['message']}" if one["at"] else one["message"] for one in found)
     return Refused(detail or "The request has the wrong form", errors=found)
 

@@ -15,6 +15,7 @@ class ApiConfig:
         listen: ``https://HOST:PORT``; ``http://`` on a loopback address only.
         body_bytes: longest request body.
         failures_per_minute: refused tokens from one address before further ones are answered 429.
+        requests_per_minute: of one principal, by all of its tokens, before further ones are answered 429.
         wait_s: longest wait of a read that names a ``Fleetcore-Position``.
         command_wait_s: longest wait of who sends a command for its end.
     """
@@ -22,6 +23,7 @@ class ApiConfig:
     listen: str = "https://127.0.0.1:8444"
     body_bytes: int = field(default=1024 * 1024, validator=_POSITIVE)
     failures_per_minute: int = field(default=20, validator=_POSITIVE)
+    requests_per_minute: int = field(default=6000, validator=_POSITIVE)
     wait_s: float = field(default=10.0, validator=validators.gt(0.0))
     command_wait_s: float = field(default=60.0, validator=validators.gt(0.0))
 

@@ -13,6 +13,7 @@ from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
 from fleetcore.fleet.rights import Rights
 from fleetcore.wire.strict_json import loads
 from fleetcore_api.answers import Answers, check_key
+from fleetcore_api.buckets import network
 from fleetcore_api.problems import Answer, problem
 from fleetcore_api.site import Site
 
@@ -53,6 +54,9 @@ class Gate:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         scope["user"] = rights = await self._who(scope, headers)
+        wait = self._site.requests.take(rights.principal)
+        if wait:
+            raise Unavailable("This principal asks too often", code="rate_limited", retry_after_s=wait)
         if scope["method"] == "OPTIONS" and (allowed := self._methods(scope["path"])):
             await _answer(send, Answer(status=204, body=b"", headers={"allow": ", ".join(allowed)}))
             return
@@ -82,7 +86,7 @@ class Gate:
             return await self._site.fleet.operators.authenticate(scope["auth"])
         except NotAuthenticated:
             address = scope["client"][0] if scope.get("client") else ""
-            wait = self._site.failures.note(address)
+            wait = self._site.failures.take(network(address))
             self._site.fleet.denials.note("nobody", f"api from {address}", "not_authenticated")
             if wait:
                 raise Unavailable(

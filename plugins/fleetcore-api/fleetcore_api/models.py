@@ -9,8 +9,14 @@ from fleetcore.model.device import Connectivity, Device, Lifecycle, Presence
 from fleetcore.wire.times import format_time
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-DeviceId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$")]
-Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9 ._/:\-]{1,128}$")]
+_DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$", r"^[A-Za-z0-9 ._/:\-]{1,128}$"
+#: What is told to who breaks an alphabet.
+ALPHABETS = {
+    _DEVICE_ID: "1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
+    _LABEL: "1-128 characters of letters, digits, space and . _ / : -",
+}
+DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
+Label = Annotated[str, Meta(pattern=_LABEL)]
 KeyId = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the public key that may enrol.")]
 Text = Annotated[str, Meta(max_length=1024)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
@@ -33,8 +39,8 @@ def when(ms: int | None) -> str | None:
 #: Members of records that are times in ms.
 _TIMES = frozenset(
     {
-        "asleep_until", "changed", "created", "deliver_by", "due", "ended_at", "expires", "expires_at", "finished_at",
-        "found", "issued_at", "last_seen", "last_used", "not_after", "not_before", "renew_after", "result_by",
+        "added", "asleep_until", "changed", "created", "deliver_by", "due", "ended_at", "expires", "expires_at",
+        "finished_at", "found", "issued_at", "last_seen", "last_used", "not_after", "not_before", "renew_after", "result_by",
         "sent_at", "since", "start", "time", "until", "updated",
     }
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Models of what is seen: readings, anomalies, health, refused messages; and of firmware campaigns."""
+"""Models of what is seen: readings, anomalies, health, refused messages."""
 
 from typing import Annotated
 
@@ -6,10 +6,10 @@ from msgspec import Meta
 
 from fleetcore.model.anomaly import Severity
 from fleetcore.model.device import Connectivity, Lifecycle
-from fleetcore.model.firmware import CampaignState, ExecutionState
 from fleetcore.model.message import Operation
 from fleetcore.model.telemetry import SeriesKind
-from fleetcore_api.models import ChangeOut, DeviceId, In, Json, Label, MembershipOut, Out, Reason, Time
+from fleetcore_api.models import ChangeOut, In, Json, MembershipOut, Out, Time
+from fleetcore_api.models_firmware import ExecutionOut
 from fleetcore_api.models_state import CommandOut
 
 Value = float | bool | str
@@ -128,7 +128,7 @@ class WhyOut(Out):
     unconverged: dict[str, Time]
     refused: Json
     waiting: list[CommandOut]
-    updating: list["ExecutionOut"]
+    updating: list[ExecutionOut]
     anomalies: list[AnomalyOut]
     changes: list[ChangeOut]
 
@@ -154,57 +154,3 @@ class DeadLetterOut(Out):
     time: Time | None
     payload: str
     whole: bool
-
-
-class ArtifactOut(Out):
-    """Stored firmware."""
-
-    sha256: str
-    size_bytes: int
-
-
-class CampaignIn(In):
-    """One firmware version for devices. Without a digest the server fetches the address once and pins it."""
-
-    id: Label
-    release: Label
-    devices: Annotated[list[DeviceId], Meta(min_length=1, max_length=10_000)]
-    url: Annotated[str, Meta(min_length=1, max_length=2048)]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
-    size: Annotated[int, Meta(ge=0, le=2**53)] | None = None
-    manifest: Json | None = None
-    reason: Reason = ""
-
-
-class CampaignOut(Out):
-    """A campaign; ``code`` says why it waits in draft."""
-
-    id: str
-    release: str
-    url: str
-    targets: list[str]
-    state: CampaignState
-    sha256: str | None
-    size: int | None
-    component: str
-    code: str | None
-    reason: str | None
-    created: Time | None
-    finished_at: Time | None
-    version: int
-
-
-class ExecutionOut(Out):
-    """One device's way through a campaign."""
-
-    id: str
-    campaign: str
-    device: str
-    state: ExecutionState
-    attempt: int
-    progress: float | None
-    code: str | None
-    reason: str | None
-    until: Time | None
-    reported_version: str | None
-    changed: Time | None

@@ -134,7 +134,7 @@ class CommandIn(In):
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     args: Json = {}
-    lane: Annotated[str, Meta(min_length=1, max_length=64)] = "default"
+    lane: Annotated[str, Meta(min_length=1, max_length=128)] = "default"
     respond: Literal["result", "ack", "none"] = "result"
     deliver_within_s: Seconds = 86_400
     execute_within_s: Seconds = 86_400

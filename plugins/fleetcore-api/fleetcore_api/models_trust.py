@@ -132,9 +132,12 @@ class AuditOut(Out):
 
 
 class VerifyIn(In):
-    """Checkpoints to believe, the lines of the file, where they were kept elsewhere."""
+    """Checkpoints to believe, lines of the file, where they were kept elsewhere; the newest speaks for all rows before.
 
-    checkpoints: Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(max_length=10_000)] | None = None
+    As many as a body holds (``body_bytes``), whatever their length.
+    """
+
+    checkpoints: Annotated[list[Annotated[str, Meta(max_length=2048)]], Meta(max_length=250)] | None = None
 
 
 class VerdictOut(Out):

@@ -100,6 +100,18 @@ def methods_at(document: dict[str, Any], path: str) -> list[str]:
     return []
 
 
+def queries_of(document: dict[str, Any]) -> dict[str, frozenset[str]]:
+    """The query parameters of each operation, by its id."""
+    return {
+        operation["operationId"]: frozenset(
+            one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"
+        )
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method in _METHODS
+    }
+
+
 def _handlers(app: Litestar) -> Iterator[HTTPRouteHandler]:
     for route in app.routes:
         yield from getattr(route, "route_handlers", ())

@@ -5,8 +5,8 @@ import asyncio
 from fleetcore.errors import NotReady, Refused
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.sessions import LocalSessions
+from fleetcore_api.buckets import Buckets
 from fleetcore_api.config import ApiConfig
-from fleetcore_api.failures import Failures
 
 #: Consumers that tell the outside: nothing that is read here waits for them.
 _OUTWARD = ("mirror/", "notifier/")
@@ -17,7 +17,8 @@ class Site:
 
     def __init__(self, *, config: ApiConfig, fleet: Fleet) -> None:
         self.config, self.fleet = config, fleet
-        self.failures = Failures(fleet.clock, config.failures_per_minute)
+        self.failures = Buckets(fleet.clock, config.failures_per_minute)
+        self.requests = Buckets(fleet.clock, config.requests_per_minute)
         self.closing = asyncio.Event()
         self.sessions = LocalSessions(fleet.plane)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import tempfile
 
 import pytest
 
@@ -18,6 +19,10 @@ from fleetcore.errors import (
     VersionConflict,
 )
 from fleetcore.runtime.clock import SystemClock
+from fleetcore.testing.signers import DAY_MS, IMAGE, Signers, digest
+
+SIGNERS = Signers()
+NOW_MS = SystemClock().now_ms()
 
 #: What stays in the server's own process.
 LOCAL = {"open", "backup", "lend_root_key", "take_root_offline"}
@@ -66,6 +71,23 @@ def test_the_blocking_client_has_the_calls_of_the_one_in_asyncio():
     assert {name for name in vars(FleetClient) if not name.startswith("_")} == {
         name for name in vars(AsyncFleetClient) if not name.startswith("_")
     }
+
+
+async def firmware_story(say):
+    signers, now = SIGNERS, NOW_MS
+    times = {"created": now - 1000, "expires": now + DAY_MS}
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(IMAGE)
+        file.flush()
+        await say("upload_artifact", file.name, sha256=digest(IMAGE))
+    await say("set_trust", signers.trust(expires=now + DAY_MS))
+    await say("get_trust")
+    await say("list_trust")
+    await say("add_release", signers.manifest(seq=7, **times))
+    await say("get_release", "thermo:7")
+    await say("list_releases", "thermo")
+    await say("update_device", "b", {"model": "T-1000"})
+    await say("update_firmware", "signed", "7.0.0", ["b"], "", from_release="thermo:7")
 
 
 async def story(fleet):
@@ -132,6 +154,7 @@ async def story(fleet):
     sizes = {"sha256": artifact["sha256"], "size": artifact["size_bytes"]}
     await say("update_firmware", "fw", "2.0.0", ["b"], "https://updates.example.com/2", **sizes)
     await say("get_campaign", "fw")
+    await firmware_story(say)
     await say("register_gateway", "gw", {"cpu": 2})
     await say("attach_leaf", "gw", "c")
     await say("get_location", "a")
@@ -175,6 +198,12 @@ async def story(fleet):
     made = await say("create_token", "eve", ["viewer"], days=3)
     await say("revoke_token", made["id"])
     await say("list_tokens")
+    given = await say("grant_role", "bob", "operator", scope="group:site", reason="his place")
+    await say("list_roles", "bob")
+    await say("list_roles", "nobody")
+    await say("withdraw_role", given["id"])
+    await say("register_device", "gone", "sensor")
+    await say("erase_device", "gone", reason="sold")
     await say("get_fleet_health")
     await say("get_group_health", "cold")
     await say("get_device_health", "a")
@@ -187,9 +216,9 @@ async def story(fleet):
 
 #: What differs by nature: who asked, and what is new each time.
 VARYING = {
-    "actor", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
-    "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "stored", "supersedes", "why",
-    "pem", "fingerprint", "sha256", "due", "crl", "start", "until", "own", "name", "issuer", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
+    "actor", "added", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
+    "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "grant", "stored", "supersedes", "why",
+    "pem", "fingerprint", "sha256", "due", "crl", "start", "until", "own", "issuer", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
 }  # fmt: skip
 
 
@@ -375,3 +404,12 @@ async def test_telemetry_comes_as_arrow(client, manager):
 async def test_zero_is_not_false(client):
     with pytest.raises(Refused, match="may_register"):
         await client._post("/gateways", {"id": "g", "may_register": 0})
+
+
+async def test_a_long_file_of_checkpoints_is_verified_by_its_newest_lines(client, manager):
+    await manager.register_device("a", "sensor")
+
+    found = await client.verify_audit(["{}"] * 300)
+
+    assert not found["ok"]
+    assert found["why"].startswith("checkpoint 1: ")

@@ -60,7 +60,7 @@ async def test_a_wrong_body_is_a_coded_problem(admin):
     for body, status, code in (
         (b'{"id": "dev1"}', 422, "schema_invalid"),
         (b'{"id": "dev1", "type": "x", "colour": 1}', 422, "schema_invalid"),
-        (b'{"id": "../../x", "type": "x"}', 422, "schema_invalid"),
+        (b'{"id": "../../x", "type": "x"}', 422, "name_invalid"),
         (b'{"id": "a", "id": "b", "type": "x"}', 400, "payload_unreadable"),
         (b"[" * 5000, 400, "payload_unreadable"),
         (b'{"id": "dev1", "type": NaN}', 400, "payload_unreadable"),
@@ -85,3 +85,49 @@ async def test_registering_twice_is_a_conflict(admin):
     answer = await admin.post("/devices", json={"id": "DEV1", "type": "sensor"})
 
     assert (answer.status_code, answer.json()["code"]) == (409, "already_exists")
+
+
+async def test_no_change_of_any_kind_passes_over_a_version_that_was_not_read(admin):
+    await register(admin, "dev1")
+    await admin.post("/groups", json={"id": "lab"})
+    old = {"If-Match": '"7"'}
+
+    answers = [
+        await admin.patch("/devices/dev1", json={"lifecycle": "suspended"}, headers=old),
+        await admin.delete("/devices/dev1", headers=old),
+        await admin.delete("/devices/dev1", params={"purge": True}, headers=old),
+        await admin.delete("/groups/lab", headers=old),
+    ]
+
+    assert [(one.status_code, one.json()["code"]) for one in answers] == [(412, "version_conflict")] * 4
+    assert (await admin.get("/devices/dev1")).headers["etag"] == '"1"'
+    assert (await admin.delete("/groups/lab", headers={"If-Match": '"1"'})).status_code == 204
+    assert (await admin.delete("/devices/dev1", params={"purge": True}, headers={"If-Match": '"1"'})).status_code == 204
+
+
+async def test_a_device_is_found_where_it_was_put_last(admin):
+    await register(admin, "dev1", location={"lat": 1, "lon": 2})
+
+    await admin.patch("/devices/dev1", json={"location": {"lat": 50, "lon": 60}})
+
+    found = (await admin.get("/devices", params={"where": "location within circle(50, 60, 1 km)"})).json()["items"]
+    assert [one["id"] for one in found] == ["dev1"]
+    assert (await admin.get("/devices/dev1/location")).json()["lat"] == 50
+
+
+async def test_a_request_without_its_body_is_told_so(admin):
+    answer = await admin.post("/devices")
+
+    assert (answer.status_code, answer.json()["detail"]) == (422, "The request has no body")
+
+
+async def test_a_name_outside_its_alphabet_has_the_code_and_the_remedy_of_the_library(admin):
+    for body in (
+        {"id": "a b", "type": "s"},
+        {"id": "a", "type": "<s>"},
+        {"id": "a", "type": "s", "tags": ["ok", "{{7*7}}"]},
+    ):
+        answer = await admin.post("/devices", json=body)
+
+        assert (answer.status_code, answer.json()["code"]) == (422, "name_invalid")
+        assert answer.json()["remedy"].startswith("Use 1-")

@@ -1,5 +1,9 @@
 """Who may come in: tokens, what is open to everybody, and what is written down of refusals."""
 
+import httpx
+from fleetcore_api.config import ApiConfig
+from fleetcore_api.plugin import open_api
+
 
 async def test_without_a_token_only_health_and_the_document_are_answered(nobody):
     for path in ("/healthz", "/readyz", "/api/v1/openapi.json"):
@@ -81,3 +85,50 @@ async def test_rights_of_two_grants_do_not_add_up(fleet, manager, as_role):
     allowed = await client.patch("/devices/b", json={"name": "B"})
 
     assert (seen.status_code, allowed.status_code) == (403, 200)
+
+
+async def test_a_denial_is_written_down_also_where_it_is_answered_as_if_nothing_were_there(fleet, manager, as_role):
+    await manager.create_group("lab")
+    await manager.register_device("out1", "sensor")
+    scoped = await as_role("viewer", scope="group:lab")
+
+    answers = [await scoped.get(path) for path in ("/devices/out1/twin", "/devices/nope", "/health")]
+
+    await fleet.denials.flush()
+    await fleet.settle()
+    denied = [(one.object, one.reason) for one in await fleet.audit.list() if one.action == "access.denied"]
+    assert [one.status_code for one in answers] == [404, 404, 403]
+    assert denied == [("out1", "not_authorised"), ("/api/v1/health", "not_authorised")]
+    assert answers[2].json()["detail"] == "This needs devices:read for the whole fleet"
+
+
+async def test_a_query_parameter_that_a_route_does_not_have_is_refused_with_the_one_that_was_meant(admin):
+    typed = await admin.get("/devices", params={"wheer": "id = 'a'"})
+    stray = await admin.post("/groups", params={"force": "1"}, json={"id": "x"})
+
+    assert (typed.status_code, typed.json()["code"]) == (422, "schema_invalid")
+    assert "Did you mean 'where'?" in typed.text
+    assert stray.status_code == 422
+    assert (await admin.get("/groups")).json()["items"] == []
+
+
+async def test_a_principal_that_asks_too_often_is_slowed_down_by_all_of_its_tokens_and_no_other_is(fleet, clock):
+    config = ApiConfig(listen="http://127.0.0.1:0", requests_per_minute=10)
+    tokens = []
+    for name in ("greedy", "greedy", "patient"):
+        await fleet.operators.grant(name, "viewer")
+        tokens.append((await fleet.operators.create_token(name)).token)
+    async with open_api(config, fleet._context("api"), fleet) as server, httpx.AsyncClient() as client:
+
+        async def ask(token):
+            return await client.get(f"{server.url}/api/v1/devices", headers={"Authorization": f"Bearer {token}"})
+
+        answers = [await ask(tokens[number % 2]) for number in range(11)]
+        other = await ask(tokens[2])
+        await clock.advance(6.1)
+        later = await ask(tokens[0])
+
+    assert [one.status_code for one in answers] == [200] * 10 + [429]
+    assert answers[-1].json()["code"] == "rate_limited"
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 6
+    assert (other.status_code, later.status_code) == (200, 200)

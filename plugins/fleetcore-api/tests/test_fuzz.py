@@ -19,7 +19,13 @@ async def fuzz(fleet, phases, examples):
     token = (await fleet.operators.create_token("fuzz")).token
     await fleet.operators.grant("fuzz", "admin")
     # The fuzzer tries every route without a token too.
-    config = ApiConfig(listen="http://127.0.0.1:0", failures_per_minute=1_000_000, wait_s=0.05, command_wait_s=0.05)
+    config = ApiConfig(
+        listen="http://127.0.0.1:0",
+        failures_per_minute=1_000_000,
+        requests_per_minute=1_000_000,
+        wait_s=0.05,
+        command_wait_s=0.05,
+    )
     async with open_api(config, fleet._context("fuzz"), fleet) as server:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", Path(__file__).with_name("schemathesis.toml")),

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from fleetcore.model.store import Commit, Delete
+
 
 @pytest.fixture(autouse=True)
 async def devices(manager):
@@ -264,3 +266,36 @@ async def test_attributes_without_a_version_are_all_merged(admin):
 
     assert {one.status_code for one in answers} == {200}
     assert len((await admin.get("/devices/a")).json()["attributes"]) == 9
+
+
+async def test_a_command_keeps_its_key_though_a_crash_took_the_answer(fleet, admin):
+    sent = {"json": {"name": "blink", "args": {"n": 1}}, "headers": {"Idempotency-Key": "monday"}}
+    first = await admin.post("/devices/a/commands", **sent)
+    kept = (await fleet.storage.find("api_answer")).items
+    await fleet.storage.commit(Commit(deletes=tuple(Delete(kind="api_answer", key=one.key) for one in kept)))
+
+    again = await admin.post("/devices/a/commands", **sent)
+    other = await admin.post("/devices/a/commands", json={"name": "blink"}, headers=sent["headers"])
+
+    assert kept
+    assert again.json()["id"] == first.json()["id"]
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    assert len(await fleet.commands.list("a")) == 1
+
+
+async def test_a_bulk_command_keeps_its_key_though_a_crash_took_the_answer(manager, fleet, admin):
+    for name in ("p1", "p2"):
+        await manager.register_device(name, "pump")
+    body = {"name": "blink", "where": "type = 'pump'"}
+    plan = (await admin.post("/commands", json=body, params={"dry_run": True})).json()["plan"]
+    key = {"Idempotency-Key": "k1"}
+    first = await admin.post("/commands", json={**body, "plan": plan}, headers=key)
+    for record in (await fleet.storage.find("api_answer")).items:
+        await fleet.storage.commit(Commit(deletes=(Delete(kind="api_answer", key=record.key),)))
+
+    again = await admin.post("/commands", json={**body, "plan": plan}, headers=key)
+
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["id"] == again.json()["id"]
+    await fleet.operations.run(first.json()["id"])
+    assert [len(await fleet.commands.list(name)) for name in ("p1", "p2")] == [1, 1]

@@ -3,11 +3,12 @@
 from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody
 
+from fleetcore.errors import Refused
 from fleetcore.model.firmware import Campaign
 from fleetcore.model.operator import Permission
 from fleetcore_api.access import Access, missing
 from fleetcore_api.models import shown
-from fleetcore_api.models_seen import CampaignIn, CampaignOut, ExecutionOut
+from fleetcore_api.models_firmware import CampaignIn, CampaignOut, ExecutionOut
 from fleetcore_api.models_state import ReasonIn
 from fleetcore_api.pages import Cursor, Limit, Page, cut
 from fleetcore_api.parameters import Caller, named
@@ -47,6 +48,11 @@ async def create_campaign(access: Caller, data: JSONBody[CampaignIn]) -> Respons
     """Starts a campaign; without digest and size it stays in draft until the artifact is pinned."""
     for device in data.devices:
         await access.device(device, Permission.CAMPAIGNS_WRITE)
+    manifest = data.manifest
+    if data.from_release is not None:
+        if manifest is not None:
+            raise Refused("A campaign is made of a manifest or of a release, not of both")
+        manifest = dict((await access.fleet.releases.get(data.from_release)).manifest)
     made = await access.fleet.campaigns.create(
         data.id,
         data.release,
@@ -54,7 +60,8 @@ async def create_campaign(access: Caller, data: JSONBody[CampaignIn]) -> Respons
         data.url,
         sha256=data.sha256,
         size=data.size,
-        manifest=data.manifest,
+        manifest=manifest,
+        allow_downgrade=data.allow_downgrade,
         actor=access.actor,
         reason=data.reason,
     )

@@ -11,8 +11,8 @@ from fleetcore.errors import Refused
 from fleetcore.model.command import FINISHED, Command
 from fleetcore.model.operator import Permission
 from fleetcore.query.parse import parse
-from fleetcore.query.text import to_text
-from fleetcore_api.access import Access
+from fleetcore_api.access import Access, ApiRequest
+from fleetcore_api.answers import KEPT_MS
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import BulkIn, CommandIn, CommandOut, OperationOut, PlanOut, ReasonIn
 from fleetcore_api.pages import Cursor, Limit, Page, cut
@@ -57,17 +57,39 @@ async def list_of_device(
 @post("/devices/{device_id:str}/commands", permission=Permission.COMMANDS_SEND)
 async def send_command(
     access: Caller,
+    request: ApiRequest,
     device_id: FromPath[str],
     data: JSONBody[CommandIn],
     wait: Annotated[float, QueryParameter(ge=0, le=60, description="Seconds to wait for its end.")] = 0,
 ) -> Response[CommandOut]:
     """Queues a command; with ``wait`` the answer comes with its end, or after the time as it then stands."""
     await access.device(device_id, Permission.COMMANDS_SEND)
+    key = request.headers.get("idempotency-key")
     command = await access.fleet.commands.send(
-        device_id, actor=access.actor, **{name: getattr(data, name) for name in data.__struct_fields__}
+        device_id,
+        # The command carries the key itself: after a crash before the answer was kept it is still the same one.
+        idempotency_key=None if key is None else await _own_key(access, key, device_id),
+        actor=access.actor,
+        **{name: getattr(data, name) for name in data.__struct_fields__},
     )
     command = await _awaited(access, command, min(wait, access.site.config.command_wait_s))
     return Response(_show(command), status_code=201, headers={"Location": f"/api/v1/commands/{command.id}"})
+
+
+async def _own_key(access: Access, key: str, device: str | None = None) -> str:
+    """The command's key of a caller's, which is free again after a day: that of the day on which it was used first.
+
+    Of a device's command, or of a bulk's operation.
+    """
+    now = access.fleet.clock.now_ms()
+    yesterday, today = (f"api/{access.rights.principal}/{day}/{key}" for day in (now // KEPT_MS - 1, now // KEPT_MS))
+    if device is not None:
+        command = await access.fleet.commands.keyed(device, yesterday)
+        first = None if command is None else command.issued_at
+    else:
+        operation = await access.fleet.operations.keyed(yesterday)
+        first = None if operation is None else operation.created
+    return yesterday if first is not None and now - first < KEPT_MS else today
 
 
 async def _awaited(access: Access, command: Command, wait_s: float) -> Command:
@@ -88,7 +110,7 @@ async def _awaited(access: Access, command: Command, wait_s: float) -> Command:
     responses={200: ResponseSpec(PlanOut, description="What it would do (dry_run).", generate_examples=False)},
 )
 async def send_bulk(
-    access: Caller, data: JSONBody[BulkIn], dry_run: FromQuery[bool] = False
+    access: Caller, request: ApiRequest, data: JSONBody[BulkIn], dry_run: FromQuery[bool] = False
 ) -> Response[PlanOut] | Response[OperationOut]:
     """A command to many devices: first ``dry_run=true`` for a plan, then the same body with the plan.
 
@@ -97,12 +119,7 @@ async def send_bulk(
     options: dict[str, Any] = {
         name: value for name, value in structs.asdict(data).items() if name not in (*_BULK, "name", "args", "reason")
     }
-    where = data.where
-    if where is not None:
-        selectable = access.rights.selectable(Permission.COMMANDS_SEND)
-        clause = selectable.narrowed(parse(where))
-        assert clause is not None
-        where = to_text(clause)
+    where = data.where and access.rights.selectable(Permission.COMMANDS_SEND).narrowed(parse(data.where))
     for device in data.devices:
         await access.device(device, Permission.COMMANDS_SEND)
     bulk = access.fleet.bulk_commands
@@ -115,6 +132,7 @@ async def send_bulk(
             code="precondition_required",
             remedy="Ask with ?dry_run=true first, look at it, and send the same body with its plan",
         )
+    key = request.headers.get("idempotency-key")
     operation = await bulk.send(
         data.name,
         data.args,
@@ -123,6 +141,8 @@ async def send_bulk(
         plan=data.plan,
         cap=data.cap,
         rate_per_s=data.rate_per_s,
+        # As for one command: the operation itself carries the key.
+        key=None if key is None else await _own_key(access, key),
         actor=access.actor,
         reason=data.reason,
         **options,

@@ -55,7 +55,7 @@ async def register_device(access: Caller, data: JSONBody[DeviceIn]) -> Response[
         members.pop("id"), members.pop("type"), location=location, actor=access.actor, **members
     )
     if location is not None:
-        await access.fleet.location.update(kept.id, {"lat": location.lat, "lon": location.lon, "source": "manual"})
+        await access.fleet.location.place(kept.id, location, access.actor)
     return answer(access, kept, 201, Location=f"/api/v1/devices/{kept.id}")
 
 
@@ -87,25 +87,31 @@ async def change_device(
         device = await access.fleet.devices.change(
             device_id, if_version=version, actor=access.actor, reason=data.reason, **members
         )
+        if device.location is not None and "location" in members:
+            await access.fleet.location.place(device_id, device.location, access.actor)
     else:
-        device = await _move(access, device_id, to, data.reason)
+        device = await _move(access, device_id, to, data.reason, version)
     return answer(access, device)
 
 
 @delete("/devices/{device_id:str}", permission=Permission.DEVICES_WRITE, status_code=204)
 async def retire_device(
-    access: Caller, device_id: FromPath[str], purge: FromQuery[bool] = False, reason: Why = ""
+    access: Caller,
+    device_id: FromPath[str],
+    purge: FromQuery[bool] = False,
+    if_match: IfMatch = None,
+    reason: Why = "",
 ) -> None:
     """Retires a device: its credentials end, its data stays. With ``purge`` the device and its data are erased."""
     await access.device(device_id, Permission.DEVICES_ERASE if purge else Permission.DEVICES_WRITE)
+    version = expected(if_match)
+    await _move(access, device_id, Lifecycle.RETIRED, reason, version)
     if purge:
         await access.fleet.erasing.erase(device_id, actor=access.actor, reason=reason)
-    else:
-        await _move(access, device_id, Lifecycle.RETIRED, reason)
 
 
-async def _move(access: Access, device: str, to: Lifecycle, reason: str) -> Device:
-    moved = await access.fleet.devices.move(device, to, actor=access.actor, reason=reason)
+async def _move(access: Access, device: str, to: Lifecycle, reason: str, version: int | None) -> Device:
+    moved = await access.fleet.devices.move(device, to, if_version=version, actor=access.actor, reason=reason)
     if to is Lifecycle.RETIRED:
         await access.fleet.security.revoke(device=device, actor=access.actor, reason=reason or "retired")
     return moved

@@ -71,11 +71,11 @@ async def change_group(
 
 
 @delete("/groups/{group:str}", permission=Permission.GROUPS_WRITE, status_code=204)
-async def remove_group(access: Caller, group: FromPath[str], reason: Why = "") -> None:
+async def remove_group(access: Caller, group: FromPath[str], if_match: IfMatch = None, reason: Why = "") -> None:
     """Removes a group; its devices stay."""
     access.group(named(group))
     access.wide(Permission.GROUPS_WRITE, named(group))
-    await access.fleet.groups.remove(named(group), actor=access.actor, reason=reason)
+    await access.fleet.groups.remove(named(group), if_version=expected(if_match), actor=access.actor, reason=reason)
 
 
 @get("/groups/{group:str}/members", permission=Permission.GROUPS_READ)

@@ -14,7 +14,8 @@ from fleetcore.model.operator import Permission
 from fleetcore.runtime.replay import discard, replay
 from fleetcore_api.access import Access, missing
 from fleetcore_api.models import ChangeOut, MembershipOut, shown, when
-from fleetcore_api.models_seen import AnomalyOut, DeadLetterOut, ExecutionOut, HealthOut, PresenceOut, ReplayOut, WhyOut
+from fleetcore_api.models_firmware import ExecutionOut
+from fleetcore_api.models_seen import AnomalyOut, DeadLetterOut, HealthOut, PresenceOut, ReplayOut, WhyOut
 from fleetcore_api.models_state import CommandOut, ReasonIn
 from fleetcore_api.pages import Cursor, Limit, Page, cut
 from fleetcore_api.parameters import Caller, Why

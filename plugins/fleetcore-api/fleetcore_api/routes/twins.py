@@ -7,7 +7,8 @@ from litestar import Response, get, patch
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from fleetcore.errors import Refused, VersionConflict
-from fleetcore.fleet.twins import check_document, twin_view
+from fleetcore.fleet.sections import check_document
+from fleetcore.fleet.twins import twin_view
 from fleetcore.model.device import Device
 from fleetcore.model.operator import Permission
 from fleetcore.model.twin import Twin, merge_patch, unconverged
@@ -87,7 +88,6 @@ async def patch_attributes(
         device = await access.fleet.devices.get(device_id)
         merged = merge_patch(dict(device.attributes), data)
         assert isinstance(merged, dict)
-        check_document(merged, access.fleet.limits)
         at = device.version if version is None else version
         try:
             await access.fleet.devices.change(

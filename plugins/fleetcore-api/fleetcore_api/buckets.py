@@ -1,6 +1,7 @@
-"""How often an address showed a bad token: a bucket each, refilled over a minute, for a bounded number of addresses.
+"""How often somebody may do something: a bucket each, refilled over a minute, for a bounded number of somebodies.
 
-A good token passes whatever its neighbours do: tokens cannot be guessed, so this is about load and logs alone.
+One for each address that shows bad tokens, one for each principal that asks. A good token passes whatever its
+neighbours do: tokens cannot be guessed, so the first is about load and logs alone.
 """
 
 from collections import OrderedDict
@@ -10,7 +11,7 @@ from attrs import frozen
 
 from fleetcore.interfaces.clock import Clock
 
-_ADDRESSES = 10_000
+_KEPT = 10_000
 _MINUTE_S = 60.0
 
 
@@ -20,27 +21,27 @@ class _Bucket:
     at: float
 
 
-class Failures:
-    """Counts them."""
+class Buckets:
+    """Counts."""
 
     def __init__(self, clock: Clock, per_minute: int) -> None:
         self._clock, self._most = clock, float(per_minute)
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def note(self, address: str) -> float:
-        """One more failure; gives the seconds after which the next one is answered again, 0 where it is now."""
-        key, now = _network(address), self._clock.monotonic_s()
+    def take(self, key: str) -> float:
+        """One more; gives the seconds after which the next one is answered again, 0 where it is now."""
+        now = self._clock.monotonic_s()
         old = self._buckets.pop(key, _Bucket(self._most, now))
         left = min(self._most, old.left + (now - old.at) * self._most / _MINUTE_S)
         limited = left < 1
         self._buckets[key] = _Bucket(left if limited else left - 1, now)
-        if len(self._buckets) > _ADDRESSES:
+        if len(self._buckets) > _KEPT:
             self._buckets.popitem(last=False)
         return (1 - left) * _MINUTE_S / self._most if limited else 0.0
 
 
-def _network(address: str) -> str:
-    """An IPv6 customer has a whole /64 to write from."""
+def network(address: str) -> str:
+    """The key of an address: an IPv6 customer has a whole /64 to write from."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

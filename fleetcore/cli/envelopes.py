@@ -1,0 +1,39 @@
+"""Signed files (DSSE envelopes in JSON) on disk: read strictly, replaced whole."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fleetcore.errors import Conflict, Refused
+from fleetcore.wire.strict_json import StrictJsonError, dumps, loads
+
+#: Longer than any envelope of ours.
+_LONGEST = 1 << 20
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The envelope in a file. Raises Refused with the file's name."""
+    with path.open("rb") as file:
+        content = file.read(_LONGEST + 1)
+    if len(content) > _LONGEST:
+        raise Refused(f"{path} is too long for a signed file", code="limit_exceeded", limit=_LONGEST, unit="bytes")
+    try:
+        envelope = loads(content)
+    except StrictJsonError as error:
+        raise Refused(f"{path}: {error.message}", code=error.code) from error
+    if not isinstance(envelope, dict):
+        raise Refused(f"{path} is no signed file", remedy="Give trust.json, or what `firmware sign` wrote")
+    return envelope
+
+
+def write(path: Path, envelope: Mapping[str, object], *, new: bool) -> None:
+    """Writes a file whole or not at all; a ``new`` one overwrites nothing. Raises Conflict."""
+    if new and path.exists():
+        raise Conflict(f"{path} exists already", remedy="Name another file with --out")
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
+        file.write(dumps(envelope) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

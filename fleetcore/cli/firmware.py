@@ -1,0 +1,247 @@
+"""``fleetcore firmware``: keys, trust roots and manifests away from the server; images and releases on it.
+
+``keygen``, ``trust init``, ``trust sign``, ``trust show``, ``sign`` and ``verify`` need no fleet and no network: they
+belong on the machine that holds the private keys. The other commands send public things to the fleet.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleetcore.cli.connect import Target, call, connect, fleet_option
+from fleetcore.cli.numbers import Number
+from fleetcore.cli.output import output_option, show
+from fleetcore.cli.trust import now_ms, passphrase_of, passphrase_option, trust
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
+_DAY_MS = 86_400_000
+_RELEASES = ("id", "release", "models", "size", "expires", "trust", "added")
+
+
+@click.group()
+def firmware() -> None:
+    """Sign firmware, and put it on the fleet."""
+
+
+firmware.add_command(trust)
+
+
+@firmware.command()
+@click.argument("name", type=_FILE)
+@passphrase_option
+@output_option
+def keygen(name: Path, passphrase: str | None, output: str) -> None:
+    """Make a signing key: NAME.key, for its owner alone, and NAME.pub, for trust roots."""
+    from fleetcore.cli.signing_keys import make
+    from fleetcore.wire.dsse import key_id
+
+    private, public = name.with_name(name.name + ".key"), name.with_name(name.name + ".pub")
+    key = make(private, public, passphrase_of(passphrase))
+    show({"private": str(private), "public": str(public), "keyid": key_id(key)}, output)
+
+
+# --- manifests --------------------------------------------------------------------------------------------------------
+
+
+@firmware.command()
+@click.argument("image", type=_THERE)
+@click.option("--key", "key_files", type=_THERE, multiple=True, required=True, help="A private key; repeatable.")
+@passphrase_option
+@click.option("--add", is_flag=True, help="IMAGE is a manifest already: only add a signature to it.")
+@click.option("--name", help="What it is firmware of; seq counts within it.")
+@click.option("--version", "label", help="The version for people.")
+@click.option("--seq", type=click.IntRange(1), help="Its place in the order; devices never go back.")
+@click.option(
+    "--min-seq", type=click.IntRange(0), default=0, help="Once it is healthy, nothing below is started again."
+)
+@click.option("--model", "models", multiple=True, help="A hardware model that it is for; repeatable.")
+@click.option("--requires", type=click.IntRange(1), help="The seq that has to run already.")
+@click.option(
+    "--days", type=Number(0, min_open=True), default=90.0, show_default=True, help="How long it may be begun."
+)
+@click.option("--chunk", type=click.IntRange(1024), help="Also sign digests of pieces of so many bytes.")
+@click.option("--delta-from", type=_THERE, help="The image that this one is a patch for.")
+@click.option("--out", type=_FILE, help="Where to write the manifest.  [default: IMAGE.manifest.json]")
+@output_option
+def sign(
+    image: Path,
+    key_files: tuple[Path, ...],
+    passphrase: str | None,
+    add: bool,
+    out: Path | None,
+    output: str,
+    **given: Any,
+) -> None:
+    """Sign IMAGE: write a manifest that says what it is and for which hardware. Needs no fleet and no network."""
+    from fleetcore.cli import envelopes
+    from fleetcore.cli.signing_keys import open_private
+    from fleetcore.wire import dsse
+    from fleetcore.wire.manifest import MANIFEST_TYPE, read_manifest, write_manifest
+
+    keys = [open_private(one, passphrase_of(passphrase)) for one in key_files]
+    if add:
+        envelope: dict[str, object] = envelopes.read(image)
+        read_manifest(dsse.opened(envelope, MANIFEST_TYPE))
+        for key in keys:
+            envelope = dsse.add_signature(envelope, MANIFEST_TYPE, key)
+        target = out or image
+    else:
+        missing = [name for name in ("name", "label", "seq", "models") if not given[name]]
+        if missing:
+            options = ", ".join({"label": "--version", "models": "--model"}.get(one, f"--{one}") for one in missing)
+            raise click.UsageError(f"A manifest needs {options}")
+        payload = write_manifest(_manifest_of(image, given))
+        read_manifest(payload)  # what cannot be read must not be signed
+        envelope = dsse.sign(payload, MANIFEST_TYPE, keys)
+        target = out or image.with_name(image.name + ".manifest.json")
+    envelopes.write(target, envelope, new=not add)
+    show({"manifest": str(target), **_manifest_sheet(envelope)}, output)
+
+
+def _manifest_of(image: Path, given: Mapping[str, Any]) -> Any:
+    from fleetcore.wire.manifest import Chunks, Manifest
+
+    sha256, size, pieces = _digest(image, given["chunk"])
+    now = now_ms()
+    base = given["delta_from"]
+    return Manifest(
+        name=given["name"],
+        version=given["label"],
+        seq=given["seq"],
+        min_seq=given["min_seq"],
+        models=given["models"],
+        size=size,
+        sha256=sha256,
+        created=now,
+        expires=now + round(given["days"] * _DAY_MS),
+        requires_seq=given["requires"] or 0,
+        chunks=None if given["chunk"] is None else Chunks(size=given["chunk"], sha256=tuple(pieces)),
+        delta_from=None if base is None else _digest(base)[0],
+    )
+
+
+def _digest(
+    file: Path, chunk: int | None = None, step: Callable[[int], None] | None = None
+) -> tuple[str, int, list[str]]:
+    """SHA-256, size, and the digests of pieces where they are wanted."""
+    whole, size, found = hashlib.sha256(), 0, []
+    with file.open("rb") as source:
+        while piece := source.read(chunk or 1 << 20):
+            whole.update(piece)
+            size += len(piece)
+            if chunk is not None:
+                found.append(hashlib.sha256(piece).hexdigest())
+            if step is not None:
+                step(len(piece))
+    return whole.hexdigest(), size, found
+
+
+def _manifest_sheet(envelope: object) -> dict[str, Any]:
+    from fleetcore.wire.manifest import peek_manifest
+    from fleetcore.wire.times import format_time
+
+    found = peek_manifest(envelope)
+    signatures = envelope.get("signatures", ()) if isinstance(envelope, dict) else ()
+    return {
+        "name": found.name,
+        "version": found.version,
+        "seq": found.seq,
+        "min_seq": found.min_seq,
+        "models": list(found.models),
+        "size": found.size,
+        "sha256": found.sha256,
+        "expires": format_time(found.expires),
+        "requires": found.requires_seq or None,
+        "chunks": None if found.chunks is None else len(found.chunks.sha256),
+        "signatures": len(signatures),
+    }
+
+
+@firmware.command()
+@click.argument("manifest", type=_THERE)
+@click.option("--trust", "trust_file", type=_THERE, required=True, help="The trust root to believe.")
+@click.option("--image", type=_THERE, help="Also compare the image.")
+@click.option("--model", "models", multiple=True, help="For this model alone; repeatable. Without, for all it names.")
+@output_option
+def verify(manifest: Path, trust_file: Path, image: Path | None, models: tuple[str, ...], output: str) -> None:
+    """Judge MANIFEST as a device does: signatures, models, time, the image's size and digest. Exit 5 if refused."""
+    from fleetcore.cli import envelopes
+    from fleetcore.wire.manifest import check_image, check_time, open_manifest
+    from fleetcore.wire.trust import first_trust
+
+    envelope, root = envelopes.read(manifest), first_trust(envelopes.read(trust_file))
+    now = now_ms()
+    root.check_time(now)
+    found = open_manifest(envelope, root, models or None)
+    check_time(found, now)
+    if image is not None:
+        sha256, size, _ = _digest(image)
+        check_image(found, sha256, size)
+    show({**_manifest_sheet(envelope), "trust": root.version, "verified_for": list(models or found.models)}, output)
+
+
+# --- on the fleet -----------------------------------------------------------------------------------------------------
+
+
+@firmware.command()
+@click.argument("file", type=_THERE)
+@fleet_option
+@output_option
+def upload(file: Path, at: Target, output: str) -> None:
+    """Put an image on the fleet, under its SHA-256. The same again changes nothing; a part of it is never kept."""
+    from fleetcore.cli.progress import bytes_progress
+
+    size, place = file.stat().st_size, str(file.resolve())
+
+    async def run() -> Any:
+        async with connect(at) as caller:
+            with bytes_progress("hashing", size) as step:
+                sha256 = await asyncio.to_thread(lambda: _digest(file, step=step)[0])
+            with bytes_progress("uploading", size) as step:
+                # Through another process's socket no callback goes.
+                more = {"step": step} if caller.in_process else {}
+                return await caller.call("upload_artifact", place, sha256=sha256, **more)
+
+    show(asyncio.run(run()), output)
+
+
+@firmware.group()
+def release() -> None:
+    """Sign firmware off, and see what was."""
+
+
+@release.command()
+@click.argument("manifest", type=_THERE)
+@click.option("--allow-downgrade", is_flag=True, help="Take a seq below the highest of its name.")
+@click.option("--reason", default="", help="Why, for the audit log.")
+@fleet_option
+@output_option
+def add(manifest: Path, allow_downgrade: bool, reason: str, at: Target, output: str) -> None:
+    """Sign the firmware of MANIFEST off: its image was uploaded, and the trust root is satisfied for every model."""
+    from fleetcore.cli import envelopes
+
+    made = call(at, "add_release", envelopes.read(manifest), allow_downgrade=allow_downgrade, reason=reason)
+    show(made if output != "table" else {**made, "manifest": "…"}, output)
+
+
+@release.command("list")
+@click.argument("name", required=False)
+@fleet_option
+@output_option
+def list_(name: str | None, at: Target, output: str) -> None:
+    """List releases, or those of NAME."""
+    show(call(at, "list_releases", name), output, _RELEASES)
+
+
+@release.command("show")
+@click.argument("id")
+@fleet_option
+@output_option
+def show_release(id: str, at: Target, output: str) -> None:
+    """Show the release ID, which is NAME:SEQ."""
+    show(call(at, "get_release", id), output)

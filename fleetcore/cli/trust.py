@@ -1,0 +1,208 @@
+"""``fleetcore firmware trust``: trust roots, made and signed away from the server, and given to the fleet.
+
+Several people sign one file, each on their own machine; it goes from hand to hand.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import evolve
+
+from fleetcore.cli.connect import Target, call, connect, fleet_option
+from fleetcore.cli.numbers import Number
+from fleetcore.cli.output import output_option, show
+from fleetcore.errors import Refused
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
+_DAY_MS = 86_400_000
+
+passphrase_option = click.option("--passphrase", metavar="REF", help="Of the key: env:NAME or file:PATH, never itself.")
+
+
+def passphrase_of(reference: str | None) -> str | None:
+    """What the reference stands for; raises ConfigError."""
+    from fleetcore.runtime.config import secret
+
+    return None if reference is None else secret(reference)
+
+
+def now_ms() -> int:
+    """The time of the machine that signs."""
+    return int(time.time() * 1000)
+
+
+@click.group()
+def trust() -> None:
+    """Make, sign, show and set trust roots: who may sign firmware."""
+
+
+def _models(pairs: tuple[str, ...]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for one in pairs:
+        model, mark, file = one.rpartition("=")
+        if not mark or not model:
+            raise click.UsageError(f"{one!r} is not MODEL=FILE")
+        found.setdefault(model, []).append(Path(file))
+    return found
+
+
+@trust.command()
+@click.argument("file", type=_FILE, default="trust.json")
+@click.option("--root", "root", type=_THERE, multiple=True, help="A public key that signs trust roots; repeatable.")
+@click.option("--threshold", type=click.IntRange(1), help="How many of them have to.  [default: 1]")
+@click.option("--firmware", "makers", type=_THERE, multiple=True, help="A public key that signs firmware; repeatable.")
+@click.option("--firmware-threshold", type=click.IntRange(1), help="How many of them have to.  [default: 1]")
+@click.option("--model", "models", multiple=True, metavar="MODEL=FILE", help="A key for one model alone; repeatable.")
+@click.option("--model-threshold", type=click.IntRange(1), help="How many of a model's keys have to.  [default: 1]")
+@click.option("--days", type=Number(0, min_open=True), default=365.0, show_default=True, help="How long it holds.")
+@click.option("--after", type=_THERE, help="The version before: this is the next one, and keeps what is not given.")
+@output_option
+def init(
+    file: Path,
+    root: tuple[Path, ...],
+    threshold: int | None,
+    makers: tuple[Path, ...],
+    firmware_threshold: int | None,
+    models: tuple[str, ...],
+    model_threshold: int | None,
+    days: float,
+    after: Path | None,
+    output: str,
+) -> None:
+    """Write FILE, an unsigned trust root; `trust sign` signs it. Nothing that exists is overwritten."""
+    import base64
+
+    from fleetcore.cli import envelopes
+    from fleetcore.cli.signing_keys import open_public
+    from fleetcore.wire import dsse
+    from fleetcore.wire.trust import TRUST_TYPE, Role, Trust, raw_key, read_trust, write_trust
+
+    old = None if after is None else read_trust(dsse.opened(envelopes.read(after), TRUST_TYPE))
+    if old is None and not (root and (makers or models)):
+        raise click.UsageError("A first trust root needs --root and --firmware or --model")
+    keys: dict[str, bytes] = {} if old is None else dict(old.keys)
+
+    def role(files: tuple[Path, ...] | list[Path], wanted: int | None, before: Role | None) -> Role | None:
+        if not files:
+            return before if before is None or wanted is None else evolve(before, threshold=wanted)
+        public = [open_public(one) for one in files]
+        keys.update({dsse.key_id(one): raw_key(one) for one in public})
+        return Role(keys=frozenset(map(dsse.key_id, public)), threshold=wanted or 1)
+
+    roots = role(root, threshold, old.root if old else None)
+    assert roots is not None
+    made = Trust(
+        version=1 if old is None else old.version + 1,
+        expires=now_ms() + round(days * _DAY_MS),
+        keys=keys,
+        root=roots,
+        firmware=role(makers, firmware_threshold, old.firmware if old else None),
+        models={} if old is None else old.models,
+    )
+    for model, files in _models(models).items():
+        one = role(files, model_threshold, None)
+        assert one is not None
+        made = evolve(made, models={**made.models, model: one})
+    used = made.root.keys.union(*(one.keys for one in (made.firmware, *made.models.values()) if one is not None))
+    made = evolve(made, keys={name: raw for name, raw in keys.items() if name in used})
+    payload = write_trust(made)
+    read_trust(payload)  # what cannot be read must not be written
+    envelope = {"payload": base64.b64encode(payload).decode(), "payloadType": TRUST_TYPE, "signatures": []}
+    envelopes.write(file, envelope, new=True)
+    show(_trust_sheet(file, envelope, after), output)
+
+
+@trust.command("sign")
+@click.argument("file", type=_THERE)
+@click.option("--key", "key_file", type=_THERE, required=True, help="The private key.")
+@passphrase_option
+@output_option
+def sign_trust(file: Path, key_file: Path, passphrase: str | None, output: str) -> None:
+    """Add a signature to FILE, a trust root. Each signer does so with their own key."""
+    from fleetcore.cli import envelopes
+    from fleetcore.cli.signing_keys import open_private
+    from fleetcore.wire import dsse
+    from fleetcore.wire.trust import TRUST_TYPE, read_trust
+
+    envelope = envelopes.read(file)
+    read_trust(dsse.opened(envelope, TRUST_TYPE))
+    signed = dsse.add_signature(envelope, TRUST_TYPE, open_private(key_file, passphrase_of(passphrase)))
+    envelopes.write(file, signed, new=False)
+    show(_trust_sheet(file, signed, None), output)
+
+
+@trust.command("show")
+@click.argument("file", type=_THERE, required=False)
+@click.option("--after", type=_THERE, help="The version before FILE: say whether FILE may follow it.")
+@fleet_option
+@output_option
+def show_trust(file: Path | None, after: Path | None, at: Target, output: str) -> None:
+    """Show a trust root, FILE or the one that the fleet holds: what it says, who has signed, how many are missing."""
+    if file is not None:
+        from fleetcore.cli import envelopes
+
+        show(_trust_sheet(file, envelopes.read(file), after), output)
+        return
+    held = call(at, "get_trust")
+    show({**_trust_sheet(None, held["envelope"], None), "added": held["added"], "by": held["by"]}, output)
+
+
+def _trust_sheet(file: Path | None, envelope: Mapping[str, Any], after: Path | None) -> dict[str, Any]:
+    """What a trust root says, and who has signed it."""
+    from fleetcore.cli import envelopes
+    from fleetcore.errors import FleetError
+    from fleetcore.wire import dsse
+    from fleetcore.wire.times import format_time
+    from fleetcore.wire.trust import TRUST_TYPE, first_trust, follow, read_trust
+
+    found = read_trust(dsse.opened(envelope, TRUST_TYPE))
+    try:
+        signed = dsse.verify(envelope, TRUST_TYPE, found.public()).signers
+    except FleetError:
+        signed = frozenset()
+    sheet: dict[str, Any] = {} if file is None else {"file": str(file)}
+    sheet |= {
+        "version": found.version,
+        "expires": format_time(found.expires),
+        "expired": found.expires <= now_ms(),
+        "root": sorted(found.root.keys),
+        "threshold": found.root.threshold,
+        "firmware": [] if found.firmware is None else sorted(found.firmware.keys),
+        "firmware_threshold": None if found.firmware is None else found.firmware.threshold,
+        "models": {
+            model: {"keys": sorted(one.keys), "threshold": one.threshold} for model, one in found.models.items()
+        },
+        "signed_by": sorted(signed),
+        "missing": max(0, found.root.threshold - len(signed & found.root.keys)),
+    }
+    if after is not None:
+        try:
+            follow(first_trust(envelopes.read(after)), envelope)
+            sheet["follows"] = True
+        except Refused as error:
+            sheet |= {"follows": False, "why": str(error)}
+    return sheet
+
+
+@trust.command("set")
+@click.argument("files", type=_THERE, nargs=-1, required=True, metavar="FILE…")
+@click.option("--reason", default="", help="Why, for the audit log.")
+@fleet_option
+@output_option
+def set_(files: tuple[Path, ...], reason: str, at: Target, output: str) -> None:
+    """Give the fleet the next versions of its trust root, in their order. The first one is believed as it is."""
+    from fleetcore.cli import envelopes
+
+    found = [envelopes.read(file) for file in files]
+
+    async def run() -> list[dict[str, Any]]:
+        async with connect(at) as caller:
+            return [await caller.call("set_trust", one, reason=reason) for one in found]
+
+    rows = [{name: one[name] for name in ("number", "expires", "added", "by")} for one in asyncio.run(run())]
+    show(rows, output)

@@ -1,0 +1,59 @@
+"""Settings that work and are weaker than they need to be: what ``doctor`` warns of."""
+
+import contextlib
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.config import Config
+
+#: A stolen key is good until its certificate ends or is revoked.
+_LONG_DAYS = 200
+#: A network of trusted proxies beyond it is no handful of machines.
+_MOST_PROXIES = 256
+
+
+@frozen
+class Weakness:
+    """What is weak, and what to do."""
+
+    detail: str
+    remedy: str
+
+
+def weaknesses(config: "Config", pki: Path) -> Iterator[Weakness]:
+    """All that are there."""
+    for kind, instances in (("protocols", config.protocols), ("services", config.services)):
+        for one in instances:
+            place = f"[{kind}.{one.name}]"
+            for key in ("listen", "url"):
+                address = str(one.table.get(key, ""))
+                if address.startswith(("http://", "mqtt://")):
+                    yield Weakness(
+                        f"{place} {key} = {address!r} is in clear text: whoever is on this machine can read along",
+                        f"Use {address.split(':', maxsplit=1)[0]}s://",
+                    )
+            proxies = one.table.get("trusted_proxies", ())
+            for proxy in proxies if isinstance(proxies, list | tuple) else ():
+                with contextlib.suppress(ValueError):
+                    if ip_network(str(proxy)).num_addresses > _MOST_PROXIES:
+                        yield Weakness(
+                            f"{place} believes the Client-Cert header of every machine in {proxy}",
+                            "Name the proxies themselves: any of these machines can be any device",
+                        )
+    if config.ca.device_days > _LONG_DAYS:
+        yield Weakness(
+            f"[ca] device_days = {config.ca.device_days}: a stolen key is good for long", "Devices renew by themselves"
+        )
+    if config.firmware.allow_unsigned:
+        yield Weakness("[firmware] allow_unsigned = true: the server alone decides what devices run", "Sign releases")
+    root = pki / "root.key"
+    if root.is_file() and b"ENCRYPTED" not in root.read_bytes():
+        yield Weakness(
+            "the root's key lies unencrypted beside the server, which does not need it",
+            "fleetcore ca take-offline FILE; or make a folder with [ca] passphrase",
+        )

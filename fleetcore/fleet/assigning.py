@@ -1,0 +1,218 @@
+"""Between a release and a device: a campaign's manifest is judged when it is made and whenever it is handed out.
+
+What is genuine is the signers' word, kept in the manifest; who gets it is the server's, and it says so in an assignment
+of its own (see :mod:`fleetcore.wire.assignment`).
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import cast
+
+from attrs import evolve, frozen
+
+from fleetcore.errors import Refused
+from fleetcore.fleet.trust_root import TrustRoot
+from fleetcore.interfaces.clock import Clock
+from fleetcore.model.firmware import Campaign, Execution
+from fleetcore.wire.assignment import ASSIGNMENT_TYPE, Assignment, write_assignment
+from fleetcore.wire.manifest import (
+    Manifest,
+    check_image,
+    check_model,
+    check_order,
+    check_requires,
+    check_time,
+    open_manifest,
+    peek_manifest,
+)
+
+Signer = Callable[[bytes, str], dict[str, object]]
+_HOUR_MS = 3_600_000
+#: Devices that a refusal names in its text; ``ids['failures']`` names more.
+_NAMED, _LISTED = 5, 100
+
+
+@frozen(kw_only=True)
+class Target:
+    """A device that a campaign is for: its model, and the seq that runs and that was highest, where they are known."""
+
+    device: str
+    model: str | None = None
+    seq: int | None = None
+    highest_seq: int | None = None
+    trust: int = 0
+
+    @classmethod
+    def of(cls, device: str, model: object, firmware: object) -> "Target":
+        """From what the device reported of its firmware (``reported.firmware``)."""
+        said = firmware if isinstance(firmware, Mapping) else {}
+
+        def number(name: str) -> int | None:
+            value = said.get(name)
+            return value if type(value) is int else None
+
+        return cls(
+            device=device,
+            model=model if isinstance(model, str) else None,
+            seq=number("seq"),
+            highest_seq=max((one for one in (number("seq"), number("highest_seq")) if one is not None), default=None),
+            trust=number("trust") or 0,
+        )
+
+
+class Assigning:
+    """Judges manifests for campaigns, and writes assignments.
+
+    Args:
+        allow_unsigned: whether campaigns without a manifest may be made although there is a trust root.
+        hours: how long an assignment is good.
+
+    Attributes:
+        sign: the server's signature; set once its key is open.
+    """
+
+    def __init__(self, clock: Clock, root: TrustRoot, *, allow_unsigned: bool = False, hours: float = 72.0) -> None:
+        self._clock, self._root = clock, root
+        self._allow_unsigned, self._hold_ms = allow_unsigned, round(hours * _HOUR_MS)
+        self.sign: Signer | None = None
+        #: Campaign and model → by which version of the trust root its signatures were judged, and how.
+        self._judged: dict[tuple[str, str], tuple[int, str | None]] = {}
+
+    def judge(
+        self,
+        envelope: object,
+        *,
+        release: str,
+        sha256: str | None,
+        size: int | None,
+        targets: Iterable[Target],
+        allow_downgrade: bool = False,
+    ) -> tuple[Manifest, int | None] | None:
+        """Whether a campaign may be made; gives the manifest and the trust root's version, None without a manifest.
+
+        Without a trust root nobody's signature can be verified: the manifest is read, and all else of it judged.
+
+        Raises Refused: ``manifest_required``, ``signature_invalid``, ``manifest_expired``, ``trust_expired``,
+        ``version_mismatch``, ``hash_mismatch``, ``size_mismatch``. Where it does not fit devices, the code is the first
+        one's (``model_mismatch``, ``signature_invalid``, ``rollback_refused``, ``requires_unmet``) and
+        ``ids['failures']`` says it of each.
+        """
+        if envelope is None:
+            if self._root.current is not None and not self._allow_unsigned:
+                raise Refused(
+                    "This fleet has a trust root: firmware needs a signed manifest",
+                    code="manifest_required",
+                    remedy="Sign it: fleetcore firmware sign; or set [firmware] allow_unsigned",
+                )
+            return None
+        trust = None if self._root.current is None else self._root.need()
+        manifest = peek_manifest(envelope) if trust is None else open_manifest(envelope, trust, ())
+        check_time(manifest, self._clock.now_ms())
+        if manifest.version != release:
+            raise Refused(
+                f"The manifest is of version {manifest.version!r}, the campaign of {release!r}", code="version_mismatch"
+            )
+        check_image(manifest, manifest.sha256 if sha256 is None else sha256, manifest.size if size is None else size)
+        whole = list(targets)
+        # One verification a model, however many devices there are.
+        signed: dict[str, Refused | None] = {}
+        failures = []
+        for target in whole:
+            try:
+                check_model(manifest, target.model)
+                model = cast("str", target.model)
+                if trust is not None and model not in signed:
+                    signed[model] = _refusal(partial(open_manifest, envelope, trust, (model,)))
+                if (refusal := signed.get(model)) is not None:
+                    raise refusal
+                if target.highest_seq is not None and not allow_downgrade:
+                    check_order(manifest, target.highest_seq)
+                if target.seq is not None:
+                    check_requires(manifest, target.seq)
+            except Refused as error:
+                failures.append({"device": target.device, "code": error.code, "reason": error.message})
+        if failures:
+            named = "; ".join(f"{one['device']}: {one['reason']}" for one in failures[:_NAMED])
+            more = f" and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
+            raise Refused(
+                f"{len(failures)} of {len(whole)} devices cannot take it. {named}{more}",
+                code=failures[0]["code"],
+                remedy="Leave them out, or sign what fits them",
+                failures=failures[:_LISTED],
+            )
+        return manifest, None if trust is None else trust.version
+
+    def refusal(self, campaign: Campaign, target: Target) -> str | None:
+        """Why a campaign's firmware may not be handed to a device now; None where it may.
+
+        ``trust_expired`` passes with the next version of the trust root; every other code is for good.
+        """
+        if campaign.manifest is None:
+            return None
+        trust, now = self._root.current, self._clock.now_ms()
+        try:
+            manifest = peek_manifest(campaign.manifest)
+            check_time(manifest, now)
+            check_model(manifest, target.model)
+            if target.highest_seq is not None and not campaign.allow_downgrade:
+                check_order(manifest, target.highest_seq)
+            if trust is not None:
+                trust.check_time(now)
+        except Refused as error:
+            return error.code
+        if trust is None:
+            return None
+        key = (campaign.id, cast("str", target.model))
+        known = self._judged.get(key)
+        if known is None or known[0] != trust.version:
+            found = _refusal(partial(open_manifest, campaign.manifest, trust, (key[1],)))
+            known = self._judged[key] = (trust.version, None if found is None else found.code)
+        return known[1]
+
+    def holds(self, campaign: Campaign, execution: Execution) -> bool:
+        """Whether the assignment that a device was shown is good for a while yet."""
+        if campaign.manifest is None:
+            return True
+        left = (execution.not_after or 0) - self._clock.now_ms()
+        return execution.assigned == execution.attempt and left > self._hold_ms // 2
+
+    def renewed(self, execution: Execution) -> Execution:
+        """The execution with a fresh assignment."""
+        return evolve(
+            execution,
+            nonce=secrets.token_hex(16),
+            not_after=self._clock.now_ms() + self._hold_ms,
+            assigned=execution.attempt,
+        )
+
+    def members(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
+        """What an offer carries of trust: manifest, assignment, and the versions of the trust root to follow.
+
+        The same execution gives the same bytes: nonce and end are kept with it, and Ed25519 signs alike each time.
+        """
+        if campaign.manifest is None:
+            return {}
+        offer: dict[str, object] = {"manifest": dict(campaign.manifest)}
+        if self.sign is not None and campaign.manifest_sha256 is not None and execution.nonce is not None:
+            assignment = Assignment(
+                device=execution.device,
+                campaign=campaign.id,
+                execution=execution.id,
+                manifest_sha256=campaign.manifest_sha256,
+                seq=campaign.seq or 0,
+                not_after=execution.not_after or 0,
+                nonce=execution.nonce,
+            )
+            offer["assignment"] = self.sign(write_assignment(assignment), ASSIGNMENT_TYPE)
+        if chain := self._root.after(max(1, target.trust)):
+            offer["trust"] = chain
+        return offer
+
+
+def _refusal(work: Callable[[], object]) -> Refused | None:
+    try:
+        work()
+    except Refused as error:
+        return error
+    return None

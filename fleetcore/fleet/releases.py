@@ -1,0 +1,100 @@
+"""Releases: firmware whose manifest was verified against the trust root, and whose image is here."""
+
+from collections.abc import Mapping
+from typing import cast
+
+from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.trust_root import TrustRoot
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.firmware import Release
+from fleetcore.model.store import Event
+from fleetcore.wire.manifest import check_image, check_time, open_manifest
+
+
+def _refs(release: Release) -> Pairs:
+    return [("name", release.name)]
+
+
+class Releases:
+    """Takes releases in and finds them again. A release never changes."""
+
+    def __init__(self, storage: Storage, clock: Clock, root: TrustRoot) -> None:
+        self._storage, self._clock, self._root = storage, clock, root
+        self._releases = Repository(storage, "release", Release, refs=_refs)
+
+    async def add(
+        self, envelope: object, *, allow_downgrade: bool = False, actor: str = "system", reason: str = ""
+    ) -> Release:
+        """Verifies a manifest for every model that it names, and keeps it. The same again changes nothing.
+
+        Raises:
+            Refused: ``signature_invalid``, ``manifest_expired``, ``trust_expired``, ``trust_invalid`` without a trust
+                root, ``size_mismatch``; ``rollback_refused`` for a seq below the name's highest, unless allowed.
+            NotFound: ``artifact_unknown``; the image comes first.
+            Conflict: another image has that name and seq.
+        """
+        trust, now = self._root.need(), self._clock.now_ms()
+        manifest = open_manifest(envelope, trust)
+        check_time(manifest, now)
+        image = await self._storage.artifact(manifest.sha256)
+        if image is None:
+            raise NotFound(
+                f"The image {manifest.sha256} is not here",
+                code="artifact_unknown",
+                remedy="Upload it first: fleetcore firmware upload",
+            )
+        check_image(manifest, image.sha256, image.size_bytes)
+        key = f"{manifest.name}:{manifest.seq}"
+        highest = max((one.seq for one in await self.list(manifest.name)), default=0)
+        if await self._releases.get(key) is None and manifest.seq < highest and not allow_downgrade:
+            raise Refused(
+                f"{manifest.name} is at seq {highest}, and {manifest.seq} is below it",
+                code="rollback_refused",
+                remedy="Sign it under a higher seq, or say --allow-downgrade; devices refuse to go back all the same",
+            )
+        record = Release(
+            id=key,
+            name=manifest.name,
+            release=manifest.version,
+            seq=manifest.seq,
+            min_seq=manifest.min_seq,
+            requires_seq=manifest.requires_seq,
+            models=manifest.models,
+            size=manifest.size,
+            sha256=manifest.sha256,
+            manifest=cast("Mapping[str, object]", envelope),
+            manifest_sha256=manifest.digest,
+            trust=trust.version,
+            created=manifest.created,
+            expires=manifest.expires,
+            added=now,
+            by=actor,
+        )
+        event = Event(
+            type="release.added",
+            subject=key,
+            time=now,
+            actor=actor,
+            reason=reason,
+            data={"release": manifest.version, "manifest_sha256": manifest.digest, "trust": trust.version},
+        )
+        try:
+            return await self._releases.create(record, [event])
+        except VersionConflict:
+            kept = await self.get(key)
+            if kept.manifest_sha256 == manifest.digest:
+                return kept
+            raise Conflict(
+                f"Release {key!r} is there and is something else", remedy="Sign it under the next seq", release=key
+            ) from None
+
+    async def get(self, release: str) -> Release:
+        """One release by its id; raises NotFound."""
+        return await self._releases.need(release)
+
+    async def list(self, name: str | None = None) -> list[Release]:
+        """All, or those of one name, by name and seq."""
+        found = await self._releases.find(ref=None if name is None else ("name", name))
+        return sorted(found, key=lambda one: (one.name, one.seq))

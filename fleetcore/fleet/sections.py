@@ -1,0 +1,67 @@
+"""What a section of a twin may hold: desired, reported, and the attributes that a device's record keeps."""
+
+import math
+from collections.abc import Mapping
+
+from fleetcore.errors import Refused
+from fleetcore.interfaces.provider import Limits
+from fleetcore.model.twin import Json, leaves
+from fleetcore.wire.strict_json import dumps
+
+_LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
+_LONGEST_KEY = 128
+
+
+def check_document(document: object, limits: Limits, *, pointer: str = "", depth: int = 1) -> None:
+    """Raises :class:`Refused` where a section, or a patch for one, breaks the limits of twins."""
+    if depth > limits.json_depth:
+        raise Refused(f"Nested deeper than {limits.json_depth} at {pointer}", code="limit_exceeded", pointer=pointer)
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            here = f"{pointer}/{key}"
+            if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable() or key.startswith("$"):
+                raise Refused(
+                    f"The key {key!r} is not allowed",
+                    remedy="Use 1-128 printable characters that do not start with $",
+                    pointer=here,
+                )
+            check_document(value, limits, pointer=here, depth=depth + 1)
+    elif isinstance(document, list):
+        for i, value in enumerate(document):
+            check_document(value, limits, pointer=f"{pointer}/{i}", depth=depth + 1)
+    elif isinstance(document, str):
+        check_text(document, pointer)
+    elif isinstance(document, float) and not math.isfinite(document):
+        raise Refused(f"The number at {pointer} is not finite", pointer=pointer)
+    elif isinstance(document, int) and not isinstance(document, bool) and abs(document) > _LARGEST_INTEGER:
+        raise Refused(f"The integer at {pointer} is beyond 2^53 - 1", pointer=pointer)
+
+
+def check_text(text: str, pointer: str) -> None:
+    """Raises :class:`Refused` for text that strict JSON would not have let in: NUL, and what is no Unicode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refused(f"The text at {pointer} is no Unicode", pointer=pointer) from None
+    if "\0" in text:
+        raise Refused(f"The text at {pointer} holds NUL", pointer=pointer)
+
+
+def check_size(document: Json, limits: Limits) -> None:
+    """Raises :class:`Refused` where a whole section has too many keys or bytes."""
+    if len(leaves(document)) > limits.twin_keys:
+        raise Refused(
+            f"The section would have more than {limits.twin_keys} keys",
+            code="limit_exceeded",
+            limit=limits.twin_keys,
+            unit="keys",
+            scope="twin section",
+        )
+    if len(dumps(document)) > limits.twin_bytes:
+        raise Refused(
+            f"The section would be longer than {limits.twin_bytes} bytes",
+            code="limit_exceeded",
+            limit=limits.twin_bytes,
+            unit="bytes",
+            scope="twin section",
+        )

@@ -1,0 +1,136 @@
+"""The fleet's trust root: who may sign firmware. The server holds public keys alone, and every version there ever was.
+
+The first version is believed because an admin gave it; each later one because a threshold of the keys before and of its
+own have signed it. The chain is kept whole, since a device that slept through some versions has to follow them all.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import cast
+
+from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.fleet.repository import Repository
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.firmware import TrustVersion
+from fleetcore.model.store import Event
+from fleetcore.wire import dsse
+from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.trust import TRUST_TYPE, Trust, first_trust, follow, read_trust
+
+#: What an offer carries of the chain; a device that is further behind gets the rest with the next one.
+CHAIN_BYTES = 64 * 1024
+
+
+class TrustRoot:
+    """Keeps the chain and the version that holds. :meth:`load` comes first."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._clock = clock
+        self._kept = Repository(storage, "trust_version", TrustVersion)
+        self._chain: list[TrustVersion] = []
+        self._current: Trust | None = None
+
+    async def load(self) -> None:
+        """Reads what is kept."""
+        self._chain = await self._kept.find()
+        if self._chain:
+            self._current = read_trust(dsse.opened(self._chain[-1].envelope, TRUST_TYPE))
+
+    @property
+    def current(self) -> Trust | None:
+        """The version that holds; None before there is one."""
+        return self._current
+
+    def need(self) -> Trust:
+        """The version that holds and has not expired.
+
+        Raises Refused: ``trust_invalid`` without one, ``trust_expired``.
+        """
+        if self._current is None:
+            raise Refused(
+                "The fleet has no trust root yet",
+                code="trust_invalid",
+                remedy="Make one: fleetcore firmware trust init, sign, set",
+            )
+        self._current.check_time(self._clock.now_ms())
+        return self._current
+
+    async def add(self, envelope: object, *, actor: str = "system", reason: str = "") -> TrustVersion:
+        """Takes the next version, the first one being number 1; the same again changes nothing.
+
+        One that has expired is taken, since the way to its successor leads over it, but nothing is believed by it.
+
+        Raises:
+            Conflict: that version is there with other content.
+            Refused: as :func:`~fleetcore.wire.trust.follow`.
+        """
+        old = self._current
+        given = read_trust(dsse.opened(envelope, TRUST_TYPE))
+        if old is not None and given.version <= old.version:
+            kept = self._chain[given.version - 1]
+            if dsse.opened(kept.envelope, TRUST_TYPE) == dsse.opened(envelope, TRUST_TYPE):
+                return kept
+            raise Conflict(
+                f"Version {given.version} of the trust root is there and says something else",
+                remedy=f"Sign version {old.version + 1}",
+            )
+        if old is None and given.version != 1:
+            raise Refused(
+                f"The first version of a trust root is 1, not {given.version}",
+                code="trust_invalid",
+                remedy="Give every version in its order: devices follow them one by one",
+            )
+        new = first_trust(envelope) if old is None else follow(old, envelope)
+        now = self._clock.now_ms()
+        record = TrustVersion(
+            id=f"{new.version:07d}",
+            number=new.version,
+            envelope=cast("Mapping[str, object]", envelope),
+            expires=new.expires,
+            added=now,
+            by=actor,
+        )
+        event = Event(
+            type="trust.set",
+            subject="firmware trust root",
+            time=now,
+            actor=actor,
+            reason=reason,
+            data={"version": new.version, "expires": new.expires, "keys": sorted(new.keys)},
+        )
+        # Memory follows what is committed although the caller is cancelled.
+        return await asyncio.shield(asyncio.ensure_future(self._keep(record, event, new)))
+
+    async def _keep(self, record: TrustVersion, event: Event, new: Trust) -> TrustVersion:
+        try:
+            stored = await self._kept.create(record, [event])
+        except VersionConflict as error:
+            raise Conflict(f"Version {new.version} of the trust root came in meanwhile") from error
+        self._chain.append(stored)
+        self._current = new
+        return stored
+
+    def versions(self) -> list[TrustVersion]:
+        """Every version, the first one first."""
+        return list(self._chain)
+
+    def get(self, number: int | None = None) -> TrustVersion:
+        """One version, or the one that holds. Raises NotFound."""
+        if self._chain and (number is None or 1 <= number <= len(self._chain)):
+            return self._chain[-1 if number is None else number - 1]
+        raise NotFound(
+            "There is no trust root" if number is None else f"There is no version {number} of the trust root",
+            remedy="Make one: fleetcore firmware trust init, sign, set",
+        )
+
+    def after(self, number: int) -> list[Mapping[str, object]]:
+        """The versions after one, in their order, as many as an offer carries."""
+        found: list[Mapping[str, object]] = []
+        size = 0
+        for one in self._chain[max(0, number) :]:
+            size += len(dumps(one.envelope))
+            if found and size > CHAIN_BYTES:
+                break
+            found.append(one.envelope)
+        return found

@@ -1,0 +1,254 @@
+"""A device's way through a firmware offer: what it verifies, what it writes, what it starts, and what it says of it.
+
+What it believes is :mod:`fleetcore.testing.verifier`, what it starts :mod:`fleetcore.testing.slots`; here an image is
+loaded into the spare slot and verified while it comes, and the server is told.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Protocol, cast
+
+from attrs import evolve
+
+from fleetcore.errors import NotFound, Refused, Unavailable
+from fleetcore.interfaces.clock import Clock
+from fleetcore.testing.flash import Flash
+from fleetcore.testing.slots import BOOTS, Image, Job, Memory, Slots
+from fleetcore.testing.verifier import Verifier, text_of
+from fleetcore.wire.manifest import Chunks
+from fleetcore.wire.trust import Trust
+
+_REMEMBERED = 16
+
+Fetch = Callable[[int], AsyncIterator[bytes]]
+Health = Callable[[], Awaitable[str | None]]
+
+
+class Say(Protocol):
+    """Tells the server a state of an execution, and returns once it has it."""
+
+    async def __call__(self, execution: str, campaign: str, state: str, **more: object) -> None:
+        """Raises Unavailable where the server is away."""
+        ...
+
+
+class Updater:
+    """One device's firmware. :meth:`boot` comes first, and again after each loss of power.
+
+    Args:
+        firmware, seq: what left the factory, in slot a.
+        trust: the factory's ``trust.json``, an envelope; None believes offers by digest and size alone.
+        server_key: the fleet's public key (raw Ed25519), by which assignments are known; None asks for none.
+        capacity: bytes of a slot.
+
+    Attributes:
+        spoilt: a code with which installing fails, for tests.
+    """
+
+    def __init__(
+        self,
+        flash: Flash,
+        clock: Clock,
+        *,
+        device: str,
+        model: str | None = None,
+        firmware: str = "1.0.0",
+        seq: int = 0,
+        trust: Mapping[str, object] | None = None,
+        server_key: bytes | None = None,
+        capacity: int = 1 << 30,
+    ) -> None:
+        self._flash = flash
+        self.slots = Slots(flash, clock, device, firmware, seq)
+        self._verifier = Verifier(
+            flash, clock, device=device, model=model, trust=trust, server_key=server_key, capacity=capacity
+        )
+        self.spoilt: str | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """What the device remembers."""
+        return self.slots.memory
+
+    @property
+    def running(self) -> Image:
+        """What runs."""
+        return self.slots.running
+
+    @property
+    def trust(self) -> Trust | None:
+        """Whom the device believes; None for one that does not verify."""
+        return self._verifier.trust
+
+    def boot(self) -> Image:
+        """Starts the device, and gives what runs."""
+        self._verifier.load()
+        return self.slots.boot()
+
+    async def settle(self, say: Say, health: Health) -> None:
+        """After a start, once the server is reached: judges what is on trial, and says how an update ended."""
+        if self.memory.trying is not None:
+            code = await health()
+            if code is None:
+                self.slots.confirm()
+            else:
+                self.slots.give_up(code, "It does not prove healthy")
+        job = self.memory.job
+        if job is None or job.state is None:
+            return
+        await self._say_end(job, say)
+        self.slots.remember(job=None, ended=(*self.memory.ended, job)[-_REMEMBERED:])
+
+    async def _say_end(self, job: Job, say: Say) -> None:
+        more = {name: value for name, value in (("code", job.code), ("reason", job.reason)) if value is not None}
+        await say(job.execution, job.campaign, cast("str", job.state), version=self.running.version, **more)
+
+    # --- offers --------------------------------------------------------------------------------------------------
+
+    async def take(self, offer: Mapping[str, object], fetch: Fetch, say: Say, health: Health) -> None:
+        """Goes through an offer to its end, or to ``downloaded`` where it says to wait.
+
+        ``fetch(start)`` streams the image from a byte on. An offer that is repeated goes on where it was, or is
+        answered as before. Raises Unavailable where the server is away; the next offer goes on from there.
+        """
+        execution, campaign = text_of(offer, "execution"), text_of(offer, "campaign")
+        # An image on trial would be overwritten while it runs.
+        await self.settle(say, health)
+        job = self.memory.job
+        under_way = job is not None and job.execution == execution
+        try:
+            self._verifier.follow(offer.get("trust"))
+            wanted = self._verifier.admit(offer, self.running, self.memory, under_way=under_way)
+        except Refused as error:
+            if under_way and self.memory.trying is None:
+                self.slots.remember(job=None)
+            await say(execution, campaign, "rejected", code=error.code, reason=error.message)
+            return
+        for ended in self.memory.ended:
+            if (ended.execution, ended.nonce) == (execution, wanted.nonce):
+                await self._say_end(ended, say)
+                return
+        image = wanted.image
+        if (self.running.seq, self.running.sha256, self.running.version) == (image.seq, image.sha256, image.version):
+            if self.memory.trying is None:
+                await say(execution, campaign, "succeeded", version=image.version)
+            return
+        if job is None or not under_way or job.nonce != wanted.nonce or job.image != image:
+            job = Job(execution=execution, campaign=campaign, nonce=wanted.nonce, image=image)
+            await self._begin(job)
+            await say(execution, campaign, "accepted")
+        try:
+            await self._load(job, wanted.chunks, fetch, say)
+            if offer.get("install") == "wait":
+                return
+            await say(execution, campaign, "installing")
+            if self.spoilt is not None:
+                raise Unavailable("It cannot be installed", code=self.spoilt)
+        except (Refused, NotFound) as error:
+            code = error.code if isinstance(error, Refused) else "download_failed"
+            await self._end(job, "rejected" if isinstance(error, Refused) else "failed", code, error.message, say)
+            return
+        except Unavailable as error:
+            code = error.code if error.code == self.spoilt else "download_failed"
+            await self._end(job, "failed", code, error.message, say)
+            return
+        self.slots.remember(trying=self.slots.spare, boots_left=BOOTS)
+        await say(execution, campaign, "rebooting")
+        self.boot()
+        await self.settle(say, health)
+
+    async def withdraw(self, execution: str, say: Say) -> None:
+        """An offer is taken back: what has not been started is dropped."""
+        job = self.memory.job
+        if job is not None and job.execution == execution and self.memory.trying is None and job.state is None:
+            self.slots.remember(job=None)
+            await say(execution, job.campaign, "cancelled")
+
+    async def _begin(self, job: Job) -> None:
+        """Remembers the job and empties the slot that does not run, in that order: it counts as empty from here on."""
+        spare = self.slots.spare
+        old = self.memory.job
+        self.slots.remember(job=job, slots={**self.memory.slots, spare: None})
+        if old is None or old.image.sha256 != job.image.sha256:
+            self._flash.erase(spare)
+
+    async def _load(self, job: Job, chunks: Chunks | None, fetch: Fetch, say: Say) -> None:
+        """Brings the image into the spare slot and verifies it.
+
+        Raises Refused: ``hash_mismatch``, ``size_mismatch``.
+        """
+        spare, image = self.slots.spare, job.image
+        if self.memory.slots.get(spare) == image and self._flash.digest(spare) == image.sha256:
+            return
+        begun = self._flash.length(spare)
+        if begun > image.size:
+            self._flash.erase(spare)
+        elif chunks is not None:
+            # Only whole pieces were verified.
+            self._flash.cut(spare, begun // chunks.size * chunks.size)
+        start = self._flash.length(spare)
+        await say(job.execution, job.campaign, "downloading", progress=0, bytes=start)
+        try:
+            await self._stream(spare, start, image.size, chunks, fetch)
+            self._verify(spare, image)
+        except Refused:
+            # Of what a loss of power left some may be damaged; that is no fault of the image.
+            self._flash.erase(spare)
+            if not start:
+                raise
+            await self._stream(spare, 0, image.size, chunks, fetch)
+            self._verify(spare, image)
+        self.slots.remember(slots={**self.memory.slots, spare: image})
+        await say(job.execution, job.campaign, "downloaded")
+
+    async def _stream(self, slot: str, start: int, size: int, chunks: Chunks | None, fetch: Fetch) -> None:
+        at, waiting = start, bytearray()
+        if start < size:
+            async with contextlib.aclosing(_closable(fetch(start))) as pieces:
+                async for piece in pieces:
+                    # Endless data is cut here, before it is written anywhere.
+                    if at + len(waiting) + len(piece) > size:
+                        raise Refused(f"There is more than the {size} bytes of the manifest", code="size_mismatch")
+                    waiting += piece
+                    at = self._write(slot, at, waiting, size, chunks)
+        if at + len(waiting) != size:
+            raise Refused(f"It ends after {at + len(waiting)} of {size} bytes", code="size_mismatch")
+        self._flash.sync(slot)
+
+    def _write(self, slot: str, at: int, waiting: bytearray, size: int, chunks: Chunks | None) -> int:
+        """Writes what can be verified already, and gives where the slot ends now."""
+        if chunks is None:
+            self._flash.append(slot, bytes(waiting))
+            at += len(waiting)
+            waiting.clear()
+            return at
+        while waiting and (len(waiting) >= chunks.size or at + len(waiting) == size):
+            piece = bytes(waiting[: chunks.size])
+            if hashlib.sha256(piece).hexdigest() != chunks.sha256[at // chunks.size]:
+                raise Refused(f"The piece at byte {at} is not the one of the manifest", code="hash_mismatch")
+            self._flash.append(slot, piece)
+            del waiting[: chunks.size]
+            at += len(piece)
+        return at
+
+    def _verify(self, slot: str, image: Image) -> None:
+        if self._flash.digest(slot) != image.sha256:
+            raise Refused("The image is not the one of the manifest", code="hash_mismatch")
+
+    async def _end(self, job: Job, state: str, code: str, reason: str, say: Say) -> None:
+        ended = evolve(job, state=state, code=code, reason=reason)
+        self.slots.remember(job=ended)
+        await self._say_end(ended, say)
+        self.slots.remember(job=None, ended=(*self.memory.ended, ended)[-_REMEMBERED:])
+
+
+async def _closable(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    try:
+        async for piece in pieces:
+            yield piece
+    finally:
+        # What it holds open must not wait for the garbage collector.
+        close = getattr(pieces, "aclose", None)
+        if close is not None:
+            await close()

@@ -1,0 +1,144 @@
+"""What a device believes of an offer: the trust root's successors, the manifest, the server's assignment.
+
+Nothing of it touches the image; that is judged while it is loaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from attrs import frozen
+
+from fleetcore.errors import Refused
+from fleetcore.interfaces.clock import Clock
+from fleetcore.testing.flash import Flash
+from fleetcore.testing.slots import Image, Memory
+from fleetcore.wire.assignment import open_assignment
+from fleetcore.wire.manifest import (
+    Chunks,
+    Manifest,
+    check_model,
+    check_order,
+    check_requires,
+    check_time,
+    open_manifest,
+)
+from fleetcore.wire.strict_json import dumps, loads
+from fleetcore.wire.trust import Trust, first_trust, follow_all
+
+_TRUST = "trust.json"
+
+
+@frozen(kw_only=True)
+class Admitted:
+    """What an offer comes down to; the ``nonce`` is another one for each attempt."""
+
+    image: Image
+    nonce: str
+    chunks: Chunks | None = None
+
+
+class Verifier:
+    """One device's judgement.
+
+    Args:
+        trust: the factory's ``trust.json``, an envelope; None believes offers by digest and size alone.
+        server_key: the fleet's public key (raw Ed25519), by which assignments are known; None asks for none.
+        capacity: bytes of a slot.
+    """
+
+    def __init__(
+        self,
+        flash: Flash,
+        clock: Clock,
+        *,
+        device: str,
+        model: str | None,
+        trust: Mapping[str, object] | None,
+        server_key: bytes | None,
+        capacity: int,
+    ) -> None:
+        self._flash, self._clock = flash, clock
+        self._device, self._model = device, model
+        self._factory = None if trust is None else first_trust(trust)
+        self._server_key, self._capacity = server_key, capacity
+        self.trust = self._factory
+
+    def load(self) -> None:
+        """Takes up the trust root where it was left; a newer one of the factory's holds before it."""
+        kept = self._flash.load(_TRUST)
+        if kept is not None and self._factory is not None:
+            self.trust = max(first_trust(loads(kept)), self._factory, key=lambda one: one.version)
+
+    def follow(self, chain: object) -> None:
+        """Follows the trust root version by version, and keeps how far it came."""
+        if self.trust is None or not isinstance(chain, Sequence) or isinstance(chain, str | bytes):
+            return
+        for envelope in chain:
+            new = follow_all(self.trust, (envelope,))
+            if new.version > self.trust.version:
+                self._flash.save(_TRUST, dumps(envelope))
+                self.trust = new
+
+    def admit(self, offer: Mapping[str, object], running: Image, memory: Memory, *, under_way: bool) -> Admitted:
+        """What to install, given what runs and what is remembered. Raises Refused with the code to report.
+
+        ``under_way`` is an update that was begun already: what was begun in time may be ended later.
+        """
+        if self.trust is None:
+            return self._unsigned(offer, running)
+        now = self._clock.now_ms()
+        if not isinstance(offer.get("manifest"), Mapping):
+            raise Refused("The offer has no manifest", code="signature_invalid")
+        manifest = self._genuine(offer["manifest"], self.trust, now)
+        nonce = str(offer.get("attempt", 1))
+        if self._server_key is not None:
+            if not isinstance(offer.get("assignment"), Mapping):
+                raise Refused("The offer has no assignment", code="signature_invalid")
+            assignment = open_assignment(
+                offer["assignment"], self._server_key, device=self._device, now=0 if under_way else now
+            )
+            if (assignment.execution, assignment.campaign) != (offer["execution"], offer["campaign"]):
+                raise Refused("The assignment is for another update", code="signature_invalid")
+            if (assignment.manifest_sha256, assignment.seq) != (manifest.digest, manifest.seq):
+                raise Refused("The assignment is for another manifest", code="signature_invalid")
+            nonce = assignment.nonce
+        check_order(manifest, max(memory.highest_seq, memory.floor))
+        if manifest.seq == running.seq and manifest.sha256 != running.sha256:
+            raise Refused(f"Another image with seq {manifest.seq} runs", code="rollback_refused")
+        check_requires(manifest, running.seq)
+        if manifest.delta_from is not None:
+            raise Refused("This device takes whole images", code="requires_unmet")
+        if manifest.size > self._capacity:
+            raise Refused(f"A slot holds {self._capacity} bytes", code="no_space")
+        image = Image(
+            version=manifest.version,
+            sha256=manifest.sha256,
+            size=manifest.size,
+            seq=manifest.seq,
+            min_seq=manifest.min_seq,
+        )
+        return Admitted(image=image, nonce=nonce, chunks=manifest.chunks)
+
+    def _genuine(self, envelope: object, trust: Trust, now: int) -> Manifest:
+        trust.check_time(now)
+        model = self._model
+        manifest = open_manifest(envelope, trust, ())
+        check_model(manifest, model)
+        open_manifest(envelope, trust, (cast("str", model),))
+        check_time(manifest, now)
+        return manifest
+
+    def _unsigned(self, offer: Mapping[str, object], running: Image) -> Admitted:
+        size = offer.get("size")
+        if type(size) is not int or size > self._capacity:
+            raise Refused(f"A slot holds {self._capacity} bytes", code="no_space")
+        image = Image(version=text_of(offer, "version"), sha256=text_of(offer, "sha256"), size=size, seq=running.seq)
+        return Admitted(image=image, nonce=str(offer.get("attempt", 1)))
+
+
+def text_of(offer: Mapping[str, object], name: str) -> str:
+    """A member of an offer that has to be there; raises Refused."""
+    value = offer.get(name)
+    if not isinstance(value, str):
+        raise Refused(f"The offer has no {name}")
+    return value

@@ -1,0 +1,92 @@
+"""Which device shall install which image now: the server's word, signed by its own key and good for a while.
+
+Who makes firmware signs what is genuine; the server says who gets it. So with the server's key alone somebody can hand
+out genuine images only, and with an image's key alone nobody can start an update.
+"""
+
+import re
+
+from attrs import frozen
+
+from fleetcore.errors import NotAuthenticated, Refused
+from fleetcore.model.names import check_device_id
+from fleetcore.wire import dsse
+from fleetcore.wire.members import Members
+from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.times import format_time
+
+ASSIGNMENT_TYPE = "application/vnd.fleetcore.assignment+json"
+FORMAT = "fleetcore.assignment/1"
+_ASSIGNMENT_BYTES = 4096
+_NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_NAME = re.compile(r"[\x20-\x7e]{1,256}", re.ASCII)
+
+
+@frozen(kw_only=True)
+class Assignment:
+    """One image for one device.
+
+    Attributes:
+        manifest_sha256: of the manifest as it was signed, without its envelope.
+        not_after: ms since the epoch; after it the device does not begin.
+        nonce: another one for each attempt, 32 hex digits.
+    """
+
+    device: str
+    campaign: str
+    execution: str
+    manifest_sha256: str
+    seq: int
+    not_after: int
+    nonce: str
+
+
+def write_assignment(assignment: Assignment) -> bytes:
+    """The document that the server signs."""
+    return dumps(
+        {
+            "format": FORMAT,
+            "device": assignment.device,
+            "campaign": assignment.campaign,
+            "execution": assignment.execution,
+            "manifest_sha256": assignment.manifest_sha256,
+            "seq": assignment.seq,
+            "not_after": format_time(assignment.not_after),
+            "nonce": assignment.nonce,
+        }
+    )
+
+
+def read_assignment(payload: bytes) -> Assignment:
+    """Reads the document alone. Raises Refused, whatever the bytes."""
+    members = Members.of(payload, "The assignment", limit_bytes=_ASSIGNMENT_BYTES, form=FORMAT)
+    found = Assignment(
+        device=check_device_id(members.text("device", _NAME, "a device id")),
+        campaign=members.label("campaign"),
+        execution=members.text("execution", _NAME, "1-256 characters"),
+        manifest_sha256=members.sha256("manifest_sha256"),
+        seq=members.integer("seq", 1),
+        not_after=members.time("not_after"),
+        nonce=members.text("nonce", _NONCE, "32 hex digits"),
+    )
+    members.end()
+    return found
+
+
+def open_assignment(envelope: object, server_key: bytes, *, device: str, now: int) -> Assignment:
+    """An assignment for this very device that the server signed and that holds now.
+
+    Raises Refused: ``signature_invalid``, ``not_your_device``, ``too_late``, and what reading raises.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        verified = dsse.verify(envelope, ASSIGNMENT_TYPE, [Ed25519PublicKey.from_public_bytes(server_key)])
+    except NotAuthenticated as error:
+        raise Refused("The server has not signed the assignment", code="signature_invalid") from error
+    found = read_assignment(verified.payload)
+    if found.device != device:
+        raise Refused(f"The assignment is for {found.device!r}", code="not_your_device")
+    if now >= found.not_after:
+        raise Refused(f"The assignment ended at {format_time(found.not_after)}", code="too_late")
+    return found

@@ -1,0 +1,215 @@
+"""What a firmware image is, said by who made it: ``fleetcore.firmware/1`` in a DSSE envelope.
+
+The manifest is signed where the private key is, away from the server. Server, command line and device read and judge it
+by this module alone. It orders images by ``seq``; ``version`` is for people. The members follow the information model
+of RFC 9124: ``seq`` is its monotonic sequence number, ``models`` its class identifiers, ``requires`` its prerequisites.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from fleetcore.errors import NotAuthenticated, Refused
+from fleetcore.model.names import check_label
+from fleetcore.wire import dsse
+from fleetcore.wire.members import Members
+from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.times import format_time
+from fleetcore.wire.trust import Trust
+
+MANIFEST_TYPE = "application/vnd.fleetcore.firmware+json"
+FORMAT = "fleetcore.firmware/1"
+#: With the envelope's base64 it still fits one message of 256 KiB.
+MANIFEST_BYTES = 128 * 1024
+MOST_CHUNKS = 1500
+SMALLEST_CHUNK = 1024
+_MOST_MODELS = 200
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@frozen(kw_only=True)
+class Chunks:
+    """Digests of pieces of ``size`` bytes, the last one shorter: what is wrong is found before all is loaded."""
+
+    size: int
+    sha256: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class Manifest:
+    """One image.
+
+    Attributes:
+        name: what it is firmware of; ``seq`` counts within it.
+        seq: the order of images; a device never goes back.
+        min_seq: once this image has proved healthy, nothing below may be started again.
+        models: the hardware models that it is for.
+        size: of the image in bytes; ``sha256`` of it.
+        created, expires: ms since the epoch. After ``expires`` nobody begins to install it.
+        requires_seq: what has to run already, for images that build on a step before; 0 for anything.
+        delta_from: SHA-256 of the image that this one is a patch for; None for a whole image.
+        digest: SHA-256 of the manifest itself as it was signed; how an assignment names it.
+    """
+
+    name: str
+    version: str
+    seq: int
+    min_seq: int = 0
+    models: tuple[str, ...]
+    size: int
+    sha256: str
+    created: int
+    expires: int
+    requires_seq: int = 0
+    chunks: Chunks | None = None
+    delta_from: str | None = None
+    digest: str = ""
+
+
+def read_manifest(payload: bytes) -> Manifest:
+    """Reads the document alone; who signed it is another question. Raises Refused, whatever the bytes."""
+    members = Members.of(payload, "The manifest", limit_bytes=MANIFEST_BYTES, form=FORMAT)
+    name = members.text("name", _NAME, "1-64 characters of A-Z a-z 0-9 . _ -")
+    version, seq = members.label("version"), members.integer("seq", 1)
+    min_seq = members.integer("min_seq", 0) if members.has("min_seq") else 0
+    if min_seq > seq:
+        raise members.wrong("min_seq", f"at most seq, {seq}")
+    models = members.texts("models", _MOST_MODELS)
+    for model in models:
+        check_label(model, "model")
+    if len(set(models)) != len(models):
+        raise members.wrong("models", "a list of different models")
+    size, sha256 = members.integer("size", 0), members.sha256("sha256")
+    created, expires = members.time("created"), members.time("expires")
+    if expires <= created:
+        raise members.wrong("expires", "later than created")
+    requires_seq = 0
+    if members.has("requires"):
+        required = members.inner("requires")
+        requires_seq = required.integer("seq", 1, seq - 1)
+        required.end()
+    delta_from = members.sha256("delta_from") if members.has("delta_from") else None
+    chunks = _chunks(members.inner("chunks"), size) if members.has("chunks") else None
+    members.end()
+    return Manifest(
+        name=name, version=version, seq=seq, min_seq=min_seq, models=models, size=size, sha256=sha256, created=created,
+        expires=expires, requires_seq=requires_seq, chunks=chunks, delta_from=delta_from,
+        digest=hashlib.sha256(payload).hexdigest(),
+    )  # fmt: skip
+
+
+def _chunks(members: Members, size: int) -> Chunks:
+    step = members.integer("size", SMALLEST_CHUNK)
+    digests = members.texts("sha256", MOST_CHUNKS, least=0)
+    members.end()
+    if len(digests) != -(-size // step) or not all(_DIGEST.fullmatch(one) for one in digests):
+        raise members.wrong("sha256", "one SHA-256 for each piece of the image")
+    return Chunks(size=step, sha256=digests)
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """The document that is signed."""
+    document: dict[str, object] = {
+        "format": FORMAT,
+        "name": manifest.name,
+        "version": manifest.version,
+        "seq": manifest.seq,
+        "min_seq": manifest.min_seq,
+        "models": list(manifest.models),
+        "size": manifest.size,
+        "sha256": manifest.sha256,
+        "created": format_time(manifest.created),
+        "expires": format_time(manifest.expires),
+    }
+    if manifest.requires_seq:
+        document["requires"] = {"seq": manifest.requires_seq}
+    if manifest.delta_from is not None:
+        document["delta_from"] = manifest.delta_from
+    if manifest.chunks is not None:
+        document["chunks"] = {"size": manifest.chunks.size, "sha256": list(manifest.chunks.sha256)}
+    return dumps(document)
+
+
+def open_manifest(envelope: object, trust: Trust, models: Iterable[str] | None = None) -> Manifest:
+    """A manifest that, for each model, enough of the keys that the trust root names for it have signed.
+
+    ``models`` are those that it is wanted for; None for all that it names. Nothing of it is read before a trusted key
+    is found. Neither its time nor that of the trust root is judged.
+
+    Raises Refused: ``signature_invalid``, ``model_mismatch`` for a model that it is not for, and what reading raises.
+    """
+    try:
+        verified = dsse.verify(envelope, MANIFEST_TYPE, trust.public())
+    except NotAuthenticated as error:
+        raise Refused(
+            f"No key of the trust root, version {trust.version}, has signed the manifest", code="signature_invalid"
+        ) from error
+    manifest = read_manifest(verified.payload)
+    wanted = manifest.models if models is None else tuple(models)
+    for model in wanted:
+        check_model(manifest, model)
+        role = trust.role_of(model)
+        found = verified.signers & (frozenset() if role is None else role.keys)
+        if role is None or len(found) < role.threshold:
+            raise Refused(
+                f"Model {model!r} asks for {role.threshold if role else 1} signatures, {len(found)} are there",
+                code="signature_invalid",
+                remedy="Add one: fleetcore firmware sign --add",
+                model=model,
+            )
+    return manifest
+
+
+def peek_manifest(envelope: object) -> Manifest:
+    """What an envelope says, whoever signed it: to be shown, or judged where there is no trust root."""
+    return read_manifest(dsse.opened(envelope, MANIFEST_TYPE))
+
+
+def check_model(manifest: Manifest, model: str | None) -> None:
+    """Raises Refused with ``model_mismatch``."""
+    if model not in manifest.models:
+        has = "has no model" if model is None else f"is a {model}"
+        raise Refused(
+            f"It {has}; {manifest.name} {manifest.version} is for {', '.join(manifest.models[:5])}",
+            code="model_mismatch",
+        )
+
+
+def check_time(manifest: Manifest, now: int) -> None:
+    """Raises Refused with ``manifest_expired``."""
+    if now >= manifest.expires:
+        raise Refused(
+            f"The manifest of {manifest.name} {manifest.version} expired at {format_time(manifest.expires)}",
+            code="manifest_expired",
+            remedy="Sign a new one for the same image",
+        )
+
+
+def check_requires(manifest: Manifest, running_seq: int) -> None:
+    """Raises Refused with ``requires_unmet`` where a step before is missing."""
+    if running_seq < manifest.requires_seq:
+        raise Refused(
+            f"{manifest.name} {manifest.version} needs seq {manifest.requires_seq} before it, {running_seq} runs",
+            code="requires_unmet",
+        )
+
+
+def check_order(manifest: Manifest, highest_seq: int) -> None:
+    """Raises Refused with ``rollback_refused`` for an image that is older than what was there."""
+    if manifest.seq < highest_seq:
+        raise Refused(
+            f"seq {manifest.seq} is below {highest_seq}, which was there already",
+            code="rollback_refused",
+            remedy="To go back, sign the old image again under a higher seq",
+        )
+
+
+def check_image(manifest: Manifest, sha256: str, size: int) -> None:
+    """Raises Refused with ``size_mismatch`` or ``hash_mismatch``."""
+    if size != manifest.size:
+        raise Refused(f"The image has {size} bytes, the manifest says {manifest.size}", code="size_mismatch")
+    if sha256 != manifest.sha256:
+        raise Refused(f"The image's SHA-256 is {sha256}, the manifest says {manifest.sha256}", code="hash_mismatch")
