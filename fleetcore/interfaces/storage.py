@@ -178,7 +178,7 @@ class Storage(ABC):
         """Streams a blob in; nothing is visible before all of it is durable.
 
         Raises:
-            Refused: ``limit_exceeded``, or the content has another digest than ``sha256`` (``schema_invalid``).
+            Refused: ``limit_exceeded``, or the content has another digest than ``sha256`` (``hash_mismatch``).
         """
 
     @abstractmethod

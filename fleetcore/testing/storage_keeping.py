@@ -186,7 +186,7 @@ class KeepingContract(StorageCase):
         with pytest.raises(Refused) as refused:
             await storage.put_artifact(_pieces(b"delivered"), sha256=promised, limit_bytes=_MIB)
 
-        assert refused.value.code == "schema_invalid"
+        assert refused.value.code == "hash_mismatch"
         assert await storage.artifact(promised) is None
         assert await storage.artifact(hashlib.sha256(b"delivered").hexdigest()) is None
 
