@@ -212,7 +212,7 @@ def renew_issuing(root_key: Path | None, root_passphrase: str | None, reason: st
 
 @ca.command("take-offline")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--passphrase", metavar="REF", help="Encrypt it: env:NAME or file:PATH.")
+@click.option("--passphrase", metavar="REF", help="Encrypt it: env:NAME or file:PATH. Default: [ca] passphrase.")
 @click.option("--number", type=click.IntRange(1), help="Which root's key, where those of two are in the folder.")
 @reason_option
 @fleet_option

@@ -409,6 +409,9 @@ async def test_new_keys_are_locked_by_the_folders_passphrase(tmp_path, clock):
     await fleet.security.close()
     again = await Fleet(fleet.data, clock, passphrase="horse").open()
     assert again.rotation.phase is Phase.ANNOUNCED
+    await again.rotation.take_offline(tmp_path / "k", number=2, actor="ann", reason="")
+    assert b"ENCRYPTED" in (tmp_path / "k").read_bytes()
+    await again.security.close()
 
 
 # --- an issuing CA by itself -----------------------------------------------------------------------------------------

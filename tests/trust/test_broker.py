@@ -170,3 +170,30 @@ async def test_an_access_list_that_is_too_loose_or_too_tight_is_found_by_trying_
 
     assert (finding.state, told in finding.detail) == ("problem", True), finding.detail
     assert "broker-config" in finding.remedy
+
+
+async def test_a_broker_lets_devices_of_both_roots_in_and_reads_the_lists_of_both_cas(behind, tmp_path, program):
+    old = await device(behind, tmp_path / "old", "old")
+    rotation = behind.security.rotation
+
+    async def gets_in(shell, name):
+        code, _, _ = await program(*shell.publish(name, "-m", '{"n": 1}'))
+        return code == 0
+
+    async def reloaded():
+        """Nothing here tells the broker: the fleet does, by the reload of its configuration."""
+        await behind.security.close()
+        await asyncio.sleep(1.0)
+
+    await rotation.begin(actor="ann")
+    await rotation.issue(actor="ann")
+    await reloaded()
+    new = await device(behind, tmp_path / "new", "new")
+    stays = await device(behind, tmp_path / "stays", "stays")
+    assert [await gets_in(old, "old"), await gets_in(new, "new"), await gets_in(stays, "stays")] == [True] * 3
+
+    for name in ("old", "new"):
+        await behind.security.revoke(device=name)
+    await reloaded()
+
+    assert [await gets_in(old, "old"), await gets_in(new, "new"), await gets_in(stays, "stays")] == [False, False, True]
