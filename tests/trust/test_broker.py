@@ -207,3 +207,30 @@ async def test_a_claim_certificate_enrols_nobody_through_the_broker_and_does_at_
 
     assert (through[0], through[1], none) == (27, b"", [])  # mosquitto_rr's word for an answer that does not come
     assert (beside[0], json.loads(beside[1])["status"]) == (0, 201)
+
+
+async def test_a_broker_lets_devices_of_both_roots_in_and_reads_the_lists_of_both_cas(behind, tmp_path, program):
+    old = await device(behind, tmp_path / "old", "old")
+    rotation = behind.security.rotation
+
+    async def gets_in(shell, name):
+        code, _, _ = await program(*shell.publish(name, "-m", '{"n": 1}'))
+        return code == 0
+
+    async def reloaded():
+        """Nothing here tells the broker: the fleet does, by the reload of its configuration."""
+        await behind.security.close()
+        await asyncio.sleep(1.0)
+
+    await rotation.begin(actor="ann")
+    await rotation.issue(actor="ann")
+    await reloaded()
+    new = await device(behind, tmp_path / "new", "new")
+    stays = await device(behind, tmp_path / "stays", "stays")
+    assert [await gets_in(old, "old"), await gets_in(new, "new"), await gets_in(stays, "stays")] == [True] * 3
+
+    for name in ("old", "new"):
+        await behind.security.revoke(device=name)
+    await reloaded()
+
+    assert [await gets_in(old, "old"), await gets_in(new, "new"), await gets_in(stays, "stays")] == [False, False, True]

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 from attrs import evolve, field, frozen
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
-from fleetcore.fleet.security.authority import Authority
+from fleetcore.fleet.security.authority import Authority, issuer_id
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
 from fleetcore.fleet.security.issuing import Grant, Issuer, taken
 from fleetcore.fleet.security.requests import CertificateRequest
@@ -53,6 +53,7 @@ class ClaimBatch:
         serials: what ``parameters.serial`` may be; empty for anything.
         per_minute: how many may begin in any minute.
         fingerprint: SHA-256 (hex) of the claim certificate, DER.
+        issuer: the CA that issued it, hex; empty for one from before this was kept, which the first CA issued.
     """
 
     id: str
@@ -68,6 +69,7 @@ class ClaimBatch:
     per_minute: int = 60
     used: int = 0
     disabled: bool = False
+    issuer: str = ""
     version: int = 0
 
 
@@ -176,6 +178,7 @@ class Claims:
             models=tuple(dict.fromkeys(models)),
             serials=tuple(dict.fromkeys(serials)),
             per_minute=per_minute,
+            issuer=issuer_id(pair.certificate),
         )
         event = Event(type="claim.created", subject=batch, time=now, actor=actor, reason=reason, data={"quota": quota})
         try:
@@ -198,6 +201,13 @@ class Claims:
         )
 
     # --- what devices do -----------------------------------------------------------------------------------------
+
+    async def open(self) -> AsyncIterator[ClaimBatch]:
+        """The batches whose certificate still opens something."""
+        now = self._clock.now_ms()
+        async for batch in self.batches.iterate():
+            if not batch.disabled and batch.used < batch.quota and now <= batch.expires:
+                yield batch
 
     async def usable(self, batch: str, certificate: bytes) -> ClaimBatch:
         """The batch, where its certificate (DER) still opens anything; raises NotAuthorised."""

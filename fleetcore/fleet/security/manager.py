@@ -144,6 +144,7 @@ class SecurityManager:
         #: Devices whose revocation is in no written list yet.
         self._unlisted: set[str] = set()
         self._listing: asyncio.Task[None] | None = None
+        self._exporting = asyncio.Lock()
         self._listed_at = 0.0
         self._finishing: set[asyncio.Task[Any]] = set()
         #: None where the fleet is in memory.
@@ -158,6 +159,7 @@ class SecurityManager:
             follow=self._follow_cas,
             ended=self._tell,
             token_holders=self._device_tokens.holders,
+            batches=self.claims.open,
         )
 
     @classmethod
@@ -476,12 +478,14 @@ class SecurityManager:
         One for each issuing CA that is trusted, and for each former one that has living certificates. A list's number
         rises each time.
         """
-        trust = self.authority.trust
-        others = [one for one in reversed((*trust.former, *trust.issuing)) if one.number != trust.signing]
-        lists = [await self._crl(one) for one in (trust.signer, *others)]
-        crl = b"".join(lists)
-        if self.folder is not None:
-            await asyncio.to_thread(write_private, self.folder.crl, crl)
+        # One at a time: of two at once the older could be the last to be written.
+        async with self._exporting:
+            trust = self.authority.trust
+            others = [one for one in reversed((*trust.former, *trust.issuing)) if one.number != trust.signing]
+            lists = [await self._crl(one) for one in (trust.signer, *others)]
+            crl = b"".join(lists)
+            if self.folder is not None:
+                await asyncio.to_thread(write_private, self.folder.crl, crl)
         return crl
 
     async def _crl(self, issuing: IssuingCa) -> bytes:
