@@ -20,13 +20,8 @@ from fleetcore.model.message import Downlink, Inbound, Operation, Outcome, Reply
 Awaited = Literal["desired", "commands", "firmware", "inbox"]
 
 
-class Session(ABC):
-    """An authenticated device on one connection. It ends with the connection, or when the device loses its rights."""
-
-    @property
-    @abstractmethod
-    def identity(self) -> str:
-        """The device that the credential names."""
+class Ending(ABC):
+    """Something that lives as long as a connection, or until the rights end that it rests on."""
 
     @property
     @abstractmethod
@@ -42,7 +37,16 @@ class Session(ABC):
         """The connection is gone; idempotent."""
 
 
-class ClaimSession(ABC):
+class Session(Ending):
+    """An authenticated device on one connection. It ends with the connection, or when the device loses its rights."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """The device that the credential names."""
+
+
+class ClaimSession(Ending):
     """Whoever has shown a batch's claim certificate on one connection: it may enrol devices and do nothing else.
 
     It is no session of a device. Any number may be open by one certificate, and none of them takes over from another;
@@ -53,19 +57,6 @@ class ClaimSession(ABC):
     @abstractmethod
     def name(self) -> str:
         """The certificate's common name, ``fleetcore:claim:<batch>``, which no device can have."""
-
-    @property
-    @abstractmethod
-    def ended(self) -> str | None:
-        """None while alive; else the code of why it ended."""
-
-    @abstractmethod
-    def on_end(self, callback: Callable[[str], None]) -> None:
-        """``callback(code)`` is called once when the session ends: close the connection then. At once if it has."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """The connection is gone; idempotent."""
 
     @abstractmethod
     def denied(self, what: str, code: str, **data: object) -> None:

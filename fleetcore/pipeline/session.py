@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fleetcore.interfaces.protocol import Session
+from fleetcore.interfaces.protocol import Ending, Session
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.telemetry import Quality
 
@@ -59,27 +59,14 @@ class DeviceState:
         return True
 
 
-class DeviceSession(Session):
-    """The concrete session.
+class EndsOnce(Ending):
+    """Ends for the first reason that it is given, and tells whoever asked."""
 
-    Attributes:
-        state: of the identity.
-        lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.
-        subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the plane.
-    """
+    __slots__ = ("_callbacks", "_ended")
 
-    __slots__ = ("_callbacks", "_ended", "credential_key", "lost_rights", "peer", "protocol", "state", "subjects")
-
-    def __init__(self, state: DeviceState, protocol: str, peer: str, credential_key: str | None = None) -> None:
-        self.state, self.protocol, self.peer, self.credential_key = state, protocol, peer, credential_key
-        self.subjects: dict[str, DeviceState] = {state.device.id: state}
+    def __init__(self) -> None:
         self._ended: str | None = None
-        self.lost_rights: str | None = None
         self._callbacks: list[Callable[[str], None]] = []
-
-    @property
-    def identity(self) -> str:
-        return self.state.device.id
 
     @property
     def ended(self) -> str | None:
@@ -95,11 +82,37 @@ class DeviceSession(Session):
         self.end("closed")
 
     def end(self, code: str) -> None:
-        """Ends the session for a reason; the first one stays."""
+        """Ends it for a reason; the first one stays."""
         if self._ended is not None:
             return
         self._ended = code
-        self.lost_rights = code if code.startswith("device_") else None
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(code)
+
+
+class DeviceSession(EndsOnce, Session):
+    """The concrete session.
+
+    Attributes:
+        state: of the identity.
+        lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.
+        subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the plane.
+    """
+
+    __slots__ = ("credential_key", "lost_rights", "peer", "protocol", "state", "subjects")
+
+    def __init__(self, state: DeviceState, protocol: str, peer: str, credential_key: str | None = None) -> None:
+        super().__init__()
+        self.state, self.protocol, self.peer, self.credential_key = state, protocol, peer, credential_key
+        self.subjects: dict[str, DeviceState] = {state.device.id: state}
+        self.lost_rights: str | None = None
+
+    @property
+    def identity(self) -> str:
+        return self.state.device.id
+
+    def end(self, code: str) -> None:
+        if self._ended is None:
+            self.lost_rights = code if code.startswith("device_") else None
+            super().end(code)

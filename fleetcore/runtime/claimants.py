@@ -15,6 +15,7 @@ from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.security.profiles import CLAIM_NAME
 from fleetcore.interfaces.protocol import ClaimSession, EnrollRequest
 from fleetcore.model.message import Inbound, Operation, Rejected, Reply
+from fleetcore.pipeline.session import EndsOnce
 from fleetcore.wire.bodies import read_body
 
 
@@ -88,39 +89,17 @@ class Claimants:
         return sum(map(len, self._open.values()))
 
 
-class Claimant(ClaimSession):
+class Claimant(EndsOnce, ClaimSession):
     """The one implementation; ``batch`` is what its certificate names."""
 
     def __init__(self, batch: str, certificate: bytes, protocol: str, peer: str, desk: Desk, denials: Denials) -> None:
+        super().__init__()
         self.batch, self._certificate = batch, certificate
         self._protocol, self._peer, self._desk, self._denials = protocol, peer, desk, denials
-        self._ended: str | None = None
-        self._callbacks: list[Callable[[str], None]] = []
 
     @property
     def name(self) -> str:
         return CLAIM_NAME.format(batch=self.batch)
-
-    @property
-    def ended(self) -> str | None:
-        return self._ended
-
-    def on_end(self, callback: Callable[[str], None]) -> None:
-        if self._ended is not None:
-            callback(self._ended)
-        else:
-            self._callbacks.append(callback)
-
-    def close(self) -> None:
-        self.end("closed")
-
-    def end(self, code: str) -> None:
-        """Ends it for ``code``; idempotent."""
-        if self._ended is None:
-            self._ended = code
-            callbacks, self._callbacks = self._callbacks, []
-            for callback in callbacks:
-                callback(code)
 
     def denied(self, what: str, code: str, **data: object) -> None:
         self._denials.note(self.name, what, code, protocol=self._protocol, peer=self._peer, **data)
