@@ -42,6 +42,44 @@ class Session(ABC):
         """The connection is gone; idempotent."""
 
 
+class ClaimSession(ABC):
+    """Whoever has shown a batch's claim certificate on one connection: it may enrol devices and do nothing else.
+
+    It is no session of a device. Any number may be open by one certificate, and none of them takes over from another;
+    how many and for how long is the adapter's to bound. It ends with the connection, or when the batch is disabled.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The certificate's common name, ``fleetcore:claim:<batch>``, which no device can have."""
+
+    @property
+    @abstractmethod
+    def ended(self) -> str | None:
+        """None while alive; else the code of why it ended."""
+
+    @abstractmethod
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        """``callback(code)`` is called once when the session ends: close the connection then. At once if it has."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The connection is gone; idempotent."""
+
+    @abstractmethod
+    def denied(self, what: str, code: str, **data: object) -> None:
+        """Writes down that the adapter has refused it something; ``what`` is a word, ``data`` has the rest."""
+
+    @abstractmethod
+    async def call(self, message: Inbound) -> Reply:
+        """``enroll``, ``ca.get`` or ``time``, answered; every other operation is refused, and that is written down.
+
+        The body of ``enroll`` is ``{"csr", "parameters"}``, or in a second step ``{"ownership_token", "parameters"}``.
+        Never raises for a claimant's mistake: the reply carries the problem then.
+        """
+
+
 @frozen(kw_only=True)
 class EnrollRequest:
     """A device asks for a certificate.
@@ -105,6 +143,19 @@ class DevicePlane(ABC):
             NotAuthorised: ``device_unknown``, ``device_revoked``, ``device_retired``. (A suspended device gets a
                 session; its messages are refused.)
         """
+
+    async def claim(self, certificate: bytes, *, protocol: str, peer: str = "") -> ClaimSession | None:
+        """Opens a session by a claim certificate; None where the TLS peer's certificate (DER) is none.
+
+        For protocols that keep connections; asked before :meth:`authenticate`, to which every other certificate goes
+        at no cost. A plane without an override takes no claim certificates.
+
+        Raises:
+            NotAuthenticated: ``certificate_invalid``.
+            NotAuthorised: ``not_authorised``; the batch is disabled or unknown.
+        """
+        del certificate, protocol, peer
+        return None
 
     @abstractmethod
     def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:

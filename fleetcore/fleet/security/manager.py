@@ -22,7 +22,7 @@ from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Per
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
-from fleetcore.fleet.security.profiles import DEVICE_LIFETIMES, SHAPES, Profile, Refusal
+from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile, Refusal
 from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
@@ -140,6 +140,7 @@ class SecurityManager:
         )
         self._callbacks: list[Revoked] = []
         self._listed: list[Listed] = []
+        self._disabled: list[Callable[[str], None]] = []
         #: Devices whose revocation is in no written list yet.
         self._unlisted: set[str] = set()
         self._listing: asyncio.Task[None] | None = None
@@ -232,6 +233,18 @@ class SecurityManager:
             if self._inventory.refusal(identity.certificate) is not None:
                 raise NotAuthorised("The certificate is revoked", code="device_revoked", reason=Refusal.REVOKED)
         return identity.device, identity.certificate
+
+    def claim_batch(self, der: bytes) -> str | None:
+        """The batch that a claim certificate names; None where the certificate is of another kind.
+
+        Whether it may still be used the batch says. Raises NotAuthenticated (``certificate_invalid``).
+        """
+        if CLAIM_URN not in der:  # no claim certificate is without, and a device's costs no more than this
+            return None
+        batch = self._verifier.check_claim(der)
+        if isinstance(batch, Refusal):
+            raise refused(batch)
+        return batch
 
     def is_refused(self, certificate: str) -> bool:
         """Whether a certificate that was good when it was shown is refused by now; from memory."""
@@ -592,7 +605,17 @@ class SecurityManager:
 
     async def disable_claim(self, batch: str, *, actor: str = "system", reason: str = "") -> ClaimBatch:
         """Ends enrolment by a batch's certificate at once; enrolled devices stay. Raises NotFound."""
-        return await self.claims.disable(batch, actor=actor, reason=reason)
+        return await self._finish(self._disable_claim(batch, actor, reason))
+
+    async def _disable_claim(self, batch: str, actor: str, reason: str) -> ClaimBatch:
+        ended = await self.claims.disable(batch, actor=actor, reason=reason)
+        for callback in self._disabled:
+            callback(batch)
+        return ended
+
+    def on_claim_disabled(self, callback: Callable[[str], None]) -> None:
+        """``callback(batch)`` is called after a batch was disabled, to end what is open by its certificate."""
+        self._disabled.append(callback)
 
     async def propose_manufacturer(
         self,
