@@ -524,7 +524,7 @@ class FleetClient:
     ) -> View:
         """Whom :meth:`renew_certificates` would ask: ``plan``, count, a sample, the waves, the cap."""
         body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, **given(where=where)}
-        return View(self._post("/certificate-renewals", body, dry_run=True))
+        return View(self._post("/renewals", body, dry_run=True))
 
     def renew_certificates(
         self,
@@ -550,7 +550,7 @@ class FleetClient:
             plan = made["plan"]
         body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, "plan": plan}
         more = {"timeout_s": timeout_s, "most_failed": most_failed, "reason": reason}
-        return View(self._post("/certificate-renewals", {**body, **more, **given(where=where, rate_per_s=rate_per_s)}))
+        return View(self._post("/renewals", {**body, **more, **given(where=where, rate_per_s=rate_per_s)}))
 
     def reissue_certificate(self, device_id: str, *, timeout_s: float = 86_400.0, reason: str = "") -> View:
         """Asks one device for a new certificate; the operation it gives follows whether it comes with it."""

@@ -177,9 +177,9 @@ async def test_a_renewal_in_waves_is_planned_before_it_is_done(fleet, manager, a
     await fleet.security.issue(make_csr("dev1", make_key()[1]))
     body = {"where": "type = 'x'", "waves": ["100%"]}
 
-    bare = await admin.post("/certificate-renewals", json=body)
-    plan = (await admin.post("/certificate-renewals", json=body, params={"dry_run": True})).json()
-    started = await admin.post("/certificate-renewals", json={**body, "plan": plan["plan"]})
+    bare = await admin.post("/renewals", json=body)
+    plan = (await admin.post("/renewals", json=body, params={"dry_run": True})).json()
+    started = await admin.post("/renewals", json={**body, "plan": plan["plan"]})
     one = await admin.post("/devices/dev1/renew", json={})
     cancelled = await admin.post(f"/operations/{started.json()['id']}/cancel", json={})
 

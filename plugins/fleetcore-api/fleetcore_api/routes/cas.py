@@ -132,7 +132,7 @@ async def get_crl(access: Caller) -> CrlOut:
 
 
 @post(
-    "/certificate-renewals",
+    "/renewals",
     permission=Permission.SECURITY_WRITE,
     everywhere=True,
     status_code=202,
