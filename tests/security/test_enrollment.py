@@ -379,6 +379,66 @@ async def test_a_revoked_device_may_come_back_with_a_new_key(manager, registry):
     assert reply.status == 201
 
 
+async def test_a_revocation_ends_the_tokens_that_were_made_for_the_device_alone(manager, registry):
+    await registry.register("th-1", "sensor")
+    token = await manager.create_enrollment_token(device="th-1", uses=3)
+    await manager.enroll(ask(token=token))
+
+    assert await manager.revoke("th-1", reason="stolen") == 2
+
+    with pytest.raises(NotAuthenticated) as refused:
+        await manager.enroll(ask(token=token))
+    assert refused.value.code == "token_spent"
+
+
+async def test_a_revocation_ends_a_registered_key_that_was_never_used(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key))
+
+    assert [await manager.revoke("th-1"), await manager.revoke("th-1")] == [1, 0]
+
+    with pytest.raises(NotAuthorised) as refused:
+        await manager.enroll(ask(key=key))
+    assert refused.value.code == "device_revoked"
+
+
+async def test_a_revocation_takes_back_that_a_key_was_accepted(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor")
+    await manager.enroll(ask(key=key))
+    await manager.approve("th-1", spki(key))
+
+    await manager.revoke("th-1")
+
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(ask(key=key))
+
+
+@pytest.mark.parametrize(
+    ("right", "slips_in"),
+    [("token", "revoke"), ("key_id", "revoke"), ("approval", "revoke"), ("approval", "reject")],
+)
+async def test_who_is_revoked_or_rejected_while_it_enrols_gets_nothing(manager, registry, storage, right, slips_in):
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key) if right == "key_id" else None)
+    token = await manager.create_enrollment_token(device="th-1") if right == "token" else None
+    if right == "approval":
+        await manager.enroll(ask(key=key))
+        await manager.approve("th-1", spki(key))
+
+    async def slip_in(change):
+        if any(event.type == "certificate.issued" for event in change.events):
+            storage.before_commit = None
+            await (manager.revoke("th-1") if slips_in == "revoke" else manager.reject("th-1", spki(key)))
+
+    storage.before_commit = slip_in
+
+    with pytest.raises((NotAuthorised, NotAuthenticated)):
+        await manager.enroll(ask(key=key, token=token))
+
+    assert await manager.inventory("th-1") == []
+
+
 # --- admission ----------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import datetime as dt
 import hmac
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from weakref import WeakValueDictionary
 
 from attrs import evolve, field, frozen
@@ -181,15 +182,17 @@ class Enrollment:
     ) -> Reply:
         if asked.device != shown.device:
             raise NotAuthorised("The request names another device", code="not_your_device", device=shown.device)
+        how = f"manufacturer:{ca.id}"
         for _ in range(ATTEMPTS):
             device = await self._directory.find(asked.device)
+            had = await self._inventory.of(asked.device)
             if device is not None:
                 check_device(device, asked.device)
                 await self._inventory.key_for(device.id, asked.spki)
                 known = await self._inventory.current(device.id, asked.spki)
                 if known is not None:
                     return self._issuer.answer(known)
-                if any(self._inventory.living(record) for record in await self._inventory.of(device.id)):
+                if any(self._inventory.living(record) for record in had):
                     raise Conflict(
                         f"Device {device.id!r} has a certificate of this fleet",
                         remedy="Renew with that one, or revoke it first",
@@ -200,16 +203,18 @@ class Enrollment:
             else:
                 wanted = await self._directory.prepared(asked.device, ca.device_type, model=ca.model, tags=ca.tags)
             await self._admissions.ask(wanted, request.parameters)
-            how = f"manufacturer:{ca.id}"
-            if ca.admits is Admits.WAITING:
+            if ca.admits is Admits.AT_ONCE and _is_makers(device, had, how, (asked.spki, shown.spki)):
+                # In the commit, so that a revocation meanwhile is heard.
+                grant = Grant(
+                    device=wanted, how=how, register=device is None, beside=partial(self._inventory.unchanged, had)
+                )
+            else:
                 if device is None:
                     await self._register_waiting(wanted, how)
                 decided = await self._decide_by_approval(wanted, asked, request)
                 if isinstance(decided, Reply):
                     return decided
                 grant = evolve(decided, how=how)
-            else:
-                grant = Grant(device=wanted, how=how, register=device is None)
             try:
                 return self._issuer.answer(
                     await self._issuer.issue(asked, grant, actor=asked.device, source=request.source)
@@ -365,7 +370,14 @@ class Enrollment:
             case EnrollmentState.ACCEPTED:
                 now = self._clock.now_ms()
                 others = [one for one in await self._inventory.of(device.id) if one.alive(now)]
-                return Grant(device=device, how="approval", replaces=tuple(others) if record.replace else ())
+                # In the commit, so that an operator who takes the word back meanwhile is heard.
+                standing = self.records.put(record, expect=record.version)
+                return Grant(
+                    device=device,
+                    how="approval",
+                    replaces=tuple(others) if record.replace else (),
+                    beside=lambda _record: (standing,),
+                )
             case EnrollmentState.REJECTED:
                 raise NotAuthorised("The key was rejected by an operator", device=device.id)
             case EnrollmentState.PENDING:
@@ -448,6 +460,18 @@ class Enrollment:
             lambda old: (evolve(old, state=state, replace=replace, decided_by=actor, reason=reason), [event]),
         )
 
+    async def withdrawn(self, device: str, *, actor: str, reason: str) -> list[Put]:
+        """What takes every acceptance of a device's keys back, as part of a larger commit."""
+        accepted = [
+            one for one in await self.records.find(ref=("device", device)) if one.state is EnrollmentState.ACCEPTED
+        ]
+        return [
+            self.records.put(
+                evolve(one, state=EnrollmentState.REJECTED, decided_by=actor, reason=reason), expect=one.version
+            )
+            for one in accepted
+        ]
+
     async def issue(self, csr: bytes, *, actor: str, reason: str) -> CertificateRecord:
         """Issues to a registered device by an operator's right; raises as :meth:`enroll`."""
         asked = read_request(csr, self._fleet)
@@ -480,6 +504,20 @@ class Enrollment:
             await self._storage.commit(Commit(events=(event,)))
         except (StorageError, Unavailable):
             return  # the refusal stands; that it could not be written down is the store's own alarm
+
+
+def _is_makers(device: Device | None, had: Sequence[CertificateRecord], how: str, keys: Sequence[str]) -> bool:
+    """Whether a maker's word is enough: for who is new, came by it before, or was registered with one of these keys.
+
+    A device that was revoked may have lost the key that it was made with too, and that one cannot be revoked here.
+    """
+    if any(record.state is CertificateState.REVOKED for record in had):
+        return False
+    if device is None:
+        return True
+    if device.key_id is not None:
+        return device.key_id.lower() in keys
+    return any(record.how == how for record in had)
 
 
 #: What a certificate that is not ours may be refused for by our own profile; it may be a manufacturer's yet.

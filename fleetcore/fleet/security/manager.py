@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -19,7 +19,7 @@ from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
 from fleetcore.fleet.security.folder import PkiFolder, write_private
 from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
+from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import DEVICE_LIFETIMES, SHAPES, Profile, Refusal
@@ -108,6 +108,7 @@ class SecurityManager:
         if not dt.timedelta(0) <= grace <= LONGEST_GRACE:
             raise Refused(f"An expired certificate may be renewed for up to {LONGEST_GRACE.days} days, not {grace}")
         self._storage, self._clock, self.authority = storage, clock, authority
+        self._directory = directory
         self._command_key = command_key or Ed25519PrivateKey.generate()
         self._inventory = Inventory(storage, clock, authority, overlap=overlap)
         self._verifier = CertificateVerifier(authority, clock, self._inventory.refusal)
@@ -330,10 +331,12 @@ class SecurityManager:
         actor: str = "system",
         reason: str = "",
     ) -> int:
-        """Revokes all credentials of a device, tokens too, or one certificate; gives how many were revoked.
+        """Revokes all credentials of a device, or one certificate; gives how many were revoked.
 
-        One commit. When it returns, nothing that was revoked is accepted any more and the sessions were told to end;
-        that happens too where the caller is cancelled meanwhile. The keys are never accepted again.
+        A device's credentials are its certificates and tokens and whatever would lead to new ones: enrolment tokens
+        made for it alone, the key it was registered with, and keys that were accepted. One commit. When it returns,
+        nothing that was revoked is accepted any more and the sessions were told to end; that happens too where the
+        caller is cancelled meanwhile. The keys are never accepted again.
 
         Args:
             serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, where a CA of ours issued it.
@@ -356,31 +359,52 @@ class SecurityManager:
                 if record.state not in (CertificateState.REVOKED, CertificateState.SUPERSEDED)
             ]
             tokens = await self._device_tokens.of(device)
-            if not certificates and not tokens:
+            invitations = await self._enrollment_tokens.living_of(device)
+            unused = await self._unused_key(device)
+            withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
+            if not (certificates or tokens or invitations or unused or withdrawn):
                 return 0
+            ended = [
+                *(("token.revoked", {"token": token.id}) for token in tokens),
+                *(("enrollment_token.revoked", {"token": token.id}) for token in invitations),
+                *(("key.revoked", {"fingerprint": key.id}) for key in unused),
+            ]
+            now = self._clock.now_ms()
             revoked = await self._inventory.revoke(
                 certificates,
                 actor=actor,
                 reason=reason,
+                unused=unused,
+                with_puts=(
+                    *withdrawn,
+                    *(
+                        self._enrollment_tokens.records.put(evolve(token, revoked=True), expect=token.version)
+                        for token in invitations
+                    ),
+                ),
                 deletes=[Delete(kind="device_token", key=token.id) for token in tokens],
                 events=[
-                    Event(
-                        type="token.revoked",
-                        subject=device,
-                        time=self._clock.now_ms(),
-                        actor=actor,
-                        reason=reason,
-                        data={"token": token.id},
-                    )
-                    for token in tokens
+                    Event(type=what, subject=device, time=now, actor=actor, reason=reason, data=data)
+                    for what, data in ended
                 ],
             )
             if revoked is None:
                 continue
             self._device_tokens.forget(device)
             self._tell(device, None)
-            return len(revoked) + len(tokens)
+            return len(revoked) + len(ended)
         raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
+
+    async def _unused_key(self, device: str) -> list[DeviceKey]:
+        """The key that the device was registered with, where it has no certificate yet and may still get one."""
+        found = await self._directory.find(device)
+        if found is None or found.key_id is None:
+            return []
+        spki = found.key_id.lower()
+        if await self._inventory.certificates.find(ref=("spki", spki), limit=1):
+            return []
+        key = await self._inventory.keys.get(spki) or DeviceKey(id=spki, device=device)
+        return [] if key.revoked or key.device != device else [key]
 
     async def _revoke_certificate(self, serial: str, actor: str, reason: str) -> int:
         name = await self._named(serial.lower())
