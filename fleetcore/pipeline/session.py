@@ -64,14 +64,33 @@ class DeviceSession(Session):
 
     Attributes:
         state: of the identity.
+        credential_key, credential_until: the certificate that opened it, and when that ends, ms since the epoch.
         lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.
         subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the plane.
     """
 
-    __slots__ = ("_callbacks", "_ended", "credential_key", "lost_rights", "peer", "protocol", "state", "subjects")
+    __slots__ = (
+        "_callbacks",
+        "_ended",
+        "credential_key",
+        "credential_until",
+        "lost_rights",
+        "peer",
+        "protocol",
+        "state",
+        "subjects",
+    )
 
-    def __init__(self, state: DeviceState, protocol: str, peer: str, credential_key: str | None = None) -> None:
+    def __init__(
+        self,
+        state: DeviceState,
+        protocol: str,
+        peer: str,
+        credential_key: str | None = None,
+        credential_until: int | None = None,
+    ) -> None:
         self.state, self.protocol, self.peer, self.credential_key = state, protocol, peer, credential_key
+        self.credential_until = credential_until
         self.subjects: dict[str, DeviceState] = {state.device.id: state}
         self._ended: str | None = None
         self.lost_rights: str | None = None

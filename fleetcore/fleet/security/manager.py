@@ -26,7 +26,7 @@ from fleetcore.fleet.security.profiles import DEVICE_LIFETIMES, SHAPES, Profile,
 from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
-from fleetcore.fleet.security.verify import CertificateVerifier, refused
+from fleetcore.fleet.security.verify import CertificateVerifier, Identity, refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
@@ -141,6 +141,8 @@ class SecurityManager:
         )
         self._callbacks: list[Revoked] = []
         self._listed: list[Listed] = []
+        #: How often it was told.
+        self._told = 0
         #: Devices whose revocation is in no written list yet.
         self._unlisted: set[str] = set()
         self._listing: asyncio.Task[None] | None = None
@@ -215,7 +217,12 @@ class SecurityManager:
     # --- who is it -----------------------------------------------------------------------------------------------
 
     async def identify(self, der: bytes) -> tuple[str, str]:
-        """Device and certificate of a TLS peer.
+        """Device and certificate of a TLS peer; as :meth:`identity`."""
+        identity = await self.identity(der)
+        return identity.device, identity.certificate
+
+    async def identity(self, der: bytes) -> Identity:
+        """Who a TLS peer is.
 
         Costs no storage but for the first connection of a renewed certificate, which ends the one before.
 
@@ -230,7 +237,21 @@ class SecurityManager:
             await self._finish(self._inventory.seen(identity.certificate))
             if self._inventory.refusal(identity.certificate) is not None:
                 raise NotAuthorised("The certificate is revoked", code="device_revoked", reason=Refusal.REVOKED)
-        return identity.device, identity.certificate
+        return identity
+
+    async def check_asserted(self, device: str) -> None:
+        """Whether a device may speak whose credential somebody else has looked at, a broker for one.
+
+        Raises NotAuthorised (``device_revoked``) where its certificates were revoked and it has not got another since.
+        """
+        while True:
+            told = self._told
+            records = await self._inventory.of(device)
+            revoked = any(record.state is CertificateState.REVOKED for record in records)
+            if revoked and not any(self._inventory.living(record) for record in records):
+                raise NotAuthorised(f"Device {device!r} is revoked", code="device_revoked", device=device)
+            if told == self._told:  # else it may be revoked since it was read
+                return
 
     def is_refused(self, certificate: str) -> bool:
         """Whether a certificate that was good when it was shown is refused by now; from memory."""
@@ -437,6 +458,7 @@ class SecurityManager:
         return lambda: self._listed.remove(callback)
 
     def _tell(self, device: str, certificate: str | None) -> None:
+        self._told += 1
         for callback in self._callbacks:
             callback(device, "device_revoked", certificate)
         self._unlisted.add(device)
