@@ -117,3 +117,16 @@ async def test_plain_http_away_from_the_loopback_is_refused(listen):
 
     with pytest.raises(ConfigError):
         ApiConfig(listen=listen).listener()
+
+
+async def test_who_lets_devices_in_and_out_does_not_rotate_or_distrust_the_ca(fleet, as_role):
+    provisioner = await as_role("provisioner")
+    (issuing,) = fleet.security.authority.trust.issuing
+
+    answers = [
+        await provisioner.post("/ca-rotation/begin", json={}),
+        await provisioner.post("/cas", json={}),
+        await provisioner.post(f"/cas/{issuing.id}/distrust", json={"force": True}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403, 403, 403]
