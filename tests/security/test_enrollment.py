@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from collections import Counter
 
 import pytest
+from attrs import evolve
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, NotFound, Refused, StorageError, Unavailable
@@ -638,6 +640,19 @@ async def test_a_refusal_is_written_once_a_minute_however_often_it_happens(manag
 
     assert once == ["device_unknown"]
     assert len(storage.events) == 2
+
+
+async def test_one_address_cannot_keep_the_refusals_of_others_out_of_the_audit_log(manager, storage):
+    for port in range(100):
+        with pytest.raises(NotAuthorised):
+            await manager.enroll(evolve(ask(f"th-{port}"), source=f"192.0.2.7:{40_000 + port}"))
+        with pytest.raises(NotAuthorised):
+            await manager.enroll(evolve(ask("same"), source=f"192.0.2.8:{40_000 + port}"))
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(evolve(ask("other"), source="192.0.2.9:40000"))
+
+    told = Counter(event.actor.rpartition(":")[0] for event in storage.events)
+    assert told == {"192.0.2.7": 20, "192.0.2.8": 1, "192.0.2.9": 1}
 
 
 async def test_a_store_that_fails_gives_no_certificate(manager, storage, registry):

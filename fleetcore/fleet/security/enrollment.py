@@ -9,6 +9,7 @@ else is wrong is refused with a code and written down.
 import asyncio
 import datetime as dt
 import hmac
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import partial
@@ -54,6 +55,9 @@ _PARAMETERS_BYTES = 4096
 
 #: Refusals written down a minute, as each is a commit that a stranger can cause.
 _REFUSALS_PER_MINUTE = 60
+
+#: As many of one address, so that it cannot keep the others' out.
+_REFUSALS_OF_ONE = 20
 
 
 class EnrollmentState(StrEnum):
@@ -119,7 +123,8 @@ class Enrollment:
             refs=lambda one: [("device", one.device), ("state", one.state)],
         )
         self._token_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._refusals: set[tuple[str, str]] = set()
+        self._refusals: set[tuple[str, str, str, str]] = set()
+        self._refused_from: Counter[str] = Counter()
         self._refusals_minute = 0
 
     # --- what devices ask ----------------------------------------------------------------------------------------
@@ -484,14 +489,22 @@ class Enrollment:
         raise Unavailable("Too many changes of the device's certificates at once", retry_after_s=1.0)
 
     async def _write_refusal(self, device: str, error: Refused | Conflict, source: str) -> None:
-        """Writes the first refusal of a source and reason in each minute, and no more than a bounded number."""
+        """Writes the first refusal of its kind in each minute, and no more than a bounded number."""
         now = self._clock.now_ms()
         if now // 60_000 != self._refusals_minute:
             self._refusals_minute = now // 60_000
             self._refusals.clear()
-        if (source, error.code) in self._refusals or len(self._refusals) >= _REFUSALS_PER_MINUTE:
+            self._refused_from.clear()
+        # Without the port, which is another one with each connection.
+        address = source.rpartition(":")[0] or source
+        device = device or str(error.ids.get("device", ""))
+        kind = (address, error.code, str(error.ids.get("reason", "")), device)
+        if kind in self._refusals or len(self._refusals) >= _REFUSALS_PER_MINUTE:
             return
-        self._refusals.add((source, error.code))
+        if self._refused_from[address] >= _REFUSALS_OF_ONE:
+            return
+        self._refusals.add(kind)
+        self._refused_from[address] += 1
         event = Event(
             type="enrollment.refused",
             subject=device,
