@@ -64,6 +64,7 @@ class DeviceSession(Session):
 
     Attributes:
         state: of the identity.
+        asserted: somebody else has looked at the credential, and which one it was is not known.
         credential_key, credential_until: the certificate that opened it, and when that ends, ms since the epoch.
         lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.
         subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the plane.
@@ -72,6 +73,7 @@ class DeviceSession(Session):
     __slots__ = (
         "_callbacks",
         "_ended",
+        "asserted",
         "credential_key",
         "credential_until",
         "lost_rights",
@@ -88,9 +90,11 @@ class DeviceSession(Session):
         peer: str,
         credential_key: str | None = None,
         credential_until: int | None = None,
+        *,
+        asserted: bool = False,
     ) -> None:
         self.state, self.protocol, self.peer, self.credential_key = state, protocol, peer, credential_key
-        self.credential_until = credential_until
+        self.credential_until, self.asserted = credential_until, asserted
         self.subjects: dict[str, DeviceState] = {state.device.id: state}
         self._ended: str | None = None
         self.lost_rights: str | None = None

@@ -149,10 +149,11 @@ class Plane(DevicePlane):
             await self._security.check_asserted(device_id)
         if state.device.lifecycle is Lifecycle.RETIRED:
             raise NotAuthorised(f"Device {device_id!r} is retired", code="device_retired", device=device_id)
-        session = DeviceSession(state, protocol, peer, key, until)
+        asserted = isinstance(credential, AssertedCredential)
+        session = DeviceSession(state, protocol, peer, key, until, asserted=asserted)
         if key is not None and self._security.is_refused(key):
             raise NotAuthorised("The certificate is revoked", code="device_revoked", device=device_id)
-        if lasting and not isinstance(credential, AssertedCredential) and protocol != "library":
+        if lasting and not asserted and protocol != "library":
             self._presence.opened(device_id)
             session.on_end(lambda _code: self._presence.closed(device_id))
         self._sessions[device_id].add(session)
@@ -198,9 +199,12 @@ class Plane(DevicePlane):
             self.end_sessions(device.id, "device_retired")
 
     def end_sessions(self, device: str, code: str, certificate: str | None = None) -> None:
-        """Ends the device's sessions on every protocol at once; those of one certificate only, where it is named."""
+        """Ends the device's sessions on every protocol at once; those of one certificate only, where it is named.
+
+        One that somebody has vouched for may be of that certificate: it ends too, and opens again if the device may.
+        """
         for session in list(self._sessions.get(device, ())):
-            if certificate is None or session.credential_key == certificate:
+            if certificate is None or session.asserted or session.credential_key == certificate:
                 session.end(code)
 
     def end_stale(self) -> None:

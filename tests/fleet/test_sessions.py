@@ -52,6 +52,24 @@ async def test_a_broker_does_not_vouch_for_a_revoked_device(fleet):
     assert refused.value.code == "device_revoked"
 
 
+@pytest.mark.parametrize("how", ["serial", "distrust"])
+async def test_nor_for_one_whose_only_certificate_is_worth_nothing_any_more(fleet, how):
+    await enrolled(fleet)
+    by_broker = AssertedCredential("th-1", "broker")
+    session = await fleet.plane.authenticate(by_broker, protocol="mqtt")
+    (record,) = await fleet.security.inventory("th-1")
+
+    if how == "serial":
+        await fleet.security.revoke(serial=record.id, reason="stolen")
+    else:
+        await fleet.security.rotation.renew_issuing(actor="olga", reason="a leak")
+        await fleet.security.rotation.distrust(record.issuer, force=True, actor="olga", reason="a leak")
+
+    assert session.ended == "device_revoked"
+    with pytest.raises(NotAuthorised):
+        await fleet.plane.authenticate(by_broker, protocol="mqtt")
+
+
 async def test_a_broker_vouches_again_for_a_device_that_was_let_in_again_and_for_one_that_never_had_a_certificate(
     fleet,
 ):

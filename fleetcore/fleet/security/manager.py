@@ -242,12 +242,14 @@ class SecurityManager:
     async def check_asserted(self, device: str) -> None:
         """Whether a device may speak whose credential somebody else has looked at, a broker for one.
 
-        Raises NotAuthorised (``device_revoked``) where its certificates were revoked and it has not got another since.
+        Raises NotAuthorised (``device_revoked``) where its certificates were revoked, or are of a CA that is trusted no
+        more, and it has not got another since.
         """
+        trusts = self.authority.trust.trusts
         while True:
             told = self._told
             records = await self._inventory.of(device)
-            revoked = any(record.state is CertificateState.REVOKED for record in records)
+            revoked = any(one.state is CertificateState.REVOKED or not trusts(one.issuer) for one in records)
             if revoked and not any(self._inventory.living(record) for record in records):
                 raise NotAuthorised(f"Device {device!r} is revoked", code="device_revoked", device=device)
             if told == self._told:  # else it may be revoked since it was read
