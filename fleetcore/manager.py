@@ -719,12 +719,17 @@ class IoTFleetManager:
     async def take_root_offline(
         self, file: str, *, passphrase: str | None = None, number: int | None = None, reason: str = ""
     ) -> View:
-        """Moves a root's key out of the data folder into a new file, encrypted where a passphrase is given."""
+        """Moves a root's key out of the data folder into a new file, encrypted where a passphrase is given.
+
+        Without one it is encrypted by the folder's own, where there is one.
+        """
         fleet = await self.open()
         root = await fleet.security.rotation.take_offline(
             Path(file), passphrase=passphrase, number=number, actor="library", reason=reason
         )
-        return View(file=file, root=root.number, encrypted=passphrase is not None)
+        folder = fleet.security.folder
+        encrypted = passphrase is not None or (folder is not None and folder.passphrase is not None)
+        return View(file=file, root=root.number, encrypted=encrypted)
 
     async def plan_renewals(
         self,

@@ -146,6 +146,8 @@ def _stepped(done: dict[str, Any], output: str) -> None:
     show(done, output)
     for device in done["locked_out"] if output == "table" else ():
         click.echo(f"locked out: {device}", err=True)
+    for batch in done["claims"] if output == "table" else ():
+        click.echo(f"worthless: the claim certificate of {batch}", err=True)
 
 
 @rotate.command()
@@ -210,7 +212,7 @@ def renew_issuing(root_key: Path | None, root_passphrase: str | None, reason: st
 
 @ca.command("take-offline")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--passphrase", metavar="REF", help="Encrypt it: env:NAME or file:PATH.")
+@click.option("--passphrase", metavar="REF", help="Encrypt it: env:NAME or file:PATH. Default: [ca] passphrase.")
 @click.option("--number", type=click.IntRange(1), help="Which root's key, where those of two are in the folder.")
 @reason_option
 @fleet_option

@@ -463,11 +463,11 @@ class FleetClient:
 
     def check_certificate(self, pem: str) -> View:
         """What a certificate (PEM) is worth here and now: ``valid``, and ``refusal`` says why not."""
-        return View(given(**self._post("/certificates/check", {"pem": pem})))
+        return View(given(**self._post("/certificate-checks", {"pem": pem})))
 
     def get_crl(self) -> View:
         """The revocation lists of every issuing CA that has living certificates: ``crl``, PEM, one after the other."""
-        return View(self._get("/certificates/crl"))
+        return View(self._get("/revocation-lists"))
 
     def list_cas(self) -> list[View]:
         """The CAs: roots, issuing CAs, former ones, the cross certificate; which signs, and when each is due."""
@@ -487,7 +487,7 @@ class FleetClient:
         Beside the devices' it tells when the CAs and the server's own certificates end.
         """
         asked = {"per": per, "periods": periods, "by": by, "where": where, "next": next}
-        return View(self._get("/certificates/forecast", **asked))
+        return View(self._get("/certificate-forecast", **asked))
 
     def ca_incident(self, ca: str) -> View:
         """Which devices hang on an issuing CA (by its id) whose key is lost; ``alone`` have no other certificate."""
@@ -524,7 +524,7 @@ class FleetClient:
     ) -> View:
         """Whom :meth:`renew_certificates` would ask: ``plan``, count, a sample, the waves, the cap."""
         body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, **given(where=where)}
-        return View(self._post("/certificates/renewals", body, dry_run=True))
+        return View(self._post("/renewals", body, dry_run=True))
 
     def renew_certificates(
         self,
@@ -550,7 +550,7 @@ class FleetClient:
             plan = made["plan"]
         body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, "plan": plan}
         more = {"timeout_s": timeout_s, "most_failed": most_failed, "reason": reason}
-        return View(self._post("/certificates/renewals", {**body, **more, **given(where=where, rate_per_s=rate_per_s)}))
+        return View(self._post("/renewals", {**body, **more, **given(where=where, rate_per_s=rate_per_s)}))
 
     def reissue_certificate(self, device_id: str, *, timeout_s: float = 86_400.0, reason: str = "") -> View:
         """Asks one device for a new certificate; the operation it gives follows whether it comes with it."""

@@ -3,6 +3,7 @@
 The first of a kind is written within a second; repetitions within that time raise its count.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 
@@ -33,6 +34,8 @@ class Denials:
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
         self._noted: dict[tuple[str, str, str], _Denial] = {}
+        # Who flushes while another does waits for what that one has in hand.
+        self._flushing = asyncio.Lock()
 
     def note(self, actor: str, object: str, code: str, **data: object) -> None:
         """``actor`` was denied something about ``object``; costs no I/O."""
@@ -47,7 +50,11 @@ class Denials:
             self._noted[key] = evolve(old, count=old.count + 1)
 
     async def flush(self) -> None:
-        """Writes what was noted since the last time."""
+        """Writes what was noted up to now; when it returns it is committed, whoever had begun with it."""
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         if not self._noted:
             return
         noted, self._noted = self._noted, {}

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
         ArtifactReader as ArtifactReader,
     )
     from fleetcore.interfaces.protocol import (
+        ClaimSession as ClaimSession,
+    )
+    from fleetcore.interfaces.protocol import (
         DeviceClient as DeviceClient,
     )
     from fleetcore.interfaces.protocol import (
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ArtifactReader": "fleetcore.interfaces.protocol",
+    "ClaimSession": "fleetcore.interfaces.protocol",
     "Clock": "fleetcore.interfaces.clock",
     "CloudBackend": "fleetcore.interfaces.cloud",
     "Codec": "fleetcore.interfaces.codec",
@@ -93,6 +97,7 @@ _HOME = {
 
 __all__ = [
     "ArtifactReader",
+    "ClaimSession",
     "Clock",
     "CloudBackend",
     "Codec",

@@ -20,13 +20,8 @@ from fleetcore.model.message import Downlink, Inbound, Operation, Outcome, Reply
 Awaited = Literal["desired", "commands", "firmware", "inbox"]
 
 
-class Session(ABC):
-    """An authenticated device on one connection. It ends with the connection, or when the device loses its rights."""
-
-    @property
-    @abstractmethod
-    def identity(self) -> str:
-        """The device that the credential names."""
+class Ending(ABC):
+    """Something that lives as long as a connection, or until the rights end that it rests on."""
 
     @property
     @abstractmethod
@@ -40,6 +35,40 @@ class Session(ABC):
     @abstractmethod
     def close(self) -> None:
         """The connection is gone; idempotent."""
+
+
+class Session(Ending):
+    """An authenticated device on one connection. It ends with the connection, or when the device loses its rights."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """The device that the credential names."""
+
+
+class ClaimSession(Ending):
+    """Whoever has shown a batch's claim certificate on one connection: it may enrol devices and do nothing else.
+
+    It is no session of a device. Any number may be open by one certificate, and none of them takes over from another;
+    how many and for how long is the adapter's to bound. It ends with the connection, or when the batch is disabled.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The certificate's common name, ``fleetcore:claim:<batch>``, which no device can have."""
+
+    @abstractmethod
+    def denied(self, what: str, code: str, **data: object) -> None:
+        """Writes down that the adapter has refused it something; ``what`` is a word, ``data`` has the rest."""
+
+    @abstractmethod
+    async def call(self, message: Inbound) -> Reply:
+        """``enroll``, ``ca.get`` or ``time``, answered; every other operation is refused, and that is written down.
+
+        The body of ``enroll`` is ``{"csr", "parameters"}``, or in a second step ``{"ownership_token", "parameters"}``.
+        Never raises for a claimant's mistake: the reply carries the problem then.
+        """
 
 
 @frozen(kw_only=True)
@@ -105,6 +134,19 @@ class DevicePlane(ABC):
             NotAuthorised: ``device_unknown``, ``device_revoked``, ``device_retired``. (A suspended device gets a
                 session; its messages are refused.)
         """
+
+    async def claim(self, certificate: bytes, *, protocol: str, peer: str = "") -> ClaimSession | None:
+        """Opens a session by a claim certificate; None where the TLS peer's certificate (DER) is none.
+
+        For protocols that keep connections; asked before :meth:`authenticate`, to which every other certificate goes
+        at no cost. A plane without an override takes no claim certificates.
+
+        Raises:
+            NotAuthenticated: ``certificate_invalid``.
+            NotAuthorised: ``not_authorised``; the batch is disabled or unknown.
+        """
+        del certificate, protocol, peer
+        return None
 
     @abstractmethod
     def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fleetcore.interfaces.protocol import Session
+from fleetcore.interfaces.protocol import Ending, Session
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.telemetry import Quality
 
@@ -59,7 +59,39 @@ class DeviceState:
         return True
 
 
-class DeviceSession(Session):
+class EndsOnce(Ending):
+    """Ends for the first reason that it is given, and tells whoever asked."""
+
+    __slots__ = ("_callbacks", "_ended")
+
+    def __init__(self) -> None:
+        self._ended: str | None = None
+        self._callbacks: list[Callable[[str], None]] = []
+
+    @property
+    def ended(self) -> str | None:
+        return self._ended
+
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        if self._ended is not None:
+            callback(self._ended)
+        else:
+            self._callbacks.append(callback)
+
+    def close(self) -> None:
+        self.end("closed")
+
+    def end(self, code: str) -> None:
+        """Ends it for a reason; the first one stays."""
+        if self._ended is not None:
+            return
+        self._ended = code
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(code)
+
+
+class DeviceSession(EndsOnce, Session):
     """The concrete session.
 
     Attributes:
@@ -71,8 +103,6 @@ class DeviceSession(Session):
     """
 
     __slots__ = (
-        "_callbacks",
-        "_ended",
         "asserted",
         "credential_key",
         "credential_until",
@@ -93,36 +123,17 @@ class DeviceSession(Session):
         *,
         asserted: bool = False,
     ) -> None:
+        super().__init__()
         self.state, self.protocol, self.peer, self.credential_key = state, protocol, peer, credential_key
         self.credential_until, self.asserted = credential_until, asserted
         self.subjects: dict[str, DeviceState] = {state.device.id: state}
-        self._ended: str | None = None
         self.lost_rights: str | None = None
-        self._callbacks: list[Callable[[str], None]] = []
 
     @property
     def identity(self) -> str:
         return self.state.device.id
 
-    @property
-    def ended(self) -> str | None:
-        return self._ended
-
-    def on_end(self, callback: Callable[[str], None]) -> None:
-        if self._ended is not None:
-            callback(self._ended)
-        else:
-            self._callbacks.append(callback)
-
-    def close(self) -> None:
-        self.end("closed")
-
     def end(self, code: str) -> None:
-        """Ends the session for a reason; the first one stays."""
-        if self._ended is not None:
-            return
-        self._ended = code
-        self.lost_rights = code if code.startswith("device_") else None
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(code)
+        if self._ended is None:
+            self.lost_rights = code if code.startswith("device_") else None
+            super().end(code)

@@ -23,7 +23,14 @@ from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.twins import Twins, desired_change, twin_etag, twin_view
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.ingest import Ingest
-from fleetcore.interfaces.protocol import ArtifactReader, Awaited, DevicePlane, EnrollRequest, Session
+from fleetcore.interfaces.protocol import (
+    ArtifactReader,
+    Awaited,
+    ClaimSession,
+    DevicePlane,
+    EnrollRequest,
+    Session,
+)
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import ArtifactInfo, Storage
 from fleetcore.model.command import Command
@@ -32,6 +39,7 @@ from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Accepted, Downlink, Dropped, Inbound, Operation, Outcome, Rejected, Reply
 from fleetcore.model.store import Commit
 from fleetcore.pipeline.session import DeviceSession, DeviceState
+from fleetcore.runtime.claimants import Claimants, Desk
 from fleetcore.wire.bodies import read_body
 from fleetcore.wire.times import format_time
 
@@ -98,6 +106,11 @@ class Plane(DevicePlane):
         campaigns.on_offer(lambda device: self._poke(device, Operation.FIRMWARE))
         campaigns.on_withdrawn(self._offer_withdrawn)
         security.on_revoked(self.end_sessions)
+        self._claimants = Claimants(
+            security,
+            denials,
+            Desk(enroll=self.enroll, ca=self._ca, time=self._tell_time, refusal=self._refusal, depth=limits.json_depth),
+        )
 
     def attach(self, ingest: Ingest) -> None:
         """The data path is built over this plane, and is then given to it."""
@@ -159,6 +172,9 @@ class Plane(DevicePlane):
         self._sessions[device_id].add(session)
         session.on_end(lambda _code: self._forget(session))
         return session
+
+    async def claim(self, certificate: bytes, *, protocol: str, peer: str = "") -> ClaimSession | None:
+        return await self._claimants.open(certificate, protocol, peer)
 
     def _forget(self, session: DeviceSession) -> None:
         device = session.identity
@@ -335,12 +351,12 @@ class Plane(DevicePlane):
                 twin = await self._twins.get(subject)
                 return Reply(body=twin_view(twin, now), etag=twin_etag(twin), version=twin.reported.version)
             case Operation.TIME:
-                return Reply(body=self._time(message, now))
+                return self._tell_time(message)
             case Operation.INBOX:
                 waiting = await self.wait(session, subject, "inbox")
                 return Reply(status=200 if waiting else 204, body=waiting)
             case Operation.CA_GET:
-                return Reply(body={"ca": self._security.ca_pem().decode()})
+                return self._ca()
         body = read_body(message.payload, message.content_type, self._limits.json_depth)
         if isinstance(body, Rejected):
             return self._refusal(body)
@@ -362,17 +378,23 @@ class Plane(DevicePlane):
                 return await self._security.renew(session.identity, csr.encode(), current=session.credential_key)
         return self._refusal(Rejected(code="operation_unknown", reason=f"There is no operation {message.operation}"))
 
-    def _time(self, message: Inbound, now: int) -> dict[str, object]:
+    def _ca(self) -> Reply:
+        return Reply(body={"ca": self._security.ca_pem().decode()})
+
+    def _tell_time(self, message: Inbound) -> Reply:
+        now = self._clock.now_ms()
         body = read_body(message.payload, message.content_type, self._limits.json_depth)
         client = body.get("client") if isinstance(body, Mapping) else None
         sent = self._clock.now_ms()
-        return {
-            "client": client,
-            "received": format_time(now),
-            "sent": format_time(sent),
-            "received_ms": now,
-            "sent_ms": sent,
-        }
+        return Reply(
+            body={
+                "client": client,
+                "received": format_time(now),
+                "sent": format_time(sent),
+                "received_ms": now,
+                "sent_ms": sent,
+            }
+        )
 
     def _reply(self, message: Inbound, outcome: Outcome) -> Reply:
         if isinstance(outcome, Rejected):
@@ -659,6 +681,7 @@ class Plane(DevicePlane):
         for device in list(self._sessions):
             for session in list(self._sessions.get(device, ())):
                 session.end("closed")
+        self._claimants.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -158,11 +158,20 @@ class SimulatedDevice:
         return self.updater.running.version
 
     async def enroll(
-        self, token: str | None = None, *, client: ClientFactory | None = None, endpoint: str | None = None
+        self,
+        token: str | None = None,
+        *,
+        client: ClientFactory | None = None,
+        endpoint: str | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> None:
-        """Makes a key, asks for a certificate and keeps it; raises NotAuthenticated with the refusal's code."""
+        """Makes a key, asks for a certificate and keeps it; raises NotAuthenticated with the refusal's code.
+
+        Where the secrets hold a claim certificate, ``parameters`` are what the device says of itself; without any it
+        would only have begun.
+        """
         pem, key = make_key()
-        request = EnrollRequest(csr=make_csr(self.device, key), token=token)
+        request = EnrollRequest(csr=make_csr(self.device, key), token=token, parameters=parameters or {})
         async with (client or self._factory)(endpoint or self.endpoint, self.secrets) as connection:
             reply = await connection.enroll(request)
         if reply.status != 201 or reply.body is None:
@@ -382,7 +391,8 @@ class SimulatedDevice:
 async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | None) -> None:
     if listening is not None:
         listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        # One whose connection broke has ended by that already; the client is closed all the same.
+        with contextlib.suppress(asyncio.CancelledError, FleetError):
             await listening
     if client is not None:
         await client.__aexit__(None, None, None)

@@ -110,7 +110,7 @@ def test_a_plugin_project_is_written_where_the_page_goes_on(tmp_path):
     typed(f"{new}\n{into}\npytest --collect-only -q", tmp_path, PYTHONPATH=str(tmp_path / "fleetcore-jumps"))
 
 
-@pytest.mark.peer("curl", "openssl")
+@pytest.mark.peer("curl", "openssl", "mosquitto_rr")
 def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
     make, serve, *device = blocks("let-devices-in.md", "sh")
     http, mqtt = free_port(), free_port()
@@ -120,12 +120,12 @@ def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
 
     with running(serve, tmp_path, ready):
         for text in device:
-            typed(text.replace("8443", http), tmp_path)
+            typed(text.replace("8443", http).replace("8883", mqtt), tmp_path)
         listed = json.loads(typed("fleetcore device list -o json", tmp_path))
-        lines = typed("for n in 1 2 3 4 5; do fleetcore device certificates meter-$n -o jsonl; done", tmp_path)
+        lines = typed("for n in 1 2 3 4 5 6; do fleetcore device certificates meter-$n -o jsonl; done", tmp_path)
         certificates = [json.loads(line) for line in lines.splitlines()]
 
-    assert [one["id"] for one in listed] == [f"meter-{number}" for number in range(1, 6)]
+    assert [one["id"] for one in listed] == [f"meter-{number}" for number in range(1, 7)]
     assert {one["how"].split(":")[0] for one in certificates} == {
         "token", "renewal", "key_id", "approval", "claim", "manufacturer",
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import pytest
 from cryptography import x509
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcore.errors import Conflict, NotFound, Refused
@@ -237,6 +237,7 @@ async def test_nobody_but_the_fleet_says_whom_a_device_trusts(manager, fleet):
     assert (await fleet.twins.get("a")).desired.document == {"led": True, "fleetcore": {"renew": operation.id}}
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(0, 500),
     waves=st.lists(

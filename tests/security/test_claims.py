@@ -240,3 +240,17 @@ async def test_no_secret_of_a_batch_is_stored(manager, storage):
     assert made.key.splitlines()[1] not in stored
     assert begun.body["ownership_token"] not in stored
     assert made.key not in repr(made)
+
+
+async def test_those_who_wait_for_their_turn_get_nothing_once_the_batch_is_disabled(manager):
+    claim = await batch(manager, quota=100)
+    asking = [asyncio.create_task(manager.enroll(begin(claim, f"th-{number}"))) for number in range(20)]
+    while not (await manager.claim_batches())[0].used:
+        await asyncio.sleep(0)
+
+    await manager.disable_claim("batch-7", reason="stolen")
+    used = (await manager.claim_batches())[0].used
+    replies = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert (await manager.claim_batches())[0].used == used
+    assert sum(not isinstance(one, Exception) for one in replies) == used < 20

@@ -46,7 +46,7 @@ def key_of(time, per):
     return at.isocalendar()[:2] if per is Period.WEEK else (at.year, at.month)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     now=st.integers(NOW, NOW + 900 * DAY),
     ends=st.lists(st.integers(0, 400 * DAY), max_size=40),

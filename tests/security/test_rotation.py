@@ -409,6 +409,9 @@ async def test_new_keys_are_locked_by_the_folders_passphrase(tmp_path, clock):
     await fleet.security.close()
     again = await Fleet(fleet.data, clock, passphrase="horse").open()
     assert again.rotation.phase is Phase.ANNOUNCED
+    await again.rotation.take_offline(tmp_path / "k", number=2, actor="ann", reason="")
+    assert b"ENCRYPTED" in (tmp_path / "k").read_bytes()
+    await again.security.close()
 
 
 # --- an issuing CA by itself -----------------------------------------------------------------------------------------
@@ -616,3 +619,20 @@ def consistent(fleet):
     key = new_key()
     leaf = authority.issue_device("probe", key.public_key())
     assert not isinstance(fleet.security._verifier.check(der(leaf)), str)
+
+
+async def test_a_claim_certificate_of_the_old_root_is_not_made_worthless_unsaid(fleet):
+    await fleet.security.create_claim("spring", quota=5)
+    await fleet.security.create_claim("spent", quota=5)
+    await fleet.security.disable_claim("spent")
+    await fleet.rotation.begin(**WHO)
+    await fleet.rotation.issue(**WHO)
+    await fleet.security.create_claim("summer", quota=5)
+    assert (await fleet.rotation.standing()).claims == ("spring",)
+
+    with pytest.raises(Conflict, match="1 batches would be worthless: spring") as refused:
+        await fleet.rotation.retire(**WHO)
+
+    assert refused.value.code == "devices_hang"
+    done = await fleet.rotation.retire(force=True, **WHO)
+    assert (done.locked_out, done.claims) == ((), ("spring",))

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,6 +29,10 @@ listen = "https://127.0.0.1:0"
 [protocols.mqtt]
 url = "mqtts://localhost:{port}"
 reload = ["kill", "-HUP", "{pid}"]
+
+[protocols.factory]
+kind = "mqtt"
+listen = "mqtts://127.0.0.1:0"
 """
 
 
@@ -170,3 +176,61 @@ async def test_an_access_list_that_is_too_loose_or_too_tight_is_found_by_trying_
 
     assert (finding.state, told in finding.detail) == ("problem", True), finding.detail
     assert "broker-config" in finding.remedy
+
+
+@pytest.mark.peer("mosquitto_rr")
+async def test_a_claim_certificate_enrols_nobody_through_the_broker_and_does_at_an_endpoint_beside_it(
+    behind, tmp_path, program
+):
+    made = await behind.security.create_claim("spring", quota=10)
+    folder = tmp_path / "factory"
+    folder.mkdir()
+    (folder / "claim.pem").write_text(made.certificate)
+    (folder / "claim.key").write_text(made.key)
+    shell = Shell(behind, folder)
+    csr = await shell.ok(
+        "openssl", "base64", "-d", "-A", stdin=b"".join((await shell.key("th-1")).read_bytes().split())
+    )
+    pem = await shell.ok("openssl", "req", "-inform", "DER", stdin=csr)
+    ask = json.dumps({"op": "enroll", "body": {"csr": pem.decode(), "parameters": {"serial": "7"}}})
+
+    def words(port, wait_s):
+        return (
+            *("mosquitto_rr", "-V", "5", "-q", "1", "-h", "localhost", "-p", port, "-W", wait_s, "-m", ask),
+            *("--cafile", behind.ca, "--cert", folder / "claim.pem", "--key", folder / "claim.key"),
+            *("-t", "fleet/v1/fleetcore:claim:spring/request/1", "-e", "fleet/v1/fleetcore:claim:spring/reply/1"),
+        )
+
+    through = await program(*words(behind.port, 2))
+    none = await behind.manager.list_devices()
+    beside = await program(*words(urlsplit(behind.url("factory")).port, 20))
+
+    assert (through[0], through[1], none) == (27, b"", [])  # mosquitto_rr's word for an answer that does not come
+    assert (beside[0], json.loads(beside[1])["status"]) == (0, 201)
+
+
+async def test_a_broker_lets_devices_of_both_roots_in_and_reads_the_lists_of_both_cas(behind, tmp_path, program):
+    old = await device(behind, tmp_path / "old", "old")
+    rotation = behind.security.rotation
+
+    async def gets_in(shell, name):
+        code, _, _ = await program(*shell.publish(name, "-m", '{"n": 1}'))
+        return code == 0
+
+    async def reloaded():
+        """Nothing here tells the broker: the fleet does, by the reload of its configuration."""
+        await behind.security.close()
+        await asyncio.sleep(1.0)
+
+    await rotation.begin(actor="ann")
+    await rotation.issue(actor="ann")
+    await reloaded()
+    new = await device(behind, tmp_path / "new", "new")
+    stays = await device(behind, tmp_path / "stays", "stays")
+    assert [await gets_in(old, "old"), await gets_in(new, "new"), await gets_in(stays, "stays")] == [True] * 3
+
+    for name in ("old", "new"):
+        await behind.security.revoke(device=name)
+    await reloaded()
+
+    assert [await gets_in(old, "old"), await gets_in(new, "new"), await gets_in(stays, "stays")] == [False, False, True]

@@ -1,13 +1,15 @@
 """A whole rotation under real devices: over HTTP and MQTT they send all the while, and no message is lost or refused."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from fleetcore_http.client import HttpDeviceClient
 from fleetcore_mqtt.client import MqttDeviceClient
 
-from fleetcore.errors import Conflict
+from fleetcore.errors import Conflict, FleetError
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.model.operation import OperationState
 from fleetcore.runtime.clock import SystemClock
@@ -135,3 +137,83 @@ async def _sent(one, count):
 
 async def _trusting(served, made):
     return all(one.secrets.ca == served.security.ca_pem() for one in made)
+
+
+@pytest.mark.peer("openssl")
+async def test_s_client_of_either_trust_is_content_at_every_phase_that_its_root_is_in(served, program, tmp_path):
+    """A foreign TLS client that trusts one root alone, against both listeners as they stand open."""
+    roots = {"a": served.security.authority.roots[0]}
+    rotation = served.security.rotation
+
+    async def believed(root):
+        file = tmp_path / f"{root}.pem"
+        file.write_bytes(roots[root].public_bytes(Encoding.PEM))
+        codes = set()
+        for kind in WAYS:
+            at = f"127.0.0.1:{urlsplit(served.url(kind)).port}"
+            words = ("openssl", "s_client", "-connect", at, "-servername", "localhost", "-verify_hostname", "localhost")
+            # Nothing of the system's own store, and a refusal ends it.
+            trust = ("-CAfile", file, "-no-CApath", "-no-CAstore", "-verify_return_error", "-x509_strict")
+            code, out, _ = await program(*words, *trust)
+            assert (code == 0) == (b"Verify return code: 0 (ok)" in out)
+            codes.add(code == 0)
+        (answer,) = codes
+        return answer
+
+    assert await believed("a")
+    await rotation.begin(actor="ann")
+    roots["b"] = served.security.authority.roots[-1]
+    assert (await believed("a"), await believed("b")) == (True, False)
+    await rotation.issue(actor="ann")
+    assert (await believed("a"), await believed("b")) == (True, True)
+    await rotation.back(actor="ann")
+    assert (await believed("a"), await believed("b")) == (True, False)
+    await rotation.issue(actor="ann")
+    await rotation.retire(actor="ann")
+    assert (await believed("a"), await believed("b")) == (False, True)
+
+
+async def test_a_device_of_the_old_trust_comes_back_in_the_middle_and_follows(served):
+    """It slept through the announcement, and knows only the old root when the new one signs already."""
+    asleep = await device(served, "asleep", "mqtt")
+    await asleep.disconnect()
+    old = asleep.secrets.ca
+    await served.security.rotation.begin(actor="ann")
+    await served.security.rotation.issue(actor="ann")
+    operation = await served.fleet.renewals.reissue("asleep", actor="ann")
+
+    assert asleep.secrets.ca == old
+    await asleep.connect()
+
+    ended = await served.fleet.operations.run(operation.id)
+    assert ended.state is OperationState.SUCCEEDED
+    assert issuer(asleep) == "CN=fleetcore issuing trust 2"
+    done = await served.security.rotation.retire(actor="ann")
+    assert done.locked_out == ()
+    assert (await asleep.send({"values": {"n": 1.0}}, 1)).error is None
+    await asleep.disconnect()
+    await asleep.connect()
+    await asleep.disconnect()
+
+
+async def test_a_device_that_is_locked_out_is_refused_at_its_next_message_and_at_the_door(served):
+    left = await device(served, "left", "http")
+    assert (await left.send({"values": {"n": 1.0}}, 1)).error is None
+    await served.security.rotation.begin(actor="ann")
+    await served.security.rotation.issue(actor="ann")
+    await served.security.rotation.retire(force=True, actor="ann")
+
+    code = "served"
+    try:
+        reply = await left.send({"values": {"n": 2.0}}, 1)
+        code = (reply.error or {}).get("code")
+    except FleetError as error:
+        code = error.code
+    await left.disconnect()
+
+    assert code != "served"
+    assert code is not None
+    stored = await served.manager.query_telemetry("left", "n")
+    assert stored.value.tolist() == [1.0]
+    with pytest.raises(FleetError):
+        await left.connect()

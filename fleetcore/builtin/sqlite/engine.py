@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar, cast
 
-from fleetcore.builtin.sqlite import marks, schema, seal
+from fleetcore.builtin.sqlite import marks, schema, seal, threads
 from fleetcore.builtin.sqlite.artifacts import Artifacts, FileArtifacts, MemoryArtifacts
 from fleetcore.builtin.sqlite.check import check
 from fleetcore.builtin.sqlite.checkpoint import Checkpointer
@@ -87,6 +87,7 @@ class Engine:
         for part in {self._writer, self._checkpointer, self._readers, self._maintainer}:
             if part is not None:
                 part.start()
+        threads.stop_at_exit(self.abandon)
 
     # What coroutines call
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
+from fleetcore.builtin.sqlite import threads
 from fleetcore.builtin.sqlite.failure import translated
 from fleetcore.builtin.sqlite.writer import Reply, deliver
 from fleetcore.errors import StorageError
@@ -28,7 +29,7 @@ class Readers:
     def start(self) -> None:
         """Starts the threads."""
         for thread in self._threads:
-            thread.start()
+            threads.start(thread)
 
     def look(self, work: Work, reply: Reply) -> None:
         """Queues a read. The job takes its snapshot of the database with its first statement."""

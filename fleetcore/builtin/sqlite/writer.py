@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from fleetcore.builtin.sqlite import threads
 from fleetcore.builtin.sqlite.failure import translated
 from fleetcore.errors import FleetError, StorageError
 
@@ -103,7 +104,7 @@ class Writer:
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        threads.start(self._thread)
 
     def submit(self, change: Change[Any], reply: Reply) -> None:
         """Queues a change; changes are applied in the order in which they are submitted."""

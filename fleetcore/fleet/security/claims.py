@@ -6,12 +6,14 @@ checks of plugins are asked, and device and certificate are good from one commit
 hour ends, and the batch gets its place back. A step whose answer was lost is repeated and answered as before.
 """
 
+import asyncio
 import datetime as dt
 import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from weakref import WeakValueDictionary
 
 from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -19,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
-from fleetcore.fleet.security.authority import Authority
+from fleetcore.fleet.security.authority import Authority, issuer_id
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
 from fleetcore.fleet.security.issuing import Grant, Issuer, taken
 from fleetcore.fleet.security.requests import CertificateRequest
@@ -51,6 +53,7 @@ class ClaimBatch:
         serials: what ``parameters.serial`` may be; empty for anything.
         per_minute: how many may begin in any minute.
         fingerprint: SHA-256 (hex) of the claim certificate, DER.
+        issuer: the CA that issued it, hex; empty for one from before this was kept, which the first CA issued.
     """
 
     id: str
@@ -66,6 +69,7 @@ class ClaimBatch:
     per_minute: int = 60
     used: int = 0
     disabled: bool = False
+    issuer: str = ""
     version: int = 0
 
 
@@ -118,6 +122,7 @@ class Claims:
             refs=lambda one: [("certificate", one.certificate)],
             due=lambda one: one.expires,
         )
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         #: Batch → when devices began in the last minute, by the monotonic clock; and when its quota was told of, ms.
         self._begun: dict[str, list[float]] = {}
         self._alarmed: dict[str, int] = {}
@@ -173,6 +178,7 @@ class Claims:
             models=tuple(dict.fromkeys(models)),
             serials=tuple(dict.fromkeys(serials)),
             per_minute=per_minute,
+            issuer=issuer_id(pair.certificate),
         )
         event = Event(type="claim.created", subject=batch, time=now, actor=actor, reason=reason, data={"quota": quota})
         try:
@@ -196,12 +202,19 @@ class Claims:
 
     # --- what devices do -----------------------------------------------------------------------------------------
 
+    async def open(self) -> AsyncIterator[ClaimBatch]:
+        """The batches whose certificate still opens something."""
+        now = self._clock.now_ms()
+        async for batch in self.batches.iterate():
+            if not batch.disabled and batch.used < batch.quota and now <= batch.expires:
+                yield batch
+
     async def usable(self, batch: str, certificate: bytes) -> ClaimBatch:
         """The batch, where its certificate (DER) still opens anything; raises NotAuthorised."""
         found = await self.batches.get(batch)
         shown = hashlib.sha256(certificate).hexdigest()
         if found is None or found.disabled or not hmac.compare_digest(found.fingerprint, shown):
-            raise NotAuthorised("The claim certificate is disabled or unknown", batch=batch)
+            raise _disabled(batch)
         return found
 
     async def begin(self, batch: ClaimBatch, asked: CertificateRequest, *, source: str) -> tuple[Reply, str]:
@@ -214,11 +227,18 @@ class Claims:
         if await self._issuer.directory.find(asked.device) is not None:
             raise taken(asked.device)
         self._charge_rate(batch)
+        # Compare-and-set alone would do; but a line of devices on one batch would mostly lose and try again.
+        async with self._locks.setdefault(batch.id, asyncio.Lock()):
+            return await self._begin(batch, asked, source)
+
+    async def _begin(self, batch: ClaimBatch, asked: CertificateRequest, source: str) -> tuple[Reply, str]:
         for _ in range(ATTEMPTS):
             again = await self._begun_before(batch, asked)
             if again is not None:
                 return again
             batch = await self.batches.need(batch.id)
+            if batch.disabled:
+                raise _disabled(batch.id)
             if batch.used >= batch.quota:
                 await self._tell_quota(batch)
                 raise Refused(
@@ -375,6 +395,10 @@ def _ownership(token: str, batch: ClaimBatch, record: CertificateRecord) -> Owne
     return Ownership(
         id=_hash(token), batch=batch.id, device=record.device, certificate=record.id, expires=record.ended_at
     )
+
+
+def _disabled(batch: str) -> NotAuthorised:
+    return NotAuthorised("The claim certificate is disabled or unknown", batch=batch)
 
 
 def _hash(token: str) -> str:

@@ -216,12 +216,13 @@ class PkiFolder:
         return change if isinstance(change, dict) else {}
 
     def take_root_offline(self, root: RootCa, file: Path, passphrase: str | None) -> None:
-        """Moves a root's key to ``file``, mode 0600, encrypted where a passphrase is given.
+        """Moves a root's key to ``file``, mode 0600, encrypted where a passphrase is given or the folder has one.
 
         The key leaves the folder only once what was written can be read back. Raises Conflict where the file exists,
         OSError where it cannot be written.
         """
         assert root.key is not None  # the caller has looked
+        passphrase = passphrase or self.passphrase  # it does not become plain on its way out
         try:
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
         except FileExistsError:

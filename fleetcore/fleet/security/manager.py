@@ -22,7 +22,7 @@ from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Per
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
-from fleetcore.fleet.security.profiles import DEVICE_LIFETIMES, SHAPES, Profile, Refusal
+from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile, Refusal
 from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
@@ -143,9 +143,11 @@ class SecurityManager:
         self._listed: list[Listed] = []
         #: How often it was told.
         self._told = 0
+        self._disabled: list[Callable[[str], None]] = []
         #: Devices whose revocation is in no written list yet.
         self._unlisted: set[str] = set()
         self._listing: asyncio.Task[None] | None = None
+        self._exporting = asyncio.Lock()
         self._listed_at = 0.0
         self._finishing: set[asyncio.Task[Any]] = set()
         #: None where the fleet is in memory.
@@ -160,6 +162,7 @@ class SecurityManager:
             follow=self._follow_cas,
             ended=self._tell,
             token_holders=self._device_tokens.holders,
+            batches=self.claims.open,
         )
 
     @classmethod
@@ -254,6 +257,18 @@ class SecurityManager:
                 raise NotAuthorised(f"Device {device!r} is revoked", code="device_revoked", device=device)
             if told == self._told:  # else it may be revoked since it was read
                 return
+
+    def claim_batch(self, der: bytes) -> str | None:
+        """The batch that a claim certificate names; None where the certificate is of another kind.
+
+        Whether it may still be used the batch says. Raises NotAuthenticated (``certificate_invalid``).
+        """
+        if CLAIM_URN not in der:  # no claim certificate is without, and a device's costs no more than this
+            return None
+        batch = self._verifier.check_claim(der)
+        if isinstance(batch, Refusal):
+            raise refused(batch)
+        return batch
 
     def is_refused(self, certificate: str) -> bool:
         """Whether a certificate that was good when it was shown is refused by now; from memory."""
@@ -511,12 +526,14 @@ class SecurityManager:
         One for each issuing CA that is trusted, and for each former one that has living certificates. A list's number
         rises each time.
         """
-        trust = self.authority.trust
-        others = [one for one in reversed((*trust.former, *trust.issuing)) if one.number != trust.signing]
-        lists = [await self._crl(one) for one in (trust.signer, *others)]
-        crl = b"".join(lists)
-        if self.folder is not None:
-            await asyncio.to_thread(write_private, self.folder.crl, crl)
+        # One at a time: of two at once the older could be the last to be written.
+        async with self._exporting:
+            trust = self.authority.trust
+            others = [one for one in reversed((*trust.former, *trust.issuing)) if one.number != trust.signing]
+            lists = [await self._crl(one) for one in (trust.signer, *others)]
+            crl = b"".join(lists)
+            if self.folder is not None:
+                await asyncio.to_thread(write_private, self.folder.crl, crl)
         return crl
 
     async def _crl(self, issuing: IssuingCa) -> bytes:
@@ -636,7 +653,17 @@ class SecurityManager:
 
     async def disable_claim(self, batch: str, *, actor: str = "system", reason: str = "") -> ClaimBatch:
         """Ends enrolment by a batch's certificate at once; enrolled devices stay. Raises NotFound."""
-        return await self.claims.disable(batch, actor=actor, reason=reason)
+        return await self._finish(self._disable_claim(batch, actor, reason))
+
+    async def _disable_claim(self, batch: str, actor: str, reason: str) -> ClaimBatch:
+        ended = await self.claims.disable(batch, actor=actor, reason=reason)
+        for callback in self._disabled:
+            callback(batch)
+        return ended
+
+    def on_claim_disabled(self, callback: Callable[[str], None]) -> None:
+        """``callback(batch)`` is called after a batch was disabled, to end what is open by its certificate."""
+        self._disabled.append(callback)
 
     async def propose_manufacturer(
         self,

@@ -117,6 +117,9 @@ _DEVICE_URI = re.compile(r"urn:fleetcore:device:([a-z0-9-]{1,32}):(.*)", re.ASCI
 SERVICE_NAME = "fleetcore:{name}"
 CLAIM_NAME = "fleetcore:claim:{batch}"
 
+#: How the SAN URI of a claim certificate begins, as it stands in the DER.
+CLAIM_URN = b"urn:fleetcore:claim:"
+
 
 def service_uri(fleet: str, name: str) -> str:
     """The SAN URI of a service's certificate."""

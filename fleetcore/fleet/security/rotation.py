@@ -34,6 +34,7 @@ from fleetcore.fleet.security.authority import (
     make_issuing,
     make_root,
 )
+from fleetcore.fleet.security.claims import ClaimBatch
 from fleetcore.fleet.security.folder import PkiFolder, read_key
 from fleetcore.fleet.security.inventory import CertificateRecord, Inventory
 from fleetcore.interfaces.clock import Clock
@@ -104,6 +105,7 @@ class Standing:
         waiting: some that have not.
         hanging: devices whose certificates all come from the older root; ``hanging_on_new`` from the newer.
         locked_out: some that ``retire`` would lock out now.
+        claims: batches that go on enrolling, by a claim certificate of the older root.
     """
 
     phase: Phase
@@ -115,6 +117,7 @@ class Standing:
     hanging: int = 0
     hanging_on_new: int = 0
     locked_out: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -124,11 +127,12 @@ class Standing:
 
 @frozen(kw_only=True)
 class Done:
-    """A step that was taken, and whom it has locked out."""
+    """A step that was taken, whom it has locked out, and the batches whose claim certificate it has made worthless."""
 
     phase: Phase
     bundle: int
     locked_out: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
 
 
 class Rotation:
@@ -139,6 +143,7 @@ class Rotation:
         follow: brings what follows from the CAs in line: the server's certificate, the revocation lists.
         ended: ``ended(device, certificate)``, for each certificate that a step has made worthless.
         token_holders: the devices that have a token: they show no certificate, and trust the server by the bundle too.
+        batches: those whose claim certificate still opens something.
 
     Attributes:
         delivery: None where nobody can be told.
@@ -155,8 +160,9 @@ class Rotation:
         follow: Callable[[], Awaitable[None]],
         ended: Callable[[str, str], None],
         token_holders: Callable[[], AsyncIterator[str]],
+        batches: Callable[[], AsyncIterator[ClaimBatch]],
     ) -> None:
-        self._token_holders = token_holders
+        self._token_holders, self._batches = token_holders, batches
         self._storage, self._clock, self._authority, self._inventory = storage, clock, authority, inventory
         self._folder, self._follow, self._ended = folder, follow, ended
         self.delivery: Delivery | None = None
@@ -342,7 +348,8 @@ class Rotation:
 
         Raises:
             NotFound: there is no such CA.
-            Conflict: it signs now, or ``devices_hang``: devices have a certificate of it alone.
+            Conflict: it signs now or is the last below its root, or ``devices_hang``: devices have a certificate of
+                it alone.
         """
         async with self._lock:
             trust = self._authority.trust
@@ -354,6 +361,13 @@ class Rotation:
                     "This CA signs now",
                     code="illegal_transition",
                     remedy="First let another sign: fleetcore ca renew-issuing, or ca rotate",
+                )
+            root = trust.root_of(chosen)
+            if sum(trust.root_of(one) is root for one in trust.issuing) == 1:
+                raise Conflict(
+                    "This CA is the only one below its root, and a rotation could not be taken back without it",
+                    code="illegal_transition",
+                    remedy="End trust in the root: fleetcore ca rotate retire, or back, with --force",
                 )
             return await self._without([chosen], trust, "ca.distrusted", actor, reason, force=force)
 
@@ -375,6 +389,14 @@ class Rotation:
     ) -> Done:
         ids = {one.id for one in leaving}
         hanging, records = await self._hanging(ids)
+        claims = await self._claims_of(ids)
+        if claims and not hanging and not force:
+            raise Conflict(
+                f"The claim certificates of {len(claims)} batches would be worthless: {', '.join(claims[:_SAMPLE])}",
+                code="devices_hang",
+                remedy="Give the factory new ones (fleetcore enrollment claim create) and disable these, or use force",
+                claims=claims[:_SAMPLE],
+            )
         if hanging and not force:
             raise Conflict(
                 f"{len(hanging)} devices have no certificate of another CA and would be locked out",
@@ -388,7 +410,18 @@ class Rotation:
         done = await self._change(evolve(left, issuing=issuing, former=former), what, actor, reason)
         for record in records:
             self._ended(record.device, record.id)
-        return evolve(done, locked_out=tuple(sorted(hanging)))
+        return evolve(done, locked_out=tuple(sorted(hanging)), claims=tuple(claims))
+
+    async def _claims_of(self, issuers: Collection[str]) -> list[str]:
+        """The open batches whose claim certificate one of these CAs has issued."""
+        trust = self._authority.trust
+        # A batch from before the issuer was kept: the first CA of all.
+        first = {one.id for one in (*trust.issuing, *trust.former) if one.number == 1}
+        return [
+            batch.id
+            async for batch in self._batches()
+            if batch.issuer in issuers or (not batch.issuer and first & set(issuers))
+        ]
 
     def _allowed(self, step: str) -> Trust:
         phase = self.phase
@@ -453,6 +486,7 @@ class Rotation:
         concerned, confirmed = holders | {device async for device in self._token_holders()}, set[str]()
         if self.delivery is not None:
             confirmed = {device async for device in self.delivery.confirmed(digest)} & concerned
+        older = [one.id for one in trust.issuing if len(trust.roots) > 1 and trust.root_of(one) is trust.roots[0]]
         return Standing(
             phase=phase_of(trust),
             bundle=trust.version,
@@ -463,6 +497,7 @@ class Rotation:
             hanging=len(hanging),
             hanging_on_new=len(on_new),
             locked_out=tuple(sorted(hanging)[:_SAMPLE]),
+            claims=tuple(await self._claims_of(older)),
         )
 
     async def _holders(self, trust: Trust) -> tuple[set[str], set[str], set[str]]:

@@ -40,8 +40,8 @@ def when(ms: int | None) -> str | None:
 _TIMES = frozenset(
     {
         "added", "asleep_until", "changed", "created", "deliver_by", "due", "ended_at", "expires", "expires_at",
-        "finished_at", "found", "issued_at", "last_seen", "last_used", "not_after", "not_before", "renew_after", "result_by",
-        "sent_at", "since", "start", "time", "until", "updated",
+        "finished_at", "found", "issued_at", "last_seen", "last_used", "not_after", "not_before", "renew_after",
+        "result_by", "sent_at", "since", "start", "time", "until", "updated",
     }
 )  # fmt: skip
 

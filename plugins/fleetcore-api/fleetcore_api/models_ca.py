@@ -47,6 +47,7 @@ class RotationOut(Out):
     hanging: int
     hanging_on_new: int
     locked_out: list[str]
+    claims: list[str]
 
 
 class StepIn(In):
@@ -65,11 +66,12 @@ class DistrustIn(In):
 
 
 class StepOut(Out):
-    """A step that was taken, and the devices that it has locked out."""
+    """A step that was taken, the devices that it has locked out, and the batches whose claim certificate it ended."""
 
     phase: Phase
     bundle: int
     locked_out: list[str]
+    claims: list[str]
 
 
 class HangingOut(Out):

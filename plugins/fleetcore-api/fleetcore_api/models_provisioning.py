@@ -55,6 +55,7 @@ class ClaimOut(Out):
     created_by: str
     expires: Time | None
     fingerprint: str
+    issuer: str
     disabled: bool
 
 

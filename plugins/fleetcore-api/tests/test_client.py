@@ -221,7 +221,7 @@ async def story(fleet):
 VARYING = {
     "actor", "added", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
     "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "grant", "stored", "supersedes", "why",
-    "pem", "fingerprint", "sha256", "due", "crl", "start", "until", "own", "name", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
+    "pem", "fingerprint", "sha256", "due", "crl", "start", "until", "own", "issuer", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Who may come in: tokens, what is open to everybody, and what is written down of refusals."""
 
 import httpx
+from fleetcore_api.app import ROUTES
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
@@ -132,3 +133,17 @@ async def test_a_principal_that_asks_too_often_is_slowed_down_by_all_of_its_toke
     assert answers[-1].json()["code"] == "rate_limited"
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 6
     assert (other.status_code, later.status_code) == (200, 200)
+
+
+def test_no_fixed_word_stands_where_a_callers_id_may_stand():
+    paths = [path.split("/") for one in ROUTES for path in one.paths]
+
+    beside = {
+        "/".join(fixed)
+        for fixed in paths
+        for free in paths
+        if len(fixed) >= len(free)
+        for at, level in enumerate(free)
+        if level.startswith("{") and fixed[:at] == free[:at] and not fixed[at].startswith("{")
+    }
+    assert beside == set()

@@ -130,3 +130,91 @@ async def test_who_lets_devices_in_and_out_does_not_rotate_or_distrust_the_ca(fl
     ]
 
     assert [answer.status_code for answer in answers] == [403, 403, 403]
+
+
+async def test_the_cas_are_rotated_over_the_api(fleet, manager, admin):
+    from fleetcore.testing.credentials import make_csr, make_key
+
+    await manager.register_device("dev1", "x")
+    await fleet.security.issue(make_csr("dev1", make_key()[1]))
+    begun = await admin.post("/ca-rotation/begin", json={"reason": "old"})
+    again = await admin.post("/ca-rotation/begin", json={})
+    issued = await admin.post("/ca-rotation/issue", json={})
+    hanging = await admin.post("/ca-rotation/retire", json={"threshold": 0.0})
+    standing = (await admin.get("/ca-rotation")).json()
+    unknown = await admin.post("/ca-rotation/burn", json={})
+    retired = await admin.post("/ca-rotation/retire", json={"force": True})
+    cas = (await admin.get("/cas")).json()["items"]
+
+    assert [one.status_code for one in (begun, again, issued, hanging, unknown, retired)] == [
+        200,
+        409,
+        200,
+        409,
+        404,
+        200,
+    ]
+    assert (again.json()["code"], hanging.json()["code"]) == ("illegal_transition", "devices_hang")
+    assert (standing["phase"], standing["hanging"], standing["locked_out"]) == ("issuing", 1, ["dev1"])
+    assert retired.json()["locked_out"] == ["dev1"]
+    assert [(one["kind"], one["state"]) for one in cas] == [
+        ("root", "trusted"),
+        ("issuing", "signs"),
+        ("issuing", "former"),
+    ]
+    row = (await admin.get("/audit", params={"object": "ca"})).json()["items"][0]
+    assert (row["action"], row["actor"], row["reason"]) == ("ca.announced", "operator:p1", "old")
+
+
+async def test_an_incident_is_told_and_its_ca_distrusted(fleet, manager, admin):
+    from fleetcore.testing.credentials import make_csr, make_key
+
+    await manager.register_device("dev1", "x")
+    await fleet.security.issue(make_csr("dev1", make_key()[1]))
+    lost = fleet.security.authority.issuer
+    made = await admin.post("/cas", json={"reason": "stolen"})
+    incident = await admin.get(f"/cas/{lost}/incident")
+    gone = await admin.post(f"/cas/{lost}/distrust", json={"force": True})
+    crl = (await admin.get("/revocation-lists")).json()["crl"]
+
+    assert (made.status_code, gone.status_code) == (201, 200)
+    assert incident.json()["hanging"] == [{"device": "dev1", "certificates": 1, "alone": True}]
+    assert (await admin.get("/cas/none/incident")).status_code == 404
+    assert crl.count("BEGIN X509 CRL") == 2
+
+
+async def test_a_renewal_in_waves_is_planned_before_it_is_done(fleet, manager, admin):
+    from fleetcore.testing.credentials import make_csr, make_key
+
+    await manager.register_device("dev1", "x")
+    await fleet.security.issue(make_csr("dev1", make_key()[1]))
+    body = {"where": "type = 'x'", "waves": ["100%"]}
+
+    bare = await admin.post("/renewals", json=body)
+    plan = (await admin.post("/renewals", json=body, params={"dry_run": True})).json()
+    started = await admin.post("/renewals", json={**body, "plan": plan["plan"]})
+    one = await admin.post("/devices/dev1/renew", json={})
+    cancelled = await admin.post(f"/operations/{started.json()['id']}/cancel", json={})
+
+    assert (bare.status_code, plan["count"], plan["waves"]) == (428, 1, [1])
+    assert (started.status_code, one.status_code, one.json()["kind"]) == (202, 202, "renewal")
+    assert cancelled.json()["state"] == "cancelled"
+
+
+async def test_the_forecast_counts_by_type_for_those_a_query_selects(fleet, manager, admin):
+    from fleetcore.testing.credentials import make_csr, make_key
+
+    for name, kind in (("a", "x"), ("b", "y")):
+        await manager.register_device(name, kind)
+        await fleet.security.issue(make_csr(name, make_key()[1]))
+
+    found = (
+        await admin.get("/certificate-forecast", params={"per": "month", "periods": 12, "by": "type", "next": 1})
+    ).json()
+    narrow = (await admin.get("/certificate-forecast", params={"where": "type = 'y'"})).json()
+
+    assert sum(one["count"] for one in found["buckets"]) == found["certificates"] == 2
+    assert [one["by"] for one in found["buckets"] if one["count"]] == [{"x": 1, "y": 1}]
+    assert (len(found["next"]), narrow["certificates"], narrow["next"][0]["device"]) == (1, 1, "b")
+    assert {one["kind"] for one in found["cas"]} == {"root", "issuing"}
+    assert (await admin.get("/certificate-forecast", params={"by": "colour"})).status_code == 422

@@ -63,6 +63,8 @@ class MqttDeviceClient(DeviceClient):
 
     A ``status`` that is sent without a ``session`` gets this connection's, which its will carries too, so that the
     fleet can tell an old will from a new one. Leaving the context disconnects cleanly: then the will is forgotten.
+
+    With a claim certificate in its secrets it enrols, asks for the time and the CA bundle, and can do nothing else.
     """
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets, *, version: str = "5") -> None:
@@ -71,6 +73,9 @@ class MqttDeviceClient(DeviceClient):
         self.session = chance.token_hex(4)
         self._url, self._address = endpoint, read_address(endpoint)
         self._secrets = secrets
+        self._claim = None if secrets.certificate is None else _claim_name(secrets.certificate)
+        #: The level that stands for us in every topic.
+        self._own = self._claim or secrets.device
         self._v5 = version == "5"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._paho: paho.Client | None = None
@@ -123,7 +128,7 @@ class MqttDeviceClient(DeviceClient):
         device = self._secrets.device
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=device,
+            client_id=device if self._claim is None else "",
             clean_session=None if self._v5 else True,
             protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
             reconnect_on_failure=False,
@@ -135,8 +140,9 @@ class MqttDeviceClient(DeviceClient):
             client.tls_set_context(tls)
         if self._secrets.token is not None:
             client.username_pw_set(device, self._secrets.token)
-        will = to_json({"state": "offline", "session": self.session})
-        client.will_set(topics.below(device, device, "status"), will, qos=1)
+        if self._claim is None:
+            will = to_json({"state": "offline", "session": self.session})
+            client.will_set(topics.below(device, device, "status"), will, qos=1)
         client.on_connect = self._on_connect
         client.on_connect_fail = lambda *_: self._post(self._fall, "the connection failed")
         client.on_disconnect = self._on_disconnect
@@ -156,7 +162,10 @@ class MqttDeviceClient(DeviceClient):
         if code.is_failure:
             self._post(self._refused, code.value, getattr(properties, "ReasonString", "") or str(code))
         else:
-            client.subscribe([(name, 1) for name in topics.filters(topics.READ, self._secrets.device)])
+            wanted = (
+                topics.filters(topics.READ, self._own) if self._claim is None else [f"fleet/v1/{self._own}/reply/+"]
+            )
+            client.subscribe([(name, 1) for name in wanted])
 
     def _on_subscribe(self, _client: object, _data: object, _mid: int, _codes: object, _properties: object) -> None:
         self._post(self._connected)
@@ -258,6 +267,10 @@ class MqttDeviceClient(DeviceClient):
     async def _publish(self, topic: str, payload: bytes, message_id: str | None = None) -> Reply:
         if self._paho is None or self._loop is None or self._lost is not None:
             raise Unavailable(f"the connection is lost: {self._lost or 'it was never opened'}")
+        if self._claim is not None and topics.claim_request(self._claim, topic) is None:
+            # The server says so too, but 3.1.1 has no words for it and a claimant no topic to read them on.
+            error = problem(0x87, "not_authorised: a claim certificate enrols devices and does nothing else")
+            return Reply(status=CODES["not_authorised"].http, error=error)
         properties = None
         if message_id is not None and self._v5:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's, untyped
@@ -277,7 +290,7 @@ class MqttDeviceClient(DeviceClient):
         if self._loop is None:
             raise Unavailable("the client is not open")
         request_id = chance.token_hex(8)
-        device = self._secrets.device
+        device = self._own
         message: dict[str, object] = {"op": operation.value}
         if body is not None:
             message["body"] = body
@@ -301,12 +314,48 @@ class MqttDeviceClient(DeviceClient):
             await self._came.wait()
 
     async def enroll(self, request: EnrollRequest) -> Reply:
-        del request
-        raise Refused("MQTT cannot enrol without a credential", code="operation_unknown", remedy="Enrol over HTTP")
+        """By the claim certificate that the secrets hold; ``at_once`` takes both steps."""
+        if self._claim is None:
+            raise Refused(
+                "MQTT enrols by a claim certificate alone", code="operation_unknown", remedy="Enrol over HTTP"
+            )
+        parameters = {"parameters": dict(request.parameters)} if request.parameters else {}
+        if request.ownership is not None:
+            return await self.request(Operation.ENROLL, {"ownership_token": request.ownership, **parameters})
+        begun = await self.request(Operation.ENROLL, {"csr": _pem(request.csr), **parameters})
+        token = None if begun.body is None else begun.body.get("ownership_token")
+        if token is None or not request.at_once:
+            return begun
+        return await self.request(Operation.ENROLL, {"ownership_token": token})
 
     def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
         del sha256, start
         raise Refused("MQTT carries no artifacts", code="operation_unknown", remedy="Download over HTTP or CoAP")
+
+
+def _claim_name(certificate: bytes) -> str | None:
+    """The common name of a claim certificate (PEM, leaf first); None for any other, and for what is none."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    try:
+        names = x509.load_pem_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:
+        return None  # the TLS library says better what is wrong with it
+    name = str(names[0].value) if len(names) == 1 else ""
+    return name if name.startswith(topics.CLAIM) else None
+
+
+def _pem(csr: bytes) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    if csr.lstrip().startswith(b"-----"):
+        return csr.decode("ascii", "replace")
+    try:
+        return x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode("ascii")
+    except ValueError as error:
+        raise Refused(f"the certificate request cannot be read: {error}", code="csr_invalid") from error
 
 
 def _reply(body: Mapping[str, Any]) -> Reply:

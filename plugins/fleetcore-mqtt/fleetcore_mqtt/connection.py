@@ -2,7 +2,8 @@
 
 Order of a connection: authenticate, then authorise, and only then touch any state that another connection could see
 (the class of NanoMQ #2333). What is published passes through :mod:`.uplinks`, what comes back through
-:mod:`.downlinks`; the bytes are in :mod:`.stream`.
+:mod:`.downlinks`; the bytes are in :mod:`.stream`. Whoever shows a claim certificate is no device and is served by
+:mod:`.claimant` instead.
 """
 
 import asyncio
@@ -12,10 +13,11 @@ from functools import partial
 from typing import cast
 
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
-from fleetcore.interfaces import Session
+from fleetcore.interfaces import ClaimSession, Session
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
 from fleetcore.model.message import Inbound
 from fleetcore_mqtt import topics
+from fleetcore_mqtt.claimant import Claimant
 from fleetcore_mqtt.downlinks import WINDOW, Downlinks
 from fleetcore_mqtt.framing import CONNECT_BYTES
 from fleetcore_mqtt.host import Host
@@ -72,6 +74,7 @@ class Connection(PacketStream):
         self._session: Session | None = None
         self._uplinks: Uplinks | None = None
         self._downlinks: Downlinks | None = None
+        self._claimant: Claimant | None = None
         self._will: Will | None = None
         self._reasons = True
         self._expiry_s = 0
@@ -91,6 +94,8 @@ class Connection(PacketStream):
         """Whether something that was read is not answered yet."""
         if self.closed:
             return False
+        if self._claimant is not None:
+            return self._claimant.busy
         return self._state is _State.AUTHENTICATING or (self._uplinks is not None and self._uplinks.busy)
 
     def drain(self) -> None:
@@ -144,6 +149,8 @@ class Connection(PacketStream):
                 self.end(Reason.UNAVAILABLE)
         elif self._uplinks and self._uplinks.refused_s is not None and now_s - self._uplinks.refused_s >= REFUSED_S:
             self.end(Reason.BUSY, "temporarily refused: connect and send again")
+        elif self._claimant is not None and now_s >= self._claimant.until_s:
+            self.end(Reason.CONNECT_TIME)
         elif self._unwritable_s is not None and now_s - self._unwritable_s >= UNWRITABLE_S:
             self._host.count("mqtt_slow_consumer")
             self.end(Reason.QUOTA, will=True)
@@ -165,6 +172,8 @@ class Connection(PacketStream):
         if not self.closed:
             self._close()
         self._host.lost(self)
+        if self._claimant is not None:
+            self._claimant.lost()
         session, will = self._session, self._will
         if session is not None:
             if will is None or session.ended is not None:
@@ -196,6 +205,8 @@ class Connection(PacketStream):
             self._uplinks.publish(data, start, at, end)
         elif self._downlinks is not None:
             self._control(self._downlinks, data, start, at, end)
+        elif self._claimant is not None:
+            self._claimant.packet(data, start, at, end)
         else:
             self._first(data, start, at, end)
 
@@ -246,10 +257,13 @@ class Connection(PacketStream):
         if connect.authentication_method is not None:
             self.end(Reason.AUTHENTICATION_METHOD)
             return
+        session: Session | ClaimSession | None = None
         try:
-            session = await self._host.plane.authenticate(
-                self._credential(connect), protocol=self._host.name, peer=self._peer()
-            )
+            credential, name, peer = self._credential(connect), self._host.name, self._peer()
+            if isinstance(credential, CertificateCredential):
+                session = await self._host.plane.claim(credential.der, protocol=name, peer=peer)
+            if session is None:
+                session = await self._host.plane.authenticate(credential, protocol=name, peer=peer)
         except NotAuthenticated as error:
             self.end(Reason.NOT_AUTHORISED if connect.password is None else Reason.BAD_CREDENTIAL, error.code)
         except Refused as error:
@@ -259,6 +273,9 @@ class Connection(PacketStream):
                 self._host.logger.warning("authentication failed: %s", error)
             self.end(Reason.UNAVAILABLE, error.code)
         else:
+            if isinstance(session, ClaimSession):
+                self._serve_claim(connect, session)
+                return
             objection = None if self.closed else _objection(connect, session.identity, self._codec.version)
             if self.closed or objection is not None:
                 session.close()
@@ -316,6 +333,23 @@ class Connection(PacketStream):
         self.release(Hold.AUTHENTICATION)
         if kept is not None:
             downlinks.restore(kept)
+        session.on_end(self._session_ended)
+
+    def _serve_claim(self, connect: Connect, session: ClaimSession) -> None:
+        """Opens for whoever may enrol: no session of a device is touched, whatever the client id."""
+        if self.closed:
+            session.close()
+            return
+        objection = self._host.claimants.objection(connect, session, self._codec)
+        if objection is not None:
+            session.close()
+            self._host.count("mqtt_claim_refused")
+            self.end(objection)
+            return
+        self._state, self._reasons = _State.OPEN, connect.reasons
+        self._silence_s = connect.keep_alive_s * 1.5  # however long: the whole connection is bounded
+        self._claimant = Claimant(self, self._host, self._codec, session, connect, self._leave)
+        self.release(Hold.AUTHENTICATION)
         session.on_end(self._session_ended)
 
     def _session_ended(self, code: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.interfaces import Context, DevicePlane, ProtocolAdapter
 from fleetcore_mqtt.addresses import Address, read_address
+from fleetcore_mqtt.claimant import Room
 from fleetcore_mqtt.connection import LINGER_S, Connection, factory
 from fleetcore_mqtt.framing import PACKET_BYTES
 from fleetcore_mqtt.packets import Reason
@@ -43,6 +44,7 @@ class Endpoint(ProtocolAdapter):
         self.packet_bytes = context.limits.message_bytes + _OVERHEAD_BYTES
         self.in_flight = in_flight
         self.sessions = Sessions(context.clock.monotonic_s)
+        self.claimants = Room()
         self._server: asyncio.Server | None = None
         self._endpoints: tuple[str, ...] = ()
         self._all: set[Connection] = set()

@@ -5,6 +5,7 @@ from logging import Logger
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleetcore.interfaces import Clock, DevicePlane
+from fleetcore_mqtt.claimant import Room
 from fleetcore_mqtt.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Host(Protocol):
     packet_bytes: int
     in_flight: int
     sessions: Sessions
+    claimants: Room
 
     def opened(self, connection: "Connection") -> None:
         """A transport is connected."""

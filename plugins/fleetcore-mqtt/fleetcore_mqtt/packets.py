@@ -56,6 +56,7 @@ class Reason(IntEnum):
     QUOTA = 0x97
     ADMINISTRATIVE = 0x98
     QOS = 0x9B
+    CONNECT_TIME = 0xA0
     SUBSCRIPTION_IDS = 0xA1
 
 

@@ -14,6 +14,9 @@ from fleetcore.model.names import is_device_id, is_message_id
 
 PREFIX = ("fleet", "v1")
 
+#: How the common name of a claim certificate begins: with a colon, so that it is no device's level.
+CLAIM = "fleetcore:claim:"
+
 #: What a device may publish, below its prefix (WIRE.md §1). None: the name is reserved for a later version.
 WRITE: tuple[tuple[str, Operation | None], ...] = (
     ("telemetry", Operation.TELEMETRY),
@@ -197,6 +200,31 @@ def is_own_reply(device: str, topic: str) -> bool:
     if levels[3:4] == ["leaf"]:
         del levels[3:5]
     return levels[:-1] == [*PREFIX, device, "reply"] and is_message_id(levels[-1]) and not _WILDCARDS & set(topic)
+
+
+def claim_request(name: str, topic: str) -> str | None:
+    """The request's id where ``topic`` is ``fleet/v1/{name}/request/{rid}``: all that a claim certificate publishes to.
+
+    ``name`` is the certificate's common name. It holds colons, so it is no device's level and :func:`parse` refuses it.
+    """
+    return _last_below(name, "request", topic)
+
+
+def is_claim_reply(name: str, topic: str) -> bool:
+    """Whether ``topic`` is ``fleet/v1/{name}/reply/{rid}``: all that a claim certificate reads."""
+    return _last_below(name, "reply", topic) is not None
+
+
+def may_claim_subscribe(name: str, text: str) -> bool:
+    """Whether a filter is ``fleet/v1/{name}/reply/+``, or one reply of it."""
+    return text.split("/") == [*PREFIX, name, "reply", "+"] or is_claim_reply(name, text)
+
+
+def _last_below(name: str, kind: str, topic: str) -> str | None:
+    levels = topic.split("/")
+    if levels[:-1] != [*PREFIX, name, kind] or _WILDCARDS & set(topic):
+        return None
+    return levels[-1] if is_message_id(levels[-1]) else None
 
 
 def matches(text: str, topic: str) -> bool:

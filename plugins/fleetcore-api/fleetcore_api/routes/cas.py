@@ -96,7 +96,7 @@ def _done(done: Done) -> StepOut:
     return shown(StepOut, done)
 
 
-@get("/certificates/forecast", permission=Permission.SECURITY_READ, everywhere=True)
+@get("/certificate-forecast", permission=Permission.SECURITY_READ, everywhere=True)
 async def forecast_certificates(
     access: Caller,
     per: PeriodName = "week",
@@ -119,20 +119,20 @@ async def forecast_certificates(
     )
 
 
-@post("/certificates/check", permission=Permission.SECURITY_READ, everywhere=True, status_code=200)
+@post("/certificate-checks", permission=Permission.SECURITY_READ, everywhere=True, status_code=200)
 async def check_certificate(access: Caller, data: JSONBody[CertificateIn]) -> CheckedOut:
     """What a certificate is worth here and now, and why it is refused."""
     return shown(CheckedOut, await access.fleet.security.validate(data.pem.encode()))
 
 
-@get("/certificates/crl", permission=Permission.SECURITY_READ, everywhere=True)
+@get("/revocation-lists", permission=Permission.SECURITY_READ, everywhere=True)
 async def get_crl(access: Caller) -> CrlOut:
     """The revocation lists of every issuing CA that has living certificates."""
     return CrlOut(crl=(await access.fleet.security.export_crl()).decode())
 
 
 @post(
-    "/certificates/renewals",
+    "/renewals",
     permission=Permission.SECURITY_WRITE,
     everywhere=True,
     status_code=202,

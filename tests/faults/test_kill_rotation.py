@@ -1,0 +1,57 @@
+"""kill -9 in the middle of a step from one root to the next: the folder opens, in one phase or the other."""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+STEPS = ("begin", "issue", "back", "issue", "retire")
+
+
+def words(data, *more):
+    return [sys.executable, "-m", "fleetcore", "ca", *more, "--data", str(data), "-o", "json"]
+
+
+def looked(data):
+    done = subprocess.run(words(data, "rotate", "status"), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["phase"]
+
+
+@pytest.mark.timeout(180)
+async def test_a_killed_step_is_done_or_not_done(tmp_path):
+    data = tmp_path / "data"
+    await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "fleetcore", "init", str(data)], check=True, capture_output=True
+    )
+    begun = time.monotonic()
+    before = await asyncio.to_thread(looked, data)
+    whole_s = time.monotonic() - begun
+    chance = random.Random(7)
+    ends = {"begin": "announced", "issue": "issuing", "back": "announced", "retire": "settled"}
+    killed = 0
+
+    for step in STEPS:
+        for _ in range(20):
+            process = await asyncio.create_subprocess_exec(
+                *words(data, "rotate", step), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+            )
+            # Most of the time goes into starting: the last part of it is where the step is.
+            waiting = asyncio.create_task(process.wait())
+            await asyncio.wait({waiting}, timeout=whole_s * (0.6 + 0.5 * chance.random()))
+            if not waiting.done():
+                process.kill()
+                killed += 1
+            await waiting
+            after = await asyncio.to_thread(looked, data)
+            assert after in (before, ends[step])
+            if after == ends[step]:
+                break
+        assert after == ends[step]
+        before = after
+
+    assert killed
