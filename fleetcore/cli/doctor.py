@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,10 @@ _RENEWED = {
     "service.pem": "`fleetcore serve` renews it, and uses it towards the broker from its next start",
 }
 _OF_A_CA = "It is a CA's: `fleetcore ca renew-issuing` or `fleetcore ca rotate` makes the next"
+
+
+#: Keys, the database with its log beside it, and the configuration.
+_SECRET = re.compile(r"\.(key|db|sqlite)(-wal|-shm|-journal)?$|\.toml$")
 
 
 @click.command()
@@ -79,16 +84,28 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
             yield _finding("warning", "weak setting", one.detail, one.remedy)
     except FleetError as error:
         yield _finding("problem", "configuration", error.message, error.remedy)
-    exposed = [
-        str(path.relative_to(data))
-        for path in sorted(data.rglob("*"))
-        if path.is_file() and path.suffix in (".key", ".db", ".sqlite", ".toml") and path.stat().st_mode & 0o077
-    ]
-    if exposed:
-        yield _finding("problem", "permissions", f"others can read {', '.join(exposed)}", f"chmod -R go= {data}")
-    else:
-        yield _finding("ok", "permissions", "keys and data are the owner's alone")
+    yield from _permissions(data)
     yield from _certificates(data / "pki")
+
+
+def _permissions(data: Path) -> Iterator[dict[str, str]]:
+    """What others can read that has secrets, and whatever they can change: a folder's files can be exchanged."""
+    readable, writable = [], []
+    for path in (data, *sorted(data.rglob("*"))):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        mode, name = path.stat().st_mode, "." if path == data else str(path.relative_to(data))
+        if mode & 0o022:
+            writable.append(name)
+        elif path.is_file() and mode & 0o077 and _SECRET.search(path.name):
+            readable.append(name)
+    remedy = f"chmod -R go= {data}"
+    if readable:
+        yield _finding("problem", "permissions", f"others can read {', '.join(readable)}", remedy)
+    if writable:
+        yield _finding("problem", "permissions", f"others can change {', '.join(writable)}", remedy)
+    if not (readable or writable):
+        yield _finding("ok", "permissions", "keys and data are the owner's alone")
 
 
 def _check_sections(config: "Config") -> None:

@@ -36,6 +36,7 @@ class Permission(StrEnum):
     FIRMWARE_TRUST = "firmware:trust"
     SECURITY_READ = "security:read"
     SECURITY_WRITE = "security:write"
+    CA_WRITE = "ca:write"
     QUARANTINE_READ = "quarantine:read"
     QUARANTINE_WRITE = "quarantine:write"
     SERVER_READ = "server:read"

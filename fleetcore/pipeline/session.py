@@ -96,15 +96,36 @@ class DeviceSession(EndsOnce, Session):
 
     Attributes:
         state: of the identity.
+        asserted: somebody else has looked at the credential, and which one it was is not known.
+        credential_key, credential_until: the certificate that opened it, and when that ends, ms since the epoch.
         lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.
         subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the plane.
     """
 
-    __slots__ = ("credential_key", "lost_rights", "peer", "protocol", "state", "subjects")
+    __slots__ = (
+        "asserted",
+        "credential_key",
+        "credential_until",
+        "lost_rights",
+        "peer",
+        "protocol",
+        "state",
+        "subjects",
+    )
 
-    def __init__(self, state: DeviceState, protocol: str, peer: str, credential_key: str | None = None) -> None:
+    def __init__(
+        self,
+        state: DeviceState,
+        protocol: str,
+        peer: str,
+        credential_key: str | None = None,
+        credential_until: int | None = None,
+        *,
+        asserted: bool = False,
+    ) -> None:
         super().__init__()
         self.state, self.protocol, self.peer, self.credential_key = state, protocol, peer, credential_key
+        self.credential_until, self.asserted = credential_until, asserted
         self.subjects: dict[str, DeviceState] = {state.device.id: state}
         self.lost_rights: str | None = None
 

@@ -72,6 +72,8 @@ from fleetcore.wire.endpoints import reachable
 _log = logging.getLogger(__name__)
 
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
+#: A certificate's end is no hurry as its revocation is, and every open session is looked at.
+_CREDENTIALS_S = 60.0
 #: Together 10 s (SECURITY.md A11, 11): answering what was read, and taking from consumers what they know.
 _DRAIN_S, _KEEP_S = 8.0, 2.0
 #: A protocol that is not ready is tried again at least this often.
@@ -262,6 +264,7 @@ class Fleet:
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
+        self.supervisor.every("ended credentials", _CREDENTIALS_S, self._end_stale)
         self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
         self.supervisor.every("operations", _TICK_S, self.operations.tick)
         self.supervisor.every("denials", _TICK_S, self.denials.flush)
@@ -403,6 +406,9 @@ class Fleet:
 
     async def _maintain(self) -> None:
         await self.storage.maintain(self.clock.now_ms())
+
+    async def _end_stale(self) -> None:
+        self.plane.end_stale()
 
     async def _renew(self) -> None:
         if self.tls is not None and self.tls.renew_if_due():

@@ -139,8 +139,10 @@ class Plane(DevicePlane):
 
     async def _authenticate(self, credential: Credential, protocol: str, peer: str, lasting: bool) -> DeviceSession:
         key: str | None = None
+        until: int | None = None
         if isinstance(credential, CertificateCredential):
-            device_id, key = await self._security.identify(credential.der)
+            identity = await self._security.identity(credential.der)
+            device_id, key, until = identity.device, identity.certificate, identity.not_after
         elif isinstance(credential, TokenCredential):
             device_id = await self._security.verify_token(credential.token)
             if credential.device is not None and credential.device != device_id:
@@ -152,10 +154,19 @@ class Plane(DevicePlane):
             raise NotAuthorised(f"Device {device_id!r} is not registered", code="device_unknown", device=device_id)
         if device.lifecycle is Lifecycle.RETIRED:
             raise NotAuthorised(f"Device {device_id!r} is retired", code="device_retired", device=device_id)
-        session = DeviceSession(await self._state(device), protocol, peer, key)
+        state = await self._state(device)
+        # It may have lost its right since it was looked at. Nothing else runs between this and the session.
+        if isinstance(credential, TokenCredential):
+            await self._security.verify_token(credential.token)
+        elif isinstance(credential, AssertedCredential):
+            await self._security.check_asserted(device_id)
+        if state.device.lifecycle is Lifecycle.RETIRED:
+            raise NotAuthorised(f"Device {device_id!r} is retired", code="device_retired", device=device_id)
+        asserted = isinstance(credential, AssertedCredential)
+        session = DeviceSession(state, protocol, peer, key, until, asserted=asserted)
         if key is not None and self._security.is_refused(key):
             raise NotAuthorised("The certificate is revoked", code="device_revoked", device=device_id)
-        if lasting and not isinstance(credential, AssertedCredential) and protocol != "library":
+        if lasting and not asserted and protocol != "library":
             self._presence.opened(device_id)
             session.on_end(lambda _code: self._presence.closed(device_id))
         self._sessions[device_id].add(session)
@@ -184,7 +195,10 @@ class Plane(DevicePlane):
             state = DeviceState(device, tokens, refilled)
             state.metrics.update({series.metric: series.index for series in await self._storage.series_of(device.id)})
             state = self._states.setdefault(device.id, state)
-        state.update(device)
+            # What changed since it was read has passed the new state by.
+            device = await self._registry.find(device.id) or device
+        if device.version >= state.device.version:
+            state.update(device)
         return state
 
     def _device_changed(self, device: Device) -> None:
@@ -201,10 +215,25 @@ class Plane(DevicePlane):
             self.end_sessions(device.id, "device_retired")
 
     def end_sessions(self, device: str, code: str, certificate: str | None = None) -> None:
-        """Ends the device's sessions on every protocol at once; those of one certificate only, where it is named."""
+        """Ends the device's sessions on every protocol at once; those of one certificate only, where it is named.
+
+        One that somebody has vouched for may be of that certificate: it ends too, and opens again if the device may.
+        """
         for session in list(self._sessions.get(device, ())):
-            if certificate is None or session.credential_key == certificate:
+            if certificate is None or session.asserted or session.credential_key == certificate:
                 session.end(code)
+
+    def end_stale(self) -> None:
+        """Ends the sessions whose certificate is past its dates or superseded by now; a revocation does not wait."""
+        now = self._clock.now_ms()
+        for sessions in list(self._sessions.values()):
+            for session in list(sessions):
+                if session.credential_key is None:
+                    continue
+                if self._security.is_refused(session.credential_key):
+                    session.end("device_revoked")
+                elif session.credential_until is not None and now > session.credential_until:
+                    session.end("certificate_invalid")
 
     @property
     def sessions(self) -> int:

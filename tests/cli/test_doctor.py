@@ -44,6 +44,27 @@ def test_a_certificate_near_its_end_is_named(fleet, data, name, days, state, say
     assert done.code == int(state == "problem")
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "says"),
+    [
+        ("pki/issuing.key", 0o644, "others can read pki/issuing.key"),
+        ("fleet.db-wal", 0o640, "others can read fleet.db-wal"),
+        ("pki/ca.pem", 0o666, "others can change pki/ca.pem"),
+        (".", 0o777, "others can change ."),
+    ],
+)
+def test_what_others_can_read_or_change_is_named(fleet, data, name, mode, says):
+    path = data / name
+    path.touch()
+    path.chmod(mode)
+
+    done = fleet("doctor", "-o", "json")
+
+    found = [one for one in json.loads(done.out) if one["what"] == "permissions"]
+    assert [(one["state"], one["detail"]) for one in found] == [("problem", says)]
+    assert done.code == 1
+
+
 def test_an_unknown_key_is_found_with_its_line(fleet, data):
     (data / "fleet.toml").write_text((data / "fleet.toml").read_text().replace("hosts =", "host ="))
 

@@ -4,6 +4,10 @@ import json
 import stat
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fleetcore.fleet.security import Authority
+from fleetcore.runtime.clock import SystemClock
 
 
 def rows(done):
@@ -42,16 +46,17 @@ def test_enrolment_tokens_are_made_listed_and_ended(fleet):
 
 
 def test_a_manufacturers_ca_is_taken_in_and_asked_for_a_proof(fleet, data, tmp_path):
-    proposed = rows(
-        fleet("enrollment", "manufacturer", "propose", "maker", data / "pki" / "root.pem", "--tag", "x", "-o", "json")
-    )
+    maker = tmp_path / "maker.pem"
+    maker.write_bytes(Authority.create("maker", SystemClock()).roots[0].public_bytes(Encoding.PEM))
+    proposed = rows(fleet("enrollment", "manufacturer", "propose", "maker", maker, "--tag", "x", "-o", "json"))
 
+    own = fleet("enrollment", "manufacturer", "propose", "us", data / "pki" / "root.pem")
     wrong = fleet("enrollment", "manufacturer", "prove", "maker", data / "pki" / "server.pem")
     (tmp_path / "der").write_bytes(b"\x30\x82\xff")
     binary = fleet("enrollment", "manufacturer", "prove", "maker", tmp_path / "der")
 
     assert len(proposed["nonce"]) == 48
-    assert (wrong.code, binary.code) == (5, 5)
+    assert (own.code, wrong.code, binary.code) == (5, 5, 5)
     assert "nonce" in wrong.err
     (listed,) = rows(fleet("enrollment", "manufacturer", "list", "-o", "json"))
     assert (listed["admits"], listed["tags"], listed["nonce"]) == ("waiting", ["x"], proposed["nonce"])

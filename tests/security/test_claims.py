@@ -60,7 +60,7 @@ async def test_a_claim_certificate_is_no_devices_identity(manager):
     assert refused.value.code == "certificate_invalid"
 
 
-async def test_registering_again_with_the_same_parameters_answers_the_same_and_with_others_conflicts(manager):
+async def test_registering_again_with_the_same_parameters_answers_the_same_and_with_others_conflicts(manager, storage):
     claim = await batch(manager)
     begun = await manager.enroll(begin(claim))
     first = await manager.enroll(register(claim, begun, serial="7"))
@@ -70,6 +70,8 @@ async def test_registering_again_with_the_same_parameters_answers_the_same_and_w
     assert leaf_of(again) == leaf_of(first)
     with pytest.raises(Conflict):
         await manager.enroll(register(claim, begun, serial="8"))
+    refused = storage.events[-1]
+    assert (refused.type, refused.subject) == ("enrollment.refused", "th-1")
 
 
 async def test_beginning_again_with_the_same_key_costs_no_second_place(manager):

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from collections import Counter
 
 import pytest
+from attrs import evolve
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, NotFound, Refused, StorageError, Unavailable
@@ -379,6 +381,66 @@ async def test_a_revoked_device_may_come_back_with_a_new_key(manager, registry):
     assert reply.status == 201
 
 
+async def test_a_revocation_ends_the_tokens_that_were_made_for_the_device_alone(manager, registry):
+    await registry.register("th-1", "sensor")
+    token = await manager.create_enrollment_token(device="th-1", uses=3)
+    await manager.enroll(ask(token=token))
+
+    assert await manager.revoke("th-1", reason="stolen") == 2
+
+    with pytest.raises(NotAuthenticated) as refused:
+        await manager.enroll(ask(token=token))
+    assert refused.value.code == "token_spent"
+
+
+async def test_a_revocation_ends_a_registered_key_that_was_never_used(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key))
+
+    assert [await manager.revoke("th-1"), await manager.revoke("th-1")] == [1, 0]
+
+    with pytest.raises(NotAuthorised) as refused:
+        await manager.enroll(ask(key=key))
+    assert refused.value.code == "device_revoked"
+
+
+async def test_a_revocation_takes_back_that_a_key_was_accepted(manager, registry):
+    key = new_key()
+    await registry.register("th-1", "sensor")
+    await manager.enroll(ask(key=key))
+    await manager.approve("th-1", spki(key))
+
+    await manager.revoke("th-1")
+
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(ask(key=key))
+
+
+@pytest.mark.parametrize(
+    ("right", "slips_in"),
+    [("token", "revoke"), ("key_id", "revoke"), ("approval", "revoke"), ("approval", "reject")],
+)
+async def test_who_is_revoked_or_rejected_while_it_enrols_gets_nothing(manager, registry, storage, right, slips_in):
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key) if right == "key_id" else None)
+    token = await manager.create_enrollment_token(device="th-1") if right == "token" else None
+    if right == "approval":
+        await manager.enroll(ask(key=key))
+        await manager.approve("th-1", spki(key))
+
+    async def slip_in(change):
+        if any(event.type == "certificate.issued" for event in change.events):
+            storage.before_commit = None
+            await (manager.revoke("th-1") if slips_in == "revoke" else manager.reject("th-1", spki(key)))
+
+    storage.before_commit = slip_in
+
+    with pytest.raises((NotAuthorised, NotAuthenticated)):
+        await manager.enroll(ask(key=key, token=token))
+
+    assert await manager.inventory("th-1") == []
+
+
 # --- admission ----------------------------------------------------------------------------------------------------
 
 
@@ -578,6 +640,19 @@ async def test_a_refusal_is_written_once_a_minute_however_often_it_happens(manag
 
     assert once == ["device_unknown"]
     assert len(storage.events) == 2
+
+
+async def test_one_address_cannot_keep_the_refusals_of_others_out_of_the_audit_log(manager, storage):
+    for port in range(100):
+        with pytest.raises(NotAuthorised):
+            await manager.enroll(evolve(ask(f"th-{port}"), source=f"192.0.2.7:{40_000 + port}"))
+        with pytest.raises(NotAuthorised):
+            await manager.enroll(evolve(ask("same"), source=f"192.0.2.8:{40_000 + port}"))
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(evolve(ask("other"), source="192.0.2.9:40000"))
+
+    told = Counter(event.actor.rpartition(":")[0] for event in storage.events)
+    assert told == {"192.0.2.7": 20, "192.0.2.8": 1, "192.0.2.9": 1}
 
 
 async def test_a_store_that_fails_gives_no_certificate(manager, storage, registry):

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused
 from fleetcore.fleet.security import EnrollmentState, SecurityManager
@@ -25,7 +25,7 @@ class Maker:
         self.ca = self.sign(self.name, self.key, ca=True, days=days)
         self.pem = self.ca.public_bytes(Encoding.PEM).decode()
 
-    def sign(self, subject, key, *, ca=False, days=3650, since=0):
+    def sign(self, subject, key, *, ca=False, days=3650, since=0, extended=None):
         now = dt.datetime.fromtimestamp(self.clock.now_ms() / 1000, dt.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -45,6 +45,8 @@ class Maker:
                  "encipher_only", "decipher_only"), False,
             )  # fmt: skip
             builder = builder.add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
+        if extended is not None:
+            builder = builder.add_extension(extended, critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
     def device(self, name, key=None, **options):
@@ -119,8 +121,61 @@ async def test_a_device_with_a_good_certificate_of_ours_does_not_start_over(mana
     with pytest.raises(Conflict):
         await manager.enroll(ask(made))
 
-    await manager.revoke("th-1", reason="repaired")
+
+async def test_a_revoked_device_comes_back_by_its_makers_certificate_only_if_an_operator_says_so(manager, maker):
+    await registered(manager, maker, admits="at_once")
+    made, key = maker.device("th-1"), new_key()
+    await manager.enroll(ask(made))
+    await manager.revoke("th-1", reason="stolen")
+
+    assert (await manager.enroll(ask(made, key=key))).status == 202
+
+    await manager.approve("th-1", spki(key), actor="olga")
+    assert leaf_of(await manager.enroll(ask(made, key=key)))
+
+
+async def test_a_device_whose_certificate_ran_out_starts_over_by_its_makers(manager, maker, clock):
+    await registered(manager, maker, admits="at_once")
+    made = maker.device("th-1")
+    await manager.enroll(ask(made))
+    await clock.advance(100 * DAY / 1000)
+
     assert leaf_of(await manager.enroll(ask(made)))
+
+
+async def test_a_maker_cannot_take_over_a_device_that_came_another_way(manager, registry, maker):
+    await registered(manager, maker, admits="at_once")
+    await registry.register("th-1", "sensor")
+    await registry.register("th-2", "sensor", key_id=spki(new_key()))
+
+    assert (await manager.enroll(ask(maker.device("th-1")))).status == 202
+    with pytest.raises(NotAuthorised):
+        await manager.enroll(ask(maker.device("th-2"), device="th-2"))
+
+
+async def test_a_device_registered_with_the_key_it_was_made_with_gets_its_certificate_at_once(manager, registry, maker):
+    await registered(manager, maker, admits="at_once")
+    key = new_key()
+    await registry.register("th-1", "sensor", key_id=spki(key))
+
+    assert leaf_of(await manager.enroll(ask(maker.device("th-1", key))))
+
+
+async def test_our_own_ca_is_no_manufacturers(manager, authority):
+    for own in (*authority.roots, *authority.intermediates):
+        with pytest.raises(Refused):
+            await manager.propose_manufacturer("us", own.public_bytes(Encoding.PEM).decode())
+
+
+async def test_what_a_maker_gave_a_ca_or_a_server_opens_nothing(manager, registry, maker):
+    await registered(manager, maker, admits="at_once")
+    server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+
+    for options in ({"ca": True}, {"extended": server}):
+        with pytest.raises(NotAuthorised):
+            await manager.enroll(ask(maker.device("th-1", **options)))
+
+    assert await registry.find("th-1") is None
 
 
 async def test_a_ca_that_nobody_has_proven_opens_nothing(manager, registry, maker):

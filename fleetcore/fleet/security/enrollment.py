@@ -9,8 +9,10 @@ else is wrong is refused with a code and written down.
 import asyncio
 import datetime as dt
 import hmac
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from weakref import WeakValueDictionary
 
 from attrs import evolve, field, frozen
@@ -53,6 +55,9 @@ _PARAMETERS_BYTES = 4096
 
 #: Refusals written down a minute, as each is a commit that a stranger can cause.
 _REFUSALS_PER_MINUTE = 60
+
+#: As many of one address, so that it cannot keep the others' out.
+_REFUSALS_OF_ONE = 20
 
 
 class EnrollmentState(StrEnum):
@@ -118,7 +123,8 @@ class Enrollment:
             refs=lambda one: [("device", one.device), ("state", one.state)],
         )
         self._token_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._refusals: set[tuple[str, str]] = set()
+        self._refusals: set[tuple[str, str, str, str]] = set()
+        self._refused_from: Counter[str] = Counter()
         self._refusals_minute = 0
 
     # --- what devices ask ----------------------------------------------------------------------------------------
@@ -181,15 +187,17 @@ class Enrollment:
     ) -> Reply:
         if asked.device != shown.device:
             raise NotAuthorised("The request names another device", code="not_your_device", device=shown.device)
+        how = f"manufacturer:{ca.id}"
         for _ in range(ATTEMPTS):
             device = await self._directory.find(asked.device)
+            had = await self._inventory.of(asked.device)
             if device is not None:
                 check_device(device, asked.device)
                 await self._inventory.key_for(device.id, asked.spki)
                 known = await self._inventory.current(device.id, asked.spki)
                 if known is not None:
                     return self._issuer.answer(known)
-                if any(self._inventory.living(record) for record in await self._inventory.of(device.id)):
+                if any(self._inventory.living(record) for record in had):
                     raise Conflict(
                         f"Device {device.id!r} has a certificate of this fleet",
                         remedy="Renew with that one, or revoke it first",
@@ -200,16 +208,18 @@ class Enrollment:
             else:
                 wanted = await self._directory.prepared(asked.device, ca.device_type, model=ca.model, tags=ca.tags)
             await self._admissions.ask(wanted, request.parameters)
-            how = f"manufacturer:{ca.id}"
-            if ca.admits is Admits.WAITING:
+            if ca.admits is Admits.AT_ONCE and _is_makers(device, had, how, (asked.spki, shown.spki)):
+                # In the commit, so that a revocation meanwhile is heard.
+                grant = Grant(
+                    device=wanted, how=how, register=device is None, beside=partial(self._inventory.unchanged, had)
+                )
+            else:
                 if device is None:
                     await self._register_waiting(wanted, how)
                 decided = await self._decide_by_approval(wanted, asked, request)
                 if isinstance(decided, Reply):
                     return decided
                 grant = evolve(decided, how=how)
-            else:
-                grant = Grant(device=wanted, how=how, register=device is None)
             try:
                 return self._issuer.answer(
                     await self._issuer.issue(asked, grant, actor=asked.device, source=request.source)
@@ -365,7 +375,14 @@ class Enrollment:
             case EnrollmentState.ACCEPTED:
                 now = self._clock.now_ms()
                 others = [one for one in await self._inventory.of(device.id) if one.alive(now)]
-                return Grant(device=device, how="approval", replaces=tuple(others) if record.replace else ())
+                # In the commit, so that an operator who takes the word back meanwhile is heard.
+                standing = self.records.put(record, expect=record.version)
+                return Grant(
+                    device=device,
+                    how="approval",
+                    replaces=tuple(others) if record.replace else (),
+                    beside=lambda _record: (standing,),
+                )
             case EnrollmentState.REJECTED:
                 raise NotAuthorised("The key was rejected by an operator", device=device.id)
             case EnrollmentState.PENDING:
@@ -448,6 +465,18 @@ class Enrollment:
             lambda old: (evolve(old, state=state, replace=replace, decided_by=actor, reason=reason), [event]),
         )
 
+    async def withdrawn(self, device: str, *, actor: str, reason: str) -> list[Put]:
+        """What takes every acceptance of a device's keys back, as part of a larger commit."""
+        accepted = [
+            one for one in await self.records.find(ref=("device", device)) if one.state is EnrollmentState.ACCEPTED
+        ]
+        return [
+            self.records.put(
+                evolve(one, state=EnrollmentState.REJECTED, decided_by=actor, reason=reason), expect=one.version
+            )
+            for one in accepted
+        ]
+
     async def issue(self, csr: bytes, *, actor: str, reason: str) -> CertificateRecord:
         """Issues to a registered device by an operator's right; raises as :meth:`enroll`."""
         asked = read_request(csr, self._fleet)
@@ -460,14 +489,22 @@ class Enrollment:
         raise Unavailable("Too many changes of the device's certificates at once", retry_after_s=1.0)
 
     async def _write_refusal(self, device: str, error: Refused | Conflict, source: str) -> None:
-        """Writes the first refusal of a source and reason in each minute, and no more than a bounded number."""
+        """Writes the first refusal of its kind in each minute, and no more than a bounded number."""
         now = self._clock.now_ms()
         if now // 60_000 != self._refusals_minute:
             self._refusals_minute = now // 60_000
             self._refusals.clear()
-        if (source, error.code) in self._refusals or len(self._refusals) >= _REFUSALS_PER_MINUTE:
+            self._refused_from.clear()
+        # Without the port, which is another one with each connection.
+        address = source.rpartition(":")[0] or source
+        device = device or str(error.ids.get("device", ""))
+        kind = (address, error.code, str(error.ids.get("reason", "")), device)
+        if kind in self._refusals or len(self._refusals) >= _REFUSALS_PER_MINUTE:
             return
-        self._refusals.add((source, error.code))
+        if self._refused_from[address] >= _REFUSALS_OF_ONE:
+            return
+        self._refusals.add(kind)
+        self._refused_from[address] += 1
         event = Event(
             type="enrollment.refused",
             subject=device,
@@ -480,6 +517,20 @@ class Enrollment:
             await self._storage.commit(Commit(events=(event,)))
         except (StorageError, Unavailable):
             return  # the refusal stands; that it could not be written down is the store's own alarm
+
+
+def _is_makers(device: Device | None, had: Sequence[CertificateRecord], how: str, keys: Sequence[str]) -> bool:
+    """Whether a maker's word is enough: for who is new, came by it before, or was registered with one of these keys.
+
+    A device that was revoked may have lost the key that it was made with too, and that one cannot be revoked here.
+    """
+    if any(record.state is CertificateState.REVOKED for record in had):
+        return False
+    if device is None:
+        return True
+    if device.key_id is not None:
+        return device.key_id.lower() in keys
+    return any(record.how == how for record in had)
 
 
 #: What a certificate that is not ours may be refused for by our own profile; it may be a manufacturer's yet.

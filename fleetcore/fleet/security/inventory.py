@@ -239,6 +239,10 @@ class Inventory:
             )
         return key
 
+    def unchanged(self, records: Sequence[CertificateRecord], _record: CertificateRecord) -> list[Put]:
+        """Puts that make a commit conflict where one of these changed meanwhile."""
+        return [self.certificates.put(one, expect=one.version) for one in records]
+
     # --- changes -------------------------------------------------------------------------------------------------
 
     def draft(
@@ -351,17 +355,22 @@ class Inventory:
         *,
         actor: str,
         reason: str,
+        unused: Iterable[DeviceKey] = (),
+        with_puts: Iterable[Put] = (),
         deletes: Iterable[Delete] = (),
         events: Iterable[Event] = (),
     ) -> list[CertificateRecord] | None:
-        """Revokes certificates and their keys in one commit, or gives None where one changed meanwhile: read again."""
+        """Revokes certificates and their keys in one commit, or gives None where one changed meanwhile: read again.
+
+        ``unused`` are keys that have no certificate yet and shall never get one.
+        """
         now = self._clock.now_ms()
         changed = [
             evolve(record, state=CertificateState.REVOKED, ended_at=now, reason=reason)
             for record in chosen
             if record.state is not CertificateState.REVOKED
         ]
-        keys = []
+        keys = [self.keys.put(evolve(key, revoked=True), expect=key.version) for key in unused]
         for spki in {record.spki for record in changed}:
             key = await self.keys.need(spki)
             keys.append(self.keys.put(evolve(key, revoked=True), expect=key.version))
@@ -370,7 +379,7 @@ class Inventory:
             "certificate.revoked",
             actor=actor,
             reason=reason,
-            with_puts=keys,
+            with_puts=(*keys, *with_puts),
             deletes=deletes,
             events=events,
         )

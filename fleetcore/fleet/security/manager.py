@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -19,14 +19,14 @@ from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
 from fleetcore.fleet.security.folder import PkiFolder, write_private
 from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
+from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile, Refusal
 from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
-from fleetcore.fleet.security.verify import CertificateVerifier, refused
+from fleetcore.fleet.security.verify import CertificateVerifier, Identity, refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
@@ -108,6 +108,7 @@ class SecurityManager:
         if not dt.timedelta(0) <= grace <= LONGEST_GRACE:
             raise Refused(f"An expired certificate may be renewed for up to {LONGEST_GRACE.days} days, not {grace}")
         self._storage, self._clock, self.authority = storage, clock, authority
+        self._directory = directory
         self._command_key = command_key or Ed25519PrivateKey.generate()
         self._inventory = Inventory(storage, clock, authority, overlap=overlap)
         self._verifier = CertificateVerifier(authority, clock, self._inventory.refusal)
@@ -140,6 +141,8 @@ class SecurityManager:
         )
         self._callbacks: list[Revoked] = []
         self._listed: list[Listed] = []
+        #: How often it was told.
+        self._told = 0
         self._disabled: list[Callable[[str], None]] = []
         #: Devices whose revocation is in no written list yet.
         self._unlisted: set[str] = set()
@@ -217,7 +220,12 @@ class SecurityManager:
     # --- who is it -----------------------------------------------------------------------------------------------
 
     async def identify(self, der: bytes) -> tuple[str, str]:
-        """Device and certificate of a TLS peer.
+        """Device and certificate of a TLS peer; as :meth:`identity`."""
+        identity = await self.identity(der)
+        return identity.device, identity.certificate
+
+    async def identity(self, der: bytes) -> Identity:
+        """Who a TLS peer is.
 
         Costs no storage but for the first connection of a renewed certificate, which ends the one before.
 
@@ -232,7 +240,23 @@ class SecurityManager:
             await self._finish(self._inventory.seen(identity.certificate))
             if self._inventory.refusal(identity.certificate) is not None:
                 raise NotAuthorised("The certificate is revoked", code="device_revoked", reason=Refusal.REVOKED)
-        return identity.device, identity.certificate
+        return identity
+
+    async def check_asserted(self, device: str) -> None:
+        """Whether a device may speak whose credential somebody else has looked at, a broker for one.
+
+        Raises NotAuthorised (``device_revoked``) where its certificates were revoked, or are of a CA that is trusted no
+        more, and it has not got another since.
+        """
+        trusts = self.authority.trust.trusts
+        while True:
+            told = self._told
+            records = await self._inventory.of(device)
+            revoked = any(one.state is CertificateState.REVOKED or not trusts(one.issuer) for one in records)
+            if revoked and not any(self._inventory.living(record) for record in records):
+                raise NotAuthorised(f"Device {device!r} is revoked", code="device_revoked", device=device)
+            if told == self._told:  # else it may be revoked since it was read
+                return
 
     def claim_batch(self, der: bytes) -> str | None:
         """The batch that a claim certificate names; None where the certificate is of another kind.
@@ -345,10 +369,12 @@ class SecurityManager:
         actor: str = "system",
         reason: str = "",
     ) -> int:
-        """Revokes all credentials of a device, tokens too, or one certificate; gives how many were revoked.
+        """Revokes all credentials of a device, or one certificate; gives how many were revoked.
 
-        One commit. When it returns, nothing that was revoked is accepted any more and the sessions were told to end;
-        that happens too where the caller is cancelled meanwhile. The keys are never accepted again.
+        A device's credentials are its certificates and tokens and whatever would lead to new ones: enrolment tokens
+        made for it alone, the key it was registered with, and keys that were accepted. One commit. When it returns,
+        nothing that was revoked is accepted any more and the sessions were told to end; that happens too where the
+        caller is cancelled meanwhile. The keys are never accepted again.
 
         Args:
             serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, where a CA of ours issued it.
@@ -371,31 +397,52 @@ class SecurityManager:
                 if record.state not in (CertificateState.REVOKED, CertificateState.SUPERSEDED)
             ]
             tokens = await self._device_tokens.of(device)
-            if not certificates and not tokens:
+            invitations = await self._enrollment_tokens.living_of(device)
+            unused = await self._unused_key(device)
+            withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
+            if not (certificates or tokens or invitations or unused or withdrawn):
                 return 0
+            ended = [
+                *(("token.revoked", {"token": token.id}) for token in tokens),
+                *(("enrollment_token.revoked", {"token": token.id}) for token in invitations),
+                *(("key.revoked", {"fingerprint": key.id}) for key in unused),
+            ]
+            now = self._clock.now_ms()
             revoked = await self._inventory.revoke(
                 certificates,
                 actor=actor,
                 reason=reason,
+                unused=unused,
+                with_puts=(
+                    *withdrawn,
+                    *(
+                        self._enrollment_tokens.records.put(evolve(token, revoked=True), expect=token.version)
+                        for token in invitations
+                    ),
+                ),
                 deletes=[Delete(kind="device_token", key=token.id) for token in tokens],
                 events=[
-                    Event(
-                        type="token.revoked",
-                        subject=device,
-                        time=self._clock.now_ms(),
-                        actor=actor,
-                        reason=reason,
-                        data={"token": token.id},
-                    )
-                    for token in tokens
+                    Event(type=what, subject=device, time=now, actor=actor, reason=reason, data=data)
+                    for what, data in ended
                 ],
             )
             if revoked is None:
                 continue
             self._device_tokens.forget(device)
             self._tell(device, None)
-            return len(revoked) + len(tokens)
+            return len(revoked) + len(ended)
         raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
+
+    async def _unused_key(self, device: str) -> list[DeviceKey]:
+        """The key that the device was registered with, where it has no certificate yet and may still get one."""
+        found = await self._directory.find(device)
+        if found is None or found.key_id is None:
+            return []
+        spki = found.key_id.lower()
+        if await self._inventory.certificates.find(ref=("spki", spki), limit=1):
+            return []
+        key = await self._inventory.keys.get(spki) or DeviceKey(id=spki, device=device)
+        return [] if key.revoked or key.device != device else [key]
 
     async def _revoke_certificate(self, serial: str, actor: str, reason: str) -> int:
         name = await self._named(serial.lower())
@@ -428,6 +475,7 @@ class SecurityManager:
         return lambda: self._listed.remove(callback)
 
     def _tell(self, device: str, certificate: str | None) -> None:
+        self._told += 1
         for callback in self._callbacks:
             callback(device, "device_revoked", certificate)
         self._unlisted.add(device)

@@ -114,6 +114,9 @@ class Manufacturers:
             raise _invalid("has a key that is too weak")
         if now >= ends:
             raise _invalid("has expired")
+        if self._verifier.is_own_ca(certificate):
+            # A device may be named like a nonce, and every device's certificate would be a proof.
+            raise _invalid("is one of this fleet's own CAs")
         if len(await self.records.find(limit=_MOST_CAS)) >= _MOST_CAS:
             raise Refused(f"There are {_MOST_CAS} manufacturers' CAs already", code="limit_exceeded", limit=_MOST_CAS)
         record = ManufacturerCa(

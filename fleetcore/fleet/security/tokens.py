@@ -175,7 +175,12 @@ class EnrollmentTokens:
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._clock = clock
-        self.records = Repository(storage, "enrollment_token", EnrollmentToken)
+        self.records = Repository(
+            storage,
+            "enrollment_token",
+            EnrollmentToken,
+            refs=lambda token: [] if token.device is None else [("device", token.device)],
+        )
         self.used = Repository(storage, "enrollment_use", TokenUse, refs=lambda use: [("device", use.device)])
 
     async def create(
@@ -228,6 +233,12 @@ class EnrollmentTokens:
         if record.revoked or self._clock.now_ms() >= record.expires:
             raise token_spent()
         return record
+
+    async def living_of(self, device: str) -> list[EnrollmentToken]:
+        """The tokens that are for this one device and still open something."""
+        now = self._clock.now_ms()
+        found = await self.records.find(ref=("device", device))
+        return [token for token in found if not token.revoked and now < token.expires]
 
     async def revoke(self, token_id: str, *, actor: str, reason: str) -> EnrollmentToken:
         """Ends a token by its id; raises NotFound. Devices that enrolled with it keep their certificates."""

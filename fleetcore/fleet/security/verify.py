@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from attrs import frozen
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from fleetcore.errors import NotAuthenticated, NotAuthorised
@@ -35,6 +36,8 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.model.names import is_device_id
 
 T = TypeVar("T")
+
+_CLIENT = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
 #: Identities kept; 100,000 devices that reconnect at once cost a digest each, and about 60 MB.
 REMEMBERED = 100_000
@@ -140,6 +143,12 @@ class CertificateVerifier:
         known = self._known.get(hashlib.sha256(der).digest())
         return None if known is None else known.device
 
+    def is_own_ca(self, ca: x509.Certificate) -> bool:
+        """Whether its key is one of our CAs', whatever else it says."""
+        trust = self._authority.trust
+        ours = [one.certificate for one in trust.roots] + [one.certificate for one in (*trust.issuing, *trust.former)]
+        return spki_of(ca.public_key()) in {spki_of(one.public_key()) for one in ours}
+
     def check_claim(self, der: bytes) -> str | Refusal:
         """The batch that a claim certificate names; whether it may still be used the batch says."""
         return _judged(der, self._claim)
@@ -179,6 +188,9 @@ class CertificateVerifier:
     def _foreign(self, certificate: x509.Certificate, ca: x509.Certificate) -> Foreign | Refusal:
         if not strong_key(certificate.public_key()):
             return Refusal.KEY_WEAK
+        wrong = _no_client(certificate)
+        if wrong is not None:
+            return wrong
         now = self._clock.now_ms()
         late = _out_of_date(certificate, now)
         if late is not None:
@@ -207,6 +219,19 @@ class CertificateVerifier:
         except VerificationError:
             return False
         return True
+
+
+def _no_client(certificate: x509.Certificate) -> Refusal | None:
+    """A CA, or one that was made for something else than being a client; what it does not say is no fault."""
+    for extension in certificate.extensions:
+        match extension.value:
+            case x509.BasicConstraints(ca=True):
+                return Refusal.IS_CA
+            case x509.ExtendedKeyUsage() as usage if not _CLIENT & set(usage):
+                return Refusal.EKU_WRONG
+            case _:
+                pass
+    return None
 
 
 def refused(why: Refusal, device: str | None = None) -> NotAuthorised | NotAuthenticated:

@@ -119,6 +119,19 @@ async def test_plain_http_away_from_the_loopback_is_refused(listen):
         ApiConfig(listen=listen).listener()
 
 
+async def test_who_lets_devices_in_and_out_does_not_rotate_or_distrust_the_ca(fleet, as_role):
+    provisioner = await as_role("provisioner")
+    (issuing,) = fleet.security.authority.trust.issuing
+
+    answers = [
+        await provisioner.post("/ca-rotation/begin", json={}),
+        await provisioner.post("/cas", json={}),
+        await provisioner.post(f"/cas/{issuing.id}/distrust", json={"force": True}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403, 403, 403]
+
+
 async def test_the_cas_are_rotated_over_the_api(fleet, manager, admin):
     from fleetcore.testing.credentials import make_csr, make_key
 

@@ -51,7 +51,7 @@ async def list_cas(access: Caller, limit: Limit = 100, cursor: Cursor = None) ->
     return cut(found, cursor, limit, lambda one: order[one.kind, one.id], lambda one: shown(CaOut, one))
 
 
-@post("/cas", permission=Permission.SECURITY_WRITE, everywhere=True)
+@post("/cas", permission=Permission.CA_WRITE, everywhere=True)
 async def renew_issuing_ca(access: Caller, data: JSONBody[ReasonIn]) -> Response[StepOut]:
     """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted."""
     done = await access.fleet.security.rotation.renew_issuing(actor=access.actor, reason=data.reason)
@@ -66,7 +66,7 @@ async def ca_incident(access: Caller, ca: FromPath[str]) -> IncidentOut:
     return IncidentOut(ca=ca, devices=len(found), alone=sum(one.alone for one in found), hanging=hanging)
 
 
-@post("/cas/{ca:str}/distrust", permission=Permission.SECURITY_WRITE, everywhere=True, status_code=200)
+@post("/cas/{ca:str}/distrust", permission=Permission.CA_WRITE, everywhere=True, status_code=200)
 async def distrust_ca(access: Caller, ca: FromPath[str], data: JSONBody[DistrustIn]) -> StepOut:
     """Ends trust in an issuing CA: every certificate of it is refused from now on."""
     done = await access.fleet.security.rotation.distrust(
@@ -81,7 +81,7 @@ async def ca_rotation(access: Caller) -> RotationOut:
     return shown(RotationOut, await access.fleet.security.rotation.standing())
 
 
-@post("/ca-rotation/{step:str}", permission=Permission.SECURITY_WRITE, everywhere=True, status_code=200)
+@post("/ca-rotation/{step:str}", permission=Permission.CA_WRITE, everywhere=True, status_code=200)
 async def rotate_ca(access: Caller, step: FromPath[str], data: JSONBody[StepIn]) -> StepOut:
     """``begin``, ``issue``, ``back`` or ``retire``; a root's key that is offline is lent on the server's machine."""
     if step not in _STEPS:
