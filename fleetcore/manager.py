@@ -476,12 +476,28 @@ class IoTFleetManager:
     # --- flat calls: credentials --------------------------------------------------------------------------------
 
     async def create_enrollment_token(
-        self, device_id: str | None = None, *, uses: int = 1, ttl_s: float = 86_400, device_type: str = "device"
+        self,
+        device_id: str | None = None,
+        *,
+        uses: int = 1,
+        ttl_s: float = 86_400,
+        device_type: str = "device",
+        groups: Sequence[str] = (),
+        networks: Sequence[str] = (),
     ) -> str:
-        """A one-time secret with which a device enrols; shown once, stored as a hash."""
+        """A secret with which devices enrol; shown once, stored as a hash.
+
+        New devices are put into ``groups``, static ones; with ``networks`` (CIDR) it is good from these alone.
+        """
         fleet = await self.open()
         return await fleet.security.create_enrollment_token(
-            device=device_id, uses=uses, ttl_s=ttl_s, device_type=device_type, actor="library"
+            device=device_id,
+            uses=uses,
+            ttl_s=ttl_s,
+            device_type=device_type,
+            groups=groups,
+            networks=networks,
+            actor="library",
         )
 
     async def list_enrollment_tokens(self) -> list[View]:

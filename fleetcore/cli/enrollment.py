@@ -67,11 +67,23 @@ def token() -> None:
 @click.option("--uses", type=click.IntRange(1), default=1, show_default=True, help="How many new devices.")
 @click.option("--hours", type=Number(0, min_open=True), default=24.0, show_default=True, help="How long it lasts.")
 @click.option("--type", "kind", default="device", show_default=True, help="Type of the new devices.")
+@click.option("--group", "groups", multiple=True, help="A static group they are put into; repeatable.")
+@click.option("--network", "networks", multiple=True, help="A network it is good from, as 192.0.2.0/24; repeatable.")
 @fleet_option
 @output_option
-def create(device: str | None, uses: int, hours: float, kind: str, at: Target, output: str) -> None:
+def create(
+    device: str | None,
+    uses: int,
+    hours: float,
+    kind: str,
+    groups: tuple[str, ...],
+    networks: tuple[str, ...],
+    at: Target,
+    output: str,
+) -> None:
     """Make an enrolment token. It is shown this once."""
-    made = call(at, "create_enrollment_token", device, uses=uses, ttl_s=hours * 3600, device_type=kind)
+    options: dict[str, Any] = {"uses": uses, "ttl_s": hours * 3600, "device_type": kind}
+    made = call(at, "create_enrollment_token", device, groups=[*groups], networks=[*networks], **options)
     show({"token": made}, output)
 
 

@@ -317,10 +317,23 @@ class FleetClient:
     # --- credentials --------------------------------------------------------------------------------------------
 
     def create_enrollment_token(
-        self, device_id: str | None = None, *, uses: int = 1, ttl_s: float = 86_400, device_type: str = "device"
+        self,
+        device_id: str | None = None,
+        *,
+        uses: int = 1,
+        ttl_s: float = 86_400,
+        device_type: str = "device",
+        groups: Sequence[str] = (),
+        networks: Sequence[str] = (),
     ) -> str:
-        """A one-time secret with which a device enrols; shown once, stored as a hash."""
-        body = {"uses": uses, "ttl_s": ttl_s, "device_type": device_type, **given(device=device_id)}
+        """A secret with which devices enrol; shown once, stored as a hash.
+
+        New devices are put into ``groups``, static ones; with ``networks`` (CIDR) it is good from these alone.
+        """
+        body = {
+            "uses": uses, "ttl_s": ttl_s, "device_type": device_type, "groups": list(groups),
+            "networks": list(networks), **given(device=device_id),
+        }  # fmt: skip
         return str((self._post("/enrollments", body))["token"])
 
     def list_enrollment_tokens(self) -> list[View]:

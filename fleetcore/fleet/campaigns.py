@@ -10,7 +10,7 @@ from attrs import evolve
 
 from fleetcore.errors import Conflict, FleetError, NotFound, Refused
 from fleetcore.fleet.assigning import Assigning, Target
-from fleetcore.fleet.fetch import fetch
+from fleetcore.fleet.fetch import check_url, fetch
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import ArtifactInfo, Storage
@@ -95,11 +95,13 @@ class Campaigns:
         Raises:
             Conflict: ``already_exists``.
             Refused: a name, digest, size or device id that is none; no devices; no URL for an image that is not here;
-                what :meth:`Assigning.judge` refuses.
+                ``url_forbidden``; what :meth:`Assigning.judge` refuses.
             NotFound: a device is not registered.
         """
         check_label(campaign, "campaign")
         check_label(release, "version")
+        if url:
+            check_url(url)
         targets = tuple(dict.fromkeys(check_device_id(device) for device in devices))
         if not targets:
             raise Refused("A campaign needs at least one device", remedy="Name the devices to update")

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fleetcore.errors import Refused, Unavailable
 
@@ -77,12 +77,10 @@ def _resolve(host: str, port: int) -> str:
     return addresses[0]
 
 
-def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _resolve) -> Iterator[bytes]:
-    """Yields the body of ``url`` in pieces. Blocking: run it in a thread.
+def check_url(url: str) -> tuple[SplitResult, str, int]:
+    """A URL that may be fetched, with its host and port; raises Refused (``url_forbidden``).
 
-    Raises:
-        Refused: ``url_forbidden`` (scheme, credentials in it, address, redirect) or ``limit_exceeded``.
-        Unavailable: it cannot be reached or answers with an error.
+    What the host resolves to is looked at when it is fetched.
     """
     try:
         parts = urlsplit(url)
@@ -95,18 +93,27 @@ def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _reso
         raise Refused(
             f"{url!r} cannot be fetched", code="url_forbidden", remedy="Use http or https, without credentials in it"
         )
-    address = resolve(parts.hostname, port)
+    return parts, parts.hostname, port
+
+
+def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _resolve) -> Iterator[bytes]:
+    """Yields the body of ``url`` in pieces. Blocking: run it in a thread.
+
+    Raises:
+        Refused: ``url_forbidden`` (scheme, credentials in it, address, redirect) or ``limit_exceeded``.
+        Unavailable: it cannot be reached or answers with an error.
+    """
+    parts, host, port = check_url(url)
+    address = resolve(host, port)
     try:
         raw = socket.create_connection((address, port), _TIMEOUT_S)
     except OSError as error:
-        raise Unavailable(f"{parts.hostname!r} cannot be reached", code="not_ready", retry_after_s=60) from error
+        raise Unavailable(f"{host!r} cannot be reached", code="not_ready", retry_after_s=60) from error
     with raw, ExitStack() as stack:
-        connection = http.client.HTTPConnection(parts.hostname, port, timeout=_TIMEOUT_S)
+        connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
         try:
             connection.sock = (
-                ssl.create_default_context().wrap_socket(raw, server_hostname=parts.hostname)
-                if parts.scheme == "https"
-                else raw
+                ssl.create_default_context().wrap_socket(raw, server_hostname=host) if parts.scheme == "https" else raw
             )
             connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
             # It holds the socket open beside the connection.

@@ -204,6 +204,15 @@ class Groups:
             self._clauses.pop(group, None)
             self._nesting = Nesting(self._groups, self._clauses)
 
+    def check_static(self, group: str) -> None:
+        """Raises NotFound, or Refused where the group's query says who is in it."""
+        if self.get(group).query is not None:
+            raise Refused(
+                f"Group {group!r} is dynamic: its query says who is in it",
+                remedy="Change its query, or the devices",
+                group=group,
+            )
+
     async def add(self, group: str, devices: Iterable[str], *, actor: str = "system", reason: str = "") -> int:
         """Puts devices into a static group; returns how many were not in it. All or none are registered: NotFound."""
         return await self._put(group, devices, actor, reason, add=True)
@@ -214,12 +223,7 @@ class Groups:
 
     async def _put(self, group: str, devices: Iterable[str], actor: str, reason: str, *, add: bool) -> int:
         async with self._lock:
-            if self.get(group).query is not None:
-                raise Refused(
-                    f"Group {group!r} is dynamic: its query says who is in it",
-                    remedy="Change its query, or the devices",
-                    group=group,
-                )
+            self.check_static(group)
             wanted = dict.fromkeys(devices)
             changing = [one for one in wanted if (group in self._of.get(one, {})) is not add]
             if add:

@@ -180,6 +180,7 @@ class Fleet:
             data=self.config.data,
             hosts=self.config.fleet.hosts,
             directory=self.devices,
+            groups=self.groups,
             passphrase=passphrase,
             lifetime=timedelta(days=self.config.ca.device_days),
             grace=timedelta(days=self.config.ca.grace_expired_days),

@@ -36,13 +36,16 @@ def test_a_claim_certificate_is_written_for_the_factory_and_never_over_another(f
 
 
 def test_enrolment_tokens_are_made_listed_and_ended(fleet):
-    secret = rows(fleet("enrollment", "token", "create", "--uses", "3", "--hours", "1", "-o", "json"))["token"]
+    fleet("group", "create", "lab")
+    words = ("--uses", "3", "--hours", "1", "--group", "lab", "--network", "192.0.2.0/24")
+    secret = rows(fleet("enrollment", "token", "create", *words, "-o", "json"))["token"]
 
     (listed,) = rows(fleet("enrollment", "token", "list", "-o", "json"))
     ended = rows(fleet("enrollment", "token", "revoke", listed["id"], "-o", "json"))
 
     assert secret.startswith(f"fc_enr_{listed['id']}_")
     assert (listed["left"], ended["revoked"], "sha256" in listed) == (3, True, False)
+    assert (listed["groups"], listed["networks"]) == (["lab"], ["192.0.2.0/24"])
 
 
 def test_a_manufacturers_ca_is_taken_in_and_asked_for_a_proof(fleet, data, tmp_path):

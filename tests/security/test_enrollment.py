@@ -277,6 +277,41 @@ async def test_a_revoked_token_is_refused(manager):
         await manager.enroll(ask(token=token))
 
 
+@pytest.mark.parametrize(
+    ("source", "good"),
+    [
+        ("192.0.2.7", True),
+        ("192.0.2.7:50123", True),
+        ("::ffff:192.0.2.7:50123", True),
+        ("2001:db8::7:50123", True),
+        ("[2001:db8::7]:50123", True),
+        ("192.0.3.7:50123", False),
+        ("2001:db9::7:50123", False),
+        ("", False),
+        ("/run/proxy.sock", False),
+    ],
+)
+async def test_a_token_for_a_network_is_good_from_there_alone(manager, storage, source, good):
+    token = await manager.create_enrollment_token(networks=["192.0.2.0/24", "2001:db8::/32"])
+    request = evolve(ask(token=token), source=source)
+
+    if good:
+        assert (await manager.enroll(request)).status == 201
+    else:
+        with pytest.raises(NotAuthorised) as refused:
+            await manager.enroll(request)
+        assert (refused.value.code, issued(storage)) == ("not_authorised", [])
+        assert (await manager.enrollment_tokens())[0].left == 1
+
+
+@pytest.mark.parametrize("network", ["", "lab", "192.0.2.1/24", "192.0.2.0/33", "192.0.2.0/24, 10.0.0.0/8"])
+async def test_what_is_no_network_makes_no_token(manager, network):
+    with pytest.raises(Refused):
+        await manager.create_enrollment_token(networks=[network])
+
+    assert await manager.enrollment_tokens() == []
+
+
 async def test_a_token_for_one_device_serves_no_other(manager, registry, storage):
     await registry.register("th-1", "sensor")
     token = await manager.create_enrollment_token(device="th-1")

@@ -20,6 +20,27 @@ def san(uri: str) -> x509.SubjectAlternativeName:
     return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
 
 
+def further(*, names=(), extensions=()) -> bytes:
+    subject = [x509.NameAttribute(NameOID.COMMON_NAME, "th-1"), *names]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(subject))
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(new_key(), hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+@pytest.mark.parametrize(
+    ("asked", "plain"),
+    [
+        (further(), True),
+        (further(extensions=[san(f"urn:fleetcore:device:{FLEET}:th-1")]), True),
+        (further(names=[x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Acme")]), False),
+        (further(extensions=[x509.SubjectAlternativeName([x509.DNSName("th-1.example")])]), False),
+    ],
+)
+def test_it_is_known_whether_a_request_names_more_than_the_device(asked, plain):
+    assert read_request(asked, FLEET).plain is plain
+
+
 def two_names() -> bytes:
     names = [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in ("th-1", "th-2")]
     return (

@@ -91,8 +91,14 @@ async def test_a_certificate_is_renewed_by_itself_for_its_own_subject_alone(serv
     renewed = await shell.enroll("simplereenroll", new, *shell.identity, into="new-cert.pem")
     foreign = await shell.enroll("simplereenroll", other, *shell.identity)
     nobody = await shell.enroll("simplereenroll", new)
+    await shell.ok(
+        *("openssl", "req", "-new", "-key", shell.folder / "new.pem", "-subj", "/O=Acme/CN=meter-1"),
+        *("-outform", "DER", "-out", shell.folder / "more.der"),
+    )
+    (shell.folder / "more.b64").write_bytes(await shell.ok("openssl", "base64", "-in", shell.folder / "more.der"))
+    another_subject = await shell.enroll("simplereenroll", shell.folder / "more.b64", *shell.identity)
 
-    assert (renewed, foreign, nobody) == (200, 400, 401)
+    assert (renewed, foreign, nobody, another_subject) == (200, 400, 401, 400)
     assert [one.how for one in sorted(await served.security.inventory("meter-1"), key=lambda one: one.created)] == [
         f"token:{token.split('_')[2]}",
         "renewal",

@@ -9,6 +9,7 @@ else is wrong is refused with a code and written down.
 import asyncio
 import datetime as dt
 import hmac
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -19,6 +20,7 @@ from attrs import evolve, field, frozen
 
 from fleetcore.errors import (
     Conflict,
+    FleetError,
     NotAuthenticated,
     NotAuthorised,
     Refused,
@@ -30,19 +32,24 @@ from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
 from fleetcore.fleet.security.claims import Claims
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState
-from fleetcore.fleet.security.issuing import Grant, Issuer, check_device, taken
+from fleetcore.fleet.security.issuing import Grant, Issuer, StaticGroups, check_device, taken
 from fleetcore.fleet.security.manufacturers import Admits, ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import Refusal
 from fleetcore.fleet.security.requests import CertificateRequest, read_request
-from fleetcore.fleet.security.tokens import EnrollmentTokens, TokenUse, token_spent
+from fleetcore.fleet.security.tokens import EnrollmentToken, EnrollmentTokens, TokenUse, check_network, token_spent
 from fleetcore.fleet.security.verify import CertificateVerifier, Foreign, refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.device import Device
+from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Event, Put
 from fleetcore.wire.strict_json import dumps
+
+_log = logging.getLogger(__name__)
+
+#: Devices that have not connected yet.
+_NOT_SEEN = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED})
 
 #: When a device whose key waits for acceptance asks again, seconds.
 RETRY_AFTER_S = 30
@@ -94,6 +101,7 @@ class Enrollment:
     """Decides about requests.
 
     Args:
+        groups: what the devices of a token may be put into; None: nothing.
         grace: how long after its end a certificate may still be renewed by its device.
     """
 
@@ -109,12 +117,14 @@ class Enrollment:
         manufacturers: Manufacturers,
         admissions: Admissions,
         *,
+        groups: StaticGroups | None,
         grace: dt.timedelta,
     ) -> None:
         self._storage, self._clock, self._fleet = storage, clock, fleet
         self._issuer, self._inventory, self._directory = issuer, issuer.inventory, issuer.directory
         self._tokens, self._verifier = tokens, verifier
         self._claims, self._manufacturers, self._admissions = claims, manufacturers, admissions
+        self._groups = groups
         self._grace_ms = int(grace.total_seconds() * 1000)
         self.records = Repository(
             storage,
@@ -178,7 +188,7 @@ class Enrollment:
                 raise refused(own)
             ca, shown = await self._manufacturers.device_of(certificate)
             return await self._enroll_manufactured(asked, ca, shown, request)
-        if own.device != asked.device:
+        if own.device != asked.device or (request.renewal and not asked.plain):
             raise NotAuthorised("The request names another device", code="not_your_device", device=own.device)
         return await self.renew(own.device, request.csr, current=own.certificate)
 
@@ -288,6 +298,12 @@ class Enrollment:
         return (base, *(one for one in alive if one.state is CertificateState.PENDING and base.id in one.replaces))
 
     async def _enroll(self, asked: CertificateRequest, request: EnrollRequest) -> Reply:
+        reply = await self._admit(asked, request)
+        if request.token is not None and reply.status == 201:
+            await self._join(asked.device, request.token)
+        return reply
+
+    async def _admit(self, asked: CertificateRequest, request: EnrollRequest) -> Reply:
         decided = await self._decide(asked, request)
         if isinstance(decided, Reply):
             return decided
@@ -298,6 +314,41 @@ class Enrollment:
         lock = self._token_locks.setdefault(decided.how, asyncio.Lock())
         async with lock:
             return await self._grant(asked, request)
+
+    async def _join(self, device: str, secret: str) -> None:
+        """Puts a device that a token let in into the token's groups.
+
+        It has its certificate by now. A crash in between costs nothing: the device has no answer yet and asks again.
+        """
+        token = await self._tokens.find(secret)
+        if token is None or not token.groups or self._groups is None:
+            return
+        found = await self._directory.find(device)
+        if found is None or found.lifecycle not in _NOT_SEEN:
+            return  # who has been at work may have been taken out of a group since
+        for group in token.groups:
+            try:
+                await self._groups.add(group, [device], actor=f"token:{token.id}", reason="enrolled by a token")
+            except FleetError as error:  # removed in this moment; the device is in all the same
+                _log.warning("%s enrolled but was not put into group %r: %s", device, group, error)
+
+    def check_groups(self, groups: Sequence[str]) -> None:
+        """Raises NotFound or Refused where new devices cannot be put into one of them."""
+        if groups and self._groups is None:
+            raise Refused("This fleet keeps no groups")
+        for group in groups:
+            assert self._groups is not None
+            self._groups.check_static(group)
+
+    def _check_token_groups(self, token: EnrollmentToken) -> None:
+        try:
+            self.check_groups(token.groups)
+        except FleetError as error:
+            raise Conflict(
+                "A group of the enrolment token is gone",
+                code="illegal_transition",
+                remedy="Create the group again, or make another token",
+            ) from error
 
     async def _grant(self, asked: CertificateRequest, request: EnrollRequest) -> Reply:
         for _ in range(ATTEMPTS):
@@ -314,7 +365,7 @@ class Enrollment:
     async def _decide(self, asked: CertificateRequest, request: EnrollRequest) -> Grant | Reply:
         """What the request may have, as of now; nothing is consumed."""
         if request.token is not None:
-            return await self._decide_by_token(asked, request.token)
+            return await self._decide_by_token(asked, request.token, request.source)
         device = check_device(await self._directory.find(asked.device), asked.device)
         await self._inventory.key_for(device.id, asked.spki)
         known = await self._inventory.current(device.id, asked.spki)
@@ -324,8 +375,9 @@ class Enrollment:
             return Grant(device=device, how="key_id")
         return await self._decide_by_approval(device, asked, request)
 
-    async def _decide_by_token(self, asked: CertificateRequest, secret: str) -> Grant | Reply:
+    async def _decide_by_token(self, asked: CertificateRequest, secret: str, source: str) -> Grant | Reply:
         token = await self._tokens.check(secret)
+        check_network(token, source)
         if token.device is not None and token.device != asked.device:
             raise NotAuthorised(
                 "The enrolment token is for another device", code="not_your_device", device=asked.device
@@ -344,6 +396,7 @@ class Enrollment:
             raise token_spent()
         if device is not None and token.device is None:
             raise taken(device.id)
+        self._check_token_groups(token)
 
         def charged(record: CertificateRecord) -> Sequence[Put]:
             used = TokenUse(id=f"{token.id}:{record.spki}", device=record.device, certificate=record.id)

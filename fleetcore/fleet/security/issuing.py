@@ -6,7 +6,7 @@ once one gets it.
 """
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from attrs import field, frozen
@@ -39,6 +39,18 @@ class DeviceDirectory(Protocol):
 
     def registered(self, device: Device) -> None:
         """It was committed."""
+        ...
+
+
+class StaticGroups(Protocol):
+    """The groups that new devices may be put into."""
+
+    def check_static(self, group: str) -> None:
+        """Raises NotFound where there is none of this name, Refused where its query says who is in it."""
+        ...
+
+    async def add(self, group: str, devices: Iterable[str], *, actor: str, reason: str) -> int:
+        """Puts devices into it; those that are in it stay. Raises as :meth:`check_static`."""
         ...
 
 

@@ -20,7 +20,7 @@ from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, En
 from fleetcore.fleet.security.folder import PkiFolder, write_private
 from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, DeviceKey, Inventory
-from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer
+from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer, StaticGroups
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile, Refusal
 from fleetcore.fleet.security.rotation import Rotation
@@ -83,6 +83,7 @@ class SecurityManager:
 
     Args:
         command_key: signs commands; a fresh one where None.
+        groups: what devices may be put into as they enrol by a token.
         admissions: checks that every enrolment passes, renewals apart.
         lifetime: of devices' certificates, a day to 400 days.
         overlap: how long a renewed certificate stays good at most.
@@ -97,6 +98,7 @@ class SecurityManager:
         directory: DeviceDirectory,
         *,
         command_key: Ed25519PrivateKey | None = None,
+        groups: StaticGroups | None = None,
         admissions: Sequence[Admission] = (),
         lifetime: dt.timedelta = SHAPES[Profile.DEVICE].lifetime,
         overlap: dt.timedelta = OVERLAP,
@@ -137,6 +139,7 @@ class SecurityManager:
             self.claims,
             self.manufacturers,
             asked,
+            groups=groups,
             grace=grace,
         )
         self._callbacks: list[Revoked] = []
@@ -176,6 +179,7 @@ class SecurityManager:
         data: Path | None = None,
         hosts: Sequence[str] = ("localhost",),
         passphrase: str | None = None,
+        groups: StaticGroups | None = None,
         admissions: Sequence[Admission] = (),
         lifetime: dt.timedelta = SHAPES[Profile.DEVICE].lifetime,
         overlap: dt.timedelta = OVERLAP,
@@ -200,6 +204,7 @@ class SecurityManager:
             folder.authority if folder is not None else Authority.create(fleet, clock),
             directory,
             command_key=folder.command_key if folder is not None else None,
+            groups=groups,
             admissions=admissions,
             lifetime=lifetime,
             overlap=overlap,
@@ -571,12 +576,25 @@ class SecurityManager:
         uses: int = 1,
         ttl_s: float = 86_400,
         device_type: str = "device",
+        groups: Sequence[str] = (),
+        networks: Sequence[str] = (),
         actor: str = "system",
         reason: str = "",
     ) -> str:
-        """A secret by which devices enrol; shown once: see :class:`EnrollmentToken`."""
+        """A secret by which devices enrol; shown once: see :class:`EnrollmentToken`.
+
+        Raises NotFound or Refused where devices cannot be put into one of the groups.
+        """
+        self._enrollment.check_groups(groups)
         return await self._enrollment_tokens.create(
-            device=device, uses=uses, ttl_s=ttl_s, device_type=device_type, actor=actor, reason=reason
+            device=device,
+            uses=uses,
+            ttl_s=ttl_s,
+            device_type=device_type,
+            groups=groups,
+            networks=networks,
+            actor=actor,
+            reason=reason,
         )
 
     async def enrollment_tokens(self) -> list[EnrollmentToken]:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.errors import Refused
-from fleetcore.fleet.security.profiles import common_name, strong_key
+from fleetcore.fleet.security.profiles import common_name, device_names, strong_key
 from fleetcore.model.names import device_uri, is_device_id
 
 #: Longest request, PEM or DER. One with an RSA-4096 key takes 1.7 kB; the rest is room for attributes.
@@ -28,10 +28,12 @@ class CertificateRequest:
     Attributes:
         device: its common name, a device id.
         spki: SHA-256 (hex) of the SubjectPublicKeyInfo.
+        plain: it names nothing beside the device: no further subject attributes, no other alternative name.
     """
 
     device: str
     spki: str
+    plain: bool
     public_key: CertificatePublicKeyTypes = field(repr=False)
 
 
@@ -88,14 +90,16 @@ def _read(content: bytes, fleet: str) -> CertificateRequest:
     device = common_name(csr.subject)
     if device is None or not is_device_id(device):
         raise _invalid("has no common name that is a device id")
+    plain = len(list(csr.subject)) == 1
     for extension in csr.extensions:
         match extension.value:
             case x509.BasicConstraints(ca=True):
                 raise _invalid("asks for a CA certificate")
             case x509.SubjectAlternativeName() as names:
+                plain = plain and list(names) == device_names(fleet, device)
                 for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
                     if uri.startswith("urn:fleetcore:") and uri != device_uri(fleet, device):
                         raise _invalid("has a SAN of another device than its common name")
             case _:
                 pass
-    return CertificateRequest(device=device, spki=spki_of(key), public_key=key)
+    return CertificateRequest(device=device, spki=spki_of(key), plain=plain, public_key=key)

@@ -6,13 +6,14 @@ hash on every request would be a way to keep the server busy. The prefix lets se
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from attrs import evolve, field, frozen
 
-from fleetcore.errors import NotAuthenticated, Refused
+from fleetcore.errors import NotAuthenticated, NotAuthorised, Refused
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.recent import Recent
 from fleetcore.interfaces.clock import Clock
@@ -29,6 +30,7 @@ _REMEMBERED = 100_000
 
 _LONGEST_TTL_S = 366 * 86_400
 _MOST_USES = 1_000_000
+_MOST_NETWORKS = 100
 
 
 @frozen(kw_only=True)
@@ -50,6 +52,8 @@ class EnrollmentToken:
     Attributes:
         left: how many more devices may enrol with it.
         device: the one device it is for, or None: then it enrols new devices only, of the type ``device_type``.
+        groups: static groups that the new devices are put into.
+        networks: the networks (CIDR) that it is good from; empty: from anywhere.
     """
 
     id: str
@@ -61,6 +65,8 @@ class EnrollmentToken:
     created_by: str
     device: str | None = None
     device_type: str = "device"
+    groups: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     revoked: bool = False
     version: int = 0
 
@@ -170,6 +176,38 @@ def token_spent() -> NotAuthenticated:
     return NotAuthenticated("The enrolment token is used, expired or unknown", code="token_spent")
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise Refused(
+            f"{text!r} is no network", remedy="Write address/bits with no bit set beyond them: 192.0.2.0/24"
+        ) from error
+
+
+def _address(source: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address in ``address`` or ``address:port``; an IPv4 one that came by an IPv6 socket is itself."""
+    for text in (source.rpartition(":")[0], source):
+        try:
+            found = ipaddress.ip_address(text.strip("[]").partition("%")[0])
+        except ValueError:
+            continue
+        return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
+    return None
+
+
+def check_network(token: EnrollmentToken, source: str) -> None:
+    """Raises NotAuthorised where the token is not good from ``source``, the peer's address with or without port."""
+    if not token.networks:
+        return
+    address = _address(source)
+    if address is None or not any(address in ipaddress.ip_network(one) for one in token.networks):
+        raise NotAuthorised(
+            "The enrolment token is not good from this address",
+            remedy="Enrol from the network that the token was made for, or make one for this network",
+        )
+
+
 class EnrollmentTokens:
     """Issues and checks enrolment tokens; they are charged in the commit that issues the certificate."""
 
@@ -184,15 +222,31 @@ class EnrollmentTokens:
         self.used = Repository(storage, "enrollment_use", TokenUse, refs=lambda use: [("device", use.device)])
 
     async def create(
-        self, *, device: str | None, uses: int, ttl_s: float, device_type: str, actor: str, reason: str
+        self,
+        *,
+        device: str | None,
+        uses: int,
+        ttl_s: float,
+        device_type: str,
+        groups: Sequence[str],
+        networks: Sequence[str],
+        actor: str,
+        reason: str,
     ) -> str:
         """A new token; it is told here and never again.
 
         Raises:
-            Refused: the uses are not 1 to 1,000,000, the time not up to 366 days, or a name is impossible.
+            Refused: the uses are not 1 to 1,000,000, the time not up to 366 days, a name or network is impossible, or
+                groups are given for one device.
         """
         if device is not None:
             check_device_id(device)
+            if groups:
+                raise Refused("Groups are for new devices", remedy=f"Put {device!r} into its groups itself")
+        if len(networks) > _MOST_NETWORKS:
+            raise Refused(
+                f"A token is good from up to {_MOST_NETWORKS} networks", code="limit_exceeded", limit=_MOST_NETWORKS
+            )
         check_label(device_type, "type")
         if not 1 <= uses <= _MOST_USES:
             raise Refused(f"An enrolment token has 1 to {_MOST_USES} uses, not {uses}")
@@ -209,6 +263,8 @@ class EnrollmentTokens:
             created_by=actor,
             device=device,
             device_type=device_type,
+            groups=tuple(dict.fromkeys(groups)),
+            networks=tuple(dict.fromkeys(_network(one) for one in networks)),
         )
         event = Event(
             type="enrollment_token.created",
@@ -226,12 +282,17 @@ class EnrollmentTokens:
 
         Raises NotAuthenticated (``token_spent``).
         """
+        record = await self.find(token)
+        if record is None or record.revoked or self._clock.now_ms() >= record.expires:
+            raise token_spent()
+        return record
+
+    async def find(self, token: str) -> EnrollmentToken | None:
+        """The record of a token, though it may have ended; None where there is none."""
         match = _ENROLLMENT_TOKEN.fullmatch(token)
         record = await self.records.get(match[1]) if match is not None else None
         if match is None or record is None or not hmac.compare_digest(record.sha256, _hash(match[2])):
-            raise token_spent()
-        if record.revoked or self._clock.now_ms() >= record.expires:
-            raise token_spent()
+            return None
         return record
 
     async def living_of(self, device: str) -> list[EnrollmentToken]:

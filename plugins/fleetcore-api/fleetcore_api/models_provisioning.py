@@ -18,6 +18,8 @@ class EnrollmentTokenOut(Out):
     id: str
     device: DeviceId | None
     device_type: str
+    groups: list[str]
+    networks: list[str]
     uses: int
     left: int
     created: Time | None

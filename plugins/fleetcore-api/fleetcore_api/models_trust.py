@@ -52,12 +52,17 @@ class DecisionIn(In):
 
 
 class EnrollmentTokenIn(In):
-    """A token by which devices enrol: one named device, or so many new ones."""
+    """A token by which devices enrol: one named device, or so many new ones.
+
+    New ones are put into ``groups``; with ``networks`` (CIDR) it is good from these alone.
+    """
 
     device: DeviceId | None = None
     uses: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     ttl_s: Annotated[float, Meta(gt=0, le=31_622_400)] = 86_400
     device_type: Label = "device"
+    groups: Annotated[list[Label], Meta(max_length=100)] = []
+    networks: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=100)] = []
     reason: Reason = ""
 
 

@@ -170,6 +170,20 @@ async def test_each_device_that_does_not_fit_is_in_the_refusal(manager, admin, s
     assert (failure["device"], failure["code"]) == ("b", "model_mismatch")
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "gopher://x/", "http://user:pw@x.example/f", "//x.example/f", "http://", "http://[::1"],
+)
+@pytest.mark.parametrize("pin", [{}, {"sha256": "0" * 64, "size": 1}])
+async def test_no_campaign_is_made_for_what_is_no_web_address(manager, admin, url, pin):
+    await manager.register_device("a", "sensor")
+
+    answer = await admin.post("/campaigns", json={"id": "c", "release": "2", "devices": ["a"], "url": url, **pin})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "url_forbidden")
+    assert (await admin.get("/campaigns/c")).status_code == 404
+
+
 @pytest.mark.parametrize("host", ["127.1", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "192.0.0.192"])
 async def test_no_address_of_the_own_network_is_fetched_for_a_campaign(manager, admin, fleet, host):
     await manager.register_device("a", "sensor")

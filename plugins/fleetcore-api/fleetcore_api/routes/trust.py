@@ -105,6 +105,8 @@ async def create_enrollment_token(access: Caller, data: JSONBody[EnrollmentToken
         uses=data.uses,
         ttl_s=data.ttl_s,
         device_type=data.device_type,
+        groups=data.groups,
+        networks=data.networks,
         actor=access.actor,
         reason=data.reason,
     )
