@@ -14,7 +14,7 @@ from attrs import frozen
 
 from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.commands import Commands
-from fleetcore.fleet.operations import Operations
+from fleetcore.fleet.operations import Operations, check_plan
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
 from fleetcore.model.command import FINISHED, CommandState
@@ -90,20 +90,7 @@ class BulkCommands:
             Refused: ``limit_exceeded`` beyond the cap.
         """
         ids, spec = await self._wanted(name, args, where, devices, options)
-        if plan is not None and plan != _digest(ids, spec):
-            raise Conflict(
-                f"The plan was for other devices or another command; {len(ids)} are selected now",
-                code="plan_changed",
-                remedy="Plan again and look at it",
-            )
-        if len(ids) > cap:
-            raise Refused(
-                f"{len(ids)} devices are more than the cap of {cap}",
-                code="limit_exceeded",
-                remedy="Narrow the query, or raise the cap",
-                limit=cap,
-                unit="devices",
-            )
+        check_plan(plan, _digest(ids, spec), len(ids), cap)
         return await self._operations.start(
             KIND, ids, spec=spec, rate_per_s=rate_per_s, key=key, actor=actor, reason=reason
         )  # fmt: skip

@@ -250,6 +250,31 @@ class Operations:
         await self._storage.commit(Commit(blobs={_blob(operation): None}))
 
 
+def check_plan(plan: str | None, now: str, count: int, cap: int) -> None:
+    """Whether what is to be done now is what was planned, and for no more devices than are allowed.
+
+    Args:
+        plan: the digest that was looked at, or None: none was.
+        now: the digest of what would be done.
+
+    Raises Conflict (``plan_changed``) or Refused (``limit_exceeded``).
+    """
+    if plan is not None and plan != now:
+        raise Conflict(
+            f"The plan was for other devices or something else; {count} are selected now",
+            code="plan_changed",
+            remedy="Plan again and look at it",
+        )
+    if count > cap:
+        raise Refused(
+            f"{count} devices are more than the cap of {cap}",
+            code="limit_exceeded",
+            remedy="Narrow the query, or raise the cap",
+            limit=cap,
+            unit="devices",
+        )
+
+
 def _keyed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 

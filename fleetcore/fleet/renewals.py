@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from fleetcore.errors import Conflict, Refused
 from fleetcore.fleet.layers import OURS
-from fleetcore.fleet.operations import Operations
+from fleetcore.fleet.operations import Operations, check_plan
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import CertificateState, SecurityManager
@@ -175,20 +175,7 @@ class Renewals:
             raise Refused("most_failed is a share from 0 to 1, timeout_s a number of seconds up to a year")
         chosen, _ = await self._chosen(where, devices, outdated=outdated)
         sizes = _sizes(waves, len(chosen))
-        if plan is not None and plan != _digest(chosen, sizes):
-            raise Conflict(
-                f"The plan was for other devices or waves; {len(chosen)} are selected now",
-                code="plan_changed",
-                remedy="Plan again and look at it",
-            )
-        if len(chosen) > cap:
-            raise Refused(
-                f"{len(chosen)} devices are more than the cap of {cap}",
-                code="limit_exceeded",
-                remedy="Narrow the query, or raise the cap",
-                limit=cap,
-                unit="devices",
-            )
+        check_plan(plan, _digest(chosen, sizes), len(chosen), cap)
         progress = _Progress(waves=sizes, timeout_ms=int(timeout_s * 1000), most_failed=most_failed)
         return await self._operations.start(
             KIND, chosen, spec=progress.spec(), rate_per_s=rate_per_s, actor=actor, reason=reason
