@@ -10,7 +10,6 @@ import asyncio
 import datetime as dt
 import hmac
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import partial
@@ -41,6 +40,7 @@ from fleetcore.fleet.security.verify import CertificateVerifier, Foreign, refuse
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.addresses import host_of
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Event, Put
@@ -134,7 +134,6 @@ class Enrollment:
         )
         self._token_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._refusals: set[tuple[str, str, str, str]] = set()
-        self._refused_from: Counter[str] = Counter()
         self._refusals_minute = 0
 
     # --- what devices ask ----------------------------------------------------------------------------------------
@@ -334,10 +333,11 @@ class Enrollment:
 
     def check_groups(self, groups: Sequence[str]) -> None:
         """Raises NotFound or Refused where new devices cannot be put into one of them."""
-        if groups and self._groups is None:
+        if not groups:
+            return
+        if self._groups is None:
             raise Refused("This fleet keeps no groups")
         for group in groups:
-            assert self._groups is not None
             self._groups.check_static(group)
 
     def _check_token_groups(self, token: EnrollmentToken) -> None:
@@ -547,17 +547,15 @@ class Enrollment:
         if now // 60_000 != self._refusals_minute:
             self._refusals_minute = now // 60_000
             self._refusals.clear()
-            self._refused_from.clear()
         # Without the port, which is another one with each connection.
-        address = source.rpartition(":")[0] or source
+        address = host_of(source)
         device = device or str(error.ids.get("device", ""))
         kind = (address, error.code, str(error.ids.get("reason", "")), device)
         if kind in self._refusals or len(self._refusals) >= _REFUSALS_PER_MINUTE:
             return
-        if self._refused_from[address] >= _REFUSALS_OF_ONE:
+        if sum(one[0] == address for one in self._refusals) >= _REFUSALS_OF_ONE:
             return
         self._refusals.add(kind)
-        self._refused_from[address] += 1
         event = Event(
             type="enrollment.refused",
             subject=device,

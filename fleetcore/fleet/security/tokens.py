@@ -18,6 +18,7 @@ from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.recent import Recent
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.addresses import host_of, within
 from fleetcore.model.names import check_device_id, check_label
 from fleetcore.model.store import Commit, Delete, Event
 
@@ -185,23 +186,9 @@ def _network(text: str) -> str:
         ) from error
 
 
-def _address(source: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address in ``address`` or ``address:port``; an IPv4 one that came by an IPv6 socket is itself."""
-    for text in (source.rpartition(":")[0], source):
-        try:
-            found = ipaddress.ip_address(text.strip("[]").partition("%")[0])
-        except ValueError:
-            continue
-        return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
-    return None
-
-
 def check_network(token: EnrollmentToken, source: str) -> None:
-    """Raises NotAuthorised where the token is not good from ``source``, the peer's address with or without port."""
-    if not token.networks:
-        return
-    address = _address(source)
-    if address is None or not any(address in ipaddress.ip_network(one) for one in token.networks):
+    """Raises NotAuthorised where the token is not good from ``source``, the peer's ``host:port``."""
+    if token.networks and not within(host_of(source), [ipaddress.ip_network(one) for one in token.networks]):
         raise NotAuthorised(
             "The enrolment token is not good from this address",
             remedy="Enrol from the network that the token was made for, or make one for this network",

@@ -4,11 +4,12 @@ The section is structured into :class:`HttpConfig` by the core; the checks that 
 the protocol opens, so that the person who reads the error sees a sentence and a remedy.
 """
 
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
 
 from attrs import frozen
 
 from fleetcore.errors import ConfigError
+from fleetcore.model.addresses import Network
 from fleetcore.wire.endpoints import Listener, http_listener
 
 
@@ -36,7 +37,7 @@ class HttpConfig:
         """``listen``, taken apart. Raises :class:`ConfigError` where it cannot be listened on safely."""
         return http_listener(self.listen, example="https://0.0.0.0:8443", secrets="would speak to devices")
 
-    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+    def proxies(self) -> tuple[Network, ...]:
         """``trusted_proxies`` as networks. Raises :class:`ConfigError` for anything that is no address."""
         try:
             return tuple(ip_network(text) for text in self.trusted_proxies)
@@ -50,16 +51,3 @@ class HttpConfig:
         for name in ("idle_s", "header_timeout_s", "body_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above zero", remedy="Leave it out for the default")
-
-
-def is_trusted(host: str, proxies: tuple[IPv4Network | IPv6Network, ...]) -> bool:
-    """Whether the address ``host`` is one of the proxies; IPv4 mapped into IPv6 counts as IPv4."""
-    if not proxies:
-        return False
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in proxies)

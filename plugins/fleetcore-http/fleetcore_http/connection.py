@@ -14,8 +14,8 @@ from aiohttp.web_protocol import RequestHandler
 from attrs import define, field
 
 from fleetcore.interfaces.protocol import Session
+from fleetcore.model.addresses import within
 from fleetcore.model.message import Rejected
-from fleetcore_http.config import is_trusted
 from fleetcore_http.problems import problem
 from fleetcore_http.site import Site
 
@@ -71,7 +71,7 @@ class DeviceConnection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         name = self.peername
-        self.proxied = isinstance(name, tuple) and is_trusted(name[0], self.site.proxies)
+        self.proxied = isinstance(name, tuple) and within(name[0], self.site.proxies)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and not self.proxied:
             self.certificate = tls.getpeercert(True)

@@ -1,12 +1,11 @@
 """What all connections of one listener share."""
 
-from ipaddress import IPv4Network, IPv6Network
-
 from attrs import define
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DevicePlane
 from fleetcore.interfaces.provider import Context
+from fleetcore.model.addresses import Network
 from fleetcore_http.config import HttpConfig
 
 
@@ -17,6 +16,6 @@ class Site:
     config: HttpConfig
     context: Context
     plane: DevicePlane
-    proxies: tuple[IPv4Network | IPv6Network, ...]
+    proxies: tuple[Network, ...]
     clock: Clock
     draining: bool = False
