@@ -1,0 +1,329 @@
+"""A complete folder of the last release that wrote schema 1, and its backup, answer as they did when they were written.
+
+The questions and the answers are recorded in ``complete-1.json.gz``; this module only asks them again, of the present
+code. Where a later release renames a call, a path or a member, :func:`ask` and :func:`get` are where the old name is
+translated; the record stays as it was written.
+"""
+
+import base64
+import gzip
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from fleetcore_api.config import ApiConfig
+from fleetcore_api.plugin import open_api
+
+from fleetcore import IoTFleetManager
+from fleetcore.cli.root import Root
+from fleetcore.errors import NotAuthenticated, NotAuthorised
+from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.runtime.backup import restore
+from fleetcore.testing.clock import MovableClock
+
+HERE = Path(__file__).parent
+KNOWN = json.loads(gzip.decompress((HERE / "complete-1.json.gz").read_bytes()))
+SECRETS = KNOWN["secrets"]
+FOLDERS = ("data", "backup")
+
+#: All that depends on when it is looked at: the clock stands where it stood, but asking with a token uses the token.
+VARYING = {"last_used"}
+#: Answers that may have become longer: opening a folder with a later release may itself be written into the log.
+GROWING = {"list_audit", "device_history"}
+#: Numbers that may have risen, for the same reason.
+RISING = {"rows", "checkpoints"}
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The archive, unpacked once; nothing may write into it."""
+    folder = tmp_path_factory.mktemp("record")
+    with tarfile.open(HERE / "complete-1.tar.gz") as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(params=FOLDERS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def data(name, unpacked, tmp_path):
+    """A data folder of its own: a copy, or restored from the backup."""
+    if name == "backup":
+        restore(unpacked / "backup", tmp_path / "data")
+    else:
+        shutil.copytree(unpacked / "data", tmp_path / "data")
+    # What unpacks gives folders to everybody; the store's is its owner's alone.
+    for folder in (tmp_path / "data", tmp_path / "data" / "pki"):
+        folder.chmod(0o700)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def clock(name):
+    return MovableClock(KNOWN["written_ms"][name])
+
+
+async def ask(manager, question):
+    """A recorded question to the façade, answered by the present code."""
+    answer = await getattr(manager, question["call"])(*question["args"], **question["options"])
+    return json.loads(json.dumps(answer.to_plain() if hasattr(answer, "to_plain") else answer))
+
+
+async def get(client, question):
+    """A recorded question to the API, answered by the present code: status, and the body."""
+    token = {"Authorization": f"Bearer {SECRETS['operator_tokens'][question['who']]}"}
+    return await client.get(question["path"], headers=token)
+
+
+def served(fleet):
+    return open_api(ApiConfig(listen="http://127.0.0.1:0"), fleet._context("api"), fleet)
+
+
+def client_of(server):
+    return httpx.AsyncClient(base_url=server.url + "/api/v1/", timeout=20)
+
+
+def differences(now, then, path="", *, growing=False):
+    """Where something that was answered then is not answered now; a later release may say more."""
+    if isinstance(then, dict):
+        if not isinstance(now, dict):
+            yield f"{path}: {now!r} is not an object"
+            return
+        for member in then.keys() - VARYING:
+            if member not in now:
+                yield f"{path}/{member} is gone"
+            elif member in RISING and growing:
+                if now[member] < then[member]:
+                    yield f"{path}/{member}: {now[member]} is less than {then[member]}"
+            else:
+                yield from differences(now[member], then[member], f"{path}/{member}")
+    elif isinstance(then, list):
+        if not isinstance(now, list) or len(now) < len(then) or (len(now) > len(then) and not growing):
+            yield f"{path}: {len(then)} items then, now {now!r:.200}"
+            return
+        for at, item in enumerate(then):
+            yield from differences(now[at], item, f"{path}/{at}")
+    elif now != then:
+        yield f"{path}: {now!r} was {then!r}"
+
+
+async def differing_answers(manager, name):
+    """What the façade answers otherwise than it did."""
+    found = []
+    for question in KNOWN["answers"][name]["facade"]:
+        growing = question["call"] in GROWING or question["call"] == "verify_audit"
+        place = f"{question['call']}{question['args']}"[:80]
+        found += differences(await ask(manager, question), question["answer"], place, growing=growing)
+    return found
+
+
+async def test_every_recorded_answer_of_the_facade_still_holds(name, data, clock):
+    async with IoTFleetManager(data, clock=clock) as manager:
+        await manager.settle()
+
+        assert await differing_answers(manager, name) == []
+        assert (await manager.status())["storage"] == []
+
+
+async def test_every_recorded_answer_of_the_api_still_holds(name, data, clock):
+    found = []
+
+    async with IoTFleetManager(data, clock=clock) as manager:
+        fleet = await manager.open()
+        async with served(fleet) as server, client_of(server) as client:
+            for question in KNOWN["answers"][name]["api"]:
+                reply = await get(client, question)
+                place = f"{question['who']} {question['path']}"
+                if reply.status_code != question["status"]:
+                    found.append(f"{place}: {reply.status_code} {reply.text[:200]}")
+                elif "json" in question:
+                    found += differences(reply.json(), question["json"], place)
+                elif base64.b64encode(reply.content).decode() != question["base64"]:
+                    found.append(f"{place}: other bytes")
+            # Last, for each of them is a row of the audit log.
+            for question in KNOWN["answers"][name]["refused"]:
+                reply = await get(client, question)
+                if (reply.status_code, reply.json()["code"]) != (question["status"], question["code"]):
+                    found.append(f"{question['who']} {question['path']}: {reply.status_code} {reply.text[:200]}")
+
+    assert found == []
+
+
+async def test_a_second_opening_changes_nothing(name, data, clock):
+    async def opened():
+        async with IoTFleetManager(data, clock=clock) as manager:
+            await manager.settle()
+            return [await ask(manager, question) for question in KNOWN["answers"][name]["facade"]]
+
+    first = await opened()
+
+    assert await opened() == first
+
+
+def test_the_command_line_shows_what_was_recorded(name, data, clock, monkeypatch):
+    # By the machine's clock, what waits in the record would expire while the command looks.
+    monkeypatch.setattr("fleetcore.runtime.app.SystemClock", lambda: clock)
+    answers = {
+        question["call"]: question["answer"]
+        for question in KNOWN["answers"][name]["facade"]
+        if not question["args"] and not question["options"]
+    }
+    found = []
+
+    for call, words in {
+        "list_devices": ["device", "list"],
+        "list_groups": ["group", "list"],
+        "list_operations": ["operation", "list"],
+        "list_tokens": ["token", "list"],
+        "list_claims": ["enrollment", "claim", "list"],
+    }.items():
+        done = CliRunner().invoke(Root(), [*words, "--data", str(data), "-o", "json"])
+        assert done.exit_code == 0, (words, done.output, done.exception)
+        found += differences(json.loads(done.stdout), answers[call], " ".join(words))
+    verified = CliRunner().invoke(Root(), ["audit", "verify", "--data", str(data)])
+
+    assert found == []
+    assert verified.exit_code == 0, verified.output
+
+
+# --- what was under way goes on, and what was handed out still opens what it opened ---------------------------------
+
+
+async def test_operations_under_way_end(data, clock):
+    async with IoTFleetManager(data, clock=clock) as manager:
+        fleet = await manager.open()
+        under_way = {one["kind"]: one for one in await manager.list_operations() if one["state"] == "running"}
+        assert {kind: 0 < one["done"] < one["total"] for kind, one in under_way.items() if kind != "renewal"} == {
+            "import": True,
+            "command": True,
+        }
+        for kind in ("import", "command"):
+            while (one := await manager.get_operation(under_way[kind]["id"]))["state"] == "running":
+                await clock.advance(2)
+                await fleet.operations.tick()
+            assert (one["state"], one["failed"]) == ("succeeded", 0)
+
+        assert await manager.count_devices("gateway = 'gw-1'") == 21
+        assert sum((await manager.count_commands(under_way["command"]["id"])).values()) == 8
+
+
+async def test_a_detector_goes_on_with_what_it_had_learnt(name, data, clock):
+    known = {one["id"] for one in next(q["answer"] for q in KNOWN["answers"][name]["facade"] if q["call"] == "list_anomalies" and not q["args"])}  # fmt: skip
+
+    async with IoTFleetManager(data, clock=clock) as manager:
+        await manager.settle()
+        before = {one["id"] for one in await manager.list_anomalies()}
+        # The series was quiet after its last finding; a detector without a past would still be warming up.
+        for number in range(30):
+            await manager.collect_telemetry("th-1", "temperature", 21.0, "C", time=clock.now_ms() - 100_000 + number)
+        await manager.collect_telemetry("th-1", "temperature", 900.0, "C")
+        await manager.settle()
+        new = [one for one in await manager.list_anomalies() if one["id"] not in before]
+
+    assert before == known
+    assert sorted(one["detector"] for one in new) == ["statistical", "too-hot"]
+
+
+def request_of(device):
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    key = ec.generate_private_key(ec.SECP256R1())
+    return (
+        x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    )
+
+
+def der(pem):
+    return x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
+
+
+async def test_credentials_open_what_they_opened_and_ended_ones_open_nothing(name, data, clock):
+    certificates = SECRETS["certificates"]
+
+    async with IoTFleetManager(data, clock=clock) as manager:
+        security = (await manager.open()).security
+        assert await security.verify_token(SECRETS["device_token"]["th-1"]) == "th-1"
+        for device in ("c-1", "c-2", "c-3", *(["c-new"] if name == "data" else [])):
+            assert (await security.identify(der(certificates[device])))[0] == device
+        for device in ("c-old", "c-revoked"):
+            with pytest.raises((NotAuthenticated, NotAuthorised)):
+                await security.identify(der(certificates[device]))
+
+
+async def test_enrolment_goes_on_by_token_and_by_claim(data, clock):
+    claim = der(SECRETS["claim"]["certificate"])
+
+    async with IoTFleetManager(data, clock=clock) as manager:
+        security = (await manager.open()).security
+        await security.enroll(
+            EnrollRequest(csr=request_of("new-1"), token=SECRETS["enrolment_token"], source="192.0.2.40")
+        )
+        await security.enroll(
+            EnrollRequest(certificate=claim, ownership=SECRETS["ownership_token"], parameters={"serial": "S2"})
+        )
+        await manager.settle()
+        assert [one["group"] for one in await manager.list_groups("new-1")] == ["hall"]
+        assert (await manager.get_device("b-2"))["tags"] == ["plant-2"]
+
+
+async def test_a_rotation_goes_on_to_its_end(name, data, clock):
+    async with IoTFleetManager(data, clock=clock) as manager:
+        assert (await manager.ca_rotation())["phase"] == {"data": "issuing", "backup": "announced"}[name]
+        if name == "backup":
+            await manager.rotate_ca("issue")
+        await manager.rotate_ca("retire", force=True)
+        assert (await manager.ca_rotation())["phase"] == "settled"
+
+
+async def test_a_kept_answer_is_given_again(data, clock):
+    kept = SECRETS["kept_answer"]
+    headers = {"Authorization": f"Bearer {SECRETS['operator_tokens']['root']}", "Idempotency-Key": kept["key"]}
+
+    async with (
+        IoTFleetManager(data, clock=clock) as manager,
+        served(await manager.open()) as server,
+        client_of(server) as client,
+    ):
+        reply = await client.post(kept["path"], json=kept["json"], headers=headers)
+
+    assert (reply.status_code, reply.headers["idempotency-replayed"]) == (kept["status"], "true")
+    assert reply.json() == kept["answer"]
+
+
+async def test_images_are_whole(data, clock):
+    async with IoTFleetManager(data, clock=clock) as manager:
+        storage = (await manager.open()).storage
+        for sha256, size in SECRETS["artifacts"].items():
+            pieces = [piece async for piece in storage.read_artifact(sha256)]
+            assert sum(map(len, pieces)) == size
+
+
+def test_the_record_has_every_state_that_it_is_there_for(name):
+    answers = KNOWN["answers"][name]["facade"]
+
+    def states(call, member="state"):
+        found = [question["answer"] for question in answers if question["call"] == call]
+        return {item[member] for answer in found for item in (answer if isinstance(answer, list) else [answer])}
+
+    assert states("get_campaign") == {"succeeded", "running", "aborted", "draft"}
+    assert states("list_operations") == {"running", "succeeded", "partly", "cancelled"}
+    assert states("list_operations", "kind") == {"import", "command", "renewal"}
+    assert states("list_commands") >= {"queued", "sent", "running", "succeeded", "failed", "rejected", "expired", "cancelled"}  # fmt: skip
+    assert states("list_devices", "lifecycle") == {"registered", "provisioned", "active", "suspended", "quarantined", "retired"}  # fmt: skip
+    assert states("list_enrollments") == {"pending", "accepted", "rejected"}
+    executions = [one for question in answers if question["call"] == "get_campaign" for one in question["answer"]["executions"]]  # fmt: skip
+    assert {one["state"] for one in executions} >= {"waiting", "offered", "downloading", "installing", "succeeded", "failed", "rejected", "cancelled"}  # fmt: skip
+    verdict = next(question["answer"] for question in answers if question["call"] == "verify_audit")
+    assert verdict["ok"]
+    assert verdict["checkpoints"] >= 1
