@@ -5,7 +5,7 @@ are coroutines of one event loop, and any number of them may be under way at onc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -52,8 +52,8 @@ class Storage(ABC):
     longer.
 
     **Positions**: a commit that changes records, readings or texts, or has events, takes the next position. One that
-    does not (cursors, blobs, marks, readings that are there already) takes none and returns the one before, so a
-    consumer that keeps its cursor does not wake itself.
+    does not (cursors, blobs, marks, counters, index entries, readings that are there already) takes none and returns
+    the one before, so a consumer that saves its cursor does not wake itself.
 
     Errors: :class:`~fleetcore.errors.VersionConflict`, :class:`~fleetcore.errors.Conflict` (a unique value is taken),
     :class:`~fleetcore.errors.Unavailable` with code ``storage_full`` (nothing is stored; it may work later),
@@ -89,16 +89,33 @@ class Storage(ABC):
         where: Clause | None = None,
         after: str | None = None,
         limit: int = 1000,
+        newest: bool = False,
+        scan: int | None = None,
     ) -> FoundRecords:
-        """Records of a kind in key order (by code point), at most ``limit``, keys greater than ``after``.
+        """Records of a kind in order, at most ``limit``, beginning behind ``after``.
 
-        ``ref`` selects through the index that :class:`~fleetcore.model.store.Put` filled; ``where`` is evaluated on
-        the body by the rules of :mod:`fleetcore.query.evaluate`.
+        The order is that of the keys (by code point); with ``ref`` that of ``Put.sort``, then of the keys. The work
+        is that of the records looked at, however many there are of the kind.
+
+        Args:
+            ref: selects through the index that :class:`~fleetcore.model.store.Put` filled.
+            where: evaluated on the body by the rules of :mod:`fleetcore.query.evaluate`.
+            after: the ``after`` of the page before, in the same direction; without ``sort`` also a key.
+            newest: the other way round, the last first.
+            scan: how many records may be looked at for ``where``; the page is cut short there.
         """
 
     @abstractmethod
     async def find_unique(self, space: str, value: str) -> Record | None:
         """The record that holds a unique value, or None."""
+
+    @abstractmethod
+    async def counters(self, space: str) -> Mapping[str, int]:
+        """The counters of a space that are not 0, by name; as of the last commit."""
+
+    @abstractmethod
+    async def floor(self, space: str, name: str) -> int:
+        """The highest number that a commit named in ``floors``, or 0. It outlives the records that it is about."""
 
     @abstractmethod
     async def due(self, kind: str, until: int, limit: int = 1000) -> Sequence[Record]:

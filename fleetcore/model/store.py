@@ -9,6 +9,9 @@ from fleetcore.model.telemetry import Tally, TelemetryBatch, TextReading
 #: A record's body: JSON-compatible plain data.
 Body = Mapping[str, object]
 
+#: A counter's ``(space, name)``: what is counted together, and what of it.
+Counter = tuple[str, str]
+
 
 @frozen(kw_only=True)
 class Record:
@@ -29,6 +32,7 @@ class Put:
         unique: ``(space, value)`` pairs that no other record may hold; they replace what this record held before.
         due: ms since the epoch at which :meth:`Storage.due` shows the record, or None for never.
         refs: ``(name, value)`` pairs by which :meth:`Storage.find` finds it through an index.
+        sort: its place among the records that share a ref; records of equal ``sort`` are in key order.
     """
 
     kind: str
@@ -38,6 +42,7 @@ class Put:
     unique: frozenset[tuple[str, str]] = frozenset()
     due: int | None = None
     refs: frozenset[tuple[str, str]] = frozenset()
+    sort: str = ""
 
 
 @frozen(kw_only=True)
@@ -76,8 +81,12 @@ class Commit:
     """One atomic, durable change. Every member may be empty.
 
     Attributes:
+        reindexed: records whose index entries (``unique``, ``refs``, ``sort``, ``due``) are written again; their bodies
+            and versions stay. ``expect`` is the version that the record must have.
+        add: by how much counters change, by ``(space, name)``. A counter that was never named is 0.
+        floors: ``(space, name)`` to a number that :meth:`Storage.floor` is never below again.
         cursors: named feed positions to keep; ``None`` forgets a name.
-        blobs: named binary states to keep beside the records, detector snapshots for one; ``None`` forgets a name.
+        blobs: named binary states to keep beside the records, such as detector snapshots; ``None`` forgets a name.
     """
 
     puts: tuple[Put, ...] = ()
@@ -86,6 +95,9 @@ class Commit:
     texts: tuple[TextReading, ...] = ()
     marks: tuple[MessageMark, ...] = ()
     events: tuple[Event, ...] = ()
+    reindexed: tuple[Put, ...] = ()
+    add: Mapping[Counter, int] = field(factory=dict)
+    floors: Mapping[Counter, int] = field(factory=dict)
     cursors: Mapping[str, int | None] = field(factory=dict)
     blobs: Mapping[str, bytes | None] = field(factory=dict)
 
@@ -120,7 +132,23 @@ class FeedEntry:
 
 @frozen(kw_only=True)
 class FoundRecords:
-    """A page of records in key order; ``after`` continues it, None at the end."""
+    """A page of records.
+
+    Attributes:
+        after: what continues the page; None at the end. A page that was bounded by ``scan`` may hold fewer items than
+            asked for, or none, and still have an ``after``.
+    """
 
     items: tuple[Record, ...]
     after: str | None = None
+
+
+def place(sort: str, key: str) -> str:
+    """The ``after`` of a record: its key, behind its ``sort`` where it has one."""
+    return f"{sort}\0{key}" if sort else key
+
+
+def split_place(after: str) -> tuple[str, str]:
+    """``sort`` and key of an ``after``."""
+    sort, sep, key = after.rpartition("\0")
+    return (sort, key) if sep else ("", after)

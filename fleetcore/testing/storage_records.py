@@ -233,6 +233,102 @@ class RecordsContract(StorageCase):
         assert [record.key for record in (*first.items, *rest.items)] == [one.key for one in north]
         assert rest.after is None
 
+    async def test_records_of_a_reference_come_in_the_order_of_their_sort(self, storage: Storage) -> None:
+        puts = [evolve(_with_all(key), sort=sort) for key, sort in (("a", "3"), ("b", "1"), ("c", "2"), ("d", "1"))]
+        await storage.commit(Commit(puts=tuple(puts)))
+
+        found, after = [], None
+        for _ in range(4):
+            page = await storage.find("thing", ref=("group", "north"), after=after, limit=1)
+            found += [record.key for record in page.items]
+            after = page.after
+
+        assert found == ["b", "d", "c", "a"]
+        assert after is None
+
+    async def test_the_newest_come_first_where_they_are_asked_for(self, storage: Storage) -> None:
+        puts = [evolve(_with_all(key), sort=sort) for key, sort in (("a", "3"), ("b", "1"), ("c", "2"), ("d", "1"))]
+        await storage.commit(Commit(puts=tuple(puts)))
+
+        first = await storage.find("thing", ref=("group", "north"), limit=3, newest=True)
+        rest = await storage.find("thing", ref=("group", "north"), limit=3, newest=True, after=first.after)
+        by_key = await storage.find("thing", newest=True, limit=2)
+        last = await storage.find("thing", newest=True, after=by_key.after)
+
+        assert [record.key for record in (*first.items, *rest.items)] == ["a", "c", "d", "b"]
+        assert [record.key for record in (*by_key.items, *last.items)] == ["d", "c", "b", "a"]
+        assert rest.after is None
+        assert last.after is None
+
+    async def test_a_bounded_page_is_cut_short_and_goes_on_where_it_stopped(self, storage: Storage) -> None:
+        await storage.commit(Commit(puts=tuple(put(f"{i:02}", {"n": i}) for i in range(50))))
+        where = Compare(("n",), ">=", 25)
+
+        pages, found, after = 0, [], None
+        while pages < 20:
+            page = await storage.find("thing", where=where, after=after, limit=100, scan=10)
+            found += [record.key for record in page.items]
+            pages, after = pages + 1, page.after
+            if after is None:
+                break
+
+        assert found == [f"{i:02}" for i in range(25, 50)]
+        assert pages >= 5
+
+    async def test_counters_add_up_whatever_is_committed_beside_them(self, storage: Storage) -> None:
+        await asyncio.gather(
+            *(storage.commit(Commit(add={("work", "open"): 1, ("work", f"of {i % 3}"): 2})) for i in range(30))
+        )
+        await storage.commit(Commit(add={("work", "of 1"): -20, ("other", "open"): 5}))
+
+        assert await storage.counters("work") == {"open": 30, "of 0": 20, "of 2": 20}
+        assert await storage.counters("other") == {"open": 5}
+        assert await storage.counters("nothing") == {}
+
+    async def test_a_refused_commit_counts_nothing(self, storage: Storage) -> None:
+        await storage.commit(Commit(puts=(put("a"),)))
+
+        with pytest.raises(VersionConflict):
+            await storage.commit(Commit(puts=(put("a", expect=9),), add={("s", "n"): 1}, floors={("s", "n"): 1}))
+
+        assert await storage.counters("s") == {}
+        assert await storage.floor("s", "n") == 0
+
+    async def test_a_floor_only_rises_and_outlives_its_record(self, storage: Storage) -> None:
+        await storage.commit(Commit(puts=(put("a"),), floors={("thing", "a"): 7}))
+        await storage.commit(Commit(deletes=(Delete(kind="thing", key="a"),), floors={("thing", "a"): 3}))
+
+        assert await storage.floor("thing", "a") == 7
+        assert await storage.floor("thing", "b") == 0
+
+    async def test_counters_and_floors_take_no_place_in_the_feed(self, storage: Storage) -> None:
+        before = (await storage.commit(Commit(puts=(put("a"),)))).position
+
+        done = await storage.commit(Commit(add={("s", "n"): 1}, floors={("s", "n"): 1}))
+
+        assert done.position == before
+
+    async def test_index_entries_are_written_again_without_touching_the_record(self, storage: Storage) -> None:
+        await storage.commit(Commit(puts=(_with_all("a"), _with_all("b"))))
+        before = await storage.position()
+        moved = Put(
+            kind="thing", key="a", body={}, expect=1, unique=frozenset({("serial", "z")}), due=5,
+            refs=frozenset({("group", "south")}), sort="9",
+        )  # fmt: skip
+
+        await storage.commit(Commit(reindexed=(moved,)))
+
+        record = await storage.get("thing", "a")
+        assert record is not None
+        assert (record.version, record.body) == (1, {"key": "a"})
+        assert [one.key for one in (await storage.find("thing", ref=("group", "south"))).items] == ["a"]
+        assert [one.key for one in (await storage.find("thing", ref=("group", "north"))).items] == ["b"]
+        assert await storage.find_unique("serial", "a") is None
+        assert [one.key for one in await storage.due("thing", 100)] == ["a"]
+        assert await storage.position() == before
+        with pytest.raises(VersionConflict):
+            await storage.commit(Commit(reindexed=(evolve(moved, expect=3),)))
+
     async def test_a_query_selects_where_it_is_true_and_fills_its_pages(self, storage: Storage) -> None:
         bodies = [{"n": i, "tags": ["even"] if i % 2 == 0 else []} for i in range(50)]
         bodies[10].pop("n")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
@@ -17,7 +18,7 @@ from fleetcore.fleet.security import Authority, SecurityManager
 from fleetcore.fleet.security.requests import spki_of
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Reply
-from fleetcore.model.store import Commit, Committed, Event, FoundRecords, Put, Record
+from fleetcore.model.store import Commit, Committed, Event, FoundRecords, Put, Record, place, split_place
 from fleetcore.testing.clock import MovableClock
 
 FLEET = "acme"
@@ -59,6 +60,8 @@ class RecordStore(Storage):
         self.records: dict[tuple[str, str], Put] = {}
         self.versions: dict[tuple[str, str], int] = {}
         self.events: list[Event] = []
+        self.counted: Counter = Counter()
+        self.floors: dict[tuple[str, str], int] = {}
         self.commits = 0
         self.before_commit = None
 
@@ -80,6 +83,8 @@ class RecordStore(Storage):
         for gone in change.deletes:
             self.records.pop((gone.kind, gone.key), None)
             self.versions.pop((gone.kind, gone.key), None)
+        self.counted.update(change.add)
+        self.floors.update({name: max(value, self.floors.get(name, 0)) for name, value in change.floors.items()})
         self.events.extend(change.events)
         self.commits += 1
         return Committed(position=self.commits, versions=tuple(self.versions[put.kind, put.key] for put in change.puts))
@@ -93,14 +98,29 @@ class RecordStore(Storage):
         put = self.records.get((kind, key))
         return None if put is None else self._record(put)
 
-    async def find(self, kind, *, ref=None, where=None, after=None, limit=1000) -> FoundRecords:
+    async def find(
+        self, kind, *, ref=None, where=None, after=None, limit=1000, newest=False, scan=None
+    ) -> FoundRecords:
         await asyncio.sleep(0)
-        found = [
-            self._record(put)
-            for (its_kind, key), put in sorted(self.records.items())
-            if its_kind == kind and (ref is None or ref in put.refs) and (after is None or key > after)
-        ]
-        return FoundRecords(items=tuple(found[:limit]), after=found[limit - 1].key if len(found) > limit else None)
+        found = sorted(
+            (
+                (put.sort if ref is not None else "", key)
+                for (its_kind, key), put in self.records.items()
+                if its_kind == kind and (ref is None or ref in put.refs)
+            ),
+            reverse=newest,
+        )
+        if after is not None:
+            bound = split_place(after)
+            found = [at for at in found if (at < bound if newest else at > bound)]
+        items = tuple(self._record(self.records[kind, key]) for _, key in found[:limit])
+        return FoundRecords(items=items, after=place(*found[limit - 1]) if len(found) > limit else None)
+
+    async def counters(self, space):
+        return {name: value for (its, name), value in self.counted.items() if its == space and value}
+
+    async def floor(self, space, name):
+        return self.floors.get((space, name), 0)
 
     async def find_unique(self, space, value):
         raise NotImplementedError

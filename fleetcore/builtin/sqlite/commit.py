@@ -4,7 +4,7 @@ import sqlite3
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import catalog, log, marks, records, texts
+from fleetcore.builtin.sqlite import catalog, counters, log, marks, records, texts
 from fleetcore.builtin.sqlite.order import Points
 from fleetcore.builtin.sqlite.resolve import Held, Resolved, all_new, resolve
 from fleetcore.builtin.sqlite.state import State
@@ -48,8 +48,9 @@ class CommitChange(Change[Committed]):
             texts.apply(db, spoken)
         if change.marks:
             marks.add(db, change.marks, state.mark_counts)
+        counters.apply(db, change)
         self._keep(db)
-        if readings is not None or extras is not None or planned is not None:
+        if readings is not None or extras is not None or (planned is not None and planned.shown):
             self._size = len(readings or b"") + len(extras or b"")
             db.execute(
                 "INSERT INTO log(position, size, readings, extras) VALUES (?, ?, ?, ?)",
@@ -68,7 +69,11 @@ class CommitChange(Change[Committed]):
             self._distinct = resolved.distinct
             self._moved = state.watermarks.advance(batch.series, batch.time, distinct=self._distinct)
             state.pending.append(self._points)
-        self.weight = self._size + 1024 * (len(change.puts) + len(change.deletes)) + 256 * len(change.marks)
+        self.weight = (
+            self._size
+            + 1024 * (len(change.puts) + len(change.deletes) + len(change.reindexed))
+            + 256 * len(change.marks)
+        )
         self._texts = spoken.write if spoken else ()
         self.result = Committed(
             position=state.position,

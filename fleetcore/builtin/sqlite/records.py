@@ -15,7 +15,7 @@ from msgspec import json
 from fleetcore.builtin.sqlite.dialect import SqliteDialect
 from fleetcore.builtin.sqlite.plain import listed, text
 from fleetcore.errors import Conflict, VersionConflict
-from fleetcore.model.store import Commit, Delete, FoundRecords, Put, Record
+from fleetcore.model.store import Commit, Delete, FoundRecords, Put, Record, place, split_place
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
 from fleetcore.query.sql import Compiled, Sql, compiled
@@ -35,11 +35,17 @@ _NONE = "[]"
 
 @frozen
 class RecordPlan:
-    """A commit's record changes, checked and ready to be written."""
+    """A commit's record changes, checked and ready to be written.
 
+    Attributes:
+        shown: whether a body changes; index entries alone are no news for the feed.
+    """
+
+    shown: bool
     touched: str
     deletes: str
     puts: str
+    dues: str
     uniques: str
     refs: str
     versions: tuple[int, ...]
@@ -53,9 +59,9 @@ def plan(db: sqlite3.Connection, change: Commit) -> RecordPlan | None:
         Conflict: a unique value belongs to another record.
         TypeError: a body is no plain data.
     """
-    if not change.puts and not change.deletes:
+    if not change.puts and not change.deletes and not change.reindexed:
         return None
-    changes: tuple[Put | Delete, ...] = (*change.deletes, *change.puts)
+    changes: tuple[Put | Delete, ...] = (*change.deletes, *change.reindexed, *change.puts)
     touched = list({(one.kind, one.key): None for one in changes})
     names = text(touched)
     current = {
@@ -70,6 +76,9 @@ def plan(db: sqlite3.Connection, change: Commit) -> RecordPlan | None:
     }
     for delete in change.deletes:
         _expect(delete, current.pop((delete.kind, delete.key), 0))
+    for entry in change.reindexed:
+        _expect(entry, current.get((entry.kind, entry.key), 0))
+    indexed = {(put.kind, put.key): put for put in (*change.reindexed, *change.puts)}
     written: dict[tuple[str, str], tuple[Put, int]] = {}
     versions = []
     for put in change.puts:
@@ -80,7 +89,7 @@ def plan(db: sqlite3.Connection, change: Commit) -> RecordPlan | None:
         versions.append(found + 1)
         written[name] = (put, found + 1)
     uniques: dict[tuple[str, str], tuple[str, str]] = {}
-    for put, _ in written.values():
+    for put in indexed.values():
         for value in put.unique:
             if uniques.setdefault(value, (put.kind, put.key)) != (put.kind, put.key):
                 raise _taken(value, *uniques[value])
@@ -96,11 +105,13 @@ def plan(db: sqlite3.Connection, change: Commit) -> RecordPlan | None:
             if (kind, key) not in own:
                 raise _taken((space, value), kind, key)
     return RecordPlan(
+        bool(change.puts or change.deletes),
         names,
-        text([name for name in touched if name not in written]),
+        text([name for name in touched if name not in indexed]),
         text([[put.kind, put.key, version, put.due, text(put.body)] for put, version in written.values()]),
+        text([[put.kind, put.key, put.due] for put in change.reindexed if (put.kind, put.key) not in written]),
         text([[*value, *holder] for value, holder in uniques.items()]),
-        text([[put.kind, name, value, put.key] for put, _ in written.values() for name, value in put.refs]),
+        text([[put.kind, name, value, put.sort, put.key] for put in indexed.values() for name, value in put.refs]),
         tuple(versions),
     )
 
@@ -118,10 +129,16 @@ def apply(db: sqlite3.Connection, planned: RecordPlan) -> None:
             " DO UPDATE SET version=excluded.version, due=excluded.due, body=excluded.body",
             (planned.puts,),
         )
+    if planned.dues != _NONE:
+        db.execute(
+            "UPDATE records SET due = json_extract(j.value, '$[2]') FROM json_each(?) AS j"
+            " WHERE records.kind = json_extract(j.value, '$[0]') AND records.key = json_extract(j.value, '$[1]')",
+            (planned.dues,),
+        )
     if planned.uniques != _NONE:
         db.execute(f"INSERT INTO uniques(space, value, kind, key) {_rows(4)}", (planned.uniques,))
     if planned.refs != _NONE:
-        db.execute(f"INSERT INTO refs(kind, name, value, key) {_rows(4)}", (planned.refs,))
+        db.execute(f"INSERT INTO refs(kind, name, value, sort, key) {_rows(5)}", (planned.refs,))
 
 
 def _rows(width: int) -> str:
@@ -158,42 +175,86 @@ def due(db: sqlite3.Connection, kind: str, until: int, limit: int) -> Sequence[R
 
 
 def find(
-    db: sqlite3.Connection, kind: str, ref: tuple[str, str] | None, where: Clause | None, after: str | None, limit: int
+    db: sqlite3.Connection,
+    kind: str,
+    *,
+    ref: tuple[str, str] | None,
+    where: Clause | None,
+    after: str | None,
+    limit: int,
+    newest: bool,
+    scan: int | None,
 ) -> FoundRecords:
-    """A page in key order; fetches one more than asked for to know whether there is a next page."""
+    """A page; fetches one more than asked for to know whether there is a next page."""
     condition = compiled(where, _DIALECT) if where is not None else _ALL
     residual = None if condition.exact else where
+    walk = _Walk(db, kind, ref, newest=newest)
+    end = walk.place_of(scan, after) if scan is not None and where is not None else None
     items: list[Record] = []
     size = min(limit + 1, _PAGE_ROWS)
+    last = ""
     while True:
-        rows = _page(db, kind, ref, condition.sql, after, size)
-        for row in rows:
-            record = _record(row)
+        rows = walk.rows(condition.sql, after, end, size)
+        for sort, *row in rows:
+            record = _record(cast("Row", row))
             if matches(residual, record.body):
                 if len(items) == limit:
-                    return FoundRecords(items=tuple(items), after=items[-1].key)
+                    return FoundRecords(items=tuple(items), after=last)
                 items.append(record)
+                last = place(sort, record.key)
         if len(rows) < size:
-            return FoundRecords(items=tuple(items))
-        after, size = rows[-1][1], _PAGE_ROWS
+            return FoundRecords(items=tuple(items), after=end)
+        after, size = place(rows[-1][0], rows[-1][2]), _PAGE_ROWS
 
 
-def _page(
-    db: sqlite3.Connection, kind: str, ref: tuple[str, str] | None, condition: Sql, after: str | None, size: int
-) -> list[Row]:
-    beyond = ">=" if after is None else ">"
-    where = (*condition.parameters, size)
-    if ref is None:
+class _Walk:
+    """One way through the records of a kind: by key, or by the entries of a ref; forwards, or the newest first."""
+
+    def __init__(self, db: sqlite3.Connection, kind: str, ref: tuple[str, str] | None, *, newest: bool) -> None:
+        self._db, self._sorted = db, ref is not None
+        self._parameters: tuple[str, ...]
+        self._beyond, self._until, direction = ("<", ">=", " DESC") if newest else (">", "<=", "")
+        if ref is None:
+            self._index, self._sort, self._key = "records AS r", "''", "r.key"
+            self._from, self._where, self._parameters = self._index, "r.kind=?", (kind,)
+            self._order = f"r.key{direction}"
+        else:
+            self._index, self._sort, self._key = "refs AS f", "f.sort", "f.key"
+            self._from = "refs AS f CROSS JOIN records AS r ON r.kind = f.kind AND r.key = f.key"
+            self._where, self._parameters = "f.kind=? AND f.name=? AND f.value=?", (kind, *ref)
+            self._order = f"f.sort{direction}, f.key{direction}"
+
+    def rows(
+        self, condition: Sql, after: str | None, end: str | None, size: int
+    ) -> list[tuple[str, str, str, int, str]]:
+        """The next rows behind ``after``, up to ``end``, that the condition selects: the sort and the record."""
+        bounds, parameters = self._bounds(after, end)
         query = (
-            "SELECT kind, key, version, body FROM records AS r"  # noqa: S608 - values are parameters, the rest is ours
-            f" WHERE kind=? AND key{beyond}? AND ({condition.text}) ORDER BY key LIMIT ?"
+            f"SELECT {self._sort} AS sort, r.kind, r.key, r.version, r.body FROM {self._from}"  # noqa: S608 - values are parameters, the rest is ours
+            f" WHERE {self._where}{bounds} AND ({condition.text}) ORDER BY {self._order} LIMIT ?"
         )
-        return cast("list[Row]", listed(db, _COLUMNS, query, (kind, after or "", *where)))
-    query = (
-        "SELECT r.kind, r.key, r.version, r.body FROM refs AS f JOIN records AS r USING (kind, key)"  # noqa: S608 - as above
-        f" WHERE f.kind=? AND f.name=? AND f.value=? AND f.key{beyond}? AND ({condition.text}) ORDER BY f.key LIMIT ?"
-    )
-    return cast("list[Row]", listed(db, _COLUMNS, query, (kind, *ref, after or "", *where)))
+        values = (*self._parameters, *parameters, *condition.parameters, size)
+        return cast("list[tuple[str, str, str, int, str]]", listed(self._db, f"sort, {_COLUMNS}", query, values))
+
+    def place_of(self, number: int, after: str | None) -> str | None:
+        """The place of the ``number``-th record behind ``after``, from the index alone; None where there are fewer."""
+        bounds, parameters = self._bounds(after, None)
+        query = (
+            f"SELECT {self._sort}, {self._key} FROM {self._index} WHERE {self._where}{bounds}"  # noqa: S608 - as above
+            f" ORDER BY {self._order} LIMIT 1 OFFSET ?"
+        )
+        row = self._db.execute(query, (*self._parameters, *parameters, max(0, number - 1))).fetchone()
+        return None if row is None else place(*row)
+
+    def _bounds(self, after: str | None, end: str | None) -> tuple[str, tuple[str, ...]]:
+        text, values = "", list[str]()
+        for operator, bound in ((self._beyond, after), (self._until, end)):
+            if bound is None:
+                continue
+            sort, key = split_place(bound)
+            text += f" AND (f.sort, f.key) {operator} (?, ?)" if self._sorted else f" AND r.key {operator} ?"
+            values += (sort, key) if self._sorted else (key,)
+        return text, tuple(values)
 
 
 def _record(row: Row) -> Record:

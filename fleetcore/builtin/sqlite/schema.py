@@ -64,8 +64,30 @@ CREATE TABLE cursors(name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT R
 CREATE TABLE blobs(name TEXT PRIMARY KEY, body BLOB NOT NULL);
 """
 
+_VERSION_2 = """
+CREATE TABLE counters(
+    space TEXT NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY(space, name)) WITHOUT ROWID;
+CREATE TABLE floors(
+    space TEXT NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY(space, name)) WITHOUT ROWID;
+
+-- The records of a ref in the order of their sort, then of their keys.
+CREATE TABLE sorted_refs(
+    kind TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, sort TEXT NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY(kind, name, value, sort, key)) WITHOUT ROWID;
+INSERT INTO sorted_refs SELECT kind, name, value, '', key FROM refs;
+DROP TABLE refs;
+ALTER TABLE sorted_refs RENAME TO refs;
+CREATE INDEX refs_of ON refs(kind, key);
+
+-- Of the stored bytes beside it; NULL in rows that no release has checked yet.
+ALTER TABLE log ADD COLUMN checksum INTEGER;
+ALTER TABLE chunk_bodies ADD COLUMN checksum INTEGER;
+ALTER TABLE records ADD COLUMN checksum INTEGER;
+ALTER TABLE blobs ADD COLUMN checksum INTEGER;
+"""
+
 #: Each takes the schema from its place in the list to the next version.
-_MIGRATIONS: Sequence[str] = (_VERSION_1,)
+_MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2)
 VERSION = len(_MIGRATIONS)
 
 

@@ -3,14 +3,14 @@
 import asyncio
 import sqlite3
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import feed, folder, marks, reads, records, schema, texts
+from fleetcore.builtin.sqlite import counters, feed, folder, marks, reads, records, schema, texts
 from fleetcore.builtin.sqlite.commit import CommitChange, InternChange
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.engine import Engine
@@ -95,8 +95,18 @@ class SqliteStorage(Storage):
         where: Clause | None = None,
         after: str | None = None,
         limit: int = 1000,
+        newest: bool = False,
+        scan: int | None = None,
     ) -> FoundRecords:
-        return await self._engine.read(lambda db: records.find(db, kind, ref, where, after, limit))
+        return await self._engine.read(
+            lambda db: records.find(db, kind, ref=ref, where=where, after=after, limit=limit, newest=newest, scan=scan)
+        )
+
+    async def counters(self, space: str) -> Mapping[str, int]:
+        return await self._engine.read(lambda db: counters.counters(db, space))
+
+    async def floor(self, space: str, name: str) -> int:
+        return await self._engine.read(lambda db: counters.floor(db, space, name))
 
     async def find_unique(self, space: str, value: str) -> Record | None:
         return await self._engine.read(lambda db: records.find_unique(db, space, value))

@@ -1,0 +1,41 @@
+"""Counters and floors: numbers that a commit moves beside its records, without reading them first.
+
+A counter is changed by a difference, so commits that count the same thing do not wait for each other; a floor only
+rises.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+
+from fleetcore.builtin.sqlite.plain import listed, text
+from fleetcore.model.store import Commit, Counter
+
+_ROWS = (
+    "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')"
+    " FROM json_each(?) WHERE true ON CONFLICT(space, name) DO UPDATE SET value ="
+)
+
+
+def apply(db: sqlite3.Connection, change: Commit) -> None:
+    """Writes a commit's counters and floors inside its transaction."""
+    if add := _rows({counter: delta for counter, delta in change.add.items() if delta}):
+        db.execute(f"INSERT INTO counters(space, name, value) {_ROWS} value + excluded.value", (add,))
+        named = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+        db.execute(f"DELETE FROM counters WHERE value = 0 AND (space, name) IN ({named})", (add,))  # noqa: S608 - a constant
+    if floors := _rows(change.floors):
+        db.execute(f"INSERT INTO floors(space, name, value) {_ROWS} max(value, excluded.value)", (floors,))
+
+
+def _rows(numbers: Mapping[Counter, int]) -> str:
+    return text([[space, name, number] for (space, name), number in numbers.items()]) if numbers else ""
+
+
+def counters(db: sqlite3.Connection, space: str) -> dict[str, int]:
+    """The counters of a space."""
+    return dict(listed(db, "name, value", "SELECT name, value FROM counters WHERE space=? ORDER BY name", (space,)))
+
+
+def floor(db: sqlite3.Connection, space: str, name: str) -> int:
+    """A floor, or 0."""
+    row = db.execute("SELECT value FROM floors WHERE space=? AND name=?", (space, name)).fetchone()
+    return 0 if row is None else int(row[0])
