@@ -65,19 +65,25 @@ class IoTFleetManager:
     """A fleet in a script or a notebook.
 
     Args:
-        data: a data folder (made where there is none); None keeps everything in memory. A ``fleet.toml`` in the
-            folder is used.
+        data: a data folder; None keeps everything in memory. A folder that is missing, or holds nothing of a fleet,
+            becomes a new fleet. Where some parts of a fleet are there and others are not, opening refuses.
         config: a configuration instead.
         clock: another clock, for tests.
+        create: makes a new fleet of a folder that holds a ``fleet.toml`` alone, as ``fleetcore init`` does.
 
     It opens on the first call and belongs to that event loop: another one raises :class:`WrongLoop`. Not closing it
     loses nothing that was acknowledged.
     """
 
     def __init__(
-        self, data: str | Path | None = None, *, config: "Config | None" = None, clock: Clock | None = None
+        self,
+        data: str | Path | None = None,
+        *,
+        config: "Config | None" = None,
+        clock: Clock | None = None,
+        create: bool = False,
     ) -> None:
-        self._data, self._config, self._clock = data, config, clock
+        self._data, self._config, self._clock, self._create = data, config, clock, create
         self._fleet: Fleet | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Lock | None = None
@@ -103,7 +109,7 @@ class IoTFleetManager:
             if self._fleet is None:
                 from fleetcore.runtime.app import Fleet
 
-                self._fleet = await Fleet.open(self._configuration(), clock=self._clock)
+                self._fleet = await Fleet.open(self._configuration(), clock=self._clock, create=self._create)
             return self._fleet
 
     def _configuration(self) -> "Config":
@@ -112,7 +118,9 @@ class IoTFleetManager:
         if self._config is not None:
             return self._config
         if self._data is not None and (Path(self._data) / "fleet.toml").is_file():
-            return load(Path(self._data) / "fleet.toml")
+            found = load(Path(self._data) / "fleet.toml")
+            # A folder that was named is the data folder, also where the file does not say so.
+            return found if found.fleet.data is not None else evolve(found, fleet=evolve(found.fleet, data="."))
         config = load()
         detectors = config.detectors or (Instance(name="statistical", kind="statistical", table={}),)
         return Config(
@@ -1096,7 +1104,7 @@ class IoTFleetManager:
             campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
             allow_downgrade=allow_downgrade, actor="library", reason=reason,
         )  # fmt: skip
-        return _without(made, "manifest")
+        return _without(made, "manifest", "aborting")
 
     async def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
@@ -1145,8 +1153,9 @@ class IoTFleetManager:
     async def get_campaign(self, campaign: str) -> View:
         """A campaign with each device's state; ``manifest_sha256`` says which manifest it has."""
         fleet = await self.open()
-        executions = [_view(one) for one in await fleet.campaigns.executions(campaign)]
-        return View({**_without(await fleet.campaigns.get(campaign), "manifest"), "executions": executions})
+        found = _without(await fleet.campaigns.get(campaign), "manifest", "aborting")
+        executions = [_view(one) for one in await fleet.campaigns.executions.find(ref=("campaign", campaign))]
+        return View({**found, "counts": dict(await fleet.campaigns.counts(campaign)), "executions": executions})
 
     async def register_gateway(
         self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
@@ -1219,10 +1228,11 @@ class IoTFleetManager:
         return View(await status(await self.open()))
 
 
-def _without(record: Any, name: str) -> View:
-    """What is shown of a record: all but a member that is long, secret or of the store."""
+def _without(record: Any, *names: str) -> View:
+    """What is shown of a record: all but members that are long, secret or of the store."""
     shown = _view(record)
-    shown.pop(name, None)
+    for name in names:
+        shown.pop(name, None)
     return shown
 
 

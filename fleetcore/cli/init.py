@@ -65,14 +65,15 @@ def _check_address(listen: str) -> None:
 @click.option("--host", "hosts", multiple=True, help="A name or address by which devices reach the server; repeatable.")
 @click.option("--listen", default="0.0.0.0", show_default=True, help="The address to listen on.")  # noqa: S104 - devices come from outside; every listener demands TLS
 def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
-    """Make FOLDER (default ./fleet-data) a data folder. Nothing that exists is overwritten."""
+    """Make FOLDER (default ./fleet-data) a data folder. A fleet.toml that is there is used; nothing is overwritten."""
     from fleetcore.manager import IoTFleetManager
+    from fleetcore.runtime.config import load
     from fleetcore.runtime.plugins import PluginHost
 
     check_fleet(name)
     _check_address(listen)
     file = folder / "fleet.toml"
-    if file.exists() or (folder / "pki").exists():
+    if any((folder / part).exists() for part in ("pki", "fleet.db")) or (file.exists() and load(file).fleet.id):
         raise Conflict(f"{folder} is a data folder already", remedy="Name another folder, or remove this one yourself")
     installed = PluginHost().offers("protocols")
     at = f"[{listen}]" if ":" in listen else listen
@@ -86,13 +87,14 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
     )
 
     async def make() -> None:
-        async with IoTFleetManager(folder):
+        async with IoTFleetManager(folder, create=True):
             pass
 
     with _all_or_nothing(folder):
         folder.chmod(0o700)
-        file.touch(0o600)
-        file.write_text(text, encoding="utf-8")
+        if not file.exists():
+            file.touch(0o600)
+            file.write_text(text, encoding="utf-8")
         asyncio.run(make())
     click.echo(f"Made {folder}: fleet.toml, the CA and the keys under pki/ (back them up: nothing can replace them).")
     click.echo(f"Next: fleetcore serve --data {folder}")

@@ -51,12 +51,15 @@ async def _serve(data: Path) -> None:
 
 
 @asynccontextmanager
-async def running(data: Path) -> AsyncIterator[dict[str, list[str]]]:
-    """A server in this process: yields its endpoints by protocol, stops and drains at the end."""
+async def running(data: Path, *, create: bool = False) -> AsyncIterator[dict[str, list[str]]]:
+    """A server in this process: yields its endpoints by protocol, stops and drains at the end.
+
+    ``create`` makes the fleet where there is only a fleet.toml.
+    """
     from fleetcore.manager import IoTFleetManager
     from fleetcore.runtime.control import serve_control
 
-    manager = IoTFleetManager(data)
+    manager = IoTFleetManager(data, create=create)
     try:
         fleet = await manager.open()
         await fleet.serve()

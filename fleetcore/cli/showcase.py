@@ -56,7 +56,7 @@ async def _server(data: Path) -> AsyncIterator[tuple[Caller, list[Way]]]:
     network = {name: one for name, one in offers.items() if one.demo is not None and name != "local"}
     chosen = network or {"local": offers["local"]}
     (data / "fleet.toml").write_text(_TOML.format(protocols="\n".join(map(_section, chosen.values()))))
-    async with running(data) as endpoints, connect(data) as caller:
+    async with running(data, create=True) as endpoints, connect(data) as caller:
         names = ", ".join(f"{name} ({', '.join(urls)})" for name, urls in endpoints.items())
         click.echo(f"server   {names}")
         if set(chosen) == {"local"}:

@@ -5,20 +5,28 @@ import math
 from collections.abc import AsyncIterator, Sequence
 
 from fleetcore.errors import Refused
-from fleetcore.fleet.repository import Pairs
+from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.anomaly import Anomaly, Findings
 from fleetcore.model.store import Put
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
-from fleetcore.wire.records import from_plain, to_plain
 
 KIND = "anomaly"
 
 
+_DAY_MS = 86_400_000
+
+
 def _refs(anomaly: Anomaly) -> Pairs:
-    return [("device", anomaly.device), ("detector", anomaly.detector)]
+    day = anomaly.found // _DAY_MS
+    return [
+        ("device", anomaly.device),
+        ("detector", anomaly.detector),
+        ("found", f"{day}"),
+        ("found-of", f"{anomaly.device}/{day}"),
+    ]
 
 
 def anomalies_of(
@@ -59,31 +67,32 @@ class AnomalyDetector:
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
+        self.records = Repository(
+            storage, KIND, Anomaly, refs=_refs, sort=lambda anomaly: in_time(anomaly.time)
+        )  # fmt: skip
 
     def puts(self, anomalies: Sequence[Anomaly]) -> tuple[Put, ...]:
         """The puts that keep anomalies; an id that is there already is overwritten by its equal."""
-        return tuple(
-            Put(kind=KIND, key=one.id, body=to_plain(one), refs=frozenset(_refs(one)))
-            for one in {one.id: one for one in anomalies}.values()
-        )
+        return tuple(self.records.put(anomaly) for anomaly in {anomaly.id: anomaly for anomaly in anomalies}.values())
 
     async def list(self, device: str | None = None, *, limit: int | None = None) -> Sequence[Anomaly]:
         """What was found on a device (or on all), oldest reading first; the newest ``limit`` of them."""
-        found: list[Anomaly] = []
-        after: str | None = None
-        while True:
-            page = await self._storage.find(KIND, ref=None if device is None else ("device", device), after=after)
-            found += [_load(record.body) for record in page.items]
-            after = page.after
-            if after is None:
-                break
-        found.sort(key=lambda one: (one.time, one.id))
-        return found[-limit:] if limit else found
+        ref = None if device is None else ("device", device)
+        if limit is None:
+            return await self.records.find(ref=ref)
+        return (await self.records.page(ref=ref, limit=limit, newest=True)).items[::-1]
+
+    async def found_since(self, time: int, device: str | None = None) -> AsyncIterator[Anomaly]:
+        """What was found at or after a time (ms since the epoch), on a device or on all, day by day."""
+        for day in range(time // _DAY_MS, self._clock.now_ms() // _DAY_MS + 1):
+            ref = ("found", f"{day}") if device is None else ("found-of", f"{device}/{day}")
+            async for anomaly in self.records.iterate(ref=ref):
+                if anomaly.found >= time:
+                    yield anomaly
 
     async def get(self, anomaly: str) -> Anomaly | None:
         """One anomaly by id, or None."""
-        record = await self._storage.get(KIND, anomaly)
-        return None if record is None else _load(record.body)
+        return await self.records.get(anomaly)
 
     async def run(
         self, detector: Detector, device: str, metric: str | None = None, *, start: int = 0, end: int = 4 * 10**12
@@ -107,8 +116,3 @@ class AnomalyDetector:
                 continue
             async for data in self._storage.read(series.index, start, end):
                 yield TelemetryBatch.of([series.index] * len(data), data.time, data.value, quality=data.quality)
-
-
-def _load(body: object) -> Anomaly:
-    assert isinstance(body, dict)
-    return from_plain(KIND, body, Anomaly)

@@ -5,7 +5,7 @@ of its own (see :mod:`fleetcore.wire.assignment`).
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -15,6 +15,7 @@ from fleetcore.errors import Refused
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.firmware import Campaign, Execution
+from fleetcore.query.versions import version_key
 from fleetcore.wire.assignment import ASSIGNMENT_TYPE, Assignment, write_assignment
 from fleetcore.wire.manifest import (
     Manifest,
@@ -35,10 +36,16 @@ _NAMED, _LISTED = 5, 100
 
 @frozen(kw_only=True)
 class Target:
-    """A device that a campaign is for: its model, and the seq that runs and that was highest, where they are known."""
+    """A device that a campaign is for, with what is known of it.
+
+    Attributes:
+        version: what it reported to run.
+        seq, highest_seq: of the manifests that run and ran.
+    """
 
     device: str
     model: str | None = None
+    version: str | None = None
     seq: int | None = None
     highest_seq: int | None = None
     trust: int = 0
@@ -55,6 +62,7 @@ class Target:
         return cls(
             device=device,
             model=model if isinstance(model, str) else None,
+            version=version if isinstance(version := said.get("version"), str) else None,
             seq=number("seq"),
             highest_seq=max((one for one in (number("seq"), number("highest_seq")) if one is not None), default=None),
             trust=number("trust") or 0,
@@ -86,12 +94,14 @@ class Assigning:
         release: str,
         sha256: str | None,
         size: int | None,
-        targets: Iterable[Target],
+        targets: Sequence[Target],
         allow_downgrade: bool = False,
     ) -> tuple[Manifest, int | None] | None:
         """Whether a campaign may be made; gives the manifest and the trust root's version, None without a manifest.
 
         Without a trust root nobody's signature can be verified: the manifest is read, and all else of it judged.
+
+        Without a manifest there is no seq to go by: an older version than the device reports is refused.
 
         Raises Refused: ``manifest_required``, ``signature_invalid``, ``manifest_expired``, ``trust_expired``,
         ``version_mismatch``, ``hash_mismatch``, ``size_mismatch``. Where it does not fit devices, the code is the first
@@ -105,6 +115,7 @@ class Assigning:
                     code="manifest_required",
                     remedy="Sign it: fleetcore firmware sign; or set [firmware] allow_unsigned",
                 )
+            _refuse_all([] if allow_downgrade else _older(release, targets), len(targets))
             return None
         trust = None if self._root.current is None else self._root.need()
         manifest = peek_manifest(envelope) if trust is None else open_manifest(envelope, trust, ())
@@ -114,11 +125,10 @@ class Assigning:
                 f"The manifest is of version {manifest.version!r}, the campaign of {release!r}", code="version_mismatch"
             )
         check_image(manifest, manifest.sha256 if sha256 is None else sha256, manifest.size if size is None else size)
-        whole = list(targets)
         # One verification a model, however many devices there are.
         signed: dict[str, Refused | None] = {}
         failures = []
-        for target in whole:
+        for target in targets:
             try:
                 check_model(manifest, target.model)
                 model = cast("str", target.model)
@@ -132,15 +142,7 @@ class Assigning:
                     check_requires(manifest, target.seq)
             except Refused as error:
                 failures.append({"device": target.device, "code": error.code, "reason": error.message})
-        if failures:
-            named = "; ".join(f"{one['device']}: {one['reason']}" for one in failures[:_NAMED])
-            more = f" and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
-            raise Refused(
-                f"{len(failures)} of {len(whole)} devices cannot take it. {named}{more}",
-                code=failures[0]["code"],
-                remedy="Leave them out, or sign what fits them",
-                failures=failures[:_LISTED],
-            )
+        _refuse_all(failures, len(targets))
         return manifest, None if trust is None else trust.version
 
     def refusal(self, campaign: Campaign, target: Target) -> str | None:
@@ -149,7 +151,8 @@ class Assigning:
         ``trust_expired`` passes with the next version of the trust root; every other code is for good.
         """
         if campaign.manifest is None:
-            return None
+            older = not campaign.allow_downgrade and _older(campaign.release, [target])
+            return "rollback_refused" if older else None
         trust, now = self._root.current, self._clock.now_ms()
         try:
             manifest = peek_manifest(campaign.manifest)
@@ -208,6 +211,32 @@ class Assigning:
         if chain := self._root.after(max(1, target.trust)):
             offer["trust"] = chain
         return offer
+
+
+def _older(release: str, targets: Iterable[Target]) -> list[dict[str, str]]:
+    """The devices that report a newer version than a release's; texts that are no versions have no order."""
+    wanted = version_key(release)
+    failures = []
+    for target in targets:
+        runs = None if target.version is None else version_key(target.version)
+        if wanted is not None and runs is not None and wanted < runs:
+            reason = f"it runs {target.version}, which is newer than {release}"
+            failures.append({"device": target.device, "code": "rollback_refused", "reason": reason})
+    return failures
+
+
+def _refuse_all(failures: Sequence[Mapping[str, str]], total: int) -> None:
+    """Raises Refused where some devices cannot take the firmware."""
+    if not failures:
+        return
+    named = "; ".join(f"{failure['device']}: {failure['reason']}" for failure in failures[:_NAMED])
+    more = f" and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
+    raise Refused(
+        f"{len(failures)} of {total} devices cannot take it. {named}{more}",
+        code=failures[0]["code"],
+        remedy="Leave them out, sign what fits them, or allow the downgrade",
+        failures=list(failures[:_LISTED]),
+    )
 
 
 def _refusal(work: Callable[[], object]) -> Refused | None:

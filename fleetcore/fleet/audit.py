@@ -13,11 +13,12 @@ from attrs import evolve, frozen
 from msgspec import Struct, json
 
 from fleetcore.errors import FleetError
-from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.repository import Page, Pairs, Repository
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
 from fleetcore.model.store import Event, Put
 from fleetcore.model.twin import leaves
+from fleetcore.query.ast import Compare
 from fleetcore.wire.dsse import verify as open_envelope
 from fleetcore.wire.records import from_plain, to_plain
 
@@ -27,6 +28,8 @@ CHECKPOINT_TYPE = "application/vnd.fleetcore.audit-checkpoint+json"
 KIND = "audit"
 #: The blob in which the sealer keeps how far the chain goes; it is written with the rows.
 HEAD = "audit"
+#: Rows that a page looks at for two conditions at once.
+SCAN = 10_000
 #: Names of changed things kept in a row.
 _MOST_NAMES = 100
 _CANONICAL = json.Encoder(order="sorted")
@@ -107,23 +110,46 @@ class AuditLog:
 
     def __init__(self, storage: Storage, checkpoints: Path | None = None) -> None:
         self._storage, self.checkpoints = storage, checkpoints
+        #: The fleet's id, which its checkpoints carry; empty in memory.
+        self.fleet = ""
         self._records = Repository(storage, KIND, AuditRow, key="seq", refs=_refs)
+
+    async def page(
+        self,
+        *,
+        object: str | None = None,
+        actor: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+        newest: bool = False,
+    ) -> Page[AuditRow]:
+        """The next rows in their order, or the newest first; of one object or by one actor where named.
+
+        Of both, at most :data:`SCAN` rows of the object are looked at: the page may be short, and goes on.
+        """
+        if object is None or actor is None:
+            ref = ("object", object) if object is not None else ("actor", actor) if actor is not None else None
+            return await self._records.page(ref=ref, after=after, limit=limit, newest=newest)
+        return await self._records.page(
+            ref=("object", object),
+            where=Compare(("actor",), "=", actor),
+            after=after,
+            limit=limit,
+            newest=newest,
+            scan=SCAN,
+        )
 
     async def list(
         self, *, object: str | None = None, actor: str | None = None, after: int = 0, limit: int = 100
     ) -> list[AuditRow]:
         """Rows after a number in their order, of one object or by one actor where named."""
-        ref = ("object", object) if object is not None else ("actor", actor) if actor is not None else None
         found: list[AuditRow] = []
         start: str | None = row_key(after)
-        while len(found) < limit:
-            page = await self._storage.find(KIND, ref=ref, after=start, limit=min(1000, limit))
-            rows = [self._records.load(record) for record in page.items]
-            found += [row for row in rows if actor is None or row.actor == actor]
+        while start is not None and len(found) < limit:
+            page = await self.page(object=object, actor=actor, after=start, limit=limit - len(found))
+            found += page.items
             start = page.after
-            if start is None:
-                break
-        return found[:limit]
+        return found
 
     async def rows(self) -> AsyncIterator[tuple[str, AuditRow]]:
         """All rows with their keys."""
@@ -154,6 +180,9 @@ class AuditLog:
                 mark = _opened(line, trusted)
             except (FleetError, ValueError) as error:
                 return Verdict(ok=False, rows=0, checkpoints=len(marks), why=f"checkpoint {number}: {error}")
+            if mark.fleet and self.fleet and mark.fleet != self.fleet:
+                why = f"checkpoint {number} is of another fleet, {mark.fleet[:8]}"
+                return Verdict(ok=False, rows=0, checkpoints=len(marks), why=why)
             marks[mark.seq] = mark.hash
         if ours and self.checkpoints is not None and head.marked and not marks:
             why = f"{self.checkpoints.name} held a checkpoint of row {head.marked}, and holds none now"

@@ -6,7 +6,6 @@ after a crash sends nothing twice.
 
 import contextlib
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,14 +96,13 @@ class BulkCommands:
 
     async def counts(self, operation: str) -> Mapping[str, int]:
         """How many of an operation's commands are in each state."""
-        found = await self._commands.of_bulk(operation)
-        states = Counter(one.state for one in found)
-        return {state.value: states[state] for state in CommandState if states[state]}
+        counts = await self._commands.bulk_counts(operation)
+        return {state.value: counts[state] for state in CommandState if state in counts}
 
     async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
         """Stops the sending, and cancels what has no end yet: at once where it is queued, else by asking the device."""
         ended = await self._operations.cancel(operation, actor=actor, reason=reason)
-        for command in await self._commands.of_bulk(operation):
+        async for command in self._commands.of_bulk(operation):
             if command.state in FINISHED:
                 continue
             with contextlib.suppress(Conflict):  # it has ended meanwhile

@@ -1,9 +1,13 @@
-"""Firmware campaigns: one release for many devices, offered to all at once, each device followed to its end."""
+"""Firmware campaigns: one release for many devices, offered to all at once, each device followed to its end.
+
+How many devices stand where is counted by the commits that change an execution, so no step of a campaign costs more
+with the number of its devices.
+"""
 
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from attrs import evolve
@@ -17,6 +21,7 @@ from fleetcore.interfaces.storage import ArtifactInfo, Storage
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
     PROGRESS_ORDER,
+    SHOWN_TARGETS,
     Campaign,
     CampaignState,
     Execution,
@@ -24,7 +29,7 @@ from fleetcore.model.firmware import (
 )
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.names import check_device_id, check_label
-from fleetcore.model.store import Commit, Event, Put
+from fleetcore.model.store import Commit, Event
 from fleetcore.wire.times import time_or_code
 
 #: The largest artifact that is fetched or taken in.
@@ -36,7 +41,19 @@ _REPORTABLE = frozenset(PROGRESS_ORDER) - {
     ExecutionState.TIMED_OUT,
     ExecutionState.SKIPPED,
 }
-_BAD_ENDS = EXECUTION_ENDS - {ExecutionState.SUCCEEDED, ExecutionState.CANCELLED, ExecutionState.SKIPPED}
+#: Devices that are looked at, or executions that are ended, side by side.
+_TOGETHER = 200
+#: The entry of campaigns that a restart has to look at.
+_UNSETTLED = ("unsettled", "yes")
+
+
+def _space(campaign: str) -> str:
+    return f"campaign/{campaign}"
+
+
+def _campaign_refs(campaign: Campaign) -> Pairs:
+    unsettled = campaign.state is CampaignState.RUNNING or campaign.aborting
+    return [("state", campaign.state), *([_UNSETTLED] if unsettled else [])]
 
 
 def _execution_refs(execution: Execution) -> Pairs:
@@ -50,8 +67,14 @@ class Campaigns:
     def __init__(self, storage: Storage, clock: Clock, assigning: Assigning, *, may_fetch: bool) -> None:
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
         self._assigning = assigning
-        self._campaigns = Repository(storage, "campaign", Campaign)
-        self._executions = Repository(storage, "execution", Execution, refs=_execution_refs)
+        self.records = Repository(storage, "campaign", Campaign, refs=_campaign_refs)
+        self.executions = Repository(
+            storage,
+            "execution",
+            Execution,
+            refs=_execution_refs,
+            counted=lambda execution: (_space(execution.campaign), execution.state.value),
+        )
         self._listeners: list[Callable[[str], None]] = []
         self._withdrawn: list[Callable[[str, str], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +128,11 @@ class Campaigns:
         targets = tuple(dict.fromkeys(check_device_id(device) for device in devices))
         if not targets:
             raise Refused("A campaign needs at least one device", remedy="Name the devices to update")
-        known = [await self._target(device, judged=manifest is not None) for device in targets]
+        known = [
+            target
+            for at in range(0, len(targets), _TOGETHER)
+            for target in await asyncio.gather(*(self._target(device) for device in targets[at : at + _TOGETHER]))
+        ]
         if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
             raise Refused("A SHA-256 is 64 lower-case hex digits", remedy="Take the output of sha256sum")
         if size is not None and size < 0:
@@ -128,7 +155,8 @@ class Campaigns:
             id=campaign,
             release=release,
             url=url,
-            targets=targets,
+            targets=targets[:SHOWN_TARGETS],
+            total=len(targets),
             state=CampaignState.RUNNING if pinned else CampaignState.DRAFT,
             sha256=sha256,
             size=size,
@@ -155,26 +183,24 @@ class Campaigns:
             },
         )
         try:
-            stored = await self._campaigns.create(record, [event], self._waiting(record, now) if pinned else ())
+            stored = await self.records.create(record, [event], self._waiting(campaign, targets, now))
         except Conflict as error:
             raise Conflict(
                 f"Campaign {campaign!r} exists already", remedy="Choose another name", campaign=campaign
             ) from error
         if pinned:
-            self._offer_all(stored)
+            self._tell(targets)
         elif self._may_fetch:
             task = asyncio.create_task(self._pin(stored), name=f"pin {campaign}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return stored
 
-    async def _target(self, device: str, *, judged: bool) -> Target:
-        """A device, with what is known of its model and firmware where that is judged; raises NotFound."""
+    async def _target(self, device: str) -> Target:
+        """A device, with what is known of its model and firmware; raises NotFound."""
         record = await self._storage.get("device", device)
         if record is None:
             raise NotFound(f"There is no device {device!r}", remedy="Register it first", device=device)
-        if not judged:
-            return Target(device=device)
         twin = await self._storage.get("twin", device)
         reported = twin.body.get("reported") if twin is not None else None
         document = reported.get("document") if isinstance(reported, Mapping) else None
@@ -182,21 +208,18 @@ class Campaigns:
         target = Target.of(device, record.body.get("model"), firmware)
         if target.highest_seq is None:
             # It does not say; what it reported to have installed counts.
-            done = [one.campaign for one in await self.of_device(device) if one.state is ExecutionState.SUCCEEDED]
-            known = [one.seq for one in [await self._campaigns.get(name) for name in done] if one is not None]
+            done = [past.campaign for past in await self.of_device(device) if past.state is ExecutionState.SUCCEEDED]
+            known = [past.seq for past in [await self.records.get(name) for name in done] if past is not None]
             target = evolve(target, highest_seq=max((seq for seq in known if seq is not None), default=None))
         return target
 
-    def _waiting(self, campaign: Campaign, now: int) -> tuple[Put, ...]:
-        return tuple(
-            self._executions.put(
-                Execution(id=f"{campaign.id}:{device}", campaign=campaign.id, device=device, changed=now), expect=0
-            )
-            for device in campaign.targets
+    def _waiting(self, campaign: str, devices: Iterable[str], now: int) -> Commit:
+        return self.executions.making(
+            Execution(id=f"{campaign}:{device}", campaign=campaign, device=device, changed=now) for device in devices
         )
 
-    def _offer_all(self, campaign: Campaign) -> None:
-        for device in campaign.targets:
+    def _tell(self, devices: Iterable[str]) -> None:
+        for device in devices:
             for callback in self._listeners:
                 callback(device)
 
@@ -207,7 +230,7 @@ class Campaigns:
             )
         except FleetError as error:
             reason = str(error)
-            await self._campaigns.change(campaign.id, lambda old: (evolve(old, reason=reason), []))
+            await self.records.change(campaign.id, lambda old: (evolve(old, reason=reason), []))
             return
         await self.start(campaign.id, sha256=info.sha256, size=info.size_bytes, reason="artifact fetched and pinned")
 
@@ -221,59 +244,119 @@ class Campaigns:
             return old
         new = evolve(old, state=CampaignState.RUNNING, sha256=sha256, size=size, code=None, reason=None)
         event = Event(type="campaign.running", subject=campaign, time=now, actor=actor, reason=reason)
-        await self._storage.commit(
-            Commit(puts=(self._campaigns.put(new, expect=old.version), *self._waiting(new, now)), events=(event,))
-        )
-        self._offer_all(new)
+        # Drafts of releases before 0.2 have no executions yet.
+        waiting = Commit() if await self.counts(campaign) else self._waiting(campaign, old.targets, now)
+        await self._storage.commit(self.records.changing(old, new) + Commit(events=(event,)) + waiting)
+        async for execution in self.executions.iterate(ref=("campaign", campaign)):
+            self._tell([execution.device])
+        await self._finish(campaign)
         return await self.get(campaign)
 
     async def get(self, campaign: str) -> Campaign:
         """The campaign; raises NotFound."""
-        return await self._campaigns.need(campaign)
+        return await self.records.need(campaign)
 
-    async def list(self) -> list[Campaign]:
-        """All campaigns by name."""
-        return await self._campaigns.find()
+    async def counts(self, campaign: str) -> Mapping[str, int]:
+        """How many of a campaign's devices are in each state; those that were erased since are in none."""
+        return await self._storage.counters(_space(campaign))
 
-    async def executions(self, campaign: str) -> Sequence[Execution]:
-        """Each device's state, by device."""
-        return sorted(await self._executions.find(ref=("campaign", campaign)), key=lambda one: one.device)
+    async def devices(self, campaign: Campaign) -> AsyncIterator[str]:
+        """The devices of a campaign, but those that were erased since where it has very many."""
+        if len(campaign.targets) == campaign.total:
+            for device in campaign.targets:
+                yield device
+            return
+        async for execution in self.executions.iterate(ref=("campaign", campaign.id)):
+            yield execution.device
+
+    async def execution(self, campaign: str, device: str) -> Execution | None:
+        """One device's state in a campaign, or None."""
+        return await self.executions.get(f"{campaign}:{device}")
 
     async def of_device(self, device: str) -> Sequence[Execution]:
         """Every campaign's state on one device."""
-        return await self._executions.find(ref=("device", device))
+        return await self.executions.find(ref=("device", device))
 
     async def abort(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
-        """Cancels what has not begun; devices that are under way go on and are still followed."""
+        """Cancels what has not begun; devices that are under way go on and are still followed.
+
+        Nothing is offered from the first commit on. The rest resumes at the next opening where it was cut off.
+        """
         now = self._clock.now_ms()
-        begun = PROGRESS_ORDER[ExecutionState.ACCEPTED]
-        for execution in await self.executions(campaign):
-            if PROGRESS_ORDER[execution.state] < begun:
-                await self._executions.change(
-                    execution.id,
-                    lambda old: (
-                        (evolve(old, state=ExecutionState.CANCELLED, changed=now, code="aborted"), [])
-                        if PROGRESS_ORDER[old.state] < begun
-                        else None
-                    ),
-                )
-                for callback in self._withdrawn:
-                    callback(execution.device, execution.id)
         event = Event(type="campaign.aborted", subject=campaign, time=now, actor=actor, reason=reason)
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state not in (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED):
                 return None
-            return evolve(old, state=CampaignState.ABORTED, finished_at=now), [event]
+            return evolve(old, state=CampaignState.ABORTED, finished_at=now, aborting=True), [event]
 
-        return await self._campaigns.change(campaign, step)
+        return await self._cancel_rest(await self.records.change(campaign, step))
+
+    async def _cancel_rest(self, campaign: Campaign) -> Campaign:
+        """Ends the executions of an aborted campaign that have not begun; repeats nothing where it is done."""
+        if not campaign.aborting:
+            return campaign
+        after: str | None = None
+        while True:
+            page = await self.executions.page(ref=("campaign", campaign.id), after=after, limit=_TOGETHER)
+            await asyncio.gather(
+                *(self._end(execution, ExecutionState.CANCELLED, "aborted", begun=False) for execution in page.items)
+            )
+            after = page.after
+            if after is None:
+                break
+        return await self.records.change(
+            campaign.id, lambda old: (evolve(old, aborting=False), []) if old.aborting else None
+        )
+
+    async def _end(
+        self, execution: Execution, state: ExecutionState, code: str, *, begun: bool, actor: str = "system"
+    ) -> None:
+        """Ends an execution by the server's decision: one that a device has ``begun`` only where that is said."""
+        now = self._clock.now_ms()
+        seen = ExecutionState.WAITING
+
+        def ends(old: Execution) -> bool:
+            until = PROGRESS_ORDER[ExecutionState.SUCCEEDED] if begun else PROGRESS_ORDER[ExecutionState.ACCEPTED]
+            return PROGRESS_ORDER[old.state] < until
+
+        def step(old: Execution) -> tuple[Execution, list[Event]] | None:
+            nonlocal seen
+            seen = old.state
+            if not ends(old):
+                return None
+            data = {"campaign": old.campaign, "device": old.device, "code": code}
+            event = Event(type=f"execution.{state}", subject=old.id, time=now, actor=actor, data=data)
+            return evolve(old, state=state, code=code, changed=now), [event]
+
+        if not ends(execution):
+            return
+        await self.executions.change(execution.id, step)
+        if seen is not ExecutionState.WAITING and seen not in EXECUTION_ENDS:
+            for callback in self._withdrawn:
+                callback(execution.device, execution.id)
+
+    async def leave(self, device: str, code: str, *, actor: str = "system") -> None:
+        """A device takes part in nothing any more: its open executions are cancelled, and campaigns go on without it.
+
+        May be done again.
+        """
+        for execution in await self.executions.find(ref=("open", device)):
+            await self._end(execution, ExecutionState.CANCELLED, code, begun=True, actor=actor)
+            await self._finish(execution.campaign)
+
+    async def load(self) -> None:
+        """Takes up what a crash cut off between an execution's end and its campaign's."""
+        async for campaign in self.records.iterate(ref=_UNSETTLED):
+            await self._cancel_rest(campaign)
+            await self._finish(campaign.id)
 
     async def open_execution(self, device: str) -> tuple[Campaign, Execution] | None:
         """What the device is offered or working on: the oldest campaign's, by creation and name."""
         found: list[tuple[Campaign, Execution]] = []
-        for execution in await self._executions.find(ref=("open", device)):
-            campaign = await self._campaigns.get(execution.campaign)
-            if campaign is not None and campaign.sha256 is not None:
+        for execution in await self.executions.find(ref=("open", device)):
+            campaign = await self.records.get(execution.campaign)
+            if campaign is not None and campaign.sha256 is not None and (_begun(execution) or _offers(campaign)):
                 found.append((campaign, execution))
         return min(found, key=lambda pair: (pair[0].created, pair[0].id), default=None)
 
@@ -284,14 +367,15 @@ class Campaigns:
             if pair is None:
                 return None
             campaign, execution = pair
-            target = await self._target(device, judged=campaign.manifest is not None)
-            begun = PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]
+            target = await self._target(device)
+            begun = _begun(execution)
             code = None if begun else self._assigning.refusal(campaign, target)
             if code is None:
                 break
             if code == "trust_expired":
                 return None
-            await self._refuse(execution, code)
+            await self._end(execution, ExecutionState.REJECTED, code, begun=False)
+            await self._finish(campaign.id)
         # What a device has begun it may end, so an assignment is not renewed under its hands.
         if execution.state is ExecutionState.WAITING or not (begun or self._assigning.holds(campaign, execution)):
             now = self._clock.now_ms()
@@ -302,7 +386,7 @@ class Campaigns:
                     new = evolve(new, state=ExecutionState.OFFERED, changed=now)
                 return None if new is old or old.state in EXECUTION_ENDS else (new, [])
 
-            execution = await self._executions.change(execution.id, step)
+            execution = await self.executions.change(execution.id, step)
         known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
         offer: dict[str, object] = {
             "execution": execution.id,
@@ -322,19 +406,6 @@ class Campaigns:
             offer |= self._assigning.members(campaign, execution, target)
         return {"offer": offer}
 
-    async def _refuse(self, execution: Execution, code: str) -> None:
-        """Ends an execution whose firmware may not be handed out any more."""
-        now = self._clock.now_ms()
-
-        def step(old: Execution) -> tuple[Execution, list[Event]] | None:
-            if PROGRESS_ORDER[old.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]:
-                return None
-            event = Event(type="execution.rejected", subject=old.id, time=now, data={"campaign": old.campaign})
-            return evolve(old, state=ExecutionState.REJECTED, code=code, changed=now), [event]
-
-        await self._executions.change(execution.id, step)
-        await self._finish(execution.campaign)
-
     async def status(self, device: str, body: object) -> Outcome:
         """A device's word on its execution; states may be skipped, never go back (WIRE.md §7)."""
         if not isinstance(body, Mapping):
@@ -352,7 +423,7 @@ class Campaigns:
             if not isinstance(parsed, int):
                 return Rejected(code="schema_invalid", reason="deferred needs until, a time", pointer="/until")
             until = parsed
-        execution = await self._executions.get(name) if isinstance(name, str) else None
+        execution = await self.executions.get(name) if isinstance(name, str) else None
         if execution is None or execution.device != device:
             return Rejected(code="execution_unknown", reason="This device has no such execution")
         campaign = await self.get(execution.campaign)
@@ -382,12 +453,10 @@ class Campaigns:
                 reported_version=version if isinstance(version, str) else old.reported_version,
                 changed=now,
             )
-            event = Event(
-                type=f"execution.{state}", subject=old.id, time=now, actor=device, data={"campaign": old.campaign}
-            )
-            return new, [event]
+            data = {"campaign": old.campaign, "device": device}
+            return new, [Event(type=f"execution.{state}", subject=old.id, time=now, actor=device, data=data)]
 
-        changed = await self._executions.change(execution.id, step)
+        changed = await self.executions.change(execution.id, step)
         if refusal:
             return refusal[0]
         if changed.state in EXECUTION_ENDS:
@@ -397,27 +466,39 @@ class Campaigns:
         return Accepted()
 
     async def _finish(self, campaign: str) -> None:
-        executions = await self.executions(campaign)
-        if any(one.state not in EXECUTION_ENDS for one in executions):
+        """Ends a running campaign once no device is under way. Only a device that succeeded counts as updated."""
+        counts = await self.counts(campaign)
+        if any(state not in EXECUTION_ENDS for state in map(ExecutionState, counts)):
             return
-        bad = sum(one.state in _BAD_ENDS for one in executions)
-        state = CampaignState.FAILED if bad == len(executions) else CampaignState.SUCCEEDED
+        updated = counts.get(ExecutionState.SUCCEEDED, 0)
+        state = CampaignState.SUCCEEDED if updated else CampaignState.FAILED
         now = self._clock.now_ms()
-        reason = f"{len(executions) - bad} of {len(executions)} devices updated"
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is not CampaignState.RUNNING:
                 return None
+            erased = old.total - sum(counts.values())
+            others = {**{name: count for name, count in counts.items() if name != "succeeded"}, "erased": erased}
+            rest = ", ".join(f"{count} {name}" for name, count in others.items() if count)
+            reason = f"{updated} of {old.total} devices updated" + (f": {rest}" if rest else "")
             event = Event(type=f"campaign.{state}", subject=campaign, time=now, reason=reason)
             return evolve(old, state=state, reason=reason, finished_at=now), [event]
 
-        await self._campaigns.change(campaign, step)
+        await self.records.change(campaign, step)
 
     async def close(self) -> None:
         """Ends fetches under way; their campaigns stay in draft."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _begun(execution: Execution) -> bool:
+    return PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]
+
+
+def _offers(campaign: Campaign) -> bool:
+    return campaign.state is CampaignState.RUNNING
 
 
 async def _in_thread(url: str) -> AsyncIterator[bytes]:

@@ -7,14 +7,14 @@ sequence (which a device answers from its memory), never to a command that ran w
 import asyncio
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import cast
 from uuid import uuid4
 
 from attrs import evolve
 
 from fleetcore.errors import Conflict, NotFound, Refused
-from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.fleet.search import Search
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -22,7 +22,7 @@ from fleetcore.model.command import COMMAND_TRANSITIONS, FINISHED, Command, Comm
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.names import check_device_id
-from fleetcore.model.store import Event
+from fleetcore.model.store import Commit, Counter, Event
 from fleetcore.query.explain import deciding
 from fleetcore.query.parse import parse
 from fleetcore.wire.strict_json import dumps, loads
@@ -52,6 +52,11 @@ _REPORTED = {
     "cancelled": CommandState.CANCELLED,
 }
 
+#: The index entry of every command without an end.
+UNFINISHED = ("unfinished", "yes")
+#: The highest sequence that a device's commands had; it outlives them, since the device remembers.
+SEQUENCE = "command-sequence"
+
 Signer = Callable[[Mapping[str, object]], Mapping[str, object]]
 
 
@@ -63,7 +68,23 @@ def _refs(command: Command) -> Pairs:
     refs = [("device", command.device)]
     if command.bulk is not None:
         refs.append(("bulk", command.bulk))
-    return [*refs, ("open", command.device)] if _unfinished(command) else refs
+    return [*refs, ("open", command.device), UNFINISHED] if _unfinished(command) else refs
+
+
+def _counter(command: Command) -> Counter | None:
+    return None if command.bulk is None else (bulk_space(command.bulk), command.state.value)
+
+
+def bulk_space(operation: str) -> str:
+    """Where the commands that an operation sent are counted by state."""
+    return f"bulk/{operation}"
+
+
+def selection(device: str | None, *, unfinished: bool = False) -> tuple[str, str] | None:
+    """The index entry of a device's commands, or of all; None for all of all."""
+    if device is None:
+        return UNFINISHED if unfinished else None
+    return ("open" if unfinished else "device", device)
 
 
 def _due(command: Command) -> int | None:
@@ -84,7 +105,16 @@ class Commands:
     ) -> None:
         self._clock, self._sign, self._search = clock, sign, search
         self._storage = storage
-        self._records = Repository(storage, "command", Command, unique=_unique, refs=_refs, due=_due)
+        self.records = Repository(
+            storage,
+            "command",
+            Command,
+            unique=_unique,
+            refs=_refs,
+            due=_due,
+            sort=lambda command: f"{in_time(command.issued_at)}/{command.sequence:016d}",
+            counted=_counter,
+        )
         self._listeners: list[Callable[[str], None]] = []
         self._cancels: list[Callable[[Command], None]] = []
         self._sequences: dict[str, int] = {}
@@ -104,8 +134,8 @@ class Commands:
     async def _next_sequence(self, device: str) -> int:
         last = self._sequences.get(device)
         if last is None:
-            known = await self._records.find(ref=("device", device))
-            last = self._sequences.get(device, max((command.sequence for command in known), default=0))
+            kept = await self._storage.floor(SEQUENCE, device)
+            last = self._sequences.get(device, kept)
         self._sequences[device] = last + 1
         return last + 1
 
@@ -181,15 +211,16 @@ class Commands:
             ended = [evolve(one, state=CommandState.CANCELLED, code="superseded", finished_at=now) for one in old]
             events = [event, *(_cancelled(one, now, actor, f"superseded by {command.id}") for one in old)]
             try:
-                command = await self._records.create(
-                    new, events, [self._records.put(one, expect=one.version) for one in ended]
-                )
+                extra = Commit(floors={(SEQUENCE, device): new.sequence})
+                for before, after in zip(old, ended, strict=True):
+                    extra += self.records.changing(before, after)
+                command = await self.records.create(new, events, extra)
             except Conflict as conflict:
                 if conflict.ids.get("space") == _SUPERSEDE or any(conflict.ids.get("key") == one.id for one in old):
                     continue  # another came first, or one was handed out: look again at what is still queued
                 if idempotency_key is None:
                     raise
-                first = await self._records.need(command.id)
+                first = await self.records.need(command.id)
                 if (first.name, _as_json(first.args)) != (command.name, _as_json(command.args)):
                     raise Refused(
                         f"This key came with another command, {first.name!r}",
@@ -231,28 +262,29 @@ class Commands:
     async def _superseded(self, device: str, key: str | None) -> Sequence[Command]:
         if key is None:
             return ()
-        open_ = await self._records.find(ref=("open", device))
+        open_ = await self.records.find(ref=("open", device))
         return [one for one in open_ if one.supersede_key == key and one.state is CommandState.QUEUED]
 
-    async def of_bulk(self, operation: str) -> Sequence[Command]:
-        """The commands that an operation sent."""
-        return await self._records.find(ref=("bulk", operation))
+    def of_bulk(self, operation: str) -> AsyncIterator[Command]:
+        """The commands that an operation sent, as they were issued."""
+        return self.records.iterate(ref=("bulk", operation))
+
+    async def bulk_counts(self, operation: str) -> Mapping[str, int]:
+        """How many of the commands that an operation sent are in each state."""
+        return await self._storage.counters(bulk_space(operation))
 
     async def get(self, command: str) -> Command:
         """The command; raises NotFound (``command_unknown``)."""
-        return await self._records.need(command, code="command_unknown")
+        return await self.records.need(command, code="command_unknown")
 
     async def keyed(self, device: str, idempotency_key: str) -> Command | None:
         """The command that came with a key, or None."""
-        return await self._records.get(_keyed_id(device, idempotency_key))
+        return await self.records.get(_keyed_id(device, idempotency_key))
 
     async def list(self, device: str | None = None, *, unfinished: bool = False) -> list[Command]:
-        """Commands of a device (or of all) by sequence."""
-        ref = None if device is None else ("open" if unfinished else "device", device)
-        found = await self._records.find(ref=ref)
-        return sorted(
-            (one for one in found if not unfinished or _unfinished(one)), key=lambda one: (one.device, one.sequence)
-        )
+        """Commands of a device (or of all) by device and sequence."""
+        found = await self.records.find(ref=selection(device, unfinished=unfinished))
+        return sorted(found, key=lambda command: (command.device, command.sequence))
 
     async def cancel(self, command: str, *, actor: str = "system", reason: str = "") -> Command:
         """Cancels a command: at once where it was not sent, else by asking the device; again does nothing more.
@@ -275,7 +307,7 @@ class Commands:
                 reason=reason,
                 data={"device": current.device},
             )
-            current = await self._records.change(
+            current = await self.records.change(
                 command,
                 lambda old: (
                     (evolve(old, cancel_requested=True), [event])
@@ -313,7 +345,7 @@ class Commands:
             )
             return evolve(old, state=state, code=code, finished_at=now), [event]
 
-        ended = await self._records.change(command, step)
+        ended = await self.records.change(command, step)
         self._wake(ended.device)
         return ended
 
@@ -321,7 +353,7 @@ class Commands:
         """The oldest unfinished commands in sequence order, the head of each lane only, expired ones left out."""
         now = self._clock.now_ms()
         heads: dict[str, Command] = {}
-        for command in sorted(await self._records.find(ref=("open", device)), key=lambda one: one.sequence):
+        for command in sorted(await self.records.find(ref=("open", device)), key=lambda one: one.sequence):
             if command.state is CommandState.QUEUED and min(command.deliver_by, command.expires_at) <= now:
                 continue
             # The device may have it; after its time it is not given it (again).
@@ -386,7 +418,7 @@ class Commands:
                 new = evolve(new, state=CommandState.SUCCEEDED, finished_at=now, code="no_answer_asked")
             return new, [event]
 
-        marked = await self._records.change(command.id, step)
+        marked = await self.records.change(command.id, step)
         return None if ended else marked
 
     def wire(self, command: Command) -> dict[str, object]:
@@ -463,7 +495,7 @@ class Commands:
             return new, [event]
 
         try:
-            changed = await self._records.change(command, step, code="command_unknown")
+            changed = await self.records.change(command, step, code="command_unknown")
         except NotFound as error:
             return Rejected(code=error.code, reason=error.message)
         if _unfinished(changed):
@@ -475,7 +507,7 @@ class Commands:
         """Ends what is past its time; returns the devices to which something is to be handed out (again)."""
         now = self._clock.now_ms()
         devices: dict[str, None] = {}
-        for command in await self._records.due(now):
+        for command in await self.records.due(now):
             if command.state is CommandState.QUEUED and min(command.deliver_by, command.expires_at) <= now:
                 await self._end(command.id, CommandState.EXPIRED, code="command_expired")
             elif command.state is CommandState.SENT and command.expires_at <= now:

@@ -4,7 +4,7 @@ Only the parts that are asked for are read. ``tags`` and ``groups`` are always l
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from fleetcore.fleet.presence import PresenceBoard
@@ -28,16 +28,26 @@ _PAGE = 1000
 _TOGETHER = 100
 
 
+#: Groups, the id to begin after, how many → ids in their order, and the id that continues them.
+Members = Callable[[Sequence[str], str | None, int], Awaitable[tuple[Sequence[str], str | None]]]
+
+
+async def _no_members(_groups: Sequence[str], _after: str | None, _limit: int) -> tuple[Sequence[str], str | None]:
+    return (), None
+
+
 class Documents:
     """Assembles documents.
 
     Attributes:
         groups_of: the groups of a device, those that hold one of its groups included; :class:`Groups` sets it.
+        members_of: the next devices of some groups after an id, and what continues them; it sets this too.
     """
 
     def __init__(self, storage: Storage, presence: PresenceBoard) -> None:
         self._storage, self._presence = storage, presence
         self.groups_of: Callable[[str], Sequence[str]] = lambda _device: ()
+        self.members_of: Members = _no_members
 
     async def of(self, device: str, parts: frozenset[str]) -> Document | None:
         """One device's document with the wanted parts, or None where it is not registered."""
@@ -72,14 +82,36 @@ class Documents:
         for document in await asyncio.gather(*(self._whole(one, parts) for one in waiting)):
             yield document
 
-    async def of_many(self, devices: Iterable[str], parts: frozenset[str]) -> AsyncIterator[Document]:
+    async def of_many(self, devices: Sequence[str], parts: frozenset[str]) -> AsyncIterator[Document]:
         """The documents of some devices, in their order; those that are not there are left out."""
-        waiting = list(devices)
-        for at in range(0, len(waiting), _TOGETHER):
-            some = waiting[at : at + _TOGETHER]
-            for document in await asyncio.gather(*(self.of(one, parts) for one in some)):
-                if document is not None:
-                    yield document
+        for at in range(0, len(devices), _TOGETHER):
+            for _, document in await self.pairs_of(devices[at : at + _TOGETHER], parts):
+                yield document
+
+    async def pairs_of(self, devices: Iterable[str], parts: frozenset[str]) -> Sequence[tuple[Record, Document]]:
+        """The records and documents of some devices, read side by side; those that are not there are left out."""
+        records = await asyncio.gather(*(self._storage.get("device", device) for device in devices))
+        return await self._pairs([record for record in records if record is not None], parts)
+
+    async def page(
+        self,
+        parts: frozenset[str],
+        *,
+        ref: tuple[str, str] | None = None,
+        where: Clause | None = None,
+        after: str | None = None,
+        limit: int,
+        scan: int | None = None,
+    ) -> tuple[Sequence[tuple[Record, Document]], str | None]:
+        """The next records and documents, and what continues them; see :meth:`Storage.find` for the arguments."""
+        found = await self._storage.find("device", ref=ref, where=where, after=after, limit=limit, scan=scan)
+        return await self._pairs(found.items, parts), found.after
+
+    async def _pairs(self, records: Sequence[Record], parts: frozenset[str]) -> Sequence[tuple[Record, Document]]:
+        if not parts & (_ELSEWHERE | {"latest"}):
+            return [(record, self._assembled(record, None, None, None)) for record in records]
+        documents = await asyncio.gather(*(self._whole(record, parts) for record in records))
+        return list(zip(records, documents, strict=True))
 
     async def _records(
         self, ref: tuple[str, str] | None, where: Clause | None, after: str | None

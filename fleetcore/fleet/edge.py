@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 
 from fleetcore.errors import Conflict, NotAuthorised, Refused
-from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.registry import GATEWAY, GATEWAYS, Registry
+from fleetcore.fleet.repository import Page
 from fleetcore.model.device import Device
-
-_GATEWAY = "gateway"
 
 
 @frozen(kw_only=True)
@@ -21,7 +20,7 @@ class Gateway:
 
 
 def _gateway(device: Device) -> Gateway:
-    section = device.attributes.get(_GATEWAY)
+    section = device.attributes.get(GATEWAY)
     if not isinstance(section, Mapping):
         raise Refused(
             f"Device {device.id!r} is no gateway",
@@ -62,23 +61,32 @@ class EdgeComputing:
         known = await self._registry.find(gateway)
         if known is None:
             device = await self._registry.register(
-                gateway, type, attributes={_GATEWAY: section}, actor=actor, reason=reason
+                gateway, type, attributes={GATEWAY: section}, actor=actor, reason=reason
             )
         else:
             device = await self._registry.change(
-                gateway, attributes={**known.attributes, _GATEWAY: section}, actor=actor, reason=reason
+                gateway, attributes={**known.attributes, GATEWAY: section}, actor=actor, reason=reason
             )
         return _gateway(device)
 
     async def gateways(self) -> list[Gateway]:
-        """All gateways."""
-        return [_gateway(one) for one in await self._registry.list() if _GATEWAY in one.attributes]
+        """All gateways by id."""
+        return [_gateway(device) for device in await self._registry.list(ref=GATEWAYS)]
+
+    async def page(self, *, after: str | None = None, limit: int = 100) -> Page[Device]:
+        """The next gateways by id, as devices."""
+        return await self._registry.records.page(ref=GATEWAYS, after=after, limit=limit)
+
+    @staticmethod
+    def gateway(device: Device) -> Gateway:
+        """A gateway's device as a gateway; raises Refused where it is none."""
+        return _gateway(device)
 
     async def attach(self, gateway: str, leaf: str, *, actor: str = "system", reason: str = "") -> Device:
         """Makes the gateway speak for a registered leaf; raises Conflict where another gateway does."""
         _gateway(await self._registry.get(gateway))
         device = await self._registry.get(leaf)
-        if leaf == gateway or _GATEWAY in device.attributes:
+        if leaf == gateway or GATEWAY in device.attributes:
             raise Refused(f"{leaf!r} is itself a gateway", remedy="Gateways do not nest")
         if device.gateway not in (None, gateway):
             raise Conflict(
@@ -107,7 +115,7 @@ class EdgeComputing:
                 return known
             raise Conflict(f"{leaf!r} is registered already", device=leaf)
         device = await self._registry.get(gateway)
-        section = device.attributes.get(_GATEWAY)
+        section = device.attributes.get(GATEWAY)
         if not isinstance(section, Mapping) or section.get("may_register") is not True:
             raise NotAuthorised(
                 f"{gateway!r} may not register leaves", remedy="Register the gateway with may_register", device=gateway

@@ -14,19 +14,18 @@ from attrs import evolve
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
 from fleetcore.fleet.documents import TIMED, Document
 from fleetcore.fleet.nesting import Nesting, asked_for
-from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.repository import Page, Pairs, Repository
 from fleetcore.fleet.search import Search, parts_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.group import Group, Membership
 from fleetcore.model.names import check_label
-from fleetcore.model.store import Commit, Delete, Event, Put
+from fleetcore.model.store import Commit, Delete, Event, place
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
 from fleetcore.query.explain import deciding, explain
 from fleetcore.query.parse import parse
 from fleetcore.query.resolve import is_timed
-from fleetcore.wire.records import to_plain
 
 _MEMBERSHIP = "membership"
 #: Memberships written in one commit.
@@ -51,16 +50,20 @@ class Groups:
     def __init__(self, storage: Storage, search: Search, clock: Clock) -> None:
         self._storage, self._search, self._clock = storage, search, clock
         self._records = Repository(storage, "group", Group)
-        self._members = Repository(storage, _MEMBERSHIP, Membership, key="key", refs=_refs)
+        self.membership_records = Repository(
+            storage, _MEMBERSHIP, Membership, key="key", refs=_refs, sort=lambda membership: membership.device
+        )
         self._groups: dict[str, Group] = {}
         self._clauses: dict[str, Clause] = {}
         self._nesting = Nesting({}, {})
         self._of: dict[str, dict[str, Membership]] = defaultdict(dict)
+        self._in: dict[str, set[str]] = defaultdict(set)
         # One change of memberships at a time: an evaluation reads what it then changes.
         self._lock = asyncio.Lock()
         #: What else rests on a group, by its name: then it is not removed. :class:`Fleet` adds to it.
         self.uses: list[Callable[[str], Iterable[str]]] = []
         search.documents.groups_of = self.of
+        search.documents.members_of = self.members_page
 
     async def load(self) -> None:
         """Reads what is stored."""
@@ -69,8 +72,16 @@ class Groups:
             if group.query is not None:
                 self._clauses[group.id] = parse(group.query)
         self._nesting = Nesting(self._groups, self._clauses)
-        async for membership in self._members.iterate():
-            self._of[membership.device][membership.group] = membership
+        async for membership in self.membership_records.iterate():
+            self._join(membership)
+
+    def _join(self, membership: Membership) -> None:
+        self._of[membership.device][membership.group] = membership
+        self._in[membership.group].add(membership.device)
+
+    def _leave(self, membership: Membership) -> None:
+        self._of[membership.device].pop(membership.group, None)
+        self._in[membership.group].discard(membership.device)
 
     # -- what there is ----------------------------------------------------------------------------------------------
 
@@ -81,9 +92,17 @@ class Groups:
             raise NotFound(f"There is no group {group!r}", group=group)
         return found
 
+    def has(self, group: str) -> bool:
+        """Whether there is such a group."""
+        return group in self._groups
+
     def list(self) -> Sequence[Group]:
         """All groups by name."""
         return sorted(self._groups.values(), key=lambda group: group.id)
+
+    async def page(self, *, after: str | None = None, limit: int = 100) -> Page[Group]:
+        """The next groups by name."""
+        return await self._records.page(after=after, limit=limit)
 
     def of(self, device: str) -> Sequence[str]:
         """The groups of a device, those that hold one of its groups included, sorted."""
@@ -100,9 +119,34 @@ class Groups:
 
     def members(self, group: str) -> Sequence[str]:
         """Ids of the devices in a group or in one that lies within it, sorted; raises NotFound."""
+        return sorted(self._inside(group))
+
+    def count(self, group: str) -> int:
+        """How many devices :meth:`members` names; raises NotFound."""
+        return len(self._inside(group))
+
+    def _inside(self, group: str) -> set[str]:
         self.get(group)
         inside = self._nesting.inside[group]
-        return sorted(device for device, direct in self._of.items() if not inside.isdisjoint(direct))
+        return self._in[group] if len(inside) == 1 else set().union(*(self._in[name] for name in inside))
+
+    async def members_page(
+        self, groups: Sequence[str], after: str | None = None, limit: int = 100
+    ) -> tuple[Sequence[str], str | None]:
+        """The next devices that are in some of the groups or within them, and the id that continues them.
+
+        A group that is not there has no members.
+        """
+        inside = {name for group in groups if group in self._groups for name in self._nesting.inside[group]}
+        found: set[str] = set()
+        more = False
+        for name in inside:
+            at = None if after is None else place(after, f"{after}/{name}")
+            page = await self.membership_records.page(ref=("group", name), after=at, limit=limit)
+            found.update(membership.device for membership in page.items)
+            more = more or page.after is not None
+        ids = sorted(found)
+        return ids[:limit], ids[limit - 1] if len(ids) > limit or (more and len(ids) == limit) else None
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
@@ -194,7 +238,7 @@ class Groups:
                     remedy="Change or remove these first",
                     group=group,
                 )
-            leaving = [one[group] for one in self._of.values() if group in one]
+            leaving = [self._of[device][group] for device in sorted(self._in[group])]
             await self._write((), leaving, actor, reason or "the group was removed")
             event = Event(
                 type="group.removed", subject=group, time=self._clock.now_ms(), actor=actor, reason=reason
@@ -202,6 +246,7 @@ class Groups:
             await self._storage.commit(Commit(deletes=(Delete(kind="group", key=group),), events=(event,)))
             del self._groups[group]
             self._clauses.pop(group, None)
+            self._in.pop(group, None)
             self._nesting = Nesting(self._groups, self._clauses)
 
     def check_static(self, group: str) -> None:
@@ -356,7 +401,7 @@ class Groups:
             part = both[at : at + _CHUNK]
             await self._storage.commit(
                 Commit(
-                    puts=tuple(self._put_of(one) for kind, one in part if kind is JOINED),
+                    puts=tuple(self.membership_records.put(one) for kind, one in part if kind is JOINED),
                     deletes=tuple(Delete(kind=_MEMBERSHIP, key=one.key) for kind, one in part if kind is LEFT),
                     events=tuple(
                         Event(
@@ -373,14 +418,9 @@ class Groups:
             )
             for kind, one in part:
                 if kind is JOINED:
-                    self._of[one.device][one.group] = one
+                    self._join(one)
                 else:
-                    self._of[one.device].pop(one.group, None)
-
-    def _put_of(self, membership: Membership) -> Put:
-        body = to_plain(membership)
-        body.pop("version", None)
-        return Put(kind=_MEMBERSHIP, key=membership.key, body=body, refs=frozenset(_refs(membership)))
+                    self._leave(one)
 
 
 def _why(clause: Clause, document: Document) -> str:

@@ -4,7 +4,7 @@ No data is not healthy: a device that was never heard of has none of what depend
 a battery for one, is left out of its score instead.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 from attrs import frozen
 
@@ -65,35 +65,42 @@ class FleetHealth:
 
     async def fleet(self) -> Health:
         """Over all devices that are not retired."""
-        return await self._over(await self._registry.list())
+        return await self._over(self._registry.records.iterate())
 
     async def of(self, devices: Iterable[str]) -> Health:
-        """Over some devices, a group's for instance; raises NotFound."""
-        return await self._over([await self._registry.get(device) for device in devices])
+        """Over some devices, such as a group's; raises NotFound."""
+
+        async def each() -> AsyncIterator[Device]:
+            for device in devices:
+                yield await self._registry.get(device)
+
+        return await self._over(each())
 
     async def device(self, device: str) -> Health:
         """Of one device; raises NotFound."""
         await self._registry.get(device)
         recent = self._clock.now_ms() - RECENT_MS
-        found = [one for one in await self._anomalies.list(device) if one.found >= recent]
+        found = [anomaly async for anomaly in self._anomalies.found_since(recent, device)]
         parts = await self._parts(device, {device} if found else set())
         return Health(score=_score(parts), parts=parts, counts={"anomalies": len(found)})
 
-    async def _over(self, all_devices: Iterable[Device]) -> Health:
-        devices = [one for one in all_devices if one.lifecycle is not Lifecycle.RETIRED]
+    async def _over(self, devices: AsyncIterator[Device]) -> Health:
         recent = self._clock.now_ms() - RECENT_MS
-        troubled = {one.device for one in await self._anomalies.list() if one.found >= recent}
+        troubled = {anomaly.device async for anomaly in self._anomalies.found_since(recent)}
         sums = dict.fromkeys(_WEIGHTS, 0.0)
         having = dict.fromkeys(_WEIGHTS, 0)
-        counts = {"devices": len(devices), "devices_with_anomalies": 0, **{state.value: 0 for state in Connectivity}}
-        for device in devices:
+        counts = {"devices": 0, "devices_with_anomalies": 0, **{state.value: 0 for state in Connectivity}}
+        async for device in devices:
+            if device.lifecycle is Lifecycle.RETIRED:
+                continue
+            counts["devices"] += 1
             counts[self._presence.of(device.id).connectivity.value] += 1
             counts["devices_with_anomalies"] += device.id in troubled
             for name, part in (await self._parts(device.id, troubled)).items():
                 sums[name] += part
                 having[name] += 1
         parts = {name: round(sums[name] / having[name], 4) for name in _WEIGHTS if having[name]}
-        return Health(score=_score(parts) if devices else None, parts=parts, counts=counts)
+        return Health(score=_score(parts) if counts["devices"] else None, parts=parts, counts=counts)
 
     async def _parts(self, device: str, troubled: set[str]) -> Mapping[str, float]:
         presence = self._presence.of(device)

@@ -46,7 +46,7 @@ class Layers:
 
     def __init__(self, storage: Storage, clock: Clock, patched: Patch) -> None:
         self._storage, self._clock, self._patched = storage, clock, patched
-        self._records = Repository(storage, "layer", Layer)
+        self.records = Repository(storage, "layer", Layer)
         self._layers: dict[str, Layer] = {}
         # What was committed and what is in memory change together for whoever waits here.
         self._lock = asyncio.Lock()
@@ -54,7 +54,7 @@ class Layers:
 
     async def load(self) -> None:
         """Reads what is stored."""
-        self._layers = {layer.id: layer for layer in await self._records.find()}
+        self._layers = {layer.id: layer for layer in await self.records.find()}
 
     def get(self, layer: str) -> Layer:
         """The layer; raises NotFound."""
@@ -107,7 +107,7 @@ class Layers:
         now = self._clock.now_ms()
 
         async def load() -> Layer:
-            return await self._records.get(layer) or Layer(id=layer, kind=kind, group=group, priority=priority)
+            return await self.records.get(layer) or Layer(id=layer, kind=kind, group=group, priority=priority)
 
         def step(old: Layer) -> tuple[Layer, list[Event]] | None:
             if if_version is not None and old.section.version != if_version:
@@ -125,7 +125,7 @@ class Layers:
             return new, [Event(type=LAYER_CHANGED, subject=layer, time=now, actor=actor, reason=reason, data=data)]
 
         async with self._lock:
-            made = self._layers[layer] = await self._records.settle(load, step)
+            made = self._layers[layer] = await self.records.settle(load, step)
         return made
 
     async def remove(self, layer: str, *, actor: str = "system", reason: str = "") -> Layer:

@@ -13,7 +13,7 @@ from attrs import evolve
 from msgspec import json
 
 from fleetcore.errors import Conflict, FleetError, Refused, VersionConflict
-from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.repository import Repository, in_time
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.operation import Failure, Operation, OperationState
@@ -47,9 +47,15 @@ class Operations:
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
-        self._records = Repository(
-            storage, "operation", Operation, refs=lambda one: [("state", one.state), ("kind", one.kind)]
-        )
+        self.records = Repository(
+            storage,
+            "operation",
+            Operation,
+            refs=lambda operation: [
+                ("state", operation.state), ("kind", operation.kind), ("actor", operation.actor)
+            ],
+            sort=lambda operation: in_time(operation.created),
+        )  # fmt: skip
         self._handlers: dict[str, Handler] = {}
         self._drivers: dict[str, Driver] = {}
         self._items: dict[str, Sequence[object]] = {}
@@ -80,6 +86,29 @@ class Operations:
 
         A second call with the same ``key`` returns the first operation.
         """
+        operation, begun = self.prepared(
+            kind, items, spec=spec, rate_per_s=rate_per_s, key=key, actor=actor, reason=reason
+        )
+        try:
+            done = await self._storage.commit(begun)
+        except VersionConflict:
+            if key is None:
+                raise
+            return await self.get(operation.id)
+        return evolve(operation, version=done.versions[0])
+
+    def prepared(
+        self,
+        kind: str,
+        items: Sequence[object],
+        *,
+        spec: Mapping[str, object] | None = None,
+        rate_per_s: float | None = None,
+        key: str | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> tuple[Operation, Commit]:
+        """An operation and what starts it, to be part of a larger commit. Raises as :meth:`start` does."""
         if len(items) > MOST_ITEMS:
             raise Refused(f"An operation has at most {MOST_ITEMS} items", code="limit_exceeded", limit=MOST_ITEMS)
         if rate_per_s is not None and not 0 < rate_per_s <= 1e6:
@@ -105,31 +134,23 @@ class Operations:
             reason=reason,
             data={"kind": kind, "total": len(items)},
         )
-        begun = Commit(
-            puts=(self._records.put(operation, expect=0),),
-            blobs={_blob(operation.id): json.encode(list(items))},
-            events=(event,),
+        begun = self.records.making([operation]) + Commit(
+            blobs={_blob(operation.id): json.encode(list(items))}, events=(event,)
         )
-        try:
-            done = await self._storage.commit(begun)
-        except VersionConflict:
-            if key is None:
-                raise
-            return await self.get(operation.id)
-        return evolve(operation, version=done.versions[0])
+        return operation, begun
 
     async def keyed(self, key: str) -> Operation | None:
         """The operation that was started with a key, or None."""
-        return await self._records.get(_keyed(key))
+        return await self.records.get(_keyed(key))
 
     async def get(self, operation: str) -> Operation:
         """The operation; raises NotFound."""
-        return await self._records.need(operation)
+        return await self.records.need(operation)
 
     async def list(self, *, kind: str | None = None) -> Sequence[Operation]:
         """All operations, the newest first."""
-        found = await self._records.find(ref=None if kind is None else ("kind", kind))
-        return sorted(found, key=lambda one: one.created, reverse=True)
+        found = await self.records.find(ref=None if kind is None else ("kind", kind))
+        return sorted(found, key=lambda operation: operation.created, reverse=True)
 
     async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
         """Stops before the next item; what was done stays done. Raises Conflict where it has ended otherwise."""
@@ -143,13 +164,13 @@ class Operations:
             event = Event(type="operation.cancelled", subject=operation, time=now, actor=actor, reason=reason)
             return evolve(old, state=OperationState.CANCELLED, updated=now), [event]
 
-        ended = await self._records.change(operation, step)
+        ended = await self.records.change(operation, step)
         await self._forget(operation)
         return ended
 
     async def tick(self) -> None:
         """Gives every running operation its turn."""
-        for operation in await self._records.find(ref=("state", OperationState.RUNNING)):
+        for operation in await self.records.find(ref=("state", OperationState.RUNNING)):
             if operation.kind in self._handlers or operation.kind in self._drivers:
                 await self._turn(operation.id)
 
@@ -192,7 +213,7 @@ class Operations:
             kept = moved.failures[:_MOST_FAILURES]
             return evolve(moved, failures=kept, version=old.version, updated=now), [event] if ended else []
 
-        ended = await self._records.change(moved.id, step)
+        ended = await self.records.change(moved.id, step)
         if ended.state is not OperationState.RUNNING:
             await self._forget(moved.id)
 
@@ -241,7 +262,7 @@ class Operations:
             kept = (*old.failures, *failures)[:_MOST_FAILURES]
             return evolve(old, done=done, failed=failed, failures=kept, state=state, updated=now), events
 
-        return await self._records.change(operation.id, step)
+        return await self.records.change(operation.id, step)
 
     async def _forget(self, operation: str) -> None:
         self._items.pop(operation, None)

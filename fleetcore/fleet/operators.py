@@ -50,8 +50,8 @@ class Operators:
 
     def __init__(self, storage: Storage, search: Search, clock: Clock) -> None:
         self._storage, self._search, self._clock = storage, search, clock
-        self._tokens = Repository(storage, "operator_token", OperatorToken, refs=_principal)
-        self._grants = Repository(storage, "role_grant", RoleGrant, refs=_principal)
+        self.token_records = Repository(storage, "operator_token", OperatorToken, refs=_principal)
+        self.grant_records = Repository(storage, "role_grant", RoleGrant, refs=_principal)
 
     # --- tokens --------------------------------------------------------------------------------------------------
 
@@ -91,15 +91,15 @@ class Operators:
             reason=reason,
             data={"principal": principal},
         )
-        return NewToken(token=f"fc_pat_{name}_{secret}", record=await self._tokens.create(record, [event]))
+        return NewToken(token=f"fc_pat_{name}_{secret}", record=await self.token_records.create(record, [event]))
 
     async def tokens(self) -> list[OperatorToken]:
         """All tokens by id, revoked and expired ones too."""
-        return await self._tokens.find()
+        return await self.token_records.find()
 
     async def token(self, token_id: str) -> OperatorToken:
         """One of them; raises NotFound."""
-        return await self._tokens.need(token_id)
+        return await self.token_records.need(token_id)
 
     async def revoke_token(self, token_id: str, *, actor: str = "system", reason: str = "") -> OperatorToken:
         """Ends a token at once; ending it again does nothing. Raises NotFound."""
@@ -118,12 +118,12 @@ class Operators:
             )
             return evolve(old, revoked=True), [event]
 
-        return await self._tokens.change(token_id, step)
+        return await self.token_records.change(token_id, step)
 
     async def authenticate(self, token: str) -> Rights:
         """Who shows this token and what they may do now; raises NotAuthenticated, always in the same words."""
         match = _TOKEN.fullmatch(token)
-        record = await self._tokens.get(match[1]) if match else None
+        record = await self.token_records.get(match[1]) if match else None
         shown = hashlib.sha256(match[2].encode() if match else b"?").hexdigest()
         now = self._clock.now_ms()
         fits = hmac.compare_digest(shown, record.sha256 if record is not None else _NOBODY)
@@ -132,8 +132,10 @@ class Operators:
                 "The token is unknown, expired or revoked", remedy="`fleetcore token create` makes one"
             )
         if record.last_used is None or now - record.last_used >= _USED_MS:
-            await self._tokens.change(record.id, lambda old: None if old.revoked else (evolve(old, last_used=now), []))
-        grants = await self._grants.find(ref=("principal", record.principal))
+            await self.token_records.change(
+                record.id, lambda old: None if old.revoked else (evolve(old, last_used=now), [])
+            )
+        grants = await self.grant_records.find(ref=("principal", record.principal))
         return Rights(record.principal, grants, record.permissions, self._search)
 
     # --- roles ---------------------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ class Operators:
         except ValueError as error:
             raise Refused(f"There is no role {role!r}", remedy=f"Roles: {', '.join(Role)}") from error
         scope_clause(scope)
-        for one in await self._grants.find(ref=("principal", principal)):
+        for one in await self.grant_records.find(ref=("principal", principal)):
             if (one.role, one.scope) == (wanted, scope):
                 return one
         now = self._clock.now_ms()
@@ -166,15 +168,15 @@ class Operators:
             reason=reason,
             data={"grant": made.id, "role": wanted.value, "scope": scope},
         )
-        return await self._grants.create(made, [event])
+        return await self.grant_records.create(made, [event])
 
     async def grants(self, principal: str | None = None) -> list[RoleGrant]:
         """All grants, or those of one principal."""
-        return await self._grants.find(ref=None if principal is None else ("principal", principal))
+        return await self.grant_records.find(ref=None if principal is None else ("principal", principal))
 
     async def withdraw(self, grant: str, *, actor: str = "system", reason: str = "") -> None:
         """Takes a grant back; the next request of its principal is without it. Raises NotFound."""
-        old = await self._grants.need(grant)
+        old = await self.grant_records.need(grant)
         event = Event(
             type="role.withdrawn",
             subject=old.principal,

@@ -18,6 +18,9 @@ from fleetcore.model.store import Commit, Event
 from fleetcore.query.ast import Clause
 
 _LONGEST_NAME = 1024
+#: The attribute that makes a device a gateway, and the index entry of every device that has it.
+GATEWAY = "gateway"
+GATEWAYS = ("gateways", "yes")
 _SETTABLE = frozenset({"name", "model", "tags", "capabilities", "attributes", "location", "gateway", "key_id"})
 
 
@@ -28,7 +31,9 @@ def _unique(device: Device) -> Pairs:
 
 def _refs(device: Device) -> Pairs:
     refs = [("type", device.type), ("lifecycle", device.lifecycle), *(("tag", tag) for tag in device.tags)]
-    return [*refs, ("gateway", device.gateway)] if device.gateway else refs
+    if device.gateway:
+        refs.append(("gateway", device.gateway))
+    return [*refs, GATEWAYS] if GATEWAY in device.attributes else refs
 
 
 def _registered(device: Device, actor: str, reason: str) -> Event:

@@ -22,7 +22,9 @@ class Releases:
 
     def __init__(self, storage: Storage, clock: Clock, root: TrustRoot) -> None:
         self._storage, self._clock, self._root = storage, clock, root
-        self._releases = Repository(storage, "release", Release, refs=_refs)
+        self.records = Repository(
+            storage, "release", Release, refs=_refs, sort=lambda one: f"{one.name}:{one.seq:020d}"
+        )
 
     async def add(
         self, envelope: object, *, allow_downgrade: bool = False, actor: str = "system", reason: str = ""
@@ -47,8 +49,9 @@ class Releases:
             )
         check_image(manifest, image.sha256, image.size_bytes)
         key = f"{manifest.name}:{manifest.seq}"
-        highest = max((one.seq for one in await self.list(manifest.name)), default=0)
-        if await self._releases.get(key) is None and manifest.seq < highest and not allow_downgrade:
+        newest = (await self.records.page(ref=("name", manifest.name), limit=1, newest=True)).items
+        highest = newest[0].seq if newest else 0
+        if await self.records.get(key) is None and manifest.seq < highest and not allow_downgrade:
             raise Refused(
                 f"{manifest.name} is at seq {highest}, and {manifest.seq} is below it",
                 code="rollback_refused",
@@ -81,7 +84,7 @@ class Releases:
             data={"release": manifest.version, "manifest_sha256": manifest.digest, "trust": trust.version},
         )
         try:
-            return await self._releases.create(record, [event])
+            return await self.records.create(record, [event])
         except VersionConflict:
             kept = await self.get(key)
             if kept.manifest_sha256 == manifest.digest:
@@ -92,9 +95,8 @@ class Releases:
 
     async def get(self, release: str) -> Release:
         """One release by its id; raises NotFound."""
-        return await self._releases.need(release)
+        return await self.records.need(release)
 
     async def list(self, name: str | None = None) -> list[Release]:
         """All, or those of one name, by name and seq."""
-        found = await self._releases.find(ref=None if name is None else ("name", name))
-        return sorted(found, key=lambda one: (one.name, one.seq))
+        return await self.records.find(ref=None if name is None else ("name", name))

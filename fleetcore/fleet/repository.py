@@ -1,13 +1,17 @@
-"""Typed records over a store: one repository per kind, and the optimistic loop that every change goes through."""
+"""Typed records over a store: one repository per kind, and the optimistic loop that every change goes through.
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+A read costs what it answers: pages go by key or by an index entry, and what a capability wants to know of all its
+records (how many are in which state) is counted by the commits that change them.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import attrs
 
 from fleetcore.errors import NotFound, VersionConflict
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.store import Commit, Event, Put, Record
+from fleetcore.model.store import Commit, Counter, Delete, Event, Put, Record, place
 from fleetcore.query.ast import Clause
 from fleetcore.wire.records import from_plain, to_plain
 
@@ -16,10 +20,30 @@ Pairs = Iterable[tuple[str, str]]
 
 #: A change is tried this often against concurrent writers before the conflict is the caller's.
 _ATTEMPTS = 20
+#: The index entry that every record of a sorted kind has: through it the kind is read in its order.
+_EVERY = ("*", "*")
+_CHUNK = 1000
+
+
+#: Added to a time, so that times before 1970 sort before those after it.
+_EPOCH_MS = 10**15
 
 
 def _none(_item: object) -> Pairs:
     return ()
+
+
+def in_time(ms: int) -> str:
+    """A ``sort`` in the order of times (ms since the epoch)."""
+    return f"{ms + _EPOCH_MS:017d}"
+
+
+@attrs.frozen(kw_only=True)
+class Page(Generic[T]):
+    """Some items in order; ``after`` continues them, None at the end. A bounded page may be short, and go on."""
+
+    items: Sequence[T]
+    after: str | None = None
 
 
 class Repository(Generic[T]):
@@ -28,7 +52,9 @@ class Repository(Generic[T]):
     Args:
         kind: the stored kind; the record class needs a ``version`` attribute.
         key: the attribute that is the key.
-        unique, refs, due: what :class:`~fleetcore.model.store.Put` is to say of an item.
+        unique, refs, due, sort: what :class:`~fleetcore.model.store.Put` is to say of an item. With ``sort`` the kind
+            is read in its order, without it in that of the keys.
+        counted: the counter that an item adds 1 to as long as it is as it is.
     """
 
     def __init__(
@@ -41,44 +67,103 @@ class Repository(Generic[T]):
         unique: Callable[[T], Pairs] = _none,
         refs: Callable[[T], Pairs] = _none,
         due: Callable[[T], int | None] = lambda _item: None,
+        sort: Callable[[T], str] | None = None,
+        counted: Callable[[T], Counter | None] = lambda _item: None,
     ) -> None:
-        self._storage, self._kind, self._cls, self._key = storage, kind, cls, key
-        self._unique, self._refs, self._due = unique, refs, due
+        self.kind = kind
+        self._storage, self._cls, self._key = storage, cls, key
+        self._unique, self._refs, self._due, self._sort, self._counted = unique, refs, due, sort, counted
 
     def load(self, record: Record) -> T:
         """The item of a stored record, with the record's version."""
-        return from_plain(self._kind, {**record.body, "version": record.version}, self._cls)
+        return from_plain(self.kind, {**record.body, "version": record.version}, self._cls)
 
     def put(self, item: T, *, expect: int | None = None) -> Put:
-        """The put that stores ``item``."""
+        """The put that stores ``item``; beside it, a commit carries what :meth:`counts` says."""
         body = to_plain(item)
         body.pop("version", None)
+        refs = frozenset(self._refs(item))
         return Put(
-            kind=self._kind,
+            kind=self.kind,
             key=getattr(item, self._key),
             body=body,
             expect=expect,
             unique=frozenset(self._unique(item)),
-            refs=frozenset(self._refs(item)),
+            refs=refs if self._sort is None else refs | {_EVERY},
             due=self._due(item),
+            sort="" if self._sort is None else self._sort(item),
         )
+
+    def counts(self, old: T | None, new: T | None) -> Mapping[Counter, int]:
+        """How counters change when an item becomes another; None for one that is made or removed."""
+        before = None if old is None else self._counted(old)
+        after = None if new is None else self._counted(new)
+        if before == after:
+            return {}
+        changes = ((before, -1), (after, 1))
+        return {counter: delta for counter, delta in changes if counter is not None}
+
+    def making(self, items: Iterable[T]) -> Commit:
+        """What stores new items as part of a larger commit."""
+        puts, add = [], dict[Counter, int]()
+        for item in items:
+            puts.append(self.put(item, expect=0))
+            for counter, delta in self.counts(None, item).items():
+                add[counter] = add.get(counter, 0) + delta
+        return Commit(puts=tuple(puts), add=add)
+
+    def changing(self, old: T, new: T) -> Commit:
+        """What stores a changed item as part of a larger commit; it must still be as ``old`` is."""
+        version: int = old.version  # type: ignore[attr-defined]  # every record class has a version
+        return Commit(puts=(self.put(new, expect=version),), add=self.counts(old, new))
+
+    def removing(self, item: T) -> Commit:
+        """What removes an item as part of a larger commit; it must still be as it is."""
+        version: int = item.version  # type: ignore[attr-defined]  # every record class has a version
+        delete = Delete(kind=self.kind, key=getattr(item, self._key), expect=version)
+        return Commit(deletes=(delete,), add=self.counts(item, None))
 
     async def get(self, key: str) -> T | None:
         """The item or None."""
-        record = await self._storage.get(self._kind, key)
+        record = await self._storage.get(self.kind, key)
         return None if record is None else self.load(record)
 
     async def need(self, key: str, *, code: str = "not_found") -> T:
         """The item; raises :class:`NotFound` with ``code``."""
         item = await self.get(key)
         if item is None:
-            raise NotFound(f"There is no {self._kind} {key!r}", code=code, **{self._kind: key})
+            raise NotFound(f"There is no {self.kind} {key!r}", code=code, **{self.kind: key})
         return item
+
+    def place(self, item: T) -> str:
+        """The ``after`` that continues a page behind an item."""
+        return place("" if self._sort is None else self._sort(item), getattr(item, self._key))
+
+    async def page(
+        self,
+        *,
+        ref: tuple[str, str] | None = None,
+        where: Clause | None = None,
+        after: str | None = None,
+        limit: int = 100,
+        newest: bool = False,
+        scan: int | None = None,
+    ) -> Page[T]:
+        """The next items; the arguments are those of :meth:`Storage.find`."""
+        if ref is None and self._sort is not None:
+            ref = _EVERY
+        found = await self._storage.find(
+            self.kind, ref=ref, where=where, after=after, limit=limit, newest=newest, scan=scan
+        )
+        return Page(items=[self.load(record) for record in found.items], after=found.after)
 
     async def find(
         self, *, ref: tuple[str, str] | None = None, where: Clause | None = None, limit: int | None = None
     ) -> list[T]:
-        """All items (or the first ``limit``) that the index and the clause select, in key order."""
+        """All items (or the first ``limit``) that the index and the clause select, in order.
+
+        For what is few by its nature: what belongs to one device, what is configured.
+        """
         found = [item async for item in self.iterate(ref=ref, where=where, limit=limit)]
         return found[:limit]
 
@@ -90,10 +175,42 @@ class Repository(Generic[T]):
         limit: int | None = None,
         after: str | None = None,
     ) -> AsyncIterator[T]:
-        """The same, page by page, beginning after a key; items that change meanwhile may be seen in either state."""
-        page = min(limit or 1000, 1000)
+        """The same, page by page, beginning behind ``after``; items that change meanwhile are seen in either state."""
+        size = min(limit or _CHUNK, _CHUNK)
         while True:
-            found = await self._storage.find(self._kind, ref=ref, where=where, after=after, limit=page)
+            page = await self.page(ref=ref, where=where, after=after, limit=size)
+            for item in page.items:
+                yield item
+            after = page.after
+            if after is None:
+                return
+
+    async def recount(self) -> Mapping[Counter, int]:
+        """What the counters of this kind must be, from the records themselves."""
+        counted: dict[Counter, int] = {}
+        async for item in self._by_key():
+            counter = self._counted(item)
+            if counter is not None:
+                counted[counter] = counted.get(counter, 0) + 1
+        return counted
+
+    async def reindex(self, where: Clause | None = None) -> AsyncIterator[int]:
+        """Writes the index entries of records anew; gives how many, chunk by chunk. May be done again."""
+        after: str | None = None
+        while True:
+            found = await self._storage.find(self.kind, where=where, after=after, limit=_CHUNK)
+            puts = tuple(self.put(self.load(record), expect=record.version) for record in found.items)
+            if puts:
+                await self._storage.commit(Commit(reindexed=puts))
+            yield len(puts)
+            after = found.after
+            if after is None:
+                return
+
+    async def _by_key(self) -> AsyncIterator[T]:
+        after: str | None = None
+        while True:
+            found = await self._storage.find(self.kind, after=after, limit=_CHUNK)
             for record in found.items:
                 yield self.load(record)
             after = found.after
@@ -102,11 +219,15 @@ class Repository(Generic[T]):
 
     async def due(self, until: int) -> list[T]:
         """Items whose time has come, earliest first."""
-        return [self.load(record) for record in await self._storage.due(self._kind, until)]
+        return [self.load(record) for record in await self._storage.due(self.kind, until)]
 
-    async def create(self, item: T, events: Sequence[Event] = (), extra: Sequence[Put] = ()) -> T:
-        """Stores a new item; raises VersionConflict where the key exists, Conflict where a unique value is taken."""
-        done = await self._storage.commit(Commit(puts=(self.put(item, expect=0), *extra), events=tuple(events)))
+    async def create(self, item: T, events: Sequence[Event] = (), extra: Commit | None = None) -> T:
+        """Stores a new item; raises VersionConflict where the key exists, Conflict where a unique value is taken.
+
+        ``extra`` is done in the same commit.
+        """
+        made = self.making([item]) + Commit(events=tuple(events))
+        done = await self._storage.commit(made if extra is None else made + extra)
         return attrs.evolve(item, version=done.versions[0])  # type: ignore[misc]  # every record class has a version
 
     async def change(
@@ -130,7 +251,7 @@ class Repository(Generic[T]):
     ) -> T:
         """As :meth:`change`, for an item that ``load`` finds or makes (version 0: it must not exist).
 
-        ``beside(old, new)`` gives further puts and deletes for the same commit.
+        ``beside(old, new)`` gives what else belongs into the same commit.
         """
         for attempt in range(_ATTEMPTS):
             old = await load()
@@ -139,11 +260,13 @@ class Repository(Generic[T]):
                 return old
             new, events = result
             version: int = old.version  # type: ignore[attr-defined]  # every record class has a version
+            change = Commit(
+                puts=(self.put(new, expect=version),),
+                add=self.counts(old if version else None, new),
+                events=tuple(events),
+            )
             try:
-                more = beside(old, new)
-                done = await self._storage.commit(
-                    Commit(puts=(self.put(new, expect=version), *more.puts), deletes=more.deletes, events=tuple(events))
-                )
+                done = await self._storage.commit(change + beside(old, new))
             except VersionConflict:
                 if attempt == _ATTEMPTS - 1:
                     raise

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from fleetcore.errors import NotFound, Refused
-from fleetcore.fleet.search import Search
+from fleetcore.fleet.search import NOTHING, Search
 from fleetcore.model.operator import ROLES, Permission, RoleGrant
 from fleetcore.query.ast import And, Clause, Or
 from fleetcore.query.parse import parse
@@ -37,7 +37,7 @@ class Selectable:
     def narrowed(self, where: Clause | None) -> Clause | None:
         """Both this and a query; what selects nothing selects nothing of any query."""
         if self.nothing:
-            return Or(())
+            return NOTHING
         if self.clause is None:
             return where
         return self.clause if where is None else And((self.clause, where))

@@ -1,7 +1,7 @@
 """Search: devices selected by the query grammar, and why one is or is not."""
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
 
 from attrs import frozen
@@ -10,12 +10,17 @@ from fleetcore.errors import NotFound
 from fleetcore.fleet.columns import RegistryColumns
 from fleetcore.fleet.documents import OWN, Document, Documents
 from fleetcore.interfaces.clock import Clock
-from fleetcore.query.ast import And, Clause, Compare, Has
+from fleetcore.model.device import Device
+from fleetcore.model.store import Record
+from fleetcore.query.ast import And, Clause, Compare, Has, Or
 from fleetcore.query.evaluate import matches
 from fleetcore.query.explain import Explanation, explain
 from fleetcore.query.parse import parse
 from fleetcore.query.resolve import Fences, paths, resolved, weakened
+from fleetcore.wire.records import from_plain
 
+#: Selects nothing: what a principal without any right may list.
+NOTHING: Clause = Or(())
 #: A command that asks once is answered by the store; who asks on gets columns, which take a pass over the registry.
 _ASKED_BEFORE_COLUMNS = 3
 
@@ -28,12 +33,31 @@ _INDEXED: Mapping[tuple[str, ...], str] = {
 }
 
 
+#: How many devices a page looks at for a query that no index answers; it is short then, and goes on.
+SCAN = 2000
+_AT_ONCE = 200
+
+
 @frozen(kw_only=True)
 class Selected:
-    """A page of device ids in their order; ``after`` continues it, None at the end."""
+    """A page of devices in the order of their ids; ``after`` continues it, None at the end. It may be short."""
 
-    ids: tuple[str, ...]
+    devices: tuple[Device, ...]
     after: str | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The devices' ids."""
+        return tuple(device.id for device in self.devices)
+
+
+@frozen
+class _Batch:
+    """Some candidates, the id that continues behind them, and how many devices were looked at for them."""
+
+    pairs: Sequence[tuple[Record, Document]]
+    after: str | None
+    looked_at: int
 
 
 class Search:
@@ -84,14 +108,63 @@ class Search:
             await self.columns.build(own)
         return self.columns if self.columns.has(own) else None
 
-    async def page(self, where: str | Clause | None, *, after: str | None = None, limit: int = 100) -> Selected:
-        """The next ids after one."""
-        found: list[str] = []
-        async for document in self.iterate(where, after=after):
-            if len(found) == limit:
-                return Selected(ids=tuple(found), after=found[-1])
-            found.append(str(document["id"]))
-        return Selected(ids=tuple(found))
+    async def page(
+        self, where: str | Clause | None, *, after: str | None = None, limit: int = 100, scan: int = SCAN
+    ) -> Selected:
+        """The next devices after an id.
+
+        The work is that of the page for no query, for one on the type, a tag, the lifecycle or the gateway, and for one
+        on a group. For any other at most ``scan`` devices are looked at.
+        """
+        clause = None if where is None else self.resolved(where)
+        if clause == NOTHING:
+            return Selected(devices=())
+        parts, own = parts_of(clause), _own(clause)
+        found: list[Device] = []
+        seen = 0
+        async for batch in self._candidates(clause, own, parts, after, min(limit + 1, _AT_ONCE), scan):
+            for record, document in batch.pairs:
+                if matches(clause, document):
+                    if len(found) == limit:
+                        return Selected(devices=tuple(found), after=found[-1].id)
+                    found.append(device_of(record))
+            seen += batch.looked_at
+            if batch.after is not None and seen >= scan:
+                return Selected(devices=tuple(found), after=batch.after)
+        return Selected(devices=tuple(found))
+
+    async def _candidates(
+        self,
+        clause: Clause | None,
+        own: Clause | None,
+        parts: frozenset[str],
+        after: str | None,
+        size: int,
+        scan: int,
+    ) -> AsyncIterator["_Batch"]:
+        """Devices that a query may select, in the order of their ids."""
+        groups = _groups(clause)
+        if groups is not None:
+            at: str | None = after
+            while True:
+                ids, at = await self.documents.members_of(groups, at, size)
+                yield _Batch(await self.documents.pairs_of(ids, parts), at, len(ids))
+                if at is None:
+                    return
+        index = _index(clause)
+        columns = None if _only_indexed(own) else await self._columns_for(own)
+        if columns is not None and own is not None:
+            ids = columns.select(own)
+            for start in range(0 if after is None else bisect_right(ids, after), len(ids), size):
+                part = ids[start : start + size]
+                yield _Batch(await self.documents.pairs_of(part, parts), part[-1], len(part))
+            return
+        where = None if _only_indexed(own) else own
+        while True:
+            pairs, after = await self.documents.page(parts, ref=index, where=where, after=after, limit=size, scan=scan)
+            yield _Batch(pairs, after, len(pairs) if where is None or len(pairs) == size else scan)
+            if after is None:
+                return
 
     async def count(self, where: str | Clause | None) -> int:
         """How many devices are selected."""
@@ -116,6 +189,41 @@ class Search:
         if document is None:
             raise NotFound(f"There is no device {device!r}", device=device)
         return document
+
+
+def device_of(record: Record) -> Device:
+    """The device of a stored record."""
+    return from_plain("device", {**record.body, "version": record.version}, Device)
+
+
+def _only_indexed(own: Clause | None) -> bool:
+    """Whether the index alone answers what the devices' records can answer."""
+    match own:
+        case None:
+            return True
+        case Compare(path, "=", str()) | Has(path, str()):
+            return path in _INDEXED
+        case _:
+            return False
+
+
+def _groups(clause: Clause | None) -> tuple[str, ...] | None:
+    """Groups of which every selected device is in one, or None."""
+    match clause:
+        case And(inners):
+            return next((found for inner in inners if (found := _groups(inner)) is not None), None)
+        case Or(inners) if inners:
+            names: list[str] = []
+            for inner in inners:
+                more = _groups(inner)
+                if more is None:
+                    return None
+                names += more
+            return tuple(names)
+        case Has(("groups",), str() as name):
+            return (name,)
+        case _:
+            return None
 
 
 def parts_of(clause: Clause | None) -> frozenset[str]:

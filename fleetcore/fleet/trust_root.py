@@ -27,13 +27,13 @@ class TrustRoot:
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._clock = clock
-        self._kept = Repository(storage, "trust_version", TrustVersion)
+        self.records = Repository(storage, "trust_version", TrustVersion)
         self._chain: list[TrustVersion] = []
         self._current: Trust | None = None
 
     async def load(self) -> None:
         """Reads what is kept."""
-        self._chain = await self._kept.find()
+        self._chain = await self.records.find()
         if self._chain:
             self._current = read_trust(dsse.opened(self._chain[-1].envelope, TRUST_TYPE))
 
@@ -104,7 +104,7 @@ class TrustRoot:
 
     async def _keep(self, record: TrustVersion, event: Event, new: Trust) -> TrustVersion:
         try:
-            stored = await self._kept.create(record, [event])
+            stored = await self.records.create(record, [event])
         except VersionConflict as error:
             raise Conflict(f"Version {new.version} of the trust root came in meanwhile") from error
         self._chain.append(stored)

@@ -7,7 +7,7 @@ from attrs import evolve, field, frozen
 
 from fleetcore.fleet.health import RECENT_MS, Health
 from fleetcore.model.audit import AuditRow
-from fleetcore.model.command import FINISHED, Command
+from fleetcore.model.command import Command
 from fleetcore.model.device import Connectivity, Device, Presence
 from fleetcore.model.firmware import EXECUTION_ENDS, Execution
 from fleetcore.model.group import Membership
@@ -75,7 +75,7 @@ class Asking:
         record = await self.registry.get(device)
         twin = await self.twins.get(device)
         recent = self.clock.now_ms() - RECENT_MS
-        waiting = [one for one in await self.commands.list(device, unfinished=True) if one.state not in FINISHED]
+        waiting = await self.commands.list(device, unfinished=True)
         updating = [one for one in await self.campaigns.of_device(device) if one.state not in EXECUTION_ENDS]
         anomalies = [one for one in await self.anomalies.list(device, limit=_LATEST) if one.found >= recent]
         answer = Why(
@@ -88,7 +88,7 @@ class Asking:
             waiting=waiting,
             updating=updating,
             anomalies=anomalies,
-            changes=(await self.audit.list(object=device, limit=100_000))[-_LATEST:],
+            changes=(await self.audit.page(object=device, limit=_LATEST, newest=True)).items[::-1],
         )
         return _with_findings(answer, self.clock.now_ms())
 

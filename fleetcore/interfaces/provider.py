@@ -76,6 +76,7 @@ class Context:
     Attributes:
         name: of the instance (``cold-rooms`` of ``[detectors.cold-rooms]``).
         fleet: the fleet's name.
+        create: whether a store may be made where there is none; else it is missing, and opening refuses.
         secret: resolves a reference (``env:NAME``, ``file:PATH``) to its value; raises ConfigError.
         tls: None where the fleet has no CA (in memory).
         data: a folder the plugin may keep files in, or None in memory.
@@ -89,6 +90,7 @@ class Context:
     limits: Limits = Limits()
     tls: TlsProvider | None = None
     data: Path | None = None
+    create: bool = True
     count: Callable[[str], None] = field(default=lambda _name: None)
 
 

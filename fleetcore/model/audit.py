@@ -35,8 +35,13 @@ class AuditRow:
 
 @frozen(kw_only=True)
 class Checkpoint:
-    """Where the chain stood: signed, and kept in a second place, so that a cut-off end is found too."""
+    """Where the chain stood: signed, and kept in a second place, so that a cut-off end is found too.
+
+    Attributes:
+        fleet: the id of the fleet whose chain it is; empty in checkpoints from before fleets had one.
+    """
 
     seq: int
     hash: str
     time: int
+    fleet: str = ""

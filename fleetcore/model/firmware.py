@@ -68,11 +68,17 @@ PROGRESS_ORDER: Mapping[ExecutionState, int] = MappingProxyType(
 )
 
 
+#: Targets that a campaign's own record names: it is read for every word of a device, so its size is bounded.
+SHOWN_TARGETS = 1000
+
+
 @frozen(kw_only=True)
 class Campaign:
     """One version for many devices.
 
     Attributes:
+        targets: the devices, the first :data:`SHOWN_TARGETS` of ``total``; its executions name all of them.
+        aborting: executions that an abort cancels may still be open.
         manifest: the signed manifest (DSSE), where there is one; ``manifest_sha256`` names what was signed.
         seq: the manifest's; None without one.
         trust: the version of the trust root that it was verified by; None where there was none.
@@ -84,6 +90,7 @@ class Campaign:
     release: str
     url: str
     targets: tuple[str, ...]
+    total: int
     state: CampaignState = CampaignState.DRAFT
     sha256: str | None = None
     size: int | None = None
@@ -93,6 +100,7 @@ class Campaign:
     trust: int | None = None
     allow_downgrade: bool = False
     component: str = "main"
+    aborting: bool = False
     code: str | None = None
     reason: str | None = None
     created: int = 0

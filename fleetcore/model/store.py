@@ -101,6 +101,26 @@ class Commit:
     cursors: Mapping[str, int | None] = field(factory=dict)
     blobs: Mapping[str, bytes | None] = field(factory=dict)
 
+    def __add__(self, other: "Commit") -> "Commit":
+        """Both in one; the versions of this one's puts come first. At most one of them has readings."""
+        add = dict(self.add)
+        for counter, delta in other.add.items():
+            add[counter] = add.get(counter, 0) + delta
+        floors = {name: max(level, self.floors.get(name, level)) for name, level in other.floors.items()}
+        return Commit(
+            puts=self.puts + other.puts,
+            deletes=self.deletes + other.deletes,
+            readings=self.readings if other.readings is None else other.readings,
+            texts=self.texts + other.texts,
+            marks=self.marks + other.marks,
+            events=self.events + other.events,
+            reindexed=self.reindexed + other.reindexed,
+            add=add,
+            floors={**self.floors, **floors},
+            cursors={**self.cursors, **other.cursors},
+            blobs={**self.blobs, **other.blobs},
+        )
+
 
 @frozen(kw_only=True)
 class Committed:

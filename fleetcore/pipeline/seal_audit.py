@@ -29,11 +29,12 @@ class AuditSealer(Consumer):
     Args:
         sign: signs a checkpoint; None in memory, where no second place is.
         file: where checkpoints are appended.
+        fleet: the fleet's id, which they carry.
     """
 
-    def __init__(self, storage: Storage, clock: Clock, sign: Signer | None, file: Path | None) -> None:
+    def __init__(self, storage: Storage, clock: Clock, sign: Signer | None, file: Path | None, fleet: str = "") -> None:
         super().__init__("audit", storage, clock)
-        self._sign, self._file = sign, file
+        self._sign, self._file, self._fleet = sign, file, fleet
         self._seq, self._hash = 0, GENESIS
         self._marked, self._marked_ms = 0, 0
 
@@ -96,7 +97,7 @@ class AuditSealer(Consumer):
         now = self._clock.now_ms()
         if seq - self._marked < _CHECKPOINT_ROWS and now - self._marked_ms < _CHECKPOINT_MS:
             return None
-        return Checkpoint(seq=seq, hash=digest, time=now)
+        return Checkpoint(seq=seq, hash=digest, time=now, fleet=self._fleet)
 
     async def _append(self, mark: Checkpoint) -> None:
         assert self._sign is not None

@@ -32,7 +32,7 @@ from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.outlook import Outlook
 from fleetcore.fleet.presence import PresenceBoard
-from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.registry import GATEWAY, Registry
 from fleetcore.fleet.releases import Releases
 from fleetcore.fleet.renewals import Renewals
 from fleetcore.fleet.search import Search
@@ -61,12 +61,15 @@ from fleetcore.pipeline.receive import Receiver
 from fleetcore.pipeline.seal_audit import AuditSealer
 from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.store import DataPath
+from fleetcore.query.ast import Exists
 from fleetcore.query.parse import parse
+from fleetcore.runtime import identity
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.plane import Plane
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.runtime.supervise import Supervisor
+from fleetcore.runtime.upgrade import Upgrade
 from fleetcore.wire.endpoints import reachable
 
 _log = logging.getLogger(__name__)
@@ -98,6 +101,8 @@ class Fleet:
     def __init__(self, config: Config, host: PluginHost, clock: Clock, storage: Storage, stack: AsyncExitStack) -> None:
         self.config, self.host, self.clock, self.storage, self._stack = config, host, clock, storage, stack
         self.limits = config.limits
+        #: The fleet's id; empty in memory.
+        self.id = ""
         self.supervisor = Supervisor(clock)
         self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)
@@ -130,11 +135,25 @@ class Fleet:
         self.tls: FleetTls | None = None
 
     @classmethod
-    async def open(cls, config: Config, *, host: PluginHost | None = None, clock: Clock | None = None) -> "Fleet":
+    async def open(
+        cls,
+        config: Config,
+        *,
+        host: PluginHost | None = None,
+        clock: Clock | None = None,
+        create: bool = False,
+    ) -> "Fleet":
         """Opens a fleet without its network: the store, the capabilities, the data path, the detectors.
 
+        A new fleet is made only in a folder that holds nothing of one; with ``create`` a fleet.toml may be there.
         Raises ConfigError, DataFolderInUse, StorageError; what was opened before the error is closed again.
         """
+        parts, new = None, True
+        if config.data is not None:
+            parts = identity.look(config)
+            new = identity.is_new(parts, create=create)
+            if new:
+                parts = identity.begin(parts)
         base = Path(config.file).parent if config.file else Path()
         if host is None:
             with _at(config, "fleet", "plugins"):
@@ -142,15 +161,19 @@ class Fleet:
         clock = clock or SystemClock()
         async with AsyncExitStack() as stack:
             provider = host.find("storage", config.storage.kind, file=config.file, line=config.line_of("storage"))
-            context = cls._context_of(config, clock, "storage")
+            context = evolve(cls._context_of(config, clock, "storage"), create=new)
             section: object = config.structure(provider.config_class, config.storage.table, "storage")
             with _at(config, "storage"):
                 storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
             fleet = cls(config, host, clock, storage, stack)
             # Where opening fails, the tasks end before the store that they use.
             stack.push_async_callback(fleet.supervisor.close)
-            await fleet._open_parts()
+            if parts is not None:
+                fleet.id = await identity.agreed(parts, storage, new=new)
+            await fleet._open_parts(new=new)
             await fleet._open_path()
+            if parts is not None and new:
+                identity.finish(parts, config.fleet.name, fleet.id)
             fleet._stack = stack.pop_all()
             return fleet
         raise AssertionError("unreachable: the block returns or raises")
@@ -170,7 +193,8 @@ class Fleet:
     def _context(self, name: str) -> Context:
         return evolve(self._context_of(self.config, self.clock, name), tls=self.tls)
 
-    async def _open_parts(self) -> None:
+    async def _open_parts(self, *, new: bool) -> None:
+        self.audit.fleet = self.id
         with _at(self.config, "ca", "passphrase"):
             passphrase = secret(self.config.ca.passphrase) if self.config.ca.passphrase else None
         self.security = await SecurityManager.open(
@@ -178,6 +202,8 @@ class Fleet:
             self.clock,
             self.config.fleet.name,
             data=self.config.data,
+            create=new,
+            identity=self.id,
             hosts=self.config.fleet.hosts,
             directory=self.devices,
             groups=self.groups,
@@ -251,13 +277,33 @@ class Fleet:
         self.ingest = Receiver(self.limits, self.clock, self.path.process)
         self.plane.attach(self.ingest)
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
+        await self._upgrade().run(new=new)
         await self.presence.load()
+        await self.campaigns.load()
         await self.groups.load()
         await self.twins.layers.load()
         await self.trust_root.load()
         self.security.rotation.delivery = TrustDelivery(self.twins)
         await self.security.settle_cas()
         await self.dead_letters.load()
+
+    def _upgrade(self) -> Upgrade:
+        counted = (self.commands.records, self.campaigns.executions)
+        every = (
+            *counted,
+            self.campaigns.records,
+            self.operations.records,
+            self.anomalies.records,
+            self.groups.membership_records,
+            self.releases.records,
+        )
+        return Upgrade(
+            storage=self.storage,
+            clock=self.clock,
+            commands=self.commands,
+            reindexed={**dict.fromkeys(every), self.devices.records: Exists(("attributes", GATEWAY))},
+            counted=counted,
+        )
 
     async def _open_path(self) -> None:
         self.supervisor.keep("data path", self.ingest.run)
@@ -270,7 +316,7 @@ class Fleet:
         self.supervisor.every("operations", _TICK_S, self.operations.tick)
         self.supervisor.every("denials", _TICK_S, self.denials.flush)
         sign, file = self.security.sign_payload, self.audit.checkpoints
-        await self._consume(AuditSealer(self.storage, self.clock, None if file is None else sign, file))
+        await self._consume(AuditSealer(self.storage, self.clock, None if file is None else sign, file, self.id))
         await self._consume(MembershipKeeper(self.storage, self.groups, self.clock))
         await self._consume(LayerKeeper(self.storage, self.twins, self.groups, self.devices, self.clock))
         for instance in self.config.detectors:

@@ -38,12 +38,14 @@ class FleetSection:
 
     Attributes:
         name: the fleet's name, part of every certificate: 1-32 of a-z 0-9 -.
+        id: 32 hex digits that `fleetcore init` writes; the store and ``pki/`` carry the same.
         data: the data folder; relative to fleet.toml. Without it everything is in memory.
         plugins: one-file plugins, relative to fleet.toml.
         hosts: names and addresses by which devices reach this server; they go into its certificate.
     """
 
     name: str = "default"
+    id: str | None = field(default=None, validator=validators.optional(validators.matches_re("[0-9a-f]{32}")))
     data: str | None = None
     plugins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")

@@ -18,6 +18,8 @@ Plain = dict[str, object]
 UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {
     # Before there were layers, all that was desired of a device was its own.
     "twin": (lambda body: body if "own" in body else {**body, "own": body.get("desired", {})},),
+    # Before executions were counted, the campaign's record held every target.
+    "campaign": (lambda body: body if "total" in body else {**body, "total": len(cast("list[str]", body["targets"]))},),
 }
 
 converter: cattrs.Converter = make_converter()

@@ -63,7 +63,7 @@ async def test_every_device_is_followed_to_its_end(campaign, manager):
     ended = await manager.get_campaign("c")
 
     assert running["state"] == "running"
-    assert (ended["state"], ended["reason"]) == ("succeeded", "1 of 2 devices updated")
+    assert (ended["state"], ended["reason"]) == ("succeeded", "1 of 2 devices updated: 1 failed")
     assert {one["device"]: one["state"] for one in ended["executions"]} == {"a": "succeeded", "b": "failed"}
 
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import tomllib
 
 import pytest
 from cryptography import x509
@@ -72,7 +73,7 @@ def test_an_unknown_key_is_found_with_its_line(fleet, data):
 
     assert done.code == 1
     assert "Did you mean 'hosts'" in done.out
-    assert "fleet.toml:9" in done.out
+    assert "fleet.toml:11" in done.out
 
 
 @pytest.mark.parametrize(("trouble", "state"), [("the broker is out of reach", "problem"), ("", "ok")])
@@ -88,8 +89,9 @@ def test_a_protocol_that_can_take_nothing_in_is_named(trouble, state):
 
 def test_weak_settings_are_named_with_what_to_do(run, data):
     toml = data / "fleet.toml"
+    fleet = tomllib.loads(toml.read_text())["fleet"]["id"]
     toml.write_text(
-        '[fleet]\nname = "lab"\ndata = "."\n[ca]\ndevice_days = 400\n[firmware]\nallow_unsigned = true\n'
+        f'[fleet]\nname = "lab"\nid = "{fleet}"\ndata = "."\n[ca]\ndevice_days = 400\n[firmware]\nallow_unsigned = true\n'
         '[protocols.http]\nlisten = "http://127.0.0.1:8080"\ntrusted_proxies = ["10.0.0.0/8", "10.0.0.1"]\n'
     )
 

@@ -1,12 +1,19 @@
 """A real server in a process of its own, real devices that talk to it, and the ways to end it badly."""
 
 import asyncio
+import atexit
+import functools
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
+import tomllib
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from fleetcore_http.plugin import open_client as http_client
@@ -140,6 +147,12 @@ async def _command(*words, timeout_s=30, env=None):
 
 
 @pytest.fixture
+def made():
+    """``made(name)``: a folder as ``init`` made it, to be copied, and its fleet's id."""
+    return _made
+
+
+@pytest.fixture
 def command():
     """Runs ``fleetcore WORDS``: exit code, stdout, stderr."""
     return _command
@@ -150,15 +163,26 @@ def limit():
     return LIMIT
 
 
+@functools.cache
+def _made(name="faults"):
+    """A data folder that ``init`` made, once for all tests, and its fleet's id."""
+    folder = Path(tempfile.mkdtemp(prefix="fleetcore-faults-")) / "data"
+    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "fleetcore", "init", str(folder), "--name", name], check=True)
+    return folder, tomllib.loads((folder / "fleet.toml").read_text())["fleet"]["id"]
+
+
 def _folder(data, more, limits, plugins):
     """A data folder with its fleet.toml and one-file plugins (name → source); nothing runs on it yet."""
-    data.mkdir(mode=0o700)
+    made, fleet = _made()
+    shutil.copytree(made, data)
+    data.chmod(0o700)
     ports = _free_port(), _free_port()
     text = _TOML.format(http=ports[0], mqtt=ports[1], limit=LIMIT, limits=limits)
     for name, source in plugins.items():
         (data / f"{name}.py").write_text(source)
     names = ", ".join(f'"./{name}.py"' for name in plugins)
-    (data / "fleet.toml").write_text(text.replace("[fleet]", f"[fleet]\nplugins = [{names}]") + more)
+    (data / "fleet.toml").write_text(text.replace("[fleet]", f'[fleet]\nid = "{fleet}"\nplugins = [{names}]') + more)
     (data / "fleet.toml").chmod(0o600)
     return Server(data, ports)
 

@@ -1,5 +1,7 @@
 """Mistakes in the configuration, through the command line: exit 2, the place as file:line, and what was likely meant."""
 
+import shutil
+
 import pytest
 
 from fleetcore.cli.root import run
@@ -50,12 +52,13 @@ MISTAKES = {
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Makes a data folder with a fleet.toml of these bytes."""
+def folder(tmp_path, made, monkeypatch):
+    """Makes a data folder of a fleet whose fleet.toml has these bytes; its id is in the environment."""
 
     def make(content):
-        data = tmp_path / "data"
-        data.mkdir(mode=0o700)
+        whole, fleet = made("lab")
+        data = shutil.copytree(whole, tmp_path / "data")
+        monkeypatch.setenv("FLEETCORE_FLEET__ID", fleet)
         (data / "fleet.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
         (data / "fleet.toml").chmod(0o600)
         return data

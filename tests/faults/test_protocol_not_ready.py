@@ -52,7 +52,7 @@ async def opened(tmp_path):
         (data / "fleet.toml").write_text(f'[fleet]\nname = "x"\ndata = "."\nplugins = ["./late.py"]\n{sections}')
         (data / "fleet.toml").chmod(0o600)
         clock = MovableClock()
-        manager = IoTFleetManager(data, clock=clock)
+        manager = IoTFleetManager(data, clock=clock, create=True)
         made.append(manager)
         return data, clock, manager, await manager.open()
 

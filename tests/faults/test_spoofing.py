@@ -195,7 +195,7 @@ async def _namesake(folder):
     folder.mkdir(mode=0o700)
     listen = 'listen = "https://127.0.0.1:0"'
     (folder / "fleet.toml").write_text(f'[fleet]\nname = "faults"\ndata = "."\n[protocols.http]\n{listen}\n')
-    async with IoTFleetManager(folder) as manager:
+    async with IoTFleetManager(folder, create=True) as manager:
         other = await manager.open()
         await other.serve()
         await manager.register_device("honest", "sensor")

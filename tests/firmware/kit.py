@@ -53,7 +53,7 @@ async def ended(fleet, campaign="c"):
     async with asyncio.timeout(20):
         while True:
             position = await fleet.storage.position()
-            found = await fleet.campaigns.executions(campaign)
+            found = await fleet.campaigns.executions.find(ref=("campaign", campaign))
             over = (await fleet.campaigns.get(campaign)).finished_at is not None
             if over and all(one.state in EXECUTION_ENDS for one in found):
                 return found

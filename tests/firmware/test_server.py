@@ -342,7 +342,7 @@ async def test_a_new_attempt_gets_a_new_assignment(fleet, offered):
     from attrs import evolve
 
     first = await offered()
-    await fleet.campaigns._executions.change("c:a", lambda old: (evolve(old, attempt=2), []))
+    await fleet.campaigns.executions.change("c:a", lambda old: (evolve(old, attempt=2), []))
 
     second = await offered()
 

@@ -16,7 +16,7 @@ where = "type = 'fridge' and not tags has 'defrosting'"
 
 async def test_a_detector_sees_the_devices_that_its_query_selects(tmp_path):
     (tmp_path / "fleet.toml").write_text(TOML)
-    async with IoTFleetManager(tmp_path) as manager:
+    async with IoTFleetManager(tmp_path, create=True) as manager:
         for device, kind in (("f-1", "fridge"), ("f-2", "fridge"), ("o-1", "oven")):
             await manager.register_device(device, kind)
             await manager.collect_telemetry(device, "temperature", 0.5)
@@ -35,4 +35,4 @@ async def test_a_query_that_cannot_be_read_names_file_line_and_column(tmp_path):
     (tmp_path / "fleet.toml").write_text(TOML.replace("type = ", "typ = "))
 
     with pytest.raises(ConfigError, match=r"fleet.toml:5: .*column 1: there is no field 'typ'. Did you mean 'type'"):
-        await IoTFleetManager(tmp_path).open()
+        await IoTFleetManager(tmp_path, create=True).open()

@@ -39,6 +39,8 @@ FOLDERS = ("data", "backup")
 VARYING = {"last_used"}
 #: Answers that may have become longer: opening a folder with a later release may itself be written into the log.
 GROWING = {"list_audit", "device_history"}
+#: Lists whose order is another since: what matters is what they hold.
+REORDERED = (" commands/items", " operations/items")
 #: Numbers that may have risen, for the same reason.
 RISING = {"rows", "checkpoints"}
 
@@ -104,6 +106,9 @@ def differences(now, then, path="", *, growing=False):
         for member in then.keys() - VARYING:
             if member not in now:
                 yield f"{path}/{member} is gone"
+            elif member == "next":
+                if (now[member] is None) is not (then[member] is None):  # what a cursor says is nobody's business
+                    yield f"{path}/{member}: {now[member]!r} was {then[member]!r}"
             elif member in RISING and growing:
                 if now[member] < then[member]:
                     yield f"{path}/{member}: {now[member]} is less than {then[member]}"
@@ -113,6 +118,8 @@ def differences(now, then, path="", *, growing=False):
         if not isinstance(now, list) or len(now) < len(then) or (len(now) > len(then) and not growing):
             yield f"{path}: {len(then)} items then, now {now!r:.200}"
             return
+        if path.endswith(REORDERED):
+            now, then = (sorted(items, key=lambda item: item["id"]) for items in (now, then))
         for at, item in enumerate(then):
             yield from differences(now[at], item, f"{path}/{at}")
     elif now != then:

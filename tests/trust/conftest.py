@@ -56,7 +56,7 @@ def serving(tmp_path):
         data.mkdir(mode=0o700)
         (data / "fleet.toml").write_text(_TOML.format(more=more))
         (data / "fleet.toml").chmod(0o600)
-        async with IoTFleetManager(data, clock=clock) as manager:
+        async with IoTFleetManager(data, clock=clock, create=True) as manager:
             fleet = await manager.open()
             await fleet.serve()
             yield Served(manager, fleet, data)

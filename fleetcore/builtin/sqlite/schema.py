@@ -105,6 +105,12 @@ def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int 
         add_functions(db)
         # Before anything is written: the file of a newer release is left as it is.
         version = check_version(db)
+        if read_only and version < VERSION:
+            raise StorageError(
+                f"The data has schema {version}, which is upgraded to {VERSION} when it is opened for writing",
+                remedy="Open it for writing once: `fleetcore serve`, or any command",
+                schema=version,
+            )
         if not read_only:
             if version == 0:
                 db.execute(f"PRAGMA page_size={PAGE_BYTES}")

@@ -264,7 +264,7 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
     """A class and no generator: one that is dropped without being left must end silently."""
 
     def __init__(self, config: SqliteConfig, context: Context) -> None:
-        self._config = config
+        self._config, self._create = config, context.create
         self._place = Path(config.path) if config.path is not None else context.data
         self._storage: SqliteStorage | None = None
         self._lock: folder.FolderLock | None = None
@@ -275,14 +275,14 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
         return self._storage
 
     def _open(self) -> None:
-        if self._place is not None and self._config.read_only:
-            if not (self._place / folder.DATABASE).is_file():
-                raise ConfigError(
-                    f"There is no fleet in {self._place}",
-                    remedy="Name the folder of a fleet, or open it for writing",
-                    path=str(self._place),
-                )
-        elif self._place is not None:
+        there = self._place is None or (self._place / folder.DATABASE).is_file()
+        if not there and (self._config.read_only or not self._create):
+            raise ConfigError(
+                f"There is no store in {self._place}",
+                remedy="Name the folder of a fleet, or restore a backup",
+                path=str(self._place),
+            )
+        if self._place is not None and not self._config.read_only:
             folder.prepare(self._place)
             self._lock = folder.FolderLock(self._place)
         try:

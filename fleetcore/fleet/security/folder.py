@@ -9,6 +9,7 @@
     service.pem service.key         by which fleetcore is a client of a broker
     command.key command.pub         Ed25519, signs commands
     ca.pem crl.pem                  what devices and brokers are given
+    fleet.id                        whose keys these are: the fleet's id, as fleet.toml and the store have it
 
 The folder appears whole or not at all: it is made beside its place and renamed. Nothing here is ever overwritten by
 ``create``; single files are replaced by rename. A change of the CAs holds from the moment at which ``generations.json``
@@ -102,7 +103,14 @@ class PkiFolder:
 
     @classmethod
     def create(
-        cls, path: Path, fleet: str, hosts: Sequence[str], clock: Clock, *, passphrase: str | None = None
+        cls,
+        path: Path,
+        fleet: str,
+        hosts: Sequence[str],
+        clock: Clock,
+        *,
+        identity: str = "",
+        passphrase: str | None = None,
     ) -> Self:
         """Makes a fleet's CA and everything else the folder holds.
 
@@ -110,6 +118,7 @@ class PkiFolder:
             path: the folder; must not exist. Its parent is made where missing.
             fleet: the fleet's name, part of every identity.
             clock: what the certificates' dates follow.
+            identity: the fleet's id; the folder says with it whose keys it holds.
             hosts: DNS names and addresses by which devices reach the server.
             passphrase: encrypts the keys of the CAs and the command key. The server's and the service's keys are
                 read unattended, by others too, and stay plain.
@@ -138,6 +147,7 @@ class PkiFolder:
             "command.pub": command_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
             "ca.pem": authority.ca_pem(),
             "crl.pem": authority.crl([], 1),
+            **({"fleet.id": f"{identity}\n".encode()} if identity else {}),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mode 0700 by its promise

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
+from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admission, Admissions
 from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
@@ -177,6 +178,8 @@ class SecurityManager:
         *,
         directory: DeviceDirectory,
         data: Path | None = None,
+        create: bool = True,
+        identity: str = "",
         hosts: Sequence[str] = ("localhost",),
         passphrase: str | None = None,
         groups: StaticGroups | None = None,
@@ -187,16 +190,16 @@ class SecurityManager:
     ) -> Self:
         """Opens the fleet's PKI folder ``<data>/pki`` and reads what is revoked.
 
-        A folder that does not exist is made; with ``data`` None the authority lives and dies in memory.
-        Raises as :meth:`PkiFolder.create` and :meth:`PkiFolder.load`.
+        A folder that does not exist is made where ``create`` says so, for the fleet of that ``identity``. With ``data``
+        None the authority lives and dies in memory. Raises as :meth:`PkiFolder.create` and :meth:`PkiFolder.load`.
         """
         folder: PkiFolder | None = None
         if data is not None:
             path = data / "pki"
             folder = (
                 PkiFolder.load(path, fleet, clock, passphrase=passphrase)
-                if path.exists()
-                else PkiFolder.create(path, fleet, hosts, clock, passphrase=passphrase)
+                if path.exists() or not create
+                else PkiFolder.create(path, fleet, hosts, clock, identity=identity, passphrase=passphrase)
             )
         manager = cls(
             storage,
@@ -327,6 +330,21 @@ class SecurityManager:
         if device is not None:
             return await self._inventory.of(device)
         return await self._inventory.certificates.find()
+
+    @property
+    def certificate_records(self) -> Repository[CertificateRecord]:
+        """The certificates as records: looked up by id, read in pages."""
+        return self._inventory.certificates
+
+    @property
+    def enrollment_records(self) -> Repository[EnrollmentRecord]:
+        """The enrolments as records."""
+        return self._enrollment.records
+
+    @property
+    def enrollment_token_records(self) -> Repository[EnrollmentToken]:
+        """The enrolment tokens as records."""
+        return self._enrollment_tokens.records
 
     async def living(self) -> AsyncIterator[CertificateRecord]:
         """Every certificate that is accepted now: in good state and time, of a CA that is trusted."""
@@ -606,6 +624,10 @@ class SecurityManager:
     ) -> EnrollmentToken:
         """Ends an enrolment token; devices that enrolled with it keep their certificates. Raises NotFound."""
         return await self._enrollment_tokens.revoke(token_id, actor=actor, reason=reason)
+
+    async def enrollment(self, name: str) -> EnrollmentRecord | None:
+        """An enrolment by its id, ``DEVICE:FINGERPRINT``; None where there is none."""
+        return await self._enrollment.records.get(name)
 
     async def enrollments(self, state: EnrollmentState | None = None) -> list[EnrollmentRecord]:
         """Keys that knocked, in one state or all."""

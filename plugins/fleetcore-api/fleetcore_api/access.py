@@ -7,16 +7,23 @@ the object in hand. What somebody may not see does not exist for them: the answe
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import attrs
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from fleetcore.errors import FleetError, NotAuthorised, NotFound
+from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import Permission
+from fleetcore_api.pages import Page, answered, decode, encode
 from fleetcore_api.site import Site
 
 T = TypeVar("T")
+R = TypeVar("R", bound=attrs.AttrsInstance)
+#: How many records a page looks at for a caller who may see some devices only.
+SCAN = 2000
+_AT_ONCE = 200
 ApiRequest = Request[Rights, Any, Any]
 
 
@@ -42,24 +49,48 @@ class Access:
             self.note(permission, device)
         raise missing("device", device)
 
-    async def of_devices(
+    async def page(
         self,
-        items: Iterable[T],
-        device_of: Callable[[T], str],
+        records: Repository[R],
+        device_of: Callable[[R], str],
+        show: Callable[[R], T],
+        cursor: str | None,
+        limit: int,
+        *,
+        ref: tuple[str, str] | None = None,
+        newest: bool = False,
         permission: Permission = Permission.DEVICES_READ,
-    ) -> list[T]:
-        """The items that belong to devices on which the caller has the permission."""
+    ) -> Page[T]:
+        """The next records of devices on which the caller has the permission.
+
+        For a caller whose rights end somewhere at most :data:`SCAN` records are looked at: the page may be short.
+        """
+        after = decode(cursor)
         if self.rights.everywhere(permission):
-            return list(items)
+            return answered(await records.page(ref=ref, after=after, limit=limit, newest=newest), show)
         known: dict[str, bool] = {}
-        kept: list[T] = []
-        for item in items:
-            device = device_of(item)
-            if device not in known:
-                known[device] = await self.rights.allows(permission, device)
-            if known[device]:
-                kept.append(item)
-        return kept
+        kept: list[R] = []
+        for _ in range(SCAN // _AT_ONCE):
+            found = await records.page(ref=ref, after=after, limit=_AT_ONCE, newest=newest)
+            for record in found.items:
+                device = device_of(record)
+                if device not in known:
+                    known[device] = await self.rights.allows(permission, device)
+                if not known[device]:
+                    continue
+                if len(kept) == limit:
+                    return Page(items=[show(item) for item in kept], next=encode(records.place(kept[-1])))
+                kept.append(record)
+            after = found.after
+            if after is None:
+                break
+        return Page(items=[show(item) for item in kept], next=encode(after))
+
+    async def allowed(self, devices: Iterable[str], permission: Permission) -> frozenset[str]:
+        """Those of some devices on which the caller has the permission."""
+        if self.rights.everywhere(permission):
+            return frozenset(devices)
+        return frozenset([device for device in devices if await self.rights.allows(permission, device)])
 
     async def item(self, device: str, kind: str, name: str, permission: Permission, code: str = "not_found") -> None:
         """What belongs to a device: there for who may see the device, open to who has the permission on it."""

@@ -85,12 +85,18 @@ class CampaignIn(In):
 
 
 class CampaignOut(Out):
-    """A campaign; ``code`` says why it waits in draft."""
+    """A campaign; ``code`` says why it waits in draft.
+
+    ``targets`` names the first 1,000 of ``total`` devices; its executions name all, and ``counts`` says how many of
+    them are in which state.
+    """
 
     id: str
     release: str
     url: str
     targets: list[str]
+    total: int
+    counts: dict[str, int]
     state: CampaignState
     sha256: str | None
     size: int | None

@@ -31,7 +31,7 @@ from fleetcore_api.models_ca import (
     StepOut,
 )
 from fleetcore_api.models_state import OperationOut, ReasonIn
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page, of_few
 from fleetcore_api.parameters import Caller, named
 from fleetcore_api.routes.operations import show_operation
 
@@ -48,7 +48,7 @@ async def list_cas(access: Caller, limit: Limit = 100, cursor: Cursor = None) ->
     """Roots, issuing CAs, former ones whose lists are still made, and the cross certificate."""
     found = await access.fleet.security.cas()
     order = {(one.kind, one.id): f"{place:06d}" for place, one in enumerate(found)}
-    return cut(found, cursor, limit, lambda one: order[one.kind, one.id], lambda one: shown(CaOut, one))
+    return of_few(found, cursor, limit, lambda one: order[one.kind, one.id], lambda one: shown(CaOut, one))
 
 
 @post("/cas", permission=Permission.CA_WRITE, everywhere=True)

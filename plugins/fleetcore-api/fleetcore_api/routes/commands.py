@@ -8,6 +8,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import structs
 
 from fleetcore.errors import Refused
+from fleetcore.fleet.commands import selection
 from fleetcore.model.command import FINISHED, Command
 from fleetcore.model.operator import Permission
 from fleetcore.query.parse import parse
@@ -15,7 +16,7 @@ from fleetcore_api.access import Access, ApiRequest
 from fleetcore_api.answers import KEPT_MS
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import BulkIn, CommandIn, CommandOut, OperationOut, PlanOut, ReasonIn
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
 from fleetcore_api.parameters import Caller
 from fleetcore_api.routes.operations import show_operation
 
@@ -26,18 +27,19 @@ def _show(command: Command) -> CommandOut:
     return shown(CommandOut, command)
 
 
-def _key(command: Command) -> str:
-    return f"{command.device}/{command.sequence:020d}"
-
-
 @get("/commands", permission=Permission.DEVICES_READ)
 async def list_commands(
     access: Caller, unfinished: FromQuery[bool] = False, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[CommandOut]:
-    """Commands by device and sequence."""
-    found = await access.fleet.commands.list(unfinished=unfinished)
-    mine = await access.of_devices(found, lambda one: one.device)
-    return cut(sorted(mine, key=_key), cursor, limit, _key, _show)
+    """Commands in the order in which they were issued."""
+    return await access.page(
+        access.fleet.commands.records,
+        lambda command: command.device,
+        _show,
+        cursor,
+        limit,
+        ref=selection(None, unfinished=unfinished),
+    )
 
 
 @get("/devices/{device_id:str}/commands", permission=Permission.DEVICES_READ)
@@ -50,8 +52,8 @@ async def list_of_device(
 ) -> Page[CommandOut]:
     """One device's commands by sequence."""
     await access.device(device_id)
-    found = await access.fleet.commands.list(device_id, unfinished=unfinished)
-    return cut(found, cursor, limit, _key, _show)
+    ref = selection(device_id, unfinished=unfinished)
+    return answered(await access.fleet.commands.records.page(ref=ref, after=decode(cursor), limit=limit), _show)
 
 
 @post("/devices/{device_id:str}/commands", permission=Permission.COMMANDS_SEND)

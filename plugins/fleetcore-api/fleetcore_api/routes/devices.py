@@ -12,7 +12,7 @@ from fleetcore.model.operator import Permission
 from fleetcore.query.parse import parse
 from fleetcore_api.access import Access
 from fleetcore_api.models import ChangeOut, DeviceIn, DeviceOut, DevicePatch, LocationOut, MembershipOut, shown
-from fleetcore_api.pages import Cursor, Limit, Page, decode, encode
+from fleetcore_api.pages import Cursor, Limit, Page, answered, decode, encode
 from fleetcore_api.parameters import Caller, IfMatch, Why
 from fleetcore_api.preconditions import etag, expected
 
@@ -41,8 +41,7 @@ async def list_devices(
     if selectable.nothing:
         return Page(items=[], next=None)
     selected = await access.fleet.search.page(selectable.narrowed(clause), after=after, limit=limit)
-    found = [await access.fleet.devices.find(one) for one in selected.ids]
-    return Page(items=[show(access, one) for one in found if one is not None], next=encode(selected.after))
+    return Page(items=[show(access, device) for device in selected.devices], next=encode(selected.after))
 
 
 @post("/devices", permission=Permission.DEVICES_WRITE, everywhere=True)
@@ -123,12 +122,8 @@ async def device_history(
 ) -> Page[ChangeOut]:
     """Who changed what of a device, when and why, the oldest first; values are not in it."""
     await access.device(device_id)
-    after = decode(cursor) or "0"
-    if not after.isdigit() or len(after) > 16:
-        raise Refused("This is no cursor", remedy="Send the `next` of the page before, or none")
-    rows = await access.fleet.audit.list(object=device_id, after=int(after), limit=limit + 1)
-    more = encode(str(rows[limit - 1].seq)) if len(rows) > limit else None
-    return Page(items=[shown(ChangeOut, one) for one in rows[:limit]], next=more)
+    rows = await access.fleet.audit.page(object=device_id, after=decode(cursor), limit=limit)
+    return answered(rows, lambda row: shown(ChangeOut, row))
 
 
 @get("/devices/{device_id:str}/groups", permission=Permission.DEVICES_READ)

@@ -13,7 +13,7 @@ from fleetcore_api.access import ApiRequest, missing
 from fleetcore_api.models import shown
 from fleetcore_api.models_firmware import ArtifactOut, ReleaseIn, ReleaseOut, SignedReleaseOut, TrustIn, TrustOut
 from fleetcore_api.openapi import OCTETS
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
 from fleetcore_api.parameters import Caller, named
 
 #: The one path whose body is not JSON and not held in memory.
@@ -83,8 +83,9 @@ async def list_releases(
     access: Caller, name: Name = None, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[ReleaseOut]:
     """Releases by name and seq."""
-    found = await access.fleet.releases.list(name)
-    return cut(found, cursor, limit, lambda one: f"{one.name}:{one.seq:020d}", lambda one: shown(ReleaseOut, one))
+    ref = None if name is None else ("name", name)
+    found = await access.fleet.releases.records.page(ref=ref, after=decode(cursor), limit=limit)
+    return answered(found, lambda release: shown(ReleaseOut, release))
 
 
 @get("/firmware/releases/{release:str}", permission=Permission.CAMPAIGNS_READ)
@@ -103,8 +104,8 @@ async def set_trust(access: Caller, data: JSONBody[TrustIn]) -> Response[TrustOu
 @get("/firmware/trust", permission=Permission.CAMPAIGNS_READ)
 async def list_trust(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[TrustOut]:
     """Every version of the trust root, the first one first."""
-    found = access.fleet.trust_root.versions()
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(TrustOut, one))
+    found = await access.fleet.trust_root.records.page(after=decode(cursor), limit=limit)
+    return answered(found, lambda version: shown(TrustOut, version))
 
 
 @get("/firmware/trust/{number:str}", permission=Permission.CAMPAIGNS_READ)

@@ -4,10 +4,11 @@ from litestar import Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from fleetcore.fleet.edge import Gateway
+from fleetcore.fleet.registry import GATEWAYS
 from fleetcore.model.operator import Permission
 from fleetcore_api.access import missing
 from fleetcore_api.models import DeviceOut, GatewayIn, GatewayOut, LeafIn
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page
 from fleetcore_api.parameters import Caller, Why
 from fleetcore_api.routes.devices import show
 
@@ -21,8 +22,15 @@ def _show(gateway: Gateway) -> GatewayOut:
 @get("/gateways", permission=Permission.DEVICES_READ)
 async def list_gateways(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[GatewayOut]:
     """Gateways by id."""
-    found = await access.of_devices(await access.fleet.edge.gateways(), lambda one: one.device.id)
-    return cut(found, cursor, limit, lambda one: one.device.id, _show)
+    edge = access.fleet.edge
+    return await access.page(
+        access.fleet.devices.records,
+        lambda device: device.id,
+        lambda device: _show(edge.gateway(device)),
+        cursor,
+        limit,
+        ref=GATEWAYS,
+    )
 
 
 @post("/gateways", permission=Permission.DEVICES_WRITE, everywhere=True)
@@ -40,9 +48,14 @@ async def list_leaves(
 ) -> Page[DeviceOut]:
     """The devices that a gateway speaks for, by id."""
     await access.device(gateway)
-    found = await access.of_devices(await access.fleet.edge.leaves(gateway), lambda one: one.id)
-    found.sort(key=lambda one: one.id)
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: show(access, one))
+    return await access.page(
+        access.fleet.devices.records,
+        lambda leaf: leaf.id,
+        lambda leaf: show(access, leaf),
+        cursor,
+        limit,
+        ref=("gateway", gateway),
+    )
 
 
 @post("/gateways/{gateway:str}/leaves", permission=Permission.DEVICES_WRITE, status_code=200)

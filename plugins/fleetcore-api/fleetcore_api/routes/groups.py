@@ -8,18 +8,19 @@ from msgspec import UNSET, structs
 
 from fleetcore.model.group import Group
 from fleetcore.model.operator import Permission
+from fleetcore.query.ast import Has
 from fleetcore_api.access import Access
 from fleetcore_api.models import shown, when
 from fleetcore_api.models_seen import HealthOut
 from fleetcore_api.models_state import Changed, GroupIn, GroupOut, GroupPatch, Member, MembersIn
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page, answered, decode, encode, of_few
 from fleetcore_api.parameters import Caller, IfMatch, Why, named
 from fleetcore_api.preconditions import etag, expected
 from fleetcore_api.routes.seen import show_health
 
 
 def _show(access: Access, group: Group) -> GroupOut:
-    return shown(GroupOut, group, devices=len(access.fleet.groups.members(group.id)))
+    return shown(GroupOut, group, devices=access.fleet.groups.count(group.id))
 
 
 def _answer(access: Access, group: Group, status: int = 200, **headers: str) -> Response[GroupOut]:
@@ -29,11 +30,11 @@ def _answer(access: Access, group: Group, status: int = 200, **headers: str) -> 
 @get("/groups", permission=Permission.GROUPS_READ)
 async def list_groups(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[GroupOut]:
     """Groups by name: all, or those that are the caller's scopes."""
-    groups = access.fleet.groups.list()
-    if not access.rights.everywhere(Permission.GROUPS_READ):
-        mine = access.rights.named_groups(Permission.GROUPS_READ)
-        groups = [one for one in groups if one.id in mine]
-    return cut(groups, cursor, limit, lambda one: one.id, lambda one: _show(access, one))
+    groups = access.fleet.groups
+    if access.rights.everywhere(Permission.GROUPS_READ):
+        return answered(await groups.page(after=decode(cursor), limit=limit), lambda group: _show(access, group))
+    mine = [groups.get(name) for name in sorted(access.rights.named_groups(Permission.GROUPS_READ)) if groups.has(name)]
+    return of_few(mine, cursor, limit, lambda group: group.id, lambda group: _show(access, group))
 
 
 @post("/groups", permission=Permission.GROUPS_WRITE, everywhere=True)
@@ -83,8 +84,10 @@ async def list_members(access: Caller, group: FromPath[str], limit: Limit = 100,
     """Devices in a group and in those that lie within it."""
     name = named(group)
     access.group(name)
-    members = await access.of_devices(access.fleet.groups.members(name), lambda device: device)
-    return cut(members, cursor, limit, lambda one: one, lambda one: _member(access, name, one))
+    access.fleet.groups.get(name)
+    inside = access.rights.selectable(Permission.DEVICES_READ).narrowed(Has(("groups",), name))
+    found = await access.fleet.search.page(inside, after=decode(cursor), limit=limit)
+    return Page(items=[_member(access, name, device) for device in found.ids], next=encode(found.after))
 
 
 def _member(access: Access, group: str, device: str) -> Member:
@@ -119,8 +122,8 @@ async def take_out(access: Caller, group: FromPath[str], device_id: FromPath[str
 async def group_health(access: Caller, group: FromPath[str]) -> HealthOut:
     """The health of the group's devices that the caller may see."""
     access.group(named(group))
-    members = await access.of_devices(access.fleet.groups.members(named(group)), lambda device: device)
-    return show_health(await access.fleet.health.of(members))
+    members = access.fleet.groups.members(named(group))
+    return show_health(await access.fleet.health.of(sorted(await access.allowed(members, Permission.DEVICES_READ))))
 
 
 HANDLERS = [

@@ -7,7 +7,7 @@ from fleetcore.model.layer import Layer
 from fleetcore.model.operator import Permission
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import LayerIn, LayerOut, SectionOut
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
 from fleetcore_api.parameters import Caller, IfMatch, Why, named
 from fleetcore_api.preconditions import etag, expected
 
@@ -24,8 +24,7 @@ def _answer(layer: Layer) -> Response[LayerOut]:
 @get("/layers", permission=Permission.DEVICES_READ, everywhere=True)
 async def list_layers(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[LayerOut]:
     """Layers by name; a later kind (fleet, group, policy) overrides, among one kind the greater priority."""
-    found = sorted(access.fleet.twins.layers.list(), key=lambda one: one.id)
-    return cut(found, cursor, limit, lambda one: one.id, _show)
+    return answered(await access.fleet.twins.layers.records.page(after=decode(cursor), limit=limit), _show)
 
 
 @get("/layers/{layer:str}", permission=Permission.DEVICES_READ, everywhere=True)

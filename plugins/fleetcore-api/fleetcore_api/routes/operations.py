@@ -11,7 +11,7 @@ from fleetcore.model.operator import Permission
 from fleetcore_api.access import Access, missing
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import CheckOut, FailureOut, ImportIn, OperationOut, ReasonIn
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
 from fleetcore_api.parameters import Caller
 
 #: What stopping somebody else's operation takes.
@@ -40,10 +40,11 @@ def _mine(access: Access, operation: Operation) -> bool:
 
 @get("/operations", permission=Permission.DEVICES_READ)
 async def list_operations(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[OperationOut]:
-    """Operations by id: all, or the caller's own."""
-    found = [one for one in await access.fleet.operations.list() if _mine(access, one)]
-    found.sort(key=lambda one: one.id)
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: _show(one, {}))
+    """Operations, the newest first: all, or the caller's own."""
+    everything = access.rights.everywhere(Permission.DEVICES_READ)
+    ref = None if everything else ("actor", access.actor)
+    found = await access.fleet.operations.records.page(ref=ref, after=decode(cursor), limit=limit, newest=True)
+    return answered(found, lambda operation: _show(operation, {}))
 
 
 async def _found(access: Access, operation: str) -> Operation:

@@ -5,7 +5,7 @@ from typing import Annotated
 from litestar import Response, delete, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from fleetcore.errors import Refused
+from fleetcore.fleet.audit import row_key
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.status import status
 from fleetcore_api.models import Json, shown
@@ -21,7 +21,7 @@ from fleetcore_api.models_trust import (
     VerdictOut,
     VerifyIn,
 )
-from fleetcore_api.pages import Cursor, Limit, Page, cut, decode, encode
+from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
 from fleetcore_api.parameters import Caller, Why
 
 _Name = Annotated[str | None, QueryParameter(max_length=256)]
@@ -30,8 +30,8 @@ _Name = Annotated[str | None, QueryParameter(max_length=256)]
 @get("/tokens", permission=Permission.OPERATORS_WRITE, everywhere=True)
 async def list_tokens(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[TokenOut]:
     """Tokens by id, revoked and expired ones too."""
-    found = await access.fleet.operators.tokens()
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(TokenOut, one))
+    found = await access.fleet.operators.token_records.page(after=decode(cursor), limit=limit)
+    return answered(found, lambda token: shown(TokenOut, token))
 
 
 @post("/tokens", permission=Permission.OPERATORS_WRITE, everywhere=True)
@@ -61,8 +61,9 @@ async def list_roles(
     access: Caller, principal: _Name = None, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[GrantOut]:
     """Who has which role within which scope."""
-    found = await access.fleet.operators.grants(principal)
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(GrantOut, one))
+    ref = None if principal is None else ("principal", principal)
+    found = await access.fleet.operators.grant_records.page(ref=ref, after=decode(cursor), limit=limit)
+    return answered(found, lambda grant: shown(GrantOut, grant))
 
 
 @post("/roles", permission=Permission.OPERATORS_WRITE, everywhere=True)
@@ -90,12 +91,9 @@ async def list_audit(
     cursor: Cursor = None,
 ) -> Page[AuditOut]:
     """Rows of the audit log in their order."""
-    after = decode(cursor) or str(since)
-    if not (after.isascii() and after.isdigit() and len(after) <= 16):
-        raise Refused("This is no cursor", remedy="Send the `next` of the page before, or none")
-    rows = await access.fleet.audit.list(object=object, actor=actor, after=int(after), limit=limit + 1)
-    more = encode(str(rows[limit - 1].seq)) if len(rows) > limit else None
-    return Page(items=[shown(AuditOut, one) for one in rows[:limit]], next=more)
+    after = decode(cursor) or row_key(since)
+    rows = await access.fleet.audit.page(object=object, actor=actor, after=after, limit=limit)
+    return answered(rows, lambda row: shown(AuditOut, row))
 
 
 @post("/audit/verify", permission=Permission.AUDIT_READ, everywhere=True, status_code=200)

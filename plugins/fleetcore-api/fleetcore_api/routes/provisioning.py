@@ -15,7 +15,7 @@ from fleetcore_api.models_provisioning import (
     ProofIn,
 )
 from fleetcore_api.models_state import ReasonIn
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
 from fleetcore_api.parameters import Caller, named
 
 _ONCE = {"Cache-Control": "no-store"}
@@ -24,8 +24,8 @@ _ONCE = {"Cache-Control": "no-store"}
 @get("/enrollment-tokens", permission=Permission.SECURITY_READ, everywhere=True)
 async def list_enrollment_tokens(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[EnrollmentTokenOut]:
     """Enrolment tokens by id, without what they are."""
-    found = sorted(await access.fleet.security.enrollment_tokens(), key=lambda one: one.id)
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(EnrollmentTokenOut, one))
+    found = await access.fleet.security.enrollment_token_records.page(after=decode(cursor), limit=limit)
+    return answered(found, lambda token: shown(EnrollmentTokenOut, token))
 
 
 @post("/enrollment-tokens/{token:str}/revoke", permission=Permission.SECURITY_WRITE, everywhere=True, status_code=200)
@@ -38,8 +38,8 @@ async def revoke_enrollment_token(access: Caller, token: FromPath[str], data: JS
 @get("/claims", permission=Permission.SECURITY_READ, everywhere=True)
 async def list_claims(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[ClaimOut]:
     """Batches by name."""
-    found = await access.fleet.security.claim_batches()
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(ClaimOut, one))
+    found = await access.fleet.security.claims.batches.page(after=decode(cursor), limit=limit)
+    return answered(found, lambda batch: shown(ClaimOut, batch))
 
 
 @post("/claims", permission=Permission.SECURITY_WRITE, everywhere=True)
@@ -70,8 +70,8 @@ async def disable_claim(access: Caller, batch: FromPath[str], data: JSONBody[Rea
 @get("/manufacturers", permission=Permission.SECURITY_READ, everywhere=True)
 async def list_manufacturers(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[ManufacturerOut]:
     """Manufacturers' CAs by name."""
-    found = await access.fleet.security.manufacturers.records.find()
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(ManufacturerOut, one))
+    found = await access.fleet.security.manufacturers.records.page(after=decode(cursor), limit=limit)
+    return answered(found, lambda ca: shown(ManufacturerOut, ca))
 
 
 @post("/manufacturers", permission=Permission.SECURITY_WRITE, everywhere=True)

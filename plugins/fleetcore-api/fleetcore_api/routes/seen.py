@@ -7,7 +7,6 @@ from litestar.params import FromPath, JSONBody, PathParameter
 
 from fleetcore.errors import NotFound
 from fleetcore.fleet.health import Health
-from fleetcore.model.anomaly import Anomaly
 from fleetcore.model.dead_letter import DeadLetter
 from fleetcore.model.message import Rejected
 from fleetcore.model.operator import Permission
@@ -17,15 +16,11 @@ from fleetcore_api.models import ChangeOut, MembershipOut, shown, when
 from fleetcore_api.models_firmware import ExecutionOut
 from fleetcore_api.models_seen import AnomalyOut, DeadLetterOut, HealthOut, PresenceOut, ReplayOut, WhyOut
 from fleetcore_api.models_state import CommandOut, ReasonIn
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page, of_few
 from fleetcore_api.parameters import Caller, Why
 from fleetcore_api.routes.telemetry import Device
 
 LetterNumber = Annotated[int, PathParameter(ge=0, le=2**53)]
-
-
-def _key(anomaly: Anomaly) -> str:
-    return f"{anomaly.time:016d}/{anomaly.id}"
 
 
 @get("/anomalies", permission=Permission.DEVICES_READ)
@@ -35,8 +30,14 @@ async def list_anomalies(
     """What detectors found, the oldest reading first."""
     if device is not None:
         await access.device(device)
-    found = await access.of_devices(await access.fleet.anomalies.list(device), lambda one: one.device)
-    return cut(found, cursor, limit, _key, lambda one: shown(AnomalyOut, one))
+    return await access.page(
+        access.fleet.anomalies.records,
+        lambda anomaly: anomaly.device,
+        lambda anomaly: shown(AnomalyOut, anomaly),
+        cursor,
+        limit,
+        ref=None if device is None else ("device", device),
+    )
 
 
 @get("/anomalies/{anomaly:str}", permission=Permission.DEVICES_READ)
@@ -69,10 +70,10 @@ async def device_health(access: Caller, device_id: FromPath[str]) -> HealthOut:
 @get("/quarantine", permission=Permission.QUARANTINE_READ)
 async def list_quarantine(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[DeadLetterOut]:
     """Refused messages that are kept, the oldest first."""
-    letters = await access.of_devices(
-        await access.fleet.dead_letters.list(), lambda one: one.device, Permission.QUARANTINE_READ
-    )
-    return cut(letters, cursor, limit, lambda one: f"{one.number:016d}", lambda one: shown(DeadLetterOut, one))
+    letters = await access.fleet.dead_letters.list()
+    allowed = await access.allowed({letter.device for letter in letters}, Permission.QUARANTINE_READ)
+    mine = [letter for letter in letters if letter.device in allowed]
+    return of_few(mine, cursor, limit, lambda one: f"{one.number:016d}", lambda one: shown(DeadLetterOut, one))
 
 
 async def _letter(access: Access, number: int, permission: Permission) -> DeadLetter:

@@ -12,7 +12,7 @@ from fleetcore_api.access import Access, missing
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import Changed, ReasonIn
 from fleetcore_api.models_trust import CertificateOut, DecisionIn, EnrollmentOut, EnrollmentTokenIn, SecretOut
-from fleetcore_api.pages import Cursor, Limit, Page, cut
+from fleetcore_api.pages import Cursor, Limit, Page
 from fleetcore_api.parameters import Caller
 from fleetcore_api.routes.telemetry import Device
 
@@ -28,10 +28,15 @@ async def list_certificates(
     """Certificates that were issued, by id."""
     if device is not None:
         await access.device(device, Permission.SECURITY_READ)
-    everything = await access.fleet.security.inventory(device)
-    found = await access.of_devices(everything, lambda one: one.device, Permission.SECURITY_READ)
-    found.sort(key=lambda one: one.id)
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(CertificateOut, one))
+    return await access.page(
+        access.fleet.security.certificate_records,
+        lambda certificate: certificate.device,
+        lambda certificate: shown(CertificateOut, certificate),
+        cursor,
+        limit,
+        ref=None if device is None else ("device", device),
+        permission=Permission.SECURITY_READ,
+    )
 
 
 @get("/devices/{device_id:str}/certificates", permission=Permission.SECURITY_READ)
@@ -43,11 +48,11 @@ async def certificates_of_device(access: Caller, device_id: FromPath[str]) -> Pa
 
 
 async def _certificate(access: Access, certificate: str, permission: Permission) -> CertificateRecord:
-    for one in await access.fleet.security.inventory():
-        if one.id == certificate:
-            await access.item(one.device, "certificate", certificate, permission)
-            return one
-    raise missing("certificate", certificate)
+    found = await access.fleet.security.certificate_records.get(certificate)
+    if found is None:
+        raise missing("certificate", certificate)
+    await access.item(found.device, "certificate", certificate, permission)
+    return found
 
 
 @post("/devices/{device_id:str}/revoke", permission=Permission.SECURITY_WRITE, status_code=200)
@@ -88,9 +93,15 @@ async def list_enrollments(
     cursor: Cursor = None,
 ) -> Page[EnrollmentOut]:
     """Keys that asked to be devices."""
-    everything = await access.fleet.security.enrollments(None if wanted is None else EnrollmentState(wanted))
-    found = await access.of_devices(everything, lambda one: one.device, Permission.SECURITY_READ)
-    return cut(found, cursor, limit, lambda one: one.id, lambda one: shown(EnrollmentOut, one))
+    return await access.page(
+        access.fleet.security.enrollment_records,
+        lambda enrollment: enrollment.device,
+        lambda enrollment: shown(EnrollmentOut, enrollment),
+        cursor,
+        limit,
+        ref=None if wanted is None else ("state", wanted),
+        permission=Permission.SECURITY_READ,
+    )
 
 
 @post("/enrollments", permission=Permission.SECURITY_WRITE)
@@ -114,12 +125,11 @@ async def create_enrollment_token(access: Caller, data: JSONBody[EnrollmentToken
 
 
 async def _enrollment(access: Access, name: str, permission: Permission) -> EnrollmentRecord:
-    device, _, fingerprint = name.partition(":")
-    for one in await access.fleet.security.enrollments():
-        if one.id == name or (one.device, one.fingerprint) == (device, fingerprint):
-            await access.item(one.device, "enrollment", name, permission)
-            return one
-    raise missing("enrollment", name)
+    found = await access.fleet.security.enrollment(name)
+    if found is None:
+        raise missing("enrollment", name)
+    await access.item(found.device, "enrollment", name, permission)
+    return found
 
 
 @get("/enrollments/{enrollment:str}", permission=Permission.SECURITY_READ)

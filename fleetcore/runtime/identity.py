@@ -1,0 +1,237 @@
+"""Which fleet a data folder holds: its id stands in fleet.toml, in the store and in ``pki/``, and all three agree.
+
+Only a folder that holds nothing of a fleet becomes a new one. A part that is missing beside others was lost, or its
+disk is not mounted: making it anew would lock every enrolled device out, or lose the fleet. So opening refuses, with
+the name of the part.
+"""
+
+import contextlib
+import re
+import secrets
+import tempfile
+import tomllib
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from fleetcore.errors import ConfigError
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit
+from fleetcore.runtime.config import Config
+
+#: Stands in a folder as long as its fleet is being made, with the id: a crash meanwhile is gone on from.
+_MAKING = ".new-fleet"
+#: The store's blob with the fleet's id.
+BLOB = "fleet/identity"
+#: The file of ``pki/`` with the fleet's id.
+KEYS_FILE = "fleet.id"
+_HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
+_NEW = """\
+# The fleet's configuration. Every key is in docs/reference/configuration.md; an unknown one is refused with a hint.
+
+[fleet]
+name = "{name}"
+data = "."
+
+[detectors.statistical]
+"""
+_REMEDY = "Restore it from a backup (`fleetcore restore`), or mount its disk; `fleetcore adopt --help` names other ways"
+
+
+def new_id() -> str:
+    """A fleet's id: 128 random bits as 32 hex digits."""
+    return secrets.token_hex(16)
+
+
+@frozen(kw_only=True)
+class Parts:
+    """What of a fleet is there, and which id each part names; None where it names none.
+
+    Attributes:
+        has_store: None where only opening the store tells.
+        making: the id of a fleet whose making was cut off.
+    """
+
+    data: Path
+    toml: Path
+    has_toml: bool
+    has_keys: bool
+    has_store: bool | None
+    toml_id: str | None = None
+    keys_id: str | None = None
+
+    making: str | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Nothing of a fleet is there, but perhaps a fleet.toml that names no fleet yet."""
+        return not self.has_keys and not self.has_store and self.toml_id is None
+
+
+def look(config: Config) -> Parts:
+    """Looks at the folder of a configuration without opening or making anything."""
+    data = config.data
+    assert data is not None, "a fleet in memory has no folder"
+    toml = Path(config.file) if config.file else data / "fleet.toml"
+    keys = data / "pki"
+    sqlite = config.storage.kind == "sqlite" and "path" not in config.storage.table
+    return Parts(
+        data=data,
+        toml=toml,
+        has_toml=toml.is_file(),
+        has_keys=keys.is_dir(),
+        has_store=(data / "fleet.db").is_file() if sqlite else None,
+        toml_id=config.fleet.id if config.file else _toml_id(toml),
+        keys_id=_keys_id(keys),
+        making=_text(data / _MAKING),
+    )
+
+
+def is_new(parts: Parts, *, create: bool) -> bool:
+    """Whether a new fleet is to be made: nothing of one is there. ``create`` takes a fleet.toml that names none.
+
+    Raises ConfigError where only some parts of a fleet are there.
+    """
+    if parts.making is not None or (parts.empty and (create or not parts.has_toml)):
+        return True
+    if parts.empty:
+        raise ConfigError(
+            f"{parts.data} holds a fleet.toml, and no fleet",
+            remedy=f"`fleetcore init {parts.data}` makes one; an existing fleet: {_REMEDY[0].lower()}{_REMEDY[1:]}",
+            path=str(parts.data),
+        )
+    named = (("fleet.toml", parts.has_toml), ("pki/", parts.has_keys), ("the store", parts.has_store is not False))
+    missing = [name for name, there in named if not there]
+    if missing:
+        raise ConfigError(
+            f"{parts.data} holds a fleet without {' and '.join(missing)}; nothing was made or changed",
+            remedy=_REMEDY,
+            path=str(parts.data),
+        )
+    return False
+
+
+def begin(parts: Parts) -> Parts:
+    """Marks that a new fleet is being made; :func:`finish` ends it. The store says why a folder cannot be made."""
+    if parts.making is not None:
+        return parts
+    fleet = new_id()
+    with contextlib.suppress(OSError):
+        parts.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(parts.data / _MAKING, f"{fleet}\n", 0o600)
+    return evolve(parts, making=fleet)
+
+
+def finish(parts: Parts, name: str, fleet: str) -> None:
+    """Writes the new fleet's id into fleet.toml, which is made where there is none; the fleet is whole then."""
+    if not parts.toml.exists():
+        _replace(parts.toml, _NEW.format(name=name), 0o600)
+    write_toml_id(parts.toml, fleet)
+    (parts.data / _MAKING).unlink(missing_ok=True)
+
+
+async def agreed(parts: Parts, storage: Storage, *, new: bool) -> str:
+    """The fleet's id once its store is open; a folder that was written before fleets had one gets it.
+
+    Raises ConfigError where the parts are of different fleets, or the store is empty.
+    """
+    kept = await storage.blob(BLOB)
+    store_id = None if kept is None else kept.decode()
+    used = store_id is not None or await storage.position() > 0 or await storage.cursor("audit") is not None
+    if new:
+        fleet = parts.making or new_id()
+        if used and store_id != fleet:
+            raise ConfigError(f"The store of {parts.data} belongs to a fleet; its keys are missing", remedy=_REMEDY)
+        await storage.commit(Commit(blobs={BLOB: fleet.encode()}))
+        return fleet
+    if not used:
+        raise ConfigError(
+            f"The store of {parts.data} is empty, and the rest of the fleet is there; nothing was made or changed",
+            remedy=_REMEDY,
+            path=str(parts.data),
+        )
+    named = {"fleet.toml": parts.toml_id, "pki/": parts.keys_id, "the store": store_id}
+    ids = {value for value in named.values() if value is not None}
+    if len(ids) > 1:
+        which = ", ".join(f"{name} is of {value[:8]}" for name, value in named.items() if value is not None)
+        raise ConfigError(
+            f"The parts of {parts.data} belong to different fleets: {which}",
+            remedy="Put the parts of one fleet together, from one backup",
+            path=str(parts.data),
+        )
+    if store_id is not None and None in named.values():
+        unnamed = " and ".join(name for name, value in named.items() if value is None)
+        raise ConfigError(
+            f"{unnamed} of {parts.data} names no fleet, and the store is of {store_id[:8]}",
+            remedy=f"Was it replaced? `fleetcore adopt --data {parts.data}` writes the id into it",
+            path=str(parts.data),
+        )
+    fleet = ids.pop() if ids else new_id()
+    if store_id is None:
+        # The store comes last: until it names the fleet, the next opening completes the rest.
+        write_keys_id(parts.data / "pki", fleet)
+        write_toml_id(parts.toml, fleet)
+        await storage.commit(Commit(blobs={BLOB: fleet.encode()}))
+    return fleet
+
+
+def write_toml_id(toml: Path, fleet: str) -> None:
+    """Writes ``id`` into the ``[fleet]`` table and leaves all else as it is; does nothing where it is there.
+
+    Raises ConfigError where the file cannot be written, with the line that is to be added by hand.
+    """
+    if _toml_id(toml) == fleet:
+        return
+    text = toml.read_text(encoding="utf-8")
+    line = f'# Store, keys and backups carry the same id.\nid = "{fleet}"\n'
+    header = _HEADER.search(text)
+    at = len(text) if header is None else min(header.end() + 1, len(text))
+    before = text[:at] if header is None or text[:at].endswith("\n") else f"{text[:at]}\n"
+    changed = before + line + text[at:] if header is not None else f"{before}\n[fleet]\n{line}"
+    try:
+        _replace(toml, changed, toml.stat().st_mode & 0o777)
+    except OSError as error:
+        raise ConfigError(
+            f"The fleet's id cannot be written: {error.strerror}",
+            file=str(toml),
+            remedy=f'Add this line below [fleet]: id = "{fleet}"',
+        ) from error
+
+
+def write_keys_id(keys: Path, fleet: str) -> None:
+    """Writes the id into ``pki/``."""
+    _replace(keys / KEYS_FILE, f"{fleet}\n", 0o600)
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
+    ) as file:
+        try:
+            file.write(text)
+            file.flush()
+            Path(file.name).chmod(mode)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _toml_id(toml: Path) -> str | None:
+    try:
+        found = tomllib.loads(toml.read_text(encoding="utf-8")).get("fleet", {})
+    except (OSError, ValueError):
+        return None
+    value = found.get("id") if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _keys_id(keys: Path) -> str | None:
+    return _text(keys / KEYS_FILE)
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None

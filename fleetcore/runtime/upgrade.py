@@ -1,0 +1,94 @@
+"""Brings what earlier releases stored up to date, once, before anything else reads it.
+
+The store's own tables are its own care (its schema). Here it is about what capabilities keep beside their records:
+index entries, counters, floors. Each step may be done again, and the mark that says "done" is part of the last commit:
+an upgrade that was killed begins anew at the next opening.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from fleetcore.fleet.commands import SEQUENCE, Commands
+from fleetcore.fleet.repository import Repository
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, Counter
+from fleetcore.query.ast import Clause
+
+_log = logging.getLogger(__name__)
+
+#: What this release writes; 1 had neither counters nor sorted index entries.
+FORMAT = 2
+MARK = "fleet/format"
+_TOLD_S = 5.0
+_FLOORS = 10_000
+
+
+@frozen(kw_only=True)
+class Upgrade:
+    """An upgrade of one store.
+
+    Attributes:
+        reindexed: the kinds whose index entries this release writes otherwise, all records or those that are selected.
+        counted: those of them that are counted.
+    """
+
+    storage: Storage
+    clock: Clock
+    commands: Commands
+    reindexed: Mapping[Repository[Any], Clause | None]
+    counted: Sequence[Repository[Any]]
+
+    async def run(self, *, new: bool) -> None:
+        """Does what is to be done; a new store is marked as it is."""
+        mark = Commit(blobs={MARK: str(FORMAT).encode()})
+        kept = await self.storage.blob(MARK)
+        if kept is not None and int(kept) >= FORMAT:
+            return
+        if not new:
+            _log.info("What an earlier release stored is brought up to date; it can then no longer read it")
+            await self._reindex()
+            await self._floors()
+            mark = mark + Commit(add=await differences(self.storage, self.counted))
+        await self.storage.commit(mark)
+        if not new:
+            _log.info("Everything is up to date")
+
+    async def _reindex(self) -> None:
+        told = self.clock.monotonic_s()
+        for repository, where in self.reindexed.items():
+            done = 0
+            async for count in repository.reindex(where):
+                done += count
+                if self.clock.monotonic_s() - told >= _TOLD_S:
+                    told = self.clock.monotonic_s()
+                    _log.info("%d records of kind %s are indexed", done, repository.kind)
+
+    async def _floors(self) -> None:
+        highest: dict[Counter, int] = {}
+        async for command in self.commands.records.iterate():
+            name = (SEQUENCE, command.device)
+            highest[name] = max(command.sequence, highest.get(name, 0))
+            if len(highest) >= _FLOORS:
+                await self.storage.commit(Commit(floors=highest))
+                highest = {}
+        await self.storage.commit(Commit(floors=highest))
+
+
+async def differences(storage: Storage, counted: Sequence[Repository[Any]]) -> dict[Counter, int]:
+    """By how much counters differ from what the records say; what repairs them where it is added."""
+    found: dict[Counter, int] = {}
+    for repository in counted:
+        wanted = await repository.recount()
+        spaces = {space for space, _ in wanted}
+        for space in spaces:
+            kept = await storage.counters(space)
+            names = {name for its, name in wanted if its == space} | set(kept)
+            for name in names:
+                delta = wanted.get((space, name), 0) - kept.get(name, 0)
+                if delta:
+                    found[space, name] = delta
+    return found
