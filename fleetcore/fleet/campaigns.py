@@ -329,7 +329,8 @@ class Campaigns:
         def step(old: Execution) -> tuple[Execution, list[Event]] | None:
             if PROGRESS_ORDER[old.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]:
                 return None
-            event = Event(type="execution.rejected", subject=old.id, time=now, data={"campaign": old.campaign})
+            data = {"campaign": old.campaign, "device": old.device}
+            event = Event(type="execution.rejected", subject=old.id, time=now, data=data)
             return evolve(old, state=ExecutionState.REJECTED, code=code, changed=now), [event]
 
         await self._executions.change(execution.id, step)
@@ -382,9 +383,8 @@ class Campaigns:
                 reported_version=version if isinstance(version, str) else old.reported_version,
                 changed=now,
             )
-            event = Event(
-                type=f"execution.{state}", subject=old.id, time=now, actor=device, data={"campaign": old.campaign}
-            )
+            data = {"campaign": old.campaign, "device": device}
+            event = Event(type=f"execution.{state}", subject=old.id, time=now, actor=device, data=data)
             return new, [event]
 
         changed = await self._executions.change(execution.id, step)

@@ -4,12 +4,14 @@ A grant is a role within a scope. Each grant is asked by itself whether it allow
 of two grants never combine, so "may command" in one place and "may see" in another do not add up to a third.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
 from fleetcore.errors import NotFound, Refused
 from fleetcore.fleet.search import Search
+from fleetcore.model.events import EventType, Subject
+from fleetcore.model.names import is_device_id
 from fleetcore.model.operator import ROLES, Permission, RoleGrant
 from fleetcore.query.ast import And, Clause, Or
 from fleetcore.query.parse import parse
@@ -91,6 +93,25 @@ class Rights:
             except NotFound:
                 continue
         return False
+
+    @property
+    def administers(self) -> bool:
+        """Whether it has every permission, each for the whole fleet."""
+        return all(self.everywhere(permission) for permission in Permission)
+
+    async def sees(self, kind: EventType | None, subject: str, data: Mapping[str, object]) -> bool:
+        """Whether it may see an event of a kind, by the event's subject and data.
+
+        None stands for a type that is not declared: administrators alone see these.
+        """
+        if kind is None or kind.permission is None:
+            return self.administers
+        if self.everywhere(kind.permission):
+            return True
+        if kind.subject is Subject.GROUP:
+            return subject in self.named_groups(kind.permission)
+        device = kind.device_in(subject, data)
+        return device is not None and is_device_id(device) and await self.allows(kind.permission, device)
 
     def selectable(self, permission: Permission) -> Selectable:
         """The devices on which it is allowed."""

@@ -122,6 +122,7 @@ class Fleet:
         self.operations = Operations(storage, clock)
         self.importing = Importing(self.devices, self.operations)
         self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
+        self.events = host.events()
         self.denials = Denials(storage, clock)
         self.operators = Operators(storage, self.search, clock)
         self.consumers: list[Consumer] = []
@@ -270,7 +271,7 @@ class Fleet:
         self.supervisor.every("operations", _TICK_S, self.operations.tick)
         self.supervisor.every("denials", _TICK_S, self.denials.flush)
         sign, file = self.security.sign_payload, self.audit.checkpoints
-        await self._consume(AuditSealer(self.storage, self.clock, None if file is None else sign, file))
+        await self._consume(AuditSealer(self.storage, self.clock, self.events, None if file is None else sign, file))
         await self._consume(MembershipKeeper(self.storage, self.groups, self.clock))
         await self._consume(LayerKeeper(self.storage, self.twins, self.groups, self.devices, self.clock))
         for instance in self.config.detectors:

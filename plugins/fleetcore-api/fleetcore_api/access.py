@@ -4,7 +4,7 @@ Every route names the permission it needs. The door asks whether the caller has 
 the object in hand. What somebody may not see does not exist for them: the answer is that of an unknown id, 404.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from litestar import Request
@@ -13,6 +13,7 @@ from litestar.handlers import BaseRouteHandler
 
 from fleetcore.errors import FleetError, NotAuthorised, NotFound
 from fleetcore.fleet.rights import Rights
+from fleetcore.model.audit import AuditRow
 from fleetcore.model.operator import Permission
 from fleetcore_api.site import Site
 
@@ -69,6 +70,15 @@ class Access:
             raise self.denied(permission, name)
         self.note(permission, name)
         raise missing(kind, name, code)
+
+    async def rows(self, rows: Sequence[AuditRow]) -> list[AuditRow]:
+        """The rows of the audit log that tell of events that the caller may see."""
+        known: dict[tuple[str, str], bool] = {}
+        for row in rows:
+            key = (row.action, row.object)
+            if key not in known:
+                known[key] = await self.rights.sees(self.fleet.events.find(row.action), row.object, {})
+        return [row for row in rows if known[row.action, row.object]]
 
     def group(self, group: str, permission: Permission = Permission.GROUPS_READ) -> None:
         """Groups are there for who has the permission for the whole fleet, and for whose scope they are."""

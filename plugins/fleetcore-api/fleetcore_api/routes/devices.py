@@ -121,14 +121,17 @@ async def _move(access: Access, device: str, to: Lifecycle, reason: str, version
 async def device_history(
     access: Caller, device_id: FromPath[str], limit: Limit = 100, cursor: Cursor = None
 ) -> Page[ChangeOut]:
-    """Who changed what of a device, when and why, the oldest first; values are not in it."""
+    """Who changed what of a device, when and why, the oldest first; values are not in it.
+
+    Rows of events that the caller may not see are left out, so a page may be short and have a ``next``.
+    """
     await access.device(device_id)
     after = decode(cursor) or "0"
     if not after.isdigit() or len(after) > 16:
         raise Refused("This is no cursor", remedy="Send the `next` of the page before, or none")
     rows = await access.fleet.audit.list(object=device_id, after=int(after), limit=limit + 1)
     more = encode(str(rows[limit - 1].seq)) if len(rows) > limit else None
-    return Page(items=[shown(ChangeOut, one) for one in rows[:limit]], next=more)
+    return Page(items=[shown(ChangeOut, row) for row in await access.rows(rows[:limit])], next=more)
 
 
 @get("/devices/{device_id:str}/groups", permission=Permission.DEVICES_READ)

@@ -14,7 +14,6 @@ from litestar.response import Stream
 from msgspec import json
 
 from fleetcore.errors import NotAuthenticated, NotFound, Refused
-from fleetcore.model.names import is_device_id
 from fleetcore.model.operator import Permission
 from fleetcore.model.store import Event, FeedEntry
 from fleetcore.wire.times import format_time
@@ -24,18 +23,6 @@ from fleetcore_api.parameters import Caller
 _PAGE = 100
 #: A comment so often keeps proxies from closing a quiet stream; and so often the token is asked for again.
 _HEARTBEAT_S = 15.0
-#: Events about one device, which is their subject or a member of their data.
-_OF_DEVICES = ("device.", "twin.", "location.", "command.", "group.joined", "group.left", "anomaly.")
-#: Events that need more than to see the fleet.
-_GUARDED = {
-    "certificate.": Permission.SECURITY_READ,
-    "enrollment": Permission.SECURITY_READ,
-    "token.": Permission.SECURITY_READ,
-    "operator_token.": Permission.AUDIT_READ,
-    "role.": Permission.AUDIT_READ,
-    "access.": Permission.AUDIT_READ,
-    "audit.": Permission.AUDIT_READ,
-}
 
 LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID", max_length=20, description="Where to go on.")]
 Types = Annotated[
@@ -102,23 +89,17 @@ async def _more(access: Access, after: int) -> bool:
 
 async def _shown(access: Access, entry: FeedEntry, wanted: tuple[str, ...]) -> list[bytes]:
     """An entry's messages, the last of them with the id."""
-    visible = [one for one in entry.events if one.type.startswith(wanted) and await _may_see(access, one)]
+    types, rights = access.fleet.events, access.rights
+    visible = [
+        event
+        for event in entry.events
+        if event.type.startswith(wanted) and await rights.sees(types.find(event.type), event.subject, event.data)
+    ]
     last = len(visible) - 1
     return [
         _message(one.type, _body(one, entry.position), entry.position if place == last else None)
         for place, one in enumerate(visible)
     ]
-
-
-async def _may_see(access: Access, event: Event) -> bool:
-    for prefix, permission in _GUARDED.items():
-        if event.type.startswith(prefix):
-            return access.rights.everywhere(permission)
-    if access.rights.everywhere(Permission.DEVICES_READ):
-        return True
-    named = event.data.get("device")
-    device = named if isinstance(named, str) else event.subject if event.type.startswith(_OF_DEVICES) else ""
-    return is_device_id(device) and await access.rights.allows(Permission.DEVICES_READ, device)
 
 
 def _body(event: Event, position: int) -> dict[str, object]:
