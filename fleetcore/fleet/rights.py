@@ -5,6 +5,7 @@ of two grants never combine, so "may command" in one place and "may see" in anot
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -93,6 +94,17 @@ class Rights:
             except NotFound:
                 continue
         return False
+
+    def to_plain(self) -> list[list[object]]:
+        """The grants as plain data: for :meth:`include`, later."""
+        return [[scope, sorted(allowed)] for allowed, scope in self._grants]
+
+    def include(self, earlier: Sequence[Sequence[Any]]) -> bool:
+        """Whether each grant of earlier rights is within one of these: in its scope or everywhere."""
+        return all(
+            any(allowed.issuperset(permissions) and held in ("", scope) for allowed, held in self._grants)
+            for scope, permissions in earlier
+        )
 
     @property
     def administers(self) -> bool:

@@ -72,6 +72,8 @@ from fleetcore.wire.endpoints import reachable
 _log = logging.getLogger(__name__)
 
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
+#: To the minute is how the last use of a token is known.
+_TOKENS_S = 60.0
 #: A certificate's end is no hurry as its revocation is, and every open session is looked at.
 _CREDENTIALS_S = 60.0
 #: Together 10 s (SECURITY.md A11, 11): answering what was read, and taking from consumers what they know.
@@ -270,6 +272,7 @@ class Fleet:
         self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
         self.supervisor.every("operations", _TICK_S, self.operations.tick)
         self.supervisor.every("denials", _TICK_S, self.denials.flush)
+        self.supervisor.every("use of tokens", _TOKENS_S, self.operators.flush)
         sign, file = self.security.sign_payload, self.audit.checkpoints
         await self._consume(AuditSealer(self.storage, self.clock, self.events, None if file is None else sign, file))
         await self._consume(MembershipKeeper(self.storage, self.groups, self.clock))
@@ -443,6 +446,7 @@ class Fleet:
         await self.supervisor.close()
         with contextlib.suppress(FleetError):
             await self._flush()
+        await self.operators.flush()
         await self._stack.aclose()
 
     async def _keep(self, consumer: Consumer) -> None:

@@ -22,15 +22,32 @@ ApiRequest = Request[Rights, Any, Any]
 
 
 class Access:
-    """One caller's way to the fleet."""
+    """One caller's way to the fleet, with the rights of its token as of now; ``still`` and ``again`` ask anew."""
 
-    def __init__(self, site: Site, rights: Rights) -> None:
-        self.site, self.fleet, self.rights = site, site.fleet, rights
+    def __init__(self, site: Site, rights: Rights, token: str = "") -> None:
+        self.site, self.fleet, self.rights, self.token = site, site.fleet, rights, token
 
     @property
     def actor(self) -> str:
         """Under whose name changes are written down."""
         return self.rights.actor
+
+    async def again(self) -> "Access":
+        """The same caller with the rights that its token has by now; raises NotAuthenticated."""
+        return Access(self.site, await self.fleet.operators.authenticate(self.token), self.token)
+
+    async def still(self, permission: Permission, device: str | None = None) -> None:
+        """Asks again in the midst of what takes long: for a device, or for the whole fleet without one.
+
+        Raises NotAuthenticated, NotAuthorised, NotFound.
+        """
+        now = await self.again()
+        if device is None:
+            now.wide(permission, "what was begun")
+        elif not now.rights.holds(permission):
+            raise now.denied(permission, device)
+        else:
+            await now.device(device, permission)
 
     async def device(self, device: str, permission: Permission = Permission.DEVICES_READ) -> str:
         """The id, where the caller has the permission on it. Raises NotFound, NotAuthorised."""
