@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from fleetcore.builtin.sqlite.storage import SqliteStorage
+from fleetcore.model.events import CORE
+from fleetcore.model.store import Commit, Committed
+
 _missing: set[str] = set()
 
 
@@ -16,6 +20,30 @@ def _found(program: str) -> bool:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Names bytes by their argument: what a compressor or a key maker wrote differs between two collections."""
     return argname if isinstance(val, bytes | bytearray) else None
+
+
+#: Events of the store's own contract, which is about no fleet.
+_OF_THE_KIT = frozenset({"happened", "cursor"})
+
+
+@pytest.fixture(autouse=True)
+def declared_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test in which an event was stored whose type is not declared, or whose data is not as declared."""
+    wrong: list[str] = []
+    commit = SqliteStorage.commit
+
+    async def checked(self: SqliteStorage, change: Commit) -> Committed:
+        for event in change.events:
+            kind = CORE.get(event.type)
+            if kind is not None:
+                wrong.extend(kind.faults(event))
+            elif event.type not in _OF_THE_KIT and not event.type.startswith("x."):
+                wrong.append(f"{event.type} is not declared in fleetcore.model.events")
+        return await commit(self, change)
+
+    monkeypatch.setattr(SqliteStorage, "commit", checked)
+    yield
+    assert not wrong, "; ".join(sorted(set(wrong)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Storage,
     )
     from fleetcore.model.device import Device
+    from fleetcore.model.events import EventType
 
 PROJECT = "fleetcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -104,6 +105,14 @@ def fleetcore_runners() -> "Iterable[Provider[object]]":  # type: ignore[empty-b
 @hookspec
 def fleetcore_keystores() -> "Iterable[Provider[object]]":  # type: ignore[empty-body]  # no body
     """Where CA keys live, a KMS or PKCS #11 token for one. Chosen by ``[ca] keystore``; files are the default."""
+
+
+@hookspec
+def fleetcore_events() -> "Iterable[EventType]":  # type: ignore[empty-body]  # a specification has no body
+    """Event types that the plugin writes, each called ``x.NAME.WHAT`` by the plugin's name.
+
+    An event of a type that nobody declares is audited, and shown to administrators only.
+    """
 
 
 @hookspec

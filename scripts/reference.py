@@ -1,4 +1,4 @@
-"""Writes the reference pages that follow from the code: error codes, command line, configuration.
+"""Writes the reference pages that follow from the code: error codes, command line, configuration, events.
 
 ``python scripts/reference.py`` writes them; a test compares them with what the code would give today.
 """
@@ -12,6 +12,7 @@ import click
 from fleetcore.cli.root import root
 from fleetcore.errors import CODES
 from fleetcore.interfaces.provider import Limits, Provider
+from fleetcore.model.events import CORE, SUBJECT, EventType
 from fleetcore.runtime.config import CaSection, FirmwareSection, FleetSection
 from fleetcore.runtime.plugins import PluginHost
 
@@ -120,7 +121,55 @@ def _plain(default: object) -> object:
     return "" if "Factory" in type(default).__name__ else default
 
 
-GENERATED = {"errors.md": errors, "cli.md": cli, "configuration.md": configuration}
+def events() -> str:
+    """Every event type of the core."""
+    lines = [
+        "# Event types",
+        "",
+        "What a fleet does is told as events. `GET /api/v1/events` follows them, and so does `watch()` of the library",
+        "and the clients; the audit log has those that are audited. An event has `type`, `subject`, `time`, `actor`,",
+        "`reason`, `data` and `position`:",
+        "",
+        "```json",
+        '{"type": "command.sent", "subject": "b9a8720251034faab82a19cd89abc7da", "time": "2026-05-28T20:26:40.000Z",',
+        ' "actor": "system", "reason": "", "data": {"device": "th-1", "attempt": 1}, "position": 4711}',
+        "```",
+        "",
+        "*Permission* is what a token needs in order to see the event: on the device that it is about, or else for the",
+        "whole fleet. An event about a group is also shown to a token whose scope is that group. A stored event whose",
+        "type is not here, an older release's or a removed plugin's, is audited, and shown to administrators only.",
+        "",
+        "Plugins write types of their own, `x.NAME.WHAT` by the plugin's name, and declare them with the hook",
+        "[`fleetcore_events`](hooks.md). `fleetcore.model.events` is this page's source.",
+        "",
+    ]
+    families: dict[str, list[EventType]] = {}
+    for event_type in CORE.values():
+        families.setdefault(event_type.name.partition(".")[0], []).append(event_type)
+    for family, types in families.items():
+        lines += [f"## {family}", "", "| type | meaning | subject | about | permission | audited | data |"]
+        lines.append("|---|---|---|---|---|---|---|")
+        lines += [_event(event_type) for event_type in types]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _event(event_type: EventType) -> str:
+    about = {"": "the fleet", SUBJECT: "the device"}.get(event_type.device, f"the device in `{event_type.device}`")
+    data = [f"`{name}` {member}" for name, member in event_type.data.items()]
+    cells = (
+        f"`{event_type.name}`",
+        event_type.meaning,
+        event_type.subject.value,
+        about,
+        f"`{event_type.permission.value}`" if event_type.permission else "all",
+        "yes" if event_type.audited else "no",
+        "; ".join([*data, *(["more by the reason"] if event_type.extra else [])]),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+GENERATED = {"errors.md": errors, "cli.md": cli, "configuration.md": configuration, "events.md": events}
 
 if __name__ == "__main__":
     for name, make in GENERATED.items():

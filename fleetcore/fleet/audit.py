@@ -16,6 +16,7 @@ from fleetcore.errors import FleetError
 from fleetcore.fleet.repository import Page, Pairs, Repository
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
+from fleetcore.model.events import CORE
 from fleetcore.model.store import Event, Put
 from fleetcore.model.twin import leaves
 from fleetcore.query.ast import Compare
@@ -78,20 +79,21 @@ def bound(event: Event, position: int, seq: int, prev: str) -> AuditRow:
         object=event.subject,
         reason=event.reason,
         position=position,
-        changed=_changed(event.data),
+        changed=_changed(event),
         data_hash=hashlib.sha256(_CANONICAL.encode(event.data)).hexdigest() if event.data else "",
         prev=prev,
     )
     return evolve(row, hash=row_hash(row))
 
 
-def _changed(data: Mapping[str, object]) -> tuple[str, ...]:
-    members, patch = data.get("members"), data.get("patch")
-    if isinstance(patch, Mapping):
-        return tuple(sorted(leaves(patch)))[:_MOST_NAMES]
-    if isinstance(members, list | tuple):
-        return tuple(str(one) for one in members)[:_MOST_NAMES]
-    return (str(data["group"]),) if "group" in data else ()
+def _changed(event: Event) -> tuple[str, ...]:
+    kind = CORE.get(event.type)
+    named = None if kind is None else event.data.get(kind.names)
+    if isinstance(named, Mapping):
+        return tuple(sorted(leaves(named)))[:_MOST_NAMES]
+    if isinstance(named, list | tuple):
+        return tuple(str(name) for name in named)[:_MOST_NAMES]
+    return () if named is None else (str(named),)
 
 
 def put_of(row: AuditRow) -> Put:

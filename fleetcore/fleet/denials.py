@@ -11,11 +11,11 @@ from attrs import evolve, frozen
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.events import ACCESS_DENIED
 from fleetcore.model.store import Commit, Event
 
 _log = logging.getLogger(__name__)
 
-DENIED = "access.denied"
 #: Different denials remembered between two flushes; the rest is counted as one.
 _MOST = 1000
 _REST = ("", "", "")
@@ -60,7 +60,7 @@ class Denials:
         noted, self._noted = self._noted, {}
         events = tuple(
             Event(
-                type=DENIED,
+                type=ACCESS_DENIED,
                 subject=subject or "various",
                 time=one.time,
                 actor=actor or "various",

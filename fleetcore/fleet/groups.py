@@ -18,6 +18,7 @@ from fleetcore.fleet.repository import Page, Pairs, Repository
 from fleetcore.fleet.search import Search, parts_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.events import GROUP_CHANGED, GROUP_JOINED, GROUP_LEFT
 from fleetcore.model.group import Group, Membership
 from fleetcore.model.names import check_label
 from fleetcore.model.store import Commit, Delete, Event, place
@@ -30,7 +31,6 @@ from fleetcore.query.resolve import is_timed
 _MEMBERSHIP = "membership"
 #: Memberships written in one commit.
 _CHUNK = 1000
-JOINED, LEFT = "group.joined", "group.left"
 
 
 def _refs(membership: Membership) -> Pairs:
@@ -210,7 +210,7 @@ class Groups:
                 updated=self._clock.now_ms(),
             )
             nesting = self._checked(new)
-            event = Event(type="group.changed", subject=group, time=new.updated, actor=actor, reason=reason)
+            event = Event(type=GROUP_CHANGED, subject=group, time=new.updated, actor=actor, reason=reason)
             done = await self._storage.commit(
                 Commit(puts=(self._records.put(new, expect=old.version),), events=(event,))
             )
@@ -396,13 +396,13 @@ class Groups:
         self, joining: Sequence[Membership], leaving: Sequence[Membership], actor: str, reason: str
     ) -> None:
         now = self._clock.now_ms()
-        both = [(JOINED, one) for one in joining] + [(LEFT, one) for one in leaving]
+        both = [(GROUP_JOINED, one) for one in joining] + [(GROUP_LEFT, one) for one in leaving]
         for at in range(0, len(both), _CHUNK):
             part = both[at : at + _CHUNK]
             await self._storage.commit(
                 Commit(
-                    puts=tuple(self.membership_records.put(one) for kind, one in part if kind is JOINED),
-                    deletes=tuple(Delete(kind=_MEMBERSHIP, key=one.key) for kind, one in part if kind is LEFT),
+                    puts=tuple(self.membership_records.put(one) for kind, one in part if kind is GROUP_JOINED),
+                    deletes=tuple(Delete(kind=_MEMBERSHIP, key=one.key) for kind, one in part if kind is GROUP_LEFT),
                     events=tuple(
                         Event(
                             type=kind,
@@ -417,7 +417,7 @@ class Groups:
                 )
             )
             for kind, one in part:
-                if kind is JOINED:
+                if kind is GROUP_JOINED:
                     self._join(one)
                 else:
                     self._leave(one)

@@ -10,13 +10,12 @@ from fleetcore.errors import NotFound, Refused, VersionConflict
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.events import LAYER_CHANGED, LAYER_REMOVED
 from fleetcore.model.layer import OWN, Layer, LayerKind, Origin
 from fleetcore.model.names import check_label
 from fleetcore.model.store import Commit, Delete, Event
 from fleetcore.model.twin import Json, Section, Twin, leaves, merge_patch
 
-#: Changed: the events that :mod:`fleetcore.pipeline.layering` follows.
-LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"
 _RANK = {LayerKind.FLEET: 0, LayerKind.GROUP: 1, LayerKind.POLICY: 2}
 
 #: The key of desired state under which the fleet itself speaks to its devices: whom to trust, when to renew. Who could

@@ -2,17 +2,26 @@
 
 A token is 256 random bits, shown once and kept as SHA-256: nobody guesses it, and a slow hash on every request would
 be a way to keep the server busy. It always ends; the longest life is a year.
+
+What a token may do is remembered from its first use on, and forgotten with each change of tokens and grants: all of
+them are written here, in :meth:`Operators._write`. What lives longer than a request holds a :class:`RightsWatch`.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
+import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from attrs import evolve, frozen
 
-from fleetcore.errors import NotAuthenticated, Refused
+from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused
+from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.rights import Rights, scope_clause
 from fleetcore.fleet.search import Search
@@ -22,6 +31,9 @@ from fleetcore.model.names import check_label
 from fleetcore.model.operator import OperatorToken, Permission, Role, RoleGrant
 from fleetcore.model.store import Commit, Delete, Event
 
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
 #: ``fc_pat_<id>_<43 characters>``; secret scanners know it by its prefix.
 _TOKEN = re.compile(r"fc_pat_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _SECRET_BYTES = 32  # 43 characters of base64url
@@ -30,6 +42,8 @@ DEFAULT_DAYS = 90.0
 LONGEST_DAYS = 366.0
 #: How exactly the last use is known: each note of it is a commit.
 _USED_MS = 60_000
+#: Tokens whose rights are remembered, those unused for longest go first. Only tokens that are good get in.
+_REMEMBERED = 10_000
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
@@ -41,8 +55,63 @@ class NewToken:
     record: OperatorToken
 
 
+@frozen(kw_only=True)
+class _Known:
+    """A token that was verified, and what it may do."""
+
+    id: str
+    expires: int
+    rights: Rights
+
+
 def _principal(item: OperatorToken | RoleGrant) -> Pairs:
     return [("principal", item.principal)]
+
+
+class RightsWatch:
+    """What an event stream, or a request that waits, has of its token: whether the token's rights hold to the last.
+
+    Made by :meth:`Operators.watch`; a context manager. :meth:`rights` gives them as they are now, and :meth:`first`
+    stops waiting as soon as they may have changed: a token or grant was written, or the token has expired.
+    """
+
+    def __init__(self, operators: "Operators", token: str, clock: Clock) -> None:
+        self._operators, self._token, self._clock = operators, token, clock
+        self._changed = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._operators._watches.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._operators._watches.discard(self)
+
+    def touch(self) -> None:
+        """The rights may have changed."""
+        self._changed.set()
+
+    async def rights(self) -> Rights:
+        """What the token may do now; raises NotAuthenticated."""
+        self._changed.clear()
+        return await self._operators.authenticate(self._token)
+
+    async def first(self, *others: Coroutine[Any, Any, object]) -> None:
+        """Returns when one of the others has come, or the rights may have changed; the others are cancelled then."""
+        waiting = [asyncio.ensure_future(other) for other in (*others, self._changed.wait(), self._expiry())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _expiry(self) -> None:
+        """Returns when the token ends by itself; at once where it has ended."""
+        with contextlib.suppress(NotAuthenticated):
+            left_ms = await self._operators.expires(self._token) - self._clock.now_ms()
+            await self._clock.sleep(left_ms / 1000)
 
 
 class Operators:
@@ -52,6 +121,34 @@ class Operators:
         self._storage, self._search, self._clock = storage, search, clock
         self.token_records = Repository(storage, "operator_token", OperatorToken, refs=_principal)
         self.grant_records = Repository(storage, "role_grant", RoleGrant, refs=_principal)
+        #: By the SHA-256 of the whole token.
+        self._known: LruCache[_Known] = LruCache(_REMEMBERED)
+        #: How many writes have ended: what was read before one is not remembered after it.
+        self._writes = 0
+        self._watches: set[RightsWatch] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        #: Token → when it was used, ms, by how much :meth:`flush` has written.
+        self._used: dict[str, int] = {}
+        self._unwritten: set[str] = set()
+
+    async def _write(self, work: Coroutine[Any, Any, T]) -> T:
+        """A change of tokens or grants: once it is committed nothing is remembered from before it.
+
+        Also where its caller is cancelled, for the commit is not.
+        """
+        task = asyncio.ensure_future(self._written(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _written(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await work
+        finally:
+            self._writes += 1
+            self._known.clear()
+            for watch in self._watches:
+                watch.touch()
 
     # --- tokens --------------------------------------------------------------------------------------------------
 
@@ -91,15 +188,21 @@ class Operators:
             reason=reason,
             data={"principal": principal},
         )
-        return NewToken(token=f"fc_pat_{name}_{secret}", record=await self.token_records.create(record, [event]))
+        made = await self._write(self.token_records.create(record, [event]))
+        return NewToken(token=f"fc_pat_{name}_{secret}", record=made)
 
     async def tokens(self) -> list[OperatorToken]:
         """All tokens by id, revoked and expired ones too."""
-        return await self.token_records.find()
+        return [self._with_use(record) for record in await self.token_records.find()]
 
     async def token(self, token_id: str) -> OperatorToken:
         """One of them; raises NotFound."""
-        return await self.token_records.need(token_id)
+        return self._with_use(await self.token_records.need(token_id))
+
+    def _with_use(self, record: OperatorToken) -> OperatorToken:
+        """A token with its last use, which may not be written yet."""
+        used = self._used.get(record.id)
+        return record if used is None else evolve(record, last_used=max(used, record.last_used or 0))
 
     async def revoke_token(self, token_id: str, *, actor: str = "system", reason: str = "") -> OperatorToken:
         """Ends a token at once; ending it again does nothing. Raises NotFound."""
@@ -118,25 +221,72 @@ class Operators:
             )
             return evolve(old, revoked=True), [event]
 
-        return await self.token_records.change(token_id, step)
+        return self._with_use(await self._write(self.token_records.change(token_id, step)))
 
     async def authenticate(self, token: str) -> Rights:
-        """Who shows this token and what they may do now; raises NotAuthenticated, always in the same words."""
+        """Who shows this token and what they may do now; raises NotAuthenticated, always in the same words.
+
+        Reads only: the use of the token is noted in memory and written by :meth:`flush`.
+        """
+        return (await self._verified(token)).rights
+
+    async def expires(self, token: str) -> int:
+        """When the token ends by itself, ms; raises NotAuthenticated."""
+        return (await self._verified(token)).expires
+
+    def watch(self, token: str) -> RightsWatch:
+        """For what lives longer than a request: see there."""
+        return RightsWatch(self, token, self._clock)
+
+    async def _verified(self, token: str) -> _Known:
+        key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._known.get(key)
+        if known is None:
+            while True:
+                writes = self._writes
+                known = await self._looked_up(token)
+                if writes == self._writes:
+                    break
+            self._known.put(key, known)
+        now = self._clock.now_ms()
+        if known.expires <= now:
+            raise _unknown()
+        used = self._used.get(known.id)
+        if used is None or now - used >= _USED_MS:
+            self._used[known.id] = now
+            self._unwritten.add(known.id)
+        return known
+
+    async def _looked_up(self, token: str) -> _Known:
         match = _TOKEN.fullmatch(token)
         record = await self.token_records.get(match[1]) if match else None
         shown = hashlib.sha256(match[2].encode() if match else b"?").hexdigest()
-        now = self._clock.now_ms()
         fits = hmac.compare_digest(shown, record.sha256 if record is not None else _NOBODY)
-        if record is None or not fits or record.revoked or record.expires <= now:
-            raise NotAuthenticated(
-                "The token is unknown, expired or revoked", remedy="`fleetcore token create` makes one"
-            )
-        if record.last_used is None or now - record.last_used >= _USED_MS:
-            await self.token_records.change(
-                record.id, lambda old: None if old.revoked else (evolve(old, last_used=now), [])
-            )
+        if record is None or not fits or record.revoked or record.expires <= self._clock.now_ms():
+            raise _unknown()
         grants = await self.grant_records.find(ref=("principal", record.principal))
-        return Rights(record.principal, grants, record.permissions, self._search)
+        if record.last_used is not None:
+            self._used.setdefault(record.id, record.last_used)
+        rights = Rights(record.principal, grants, record.permissions, self._search)
+        return _Known(id=record.id, expires=record.expires, rights=rights)
+
+    async def flush(self) -> None:
+        """Writes when tokens were used; what cannot be written now, on a full disk for one, is tried the next time."""
+        for name in sorted(self._unwritten):
+            used = self._used[name]
+            self._unwritten.discard(name)
+
+            def step(old: OperatorToken, used: int = used) -> tuple[OperatorToken, list[Event]] | None:
+                return None if old.revoked or (old.last_used or 0) >= used else (evolve(old, last_used=used), [])
+
+            try:
+                await self.token_records.change(name, step)
+            except NotFound:
+                self._used.pop(name, None)
+            except FleetError as error:
+                self._unwritten.add(name)
+                _log.warning("The last use of tokens cannot be written now: %s", error)
+                return
 
     # --- roles ---------------------------------------------------------------------------------------------------
 
@@ -153,9 +303,9 @@ class Operators:
         except ValueError as error:
             raise Refused(f"There is no role {role!r}", remedy=f"Roles: {', '.join(Role)}") from error
         scope_clause(scope)
-        for one in await self.grant_records.find(ref=("principal", principal)):
-            if (one.role, one.scope) == (wanted, scope):
-                return one
+        for held in await self.grant_records.find(ref=("principal", principal)):
+            if (held.role, held.scope) == (wanted, scope):
+                return held
         now = self._clock.now_ms()
         made = RoleGrant(
             id=secrets.token_hex(8), principal=principal, role=wanted, scope=scope, created=now, created_by=actor
@@ -168,14 +318,17 @@ class Operators:
             reason=reason,
             data={"grant": made.id, "role": wanted.value, "scope": scope},
         )
-        return await self.grant_records.create(made, [event])
+        return await self._write(self.grant_records.create(made, [event]))
 
     async def grants(self, principal: str | None = None) -> list[RoleGrant]:
         """All grants, or those of one principal."""
         return await self.grant_records.find(ref=None if principal is None else ("principal", principal))
 
     async def withdraw(self, grant: str, *, actor: str = "system", reason: str = "") -> None:
-        """Takes a grant back; the next request of its principal is without it. Raises NotFound."""
+        """Takes a grant back: what its principal does from now on, streams that are open too, is without it.
+
+        Raises NotFound.
+        """
         old = await self.grant_records.need(grant)
         event = Event(
             type="role.withdrawn",
@@ -185,7 +338,12 @@ class Operators:
             reason=reason,
             data={"grant": grant, "role": old.role.value, "scope": old.scope},
         )
-        await self._storage.commit(Commit(deletes=(Delete(kind="role_grant", key=grant),), events=(event,)))
+        commit = Commit(deletes=(Delete(kind="role_grant", key=grant),), events=(event,))
+        await self._write(self._storage.commit(commit))
+
+
+def _unknown() -> NotAuthenticated:
+    return NotAuthenticated("The token is unknown, expired or revoked", remedy="`fleetcore token create` makes one")
 
 
 def _permission(name: str) -> Permission:

@@ -4,12 +4,15 @@ A grant is a role within a scope. Each grant is asked by itself whether it allow
 of two grants never combine, so "may command" in one place and "may see" in another do not add up to a third.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
 from fleetcore.errors import NotFound, Refused
 from fleetcore.fleet.search import NOTHING, Search
+from fleetcore.model.events import EventType, Subject
+from fleetcore.model.names import is_device_id
 from fleetcore.model.operator import ROLES, Permission, RoleGrant
 from fleetcore.query.ast import And, Clause, Or
 from fleetcore.query.parse import parse
@@ -91,6 +94,36 @@ class Rights:
             except NotFound:
                 continue
         return False
+
+    def to_plain(self) -> list[list[object]]:
+        """The grants as plain data: for :meth:`include`, later."""
+        return [[scope, sorted(allowed)] for allowed, scope in self._grants]
+
+    def include(self, earlier: Sequence[Sequence[Any]]) -> bool:
+        """Whether each grant of earlier rights is within one of these: in its scope or everywhere."""
+        return all(
+            any(allowed.issuperset(permissions) and held in ("", scope) for allowed, held in self._grants)
+            for scope, permissions in earlier
+        )
+
+    @property
+    def administers(self) -> bool:
+        """Whether it has every permission, each for the whole fleet."""
+        return all(self.everywhere(permission) for permission in Permission)
+
+    async def sees(self, kind: EventType | None, subject: str, data: Mapping[str, object]) -> bool:
+        """Whether it may see an event of a kind, by the event's subject and data.
+
+        None stands for a type that is not declared: administrators alone see these.
+        """
+        if kind is None or kind.permission is None:
+            return self.administers
+        if self.everywhere(kind.permission):
+            return True
+        if kind.subject is Subject.GROUP:
+            return subject in self.named_groups(kind.permission)
+        device = kind.device_in(subject, data)
+        return device is not None and is_device_id(device) and await self.allows(kind.permission, device)
 
     def selectable(self, permission: Permission) -> Selectable:
         """The devices on which it is allowed."""

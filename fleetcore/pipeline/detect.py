@@ -18,6 +18,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.anomaly import Anomaly, Findings
+from fleetcore.model.events import ANOMALY_FOUND
 from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.pipeline.consumer import Consumer
@@ -25,8 +26,6 @@ from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.worker import Worker
 
 _log = logging.getLogger(__name__)
-
-FOUND = "anomaly.found"
 
 
 @frozen(kw_only=True)
@@ -169,7 +168,7 @@ def _wrong(findings: Findings, length: int) -> str:
 def _events(found: Sequence[Anomaly]) -> tuple[Event, ...]:
     return tuple(
         Event(
-            type=FOUND,
+            type=ANOMALY_FOUND,
             subject=one.id,
             time=one.found,
             actor=one.detector,

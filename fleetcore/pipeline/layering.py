@@ -7,16 +7,14 @@ changes nothing where nothing differs, so what is repeated after a crash is harm
 from collections.abc import Sequence
 
 from fleetcore.errors import NotFound
-from fleetcore.fleet.groups import JOINED, LEFT, Groups
-from fleetcore.fleet.layers import LAYER_CHANGED, LAYER_REMOVED
+from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.events import GROUP_CHANGED, LAYER_CHANGED, LAYER_REMOVED, changed_parts, device_of
 from fleetcore.model.store import Event, FeedEntry
 from fleetcore.pipeline.consumer import Consumer
-
-_MOVED = frozenset({JOINED, LEFT, "device.registered"})
 
 
 class LayerKeeper(Consumer):
@@ -33,9 +31,10 @@ class LayerKeeper(Consumer):
         everybody = False
         for entry in entries:
             for event in entry.events:
-                if event.type in _MOVED and self._twins.layers.list():
-                    devices[event.subject] = None
-                elif event.type == "group.changed" and self._twins.layers.list():
+                device = device_of(event)
+                if device is not None and "groups" in changed_parts(event) and self._twins.layers.list():
+                    devices[device] = None
+                elif event.type == GROUP_CHANGED and self._twins.layers.list():
                     devices.update(dict.fromkeys(self._inside(event.subject)))  # it may lie elsewhere now
                 elif event.type in (LAYER_CHANGED, LAYER_REMOVED):
                     members = self._members(event)

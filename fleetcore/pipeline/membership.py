@@ -10,21 +10,12 @@ from collections.abc import Sequence
 from fleetcore.fleet.groups import Groups
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.store import Event, FeedEntry
+from fleetcore.model.events import GROUP_JOINED, GROUP_LEFT, changed_parts, device_of
+from fleetcore.model.store import FeedEntry
 from fleetcore.pipeline.consumer import Consumer
 
-#: An event's type up to its first dot → the parts of the document that may have changed.
-CHANGES = {
-    "device": frozenset({"id", "name", "type", "model", "tags", "lifecycle", "capabilities", "gateway", "attributes",
-                         "location", "updated", "created"}),
-    "twin": frozenset({"desired", "reported", "firmware", "power"}),
-    "location": frozenset({"location"}),
-}  # fmt: skip
-
-
-def changed_parts(event: Event) -> frozenset[str]:
-    """The parts of the subject's document that an event may have changed."""
-    return CHANGES.get(event.type.partition(".")[0], frozenset())
+#: What hangs on these, the groups have evaluated in the change that wrote them.
+_EVALUATED = frozenset({GROUP_JOINED, GROUP_LEFT})
 
 
 class MembershipKeeper(Consumer):
@@ -39,9 +30,9 @@ class MembershipKeeper(Consumer):
         changed: dict[str, frozenset[str]] = defaultdict(frozenset)
         for entry in entries:
             for event in entry.events:
-                parts = changed_parts(event) & looks_at
-                if parts:
-                    changed[event.subject] |= parts
+                device, parts = device_of(event), changed_parts(event) & looks_at
+                if device is not None and parts and event.type not in _EVALUATED:
+                    changed[device] |= parts
             if "latest" in looks_at and entry.readings is not None:
                 catalog = self._storage.catalog
                 for index in set(entry.readings.series.tolist()):

@@ -6,17 +6,19 @@ sent. Readings are sent as they come. Both are at least once: the position is ke
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 from fleetcore.errors import Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, MirrorItem
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.store import Commit, FeedEntry, Put
+from fleetcore.model.events import CORE, Facet
+from fleetcore.model.store import Commit, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
 
-Facet = Literal["registry", "twin"]
 _KINDS: Mapping[Facet, str] = {"registry": "device", "twin": "twin"}
+#: What a mirror's settings call the facets.
+_CALLED: Mapping[Facet, str] = {"registry": "registry", "twin": "twins"}
 _STATE = "mirror_state"
 
 
@@ -45,10 +47,9 @@ class Mirror(Consumer):
         touched: dict[tuple[str, Facet], None] = {}
         for entry in entries:
             for event in entry.events:
-                if event.type.startswith("device.") and "registry" in self._what:
-                    touched[event.subject, "registry"] = None
-                elif event.type.startswith("twin.") and "twins" in self._what:
-                    touched[event.subject, "twin"] = None
+                entity = self._touched(event)
+                if entity is not None:
+                    touched[entity] = None
         if touched:
             await self._apply(list(touched))
         if "telemetry" in self._what:
@@ -57,6 +58,14 @@ class Mirror(Consumer):
                     async with asyncio.timeout(self._timeout_s):
                         await self._cloud.send_telemetry(entry.readings, self._storage.catalog)
         return True
+
+    def _touched(self, event: Event) -> tuple[str, Facet] | None:
+        """Of what an event makes the hub's copy old."""
+        kind = CORE.get(event.type)
+        device = None if kind is None else kind.device_of(event)
+        if kind is None or device is None or kind.facet is None or _CALLED[kind.facet] not in self._what:
+            return None
+        return device, kind.facet
 
     async def _apply(self, touched: list[tuple[str, Facet]]) -> None:
         items = [await self._item(entity, facet) for entity, facet in touched]

@@ -10,9 +10,9 @@ from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.notifier import Notifier
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.events import ANOMALY_FOUND
 from fleetcore.model.store import FeedEntry
 from fleetcore.pipeline.consumer import Consumer
-from fleetcore.pipeline.detect import FOUND
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Notification(Consumer):
                 _log.warning("%s did not close well: %s: %s", self.name, type(error).__name__, error)
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
-        ids = [event.subject for entry in entries for event in entry.events if event.type == FOUND]
+        ids = [event.subject for entry in entries for event in entry.events if event.type == ANOMALY_FOUND]
         found = [one for one in [await self._anomalies.get(anomaly) for anomaly in dict.fromkeys(ids)] if one]
         if found:
             assert self._notifier is not None

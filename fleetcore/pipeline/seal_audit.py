@@ -15,11 +15,10 @@ from fleetcore.fleet.audit import HEAD, Head, Signer, bound, put_of, signed
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
+from fleetcore.model.events import EventTypes
 from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.pipeline.consumer import Consumer
 
-#: What devices do all day long is telemetry, not a decision; their own histories have it.
-_EVERYDAY = frozenset({"twin.reported", "twin.acknowledged", "location.updated", "anomaly.found", "status.changed"})
 _CHECKPOINT_ROWS, _CHECKPOINT_MS = 1000, 3_600_000
 
 
@@ -27,14 +26,23 @@ class AuditSealer(Consumer):
     """The consumer ``audit``.
 
     Args:
+        types: says which events are audited.
         sign: signs a checkpoint; None in memory, where no second place is.
         file: where checkpoints are appended.
         fleet: the fleet's id, which they carry.
     """
 
-    def __init__(self, storage: Storage, clock: Clock, sign: Signer | None, file: Path | None, fleet: str = "") -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        types: EventTypes,
+        sign: Signer | None,
+        file: Path | None,
+        fleet: str = "",
+    ) -> None:
         super().__init__("audit", storage, clock)
-        self._sign, self._file, self._fleet = sign, file, fleet
+        self._types, self._sign, self._file, self._fleet = types, sign, file, fleet
         self._seq, self._hash = 0, GENESIS
         self._marked, self._marked_ms = 0, 0
 
@@ -55,7 +63,7 @@ class AuditSealer(Consumer):
         rows: list[AuditRow] = []
         seq, prev = self._seq, self._hash
         for entry in entries:
-            events = [event for event in entry.events if event.type not in _EVERYDAY]
+            events = [event for event in entry.events if self._types.is_audited(event)]
             if lost and not rows:
                 events.insert(0, self._gap(lost))
             for event in events:

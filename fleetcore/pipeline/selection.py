@@ -12,6 +12,7 @@ from fleetcore.fleet.documents import TIMED
 from fleetcore.fleet.search import Search, parts_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.events import changed_parts, device_of
 from fleetcore.model.store import FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.query.ast import Clause
@@ -38,7 +39,8 @@ class Selection:
             self._since_s = self._clock.monotonic_s()
         for entry in entries:
             for event in entry.events:
-                self._known.pop(event.subject, None)
+                if changed_parts(event):
+                    self._known.pop(device_of(event) or "", None)
 
     async def of(self, batch: TelemetryBatch) -> TelemetryBatch:
         """The readings of the devices that are selected now."""

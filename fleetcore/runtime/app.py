@@ -75,6 +75,8 @@ from fleetcore.wire.endpoints import reachable
 _log = logging.getLogger(__name__)
 
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
+#: To the minute is how the last use of a token is known.
+_TOKENS_S = 60.0
 #: A certificate's end is no hurry as its revocation is, and every open session is looked at.
 _CREDENTIALS_S = 60.0
 #: Together 10 s (SECURITY.md A11, 11): answering what was read, and taking from consumers what they know.
@@ -127,6 +129,7 @@ class Fleet:
         self.operations = Operations(storage, clock)
         self.importing = Importing(self.devices, self.operations)
         self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
+        self.events = host.events()
         self.denials = Denials(storage, clock)
         self.operators = Operators(storage, self.search, clock)
         self.consumers: list[Consumer] = []
@@ -315,8 +318,10 @@ class Fleet:
         self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
         self.supervisor.every("operations", _TICK_S, self.operations.tick)
         self.supervisor.every("denials", _TICK_S, self.denials.flush)
+        self.supervisor.every("use of tokens", _TOKENS_S, self.operators.flush)
         sign, file = self.security.sign_payload, self.audit.checkpoints
-        await self._consume(AuditSealer(self.storage, self.clock, None if file is None else sign, file, self.id))
+        signer = None if file is None else sign
+        await self._consume(AuditSealer(self.storage, self.clock, self.events, signer, file, self.id))
         await self._consume(MembershipKeeper(self.storage, self.groups, self.clock))
         await self._consume(LayerKeeper(self.storage, self.twins, self.groups, self.devices, self.clock))
         for instance in self.config.detectors:
@@ -488,6 +493,7 @@ class Fleet:
         await self.supervisor.close()
         with contextlib.suppress(FleetError):
             await self._flush()
+        await self.operators.flush()
         await self._stack.aclose()
 
     async def _keep(self, consumer: Consumer) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 from attrs import define, field
@@ -22,6 +22,9 @@ from attrs import define, field
 from fleetcore import PLUGIN_API, hookspecs
 from fleetcore.errors import ConfigError, PluginError
 from fleetcore.interfaces.provider import Provider
+
+if TYPE_CHECKING:
+    from fleetcore.model.events import EventType, EventTypes
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +164,25 @@ class PluginHost:
                 # Fails closed: what it would have refused nobody knows.
                 checks.append(partial(_no_admission, name))
         return checks
+
+    def events(self) -> "EventTypes":
+        """The core's event types and the plugins'; a plugin that declares what it may not is named, and has none."""
+        from fleetcore.model.events import (
+            EventTypes,
+            check_plugin_type,
+        )  # numpy stands behind it: not for a command's help
+
+        declared: dict[str, list[EventType]] = {}
+        for name in self._alive():
+            try:
+                types = list(self._ask(name, "fleetcore_events"))
+                for event_type in types:
+                    check_plugin_type(name, event_type)
+            except (Exception, SystemExit) as error:
+                self._failed(name, "fleetcore_events", error)
+            else:
+                declared[name] = types
+        return EventTypes(declared)
 
     def commands(self) -> list[Any]:
         """Every click command that plugins add."""

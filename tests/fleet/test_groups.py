@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
-from fleetcore.fleet.groups import JOINED, LEFT
+from fleetcore.model.events import GROUP_JOINED, GROUP_LEFT
 from fleetcore.query.parse import QuerySyntaxError
 
 
@@ -29,11 +29,11 @@ async def test_a_static_group_holds_who_was_put_in_with_the_reason(fleet):
 
     assert fleet.groups.members("lab") == ["a"]
     assert [(one.group, one.why) for one in fleet.groups.memberships("a")] == [("lab", "moved in")]
-    found = await events(fleet, JOINED, LEFT)
+    found = await events(fleet, GROUP_JOINED, GROUP_LEFT)
     assert [(one.type, one.subject, one.actor, one.reason) for one in found] == [
-        (JOINED, "a", "ann", "moved in"),
-        (JOINED, "b", "ann", "moved in"),
-        (LEFT, "b", "ann", "moved out"),
+        (GROUP_JOINED, "a", "ann", "moved in"),
+        (GROUP_JOINED, "b", "ann", "moved in"),
+        (GROUP_LEFT, "b", "ann", "moved out"),
     ]
 
 
@@ -60,9 +60,9 @@ async def test_a_dynamic_group_has_its_members_at_once_and_follows_changes_with_
     await fleet.twins.report("a", {"n": 6})
     await fleet.settle()
     assert fleet.groups.members("on-roof") == []
-    assert [(one.type, one.subject, one.data["why"]) for one in await events(fleet, JOINED, LEFT)] == [
-        (JOINED, "a", "tags has 'roof' (['roof'])"),
-        (LEFT, "a", "reported.n > 5 (6)"),
+    assert [(one.type, one.subject, one.data["why"]) for one in await events(fleet, GROUP_JOINED, GROUP_LEFT)] == [
+        (GROUP_JOINED, "a", "tags has 'roof' (['roof'])"),
+        (GROUP_LEFT, "a", "reported.n > 5 (6)"),
     ]
 
 
@@ -140,7 +140,7 @@ async def test_a_group_that_another_needs_is_not_removed(fleet):
     await fleet.groups.remove("hall")
 
     assert list(fleet.groups.of("a")) == []
-    assert (await events(fleet, LEFT))[-1].reason == "the group was removed"
+    assert (await events(fleet, GROUP_LEFT))[-1].reason == "the group was removed"
 
 
 async def test_time_alone_moves_a_device_out(fleet, clock):

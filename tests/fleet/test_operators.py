@@ -1,7 +1,10 @@
 """Tokens and roles of operators: how long they live, what they may do, what is kept of them."""
 
+import asyncio
+
 import pytest
 
+from fleetcore import IoTFleetManager
 from fleetcore.errors import NotAuthenticated, Refused
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import ROLES, Permission, Role, RoleGrant
@@ -101,6 +104,139 @@ async def test_a_scope_may_be_a_group_and_follows_it(fleet, manager):
 async def test_a_scope_that_is_no_query_is_refused(fleet):
     with pytest.raises(Refused):
         await fleet.operators.grant("ana", "viewer", scope="tags hs 'x'")
+
+
+# --- what is remembered ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(fleet, monkeypatch):
+    """What is read from the store, as it is read."""
+    found = []
+    get, find = fleet.storage.get, fleet.storage.find
+
+    async def getting(kind, key):
+        found.append(kind)
+        return await get(kind, key)
+
+    async def finding(kind, **options):
+        found.append(kind)
+        return await find(kind, **options)
+
+    monkeypatch.setattr(fleet.storage, "get", getting)
+    monkeypatch.setattr(fleet.storage, "find", finding)
+    return found
+
+
+async def test_a_token_that_was_seen_costs_no_read(fleet, reads):
+    token = (await fleet.operators.create_token("ana")).token
+    await fleet.operators.authenticate(token)
+    reads.clear()
+
+    await fleet.operators.authenticate(token)
+
+    assert reads == []
+
+
+@pytest.mark.parametrize("change", ["revoke", "grant", "withdraw"])
+async def test_a_change_of_tokens_or_grants_is_seen_by_the_next_request(fleet, change):
+    made = await fleet.operators.create_token("ana")
+    grant = await fleet.operators.grant("ana", "viewer")
+    await fleet.operators.authenticate(made.token)
+
+    if change == "revoke":
+        await fleet.operators.revoke_token(made.record.id)
+        with pytest.raises(NotAuthenticated):
+            await fleet.operators.authenticate(made.token)
+    elif change == "grant":
+        await fleet.operators.grant("ana", "admin")
+        assert (await fleet.operators.authenticate(made.token)).administers
+    else:
+        await fleet.operators.withdraw(grant.id)
+        assert not (await fleet.operators.authenticate(made.token)).holds(Permission.DEVICES_READ)
+
+
+async def test_what_was_read_before_a_change_is_not_remembered_after_it(fleet, monkeypatch):
+    grant = await fleet.operators.grant("ana", "viewer")
+    token = (await fleet.operators.create_token("ana")).token
+    read, go_on = asyncio.Event(), asyncio.Event()
+    find = fleet.storage.find
+
+    async def slow(kind, **options):
+        page = await find(kind, **options)
+        if kind == "role_grant" and not read.is_set():
+            read.set()
+            await go_on.wait()
+        return page
+
+    monkeypatch.setattr(fleet.storage, "find", slow)
+    asking = asyncio.create_task(fleet.operators.authenticate(token))
+    await read.wait()
+    await fleet.operators.withdraw(grant.id)
+    go_on.set()
+
+    for rights in (await asking, await fleet.operators.authenticate(token)):
+        assert not rights.holds(Permission.DEVICES_READ)
+
+
+async def test_a_change_whose_caller_is_cancelled_is_seen_too(fleet, monkeypatch):
+    grant = await fleet.operators.grant("ana", "viewer")
+    token = (await fleet.operators.create_token("ana")).token
+    await fleet.operators.authenticate(token)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    commit = fleet.storage.commit
+
+    async def slow(change):
+        begun.set()
+        await go_on.wait()
+        return await commit(change)
+
+    monkeypatch.setattr(fleet.storage, "commit", slow)
+    withdrawing = asyncio.create_task(fleet.operators.withdraw(grant.id))
+    await begun.wait()
+    withdrawing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await withdrawing
+    # It is on its way to the disk, and who asks now is remembered with what still holds.
+    assert (await fleet.operators.authenticate(token)).holds(Permission.DEVICES_READ)
+    with fleet.operators.watch(token) as watch:
+        go_on.set()
+        await watch.first()
+
+        assert not (await watch.rights()).holds(Permission.DEVICES_READ)
+
+
+async def test_wrong_tokens_are_not_remembered(fleet):
+    token = (await fleet.operators.create_token("ana")).token
+    await fleet.operators.authenticate(token)
+
+    for number in range(50):
+        with pytest.raises(NotAuthenticated):
+            await fleet.operators.authenticate(f"{token[:-2]}{number:02}")
+
+    assert len(fleet.operators._known) == 1
+
+
+async def test_the_last_use_is_written_at_most_once_a_minute_and_at_the_end(clock, tmp_path):
+    async with IoTFleetManager(tmp_path, clock=clock) as manager:
+        fleet = await manager.open()
+        made = await fleet.operators.create_token("ana")
+        for _ in range(3):
+            await fleet.operators.authenticate(made.token)
+            await fleet.operators.flush()
+        version = (await fleet.storage.get("operator_token", made.record.id)).version
+        clock.jump(59_000)
+        await fleet.operators.authenticate(made.token)
+        await fleet.operators.flush()
+        same = (await fleet.storage.get("operator_token", made.record.id)).version
+        clock.jump(3_600_000)
+        last = clock.now_ms()
+        await fleet.operators.authenticate(made.token)
+
+    async with IoTFleetManager(tmp_path, clock=clock) as manager:
+        fleet = await manager.open()
+        assert (await fleet.operators.token(made.record.id)).last_used == last
+    assert (version, same) == (2, 2)
 
 
 async def test_a_withdrawn_grant_ends_with_the_next_request(fleet):

@@ -18,7 +18,7 @@ def reference():
     return module
 
 
-@pytest.mark.parametrize("page", ["errors", "cli", "configuration"])
+@pytest.mark.parametrize("page", ["errors", "cli", "configuration", "events"])
 def test_a_generated_page_is_what_the_code_gives_today(page):
     wanted = getattr(reference(), page)()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+import tomllib
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.peer("mosquitto", "mosquitto_pub", "curl", "openssl")
 
 _TOML = """\
 [fleet]
+id = "{id}"
 name = "default"
 data = "."
 hosts = ["localhost", "127.0.0.1"]
@@ -60,7 +62,8 @@ async def behind(tmp_path):
                     writer.close()
                     break
                 await asyncio.sleep(0.02)
-        (data / "fleet.toml").write_text(_TOML.format(port=port, pid=broker.pid))
+        fleet_id = tomllib.loads((data / "fleet.toml").read_text())["fleet"]["id"]
+        (data / "fleet.toml").write_text(_TOML.format(id=fleet_id, port=port, pid=broker.pid))
         (data / "fleet.toml").chmod(0o600)
         async with IoTFleetManager(data) as manager:
             fleet = await manager.open()

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Sequence
 from attrs import evolve, field, frozen
 
 from fleetcore.errors import NotAuthenticated, NotAuthorised, Refused
+from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.repository import Repository
-from fleetcore.fleet.security.recent import Recent
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.addresses import host_of, within
@@ -95,7 +95,7 @@ class DeviceTokens:
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
         self.records = Repository(storage, "device_token", DeviceToken, refs=lambda token: [("device", token.device)])
-        self._known: Recent[DeviceToken] = Recent(_REMEMBERED)
+        self._known: LruCache[DeviceToken] = LruCache(_REMEMBERED)
         self._revocations = 0
 
     async def issue(self, device: str, *, ttl_s: float | None, actor: str, reason: str) -> str:

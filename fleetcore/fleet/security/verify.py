@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from fleetcore.errors import NotAuthenticated, NotAuthorised
+from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.security.authority import Authority, issuer_id
 from fleetcore.fleet.security.profiles import (
     Profile,
@@ -30,7 +31,6 @@ from fleetcore.fleet.security.profiles import (
     device_of,
     strong_key,
 )
-from fleetcore.fleet.security.recent import Recent
 from fleetcore.fleet.security.requests import spki_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.names import is_device_id
@@ -110,7 +110,7 @@ class CertificateVerifier:
         self._authority = authority
         self._clock = clock
         self._refused = refused
-        self._known: Recent[Identity] = Recent(REMEMBERED)
+        self._known: LruCache[Identity] = LruCache(REMEMBERED)
         self._follow()
         authority.on_change(self._follow)
 

@@ -4,7 +4,7 @@ Every route names the permission it needs. The door asks whether the caller has 
 the object in hand. What somebody may not see does not exist for them: the answer is that of an unknown id, 404.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -15,6 +15,7 @@ from litestar.handlers import BaseRouteHandler
 from fleetcore.errors import FleetError, NotAuthorised, NotFound
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.rights import Rights
+from fleetcore.model.audit import AuditRow
 from fleetcore.model.operator import Permission
 from fleetcore_api.pages import Page, answered, decode, encode
 from fleetcore_api.site import Site
@@ -28,15 +29,32 @@ ApiRequest = Request[Rights, Any, Any]
 
 
 class Access:
-    """One caller's way to the fleet."""
+    """One caller's way to the fleet, with the rights of its token as of now; ``still`` and ``again`` ask anew."""
 
-    def __init__(self, site: Site, rights: Rights) -> None:
-        self.site, self.fleet, self.rights = site, site.fleet, rights
+    def __init__(self, site: Site, rights: Rights, token: str = "") -> None:
+        self.site, self.fleet, self.rights, self.token = site, site.fleet, rights, token
 
     @property
     def actor(self) -> str:
         """Under whose name changes are written down."""
         return self.rights.actor
+
+    async def again(self) -> "Access":
+        """The same caller with the rights that its token has by now; raises NotAuthenticated."""
+        return Access(self.site, await self.fleet.operators.authenticate(self.token), self.token)
+
+    async def still(self, permission: Permission, device: str | None = None) -> None:
+        """Asks again in the midst of what takes long: for a device, or for the whole fleet without one.
+
+        Raises NotAuthenticated, NotAuthorised, NotFound.
+        """
+        now = await self.again()
+        if device is None:
+            now.wide(permission, "what was begun")
+        elif not now.rights.holds(permission):
+            raise now.denied(permission, device)
+        else:
+            await now.device(device, permission)
 
     async def device(self, device: str, permission: Permission = Permission.DEVICES_READ) -> str:
         """The id, where the caller has the permission on it. Raises NotFound, NotAuthorised."""
@@ -100,6 +118,15 @@ class Access:
             raise self.denied(permission, name)
         self.note(permission, name)
         raise missing(kind, name, code)
+
+    async def rows(self, rows: Sequence[AuditRow]) -> list[AuditRow]:
+        """The rows of the audit log that tell of events that the caller may see."""
+        known: dict[tuple[str, str], bool] = {}
+        for row in rows:
+            key = (row.action, row.object)
+            if key not in known:
+                known[key] = await self.rights.sees(self.fleet.events.find(row.action), row.object, {})
+        return [row for row in rows if known[row.action, row.object]]
 
     def group(self, group: str, permission: Permission = Permission.GROUPS_READ) -> None:
         """Groups are there for who has the permission for the whole fleet, and for whose scope they are."""

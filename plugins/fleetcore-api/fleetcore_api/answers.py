@@ -1,7 +1,8 @@
 """First answers to requests with an ``Idempotency-Key``, kept in the store for a day.
 
 Only an answer that did something is kept: a refusal changed nothing, so the same key may be tried again. Secrets that
-an answer shows once are not kept; the repeated answer is without them.
+an answer shows once are not kept; the repeated answer is without them. An answer is for the rights that it was given
+under: who has lost some of them since does not get it again.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ from weakref import WeakValueDictionary
 
 from msgspec import json
 
-from fleetcore.errors import Refused
+from fleetcore.errors import NotAuthorised, Refused
+from fleetcore.fleet.rights import Rights
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Delete, Put
@@ -57,8 +59,12 @@ class Answers:
         async with lock:
             yield
 
-    async def find(self, name: str, digest: str) -> list[dict[str, Any]] | None:
-        """The first answer; raises Refused (``idempotency_mismatch``) where it answered something else."""
+    async def find(self, name: str, digest: str, rights: Rights) -> list[dict[str, Any]] | None:
+        """The first answer.
+
+        Raises Refused (``idempotency_mismatch``) where it answered something else, NotAuthorised where it was given
+        under rights that are not all there any more.
+        """
         record = await self._storage.get(KIND, name)
         if record is None or cast("int", record.body["until"]) <= self._clock.now_ms():
             return None
@@ -67,6 +73,11 @@ class Answers:
                 "This Idempotency-Key came with another request",
                 code="idempotency_mismatch",
                 remedy="Take a new key for a new request",
+            )
+        if not rights.include(cast("list[list[Any]]", record.body.get("rights", []))):
+            raise NotAuthorised(
+                "This was answered under rights that are not all there any more",
+                remedy="Ask for what was made, or take a new key for a new request",
             )
         headers = [
             (one.encode(), two.encode("latin-1")) for one, two in cast("list[list[str]]", record.body["headers"])
@@ -78,8 +89,8 @@ class Answers:
             {"type": "http.response.body", "body": body},
         ]
 
-    async def keep(self, name: str, digest: str, parts: list[dict[str, Any]]) -> None:
-        """Keeps an answer that did something, and lets go of old ones."""
+    async def keep(self, name: str, digest: str, parts: list[dict[str, Any]], rights: Rights) -> None:
+        """Keeps an answer that did something, with the rights it was given under, and lets go of old ones."""
         start = parts[0]
         if start["status"] >= 300:
             return
@@ -95,6 +106,7 @@ class Answers:
                 "headers": headers,
                 "body": base64.b64encode(body).decode(),
                 "until": now + KEPT_MS,
+                "rights": rights.to_plain(),
             },
             due=now + KEPT_MS,
         )

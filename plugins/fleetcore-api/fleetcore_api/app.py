@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
-from fleetcore_api.gate import Gate
+from fleetcore_api.gate import KEPT, Gate, KeptAnswer
 from fleetcore_api.models import ALPHABETS, In
 from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, queries_of
 from fleetcore_api.problems import MEDIA_TYPE, problem
@@ -56,7 +56,17 @@ ROUTES = [
 
 def provide_access(request: Request[Any, Any, Any]) -> Access:
     """The caller's way to the fleet."""
-    return Access(request.app.state.site, request.scope["user"])
+    return Access(request.app.state.site, request.scope["user"], request.scope["auth"])
+
+
+async def before(request: Request[Any, Any, Any]) -> Response[None] | None:
+    """What comes between the door and the handler: a first answer that is kept takes the handler's place."""
+    kept: KeptAnswer | None = request.scope.get(KEPT)  # type: ignore[assignment]  # the gate's own member
+    if kept is not None:
+        kept.passed = True
+        return Response(None, status_code=204)  # the gate sends the kept one
+    await strictly(request)
+    return None
 
 
 async def strictly(request: Request[Any, Any, Any]) -> None:
@@ -91,7 +101,7 @@ def build(site: Site) -> Gate:
         [api, *server.HANDLERS, *metrics.HANDLERS],
         dependencies={"access": Provide(provide_access, sync_to_thread=False)},
         guards=[door],
-        before_request=strictly,
+        before_request=before,
         openapi_config=CONFIG,
         state=State({"site": site}),
         exception_handlers={FleetError: _fleet_error, HTTPException: _http_error, Exception: _unexpected},

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from attrs import define
+
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
 from fleetcore.fleet.rights import Rights
 from fleetcore.wire.strict_json import loads
@@ -25,10 +27,20 @@ OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 _STREAMED = "/api/v1/firmware/artifacts"
 _JSON_DEPTH = 12  # a twin's ten (CONTRACT.md §1) and what it is wrapped in
 _POSITION = b"fleetcore-position"
+#: The member of a request's scope that says that its answer is kept already.
+KEPT = "fleetcore.kept"
 
 Scope = Any
 Receive = Any
 Send = Any
+
+
+@define
+class KeptAnswer:
+    """A first answer on its way through the door of its route; ``passed`` once the door has let it through."""
+
+    parts: list[dict[str, Any]]
+    passed: bool = False
 
 
 class Gate:
@@ -103,21 +115,25 @@ class Gate:
         await self._site.reach(int(text))
 
     async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, send: Send) -> None:
-        """Runs a request whose key was not seen before; else gives the first answer again."""
+        """Runs a request whose key was not seen before; else gives the first answer again, to who may still have it."""
         name = self._answers.name(rights.principal, scope["method"], scope["path"], key)
         digest = hashlib.sha256(body + b"\0" + scope["query_string"]).hexdigest()
         async with self._answers.turn(name):
-            kept = await self._answers.find(name, digest)
+            kept = await self._answers.find(name, digest, rights)
+            parts: list[dict[str, Any]] = []
+
+            async def collect(message: dict[str, Any]) -> None:
+                parts.append(message)
+
             if kept is None:
-                parts: list[dict[str, Any]] = []
-
-                async def collect(message: dict[str, Any]) -> None:
-                    parts.append(message)
-
                 await self._inner(scope, _replay(body), self._with_position(collect))
-                await self._answers.keep(name, digest, parts)
+                await self._answers.keep(name, digest, parts, rights)
             else:
-                parts = kept
+                # Through the route's own door, which may be shut by now.
+                scope[KEPT] = answer = KeptAnswer(kept)
+                await self._inner(scope, _replay(body), collect)
+                if answer.passed:
+                    parts = answer.parts
         for message in parts:
             await send(message)
 

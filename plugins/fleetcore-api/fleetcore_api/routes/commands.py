@@ -95,13 +95,16 @@ async def _own_key(access: Access, key: str, device: str | None = None) -> str:
 
 
 async def _awaited(access: Access, command: Command, wait_s: float) -> Command:
+    """The command with its end, or as it stands after the time; raises as soon as its sender may not send it."""
     clock, storage = access.fleet.clock, access.fleet.storage
     until = clock.monotonic_s() + wait_s
-    while command.state not in FINISHED and (left := until - clock.monotonic_s()) > 0:
-        position = await storage.position()
-        command = await access.fleet.commands.get(command.id)
-        if command.state not in FINISHED:
-            await storage.wait_feed(position, min(1.0, left))
+    with access.fleet.operators.watch(access.token) as watch:
+        while command.state not in FINISHED and (left := until - clock.monotonic_s()) > 0:
+            position = await storage.position()
+            command = await access.fleet.commands.get(command.id)
+            if command.state not in FINISHED:
+                await watch.first(storage.wait_feed(position, min(1.0, left)))
+                await access.still(Permission.COMMANDS_SEND, command.device)
     return command
 
 

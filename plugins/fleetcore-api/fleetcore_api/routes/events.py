@@ -1,10 +1,11 @@
 """Server-sent events over the change feed: the id is the position, so ``Last-Event-ID`` goes on where it stopped.
 
 A commit's events come together and only the last carries the id: who is cut off in between is shown the commit again.
+The token's rights are asked for anew with each commit, and a stream ends at once where they are gone.
 A position that is no longer kept is answered by ``event: reset``: read again what you hold, then follow from there.
 """
 
-import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -14,28 +15,18 @@ from litestar.response import Stream
 from msgspec import json
 
 from fleetcore.errors import NotAuthenticated, NotFound, Refused
-from fleetcore.model.names import is_device_id
+from fleetcore.fleet.operators import RightsWatch
+from fleetcore.fleet.rights import Rights
+from fleetcore.model.events import EventTypes
 from fleetcore.model.operator import Permission
 from fleetcore.model.store import Event, FeedEntry
 from fleetcore.wire.times import format_time
-from fleetcore_api.access import Access, ApiRequest
+from fleetcore_api.access import Access
 from fleetcore_api.parameters import Caller
 
 _PAGE = 100
-#: A comment so often keeps proxies from closing a quiet stream; and so often the token is asked for again.
+#: A comment so often keeps proxies from closing a quiet stream.
 _HEARTBEAT_S = 15.0
-#: Events about one device, which is their subject or a member of their data.
-_OF_DEVICES = ("device.", "twin.", "location.", "command.", "group.joined", "group.left", "anomaly.")
-#: Events that need more than to see the fleet.
-_GUARDED = {
-    "certificate.": Permission.SECURITY_READ,
-    "enrollment": Permission.SECURITY_READ,
-    "token.": Permission.SECURITY_READ,
-    "operator_token.": Permission.AUDIT_READ,
-    "role.": Permission.AUDIT_READ,
-    "access.": Permission.AUDIT_READ,
-    "audit.": Permission.AUDIT_READ,
-}
 
 LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID", max_length=20, description="Where to go on.")]
 Types = Annotated[
@@ -44,7 +35,7 @@ Types = Annotated[
 
 
 @get("/events", permission=Permission.DEVICES_READ, media_type="text/event-stream")
-async def events(access: Caller, request: ApiRequest, last_event_id: LastEventId = None, types: Types = None) -> Stream:
+async def events(access: Caller, last_event_id: LastEventId = None, types: Types = None) -> Stream:
     """What happens from now on, or after ``Last-Event-ID``: registrations, changes, commands, campaigns."""
     if last_event_id is None:
         after = await access.fleet.storage.position()
@@ -53,72 +44,61 @@ async def events(access: Caller, request: ApiRequest, last_event_id: LastEventId
     else:
         raise Refused("Last-Event-ID is a position", remedy="Send the id of the last event, or none")
     wanted = tuple(types.split(",")) if types else ("",)
-    token: str = request.auth
     return Stream(
-        _follow(access, token, after, wanted),
+        _follow(access, after, wanted),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
-async def _follow(access: Access, token: str, after: int, wanted: tuple[str, ...]) -> AsyncIterator[bytes]:
-    storage, operators = access.fleet.storage, access.fleet.operators
+async def _follow(access: Access, after: int, wanted: tuple[str, ...]) -> AsyncIterator[bytes]:
+    storage, closing = access.fleet.storage, access.site.closing
     yield b"retry: 2000\n\n"
     if after > await storage.position():
         after = await storage.position()
         yield _message("reset", {"position": after}, after)
-    while not access.site.closing.is_set():
-        try:
-            entries = await storage.feed(after, _PAGE)
-        except NotFound as error:
-            oldest = error.ids["oldest"]
-            assert isinstance(oldest, int)
-            after = oldest - 1
-            yield _message("reset", {"position": after}, after)
-            continue
-        for entry in entries:
-            for piece in await _shown(access, entry, wanted):
-                yield piece
-            after = entry.position
-        if not entries and not await _more(access, after):
+    with access.fleet.operators.watch(access.token) as watch, contextlib.suppress(NotAuthenticated):
+        while not closing.is_set() and await _rights(watch):
             try:
-                access = Access(access.site, await operators.authenticate(token))
-            except NotAuthenticated:
-                return
-            yield b": here\n\n"
+                entries = await storage.feed(after, _PAGE)
+            except NotFound as error:
+                oldest = error.ids["oldest"]
+                assert isinstance(oldest, int)
+                after = oldest - 1
+                yield _message("reset", {"position": after}, after)
+                continue
+            for entry in entries:
+                # Of each entry anew: a slow reader is here for longer than its rights may last.
+                rights = await _rights(watch)
+                if rights is None:
+                    return
+                for piece in await _shown(rights, access.fleet.events, entry, wanted):
+                    yield piece
+                after = entry.position
+            if not entries:
+                await watch.first(storage.wait_feed(after, _HEARTBEAT_S), closing.wait())
+                if await storage.position() <= after:
+                    yield b": here\n\n"
 
 
-async def _more(access: Access, after: int) -> bool:
-    """Waits for something after a position; False after the heartbeat's time, or when the API closes."""
-    feed = asyncio.ensure_future(access.fleet.storage.wait_feed(after, _HEARTBEAT_S))
-    closed = asyncio.ensure_future(access.site.closing.wait())
-    try:
-        await asyncio.wait({feed, closed}, return_when=asyncio.FIRST_COMPLETED)
-        return feed.done() and feed.result()
-    finally:
-        feed.cancel()
-        closed.cancel()
+async def _rights(watch: RightsWatch) -> Rights | None:
+    """The rights as they are now; None where they do not open this route any more. Raises NotAuthenticated."""
+    rights = await watch.rights()
+    return rights if rights.holds(Permission.DEVICES_READ) else None
 
 
-async def _shown(access: Access, entry: FeedEntry, wanted: tuple[str, ...]) -> list[bytes]:
+async def _shown(rights: Rights, types: EventTypes, entry: FeedEntry, wanted: tuple[str, ...]) -> list[bytes]:
     """An entry's messages, the last of them with the id."""
-    visible = [one for one in entry.events if one.type.startswith(wanted) and await _may_see(access, one)]
+    visible = [
+        event
+        for event in entry.events
+        if event.type.startswith(wanted) and await rights.sees(types.find(event.type), event.subject, event.data)
+    ]
     last = len(visible) - 1
     return [
         _message(one.type, _body(one, entry.position), entry.position if place == last else None)
         for place, one in enumerate(visible)
     ]
-
-
-async def _may_see(access: Access, event: Event) -> bool:
-    for prefix, permission in _GUARDED.items():
-        if event.type.startswith(prefix):
-            return access.rights.everywhere(permission)
-    if access.rights.everywhere(Permission.DEVICES_READ):
-        return True
-    named = event.data.get("device")
-    device = named if isinstance(named, str) else event.subject if event.type.startswith(_OF_DEVICES) else ""
-    return is_device_id(device) and await access.rights.allows(Permission.DEVICES_READ, device)
 
 
 def _body(event: Event, position: int) -> dict[str, object]:

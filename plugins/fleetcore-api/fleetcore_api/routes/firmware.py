@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from fleetcore.errors import Refused
 from fleetcore.model.operator import Permission
-from fleetcore_api.access import ApiRequest, missing
+from fleetcore_api.access import Access, ApiRequest, missing
 from fleetcore_api.models import shown
 from fleetcore_api.models_firmware import ArtifactOut, ReleaseIn, ReleaseOut, SignedReleaseOut, TrustIn, TrustOut
 from fleetcore_api.openapi import OCTETS
@@ -39,9 +39,16 @@ async def add_artifact(
     """Takes the body in as firmware; ``sha256`` and ``size_bytes`` pin it. The same again changes nothing."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != OCTETS:
         raise Refused(f"An artifact is sent as {OCTETS}", code="media_type_unsupported")
-    content = _of_size(request.stream(), None if size is None else int(size))
+    content = _of_size(_while_allowed(access, request.stream()), None if size is None else int(size))
     info = await access.fleet.campaigns.add_artifact(content, sha256=sha256)
     return Response(shown(ArtifactOut, info), status_code=201)
+
+
+async def _while_allowed(access: Access, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The content, as long as its sender may send it."""
+    async for piece in content:
+        await access.still(Permission.FIRMWARE_WRITE)
+        yield piece
 
 
 async def _of_size(content: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:

@@ -124,7 +124,7 @@ async def why_device(access: Caller, device_id: FromPath[str]) -> WhyOut:
         waiting=[shown(CommandOut, one) for one in why.waiting],
         updating=[shown(ExecutionOut, one) for one in why.updating],
         anomalies=[shown(AnomalyOut, one) for one in why.anomalies],
-        changes=[shown(ChangeOut, one) for one in why.changes],
+        changes=[shown(ChangeOut, row) for row in await access.rows(why.changes)],
     )
 
 

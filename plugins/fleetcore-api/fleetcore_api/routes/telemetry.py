@@ -1,6 +1,6 @@
 """Readings: newest, in ranges, in buckets, across devices; as JSON, CSV or Arrow."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from litestar import Response, get, post
@@ -108,6 +108,14 @@ async def latest(
     return Page(items=[found for one in devices for found in await _latest(access, one)], next=more)
 
 
+async def _series(access: Access, devices: Iterable[str]) -> AsyncIterator[Series]:
+    """The series of some devices, one device after the other, as long as the caller may see it."""
+    for device in devices:
+        await access.still(Permission.DEVICES_READ, device)
+        for series in await access.fleet.telemetry.series(device):
+            yield series
+
+
 @get("/telemetry", permission=Permission.DEVICES_READ, csv=True)
 async def readings(
     access: Caller,
@@ -127,8 +135,7 @@ async def readings(
     devices, more = await _selected(access, device, where, cursor, limit)
     found = [
         await _points(access, series, first, last, points)
-        for one in devices
-        for series in await access.fleet.telemetry.series(one)
+        async for series in _series(access, devices)
         if series.metric == metric
     ]
     if format == "json":
@@ -180,8 +187,7 @@ async def buckets(
     wide = max(1, int(bucket_s * 1000))
     found = [
         await _buckets(access, series, first, last, wide)
-        for one in devices
-        for series in await access.fleet.telemetry.series(one)
+        async for series in _series(access, devices)
         if series.metric == metric and series.kind is not SeriesKind.TEXT
     ]
     if format == "json":

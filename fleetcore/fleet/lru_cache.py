@@ -1,4 +1,4 @@
-"""A small memory of what was decided lately, so that a reconnecting device does not cost the same work again."""
+"""A bounded memory of what was decided lately, so that a device or an operator that asks again costs no work again."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class Recent(Generic[V]):
+class LruCache(Generic[V]):
     """The last ``limit`` values by key; the one unused for longest goes first. Keys are digests, never secrets."""
 
     def __init__(self, limit: int) -> None:
@@ -30,6 +30,10 @@ class Recent(Generic[V]):
         self._values.move_to_end(key)
         if len(self._values) > self._limit:
             self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._values.clear()
 
     def forget(self, chosen: Callable[[V], bool]) -> None:
         """Forgets every value that ``chosen`` picks."""

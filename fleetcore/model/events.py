@@ -1,0 +1,436 @@
+"""Event types: every kind of event that a fleet writes, once, with what others must know of it.
+
+Who may see an event, whether the audit log has it, which parts of a device's document it changes and what a cloud hub
+has to hear of it follow from this registry alone. It is closed: a stored event of a type that is not in it, an older
+release's or a removed plugin's, is audited and shown to administrators only. Plugins add types of their own under
+``x.NAME.`` with the hook ``fleetcore_events``; :class:`EventTypes` is the registry of one open fleet.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from types import MappingProxyType, UnionType
+from typing import Literal
+
+from attrs import frozen
+
+from fleetcore.errors import Refused
+from fleetcore.model.command import CommandState
+from fleetcore.model.device import Lifecycle
+from fleetcore.model.firmware import CampaignState, ExecutionState
+from fleetcore.model.operation import OperationState
+from fleetcore.model.operator import Permission
+from fleetcore.model.store import Event
+
+
+class Subject(StrEnum):
+    """What an event's ``subject`` names."""
+
+    DEVICE = "device"
+    COMMAND = "command"
+    CAMPAIGN = "campaign"
+    EXECUTION = "execution"
+    ANOMALY = "anomaly"
+    GROUP = "group"
+    LAYER = "layer"
+    OPERATION = "operation"
+    BATCH = "batch"
+    MANUFACTURER = "manufacturer"
+    CA = "ca"
+    RELEASE = "release"
+    TRUST = "trust root"
+    TOKEN = "token"  # noqa: S105 - the kind of a thing
+    PRINCIPAL = "principal"
+    OBJECT = "object"
+    PLUGIN = "plugin's own"
+
+
+#: The parts of a device's document that its own record holds, and that change together.
+RECORD = frozenset(
+    {"id", "name", "type", "model", "tags", "lifecycle", "capabilities", "gateway", "attributes", "location", "updated",
+     "created"}
+)  # fmt: skip
+#: All parts of a document.
+DOCUMENT = RECORD | {
+    "desired", "reported", "firmware", "power", "groups", "connectivity", "last_seen", "latest",
+}  # fmt: skip
+
+#: What of a device a cloud hub holds a copy of.
+Facet = Literal["registry", "twin"]
+
+#: The value of :attr:`EventType.device` where the subject itself is the device.
+SUBJECT = "subject"
+
+
+@frozen(kw_only=True)
+class Member:
+    """One member of an event's data. ``kind`` is a type, or a union of types, as ``isinstance`` takes it."""
+
+    kind: type | UnionType
+    optional: bool = False
+
+    def __str__(self) -> str:
+        words = " or ".join(dict.fromkeys(_JSON[kind] for kind in _kinds(self.kind)))
+        return f"{words}, optional" if self.optional else words
+
+
+_JSON: Mapping[type, str] = MappingProxyType(
+    {str: "text", int: "integer", float: "number", bool: "boolean", dict: "object", list: "list", type(None): "null"}
+)
+
+
+@frozen(kw_only=True)
+class EventType:
+    """One kind of event.
+
+    Attributes:
+        permission: what a principal needs in order to see it; None: every permission there is, for the whole fleet.
+        device: where it says which device it is about: :data:`SUBJECT`, the name of a member of its data, or empty
+            for what concerns the whole fleet. The permission is needed on that device, or for the whole fleet.
+        audited: whether it becomes a row of the audit log.
+        changes: the parts of the device's document that it may have changed.
+        facet: what of the device a cloud hub has to be told again.
+        names: the member of its data that names what was changed: a list of names, a patch, or one name.
+        data: the members of its data.
+        extra: whether its data may have more members than these.
+        meaning: one sentence for people.
+    """
+
+    name: str
+    subject: Subject
+    permission: Permission | None
+    meaning: str
+    device: str = ""
+    audited: bool = True
+    changes: frozenset[str] = frozenset()
+    facet: Facet | None = None
+    names: str = ""
+    data: Mapping[str, Member] = MappingProxyType({})
+    extra: bool = False
+
+    def device_of(self, event: Event) -> str | None:
+        """The device that an event of this type is about, or None."""
+        return self.device_in(event.subject, event.data)
+
+    def device_in(self, subject: str, data: Mapping[str, object]) -> str | None:
+        """The same, of an event's parts; an audit row has the subject alone."""
+        found = subject if self.device == SUBJECT else data.get(self.device) if self.device else None
+        return found if isinstance(found, str) else None
+
+    def faults(self, event: Event) -> Iterator[str]:
+        """What of an event's data is not as declared."""
+        for name, member in self.data.items():
+            if name not in event.data:
+                if not member.optional:
+                    yield f"{self.name} has no {name}"
+            elif not _fits(event.data[name], member.kind):
+                yield f"{self.name}: {name} is {type(event.data[name]).__name__}, not {member}"
+        if not self.extra:
+            yield from (f"{self.name} has {name}, which is not declared" for name in event.data.keys() - self.data)
+
+
+def _kinds(kind: type | UnionType) -> tuple[type, ...]:
+    return kind.__args__ if isinstance(kind, UnionType) else (kind,)
+
+
+def _fits(value: object, kind: type | UnionType) -> bool:
+    kinds = _kinds(kind)
+    if isinstance(value, bool) and bool not in kinds:
+        return False
+    if isinstance(value, tuple) and list in kinds:
+        return True  # both are a list in JSON
+    if isinstance(value, int) and float in kinds:
+        return True  # a number need not have a fraction
+    return isinstance(value, kind) or (isinstance(value, Mapping) and dict in kinds)
+
+
+_TEXT, _INTEGER = Member(kind=str), Member(kind=int)
+
+# The types to which some part of the fleet answers by name.
+DEVICE_REGISTERED = "device.registered"
+ANOMALY_FOUND = "anomaly.found"
+GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.changed"
+LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"
+ACCESS_DENIED = "access.denied"
+
+
+def _of_devices() -> Iterator[EventType]:
+    def about(name: str, meaning: str, changes: frozenset[str], **more: object) -> EventType:
+        return EventType(
+            name=f"device.{name}", subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ,
+            meaning=meaning, changes=changes, facet="registry", **more,  # type: ignore[arg-type]  # attrs checks names
+        )  # fmt: skip
+
+    yield about("registered", "A device is in the registry.", DOCUMENT)
+    yield about(
+        "changed", "Members of a device's record changed.", RECORD,
+        names="members", data={"members": Member(kind=list)},
+    )  # fmt: skip
+    for state in Lifecycle:
+        if state is not Lifecycle.REGISTERED:
+            yield about(
+                state, f"A device's lifecycle became {state}.", frozenset({"lifecycle", "updated"}),
+                data={"from": _TEXT, "to": _TEXT},
+            )  # fmt: skip
+    # Its groups it leaves by events of their own.
+    yield about("erased", "A device is gone with its readings and state.", DOCUMENT - {"groups"})
+
+
+def _of_twins() -> Iterator[EventType]:
+    def about(name: str, meaning: str, *changes: str, **more: object) -> EventType:
+        return EventType(
+            name=f"twin.{name}", subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ,
+            meaning=meaning, changes=frozenset(changes), facet="twin", **more,  # type: ignore[arg-type]  # see above
+        )  # fmt: skip
+
+    yield about(
+        "desired", "The desired state of a device changed.", "desired",
+        names="patch", data={"version": _INTEGER, "patch": Member(kind=dict)},
+    )  # fmt: skip
+    # What devices say all day long is telemetry, not a decision; their own histories have it.
+    yield about(
+        "reported", "A device reported its state.", "reported", "firmware", "power",
+        audited=False, data={"version": _INTEGER},
+    )  # fmt: skip
+    yield about(
+        "acknowledged", "A device took or refused a version of its desired state.",
+        audited=False, data={"version": _INTEGER, "refused": Member(kind=dict)},
+    )  # fmt: skip
+    yield about("refused", "What the layers give a device together breaks a limit of twins, and was not set.")
+
+
+def _of_commands() -> Iterator[EventType]:
+    for name in (*CommandState, "cancel_requested"):
+        data = {"device": _TEXT, **({"attempt": _INTEGER} if name == CommandState.SENT else {})}
+        words = "is asked to be cancelled" if name == "cancel_requested" else f"became {name.replace('_', ' ')}"
+        yield EventType(
+            name=f"command.{name}", subject=Subject.COMMAND, device="device", permission=Permission.DEVICES_READ,
+            meaning=f"A command {words}.", data=data,
+        )  # fmt: skip
+
+
+def _of_campaigns() -> Iterator[EventType]:
+    made = {
+        "release": Member(kind=str, optional=True),
+        "targets": Member(kind=int, optional=True),
+        "manifest_sha256": Member(kind=str | None, optional=True),
+        "trust": Member(kind=int | None, optional=True),
+        "allow_downgrade": Member(kind=bool, optional=True),
+    }
+    for campaign in CampaignState:
+        yield EventType(
+            name=f"campaign.{campaign}", subject=Subject.CAMPAIGN, permission=Permission.CAMPAIGNS_READ,
+            meaning=f"A campaign became {campaign}.", data=made,
+        )  # fmt: skip
+    for state in ExecutionState:
+        yield EventType(
+            name=f"execution.{state}", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,
+            meaning=f"A device's part of a campaign became {state.replace('_', ' ')}.",
+            data={"campaign": _TEXT, "device": _TEXT},
+        )  # fmt: skip
+    yield EventType(
+        name="release.added", subject=Subject.RELEASE, permission=Permission.CAMPAIGNS_READ,
+        meaning="Firmware was signed off.", data={"release": _TEXT, "manifest_sha256": _TEXT, "trust": _INTEGER},
+    )  # fmt: skip
+    yield EventType(
+        name="trust.set", subject=Subject.TRUST, permission=Permission.CAMPAIGNS_READ,
+        meaning="The firmware trust root has a new version.",
+        data={"version": _INTEGER, "expires": _INTEGER, "keys": Member(kind=list)},
+    )  # fmt: skip
+
+
+def _of_operations() -> Iterator[EventType]:
+    yield EventType(
+        name="operation.started", subject=Subject.OPERATION, permission=Permission.DEVICES_READ,
+        meaning="Long work began: an import, a bulk command, a renewal.", data={"kind": _TEXT, "total": _INTEGER},
+    )  # fmt: skip
+    done = {"done": Member(kind=int, optional=True), "failed": Member(kind=int, optional=True)}
+    for state in OperationState:
+        if state is not OperationState.RUNNING:
+            yield EventType(
+                name=f"operation.{state}", subject=Subject.OPERATION, permission=Permission.DEVICES_READ,
+                meaning=f"Long work ended: {state}.", data=done,
+            )  # fmt: skip
+
+
+def _of_groups() -> Iterator[EventType]:
+    why = {"group": _TEXT, "why": _TEXT}
+    for name, meaning in ((GROUP_JOINED, "A device is in a group."), (GROUP_LEFT, "A device left a group.")):
+        yield EventType(
+            name=name, subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ, meaning=meaning,
+            changes=frozenset({"groups"}), names="group", data=why,
+        )  # fmt: skip
+    for name, meaning in (
+        ("group.created", "There is a new group."),
+        (GROUP_CHANGED, "A group's query, description or place changed."),
+        ("group.removed", "A group is gone; its devices stay."),
+    ):
+        yield EventType(name=name, subject=Subject.GROUP, permission=Permission.GROUPS_READ, meaning=meaning)
+    yield EventType(
+        name=LAYER_CHANGED, subject=Subject.LAYER, permission=Permission.DEVICES_READ, names="patch",
+        meaning="A layer of desired state changed; its devices follow.",
+        data={"patch": Member(kind=dict), "version": _INTEGER},
+    )  # fmt: skip
+    yield EventType(
+        name=LAYER_REMOVED, subject=Subject.LAYER, permission=Permission.DEVICES_READ, names="group",
+        meaning="A layer is gone.", data={"group": Member(kind=str, optional=True)},
+    )  # fmt: skip
+
+
+def _of_readings() -> Iterator[EventType]:
+    yield EventType(
+        name="location.updated", subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ,
+        meaning="A device has a newer position.", audited=False, changes=frozenset({"location"}),
+        data={"lat": Member(kind=float), "lon": Member(kind=float), "time": Member(kind=int | None)},
+    )  # fmt: skip
+    yield EventType(
+        name=ANOMALY_FOUND, subject=Subject.ANOMALY, device="device", permission=Permission.DEVICES_READ,
+        meaning="A detector found an anomaly.", audited=False,
+        data={"device": _TEXT, "metric": _TEXT, "severity": _TEXT},
+    )  # fmt: skip
+    for verb in ("replayed", "discarded"):
+        yield EventType(
+            name=f"dead_letter.{verb}", subject=Subject.DEVICE, device=SUBJECT, permission=Permission.QUARANTINE_READ,
+            meaning=f"A refused message was {verb}.", data={"number": _INTEGER, "code": _TEXT},
+        )  # fmt: skip
+
+
+def _of_credentials() -> Iterator[EventType]:
+    def about(name: str, meaning: str, **data: Member) -> EventType:
+        return EventType(
+            name=name, subject=Subject.DEVICE, device=SUBJECT, permission=Permission.SECURITY_READ, meaning=meaning,
+            data=data,
+        )  # fmt: skip
+
+    yield about(
+        "certificate.issued", "A device has a new certificate.", certificate=_TEXT, fingerprint=_TEXT, source=_TEXT
+    )
+    for state in ("activated", "revoked", "superseded"):
+        yield about(f"certificate.{state}", f"A certificate was {state}.", certificate=_TEXT)
+    yield about("token.issued", "A device has a new bearer token.", token=_TEXT)
+    yield about("token.revoked", "A device's bearer token ended.", token=_TEXT)
+    yield about("key.revoked", "A key that was accepted and has no certificate yet ended.", fingerprint=_TEXT)
+    for state in ("pending", "accepted", "rejected"):
+        yield about(f"enrollment.{state}", f"A key that asks to be a device is {state}.", fingerprint=_TEXT)
+    yield about("enrollment.refused", "An enrolment was refused.", detail=_TEXT)
+
+    def wide(name: str, subject: Subject, meaning: str, **data: Member) -> EventType:
+        return EventType(
+            name=name, subject=subject, permission=Permission.SECURITY_READ, meaning=meaning, data=data
+        )  # fmt: skip
+
+    yield wide(
+        "enrollment_token.created", Subject.TOKEN, "There is an enrolment token; the subject is its device or its id.",
+        token=_TEXT, uses=_INTEGER, expires=_INTEGER,
+    )  # fmt: skip
+    yield wide(
+        "enrollment_token.revoked", Subject.TOKEN, "An enrolment token ended; the subject is its device or its id.",
+        token=Member(kind=str, optional=True),
+    )  # fmt: skip
+    yield wide("claim.created", Subject.BATCH, "A batch has a claim certificate.", quota=_INTEGER)
+    yield wide("claim.disabled", Subject.BATCH, "A claim certificate opens nothing any more.")
+    yield wide("claim.quota_exceeded", Subject.BATCH, "A batch asked for more devices than it has.", quota=_INTEGER)
+    for verb, meaning in (
+        ("proposed", "A manufacturer's CA was named, and has to prove itself."),
+        ("proven", "A manufacturer's CA is believed."),
+        ("disabled", "A manufacturer's CA is not believed any more."),
+    ):
+        yield wide(f"manufacturer.{verb}", Subject.MANUFACTURER, meaning)
+    bundle = {"bundle": _INTEGER, "sha256": _TEXT, "signing": _TEXT}
+    for verb, meaning in (
+        ("announced", "A new root CA is trusted; the old one goes on signing."),
+        ("issuing", "The new root's CA signs."),
+        ("taken_back", "A step of a rotation was taken back."),
+        ("retired", "The old root CA is trusted no more."),
+        ("issuing_renewed", "A new issuing CA below the same root signs."),
+        ("distrusted", "An issuing CA is trusted no more."),
+    ):
+        yield wide(f"ca.{verb}", Subject.CA, meaning, **bundle)
+    yield wide("ca.root_offline", Subject.CA, "A root's key was taken out of the data folder.", root=_TEXT)
+
+
+def _of_operators() -> Iterator[EventType]:
+    def about(name: str, subject: Subject, meaning: str, **data: Member) -> EventType:
+        return EventType(name=name, subject=subject, permission=Permission.AUDIT_READ, meaning=meaning, data=data)
+
+    yield about("operator_token.created", Subject.TOKEN, "There is a new token of the operators' API.", principal=_TEXT)
+    yield about("operator_token.revoked", Subject.TOKEN, "A token of the operators' API ended.", principal=_TEXT)
+    role = {"grant": _TEXT, "role": _TEXT, "scope": _TEXT}
+    yield about("role.granted", Subject.PRINCIPAL, "A principal has a role.", **role)
+    yield about("role.withdrawn", Subject.PRINCIPAL, "A principal lost a role.", **role)
+    yield EventType(
+        name=ACCESS_DENIED, subject=Subject.OBJECT, permission=Permission.AUDIT_READ, extra=True,
+        meaning="The actor was refused something about the subject.", data={"count": _INTEGER},
+    )  # fmt: skip
+    yield about("audit.gap", Subject.OBJECT, "Commits were trimmed before the audit log had them.")
+
+
+#: Every type of the core, by name.
+CORE: Mapping[str, EventType] = MappingProxyType(
+    {
+        event_type.name: event_type
+        for family in (
+            _of_devices, _of_twins, _of_readings, _of_commands, _of_groups, _of_campaigns, _of_operations,
+            _of_credentials, _of_operators,
+        )
+        for event_type in family()
+    }
+)  # fmt: skip
+
+_PLUGINS = re.compile(r"x\.(?P<plugin>[A-Za-z0-9_-]+)(\.[a-z0-9_]+)+", re.ASCII)
+
+
+class EventTypes:
+    """The types of one fleet: the core's, and those of its plugins.
+
+    Args:
+        plugins: a plugin's name and its types, which are called ``x.NAME.*``. Raises Refused for one that is not, and
+            for one that claims to change what is the core's.
+    """
+
+    def __init__(self, plugins: Mapping[str, Iterable[EventType]] = MappingProxyType({})) -> None:
+        self._types = dict(CORE)
+        for plugin, types in plugins.items():
+            for declared in types:
+                check_plugin_type(plugin, declared)
+                self._types[declared.name] = declared
+
+    def __iter__(self) -> Iterator[EventType]:
+        return iter(self._types.values())
+
+    def find(self, name: str) -> EventType | None:
+        """The type of that name, or None where nobody has declared it."""
+        return self._types.get(name)
+
+    def is_audited(self, event: Event) -> bool:
+        """Whether the audit log has it; one of an unknown type it has."""
+        found = self._types.get(event.type)
+        return found is None or found.audited
+
+
+def check_plugin_type(plugin: str, declared: object) -> None:
+    """Raises Refused for what a plugin may not declare."""
+    if not isinstance(declared, EventType):
+        raise Refused(f"fleetcore_events gave {type(declared).__name__}, not an EventType")
+    found = _PLUGINS.fullmatch(declared.name)
+    if found is None or found["plugin"] != plugin:
+        raise Refused(
+            f"The plugin {plugin!r} declares the event type {declared.name!r}",
+            remedy=f"Call it x.{plugin}.WHAT, in lower case",
+        )
+    if declared.changes or declared.facet is not None:
+        raise Refused(
+            f"The event type {declared.name!r} claims to change a device", remedy="Only the core's own events say that"
+        )
+
+
+def changed_parts(event: Event) -> frozenset[str]:
+    """The parts of the device's document that an event may have changed."""
+    found = CORE.get(event.type)
+    return frozenset() if found is None else found.changes
+
+
+def device_of(event: Event) -> str | None:
+    """The device that an event of the core is about, or None."""
+    found = CORE.get(event.type)
+    return None if found is None else found.device_of(event)
