@@ -8,6 +8,7 @@ from typing import cast
 
 from attrs import evolve
 
+from fleetcore import threads
 from fleetcore.errors import Conflict, FleetError, NotFound, Refused
 from fleetcore.fleet.assigning import Assigning, Target
 from fleetcore.fleet.fetch import check_url, fetch
@@ -443,7 +444,8 @@ async def _in_thread(url: str) -> AsyncIterator[bytes]:
         except BaseException as error:  # noqa: BLE001 - it is raised again where it can be awaited
             put(error)
 
-    threading.Thread(target=run, name=f"fetch {url[:40]}", daemon=True).start()
+    threads.stop_at_exit(stop.set)
+    threads.start(threading.Thread(target=run, name=f"fetch {url[:40]}", daemon=True), threads.PLUGIN_EXIT_S)
     try:
         while True:
             piece = await asyncio.to_thread(_get, pieces, stop)

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 #: Package or module of the core → what of the core it may import beside itself.
 MAY = {
     "errors": set(),
+    "threads": set(),
     "hookspecs": {"interfaces", "model"},
     "model": {"errors"},
     "query": {"errors", "model"},
@@ -17,9 +18,9 @@ MAY = {
     "views": {"model", "wire"},
     "client": {"errors", "model", "views", "wire"},
     "interfaces": {"errors", "model", "query", "wire"},
-    "fleet": {"errors", "model", "query", "wire", "interfaces"},
-    "pipeline": {"errors", "model", "query", "wire", "interfaces", "fleet"},
-    "builtin": {"errors", "model", "query", "wire", "interfaces", "hookspecs"},
+    "fleet": {"errors", "model", "query", "wire", "interfaces", "threads"},
+    "pipeline": {"errors", "model", "query", "wire", "interfaces", "fleet", "threads"},
+    "builtin": {"errors", "model", "query", "wire", "interfaces", "hookspecs", "threads"},
     "testing": {"errors", "model", "query", "wire", "interfaces"},
     "runtime": {
         "errors",
@@ -33,12 +34,12 @@ MAY = {
         "hookspecs",
         "manager",
     },
-    "manager": {"errors", "model", "query", "views", "wire", "interfaces", "fleet", "pipeline", "runtime"},
-    "cli": {"client", "errors", "model", "wire", "interfaces", "runtime", "manager", "testing"},
+    "manager": {"errors", "model", "query", "views", "wire", "interfaces", "fleet", "pipeline", "runtime", "threads"},
+    "cli": {"client", "errors", "model", "wire", "interfaces", "runtime", "manager", "testing", "threads"},
     "__main__": {"cli"},
     "__init__": {"errors", "fleet", "hookspecs", "interfaces", "manager", "cli"},
 }
-PLUGINS_SEE = {"errors", "model", "query", "wire", "interfaces", "hookspecs", "testing"}
+PLUGINS_SEE = {"errors", "model", "query", "wire", "interfaces", "hookspecs", "testing", "threads"}
 #: The operators' API is handed the open fleet, and speaks to its capabilities.
 API_SEES = PLUGINS_SEE | {"fleet", "runtime"}
 TOP_LEVEL_NAMES = {"hookimpl", "offer", "__version__", "PLUGIN_API"}
