@@ -195,7 +195,9 @@ json = st.recursive(
 patches = st.dictionaries(st.sampled_from("abcd"), st.one_of(json, st.none()), max_size=3)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.tuples(st.sampled_from(["own", "low", "high"]), patches), max_size=8))
 async def test_what_devices_were_told_adds_up_to_what_is_desired(changes):
     """A device that applies each notification in turn has the desired document, whatever layer it came from."""

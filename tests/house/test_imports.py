@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fleetcore.testing.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 
 #: Package or module of the core → what of the core it may import beside itself.
@@ -113,6 +115,8 @@ def test_every_module_of_a_plugin_entry_point_is_light() -> None:
     for file in sorted(ROOT.glob("plugins/*/*/plugin.py")):
         module = f"{file.parent.name}.plugin"
         code = f"import sys, {module}; print([one for one in {heavy!r} if one in sys.modules])"
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+        )
 
         assert out.stdout.strip() == "[]", f"importing {module} imports {out.stdout}"
