@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from attrs import asdict, evolve
 
+from fleetcore import threads
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.command import FINISHED
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from fleetcore.runtime.sessions import LocalSessions
 
 T = TypeVar("T")
+#: What the tasks of a blocking manager may take to end once they are cancelled.
+_WIND_UP_S = 5.0
 _TIMES = frozenset(
     {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
      "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
@@ -1265,9 +1268,11 @@ class SyncFleetManager:
     def __init__(self, manager: IoTFleetManager) -> None:
         self._manager = manager
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fleetcore", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="fleetcore sync", daemon=True)
+        threads.stop_at_exit(self._stop)  # before its store's, which the tasks of the loop use
+        threads.start(self._thread)
         self._finalizer = weakref.finalize(self, _stop_loop, self._loop, self._thread)
+        self._finalizer.atexit = False
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -1319,15 +1324,35 @@ class SyncFleetManager:
             self._run(self._manager.close())
             self._finalizer()
 
+    def _stop(self) -> threading.Thread:
+        _tell_loop(self._loop)
+        return self._thread
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+        loop.run_until_complete(_wind_up())
+    finally:
+        loop.close()
+
+
+async def _wind_up() -> None:
+    """What ``asyncio.run`` does at its end: nothing that is dropped is left to complain of it."""
+    tasks = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_WIND_UP_S)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _tell_loop(loop: asyncio.AbstractEventLoop) -> None:
+    with contextlib.suppress(RuntimeError):  # it is closed
+        loop.call_soon_threadsafe(loop.stop)
+
 
 def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    def stop() -> None:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.call_soon(loop.stop)
-
-    if loop.is_running():
-        loop.call_soon_threadsafe(stop)
-        thread.join(timeout=5)
-    if not loop.is_running():
-        loop.close()
+    _tell_loop(loop)
+    if thread is not threading.current_thread():  # a garbage collection runs in any
+        thread.join(timeout=_WIND_UP_S)

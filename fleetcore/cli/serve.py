@@ -8,19 +8,24 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 
 from fleetcore.cli.connect import data_option
 from fleetcore.errors import ConfigError
 from fleetcore.runtime.process import settle_memory
+from fleetcore.threads import Deadline
+
+#: From the request to stop to the end of the process, whatever hangs: below the 30 s of most supervisors.
+STOP_S = 25.0
 
 
 @click.command()
 @data_option
 @click.option("--verbose", is_flag=True, help="Log more.")
 def serve(data: Path, verbose: bool) -> None:
-    """Run the server on a data folder. SIGTERM drains and stops; a second one stops at once (exit 1)."""
+    """Run the server on a data folder. SIGTERM drains and stops, in 25 s at most; a second one at once (exit 1)."""
     if not (data / "fleet.toml").is_file():
         raise ConfigError(f"{data} is no data folder", remedy=f"fleetcore init {data}")
     logging.basicConfig(
@@ -45,8 +50,9 @@ async def _serve(data: Path) -> None:
             for url in urls:
                 click.echo(f"{name}: {url}")
         settle_memory()
+        asked = _stop_asked()
         click.echo("ready")
-        await _stop_asked()
+        await asked.wait()
         click.echo("stopping")
 
 
@@ -70,15 +76,24 @@ async def running(data: Path, *, create: bool = False) -> AsyncIterator[dict[str
         await manager.close()
 
 
-async def _stop_asked() -> None:
+def _stop_asked() -> asyncio.Event:
+    """From now on a signal sets the event, and the process ends within ``STOP_S`` of it."""
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
+    deadline = Deadline(STOP_S, "stopping")
+    stopping = False
 
-    def stop() -> None:
-        if asked.is_set():
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        del number, frame
+        if stopping:
             os._exit(1)  # asked twice: whoever asks does not want to wait for the drain, which has then failed
-        asked.set()
+        stopping = True
+        deadline.begin()
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            loop.call_soon_threadsafe(asked.set)
 
+    # The interpreter's handlers and not the loop's, which does not come to its own where a plugin holds it.
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    await asked.wait()
+        signal.signal(number, stop)
+    return asked

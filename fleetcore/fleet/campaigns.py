@@ -12,6 +12,7 @@ from typing import cast
 
 from attrs import evolve
 
+from fleetcore import threads
 from fleetcore.errors import Conflict, FleetError, NotFound, Refused
 from fleetcore.fleet.assigning import Assigning, Target
 from fleetcore.fleet.fetch import check_url, fetch
@@ -30,10 +31,12 @@ from fleetcore.model.firmware import (
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.names import check_device_id, check_label
 from fleetcore.model.store import Commit, Event
-from fleetcore.wire.times import time_or_code
+from fleetcore.wire import uplink_body
 
 #: The largest artifact that is fetched or taken in.
 ARTIFACT_BYTES = 1 << 30
+#: Of a version that a device reports.
+_VERSION_CHARACTERS = 128
 _REPORTABLE = frozenset(PROGRESS_ORDER) - {
     ExecutionState.WAITING,
     ExecutionState.OFFERED,
@@ -417,20 +420,23 @@ class Campaigns:
             state = ExecutionState.WAITING
         if state not in _REPORTABLE:
             return Rejected(code="schema_invalid", reason="state is no state that a device reports", pointer="/state")
-        until: int | None = None
-        if state is ExecutionState.DEFERRED:
-            parsed = time_or_code(body.get("until"))
-            if not isinstance(parsed, int):
-                return Rejected(code="schema_invalid", reason="deferred needs until, a time", pointer="/until")
-            until = parsed
+        now = self._clock.now_ms()
+        try:
+            until = uplink_body.time_ahead(body, "until", now) if state is ExecutionState.DEFERRED else None
+            progress = uplink_body.number(body, "progress", 100, "percent")
+            bytes_so_far = uplink_body.integer(body, "bytes", "bytes")
+            version = uplink_body.text(body, "version", _VERSION_CHARACTERS)
+            code, reason = uplink_body.cut_text(body, "code"), uplink_body.cut_text(body, "reason")
+        except Refused as error:
+            return uplink_body.rejected(error)
+        if state is ExecutionState.DEFERRED and until is None:
+            return Rejected(code="schema_invalid", reason="deferred needs until, a time", pointer="/until")
         execution = await self.executions.get(name) if isinstance(name, str) else None
         if execution is None or execution.device != device:
             return Rejected(code="execution_unknown", reason="This device has no such execution")
         campaign = await self.get(execution.campaign)
-        version = body.get("version")
         if state is ExecutionState.SUCCEEDED and version != campaign.release:
             return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
-        now = self._clock.now_ms()
         refusal: list[Rejected] = []
 
         def step(old: Execution) -> tuple[Execution, list[Event]] | None:
@@ -445,12 +451,12 @@ class Campaigns:
             new = evolve(
                 old,
                 state=state,
-                progress=_number(body.get("progress")),
-                bytes=cast("int | None", body.get("bytes")) if isinstance(body.get("bytes"), int) else old.bytes,
-                code=_text(body.get("code")),
-                reason=_text(body.get("reason")),
+                progress=progress,
+                bytes=old.bytes if bytes_so_far is None else bytes_so_far,
+                code=code,
+                reason=reason,
                 until=until,
-                reported_version=version if isinstance(version, str) else old.reported_version,
+                reported_version=old.reported_version if version is None else version,
                 changed=now,
             )
             data = {"campaign": old.campaign, "device": device}
@@ -524,7 +530,8 @@ async def _in_thread(url: str) -> AsyncIterator[bytes]:
         except BaseException as error:  # noqa: BLE001 - it is raised again where it can be awaited
             put(error)
 
-    threading.Thread(target=run, name=f"fetch {url[:40]}", daemon=True).start()
+    threads.stop_at_exit(stop.set)
+    threads.start(threading.Thread(target=run, name=f"fetch {url[:40]}", daemon=True), threads.PLUGIN_EXIT_S)
     try:
         while True:
             piece = await asyncio.to_thread(_get, pieces, stop)
@@ -544,11 +551,3 @@ def _get(pieces: "queue.Queue[bytes | BaseException | None]", stop: threading.Ev
         except queue.Empty:
             continue
     return None
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return value[:1024] if isinstance(value, str) else None

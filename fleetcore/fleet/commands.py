@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import cast
 from uuid import uuid4
 
 from attrs import evolve
@@ -25,6 +24,7 @@ from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, Counter, Event
 from fleetcore.query.explain import deciding
 from fleetcore.query.parse import parse
+from fleetcore.wire import uplink_body
 from fleetcore.wire.strict_json import dumps, loads
 from fleetcore.wire.times import format_time
 
@@ -447,7 +447,8 @@ class Commands:
 
     async def result(self, device: str, command: str, body: object) -> Outcome:
         """A device's word on a command; the first end state wins (WIRE.md §6)."""
-        if not isinstance(body, Mapping) or body.get("status") not in _REPORTED:
+        status = body.get("status") if isinstance(body, Mapping) else None
+        if not isinstance(body, Mapping) or not isinstance(status, str) or status not in _REPORTED:
             return Rejected(code="schema_invalid", reason=f"status is one of {', '.join(_REPORTED)}", pointer="/status")
         if body.get("output") is not None and len(dumps(body["output"])) > _OUTPUT_BYTES:
             return Rejected(
@@ -458,10 +459,13 @@ class Commands:
                 unit="bytes",
                 scope="command",
             )
-        extend = body.get("extend_ms", 0)
-        if not isinstance(extend, int) or isinstance(extend, bool) or not 0 <= extend <= _DAY_MS:
-            return Rejected(code="schema_invalid", reason="extend_ms is 0 to a day", pointer="/extend_ms")
-        state = _REPORTED[cast("str", body["status"])]
+        try:
+            extend = uplink_body.integer(body, "extend_ms", "ms", high=_DAY_MS) or 0
+            progress = uplink_body.number(body, "progress", 100, "percent")
+            code, reason = uplink_body.cut_text(body, "code"), uplink_body.cut_text(body, "reason")
+        except Refused as error:
+            return uplink_body.rejected(error)
+        state = _REPORTED[status]
         digest = _result_hash(body)
         now = self._clock.now_ms()
         outcome: list[Outcome] = []
@@ -483,10 +487,10 @@ class Commands:
             new = evolve(
                 old,
                 state=CommandState.SUCCEEDED if ended and state is CommandState.DELIVERED else state,
-                progress=_number(body.get("progress"), old.progress),
+                progress=old.progress if progress is None else progress,
                 output=body.get("output", old.output),
-                code=_text(body.get("code")),
-                reason=_text(body.get("reason")),
+                code=code,
+                reason=reason,
                 result_by=max(old.result_by, now + extend) if extend else old.result_by,
                 finished_at=now if ended else None,
                 result_hash=digest if ended else None,
@@ -580,11 +584,3 @@ def _after_the_end(old: Command, state: CommandState, digest: str) -> Outcome:
     if old.result_hash == digest or state not in FINISHED:
         return Accepted()
     return Rejected(code="command_finished", reason=f"The command has ended as {old.state}")
-
-
-def _number(value: object, default: float | None) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
-
-
-def _text(value: object) -> str | None:
-    return value[:1024] if isinstance(value, str) else None

@@ -115,7 +115,7 @@ class Locations:
                 return "schema_invalid"
             values[name] = float(value)
         source = item.get("source")
-        if source is not None and source not in _SOURCES:
+        if source is not None and not (isinstance(source, str) and source in _SOURCES):
             return "schema_invalid"
         return Location(lat=float(lat), lon=float(lon), time=time, source=source, **values)  # type: ignore[arg-type]  # _within saw numbers
 

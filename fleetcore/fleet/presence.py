@@ -1,18 +1,25 @@
 """Presence: what is seen of a device. Kept in memory, flushed now and then, exact where the device said so itself."""
 
+import logging
 from collections.abc import Mapping
 
+import cattrs
 from attrs import evolve, field, frozen
 
+from fleetcore.errors import Refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Connectivity, Presence
 from fleetcore.model.message import Dropped, Outcome, Rejected, accepted
 from fleetcore.model.store import Commit, Put
 from fleetcore.wire.records import from_plain, to_plain
-from fleetcore.wire.times import time_or_code
+from fleetcore.wire.uplink_body import AHEAD_S, number, rejected, text, time_ahead
+
+_log = logging.getLogger(__name__)
 
 _KIND = "presence"
+#: Of the name that a device gives its connection, and its will with it.
+_SESSION_CHARACTERS = 128
 #: A device without an open session counts as online this long after its last message, then as late, then offline.
 LATE_AFTER_MS = 15 * 60 * 1000
 OFFLINE_AFTER_MS = 60 * 60 * 1000
@@ -50,10 +57,25 @@ class PresenceBoard:
         while True:
             page = await self._storage.find(_KIND, after=after)
             for record in page.items:
-                self._board[record.key] = _Seen(presence=from_plain(_KIND, record.body, Presence))
+                self._board[record.key] = _Seen(presence=self._loaded(record.key, record.body))
             after = page.after
             if after is None:
                 return
+
+    def _loaded(self, device: str, body: Mapping[str, object]) -> Presence:
+        """A stored presence; what earlier releases took unjudged is mended, and kept so with the next flush."""
+        try:
+            presence = from_plain(_KIND, body, Presence)
+        except cattrs.BaseValidationError as error:
+            _log.warning("What was seen of %s cannot be read and is forgotten: %s", device, error)
+            self._dirty.add(device)
+            return Presence()
+        latest = self._clock.now_ms() + AHEAD_S * 1000
+        if presence.asleep_until is not None and presence.asleep_until > latest:
+            _log.warning("%s said that it sleeps for more than %d days; it is taken as that", device, AHEAD_S // 86_400)
+            self._dirty.add(device)
+            return evolve(presence, asleep_until=latest)
+        return presence
 
     def opened(self, device: str) -> None:
         """A session of the device opened."""
@@ -111,17 +133,20 @@ class PresenceBoard:
 
     def tell(self, device: str, body: Mapping[str, object]) -> tuple[Outcome, Put | None]:
         """What a device (or its will) says of itself (WIRE.md §4): the outcome and the put that keeps it."""
-        state, session = body.get("state"), body.get("session")
+        state = body.get("state")
         now = self._clock.now_ms()
         old = self._heard(device)
         presence, away_since = old.presence, old.away_since
-        name = session if isinstance(session, str) else None
+        try:
+            name = text(body, "session", _SESSION_CHARACTERS)
+            until = _until(body, now) if state == "sleeping" else None
+        except Refused as error:
+            return rejected(error), None
         if state == "online":
             presence = evolve(
                 presence, connectivity=Connectivity.ONLINE, session=name, asleep_until=None, last_seen=now
             )
         elif state == "sleeping":
-            until = self._until(body, now)
             if until is None:
                 return Rejected(
                     code="schema_invalid", reason="sleeping needs for_s (seconds) or until (a time)", pointer="/for_s"
@@ -141,13 +166,6 @@ class PresenceBoard:
         self._board[device] = evolve(old, presence=presence, away_since=away_since)
         return accepted(0), self._put(device)
 
-    def _until(self, body: Mapping[str, object], now: int) -> int | None:
-        for_s = body.get("for_s")
-        if isinstance(for_s, int | float) and not isinstance(for_s, bool) and for_s >= 0:
-            return now + int(for_s * 1000)
-        until = time_or_code(body.get("until"))
-        return until if isinstance(until, int) else None
-
     def _put(self, device: str) -> Put:
         return Put(kind=_KIND, key=device, body=to_plain(self._heard(device).presence))
 
@@ -160,3 +178,9 @@ class PresenceBoard:
         self.last.clear()
         if changed:
             await self._storage.commit(Commit(puts=tuple(self._put(device) for device in sorted(changed))))
+
+
+def _until(body: Mapping[str, object], now: int) -> int | None:
+    """When a sleep ends, ms since the epoch; raises Refused."""
+    for_s, until = number(body, "for_s", AHEAD_S, "seconds"), time_ahead(body, "until", now)
+    return until if for_s is None else now + int(for_s * 1000)

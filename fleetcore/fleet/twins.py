@@ -15,6 +15,8 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.store import Commit, Delete, Event
 from fleetcore.model.twin import Json, Past, Section, Twin, delta, diff_patch, leaves, merge_patch
+from fleetcore.wire import uplink_body
+from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
 
 #: Changes of a section that can be looked back at, per device.
@@ -219,33 +221,77 @@ class Twins:
                 code=error.code, reason=error.message, version=version if isinstance(version, int) else None
             )
         except Refused as error:
-            return _rejected(error)
+            return uplink_body.rejected(error)
         return Accepted(version=twin.reported.version)
 
     async def acknowledge(self, device: str, body: object) -> Outcome:
         """``twin/ack``: which desired version the device took, and which leaves it refuses with what reason."""
-        if not isinstance(body, Mapping) or not isinstance(body.get("version"), int):
+        if not isinstance(body, Mapping):
+            return Rejected(code="schema_invalid", reason="An acknowledgement is a JSON object")
+        try:
+            version = uplink_body.integer(body, "version", "version")
+            refused = _refused_leaves(body.get("refused"), self._limits)
+        except Refused as error:
+            return uplink_body.rejected(error)
+        if version is None:
             return Rejected(code="schema_invalid", reason="version is an integer", pointer="/version")
-        refused = body.get("refused", {})
-        if not isinstance(refused, Mapping):
-            return Rejected(code="schema_invalid", reason="refused maps pointers to reasons", pointer="/refused")
-        version = cast("int", body["version"])
         now = self._clock.now_ms()
+        unknown: list[Rejected] = []
 
         def step(old: Twin) -> tuple[Twin, list[Event]] | None:
-            if version < old.acknowledged:
+            unknown.clear()
+            if version > old.desired.version:
+                # Taken, it would outlive every honest acknowledgement of what comes.
+                reason = f"version is at most {old.desired.version}, the newest desired one"
+                unknown.append(
+                    Rejected(
+                        code="schema_invalid",
+                        reason=reason,
+                        pointer="/version",
+                        limit=old.desired.version,
+                        unit="version",
+                        scope="device",
+                    )
+                )
+                return None
+            # An earlier release took any version; one that was never desired holds up nothing.
+            if version < min(old.acknowledged, old.desired.version):
                 return None
             event = Event(
                 type="twin.acknowledged",
                 subject=device,
                 time=now,
                 actor=device,
-                data={"version": version, "refused": dict(refused)},
+                data={"version": version, "refused": refused},
             )
-            return evolve(old, acknowledged=version, refused=dict(refused)), [event]
+            return evolve(old, acknowledged=version, refused=refused), [event]
 
         twin = await self._records.settle(lambda: self.get(device), step)
-        return Accepted(version=twin.reported.version)
+        return unknown[0] if unknown else Accepted(version=twin.reported.version)
+
+
+def _refused_leaves(refused: object, limits: Limits) -> dict[str, object]:
+    """Pointers to reasons (WIRE.md §5), within what a section of the twin may hold; raises Refused."""
+    if refused is None:
+        return {}
+    if not isinstance(refused, Mapping) or not all(
+        at.startswith("/") and isinstance(reason, str | Mapping) for at, reason in refused.items()
+    ):
+        raise Refused("refused maps pointers to reasons", pointer="/refused")
+    for length, limit, unit in (
+        (len(refused), limits.twin_keys, "keys"),
+        (len(dumps(refused)), limits.twin_bytes, "bytes"),
+    ):
+        if length > limit:
+            raise Refused(
+                f"refused has more than {limit} {unit}",
+                code="limit_exceeded",
+                pointer="/refused",
+                limit=limit,
+                unit=unit,
+                scope="message",
+            )
+    return dict(refused)
 
 
 def _past_key(device: str, section: str, version: int) -> str:
@@ -264,18 +310,6 @@ def _expect(section: Section, if_version: int | None) -> None:
             remedy="Read it again and repeat the change",
             version=section.version,
         )
-
-
-def _rejected(error: Refused) -> Rejected:
-    limit, unit, scope = error.ids.get("limit"), error.ids.get("unit"), error.ids.get("scope")
-    return Rejected(
-        code=error.code,
-        reason=str(error),
-        pointer=str(error.ids.get("pointer", "")),
-        limit=limit if isinstance(limit, int) else None,
-        unit=unit if isinstance(unit, str) else None,
-        scope=scope if isinstance(scope, str) else None,
-    )
 
 
 def desired_change(twin: Twin, since: Twin | None = None) -> dict[str, object]:

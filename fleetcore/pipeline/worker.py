@@ -6,9 +6,11 @@
 import asyncio
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
+from fleetcore import threads
 from fleetcore.errors import PluginError
 
 T = TypeVar("T")
@@ -20,12 +22,10 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+        # The thread does not hold the worker, so one that is dropped ends its thread too.
+        weakref.finalize(self, self._jobs.put, None)
+        threads.stop_at_exit(self.close)
+        threads.start(threading.Thread(target=_run, args=(self._jobs,), name=name, daemon=True), threads.PLUGIN_EXIT_S)
 
     async def call(self, work: Callable[[], T], timeout_s: float) -> T:
         """The result of ``work``; raises what it raises, and TimeoutError when it overruns: then abandon the worker."""
@@ -61,6 +61,12 @@ class Worker:
     def close(self) -> None:
         """Lets the thread end after the call it is in; idempotent."""
         self._jobs.put(None)
+
+
+def _run(jobs: "queue.SimpleQueue[_Job | None]") -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # it holds a plugin's object, and the next one may be long in coming
 
 
 def _as_error(raised: BaseException) -> PluginError:

@@ -15,13 +15,12 @@ from fleetcore.errors import FleetError, NotAuthorised, Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, ProtocolAdapter
 from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected, Reply
 from fleetcore.testing.contract import Contract, missing
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.recording_plane import NOW_MS, Received, RecordingPlane
 
 OpenAdapter = Callable[[DevicePlane], AbstractAsyncContextManager[ProtocolAdapter]]
 MakeClient = Callable[[str, str], DeviceClient]
 
-#: For anything that has to happen; far above what loopback needs.
-PATIENCE_S = 10.0
 #: For what must not happen: long enough that an answer sent too early has arrived over loopback.
 QUIET_S = 0.2
 

@@ -6,6 +6,7 @@ from fleetcore.errors import NotFound
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, MessageMark
 from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.storage_base import StorageCase, event, put, readings, same_columns, series, shown, store
 
 
@@ -108,17 +109,17 @@ class FeedContract(StorageCase):
 
     async def test_waiting_ends_with_the_next_commit(self, storage: Storage) -> None:
         first = (await storage.commit(Commit(events=(event(1),)))).position
-        waiting = asyncio.ensure_future(storage.wait_feed(first, 30.0))
+        waiting = asyncio.ensure_future(storage.wait_feed(first, 2 * PATIENCE_S))
         await asyncio.sleep(0)
 
         await storage.commit(Commit(events=(event(2),)))
 
-        assert await asyncio.wait_for(waiting, 5.0) is True
+        assert await asyncio.wait_for(waiting, PATIENCE_S) is True
 
     async def test_waiting_for_what_is_there_returns_at_once(self, storage: Storage) -> None:
         await storage.commit(Commit(events=(event(1),)))
 
-        assert await asyncio.wait_for(storage.wait_feed(0, 30.0), 5.0) is True
+        assert await asyncio.wait_for(storage.wait_feed(0, 2 * PATIENCE_S), PATIENCE_S) is True
 
     async def test_waiting_in_vain_ends_at_the_time_out(self, storage: Storage) -> None:
         assert await storage.wait_feed(0, 0.01) is False

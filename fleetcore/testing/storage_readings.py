@@ -20,7 +20,7 @@ _EXAMPLES = settings(
     max_examples=30,
     deadline=None,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors, HealthCheck.too_slow],
 )
 
 _FINITE = st.floats(allow_nan=False, allow_infinity=False)

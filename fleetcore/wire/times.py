@@ -19,6 +19,9 @@ _RFC3339 = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+#: What RFC 3339 can write: years have four digits, and Python's start with 1.
+_FIRST_MS = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_LAST_MS = (datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 
 def parse_time(value: object) -> int:
@@ -42,8 +45,10 @@ def parse_time(value: object) -> int:
 def format_time(ms: int) -> str:
     """Writes RFC 3339 in UTC with three fraction digits and ``Z``: ``2026-01-31T12:00:00.250Z``.
 
-    Raises ``OverflowError`` outside the years 1 to 9999; no accepted time lies there.
+    What lies outside the years 1 to 9999 is written as the nearest time within. No accepted time lies there, but an
+    answer about a thousand devices does not fail over one stored number.
     """
+    ms = min(max(ms, _FIRST_MS), _LAST_MS)
     return (_EPOCH + ms * _MILLISECOND).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, DataFolderInUse, NotFound, Refused, WrongLoop
+from fleetcore.testing.patience import PATIENCE_S
 
 SCRIPT = """
 import asyncio, sys
@@ -35,7 +36,7 @@ def run_script(*arguments):
         [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -130,7 +131,9 @@ def test_the_version_answers_before_anything_is_imported():
         "print('numpy' in sys.modules, 'click' in sys.modules)"
     )
 
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    ).stdout
 
     assert out.split()[-2:] == ["False", "False"]
 

@@ -9,6 +9,7 @@ import pytest
 from attrs import frozen
 
 from fleetcore.cli.root import run as run_command
+from fleetcore.testing.patience import PATIENCE_S
 
 
 @frozen
@@ -60,7 +61,7 @@ def fleet(run, data):
 def process():
     """A real ``fleetcore`` of its own."""
 
-    def go(*words, timeout=60, **options):
+    def go(*words, timeout=PATIENCE_S, **options):
         command = [sys.executable, "-m", "fleetcore", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
 

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 import pytest
 
 from fleetcore.cli.showcase import read_csv
+from fleetcore.testing.patience import PATIENCE_S
 
 
 def test_every_reading_of_the_file_is_accounted_for(process, tmp_path):
     rows = [f"2026-01-01 00:{i:02d}:00,{20 + i % 3 / 10},{40 + i}" for i in range(50)]
     (tmp_path / "room.csv").write_text("timestamp,temperature,humidity\n" + "\n".join(rows) + "\n")
 
-    done = process("demo", "--replay", tmp_path / "room.csv", timeout=120)
+    done = process("demo", "--replay", tmp_path / "room.csv", timeout=PATIENCE_S)
 
     assert done.returncode == 0, done.stdout + done.stderr
     counts = re.search(r"refused: (\d+) = (\d+) \+ (\d+) \+ (\d+) \+ (\d+)", done.stdout)
@@ -32,7 +33,7 @@ def test_refused_and_repeated_readings_are_accounted_for_too(process, tmp_path):
     ]
     (tmp_path / "odd.csv").write_text("time,Temp (C),t,empty\n" + ",\n".join(rows) + ",\n")
 
-    done = process("demo", "--replay", tmp_path / "odd.csv", timeout=120)
+    done = process("demo", "--replay", tmp_path / "odd.csv", timeout=PATIENCE_S)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "7 = 2 + 1 + 1 + 3" in done.stdout

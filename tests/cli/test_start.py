@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from fleetcore.testing.patience import PATIENCE_S
+
 HEAVY = ("aiohttp", "cattrs", "cryptography", "lark", "mqtt5", "numpy", "paho", "rich.table")
 
 IMPORTED = """
@@ -25,7 +27,9 @@ print(",".join(name for name in {heavy!r} if name in sys.modules), file=sys.stde
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["device", "--help"]])
 def test_nothing_heavy_is_imported_to_answer_a_question(words):
     code = IMPORTED.format(heavy=HEAVY)
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
     assert done.stdout
     assert done.stderr.strip() == ""
@@ -46,7 +50,7 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path, output):
 
     # Unbuffered, Python itself drops what a pipe did not take, without an error (cpython: FileIO.write).
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment)
 
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] in ("1", "141")
@@ -61,7 +65,7 @@ def test_an_interrupt_ends_long_work_at_once_and_leaves_nothing(tmp_path):
     ) as process:
         assert any("devices enrolled" in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 130
     assert (err.strip(), "Traceback" in out) == ("", False)

@@ -11,6 +11,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.cli.template import write_plugin
 from fleetcore.errors import Refused
+from fleetcore.testing.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -28,7 +29,11 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_the_script_runs_without_a_warning():
     out = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / "script.py"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-W", "error", EXAMPLES / "script.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
 
     assert (out.returncode, out.stderr) == (0, "")
@@ -78,7 +83,7 @@ def test_a_fresh_plugin_project_passes_its_tests_and_loads(tmp_path, name):
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=PATIENCE_S,
     )
     offered = subprocess.run(
         [sys.executable, "-c", f"import fleetcore_{name}.plugin as p; print(p.fleetcore_detectors()[0].name)"],
@@ -86,7 +91,7 @@ def test_a_fresh_plugin_project_passes_its_tests_and_loads(tmp_path, name):
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
 
     assert tests.returncode == 0, tests.stdout + tests.stderr

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from fleetcore.testing.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 HOW_TO = ROOT / "docs" / "how-to"
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -29,7 +31,9 @@ def blocks(page, language):
 def typed(text, folder, **more):
     command = ["bash", "-euo", "pipefail", "-c", text]
     environment = {**ENVIRONMENT, **more}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -52,7 +56,7 @@ def running(text, folder, until):
     finally:
         process.send_signal(signal.SIGTERM)
         process.stdout.read()
-        process.wait(30)
+        process.wait(PATIENCE_S)
         process.stdout.close()
 
 
@@ -142,7 +146,7 @@ def test_firmware_is_signed_released_and_offered(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     rotated = typed(rotation, tmp_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleetcore.cli.serve import running
+from fleetcore.testing.patience import PATIENCE_S
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "a-fleet-and-its-state.md"
 
@@ -28,7 +29,7 @@ def run(command, folder, **more):
         env={**os.environ, "PATH": path, **more},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

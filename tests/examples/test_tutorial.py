@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from fleetcore.testing.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorials" / "first-ten-minutes.md"
 
@@ -47,7 +49,7 @@ class Reader:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
@@ -66,7 +68,7 @@ class Reader:
         finally:
             server.send_signal(end)
             server.stdout.read()
-            server.wait(30)
+            server.wait(PATIENCE_S)
             server.stdout.close()
 
 

@@ -25,10 +25,8 @@ from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.control import ControlClient, serve_control
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.simulator import SimulatedDevice
-
-#: From the start of the interpreter to ``ready``, on a machine that is busy with other tests.
-_START_S = 30
 
 #: Each server answers these tests' devices as fast as they send; the rate limit has tests of its own.
 _TOML = """\
@@ -81,18 +79,18 @@ class Server:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
-        async with asyncio.timeout(_START_S):
+        async with asyncio.timeout(PATIENCE_S):
             async for line in self.process.stdout:
                 if line == b"ready\n":
                     return
         raise AssertionError((self.data / "log").read_text()[-4000:])
 
-    async def signal(self, number, timeout_s=20):
+    async def signal(self, number, timeout_s=PATIENCE_S):
         """Sends a signal and returns the exit code."""
         self.process.send_signal(number)
         return await self.ended(timeout_s)
 
-    async def ended(self, timeout_s=20):
+    async def ended(self, timeout_s=PATIENCE_S):
         async with asyncio.timeout(timeout_s):
             # What it still prints has to be read, or it would wait for a reader.
             await self.process.stdout.read()
@@ -109,7 +107,7 @@ class Server:
     def caller(self):
         return ControlClient(self.data)
 
-    async def command(self, *words, timeout_s=30):
+    async def command(self, *words, timeout_s=PATIENCE_S):
         """One command of the command line on this folder: exit code, stdout, stderr."""
         return await _command(*words, "--data", str(self.data), timeout_s=timeout_s)
 
@@ -129,7 +127,7 @@ class Server:
         return MqttDeviceClient(self.mqtt, secrets, version="3.1.1" if kind == "mqtt 3.1.1" else "5")
 
 
-async def _command(*words, timeout_s=30, env=None):
+async def _command(*words, timeout_s=PATIENCE_S, env=None):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "fleetcore", *words),
         stdout=asyncio.subprocess.PIPE,
@@ -259,7 +257,7 @@ def in_process(tmp_path):
 def until():
     """Waits for a condition, awaited where it is a coroutine's: ``await until(lambda: …)``."""
 
-    async def wait(condition, timeout_s=30):
+    async def wait(condition, timeout_s=PATIENCE_S):
         async with asyncio.timeout(timeout_s):
             while True:
                 found = condition()

@@ -11,6 +11,7 @@ import pytest
 
 from fleetcore.errors import CODES
 from fleetcore.model.message import Operation
+from fleetcore.testing.patience import PATIENCE_S
 
 #: ``message_bytes`` of these tests' servers.
 _MOST = 65_536
@@ -207,7 +208,7 @@ async def test_garbage_on_a_connection_ends_that_connection_alone(server, port):
             writer.write(garbage)
             if garbage:
                 await writer.drain()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     answer = await reader.read(1 << 20)
                 assert b"204" not in answer[:20], name
             writer.close()

@@ -6,8 +6,10 @@ import random
 
 import pytest
 
+from fleetcore.testing.patience import PATIENCE_S
 
-async def _until_sent(senders, more, timeout_s=30):
+
+async def _until_sent(senders, more, timeout_s=PATIENCE_S):
     """Returns once so many more readings were acknowledged to each sender."""
     goals = [one.count + more for one in senders]
     loop = asyncio.get_running_loop()

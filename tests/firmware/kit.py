@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fleetcore.builtin.local_protocol import LocalClient
 from fleetcore.model.firmware import EXECUTION_ENDS
 from fleetcore.model.message import Operation
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.signers import DAY_MS, IMAGE, START_MS, digest
 from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse
@@ -50,7 +51,7 @@ class Between(LocalClient):
 
 async def ended(fleet, campaign="c"):
     """The campaign's executions once all have ended."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             position = await fleet.storage.position()
             found = await fleet.campaigns.executions.find(ref=("campaign", campaign))

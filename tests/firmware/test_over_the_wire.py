@@ -10,6 +10,7 @@ from fleetcore.cli.root import run
 from fleetcore.cli.serve import running
 from fleetcore.model.firmware import EXECUTION_ENDS
 from fleetcore.runtime.control import ControlClient
+from fleetcore.testing.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -49,8 +50,8 @@ async def test_devices_over_https_and_mqtt_take_what_was_signed_and_say_so(folde
     )
     async with running(data):
         caller = ControlClient(data)
-        simulating = asyncio.create_task(_simulate(4, 20.0, 0.2, "sim", behaviour, data))
-        async with asyncio.timeout(60):
+        simulating = asyncio.create_task(_simulate(4, PATIENCE_S, 0.2, "sim", behaviour, data))
+        async with asyncio.timeout(PATIENCE_S):
             while len([one for one in await caller.call("list_devices") if one["connectivity"] == "online"]) < 4:
                 await asyncio.sleep(0.1)
             names = [one["id"] for one in await caller.call("list_devices")]

@@ -37,7 +37,9 @@ clauses = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     st.lists(devices, min_size=1, max_size=12), st.lists(devices, max_size=5), st.lists(clauses, min_size=1, max_size=4)
 )

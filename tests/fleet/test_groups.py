@@ -224,7 +224,9 @@ async def apply(manager, fleet, kind, device, value):
             await manager.set_lifecycle(device, "quarantined")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(steps, min_size=1, max_size=12))
 async def test_incremental_membership_is_full_evaluation(todo):
     async with IoTFleetManager() as manager:

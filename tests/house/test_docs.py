@@ -14,6 +14,7 @@ import pytest
 from fleetcore.cli.root import root
 from fleetcore.runtime.config import load
 from fleetcore.runtime.plugins import PluginHost
+from fleetcore.testing.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -50,7 +51,7 @@ def test_the_script_of_the_readme_runs():
     (script,) = [one.values[0] for one in blocks("python") if one.id.startswith("README.md")]
 
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -4,11 +4,13 @@ import re
 import subprocess
 from pathlib import Path
 
+from fleetcore.testing.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 
 
 def tracked() -> list[Path]:
-    out = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    out = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     return [ROOT / name for name in out.stdout.split()]
 
 

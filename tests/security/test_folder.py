@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import ConfigError, Conflict, NotFound, Refused
 from fleetcore.fleet.security.folder import PkiFolder
+from fleetcore.testing.patience import PATIENCE_S
 
 from .conftest import FLEET, new_key
 
@@ -139,7 +140,7 @@ def openssl(*arguments: str) -> str:
         if os.environ.get("FLEETCORE_REQUIRE") == "all":
             pytest.fail("openssl is missing")
         pytest.skip("openssl is missing")
-    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     return done.stdout + done.stderr
 
 

@@ -16,6 +16,7 @@ from fleetcore.fleet.security import folder as folder_module
 from fleetcore.fleet.security.authority import pem
 from fleetcore.fleet.security.rotation import STEPS, Phase
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire.tls import client_context
 
 from .conftest import DAY, FLEET, RecordStore, csr, der, leaf_of, new_key
@@ -82,7 +83,7 @@ def openssl(*arguments):
             pytest.fail("openssl is missing")
         pytest.skip("openssl is missing")
     words = ["openssl", *map(str, arguments)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     return done.stdout + done.stderr
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.patience import PATIENCE_S
 
 _TOML = """\
 [fleet]
@@ -76,7 +77,7 @@ def past():
     return MovableClock(time.time_ns() // 1_000_000 - 100 * 86_400_000)
 
 
-async def run(*words, stdin=b"", timeout_s=30):
+async def run(*words, stdin=b"", timeout_s=PATIENCE_S):
     """Runs a program: exit code and stdout; what it complained of is in the failure."""
     process = await asyncio.create_subprocess_exec(
         *map(str, words),

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import socket
-import time
 import tomllib
 from urllib.parse import urlsplit
 
 import pytest
 
 from fleetcore import IoTFleetManager
+from fleetcore.testing.patience import PATIENCE_S
 
 from .conftest import Served, Shell
 
@@ -55,7 +55,7 @@ async def behind(tmp_path):
         "mosquitto", "-c", str(tmp_path / "broker" / "mosquitto.conf"), stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -112,19 +112,17 @@ async def test_a_revoked_device_is_out_of_the_broker_too_and_others_stay(behind,
             stderr=asyncio.subprocess.PIPE,
         )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             for name, process in listening.items():
                 while True:  # until it is subscribed
                     await behind.manager.send_command(name, "hello", respond="none")
                     with contextlib.suppress(TimeoutError):
                         assert await asyncio.wait_for(process.stdout.readline(), 0.5)
                         break
-            begun = time.monotonic()
             await behind.security.revoke("bad", reason="stolen")
             # Thrown out, and refused as it comes back: mosquitto_sub goes on trying until it is told why.
             while b"revoked" not in (line := await listening["bad"].stderr.readline()) and line:
                 pass
-            out_after_s = time.monotonic() - begun
             await behind.security.close()
             await behind.manager.send_command("good", "still-there", respond="none")
             while b"still-there" not in (line := await listening["good"].stdout.readline()):
@@ -134,14 +132,12 @@ async def test_a_revoked_device_is_out_of_the_broker_too_and_others_stay(behind,
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.communicate()
-    # Its reconnect comes within a second of being thrown out; the time allows for a busy machine.
-    assert out_after_s < 10
 
 
 async def test_what_a_device_says_after_its_revocation_is_not_stored(behind, tmp_path, program):
     bad = await device(behind, tmp_path / "bad", "bad")
     assert (await program(*bad.publish("bad", "-m", '{"power": 1}')))[0] == 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await behind.manager.latest_telemetry("bad"):
             await asyncio.sleep(0.02)
 
@@ -173,9 +169,12 @@ async def test_an_access_list_that_is_too_loose_or_too_tight_is_found_by_trying_
     access = behind.files / "mosquitto.acl"
     access.write_text(access.read_text() + loose if loose else "user fleetcore:consumer\ntopic readwrite fleet/v1/#\n")
     os.kill(behind.broker.pid, signal.SIGHUP)
-    await asyncio.sleep(0.5)  # Mosquitto says nowhere that it has read its files
 
-    (finding,) = await behind.fleet.protocols["mqtt"].adapter.examine()
+    async with asyncio.timeout(PATIENCE_S):  # Mosquitto says nowhere that it has read its files
+        while True:
+            (finding,) = await behind.fleet.protocols["mqtt"].adapter.examine()
+            if told in finding.detail:
+                break
 
     assert (finding.state, told in finding.detail) == ("problem", True), finding.detail
     assert "broker-config" in finding.remedy
@@ -206,7 +205,7 @@ async def test_a_claim_certificate_enrols_nobody_through_the_broker_and_does_at_
 
     through = await program(*words(behind.port, 2))
     none = await behind.manager.list_devices()
-    beside = await program(*words(urlsplit(behind.url("factory")).port, 20))
+    beside = await program(*words(urlsplit(behind.url("factory")).port, int(PATIENCE_S)))
 
     assert (through[0], through[1], none) == (27, b"", [])  # mosquitto_rr's word for an answer that does not come
     assert (beside[0], json.loads(beside[1])["status"]) == (0, 201)
@@ -216,24 +215,23 @@ async def test_a_broker_lets_devices_of_both_roots_in_and_reads_the_lists_of_bot
     old = await device(behind, tmp_path / "old", "old")
     rotation = behind.security.rotation
 
-    async def gets_in(shell, name):
-        code, _, _ = await program(*shell.publish(name, "-m", '{"n": 1}'))
-        return code == 0
-
-    async def reloaded():
-        """Nothing here tells the broker: the fleet does, by the reload of its configuration."""
+    async def become(shell, name, gets_in):
+        """Nothing here tells the broker: the fleet does, by the reload of its configuration, and no end of it shows."""
         await behind.security.close()
-        await asyncio.sleep(1.0)
+        async with asyncio.timeout(PATIENCE_S):
+            while ((await program(*shell.publish(name, "-m", '{"n": 1}')))[0] == 0) != gets_in:
+                pass
 
     await rotation.begin(actor="ann")
     await rotation.issue(actor="ann")
-    await reloaded()
     new = await device(behind, tmp_path / "new", "new")
     stays = await device(behind, tmp_path / "stays", "stays")
-    assert [await gets_in(old, "old"), await gets_in(new, "new"), await gets_in(stays, "stays")] == [True] * 3
+    for shell, name in ((old, "old"), (new, "new"), (stays, "stays")):
+        await become(shell, name, gets_in=True)
 
     for name in ("old", "new"):
         await behind.security.revoke(device=name)
-    await reloaded()
 
-    assert [await gets_in(old, "old"), await gets_in(new, "new"), await gets_in(stays, "stays")] == [False, False, True]
+    await become(old, "old", gets_in=False)
+    await become(new, "new", gets_in=False)
+    assert (await program(*stays.publish("stays", "-m", '{"n": 2}')))[0] == 0

@@ -12,6 +12,7 @@ from fleetcore_mqtt.client import MqttDeviceClient
 from fleetcore.errors import NotAuthorised, Refused
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Operation
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.simulator import SimulatedDevice, make_csr, make_key
 
 from .conftest import Shell
@@ -53,7 +54,7 @@ class Line:
                 *("mosquitto_rr", "-W", "20", "-t", f"fleet/v1/{self.name}/request/{rid}"),
                 *("-e", f"fleet/v1/{self.name}/reply/{rid}", "-m", text),
             ),
-            timeout_s=60,
+            timeout_s=PATIENCE_S,
         )
         assert code == 0, (code, err.decode())
         return json.loads(out)
@@ -69,7 +70,7 @@ class Line:
 
     async def publish(self, topic, message="{}", **credential):
         code, _, err = await self.program(
-            *self.words("mosquitto_pub", "-d", "-t", topic, "-m", message, **credential), timeout_s=60
+            *self.words("mosquitto_pub", "-d", "-t", topic, "-m", message, **credential), timeout_s=PATIENCE_S
         )
         return code, err.decode()
 
@@ -247,7 +248,7 @@ async def test_a_disabled_batch_is_refused_and_what_is_open_by_it_ends(served, l
     gone, stays = (Device(served, one, "meter-1", version) for one in (line, other))
     async with gone.claimant() as client, stays.claimant() as good:
         await served.security.disable_claim("spring", reason="stolen")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             async for _ in client.downlinks():
                 pass
         with pytest.raises(NotAuthorised):

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import json
-import time
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+
+from fleetcore.testing.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.peer("curl", "openssl")]
 
@@ -17,7 +18,7 @@ async def latest(served, device):
 
 
 @pytest.mark.peer("mosquitto_pub")
-async def test_a_foreign_client_enrols_publishes_is_revoked_and_is_out_within_a_second(served, shell, program):
+async def test_a_foreign_client_enrols_publishes_is_revoked_and_is_out(served, shell, program):
     token = await served.security.create_enrollment_token(device_type="meter")
     csr = await shell.key("meter-1")
     assert await shell.enroll("simpleenroll", csr, "-u", f"meter-1:{token}") == 200
@@ -29,19 +30,20 @@ async def test_a_foreign_client_enrols_publishes_is_revoked_and_is_out_within_a_
     )
     feeding = asyncio.create_task(feed(process))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while (await latest(served, "meter-1")).get("count", 0) < 20:
                 await asyncio.sleep(0.02)
         await served.security.revoke("meter-1", reason="stolen")
-        revoked = time.time_ns() // 1_000_000
-        await asyncio.sleep(1.5)  # the peer goes on trying meanwhile, by the real clock
+        # The peer goes on trying meanwhile: once another in its name was refused, it gets no more in.
+        await program(*shell.publish("meter-1", "-m", '{"power": 99}'))
+        until_refused = len((await served.manager.query_telemetry("meter-1", "count")).time)
+        await asyncio.sleep(1.0)
     finally:
         feeding.cancel()
         process.kill()
         await process.communicate()
     points = await served.manager.query_telemetry("meter-1", "count")
-    assert len(points.time) >= 20
-    assert max(points.time) <= revoked + 1000
+    assert 20 <= until_refused == len(points.time)
 
     before = await latest(served, "meter-1")
     await program(*shell.publish("meter-1", "-m", '{"power": 99}'))

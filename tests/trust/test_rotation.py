@@ -13,6 +13,7 @@ from fleetcore.errors import Conflict, FleetError
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.model.operation import OperationState
 from fleetcore.runtime.clock import SystemClock
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.simulator import SimulatedDevice
 
 WAYS = {"http": HttpDeviceClient, "mqtt": MqttDeviceClient}
@@ -58,7 +59,7 @@ async def device(served, name, way, *, ca=None):
     return simulated
 
 
-async def eventually(look, timeout_s=20.0):
+async def eventually(look, timeout_s=PATIENCE_S):
     async with asyncio.timeout(timeout_s):
         while not await look():
             await asyncio.sleep(0.05)

@@ -79,3 +79,18 @@ def test_what_is_written_reads_as_it_was(ms):
     assert parse_time(text) == ms
     assert len(text) == 24
     assert text.endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("ms", "written"),
+    [
+        (10**15 * 1000, "9999-12-31T23:59:59.999Z"),
+        (2**63, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_800_000, "9999-12-31T23:59:59.999Z"),
+        (-62_135_596_800_000, "0001-01-01T00:00:00.000Z"),
+        (-(2**63), "0001-01-01T00:00:00.000Z"),
+    ],
+)
+def test_a_stored_time_that_no_calendar_has_is_written_as_the_nearest_one(ms, written):
+    assert format_time(ms) == written

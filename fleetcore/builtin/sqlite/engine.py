@@ -11,7 +11,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar, cast
 
-from fleetcore.builtin.sqlite import marks, schema, seal, threads
+from fleetcore import threads
+from fleetcore.builtin.sqlite import marks, schema, seal
 from fleetcore.builtin.sqlite.artifacts import Artifacts, FileArtifacts, MemoryArtifacts
 from fleetcore.builtin.sqlite.check import check
 from fleetcore.builtin.sqlite.checkpoint import Checkpointer

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from fleetcore.builtin.sqlite import threads
+from fleetcore import threads
 from fleetcore.builtin.sqlite.failure import translated
 from fleetcore.builtin.sqlite.writer import Reply, deliver
 from fleetcore.errors import StorageError

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-from fleetcore.builtin.sqlite import threads
+from fleetcore import threads
 from fleetcore.builtin.sqlite.failure import translated
 from fleetcore.errors import FleetError, StorageError
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from fleetcore import threads
 from fleetcore.errors import NotAuthorised
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.device import Device
@@ -86,7 +87,8 @@ class Admissions:
 
         self._threads += 1
         # Not the loop's own pool: a check that hangs for ever would hold its thread and the end of the process.
-        threading.Thread(target=run, name="fleetcore admission", daemon=True).start()
+        name = f"fleetcore admission of {device.id}"
+        threads.start(threading.Thread(target=run, name=name, daemon=True), threads.PLUGIN_EXIT_S)
         return await answer
 
 

@@ -9,6 +9,7 @@ from fleetcore_api.plugin import open_api
 
 from fleetcore import IoTFleetManager
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def as_role(fleet, served):
             token = (await fleet.operators.create_token(name, **options)).token
             return await stack.enter_async_context(
                 httpx.AsyncClient(
-                    base_url=served.url + "/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=20
+                    base_url=served.url + "/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S
                 )
             )
 
@@ -64,5 +65,5 @@ async def admin(as_role):
 
 @pytest.fixture
 async def nobody(served):
-    async with httpx.AsyncClient(base_url=served.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE_S) as client:
         yield client

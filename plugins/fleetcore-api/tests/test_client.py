@@ -21,6 +21,7 @@ from fleetcore.errors import (
 )
 from fleetcore.fleet.security import Authority
 from fleetcore.runtime.clock import SystemClock
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.signers import DAY_MS, IMAGE, Signers, digest
 
 SIGNERS = Signers()
@@ -353,7 +354,7 @@ async def test_events_are_watched_from_a_position_on(client, manager):
     await manager.register_device("a", "x")
     await manager.register_device("b", "x")
     seen = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         async for event in client.watch(after=0):
             if event["type"] == "device.registered":
                 seen.append(event["subject"])

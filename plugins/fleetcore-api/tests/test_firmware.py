@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from fleetcore import IoTFleetManager
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.signers import IMAGE, Signers, digest
 
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -68,7 +69,7 @@ async def raw(served, token, head, body, *, end=True):
     if end:
         writer.write_eof()
     try:
-        return (await asyncio.wait_for(reader.read(), 10)).split(b"\r\n")[0]
+        return (await asyncio.wait_for(reader.read(), PATIENCE_S)).split(b"\r\n")[0]
     except ConnectionError:
         return b""
     finally:
@@ -90,7 +91,7 @@ def token(admin):
 )
 async def test_an_upload_that_is_cut_off_leaves_nothing(served, token, admin, left, head, body, caplog):
     await raw(served, token, head, body)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while left():
             await asyncio.sleep(0.01)
 

@@ -8,6 +8,8 @@ import pytest
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
+from fleetcore.testing.patience import PATIENCE_S
+
 
 @pytest.fixture(autouse=True)
 async def readings(manager, clock):
@@ -86,7 +88,7 @@ class Events:
 
     async def next(self):
         found = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             async for line in self._lines:
                 if not line and "event" in found:
                     return found
@@ -131,7 +133,7 @@ async def test_events_of_foreign_devices_are_not_shown(as_role, manager):
 async def test_a_stream_ends_with_the_server(fleet, as_role):
     token = (await fleet.operators.create_token("x")).token
     await fleet.operators.grant("x", "viewer")
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client, asyncio.timeout(5):
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client, asyncio.timeout(PATIENCE_S):
         async with open_api(ApiConfig(listen="http://127.0.0.1:0"), fleet._context("api2"), fleet) as server:
             answer = await client.send(client.build_request("GET", server.url + "/api/v1/events"), stream=True)
         lines = [line async for line in answer.aiter_lines()]

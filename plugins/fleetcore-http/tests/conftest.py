@@ -28,6 +28,7 @@ from fleetcore.interfaces.protocol import Awaited, ProtocolAdapter
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
 from fleetcore.model.message import Accepted, Downlink, Inbound, Operation, Outcome, Rejected, Reply
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire.tls import server_context
 
 
@@ -536,7 +537,7 @@ class Raw:
         await self.writer.drain()
 
     async def answer(self) -> Answer:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             head = await self.reader.readuntil(b"\r\n\r\n")
             answer = Answer.parse(head)
             length = int(answer.headers.get("content-length", 0))
@@ -544,7 +545,7 @@ class Raw:
 
     async def rest(self) -> bytes:
         """What comes until the server closes."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self.reader.read()
             except ConnectionError:
@@ -570,7 +571,7 @@ async def connect(authority: Authority):
 
 
 async def _until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.005)
 

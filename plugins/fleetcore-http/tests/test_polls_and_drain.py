@@ -12,6 +12,7 @@ from fleetcore_http.plugin import fleetcore_protocols, open_http
 
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.interfaces.provider import Context
+from fleetcore.testing.patience import PATIENCE_S
 
 POLL = ("GET /device/v1/commands?wait=55 HTTP/1.1", "Host: x")
 
@@ -42,7 +43,7 @@ async def test_draining_answers_polls_at_once_and_refuses_new_connections(served
     await raw.say(*POLL)
     await until(lambda: plane.waiting)
 
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(45):  # less than the poll would last
         await served.adapter.drain()
 
     assert (await raw.answer()).status == 204
@@ -61,7 +62,7 @@ async def test_draining_waits_for_the_message_under_way(served, connect, plane, 
 
     plane.gate.set()
 
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         await draining
     assert (await raw.answer()).status == 204
     assert len(plane.submitted) == 1
@@ -90,7 +91,7 @@ async def test_draining_does_not_wait_for_idle_connections_or_unfinished_bodies(
     await slow.say("POST /device/v1/telemetry HTTP/1.1", "Host: x", "Content-Length: 9", body=b"{}")
     await until(lambda: any(one.reading_body for one in served.adapter._server.open))
 
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         await served.adapter.drain()
 
     assert (await idle.rest(), await slow.rest()) == (b"", b"")

@@ -8,17 +8,19 @@ import asyncio
 import contextlib
 import json
 import secrets as chance
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from fleetcore import threads
 from fleetcore.errors import CODES, ConfigError, NotAuthenticated, NotAuthorised, Refused, Unavailable
 from fleetcore.interfaces import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Downlink, Operation, Reply
@@ -101,6 +103,7 @@ class MqttDeviceClient(DeviceClient):
                     self._address.port,
                     KEEP_ALIVE_S,
                 )
+                threads.stop_at_exit(self._cut)
                 client.loop_start()
                 await self._up
         except (OSError, TimeoutError) as error:
@@ -123,6 +126,13 @@ class MqttDeviceClient(DeviceClient):
             client.disconnect()
             # Joins the thread, which first sends what is queued.
             await asyncio.shield(asyncio.to_thread(client.loop_stop))
+
+    def _cut(self) -> None:
+        """At exit, where the context was not left: the thread ends, and the will is published as after a crash."""
+        connection = None if self._paho is None else self._paho.socket()
+        if connection is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                socket.socket.shutdown(cast("socket.socket", connection), socket.SHUT_RDWR)
 
     def _make(self) -> paho.Client:
         device = self._secrets.device
@@ -159,6 +169,7 @@ class MqttDeviceClient(DeviceClient):
             self._loop.call_soon_threadsafe(call, *args)
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, code: Any, properties: Any) -> None:
+        threads.adopt(threads.PLUGIN_EXIT_S)
         if code.is_failure:
             self._post(self._refused, code.value, getattr(properties, "ReasonString", "") or str(code))
         else:

@@ -23,6 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from fleetcore import threads
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.addresses import Address
 
@@ -108,7 +109,8 @@ class Link:
 
     def start(self) -> None:
         """Starts connecting."""
-        self._thread.start()
+        threads.stop_at_exit(self._stop)
+        threads.start(self._thread)
 
     def acknowledge(self, message: Arrived) -> None:
         """The broker may forget the message."""
@@ -132,12 +134,15 @@ class Link:
 
     async def close(self) -> None:
         """Sends what waits to be sent, disconnects and joins the thread."""
-        self._stopping.set()
-        self._wake()
+        self._stop()
         if self._thread.ident is not None:
             await asyncio.shield(asyncio.to_thread(self._thread.join))
         self._wake_in.close()
         self._wake_out.close()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._wake()
 
     def _wake(self) -> None:
         try:

@@ -29,6 +29,7 @@ from fleetcore.interfaces import Context, DevicePlane, DeviceSecrets, Session
 from fleetcore.model.credential import AssertedCredential, CertificateCredential, TokenCredential
 from fleetcore.model.message import Accepted, Operation, Rejected, Reply
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.patience import PATIENCE_S
 
 
 def pytest_configure(config):
@@ -489,7 +490,7 @@ class Wire:
         self.writer.write(b"".join(packets))
         await self.writer.drain()
 
-    async def answer(self, timeout_s=5.0):
+    async def answer(self, timeout_s=PATIENCE_S):
         async with asyncio.timeout(timeout_s):
             try:
                 first = await self.reader.readexactly(1)
@@ -518,7 +519,7 @@ class Wire:
             return True
         return False
 
-    async def closed(self, timeout_s=5.0):
+    async def closed(self, timeout_s=PATIENCE_S):
         """All packets up to the end of the connection."""
         out = []
         while True:
@@ -612,7 +613,7 @@ async def _program(*command):
     finally:
         if process.returncode is None:
             process.terminate()
-        await asyncio.wait_for(process.communicate(), 10)
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
 
 @pytest.fixture
@@ -621,7 +622,7 @@ def program():
     return _program
 
 
-async def _until(condition, timeout_s=10.0):
+async def _until(condition, timeout_s=PATIENCE_S):
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)

@@ -12,6 +12,7 @@ from fleetcore.errors import ConfigError, NotAuthenticated, NotAuthorised, Refus
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
 from fleetcore.model.credential import CertificateCredential
 from fleetcore.model.message import Downlink, Operation, Rejected
+from fleetcore.testing.patience import PATIENCE_S
 
 
 @pytest.fixture(params=["5", "3.1.1"])
@@ -75,7 +76,7 @@ async def test_a_refusal_for_good_is_a_reply_with_its_code_or_an_errors_message(
             "status": 422,
             "detail": "an hour ahead",
         }
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         told = await anext(client.downlinks())
     assert (told.operation, told.body["code"]) == (Operation.ERRORS, "time_in_future")
 
@@ -104,7 +105,7 @@ async def test_downlinks_come_in_order_and_end_with_the_client(client, plane):
     plane.push(Downlink(operation=Operation.COMMAND_CANCEL, subject="leaf1", body={}, target="c1"))
     got = []
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         async for downlink in client.downlinks():
             got.append((downlink.operation, downlink.subject, downlink.body, downlink.target))
             if len(got) == 4:

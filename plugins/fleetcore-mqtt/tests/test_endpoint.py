@@ -9,6 +9,7 @@ from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
 
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected
+from fleetcore.testing.patience import PATIENCE_S
 
 TELEMETRY = "fleet/v1/dev1/telemetry"
 
@@ -325,7 +326,7 @@ async def test_acknowledgements_of_one_commit_leave_in_one_write(dial, plane, co
 
     plane.commit()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert len(await wire.reader.read(1000)) == 20 * 4
 
 

@@ -332,6 +332,7 @@ async def test_more_in_flight_than_the_bound_waits_in_3_1_1(dial, plane, v4, unt
     plane.commits_itself = False
     wire = await dial.device()
     await wire.send(*(v4.publish(TELEMETRY, b"{}", n) for n in range(1, 101)))
+    await until(lambda: len(plane.uncommitted) >= 32)
     await asyncio.sleep(0.1)
     assert len(plane.uncommitted) == 32
 
@@ -341,11 +342,12 @@ async def test_more_in_flight_than_the_bound_waits_in_3_1_1(dial, plane, v4, unt
     assert len({await wire.answer() for _ in range(100)}) == 100
 
 
-async def test_calls_under_way_are_bounded(dial, plane, codec):
+async def test_calls_under_way_are_bounded(dial, plane, codec, until):
     plane.answering.clear()
     wire = await dial.device(codec=codec)
 
     await wire.send(*(codec.publish("fleet/v1/dev1/twin/get", b"", None) for _ in range(100)))
+    await until(lambda: len(plane.calls) >= 32)
     await asyncio.sleep(0.1)
 
     assert len(plane.calls) == 32
@@ -439,7 +441,9 @@ def test_a_codec_reads_a_packet_or_says_what_is_wrong(data, codec):
         pass
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     data=st.lists(st.one_of(packets(), mutations(), st.binary(max_size=64)), min_size=1, max_size=6),
     version=st.sampled_from([0, 4, 5]),

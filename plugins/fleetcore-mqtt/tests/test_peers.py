@@ -8,6 +8,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fleetcore.model.message import Downlink, Operation, Rejected
+from fleetcore.testing.patience import PATIENCE_S
 
 
 def tls_options(pki, endpoint, device):
@@ -26,7 +27,7 @@ async def test_mosquitto_pub_hands_over_its_lines(tls_endpoint, plane, pki, vers
     options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1", "-t", "fleet/v1/dev1/telemetry"]
 
     async with program("mosquitto_pub", *options, "-m", '{"t": 21.5}') as process:
-        output, _ = await asyncio.wait_for(process.communicate(), 20)
+        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert (process.returncode, output) == (0, b"")
     assert [(identity, m.payload) for identity, m in plane.received] == [("dev1", b'{"t": 21.5}')]
@@ -40,7 +41,7 @@ async def test_five_hundred_lines_of_mosquitto_pub_arrive_in_order(tls_endpoint,
         "mosquitto_pub", *map(str, options), "-l", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
 
-    await asyncio.wait_for(process.communicate(lines), 30)
+    await asyncio.wait_for(process.communicate(lines), PATIENCE_S)
 
     assert [json.loads(body)["n"] for body in plane.bodies] == list(range(500))
 
@@ -51,7 +52,7 @@ async def test_mosquitto_pub_as_another_device_changes_nothing(tls_endpoint, pla
 
     async with program("mosquitto_pub", *options, "-m", "{}") as process:
         # Its exit status is 0 all the same: only what was received counts.
-        await asyncio.wait_for(process.communicate(), 20)
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert (plane.received, plane.audit) == ([], [("dev1", "dev3")])
 
@@ -64,7 +65,7 @@ async def test_mosquitto_sub_gets_what_is_unfinished_and_what_comes(tls_endpoint
     async with program("mosquitto_sub", *options, "-t", "fleet/v1/dev1/#") as process:
         await until(lambda: plane.listeners)
         plane.push(Downlink(operation=Operation.FIRMWARE, subject="dev1", body={"offer": None}))
-        output, _ = await asyncio.wait_for(process.communicate(), 20)
+        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert output.decode().splitlines() == [
         'fleet/v1/dev1/commands {"id":"c1"}',
@@ -77,7 +78,7 @@ async def test_mosquitto_sub_cannot_listen_to_another_device(tls_endpoint, plane
     options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1"]
 
     async with program("mosquitto_sub", *options, "-t", "fleet/v1/dev3/commands") as process:
-        output, _ = await asyncio.wait_for(process.communicate(), 20)
+        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert b"denied" in output.lower() or b"rejected" in output.lower()
 
@@ -102,7 +103,7 @@ async def test_revocation_ends_a_running_mosquitto_sub(tls_endpoint, plane, pki,
     async with program("mosquitto_sub", *options) as process:
         await until(lambda: plane.listeners)
         plane.revoke("dev1")
-        await asyncio.wait_for(process.communicate(), 20)
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert not plane.sessions
 
@@ -142,7 +143,7 @@ async def test_openssl_gets_no_session_ticket_and_a_certificate_that_verifies(tl
         stderr=asyncio.subprocess.STDOUT,
     )
 
-    output, _ = await asyncio.wait_for(process.communicate(b"Q\n"), 20)
+    output, _ = await asyncio.wait_for(process.communicate(b"Q\n"), PATIENCE_S)
 
     assert b"Verify return code: 0 (ok)" in output
     assert b"New Session Ticket" not in output

@@ -1,0 +1,192 @@
+"""Threads with an owner: what fleetcore starts has ended before the interpreter takes itself apart.
+
+A daemon thread that wants to run Python then is unwound in the middle of whatever it does; inside a C++ extension
+(``numpy.unique`` is one) that aborts the process: "terminate called without an active exception". So at exit each
+owner tells its threads to end, and they are waited for, each as long as it was given when it was started.
+
+A thread that runs a plugin's code may not end at all. Then it is named on stderr, with the place it is in, and the exit
+goes on without it: in a fork, which has the main thread alone, while this process waits for the fork's status and ends
+with it. So the script's own status, its open files and its other exit handlers are what they are without fleetcore.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from weakref import WeakKeyDictionary, WeakMethod
+
+#: A thread of ours only finishes what it was given; a process that exits does not wait for ever all the same.
+EXIT_S = 10.0
+#: Nothing is waiting any more for what a plugin's thread does at exit.
+PLUGIN_EXIT_S = 5.0
+#: What the rest of the exit may take where it goes on in a fork: other exit handlers, closing files.
+_REST_S = 10.0
+_POLL_S = 0.01
+
+Stop = Callable[[], threading.Thread | None]
+
+_running: WeakKeyDictionary[threading.Thread, float] = WeakKeyDictionary()
+_stops: list[WeakMethod[Stop]] = []
+# A re-entrant lock: a garbage collection inside a locked section may start or stop something.
+_lock = threading.RLock()
+
+
+def start(thread: threading.Thread, exit_s: float = EXIT_S) -> None:
+    """Starts a daemon thread that is waited for at exit, for ``exit_s`` at most. Its name says whose it is."""
+    with _lock:
+        _running[thread] = exit_s
+    thread.start()
+
+
+def adopt(exit_s: float = EXIT_S) -> None:
+    """Has the current thread waited for at exit: for one that a library started."""
+    with _lock:
+        _running[threading.current_thread()] = exit_s
+
+
+def stop_at_exit(stop: Stop) -> None:
+    """Has a bound method called at exit, where its object still lives: it tells threads to end and does not wait.
+
+    They are called in the order in which they were given. A thread that one returns has ended, or had its time, before
+    the next is called: what uses a store ends before the store does.
+    """
+    with _lock:
+        _stops[:] = [each for each in _stops if each() is not None]
+        _stops.append(WeakMethod(stop))
+
+
+class Deadline:
+    """Ends the process with status 1 and a line on stderr, so long after :meth:`begin`, whatever hangs in it.
+
+    Its thread exists from the start, so that ``begin`` may be called in a signal handler.
+    """
+
+    def __init__(self, seconds: float, what: str) -> None:
+        self._seconds, self._what = seconds, what
+        self._begun = threading.Lock()
+        self._begun.acquire()
+        # Not one that is waited for: it sleeps in C until the process has gone, or ends it.
+        threading.Thread(target=self._run, name="fleetcore deadline", daemon=True).start()
+
+    def begin(self) -> None:
+        """From now on; call it once."""
+        self._begun.release()
+
+    def _run(self) -> None:
+        self._begun.acquire()
+        time.sleep(self._seconds)
+        others = [each for each in threading.enumerate() if each is not threading.current_thread()]
+        _say(f"{self._what} took longer than {self._seconds:g} s and is cut off; still there: {_places(others)}")
+        os._exit(1)
+
+
+@atexit.register
+def _end() -> None:
+    """Takes at most twice the longest time that a thread was given: users of others first, then all."""
+    begun = time.monotonic()
+    try:
+        _tell(begun)
+        with _lock:
+            running = sorted(_running.items(), key=lambda item: item[1])
+        told = time.monotonic()
+        for thread, exit_s in running:
+            thread.join(max(0.0, told + exit_s - time.monotonic()))
+    except KeyboardInterrupt:
+        _say("interrupted while waiting for threads to end")
+    with _lock:
+        left = [thread for thread in _running if thread.is_alive()]
+    if left:
+        waited = time.monotonic() - begun
+        _say(f"the process ends without what did not end within {waited:.1f} s: {_places(left)}")
+        _go_on_alone()
+
+
+def _tell(begun: float) -> None:
+    with _lock:
+        stops = list(_stops)
+    for each in stops:
+        stop = each()
+        thread = None if stop is None else stop()
+        if thread is not None:
+            thread.join(max(0.0, begun + _running.get(thread, EXIT_S) - time.monotonic()))
+
+
+def _go_on_alone() -> None:
+    """Returns in a process that has no other thread; the one that called ends with that one's status."""
+    _flush()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that other threads are left behind is what it is for
+            child = os.fork()
+    except (AttributeError, OSError, RuntimeError):  # none on this system, or not in this release at exit
+        os._exit(1)
+    if child == 0:
+        _skip_destructors()
+        return
+    until = time.monotonic() + _REST_S
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            _say(f"the exit handlers took longer than {_REST_S:g} s and are cut off")
+            os._exit(1)
+        time.sleep(_POLL_S)
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGINT:  # as the interpreter does after Ctrl-C, so that a shell sees it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(max(code, 0) or int(code < 0))
+
+
+def _skip_destructors() -> None:
+    """Ends this process once the interpreter has: destructors of C libraries join threads that a fork has not.
+
+    libuv's thread pool is one. Last in is first out: the C library's streams are flushed, then it is over.
+    """
+    libc = ctypes.CDLL(None)
+    with contextlib.suppress(AttributeError):  # on_exit is glibc's: elsewhere the destructors run
+        on_exit, flush, end = libc.on_exit, libc.fcloseall, libc._exit
+        on_exit(end, None)
+        on_exit(flush, None)
+
+
+def _places(threads: Iterable[threading.Thread]) -> str:
+    frames = sys._current_frames()
+    found = []
+    for thread in threads:
+        frame = frames.get(thread.ident or 0)
+        place = "" if frame is None else f" ({frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name})"
+        found.append(f"{thread.name}{place}")
+    return ", ".join(found)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is closed, or there is none
+        sys.stderr.write(f"fleetcore: {text}\n")
+        sys.stderr.flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def _forget() -> None:
+    """A fork has none of its parent's threads, and whoever held a lock there does not let go of it here."""
+    global _lock  # noqa: PLW0603 - the one of the parent may be held for ever
+    _lock = threading.RLock()
+    _running.clear()
+    _stops.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
