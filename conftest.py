@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fleetcore.builtin.sqlite.storage import SqliteStorage
+from fleetcore.model.events import CORE
+from fleetcore.model.store import Commit, Committed
+
 # One seed and no deadline: what a test draws depends on the test alone, and what is slow is a busy machine's.
 # FLEETCORE_HYPOTHESIS=explore draws anew each time.
 settings.register_profile(
@@ -15,9 +19,6 @@ settings.register_profile(
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("FLEETCORE_HYPOTHESIS", "fleetcore"))
 
-from fleetcore.builtin.sqlite.storage import SqliteStorage
-from fleetcore.model.events import CORE
-from fleetcore.model.store import Commit, Committed
 
 _missing: set[str] = set()
 

@@ -19,7 +19,6 @@ from attrs import asdict, evolve
 from fleetcore import threads
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.interfaces.clock import Clock
-from fleetcore.model.command import FINISHED
 from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.layer import LayerKind
 from fleetcore.model.twin import unconverged
@@ -246,8 +245,6 @@ class IoTFleetManager:
             actor="library",
             reason=reason,
         )
-        if location is not None:
-            await fleet.location.place(device_id, location, "library")
         return device.id
 
     async def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
@@ -319,8 +316,6 @@ class IoTFleetManager:
         if members.get("location") is not None:
             members["location"] = _location(members["location"])
         device = await fleet.devices.change(device_id, **members, actor="library", reason=reason)
-        if device.location is not None and "location" in members:
-            await fleet.location.place(device_id, device.location, "library")
         return self._device(fleet, device)
 
     async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
@@ -333,9 +328,7 @@ class IoTFleetManager:
             to = Lifecycle(state)
         except ValueError:
             raise Refused(f"There is no lifecycle {state!r}", remedy=f"Use one of: {', '.join(Lifecycle)}") from None
-        device = await fleet.devices.move(device_id, to, actor="library", reason=reason)
-        if to is Lifecycle.RETIRED:
-            await fleet.security.revoke(device=device_id, actor="library", reason=reason or "retired")
+        device = await fleet.lifecycles.move(device_id, to, actor="library", reason=reason)
         return self._device(fleet, device)
 
     async def erase_device(self, device_id: str, *, reason: str = "") -> View:
@@ -388,10 +381,7 @@ class IoTFleetManager:
         Devices that were asked to renew and have not are asked no more.
         """
         fleet = await self.open()
-        one = await fleet.operations.get(operation)
-        special = {"command": fleet.bulk_commands.cancel, "renewal": fleet.renewals.cancel}
-        cancel = special.get(one.kind, fleet.operations.cancel)
-        return _view(await cancel(operation, actor="library", reason=reason))
+        return _view(await fleet.operations.cancel(operation, actor="library", reason=reason))
 
     async def run_operation(self, operation: str) -> View:
         """Waits until long work has ended, doing it here where no server does."""
@@ -1011,11 +1001,7 @@ class IoTFleetManager:
         command = await fleet.commands.send(
             device_id, name, args, idempotency_key=idempotency_key, actor="library", reason=reason, **options
         )
-        until = fleet.clock.monotonic_s() + wait_s
-        while command.state not in FINISHED and fleet.clock.monotonic_s() < until:
-            await fleet.storage.wait_feed(await fleet.storage.position(), min(1.0, wait_s))
-            command = await fleet.commands.get(command.id)
-        return _view(command)
+        return _view(await fleet.commands.wait(command, wait_s))
 
     async def plan_commands(
         self,

@@ -46,7 +46,7 @@ class BulkCommands:
     def __init__(self, commands: Commands, operations: Operations, registry: Registry, search: Search) -> None:
         self._commands, self._operations = commands, operations
         self._registry, self._search = registry, search
-        operations.handle(KIND, self._send)
+        operations.handle(KIND, self._send, undo=self._cancel_sent)
 
     async def plan(
         self,
@@ -99,15 +99,13 @@ class BulkCommands:
         counts = await self._commands.bulk_counts(operation)
         return {state.value: counts[state] for state in CommandState if state in counts}
 
-    async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
-        """Stops the sending, and cancels what has no end yet: at once where it is queued, else by asking the device."""
-        ended = await self._operations.cancel(operation, actor=actor, reason=reason)
-        async for command in self._commands.of_bulk(operation):
+    async def _cancel_sent(self, operation: Operation, actor: str, reason: str) -> None:
+        """Cancels what has no end yet: at once where it is queued, else by asking the device."""
+        async for command in self._commands.of_bulk(operation.id):
             if command.state in FINISHED:
                 continue
             with contextlib.suppress(Conflict):  # it has ended meanwhile
                 await self._commands.cancel(command.id, actor=actor, reason=reason)
-        return ended
 
     async def _wanted(
         self,

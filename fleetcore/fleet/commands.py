@@ -7,7 +7,8 @@ sequence (which a device answers from its memory), never to a command that ran w
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
 from uuid import uuid4
 
 from attrs import evolve
@@ -32,6 +33,8 @@ from fleetcore.wire.times import format_time
 ACK_TIMEOUT_MS = 30_000
 #: A device that has just come back is not sent again what it was sent this recently: it may be under way still.
 _JUST_SENT_MS = 1_000
+#: How often a waiting caller looks at least, seconds.
+_LOOK_S = 1.0
 #: How many unfinished commands a snapshot shows (WIRE.md §6).
 SNAPSHOT = 10
 _OUTPUT_BYTES = _ARGS_BYTES = 64 * 1024
@@ -56,6 +59,14 @@ _REPORTED = {
 UNFINISHED = ("unfinished", "yes")
 #: The highest sequence that a device's commands had; it outlives them, since the device remembers.
 SEQUENCE = "command-sequence"
+
+#: Waits until something was committed.
+Pause = Callable[[Coroutine[Any, Any, bool]], Awaitable[None]]
+
+
+async def _pause(news: Coroutine[Any, Any, bool]) -> None:
+    await news
+
 
 Signer = Callable[[Mapping[str, object]], Mapping[str, object]]
 
@@ -348,6 +359,24 @@ class Commands:
         ended = await self.records.change(command, step)
         self._wake(ended.device)
         return ended
+
+    async def cancel_all(self, device: str, code: str, *, actor: str = "system", reason: str = "") -> None:
+        """Ends every unfinished command of a device that takes none any more. May be done again."""
+        for command in await self.records.find(ref=("open", device)):
+            await self._end(command.id, CommandState.CANCELLED, code=code, actor=actor, reason=reason)
+
+    async def wait(self, command: Command, timeout_s: float, *, pause: Pause = _pause) -> Command:
+        """The command at its end, or as it stands after the time.
+
+        ``pause(news)`` waits between two looks, for news at the latest; what it raises ends the waiting.
+        """
+        until = self._clock.monotonic_s() + timeout_s
+        while _unfinished(command) and (left := until - self._clock.monotonic_s()) > 0:
+            position = await self._storage.position()
+            command = await self.get(command.id)
+            if _unfinished(command):
+                await pause(self._storage.wait_feed(position, min(_LOOK_S, left)))
+        return command
 
     async def snapshot(self, device: str) -> Sequence[Command]:
         """The oldest unfinished commands in sequence order, the head of each lane only, expired ones left out."""

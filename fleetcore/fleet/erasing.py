@@ -4,19 +4,21 @@ Its certificates' records stay too: a key that was revoked must never be accepte
 """
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.groups import Groups
+from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.presence import PresenceBoard
-from fleetcore.fleet.registry import Registry
-from fleetcore.fleet.security import SecurityManager
+from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.store import Commit, Delete, Event, Record
 
-#: Kinds of records that belong to a device: by its id as their key, or by an index entry.
+#: Kinds of records whose key is the device's id.
 _BY_KEY = ("twin", "position", "presence")
-_BY_REF = ("command", "anomaly", "execution")
 _PAST = "twin_past"
 _CHUNK = 1000
 
@@ -28,21 +30,23 @@ class Erasing:
         self,
         storage: Storage,
         clock: Clock,
-        registry: Registry,
-        security: SecurityManager,
+        lifecycles: Lifecycles,
+        commands: Commands,
+        campaigns: Campaigns,
         presence: PresenceBoard,
         groups: Groups,
     ) -> None:
-        self._storage, self._clock, self._registry = storage, clock, registry
-        self._security, self._presence, self._groups = security, presence, groups
+        self._storage, self._clock, self._lifecycles = storage, clock, lifecycles
+        self._commands, self._campaigns = commands, campaigns
+        self._presence, self._groups = presence, groups
 
     async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
-        await self._registry.move(device, Lifecycle.RETIRED, actor=actor, reason=reason)
-        await self._security.revoke(device=device, actor=actor, reason=reason or "erased")
+        await self._lifecycles.move(device, Lifecycle.RETIRED, actor=actor, reason=reason or "erased")
         await self._storage.forget(device)
-        for kind in _BY_REF:
-            await self._delete(kind, [record.key async for record in self._of(kind, device)])
+        for records in (self._commands.records, self._campaigns.executions):
+            await self._remove(records, device)
+        await self._delete("anomaly", [record.key async for record in self._of("anomaly", device)])
         await self._delete(_PAST, [key async for key in self._past(device)])
         self._presence.forget(device)
         event = Event(
@@ -61,6 +65,17 @@ class Erasing:
             after = page.after
             if after is None:
                 return
+
+    async def _remove(self, records: Repository[Any], device: str) -> None:
+        """Removes what is counted: with each record goes what it added to a counter."""
+        while True:
+            page = await records.page(ref=("device", device), limit=_CHUNK)
+            removal = Commit()
+            for item in page.items:
+                removal += records.removing(item)
+            if not page.items:
+                return
+            await self._storage.commit(removal)
 
     async def _past(self, device: str) -> AsyncIterator[str]:
         prefix = f"{device}/"

@@ -1,7 +1,7 @@
 """Where devices are: the newest position by event time, whatever the order of arrival."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
 
@@ -11,7 +11,7 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Location
 from fleetcore.model.message import Accepted, Outcome, PointRefusal, Rejected
-from fleetcore.model.store import Event
+from fleetcore.model.store import Commit, Event
 from fleetcore.wire.times import time_or_code
 
 _MOST = 1000  # positions in one message, WIRE.md §8
@@ -45,15 +45,29 @@ class Locations:
         found = await self._records.get(device)
         return None if found is None else found.location
 
-    async def place(self, device: str, location: Location, actor: str) -> None:
-        """Somebody says where a device is; newer words, its own among them, come over it."""
-        await self.update(device, {"lat": location.lat, "lon": location.lon, "source": "manual"}, actor=actor)
+    def first(self, device: str, location: Location, actor: str) -> Commit:
+        """What sets a new device's position, to be part of its registration."""
+        now = self._clock.now_ms()
+        set_now = Location(lat=location.lat, lon=location.lon, time=now, source="manual")
+        put = self._records.put(Position(device=device, location=set_now))
+        return Commit(puts=(put,)) + _updated(device, set_now, now, actor)
 
-    async def update(self, device: str, body: object, *, actor: str | None = None) -> Outcome:
-        """One position or a list of at most 1,000 (WIRE.md §8); bad ones are refused one by one.
+    async def placing(self, device: str, location: Location, actor: str) -> Commit:
+        """What sets a device's position by hand, to be part of a larger commit.
 
-        ``actor`` is who says so, by default the device.
+        A newer reading, from the device or an operator, replaces it; a reading from the future stays.
         """
+        now = self._clock.now_ms()
+        set_now = Location(lat=location.lat, lon=location.lon, time=now, source="manual")
+        old = await self._records.get(device)
+        if old is None:
+            return self.first(device, location, actor)
+        if (old.location.time or 0) > now:
+            return Commit()
+        return self._records.changing(old, evolve(old, location=set_now)) + _updated(device, set_now, now, actor)
+
+    async def update(self, device: str, body: object) -> Outcome:
+        """A device's position or a list of at most 1,000 (WIRE.md §8); bad ones are refused one by one."""
         items = body if isinstance(body, list) else [body]
         if len(items) > _MOST:
             return Rejected(
@@ -76,19 +90,11 @@ class Locations:
         async def load() -> Position:
             return await self._records.get(device) or Position(device=device, location=newest)
 
-        def step(old: Position) -> tuple[Position, list[Event]] | None:
-            # Of two words of one time the first of a device's stands, and the last of a person's.
-            since = (old.location.time or 0) + (actor is None)
-            if old.version and since > (newest.time or 0):
+        def step(old: Position) -> tuple[Position, Sequence[Event]] | None:
+            # Of two readings of one time the first stands.
+            if old.version and (old.location.time or 0) >= (newest.time or 0):
                 return None
-            event = Event(
-                type="location.updated",
-                subject=device,
-                time=now,
-                actor=actor or device,
-                data={"lat": newest.lat, "lon": newest.lon, "time": newest.time},
-            )
-            return evolve(old, location=newest), [event]
+            return evolve(old, location=newest), _updated(device, newest, now, device).events
 
         await self._records.settle(load, step)
         return Accepted(stored=len(good), refused=tuple(refused))
@@ -118,6 +124,11 @@ class Locations:
         if source is not None and not (isinstance(source, str) and source in _SOURCES):
             return "schema_invalid"
         return Location(lat=float(lat), lon=float(lon), time=time, source=source, **values)  # type: ignore[arg-type]  # _within saw numbers
+
+
+def _updated(device: str, location: Location, now: int, actor: str) -> Commit:
+    data = {"lat": location.lat, "lon": location.lon, "time": location.time}
+    return Commit(events=(Event(type="location.updated", subject=device, time=now, actor=actor, data=data),))
 
 
 def _within(value: object, low: float, high: float) -> bool:

@@ -27,6 +27,9 @@ Handler = Callable[[Operation, Sequence[Any]], Awaitable[Mapping[int, FleetError
 #: nothing has changed. What it does must be idempotent.
 Driver = Callable[[Operation, Sequence[Any]], Awaitable[Operation | None]]
 
+#: Takes back what a cancelled operation has under way: by whom and why. It may be asked again.
+Undo = Callable[[Operation, str, str], Awaitable[None]]
+
 #: How often whoever waits for such an operation looks, seconds.
 _LOOK_S = 0.2
 
@@ -58,18 +61,23 @@ class Operations:
         )  # fmt: skip
         self._handlers: dict[str, Handler] = {}
         self._drivers: dict[str, Driver] = {}
+        self._undo: dict[str, Undo] = {}
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
         # One turn at a time: whoever waits for an operation may work on it beside the supervisor.
         self._turns: dict[str, asyncio.Lock] = {}
 
-    def handle(self, kind: str, handler: Handler) -> None:
-        """Says how an item of a kind is done."""
+    def handle(self, kind: str, handler: Handler, *, undo: Undo | None = None) -> None:
+        """Says how an item of a kind is done, and what a cancelled operation of the kind takes back."""
         self._handlers[kind] = handler
+        if undo is not None:
+            self._undo[kind] = undo
 
-    def drive(self, kind: str, driver: Driver) -> None:
-        """Says how an operation of a kind goes on by itself."""
+    def drive(self, kind: str, driver: Driver, *, undo: Undo | None = None) -> None:
+        """Says how an operation of a kind goes on by itself, and what a cancelled one takes back."""
         self._drivers[kind] = driver
+        if undo is not None:
+            self._undo[kind] = undo
 
     async def start(
         self,
@@ -153,7 +161,10 @@ class Operations:
         return sorted(found, key=lambda operation: operation.created, reverse=True)
 
     async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
-        """Stops before the next item; what was done stays done. Raises Conflict where it has ended otherwise."""
+        """Stops before the next item. What was done stays done, but for what the kind takes back.
+
+        Raises Conflict where it has ended otherwise.
+        """
         now = self._clock.now_ms()
 
         def step(old: Operation) -> tuple[Operation, Sequence[Event]] | None:
@@ -166,6 +177,9 @@ class Operations:
 
         ended = await self.records.change(operation, step)
         await self._forget(operation)
+        undo = self._undo.get(ended.kind)
+        if undo is not None:
+            await undo(ended, actor, reason)
         return ended
 
     async def tick(self) -> None:

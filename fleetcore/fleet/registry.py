@@ -7,6 +7,7 @@ from typing import Any
 from attrs import evolve
 
 from fleetcore.errors import Conflict, Refused, VersionConflict
+from fleetcore.fleet.location import Locations
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.sections import check_document, check_size, check_text
 from fleetcore.interfaces.clock import Clock
@@ -67,6 +68,7 @@ class Registry:
 
     def __init__(self, storage: Storage, clock: Clock, limits: Limits | None = None) -> None:
         self._storage, self._clock, self._limits = storage, clock, limits or Limits()
+        self.locations = Locations(storage, clock, self._limits)
         self.records = Repository(storage, "device", Device, unique=_unique, refs=_refs)
         self._listeners: list[Callable[[Device], None]] = []
 
@@ -115,9 +117,10 @@ class Registry:
             key_id=key_id,
         )
         try:
-            return self._changed(await self.records.create(record, [_registered(record, actor, reason)]))
+            await self._storage.commit(self.registration(record, actor=actor, reason=reason))
         except Conflict as error:
             raise _taken(device) from error
+        return self._changed(evolve(record, version=1))
 
     async def prepared(
         self,
@@ -164,11 +167,20 @@ class Registry:
         )
 
     def registration(self, device: Device, *, actor: str = "system", reason: str = "") -> Commit:
-        """What registers a prepared device, to be part of a larger commit; afterwards comes :meth:`registered`.
+        """What registers a prepared device and places it, to be part of a larger commit.
 
-        The commit raises VersionConflict where the id is taken, Conflict where one that differs in case alone is.
+        Afterwards comes :meth:`registered`. The commit raises VersionConflict where the id is taken, Conflict where one
+        that differs in case alone is.
         """
-        return Commit(puts=(self.records.put(device, expect=0),), events=(_registered(device, actor, reason),))
+        return self._registration([device], actor, reason)
+
+    def _registration(self, devices: Sequence[Device], actor: str, reason: str) -> Commit:
+        puts = tuple(self.records.put(device, expect=0) for device in devices)
+        made = Commit(puts=puts, events=tuple(_registered(device, actor, reason) for device in devices))
+        for device in devices:
+            if device.location is not None:
+                made += self.locations.first(device.id, device.location, actor)
+        return made
 
     def registered(self, device: Device) -> None:
         """A registration was committed: tells who listens."""
@@ -207,12 +219,8 @@ class Registry:
         fresh: dict[int, Device] = dict(enumerate(devices))
         while fresh:
             records = list(fresh.values())
-            commit = Commit(
-                puts=tuple(self.records.put(one, expect=0) for one in records),
-                events=tuple(_registered(one, actor, reason) for one in records),
-            )
             try:
-                done = await self._storage.commit(commit)
+                await self._storage.commit(self._registration(records, actor, reason))
             except Conflict:
                 # Somebody is there: each is looked up, which is rare and tells which.
                 kept: dict[int, Device] = {}
@@ -228,8 +236,8 @@ class Registry:
                     raise
                 fresh = kept
             else:
-                for one, version in zip(records, done.versions, strict=True):
-                    self._changed(evolve(one, version=version))
+                for device in records:
+                    self._changed(evolve(device, version=1))
                 break
         return taken
 
@@ -254,7 +262,9 @@ class Registry:
     async def change(
         self, device: str, *, if_version: int | None = None, actor: str = "system", reason: str = "", **members: Any
     ) -> Device:
-        """Changes descriptive members (name, model, tags, attributes, location, gateway …).
+        """Changes descriptive members (name, model, tags, attributes, location, gateway …) in one commit.
+
+        A location is also the device's position from now on, until a newer reading replaces it.
 
         Raises VersionConflict where the device is not at ``if_version``.
         """
@@ -279,30 +289,61 @@ class Registry:
             _expect(old, if_version)
             return evolve(old, **members, updated=now), [event]
 
-        return self._changed(await self.records.change(device, step))
+        placing = Commit()
+
+        async def load() -> Device:
+            nonlocal placing
+            if members.get("location") is not None:
+                placing = await self.locations.placing(device, members["location"], actor)
+            return await self.records.need(device)
+
+        return self._changed(await self.records.settle(load, step, lambda _old, _new: placing))
 
     async def move(
         self, device: str, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
     ) -> Device:
-        """Moves the lifecycle; moving to where it is does nothing. Raises IllegalTransition, VersionConflict."""
-        now = self._clock.now_ms()
+        """Moves the lifecycle; moving to where it is does nothing. To ``retired`` only :meth:`Lifecycles.move` goes.
 
-        def step(old: Device) -> tuple[Device, list[Event]] | None:
-            _expect(old, if_version)
-            if old.lifecycle is to:
-                return None
-            check_transition(device, old.lifecycle, to)
-            event = Event(
-                type=f"device.{to}",
-                subject=device,
-                time=now,
-                actor=actor,
-                reason=reason,
-                data={"from": old.lifecycle, "to": to},
-            )
-            return evolve(old, lifecycle=to, updated=now), [event]
+        Raises NotFound, IllegalTransition, VersionConflict.
+        """
+        assert to is not Lifecycle.RETIRED, "retiring has a rule of its own"
+
+        def step(old: Device) -> tuple[Device, Sequence[Event]] | None:
+            return self._move(old, to, if_version, actor, reason)
 
         return self._changed(await self.records.change(device, step))
+
+    def moving(
+        self, device: Device, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
+    ) -> Commit | None:
+        """What moves a device, to be part of a larger commit; afterwards comes :meth:`moved`. None: it is there.
+
+        Raises IllegalTransition, VersionConflict; the commit raises VersionConflict where the device changes meanwhile.
+        """
+        move = self._move(device, to, if_version, actor, reason)
+        return None if move is None else self.records.changing(device, move[0]) + Commit(events=tuple(move[1]))
+
+    def moved(self, device: Device) -> None:
+        """A move was committed: tells the listeners."""
+        self._changed(device)
+
+    def _move(
+        self, old: Device, to: Lifecycle, if_version: int | None, actor: str, reason: str
+    ) -> tuple[Device, Sequence[Event]] | None:
+        now = self._clock.now_ms()
+        _expect(old, if_version)
+        if old.lifecycle is to:
+            return None
+        check_transition(old.id, old.lifecycle, to)
+        event = Event(
+            type=f"device.{to}",
+            subject=old.id,
+            time=now,
+            actor=actor,
+            reason=reason,
+            data={"from": old.lifecycle, "to": to},
+        )
+        return evolve(old, lifecycle=to, updated=now), (event,)
 
     async def activate(self, device: str) -> None:
         """The first authenticated message makes a registered or provisioned device active."""

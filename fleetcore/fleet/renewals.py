@@ -115,7 +115,7 @@ class Renewals:
         self._security, self._twins, self._operations = security, twins, operations
         self._registry, self._search, self._clock = registry, search, clock
         self._waves: dict[str, _Wave] = {}
-        operations.drive(KIND, self._drive)
+        operations.drive(KIND, self._drive, undo=self._unask)
 
     async def plan(
         self,
@@ -195,13 +195,11 @@ class Renewals:
             )
         return await self.start(devices=(device,), timeout_s=timeout_s, actor=actor, reason=reason)
 
-    async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
-        """Asks nobody more, and takes the asking back from those that have not renewed."""
-        ended = await self._operations.cancel(operation, actor=actor, reason=reason)
-        for device in await self._asked(operation):
-            await self._withdraw(operation, device)
-        self._waves.pop(operation, None)
-        return ended
+    async def _unask(self, operation: Operation, _actor: str, _reason: str) -> None:
+        """Takes the asking back from the devices that have not renewed."""
+        for device in await self._asked(operation.id):
+            await self._withdraw(operation.id, device)
+        self._waves.pop(operation.id, None)
 
     async def _asked(self, operation: str) -> list[str]:
         """The devices whose twin asks by this operation and that have not said that they obeyed."""

@@ -226,7 +226,7 @@ def _of_campaigns() -> Iterator[EventType]:
         yield EventType(
             name=f"execution.{state}", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,
             meaning=f"A device's part of a campaign became {state.replace('_', ' ')}.",
-            data={"campaign": _TEXT, "device": _TEXT},
+            data={"campaign": _TEXT, "device": _TEXT, "code": Member(kind=str, optional=True)},
         )  # fmt: skip
     yield EventType(
         name="release.added", subject=Subject.RELEASE, permission=Permission.CAMPAIGNS_READ,

@@ -27,7 +27,7 @@ from fleetcore.fleet.erasing import Erasing
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
 from fleetcore.fleet.importing import Importing
-from fleetcore.fleet.location import Locations
+from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.outlook import Outlook
@@ -116,7 +116,7 @@ class Fleet:
             clock, self.trust_root, allow_unsigned=firmware.allow_unsigned, hours=firmware.assignment_hours
         )
         self.campaigns = Campaigns(storage, clock, self.assigning, may_fetch=config.data is not None)
-        self.location = Locations(storage, clock, self.limits)
+        self.location = self.devices.locations
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
         self.dead_letters = DeadLetters(storage, clock)
@@ -226,9 +226,10 @@ class Fleet:
         self.renewals = Renewals(
             self.security, self.twins, self.operations, self.devices, self.search, self.clock
         )  # fmt: skip
+        self.lifecycles = Lifecycles(self.devices, self.security, self.operations, self.commands, self.campaigns)
         self.erasing = Erasing(
-            self.storage, self.clock, self.devices, self.security, self.presence, self.groups
-        )  # fmt: skip
+            self.storage, self.clock, self.lifecycles, self.commands, self.campaigns, self.presence, self.groups
+        )
         self.health = FleetHealth(
             self.devices,
             self.presence,

@@ -124,7 +124,7 @@ async def test_a_rate_holds_in_every_second_and_a_stop_ends_what_is_queued(fleet
         clock._monotonic_s += 0.5
 
     assert sent == [1, 2, 3]
-    ended = await fleet.bulk_commands.cancel(operation.id, reason="enough")
+    ended = await fleet.operations.cancel(operation.id, reason="enough")
     clock._monotonic_s += 5
     await fleet.operations.tick()
     assert (ended.state, ended.done) == (OperationState.CANCELLED, 3)
@@ -188,7 +188,7 @@ async def test_a_key_that_came_with_another_command_is_refused(fleet, devices):
 
 
 async def test_a_retired_device_gets_no_commands(fleet, devices):
-    await fleet.devices.move("d-0", Lifecycle.RETIRED)
+    await fleet.lifecycles.move("d-0", Lifecycle.RETIRED)
 
     with pytest.raises(Conflict) as caught:
         await fleet.commands.send("d-0", "x")

@@ -359,10 +359,11 @@ class Inventory:
         with_puts: Iterable[Put] = (),
         deletes: Iterable[Delete] = (),
         events: Iterable[Event] = (),
+        extra: Commit | None = None,
     ) -> list[CertificateRecord] | None:
         """Revokes certificates and their keys in one commit, or gives None where one changed meanwhile: read again.
 
-        ``unused`` are keys that have no certificate yet and shall never get one.
+        ``unused`` are keys that have no certificate yet and shall never get one; ``extra`` is done in the same commit.
         """
         now = self._clock.now_ms()
         changed = [
@@ -382,6 +383,7 @@ class Inventory:
             with_puts=(*keys, *with_puts),
             deletes=deletes,
             events=events,
+            extra=extra,
         )
         return changed if done else None
 
@@ -395,6 +397,7 @@ class Inventory:
         with_puts: Iterable[Put] = (),
         deletes: Iterable[Delete] = (),
         events: Iterable[Event] = (),
+        extra: Commit | None = None,
     ) -> bool:
         now = self._clock.now_ms()
         told = [
@@ -410,7 +413,8 @@ class Inventory:
         ]
         puts = (*(self.certificates.put(record, expect=record.version) for record in changed), *with_puts)
         try:
-            await self._storage.commit(Commit(puts=puts, deletes=tuple(deletes), events=(*told, *events)))
+            own = Commit(puts=puts, deletes=tuple(deletes), events=(*told, *events))
+            await self._storage.commit(own if extra is None else own + extra)
         except VersionConflict:
             return False
         for record in changed:

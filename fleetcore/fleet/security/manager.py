@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -44,6 +44,14 @@ Revoked = Callable[[str, str, str | None], None]
 
 #: ``callback(devices)``.
 Listed = Callable[[frozenset[str]], None]
+
+#: What else belongs into a commit that revokes.
+Beside = Callable[[], Awaitable[Commit]]
+
+
+async def _nothing() -> Commit:
+    return Commit()
+
 
 #: A broker refuses everybody once its list has expired, which takes weeks.
 LISTED_EVERY_S = 86_400.0
@@ -391,6 +399,7 @@ class SecurityManager:
         serial: str | None = None,
         actor: str = "system",
         reason: str = "",
+        beside: Beside = _nothing,
     ) -> int:
         """Revokes all credentials of a device, or one certificate; gives how many were revoked.
 
@@ -400,6 +409,8 @@ class SecurityManager:
         caller is cancelled meanwhile. The keys are never accepted again.
 
         Args:
+            beside: gives what else belongs into the commit that revokes a device's credentials; it is asked again where
+                something changed meanwhile.
             serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, where a CA of ours issued it.
 
         Raises:
@@ -408,11 +419,11 @@ class SecurityManager:
         if (device is None) == (serial is None):
             raise Refused("Either a device or a serial is revoked")
         if device is not None:
-            return await self._finish(self._revoke_device(device, actor, reason))
+            return await self._finish(self._revoke_device(device, actor, reason, beside))
         assert serial is not None  # one of the two is given
         return await self._finish(self._revoke_certificate(serial, actor, reason))
 
-    async def _revoke_device(self, device: str, actor: str, reason: str) -> int:
+    async def _revoke_device(self, device: str, actor: str, reason: str, beside: Beside) -> int:
         for _ in range(ATTEMPTS):
             certificates = [
                 record
@@ -423,7 +434,8 @@ class SecurityManager:
             invitations = await self._enrollment_tokens.living_of(device)
             unused = await self._unused_key(device)
             withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
-            if not (certificates or tokens or invitations or unused or withdrawn):
+            extra = await beside()
+            if extra == Commit() and not (certificates or tokens or invitations or unused or withdrawn):
                 return 0
             ended = [
                 *(("token.revoked", {"token": token.id}) for token in tokens),
@@ -436,6 +448,7 @@ class SecurityManager:
                 actor=actor,
                 reason=reason,
                 unused=unused,
+                extra=extra,
                 with_puts=(
                     *withdrawn,
                     *(

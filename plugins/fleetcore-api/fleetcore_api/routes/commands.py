@@ -1,5 +1,6 @@
 """Commands: to one device, to many by a plan; followed, cancelled."""
 
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 from litestar import Response, get, post
@@ -9,7 +10,7 @@ from msgspec import structs
 
 from fleetcore.errors import Refused
 from fleetcore.fleet.commands import selection
-from fleetcore.model.command import FINISHED, Command
+from fleetcore.model.command import Command
 from fleetcore.model.operator import Permission
 from fleetcore.query.parse import parse
 from fleetcore_api.access import Access, ApiRequest
@@ -64,7 +65,10 @@ async def send_command(
     data: JSONBody[CommandIn],
     wait: Annotated[float, QueryParameter(ge=0, le=60, description="Seconds to wait for its end.")] = 0,
 ) -> Response[CommandOut]:
-    """Queues a command; with ``wait`` the answer comes with its end, or after the time as it then stands."""
+    """Queues a command; with ``wait`` the answer comes with its end, or after the time as it then stands.
+
+    Waiting ends as soon as the caller may not send it any more.
+    """
     await access.device(device_id, Permission.COMMANDS_SEND)
     key = request.headers.get("idempotency-key")
     command = await access.fleet.commands.send(
@@ -74,7 +78,14 @@ async def send_command(
         actor=access.actor,
         **{name: getattr(data, name) for name in data.__struct_fields__},
     )
-    command = await _awaited(access, command, min(wait, access.site.config.command_wait_s))
+    wait_s = min(wait, access.site.config.command_wait_s)
+    with access.fleet.operators.watch(access.token) as watch:
+
+        async def pause(news: Coroutine[Any, Any, bool]) -> None:
+            await watch.first(news)
+            await access.still(Permission.COMMANDS_SEND, device_id)
+
+        command = await access.fleet.commands.wait(command, wait_s, pause=pause)
     return Response(_show(command), status_code=201, headers={"Location": f"/api/v1/commands/{command.id}"})
 
 
@@ -92,20 +103,6 @@ async def _own_key(access: Access, key: str, device: str | None = None) -> str:
         operation = await access.fleet.operations.keyed(yesterday)
         first = None if operation is None else operation.created
     return yesterday if first is not None and now - first < KEPT_MS else today
-
-
-async def _awaited(access: Access, command: Command, wait_s: float) -> Command:
-    """The command with its end, or as it stands after the time; raises as soon as its sender may not send it."""
-    clock, storage = access.fleet.clock, access.fleet.storage
-    until = clock.monotonic_s() + wait_s
-    with access.fleet.operators.watch(access.token) as watch:
-        while command.state not in FINISHED and (left := until - clock.monotonic_s()) > 0:
-            position = await storage.position()
-            command = await access.fleet.commands.get(command.id)
-            if command.state not in FINISHED:
-                await watch.first(storage.wait_feed(position, min(1.0, left)))
-                await access.still(Permission.COMMANDS_SEND, command.device)
-    return command
 
 
 @post(

@@ -53,8 +53,6 @@ async def register_device(access: Caller, data: JSONBody[DeviceIn]) -> Response[
     kept = await access.fleet.devices.register(
         members.pop("id"), members.pop("type"), location=location, actor=access.actor, **members
     )
-    if location is not None:
-        await access.fleet.location.place(kept.id, location, access.actor)
     return answer(access, kept, 201, Location=f"/api/v1/devices/{kept.id}")
 
 
@@ -86,10 +84,10 @@ async def change_device(
         device = await access.fleet.devices.change(
             device_id, if_version=version, actor=access.actor, reason=data.reason, **members
         )
-        if device.location is not None and "location" in members:
-            await access.fleet.location.place(device_id, device.location, access.actor)
     else:
-        device = await _move(access, device_id, to, data.reason, version)
+        device = await access.fleet.lifecycles.move(
+            device_id, to, if_version=version, actor=access.actor, reason=data.reason
+        )
     return answer(access, device)
 
 
@@ -104,16 +102,11 @@ async def retire_device(
     """Retires a device: its credentials end, its data stays. With ``purge`` the device and its data are erased."""
     await access.device(device_id, Permission.DEVICES_ERASE if purge else Permission.DEVICES_WRITE)
     version = expected(if_match)
-    await _move(access, device_id, Lifecycle.RETIRED, reason, version)
+    await access.fleet.lifecycles.move(
+        device_id, Lifecycle.RETIRED, if_version=version, actor=access.actor, reason=reason
+    )
     if purge:
         await access.fleet.erasing.erase(device_id, actor=access.actor, reason=reason)
-
-
-async def _move(access: Access, device: str, to: Lifecycle, reason: str, version: int | None) -> Device:
-    moved = await access.fleet.devices.move(device, to, if_version=version, actor=access.actor, reason=reason)
-    if to is Lifecycle.RETIRED:
-        await access.fleet.security.revoke(device=device, actor=access.actor, reason=reason or "retired")
-    return moved
 
 
 @get("/devices/{device_id:str}/history", permission=Permission.DEVICES_READ)

@@ -66,10 +66,8 @@ async def cancel_operation(access: Caller, operation: FromPath[str], data: JSONB
     found = await _found(access, operation)
     if found.actor != access.actor:
         access.wide(_NEEDED.get(found.kind, Permission.DEVICES_WRITE), operation)
-    fleet = access.fleet
-    special = {"command": fleet.bulk_commands.cancel, "renewal": fleet.renewals.cancel}
-    stop = special.get(found.kind, fleet.operations.cancel)
-    return await show_operation(access, await stop(operation, actor=access.actor, reason=data.reason))
+    ended = await access.fleet.operations.cancel(operation, actor=access.actor, reason=data.reason)
+    return await show_operation(access, ended)
 
 
 @post(

@@ -1,0 +1,80 @@
+"""Retiring a device: one rule, whichever way it is asked for.
+
+One commit moves the lifecycle, revokes every credential and starts the rest as an operation; then the device's sessions
+end. The rest has no bound: queued commands are cancelled and open firmware executions ended, step by step, also after
+a crash.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleetcore.errors import FleetError, NotFound
+from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.operations import Operations
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.security import SecurityManager
+from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.operation import Operation
+from fleetcore.model.store import Commit
+
+KIND = "retirement"
+_CODE = "device_retired"
+
+
+class Lifecycles:
+    """Moves devices through their lifecycle. Retiring is more than a move, so every front end comes here."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        security: SecurityManager,
+        operations: Operations,
+        commands: Commands,
+        campaigns: Campaigns,
+    ) -> None:
+        self._registry, self._security, self._operations = registry, security, operations
+        self._commands, self._campaigns = commands, campaigns
+        operations.handle(KIND, self._leave)
+
+    async def move(
+        self, device: str, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
+    ) -> Device:
+        """Moves the lifecycle; moving to where it is does nothing.
+
+        When a retired device is returned, none of its credentials is accepted, its sessions were told to end, and
+        nothing is queued or offered to it any more.
+
+        Raises NotFound, IllegalTransition, VersionConflict.
+        """
+        if to is not Lifecycle.RETIRED:
+            return await self._registry.move(device, to, if_version=if_version, actor=actor, reason=reason)
+        started: list[Operation] = []
+
+        async def retirement() -> Commit:
+            started.clear()
+            old = await self._registry.get(device)
+            moving = self._registry.moving(old, to, if_version=if_version, actor=actor, reason=reason)
+            if moving is None:
+                return Commit()
+            operation, begun = self._operations.prepared(KIND, [device], actor=actor, reason=reason)
+            started.append(operation)
+            return moving + begun
+
+        await self._security.revoke(device=device, actor=actor, reason=reason or "retired", beside=retirement)
+        retired = await self._registry.get(device)
+        if started:
+            self._registry.moved(retired)
+            await self._operations.run(started[0].id)
+        return retired
+
+    async def _leave(self, operation: Operation, devices: Sequence[Any]) -> Mapping[int, FleetError]:
+        for device in devices:
+            try:
+                if (await self._registry.get(device)).lifecycle is not Lifecycle.RETIRED:
+                    continue
+            except NotFound:
+                continue
+            await self._commands.cancel_all(device, _CODE, actor=operation.actor, reason=operation.reason)
+            await self._campaigns.leave(device, _CODE, actor=operation.actor)
+        return {}
