@@ -111,7 +111,7 @@ def fleetcore_keystores() -> "Iterable[Provider[object]]":  # type: ignore[empty
 def fleetcore_events() -> "Iterable[EventType]":  # type: ignore[empty-body]  # a specification has no body
     """Event types that the plugin writes, each called ``x.NAME.WHAT`` by the plugin's name.
 
-    An event of a type that nobody declares is audited, and shown to administrators only.
+    Events of undeclared types are audited, and shown to administrators only.
     """
 
 

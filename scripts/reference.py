@@ -126,9 +126,9 @@ def events() -> str:
     lines = [
         "# Event types",
         "",
-        "What a fleet does is told as events. `GET /api/v1/events` follows them, and so does `watch()` of the library",
-        "and the clients; the audit log has those that are audited. An event has `type`, `subject`, `time`, `actor`,",
-        "`reason`, `data` and `position`:",
+        "A fleet records what happens as events. `GET /api/v1/events` follows them, and so does `watch()` of the",
+        "library and the clients; the audit log has those that are audited. An event has `type`, `subject`, `time`,",
+        "`actor`, `reason`, `data` and `position`:",
         "",
         "```json",
         '{"type": "command.sent", "subject": "b9a8720251034faab82a19cd89abc7da", "time": "2026-05-28T20:26:40.000Z",',

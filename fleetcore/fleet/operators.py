@@ -98,7 +98,10 @@ class RightsWatch:
         return await self._operators.authenticate(self._token)
 
     async def first(self, *others: Coroutine[Any, Any, object]) -> None:
-        """Returns when one of the others has come, or the rights may have changed; the others are cancelled then."""
+        """Returns when another one of these ends, or the rights may have changed; the rest is cancelled then.
+
+        What the others return or raise is not told: the caller looks again.
+        """
         waiting = [asyncio.ensure_future(other) for other in (*others, self._changed.wait(), self._expiry())]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +130,7 @@ class Operators:
         self._writes = 0
         self._watches: set[RightsWatch] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: Token → when it was used, ms, by how much :meth:`flush` has written.
+        #: Token → when it was used last, ms, to the minute; and the tokens of which :meth:`flush` has to write it yet.
         self._used: dict[str, int] = {}
         self._unwritten: set[str] = set()
 

@@ -47,7 +47,7 @@ class Selectable:
 
 
 class Rights:
-    """What one principal may do, as of one request."""
+    """What one principal may do, as its tokens and grants are now."""
 
     def __init__(
         self, principal: str, grants: Sequence[RoleGrant], permissions: Sequence[Permission], search: Search

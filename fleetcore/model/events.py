@@ -384,8 +384,8 @@ class EventTypes:
     """The types of one fleet: the core's, and those of its plugins.
 
     Args:
-        plugins: a plugin's name and its types, which are called ``x.NAME.*``. Raises Refused for one that is not, and
-            for one that claims to change what is the core's.
+        plugins: a plugin's name and its types, which are called ``x.NAME.*``. Raises Refused as
+            :func:`check_plugin_type`.
     """
 
     def __init__(self, plugins: Mapping[str, Iterable[EventType]] = MappingProxyType({})) -> None:
@@ -399,11 +399,11 @@ class EventTypes:
         return iter(self._types.values())
 
     def find(self, name: str) -> EventType | None:
-        """The type of that name, or None where nobody has declared it."""
+        """The type of that name, or None where it is not declared."""
         return self._types.get(name)
 
     def is_audited(self, event: Event) -> bool:
-        """Whether the audit log has it; one of an unknown type it has."""
+        """Whether the audit log has it; it has every event of an undeclared type."""
         found = self._types.get(event.type)
         return found is None or found.audited
 

@@ -14,7 +14,7 @@ from fleetcore.model.events import GROUP_JOINED, GROUP_LEFT, changed_parts, devi
 from fleetcore.model.store import FeedEntry
 from fleetcore.pipeline.consumer import Consumer
 
-#: What hangs on these, the groups have evaluated in the change that wrote them.
+#: Groups evaluates what depends on these in the change that writes them.
 _EVALUATED = frozenset({GROUP_JOINED, GROUP_LEFT})
 
 

@@ -1,8 +1,8 @@
 """First answers to requests with an ``Idempotency-Key``, kept in the store for a day.
 
 Only an answer that did something is kept: a refusal changed nothing, so the same key may be tried again. Secrets that
-an answer shows once are not kept; the repeated answer is without them. An answer is for the rights that it was given
-under: who has lost some of them since does not get it again.
+an answer shows once are not kept; the repeated answer is without them. An answer belongs to the rights that it was
+given under: a caller that has lost some of them since does not get it again.
 """
 
 import asyncio

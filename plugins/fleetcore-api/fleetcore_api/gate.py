@@ -115,7 +115,7 @@ class Gate:
         await self._site.reach(int(text))
 
     async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, send: Send) -> None:
-        """Runs a request whose key was not seen before; else gives the first answer again, to who may still have it."""
+        """Runs a request whose key was not seen before; else gives the first answer again, where it still may."""
         name = self._answers.name(rights.principal, scope["method"], scope["path"], key)
         digest = hashlib.sha256(body + b"\0" + scope["query_string"]).hexdigest()
         async with self._answers.turn(name):

@@ -31,7 +31,7 @@ def sample(kind, device, group):
 
 @pytest.fixture
 async def happened(fleet, manager):
-    """One event of every type about a device of the lab and its group, one about another's, and one of no type."""
+    """Of every type an event about a device of the lab and one about another; and one of a type that is not declared."""
     for device in (MINE, THEIRS):
         await manager.register_device(device, "sensor")
     for group, device in (("lab", MINE), ("hall", THEIRS)):
@@ -109,7 +109,7 @@ async def test_a_viewer_is_told_nothing_of_claims_cas_keys_tokens_and_refusals(a
     assert {"device.registered", "command.sent", "campaign.running", "execution.succeeded"} <= found
 
 
-async def test_a_token_that_may_less_than_its_principal_is_no_administrators(as_role, happened):
+async def test_a_token_with_fewer_permissions_than_its_principal_sees_less(as_role, happened):
     found = await seen(await as_role("admin", permissions=["devices:read", "security:read"]), happened)
 
     assert {kind.permission for kind in map(CORE.get, {name for name, *_ in found})} == {
@@ -134,7 +134,7 @@ async def test_the_history_of_a_device_tells_no_more_than_its_events(as_role, ma
     assert await actions("auditor") == ["device.registered", "token.issued"]
 
 
-async def test_a_devices_part_in_a_campaign_is_seen_by_whoever_sees_the_device(as_role, fleet, manager):
+async def test_a_devices_part_in_a_campaign_is_seen_within_the_devices_scope(as_role, fleet, manager):
     from fleetcore.model.message import Accepted
 
     for device in (MINE, THEIRS):

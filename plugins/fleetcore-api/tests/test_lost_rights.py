@@ -13,7 +13,7 @@ from fleetcore.model.store import Commit, Put
 
 @pytest.fixture(autouse=True)
 def no_heartbeat(monkeypatch):
-    """Nothing here may end because somebody looked after a quarter of a minute."""
+    """Nothing here may end because the heartbeat looked."""
     monkeypatch.setattr(events_route, "_HEARTBEAT_S", 1e6)
 
 
@@ -113,7 +113,7 @@ async def test_events_narrow_with_the_rights(as_role, fleet, manager):
 
 
 @pytest.mark.parametrize(("what", "status"), [("token", 401), ("role", 403)])
-async def test_who_waits_for_a_command_is_let_go_with_the_right(as_role, fleet, manager, what, status):
+async def test_waiting_for_a_command_ends_with_the_right(as_role, fleet, manager, what, status):
     await manager.register_device("a", "sensor")
     client = await as_role("operator")
     waiting = asyncio.create_task(client.post("/devices/a/commands", params={"wait": 60}, json={"name": "x"}))
@@ -128,7 +128,7 @@ async def test_who_waits_for_a_command_is_let_go_with_the_right(as_role, fleet, 
     assert command.state == "queued"
 
 
-async def test_who_waits_for_a_command_is_let_go_when_the_device_leaves_the_scope(as_role, fleet, manager):
+async def test_waiting_for_a_command_ends_when_the_device_leaves_the_scope(as_role, fleet, manager):
     await manager.register_device("a", "sensor", {"tags": ["lab"]})
     client = await as_role("operator", scope="tags has 'lab'")
     waiting = asyncio.create_task(client.post("/devices/a/commands", params={"wait": 60}, json={"name": "x"}))
@@ -226,7 +226,7 @@ async def test_a_kept_answer_is_refused_where_another_role_opens_the_route_for_l
     assert (again.status_code, again.json()["code"]) == (403, "not_authorised")
 
 
-async def test_a_kept_answer_of_an_earlier_release_is_for_whom_the_door_lets_in(as_role, fleet):
+async def test_a_kept_answer_of_an_earlier_release_goes_by_the_door_alone(as_role, fleet):
     client = await as_role("provisioner")
     await register(client)
     (record,) = (await fleet.storage.find("api_answer")).items
@@ -238,7 +238,7 @@ async def test_a_kept_answer_of_an_earlier_release_is_for_whom_the_door_lets_in(
     assert (await register(client)).status_code == 403
 
 
-async def test_a_kept_answer_is_given_again_to_who_may_more_by_now(as_role, fleet):
+async def test_a_kept_answer_is_given_again_where_the_rights_have_grown(as_role, fleet):
     client = await as_role("provisioner")
     await register(client)
     principal = (await token_of(fleet, client)).principal
