@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from attrs import frozen
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from fleetcore.errors import NotFound
 from fleetcore.interfaces.storage import SeriesRequest, Storage
@@ -19,6 +19,7 @@ from fleetcore.testing.storage_base import ALWAYS, OpenStorage, StorageCase, rea
 _EXAMPLES = settings(
     max_examples=30,
     deadline=None,
+    derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors, HealthCheck.too_slow],
 )
@@ -45,6 +46,36 @@ _POINTS = st.lists(
         st.sampled_from([NO_SEQ, 0, 1, 2]),
     ),
     max_size=60,
+)
+
+
+@frozen
+class Arrival:
+    """Readings in the order in which they arrive: each commit's, and whether upkeep follows it."""
+
+    commits: Sequence[tuple[Sequence[Point], bool]]
+
+    @property
+    def points(self) -> list[Point]:
+        """All that arrives."""
+        return [point for points, _ in self.commits for point in points]
+
+
+@st.composite
+def _arrivals(draw: st.DrawFn) -> Arrival:
+    points = draw(_POINTS.flatmap(st.permutations))
+    cuts = sorted(draw(st.lists(st.integers(0, len(points)), max_size=5)))
+    places = zip([0, *cuts], [*cuts, len(points)], strict=True)
+    return Arrival([(points[start:end], draw(st.booleans())) for start, end in places])
+
+
+#: What no drawing may miss: late, repeated and contradicting readings, over commits that upkeep comes between.
+_MIXED = Arrival(
+    [
+        ([Point(0, 5_000, 2.25, NO_SEQ), Point(0, 2_000, 1.0, 2), Point(1, 1_000, 0.5, NO_SEQ)], True),
+        ([Point(0, 2_000, 9.0, 1), Point(0, 3_000, -1.5, NO_SEQ), Point(1, 1_000, 7.5, NO_SEQ)], False),
+        ([Point(0, 5_000, 2.25, NO_SEQ), Point(0, 1_000, 0.0, 0), Point(0, 1_000, -1.5, 0)], True),
+    ]
 )
 
 
@@ -169,28 +200,25 @@ class ReadingsContract(StorageCase):
 
         assert await readings(storage, index) == [(1000, 1.0)]
 
-    @given(points=_POINTS, data=st.data())
+    @given(arrival=_arrivals())
+    @example(arrival=_MIXED)
     @_EXAMPLES
     async def test_any_order_and_cutting_of_the_same_readings_stores_the_same(
-        self, open_storage: OpenStorage, points: list[Point], data: st.DataObject
+        self, open_storage: OpenStorage, arrival: Arrival
     ) -> None:
-        shuffled = data.draw(st.permutations(points))
-        cuts = sorted(data.draw(st.lists(st.integers(0, len(points)), max_size=5)))
-        upkeep = data.draw(st.lists(st.booleans(), min_size=len(cuts) + 1, max_size=len(cuts) + 1))
-
         async with open_storage() as storage:
             indices = await series(storage, "a", "b", "c")
             total = Tally()
-            for start, end, maintained in zip([0, *cuts], [*cuts, len(points)], upkeep, strict=True):
-                total += (await storage.commit(Commit(readings=_batch(shuffled[start:end], indices)))).tally
+            for points, maintained in arrival.commits:
+                total += (await storage.commit(Commit(readings=_batch(points, indices)))).tally
                 if maintained:
                     await storage.maintain(10**15)
             found = [await readings(storage, index) for index in indices]
             newest = await storage.latest(indices)
 
-        expected = oracle(points)
+        expected = oracle(arrival.points)
         assert found == [sorted(place.items()) for place in expected]
-        assert total.sent == len(points)
+        assert total.sent == len(arrival.points)
         assert total.stored == sum(len(place) for place in expected)
         assert [(one.time, one.value) if one else None for one in newest] == [
             max(place.items()) if place else None for place in expected
@@ -269,6 +297,11 @@ class ReadingsContract(StorageCase):
         assert latest.value == 0.5
 
     @given(points=_POINTS, late=_POINTS, bucket=st.sampled_from([1, 60_000, 90_000, 7_000_000]))
+    @example(
+        points=[Point(0, 1_700_000_000_000 + 60_000 * n, 2.25 - n, NO_SEQ) for n in (1, 2, 4, 8)],
+        late=[Point(0, 1_700_000_000_000 + 60_000 * 3, 0.0, NO_SEQ)],
+        bucket=90_000,
+    )
     @_EXAMPLES
     async def test_aggregates_are_those_of_the_stored_readings_also_with_late_ones(
         self, open_storage: OpenStorage, points: list[Point], late: list[Point], bucket: int
