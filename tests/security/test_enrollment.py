@@ -345,7 +345,7 @@ async def test_an_id_that_differs_in_case_alone_is_refused_and_gets_no_certifica
 @pytest.mark.parametrize("state", [Lifecycle.SUSPENDED, Lifecycle.RETIRED])
 async def test_a_device_out_of_service_gets_no_certificate(manager, registry, storage, state):
     await registry.register("th-1", "sensor")
-    await registry.move("th-1", state)
+    await storage.commit(registry.moving(await registry.get("th-1"), state))
     token = await manager.create_enrollment_token(device="th-1")
 
     with pytest.raises(NotAuthorised) as refused:
