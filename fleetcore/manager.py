@@ -71,7 +71,8 @@ class IoTFleetManager:
             becomes a new fleet. Where some parts of a fleet are there and others are not, opening refuses.
         config: a configuration instead.
         clock: another clock, for tests.
-        create: makes a new fleet of a folder that holds a ``fleet.toml`` alone, as ``fleetcore init`` does.
+        create: True makes a new fleet also where there is a ``fleet.toml`` alone, as ``fleetcore init`` does; False
+            never makes one.
 
     It opens on the first call and belongs to that event loop: another one raises :class:`WrongLoop`. Not closing it
     loses nothing that was acknowledged.
@@ -83,7 +84,7 @@ class IoTFleetManager:
         *,
         config: "Config | None" = None,
         clock: Clock | None = None,
-        create: bool = False,
+        create: bool | None = None,
     ) -> None:
         self._data, self._config, self._clock, self._create = data, config, clock, create
         self._fleet: Fleet | None = None

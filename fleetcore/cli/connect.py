@@ -106,7 +106,7 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
         raise Refused(f"There is no data folder {data}", remedy="`fleetcore init` makes one; --data names another")
     from fleetcore.manager import IoTFleetManager
 
-    manager = IoTFleetManager(data)
+    manager = IoTFleetManager(data, create=False)
     try:
         await manager.open()
     except DataFolderInUse:

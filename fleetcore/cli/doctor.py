@@ -74,7 +74,9 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
 
     file = data / "fleet.toml"
     if not file.is_file():
-        yield _finding("problem", "data folder", f"{data} has no fleet.toml", f"fleetcore init {data}")
+        there = any((data / part).exists() for part in ("pki", "fleet.db"))
+        remedy = "Restore it from a backup, or `fleetcore adopt` writes another" if there else f"fleetcore init {data}"
+        yield _finding("problem", "data folder", f"{data} has no fleet.toml", remedy)
         return
     try:
         config = load(file)

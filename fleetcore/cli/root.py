@@ -17,6 +17,7 @@ NOUNS = {
     "simulate": "Run simulated devices against a server.",
     "doctor": "Look for what is wrong and say what to do.",
     "backup": "Copy a data folder, also of a running server.",
+    "adopt": "Complete a data folder of which parts name no fleet, or are lost.",
     "restore": "Make a data folder from a backup.",
     "device": "Register, show and change devices.",
     "group": "Make groups, static or by a query, and see who is in them.",

@@ -13,7 +13,6 @@ from types import FrameType
 import click
 
 from fleetcore.cli.connect import data_option
-from fleetcore.errors import ConfigError
 from fleetcore.runtime.process import settle_memory
 from fleetcore.threads import Deadline
 
@@ -26,8 +25,6 @@ STOP_S = 25.0
 @click.option("--verbose", is_flag=True, help="Log more.")
 def serve(data: Path, verbose: bool) -> None:
     """Run the server on a data folder. SIGTERM drains and stops, in 25 s at most; a second one at once (exit 1)."""
-    if not (data / "fleet.toml").is_file():
-        raise ConfigError(f"{data} is no data folder", remedy=f"fleetcore init {data}")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -144,17 +144,21 @@ class Fleet:
         *,
         host: PluginHost | None = None,
         clock: Clock | None = None,
-        create: bool = False,
+        create: bool | None = None,
+        adoption: identity.Adoption | None = None,
     ) -> "Fleet":
         """Opens a fleet without its network: the store, the capabilities, the data path, the detectors.
 
-        A new fleet is made only in a folder that holds nothing of one; with ``create`` a fleet.toml may be there.
+        Args:
+            create: whether a new fleet is made where there is none: see :func:`~fleetcore.runtime.identity.is_new`.
+            adoption: which missing parts of a fleet are made anew.
+
         Raises ConfigError, DataFolderInUse, StorageError; what was opened before the error is closed again.
         """
         parts, new = None, True
         if config.data is not None:
             parts = identity.look(config)
-            new = identity.is_new(parts, create=create)
+            new = identity.is_new(parts, create=create, adoption=adoption)
             if new:
                 parts = identity.begin(parts)
         base = Path(config.file).parent if config.file else Path()
@@ -164,7 +168,8 @@ class Fleet:
         clock = clock or SystemClock()
         async with AsyncExitStack() as stack:
             provider = host.find("storage", config.storage.kind, file=config.file, line=config.line_of("storage"))
-            context = evolve(cls._context_of(config, clock, "storage"), create=new)
+            made_anew = adoption or identity.Adoption()
+            context = evolve(cls._context_of(config, clock, "storage"), create=new or made_anew.empty_store)
             section: object = config.structure(provider.config_class, config.storage.table, "storage")
             with _at(config, "storage"):
                 storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
@@ -172,11 +177,11 @@ class Fleet:
             # Where opening fails, the tasks end before the store that they use.
             stack.push_async_callback(fleet.supervisor.close)
             if parts is not None:
-                fleet.id = await identity.agreed(parts, storage, new=new)
-            await fleet._open_parts(new=new)
+                fleet.id = await identity.agreed(parts, storage, new=new, adoption=adoption)
+            await fleet._open_parts(new=new, new_ca=new or made_anew.new_ca)
             await fleet._open_path()
-            if parts is not None and new:
-                identity.finish(parts, config.fleet.name, fleet.id)
+            if parts is not None and (new or adoption is not None):
+                identity.finish(parts, fleet.id)
             fleet._stack = stack.pop_all()
             return fleet
         raise AssertionError("unreachable: the block returns or raises")
@@ -196,7 +201,7 @@ class Fleet:
     def _context(self, name: str) -> Context:
         return evolve(self._context_of(self.config, self.clock, name), tls=self.tls)
 
-    async def _open_parts(self, *, new: bool) -> None:
+    async def _open_parts(self, *, new: bool, new_ca: bool) -> None:
         self.audit.fleet = self.id
         with _at(self.config, "ca", "passphrase"):
             passphrase = secret(self.config.ca.passphrase) if self.config.ca.passphrase else None
@@ -205,7 +210,7 @@ class Fleet:
             self.clock,
             self.config.fleet.name,
             data=self.config.data,
-            create=new,
+            create=new_ca,
             identity=self.id,
             hosts=self.config.fleet.hosts,
             directory=self.devices,

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 from fleetcore.errors import Conflict, Refused
+from fleetcore.fleet.security.folder import fleet_name
+from fleetcore.runtime import identity, manifest
 from fleetcore.runtime.app import Fleet
 
 _BESIDE = ("pki", "fleet.toml")
@@ -33,16 +35,41 @@ async def backup(fleet: Fleet, target: Path) -> None:
     async with fleet.security.rotation.unchanged:
         for name in _BESIDE:
             await asyncio.to_thread(_copy, data / name, target / name)
+    made = fleet.clock.now_ms()
+    await asyncio.to_thread(manifest.write, target, fleet=fleet.id, name=fleet.config.fleet.name, made=made)
 
 
-def restore(source: Path, data: Path) -> None:
-    """Makes a data folder from a backup; raises Refused where ``data`` holds something or ``source`` is no backup."""
+def restore(source: Path, data: Path) -> bool:
+    """Makes a data folder from a backup; gives whether the backup was verified: one without a manifest cannot be.
+
+    Nothing is made where something is wrong, and nothing is left behind where making it fails.
+
+    Raises Refused where ``source`` is damaged or is not a backup, Conflict where ``data`` holds something.
+    """
     if not (source / "pki").is_dir():
-        raise Refused(f"{source} is no backup of a fleet", remedy="Name a folder that `fleetcore backup` wrote")
+        raise Refused(f"{source} is not a backup of a fleet", remedy="Name a folder that `fleetcore backup` wrote")
     _check_empty(data)
-    _make(data)
-    for entry in sorted(source.iterdir()):
-        _copy(entry, data / entry.name)
+    verified = manifest.verify(source) is not None
+    mine = not data.exists()
+    try:
+        _make(data)
+        for entry in sorted(source.iterdir()):
+            if entry.name != manifest.NAME:
+                _copy(entry, data / entry.name)
+        if not (data / "fleet.toml").exists():
+            identity.write_new_toml(data / "fleet.toml", fleet_name(data / "pki") or "default")
+    except BaseException:
+        remove(data, folder_too=mine)
+        raise
+    return verified
+
+
+def remove(data: Path, *, folder_too: bool) -> None:
+    """Takes a restored folder away again."""
+    for entry in data.iterdir() if data.is_dir() else ():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if folder_too and data.is_dir():
+        data.rmdir()
 
 
 def _check_apart(target: Path, data: Path) -> None:

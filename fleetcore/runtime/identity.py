@@ -52,6 +52,7 @@ class Parts:
         making: the id of a fleet whose making was cut off.
     """
 
+    name: str
     data: Path
     toml: Path
     has_toml: bool
@@ -68,6 +69,31 @@ class Parts:
         return not self.has_keys and not self.has_store and self.toml_id is None
 
 
+@frozen(kw_only=True)
+class Adoption:
+    """What ``fleetcore adopt`` is told to make anew; everything else must be there.
+
+    Attributes:
+        new_ca: keys, where ``pki/`` is gone: every device has to enrol again.
+        empty_store: a store, where it is gone: devices, readings and the audit log with it.
+    """
+
+    new_ca: bool = False
+    empty_store: bool = False
+
+
+def look_again(parts: Parts) -> Parts:
+    """The same folder as it is now."""
+    keys = parts.data / "pki"
+    return evolve(
+        parts,
+        has_toml=parts.toml.is_file(),
+        has_keys=keys.is_dir(),
+        toml_id=_toml_id(parts.toml),
+        keys_id=_keys_id(keys),
+    )
+
+
 def look(config: Config) -> Parts:
     """Looks at the folder of a configuration without opening or making anything."""
     data = config.data
@@ -76,6 +102,7 @@ def look(config: Config) -> Parts:
     keys = data / "pki"
     sqlite = config.storage.kind == "sqlite" and "path" not in config.storage.table
     return Parts(
+        name=config.fleet.name,
         data=data,
         toml=toml,
         has_toml=toml.is_file(),
@@ -87,21 +114,34 @@ def look(config: Config) -> Parts:
     )
 
 
-def is_new(parts: Parts, *, create: bool) -> bool:
-    """Whether a new fleet is to be made: nothing of one is there. ``create`` takes a fleet.toml that names none.
+def is_new(parts: Parts, *, create: bool | None, adoption: Adoption | None = None) -> bool:
+    """Whether a new fleet is to be made: nothing of one is there.
 
-    Raises ConfigError where only some parts of a fleet are there.
+    Args:
+        create: True also where a fleet.toml names none, False never, None in a folder that holds nothing at all.
+        adoption: which missing parts are to be made anew.
+
+    Raises ConfigError where only some parts of a fleet are there, or none and none may be made.
     """
-    if parts.making is not None or (parts.empty and (create or not parts.has_toml)):
+    if parts.making is not None or (parts.empty and (create or (create is None and not parts.has_toml))):
         return True
     if parts.empty:
+        what = "a fleet.toml, and no fleet" if parts.has_toml else "no fleet"
         raise ConfigError(
-            f"{parts.data} holds a fleet.toml, and no fleet",
-            remedy=f"`fleetcore init {parts.data}` makes one; an existing fleet: {_REMEDY[0].lower()}{_REMEDY[1:]}",
+            f"{parts.data} holds {what}",
+            remedy=f"`fleetcore init {parts.data}` makes one. Was one there? {_REMEDY}",
             path=str(parts.data),
         )
-    named = (("fleet.toml", parts.has_toml), ("pki/", parts.has_keys), ("the store", parts.has_store is not False))
-    missing = [name for name, there in named if not there]
+    may = adoption or Adoption()
+    missing = [
+        name
+        for name, there in (
+            ("fleet.toml", parts.has_toml or adoption is not None),
+            ("pki/", parts.has_keys or may.new_ca),
+            ("the store", parts.has_store is not False or may.empty_store),
+        )
+        if not there
+    ]
     if missing:
         raise ConfigError(
             f"{parts.data} holds a fleet without {' and '.join(missing)}; nothing was made or changed",
@@ -122,18 +162,16 @@ def begin(parts: Parts) -> Parts:
     return evolve(parts, making=fleet)
 
 
-def finish(parts: Parts, name: str, fleet: str) -> None:
+def finish(parts: Parts, fleet: str) -> None:
     """Writes the new fleet's id into fleet.toml, which is made where there is none; the fleet is whole then."""
-    if not parts.toml.exists():
-        _replace(parts.toml, _NEW.format(name=name), 0o600)
-    write_toml_id(parts.toml, fleet)
+    complete(look_again(parts), fleet)
     (parts.data / _MAKING).unlink(missing_ok=True)
 
 
-async def agreed(parts: Parts, storage: Storage, *, new: bool) -> str:
+async def agreed(parts: Parts, storage: Storage, *, new: bool, adoption: Adoption | None = None) -> str:
     """The fleet's id once its store is open; a folder that was written before fleets had one gets it.
 
-    Raises ConfigError where the parts are of different fleets, or the store is empty.
+    Raises ConfigError where the parts are of different fleets, one names none, or the store is empty.
     """
     kept = await storage.blob(BLOB)
     store_id = None if kept is None else kept.decode()
@@ -144,7 +182,8 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool) -> str:
             raise ConfigError(f"The store of {parts.data} belongs to a fleet; its keys are missing", remedy=_REMEDY)
         await storage.commit(Commit(blobs={BLOB: fleet.encode()}))
         return fleet
-    if not used:
+    may = adoption or Adoption()
+    if not used and not may.empty_store:
         raise ConfigError(
             f"The store of {parts.data} is empty, and the rest of the fleet is there; nothing was made or changed",
             remedy=_REMEDY,
@@ -159,7 +198,7 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool) -> str:
             remedy="Put the parts of one fleet together, from one backup",
             path=str(parts.data),
         )
-    if store_id is not None and None in named.values():
+    if store_id is not None and None in named.values() and adoption is None:
         unnamed = " and ".join(name for name, value in named.items() if value is None)
         raise ConfigError(
             f"{unnamed} of {parts.data} names no fleet, and the store is of {store_id[:8]}",
@@ -167,12 +206,25 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool) -> str:
             path=str(parts.data),
         )
     fleet = ids.pop() if ids else new_id()
-    if store_id is None:
+    if None in named.values():
+        complete(parts, fleet)
         # The store comes last: until it names the fleet, the next opening completes the rest.
-        write_keys_id(parts.data / "pki", fleet)
-        write_toml_id(parts.toml, fleet)
         await storage.commit(Commit(blobs={BLOB: fleet.encode()}))
     return fleet
+
+
+def complete(parts: Parts, fleet: str) -> None:
+    """Writes the id into the parts that name none."""
+    if parts.has_keys and parts.keys_id is None:
+        _replace(parts.data / "pki" / KEYS_FILE, f"{fleet}\n", 0o600)
+    if not parts.has_toml:
+        write_new_toml(parts.toml, parts.name)
+    write_toml_id(parts.toml, fleet)
+
+
+def write_new_toml(toml: Path, name: str) -> None:
+    """A fleet.toml that says no more than a fleet needs; its id is yet to be written."""
+    _replace(toml, _NEW.format(name=name), 0o600)
 
 
 def write_toml_id(toml: Path, fleet: str) -> None:
@@ -196,11 +248,6 @@ def write_toml_id(toml: Path, fleet: str) -> None:
             file=str(toml),
             remedy=f'Add this line below [fleet]: id = "{fleet}"',
         ) from error
-
-
-def write_keys_id(keys: Path, fleet: str) -> None:
-    """Writes the id into ``pki/``."""
-    _replace(keys / KEYS_FILE, f"{fleet}\n", 0o600)
 
 
 def _replace(path: Path, text: str, mode: int) -> None:

@@ -282,6 +282,12 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
                 remedy="Name the folder of a fleet, or restore a backup",
                 path=str(self._place),
             )
+        if not there and self._place is not None and (log := self._place / f"{folder.DATABASE}-wal").exists():
+            raise ConfigError(
+                f"{folder.DATABASE} is gone, and its log {log.name} is still there",
+                remedy=f"Put {folder.DATABASE} back, or move {log} away",
+                path=str(log),
+            )
         if self._place is not None and not self._config.read_only:
             folder.prepare(self._place)
             self._lock = folder.FolderLock(self._place)

@@ -363,6 +363,16 @@ def read_key(content: bytes, passphrase: str | None, *, file: str) -> ec.Ellipti
     return key
 
 
+def fleet_name(path: Path) -> str | None:
+    """The name of the fleet whose keys lie in a folder, or None where its certificates do not say."""
+    try:
+        names = names_of(_certificate(path / "service.pem"))
+    except ConfigError:
+        return None
+    parts = [str(name.value).split(":") for name in names]
+    return next((words[3] for words in parts if words[:3] == ["urn", "fleetcore", "service"] and len(words) == 5), None)
+
+
 def _check_fleet(service: Path, fleet: str) -> None:
     """The fleet's name is in every identity: under another one nobody could come in any more."""
     wanted = service_uri(fleet, CONSUMER)

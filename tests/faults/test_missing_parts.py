@@ -1,0 +1,217 @@
+"""A part of a fleet that is missing was lost: nothing is made in its place, and what is missing is named."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from fleetcore import IoTFleetManager
+from fleetcore.cli.root import run
+from fleetcore.errors import ConfigError
+
+PARTS = {"pki/": "pki", "the store": "fleet.db*", "fleet.toml": "fleet.toml"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A fleet with a device, made by the command line."""
+    data = tmp_path_factory.mktemp("whole") / "data"
+    assert run(["init", str(data), "--name", "lab"]) == 0
+    assert run(["device", "register", "th-1", "--data", str(data)]) == 0
+    return data
+
+
+@pytest.fixture
+def data(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "data")
+
+
+@pytest.fixture
+def without(data):
+    """Removes a part; gives the folder."""
+
+    def take(part):
+        for path in data.glob(PARTS[part]):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return data
+
+    return take
+
+
+def listing(data):
+    return sorted(str(path.relative_to(data)) for path in data.rglob("*") if path.name != "lock")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("words", [["serve"], ["device", "list"], ["device", "register", "new-1"], ["doctor"]])
+def test_what_is_missing_is_named_by_every_command_and_nothing_is_made(without, capsys, part, words):
+    data = without(part)
+    before = listing(data)
+
+    code = run([*words, "--data", str(data)])
+
+    said = "".join(capsys.readouterr())
+    assert code != 0
+    assert part in said
+    assert "backup" in said
+    assert listing(data) == before
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_the_library_refuses_too(without, part):
+    with pytest.raises(ConfigError, match=part):
+        await IoTFleetManager(without(part)).open()
+
+
+def test_an_empty_fleet_toml_is_not_an_empty_fleet(data, capsys):
+    (data / "fleet.toml").write_text("")
+
+    code = run(["device", "register", "new-1", "--data", str(data)])
+
+    assert code == 2
+    assert "fleet.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["serve"], ["device", "list"], ["doctor"]])
+def test_a_command_makes_no_fleet_of_a_folder_that_holds_nothing(tmp_path, capsys, words):
+    code = run([*words, "--data", str(tmp_path)])
+
+    assert code != 0
+    assert "fleetcore init" in "".join(capsys.readouterr())
+    assert listing(tmp_path) == []
+
+
+def test_init_completes_a_fleet_toml_that_names_no_fleet_yet(tmp_path, capsys):
+    (tmp_path / "fleet.toml").write_text('[fleet]\nname = "mine"  # by hand\n\n[limits]\nburst = 7\n')
+    assert run(["device", "list", "--data", str(tmp_path)]) == 2
+
+    assert run(["init", str(tmp_path)]) == 0
+
+    written = (tmp_path / "fleet.toml").read_text()
+    assert "# by hand" in written
+    assert tomllib.loads(written)["limits"] == {"burst": 7}
+    assert run(["device", "list", "--data", str(tmp_path)]) == 0
+
+
+def test_parts_of_two_fleets_are_told_apart(data, tmp_path, capsys):
+    assert run(["init", str(tmp_path / "other"), "--name", "lab"]) == 0
+    for name in ("pki", "fleet.db", "fleet.toml"):
+        mixed = shutil.copytree(data, tmp_path / f"with-other-{name}")
+        shutil.rmtree(mixed / name) if name == "pki" else (mixed / name).unlink()
+        foreign = tmp_path / "other" / name
+        shutil.copytree(foreign, mixed / name) if name == "pki" else shutil.copy(foreign, mixed / name)
+        capsys.readouterr()
+
+        assert run(["device", "list", "--data", str(mixed)]) == 2, name
+
+        assert "different fleets" in capsys.readouterr().err
+
+
+def test_adopt_writes_what_is_missing_only_where_it_is_told_to(without, capsys):
+    data = without("pki/")
+
+    assert run(["adopt", "--data", str(data)]) == 2
+    assert not (data / "pki").exists()
+    assert run(["adopt", "--data", str(data), "--new-ca"]) == 0
+    capsys.readouterr()
+    assert run(["device", "list", "--data", str(data), "-o", "json"]) == 0
+    assert [device["id"] for device in json.loads(capsys.readouterr().out)] == ["th-1"]
+
+
+def test_adopt_takes_the_name_of_a_lost_fleet_toml_from_the_certificates(without):
+    data = without("fleet.toml")
+
+    assert run(["adopt", "--data", str(data)]) == 0
+
+    assert tomllib.loads((data / "fleet.toml").read_text())["fleet"]["name"] == "lab"
+    assert run(["device", "list", "--data", str(data)]) == 0
+
+
+def test_a_database_that_is_gone_from_beside_its_log_is_not_made_again(data, capsys):
+    (data / "fleet.db").unlink()
+    (data / "fleet.db-wal").write_bytes(b"left behind")
+
+    assert run(["adopt", "--data", str(data), "--empty-store"]) == 2
+
+    assert "fleet.db-wal" in capsys.readouterr().err
+
+
+_CUT = """
+import asyncio, os, sys
+from fleetcore import IoTFleetManager
+from fleetcore.builtin.sqlite.storage import SqliteStorage
+left, commit = int(sys.argv[2]), SqliteStorage.commit
+async def cut(self, change):
+    global left
+    if not left:
+        os._exit(9)
+    left -= 1
+    return await commit(self, change)
+SqliteStorage.commit = cut
+async def main():
+    async with IoTFleetManager(sys.argv[1], create=True):
+        pass
+asyncio.run(main())
+"""
+
+
+def cut_off(data, commits):
+    """Opens the folder in a process that ends before its ``commits``-th commit; whether it came so far."""
+    done = subprocess.run([sys.executable, "-c", _CUT, str(data), str(commits)], check=False)
+    assert done.returncode in (0, 9)
+    return done.returncode == 9
+
+
+def test_making_a_fleet_goes_on_where_it_was_cut_off(tmp_path):
+    commits, ended = 0, True
+    while ended:
+        data = tmp_path / str(commits)
+        ended = cut_off(data, commits)
+        if ended:
+            assert not cut_off(data, 1000)
+        assert run(["device", "list", "--data", str(data)]) == 0
+        assert not (data / ".new-fleet").exists()
+        commits += 1
+
+    assert commits > 2
+
+
+def test_a_backup_with_one_flipped_bit_is_not_restored_and_leaves_no_folder(data, tmp_path, capsys):
+    assert run(["backup", str(tmp_path / "copy"), "--data", str(data)]) == 0
+    for file in ("fleet.db", "pki/issuing.key", "fleet.toml"):
+        damaged = shutil.copytree(tmp_path / "copy", tmp_path / "damaged" / file.replace("/", "-"))
+        content = bytearray((damaged / file).read_bytes())
+        content[len(content) // 2] ^= 1
+        (damaged / file).write_bytes(content)
+        capsys.readouterr()
+
+        assert run(["restore", str(damaged), "--data", str(tmp_path / "new")]) == 5
+
+        assert file in capsys.readouterr().err
+        assert not (tmp_path / "new").exists()
+    assert run(["restore", str(tmp_path / "copy"), "--data", str(tmp_path / "new")]) == 0
+
+
+def test_a_backup_without_a_manifest_restores_with_a_warning(data, tmp_path, capsys):
+    assert run(["backup", str(tmp_path / "copy"), "--data", str(data)]) == 0
+    (tmp_path / "copy" / "manifest.json").unlink()
+
+    assert run(["restore", str(tmp_path / "copy"), "--data", str(tmp_path / "new")]) == 0
+
+    assert "no manifest" in capsys.readouterr().err
+
+
+async def test_checkpoints_of_another_fleet_do_not_vouch_for_this_one(data, tmp_path):
+    async with IoTFleetManager(data) as manager:
+        fleet = await manager.open()
+        await manager.settle()
+        fleet.audit.fleet = "0" * 32
+        verdict = await fleet.audit.verify(fleet.security.signing_keys())
+
+    assert not verdict.ok
+    assert "another fleet" in verdict.why
+    await asyncio.sleep(0)
