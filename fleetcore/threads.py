@@ -33,6 +33,8 @@ Stop = Callable[[], threading.Thread | None]
 
 _running: WeakKeyDictionary[threading.Thread, float] = WeakKeyDictionary()
 _stops: list[WeakMethod[Stop]] = []
+_SWEEP = 64
+_sweep_at = _SWEEP
 # A re-entrant lock: a garbage collection inside a locked section may start or stop something.
 _lock = threading.RLock()
 
@@ -56,8 +58,11 @@ def stop_at_exit(stop: Stop) -> None:
     They are called in the order in which they were given. A thread that one returns has ended, or had its time, before
     the next is called: what uses a store ends before the store does.
     """
+    global _sweep_at  # noqa: PLW0603 - a process has one exit
     with _lock:
-        _stops[:] = [each for each in _stops if each() is not None]
+        if len(_stops) >= _sweep_at:  # as seldom as the list doubles: a simulator has thousands of clients
+            _stops[:] = [each for each in _stops if each() is not None]
+            _sweep_at = max(_SWEEP, 2 * len(_stops))
         _stops.append(WeakMethod(stop))
 
 

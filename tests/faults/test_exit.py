@@ -244,13 +244,15 @@ async def test_serve_ends_where_a_plugin_blocks_the_event_loop(serving, until):
 import asyncio, time
 from pathlib import Path
 async def block():
-    await asyncio.sleep(0.5)
+    while not Path(__file__).with_name("ready").exists():
+        await asyncio.sleep(0.01)
     Path(__file__).with_name("inside").touch()
     while True:
         time.sleep(0.01)
 asyncio.get_running_loop().create_task(block())
 """
     async with serving(plugins={"blocking": blocking}) as server:
+        (server.data / "ready").touch()
         await until(lambda: (server.data / "inside").exists())
 
         code = await server.signal(signal.SIGTERM, PATIENCE_S)
