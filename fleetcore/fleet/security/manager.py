@@ -400,6 +400,7 @@ class SecurityManager:
         actor: str = "system",
         reason: str = "",
         beside: Beside = _nothing,
+        code: str = "device_revoked",
     ) -> int:
         """Revokes all credentials of a device, or one certificate; gives how many were revoked.
 
@@ -411,6 +412,7 @@ class SecurityManager:
         Args:
             beside: gives what else belongs into the commit that revokes a device's credentials; it is asked again where
                 something changed meanwhile.
+            code: with which the device's sessions end.
             serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, where a CA of ours issued it.
 
         Raises:
@@ -419,11 +421,11 @@ class SecurityManager:
         if (device is None) == (serial is None):
             raise Refused("Either a device or a serial is revoked")
         if device is not None:
-            return await self._finish(self._revoke_device(device, actor, reason, beside))
+            return await self._finish(self._revoke_device(device, actor, reason, beside, code))
         assert serial is not None  # one of the two is given
         return await self._finish(self._revoke_certificate(serial, actor, reason))
 
-    async def _revoke_device(self, device: str, actor: str, reason: str, beside: Beside) -> int:
+    async def _revoke_device(self, device: str, actor: str, reason: str, beside: Beside, code: str) -> int:
         for _ in range(ATTEMPTS):
             certificates = [
                 record
@@ -465,7 +467,7 @@ class SecurityManager:
             if revoked is None:
                 continue
             self._device_tokens.forget(device)
-            self._tell(device, None)
+            self._tell(device, None, code)
             return len(revoked) + len(ended)
         raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
 
@@ -510,10 +512,10 @@ class SecurityManager:
         self._listed.append(callback)
         return lambda: self._listed.remove(callback)
 
-    def _tell(self, device: str, certificate: str | None) -> None:
+    def _tell(self, device: str, certificate: str | None, code: str = "device_revoked") -> None:
         self._told += 1
         for callback in self._callbacks:
-            callback(device, "device_revoked", certificate)
+            callback(device, code, certificate)
         self._unlisted.add(device)
         self._list()
 
