@@ -61,7 +61,9 @@ class Lifecycles:
             started.append(operation)
             return moving + begun
 
-        await self._security.revoke(device=device, actor=actor, reason=reason or "retired", beside=retirement, code=_CODE)
+        await self._security.revoke(
+            device=device, actor=actor, reason=reason or "retired", beside=retirement, code=_CODE
+        )
         retired = await self._registry.get(device)
         if started:
             self._registry.moved(retired)
