@@ -4,10 +4,8 @@ import asyncio
 from pathlib import Path
 
 import click
-from attrs import evolve
 
 from fleetcore.cli.connect import data_option
-from fleetcore.errors import ConfigError
 
 
 @click.command()
@@ -21,28 +19,11 @@ def adopt(data: Path, name: str | None, new_ca: bool, empty_store: bool) -> None
     A fleet's id stands in fleet.toml, in the store and in pki/. Restore a lost part from a backup instead where there
     is one: what this command makes anew is empty.
     """
-    from fleetcore.fleet.security.folder import fleet_name
-    from fleetcore.runtime.app import Fleet
-    from fleetcore.runtime.config import Config, FleetSection, load
-    from fleetcore.runtime.identity import Adoption, look
+    from fleetcore.runtime.adopt import adopt as complete
+    from fleetcore.runtime.identity import Adoption
 
-    if not data.is_dir():
-        raise ConfigError(f"There is no data folder {data}", remedy="Name the folder of a fleet with --data")
-    toml = data / "fleet.toml"
-    config = load(toml) if toml.is_file() else Config()
-    if config.data is None:
-        known = name or fleet_name(data / "pki") or config.fleet.name
-        section = config.fleet if toml.is_file() else FleetSection(name=known)
-        config = evolve(config, fleet=evolve(section, data="." if config.file else str(data)))
-    before = look(config)
-
-    async def complete() -> str:
-        adoption = Adoption(new_ca=new_ca, empty_store=empty_store)
-        fleet = await Fleet.open(config, create=False, adoption=adoption)
-        await fleet.close()
-        return fleet.id
-
-    fleet = asyncio.run(complete())
+    adoption = Adoption(new_ca=new_ca, empty_store=empty_store)
+    before, fleet = asyncio.run(complete(data, adoption, name=name))
     for part, named in (("fleet.toml", before.toml_id), ("pki/", before.keys_id)):
         click.echo(f"{part:12}{'was of this fleet' if named == fleet else 'is now of this fleet'}")
     click.echo(f"{data} holds the fleet {fleet}. Next: fleetcore doctor --data {data}")

@@ -1,0 +1,39 @@
+"""Completing a data folder of which a part names no fleet, or is lost for good."""
+
+from pathlib import Path
+
+from attrs import evolve
+
+from fleetcore.errors import ConfigError
+from fleetcore.fleet.security.folder import fleet_name
+from fleetcore.runtime.app import Fleet
+from fleetcore.runtime.config import Config, load
+from fleetcore.runtime.identity import Adoption, Parts, look
+
+
+async def adopt(data: Path, adoption: Adoption, *, name: str | None = None) -> tuple[Parts, str]:
+    """Writes the fleet's id into the parts that name none, and makes what ``adoption`` says is lost.
+
+    Args:
+        name: the fleet's, where fleet.toml is lost; by default what its certificates say.
+
+    Returns what was there before, and the fleet's id.
+
+    Raises:
+        ConfigError: there is no folder; the parts are of different fleets; a part is missing that is not to be made.
+        DataFolderInUse: a server runs on it.
+    """
+    if not data.is_dir():
+        raise ConfigError(f"There is no data folder {data}", remedy="Name the folder of a fleet with --data")
+    toml = data / "fleet.toml"
+    config = load(toml) if toml.is_file() else Config()
+    section = config.fleet
+    if not toml.is_file():
+        section = evolve(section, name=name or fleet_name(data / "pki") or section.name, data=str(data))
+    elif section.data is None:
+        section = evolve(section, data=".")
+    config = evolve(config, fleet=section)
+    before = look(config)
+    fleet = await Fleet.open(config, create=False, adoption=adoption)
+    await fleet.close()
+    return before, fleet.id
