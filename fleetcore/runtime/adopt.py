@@ -23,17 +23,20 @@ async def adopt(data: Path, adoption: Adoption, *, name: str | None = None) -> t
         ConfigError: there is no folder; the parts are of different fleets; a part is missing that is not to be made.
         DataFolderInUse: a server runs on it.
     """
-    if not data.is_dir():
-        raise ConfigError(f"There is no data folder {data}", remedy="Name the folder of a fleet with --data")
-    toml = data / "fleet.toml"
-    config = load(toml) if toml.is_file() else Config()
-    section = config.fleet
-    if not toml.is_file():
-        section = evolve(section, name=name or fleet_name(data / "pki") or section.name, data=str(data))
-    elif section.data is None:
-        section = evolve(section, data=".")
-    config = evolve(config, fleet=section)
+    config = _configuration(data, name)
     before = look(config)
     fleet = await Fleet.open(config, create=False, adoption=adoption)
     await fleet.close()
     return before, fleet.id
+
+
+def _configuration(data: Path, name: str | None) -> Config:
+    if not data.is_dir():
+        raise ConfigError(f"There is no data folder {data}", remedy="Name the folder of a fleet with --data")
+    toml = data / "fleet.toml"
+    if toml.is_file():
+        config = load(toml)
+        return config if config.data is not None else evolve(config, fleet=evolve(config.fleet, data="."))
+    config = Config()
+    known = name or fleet_name(data / "pki") or config.fleet.name
+    return evolve(config, fleet=evolve(config.fleet, name=known, data=str(data)))
