@@ -6,6 +6,7 @@ the name of the part.
 """
 
 import contextlib
+import logging
 import re
 import secrets
 import tempfile
@@ -15,9 +16,12 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from fleetcore.errors import ConfigError
+from fleetcore.fleet.security.folder import fleet_name
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit
 from fleetcore.runtime.config import Config
+
+_log = logging.getLogger(__name__)
 
 #: Stands in a folder as long as its fleet is being made, with the id: a crash meanwhile is gone on from.
 _MAKING = ".new-fleet"
@@ -49,6 +53,7 @@ class Parts:
 
     Attributes:
         has_store: None where only opening the store tells.
+        toml_name: the fleet's name as fleet.toml states it.
         making: the id of a fleet whose making was cut off.
     """
 
@@ -59,6 +64,7 @@ class Parts:
     has_keys: bool
     has_store: bool | None
     toml_id: str | None = None
+    toml_name: str | None = None
     keys_id: str | None = None
 
     making: str | None = None
@@ -89,7 +95,8 @@ def look_again(parts: Parts) -> Parts:
         parts,
         has_toml=parts.toml.is_file(),
         has_keys=keys.is_dir(),
-        toml_id=_toml_id(parts.toml),
+        toml_id=_stated(parts.toml, "id"),
+        toml_name=_stated(parts.toml, "name"),
         keys_id=_keys_id(keys),
     )
 
@@ -108,7 +115,8 @@ def look(config: Config) -> Parts:
         has_toml=toml.is_file(),
         has_keys=keys.is_dir(),
         has_store=(data / "fleet.db").is_file() if sqlite else None,
-        toml_id=config.fleet.id if config.file else _toml_id(toml),
+        toml_id=config.fleet.id if config.file else _stated(toml, "id"),
+        toml_name=_stated(toml, "name"),
         keys_id=_keys_id(keys),
         making=_text(data / _MAKING),
     )
@@ -198,15 +206,21 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool, adoption: Adoptio
             remedy="Put the parts of one fleet together, from one backup",
             path=str(parts.data),
         )
-    if store_id is not None and None in named.values() and adoption is None:
-        unnamed = " and ".join(name for name, value in named.items() if value is None)
+    lacking = [name for name, value in named.items() if value is None]
+    if lacking == ["fleet.toml"] and parts.toml_name is not None and parts.toml_name == fleet_name(parts.data / "pki"):
+        # Written by hand or by a tool, for this fleet: it states the fleet's name, and the other two agree.
+        write_toml_id(parts.toml, store_id or "")
+        _log.warning("%s did not have the fleet's id; it was written below [fleet]", parts.toml)
+        lacking = []
+    if store_id is not None and lacking and adoption is None:
+        unnamed = " and ".join(lacking)
         raise ConfigError(
             f"{unnamed} of {parts.data} names no fleet, and the store is of {store_id[:8]}",
             remedy=f"Was it replaced? `fleetcore adopt --data {parts.data}` writes the id into it",
             path=str(parts.data),
         )
     fleet = ids.pop() if ids else new_id()
-    if None in named.values():
+    if lacking:
         complete(parts, fleet)
         # The store comes last: until it names the fleet, the next opening completes the rest.
         await storage.commit(Commit(blobs={BLOB: fleet.encode()}))
@@ -232,7 +246,7 @@ def write_toml_id(toml: Path, fleet: str) -> None:
 
     Raises ConfigError where the file cannot be written, with the line that is to be added by hand.
     """
-    if _toml_id(toml) == fleet:
+    if _stated(toml, "id") == fleet:
         return
     text = toml.read_text(encoding="utf-8")
     line = f'# Store, keys and backups carry the same id.\nid = "{fleet}"\n'
@@ -264,12 +278,12 @@ def _replace(path: Path, text: str, mode: int) -> None:
             raise
 
 
-def _toml_id(toml: Path) -> str | None:
+def _stated(toml: Path, key: str) -> str | None:
     try:
         found = tomllib.loads(toml.read_text(encoding="utf-8")).get("fleet", {})
     except (OSError, ValueError):
         return None
-    value = found.get("id") if isinstance(found, dict) else None
+    value = found.get(key) if isinstance(found, dict) else None
     return value if isinstance(value, str) else None
 
 

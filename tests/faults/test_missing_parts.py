@@ -76,6 +76,21 @@ def test_an_empty_fleet_toml_is_not_an_empty_fleet(data, capsys):
     assert "fleet.toml" in capsys.readouterr().err
 
 
+def test_a_fleet_toml_that_was_written_anew_for_this_fleet_gets_its_id(data, capsys):
+    before = tomllib.loads((data / "fleet.toml").read_text())["fleet"]["id"]
+    (data / "fleet.toml").write_text('[fleet]\nname = "lab"\ndata = "."\n')
+
+    assert run(["device", "list", "--data", str(data)]) == 0
+
+    assert tomllib.loads((data / "fleet.toml").read_text())["fleet"]["id"] == before
+
+
+def test_a_fleet_toml_of_another_name_does_not(data, capsys):
+    (data / "fleet.toml").write_text('[fleet]\nname = "other"\ndata = "."\n')
+
+    assert run(["device", "list", "--data", str(data)]) == 2
+
+
 @pytest.mark.parametrize("words", [["serve"], ["device", "list"], ["doctor"]])
 def test_a_command_makes_no_fleet_of_a_folder_that_holds_nothing(tmp_path, capsys, words):
     code = run([*words, "--data", str(tmp_path)])
