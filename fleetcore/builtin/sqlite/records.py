@@ -175,6 +175,19 @@ def find_unique(db: sqlite3.Connection, space: str, value: str) -> Record | None
     return _record(row) if row is not None else None
 
 
+def holders(db: sqlite3.Connection, space: str, values: Sequence[str]) -> dict[str, Record]:
+    """The holders of unique values, by value."""
+    rows = listed(
+        db,
+        f"value, {_COLUMNS}",
+        "SELECT u.value, r.kind, r.key, r.version, r.body FROM json_each(?) AS j"
+        " CROSS JOIN uniques AS u ON u.space=? AND u.value=j.value"
+        " CROSS JOIN records AS r ON r.kind=u.kind AND r.key=u.key",
+        (text(list(dict.fromkeys(values))), space),
+    )
+    return {value: _record(row) for value, *row in rows}
+
+
 def due(db: sqlite3.Connection, kind: str, until: int, limit: int) -> Sequence[Record]:
     """Records that are due, the earliest first."""
     rows = listed(
