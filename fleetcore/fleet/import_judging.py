@@ -124,9 +124,22 @@ def failure_of(item: int, error: FleetError) -> Failure:
     return Failure(item=item, about=str(error.ids.get("device") or ""), code=error.code, reason=str(error))
 
 
-async def judge(registry: Registry, rows: Sequence[Numbered], *, last: bool = False) -> Judged:
+@frozen
+class Checked:
+    """Rows that were looked at by themselves; what the registry holds does not matter to that."""
+
+    candidates: Sequence[_Candidate]
+    failed: Mapping[int, FleetError]
+
+
+def checked(registry: Registry, rows: Sequence[Numbered]) -> Checked:
+    """Looks at rows by themselves, ahead of :func:`judge`."""
+    return Checked(*_candidates(registry, rows))
+
+
+async def judge(registry: Registry, rows: Checked, *, last: bool = False) -> Judged:
     """Judges rows against the registry as it is. In the ``last`` round no gateway is waited for."""
-    candidates, failed = _candidates(registry, rows)
+    candidates, failed = rows.candidates, rows.failed
     found = _judged(registry, candidates, await _stored(registry, candidates), _Rows(), last=last)
     return Judged(
         devices=[row.device for row in found.registered if row.device is not None],

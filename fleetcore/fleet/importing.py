@@ -16,14 +16,14 @@ from attrs import asdict, evolve, frozen
 from msgspec import json
 
 from fleetcore.errors import Conflict, NotFound, Refused
-from fleetcore.fleet.import_judging import DryRun, Judged, Numbered, Result, failure_of, judge
+from fleetcore.fleet.import_judging import Checked, DryRun, Judged, Numbered, Result, checked, failure_of, judge
 from fleetcore.fleet.import_rows import row_of
 from fleetcore.fleet.operations import MOST_FAILURES, MOST_ITEMS, Operations, blob_of
 from fleetcore.fleet.registry import Registry
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.operation import Operation, OperationState
-from fleetcore.model.store import Commit, Event
+from fleetcore.model.store import Commit, Committed, Event
 
 KIND = "import"
 
@@ -63,12 +63,21 @@ class Progress:
     last: bool = False
 
 
+@frozen
+class _Part:
+    """The rows of a part, and what is seen of them without looking elsewhere."""
+
+    rows: Sequence[Numbered]
+    checked: Checked
+
+
 class Importing:
     """Starts imports and works on them, tells what one would do, and reads the registry out."""
 
     def __init__(self, storage: Storage, clock: Clock, registry: Registry, operations: Operations) -> None:
         self._storage, self._clock = storage, clock
         self._registry, self._operations = registry, operations
+        self._ahead: dict[str, tuple[str, _Part]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._dry_runs: OrderedDict[str, tuple[DryRun, float]] = OrderedDict()
         self._wake = asyncio.Event()
@@ -166,6 +175,10 @@ class Importing:
                 if operation.kind == KIND:
                     await self._operations.turn(operation.id)
 
+    def _let_go(self, operation: str) -> None:
+        self._locks.pop(operation, None)
+        self._ahead.pop(operation, None)
+
     def _lock(self, operation: str) -> asyncio.Lock:
         # Between rows that arrive and rows that are done: both change the operation's record.
         return self._locks.setdefault(operation, asyncio.Lock())
@@ -204,11 +217,13 @@ class Importing:
     async def _register(self, operation: Operation, progress: Progress, allowed: int) -> Operation:
         """One part, or as much of it as the rate allows."""
         name = _part(operation.id, progress.round, progress.next)
-        part = _decoded(await self._storage.blob(name))
-        rows = part[progress.at : progress.at + allowed]
-        whole = progress.at + len(rows) == len(part)
+        part = await self._part(operation.id, name)
+        rows = part.rows[progress.at : progress.at + allowed]
+        whole = progress.at + len(rows) == len(part.rows)
+        looked_at = part.checked if len(rows) == len(part.rows) else checked(self._registry, rows)
+        following = _part(operation.id, progress.round, progress.next + 1) if progress.next + 1 < progress.end else None
         for attempt in range(_ATTEMPTS):
-            judged = await judge(self._registry, rows, last=progress.last)
+            judged = await judge(self._registry, looked_at, last=progress.last)
             waiting = [row for row in rows if row[0] in judged.waiting]
             async with self._lock(operation.id):
                 current = await self._operations.get(operation.id)
@@ -218,7 +233,7 @@ class Importing:
                 blobs: dict[str, bytes | None] = {name: None} if whole else {}
                 if waiting:
                     blobs[_part(operation.id, progress.round + 1, now.waiting)] = json.encode(waiting)
-                following = evolve(
+                then = evolve(
                     now,
                     next=now.next + whole,
                     at=0 if whole else now.at + len(rows),
@@ -226,14 +241,14 @@ class Importing:
                     moved=now.moved or bool(judged.devices),
                 )
                 counted = _counted(current, judged, len(rows) - len(waiting), self._clock.now_ms())
-                after = evolve(counted, spec=asdict(following))
+                after = evolve(counted, spec=asdict(then))
                 change = (
                     self._operations.records.changing(current, after)
                     + self._registry.registrations(judged.devices, actor=operation.actor, reason=operation.reason)
                     + Commit(blobs=blobs)
                 )
                 try:
-                    done = await self._storage.commit(change)
+                    done = await self._commit(change, operation.id, following)
                 except Conflict:
                     # Others registered one of these ids, or the operation was cancelled, in between.
                     if attempt == _ATTEMPTS - 1:
@@ -243,6 +258,25 @@ class Importing:
                 self._registry.registered(device)
             return evolve(after, version=done.versions[0])
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _commit(self, change: Commit, operation: str, following: str | None) -> Committed:
+        """Commits, and looks at the next part meanwhile: the store writes in a thread of its own."""
+        commit = asyncio.create_task(self._storage.commit(change))
+        try:
+            await asyncio.sleep(0)
+            if following is not None:
+                self._ahead[operation] = (following, await self._read(following))
+        finally:
+            done = await commit
+        return done
+
+    async def _part(self, operation: str, name: str) -> "_Part":
+        ahead = self._ahead.pop(operation, None)
+        return ahead[1] if ahead is not None and ahead[0] == name else await self._read(name)
+
+    async def _read(self, name: str) -> "_Part":
+        rows = _decoded(await self._storage.blob(name))
+        return _Part(rows, checked(self._registry, rows))
 
     async def _take_over(self, operation: Operation) -> Operation:
         """An import of an older release, whose rows are one blob."""
@@ -257,7 +291,7 @@ class Importing:
         data = {"done": operation.done, "failed": operation.failed}
         event = Event(type=f"operation.{state}", subject=operation.id, time=now, actor=operation.actor, data=data)
         ended = await self._change(operation, evolve(operation, state=state, updated=now), Commit(events=(event,)))
-        self._locks.pop(operation.id, None)
+        self._let_go(operation.id)
         return ended
 
     async def _change(self, old: Operation, new: Operation, more: Commit | None = None) -> Operation:
@@ -275,7 +309,7 @@ class Importing:
             names = [_part(operation.id, progress.round, number) for number in range(progress.next, progress.end)]
             names += [_part(operation.id, progress.round + 1, number) for number in range(progress.waiting)]
             await self._storage.commit(Commit(blobs=dict.fromkeys(names)))
-        self._locks.pop(operation.id, None)
+        self._let_go(operation.id)
 
     async def export(self, after: str | None = None) -> AsyncIterator[Mapping[str, object]]:
         """Every device as a row, in the order of ids, beginning after one."""

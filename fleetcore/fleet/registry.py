@@ -70,7 +70,7 @@ class Registry:
         self._listeners: list[Callable[[Device], None]] = []
 
     def on_change(self, callback: Callable[[Device], None]) -> None:
-        """``callback(device)`` is called after each committed change, from the event loop."""
+        """``callback(device)`` is called after each committed change, from the event loop; not for its version."""
         self._listeners.append(callback)
 
     def _changed(self, device: Device) -> Device:
@@ -220,8 +220,8 @@ class Registry:
         return await self._storage.holders(_CASEFOLD, [device.casefold() for device in devices])
 
     def registered(self, device: Device) -> None:
-        """A registration was committed: tells who listens."""
-        self._changed(evolve(device, version=1))
+        """A registration was committed: tells the listeners."""
+        self._changed(device)
 
     def _check(self, device: str, members: Mapping[str, Any]) -> None:
         """Raises Refused for a member that breaks its alphabet or limit."""

@@ -6,6 +6,7 @@ the first row is written. What is looked up goes in and comes out as one JSON te
 in by statements of many rows, which a commit of a thousand devices takes a third less time for.
 """
 
+import functools
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
@@ -31,8 +32,10 @@ Row = tuple[str, str, int, str]
 _DIALECT = SqliteDialect("r.body")
 _ALL = Compiled(Sql("1=1"), exact=True)
 
-#: Rows of one INSERT, the largest first. A few fixed numbers keep the prepared statements few.
-_ROWS_AT_ONCE = (256, 64, 16, 4, 1)
+#: Rows of one INSERT: five values each stay below SQLite's bound of 32,766 parameters.
+_MOST_ROWS = 6016
+#: Longer statements have a multiple of so many rows, which keeps the prepared statements few.
+_STEP_ROWS = 64
 
 
 @frozen
@@ -146,17 +149,20 @@ def apply(db: sqlite3.Connection, planned: RecordPlan) -> None:
 
 
 def _insert(db: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]], conflict: str = "") -> None:
-    """Inserts rows of one width, many a step (see plain.py for why)."""
+    """Inserts rows of one width, as many a step as can be (see plain.py for why)."""
     at = 0
-    for size in _ROWS_AT_ONCE:
-        while len(rows) - at >= size:
-            row = f"({', '.join('?' * len(rows[at]))})"
-            values = ", ".join([row] * size)
-            db.execute(
-                f"INSERT INTO {into} VALUES {values}{conflict}",  # noqa: S608 - constants; the values are parameters
-                tuple(chain.from_iterable(rows[at : at + size])),
-            )
-            at += size
+    while at < len(rows):
+        left = len(rows) - at
+        size = left if left < _STEP_ROWS else min(left // _STEP_ROWS * _STEP_ROWS, _MOST_ROWS)
+        values = tuple(chain.from_iterable(rows[at : at + size]))
+        db.execute(f"INSERT INTO {into} VALUES {_places(len(rows[at]), size)}{conflict}", values)  # noqa: S608 - constants
+        at += size
+
+
+@functools.lru_cache(maxsize=256)
+def _places(width: int, size: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return ", ".join([row] * size)
 
 
 def get(db: sqlite3.Connection, kind: str, key: str) -> Record | None:
