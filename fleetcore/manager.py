@@ -339,22 +339,34 @@ class IoTFleetManager:
         return View(device=device_id, erased=True)
 
     async def import_devices(
-        self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = ""
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        dry_run: bool = False,
+        reason: str = "",
+        operation: str | None = None,
+        more: bool = False,
     ) -> View:
-        """Registers many devices in the background; gives the operation. With ``dry_run`` only says what is wrong.
+        """Registers many devices in the background; gives the operation. With ``dry_run`` only says what it would do.
 
         Each row is an object with id, type, model, name, tags, capabilities, attributes, location, gateway, key_id.
-        The same rows again change nothing, so an import that broke off is simply done again.
+        The same rows again change nothing, so an import that broke off is simply done again. A large file may come in
+        parts: all but the last with ``more``, all but the first with the ``id`` of the first answer as ``operation``.
         """
-        fleet = await self.open()
+        importing = (await self.open()).importing
         if dry_run:
-            wrong = await fleet.importing.check(rows)
-            failures = [
-                {"item": place + 1, "about": error.ids.get("device"), "code": error.code, "reason": str(error)}
-                for place, error in sorted(wrong.items())
-            ]
-            return View(total=len(rows), failed=len(failures), failures=failures)
-        return _view(await fleet.importing.start(rows, actor="library", reason=reason))
+            name, found = await importing.check_part(rows, of=operation, more=more)
+            return View(
+                id=name,
+                total=found.total,
+                failed=found.failed,
+                failures=[asdict(failure) for failure in found.failures],
+                reasons=dict(found.reasons),
+                result=found.result,
+            )
+        if operation is not None:
+            return _view(await importing.add(operation, rows, more=more))
+        return _view(await importing.start(rows, more=more, actor="library", reason=reason))
 
     async def export_devices(self, *, after: str | None = None, limit: int = 1000) -> View:
         """Devices as rows that can be imported: ``items``, and ``next`` to go on after, None at the end."""

@@ -1,5 +1,6 @@
 """``fleetcore device``: register, show and change devices, and give them credentials."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,6 @@ from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Conflict, Refused
 from fleetcore.wire import strict_json
 
-#: Rows of an import that are sent at once.
-_ROWS = 5_000
 _COLUMNS = ("id", "type", "lifecycle", "connectivity", "last_seen", "tags")
 
 
@@ -163,7 +162,7 @@ def why(id: str, query: str, at: Target, output: str) -> None:
 
 @device.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only say what is wrong with it.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would do.")
 @click.option("--reason", default="")
 @fleet_option
 @output_option
@@ -174,36 +173,15 @@ def import_(file: Path, dry_run: bool, reason: str, at: Target, output: str) -> 
     """
     import asyncio
 
-    from fleetcore.cli.operation import conclude, follow
-    from fleetcore.cli.progress import progress
-    from fleetcore.cli.rows import read
+    from fleetcore.cli.operation import conclude
+    from fleetcore.cli.sending import send_rows
 
-    found = read(file)
-    rows, total = found.rows, len(found.rows) + len(found.wrong)
-    # Lines that are no rows are failures like the others; they stand behind the rows.
-    lines = [*found.lines, *found.wrong]
-    wrong = [
-        {"item": len(rows) + place, "about": "", "code": "payload_unreadable", "reason": reason}
-        for place, reason in enumerate(found.wrong.values(), 1)
-    ]
-    parts = [(first, rows[first : first + _ROWS]) for first in range(0, len(rows), _ROWS)]
-
-    async def run() -> dict[str, Any]:
-        whole: dict[str, Any] = {"total": total, "done": len(wrong), "failed": len(wrong), "failures": wrong[:]}
-        whole["operations"] = []
+    async def run() -> tuple[dict[str, Any], Sequence[int]]:
         async with connect(at) as caller:
-            with progress("importing", len(rows)) as step:
-                for first, part in parts:
-                    one = await caller.call("import_devices", part, dry_run=dry_run, reason=reason)
-                    ended = {"done": len(part), **one} if dry_run else await follow(caller, one, step)
-                    whole["done"] += ended["done"]
-                    whole["failed"] += ended["failed"]
-                    whole["failures"] += [{**each, "item": each["item"] + first} for each in ended["failures"]]
-                    whole["operations"] += [] if dry_run else [ended["id"]]
-        whole["failures"].sort(key=lambda one: lines[one["item"] - 1])
-        return whole
+            return await send_rows(caller, file, dry_run=dry_run, reason=reason)
 
-    return conclude(asyncio.run(run()), output, lines)
+    ended, lines = asyncio.run(run())
+    return conclude(ended, output, lines)
 
 
 @device.command()

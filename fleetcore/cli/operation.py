@@ -1,6 +1,6 @@
 """``fleetcore operation``: long work, how far it is, and stopping it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -46,14 +46,13 @@ def cancel(id: str, reason: str, at: Target, output: str) -> None:
     show(call(at, "cancel_operation", id, reason=reason), output)
 
 
-async def follow(caller: Caller, started: dict[str, Any], step: Callable[[], None]) -> dict[str, Any]:
-    """Waits until an operation has ended; ``step`` is called for each item that is done."""
+async def follow(caller: Caller, started: dict[str, Any], step: Callable[[int], None], seen: int = 0) -> dict[str, Any]:
+    """Waits until an operation has ended; ``step`` is told how many items are done beyond those seen."""
     import asyncio
 
-    current, seen = started, 0
+    current = started
     while True:
-        for _ in range(current["done"] - seen):
-            step()
+        step(current["done"] - seen)
         seen = current["done"]
         if current["state"] != "running":
             return current
@@ -61,13 +60,18 @@ async def follow(caller: Caller, started: dict[str, Any], step: Callable[[], Non
         current = await caller.call("get_operation", started["id"])
 
 
-def conclude(ended: dict[str, Any], output: str, lines: list[int] | None = None) -> int:
+def conclude(ended: dict[str, Any], output: str, lines: Sequence[int] | None = None) -> int:
     """Shows how an operation ended, each failure on stderr, by its line where known; the exit code."""
     for failure in ended.get("failures", ()):
         place = f"line {lines[failure['item'] - 1]}" if lines else f"item {failure['item']}"
         click.echo(printable(f"{place}: {failure['about'] or ''}: {failure['reason']} [{failure['code']}]"), err=True)
+    if ended["failed"] > len(ended.get("failures", ())):
+        click.echo(f"… and {ended['failed'] - len(ended['failures'])} more", err=True)
     if output == "table":
         click.echo(f"{ended['done'] - ended['failed']} of {ended['total']} done, {ended['failed']} failed")
+        for counts in (ended.get("result"), ended.get("reasons")):
+            if counts:
+                click.echo("  " + ", ".join(f"{name} {number}" for name, number in sorted(counts.items())))
     else:
         show(ended, output)
     return PARTLY if ended["failed"] else 0

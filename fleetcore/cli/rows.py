@@ -1,13 +1,13 @@
-"""Files of rows, one a device: CSV with a header or JSONL, in and out."""
+"""Files of rows, one a device: CSV with a header or JSONL, in and out, line by line."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from attrs import field, frozen
+from attrs import frozen
 
 from fleetcore.errors import Refused
 from fleetcore.wire import strict_json
@@ -23,54 +23,62 @@ _FORMULA = tuple("=+-@\t\r")
 
 
 @frozen
-class Rows:
-    """What a file holds: rows with the line that each stands in, and for other lines what is wrong with them."""
+class Line:
+    """A row and the line that it stands in; ``wrong`` says why a line is none."""
 
-    rows: list[Any] = field(factory=list)
-    lines: list[int] = field(factory=list)
-    wrong: dict[int, str] = field(factory=dict)
-
-    def take(self, line: int, row: object) -> None:
-        """One more row."""
-        self.rows.append(row)
-        self.lines.append(line)
+    number: int
+    row: Any = None
+    wrong: str = ""
 
 
-def read(path: Path) -> Rows:
-    """Reads a file; raises Refused, with file and line, where it is none of these or breaks off within a cell."""
+def count(path: Path) -> int:
+    """How many lines hold something, rows or not.
+
+    Raises Refused, with file and line, where the file is neither CSV nor JSONL or breaks off within a cell.
+    """
+    return sum(1 for _ in _lines(path, parsed=False))
+
+
+def read(path: Path) -> Iterator[Line]:
+    """The lines that hold something, one after the other; raises as :func:`count` does."""
+    return _lines(path, parsed=True)
+
+
+def _lines(path: Path, *, parsed: bool) -> Iterator[Line]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return _csv(path, file) if path.suffix.lower() == ".csv" else _jsonl(file)
+            yield from _csv(path, file, parsed=parsed) if path.suffix.lower() == ".csv" else _jsonl(file, parsed=parsed)
     except UnicodeDecodeError as error:
         raise Refused(f"{path} is not UTF-8: {error}", remedy="Save it as UTF-8") from None
 
 
-def _jsonl(file: TextIO) -> Rows:
-    found = Rows()
+def _jsonl(file: TextIO, *, parsed: bool) -> Iterator[Line]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
+        if not parsed:
+            yield Line(number)
+            continue
         try:
-            found.take(number, strict_json.loads(line.encode(), depth=_DEPTH))
+            yield Line(number, strict_json.loads(line.encode(), depth=_DEPTH))
         except strict_json.StrictJsonError as error:
-            found.wrong[number] = f"this is no JSON row: {error}"
-    return found
+            yield Line(number, wrong=f"this is no JSON row: {error}")
 
 
-def _csv(path: Path, file: TextIO) -> Rows:
+def _csv(path: Path, file: TextIO, *, parsed: bool) -> Iterator[Line]:
     reader = csv.DictReader(file, strict=True)
-    found = Rows()
     try:
         if "id" not in (reader.fieldnames or ()):
             raise Refused(f"{path}:1: the header has no column id", remedy="The first line names the columns")
         for row in reader:
-            if None in row:
-                found.wrong[reader.line_num] = "there are more cells than the header has columns"
+            if not parsed:
+                yield Line(reader.line_num)
+            elif None in row:
+                yield Line(reader.line_num, wrong="there are more cells than the header has columns")
             else:
-                found.take(reader.line_num, {name: _cell(name, text) for name, text in row.items() if text})
+                yield Line(reader.line_num, {name: _cell(name, text) for name, text in row.items() if text})
     except csv.Error as error:
         raise Refused(f"{path}:{reader.line_num}: {error}") from None
-    return found
 
 
 def _cell(name: str, text: str) -> object:

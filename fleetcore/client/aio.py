@@ -193,12 +193,27 @@ class AsyncFleetClient:
         return View(device=device_id, erased=True)
 
     async def import_devices(
-        self, rows: Sequence[Mapping[str, Any]], *, dry_run: bool = False, reason: str = ""
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        dry_run: bool = False,
+        reason: str = "",
+        operation: str | None = None,
+        more: bool = False,
     ) -> View:
-        """Registers many devices, at most 10,000 at once; gives the operation. The same rows again change nothing."""
-        answer = await self._post("/imports", {"rows": list(rows), "reason": reason}, dry_run=dry_run or None)
+        """Registers many devices, at most 10,000 at once; gives the operation. The same rows again change nothing.
+
+        A larger file comes in parts: all but the last with ``more``, all but the first with the ``id`` of the first
+        answer as ``operation``.
+        """
+        body: dict[str, Any] = {"rows": list(rows), "reason": reason}
+        if operation is not None:
+            body["operation"] = operation
+        if more:
+            body["more"] = True
+        answer = await self._post("/imports", body, dry_run=dry_run or None)
         if dry_run:
-            return View(total=answer["count"], failed=len(answer["failures"]), failures=answer["failures"])
+            return View({"total": answer.pop("count"), **answer})
         return View(answer)
 
     async def export_devices(self, *, after: str | None = None, limit: int = 1000) -> View:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 from msgspec import Struct, json
 
 from fleetcore.errors import FleetError
@@ -65,25 +65,31 @@ def row_key(seq: int) -> str:
 
 def row_hash(row: AuditRow) -> str:
     """The hash that the row must carry."""
-    plain = {name: value for name, value in to_plain(row).items() if name not in ("hash", "version")}
-    return hashlib.sha256(row.prev.encode() + _CANONICAL.encode(plain)).hexdigest()
+    return _hash({name: value for name, value in to_plain(row).items() if name not in ("hash", "version")}, row.prev)
 
 
-def bound(event: Event, position: int, seq: int, prev: str) -> AuditRow:
-    """An event as the next row of the chain."""
-    row = AuditRow(
-        seq=seq,
-        time=event.time,
-        actor=event.actor,
-        action=event.type,
-        object=event.subject,
-        reason=event.reason,
-        position=position,
-        changed=_changed(event),
-        data_hash=hashlib.sha256(_CANONICAL.encode(event.data)).hexdigest() if event.data else "",
-        prev=prev,
-    )
-    return evolve(row, hash=row_hash(row))
+def _hash(plain: Mapping[str, object], prev: str) -> str:
+    return hashlib.sha256(prev.encode() + _CANONICAL.encode(plain)).hexdigest()
+
+
+def sealed(event: Event, position: int, seq: int, prev: str) -> tuple[Put, str]:
+    """The put that appends an event as the next row of the chain, where there is none yet; and the row's hash."""
+    # As to_plain() would make it of an AuditRow; an import seals a row a device.
+    body: dict[str, object] = {
+        "seq": seq,
+        "time": event.time,
+        "actor": event.actor,
+        "action": event.type,
+        "object": event.subject,
+        "reason": event.reason,
+        "position": position,
+        "changed": _changed(event),
+        "data_hash": hashlib.sha256(_CANONICAL.encode(event.data)).hexdigest() if event.data else "",
+        "prev": prev,
+    }
+    body["hash"] = digest = _hash(body, prev)
+    refs = frozenset((("object", event.subject), ("actor", event.actor)))
+    return Put(kind=KIND, key=row_key(seq), body=body, expect=0, refs=refs), digest
 
 
 def _changed(event: Event) -> tuple[str, ...]:
@@ -94,13 +100,6 @@ def _changed(event: Event) -> tuple[str, ...]:
     if isinstance(named, list | tuple):
         return tuple(str(name) for name in named)[:_MOST_NAMES]
     return () if named is None else (str(named),)
-
-
-def put_of(row: AuditRow) -> Put:
-    """The put that appends it: there must be no such row yet."""
-    body = to_plain(row)
-    body.pop("version", None)
-    return Put(kind=KIND, key=row_key(row.seq), body=body, expect=0, refs=frozenset(_refs(row)))
 
 
 def _refs(row: AuditRow) -> Pairs:

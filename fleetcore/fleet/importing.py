@@ -1,92 +1,315 @@
-"""Bulk registration: rows in, each checked and registered or refused by its line; and the registry as rows again.
+"""Bulk registration: one rule for the command line, the library and the API, in bounded memory.
 
-A row is an object with ``id`` and, as :meth:`Registry.register` takes them, ``type``, ``model``, ``name``, ``tags``,
-``capabilities``, ``attributes``, ``location``, ``gateway``, ``key_id``. What is exported can be imported. Importing the
-same rows again registers nothing twice and is no failure, so an import that broke off is simply done again.
+An import is an operation whose rows lie in the store in parts. They may arrive while earlier ones are registered. A
+part is judged, its devices are registered, each with its event, and what came of its rows is counted in one commit,
+which also removes the part; so a crash repeats nothing and loses nothing. Rows whose gateway is not known yet go into
+the parts of the next round. Importing the same rows again changes nothing and is no failure.
 """
 
+import asyncio
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
-from fleetcore.errors import FleetError, Refused
-from fleetcore.fleet.operations import Operations
+from attrs import asdict, evolve, frozen
+from msgspec import json
+
+from fleetcore.errors import Conflict, NotFound, Refused
+from fleetcore.fleet.import_judging import Checked, DryRun, Judged, Numbered, Result, checked, failure_of, judge
+from fleetcore.fleet.import_rows import row_of
+from fleetcore.fleet.operations import MOST_FAILURES, MOST_ITEMS, Operations, blob_of
 from fleetcore.fleet.registry import Registry
-from fleetcore.model.device import ROW_MEMBERS, Device, Location
-from fleetcore.model.operation import Operation
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.operation import Operation, OperationState
+from fleetcore.model.store import Commit, Committed, Event
 
 KIND = "import"
 
+#: Rows of a part: a commit of so many devices takes some 30 ms.
+_PART = 1000
+#: How long one turn works before other operations get theirs.
+_TURN_S = 0.5
+#: A part is judged again so often where others register the same ids meanwhile.
+_ATTEMPTS = 20
+#: Dry runs whose rows still arrive, and how long one may wait for its next rows.
+_DRY_RUNS, _DRY_RUN_S = 8, 600.0
+#: An import whose next rows do not come for so long has all that it gets.
+_OPEN_MS = 3_600_000
+
+
+@frozen(kw_only=True)
+class Progress:
+    """How far an import is; kept as the operation's ``spec``.
+
+    Attributes:
+        open: rows are still to come.
+        round: 1 for the rows as they came, then one for those that waited for a gateway, and so on.
+        next, end: the next part of the round, and how many it has.
+        at: rows of the next part that are done.
+        waiting: parts of the next round so far.
+        moved: whether this round registered a device.
+        last: whether what waits fails.
+    """
+
+    open: bool = False
+    round: int = 1
+    next: int = 0
+    end: int = 0
+    at: int = 0
+    waiting: int = 0
+    moved: bool = False
+    last: bool = False
+
+
+@frozen
+class _Part:
+    """The rows of a part, and what is seen of them without looking elsewhere."""
+
+    rows: Sequence[Numbered]
+    checked: Checked
+
 
 class Importing:
-    """Starts imports, and reads the registry out."""
+    """Starts imports and works on them, tells what one would do, and reads the registry out."""
 
-    def __init__(self, registry: Registry, operations: Operations) -> None:
+    def __init__(self, storage: Storage, clock: Clock, registry: Registry, operations: Operations) -> None:
+        self._storage, self._clock = storage, clock
         self._registry, self._operations = registry, operations
-        operations.handle(KIND, self._register)
+        self._ahead: dict[str, tuple[str, _Part]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._dry_runs: OrderedDict[str, tuple[DryRun, float]] = OrderedDict()
+        self._wake = asyncio.Event()
+        operations.work(KIND, self._turn, undo=self._undo)
 
-    async def check(self, rows: Sequence[object]) -> Mapping[int, FleetError]:
-        """What is wrong with rows, by place; registers nothing and does not look for taken ids."""
-        failed: dict[int, FleetError] = {}
-        for place, row in enumerate(rows):
-            try:
-                await self._prepared(row)
-            except FleetError as error:
-                failed[place] = error
-        return failed
+    # --- dry runs -------------------------------------------------------------------------------------------------
 
-    async def start(self, rows: Sequence[object], *, actor: str = "system", reason: str = "") -> Operation:
-        """Starts an import and returns at once."""
-        return await self._operations.start(KIND, rows, actor=actor, reason=reason)
+    async def check(self, rows: Sequence[object]) -> DryRun:
+        """What an import of exactly these rows would do. Nothing is stored."""
+        run = DryRun(self._registry)
+        for first in range(0, len(rows), _PART):
+            await run.add(rows[first : first + _PART])
+        run.end()
+        return run
 
-    async def _register(self, operation: Operation, rows: Sequence[object]) -> Mapping[int, FleetError]:
-        failed: dict[int, FleetError] = {}
-        devices: dict[int, Device] = {}
-        # A gateway may stand in the same file as its leaves: who has none comes first.
-        order = sorted(range(len(rows)), key=lambda place: _gateway(rows[place]) is not None)
-        for later in (False, True):
-            devices = {}
-            for place in order:
-                if (_gateway(rows[place]) is not None) is not later:
-                    continue
+    async def check_part(self, rows: Sequence[object], *, of: str | None, more: bool) -> tuple[str, DryRun]:
+        """The same for a file that comes in parts: the name by which it goes on, and what is known so far.
+
+        Raises NotFound for a name that is not known, or is no longer.
+        """
+        now = self._clock.monotonic_s()
+        for name, (_, since) in list(self._dry_runs.items()):
+            if now - since > _DRY_RUN_S:
+                del self._dry_runs[name]
+        name = of or uuid4().hex
+        if of is not None and of not in self._dry_runs:
+            raise NotFound(f"There is no dry run {of!r}, or it waited too long", remedy="Begin again", operation=of)
+        run = self._dry_runs.pop(name)[0] if of is not None else DryRun(self._registry)
+        for first in range(0, len(rows), _PART):
+            await run.add(rows[first : first + _PART])
+        if not more:
+            run.end()
+            return name, run
+        self._dry_runs[name] = (run, now)
+        while len(self._dry_runs) > _DRY_RUNS:
+            self._dry_runs.popitem(last=False)
+        return name, run
+
+    # --- imports --------------------------------------------------------------------------------------------------
+
+    async def start(
+        self, rows: Sequence[object], *, more: bool = False, actor: str = "system", reason: str = ""
+    ) -> Operation:
+        """Starts an import and returns at once; with ``more`` others follow by :meth:`add`."""
+        now = self._clock.now_ms()
+        operation = Operation(
+            id=uuid4().hex,
+            kind=KIND,
+            state=OperationState.RUNNING if rows or more else OperationState.SUCCEEDED,
+            spec=asdict(Progress(open=more)),
+            created=now,
+            updated=now,
+            actor=actor,
+            reason=reason,
+        )
+        operation, parts = _with(operation, rows, now)
+        data = {"kind": KIND, "total": operation.total}
+        event = Event(type="operation.started", subject=operation.id, time=now, actor=actor, reason=reason, data=data)
+        begun = self._operations.records.making([operation]) + Commit(blobs=parts, events=(event,))
+        done = await self._storage.commit(begun)
+        self._wake.set()
+        return evolve(operation, version=done.versions[0])
+
+    async def add(self, operation: str, rows: Sequence[object], *, more: bool = False) -> Operation:
+        """The next rows of an import that was started with ``more``; the last call is without.
+
+        Raises:
+            NotFound: there is no such import.
+            Conflict: it takes no more rows.
+        """
+        async with self._lock(operation):
+            found = await self._operations.get(operation)
+            if found.kind != KIND:
+                raise NotFound(f"There is no import {operation!r}", operation=operation)
+            progress = _progress(found)
+            if found.state is not OperationState.RUNNING or progress is None or not progress.open:
+                raise Conflict(
+                    "The import takes no more rows",
+                    code="illegal_transition",
+                    remedy="Start another",
+                    operation=operation,
+                )
+            now = self._clock.now_ms()
+            grown, parts = _with(evolve(found, spec=asdict(evolve(progress, open=more))), rows, now)
+            done = await self._storage.commit(self._operations.records.changing(found, grown) + Commit(blobs=parts))
+        self._wake.set()
+        return evolve(grown, version=done.versions[0])
+
+    async def run(self) -> None:
+        """Works on imports without the pause between ticks, for ever; owned by the supervisor."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for operation in await self._operations.records.find(ref=("state", OperationState.RUNNING)):
+                if operation.kind == KIND:
+                    await self._operations.turn(operation.id)
+
+    def _let_go(self, operation: str) -> None:
+        self._locks.pop(operation, None)
+        self._ahead.pop(operation, None)
+
+    def _lock(self, operation: str) -> asyncio.Lock:
+        # Between rows that arrive and rows that are done: both change the operation's record.
+        return self._locks.setdefault(operation, asyncio.Lock())
+
+    async def _turn(self, operation: Operation) -> bool:
+        """Works for a while; False where it can only wait for rows, or for its rate."""
+        until = self._clock.monotonic_s() + _TURN_S
+        moved = False
+        while operation.state is OperationState.RUNNING:
+            after = await self._step(operation)
+            if after is None:
+                return moved
+            operation, moved = after, True
+            if self._clock.monotonic_s() > until:
+                self._wake.set()
+                break
+        return True
+
+    async def _step(self, operation: Operation) -> Operation | None:
+        progress = _progress(operation)
+        if progress is None:
+            return await self._take_over(operation)
+        if progress.next < progress.end:
+            allowed = self._operations.allowed(operation)
+            return await self._register(operation, progress, allowed) if allowed else None
+        if progress.open:
+            if self._clock.now_ms() - operation.updated < _OPEN_MS:
+                return None
+            # Its sender is gone.
+            return await self._change(operation, evolve(operation, spec=asdict(evolve(progress, open=False))))
+        if progress.waiting:
+            following = Progress(round=progress.round + 1, end=progress.waiting, last=not progress.moved)
+            return await self._change(operation, evolve(operation, spec=asdict(following)))
+        return await self._end(operation)
+
+    async def _register(self, operation: Operation, progress: Progress, allowed: int) -> Operation:
+        """One part, or as much of it as the rate allows."""
+        name = _part(operation.id, progress.round, progress.next)
+        part = await self._part(operation.id, name)
+        rows = part.rows[progress.at : progress.at + allowed]
+        whole = progress.at + len(rows) == len(part.rows)
+        looked_at = part.checked if len(rows) == len(part.rows) else checked(self._registry, rows)
+        following = _part(operation.id, progress.round, progress.next + 1) if progress.next + 1 < progress.end else None
+        for attempt in range(_ATTEMPTS):
+            judged = await judge(self._registry, looked_at, last=progress.last)
+            waiting = [row for row in rows if row[0] in judged.waiting]
+            async with self._lock(operation.id):
+                current = await self._operations.get(operation.id)
+                now = _progress(current)
+                if current.state is not OperationState.RUNNING or now is None:
+                    return current
+                blobs: dict[str, bytes | None] = {name: None} if whole else {}
+                if waiting:
+                    blobs[_part(operation.id, progress.round + 1, now.waiting)] = json.encode(waiting)
+                then = evolve(
+                    now,
+                    next=now.next + whole,
+                    at=0 if whole else now.at + len(rows),
+                    waiting=now.waiting + bool(waiting),
+                    moved=now.moved or bool(judged.devices),
+                )
+                counted = _counted(current, judged, len(rows) - len(waiting), self._clock.now_ms())
+                after = evolve(counted, spec=asdict(then))
+                change = (
+                    self._operations.records.changing(current, after)
+                    + self._registry.registrations(judged.devices, actor=operation.actor, reason=operation.reason)
+                    + Commit(blobs=blobs)
+                )
                 try:
-                    devices[place] = await self._prepared(rows[place])
-                except FleetError as error:
-                    failed[place] = error
-            places = list(devices)
-            taken = await self._registry.register_many(
-                list(devices.values()), actor=operation.actor, reason=operation.reason
-            )
-            failed.update({places[at]: error for at, error in taken.items()})
-        return failed
+                    done = await self._commit(change, operation.id, following)
+                except Conflict:
+                    # Others registered one of these ids, or the operation was cancelled, in between.
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    continue
+            for device in judged.devices:
+                self._registry.registered(device)
+            return evolve(after, version=done.versions[0])
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _prepared(self, row: object) -> Device:
-        if not isinstance(row, Mapping):
-            raise Refused("A row is an object with an id")
-        unknown = sorted(set(row) - set(ROW_MEMBERS))
-        if unknown:
-            raise Refused(
-                f"A row has no member {', '.join(unknown)}",
-                remedy=f"Members: {', '.join(ROW_MEMBERS)}; anything else goes into attributes",
-                device=row.get("id"),
-            )
-        given: dict[str, Any] = {name: value for name, value in row.items() if value not in (None, "")}
-        device = given.pop("id", None)
-        if not isinstance(device, str):
-            raise Refused("A row needs an id")
+    async def _commit(self, change: Commit, operation: str, following: str | None) -> Committed:
+        """Commits, and looks at the next part meanwhile: the store writes in a thread of its own."""
+        commit = asyncio.create_task(self._storage.commit(change))
         try:
-            for name in ("tags", "capabilities"):
-                given[name] = _texts(given.get(name, []), name)
-            if "attributes" in given and not isinstance(given["attributes"], Mapping):
-                raise Refused("attributes is an object")
-            if "location" in given:
-                given["location"] = _location(given["location"])
-            kind = given.pop("type", "device")
-            if not all(isinstance(given.get(one, ""), str) for one in ("model", "name", "gateway", "key_id")):
-                raise Refused("model, name, gateway and key_id are texts")
-            return await self._registry.prepared(device, kind, **given)
-        except FleetError as error:
-            error.ids.setdefault("device", device)
-            raise
+            await asyncio.sleep(0)
+            if following is not None:
+                self._ahead[operation] = (following, await self._read(following))
+        finally:
+            done = await commit
+        return done
+
+    async def _part(self, operation: str, name: str) -> "_Part":
+        ahead = self._ahead.pop(operation, None)
+        return ahead[1] if ahead is not None and ahead[0] == name else await self._read(name)
+
+    async def _read(self, name: str) -> "_Part":
+        rows = _decoded(await self._storage.blob(name))
+        return _Part(rows, checked(self._registry, rows))
+
+    async def _take_over(self, operation: Operation) -> Operation:
+        """An import of an older release, whose rows are one blob."""
+        left = _decoded(await self._storage.blob(blob_of(operation.id)))[operation.done :]
+        parts = _parts(operation.id, 0, [(item, row) for item, row in enumerate(left, operation.done + 1)])
+        after = evolve(operation, spec=asdict(Progress(end=len(parts))))
+        return await self._change(operation, after, Commit(blobs={**parts, blob_of(operation.id): None}))
+
+    async def _end(self, operation: Operation) -> Operation:
+        state = OperationState.PARTLY if operation.failed else OperationState.SUCCEEDED
+        now = self._clock.now_ms()
+        data = {"done": operation.done, "failed": operation.failed}
+        event = Event(type=f"operation.{state}", subject=operation.id, time=now, actor=operation.actor, data=data)
+        ended = await self._change(operation, evolve(operation, state=state, updated=now), Commit(events=(event,)))
+        self._let_go(operation.id)
+        return ended
+
+    async def _change(self, old: Operation, new: Operation, more: Commit | None = None) -> Operation:
+        """Stores the operation; where it was changed in between, gives what it became."""
+        try:
+            done = await self._storage.commit(self._operations.records.changing(old, new) + (more or Commit()))
+        except Conflict:
+            return await self._operations.get(old.id)
+        return evolve(new, version=done.versions[0])
+
+    async def _undo(self, operation: Operation, _actor: str, _reason: str) -> None:
+        """Lets go of the rows of a cancelled import."""
+        progress = _progress(operation)
+        if progress is not None:
+            names = [_part(operation.id, progress.round, number) for number in range(progress.next, progress.end)]
+            names += [_part(operation.id, progress.round + 1, number) for number in range(progress.waiting)]
+            await self._storage.commit(Commit(blobs=dict.fromkeys(names)))
+        self._let_go(operation.id)
 
     async def export(self, after: str | None = None) -> AsyncIterator[Mapping[str, object]]:
         """Every device as a row, in the order of ids, beginning after one."""
@@ -94,41 +317,50 @@ class Importing:
             yield row_of(device)
 
 
-def row_of(device: Device) -> dict[str, object]:
-    """A device as a row; members that it does not have are left out."""
-    place = device.location
-    row: dict[str, object] = {
-        "id": device.id,
-        "type": device.type,
-        "model": device.model,
-        "name": device.name,
-        "tags": list(device.tags),
-        "capabilities": list(device.capabilities),
-        "attributes": dict(device.attributes),
-        "location": None if place is None else {"lat": place.lat, "lon": place.lon},
-        "gateway": device.gateway,
-        "key_id": device.key_id,
+def _progress(operation: Operation) -> Progress | None:
+    spec: Any = operation.spec
+    return Progress(**spec) if "round" in spec else None
+
+
+def _with(operation: Operation, rows: Sequence[object], now: int) -> tuple[Operation, dict[str, bytes | None]]:
+    """An import with more rows, and their parts; raises Refused for more than an operation may have."""
+    progress = _progress(operation)
+    assert progress is not None
+    total = operation.total + len(rows)
+    if total > MOST_ITEMS:
+        raise Refused(f"An import has at most {MOST_ITEMS} rows", code="limit_exceeded", limit=MOST_ITEMS)
+    parts = _parts(operation.id, progress.end, list(enumerate(rows, operation.total + 1)))
+    spec = asdict(evolve(progress, end=progress.end + len(parts)))
+    return evolve(operation, total=total, spec=spec, updated=now), parts
+
+
+def _parts(operation: str, number: int, rows: Sequence[Numbered]) -> dict[str, bytes | None]:
+    return {
+        _part(operation, 1, number + place): json.encode(rows[first : first + _PART])
+        for place, first in enumerate(range(0, len(rows), _PART))
     }
-    return {name: value for name, value in row.items() if value not in (None, [], {})}
 
 
-def _gateway(row: object) -> object:
-    return (row.get("gateway") or None) if isinstance(row, Mapping) else None
+def _part(operation: str, round: int, number: int) -> str:
+    return f"{KIND}/{operation}/{round}/{number}"
 
 
-def _texts(value: object, name: str) -> list[str]:
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise Refused(f"{name} is a list of texts")
-    return list(value)
+def _decoded(blob: bytes | None) -> list[Any]:
+    rows: list[Any] = json.decode(blob or b"[]")
+    return rows
 
 
-def _location(value: object) -> Location:
-    if isinstance(value, Mapping):
-        lat, lon = value.get("lat"), value.get("lon")
-        if _degrees(lat, 90) and _degrees(lon, 180):
-            return Location(lat=float(lat), lon=float(lon))  # type: ignore[arg-type]  # _degrees saw numbers
-    raise Refused("location is {'lat': …, 'lon': …} in degrees")
-
-
-def _degrees(value: object, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
+def _counted(operation: Operation, judged: Judged, done: int, now: int) -> Operation:
+    found = [failure_of(item, error) for item, error in judged.failed.items()]
+    failures = sorted((*operation.failures, *found), key=lambda failure: failure.item)
+    results = Counter(operation.result)
+    results.update({Result.REGISTERED: len(judged.devices), Result.UNCHANGED: judged.unchanged})
+    return evolve(
+        operation,
+        done=operation.done + done,
+        failed=operation.failed + len(judged.failed),
+        failures=tuple(failures[:MOST_FAILURES]),
+        reasons=Counter(operation.reasons) + Counter(error.code for error in judged.failed.values()),
+        result={str(name): number for name, number in results.items() if number},
+        updated=now,
+    )

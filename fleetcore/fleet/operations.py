@@ -5,6 +5,7 @@ A step may be repeated after a crash, so what is done to an item must be idempot
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -27,6 +28,9 @@ Handler = Callable[[Operation, Sequence[Any]], Awaitable[Mapping[int, FleetError
 #: nothing has changed. What it does must be idempotent.
 Driver = Callable[[Operation, Sequence[Any]], Awaitable[Operation | None]]
 
+#: Works on an operation for about a turn and commits itself how far it is; says whether it came any further.
+Worker = Callable[[Operation], Awaitable[bool]]
+
 #: Takes back what a cancelled operation has under way: by whom and why. It may be asked again.
 Undo = Callable[[Operation, str, str], Awaitable[None]]
 
@@ -38,7 +42,7 @@ _STEP = 1000
 #: How long one turn works on one operation before others get theirs.
 _TURN_S = 0.5
 #: Failures that are kept with their reasons.
-_MOST_FAILURES = 1000
+MOST_FAILURES = 1000
 #: Items of one operation.
 MOST_ITEMS = 1_000_000
 #: Tokens that a rate may save up: a second's worth, at least one item.
@@ -61,6 +65,7 @@ class Operations:
         )  # fmt: skip
         self._handlers: dict[str, Handler] = {}
         self._drivers: dict[str, Driver] = {}
+        self._workers: dict[str, Worker] = {}
         self._undo: dict[str, Undo] = {}
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
@@ -76,6 +81,12 @@ class Operations:
     def drive(self, kind: str, driver: Driver, *, undo: Undo | None = None) -> None:
         """Says how an operation of a kind goes on by itself, and what a cancelled one takes back."""
         self._drivers[kind] = driver
+        if undo is not None:
+            self._undo[kind] = undo
+
+    def work(self, kind: str, worker: Worker, *, undo: Undo | None = None) -> None:
+        """Says what works on an operation of a kind that keeps its own items, and what a cancelled one takes back."""
+        self._workers[kind] = worker
         if undo is not None:
             self._undo[kind] = undo
 
@@ -143,7 +154,7 @@ class Operations:
             data={"kind": kind, "total": len(items)},
         )
         begun = self.records.making([operation]) + Commit(
-            blobs={_blob(operation.id): json.encode(list(items))}, events=(event,)
+            blobs={blob_of(operation.id): json.encode(list(items))}, events=(event,)
         )
         return operation, begun
 
@@ -185,33 +196,38 @@ class Operations:
     async def tick(self) -> None:
         """Gives every running operation its turn."""
         for operation in await self.records.find(ref=("state", OperationState.RUNNING)):
-            if operation.kind in self._handlers or operation.kind in self._drivers:
-                await self._turn(operation.id)
+            if any(operation.kind in known for known in (self._handlers, self._drivers, self._workers)):
+                await self.turn(operation.id)
 
     async def run(self, operation: str) -> Operation:
         """Works until an operation has ended, for callers without a supervisor; its rate holds."""
         while (current := await self.get(operation)).state is OperationState.RUNNING:
-            await self._turn(operation)
-            if current.kind in self._drivers:
+            moved = await self.turn(operation)
+            if current.kind in self._drivers or not moved:
                 await self._clock.sleep(_LOOK_S)
             elif current.rate_per_s is not None:
                 await self._clock.sleep(min(1.0, 1 / current.rate_per_s))
         return current
 
-    async def _turn(self, name: str) -> None:
+    async def turn(self, name: str) -> bool:
+        """Works on one operation for a while, rather than wait for the next tick; False where it can only wait."""
         async with self._turns.setdefault(name, asyncio.Lock()):
             operation = await self.get(name)
             if operation.state is not OperationState.RUNNING:
-                return
+                return True
+            worker = self._workers.get(operation.kind)
+            if worker is not None:
+                return await worker(operation)
             items = self._items.get(name)
             if items is None:
-                kept = await self._storage.blob(_blob(name))
+                kept = await self._storage.blob(blob_of(name))
                 items = self._items[name] = json.decode(kept or b"[]")
             driver = self._drivers.get(operation.kind)
             if driver is not None:
                 await self._move(await driver(operation, items))
             else:
                 await self._work(operation, items, self._handlers[operation.kind])
+            return True
 
     async def _move(self, moved: Operation | None) -> None:
         if moved is None:
@@ -224,7 +240,7 @@ class Operations:
             ended = moved.state is not OperationState.RUNNING
             data = {"done": moved.done, "failed": moved.failed}
             event = Event(type=f"operation.{moved.state}", subject=old.id, time=now, actor=old.actor, data=data)
-            kept = moved.failures[:_MOST_FAILURES]
+            kept = moved.failures[:MOST_FAILURES]
             return evolve(moved, failures=kept, version=old.version, updated=now), [event] if ended else []
 
         ended = await self.records.change(moved.id, step)
@@ -234,7 +250,7 @@ class Operations:
     async def _work(self, operation: Operation, items: Sequence[Any], handler: Handler) -> None:
         until = self._clock.monotonic_s() + _TURN_S
         while self._clock.monotonic_s() <= until:
-            count = min(_STEP, self._allowed(operation))
+            count = min(_STEP, self.allowed(operation))
             if not count:
                 return
             operation = await self._step(operation, items[operation.done : operation.done + count], handler)
@@ -242,7 +258,7 @@ class Operations:
                 await self._forget(operation.id)
                 return
 
-    def _allowed(self, operation: Operation) -> int:
+    def allowed(self, operation: Operation) -> int:
         """How many items the rate allows now: a bucket of tokens."""
         if operation.rate_per_s is None:
             return _STEP
@@ -273,8 +289,11 @@ class Operations:
                 state = OperationState.PARTLY if failed else OperationState.SUCCEEDED
                 data = {"done": done, "failed": failed}
                 events = [Event(type=f"operation.{state}", subject=old.id, time=now, actor=old.actor, data=data)]
-            kept = (*old.failures, *failures)[:_MOST_FAILURES]
-            return evolve(old, done=done, failed=failed, failures=kept, state=state, updated=now), events
+            kept = (*old.failures, *failures)[:MOST_FAILURES]
+            reasons = Counter(old.reasons) + Counter(failure.code for failure in failures)
+            return evolve(
+                old, done=done, failed=failed, failures=kept, reasons=reasons, state=state, updated=now
+            ), events
 
         return await self.records.change(operation.id, step)
 
@@ -282,7 +301,7 @@ class Operations:
         self._items.pop(operation, None)
         self._saved.pop(operation, None)
         self._turns.pop(operation, None)
-        await self._storage.commit(Commit(blobs={_blob(operation): None}))
+        await self._storage.commit(Commit(blobs={blob_of(operation): None}))
 
 
 def check_plan(plan: str | None, now: str, count: int, cap: int) -> None:
@@ -314,5 +333,6 @@ def _keyed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _blob(operation: str) -> str:
+def blob_of(operation: str) -> str:
+    """The name of the blob that holds an operation's items."""
     return f"operation/{operation}"

@@ -1,7 +1,7 @@
 """The registry: which devices there are, what was decided about them, and who decided it."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -15,10 +15,11 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device, Lifecycle, Location, check_transition
 from fleetcore.model.names import check_device_id, check_label
-from fleetcore.model.store import Commit, Event
+from fleetcore.model.store import Commit, Event, Record
 from fleetcore.query.ast import Clause
 
 _LONGEST_NAME = 1024
+_CASEFOLD = "device-casefold"
 #: The attribute that makes a device a gateway, and the index entry of every device that has it.
 GATEWAY = "gateway"
 GATEWAYS = ("gateways", "yes")
@@ -27,7 +28,7 @@ _SETTABLE = frozenset({"name", "model", "tags", "capabilities", "attributes", "l
 
 def _unique(device: Device) -> Pairs:
     # Ids are case-sensitive, but two that differ in case alone would be one file, one host name, one mistake.
-    return [("device-casefold", device.id.casefold())]
+    return [(_CASEFOLD, device.id.casefold())]
 
 
 def _refs(device: Device) -> Pairs:
@@ -41,17 +42,13 @@ def _registered(device: Device, actor: str, reason: str) -> Event:
     return Event(type="device.registered", subject=device.id, time=device.created, actor=actor, reason=reason)
 
 
-def _taken(device: str) -> Conflict:
+def taken(device: str) -> Conflict:
+    """What registering a device raises whose id is registered already."""
     return Conflict(
         f"Device {device!r} is registered already, or an id that differs from it in case alone",
         remedy="Choose another id, or change the existing device instead",
         device=device,
     )
-
-
-def _same(there: Device, wanted: Device) -> bool:
-    kept: dict[str, Any] = {"created": 0, "updated": 0, "version": 0, "lifecycle": there.lifecycle}
-    return evolve(there, **kept) == evolve(wanted, **kept)
 
 
 def _expect(device: Device, if_version: int | None) -> None:
@@ -73,7 +70,7 @@ class Registry:
         self._listeners: list[Callable[[Device], None]] = []
 
     def on_change(self, callback: Callable[[Device], None]) -> None:
-        """``callback(device)`` is called after each committed change, from the event loop."""
+        """``callback(device)`` is called after each committed change, from the event loop; not for its version."""
         self._listeners.append(callback)
 
     def _changed(self, device: Device) -> Device:
@@ -119,7 +116,7 @@ class Registry:
         try:
             await self._storage.commit(self.registration(record, actor=actor, reason=reason))
         except Conflict as error:
-            raise _taken(device) from error
+            raise taken(device) from error
         return self._changed(evolve(record, version=1))
 
     async def prepared(
@@ -137,9 +134,40 @@ class Registry:
         key_id: str | None = None,
     ) -> Device:
         """The record that :meth:`register` would store; raises what it raises but for a taken id."""
+        record = self.checked(
+            device,
+            type,
+            model=model,
+            name=name,
+            capabilities=capabilities,
+            tags=tags,
+            attributes=attributes,
+            location=location,
+            gateway=gateway,
+            key_id=key_id,
+        )
+        if gateway is not None:
+            await self.get(gateway)
+        return record
+
+    def checked(
+        self,
+        device: str,
+        type: str,
+        *,
+        model: str | None = None,
+        name: str | None = None,
+        capabilities: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        attributes: Mapping[str, object] | None = None,
+        location: Location | None = None,
+        gateway: str | None = None,
+        key_id: str | None = None,
+    ) -> Device:
+        """The same where nothing is looked up: whether the gateway is registered is for the caller to see."""
         check_device_id(device)
         check_label(type, "type")
-        await self._check(
+        self._check(
             device,
             {
                 "model": model,
@@ -172,22 +200,31 @@ class Registry:
         Afterwards comes :meth:`registered`. The commit raises VersionConflict where the id is taken, Conflict where one
         that differs in case alone is.
         """
-        return self._registration([device], actor, reason)
+        return self.registrations([device], actor=actor, reason=reason)
 
-    def _registration(self, devices: Sequence[Device], actor: str, reason: str) -> Commit:
-        puts = tuple(self.records.put(device, expect=0) for device in devices)
-        made = Commit(puts=puts, events=tuple(_registered(device, actor, reason) for device in devices))
+    def registrations(self, devices: Sequence[Device], *, actor: str = "system", reason: str = "") -> Commit:
+        """The same for many."""
+        puts, events = [], []
+        for device in devices:
+            puts.append(self.records.put(device, expect=0))
+            events.append(_registered(device, actor, reason))
         for device in devices:
             if device.location is not None:
-                made += self.locations.first(device.id, device.location, actor)
-        return made
+                placed = self.locations.first(device.id, device.location, actor)
+                puts += placed.puts
+                events += placed.events
+        return Commit(puts=tuple(puts), events=tuple(events))
+
+    async def holders(self, devices: Iterable[str]) -> Mapping[str, Record]:
+        """The records of devices whose ids are these or differ in case alone, by the casefolded id."""
+        return await self._storage.holders(_CASEFOLD, [device.casefold() for device in devices])
 
     def registered(self, device: Device) -> None:
-        """A registration was committed: tells who listens."""
-        self._changed(evolve(device, version=1))
+        """A registration was committed: tells the listeners."""
+        self._changed(device)
 
-    async def _check(self, device: str, members: Mapping[str, Any]) -> None:
-        """Raises Refused for a member that breaks its alphabet or limit, NotFound for a gateway that is not there."""
+    def _check(self, device: str, members: Mapping[str, Any]) -> None:
+        """Raises Refused for a member that breaks its alphabet or limit."""
         for labels, what in (("tags", "tag"), ("capabilities", "capability")):
             for label in members.get(labels, ()):
                 check_label(label, what)
@@ -203,43 +240,8 @@ class Registry:
                 raise Refused("attributes is an object")
             check_document(members["attributes"], self._limits)
             check_size(dict(members["attributes"]), self._limits)
-        if members.get("gateway") is not None:
-            if members["gateway"] == device:
-                raise Refused(f"Device {device!r} cannot be its own gateway", device=device)
-            await self.get(members["gateway"])
-
-    async def register_many(
-        self, devices: Sequence[Device], *, actor: str = "system", reason: str = ""
-    ) -> Mapping[int, Conflict]:
-        """Registers prepared devices in one commit, those whose id is taken left out: gives these by their place.
-
-        A device that is there as it would be registered is no conflict: a repeated import changes nothing.
-        """
-        taken: dict[int, Conflict] = {}
-        fresh: dict[int, Device] = dict(enumerate(devices))
-        while fresh:
-            records = list(fresh.values())
-            try:
-                await self._storage.commit(self._registration(records, actor, reason))
-            except Conflict:
-                # Somebody is there: each is looked up, which is rare and tells which.
-                kept: dict[int, Device] = {}
-                seen: set[str] = set()
-                for place, one in fresh.items():
-                    holder = await self._storage.find_unique(*next(iter(_unique(one))))
-                    if holder is None and one.id.casefold() not in seen:
-                        kept[place] = one
-                        seen.add(one.id.casefold())
-                    elif holder is None or not _same(self.records.load(holder), one):
-                        taken[place] = _taken(one.id)
-                if len(kept) == len(fresh):
-                    raise
-                fresh = kept
-            else:
-                for device in records:
-                    self._changed(evolve(device, version=1))
-                break
-        return taken
+        if members.get("gateway") is not None and members["gateway"] == device:
+            raise Refused(f"Device {device!r} cannot be its own gateway", device=device)
 
     async def get(self, device: str) -> Device:
         """The device; raises NotFound."""
@@ -274,7 +276,9 @@ class Registry:
                 f"A device's {', '.join(unknown)} cannot be changed this way",
                 remedy=f"Changeable: {', '.join(sorted(_SETTABLE))}",
             )
-        await self._check(device, members)
+        self._check(device, members)
+        if members.get("gateway") is not None:
+            await self.get(members["gateway"])
         now = self._clock.now_ms()
         event = Event(
             type="device.changed",

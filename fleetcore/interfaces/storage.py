@@ -5,7 +5,7 @@ are coroutines of one event loop, and any number of them may be under way at onc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -108,6 +108,14 @@ class Storage(ABC):
     @abstractmethod
     async def find_unique(self, space: str, value: str) -> Record | None:
         """The record that holds a unique value, or None."""
+
+    async def holders(self, space: str, values: Iterable[str]) -> Mapping[str, Record]:
+        """The records that hold values of a unique space, by value; values that none holds are left out.
+
+        A store that can ask for many at once overrides it.
+        """
+        found = {value: await self.find_unique(space, value) for value in dict.fromkeys(values)}
+        return {value: record for value, record in found.items() if record is not None}
 
     @abstractmethod
     async def counters(self, space: str) -> Mapping[str, int]:

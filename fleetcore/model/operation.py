@@ -37,6 +37,8 @@ class Operation:
         done, failed, total: items tried, those of them that failed, and all.
         rate_per_s: at most so many items a second; None as fast as it goes.
         failures: the first of those that failed.
+        reasons: how many failed, by code.
+        result: what became of the others, counted in the words of the kind.
         spec: what is done to each item; belongs to the kind.
     """
 
@@ -48,6 +50,8 @@ class Operation:
     failed: int = 0
     rate_per_s: float | None = None
     failures: tuple[Failure, ...] = ()
+    reasons: Mapping[str, int] = field(factory=dict)
+    result: Mapping[str, int] = field(factory=dict)
     spec: Mapping[str, object] = field(factory=dict)
     created: int = 0
     updated: int = 0

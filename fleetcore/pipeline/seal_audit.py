@@ -11,12 +11,12 @@ from pathlib import Path
 
 from msgspec import json
 
-from fleetcore.fleet.audit import HEAD, Head, Signer, bound, put_of, signed
+from fleetcore.fleet.audit import HEAD, Head, Signer, sealed, signed
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
+from fleetcore.model.audit import GENESIS, Checkpoint
 from fleetcore.model.events import EventTypes
-from fleetcore.model.store import Commit, Event, FeedEntry
+from fleetcore.model.store import Commit, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
 
 _CHECKPOINT_ROWS, _CHECKPOINT_MS = 1000, 3_600_000
@@ -60,7 +60,7 @@ class AuditSealer(Consumer):
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         lost, self.status.lost = self.status.lost, 0
-        rows: list[AuditRow] = []
+        rows: list[Put] = []
         seq, prev = self._seq, self._hash
         for entry in entries:
             events = [event for event in entry.events if self._types.is_audited(event)]
@@ -68,8 +68,8 @@ class AuditSealer(Consumer):
                 events.insert(0, self._gap(lost))
             for event in events:
                 seq += 1
-                rows.append(bound(event, entry.position, seq, prev))
-                prev = rows[-1].hash
+                row, prev = sealed(event, entry.position, seq, prev)
+                rows.append(row)
         if not rows:
             return False
         mark = self._due(seq, prev)
@@ -79,7 +79,7 @@ class AuditSealer(Consumer):
         position = entries[-1].position
         await self._storage.commit(
             Commit(
-                puts=tuple(put_of(row) for row in rows),
+                puts=tuple(rows),
                 cursors={self.name: position},
                 blobs={HEAD: json.encode(head)},
             )

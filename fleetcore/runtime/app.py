@@ -127,7 +127,7 @@ class Fleet:
         self.twins.layers.groups_of = self.groups.outermost_first
         self.groups.uses.append(self.twins.layers.laid_on)
         self.operations = Operations(storage, clock)
-        self.importing = Importing(self.devices, self.operations)
+        self.importing = Importing(storage, clock, self.devices, self.operations)
         self.audit = AuditLog(storage, None if config.data is None else config.data / _CHECKPOINTS)
         self.events = host.events()
         self.denials = Denials(storage, clock)
@@ -323,6 +323,7 @@ class Fleet:
         self.supervisor.every("ended credentials", _CREDENTIALS_S, self._end_stale)
         self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
         self.supervisor.every("operations", _TICK_S, self.operations.tick)
+        self.supervisor.keep("imports", self.importing.run)
         self.supervisor.every("denials", _TICK_S, self.denials.flush)
         self.supervisor.every("use of tokens", _TOKENS_S, self.operators.flush)
         sign, file = self.security.sign_payload, self.audit.checkpoints

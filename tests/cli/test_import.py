@@ -28,7 +28,7 @@ leaf,probe,,,,gw
 def test_a_file_is_imported_exported_and_imported_again(fleet, say, run, tmp_path):
     (tmp_path / "in.csv").write_text(CSV)
     done = fleet("device", "import", tmp_path / "in.csv", "--reason", "first delivery")
-    assert (done.code, done.out.strip()) == (0, "3 of 3 done, 0 failed")
+    assert (done.code, done.out.splitlines()) == (0, ["3 of 3 done, 0 failed", "  registered 3"])
 
     shown = say("device", "show", "th-1")
     assert (shown["tags"], shown["attributes"]) == (["roof", "south"], {"floor": 3})
@@ -42,7 +42,8 @@ def test_a_file_is_imported_exported_and_imported_again(fleet, say, run, tmp_pat
         assert run("device", "import", tmp_path / name, "--data", other).code == 0
         assert run("device", "export", tmp_path / f"again-{name}", "--data", other).code == 0
         assert (tmp_path / f"again-{name}").read_text() == (tmp_path / name).read_text()
-    assert fleet("device", "import", tmp_path / "in.csv").out.strip() == "3 of 3 done, 0 failed"
+    again = fleet("device", "import", tmp_path / "in.csv")
+    assert again.out.splitlines() == ["3 of 3 done, 0 failed", "  unchanged 3"]
     assert fleet("device", "export", tmp_path / "out.csv").code == 4
 
 
@@ -66,7 +67,12 @@ def test_each_line_that_fails_is_named_and_the_others_are_registered(fleet, say,
 
     done = fleet("device", "import", tmp_path / "in.jsonl")
     assert done.code == 7
-    assert done.out.strip() == "1 of 7 done, 6 failed"
+    assert done.out.splitlines() == [
+        "1 of 7 done, 6 failed",
+        "  registered 1",
+        "  already_exists 2, name_invalid 1, not_found 1, schema_invalid 2",
+    ]
+    assert (checked.out, checked.err) == (done.out, done.err)
     named = {line.split(":")[0]: line for line in done.err.splitlines()}
     assert set(named) == {"line 3", "line 4", "line 5", "line 6", "line 7", "line 8"}
     assert "[already_exists]" in named["line 4"]
@@ -108,12 +114,37 @@ def test_a_line_that_is_no_row_fails_alone(fleet, say, tmp_path, name, text, wro
     done = fleet("device", "import", tmp_path / name)
 
     assert (checked.code, done.code) == (7, 7)
-    assert done.out.strip() == f"2 of {2 + len(wrong)} done, {len(wrong)} failed"
+    assert done.out.splitlines()[0] == f"2 of {2 + len(wrong)} done, {len(wrong)} failed"
     named = [line.partition(": ") for line in done.err.splitlines()]
     assert [line for line, _, _ in named] == list(wrong)
     assert all(wrong[line] in why for line, _, why in named)
     assert checked.err == done.err
     assert [one["id"] for one in say("device", "list")] == ["a", "c"]
+
+
+def test_a_file_of_several_parts_is_one_import_in_which_leaves_may_come_before_their_gateways(
+    fleet, say, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("fleetcore.cli.sending._ROWS", 3)
+    rows = [{"id": f"leaf-{number}", "gateway": f"gw-{number}"} for number in range(4)]
+    rows += [{"id": f"gw-{number}", "type": "gateway"} for number in range(3)]
+    rows += [{"id": "GW-0"}, {"id": "leaf-1", "gateway": "gw-1"}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    checked = fleet("device", "import", tmp_path / "in.jsonl", "--dry-run")
+    done = fleet("device", "import", tmp_path / "in.jsonl")
+    again = fleet("device", "import", tmp_path / "in.jsonl")
+
+    assert (checked.code, checked.out, checked.err) == (done.code, done.out, done.err)
+    assert done.out.splitlines() == [
+        "7 of 9 done, 2 failed",
+        "  registered 6, unchanged 1",
+        "  already_exists 1, not_found 1",
+    ]
+    assert [line.partition(":")[0] for line in done.err.splitlines()] == ["line 4", "line 8"]
+    assert again.err == done.err
+    assert again.out.splitlines()[1] == "  unchanged 7"
+    assert len(say("operation", "list")) == 2
 
 
 def test_a_file_in_another_encoding_is_refused_with_the_remedy(fleet, tmp_path):

@@ -9,8 +9,10 @@ from fleetcore.builtin.sqlite import log
 from fleetcore.errors import NotFound
 from fleetcore.model.store import FeedEntry
 
-#: What consumers that keep up are served from without decoding: so many readings, so many commits.
+#: What consumers that keep up are served from without decoding: so many readings, so many commits. An event counts as
+#: many readings: it is larger, and what is made of it (a row of the audit log) larger still.
 _KEEP_POINTS, _KEEP_ENTRIES = 500_000, 10_000
+_EVENT_POINTS = 50
 
 #: A page of the feed holds at most so many readings, whatever its limit.
 _PAGE_POINTS = 500_000
@@ -72,7 +74,14 @@ class Feed:
             if not self._entries or self._entries[0].position > after + 1:
                 return None
             first = after + 1 - self._entries[0].position
-            return tuple(self._entries[first : first + limit])
+            page: list[FeedEntry] = []
+            points = 0
+            for entry in self._entries[first : first + limit]:
+                page.append(entry)
+                points += _points(entry)
+                if points >= _PAGE_POINTS:
+                    break
+            return page
 
     def wait(self, after: int, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None] | None":
         """A future that is set with the next commit, or None where the feed has something already."""
@@ -109,7 +118,8 @@ def read(db: sqlite3.Connection, after: int, limit: int) -> list[FeedEntry]:
 
 
 def _points(entry: FeedEntry) -> int:
-    return len(entry.readings) if entry.readings is not None else 0
+    readings = len(entry.readings) if entry.readings is not None else 0
+    return readings + _EVENT_POINTS * (len(entry.events) + len(entry.texts))
 
 
 def _wake(future: "asyncio.Future[None]") -> None:

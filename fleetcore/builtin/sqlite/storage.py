@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -110,6 +110,10 @@ class SqliteStorage(Storage):
 
     async def find_unique(self, space: str, value: str) -> Record | None:
         return await self._engine.read(lambda db: records.find_unique(db, space, value))
+
+    async def holders(self, space: str, values: Iterable[str]) -> Mapping[str, Record]:
+        wanted = list(values)
+        return await self._engine.read(lambda db: records.holders(db, space, wanted)) if wanted else {}
 
     async def due(self, kind: str, until: int, limit: int = 1000) -> Sequence[Record]:
         return await self._engine.read(lambda db: records.due(db, kind, until, limit))

@@ -210,6 +210,7 @@ class OperationOut(Out):
     done: int
     failed: int
     failures: list[FailureOut]
+    reasons: dict[str, int]
     result: Json
     created: Time | None
     updated: Time | None
@@ -248,10 +249,16 @@ class ImportIn(In):
 
     rows: Annotated[list[Json], Meta(min_length=1, max_length=10_000)]
     reason: Reason = ""
+    operation: Annotated[str, Meta(max_length=64)] | None = None
+    more: bool = False
 
 
 class CheckOut(Out):
-    """What an import would do: how many rows there are, and which are wrong."""
+    """What an import would do: how many rows there are, which would fail, and what would become of the others."""
 
+    id: str
     count: int
+    failed: int
     failures: list[FailureOut]
+    reasons: dict[str, int]
+    result: Json

@@ -250,7 +250,8 @@ async def test_an_import_says_of_each_row_what_became_of_it(admin, fleet):
     await fleet.operations.run(started.json()["id"])
     ended = (await admin.get(started.headers["location"].removeprefix("/api/v1"))).json()
 
-    assert [(one["item"], one["code"]) for one in checked.json()["failures"]] == [(2, "name_invalid")]
+    assert checked.json()["failures"] == ended["failures"]
+    assert (checked.json()["reasons"], checked.json()["result"]) == (ended["reasons"], ended["result"])
     assert (started.status_code, ended["state"], ended["done"]) == (202, "partly", 3)
     assert [(one["item"], one["code"]) for one in ended["failures"]] == [(2, "name_invalid"), (3, "already_exists")]
     assert (await admin.get("/devices/n1")).status_code == 200

@@ -23,7 +23,7 @@ _MOST_FAILURES = 100
 
 async def show_operation(access: Access, operation: Operation) -> OperationOut:
     """An operation as it is answered, with what came of it."""
-    counts: Mapping[str, int] = {}
+    counts: Mapping[str, int] = operation.result
     if operation.kind == "command":
         counts = await access.fleet.bulk_commands.counts(operation.id)
     return _show(operation, counts)
@@ -31,7 +31,7 @@ async def show_operation(access: Access, operation: Operation) -> OperationOut:
 
 def _show(operation: Operation, counts: Mapping[str, int]) -> OperationOut:
     failures = [shown(FailureOut, one) for one in operation.failures[:_MOST_FAILURES]]
-    return shown(OperationOut, operation, failures=failures, result=dict(counts))
+    return shown(OperationOut, operation, failures=failures, reasons=dict(operation.reasons), result=dict(counts))
 
 
 def _mine(access: Access, operation: Operation) -> bool:
@@ -44,7 +44,7 @@ async def list_operations(access: Caller, limit: Limit = 100, cursor: Cursor = N
     everything = access.rights.everywhere(Permission.DEVICES_READ)
     ref = None if everything else ("actor", access.actor)
     found = await access.fleet.operations.records.page(ref=ref, after=decode(cursor), limit=limit, newest=True)
-    return answered(found, lambda operation: _show(operation, {}))
+    return answered(found, lambda operation: _show(operation, operation.result))
 
 
 async def _found(access: Access, operation: str) -> Operation:
@@ -56,7 +56,7 @@ async def _found(access: Access, operation: str) -> Operation:
 
 @get("/operations/{operation:str}", permission=Permission.DEVICES_READ)
 async def get_operation(access: Caller, operation: FromPath[str]) -> OperationOut:
-    """One operation; ``result`` counts its commands by state."""
+    """One operation: ``reasons`` counts what failed by code, ``result`` the rest of them."""
     return await show_operation(access, await _found(access, operation))
 
 
@@ -82,18 +82,33 @@ async def cancel_operation(access: Caller, operation: FromPath[str], data: JSONB
 async def start_import(
     access: Caller, data: JSONBody[ImportIn], dry_run: FromQuery[bool] = False
 ) -> Response[OperationOut]:
-    """Registers many devices; the operation tells each row that failed. Again it registers nothing twice."""
+    """Registers many devices; the operation tells each row that failed. Again it registers nothing twice.
+
+    A large file comes in parts: all but the last with `more`, all but the first with the `id` of the first answer as
+    `operation`.
+    """
     importing = access.fleet.importing
     if dry_run:
-        failed = await importing.check(data.rows)
-        failures = [
-            FailureOut(item=place + 1, about=str(error.ids.get("device") or ""), code=error.code, reason=str(error))
-            for place, error in sorted(failed.items())[:_MOST_FAILURES]
-        ]
-        return Response(CheckOut(count=len(data.rows), failures=failures), status_code=200)  # type: ignore[arg-type]  # documented as 200
-    operation = await importing.start(data.rows, actor=access.actor, reason=data.reason)
+        name, found = await importing.check_part(data.rows, of=data.operation, more=data.more)
+        failures = [shown(FailureOut, failure) for failure in found.failures[:_MOST_FAILURES]]
+        checked = CheckOut(
+            id=name,
+            count=found.total,
+            failed=found.failed,
+            failures=failures,
+            reasons=dict(found.reasons),
+            result=dict(found.result),
+        )
+        return Response(checked, status_code=200)  # type: ignore[arg-type]  # documented as 200
+    if data.operation is not None:
+        started = await _found(access, data.operation)
+        if started.actor != access.actor:
+            raise missing("operation", data.operation)
+        operation = await importing.add(started.id, data.rows, more=data.more)
+    else:
+        operation = await importing.start(data.rows, more=data.more, actor=access.actor, reason=data.reason)
     headers = {"Location": f"/api/v1/operations/{operation.id}"}
-    return Response(_show(operation, {}), status_code=202, headers=headers)
+    return Response(_show(operation, operation.result), status_code=202, headers=headers)
 
 
 HANDLERS = [start_import, list_operations, get_operation, cancel_operation]

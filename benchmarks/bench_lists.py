@@ -1,0 +1,44 @@
+"""Look-ups and pages of the operators' API as the fleet grows: each costs the page, not the fleet.
+
+The same questions are asked of fleets with 1,000, 20,000 and 500,000 records of each kind, each in a process of its
+own; the ratio is that of the largest to the smallest. ``FLEETCORE_BEFORE`` names an earlier state to compare with.
+"""
+
+from benchmarks.before import checkout, measure
+from benchmarks.measure import Row
+
+_MODULE = "lists_child"
+#: A B-tree of 500 times as many records is a page or two deeper; the rest is noise of the machine.
+_MOST_GROWTH = 3.0
+#: The most that this machine's noise makes of a millisecond; below it a ratio says nothing.
+_NOISE_MS = 1.0
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """The rows of this benchmark."""
+    sizes = (1_000, 20_000) if quick else (1_000, 20_000, 500_000)
+    found = {count: measure(_MODULE, {"count": count, "rounds": 21}) for count in sizes}
+    rows = []
+    for question in found[sizes[0]]:
+        figures = [found[count][question] for count in sizes]
+        ratio = figures[-1] / figures[0]
+        rows.append(
+            Row(
+                name=f"{question}, of {sizes[-1]:,}", value=figures[-1], unit="ms",
+                against=", ".join(f"{ms:.3g} ms of {count:,}" for count, ms in zip(sizes[:-1], figures, strict=False)),
+                ratio=ratio, goal=f"≤ {_MOST_GROWTH:g} ×",
+                met=ratio <= _MOST_GROWTH or figures[-1] - figures[0] <= _NOISE_MS,
+            )
+        )  # fmt: skip
+    state = checkout()
+    if state is not None:
+        before = measure(_MODULE, {"count": sizes[1], "rounds": 3}, state)
+        for question, theirs in before.items():
+            ours = found[sizes[1]][question]
+            rows.append(
+                Row(
+                    name=f"{question}, of {sizes[1]:,}", value=ours, unit="ms",
+                    against=f"before ({theirs:.3g} ms)", ratio=ours / theirs,
+                )
+            )  # fmt: skip
+    return rows
