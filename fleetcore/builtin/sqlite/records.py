@@ -1,21 +1,17 @@
-"""Records: versions, unique values, references and due times, in plain tables.
+"""Reading records: by key, by unique value, by due time, and page by page through an index.
 
-A commit's deletes are applied before its puts, and all unique values of the records it touches are given free before
-new ones are taken, so values can move between records in one commit. Everything that can be refused is checked before
-the first row is written. Lists go in and come out as one JSON text (see plain.py).
+How they are written is in changes.py. Lists come out as one JSON text (see plain.py).
 """
 
 import sqlite3
 from collections.abc import Sequence
 from typing import cast
 
-from attrs import frozen
 from msgspec import json
 
 from fleetcore.builtin.sqlite.dialect import SqliteDialect
-from fleetcore.builtin.sqlite.plain import listed, text
-from fleetcore.errors import Conflict, VersionConflict
-from fleetcore.model.store import Commit, Delete, FoundRecords, Put, Record, place, split_place
+from fleetcore.builtin.sqlite.plain import listed
+from fleetcore.model.store import FoundRecords, Record, place, split_place
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
 from fleetcore.query.sql import Compiled, Sql, compiled
@@ -28,123 +24,6 @@ Row = tuple[str, str, int, str]
 
 _DIALECT = SqliteDialect("r.body")
 _ALL = Compiled(Sql("1=1"), exact=True)
-
-#: An empty list as JSON.
-_NONE = "[]"
-
-
-@frozen
-class RecordPlan:
-    """A commit's record changes, checked and ready to be written.
-
-    Attributes:
-        shown: whether a body changes; index entries alone are no news for the feed.
-    """
-
-    shown: bool
-    touched: str
-    deletes: str
-    puts: str
-    dues: str
-    uniques: str
-    refs: str
-    versions: tuple[int, ...]
-
-
-def plan(db: sqlite3.Connection, change: Commit) -> RecordPlan | None:
-    """Checks versions and unique values inside the open transaction; writes nothing.
-
-    Raises:
-        VersionConflict: the first record whose version is not the expected one.
-        Conflict: a unique value belongs to another record.
-        TypeError: a body is no plain data.
-    """
-    if not change.puts and not change.deletes and not change.reindexed:
-        return None
-    changes: tuple[Put | Delete, ...] = (*change.deletes, *change.reindexed, *change.puts)
-    touched = list({(one.kind, one.key): None for one in changes})
-    names = text(touched)
-    current = {
-        (kind, key): version
-        for kind, key, version in listed(
-            db,
-            "kind, key, version",
-            "SELECT r.kind, r.key, r.version FROM json_each(?) AS j CROSS JOIN records AS r"
-            " ON r.kind = json_extract(j.value, '$[0]') AND r.key = json_extract(j.value, '$[1]')",
-            (names,),
-        )
-    }
-    for delete in change.deletes:
-        _expect(delete, current.pop((delete.kind, delete.key), 0))
-    for entry in change.reindexed:
-        _expect(entry, current.get((entry.kind, entry.key), 0))
-    indexed = {(put.kind, put.key): put for put in (*change.reindexed, *change.puts)}
-    written: dict[tuple[str, str], tuple[Put, int]] = {}
-    versions = []
-    for put in change.puts:
-        name = (put.kind, put.key)
-        found = current.get(name, 0)
-        _expect(put, found)
-        current[name] = found + 1
-        versions.append(found + 1)
-        written[name] = (put, found + 1)
-    uniques: dict[tuple[str, str], tuple[str, str]] = {}
-    for put in indexed.values():
-        for value in put.unique:
-            if uniques.setdefault(value, (put.kind, put.key)) != (put.kind, put.key):
-                raise _taken(value, *uniques[value])
-    if uniques:
-        own = set(touched)
-        for space, value, kind, key in listed(
-            db,
-            "space, value, kind, key",
-            "SELECT u.space, u.value, u.kind, u.key FROM json_each(?) AS j CROSS JOIN uniques AS u"
-            " ON u.space = json_extract(j.value, '$[0]') AND u.value = json_extract(j.value, '$[1]')",
-            (text(list(uniques)),),
-        ):
-            if (kind, key) not in own:
-                raise _taken((space, value), kind, key)
-    return RecordPlan(
-        bool(change.puts or change.deletes),
-        names,
-        text([name for name in touched if name not in indexed]),
-        text([[put.kind, put.key, version, put.due, text(put.body)] for put, version in written.values()]),
-        text([[put.kind, put.key, put.due] for put in change.reindexed if (put.kind, put.key) not in written]),
-        text([[*value, *holder] for value, holder in uniques.items()]),
-        text([[put.kind, name, value, put.sort, put.key] for put in indexed.values() for name, value in put.refs]),
-        tuple(versions),
-    )
-
-
-def apply(db: sqlite3.Connection, planned: RecordPlan) -> None:
-    """Writes what was planned, in the same transaction."""
-    named = "(kind, key) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
-    db.execute(f"DELETE FROM uniques WHERE {named}", (planned.touched,))  # noqa: S608 - a constant
-    db.execute(f"DELETE FROM refs WHERE {named}", (planned.touched,))  # noqa: S608 - a constant
-    if planned.deletes != _NONE:
-        db.execute(f"DELETE FROM records WHERE {named}", (planned.deletes,))  # noqa: S608 - a constant
-    if planned.puts != _NONE:
-        db.execute(
-            f"INSERT INTO records(kind, key, version, due, body) {_rows(5)} ON CONFLICT(kind, key)"
-            " DO UPDATE SET version=excluded.version, due=excluded.due, body=excluded.body",
-            (planned.puts,),
-        )
-    if planned.dues != _NONE:
-        db.execute(
-            "UPDATE records SET due = json_extract(j.value, '$[2]') FROM json_each(?) AS j"
-            " WHERE records.kind = json_extract(j.value, '$[0]') AND records.key = json_extract(j.value, '$[1]')",
-            (planned.dues,),
-        )
-    if planned.uniques != _NONE:
-        db.execute(f"INSERT INTO uniques(space, value, kind, key) {_rows(4)}", (planned.uniques,))
-    if planned.refs != _NONE:
-        db.execute(f"INSERT INTO refs(kind, name, value, sort, key) {_rows(5)}", (planned.refs,))
-
-
-def _rows(width: int) -> str:
-    columns = ", ".join(f"json_extract(value, '$[{i}]')" for i in range(width))
-    # WHERE true: without it a following ON CONFLICT would be read as part of a join.
-    return f"SELECT {columns} FROM json_each(?) WHERE true"  # noqa: S608 - constants
 
 
 def get(db: sqlite3.Connection, kind: str, key: str) -> Record | None:
@@ -259,18 +138,3 @@ class _Walk:
 
 def _record(row: Row) -> Record:
     return Record(kind=row[0], key=row[1], version=row[2], body=json.decode(row[3]))
-
-
-def _expect(change: Put | Delete, found: int) -> None:
-    if change.expect is not None and change.expect != found:
-        raise VersionConflict(
-            f"{change.kind} {change.key} has version {found}, not {change.expect}",
-            remedy="Read it again and repeat the change",
-            kind=change.kind,
-            key=change.key,
-            version=found,
-        )
-
-
-def _taken(value: tuple[str, str], kind: str, key: str) -> Conflict:
-    return Conflict(f"The {value[0]} {value[1]!r} belongs to {kind} {key}", space=value[0], kind=kind, key=key)
