@@ -22,6 +22,9 @@ UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {
     "campaign": (lambda body: body if "total" in body else {**body, "total": len(cast("list[str]", body["targets"]))},),
 }
 
+#: Record class → its members that may be left out, found once.
+_LEFT_OUT: dict[type[Any], tuple[str, ...]] = {}
+
 converter: cattrs.Converter = make_converter()
 # Members of type object are JSON as it came; the check is by identity, since every class is an object.
 converter.register_structure_hook_func(lambda cls: cls is object, lambda value, _type: value)
@@ -30,10 +33,17 @@ converter.register_structure_hook_func(lambda cls: cls is object, lambda value, 
 def to_plain(record: Any) -> Plain:
     """The JSON-compatible form of an attrs record; members that equal their default are left out."""
     plain = cast("Plain", converter.unstructure(record))
-    for field in attrs.fields(type(record)):
-        if field.default is None and plain.get(field.name) is None:
-            plain.pop(field.name, None)
+    for name in _left_out(type(record)):
+        if plain.get(name) is None:
+            plain.pop(name, None)
     return plain
+
+
+def _left_out(cls: type[Any]) -> tuple[str, ...]:
+    names = _LEFT_OUT.get(cls)
+    if names is None:
+        names = _LEFT_OUT[cls] = tuple(field.name for field in attrs.fields(cls) if field.default is None)
+    return names
 
 
 def from_plain(kind: str, body: Mapping[str, object], cls: type[T]) -> T:

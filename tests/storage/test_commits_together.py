@@ -64,7 +64,7 @@ async def everything(storage):
 @pytest.mark.parametrize("seed", range(40))
 async def test_commits_that_wait_together_end_as_if_each_were_alone(open_at, seed):
     chance = random.Random(seed)
-    commits = [drawn(chance, number) for number in range(60)]
+    commits = [drawn(chance, number) for number in range(150)]
     async with open_at(None) as alone, open_at(None) as together:
         expected = [await answer(alone, commit) for commit in commits]
         # Submitted in their order before the writer's thread has done the first.
