@@ -14,12 +14,14 @@ from uuid import uuid4
 from attrs import evolve
 
 from fleetcore.errors import Conflict, NotFound, Refused
+from fleetcore.fleet.finishing import Finishing
+from fleetcore.fleet.open_commands import OpenCommands, Retired
 from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.fleet.search import Search
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.command import COMMAND_TRANSITIONS, FINISHED, Command, CommandState
-from fleetcore.model.device import Lifecycle
+from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, Counter, Event
@@ -129,6 +131,9 @@ class Commands:
         self._listeners: list[Callable[[str], None]] = []
         self._cancels: list[Callable[[Command], None]] = []
         self._sequences: dict[str, int] = {}
+        self._open = OpenCommands(lambda device: self.records.find(ref=("open", device)))
+        self._retired = Retired(self._is_retired)
+        self._finishing = Finishing("fleetcore command change")
 
     def on_queued(self, callback: Callable[[str], None]) -> None:
         """``callback(device)`` whenever there may be something new to hand out."""
@@ -137,6 +142,57 @@ class Commands:
     def on_cancel(self, callback: Callable[[Command], None]) -> None:
         """``callback(command)`` when a command that the device may have is to be cancelled."""
         self._cancels.append(callback)
+
+    def device_changed(self, device: Device) -> None:
+        """To be told of every change of a device."""
+        self._retired.changed(device)
+
+    def forget(self, device: str) -> None:
+        """A device was erased, or its commands were changed otherwise than here: nothing is known of it any more."""
+        self._open.forget(device)
+        self._retired.forget(device)
+
+    async def _is_retired(self, device: str) -> bool:
+        record = await self._storage.get("device", device)
+        return record is not None and record.body["lifecycle"] == Lifecycle.RETIRED
+
+    async def _change(
+        self,
+        device: str,
+        command: str,
+        step: Callable[[Command], tuple[Command, Sequence[Event]] | None],
+        *,
+        code: str = "not_found",
+    ) -> Command:
+        """Changes a command of a device, to its end also where the caller is cancelled.
+
+        It begins from what is in memory; only where the store knows better is it read.
+        """
+        return await self._finishing.run(self._changed(device, command, step, code))
+
+    async def _changed(
+        self, device: str, command: str, step: Callable[[Command], tuple[Command, Sequence[Event]] | None], code: str
+    ) -> Command:
+        tried = False
+
+        async def load() -> Command:
+            nonlocal tried
+            known = None if tried else self._open.get(device, command)
+            if tried:
+                self._open.forget(device)
+            tried = True
+            return known or await self.records.need(command, code=code)
+
+        try:
+            changed = await self.records.settle(load, step, key=command)
+        except NotFound:
+            raise
+        except BaseException:
+            # Whether it was committed is not known.
+            self._open.forget(device)
+            raise
+        self._open.note(changed)
+        return changed
 
     def _wake(self, device: str) -> None:
         for callback in self._listeners:
@@ -192,8 +248,7 @@ class Commands:
             result_within_s=result_within_s,
             precondition=precondition,
         )
-        record = await self._storage.get("device", device)
-        if record is not None and record.body["lifecycle"] == Lifecycle.RETIRED:
+        if await self._retired.has(device):
             raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
         now = self._clock.now_ms()
         command = Command(
@@ -216,20 +271,28 @@ class Commands:
         event = Event(
             type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data={"device": device}
         )
+        return await self._finishing.run(self._queue(command, event, keyed=idempotency_key is not None))
+
+    async def _queue(self, command: Command, event: Event, *, keyed: bool) -> Command:
+        device, now, actor = command.device, command.issued_at, event.actor
         while True:
-            old = await self._superseded(device, supersede)
+            old = await self._superseded(device, command.supersede_key)
             new = evolve(command, supersedes=tuple(one.id for one in old))
             ended = [evolve(one, state=CommandState.CANCELLED, code="superseded", finished_at=now) for one in old]
             events = [event, *(_cancelled(one, now, actor, f"superseded by {command.id}") for one in old)]
+            extra = Commit(floors={(SEQUENCE, device): new.sequence})
+            for before, after in zip(old, ended, strict=True):
+                extra += self.records.changing(before, after)
             try:
-                extra = Commit(floors={(SEQUENCE, device): new.sequence})
-                for before, after in zip(old, ended, strict=True):
-                    extra += self.records.changing(before, after)
-                command = await self.records.create(new, events, extra)
+                # Nobody changes it before it is noted: what is noted of one command comes in its order.
+                async with self.records.turn(new.id):
+                    queued = await self.records.create(new, events, extra)
+                    self._open.note(queued)
             except Conflict as conflict:
+                self._open.forget(device)
                 if conflict.ids.get("space") == _SUPERSEDE or any(conflict.ids.get("key") == one.id for one in old):
                     continue  # another came first, or one was handed out: look again at what is still queued
-                if idempotency_key is None:
+                if not keyed:
                     raise
                 first = await self.records.need(command.id)
                 if (first.name, _as_json(first.args)) != (command.name, _as_json(command.args)):
@@ -240,9 +303,15 @@ class Commands:
                         command=first.id,
                     ) from None
                 return first
+            except BaseException:
+                # Whether it was committed is not known.
+                self._open.forget(device)
+                raise
             break
+        for before, after in zip(old, ended, strict=True):
+            self._open.note(evolve(after, version=before.version + 1))
         self._wake(device)
-        return command
+        return queued
 
     def check(
         self,
@@ -273,8 +342,8 @@ class Commands:
     async def _superseded(self, device: str, key: str | None) -> Sequence[Command]:
         if key is None:
             return ()
-        open_ = await self.records.find(ref=("open", device))
-        return [one for one in open_ if one.supersede_key == key and one.state is CommandState.QUEUED]
+        unfinished = await self._open.of(device)
+        return [one for one in unfinished if one.supersede_key == key and one.state is CommandState.QUEUED]
 
     def of_bulk(self, operation: str) -> AsyncIterator[Command]:
         """The commands that an operation sent, as they were issued."""
@@ -307,7 +376,7 @@ class Commands:
             raise Conflict(f"The command has ended: {current.state}", code="illegal_transition", command=command)
         if current.state is CommandState.QUEUED:
             current = await self._end(
-                command, CommandState.CANCELLED, code="cancelled", only=CommandState.QUEUED, actor=actor, reason=reason
+                current, CommandState.CANCELLED, code="cancelled", only=CommandState.QUEUED, actor=actor, reason=reason
             )
         if _unfinished(current) and not current.cancel_requested:
             event = Event(
@@ -318,7 +387,8 @@ class Commands:
                 reason=reason,
                 data={"device": current.device},
             )
-            current = await self.records.change(
+            current = await self._change(
+                current.device,
                 command,
                 lambda old: (
                     (evolve(old, cancel_requested=True), [event])
@@ -333,7 +403,7 @@ class Commands:
 
     async def _end(
         self,
-        command: str,
+        ending: Command,
         state: CommandState,
         *,
         code: str,
@@ -348,7 +418,7 @@ class Commands:
                 return None
             event = Event(
                 type=f"command.{state}",
-                subject=command,
+                subject=old.id,
                 time=now,
                 actor=actor,
                 reason=reason or code,
@@ -356,14 +426,14 @@ class Commands:
             )
             return evolve(old, state=state, code=code, finished_at=now), [event]
 
-        ended = await self.records.change(command, step)
+        ended = await self._change(ending.device, ending.id, step)
         self._wake(ended.device)
         return ended
 
     async def cancel_all(self, device: str, code: str, *, actor: str = "system", reason: str = "") -> None:
         """Ends every unfinished command of a device that takes none any more. May be done again."""
         for command in await self.records.find(ref=("open", device)):
-            await self._end(command.id, CommandState.CANCELLED, code=code, actor=actor, reason=reason)
+            await self._end(command, CommandState.CANCELLED, code=code, actor=actor, reason=reason)
 
     async def wait(self, command: Command, timeout_s: float, *, pause: Pause = _pause) -> Command:
         """The command at its end, or as it stands after the time.
@@ -381,15 +451,15 @@ class Commands:
     async def snapshot(self, device: str) -> Sequence[Command]:
         """The oldest unfinished commands in sequence order, the head of each lane only, expired ones left out."""
         now = self._clock.now_ms()
-        heads: dict[str, Command] = {}
-        for command in sorted(await self.records.find(ref=("open", device)), key=lambda one: one.sequence):
-            if command.state is CommandState.QUEUED and min(command.deliver_by, command.expires_at) <= now:
-                continue
-            # The device may have it; after its time it is not given it (again).
-            if command.state is CommandState.SENT and min(command.deliver_by, command.expires_at) <= now:
-                continue
-            heads.setdefault(command.lane, command)
-        return list(heads.values())[:SNAPSHOT]
+        heads: list[Command] = []
+        for lane in await self._open.lanes(device):
+            for command in lane:
+                # Queued, it is past its time; sent, the device may have it, and is not given it again after it.
+                unstarted = command.state is CommandState.QUEUED or command.state is CommandState.SENT
+                if not unstarted or min(command.deliver_by, command.expires_at) > now:
+                    heads.append(command)
+                    break
+        return sorted(heads, key=lambda command: command.sequence)[:SNAPSHOT]
 
     async def hand_out(self, device: str, *, again: bool = False) -> Sequence[Command]:
         """What is to be given to a transport now, already committed as ``sent``.
@@ -424,7 +494,7 @@ class Commands:
         seen = f"{one.seen!r}" if one.present else "absent"
         reason = f"{one.clause} ({seen})"
         await self._end(
-            command.id, CommandState.CANCELLED, code="precondition_failed", only=CommandState.QUEUED, reason=reason
+            command, CommandState.CANCELLED, code="precondition_failed", only=CommandState.QUEUED, reason=reason
         )
         return False
 
@@ -447,7 +517,7 @@ class Commands:
                 new = evolve(new, state=CommandState.SUCCEEDED, finished_at=now, code="no_answer_asked")
             return new, [event]
 
-        marked = await self.records.change(command.id, step)
+        marked = await self._change(command.device, command.id, step)
         return None if ended else marked
 
     def wire(self, command: Command) -> dict[str, object]:
@@ -528,7 +598,7 @@ class Commands:
             return new, [event]
 
         try:
-            changed = await self.records.change(command, step, code="command_unknown")
+            changed = await self._change(device, command, step, code="command_unknown")
         except NotFound as error:
             return Rejected(code=error.code, reason=error.message)
         if _unfinished(changed):
@@ -542,13 +612,13 @@ class Commands:
         devices: dict[str, None] = {}
         for command in await self.records.due(now):
             if command.state is CommandState.QUEUED and min(command.deliver_by, command.expires_at) <= now:
-                await self._end(command.id, CommandState.EXPIRED, code="command_expired")
+                await self._end(command, CommandState.EXPIRED, code="command_expired")
             elif command.state is CommandState.SENT and command.expires_at <= now:
                 # It may have been started in time without our hearing of it: only the result's time ends it.
                 if command.result_by <= now:
-                    await self._end(command.id, CommandState.TIMED_OUT, code="no_result")
+                    await self._end(command, CommandState.TIMED_OUT, code="no_result")
             elif command.result_by <= now:
-                await self._end(command.id, CommandState.TIMED_OUT, code="no_result")
+                await self._end(command, CommandState.TIMED_OUT, code="no_result")
             else:
                 devices[command.device] = None
         return list(devices)

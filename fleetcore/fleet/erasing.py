@@ -46,6 +46,7 @@ class Erasing:
         await self._storage.forget(device)
         for records in (self._commands.records, self._campaigns.executions):
             await self._remove(records, device)
+        self._commands.forget(device)
         await self._delete("anomaly", [record.key async for record in self._of("anomaly", device)])
         await self._delete(_PAST, [key async for key in self._past(device)])
         self._presence.forget(device)
@@ -54,6 +55,7 @@ class Erasing:
         )  # fmt: skip
         deletes = tuple(Delete(kind=kind, key=device) for kind in (*_BY_KEY, "device"))
         await self._storage.commit(Commit(deletes=deletes, events=(event,)))
+        self._commands.forget(device)
         await self._groups.evaluate(device)
 
     async def _of(self, kind: str, device: str) -> AsyncIterator[Record]:

@@ -5,11 +5,13 @@ records (how many are in which state) is counted by the commits that change them
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
 import attrs
 
 from fleetcore.errors import NotFound, VersionConflict
+from fleetcore.fleet.turns import Turns
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Counter, Delete, Event, Put, Record, place
 from fleetcore.query.ast import Clause
@@ -71,6 +73,7 @@ class Repository(Generic[T]):
         counted: Callable[[T], Counter | None] = lambda _item: None,
     ) -> None:
         self.kind = kind
+        self._turns = Turns()
         self._storage, self._cls, self._key = storage, cls, key
         self._unique, self._refs, self._due, self._sort, self._counted = unique, refs, due, sort, counted
 
@@ -241,18 +244,36 @@ class Repository(Generic[T]):
         async def load() -> T:
             return await self.need(key, code=code)
 
-        return await self.settle(load, step)
+        return await self.settle(load, step, key=key)
 
     async def settle(
         self,
         load: Callable[[], Awaitable[T]],
         step: Callable[[T], tuple[T, Sequence[Event]] | None],
         beside: Callable[[T, T], Commit] = lambda _old, _new: Commit(),
+        *,
+        key: str | None = None,
     ) -> T:
         """As :meth:`change`, for an item that ``load`` finds or makes (version 0: it must not exist).
 
-        ``beside(old, new)`` gives what else belongs into the same commit.
+        ``beside(old, new)`` gives what else belongs into the same commit. Callers with one ``key`` take turns, so that
+        only those of another process, or without the key, come between reading and writing.
         """
+        if key is None:
+            return await self._settled(load, step, beside)
+        async with self._turns.of(key):
+            return await self._settled(load, step, beside)
+
+    def turn(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Keeps those off who would :meth:`change` the item, as long as the context lasts."""
+        return self._turns.of(key)
+
+    async def _settled(
+        self,
+        load: Callable[[], Awaitable[T]],
+        step: Callable[[T], tuple[T, Sequence[Event]] | None],
+        beside: Callable[[T, T], Commit],
+    ) -> T:
         for attempt in range(_ATTEMPTS):
             old = await load()
             result = step(old)

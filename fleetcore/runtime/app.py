@@ -226,6 +226,7 @@ class Fleet:
             self.tls.refused = lambda why: self.denials.note("unknown", "handshake", f"certificate_invalid: {why}")
         self.assigning.sign = self.security.sign_payload
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
+        self.devices.on_change(self.commands.device_changed)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
         self.outlook = Outlook(self.security, self.devices, self.groups, self.search)
         self.renewals = Renewals(

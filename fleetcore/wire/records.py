@@ -4,7 +4,7 @@ A stored body carries no schema number as long as new members have defaults; a c
 ``UPGRADES``, which runs before structuring. Unknown members are ignored, so an older release reads a newer record.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -22,8 +22,8 @@ UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {
     "campaign": (lambda body: body if "total" in body else {**body, "total": len(cast("list[str]", body["targets"]))},),
 }
 
-#: Members of a class that are left out where they are None; asking attrs each time was half of the work.
-_OPTIONAL: dict[type[Any], Sequence[str]] = {}
+#: Record class → its members that may be left out, found once.
+_LEFT_OUT: dict[type[Any], tuple[str, ...]] = {}
 
 converter: cattrs.Converter = make_converter()
 # Members of type object are JSON as it came; the check is by identity, since every class is an object.
@@ -33,17 +33,17 @@ converter.register_structure_hook_func(lambda cls: cls is object, lambda value, 
 def to_plain(record: Any) -> Plain:
     """The JSON-compatible form of an attrs record; members that equal their default are left out."""
     plain = cast("Plain", converter.unstructure(record))
-    for name in _optional(type(record)):
+    for name in _left_out(type(record)):
         if plain.get(name) is None:
             plain.pop(name, None)
     return plain
 
 
-def _optional(cls: type[Any]) -> Sequence[str]:
-    found = _OPTIONAL.get(cls)
-    if found is None:
-        found = _OPTIONAL[cls] = tuple(field.name for field in attrs.fields(cls) if field.default is None)
-    return found
+def _left_out(cls: type[Any]) -> tuple[str, ...]:
+    names = _LEFT_OUT.get(cls)
+    if names is None:
+        names = _LEFT_OUT[cls] = tuple(field.name for field in attrs.fields(cls) if field.default is None)
+    return names
 
 
 def from_plain(kind: str, body: Mapping[str, object], cls: type[T]) -> T:

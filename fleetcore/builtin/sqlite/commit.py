@@ -1,22 +1,26 @@
 """A commit: records, readings, texts, marks, events, cursors and blobs in one transaction."""
 
 import sqlite3
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import catalog, counters, log, marks, records, texts
+from fleetcore.builtin.sqlite import catalog, counters, log, marks, texts
+from fleetcore.builtin.sqlite.changes import RecordChanges
 from fleetcore.builtin.sqlite.order import Points
+from fleetcore.builtin.sqlite.plain import text
 from fleetcore.builtin.sqlite.resolve import Held, Resolved, all_new, resolve
 from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.writer import Change
-from fleetcore.errors import NotFound
+from fleetcore.errors import FleetError, NotFound
 from fleetcore.interfaces.storage import SeriesRequest
 from fleetcore.model.store import Commit, Committed, FeedEntry
 from fleetcore.model.telemetry import Int64, Series, Tally, TelemetryBatch, TextReading
 
 
 class CommitChange(Change[Committed]):
-    """Applies a :class:`~fleetcore.model.store.Commit`.
+    """Applies a :class:`~fleetcore.model.store.Commit`; several without readings and texts in one go.
 
     A commit that shows nothing (only marks, cursors, blobs, or readings that are there already) takes no place in the
     feed: a consumer that keeps its cursor must not wake itself.
@@ -24,6 +28,12 @@ class CommitChange(Change[Committed]):
 
     def __init__(self, state: State, change: Commit) -> None:
         self._state, self._change = state, change
+        self._plain = change.readings is None and not change.texts
+        self._versions: tuple[int, ...] = ()
+        self._resolved: Resolved | None = None
+        self._spoken: texts.TextPlan | None = None
+        self._readings: bytes | None = None
+        self._extras: bytes | None = None
         self._entry: FeedEntry | None = None
         self._size = 0
         self._points: Points | None = None
@@ -34,28 +44,68 @@ class CommitChange(Change[Committed]):
 
     def apply(self, db: sqlite3.Connection) -> None:
         """See the class."""
-        state, change = self._state, self._change
-        planned = records.plan(db, change)
-        resolved = self._resolve(db, change.readings) if change.readings is not None and len(change.readings) else None
-        spoken = texts.plan(db, self._checked(change.texts)) if change.texts else None
-        batch = resolved.batch if resolved is not None and len(resolved.batch) else None
-        readings = log.pack(log.Logged(batch, resolved.shown)) if resolved is not None and batch is not None else None
-        extras = log.pack_extras(spoken.shown if spoken else (), change.events)
+        (refusal,) = self.apply_together(db, [self])
+        if refusal is not None:
+            raise refusal
 
-        if planned is not None:
-            records.apply(db, planned)
+    def joins(self, other: Change[Any]) -> bool:
+        """See the class."""
+        return self._plain and isinstance(other, CommitChange) and other._plain
+
+    def apply_together(self, db: sqlite3.Connection, changes: Sequence[Change[Any]]) -> list[FleetError | None]:
+        """See the class."""
+        commits = cast("Sequence[CommitChange]", changes)
+        together = RecordChanges(db, [commit._change for commit in commits])
+        refusals: list[FleetError | None] = []
+        taken: list[CommitChange] = []
+        for commit in commits:
+            try:
+                commit._judge(db, together)
+            except FleetError as refusal:
+                refusals.append(refusal)
+            else:
+                refusals.append(None)
+                taken.append(commit)
+        if taken:
+            together.write()
+            for commit in taken:
+                commit._write(db)
+            counters.apply(db, [commit._change for commit in taken])
+            _log(db, self._state.position, [commit for commit in taken if commit._is_shown])
+            for commit in taken:
+                commit._show()
+        return refusals
+
+    def _judge(self, db: sqlite3.Connection, together: RecordChanges) -> None:
+        """Raises what refuses the commit; nothing is written yet."""
+        change = self._change
+        self._versions = together.take(change)
+        readings = change.readings
+        self._resolved = self._resolve(db, readings) if readings is not None and len(readings) else None
+        self._spoken = texts.plan(db, self._checked(change.texts)) if change.texts else None
+
+    def _write(self, db: sqlite3.Connection) -> None:
+        """Writes what is its own: all but its records, its numbers and its place in the log."""
+        change, resolved, spoken = self._change, self._resolved, self._spoken
+        if resolved is not None and len(resolved.batch):
+            self._readings = log.pack(log.Logged(resolved.batch, resolved.shown))
+        self._extras = log.pack_extras(spoken.shown if spoken else (), change.events)
+        self._size = len(self._readings or b"") + len(self._extras or b"")
         if spoken is not None and spoken.write:
             texts.apply(db, spoken)
         if change.marks:
-            marks.add(db, change.marks, state.mark_counts)
-        counters.apply(db, change)
+            marks.add(db, change.marks, self._state.mark_counts)
         self._keep(db)
-        if readings is not None or extras is not None or (planned is not None and planned.shown):
-            self._size = len(readings or b"") + len(extras or b"")
-            db.execute(
-                "INSERT INTO log(position, size, readings, extras) VALUES (?, ?, ?, ?)",
-                (state.position + 1, self._size, readings, extras),
-            )
+
+    @property
+    def _is_shown(self) -> bool:
+        # Index entries alone are no news.
+        return bool(self._readings or self._extras or self._change.puts or self._change.deletes)
+
+    def _show(self) -> None:
+        """Moves the writer's own state; nothing is refused and nothing is written any more."""
+        state, change, resolved, spoken = self._state, self._change, self._resolved, self._spoken
+        if self._is_shown:
             shown = resolved.visible() if resolved is not None else None
             self._entry = FeedEntry(
                 position=state.position + 1,
@@ -64,7 +114,8 @@ class CommitChange(Change[Committed]):
                 events=change.events,
             )
             state.position += 1
-        if resolved is not None and batch is not None:
+        if resolved is not None and len(resolved.batch):
+            batch = resolved.batch
             self._points, self._received = Points.of(batch), int(batch.received[0])
             self._distinct = resolved.distinct
             self._moved = state.watermarks.advance(batch.series, batch.time, distinct=self._distinct)
@@ -77,7 +128,7 @@ class CommitChange(Change[Committed]):
         self._texts = spoken.write if spoken else ()
         self.result = Committed(
             position=state.position,
-            versions=planned.versions if planned is not None else (),
+            versions=self._versions,
             tally=(resolved.tally if resolved else Tally()) + (spoken.tally if spoken else Tally()),
         )
 
@@ -140,6 +191,26 @@ class CommitChange(Change[Committed]):
                 db.execute("DELETE FROM blobs WHERE name=?", (name,))
             else:
                 db.execute("INSERT OR REPLACE INTO blobs(name, body) VALUES (?, ?)", (name, body))
+
+
+def _log(db: sqlite3.Connection, position: int, shown: Sequence[CommitChange]) -> None:
+    """Writes the rows of the log behind ``position``: the columns of the one with readings, or many as one list."""
+    if len(shown) == 1:
+        (commit,) = shown
+        db.execute(
+            "INSERT INTO log(position, size, readings, extras) VALUES (?, ?, ?, ?)",
+            (position + 1, commit._size, commit._readings, commit._extras),
+        )
+    elif shown:
+        rows = [
+            (number, commit._size, None if commit._extras is None else commit._extras.decode())
+            for number, commit in enumerate(shown, position + 1)
+        ]
+        db.execute(
+            "INSERT INTO log(position, size, extras) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+            " CAST(json_extract(value, '$[2]') AS BLOB) FROM json_each(?)",
+            (text(rows),),
+        )
 
 
 class InternChange(Change[list[Series]]):

@@ -5,7 +5,7 @@ rises.
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from fleetcore.builtin.sqlite.plain import listed, text
 from fleetcore.model.store import Commit, Counter
@@ -16,14 +16,21 @@ _ROWS = (
 )
 
 
-def apply(db: sqlite3.Connection, change: Commit) -> None:
-    """Writes a commit's counters and floors inside its transaction."""
-    if add := _rows({counter: delta for counter, delta in change.add.items() if delta}):
+def apply(db: sqlite3.Connection, changes: Iterable[Commit]) -> None:
+    """Writes the counters and floors of commits inside their transaction."""
+    added: dict[Counter, int] = {}
+    floors: dict[Counter, int] = {}
+    for change in changes:
+        for counter, delta in change.add.items():
+            added[counter] = added.get(counter, 0) + delta
+        for name, level in change.floors.items():
+            floors[name] = max(level, floors.get(name, level))
+    if add := _rows({counter: delta for counter, delta in added.items() if delta}):
         db.execute(f"INSERT INTO counters(space, name, value) {_ROWS} value + excluded.value", (add,))
         named = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
         db.execute(f"DELETE FROM counters WHERE value = 0 AND (space, name) IN ({named})", (add,))  # noqa: S608 - a constant
-    if floors := _rows(change.floors):
-        db.execute(f"INSERT INTO floors(space, name, value) {_ROWS} max(value, excluded.value)", (floors,))
+    if rows := _rows(floors):
+        db.execute(f"INSERT INTO floors(space, name, value) {_ROWS} max(value, excluded.value)", (rows,))
 
 
 def _rows(numbers: Mapping[Counter, int]) -> str:

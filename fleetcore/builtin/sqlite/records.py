@@ -1,24 +1,17 @@
-"""Records: versions, unique values, references and due times, in plain tables.
+"""Reading records: by key, by unique value, by due time, and page by page through an index.
 
-A commit's deletes are applied before its puts, and all unique values of the records it touches are given free before
-new ones are taken, so values can move between records in one commit. Everything that can be refused is checked before
-the first row is written. What is looked up goes in and comes out as one JSON text (see plain.py); what is inserted goes
-in by statements of many rows, which a commit of a thousand devices takes a third less time for.
+How they are written is in changes.py. Lists come out as one JSON text (see plain.py).
 """
 
-import functools
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain
 from typing import cast
 
-from attrs import frozen
 from msgspec import json
 
 from fleetcore.builtin.sqlite.dialect import SqliteDialect
 from fleetcore.builtin.sqlite.plain import listed, text
-from fleetcore.errors import Conflict, VersionConflict
-from fleetcore.model.store import Commit, Delete, FoundRecords, Put, Record, place, split_place
+from fleetcore.model.store import FoundRecords, Record, place, split_place
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
 from fleetcore.query.sql import Compiled, Sql, compiled
@@ -31,138 +24,6 @@ Row = tuple[str, str, int, str]
 
 _DIALECT = SqliteDialect("r.body")
 _ALL = Compiled(Sql("1=1"), exact=True)
-
-#: Rows of one INSERT: five values each stay below SQLite's bound of 32,766 parameters.
-_MOST_ROWS = 6016
-#: Longer statements have a multiple of so many rows, which keeps the prepared statements few.
-_STEP_ROWS = 64
-
-
-@frozen
-class RecordPlan:
-    """A commit's record changes, checked and ready to be written.
-
-    Attributes:
-        shown: whether a body changes; index entries alone are no news for the feed.
-        known: the records that exist already, whose index entries are written anew.
-    """
-
-    shown: bool
-    known: Sequence[tuple[str, str]]
-    deletes: Sequence[tuple[str, str]]
-    puts: Sequence[tuple[str, str, int, int | None, str]]
-    dues: Sequence[tuple[str, str, int | None]]
-    uniques: Sequence[tuple[str, str, str, str]]
-    refs: Sequence[tuple[str, str, str, str, str]]
-    versions: tuple[int, ...]
-
-
-def plan(db: sqlite3.Connection, change: Commit) -> RecordPlan | None:
-    """Checks versions and unique values inside the open transaction; writes nothing.
-
-    Raises:
-        VersionConflict: the first record whose version is not the expected one.
-        Conflict: a unique value belongs to another record.
-        TypeError: a body is no plain data.
-    """
-    if not change.puts and not change.deletes and not change.reindexed:
-        return None
-    changes: tuple[Put | Delete, ...] = (*change.deletes, *change.reindexed, *change.puts)
-    touched = list({(one.kind, one.key): None for one in changes})
-    current = {
-        (kind, key): version
-        for kind, key, version in listed(
-            db,
-            "kind, key, version",
-            "SELECT r.kind, r.key, r.version FROM json_each(?) AS j CROSS JOIN records AS r"
-            " ON r.kind = json_extract(j.value, '$[0]') AND r.key = json_extract(j.value, '$[1]')",
-            (text(touched),),
-        )
-    }
-    known = list(current)
-    for delete in change.deletes:
-        _expect(delete, current.pop((delete.kind, delete.key), 0))
-    for entry in change.reindexed:
-        _expect(entry, current.get((entry.kind, entry.key), 0))
-    indexed = {(put.kind, put.key): put for put in (*change.reindexed, *change.puts)}
-    written: dict[tuple[str, str], tuple[Put, int]] = {}
-    versions = []
-    for put in change.puts:
-        name = (put.kind, put.key)
-        found = current.get(name, 0)
-        _expect(put, found)
-        current[name] = found + 1
-        versions.append(found + 1)
-        written[name] = (put, found + 1)
-    uniques: dict[tuple[str, str], tuple[str, str]] = {}
-    for put in indexed.values():
-        for value in put.unique:
-            if uniques.setdefault(value, (put.kind, put.key)) != (put.kind, put.key):
-                raise _taken(value, *uniques[value])
-    if uniques:
-        own = set(touched)
-        for space, value, kind, key in listed(
-            db,
-            "space, value, kind, key",
-            "SELECT u.space, u.value, u.kind, u.key FROM json_each(?) AS j CROSS JOIN uniques AS u"
-            " ON u.space = json_extract(j.value, '$[0]') AND u.value = json_extract(j.value, '$[1]')",
-            (text(list(uniques)),),
-        ):
-            if (kind, key) not in own:
-                raise _taken((space, value), kind, key)
-    return RecordPlan(
-        bool(change.puts or change.deletes),
-        known,
-        [name for name in known if name not in indexed],
-        [(put.kind, put.key, version, put.due, text(put.body)) for put, version in written.values()],
-        [(put.kind, put.key, put.due) for put in change.reindexed if (put.kind, put.key) not in written],
-        [(*value, *holder) for value, holder in uniques.items()],
-        # In their order in the table: neighbours go into the same page.
-        sorted((put.kind, name, value, put.sort, put.key) for put in indexed.values() for name, value in put.refs),
-        tuple(versions),
-    )
-
-
-def apply(db: sqlite3.Connection, planned: RecordPlan) -> None:
-    """Writes what was planned, in the same transaction."""
-    named = "(kind, key) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
-    if planned.known:
-        known = text(planned.known)
-        db.execute(f"DELETE FROM uniques WHERE {named}", (known,))  # noqa: S608 - a constant
-        db.execute(f"DELETE FROM refs WHERE {named}", (known,))  # noqa: S608 - a constant
-    if planned.deletes:
-        db.execute(f"DELETE FROM records WHERE {named}", (text(planned.deletes),))  # noqa: S608 - a constant
-    _insert(
-        db,
-        "records(kind, key, version, due, body)",
-        planned.puts,
-        " ON CONFLICT(kind, key) DO UPDATE SET version=excluded.version, due=excluded.due, body=excluded.body",
-    )
-    if planned.dues:
-        db.execute(
-            "UPDATE records SET due = json_extract(j.value, '$[2]') FROM json_each(?) AS j"
-            " WHERE records.kind = json_extract(j.value, '$[0]') AND records.key = json_extract(j.value, '$[1]')",
-            (text(planned.dues),),
-        )
-    _insert(db, "uniques(space, value, kind, key)", planned.uniques)
-    _insert(db, "refs(kind, name, value, sort, key)", planned.refs)
-
-
-def _insert(db: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]], conflict: str = "") -> None:
-    """Inserts rows of one width, as many a step as can be (see plain.py for why)."""
-    at = 0
-    while at < len(rows):
-        left = len(rows) - at
-        size = left if left < _STEP_ROWS else min(left // _STEP_ROWS * _STEP_ROWS, _MOST_ROWS)
-        values = tuple(chain.from_iterable(rows[at : at + size]))
-        db.execute(f"INSERT INTO {into} VALUES {_places(len(rows[at]), size)}{conflict}", values)  # noqa: S608 - constants
-        at += size
-
-
-@functools.lru_cache(maxsize=256)
-def _places(width: int, size: int) -> str:
-    row = f"({', '.join('?' * width)})"
-    return ", ".join([row] * size)
 
 
 def get(db: sqlite3.Connection, kind: str, key: str) -> Record | None:
@@ -290,18 +151,3 @@ class _Walk:
 
 def _record(row: Row) -> Record:
     return Record(kind=row[0], key=row[1], version=row[2], body=json.decode(row[3]))
-
-
-def _expect(change: Put | Delete, found: int) -> None:
-    if change.expect is not None and change.expect != found:
-        raise VersionConflict(
-            f"{change.kind} {change.key} has version {found}, not {change.expect}",
-            remedy="Read it again and repeat the change",
-            kind=change.kind,
-            key=change.key,
-            version=found,
-        )
-
-
-def _taken(value: tuple[str, str], kind: str, key: str) -> Conflict:
-    return Conflict(f"The {value[0]} {value[1]!r} belongs to {kind} {key}", space=value[0], kind=kind, key=key)

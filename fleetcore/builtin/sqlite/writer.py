@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +34,22 @@ class Change(ABC, Generic[T]):
     @abstractmethod
     def apply(self, db: sqlite3.Connection) -> None:
         """Checks, then writes, then moves the writer's own state. A refusal comes before the first write."""
+
+    def joins(self, _other: "Change[Any]") -> bool:
+        """Whether it may be applied in one go with another that comes right before it."""
+        return False
+
+    def apply_together(self, db: sqlite3.Connection, changes: "Sequence[Change[Any]]") -> list[FleetError | None]:
+        """Applies changes of which each joins this one, the first; gives the refusal of each that is refused.
+
+        As :meth:`apply` one after the other. Where it raises, no state beside the database was moved.
+        """
+        assert len(changes) == 1, "what joins others says how"
+        try:
+            self.apply(db)
+        except FleetError as refusal:
+            return [refusal]
+        return [None]
 
     def publish(self) -> None:
         """Shows the change to readers: it is durable."""
@@ -163,13 +179,13 @@ class Writer:
         applied: list[tuple[Change[Any], Reply]] = []
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for change, reply in changes:
-                try:
-                    change.apply(self._db)
-                except FleetError as refusal:
-                    outcomes.append((reply, None, refusal))
-                else:
-                    applied.append((change, reply))
+            for run in _runs(changes):
+                refusals = run[0][0].apply_together(self._db, [change for change, _ in run])
+                for entry, refusal in zip(run, refusals, strict=True):
+                    if refusal is None:
+                        applied.append(entry)
+                    else:
+                        outcomes.append((entry[1], None, refusal))
             self._db.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - it belongs to the callers, the thread goes on
             for change, _ in reversed(applied):
@@ -184,6 +200,17 @@ class Writer:
             outcomes.append((reply, change.result, None))
         self._wrote(sum(change.weight for change, _ in applied))
         return outcomes
+
+
+def _runs(changes: list[tuple[Change[Any], Reply]]) -> Iterator[list[tuple[Change[Any], Reply]]]:
+    """The changes in their order, those together that join the first of their run."""
+    run: list[tuple[Change[Any], Reply]] = []
+    for entry in changes:
+        if run and not entry[0].joins(run[0][0]):
+            yield run
+            run = []
+        run.append(entry)
+    yield run
 
 
 def _shown(error: BaseException) -> BaseException:
