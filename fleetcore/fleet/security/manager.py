@@ -45,6 +45,9 @@ Revoked = Callable[[str, str, str | None], None]
 #: ``callback(devices)``.
 Listed = Callable[[frozenset[str]], None]
 
+#: The numbers of revocation lists, by their issuers' key ids: each CA that ever signed for a store has one there.
+CRL = "crl"
+
 #: What else belongs into a commit that revokes.
 Beside = Callable[[], Awaitable[Commit]]
 
@@ -577,10 +580,10 @@ class SecurityManager:
     async def _crl(self, issuing: IssuingCa) -> bytes:
         issuer = issuing.id
         for _ in range(ATTEMPTS):
-            record = await self._storage.get("crl", issuer)
+            record = await self._storage.get(CRL, issuer)
             last = record.body.get("number") if record is not None else 1
             assert isinstance(last, int)  # only written here
-            put = Put(kind="crl", key=issuer, body={"number": last + 1}, expect=record.version if record else 0)
+            put = Put(kind=CRL, key=issuer, body={"number": last + 1}, expect=record.version if record else 0)
             try:
                 await self._storage.commit(Commit(puts=(put,)))
             except VersionConflict:
