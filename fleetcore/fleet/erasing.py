@@ -6,7 +6,7 @@ Its certificates' records stay too: a key that was revoked must never be accepte
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.lifecycles import Lifecycles
@@ -43,6 +43,8 @@ class Erasing:
     async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
         await self._lifecycles.move(device, Lifecycle.RETIRED, actor=actor, reason=reason or "erased")
+        # Also for one that was retired before its campaigns ended with it: they must not wait for it.
+        await self._campaigns.leave(device, DEVICE_RETIRED, actor=actor)
         await self._storage.forget(device)
         for records in (self._commands.records, self._campaigns.executions):
             await self._remove(records, device)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleetcore.errors import FleetError, NotFound
-from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.registry import Registry
@@ -19,7 +19,6 @@ from fleetcore.model.operation import Operation
 from fleetcore.model.store import Commit
 
 KIND = "retirement"
-_CODE = "device_retired"
 
 
 class Lifecycles:
@@ -62,7 +61,7 @@ class Lifecycles:
             return moving + begun
 
         await self._security.revoke(
-            device=device, actor=actor, reason=reason or "retired", beside=retirement, code=_CODE
+            device=device, actor=actor, reason=reason or "retired", beside=retirement, code=DEVICE_RETIRED
         )
         retired = await self._registry.get(device)
         if started:
@@ -77,6 +76,6 @@ class Lifecycles:
                     continue
             except NotFound:
                 continue
-            await self._commands.cancel_all(device, _CODE, actor=operation.actor, reason=operation.reason)
-            await self._campaigns.leave(device, _CODE, actor=operation.actor)
+            await self._commands.cancel_all(device, DEVICE_RETIRED, actor=operation.actor, reason=operation.reason)
+            await self._campaigns.leave(device, DEVICE_RETIRED, actor=operation.actor)
         return {}
