@@ -11,6 +11,7 @@ from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -30,13 +31,14 @@ class Erasing:
         self,
         storage: Storage,
         clock: Clock,
+        registry: Registry,
         lifecycles: Lifecycles,
         commands: Commands,
         campaigns: Campaigns,
         presence: PresenceBoard,
         groups: Groups,
     ) -> None:
-        self._storage, self._clock, self._lifecycles = storage, clock, lifecycles
+        self._storage, self._clock, self._registry, self._lifecycles = storage, clock, registry, lifecycles
         self._commands, self._campaigns = commands, campaigns
         self._presence, self._groups = presence, groups
 
@@ -55,7 +57,7 @@ class Erasing:
             type="device.erased", subject=device, time=self._clock.now_ms(), actor=actor, reason=reason
         )  # fmt: skip
         deletes = tuple(Delete(kind=kind, key=device) for kind in (*_BY_KEY, "device"))
-        await self._storage.commit(Commit(deletes=deletes, events=(event,)))
+        await self._registry.remove(Commit(deletes=deletes, events=(event,)), device)
         await self._groups.evaluate(device)
 
     async def _of(self, kind: str, device: str) -> AsyncIterator[Record]:
