@@ -19,6 +19,7 @@ from fleetcore.fleet.fetch import check_url, fetch
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import ArtifactInfo, Storage
+from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
     PROGRESS_ORDER,
@@ -33,6 +34,8 @@ from fleetcore.model.names import check_device_id, check_label
 from fleetcore.model.store import Commit, Event
 from fleetcore.wire import uplink_body
 
+#: Why an execution, a command or a session of a retired device ends.
+DEVICE_RETIRED = "device_retired"
 #: The largest artifact that is fetched or taken in.
 ARTIFACT_BYTES = 1 << 30
 #: Of a version that a device reports.
@@ -80,6 +83,8 @@ class Campaigns:
         )
         self._listeners: list[Callable[[str], None]] = []
         self._withdrawn: list[Callable[[str, str], None]] = []
+        #: How often a device left: what was read of devices before is looked at again where one did.
+        self._departures = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_offer(self, callback: Callable[[str], None]) -> None:
@@ -123,6 +128,7 @@ class Campaigns:
             Refused: a name, digest, size or device id that is none; no devices; no URL for an image that is not here;
                 ``url_forbidden``; what :meth:`Assigning.judge` refuses.
             NotFound: a device is not registered.
+            Conflict: ``illegal_transition``, a device is retired.
         """
         check_label(campaign, "campaign")
         check_label(release, "version")
@@ -131,6 +137,7 @@ class Campaigns:
         targets = tuple(dict.fromkeys(check_device_id(device) for device in devices))
         if not targets:
             raise Refused("A campaign needs at least one device", remedy="Name the devices to update")
+        departures = self._departures
         known = [
             target
             for at in range(0, len(targets), _TOGETHER)
@@ -191,6 +198,7 @@ class Campaigns:
             raise Conflict(
                 f"Campaign {campaign!r} exists already", remedy="Choose another name", campaign=campaign
             ) from error
+        await self._end_departed(targets, departures)
         if pinned:
             self._tell(targets)
         elif self._may_fetch:
@@ -200,10 +208,12 @@ class Campaigns:
         return stored
 
     async def _target(self, device: str) -> Target:
-        """A device, with what is known of its model and firmware; raises NotFound."""
+        """A device, with what is known of its model and firmware; raises NotFound, or Conflict for a retired one."""
         record = await self._storage.get("device", device)
         if record is None:
             raise NotFound(f"There is no device {device!r}", remedy="Register it first", device=device)
+        if record.body["lifecycle"] == Lifecycle.RETIRED:
+            raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
         twin = await self._storage.get("twin", device)
         reported = twin.body.get("reported") if twin is not None else None
         document = reported.get("document") if isinstance(reported, Mapping) else None
@@ -215,6 +225,17 @@ class Campaigns:
             known = [past.seq for past in [await self.records.get(name) for name in done] if past is not None]
             target = evolve(target, highest_seq=max((seq for seq in known if seq is not None), default=None))
         return target
+
+    async def _takes_part(self, device: str) -> bool:
+        record = await self._storage.get("device", device)
+        return record is not None and record.body["lifecycle"] != Lifecycle.RETIRED
+
+    async def _end_departed(self, devices: Iterable[str], departures: int) -> None:
+        """Ends the new executions of devices that left while these were made; ``departures`` were counted before."""
+        if departures != self._departures:
+            for device in devices:
+                if not await self._takes_part(device):
+                    await self.leave(device, DEVICE_RETIRED)
 
     def _waiting(self, campaign: str, devices: Iterable[str], now: int) -> Commit:
         return self.executions.making(
@@ -231,25 +252,42 @@ class Campaigns:
             info = await self._storage.put_artifact(
                 _in_thread(campaign.url), sha256=campaign.sha256, limit_bytes=ARTIFACT_BYTES
             )
+            await self.start(
+                campaign.id, sha256=info.sha256, size=info.size_bytes, reason="artifact fetched and pinned"
+            )
         except FleetError as error:
             reason = str(error)
-            await self.records.change(campaign.id, lambda old: (evolve(old, reason=reason), []))
-            return
-        await self.start(campaign.id, sha256=info.sha256, size=info.size_bytes, reason="artifact fetched and pinned")
+            await self.records.change(
+                campaign.id,
+                lambda old: (evolve(old, reason=reason), []) if old.state is CampaignState.DRAFT else None,
+            )
 
     async def start(
         self, campaign: str, *, sha256: str, size: int, actor: str = "system", reason: str = ""
     ) -> Campaign:
-        """Pins a draft's artifact and runs it; a running campaign stays as it is."""
+        """Pins a draft's artifact and runs it; a campaign that is no draft any more stays as it is."""
         now = self._clock.now_ms()
-        old = await self.get(campaign)
-        if old.state is not CampaignState.DRAFT:
-            return old
-        new = evolve(old, state=CampaignState.RUNNING, sha256=sha256, size=size, code=None, reason=None)
-        event = Event(type="campaign.running", subject=campaign, time=now, actor=actor, reason=reason)
-        # Drafts of releases before 0.2 have no executions yet.
-        waiting = Commit() if await self.counts(campaign) else self._waiting(campaign, old.targets, now)
-        await self._storage.commit(self.records.changing(old, new) + Commit(events=(event,)) + waiting)
+        departures = self._departures
+        waiting: Sequence[str] = ()
+
+        async def load() -> Campaign:
+            nonlocal waiting
+            found = await self.get(campaign)
+            # Drafts of releases before 0.2 have no executions yet, nor have those whose devices were all erased since.
+            made = found.state is not CampaignState.DRAFT or await self.counts(campaign)
+            waiting = () if made else [device for device in found.targets if await self._takes_part(device)]
+            return found
+
+        def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            if old.state is not CampaignState.DRAFT:
+                return None
+            new = evolve(old, state=CampaignState.RUNNING, sha256=sha256, size=size, code=None, reason=None)
+            return new, [Event(type="campaign.running", subject=campaign, time=now, actor=actor, reason=reason)]
+
+        started = await self.records.settle(load, step, lambda _old, _new: self._waiting(campaign, waiting, now))
+        if started.state is not CampaignState.RUNNING:
+            return started
+        await self._end_departed(waiting, departures)
         async for execution in self.executions.iterate(ref=("campaign", campaign)):
             self._tell([execution.device])
         await self._finish(campaign)
@@ -344,6 +382,7 @@ class Campaigns:
 
         May be done again.
         """
+        self._departures += 1
         for execution in await self.executions.find(ref=("open", device)):
             await self._end(execution, ExecutionState.CANCELLED, code, begun=True, actor=actor)
             await self._finish(execution.campaign)
@@ -370,6 +409,8 @@ class Campaigns:
             if pair is None:
                 return None
             campaign, execution = pair
+            if not await self._takes_part(device):
+                return None  # what it still has open ends with its retirement
             target = await self._target(device)
             begun = _begun(execution)
             code = None if begun else self._assigning.refusal(campaign, target)

@@ -177,8 +177,8 @@ class RegistryColumns:
         row = self._rows.get(device)
         if row is not None:
             self._alive[row] = False
-            if self._touched is not None:
-                self._touched.add(device)
+        if self._touched is not None:
+            self._touched.add(device)
 
     def has(self, clause: Clause) -> bool:
         """Whether all columns that a query needs are there."""

@@ -6,11 +6,12 @@ Its certificates' records stay too: a key that was revoked must never be accepte
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -30,19 +31,22 @@ class Erasing:
         self,
         storage: Storage,
         clock: Clock,
+        registry: Registry,
         lifecycles: Lifecycles,
         commands: Commands,
         campaigns: Campaigns,
         presence: PresenceBoard,
         groups: Groups,
     ) -> None:
-        self._storage, self._clock, self._lifecycles = storage, clock, lifecycles
+        self._storage, self._clock, self._registry, self._lifecycles = storage, clock, registry, lifecycles
         self._commands, self._campaigns = commands, campaigns
         self._presence, self._groups = presence, groups
 
     async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
         await self._lifecycles.move(device, Lifecycle.RETIRED, actor=actor, reason=reason or "erased")
+        # Also for one that was retired before its campaigns ended with it: they must not wait for it.
+        await self._campaigns.leave(device, DEVICE_RETIRED, actor=actor)
         await self._storage.forget(device)
         for records in (self._commands.records, self._campaigns.executions):
             await self._remove(records, device)
@@ -54,7 +58,7 @@ class Erasing:
             type="device.erased", subject=device, time=self._clock.now_ms(), actor=actor, reason=reason
         )  # fmt: skip
         deletes = tuple(Delete(kind=kind, key=device) for kind in (*_BY_KEY, "device"))
-        await self._storage.commit(Commit(deletes=deletes, events=(event,)))
+        await self._registry.remove(Commit(deletes=deletes, events=(event,)), device)
         self._commands.forget(device)
         await self._groups.evaluate(device)
 

@@ -13,6 +13,7 @@ from attrs import evolve
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
 from fleetcore.fleet.documents import TIMED, Document
+from fleetcore.fleet.finishing import Finishing, finished
 from fleetcore.fleet.nesting import Nesting, asked_for
 from fleetcore.fleet.repository import Page, Pairs, Repository
 from fleetcore.fleet.search import Search, parts_of
@@ -60,6 +61,7 @@ class Groups:
         self._in: dict[str, set[str]] = defaultdict(set)
         # One change of memberships at a time: an evaluation reads what it then changes.
         self._lock = asyncio.Lock()
+        self._finishing = Finishing()
         #: What else rests on a group, by its name: then it is not removed. :class:`Fleet` adds to it.
         self.uses: list[Callable[[str], Iterable[str]]] = []
         search.documents.groups_of = self.of
@@ -150,6 +152,7 @@ class Groups:
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
+    @finished
     async def create(
         self,
         group: str,
@@ -185,6 +188,7 @@ class Groups:
             await self._refresh_after(made)
         return made
 
+    @finished
     async def change(
         self,
         group: str,
@@ -219,6 +223,7 @@ class Groups:
             await self._refresh_after(new)
         return new
 
+    @finished
     async def remove(
         self, group: str, *, if_version: int | None = None, actor: str = "system", reason: str = ""
     ) -> None:
@@ -266,6 +271,7 @@ class Groups:
         """Takes devices out of a static group; returns how many were in it."""
         return await self._put(group, devices, actor, reason, add=False)
 
+    @finished
     async def _put(self, group: str, devices: Iterable[str], actor: str, reason: str, *, add: bool) -> int:
         async with self._lock:
             self.check_static(group)

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleetcore.errors import FleetError, NotFound
-from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security import SecurityManager
@@ -19,7 +20,6 @@ from fleetcore.model.operation import Operation
 from fleetcore.model.store import Commit
 
 KIND = "retirement"
-_CODE = "device_retired"
 
 
 class Lifecycles:
@@ -35,6 +35,7 @@ class Lifecycles:
     ) -> None:
         self._registry, self._security, self._operations = registry, security, operations
         self._commands, self._campaigns = commands, campaigns
+        self._finishing = Finishing()
         operations.handle(KIND, self._leave)
 
     async def move(
@@ -45,16 +46,21 @@ class Lifecycles:
         When a retired device is returned, none of its credentials is accepted, its sessions were told to end, and
         nothing is queued or offered to it any more.
 
+        Retiring that has begun is done to its end, also where the caller is cancelled.
+
         Raises NotFound, IllegalTransition, VersionConflict.
         """
         if to is not Lifecycle.RETIRED:
             return await self._registry.move(device, to, if_version=if_version, actor=actor, reason=reason)
+        return await self._finishing.run(self._retire(device, if_version, actor, reason))
+
+    async def _retire(self, device: str, if_version: int | None, actor: str, reason: str) -> Device:
         started: list[Operation] = []
 
         async def retirement() -> Commit:
             started.clear()
             old = await self._registry.get(device)
-            moving = self._registry.moving(old, to, if_version=if_version, actor=actor, reason=reason)
+            moving = self._registry.moving(old, Lifecycle.RETIRED, if_version=if_version, actor=actor, reason=reason)
             if moving is None:
                 return Commit()
             operation, begun = self._operations.prepared(KIND, [device], actor=actor, reason=reason)
@@ -62,7 +68,7 @@ class Lifecycles:
             return moving + begun
 
         await self._security.revoke(
-            device=device, actor=actor, reason=reason or "retired", beside=retirement, code=_CODE
+            device=device, actor=actor, reason=reason or "retired", beside=retirement, code=DEVICE_RETIRED
         )
         retired = await self._registry.get(device)
         if started:
@@ -77,6 +83,6 @@ class Lifecycles:
                     continue
             except NotFound:
                 continue
-            await self._commands.cancel_all(device, _CODE, actor=operation.actor, reason=operation.reason)
-            await self._campaigns.leave(device, _CODE, actor=operation.actor)
+            await self._commands.cancel_all(device, DEVICE_RETIRED, actor=operation.actor, reason=operation.reason)
+            await self._campaigns.leave(device, DEVICE_RETIRED, actor=operation.actor)
         return {}

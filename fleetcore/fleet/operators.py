@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 from attrs import evolve, frozen
 
 from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused
+from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.rights import Rights, scope_clause
@@ -129,7 +130,7 @@ class Operators:
         #: How many writes have ended: what was read before one is not remembered after it.
         self._writes = 0
         self._watches: set[RightsWatch] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing()
         #: Token → when it was used last, ms, to the minute; and the tokens of which :meth:`flush` has to write it yet.
         self._used: dict[str, int] = {}
         self._unwritten: set[str] = set()
@@ -139,10 +140,7 @@ class Operators:
 
         Also where its caller is cancelled, for the commit is not.
         """
-        task = asyncio.ensure_future(self._written(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return await self._finishing.run(self._written(work))
 
     async def _written(self, work: Coroutine[Any, Any, T]) -> T:
         try:

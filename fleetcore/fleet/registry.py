@@ -1,12 +1,13 @@
 """The registry: which devices there are, what was decided about them, and who decided it."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
 
 from fleetcore.errors import Conflict, Refused, VersionConflict
+from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.location import Locations
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.sections import check_document, check_size, check_text
@@ -68,10 +69,29 @@ class Registry:
         self.locations = Locations(storage, clock, self._limits)
         self.records = Repository(storage, "device", Device, unique=_unique, refs=_refs)
         self._listeners: list[Callable[[Device], None]] = []
+        self._removal_listeners: list[Callable[[str], None]] = []
+        self._finishing = Finishing()
 
     def on_change(self, callback: Callable[[Device], None]) -> None:
-        """``callback(device)`` is called after each committed change, from the event loop; not for its version."""
+        """``callback(device)`` is called after each committed change, from the event loop; not for its version.
+
+        Also where the caller of the change is cancelled meanwhile.
+        """
         self._listeners.append(callback)
+
+    def on_removal(self, callback: Callable[[str], None]) -> None:
+        """``callback(device)`` is called after a device was erased, from the event loop."""
+        self._removal_listeners.append(callback)
+
+    async def remove(self, commit: Commit, device: str) -> None:
+        """Commits what erases a device for good, its record with it; also where the caller is cancelled."""
+
+        async def removed() -> None:
+            await self._storage.commit(commit)
+            for callback in self._removal_listeners:
+                callback(device)
+
+        await self._finishing.run(removed())
 
     def _changed(self, device: Device) -> Device:
         for callback in self._listeners:
@@ -113,10 +133,13 @@ class Registry:
             gateway=gateway,
             key_id=key_id,
         )
+        return await self._finishing.run(self._register(record, actor, reason))
+
+    async def _register(self, record: Device, actor: str, reason: str) -> Device:
         try:
             await self._storage.commit(self.registration(record, actor=actor, reason=reason))
         except Conflict as error:
-            raise taken(device) from error
+            raise taken(record.id) from error
         return self._changed(evolve(record, version=1))
 
     async def prepared(
@@ -301,7 +324,10 @@ class Registry:
                 placing = await self.locations.placing(device, members["location"], actor)
             return await self.records.need(device)
 
-        return self._changed(await self.records.settle(load, step, lambda _old, _new: placing))
+        return await self._finishing.run(self._told(self.records.settle(load, step, lambda _old, _new: placing)))
+
+    async def _told(self, change: Coroutine[Any, Any, Device]) -> Device:
+        return self._changed(await change)
 
     async def move(
         self, device: str, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
@@ -315,7 +341,7 @@ class Registry:
         def step(old: Device) -> tuple[Device, Sequence[Event]] | None:
             return self._move(old, to, if_version, actor, reason)
 
-        return self._changed(await self.records.change(device, step))
+        return await self._finishing.run(self._told(self.records.change(device, step)))
 
     def moving(
         self, device: Device, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""

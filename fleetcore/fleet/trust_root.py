@@ -4,11 +4,11 @@ The first version is believed because an admin gave it; each later one because a
 own have signed it. The chain is kept whole, since a device that slept through some versions has to follow them all.
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import cast
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -26,7 +26,7 @@ class TrustRoot:
     """Keeps the chain and the version that holds. :meth:`load` comes first."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
-        self._clock = clock
+        self._clock, self._finishing = clock, Finishing()
         self.records = Repository(storage, "trust_version", TrustVersion)
         self._chain: list[TrustVersion] = []
         self._current: Trust | None = None
@@ -99,8 +99,7 @@ class TrustRoot:
             reason=reason,
             data={"version": new.version, "expires": new.expires, "keys": sorted(new.keys)},
         )
-        # Memory follows what is committed although the caller is cancelled.
-        return await asyncio.shield(asyncio.ensure_future(self._keep(record, event, new)))
+        return await self._finishing.run(self._keep(record, event, new))
 
     async def _keep(self, record: TrustVersion, event: Event, new: Trust) -> TrustVersion:
         try:

@@ -122,6 +122,7 @@ class Fleet:
         self.dead_letters = DeadLetters(storage, clock)
         columns = RegistryColumns(storage)
         self.devices.on_change(columns.changed)
+        self.devices.on_removal(columns.removed)
         self.search = Search(Documents(storage, self.presence), clock, columns)
         self.groups = Groups(storage, self.search, clock)
         self.twins.layers.groups_of = self.groups.outermost_first
@@ -234,7 +235,14 @@ class Fleet:
         )  # fmt: skip
         self.lifecycles = Lifecycles(self.devices, self.security, self.operations, self.commands, self.campaigns)
         self.erasing = Erasing(
-            self.storage, self.clock, self.lifecycles, self.commands, self.campaigns, self.presence, self.groups
+            self.storage,
+            self.clock,
+            self.devices,
+            self.lifecycles,
+            self.commands,
+            self.campaigns,
+            self.presence,
+            self.groups,
         )
         self.health = FleetHealth(
             self.devices,

@@ -10,7 +10,7 @@ from fleetcore.fleet.security.folder import fleet_name
 from fleetcore.runtime import identity, manifest
 from fleetcore.runtime.app import Fleet
 
-_BESIDE = ("pki", "fleet.toml")
+_CONFIGURATION = "fleet.toml"
 
 
 async def backup(fleet: Fleet, target: Path) -> None:
@@ -21,7 +21,7 @@ async def backup(fleet: Fleet, target: Path) -> None:
     data = fleet.config.data
     if data is None:
         raise Refused("A fleet in memory cannot be backed up", remedy="Open it on a data folder")
-    _check_apart(target, data)
+    _check_apart(target, data, "the data folder")
     _check_empty(target)
     await asyncio.to_thread(_make, target)
     # Checkpoints from before the copy of the store name rows that are in it.
@@ -33,8 +33,10 @@ async def backup(fleet: Fleet, target: Path) -> None:
     if checkpoints is not None and lines:
         await asyncio.to_thread(_write, target / checkpoints.name, lines)
     async with fleet.security.rotation.unchanged:
-        for name in _BESIDE:
-            await asyncio.to_thread(_copy, data / name, target / name)
+        await asyncio.to_thread(_copy, data / "pki", target / "pki")
+        # It may stand elsewhere, and name the data folder.
+        file = fleet.config.file
+        await asyncio.to_thread(_copy, Path(file) if file else data / _CONFIGURATION, target / _CONFIGURATION)
     made = fleet.clock.now_ms()
     await asyncio.to_thread(manifest.write, target, fleet=fleet.id, name=fleet.config.fleet.name, made=made)
 
@@ -44,10 +46,12 @@ def restore(source: Path, data: Path) -> bool:
 
     Nothing is made where something is wrong, and nothing is left behind where making it fails.
 
-    Raises Refused where ``source`` is damaged or is not a backup, Conflict where ``data`` holds something.
+    Raises Refused where ``source`` is damaged or is not a backup, Conflict where ``data`` holds something or lies in
+    ``source``, ConfigError where the backup's fleet.toml names another data folder and cannot be changed.
     """
     if not (source / "pki").is_dir():
         raise Refused(f"{source} is not a backup of a fleet", remedy="Name a folder that `fleetcore backup` wrote")
+    _check_apart(data, source, "the backup")
     _check_empty(data)
     verified = manifest.verify(source) is not None
     mine = not data.exists()
@@ -56,8 +60,11 @@ def restore(source: Path, data: Path) -> bool:
         for entry in sorted(source.iterdir()):
             if entry.name != manifest.NAME:
                 _copy(entry, data / entry.name)
-        if not (data / "fleet.toml").exists():
-            identity.write_new_toml(data / "fleet.toml", fleet_name(data / "pki") or "default")
+        toml = data / _CONFIGURATION
+        if not toml.exists():
+            identity.write_new_toml(toml, fleet_name(data / "pki") or "default")
+        # The folder that the backup was made of is not the one that is restored.
+        identity.write_toml_data(toml)
     except BaseException:
         remove(data, folder_too=mine)
         raise
@@ -72,9 +79,9 @@ def remove(data: Path, *, folder_too: bool) -> None:
         data.rmdir()
 
 
-def _check_apart(target: Path, data: Path) -> None:
-    if target.resolve().is_relative_to(data.resolve()):
-        raise Conflict(f"{target} lies in the data folder", remedy="Name a folder elsewhere, best on another disk")
+def _check_apart(target: Path, source: Path, what: str) -> None:
+    if target.resolve().is_relative_to(source.resolve()):
+        raise Conflict(f"{target} lies in {what}", remedy="Name a folder elsewhere, best on another disk")
 
 
 def _check_empty(folder: Path) -> None:

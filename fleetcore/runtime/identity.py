@@ -11,12 +11,15 @@ import re
 import secrets
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve, frozen
 
 from fleetcore.errors import ConfigError
-from fleetcore.fleet.security.folder import fleet_name
+from fleetcore.fleet.security.folder import fleet_name, issuers
+from fleetcore.fleet.security.manager import CRL
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit
 from fleetcore.runtime.config import Config
@@ -29,6 +32,7 @@ _MAKING = ".new-fleet"
 BLOB = "fleet/identity"
 #: The file of ``pki/`` with the fleet's id.
 KEYS_FILE = "fleet.id"
+_DATA = re.compile(r"^[ \t]*data[ \t]*=.*$", re.MULTILINE)
 _HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
 _NEW = """\
 # The fleet's configuration. Every key is in docs/reference/configuration.md; an unknown one is refused with a hint.
@@ -151,9 +155,12 @@ def is_new(parts: Parts, *, create: bool | None, adoption: Adoption | None = Non
         if not there
     ]
     if missing:
+        lost = missing == ["fleet.toml"]
         raise ConfigError(
             f"{parts.data} holds a fleet without {' and '.join(missing)}; nothing was made or changed",
-            remedy=_REMEDY,
+            remedy=f"Restore it from a backup, or `fleetcore adopt --data {parts.data}` writes another"
+            if lost
+            else _REMEDY,
             path=str(parts.data),
         )
     return False
@@ -215,8 +222,15 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool, adoption: Adoptio
     if store_id is not None and lacking and adoption is None:
         unnamed = " and ".join(lacking)
         raise ConfigError(
-            f"{unnamed} of {parts.data} names no fleet, and the store is of {store_id[:8]}",
+            f"{unnamed} of {parts.data} {'names' if len(lacking) == 1 else 'name'} no fleet,"
+            f" and the store is of {store_id[:8]}",
             remedy=f"Was it replaced? `fleetcore adopt --data {parts.data}` writes the id into it",
+            path=str(parts.data),
+        )
+    if store_id is None and parts.has_keys and not await _are_of(parts.data / "pki", storage):
+        raise ConfigError(
+            f"pki/ of {parts.data} is of another fleet: its CAs issued nothing of what is in the store",
+            remedy="Put the parts of one fleet together, from one backup",
             path=str(parts.data),
         )
     fleet = ids.pop() if ids else new_id()
@@ -225,6 +239,12 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool, adoption: Adoptio
         # The store comes last: until it names the fleet, the next opening completes the rest.
         await storage.commit(Commit(blobs={BLOB: fleet.encode()}))
     return fleet
+
+
+async def _are_of(keys: Path, storage: Storage) -> bool:
+    """Whether a CA among the keys is one whose revocation lists the store has counted, or it has counted none."""
+    counted = {record.key for record in (await storage.find(CRL)).items}
+    return not counted or not counted.isdisjoint(issuers(keys))
 
 
 def complete(parts: Parts, fleet: str) -> None:
@@ -248,20 +268,56 @@ def write_toml_id(toml: Path, fleet: str) -> None:
     """
     if _stated(toml, "id") == fleet:
         return
-    text = toml.read_text(encoding="utf-8")
     line = f'# Store, keys and backups carry the same id.\nid = "{fleet}"\n'
-    header = _HEADER.search(text)
-    at = len(text) if header is None else min(header.end() + 1, len(text))
-    before = text[:at] if header is None or text[:at].endswith("\n") else f"{text[:at]}\n"
-    changed = before + line + text[at:] if header is not None else f"{before}\n[fleet]\n{line}"
+
+    def insert(text: str) -> str:
+        header = _HEADER.search(text)
+        at = len(text) if header is None else min(header.end() + 1, len(text))
+        before = text[:at] if header is None or text[:at].endswith("\n") else f"{text[:at]}\n"
+        return before + line + text[at:] if header is not None else f"{before}\n[fleet]\n{line}"
+
+    _edit(toml, insert, "id", fleet, "The fleet's id cannot be written")
+
+
+def write_toml_data(toml: Path) -> None:
+    """Has a fleet.toml name the folder that it stands in as the data folder, and leaves all else as it is.
+
+    Raises ConfigError as :func:`write_toml_id`.
+    """
+    data = _stated(toml, "data")
+    if data is None or (toml.parent / data).resolve() == toml.parent.resolve():
+        return
+
+    def replace(text: str) -> str:
+        header = _HEADER.search(text)
+        at = 0 if header is None else header.end()
+        return text[:at] + _DATA.sub('data = "."', text[at:], count=1)
+
+    _edit(toml, replace, "data", ".", f"It names {data} as the data folder, and cannot be changed")
+
+
+def _edit(toml: Path, change: Callable[[str], str], key: str, value: str, problem: str) -> None:
+    """Changes a key of ``[fleet]`` and nothing else, in the file that a link leads to."""
+    wanted = f'{key} = "{value}"'
+    remedy = f"Write this line below [fleet]: {wanted}"
+    text = toml.read_text(encoding="utf-8")
+    changed = change(text)
+    # TOML has more ways to write a table than one: what would come out is read before it is written.
+    before = _read(text)
+    if _read(changed) != {**before, "fleet": {**before.get("fleet", {}), key: value}}:
+        raise ConfigError(f"{problem}: its [fleet] is written in an unusual way", file=str(toml), remedy=remedy)
     try:
-        _replace(toml, changed, toml.stat().st_mode & 0o777)
+        _replace(toml.resolve(), changed, toml.stat().st_mode & 0o777)
     except OSError as error:
-        raise ConfigError(
-            f"The fleet's id cannot be written: {error.strerror}",
-            file=str(toml),
-            remedy=f'Add this line below [fleet]: id = "{fleet}"',
-        ) from error
+        raise ConfigError(f"{problem}: {error.strerror}", file=str(toml), remedy=remedy) from error
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Empty for what is no TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
 
 
 def _replace(path: Path, text: str, mode: int) -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from fleetcore.errors import Refused
 
@@ -26,7 +26,7 @@ class Manifest:
     fleet: str
     name: str
     made: int
-    files: dict[str, str] = field(factory=dict)
+    files: dict[str, str] = field(factory=dict, validator=validators.instance_of(dict))
 
 
 def write(folder: Path, *, fleet: str, name: str, made: int) -> None:
@@ -47,7 +47,7 @@ def verify(folder: Path) -> Manifest | None:
         return None
     try:
         manifest = Manifest(**json.loads(source.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise Refused(f"The manifest {source} cannot be read", remedy="Take another backup") from error
     found = dict(_digests(folder))
     wrong = sorted(name for name in found.keys() | manifest.files.keys() if found.get(name) != manifest.files.get(name))

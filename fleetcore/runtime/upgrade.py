@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
+from fleetcore.errors import StorageError
 from fleetcore.fleet.commands import SEQUENCE, Commands
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
@@ -43,10 +44,16 @@ class Upgrade:
     counted: Sequence[Repository[Any]]
 
     async def run(self, *, new: bool) -> None:
-        """Does what is to be done; a new store is marked as it is."""
+        """Does what is to be done; a new store is marked as it is. Raises StorageError for a later release's."""
         mark = Commit(blobs={MARK: str(FORMAT).encode()})
         kept = await self.storage.blob(MARK)
-        if kept is not None and int(kept) >= FORMAT:
+        if kept is not None and int(kept) > FORMAT:
+            raise StorageError(
+                f"A later release wrote this folder: it has format {int(kept)}, and this release knows {FORMAT}",
+                remedy="Install that release again, or restore a backup from before it",
+                format=int(kept),
+            )
+        if kept is not None and int(kept) == FORMAT:
             return
         if not new:
             _log.info("What an earlier release stored is brought up to date; it can then no longer read it")

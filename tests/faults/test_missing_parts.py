@@ -155,6 +155,36 @@ def test_a_database_that_is_gone_from_beside_its_log_is_not_made_again(data, cap
     assert "fleet.db-wal" in capsys.readouterr().err
 
 
+UNUSUAL = {
+    "inline": 'fleet = {name = "lab", data = "."}\n',
+    "dotted": 'fleet.name = "lab"\nfleet.data = "."\n',
+    "quoted": '["fleet"]\nname = "lab"\ndata = "."\n',
+}
+
+
+@pytest.mark.parametrize("text", UNUSUAL.values(), ids=UNUSUAL)
+def test_an_unusual_fleet_toml_is_left_as_it_is_and_the_line_to_add_is_named(data, capsys, text):
+    fleet = tomllib.loads((data / "fleet.toml").read_text())["fleet"]["id"]
+    (data / "fleet.toml").write_text(text)
+
+    assert run(["device", "list", "--data", str(data)]) == 2
+
+    assert f'id = "{fleet}"' in capsys.readouterr().err
+    assert (data / "fleet.toml").read_text() == text
+
+
+def test_a_link_to_a_fleet_toml_stays_one(data, tmp_path):
+    (data / "fleet.toml").unlink()
+    real = tmp_path / "elsewhere.toml"
+    real.write_text('[fleet]\nname = "lab"\ndata = "."\n')
+    (data / "fleet.toml").symlink_to(real)
+
+    assert run(["device", "list", "--data", str(data)]) == 0
+
+    assert (data / "fleet.toml").is_symlink()
+    assert "id" in tomllib.loads(real.read_text())["fleet"]
+
+
 _CUT = """
 import asyncio, os, sys
 from fleetcore import IoTFleetManager
@@ -209,6 +239,52 @@ def test_a_backup_with_one_flipped_bit_is_not_restored_and_leaves_no_folder(data
         assert file in capsys.readouterr().err
         assert not (tmp_path / "new").exists()
     assert run(["restore", str(tmp_path / "copy"), "--data", str(tmp_path / "new")]) == 0
+
+
+@pytest.fixture
+def copy(data, tmp_path):
+    """A backup of it."""
+    assert run(["backup", str(tmp_path / "copy"), "--data", str(data)]) == 0
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize("name", ["absolute", "elsewhere"])
+def test_what_is_restored_is_the_new_folder_whatever_data_the_backup_names(data, tmp_path, capsys, name):
+    text = (data / "fleet.toml").read_text()
+    file = data / "fleet.toml"
+    if name == "elsewhere":
+        file.unlink()
+        file = tmp_path / "etc" / "fleet.toml"
+        file.parent.mkdir()
+    file.write_text(text.replace('data = "."', f'data = "{data}"').replace("[fleet]", "[limits]\nburst = 7\n\n[fleet]"))
+    assert run(["backup", str(tmp_path / "copy"), "--data", str(file.parent)]) == 0
+    new = tmp_path / "new"
+
+    assert run(["restore", str(tmp_path / "copy"), "--data", str(new)]) == 0
+
+    assert run(["device", "register", "only-new", "--data", str(new)]) == 0
+    capsys.readouterr()
+    assert run(["device", "list", "--data", str(file.parent)]) == 0
+    assert "only-new" not in capsys.readouterr().out
+    assert tomllib.loads((new / "fleet.toml").read_text())["limits"] == {"burst": 7}
+
+
+def test_a_backup_is_not_restored_into_itself(copy, capsys):
+    before = listing(copy)
+
+    assert run(["restore", str(copy), "--data", str(copy / "new")]) == 4
+
+    assert listing(copy) == before
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "no JSON", '{"fleet":"a","name":"b","made":1,"files":[]}'])
+def test_a_manifest_that_is_none_is_refused(copy, tmp_path, capsys, text):
+    (copy / "manifest.json").write_text(text)
+
+    assert run(["restore", str(copy), "--data", str(tmp_path / "new")]) == 5
+
+    assert "manifest" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_backup_without_a_manifest_restores_with_a_warning(data, tmp_path, capsys):

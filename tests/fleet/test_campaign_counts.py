@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcore import IoTFleetManager
-from fleetcore.errors import Refused
+from fleetcore.errors import Conflict, Refused
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, CampaignState, ExecutionState
 from fleetcore.runtime.upgrade import differences
@@ -117,6 +117,80 @@ async def test_the_end_of_a_campaign_is_taken_up_after_a_crash_before_it(fleet):
     await fleet.campaigns.load()
 
     assert (await fleet.campaigns.get("c")).state is CampaignState.SUCCEEDED
+
+
+async def drafted(fleet, *devices):
+    for device in devices:
+        await fleet.devices.register(device, "sensor")
+    return await fleet.campaigns.create("c", "2.0.0", devices, "https://example.com/fw")
+
+
+async def test_a_retired_device_is_in_no_new_campaign(fleet):
+    await fleet.devices.register("a", "sensor")
+    await fleet.lifecycles.move("a", Lifecycle.RETIRED)
+
+    with pytest.raises(Conflict, match="retired"):
+        await begun(fleet, "a")
+
+
+async def test_a_device_that_is_retired_while_a_campaign_is_made_ends_its_part(fleet, monkeypatch):
+    await fleet.devices.register("a", "sensor")
+    commit = fleet.storage.commit
+
+    async def after_the_retirement(change):
+        if any(put.kind == "campaign" for put in change.puts):
+            monkeypatch.setattr(fleet.storage, "commit", commit)
+            await fleet.lifecycles.move("a", Lifecycle.RETIRED)
+        return await commit(change)
+
+    monkeypatch.setattr(fleet.storage, "commit", after_the_retirement)
+    await begun(fleet, "a")
+
+    assert await fleet.campaigns.counts("c") == {"cancelled": 1}
+    assert (await fleet.campaigns.get("c")).state is CampaignState.FAILED
+
+
+async def test_a_draft_whose_devices_were_all_erased_makes_them_no_executions_anew(fleet):
+    await drafted(fleet, "a", "b")
+    for device in ("a", "b"):
+        await fleet.erasing.erase(device)
+
+    started = await fleet.campaigns.start("c", **IMAGE)
+
+    assert (started.state, started.reason) == (CampaignState.FAILED, "0 of 2 devices updated: 2 erased")
+    assert await fleet.campaigns.counts("c") == {}
+
+
+async def test_a_draft_that_is_aborted_while_it_is_started_stays_aborted(fleet, monkeypatch):
+    await drafted(fleet, "a")
+    commit = fleet.storage.commit
+
+    async def after_the_abort(change):
+        monkeypatch.setattr(fleet.storage, "commit", commit)
+        await fleet.campaigns.abort("c")
+        return await commit(change)
+
+    monkeypatch.setattr(fleet.storage, "commit", after_the_abort)
+    started = await fleet.campaigns.start("c", **IMAGE)
+
+    assert started.state is CampaignState.ABORTED
+    assert await fleet.campaigns.counts("c") == {"cancelled": 1}
+
+
+async def test_a_campaign_does_not_wait_for_an_erased_device_that_was_retired_without_it(fleet, monkeypatch):
+    await begun(fleet, "a")
+    monkeypatch.setattr(fleet.campaigns, "leave", _nothing)  # as releases before 0.2 retired
+    await fleet.lifecycles.move("a", Lifecycle.RETIRED)
+    monkeypatch.undo()
+    assert (await fleet.campaigns.get("c")).state is CampaignState.RUNNING
+
+    await fleet.erasing.erase("a")
+
+    assert (await fleet.campaigns.get("c")).state is CampaignState.FAILED
+
+
+async def _nothing(*_args, **_options):
+    return None
 
 
 STEPS = st.lists(

@@ -118,3 +118,13 @@ async def test_a_position_from_the_future_stays(fleet, device, clock):
     await fleet.devices.change(device, location=HERE)
 
     assert (await fleet.location.of(device)).lat == 1
+
+
+async def test_an_erased_device_is_selected_by_no_query(fleet, device):
+    for _ in range(4):  # then the registry's columns answer
+        assert await fleet.search.ids("type = 'sensor'") == [device]
+
+    await fleet.erasing.erase(device)
+
+    assert await fleet.search.ids("type = 'sensor'") == []
+    assert await fleet.search.count("type = 'sensor'") == 0

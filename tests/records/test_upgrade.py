@@ -13,8 +13,10 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.builtin.sqlite.schema import VERSION
+from fleetcore.cli.root import run
 from fleetcore.errors import ConfigError, StorageError
-from fleetcore.runtime.upgrade import differences
+from fleetcore.model.store import Commit
+from fleetcore.runtime.upgrade import FORMAT, MARK, differences
 from tests.faults.test_missing_parts import _CUT
 
 HERE = Path(__file__).parent
@@ -103,3 +105,29 @@ async def test_a_folder_of_a_newer_release_is_refused_by_name_and_left_as_it_is(
 
     with pytest.raises(StorageError, match=f"schema {VERSION + 1}"):
         await IoTFleetManager(data).open()
+
+
+async def test_what_a_later_release_keeps_beside_its_records_is_refused_by_name(unpacked, tmp_path):
+    data = copied(unpacked, tmp_path / "data")
+    async with IoTFleetManager(data) as manager:
+        fleet = await manager.open()
+        await fleet.storage.commit(Commit(blobs={MARK: str(FORMAT + 1).encode()}))
+
+    with pytest.raises(StorageError, match=f"format {FORMAT + 1}"):
+        await IoTFleetManager(data).open()
+
+
+def test_keys_of_another_fleet_of_the_same_name_are_not_adopted(unpacked, tmp_path, capsys):
+    data = copied(unpacked, tmp_path / "data")
+    name = tomllib.loads((data / "fleet.toml").read_text())["fleet"]["name"]
+    assert run(["init", str(tmp_path / "other"), "--name", name]) == 0
+    shutil.rmtree(data / "pki")
+    shutil.copytree(tmp_path / "other" / "pki", data / "pki")
+    (data / "pki" / "fleet.id").unlink()
+    before = (data / "fleet.toml").read_text()
+
+    assert run(["device", "list", "--data", str(data)]) == 2
+
+    assert "another fleet" in capsys.readouterr().err
+    assert (data / "fleet.toml").read_text() == before
+    assert not (data / "pki" / "fleet.id").exists()

@@ -373,6 +373,14 @@ def fleet_name(path: Path) -> str | None:
     return next((words[3] for words in parts if words[:3] == ["urn", "fleetcore", "service"] and len(words) == 5), None)
 
 
+def issuers(path: Path) -> frozenset[str]:
+    """The key ids of the issuing CAs, former ones included, whose certificates lie in a folder.
+
+    Raises ConfigError where one cannot be read.
+    """
+    return frozenset(key_id(_certificate(file)) for file in path.glob("issuing*.pem"))
+
+
 def _check_fleet(service: Path, fleet: str) -> None:
     """The fleet's name is in every identity: under another one nobody could come in any more."""
     wanted = service_uri(fleet, CONSUMER)

@@ -4,15 +4,16 @@ import asyncio
 import datetime as dt
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from attrs import evolve, frozen
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
+from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admission, Admissions
 from fleetcore.fleet.security.authority import Authority, IssuingCa
@@ -44,6 +45,9 @@ Revoked = Callable[[str, str, str | None], None]
 
 #: ``callback(devices)``.
 Listed = Callable[[frozenset[str]], None]
+
+#: The numbers of revocation lists, by their issuers' key ids: each CA that ever signed for a store has one there.
+CRL = "crl"
 
 #: What else belongs into a commit that revokes.
 Beside = Callable[[], Awaitable[Commit]]
@@ -161,7 +165,7 @@ class SecurityManager:
         self._listing: asyncio.Task[None] | None = None
         self._exporting = asyncio.Lock()
         self._listed_at = 0.0
-        self._finishing: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing()
         #: None where the fleet is in memory.
         self.tls: FleetTls | None = None
         self.folder: PkiFolder | None = None
@@ -253,7 +257,7 @@ class SecurityManager:
         if isinstance(identity, Refusal):
             raise refused(identity, self._verifier.owner(der))
         if self._inventory.unseen(identity.certificate):
-            await self._finish(self._inventory.seen(identity.certificate))
+            await self._finishing.run(self._inventory.seen(identity.certificate))
             if self._inventory.refusal(identity.certificate) is not None:
                 raise NotAuthorised("The certificate is revoked", code="device_revoked", reason=Refusal.REVOKED)
         return identity
@@ -323,15 +327,15 @@ class SecurityManager:
 
     async def enroll(self, request: EnrollRequest) -> Reply:
         """A CSR in, a chain out: see :meth:`Enrollment.enroll`. Once granted, it is finished even if cancelled."""
-        return await self._finish(self._enrollment.enroll(request))
+        return await self._finishing.run(self._enrollment.enroll(request))
 
     async def renew(self, device: str, csr: bytes, *, current: str | None = None) -> Reply:
         """A new certificate for a device that has one: see :meth:`Enrollment.renew`."""
-        return await self._finish(self._enrollment.renew(device, csr, current=current))
+        return await self._finishing.run(self._enrollment.renew(device, csr, current=current))
 
     async def issue(self, csr: bytes, *, actor: str = "system", reason: str = "") -> CertificateRecord:
         """Issues to a registered device by an operator's right: see :meth:`Enrollment.issue`."""
-        return await self._finish(self._enrollment.issue(csr, actor=actor, reason=reason))
+        return await self._finishing.run(self._enrollment.issue(csr, actor=actor, reason=reason))
 
     async def inventory(self, device: str | None = None) -> list[CertificateRecord]:
         """Every certificate issued, or those of one device."""
@@ -421,9 +425,9 @@ class SecurityManager:
         if (device is None) == (serial is None):
             raise Refused("Either a device or a serial is revoked")
         if device is not None:
-            return await self._finish(self._revoke_device(device, actor, reason, beside, code))
+            return await self._finishing.run(self._revoke_device(device, actor, reason, beside, code))
         assert serial is not None  # one of the two is given
-        return await self._finish(self._revoke_certificate(serial, actor, reason))
+        return await self._finishing.run(self._revoke_certificate(serial, actor, reason))
 
     async def _revoke_device(self, device: str, actor: str, reason: str, beside: Beside, code: str) -> int:
         for _ in range(ATTEMPTS):
@@ -554,7 +558,8 @@ class SecurityManager:
             _log.exception("What follows from the CAs is not in line with them; it is tried again within the hour")
 
     async def close(self) -> None:
-        """Finishes a revocation list that is being written."""
+        """Finishes what was begun, and a revocation list that is being written."""
+        await self._finishing.idle()
         if self._listing is not None:
             await asyncio.gather(self._listing, return_exceptions=True)
 
@@ -577,10 +582,10 @@ class SecurityManager:
     async def _crl(self, issuing: IssuingCa) -> bytes:
         issuer = issuing.id
         for _ in range(ATTEMPTS):
-            record = await self._storage.get("crl", issuer)
+            record = await self._storage.get(CRL, issuer)
             last = record.body.get("number") if record is not None else 1
             assert isinstance(last, int)  # only written here
-            put = Put(kind="crl", key=issuer, body={"number": last + 1}, expect=record.version if record else 0)
+            put = Put(kind=CRL, key=issuer, body={"number": last + 1}, expect=record.version if record else 0)
             try:
                 await self._storage.commit(Commit(puts=(put,)))
             except VersionConflict:
@@ -708,7 +713,7 @@ class SecurityManager:
 
     async def disable_claim(self, batch: str, *, actor: str = "system", reason: str = "") -> ClaimBatch:
         """Ends enrolment by a batch's certificate at once; enrolled devices stay. Raises NotFound."""
-        return await self._finish(self._disable_claim(batch, actor, reason))
+        return await self._finishing.run(self._disable_claim(batch, actor, reason))
 
     async def _disable_claim(self, batch: str, actor: str, reason: str) -> ClaimBatch:
         ended = await self.claims.disable(batch, actor=actor, reason=reason)
@@ -764,7 +769,7 @@ class SecurityManager:
         async def revoke() -> None:
             self._tell(await self._device_tokens.revoke(token_id, actor=actor, reason=reason), None)
 
-        await self._finish(revoke())
+        await self._finishing.run(revoke())
 
     # --- what is given out ---------------------------------------------------------------------------------------
 
@@ -787,18 +792,6 @@ class SecurityManager:
     def signing_keys(self) -> Sequence[Ed25519PublicKey]:
         """The keys by whose signature what this fleet signed is known."""
         return (self._command_key.public_key(),)
-
-    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs ``work`` to its end although the caller is cancelled: memory must follow what is committed."""
-        task = asyncio.create_task(work, name="fleetcore security change")
-        self._finishing.add(task)
-        task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._finishing.discard(task)
-        if not task.cancelled():
-            task.exception()  # a caller that was cancelled does not read it, and asyncio would complain
 
 
 def _fingerprint(text: str) -> str:
