@@ -15,7 +15,20 @@ from rich.table import Table
 
 from benchmarks.measure import Row
 
-NAMES = ("store", "path", "mqtt", "http", "connections", "registry", "state", "trust", "rights", "import", "lists", "campaign")
+NAMES = (
+    "store",
+    "path",
+    "mqtt",
+    "http",
+    "connections",
+    "registry",
+    "state",
+    "trust",
+    "rights",
+    "import",
+    "lists",
+    "campaign",
+)
 RESULTS = Path(__file__).parent / "results.json"
 
 
