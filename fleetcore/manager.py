@@ -1223,11 +1223,14 @@ class IoTFleetManager:
         await backup(fleet, Path(target))
         return View(backup=target)
 
-    async def status(self) -> View:
-        """What runs: protocols, consumers, tasks, plugins, queue."""
+    async def status(self, *, check: bool = False) -> View:
+        """What runs: protocols, consumers, tasks, plugins, queue, and what is known to be wrong with the stored data.
+
+        With ``check`` all of it is read and checked first, which takes as long as it is large.
+        """
         from fleetcore.runtime.status import status
 
-        return View(await status(await self.open()))
+        return View(await status(await self.open(), check=check))
 
 
 def _without(record: Any, *names: str) -> View:

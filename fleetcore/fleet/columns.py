@@ -5,7 +5,7 @@ code into the list of the path's distinct values. A clause is asked once per dis
 everywhere, so the answers cannot differ; what is left is looking up codes.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -219,6 +219,24 @@ class RegistryColumns:
         self._alive[row] = True
         for column in columns:
             column.set(row, device if column.path == ("id",) else value_at(body, column.path))
+
+    def few(self, clause: Clause, most: int) -> Sequence[str] | None:
+        """As :meth:`select`, where that is at most about ``most`` devices' work; None where it would be more."""
+        least = min(self._weights(clause), default=len(self._ids))
+        return self.select(clause) if least <= most else None
+
+    def _weights(self, clause: Clause) -> Iterator[float]:
+        """How many devices each single clause leaves of which every selected device must be one."""
+        match clause:
+            case And(inners):
+                for inner in inners:
+                    yield from self._weights(inner)
+            case Or(inners):
+                yield sum(min(self._weights(inner), default=float("inf")) for inner in inners)
+            case Not(And() | Or()):
+                yield float("inf")
+            case _:
+                yield self._weight(clause, positive=True)
 
     def select(self, clause: Clause) -> Sequence[str]:
         """The ids of the devices of which the query is true, sorted; its columns are there."""

@@ -59,6 +59,8 @@ class Groups:
         self._nesting = Nesting({}, {})
         self._of: dict[str, dict[str, Membership]] = defaultdict(dict)
         self._in: dict[str, set[str]] = defaultdict(set)
+        # How many devices the groups have that hold others; forgotten with any change of who is where.
+        self._counts: dict[str, int] = {}
         # One change of memberships at a time: an evaluation reads what it then changes.
         self._lock = asyncio.Lock()
         self._finishing = Finishing()
@@ -78,10 +80,12 @@ class Groups:
             self._join(membership)
 
     def _join(self, membership: Membership) -> None:
+        self._counts.clear()
         self._of[membership.device][membership.group] = membership
         self._in[membership.group].add(membership.device)
 
     def _leave(self, membership: Membership) -> None:
+        self._counts.clear()
         self._of[membership.device].pop(membership.group, None)
         self._in[membership.group].discard(membership.device)
 
@@ -125,7 +129,10 @@ class Groups:
 
     def count(self, group: str) -> int:
         """How many devices :meth:`members` names; raises NotFound."""
-        return len(self._inside(group))
+        found = self._counts.get(group)
+        if found is None:
+            found = self._counts[group] = len(self._inside(group))
+        return found
 
     def _inside(self, group: str) -> set[str]:
         self.get(group)
@@ -253,6 +260,7 @@ class Groups:
             self._clauses.pop(group, None)
             self._in.pop(group, None)
             self._nesting = Nesting(self._groups, self._clauses)
+            self._counts.clear()
 
     def check_static(self, group: str) -> None:
         """Raises NotFound, or Refused where the group's query says who is in it."""
@@ -328,6 +336,7 @@ class Groups:
         if group.query is not None:
             self._clauses[group.id] = parse(group.query)
         self._nesting = nesting
+        self._counts.clear()
 
     async def _refresh_after(self, group: Group) -> None:
         """A new or changed group is evaluated, and with it every query that looks at groups."""

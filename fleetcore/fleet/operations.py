@@ -187,11 +187,20 @@ class Operations:
             return evolve(old, state=OperationState.CANCELLED, updated=now), [event]
 
         ended = await self.records.change(operation, step)
-        await self._forget(operation)
         undo = self._undo.get(ended.kind)
         if undo is not None:
             await undo(ended, actor, reason)
+        # After it, which may look at the items.
+        await self._forget(operation)
         return ended
+
+    async def items(self, operation: str) -> Sequence[object]:
+        """What an operation is about, as long as it has not ended."""
+        items = self._items.get(operation)
+        if items is None:
+            kept = await self._storage.blob(blob_of(operation))
+            items = self._items[operation] = json.decode(kept or b"[]")
+        return items
 
     async def tick(self) -> None:
         """Gives every running operation its turn."""
@@ -218,10 +227,7 @@ class Operations:
             worker = self._workers.get(operation.kind)
             if worker is not None:
                 return await worker(operation)
-            items = self._items.get(name)
-            if items is None:
-                kept = await self._storage.blob(blob_of(name))
-                items = self._items[name] = json.decode(kept or b"[]")
+            items = await self.items(name)
             driver = self._drivers.get(operation.kind)
             if driver is not None:
                 await self._move(await driver(operation, items))

@@ -204,7 +204,8 @@ class Renewals:
     async def _asked(self, operation: str) -> list[str]:
         """The devices whose twin asks by this operation and that have not said that they obeyed."""
         found = []
-        async for twin in self._twins.iterate():
+        for device in await self._operations.items(operation):
+            twin = await self._twins.get(str(device))
             wanted, said = (section.document.get(OURS) for section in (twin.own, twin.reported))
             asked, obeyed = (isinstance(one, Mapping) and one.get("renew") == operation for one in (wanted, said))
             if asked and not obeyed:

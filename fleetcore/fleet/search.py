@@ -1,12 +1,14 @@
 """Search: devices selected by the query grammar, and why one is or is not."""
 
+import asyncio
+import logging
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
 
 from attrs import frozen
 
-from fleetcore.errors import NotFound
+from fleetcore.errors import FleetError, NotFound
 from fleetcore.fleet.columns import RegistryColumns
 from fleetcore.fleet.documents import OWN, Document, Documents
 from fleetcore.interfaces.clock import Clock
@@ -18,6 +20,8 @@ from fleetcore.query.explain import Explanation, explain
 from fleetcore.query.parse import parse
 from fleetcore.query.resolve import Fences, paths, resolved, weakened
 from fleetcore.wire.records import from_plain
+
+_log = logging.getLogger(__name__)
 
 #: Selects nothing: what a principal without any right may list.
 NOTHING: Clause = Or(())
@@ -36,6 +40,8 @@ _INDEXED: Mapping[tuple[str, ...], str] = {
 #: How many devices a page looks at for a query that no index answers; it is short then, and goes on.
 SCAN = 2000
 _AT_ONCE = 200
+#: Up to so many selected devices are taken from the columns; where more are, the store has a page of them soon.
+_FEW = 20_000
 
 
 @frozen(kw_only=True)
@@ -67,6 +73,7 @@ class Search:
         self.documents, self._clock, self.columns = documents, clock, columns
         self.fences: Fences = {}
         self._asked = 0
+        self._building: asyncio.Task[None] | None = None
 
     def resolved(self, where: str | Clause) -> Clause:
         """The query with its time and its geofences fixed; raises QuerySyntaxError."""
@@ -107,6 +114,30 @@ class Search:
                 return None
             await self.columns.build(own)
         return self.columns if self.columns.has(own) else None
+
+    def _few(self, own: Clause) -> Sequence[str] | None:
+        """What the columns select, where they are there and it is little; a page never waits for them to be made."""
+        if self.columns is None:
+            return None
+        if self.columns.has(own):
+            return self.columns.few(own, _FEW)
+        self._asked += 1
+        if self._asked >= _ASKED_BEFORE_COLUMNS and (self._building is None or self._building.done()):
+            self._building = asyncio.create_task(self._build(own), name="columns of the registry")
+        return None
+
+    async def _build(self, own: Clause) -> None:
+        assert self.columns is not None
+        try:
+            await self.columns.build(own)
+        except FleetError as error:
+            _log.warning("The registry's columns could not be made: %s", error)
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        if self._building is not None:
+            self._building.cancel()
+            await asyncio.gather(self._building, return_exceptions=True)
 
     async def page(
         self, where: str | Clause | None, *, after: str | None = None, limit: int = 100, scan: int = SCAN
@@ -152,11 +183,10 @@ class Search:
                 if at is None:
                     return
         index = _index(clause)
-        columns = None if _only_indexed(own) else await self._columns_for(own)
-        if columns is not None and own is not None:
-            ids = columns.select(own)
-            for start in range(0 if after is None else bisect_right(ids, after), len(ids), size):
-                part = ids[start : start + size]
+        few = None if own is None or _only_indexed(own) else self._few(own)
+        if few is not None:
+            for start in range(0 if after is None else bisect_right(few, after), len(few), size):
+                part = few[start : start + size]
                 yield _Batch(await self.documents.pairs_of(part, parts), part[-1], len(part))
             return
         where = None if _only_indexed(own) else own

@@ -105,6 +105,8 @@ class Fleet:
         self.limits = config.limits
         #: The fleet's id; empty in memory.
         self.id = ""
+        #: What the last check of the stored data found.
+        self.problems: tuple[str, ...] = ()
         self.supervisor = Supervisor(clock)
         self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)
@@ -505,6 +507,7 @@ class Fleet:
         await self.plane.close()
         await self.campaigns.close()
         await self.security.close()
+        await self.search.close()
         await asyncio.gather(*(self._keep(consumer) for consumer in self.consumers))
         await self.supervisor.close()
         with contextlib.suppress(FleetError):

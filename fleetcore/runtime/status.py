@@ -7,8 +7,13 @@ from attrs import asdict
 from fleetcore.runtime.app import Fleet
 
 
-async def status(fleet: Fleet) -> dict[str, Any]:
-    """Protocols, consumers, tasks, plugins, the queue, the tally, and what the store says of itself."""
+async def status(fleet: Fleet, *, check: bool = False) -> dict[str, Any]:
+    """Protocols, consumers, tasks, plugins, the queue, the tally, and what is known to be wrong with the stored data.
+
+    Answered from memory. With ``check`` the whole store is read and checked first, which takes as long as it is large.
+    """
+    if check:
+        fleet.problems = tuple(await fleet.storage.check())
     tally = fleet.path.tally
     return {
         "fleet": fleet.config.fleet.name,
@@ -30,5 +35,5 @@ async def status(fleet: Fleet) -> dict[str, Any]:
         "consumers": {one.name: asdict(one.status) for one in fleet.consumers},
         "tasks": {name: asdict(one) for name, one in fleet.supervisor.states.items() if one.failures},
         "plugins": [asdict(one) for one in fleet.host.plugins.values()],
-        "storage": list(await fleet.storage.check()),
+        "storage": list(fleet.problems),
     }

@@ -1,0 +1,44 @@
+"""The end of a campaign: processor time a device, as the number of its devices grows.
+
+Each device reports accepted, downloading, succeeded. The last 400 are measured, since each of their reports asks how
+many are still under way. ``FLEETCORE_BEFORE`` names an earlier state to compare with.
+"""
+
+from benchmarks.before import checkout, measure
+from benchmarks.measure import Row
+
+_MODULE, _LAST = "campaign_child", 400
+_MOST_GROWTH = 1.5
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """The rows of this benchmark."""
+    sizes = (400, 1_600, 10_000) if quick else (400, 1_600, 10_000, 100_000)
+    ours = {count: _cpu_ms(count) for count in sizes}
+    rows = [
+        Row(
+            name=f"a device of {count:,}, to its end", value=ours[count], unit="ms of processor",
+            against=f"of {sizes[0]} ({ours[sizes[0]]:.3g} ms)", ratio=ours[count] / ours[sizes[0]],
+            goal=f"≤ {_MOST_GROWTH:g} ×", met=ours[count] <= _MOST_GROWTH * ours[sizes[0]],
+        )
+        for count in sizes
+    ]  # fmt: skip
+    if checkout() is not None:
+        for count in (400, 800, 1_600):
+            here, theirs = ours.get(count) or _cpu_ms(count), _cpu_ms(count, before=True)
+            against = f"before ({theirs:.3g} ms)"
+            rows.append(
+                Row(
+                    name=f"a device of {count:,}",
+                    value=here,
+                    unit="ms of processor",
+                    against=against,
+                    ratio=here / theirs,
+                )
+            )
+    return rows
+
+
+def _cpu_ms(count: int, *, before: bool = False) -> float:
+    found = measure(_MODULE, {"count": count, "last": _LAST}, checkout() if before else None)
+    return float(found["cpu_ms"])
