@@ -9,12 +9,12 @@ import hashlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
-from uuid import uuid4
 
 from attrs import evolve
 
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
+from fleetcore.fleet.ids import ordered_id
 from fleetcore.fleet.open_commands import OpenCommands, Retired
 from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.fleet.search import Search
@@ -252,7 +252,7 @@ class Commands:
             raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
         now = self._clock.now_ms()
         command = Command(
-            id=uuid4().hex if idempotency_key is None else _keyed_id(device, idempotency_key),
+            id=ordered_id(now) if idempotency_key is None else _keyed_id(device, idempotency_key),
             device=device,
             name=name,
             args=dict(args or {}),
@@ -267,6 +267,7 @@ class Commands:
             precondition=precondition,
             bulk=bulk,
             issued_by=actor,
+            version=1,
         )
         event = Event(
             type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data={"device": device}
@@ -277,8 +278,11 @@ class Commands:
         device, now, actor = command.device, command.issued_at, event.actor
         while True:
             old = await self._superseded(device, command.supersede_key)
-            new = evolve(command, supersedes=tuple(one.id for one in old))
-            ended = [evolve(one, state=CommandState.CANCELLED, code="superseded", finished_at=now) for one in old]
+            new = evolve(command, supersedes=tuple(one.id for one in old)) if old else command
+            ended = [
+                evolve(one, state=CommandState.CANCELLED, code="superseded", finished_at=now, version=one.version + 1)
+                for one in old
+            ]
             events = [event, *(_cancelled(one, now, actor, f"superseded by {command.id}") for one in old)]
             extra = Commit(floors={(SEQUENCE, device): new.sequence})
             for before, after in zip(old, ended, strict=True):
@@ -308,8 +312,8 @@ class Commands:
                 self._open.forget(device)
                 raise
             break
-        for before, after in zip(old, ended, strict=True):
-            self._open.note(evolve(after, version=before.version + 1))
+        for after in ended:
+            self._open.note(after)
         self._wake(device)
         return queued
 
@@ -424,7 +428,7 @@ class Commands:
                 reason=reason or code,
                 data={"device": old.device},
             )
-            return evolve(old, state=state, code=code, finished_at=now), [event]
+            return evolve(old, state=state, code=code, finished_at=now, version=old.version + 1), [event]
 
         ended = await self._change(ending.device, ending.id, step)
         self._wake(ended.device)
@@ -450,16 +454,14 @@ class Commands:
 
     async def snapshot(self, device: str) -> Sequence[Command]:
         """The oldest unfinished commands in sequence order, the head of each lane only, expired ones left out."""
-        now = self._clock.now_ms()
-        heads: list[Command] = []
-        for lane in await self._open.lanes(device):
-            for command in lane:
-                # Queued, it is past its time; sent, the device may have it, and is not given it again after it.
-                unstarted = command.state is CommandState.QUEUED or command.state is CommandState.SENT
-                if not unstarted or min(command.deliver_by, command.expires_at) > now:
-                    heads.append(command)
-                    break
+        heads = _heads(await self._open.lanes(device), self._clock.now_ms())
         return sorted(heads, key=lambda command: command.sequence)[:SNAPSHOT]
+
+    def is_idle(self, device: str) -> bool:
+        """Whether it is known without looking that :meth:`hand_out` would give nothing new."""
+        now = self._clock.now_ms()
+        lanes = self._open.lanes_held(device)
+        return lanes is not None and not any(_waits(head, now) for head in _heads(lanes, now))
 
     async def hand_out(self, device: str, *, again: bool = False) -> Sequence[Command]:
         """What is to be given to a transport now, already committed as ``sent``.
@@ -470,14 +472,16 @@ class Commands:
         now = self._clock.now_ms()
         going: list[Command] = []
         for command in await self.snapshot(device):
-            waited = command.state is CommandState.SENT and now - (command.sent_at or 0) >= ACK_TIMEOUT_MS
             old = now - (command.sent_at or 0) >= _JUST_SENT_MS
             if command.state is CommandState.QUEUED and not await self._may_go(command):
                 continue
-            if command.state is CommandState.QUEUED or waited or (again and old):
+            if _waits(command, now) or (again and old):
                 going.append(command)
-        # Side by side: the store joins their commits.
-        marked = await asyncio.gather(*(self._mark_sent(command, now) for command in going))
+        if len(going) == 1:
+            marked = [await self._mark_sent(going[0], now)]
+        else:
+            # Side by side: the store joins their commits.
+            marked = await asyncio.gather(*(self._mark_sent(command, now) for command in going))
         given = [command for command in marked if command is not None]
         if not all(_unfinished(command) for command in given):
             self._wake(device)  # one that wants no answer frees its lane by being handed out
@@ -512,7 +516,7 @@ class Commands:
             event = Event(
                 type="command.sent", subject=old.id, time=now, data={"device": old.device, "attempt": old.attempt + 1}
             )
-            new = evolve(old, state=CommandState.SENT, attempt=old.attempt + 1, sent_at=now)
+            new = evolve(old, state=CommandState.SENT, attempt=old.attempt + 1, sent_at=now, version=old.version + 1)
             if old.respond == "none":
                 new = evolve(new, state=CommandState.SUCCEEDED, finished_at=now, code="no_answer_asked")
             return new, [event]
@@ -593,6 +597,7 @@ class Commands:
                 result_by=max(old.result_by, now + extend) if extend else old.result_by,
                 finished_at=now if ended else None,
                 result_hash=digest if ended else None,
+                version=old.version + 1,
             )
             event = Event(type=f"command.{new.state}", subject=command, time=now, actor=device, data={"device": device})
             return new, [event]
@@ -622,6 +627,26 @@ class Commands:
             else:
                 devices[command.device] = None
         return list(devices)
+
+
+def _heads(lanes: Sequence[Sequence[Command]], now: int) -> list[Command]:
+    """The first of each lane that is not past its time; one that a device has begun is never."""
+    heads = []
+    for lane in lanes:
+        for command in lane:
+            # Queued, it is past its time; sent, the device may have it, and is not given it again after it.
+            unstarted = command.state is CommandState.QUEUED or command.state is CommandState.SENT
+            if not unstarted or min(command.deliver_by, command.expires_at) > now:
+                heads.append(command)
+                break
+    return heads
+
+
+def _waits(command: Command, now: int) -> bool:
+    """Whether a command at the head of its lane is to be handed out (again)."""
+    if command.state is CommandState.SENT:
+        return now - (command.sent_at or 0) >= ACK_TIMEOUT_MS
+    return command.state is CommandState.QUEUED
 
 
 def _as_json(args: Mapping[str, object]) -> object:

@@ -231,7 +231,7 @@ class Repository(Generic[T]):
         """
         made = self.making([item]) + Commit(events=tuple(events))
         done = await self._storage.commit(made if extra is None else made + extra)
-        return attrs.evolve(item, version=done.versions[0])  # type: ignore[misc]  # every record class has a version
+        return _at(item, done.versions[0])
 
     async def change(
         self, key: str, step: Callable[[T], tuple[T, Sequence[Event]] | None], *, code: str = "not_found"
@@ -250,7 +250,7 @@ class Repository(Generic[T]):
         self,
         load: Callable[[], Awaitable[T]],
         step: Callable[[T], tuple[T, Sequence[Event]] | None],
-        beside: Callable[[T, T], Commit] = lambda _old, _new: Commit(),
+        beside: Callable[[T, T], Commit] | None = None,
         *,
         key: str | None = None,
     ) -> T:
@@ -261,8 +261,11 @@ class Repository(Generic[T]):
         """
         if key is None:
             return await self._settled(load, step, beside)
-        async with self._turns.of(key):
+        await self._turns.take(key)
+        try:
             return await self._settled(load, step, beside)
+        finally:
+            self._turns.give(key)
 
     def turn(self, key: str) -> AbstractAsyncContextManager[None]:
         """Keeps those off who would :meth:`change` the item, as long as the context lasts."""
@@ -272,7 +275,7 @@ class Repository(Generic[T]):
         self,
         load: Callable[[], Awaitable[T]],
         step: Callable[[T], tuple[T, Sequence[Event]] | None],
-        beside: Callable[[T, T], Commit],
+        beside: Callable[[T, T], Commit] | None,
     ) -> T:
         for attempt in range(_ATTEMPTS):
             old = await load()
@@ -287,10 +290,17 @@ class Repository(Generic[T]):
                 events=tuple(events),
             )
             try:
-                done = await self._storage.commit(change + beside(old, new))
+                done = await self._storage.commit(change if beside is None else change + beside(old, new))
             except VersionConflict:
                 if attempt == _ATTEMPTS - 1:
                     raise
                 continue
-            return attrs.evolve(new, version=done.versions[0])  # type: ignore[misc]  # every record class has a version
+            return _at(new, done.versions[0])
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _at(item: T, version: int) -> T:
+    """The item at a version, which a step may have foreseen."""
+    if item.version == version:  # type: ignore[attr-defined]  # every record class has a version
+        return item
+    return attrs.evolve(item, version=version)  # type: ignore[misc]  # as above

@@ -201,6 +201,11 @@ class Plane(DevicePlane):
             state.update(device)
         return state
 
+    async def _current(self, device: str) -> Device | None:
+        """A device as it is now: of one with a session it is known, since every change passes by."""
+        state = self._states.get(device)
+        return await self._registry.find(device) if state is None else state.device
+
     def _device_changed(self, device: Device) -> None:
         state = self._states.get(device.id)
         if state is not None:
@@ -528,6 +533,8 @@ class Plane(DevicePlane):
         if not self._listeners and not self._carriers:
             return
         queue = self._dirty.get(device)
+        if what is Operation.COMMAND and queue is None and self._commands.is_idle(device):
+            return
         if queue is not None:
             if what not in queue:
                 queue.append(what)
@@ -539,7 +546,7 @@ class Plane(DevicePlane):
         try:
             while queue := self._dirty[subject]:
                 what = queue.pop(0)
-                device = await self._registry.find(subject)
+                device = await self._current(subject)
                 if device is None or device.lifecycle not in _SERVED:
                     continue
                 sinks = self._sinks(device)
