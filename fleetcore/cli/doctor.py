@@ -187,6 +187,8 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
         yield _finding("problem", "storage", "; ".join(wrong), "fleetcore restore from a backup")
     else:
         yield _finding("ok", "storage", "sound")
+    for sentence in status.get("recounted", ()):
+        yield _finding("warning", "counters", f"{sentence}: it is set right", "Please report it, with the server's log")
     for one in status["plugins"]:
         if one["error"]:
             yield _finding("problem", f"plugin {one['name']}", one["error"], "Correct or uninstall it")

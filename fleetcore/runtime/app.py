@@ -35,6 +35,7 @@ from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import GATEWAY, Registry
 from fleetcore.fleet.releases import Releases
 from fleetcore.fleet.renewals import Renewals
+from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
@@ -48,6 +49,8 @@ from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.protocol import ProtocolAdapter
 from fleetcore.interfaces.provider import Context, Provider
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.command import Command
+from fleetcore.model.firmware import Execution
 from fleetcore.model.names import check_metric
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.dead_letters import DeadLetters
@@ -307,8 +310,13 @@ class Fleet:
         await self.security.settle_cas()
         await self.dead_letters.load()
 
+    @property
+    def counted(self) -> tuple[Repository[Command], Repository[Execution]]:
+        """The records that are counted by the commits that change them."""
+        return self.commands.records, self.campaigns.executions
+
     def _upgrade(self) -> Upgrade:
-        counted = (self.commands.records, self.campaigns.executions)
+        counted = self.counted
         every = (
             *counted,
             self.campaigns.records,

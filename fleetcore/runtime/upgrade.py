@@ -18,6 +18,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Counter
 from fleetcore.query.ast import Clause
+from fleetcore.runtime.recount import differences
 
 _log = logging.getLogger(__name__)
 
@@ -83,19 +84,3 @@ class Upgrade:
                 await self.storage.commit(Commit(floors=highest))
                 highest = {}
         await self.storage.commit(Commit(floors=highest))
-
-
-async def differences(storage: Storage, counted: Sequence[Repository[Any]]) -> dict[Counter, int]:
-    """By how much counters differ from what the records say; what repairs them where it is added."""
-    found: dict[Counter, int] = {}
-    for repository in counted:
-        wanted = await repository.recount()
-        spaces = {space for space, _ in wanted}
-        for space in spaces:
-            kept = await storage.counters(space)
-            names = {name for its, name in wanted if its == space} | set(kept)
-            for name in names:
-                delta = wanted.get((space, name), 0) - kept.get(name, 0)
-                if delta:
-                    found[space, name] = delta
-    return found

@@ -10,7 +10,8 @@ from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, Refused
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, CampaignState, ExecutionState
-from fleetcore.runtime.upgrade import differences
+from fleetcore.model.store import Commit
+from fleetcore.runtime.recount import differences, recount
 from fleetcore.testing.clock import MovableClock
 
 IMAGE = {"sha256": "ab" * 32, "size": 10}
@@ -191,6 +192,17 @@ async def test_a_campaign_does_not_wait_for_an_erased_device_that_was_retired_wi
 
 async def _nothing(*_args, **_options):
     return None
+
+
+async def test_a_wrong_counter_is_found_and_set_right(fleet):
+    await begun(fleet, "a", "b")
+    await fleet.storage.commit(Commit(add={("campaign/c", "waiting"): 3}))
+
+    found = await recount(fleet.storage, fleet.counted)
+
+    assert found == ["The counter campaign/c waiting was 5 and is now 2"]
+    assert await fleet.campaigns.counts("c") == {"waiting": 2}
+    assert await recount(fleet.storage, fleet.counted) == []
 
 
 STEPS = st.lists(
