@@ -307,6 +307,8 @@ async def test_reading_needs_no_writing(as_role, fleet, manager, monkeypatch):
 
     assert [answer.status_code for answer in answers] == [200] * 4
     record = await token_of(fleet, client)
+    listed = (await (await as_role("admin")).get("/tokens")).json()["items"]
+    assert [token["last_used"] is not None for token in listed if token["id"] == record.id] == [True]
     stored = await fleet.storage.get("operator_token", record.id)
     assert (record.last_used, stored.body.get("last_used")) == (fleet.clock.now_ms(), None)
     await fleet.operators.flush()
