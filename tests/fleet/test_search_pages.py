@@ -5,6 +5,7 @@ import pytest
 from fleetcore.fleet.rights import scope_clause
 from fleetcore.fleet.search import SCAN
 from fleetcore.model.device import Device
+from fleetcore.model.operator import Permission
 from fleetcore.model.store import Commit
 from fleetcore.query.ast import And, Or
 
@@ -111,3 +112,17 @@ async def test_a_page_that_finds_nothing_looks_at_a_bounded_part_of_the_fleet(fl
     assert page.ids == ()
     assert len(steps) <= 10
     assert page.after is None or page.after < made[SCAN * 2].id
+
+
+@pytest.mark.parametrize("group", ["top", "inner", "other", "gone"])
+async def test_a_group_scope_is_answered_from_memory_as_its_query_is(fleet, devices, monkeypatch, group):
+    await fleet.operators.grant("ann", "viewer", scope=f"group:{group}")
+    rights = await fleet.operators.authenticate((await fleet.operators.create_token("ann")).token)
+    await fleet.erasing.erase(devices[0])
+    selected = await fleet.search.ids(scope_clause(f"group:{group}"))
+
+    with monkeypatch.context() as store:
+        store.setattr(fleet.storage, "get", None)  # no read may happen
+        allowed = [device for device in devices if await rights.allows(Permission.DEVICES_READ, device)]
+
+    assert allowed == selected
