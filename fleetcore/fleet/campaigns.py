@@ -403,15 +403,19 @@ class Campaigns:
         return min(found, key=lambda pair: (pair[0].created, pair[0].id), default=None)
 
     async def offer(self, device: str) -> dict[str, object] | None:
-        """The wire's offer for the device (WIRE.md §7), or None; being shown makes a waiting execution ``offered``."""
+        """The wire's offer for the device (WIRE.md §7), or None, as for one that has left.
+
+        Being shown makes a waiting execution ``offered``.
+        """
         while True:
             pair = await self.open_execution(device)
             if pair is None:
                 return None
             campaign, execution = pair
-            if not await self._takes_part(device):
-                return None  # what it still has open ends with its retirement
-            target = await self._target(device)
+            try:
+                target = await self._target(device)
+            except (NotFound, Conflict):
+                return None  # it has left: what it still has open ends with its retirement
             begun = _begun(execution)
             code = None if begun else self._assigning.refusal(campaign, target)
             if code is None:
@@ -430,7 +434,12 @@ class Campaigns:
                     new = evolve(new, state=ExecutionState.OFFERED, changed=now)
                 return None if new is old or old.state in EXECUTION_ENDS else (new, [])
 
-            execution = await self.executions.change(execution.id, step)
+            try:
+                execution = await self.executions.change(execution.id, step)
+            except NotFound:
+                return None  # erased meanwhile
+            if execution.state in EXECUTION_ENDS:
+                return await self.offer(device)  # aborted meanwhile; another campaign may have something
         known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
         offer: dict[str, object] = {
             "execution": execution.id,

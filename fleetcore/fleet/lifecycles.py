@@ -36,7 +36,8 @@ class Lifecycles:
         self._registry, self._security, self._operations = registry, security, operations
         self._commands, self._campaigns = commands, campaigns
         self._finishing = Finishing()
-        operations.handle(KIND, self._leave)
+        # Half of it is no state that a device may be in.
+        operations.handle(KIND, self._leave, stops=False)
 
     async def move(
         self, device: str, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""

@@ -67,14 +67,20 @@ class Operations:
         self._drivers: dict[str, Driver] = {}
         self._workers: dict[str, Worker] = {}
         self._undo: dict[str, Undo] = {}
+        self._unstoppable: set[str] = set()
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
         # One turn at a time: whoever waits for an operation may work on it beside the supervisor.
         self._turns: dict[str, asyncio.Lock] = {}
 
-    def handle(self, kind: str, handler: Handler, *, undo: Undo | None = None) -> None:
-        """Says how an item of a kind is done, and what a cancelled operation of the kind takes back."""
+    def handle(self, kind: str, handler: Handler, *, undo: Undo | None = None, stops: bool = True) -> None:
+        """Says how an item of a kind is done, and what a cancelled operation of the kind takes back.
+
+        ``stops``: whether one may be cancelled at all.
+        """
         self._handlers[kind] = handler
+        if not stops:
+            self._unstoppable.add(kind)
         if undo is not None:
             self._undo[kind] = undo
 
@@ -174,7 +180,7 @@ class Operations:
     async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
         """Stops before the next item. What was done stays done, but for what the kind takes back.
 
-        Raises Conflict where it has ended otherwise.
+        Raises Conflict where it has ended otherwise, or is of a kind that is always done to its end.
         """
         now = self._clock.now_ms()
 
@@ -183,6 +189,8 @@ class Operations:
                 return None
             if old.state is not OperationState.RUNNING:
                 raise Conflict(f"The operation has ended: {old.state}", code="illegal_transition", operation=operation)
+            if old.kind in self._unstoppable:
+                raise Conflict(f"A {old.kind} cannot be stopped", code="illegal_transition", operation=operation)
             event = Event(type="operation.cancelled", subject=operation, time=now, actor=actor, reason=reason)
             return evolve(old, state=OperationState.CANCELLED, updated=now), [event]
 

@@ -194,14 +194,14 @@ class Operators:
 
     async def tokens(self) -> list[OperatorToken]:
         """All tokens by id, revoked and expired ones too."""
-        return [self._with_use(record) for record in await self.token_records.find()]
+        return [self.with_use(record) for record in await self.token_records.find()]
 
     async def token(self, token_id: str) -> OperatorToken:
         """One of them; raises NotFound."""
-        return self._with_use(await self.token_records.need(token_id))
+        return self.with_use(await self.token_records.need(token_id))
 
-    def _with_use(self, record: OperatorToken) -> OperatorToken:
-        """A token with its last use, which may not be written yet."""
+    def with_use(self, record: OperatorToken) -> OperatorToken:
+        """A token as it is stored with its last use, which may not be written yet."""
         used = self._used.get(record.id)
         return record if used is None else evolve(record, last_used=max(used, record.last_used or 0))
 
@@ -222,7 +222,7 @@ class Operators:
             )
             return evolve(old, revoked=True), [event]
 
-        return self._with_use(await self._write(self.token_records.change(token_id, step)))
+        return self.with_use(await self._write(self.token_records.change(token_id, step)))
 
     async def authenticate(self, token: str) -> Rights:
         """Who shows this token and what they may do now; raises NotAuthenticated, always in the same words.

@@ -83,6 +83,11 @@ class Rights:
         for allowed, scope in self._grants:
             if permission not in allowed:
                 continue
+            if scope.startswith(_GROUP):
+                # From memory: it is asked for each device of a long list.
+                if scope.removeprefix(_GROUP) in self._search.documents.groups_of(device):
+                    return True
+                continue
             clause = _readable(scope)
             if clause is None:
                 if not scope:

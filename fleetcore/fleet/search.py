@@ -151,9 +151,12 @@ class Search:
         if clause == NOTHING:
             return Selected(devices=())
         parts, own = parts_of(clause), _own(clause)
+        # Where the candidates are not all selected, a small page is no reason for many small steps.
+        exact = parts <= OWN or isinstance(clause, Has)
+        size = min(limit + 1, _AT_ONCE) if exact else _AT_ONCE
         found: list[Device] = []
         seen = 0
-        async for batch in self._candidates(clause, own, parts, after, min(limit + 1, _AT_ONCE), scan):
+        async for batch in self._candidates(clause, own, parts, after, size, scan):
             for record, document in batch.pairs:
                 if matches(clause, document):
                     if len(found) == limit:

@@ -147,7 +147,6 @@ def _fits(value: object, kind: type | UnionType) -> bool:
 _TEXT, _INTEGER = Member(kind=str), Member(kind=int)
 
 # The types to which some part of the fleet answers by name.
-DEVICE_REGISTERED = "device.registered"
 ANOMALY_FOUND = "anomaly.found"
 GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.changed"
 LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"

@@ -18,7 +18,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from fleetcore.errors import ConfigError
-from fleetcore.fleet.security.folder import fleet_name, issuers
+from fleetcore.fleet.security.folder import fleet_name, has_keys, issuers
 from fleetcore.fleet.security.manager import CRL
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit
@@ -98,7 +98,7 @@ def look_again(parts: Parts) -> Parts:
     return evolve(
         parts,
         has_toml=parts.toml.is_file(),
-        has_keys=keys.is_dir(),
+        has_keys=has_keys(keys),
         toml_id=_stated(parts.toml, "id"),
         toml_name=_stated(parts.toml, "name"),
         keys_id=_keys_id(keys),
@@ -117,7 +117,7 @@ def look(config: Config) -> Parts:
         data=data,
         toml=toml,
         has_toml=toml.is_file(),
-        has_keys=keys.is_dir(),
+        has_keys=has_keys(keys),
         has_store=(data / "fleet.db").is_file() if sqlite else None,
         toml_id=config.fleet.id if config.file else _stated(toml, "id"),
         toml_name=_stated(toml, "name"),

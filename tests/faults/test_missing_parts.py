@@ -155,6 +155,18 @@ def test_a_database_that_is_gone_from_beside_its_log_is_not_made_again(data, cap
     assert "fleet.db-wal" in capsys.readouterr().err
 
 
+def test_an_empty_folder_for_the_keys_is_as_good_as_none(without, capsys):
+    data = without("pki/")
+    (data / "pki").mkdir(mode=0o700)
+
+    for words in (["device", "list"], ["adopt"]):
+        assert run([*words, "--data", str(data)]) == 2
+        assert "without pki/" in capsys.readouterr().err
+        assert list((data / "pki").iterdir()) == []
+    assert run(["adopt", "--new-ca", "--data", str(data)]) == 0
+    assert run(["device", "list", "--data", str(data)]) == 0
+
+
 UNUSUAL = {
     "inline": 'fleet = {name = "lab", data = "."}\n',
     "dotted": 'fleet.name = "lab"\nfleet.data = "."\n',

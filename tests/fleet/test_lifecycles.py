@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleetcore.errors import IllegalTransition, VersionConflict
+from fleetcore.errors import Conflict, IllegalTransition, VersionConflict
 from fleetcore.model.command import CommandState
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Lifecycle, Location
@@ -49,6 +49,18 @@ async def test_the_rest_of_a_retirement_is_done_after_a_crash(fleet, device):
     assert (await fleet.commands.get(command.id)).state is CommandState.CANCELLED
     (operation,) = await fleet.operations.list(kind="retirement")
     assert operation.state is OperationState.SUCCEEDED
+
+
+async def test_the_rest_of_a_retirement_cannot_be_stopped(fleet, device):
+    run, fleet.operations.run = fleet.operations.run, _not_at_all
+    await fleet.lifecycles.move(device, Lifecycle.RETIRED)
+    fleet.operations.run = run
+    (operation,) = await fleet.operations.list(kind="retirement")
+
+    with pytest.raises(Conflict):
+        await fleet.operations.cancel(operation.id)
+
+    assert (await fleet.operations.get(operation.id)).state is OperationState.RUNNING
 
 
 async def _not_at_all(_operation):

@@ -115,7 +115,7 @@ class PkiFolder:
         """Makes a fleet's CA and everything else the folder holds.
 
         Args:
-            path: the folder; must not exist. Its parent is made where missing.
+            path: the folder; must not exist, or be empty. Its parent is made where missing.
             fleet: the fleet's name, part of every identity.
             clock: what the certificates' dates follow.
             identity: the fleet's id; the folder says with it whose keys it holds.
@@ -124,10 +124,10 @@ class PkiFolder:
                 read unattended, by others too, and stay plain.
 
         Raises:
-            Conflict: the folder exists. Keys are never overwritten.
+            Conflict: the folder holds something. Keys are never overwritten.
             Refused: the fleet or a host has an impossible name; nothing is made.
         """
-        if path.exists():
+        if path.exists() and not (path.is_dir() and not has_keys(path)):
             raise Conflict(f"{path} exists", remedy="Keep it: a new CA would lock every enrolled device out")
         authority = Authority.create(fleet, clock)
         command_key = ed25519.Ed25519PrivateKey.generate()
@@ -361,6 +361,11 @@ def read_key(content: bytes, passphrase: str | None, *, file: str) -> ec.Ellipti
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError("The key is not an EC key", file=file)
     return key
+
+
+def has_keys(path: Path) -> bool:
+    """Whether a folder holds keys: an empty one is where a disk is to be mounted, or was emptied."""
+    return path.is_dir() and any(path.iterdir())
 
 
 def fleet_name(path: Path) -> str | None:

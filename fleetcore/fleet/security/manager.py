@@ -19,7 +19,7 @@ from fleetcore.fleet.security.admission import Admission, Admissions
 from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
-from fleetcore.fleet.security.folder import PkiFolder, write_private
+from fleetcore.fleet.security.folder import PkiFolder, has_keys, write_private
 from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer, StaticGroups
@@ -210,7 +210,7 @@ class SecurityManager:
             path = data / "pki"
             folder = (
                 PkiFolder.load(path, fleet, clock, passphrase=passphrase)
-                if path.exists() or not create
+                if has_keys(path) or not create
                 else PkiFolder.create(path, fleet, hosts, clock, identity=identity, passphrase=passphrase)
             )
         manager = cls(

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from fleetcore_api.access import Access
 from fleetcore_api.routes import events as events_route
 
 from fleetcore.errors import Unavailable
@@ -66,6 +67,45 @@ async def test_events_end_with_the_right_while_the_fleet_is_busy(as_role, fleet,
             await manager.register_device(f"after-{number}", "sensor")
 
         assert await stream.subjects() == []
+
+
+@pytest.mark.parametrize("what", ["token", "role", "expiry"])
+async def test_events_end_with_the_right_in_the_midst_of_one_commit(as_role, fleet, served, clock, what):
+    client = await as_role("viewer", days=1)
+    token = client.headers["authorization"].removeprefix("Bearer ")
+    access = Access(served.site, await fleet.operators.authenticate(token), token)
+    after = await fleet.storage.position()
+    prepared = [await fleet.devices.prepared(f"d-{number}", "sensor") for number in range(10)]
+    await fleet.devices.register_many(prepared)
+    stream = events_route._follow(access, after, ("device.",))
+    assert b"retry" in await anext(stream)
+    assert b"d-0" in await anext(stream)
+
+    if what == "expiry":
+        await clock.advance(86_400)
+    else:
+        await take_away(fleet, client, what)
+
+    assert [piece async for piece in stream] == []
+
+
+async def test_a_stream_that_has_nothing_to_show_is_kept_open_while_the_fleet_is_busy(
+    as_role, fleet, served, clock, monkeypatch
+):
+    monkeypatch.setattr(events_route, "_HEARTBEAT_S", 15.0)
+    client = await as_role("viewer", scope="type = 'nothing'")
+    token = client.headers["authorization"].removeprefix("Bearer ")
+    access = Access(served.site, await fleet.operators.authenticate(token), token)
+    stream = events_route._follow(access, await fleet.storage.position(), ("",))
+    assert b"retry" in await anext(stream)
+    waiting = asyncio.ensure_future(anext(stream))
+
+    while not waiting.done():
+        await fleet.devices.register(f"d-{await fleet.storage.position()}", "sensor")
+        await clock.advance(5)
+
+    assert await waiting == b": here\n\n"
+    await stream.aclose()
 
 
 @pytest.mark.parametrize("what", ["token", "role"])
@@ -267,6 +307,8 @@ async def test_reading_needs_no_writing(as_role, fleet, manager, monkeypatch):
 
     assert [answer.status_code for answer in answers] == [200] * 4
     record = await token_of(fleet, client)
+    listed = (await (await as_role("admin")).get("/tokens")).json()["items"]
+    assert [token["last_used"] is not None for token in listed if token["id"] == record.id] == [True]
     stored = await fleet.storage.get("operator_token", record.id)
     assert (record.last_used, stored.body.get("last_used")) == (fleet.clock.now_ms(), None)
     await fleet.operators.flush()

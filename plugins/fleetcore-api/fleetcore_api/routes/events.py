@@ -1,7 +1,7 @@
 """Server-sent events over the change feed: the id is the position, so ``Last-Event-ID`` goes on where it stopped.
 
 A commit's events come together and only the last carries the id: who is cut off in between is shown the commit again.
-The token's rights are asked for anew with each commit, and a stream ends at once where they are gone.
+The token's rights are asked for anew with each event, and a stream ends at once where they are gone.
 A position that is no longer kept is answered by ``event: reset``: read again what you hold, then follow from there.
 """
 
@@ -52,13 +52,14 @@ async def events(access: Caller, last_event_id: LastEventId = None, types: Types
 
 
 async def _follow(access: Access, after: int, wanted: tuple[str, ...]) -> AsyncIterator[bytes]:
-    storage, closing = access.fleet.storage, access.site.closing
+    storage, clock, closing = access.fleet.storage, access.fleet.clock, access.site.closing
     yield b"retry: 2000\n\n"
     if after > await storage.position():
         after = await storage.position()
         yield _message("reset", {"position": after}, after)
+    told_s = clock.monotonic_s()
     with access.fleet.operators.watch(access.token) as watch, contextlib.suppress(NotAuthenticated):
-        while not closing.is_set() and await _rights(watch):
+        while not closing.is_set() and (rights := await _rights(watch)):
             try:
                 entries = await storage.feed(after, _PAGE)
             except NotFound as error:
@@ -68,17 +69,23 @@ async def _follow(access: Access, after: int, wanted: tuple[str, ...]) -> AsyncI
                 yield _message("reset", {"position": after}, after)
                 continue
             for entry in entries:
-                # Of each entry anew: a slow reader is here for longer than its rights may last.
-                rights = await _rights(watch)
-                if rights is None:
-                    return
                 for piece in await _shown(rights, access.fleet.events, entry, wanted):
+                    # A slow reader is here for longer than its rights may last: the commit is looked at again then.
+                    if await _rights(watch) is not rights:
+                        break
                     yield piece
-                after = entry.position
+                    told_s = clock.monotonic_s()
+                else:
+                    after = entry.position
+                    continue
+                break
             if not entries:
-                await watch.first(storage.wait_feed(after, _HEARTBEAT_S), closing.wait())
-                if await storage.position() <= after:
-                    yield b": here\n\n"
+                left_s = max(0.0, told_s + _HEARTBEAT_S - clock.monotonic_s())
+                await watch.first(storage.wait_feed(after, left_s), closing.wait())
+            # Also while much happens that the caller may not see.
+            if clock.monotonic_s() - told_s >= _HEARTBEAT_S:
+                yield b": here\n\n"
+                told_s = clock.monotonic_s()
 
 
 async def _rights(watch: RightsWatch) -> Rights | None:

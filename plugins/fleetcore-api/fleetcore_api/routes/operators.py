@@ -30,8 +30,9 @@ _Name = Annotated[str | None, QueryParameter(max_length=256)]
 @get("/tokens", permission=Permission.OPERATORS_WRITE, everywhere=True)
 async def list_tokens(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[TokenOut]:
     """Tokens by id, revoked and expired ones too."""
-    found = await access.fleet.operators.token_records.page(after=decode(cursor), limit=limit)
-    return answered(found, lambda token: shown(TokenOut, token))
+    operators = access.fleet.operators
+    found = await operators.token_records.page(after=decode(cursor), limit=limit)
+    return answered(found, lambda token: shown(TokenOut, operators.with_use(token)))
 
 
 @post("/tokens", permission=Permission.OPERATORS_WRITE, everywhere=True)
