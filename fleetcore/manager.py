@@ -1222,14 +1222,17 @@ class IoTFleetManager:
         await backup(fleet, Path(target))
         return View(backup=target)
 
-    async def status(self, *, check: bool = False) -> View:
-        """What runs: protocols, consumers, tasks, plugins, queue, and what is known to be wrong with the stored data.
+    async def check_storage(self) -> list[str]:
+        """Reads and checks all stored data, which takes as long as it is large; gives what is wrong with it."""
+        fleet = await self.open()
+        fleet.problems = tuple(await fleet.storage.check())
+        return list(fleet.problems)
 
-        With ``check`` all of it is read and checked first, which takes as long as it is large.
-        """
+    async def status(self) -> View:
+        """What runs: protocols, consumers, tasks, plugins, queue, and what the last check of the store found."""
         from fleetcore.runtime.status import status
 
-        return View(await status(await self.open(), check=check))
+        return View(await status(await self.open()))
 
 
 def _without(record: Any, *names: str) -> View:

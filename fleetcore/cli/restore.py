@@ -16,7 +16,7 @@ def restore(source: Path, data: Path) -> None:
     from fleetcore.runtime.backup import restore as copy
 
     copy(source, data)
-    wrong = call(data, "status", check=True)["storage"]
+    wrong = call(data, "check_storage")
     if wrong:
         raise StorageError(f"The restored data has faults: {'; '.join(wrong)}")
     click.echo(f"Restored {source} to {data}. Next: fleetcore serve --data {data}")

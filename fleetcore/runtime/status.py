@@ -7,13 +7,11 @@ from attrs import asdict
 from fleetcore.runtime.app import Fleet
 
 
-async def status(fleet: Fleet, *, check: bool = False) -> dict[str, Any]:
-    """Protocols, consumers, tasks, plugins, the queue, the tally, and what is known to be wrong with the stored data.
+async def status(fleet: Fleet) -> dict[str, Any]:
+    """Protocols, consumers, tasks, plugins, the queue, the tally, and what the last check of the store found.
 
-    Answered from memory. With ``check`` the whole store is read and checked first, which takes as long as it is large.
+    It is answered from memory.
     """
-    if check:
-        fleet.problems = tuple(await fleet.storage.check())
     tally = fleet.path.tally
     return {
         "fleet": fleet.config.fleet.name,
