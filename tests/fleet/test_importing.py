@@ -8,7 +8,7 @@ import sys
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, NotFound
@@ -29,6 +29,7 @@ rows = st.lists(
             },
         ),
     ),
+    min_size=3,
     max_size=14,
 )
 
@@ -41,6 +42,8 @@ def outcome(found):
 @settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
+@example([{"id": "a", "gateway": "gw"}, {"id": "gw", "gateway": "b"}, {"id": "b"}, {"id": "A"}], 1, 4)
+@example([{"id": "a", "gateway": "b"}, {"id": "b", "gateway": "a"}, {"id": "a"}, {"id": "THERE"}], 2, 1)
 @given(rows, st.integers(1, 5), st.integers(1, 4))
 async def test_a_dry_run_says_what_the_run_does_and_a_second_run_changes_nothing(rows, part, other):
     with pytest.MonkeyPatch.context() as patch:
