@@ -27,6 +27,8 @@ class MembershipKeeper(Consumer):
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         looks_at = self._groups.looks_at
+        if not looks_at:
+            return False
         changed: dict[str, frozenset[str]] = defaultdict(frozenset)
         for entry in entries:
             for event in entry.events:
