@@ -1223,14 +1223,23 @@ class IoTFleetManager:
         await backup(fleet, Path(target))
         return View(backup=target)
 
-    async def status(self, *, check: bool = False) -> View:
-        """What runs: protocols, consumers, tasks, plugins, queue, and what is known to be wrong with the stored data.
+    async def check_storage(self) -> list[str]:
+        """Reads and checks all stored data, which takes as long as it is large; gives what is wrong with it.
 
-        With ``check`` all of it is read and checked first, which takes as long as it is large.
+        Counters that differ from what they count are set right; :meth:`status` names them under ``recounted``.
         """
+        from fleetcore.runtime.recount import recount
+
+        fleet = await self.open()
+        fleet.problems = tuple(await fleet.storage.check())
+        fleet.recounted = tuple(await recount(fleet.storage, fleet.counted))
+        return list(fleet.problems)
+
+    async def status(self) -> View:
+        """What runs: protocols, consumers, tasks, plugins, queue, and what the last check of the store found."""
         from fleetcore.runtime.status import status
 
-        return View(await status(await self.open(), check=check))
+        return View(await status(await self.open()))
 
 
 def _without(record: Any, *names: str) -> View:

@@ -61,7 +61,8 @@ async def _examine(data: Path) -> list[dict[str, str]]:
         return found
     try:
         async with connect(data) as caller:
-            found += _inside(await caller.call("status", check=True))
+            await caller.call("check_storage")
+            found += _inside(await caller.call("status"))
             found += _trust(await caller.call("list_trust"))
             found += _cas(await caller.call("forecast_certificates", periods=1, next=3))
     except FleetError as error:

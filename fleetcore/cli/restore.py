@@ -22,7 +22,7 @@ def restore(source: Path, data: Path) -> None:
     mine = not data.exists()
     verified = copy(source, data)
     try:
-        wrong = call(data, "status", check=True)["storage"]
+        wrong = call(data, "check_storage")
         if wrong:
             raise StorageError(f"The restored data has faults: {'; '.join(wrong)}", remedy="Take another backup")
     except BaseException:

@@ -110,6 +110,8 @@ class Fleet:
         self.id = ""
         #: What the last check of the stored data found.
         self.problems: tuple[str, ...] = ()
+        #: Counters that the last check set right, a sentence each.
+        self.recounted: tuple[str, ...] = ()
         self.supervisor = Supervisor(clock)
         self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)

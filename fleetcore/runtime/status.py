@@ -5,19 +5,13 @@ from typing import Any
 from attrs import asdict
 
 from fleetcore.runtime.app import Fleet
-from fleetcore.runtime.recount import recount
 
 
-async def status(fleet: Fleet, *, check: bool = False) -> dict[str, Any]:
-    """Protocols, consumers, tasks, plugins, the queue, the tally, and what is known to be wrong with the stored data.
+async def status(fleet: Fleet) -> dict[str, Any]:
+    """Protocols, consumers, tasks, plugins, the queue, the tally, and what the last check of the store found.
 
-    Answered from memory. With ``check`` the whole store is read and checked first, which takes as long as it is large;
-    ``recounted`` then names the counters that were wrong and were set right.
+    It is answered from memory.
     """
-    recounted: list[str] = []
-    if check:
-        fleet.problems = tuple(await fleet.storage.check())
-        recounted = await recount(fleet.storage, fleet.counted)
     tally = fleet.path.tally
     return {
         "fleet": fleet.config.fleet.name,
@@ -40,5 +34,5 @@ async def status(fleet: Fleet, *, check: bool = False) -> dict[str, Any]:
         "tasks": {name: asdict(one) for name, one in fleet.supervisor.states.items() if one.failures},
         "plugins": [asdict(one) for one in fleet.host.plugins.values()],
         "storage": list(fleet.problems),
-        "recounted": recounted,
+        "recounted": list(fleet.recounted),
     }

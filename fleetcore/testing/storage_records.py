@@ -165,6 +165,16 @@ class RecordsContract(StorageCase):
         assert holder is not None
         assert holder.key == "a"
 
+    async def test_holders_of_many_values_are_those_of_each(self, storage: Storage) -> None:
+        wanted = ["a", "b", "nobody", "a", '"quoted"']
+        await storage.commit(Commit(puts=(_with_all("a"), _with_all("b"))))
+
+        found = await storage.holders("serial", wanted)
+
+        each = {value: await storage.find_unique("serial", value) for value in wanted}
+        assert found == {value: record for value, record in each.items() if record is not None}
+        assert await storage.holders("serial", []) == {}
+
     async def test_two_records_of_one_commit_cannot_share_a_unique_value(self, storage: Storage) -> None:
         both = [evolve(_with_all(key), unique=frozenset({("serial", "x")})) for key in "ab"]
 

@@ -141,7 +141,7 @@ async def test_every_recorded_answer_of_the_facade_still_holds(name, data, clock
         await manager.settle()
 
         assert await differing_answers(manager, name) == []
-        assert (await manager.status(check=True))["storage"] == []
+        assert await manager.check_storage() == []
 
 
 async def test_every_recorded_answer_of_the_api_still_holds(name, data, clock):
