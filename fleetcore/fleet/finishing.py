@@ -16,10 +16,14 @@ class Finishing:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` returns or raises; it is not cancelled with the caller."""
+        return await asyncio.shield(self.start(work))
+
+    def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """The same for several callers, each of which shields the task from its own end."""
         task = asyncio.create_task(work, name=self._name)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        return task
 
     def _finished(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
