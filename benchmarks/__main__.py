@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.measure import Row
 
-NAMES = ("store", "path", "mqtt", "http", "connections", "registry", "state", "trust", "rights")
+NAMES = ("store", "path", "mqtt", "http", "connections", "registry", "state", "commands", "trust", "rights")
 RESULTS = Path(__file__).parent / "results.json"
 
 
