@@ -23,6 +23,7 @@ NAMES = (
     "connections",
     "registry",
     "state",
+    "commands",
     "trust",
     "rights",
     "import",

@@ -1,4 +1,4 @@
-"""Fleet state: twin updates, and a command's whole way over MQTT: enqueue, deliver, accept, result.
+"""Fleet state: twin updates, now and at an earlier commit, and a command's whole way over MQTT with real clients.
 
 Twins in process and through the operators' API. An update is one commit with its history; many at once share a sync to
 disk. Commands go to real MQTT 5 clients over the fleet's own endpoint, in one process: the clients' work is in the
@@ -11,6 +11,8 @@ import time
 
 from fleetcore_mqtt.client import MqttDeviceClient
 
+from benchmarks.bench_commands import compared
+from benchmarks.earlier import earlier
 from benchmarks.measure import Row
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.provider import Limits
@@ -26,7 +28,10 @@ _CLIENTS = 16
 
 def run(*, quick: bool = False) -> list[Row]:
     """The rows of this benchmark."""
-    return asyncio.run(_run(20 if quick else 100))
+    with earlier() as checkout:
+        found = compared("twins", _AT_ONCE, 40 if quick else 200, 3 if quick else 5, checkout)
+    rows = found.rows(f"twins, desired and reported, {_AT_ONCE} devices at once", "update", 2)
+    return [*rows, *asyncio.run(_run(20 if quick else 100))]
 
 
 async def _run(each: int) -> list[Row]:

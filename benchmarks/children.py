@@ -18,11 +18,22 @@ _PATIENCE_S = 60.0
 
 
 class Child:
-    """One process that answers a line with a line."""
+    """One process that answers a line with a line.
 
-    def __init__(self, module: str, task: dict[str, Any]) -> None:
+    ``checkout`` is a folder with another state of the repository, whose packages it is to use; None for our own. The
+    module is ours in either case.
+    """
+
+    def __init__(self, module: str, task: dict[str, Any], checkout: Path | None = None) -> None:
+        root = Path(__file__).parent.parent
+        command, environment = [sys.executable, "-m", f"benchmarks.{module}"], dict(os.environ)
+        if checkout is not None:
+            # By its path: ``benchmarks`` itself would be the checkout's.
+            command = [sys.executable, str(root / "benchmarks" / f"{module}.py")]
+            plugins = (checkout / "plugins").glob("*")
+            environment["PYTHONPATH"] = os.pathsep.join(map(str, (checkout, *sorted(plugins))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{module}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
         )
         self.told = self.ask(json.dumps(task))
 
@@ -58,9 +69,9 @@ class Child:
 
 
 @contextmanager
-def child(module: str, task: dict[str, Any]) -> Iterator[Child]:
+def child(module: str, task: dict[str, Any], checkout: Path | None = None) -> Iterator[Child]:
     """A process while the context lasts."""
-    one = Child(module, task)
+    one = Child(module, task, checkout)
     try:
         yield one
     finally:

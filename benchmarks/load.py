@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.loops import run_on
 
@@ -173,6 +173,109 @@ async def _send(task: dict[str, Any]) -> None:
     await _word()
 
 
+class _Commanded(asyncio.Protocol):
+    """A device that does what it is told: for each new command it says accepted and succeeded, then has done it."""
+
+    def __init__(self, device: str, token: str) -> None:
+        self._device, self._token = device, token
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._buffer = b""
+        self._known: set[str] = set()
+        self._packet_id = 0
+        self._unanswered = self._goal = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def expect(self, count: int) -> "asyncio.Future[None]":
+        """So many more commands; the future is done when the server has acknowledged all that was said of them."""
+        self._goal += count
+        self.done = asyncio.get_running_loop().create_future()
+        self._look()
+        return self.done
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(connect_packet(self._device, self._token))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for waiting in (self.opened, self.done):
+            if not waiting.done():
+                waiting.set_exception(ConnectionError(f"{self._device} was cut off: {exc}"))
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer + data
+        at, out = 0, list[bytes]()
+        while (found := _cut(buffer, at)) is not None:
+            start, end = found
+            self._packet(buffer[at] & 0xF0, buffer[start:end], out)
+            at = end
+        self._buffer = buffer[at:]
+        if out:
+            self.transport.write(b"".join(out))
+        self._look()
+
+    def _look(self) -> None:
+        if len(self._known) >= self._goal and not self._unanswered and not self.done.done():
+            self.done.set_result(None)
+
+    def _packet(self, kind: int, body: bytes, out: list[bytes]) -> None:
+        if kind == 0x20:
+            assert body[1] == 0, f"CONNACK {body[1]:#x}"
+            topic = _text(f"fleet/v1/{self._device}/commands") + b"\1"
+            out.append(_packet(0x82, b"\0\1\0" + topic))
+        elif kind == 0x90:
+            assert body[-1] == 1, f"SUBACK {body[-1]:#x}"
+            self.opened.set_result(None)
+        elif kind == 0x40:
+            assert len(body) == 2 or body[2] < 0x80, f"PUBACK {body[2]:#x}"
+            self._unanswered -= 1
+        elif kind == 0x30:
+            length = int.from_bytes(body[:2], "big")
+            at = 2 + length
+            out.append(_packet(0x40, body[at : at + 2]))
+            command = json.loads(body[at + 3 + body[at + 2] :])["id"]  # fewer than 128 bytes of properties
+            if command not in self._known:
+                self._known.add(command)
+                out += [self._says(command, status) for status in ("accepted", "succeeded")]
+
+    def _says(self, command: str, status: str) -> bytes:
+        self._unanswered += 1
+        self._packet_id = self._packet_id % 65_535 + 1
+        topic = _text(f"fleet/v1/{self._device}/commands/{command}/result")
+        body = topic + struct.pack(">H", self._packet_id) + b"\0" + b'{"status":"%b"}' % status.encode()
+        return _packet(0x32, body)
+
+
+def _cut(buffer: bytes, at: int) -> tuple[int, int] | None:
+    """Where the body of the packet at ``at`` begins and ends, or None where it is not all there."""
+    length = shift = 0
+    for place in range(at + 1, min(at + 5, len(buffer))):
+        length |= (buffer[place] & 127) << shift
+        shift += 7
+        if buffer[place] < 128:
+            return (place + 1, place + 1 + length) if place + 1 + length <= len(buffer) else None
+    return None
+
+
+async def _obey(task: dict[str, Any]) -> None:
+    """Devices that obey; each line says how many commands each of them is to expect, and is answered at the end."""
+    loop = asyncio.get_running_loop()
+    devices = [_Commanded(device, token) for device, token in task["devices"]]
+    for at in range(0, len(devices), _HANDSHAKES):
+        some = devices[at : at + _HANDSHAKES]
+        for device in some:
+            await loop.create_connection(partial(_as_protocol, device), task["host"], task["port"])
+        await asyncio.gather(*(device.opened for device in some))
+    _say(ready=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        begun = time.perf_counter()
+        await asyncio.gather(*(device.expect(int(line)) for device in devices))
+        _say(seconds=time.perf_counter() - begun)
+
+
+def _as_protocol(protocol: asyncio.Protocol) -> asyncio.Protocol:
+    return protocol
+
+
 class _Idle(asyncio.Protocol):
     def __init__(self, device: str) -> None:
         self._device = device
@@ -215,7 +318,8 @@ async def _hold(task: dict[str, Any]) -> None:
 
 def main() -> None:
     task = json.loads(sys.stdin.readline())
-    run_on(task.get("loop", "uvloop"), (_hold if task["kind"] == "idle" else _send)(task))
+    work = {"idle": _hold, "commands": _obey}.get(task["kind"], _send)
+    run_on(task.get("loop", "uvloop"), work(task))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Each device gets its command under an idempotency key made of the operation and 
 after a crash sends nothing twice.
 """
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ KIND = "command"
 #: Without more words, a bulk command reaches at most so many devices.
 CAP = 1000
 _SAMPLE = 10
+#: Devices that are looked at, or sent to, at once.
+_TOGETHER = 100
 _OPTIONS = frozenset(
     {"lane", "respond", "deliver_within_s", "execute_within_s", "result_within_s", "supersede", "precondition"}
 )
@@ -126,16 +129,16 @@ class BulkCommands:
             ids = await self._search.ids(where)
         else:
             ids = sorted(set(devices))
-            for device in ids:
-                await self._registry.get(device)
+            for at in range(0, len(ids), _TOGETHER):
+                await asyncio.gather(*(self._registry.get(device) for device in ids[at : at + _TOGETHER]))
         # What is wrong with the command itself is known before anything is sent.
         self._commands.check(name, args, **options)
         return ids, {"name": name, "args": dict(args or {}), "options": dict(options)}
 
     async def _send(self, operation: Operation, devices: Sequence[str]) -> Mapping[int, FleetError]:
         spec: Any = operation.spec
-        failed: dict[int, FleetError] = {}
-        for place, device in enumerate(devices):
+
+        async def send(device: str) -> FleetError | None:
             try:
                 await self._commands.send(
                     device,
@@ -148,7 +151,18 @@ class BulkCommands:
                     **spec["options"],
                 )
             except FleetError as error:
-                failed[place] = error
+                return error
+            return None
+
+        failed: dict[int, FleetError] = {}
+        for at in range(0, len(devices), _TOGETHER):
+            # Side by side: the store joins their commits.
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(send(device)) for device in devices[at : at + _TOGETHER]]
+            for place, task in enumerate(tasks, at):
+                error = task.result()
+                if error is not None:
+                    failed[place] = error
         return failed
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
@@ -71,6 +71,18 @@ async def _pause(news: Coroutine[Any, Any, bool]) -> None:
 
 
 Signer = Callable[[Mapping[str, object]], Mapping[str, object]]
+
+
+#: From a command as it is to what it becomes and the events of it, or None for "nothing to do".
+Step = Callable[[Command], tuple[Command, Sequence[Event]] | None]
+
+
+@define(eq=False)
+class _Joint:
+    """Steps of one command that go into one commit; they begin together, and end with the task."""
+
+    steps: list[Step]
+    task: "asyncio.Task[Command]" = field(init=False)
 
 
 def _unfinished(command: Command) -> bool:
@@ -134,6 +146,7 @@ class Commands:
         self._open = OpenCommands(lambda device: self.records.find(ref=("open", device)))
         self._retired = Retired(self._is_retired)
         self._finishing = Finishing("fleetcore command change")
+        self._joint: dict[tuple[str, str], _Joint] = {}
 
     def on_queued(self, callback: Callable[[str], None]) -> None:
         """``callback(device)`` whenever there may be something new to hand out."""
@@ -156,24 +169,27 @@ class Commands:
         record = await self._storage.get("device", device)
         return record is not None and record.body["lifecycle"] == Lifecycle.RETIRED
 
-    async def _change(
-        self,
-        device: str,
-        command: str,
-        step: Callable[[Command], tuple[Command, Sequence[Event]] | None],
-        *,
-        code: str = "not_found",
-    ) -> Command:
+    async def _change(self, device: str, command: str, step: Step, *, code: str = "not_found") -> Command:
         """Changes a command of a device, to its end also where the caller is cancelled.
 
-        It begins from what is in memory; only where the store knows better is it read.
+        It begins from what is in memory; only where the store knows better is it read. Steps that meet before the
+        first of them has begun are taken one after the other and stored in one commit.
         """
-        return await self._finishing.run(self._changed(device, command, step, code))
+        name = (device, command)
+        joint = self._joint.get(name)
+        if joint is not None:
+            joint.steps.append(step)
+            return await asyncio.shield(joint.task)
+        joint = self._joint[name] = _Joint([step])
+        joint.task = self._finishing.start(self._changed(device, command, joint, code))
+        return await asyncio.shield(joint.task)
 
-    async def _changed(
-        self, device: str, command: str, step: Callable[[Command], tuple[Command, Sequence[Event]] | None], code: str
-    ) -> Command:
+    async def _changed(self, device: str, command: str, joint: "_Joint", code: str) -> Command:
         tried = False
+
+        def begun() -> None:
+            if self._joint.get((device, command)) is joint:
+                del self._joint[device, command]
 
         async def load() -> Command:
             nonlocal tried
@@ -183,6 +199,16 @@ class Commands:
             tried = True
             return known or await self.records.need(command, code=code)
 
+        def step(old: Command) -> tuple[Command, Sequence[Event]] | None:
+            begun()
+            new, events = old, list[Event]()
+            for part in joint.steps:
+                result = part(new)
+                if result is not None:
+                    new = result[0]
+                    events += result[1]
+            return None if new is old else (new, events)
+
         try:
             changed = await self.records.settle(load, step, key=command)
         except NotFound:
@@ -191,6 +217,8 @@ class Commands:
             # Whether it was committed is not known.
             self._open.forget(device)
             raise
+        finally:
+            begun()
         self._open.note(changed)
         return changed
 

@@ -22,10 +22,14 @@ class Finishing:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``, or what it raises; where the caller is cancelled, ``work`` goes on."""
+        return await asyncio.shield(self.start(work))
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """The same for several callers, each of which shields the task from its own end."""
         task = asyncio.create_task(work, name=self._name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return task
 
     async def idle(self) -> None:
         """Returns once all that was begun has ended."""

@@ -73,7 +73,7 @@ class Repository(Generic[T]):
         counted: Callable[[T], Counter | None] = lambda _item: None,
     ) -> None:
         self.kind = kind
-        self._turns = Turns()
+        self._turns: Turns[T] = Turns()
         self._storage, self._cls, self._key = storage, cls, key
         self._unique, self._refs, self._due, self._sort, self._counted = unique, refs, due, sort, counted
 
@@ -261,11 +261,14 @@ class Repository(Generic[T]):
         """
         if key is None:
             return await self._settled(load, step, beside)
-        await self._turns.take(key)
+        item: T | None = None
+        begun = await self._turns.take(key)
         try:
-            return await self._settled(load, step, beside)
+            item = await self._settled(load, step, beside, begun)
+            return item
         finally:
-            self._turns.give(key)
+            # The next begins where this one ended, and reads nothing.
+            self._turns.give(key, item)
 
     def turn(self, key: str) -> AbstractAsyncContextManager[None]:
         """Keeps those off who would :meth:`change` the item, as long as the context lasts."""
@@ -276,9 +279,10 @@ class Repository(Generic[T]):
         load: Callable[[], Awaitable[T]],
         step: Callable[[T], tuple[T, Sequence[Event]] | None],
         beside: Callable[[T, T], Commit] | None,
+        begun: T | None = None,
     ) -> T:
         for attempt in range(_ATTEMPTS):
-            old = await load()
+            old = await load() if begun is None or attempt else begun
             result = step(old)
             if result is None:
                 return old

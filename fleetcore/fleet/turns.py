@@ -8,44 +8,52 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class Turns:
+class Turns(Generic[T]):
     """A queue per key while it is used: memory is that of the callers under way."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+        self._queues: dict[str, deque[asyncio.Future[T | None]]] = {}
 
     def __len__(self) -> int:
         return len(self._queues)
 
-    async def take(self, key: str) -> None:
+    async def take(self, key: str) -> T | None:
         """Returns when it is the caller's turn, at once where nothing else has it; :meth:`give` ends the turn.
 
         A caller that is cancelled leaves the queue and has no turn to end.
+
+        Returns:
+            What the one before gave with the turn; None where the caller did not wait for one.
         """
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = deque()
-            return
-        turn = asyncio.get_running_loop().create_future()
+            return None
+        turn: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                queue.remove(turn)
+                # Whoever ends a turn may have taken it out already.
+                if turn in queue:
+                    queue.remove(turn)
             else:
-                self.give(key)  # the turn came, and nothing takes it up
+                self.give(key, turn.result())  # the turn came, and nothing takes it up
             raise
 
-    def give(self, key: str) -> None:
-        """Ends the turn; the next in the queue has it now."""
+    def give(self, key: str, passed: T | None = None) -> None:
+        """Ends the turn; the next in the queue has it now, and what is ``passed`` to it."""
         queue = self._queues[key]
         while queue:
             turn = queue.popleft()
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(passed)
                 return
         del self._queues[key]
 

@@ -125,7 +125,8 @@ class Twins:
             reason=reason,
             data={"version": version, "patch": patch},
         )
-        return evolve(new, desired=Section(document=document, version=version, times=times)), [event]
+        desired = Section(document=document, version=version, times=times)
+        return evolve(new, desired=desired, version=old.version + 1), [event]
 
     async def _settle(self, device: str, step: Callable[[Twin], tuple[Twin, list[Event]] | None]) -> Twin:
         before: Twin | None = None
@@ -140,7 +141,10 @@ class Twins:
             return result
 
         twin = await self._records.settle(
-            lambda: self.get(device), remembering, lambda old, new: self._kept("desired", old, new, actor, reason)
+            lambda: self.get(device),
+            remembering,
+            lambda old, new: self._kept("desired", old, new, actor, reason),
+            key=device,
         )
         assert before is not None
         if twin.desired.version != before.desired.version:
@@ -209,11 +213,14 @@ class Twins:
             event = Event(
                 type="twin.reported", subject=device, time=now, actor=device, data={"version": section.version}
             )
-            return evolve(old, reported=section), [event]
+            return evolve(old, reported=section, version=old.version + 1), [event]
 
         try:
             twin = await self._records.settle(
-                lambda: self.get(device), step, lambda old, new: self._kept("reported", old, new, device, "")
+                lambda: self.get(device),
+                step,
+                lambda old, new: self._kept("reported", old, new, device, ""),
+                key=device,
             )
         except VersionConflict as error:
             version = error.ids.get("version")
@@ -266,7 +273,7 @@ class Twins:
             )
             return evolve(old, acknowledged=version, refused=refused), [event]
 
-        twin = await self._records.settle(lambda: self.get(device), step)
+        twin = await self._records.settle(lambda: self.get(device), step, key=device)
         return unknown[0] if unknown else Accepted(version=twin.reported.version)
 
 

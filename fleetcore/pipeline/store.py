@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -230,16 +231,28 @@ class DataPath:
             _log.exception("An adapter failed to take an outcome")
 
     async def _controls(self, chain: list[Delivery]) -> None:
-        """One device's other uplinks, in order."""
-        for delivery in chain:
-            try:
-                outcome = await self._control(delivery[1])
-            except FleetError as error:
-                outcome = _rejection(error)
-            except Exception:
-                _log.exception("Handling %s failed", delivery[1].operation)
-                outcome = _INTERNAL
-            self._answer(delivery, outcome)
+        """One device's other uplinks, in order. What it says of commands in a row is handled side by side.
+
+        Each command takes what is said of it in its order, so that what came together is stored together.
+        """
+        for is_result, run in groupby(chain, key=lambda delivery: delivery[1].operation is Operation.COMMAND_RESULT):
+            if is_result:
+                some = list(run)
+                outcomes = await asyncio.gather(*(self._handled(delivery[1]) for delivery in some))
+                for delivery, outcome in zip(some, outcomes, strict=True):
+                    self._answer(delivery, outcome)
+            else:
+                for delivery in run:
+                    self._answer(delivery, await self._handled(delivery[1]))
+
+    async def _handled(self, message: Inbound) -> Outcome:
+        try:
+            return await self._control(message)
+        except FleetError as error:
+            return _rejection(error)
+        except Exception:
+            _log.exception("Handling %s failed", message.operation)
+            return _INTERNAL
 
     async def _telemetry(self, plain: list[Delivery], messages: list[Message], columns: Columns) -> None:
         try:

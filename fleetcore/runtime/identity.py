@@ -130,12 +130,14 @@ def is_new(parts: Parts, *, create: bool | None, adoption: Adoption | None = Non
     """Whether a new fleet is to be made: nothing of one is there.
 
     Args:
-        create: True also where a fleet.toml names none, False never, None in a folder that holds nothing at all.
+        create: True also where a fleet.toml names none; False never; None in a folder that holds nothing at all, or
+            nothing but a fleet.toml whose data folder it is: there cannot be a disk that is not mounted.
         adoption: which missing parts are to be made anew.
 
     Raises ConfigError where only some parts of a fleet are there, or none and none may be made.
     """
-    if parts.making is not None or (parts.empty and (create or (create is None and not parts.has_toml))):
+    alone = not parts.has_toml or parts.toml.resolve().parent == parts.data
+    if parts.making is not None or (parts.empty and (create or (create is None and alone))):
         return True
     if parts.empty:
         what = "a fleet.toml, and no fleet" if parts.has_toml else "no fleet"

@@ -240,3 +240,35 @@ async def test_an_acknowledgement_of_what_was_never_desired_is_refused_and_later
     assert isinstance(honest, Accepted)
     twin = await fleet.twins.get("a")
     assert (twin.acknowledged, twin.refused) == (1, {"/interval": {"code": "out_of_range"}})
+
+
+async def test_a_hundred_merges_of_one_twin_at_once_all_hold(fleet, monkeypatch):
+    await fleet.devices.register("d", "sensor")
+    reads, conflicts = [], []
+    get, commit = fleet.storage.get, fleet.storage.commit
+
+    async def reading(kind, key):
+        reads.append(kind)
+        return await get(kind, key)
+
+    async def committing(change):
+        try:
+            return await commit(change)
+        except VersionConflict:
+            conflicts.append(change)
+            raise
+
+    monkeypatch.setattr(fleet.storage, "get", reading)
+    monkeypatch.setattr(fleet.storage, "commit", committing)
+    merges = [fleet.twins.desire("d", {f"m{n}": n}) for n in range(50)]
+    reports = [fleet.twins.report("d", {f"m{n}": n}) for n in range(50)]
+    await asyncio.gather(*merges, *reports)
+
+    twin = await fleet.twins.get("d")
+    wanted = {f"m{n}": n for n in range(50)}
+    assert (twin.desired.document, twin.reported.document) == (wanted, wanted)
+    assert (twin.desired.version, twin.reported.version, twin.version) == (50, 50, 100)
+    assert [len(await fleet.twins.history("d", section)) for section in ("desired", "reported")] == [50, 50]
+    assert conflicts == []
+    # Each begins where the one before ended: the first alone reads the twin.
+    assert reads.count("twin") == 1 + 1 + 2
