@@ -24,7 +24,7 @@ def run(*, quick: bool = False) -> list[Row]:
         ratio = figures[-1] / figures[0]
         rows.append(
             Row(
-                name=f"{question}, of {sizes[-1]:,}", value=figures[-1], unit="ms",
+                name=f"{question}, of {sizes[-1]:,}", value=figures[-1], unit="ms of processor",
                 against=", ".join(f"{ms:.3g} ms of {count:,}" for count, ms in zip(sizes[:-1], figures, strict=False)),
                 ratio=ratio, goal=f"≤ {_MOST_GROWTH:g} ×",
                 met=ratio <= _MOST_GROWTH or figures[-1] - figures[0] <= _NOISE_MS,
@@ -37,7 +37,7 @@ def run(*, quick: bool = False) -> list[Row]:
             ours = found[sizes[1]][question]
             rows.append(
                 Row(
-                    name=f"{question}, of {sizes[1]:,}", value=ours, unit="ms",
+                    name=f"{question}, of {sizes[1]:,}", value=ours, unit="ms of processor",
                     against=f"before ({theirs:.3g} ms)", ratio=ours / theirs,
                 )
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """Pages and look-ups of a fleet with so many records of each kind, asked over the operators' API on loopback.
 
-``python benchmarks/lists_child.py TASK`` prints one JSON line, milliseconds by question. It imports nothing of
+``python benchmarks/lists_child.py TASK`` prints one JSON line: by question, ms of processor. It imports nothing of
 ``benchmarks`` and also runs on an earlier state of the repository. The records are made by direct commits.
 """
 
@@ -34,6 +34,8 @@ _START_MS = 1_700_000_000_000
 #: Of the devices one in so many is in the group of the scoped token.
 _GROUP, _ONE_IN = "site-1", 10
 _PAGE = 100
+#: Processor time in a second below which nothing goes on in the background.
+_IDLE_S = 0.1
 
 
 def _repository(of: Any, name: str) -> Any:
@@ -77,7 +79,7 @@ def _certificates(count: int) -> Iterator[CertificateRecord]:
     for number in range(count):
         yield CertificateRecord(
             id=f"aa:{number:07x}", device=_device(number), issuer="aa", serial=f"{number:x}", spki=f"{number:064x}",
-            state=CertificateState.REVOKED, created=_START_MS, not_before=_START_MS, not_after=_START_MS + 1,
+            state=CertificateState.SUPERSEDED, created=_START_MS, not_before=_START_MS, not_after=_START_MS + 1,
             renew_after=_START_MS, how="operator", pem="",
         )  # fmt: skip
 
@@ -124,6 +126,15 @@ async def _fill(fleet: Fleet, count: int) -> None:
     await fleet.storage.commit(Commit(blobs={"audit": json.dumps(sealed).encode()}))
 
 
+async def _idle() -> None:
+    """Waits until what an opened fleet does in the background is done, such as making its revocation lists."""
+    for _ in range(120):
+        begun = time.process_time()
+        await asyncio.sleep(1)
+        if time.process_time() - begun < _IDLE_S:
+            return
+
+
 def _cursor(after: str) -> str:
     return base64.urlsafe_b64encode(after.encode()).decode().rstrip("=")
 
@@ -138,7 +149,6 @@ def _questions(count: int) -> dict[str, tuple[str, str, dict[str, Any]]]:
         "devices of a type": ("admin", "/devices", {**page, "where": "type = 'pump'"}),
         "devices with a tag": ("admin", "/devices", {**page, "where": "tags has 'production'"}),
         "devices of a group": ("admin", "/devices", {**page, "where": f"groups has '{_GROUP}'"}),
-        "devices by a query without an index": ("admin", "/devices", {**page, "where": "attributes.battery < 0.05"}),
         "the last devices, by a cursor": ("admin", "/devices", last),
         "devices, rights within a group": ("scoped", "/devices", page),
         "commands": ("admin", "/commands", page),
@@ -150,15 +160,18 @@ def _questions(count: int) -> dict[str, tuple[str, str, dict[str, Any]]]:
         "audit rows": ("admin", "/audit", page),
         "a group": ("admin", f"/groups/{_GROUP}", {}),
         "a device's health": ("admin", f"/devices/{_device(count // 2)}/health", {}),
+        # Last: asked again and again, it has the registry's columns made in the background.
+        "devices by a query without an index": ("admin", "/devices", {**page, "where": "attributes.battery < 0.05"}),
     }  # fmt: skip
 
 
 async def _ask(client: httpx.AsyncClient, path: str, parameters: dict[str, Any], rounds: int) -> Sequence[float]:
     times = []
     for _ in range(rounds + 1):
-        begun = time.perf_counter()
+        # Of client and server alike: what else the machine does is no part of it.
+        begun = time.process_time()
         answer = await client.get(path, params=parameters)
-        times.append((time.perf_counter() - begun) * 1000)
+        times.append((time.process_time() - begun) * 1000)
         assert answer.status_code == 200, answer.text
     return times[1:]
 
@@ -183,6 +196,7 @@ async def _run(count: int, rounds: int) -> dict[str, float]:
                     headers = {"Authorization": f"Bearer {token}"}
                     clients[name] = httpx.AsyncClient(base_url=f"{served.url}/api/v1", headers=headers, timeout=120)
                 await fleet.settle()
+                await _idle()
                 try:
                     for question, (who, path, parameters) in _questions(count).items():
                         found[question] = statistics.median(await _ask(clients[who], path, parameters, rounds))
