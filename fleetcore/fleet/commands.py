@@ -300,7 +300,12 @@ class Commands:
         event = Event(
             type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data={"device": device}
         )
-        return await self._finishing.run(self._queue(command, event, keyed=idempotency_key is not None))
+        queued = await self._finishing.run(self._queue(command, event, keyed=idempotency_key is not None))
+        if await self._retired.has(device):
+            # It was retired in between, perhaps after its commands were cancelled.
+            await self.cancel_all(device, "device_retired", actor=actor, reason=reason)
+            raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
+        return queued
 
     async def _queue(self, command: Command, event: Event, *, keyed: bool) -> Command:
         device, now, actor = command.device, command.issued_at, event.actor

@@ -188,7 +188,7 @@ class Fleet:
                 fleet.id = await identity.agreed(parts, storage, new=new, adoption=adoption)
             await fleet._open_parts(new=new, new_ca=new or made_anew.new_ca)
             await fleet._open_path()
-            if parts is not None and (new or adoption is not None):
+            if parts is not None and (new or adoption is not None or parts.has_marker):
                 identity.finish(parts, fleet.id)
             fleet._stack = stack.pop_all()
             return fleet

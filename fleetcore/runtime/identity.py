@@ -74,6 +74,11 @@ class Parts:
     making: str | None = None
 
     @property
+    def has_marker(self) -> bool:
+        """Whether a making of a fleet was not seen to its end, or a late one has left its marker behind."""
+        return (self.data / _MAKING).exists()
+
+    @property
     def empty(self) -> bool:
         """Nothing of a fleet is there, but perhaps a fleet.toml that names no fleet yet."""
         return not self.has_keys and not self.has_store and self.toml_id is None
@@ -111,6 +116,7 @@ def look(config: Config) -> Parts:
     assert data is not None, "a fleet in memory has no folder"
     toml = Path(config.file) if config.file else data / "fleet.toml"
     keys = data / "pki"
+    named = config.fleet.id if config.file else _stated(toml, "id")
     sqlite = config.storage.kind == "sqlite" and "path" not in config.storage.table
     return Parts(
         name=config.fleet.name,
@@ -119,10 +125,11 @@ def look(config: Config) -> Parts:
         has_toml=toml.is_file(),
         has_keys=has_keys(keys),
         has_store=(data / "fleet.db").is_file() if sqlite else None,
-        toml_id=config.fleet.id if config.file else _stated(toml, "id"),
+        toml_id=named,
         toml_name=_stated(toml, "name"),
         keys_id=_keys_id(keys),
-        making=_text(data / _MAKING),
+        # Where fleet.toml names a fleet, it was whole: what is missing since was lost.
+        making=_text(data / _MAKING) if named is None else None,
     )
 
 
@@ -180,7 +187,7 @@ def begin(parts: Parts) -> Parts:
 
 
 def finish(parts: Parts, fleet: str) -> None:
-    """Writes the new fleet's id into fleet.toml, which is made where there is none; the fleet is whole then."""
+    """Writes the fleet's id into the parts that lack it; fleet.toml is made where there is none. It is whole then."""
     complete(look_again(parts), fleet)
     (parts.data / _MAKING).unlink(missing_ok=True)
 

@@ -318,3 +318,21 @@ async def test_checkpoints_of_another_fleet_do_not_vouch_for_this_one(data, tmp_
     assert not verdict.ok
     assert "another fleet" in verdict.why
     await asyncio.sleep(0)
+
+
+def test_a_marker_that_was_left_behind_makes_no_new_keys(without):
+    data = without("pki/")
+    fleet = tomllib.loads((data / "fleet.toml").read_text())["fleet"]["id"]
+    (data / ".new-fleet").write_text(f"{fleet}\n")
+
+    assert run(["device", "list", "--data", str(data)]) == 2
+
+    assert not (data / "pki").exists()
+
+
+def test_a_marker_of_another_making_is_removed_and_the_fleet_opens(data):
+    (data / ".new-fleet").write_text("0" * 32 + "\n")
+
+    assert run(["device", "list", "--data", str(data)]) == 0
+
+    assert not (data / ".new-fleet").exists()

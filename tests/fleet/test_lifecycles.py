@@ -140,3 +140,19 @@ async def test_an_erased_device_is_selected_by_no_query(fleet, device):
 
     assert await fleet.search.ids("type = 'sensor'") == []
     assert await fleet.search.count("type = 'sensor'") == 0
+
+
+async def test_a_command_that_is_committed_behind_a_retirement_does_not_stay_queued(fleet, device):
+    commit = fleet.storage.commit
+
+    async def retiring_first(change):
+        fleet.storage.commit = commit
+        await fleet.lifecycles.move(device, Lifecycle.RETIRED)
+        return await commit(change)
+
+    await fleet.commands.send(device, "first")
+    fleet.storage.commit = retiring_first
+    with pytest.raises(Conflict, match="retired"):
+        await fleet.commands.send(device, "second")
+
+    assert await fleet.commands.list(device, unfinished=True) == []
