@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from fleetcore.errors import NotFound, VersionConflict
+from fleetcore.fleet.last_written import LastWritten
 from fleetcore.fleet.turns import Turns
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Counter, Delete, Event, Put, Record, place
@@ -57,6 +58,7 @@ class Repository(Generic[T]):
         unique, refs, due, sort: what :class:`~fleetcore.model.store.Put` is to say of an item. With ``sort`` the kind
             is read in its order, without it in that of the keys.
         counted: the counter that an item adds 1 to as long as it is as it is.
+        last_written: where items are remembered for their next change; whoever deletes one has it forgotten there.
     """
 
     def __init__(
@@ -71,10 +73,11 @@ class Repository(Generic[T]):
         due: Callable[[T], int | None] = lambda _item: None,
         sort: Callable[[T], str] | None = None,
         counted: Callable[[T], Counter | None] = lambda _item: None,
+        last_written: LastWritten[T] | None = None,
     ) -> None:
         self.kind = kind
         self._turns: Turns[T] = Turns()
-        self._storage, self._cls, self._key = storage, cls, key
+        self._storage, self._cls, self._key, self._last_written = storage, cls, key, last_written
         self._unique, self._refs, self._due, self._sort, self._counted = unique, refs, due, sort, counted
 
     def load(self, record: Record) -> T:
@@ -263,10 +266,17 @@ class Repository(Generic[T]):
             return await self._settled(load, step, beside)
         item: T | None = None
         begun = await self._turns.take(key)
+        if begun is None and self._last_written is not None:
+            begun = self._last_written.get(key)
         try:
             item = await self._settled(load, step, beside, begun)
             return item
         finally:
+            if self._last_written is not None:
+                if item is None:
+                    self._last_written.forget(key)
+                else:
+                    self._last_written.put(key, item)
             # The next begins where this one ended, and reads nothing.
             self._turns.give(key, item)
 

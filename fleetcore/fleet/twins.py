@@ -6,6 +6,7 @@ from typing import cast
 from attrs import evolve
 
 from fleetcore.errors import NotFound, Refused, VersionConflict
+from fleetcore.fleet.last_written import LastWritten
 from fleetcore.fleet.layers import OURS, Layers, authors, check_not_ours
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.sections import check_document, check_size
@@ -22,6 +23,10 @@ from fleetcore.wire.times import format_time
 #: Changes of a section that can be looked back at, per device.
 HISTORY = 100
 
+#: Twins that were changed last are remembered within this; a leaf's objects take some ten times its JSON (tracemalloc).
+_REMEMBERED_BYTES = 32 * 1024 * 1024
+_TWIN_BYTES, _TIMES_JSON = 3000, 10
+
 #: Told of a desired change: device, and the wire's notification.
 Changed = Callable[[str, Mapping[str, object]], None]
 
@@ -31,7 +36,8 @@ class Twins:
 
     def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
         self._storage, self._clock, self._limits = storage, clock, limits
-        self._records = Repository(storage, "twin", Twin, key="device")
+        self._last_written = LastWritten(_size, _REMEMBERED_BYTES)
+        self._records = Repository(storage, "twin", Twin, key="device", last_written=self._last_written)
         self._past = Repository(storage, "twin_past", Past)
         self.layers = Layers(storage, clock, self._patched)
         self._listeners: list[Changed] = []
@@ -39,6 +45,10 @@ class Twins:
     def on_desired(self, callback: Changed) -> None:
         """``callback(device, notification)`` after each committed change of a desired section."""
         self._listeners.append(callback)
+
+    def forget(self, device: str) -> None:
+        """The device was erased, its twin with it."""
+        self._last_written.forget(device)
 
     async def get(self, device: str) -> Twin:
         """The twin; an empty one where nothing was written yet."""
@@ -299,6 +309,11 @@ def _refused_leaves(refused: object, limits: Limits) -> dict[str, object]:
                 scope="message",
             )
     return dict(refused)
+
+
+def _size(twin: Twin) -> int:
+    documents = (twin.own.document, twin.desired.document, twin.reported.document)
+    return _TWIN_BYTES + _TIMES_JSON * sum(len(dumps(document)) for document in documents)
 
 
 def _past_key(device: str, section: str, version: int) -> str:

@@ -116,6 +116,7 @@ class Fleet:
         self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)
         self.twins = Twins(storage, clock, self.limits)
+        self.devices.on_removal(self.twins.forget)
         self.trust_root = TrustRoot(storage, clock)
         self.releases = Releases(storage, clock, self.trust_root)
         firmware = config.firmware
