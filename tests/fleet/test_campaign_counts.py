@@ -122,14 +122,14 @@ async def test_the_end_of_a_campaign_is_taken_up_after_a_crash_before_it(fleet):
 
 async def test_a_device_that_is_erased_while_it_is_offered_something_gets_nothing(fleet, monkeypatch):
     await begun(fleet, "a")
-    commit = fleet.storage.commit
+    change = fleet.campaigns.executions.change
 
-    async def after_the_erasure(change):
-        monkeypatch.setattr(fleet.storage, "commit", commit)
+    async def after_the_erasure(*args):
+        monkeypatch.setattr(fleet.campaigns.executions, "change", change)
         await fleet.erasing.erase("a")
-        return await commit(change)
+        return await change(*args)
 
-    monkeypatch.setattr(fleet.storage, "commit", after_the_erasure)
+    monkeypatch.setattr(fleet.campaigns.executions, "change", after_the_erasure)
 
     assert await fleet.campaigns.offer("a") is None
     assert await fleet.campaigns.offer("a") is None
@@ -139,14 +139,14 @@ async def test_a_device_that_is_erased_while_it_is_offered_something_gets_nothin
 async def test_a_campaign_that_is_aborted_while_it_is_offered_gives_way_to_the_next(fleet, monkeypatch):
     await begun(fleet, "a")
     await begun(fleet, "a", campaign="next")
-    commit = fleet.storage.commit
+    change = fleet.campaigns.executions.change
 
-    async def after_the_abort(change):
-        monkeypatch.setattr(fleet.storage, "commit", commit)
+    async def after_the_abort(*args):
+        monkeypatch.setattr(fleet.campaigns.executions, "change", change)
         await fleet.campaigns.abort("c")
-        return await commit(change)
+        return await change(*args)
 
-    monkeypatch.setattr(fleet.storage, "commit", after_the_abort)
+    monkeypatch.setattr(fleet.campaigns.executions, "change", after_the_abort)
     shown = await fleet.campaigns.offer("a")
 
     assert shown["offer"]["campaign"] == "next"
