@@ -76,7 +76,7 @@ async def test_events_end_with_the_right_in_the_midst_of_one_commit(as_role, fle
     access = Access(served.site, await fleet.operators.authenticate(token), token)
     after = await fleet.storage.position()
     prepared = [await fleet.devices.prepared(f"d-{number}", "sensor") for number in range(10)]
-    await fleet.devices.register_many(prepared)
+    await fleet.storage.commit(fleet.devices.registrations(prepared))
     stream = events_route._follow(access, after, ("device.",))
     assert b"retry" in await anext(stream)
     assert b"d-0" in await anext(stream)
