@@ -18,6 +18,9 @@ from fleetcore.interfaces.storage import SeriesRequest
 from fleetcore.model.store import Commit, Committed, FeedEntry
 from fleetcore.model.telemetry import Int64, Series, Tally, TelemetryBatch, TextReading
 
+#: Where the readings of a commit without any went.
+_NOTHING = Tally()
+
 
 class CommitChange(Change[Committed]):
     """Applies a :class:`~fleetcore.model.store.Commit`; several without readings and texts in one go.
@@ -129,7 +132,9 @@ class CommitChange(Change[Committed]):
         self.result = Committed(
             position=state.position,
             versions=self._versions,
-            tally=(resolved.tally if resolved else Tally()) + (spoken.tally if spoken else Tally()),
+            tally=_NOTHING
+            if resolved is None and spoken is None
+            else (resolved.tally if resolved else _NOTHING) + (spoken.tally if spoken else _NOTHING),
         )
 
     def publish(self) -> None:
