@@ -1,10 +1,12 @@
 """The end of a campaign: processor time a device, as the number of its devices grows.
 
 Each device reports accepted, downloading, succeeded. The last 400 are measured, since each of their reports asks how
-many are still under way. ``FLEETCORE_BEFORE`` names an earlier state to compare with.
+many are still under way.
 """
 
-from benchmarks.before import checkout, measure
+from pathlib import Path
+
+from benchmarks.earlier import COMMIT, earlier, measure
 from benchmarks.measure import Row
 
 _MODULE, _LAST = "campaign_child", 400
@@ -23,10 +25,10 @@ def run(*, quick: bool = False) -> list[Row]:
         )
         for count in sizes
     ]  # fmt: skip
-    if checkout() is not None:
-        for count in (400, 800, 1_600):
-            here, theirs = ours.get(count) or _cpu_ms(count), _cpu_ms(count, before=True)
-            against = f"before ({theirs:.3g} ms)"
+    with earlier() as checkout:
+        for count in (400, 800, 1_600) if checkout is not None else ():
+            here, theirs = ours.get(count) or _cpu_ms(count), _cpu_ms(count, checkout)
+            against = f"commit {COMMIT} ({theirs:.3g} ms)"
             rows.append(
                 Row(
                     name=f"a device of {count:,}",
@@ -39,6 +41,6 @@ def run(*, quick: bool = False) -> list[Row]:
     return rows
 
 
-def _cpu_ms(count: int, *, before: bool = False) -> float:
-    found = measure(_MODULE, {"count": count, "last": _LAST}, checkout() if before else None)
+def _cpu_ms(count: int, checkout: Path | None = None) -> float:
+    found = measure(_MODULE, {"count": count, "last": _LAST}, checkout)
     return float(found["cpu_ms"])

@@ -6,8 +6,9 @@ device is registered, its event is in the feed and its row in the audit log is s
 
 import statistics
 from functools import partial
+from pathlib import Path
 
-from benchmarks.before import checkout, measure
+from benchmarks.earlier import COMMIT, earlier, measure
 from benchmarks.measure import Row, at_least, in_turn
 
 _MODULE = "import_child"
@@ -37,22 +38,27 @@ def run(*, quick: bool = False) -> list[Row]:
             against=f"the smaller ({rate[small]:.4g} devices/s)", ratio=rate[large] / rate[small],
         )
     )  # fmt: skip
-    state = checkout()
-    if state is not None:
+    with earlier() as checkout:
+        if checkout is None:
+            return rows
         candidates = {
             "ours": partial(_rate, small, settle=True),
-            "before": partial(_rate, small, settle=False, before=True),
-            "before, settled": partial(_rate, small, settle=True, before=True),
+            "before": partial(_rate, small, settle=False, checkout=checkout),
+            "before, settled": partial(_rate, small, settle=True, checkout=checkout),
         }
         rates = in_turn(candidates, rounds)
         name, unit = f"import of {small:,} devices", "devices/s"
-        rows.append(at_least(name, rates["ours"], "before, as its benchmark ran it", rates["before"], unit, 3))
+        rows.append(
+            at_least(name, rates["ours"], f"commit {COMMIT}, as its benchmark ran it", rates["before"], unit, 3)
+        )
         ratio = statistics.median(rates["ours"]) / statistics.median(rates["before, settled"])
-        against = f"before, its memory set up as ours ({statistics.median(rates['before, settled']):.4g} {unit})"
+        against = (
+            f"commit {COMMIT}, its memory set up as ours ({statistics.median(rates['before, settled']):.4g} {unit})"
+        )
         rows.append(Row(name=name, value=statistics.median(rates["ours"]), unit=unit, against=against, ratio=ratio))
     return rows
 
 
-def _rate(count: int, *, settle: bool, before: bool = False) -> float:
-    found = measure(_MODULE, {"count": count, "settle": settle}, checkout() if before else None)
+def _rate(count: int, *, settle: bool, checkout: Path | None = None) -> float:
+    found = measure(_MODULE, {"count": count, "settle": settle}, checkout)
     return float(count / found["s"])

@@ -1,10 +1,10 @@
 """Look-ups and pages of the operators' API as the fleet grows: each costs the page, not the fleet.
 
 The same questions are asked of fleets with 1,000, 20,000 and 500,000 records of each kind, each in a process of its
-own; the ratio is that of the largest to the smallest. ``FLEETCORE_BEFORE`` names an earlier state to compare with.
+own; the ratio is that of the largest to the smallest.
 """
 
-from benchmarks.before import checkout, measure
+from benchmarks.earlier import COMMIT, earlier, measure
 from benchmarks.measure import Row
 
 _MODULE = "lists_child"
@@ -30,15 +30,14 @@ def run(*, quick: bool = False) -> list[Row]:
                 met=ratio <= _MOST_GROWTH or figures[-1] - figures[0] <= _NOISE_MS,
             )
         )  # fmt: skip
-    state = checkout()
-    if state is not None:
-        before = measure(_MODULE, {"count": sizes[1], "rounds": 3}, state)
+    with earlier() as checkout:
+        before = {} if checkout is None else measure(_MODULE, {"count": sizes[1], "rounds": 3}, checkout)
         for question, theirs in before.items():
             ours = found[sizes[1]][question]
             rows.append(
                 Row(
                     name=f"{question}, of {sizes[1]:,}", value=ours, unit="ms of processor",
-                    against=f"before ({theirs:.3g} ms)", ratio=ours / theirs,
+                    against=f"commit {COMMIT} ({theirs:.3g} ms)", ratio=ours / theirs,
                 )
             )  # fmt: skip
     return rows

@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+
+from benchmarks.earlier import command
 
 _PATIENCE_S = 60.0
 
@@ -26,14 +27,9 @@ class Child:
 
     def __init__(self, module: str, task: dict[str, Any], checkout: Path | None = None) -> None:
         root = Path(__file__).parent.parent
-        command, environment = [sys.executable, "-m", f"benchmarks.{module}"], dict(os.environ)
-        if checkout is not None:
-            # By its path: ``benchmarks`` itself would be the checkout's.
-            command = [sys.executable, str(root / "benchmarks" / f"{module}.py")]
-            plugins = (checkout / "plugins").glob("*")
-            environment["PYTHONPATH"] = os.pathsep.join(map(str, (checkout, *sorted(plugins))))
+        words, environment = command(module, checkout)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
         )
         self.told = self.ask(json.dumps(task))
 

@@ -16,14 +16,14 @@ from fleetcore.cli.rows import count, read
 
 #: Rows that are sent at once.
 _ROWS = 5_000
-#: Lines that are no rows which are named; of the rows that fail an operation keeps as many.
+#: How many lines that are not rows are named; an operation names as many of the rows that fail.
 _MOST_NAMED = 1000
 _UNREADABLE = "payload_unreadable"
 
 
 @define
 class _Lines:
-    """The lines of the rows sent so far, by their numbers, and those of what is no row."""
+    """The lines of the rows sent so far, by their numbers, and the lines that are not rows."""
 
     rows: "array[int]" = field(factory=lambda: array("L"))
     wrong: list[tuple[int, str]] = field(factory=list)
@@ -48,7 +48,7 @@ class _Lines:
 
 
 async def send_rows(caller: Caller, file: Path, *, dry_run: bool, reason: str) -> tuple[dict[str, Any], Sequence[int]]:
-    """Imports a file and waits for the end: the operation with the lines that are no rows, and the line of each item.
+    """Imports a file and waits for the end: the operation with the lines that are not rows, and the line of each item.
 
     Raises Refused, before anything is sent, for a file that is neither CSV nor JSONL.
     """
@@ -59,7 +59,7 @@ async def send_rows(caller: Caller, file: Path, *, dry_run: bool, reason: str) -
     numbers = lines.rows
     failures = list(ended["failures"])
     for number, why in lines.wrong:
-        # Lines that are no rows are failures like the others; they are counted behind the rows.
+        # Lines that are not rows are failures like the others; they are counted behind the rows.
         numbers.append(number)
         failures.append({"item": len(numbers), "about": "", "code": _UNREADABLE, "reason": why})
     reasons = Counter(ended["reasons"])

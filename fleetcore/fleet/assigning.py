@@ -101,7 +101,7 @@ class Assigning:
 
         Without a trust root nobody's signature can be verified: the manifest is read, and all else of it judged.
 
-        Without a manifest there is no seq to go by: an older version than the device reports is refused.
+        A manifest has a seq to compare; without one, a version older than the device reports is refused.
 
         Raises Refused: ``manifest_required``, ``signature_invalid``, ``manifest_expired``, ``trust_expired``,
         ``version_mismatch``, ``hash_mismatch``, ``size_mismatch``. Where it does not fit devices, the code is the first
@@ -214,7 +214,7 @@ class Assigning:
 
 
 def _older(release: str, targets: Iterable[Target]) -> list[dict[str, str]]:
-    """The devices that report a newer version than a release's; texts that are no versions have no order."""
+    """The devices that report a newer version than a release's; texts that are not versions are not compared."""
     wanted = version_key(release)
     failures = []
     for target in targets:

@@ -265,7 +265,7 @@ class Campaigns:
     async def start(
         self, campaign: str, *, sha256: str, size: int, actor: str = "system", reason: str = ""
     ) -> Campaign:
-        """Pins a draft's artifact and runs it; a campaign that is no draft any more stays as it is."""
+        """Pins a draft's artifact and runs it; a campaign that has left the draft stays as it is."""
         now = self._clock.now_ms()
         departures = self._departures
         waiting: Sequence[str] = ()

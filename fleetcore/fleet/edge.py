@@ -6,7 +6,6 @@ from attrs import field, frozen
 
 from fleetcore.errors import Conflict, NotAuthorised, Refused
 from fleetcore.fleet.registry import GATEWAY, GATEWAYS, Registry
-from fleetcore.fleet.repository import Page
 from fleetcore.model.device import Device
 
 
@@ -72,10 +71,6 @@ class EdgeComputing:
     async def gateways(self) -> list[Gateway]:
         """All gateways by id."""
         return [_gateway(device) for device in await self._registry.list(ref=GATEWAYS)]
-
-    async def page(self, *, after: str | None = None, limit: int = 100) -> Page[Device]:
-        """The next gateways by id, as devices."""
-        return await self._registry.records.page(ref=GATEWAYS, after=after, limit=limit)
 
     @staticmethod
     def gateway(device: Device) -> Gateway:

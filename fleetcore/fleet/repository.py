@@ -194,31 +194,26 @@ class Repository(Generic[T]):
     async def recount(self) -> Mapping[Counter, int]:
         """What the counters of this kind must be, from the records themselves."""
         counted: dict[Counter, int] = {}
-        async for item in self._by_key():
-            counter = self._counted(item)
-            if counter is not None:
-                counted[counter] = counted.get(counter, 0) + 1
+        async for records in self._chunks():
+            for counter in (self._counted(self.load(record)) for record in records):
+                if counter is not None:
+                    counted[counter] = counted.get(counter, 0) + 1
         return counted
 
     async def reindex(self, where: Clause | None = None) -> AsyncIterator[int]:
         """Writes the index entries of records anew; gives how many, chunk by chunk. May be done again."""
-        after: str | None = None
-        while True:
-            found = await self._storage.find(self.kind, where=where, after=after, limit=_CHUNK)
-            puts = tuple(self.put(self.load(record), expect=record.version) for record in found.items)
+        async for records in self._chunks(where):
+            puts = tuple(self.put(self.load(record), expect=record.version) for record in records)
             if puts:
                 await self._storage.commit(Commit(reindexed=puts))
             yield len(puts)
-            after = found.after
-            if after is None:
-                return
 
-    async def _by_key(self) -> AsyncIterator[T]:
+    async def _chunks(self, where: Clause | None = None) -> AsyncIterator[Sequence[Record]]:
+        """The records of the kind by key, also those whose index entries are not those of today."""
         after: str | None = None
         while True:
-            found = await self._storage.find(self.kind, after=after, limit=_CHUNK)
-            for record in found.items:
-                yield self.load(record)
+            found = await self._storage.find(self.kind, where=where, after=after, limit=_CHUNK)
+            yield found.items
             after = found.after
             if after is None:
                 return

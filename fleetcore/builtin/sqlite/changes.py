@@ -75,7 +75,7 @@ class RecordChanges:
         Raises:
             VersionConflict: the first record whose version is not the expected one.
             Conflict: a unique value belongs to another record.
-            TypeError: a body is no plain data.
+            TypeError: a body is not plain data.
         """
         touched = dict.fromkeys(_touched(commit))
         current = {name: self._versions.get(name, 0) for name in touched}

@@ -102,7 +102,7 @@ class CommitChange(Change[Committed]):
 
     @property
     def _is_shown(self) -> bool:
-        # Index entries alone are no news.
+        # The feed does not show a change of index entries alone.
         return bool(self._readings or self._extras or self._change.puts or self._change.deletes)
 
     def _show(self) -> None:
