@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,12 +96,16 @@ def _permissions(data: Path) -> Iterator[dict[str, str]]:
     """What others can read that has secrets, and whatever they can change: a folder's files can be exchanged."""
     readable, writable = [], []
     for path in (data, *sorted(data.rglob("*"))):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:  # a server replaces files and removes what is due
             continue
-        mode, name = path.stat().st_mode, "." if path == data else str(path.relative_to(data))
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            continue
+        name = "." if path == data else str(path.relative_to(data))
         if mode & 0o022:
             writable.append(name)
-        elif path.is_file() and mode & 0o077 and _SECRET.search(path.name):
+        elif stat.S_ISREG(mode) and mode & 0o077 and _SECRET.search(path.name):
             readable.append(name)
     remedy = f"chmod -R go= {data}"
     if readable:

@@ -1,10 +1,10 @@
 """Backup and restore of a data folder: the store as of one moment, keys, configuration, the audit log's checkpoints."""
 
 import asyncio
-import os
 import shutil
 from pathlib import Path
 
+from fleetcore import files
 from fleetcore.errors import Conflict, Refused
 from fleetcore.fleet.security.folder import fleet_name
 from fleetcore.runtime import identity, manifest
@@ -33,10 +33,10 @@ async def backup(fleet: Fleet, target: Path) -> None:
     if checkpoints is not None and lines:
         await asyncio.to_thread(_write, target / checkpoints.name, lines)
     async with fleet.security.rotation.unchanged:
-        await asyncio.to_thread(_copy, data / "pki", target / "pki")
+        await asyncio.to_thread(files.copy, data / "pki", target / "pki")
         # It may stand elsewhere, and name the data folder.
         file = fleet.config.file
-        await asyncio.to_thread(_copy, Path(file) if file else data / _CONFIGURATION, target / _CONFIGURATION)
+        await asyncio.to_thread(files.copy, Path(file) if file else data / _CONFIGURATION, target / _CONFIGURATION)
     made = fleet.clock.now_ms()
     await asyncio.to_thread(manifest.write, target, fleet=fleet.id, name=fleet.config.fleet.name, made=made)
 
@@ -59,7 +59,7 @@ def restore(source: Path, data: Path) -> bool:
         _make(data)
         for entry in sorted(source.iterdir()):
             if entry.name != manifest.NAME:
-                _copy(entry, data / entry.name)
+                files.copy(entry, data / entry.name)
         toml = data / _CONFIGURATION
         if not toml.exists():
             identity.write_new_toml(toml, fleet_name(data / "pki") or "default")
@@ -97,15 +97,3 @@ def _make(folder: Path) -> None:
 def _write(target: Path, content: bytes) -> None:
     target.touch(mode=0o600)
     target.write_bytes(content)
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target)
-        for folder, _, files in os.walk(target):
-            Path(folder).chmod(0o700)
-            for name in files:
-                (Path(folder) / name).chmod(0o600)
-    elif source.is_file():
-        shutil.copyfile(source, target)
-        target.chmod(0o600)

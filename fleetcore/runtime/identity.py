@@ -9,7 +9,6 @@ import contextlib
 import logging
 import re
 import secrets
-import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from fleetcore import files
 from fleetcore.errors import ConfigError
 from fleetcore.fleet.security.folder import fleet_name, has_keys, issuers
 from fleetcore.fleet.security.manager import CRL
@@ -182,7 +182,7 @@ def begin(parts: Parts) -> Parts:
     fleet = new_id()
     with contextlib.suppress(OSError):
         parts.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(parts.data / _MAKING, f"{fleet}\n", 0o600)
+        files.replace(parts.data / _MAKING, f"{fleet}\n".encode())
     return evolve(parts, making=fleet)
 
 
@@ -259,7 +259,7 @@ async def _are_of(keys: Path, storage: Storage) -> bool:
 def complete(parts: Parts, fleet: str) -> None:
     """Writes the id into the parts that name none."""
     if parts.has_keys and parts.keys_id is None:
-        _replace(parts.data / "pki" / KEYS_FILE, f"{fleet}\n", 0o600)
+        files.replace(parts.data / "pki" / KEYS_FILE, f"{fleet}\n".encode())
     if not parts.has_toml:
         write_new_toml(parts.toml, parts.name)
     write_toml_id(parts.toml, fleet)
@@ -267,7 +267,7 @@ def complete(parts: Parts, fleet: str) -> None:
 
 def write_new_toml(toml: Path, name: str) -> None:
     """A fleet.toml that says no more than a fleet needs; its id is yet to be written."""
-    _replace(toml, _NEW.format(name=name), 0o600)
+    files.replace(toml, _NEW.format(name=name).encode())
 
 
 def write_toml_id(toml: Path, fleet: str) -> None:
@@ -316,7 +316,7 @@ def _edit(toml: Path, change: Callable[[str], str], key: str, value: str, proble
     if _read(changed) != {**before, "fleet": {**before.get("fleet", {}), key: value}}:
         raise ConfigError(f"{problem}: its [fleet] is written in an unusual way", file=str(toml), remedy=remedy)
     try:
-        _replace(toml.resolve(), changed, toml.stat().st_mode & 0o777)
+        files.replace(toml.resolve(), changed.encode(), toml.stat().st_mode & 0o777)
     except OSError as error:
         raise ConfigError(f"{problem}: {error.strerror}", file=str(toml), remedy=remedy) from error
 
@@ -327,20 +327,6 @@ def _read(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return {}
-
-
-def _replace(path: Path, text: str, mode: int) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
-    ) as file:
-        try:
-            file.write(text)
-            file.flush()
-            Path(file.name).chmod(mode)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
 
 
 def _stated(toml: Path, key: str) -> str | None:

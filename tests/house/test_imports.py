@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 #: Package or module of the core → what of the core it may import beside itself.
 MAY = {
     "errors": set(),
+    "files": set(),
     "threads": set(),
     "hookspecs": {"interfaces", "model"},
     "model": {"errors"},
@@ -20,12 +21,13 @@ MAY = {
     "views": {"model", "wire"},
     "client": {"errors", "model", "views", "wire"},
     "interfaces": {"errors", "model", "query", "wire"},
-    "fleet": {"errors", "model", "query", "wire", "interfaces", "threads"},
+    "fleet": {"errors", "files", "model", "query", "wire", "interfaces", "threads"},
     "pipeline": {"errors", "model", "query", "wire", "interfaces", "fleet", "threads"},
     "builtin": {"errors", "model", "query", "wire", "interfaces", "hookspecs", "threads"},
     "testing": {"errors", "model", "query", "wire", "interfaces"},
     "runtime": {
         "errors",
+        "files",
         "model",
         "query",
         "wire",

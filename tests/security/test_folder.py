@@ -61,7 +61,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, clock, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fleetcore.fleet.security.folder.write_private", full)
+    monkeypatch.setattr("fleetcore.files.replace", full)
 
     with pytest.raises(OSError, match="No space"):
         PkiFolder.create(tmp_path / "pki", FLEET, ["localhost"], clock)

@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from fleetcore import files
 from fleetcore.errors import ConfigError, Conflict, IllegalTransition, NotAuthenticated, NotFound, Refused
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security import SecurityManager
@@ -518,9 +519,8 @@ class Axe:
 
     def __init__(self, monkeypatch):
         self.left = None
-        for where, name in ((folder_module, "write_private"), (folder_module, "_sync_folder")):
+        for where, name in ((files, "replace"), (folder_module, "_sync_folder")):
             monkeypatch.setattr(where, name, self._around(getattr(where, name)))
-        monkeypatch.setattr("fleetcore.fleet.security.server_tls.write_private", folder_module.write_private)
         monkeypatch.setattr("pathlib.Path.unlink", self._around(type(folder_module.Path()).unlink))
 
     def _around(self, work):

@@ -40,31 +40,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from fleetcore import files
 from fleetcore.errors import ConfigError, Conflict, NotFound
 from fleetcore.fleet.security.authority import Authority, IssuingCa, KeyPair, RootCa, Trust, key_id, pem
 from fleetcore.fleet.security.profiles import names_of, service_uri
 from fleetcore.interfaces.clock import Clock
 
-_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
-
 #: The name of the service certificate; its common name is ``fleetcore:consumer``.
 CONSUMER = "consumer"
 
 _GENERATIONS = "generations.json"
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replaces a file atomically and durably; nobody but the owner can read it at any moment."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600 by its promise
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @frozen(kw_only=True)
@@ -134,7 +119,7 @@ class PkiFolder:
         server, service = authority.issue_server(hosts), authority.issue_service(CONSUMER)
         root_key = authority.root_key
         assert root_key is not None  # just created
-        files = {
+        contents = {
             "root.pem": pem(authority.roots),
             "root.key": _key_pem(root_key, passphrase),
             "issuing.pem": authority.chain_pem(),
@@ -152,8 +137,8 @@ class PkiFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mode 0700 by its promise
         try:
-            for name, content in files.items():
-                write_private(made / name, content)
+            for name, content in contents.items():
+                files.replace(made / name, content)
             _sync_folder(made)
             try:
                 made.rename(path)  # onto an empty folder it succeeds; onto one with files it fails, as it must
@@ -190,7 +175,7 @@ class PkiFolder:
         """
         old = self.authority.trust
         for path, content in self._files(trust, beside=old):
-            write_private(path, content)
+            files.replace(path, content)
         kept = _names(trust)
         gone = [name for name in (*_names(old), *self._gone()) if name not in kept]
         said = {
@@ -205,7 +190,7 @@ class PkiFolder:
             "change": dict(change),
         }
         _sync_folder(self.path)
-        write_private(self.path / _GENERATIONS, json.dumps(said, indent=1).encode())
+        files.replace(self.path / _GENERATIONS, json.dumps(said, indent=1).encode())
         _sync_folder(self.path)
 
     def settle(self) -> None:
@@ -216,7 +201,7 @@ class PkiFolder:
         bundle, place = self.authority.ca_pem(), self.path / "ca.pem"
         stale = not place.exists() or place.read_bytes() != bundle
         if stale:
-            write_private(place, bundle)
+            files.replace(place, bundle)
         if gone or stale:
             _sync_folder(self.path)
 
@@ -234,7 +219,7 @@ class PkiFolder:
         assert root.key is not None  # the caller has looked
         passphrase = passphrase or self.passphrase  # it does not become plain on its way out
         try:
-            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE_FILE)
         except FileExistsError:
             raise Conflict(f"{file} exists", remedy="Name a new file: a key is not overwritten") from None
         with os.fdopen(handle, "wb") as stream:
@@ -418,7 +403,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, passph
 def _check_private(path: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
-        want = _PRIVATE_FOLDER if path.is_dir() else _PRIVATE_FILE
+        want = files.PRIVATE_FOLDER if path.is_dir() else files.PRIVATE_FILE
         raise ConfigError(
             f"Others can reach it (mode {mode:04o})", file=str(path), remedy=f"Run `chmod {want:o} {path}`"
         )

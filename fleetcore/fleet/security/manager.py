@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fleetcore import files
 from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.repository import Repository
@@ -19,7 +20,7 @@ from fleetcore.fleet.security.admission import Admission, Admissions
 from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
-from fleetcore.fleet.security.folder import PkiFolder, has_keys, write_private
+from fleetcore.fleet.security.folder import PkiFolder, has_keys
 from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer, StaticGroups
@@ -576,7 +577,7 @@ class SecurityManager:
             lists = [await self._crl(one) for one in (trust.signer, *others)]
             crl = b"".join(lists)
             if self.folder is not None:
-                await asyncio.to_thread(write_private, self.folder.crl, crl)
+                await asyncio.to_thread(files.replace, self.folder.crl, crl)
         return crl
 
     async def _crl(self, issuing: IssuingCa) -> bytes:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from cryptography import x509
 
+from fleetcore import files
 from fleetcore.errors import ConfigError
 from fleetcore.fleet.security.authority import KeyPair, issuer_id, pem
-from fleetcore.fleet.security.folder import CONSUMER, PkiFolder, write_private
+from fleetcore.fleet.security.folder import CONSUMER, PkiFolder
 from fleetcore.fleet.security.profiles import names_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import TlsProvider
@@ -125,7 +126,7 @@ class FleetTls(TlsProvider):
         content = pem([leaf]) + authority.presented_pem()
         if not due and (not ours or place.read_bytes() == content):
             return False
-        write_private(place, content)
+        files.replace(place, content)
         return True
 
     def _due(self, certificate: x509.Certificate, now_ms: int | None) -> bool:
