@@ -34,6 +34,8 @@ _START_MS = 1_700_000_000_000
 #: Of the devices one in so many is in the group of the scoped token.
 _GROUP, _ONE_IN = "site-1", 10
 _PAGE = 100
+#: Asked so often, a query without an index has the registry's columns made in the background; they are waited for.
+_FIRST = 4
 #: Processor time in a second below which nothing goes on in the background.
 _IDLE_S = 0.1
 
@@ -127,7 +129,7 @@ async def _fill(fleet: Fleet, count: int) -> None:
 
 
 async def _idle() -> None:
-    """Waits until what an opened fleet does in the background is done, such as making its revocation lists."""
+    """Waits until nothing is done in the background, such as making revocation lists."""
     for _ in range(120):
         begun = time.process_time()
         await asyncio.sleep(1)
@@ -160,20 +162,21 @@ def _questions(count: int) -> dict[str, tuple[str, str, dict[str, Any]]]:
         "audit rows": ("admin", "/audit", page),
         "a group": ("admin", f"/groups/{_GROUP}", {}),
         "a device's health": ("admin", f"/devices/{_device(count // 2)}/health", {}),
-        # Last: asked again and again, it has the registry's columns made in the background.
         "devices by a query without an index": ("admin", "/devices", {**page, "where": "attributes.battery < 0.05"}),
     }  # fmt: skip
 
 
 async def _ask(client: httpx.AsyncClient, path: str, parameters: dict[str, Any], rounds: int) -> Sequence[float]:
     times = []
-    for _ in range(rounds + 1):
+    for number in range(_FIRST + rounds):
+        if number == _FIRST:
+            await _idle()
         # Of client and server alike: what else the machine does is no part of it.
         begun = time.process_time()
         answer = await client.get(path, params=parameters)
         times.append((time.process_time() - begun) * 1000)
         assert answer.status_code == 200, answer.text
-    return times[1:]
+    return times[_FIRST:]
 
 
 async def _run(count: int, rounds: int) -> dict[str, float]:
