@@ -1,12 +1,14 @@
 """Commands: queued in the store, handed out in order, at most one unfinished per lane, finished by the device's word.
 
 ``sent`` is committed before a command is handed to a transport, so a crash leads to a repeat with the same id and
-sequence (which a device answers from its memory), never to a command that ran without a trace.
+sequence (which a device answers from its memory), never to a command that ran without a trace. Where a device is
+connected and the lane is free, a command is queued and sent in one commit.
 """
 
 import asyncio
 import hashlib
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +26,8 @@ from fleetcore.model.command import COMMAND_TRANSITIONS, FINISHED, Command, Comm
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Accepted, Outcome, Rejected
 from fleetcore.model.names import check_device_id
-from fleetcore.model.store import Commit, Counter, Event
+from fleetcore.model.store import Commit, Event
+from fleetcore.model.store import Counter as StoreCounter
 from fleetcore.query.explain import deciding
 from fleetcore.query.parse import parse
 from fleetcore.wire import uplink_body
@@ -96,7 +99,7 @@ def _refs(command: Command) -> Pairs:
     return [*refs, ("open", command.device), UNFINISHED] if _unfinished(command) else refs
 
 
-def _counter(command: Command) -> Counter | None:
+def _counter(command: Command) -> StoreCounter | None:
     return None if command.bulk is None else (bulk_space(command.bulk), command.state.value)
 
 
@@ -142,6 +145,10 @@ class Commands:
         )
         self._listeners: list[Callable[[str], None]] = []
         self._cancels: list[Callable[[Command], None]] = []
+        self._reaches: Callable[[str], bool] = lambda _device: False
+        self._hand: Callable[[Command], None] = lambda _command: None
+        # Commands on their way into the store, by device and lane.
+        self._entering: Counter[tuple[str, str]] = Counter()
         self._sequences: dict[str, int] = {}
         self._open = OpenCommands(lambda device: self.records.find(ref=("open", device)))
         self._retired = Retired(self._is_retired)
@@ -155,6 +162,13 @@ class Commands:
     def on_cancel(self, callback: Callable[[Command], None]) -> None:
         """``callback(command)`` when a command that the device may have is to be cancelled."""
         self._cancels.append(callback)
+
+    def connect(self, reaches: Callable[[str], bool], hand: Callable[[Command], None]) -> None:
+        """``reaches(device)`` says whether it takes commands now; ``hand(command)`` gives it one, stored as ``sent``.
+
+        Without it commands wait until :meth:`hand_out` is asked for them.
+        """
+        self._reaches, self._hand = reaches, hand
 
     def device_changed(self, device: Device) -> None:
         """To be told of every change of a device."""
@@ -300,12 +314,33 @@ class Commands:
         event = Event(
             type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data={"device": device}
         )
-        queued = await self._finishing.run(self._queue(command, event, keyed=idempotency_key is not None))
+        # With its sequence, so that what stands before it in its lane has been counted before it.
+        self._entering[device, lane] += 1
+        queued = await self._finishing.run(self._entered(command, event, keyed=idempotency_key is not None))
         if await self._retired.has(device):
             # It was retired in between, perhaps after its commands were cancelled.
             await self.cancel_all(device, "device_retired", actor=actor, reason=reason)
             raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
         return queued
+
+    async def _entered(self, command: Command, event: Event, *, keyed: bool) -> Command:
+        place = (command.device, command.lane)
+        try:
+            return await self._queue(command, event, keyed=keyed)
+        finally:
+            self._entering[place] -= 1
+            if not self._entering[place]:
+                del self._entering[place]
+
+    def _goes_at_once(self, command: Command) -> bool:
+        """Whether a new command is at the head of its lane, and its device takes it now without further question."""
+        return (
+            command.precondition is None
+            and min(command.deliver_by, command.expires_at) > command.issued_at
+            and self._entering[command.device, command.lane] == 1
+            and self._open.is_free(command.device, command.lane)
+            and self._reaches(command.device)
+        )
 
     async def _queue(self, command: Command, event: Event, *, keyed: bool) -> Command:
         device, now, actor = command.device, command.issued_at, event.actor
@@ -317,6 +352,10 @@ class Commands:
                 for one in old
             ]
             events = [event, *(_cancelled(one, now, actor, f"superseded by {command.id}") for one in old)]
+            at_once = self._goes_at_once(new)
+            if at_once:
+                new, sent = _sent(new, now, version=new.version)
+                events.append(sent)
             extra = Commit(floors={(SEQUENCE, device): new.sequence})
             for before, after in zip(old, ended, strict=True):
                 extra += self.records.changing(before, after)
@@ -347,6 +386,8 @@ class Commands:
             break
         for after in ended:
             self._open.note(after)
+        if at_once:
+            self._hand(queued)
         self._wake(device)
         return queued
 
@@ -546,12 +587,7 @@ class Commands:
                 return None
             if old.state not in (CommandState.QUEUED, CommandState.SENT):
                 return evolve(old, attempt=old.attempt + 1), []
-            event = Event(
-                type="command.sent", subject=old.id, time=now, data={"device": old.device, "attempt": old.attempt + 1}
-            )
-            new = evolve(old, state=CommandState.SENT, attempt=old.attempt + 1, sent_at=now, version=old.version + 1)
-            if old.respond == "none":
-                new = evolve(new, state=CommandState.SUCCEEDED, finished_at=now, code="no_answer_asked")
+            new, event = _sent(old, now, version=old.version + 1)
             return new, [event]
 
         marked = await self._change(command.device, command.id, step)
@@ -660,6 +696,17 @@ class Commands:
             else:
                 devices[command.device] = None
         return list(devices)
+
+
+def _sent(command: Command, now: int, *, version: int) -> tuple[Command, Event]:
+    """The command as it is handed to a transport, and the event of it; one that wants no answer has its end."""
+    attempt = command.attempt + 1
+    data = {"device": command.device, "attempt": attempt}
+    event = Event(type="command.sent", subject=command.id, time=now, data=data)
+    new = evolve(command, state=CommandState.SENT, attempt=attempt, sent_at=now, version=version)
+    if command.respond == "none":
+        new = evolve(new, state=CommandState.SUCCEEDED, finished_at=now, code="no_answer_asked")
+    return new, event
 
 
 def _heads(lanes: Sequence[Sequence[Command]], now: int) -> list[Command]:

@@ -107,6 +107,11 @@ class OpenCommands:
         known = self._devices.get(device)
         return None if known is None or not known.loaded.done() else list(known.lanes.values())
 
+    def is_free(self, device: str, lane: str) -> bool:
+        """Whether it is known from memory that a lane of a device has no unfinished command."""
+        known = self._devices.get(device)
+        return known is not None and known.loaded.done() and lane not in known.lanes
+
     async def of(self, device: str) -> Sequence[Command]:
         """The unfinished commands of a device by sequence."""
         return sorted((await self._of(device)).commands.values(), key=_sequence)

@@ -95,7 +95,7 @@ class Plane(DevicePlane):
         self._listeners: dict[str, dict[DeviceSession, Sink]] = defaultdict(dict)
         self._carriers: list[Sink] = []
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
-        self._dirty: dict[str, list[Downlink | Operation]] = {}
+        self._dirty: dict[str, list[Downlink | Command | Operation]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._activating: set[str] = set()
         self._pending: dict[str, Mapping[str, int]] = {}
@@ -103,6 +103,7 @@ class Plane(DevicePlane):
         twins.on_desired(self._desired_changed)
         commands.on_queued(lambda device: self._poke(device, Operation.COMMAND))
         commands.on_cancel(self._cancel_asked)
+        commands.connect(self._reaches, lambda command: self._poke(command.device, command))
         campaigns.on_offer(lambda device: self._poke(device, Operation.FIRMWARE))
         campaigns.on_withdrawn(self._offer_withdrawn)
         security.on_revoked(self.end_sessions)
@@ -491,6 +492,14 @@ class Plane(DevicePlane):
         listeners = self._listeners.get(device.id) or (self._listeners.get(device.gateway) if device.gateway else None)
         return list(listeners.values()) if listeners else list(self._carriers)
 
+    def _served(self, device: Device) -> list[Sink]:
+        """The sinks of a device that is given anything; none for one that is not."""
+        return self._sinks(device) if device.lifecycle in _SERVED else []
+
+    def _push(self, device: Device, what: "Downlink | Command") -> None:
+        if sinks := self._served(device):
+            self._hand(sinks, device, self._downlink(what) if isinstance(what, Command) else what)
+
     def _hand(self, sinks: list[Sink], device: Device, downlink: Downlink) -> None:
         if device.gateway is not None:
             downlink = evolve(downlink, gateway=device.gateway)
@@ -525,8 +534,16 @@ class Plane(DevicePlane):
             Downlink(operation=Operation.FIRMWARE, subject=device, body={"offer": None, "cancel": execution}),
         )
 
-    def _poke(self, device: str, what: "Downlink | Operation") -> None:
-        """Something changed for a device: wakes its long polls and pushes to whoever listens for it, in order."""
+    def _reaches(self, device: str) -> bool:
+        """Whether what is handed out for a device now has a listener, and nothing that waits before it."""
+        state = self._states.get(device)
+        return state is not None and device not in self._dirty and bool(self._served(state.device))
+
+    def _poke(self, device: str, what: "Downlink | Command | Operation") -> None:
+        """Something changed for a device: wakes its long polls and pushes to whoever listens for it, in order.
+
+        A command as ``what`` is stored as handed out; the operation asks for what is to be handed out.
+        """
         self._pending.pop(device, None)
         for event in self._waiters.get(device, ()):
             event.set()
@@ -539,6 +556,10 @@ class Plane(DevicePlane):
             if what not in queue:
                 queue.append(what)
             return
+        state = self._states.get(device)
+        if state is not None and not isinstance(what, Operation):
+            self._push(state.device, what)
+            return
         self._dirty[device] = [what]
         self._spawn(self._pump(device), f"push {device}")
 
@@ -547,13 +568,11 @@ class Plane(DevicePlane):
             while queue := self._dirty[subject]:
                 what = queue.pop(0)
                 device = await self._current(subject)
-                if device is None or device.lifecycle not in _SERVED:
+                sinks = [] if device is None else self._served(device)
+                if device is None or not sinks:
                     continue
-                sinks = self._sinks(device)
-                if not sinks:
-                    continue
-                if isinstance(what, Downlink):
-                    self._hand(sinks, device, what)
+                if not isinstance(what, Operation):
+                    self._push(device, what)
                 elif what is Operation.COMMAND:
                     for command in await self._commands.hand_out(subject):
                         self._hand(sinks, device, self._downlink(command))

@@ -8,6 +8,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.model.command import CommandState
+from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import OperationState
 from fleetcore.query.parse import QuerySyntaxError
@@ -40,6 +41,68 @@ async def test_a_newer_command_takes_the_place_of_a_queued_one_in_one_commit(fle
     assert states[old.id] == states[new.id] == (CommandState.CANCELLED, "superseded")
     # What a device may have already is not taken away.
     assert states[sent.id][0] is states[other.id][0] is CommandState.SENT
+
+
+async def _connected(fleet, device):
+    """What is handed to a device that listens from now on."""
+    got = []
+    session = await fleet.plane.authenticate(LocalCredential(device), protocol="test")
+    fleet.plane.listen(session, got.append)
+    await fleet.plane.settle()
+    return session, got
+
+
+async def test_a_command_to_a_connected_device_is_queued_and_sent_in_one_commit(fleet, devices):
+    _session, got = await _connected(fleet, "d-0")
+    before = await fleet.storage.position()
+
+    sent = await fleet.commands.send("d-0", "blink")
+
+    assert (sent.state, sent.attempt, (await fleet.commands.get(sent.id)).state) == ("sent", 1, "sent")
+    assert [one.body["id"] for one in got] == [sent.id]
+    first = (await fleet.storage.feed(before))[0]
+    assert [(one.type, one.subject) for one in first.events] == [("command.queued", sent.id), ("command.sent", sent.id)]
+
+
+async def test_of_a_lane_a_connected_device_is_given_one_command_after_the_other(fleet, devices):
+    _session, got = await _connected(fleet, "d-0")
+
+    sent = await asyncio.gather(*(fleet.commands.send("d-0", "step", {"n": n}) for n in range(4)))
+    order = sorted(sent, key=lambda command: command.sequence)
+    await fleet.plane.settle()
+    assert [one.body["id"] for one in got] == [order[0].id]
+    for number, command in enumerate(order, 1):
+        await fleet.commands.result("d-0", command.id, {"status": "succeeded"})
+        await fleet.plane.settle()
+        assert [one.body["id"] for one in got] == [each.id for each in order[: number + 1]]
+
+
+async def test_a_command_with_a_precondition_or_to_a_device_that_may_not_have_it_is_not_sent_at_once(fleet, devices):
+    _session, got = await _connected(fleet, "d-0")
+    held = await fleet.commands.send("d-0", "update", precondition="reported.battery > 20", lane="a")
+    await fleet.plane.settle()
+    await fleet.lifecycles.move("d-0", Lifecycle.QUARANTINED)
+    quarantined = await fleet.commands.send("d-0", "blink", lane="b")
+    await fleet.plane.settle()
+
+    assert got == []
+    assert (await fleet.commands.get(held.id)).state is CommandState.CANCELLED
+    assert (await fleet.commands.get(quarantined.id)).state is CommandState.QUEUED
+
+
+async def test_a_device_that_was_cut_off_meanwhile_is_given_the_command_again(fleet, devices, clock):
+    session, got = await _connected(fleet, "d-0")
+    sending = asyncio.ensure_future(fleet.commands.send("d-0", "blink"))
+    await asyncio.sleep(0)
+    session.end("replaced")
+    sent = await sending
+    await fleet.plane.settle()
+
+    await clock.advance(5)
+    _session, again = await _connected(fleet, "d-0")
+
+    assert [one.body["id"] for one in got] in ([], [sent.id])
+    assert [one.body["id"] for one in again] == [sent.id]
 
 
 async def test_of_many_that_supersede_at_once_one_is_left(fleet, devices):
