@@ -6,6 +6,7 @@ nanoseconds is refused, never guessed at. How far in the future a time may lie i
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 
 from fleetcore.errors import Refused
 
@@ -48,8 +49,14 @@ def format_time(ms: int) -> str:
     What lies outside the years 1 to 9999 is written as the nearest time within. No accepted time lies there, but an
     answer about a thousand devices does not fail over one stored number.
     """
-    ms = min(max(ms, _FIRST_MS), _LAST_MS)
-    return (_EPOCH + ms * _MILLISECOND).isoformat(timespec="milliseconds")[:-6] + "Z"
+    second, fraction = divmod(min(max(ms, _FIRST_MS), _LAST_MS), 1000)
+    return f"{_format_second(second)}.{fraction:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _format_second(second: int) -> str:
+    # What is written in a row is mostly of a few seconds: now, and the times at which it ends.
+    return (_EPOCH + timedelta(seconds=second)).isoformat()[:-6]
 
 
 def _in_milliseconds(value: int) -> int:

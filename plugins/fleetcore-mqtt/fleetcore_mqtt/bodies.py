@@ -34,9 +34,13 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} does not belong on the wire")
 
 
+#: json.dumps() makes an encoder for every call that asks for anything special.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain).encode
+
+
 def to_json(body: object) -> bytes:
     """Compact JSON in ASCII; raises ValueError for NaN and TypeError for what JSON cannot say."""
-    return json.dumps(body, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+    return _encode(body).encode()
 
 
 def read_request(payload: bytes, subject: str) -> Inbound | Rejected:
