@@ -227,7 +227,7 @@ class Repository(Generic[T]):
 
         ``extra`` is done in the same commit.
         """
-        made = self.making([item]) + Commit(events=tuple(events))
+        made = Commit(puts=(self.put(item, expect=0),), events=tuple(events), add=self.counts(None, item))
         done = await self._storage.commit(made if extra is None else made + extra)
         return _at(item, done.versions[0])
 

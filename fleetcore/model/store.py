@@ -103,10 +103,12 @@ class Commit:
 
     def __add__(self, other: "Commit") -> "Commit":
         """Both in one; the versions of this one's puts come first. At most one of them has readings."""
-        add = dict(self.add)
-        for counter, delta in other.add.items():
-            add[counter] = add.get(counter, 0) + delta
-        floors = {name: max(level, self.floors.get(name, level)) for name, level in other.floors.items()}
+        add = self.add
+        if other.add:
+            add = {**add, **{counter: add.get(counter, 0) + delta for counter, delta in other.add.items()}}
+        floors = self.floors
+        if other.floors:
+            floors = {**floors, **{name: max(level, floors.get(name, level)) for name, level in other.floors.items()}}
         return Commit(
             puts=self.puts + other.puts,
             deletes=self.deletes + other.deletes,
@@ -116,9 +118,9 @@ class Commit:
             events=self.events + other.events,
             reindexed=self.reindexed + other.reindexed,
             add=add,
-            floors={**self.floors, **floors},
-            cursors={**self.cursors, **other.cursors},
-            blobs={**self.blobs, **other.blobs},
+            floors=floors,
+            cursors={**self.cursors, **other.cursors} if other.cursors else self.cursors,
+            blobs={**self.blobs, **other.blobs} if other.blobs else self.blobs,
         )
 
 
