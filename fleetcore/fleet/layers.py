@@ -146,9 +146,12 @@ class Layers:
 
     def effective(self, device: str, own: Section) -> tuple[Json, Mapping[str, int]]:
         """All layers over each other: the document, and when each leaf was set in the layer that it comes from."""
+        layers = self.of(device)
+        if not layers:
+            return own.document, own.times
         document: Json = {}
         times: dict[str, int] = {}
-        for section in (*(one.section for one in self.of(device)), own):
+        for section in (*(one.section for one in layers), own):
             document = cast("Json", merge_patch(document, section.document))
             times.update(section.times)
         there = leaves(document)

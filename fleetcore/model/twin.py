@@ -1,10 +1,19 @@
 """A twin: what is wanted of a device and what it reports, each a JSON object with a version and times per leaf."""
 
 from collections.abc import Mapping
+from typing import TypeGuard
 
 from attrs import field, frozen
 
 Json = Mapping[str, object]
+
+#: What most leaves are. Asking whether something is a Mapping runs Python code, for each leaf of each change.
+_LEAVES = frozenset({str, int, float, bool, list, type(None)})
+
+
+def _is_object(value: object) -> TypeGuard[Json]:
+    kind = type(value)
+    return kind is dict or (kind not in _LEAVES and isinstance(value, Mapping))
 
 
 @frozen(kw_only=True)
@@ -38,12 +47,14 @@ class Twin:
 
 def merge_patch(document: object, patch: object) -> object:
     """RFC 7396: ``patch`` applied to ``document``; null deletes, arrays and scalars replace. Inputs are not changed."""
-    if not isinstance(patch, Mapping):
+    if not _is_object(patch):
         return patch
-    result = dict(document) if isinstance(document, Mapping) else {}
+    result = dict(document) if _is_object(document) else {}
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)
+        elif type(value) in _LEAVES:
+            result[key] = value
         else:
             result[key] = merge_patch(result.get(key), value)
     return result
@@ -57,7 +68,7 @@ def diff_patch(old: Json, new: Json) -> dict[str, object]:
             patch[key] = value
             continue
         before = old[key]
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
+        if _is_object(before) and _is_object(value):
             inner = diff_patch(before, value)
             if inner:
                 patch[key] = inner
@@ -71,7 +82,7 @@ def delta(desired: Json, reported: Json) -> dict[str, object]:
     result: dict[str, object] = {}
     for key, value in desired.items():
         have = reported.get(key)
-        if isinstance(value, Mapping) and isinstance(have, Mapping):
+        if _is_object(value) and _is_object(have):
             inner = delta(value, have)
             if inner:
                 result[key] = inner
@@ -115,7 +126,7 @@ def leaves(document: Json, prefix: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in document.items():
         pointer = f"{prefix}/{key.replace('~', '~0').replace('/', '~1')}"
-        if isinstance(value, Mapping) and value:
+        if type(value) not in _LEAVES and _is_object(value) and value:
             found.update(leaves(value, pointer))
         else:
             found[pointer] = value
