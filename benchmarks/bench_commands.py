@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from benchmarks.children import Child, child
+from benchmarks.children import Child, allow_connections, child
 from benchmarks.earlier import COMMIT, earlier
 from benchmarks.measure import Row, at_least, at_most
 
@@ -92,6 +92,7 @@ def compared(kind: str, devices: int, each: int, rounds: int, checkout: Path | N
 def run(*, quick: bool = False) -> list[Row]:
     """The rows of this benchmark."""
     rounds, few, many, bulk = (3, 100, 4, (300, 1_000)) if quick else (5, 200, 10, (1_000, 10_000))
+    allow_connections(max(bulk))
     with earlier() as checkout:
         rows = compared("commands", 20, few, rounds, checkout).rows(
             "commands over MQTT, 20 devices, queued to succeeded", "command", 3

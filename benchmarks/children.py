@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,20 @@ from attrs import frozen
 from benchmarks.earlier import command
 
 _PATIENCE_S = 60.0
+#: A process that has not answered by then is ended: the largest piece of work takes a tenth of it.
+_ANSWER_S = 900.0
+
+
+def allow_connections(count: int) -> None:
+    """Lets the processes that are started from now on have so many connections open.
+
+    Raises RuntimeError where the machine's hard limit is below that.
+    """
+    wanted, (soft, hard) = count + 1000, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise RuntimeError(f"{count} connections need {wanted} open files, and the hard limit is {hard}")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Child:
@@ -37,9 +53,14 @@ class Child:
         """Sends a line and gives the answer; raises RuntimeError where the process has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        late = threading.Timer(_ANSWER_S, self._process.kill)
+        late.start()
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        finally:
+            late.cancel()
         if not answer:
             raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
         found: dict[str, Any] = json.loads(answer)
