@@ -238,12 +238,21 @@ class DataPath:
         for is_result, run in groupby(chain, key=lambda delivery: delivery[1].operation is Operation.COMMAND_RESULT):
             if is_result:
                 some = list(run)
-                outcomes = await asyncio.gather(*(self._handled(delivery[1]) for delivery in some))
+                outcomes = await self._side_by_side([delivery[1] for delivery in some])
                 for delivery, outcome in zip(some, outcomes, strict=True):
                     self._answer(delivery, outcome)
             else:
                 for delivery in run:
                     self._answer(delivery, await self._handled(delivery[1]))
+
+    async def _side_by_side(self, messages: Sequence[Inbound]) -> Sequence[Outcome]:
+        # The first needs no task of its own. It begins before the others, which are only scheduled here.
+        others = [asyncio.create_task(self._handled(message)) for message in messages[1:]]
+        try:
+            return [await self._handled(messages[0]), *[await other for other in others]]
+        finally:
+            for other in others:
+                other.cancel()
 
     async def _handled(self, message: Inbound) -> Outcome:
         try:
