@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, VersionConflict
 from fleetcore.interfaces.storage import Storage
@@ -154,7 +154,7 @@ class RecordsContract(StorageCase):
 
     async def test_a_unique_value_belongs_to_one_record(self, storage: Storage) -> None:
         await storage.commit(Commit(puts=(_with_all("a"),)))
-        thief = evolve(_with_all("b"), unique=frozenset({("serial", "a")}))
+        thief = replace(_with_all("b"), unique=frozenset({("serial", "a")}))
 
         with pytest.raises(Conflict) as refused:
             await storage.commit(Commit(puts=(thief,)))
@@ -176,7 +176,7 @@ class RecordsContract(StorageCase):
         assert await storage.holders("serial", []) == {}
 
     async def test_two_records_of_one_commit_cannot_share_a_unique_value(self, storage: Storage) -> None:
-        both = [evolve(_with_all(key), unique=frozenset({("serial", "x")})) for key in "ab"]
+        both = [replace(_with_all(key), unique=frozenset({("serial", "x")})) for key in "ab"]
 
         with pytest.raises(Conflict):
             await storage.commit(Commit(puts=tuple(both)))
@@ -195,15 +195,15 @@ class RecordsContract(StorageCase):
     async def test_unique_values_move_between_records_within_a_commit(self, storage: Storage) -> None:
         await storage.commit(Commit(puts=(_with_all("a"), _with_all("b"))))
         swapped = [
-            evolve(_with_all("a"), unique=frozenset({("serial", "b")})),
-            evolve(_with_all("b"), unique=frozenset({("serial", "a")})),
+            replace(_with_all("a"), unique=frozenset({("serial", "b")})),
+            replace(_with_all("b"), unique=frozenset({("serial", "a")})),
         ]
 
         await storage.commit(Commit(puts=tuple(swapped)))
         await storage.commit(
             Commit(
                 deletes=(Delete(kind="thing", key="a"),),
-                puts=(evolve(_with_all("c"), unique=frozenset({("serial", "b")})),),
+                puts=(replace(_with_all("c"), unique=frozenset({("serial", "b")})),),
             )
         )
 
@@ -234,7 +234,7 @@ class RecordsContract(StorageCase):
 
     async def test_references_find_their_records_in_pages(self, storage: Storage) -> None:
         north = [_with_all(f"{i:03}") for i in range(30)]
-        south = [evolve(_with_all(f"x{i}"), refs=frozenset({("group", "south"), ("type", "north")})) for i in range(5)]
+        south = [replace(_with_all(f"x{i}"), refs=frozenset({("group", "south"), ("type", "north")})) for i in range(5)]
         await storage.commit(Commit(puts=tuple(north + south)))
 
         first = await storage.find("thing", ref=("group", "north"), limit=20)
@@ -244,7 +244,7 @@ class RecordsContract(StorageCase):
         assert rest.after is None
 
     async def test_records_of_a_reference_come_in_the_order_of_their_sort(self, storage: Storage) -> None:
-        puts = [evolve(_with_all(key), sort=sort) for key, sort in (("a", "3"), ("b", "1"), ("c", "2"), ("d", "1"))]
+        puts = [replace(_with_all(key), sort=sort) for key, sort in (("a", "3"), ("b", "1"), ("c", "2"), ("d", "1"))]
         await storage.commit(Commit(puts=tuple(puts)))
 
         found, after = [], None
@@ -257,7 +257,7 @@ class RecordsContract(StorageCase):
         assert after is None
 
     async def test_the_newest_come_first_where_they_are_asked_for(self, storage: Storage) -> None:
-        puts = [evolve(_with_all(key), sort=sort) for key, sort in (("a", "3"), ("b", "1"), ("c", "2"), ("d", "1"))]
+        puts = [replace(_with_all(key), sort=sort) for key, sort in (("a", "3"), ("b", "1"), ("c", "2"), ("d", "1"))]
         await storage.commit(Commit(puts=tuple(puts)))
 
         first = await storage.find("thing", ref=("group", "north"), limit=3, newest=True)
@@ -337,7 +337,7 @@ class RecordsContract(StorageCase):
         assert [one.key for one in await storage.due("thing", 100)] == ["a"]
         assert await storage.position() == before
         with pytest.raises(VersionConflict):
-            await storage.commit(Commit(reindexed=(evolve(moved, expect=3),)))
+            await storage.commit(Commit(reindexed=(replace(moved, expect=3),)))
 
     async def test_a_query_selects_where_it_is_true_and_fills_its_pages(self, storage: Storage) -> None:
         bodies = [{"n": i, "tags": ["even"] if i % 2 == 0 else []} for i in range(50)]
@@ -356,7 +356,7 @@ class RecordsContract(StorageCase):
 
     async def test_what_is_due_comes_earliest_first_up_to_and_with_the_moment(self, storage: Storage) -> None:
         times = {"a": 300, "b": 100, "c": None, "d": 200, "e": 201}
-        await storage.commit(Commit(puts=tuple(evolve(put(key), due=due) for key, due in times.items())))
+        await storage.commit(Commit(puts=tuple(replace(put(key), due=due) for key, due in times.items())))
         await storage.commit(Commit(puts=(Put(kind="other", key="o", body={}, due=1),)))
 
         assert [record.key for record in await storage.due("thing", 200)] == ["b", "d"]
