@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 import cattrs
+from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.preconf.json import make_converter
 
 T = TypeVar("T")
@@ -22,8 +23,8 @@ UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {
     "campaign": (lambda body: body if "total" in body else {**body, "total": len(cast("list[str]", body["targets"]))},),
 }
 
-#: Record class → its members that may be left out, found once.
-_LEFT_OUT: dict[type[Any], tuple[str, ...]] = {}
+#: Record class → what makes plain data of its records, made once.
+_PLAIN: dict[type[Any], Callable[[Any], Plain]] = {}
 
 converter: cattrs.Converter = make_converter()
 # Members of type object are JSON as it came; the check is by identity, since every class is an object.
@@ -31,19 +32,18 @@ converter.register_structure_hook_func(lambda cls: cls is object, lambda value, 
 
 
 def to_plain(record: Any) -> Plain:
-    """The JSON-compatible form of an attrs record; members that equal their default are left out."""
-    plain = cast("Plain", converter.unstructure(record))
-    for name in _left_out(type(record)):
-        if plain.get(name) is None:
-            plain.pop(name, None)
-    return plain
+    """The JSON-compatible form of an attrs record; its members that are None by default are left out as long."""
+    make = _PLAIN.get(type(record))
+    if make is None:
+        make = _PLAIN[type(record)] = _maker(type(record))
+    return make(record)
 
 
-def _left_out(cls: type[Any]) -> tuple[str, ...]:
-    names = _LEFT_OUT.get(cls)
-    if names is None:
-        names = _LEFT_OUT[cls] = tuple(field.name for field in attrs.fields(cls) if field.default is None)
-    return names
+def _maker(cls: type[Any]) -> Callable[[Any], Plain]:
+    left_out: dict[str, Any] = {
+        field.name: override(omit_if_default=True) for field in attrs.fields(cls) if field.default is None
+    }
+    return cast("Callable[[Any], Plain]", make_dict_unstructure_fn(cls, converter, **left_out))
 
 
 def from_plain(kind: str, body: Mapping[str, object], cls: type[T]) -> T:
