@@ -11,7 +11,7 @@ before new ones are taken, so values can move between records in one commit. A r
 
 import functools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 from fleetcore.builtin.sqlite.plain import listed, text
@@ -22,6 +22,8 @@ from fleetcore.model.store import Commit, Delete, Put
 _MOST_ROWS = 6016
 #: Longer statements have a multiple of so many rows, which keeps the prepared statements few.
 _STEP_ROWS = 64
+#: The rows of :func:`_pairs`.
+_PAIRS = "json_each(?) AS first CROSS JOIN json_each(first.value) AS second"
 #: A record: its kind and its key.
 Name = tuple[str, str]
 #: A unique value: its space and itself.
@@ -35,39 +37,37 @@ class RecordChanges:
 
     def __init__(self, db: sqlite3.Connection, commits: Sequence[Commit]) -> None:
         self._db = db
-        named = list(dict.fromkeys(name for commit in commits for name in _touched(commit)))
+        named = dict.fromkeys(name for commit in commits for name in _touched(commit))
         self._versions: dict[Name, int] = {
             (kind, key): version
             for kind, key, version in listed(
                 db,
                 "kind, key, version",
-                "SELECT r.kind, r.key, r.version FROM json_each(?) AS j CROSS JOIN records AS r"
-                " ON r.kind = json_extract(j.value, '$[0]') AND r.key = json_extract(j.value, '$[1]')",
-                (text(named),),
+                f"SELECT r.kind, r.key, r.version FROM {_PAIRS} CROSS JOIN records AS r"  # noqa: S608 - a constant
+                " ON r.kind = first.key AND r.key = second.value",
+                (_pairs(named),),
             )
         } if named else {}  # fmt: skip
         self._there = list(self._versions)
-        wanted = {value for commit in commits for put in (*commit.reindexed, *commit.puts) for value in put.unique}
+        #: Who holds a value, and what the records hold that no commit has touched yet.
         self._holders: dict[Value, Name] = {}
         self._held: dict[Name, set[Value]] = {}
+        wanted = {value for commit in commits for put in (*commit.reindexed, *commit.puts) for value in put.unique}
         if wanted:
             for space, value, kind, key in listed(
                 db,
                 "space, value, kind, key",
-                "SELECT u.space, u.value, u.kind, u.key FROM json_each(?) AS j CROSS JOIN uniques AS u"
-                " ON u.space = json_extract(j.value, '$[0]') AND u.value = json_extract(j.value, '$[1]')",
-                (text(list(wanted)),),
+                f"SELECT u.space, u.value, u.kind, u.key FROM {_PAIRS} CROSS JOIN uniques AS u"  # noqa: S608 - a constant
+                " ON u.space = first.key AND u.value = second.value",
+                (_pairs(wanted),),
             ):
-                self._hold((space, value), (kind, key))
+                self._holders[space, value] = (kind, key)
+                self._held.setdefault((kind, key), set()).add((space, value))
         self._touched: dict[Name, None] = {}
         self._deleted: dict[Name, None] = {}
         self._written: dict[Name, tuple[int, int | None, str]] = {}
         self._dues: dict[Name, int | None] = {}
         self._indexed: dict[Name, Put] = {}
-
-    def _hold(self, value: Value, name: Name) -> None:
-        self._holders[value] = name
-        self._held.setdefault(name, set()).add(value)
 
     def take(self, commit: Commit) -> tuple[int, ...]:
         """Adds a commit; gives the versions of its puts.
@@ -90,10 +90,44 @@ class RecordChanges:
         for put in commit.puts:
             name = (put.kind, put.key)
             _expect(put, current[name])
-            current[name] += 1
-            versions.append(current[name])
-            written[name] = (current[name], put.due, text(put.body))
+            version = current[name] = current[name] + 1
+            versions.append(version)
+            written[name] = (version, put.due, text(put.body))
         indexed = {(put.kind, put.key): put for put in (*commit.reindexed, *commit.puts)}
+        uniques = self._taken(indexed, touched)
+        # Nothing is refused from here on.
+        for name in touched:
+            if name in self._indexed:
+                held: Iterable[Value] = self._indexed[name].unique
+            elif name in self._held and name not in self._touched:
+                held = self._held[name]
+            else:
+                continue
+            for value in held:
+                del self._holders[value]
+        self._touched |= touched
+        self._versions |= current
+        for name in touched.keys() - indexed.keys():
+            self._deleted[name] = None
+            for kept in (self._written, self._dues, self._indexed):
+                kept.pop(name, None)
+        self._holders |= uniques
+        for entry in commit.reindexed:
+            name = (entry.kind, entry.key)
+            if name in self._written:
+                version, _, body = self._written[name]
+                self._written[name] = (version, entry.due, body)
+            else:
+                self._dues[name] = entry.due
+        for anew in (self._deleted, self._dues):
+            for name in anew.keys() & written.keys():
+                del anew[name]
+        self._written |= written
+        self._indexed |= indexed
+        return tuple(versions)
+
+    def _taken(self, indexed: Mapping[Name, Put], touched: Mapping[Name, None]) -> dict[Value, Name]:
+        """The unique values of a commit; raises Conflict where one belongs to another record."""
         uniques: dict[Value, Name] = {}
         for name, put in indexed.items():
             for value in put.unique:
@@ -103,31 +137,7 @@ class RecordChanges:
                     holder = name if there in touched else there
                 if holder != name:
                     raise _taken(value, *holder)
-        # Nothing is refused from here on.
-        for name in touched:
-            self._touched[name] = None
-            self._versions[name] = current[name]
-            for value in self._held.pop(name, ()):
-                del self._holders[value]
-            if name not in indexed:
-                self._deleted[name] = None
-                for kept in (self._written, self._dues, self._indexed):
-                    kept.pop(name, None)
-        for value, name in uniques.items():
-            self._hold(value, name)
-        for entry in commit.reindexed:
-            name = (entry.kind, entry.key)
-            if name in self._written:
-                version, _, body = self._written[name]
-                self._written[name] = (version, entry.due, body)
-            else:
-                self._dues[name] = entry.due
-        for name in written:
-            self._deleted.pop(name, None)
-            self._dues.pop(name, None)
-        self._written |= written
-        self._indexed |= indexed
-        return tuple(versions)
+        return uniques
 
     def write(self) -> None:
         """Writes what was taken."""
@@ -150,36 +160,37 @@ class RecordChanges:
                 " WHERE records.kind = json_extract(j.value, '$[0]') AND records.key = json_extract(j.value, '$[1]')",
                 (text([(*name, due) for name, due in self._dues.items()]),),
             )
-        there = text([name for name in self._there if name in self._touched])
+        there = _pairs(name for name in self._there if name in self._touched)
         self._write_uniques(there)
         self._write_refs(there)
 
     def _write_uniques(self, there: str) -> None:
         old = self._rows("u.space, u.value, u.kind, u.key", "uniques AS u", there)
-        new = {(*value, *name) for name, put in self._indexed.items() for value in put.unique}
-        if gone := old - new:
+        new = [(*value, *name) for name, put in self._indexed.items() for value in put.unique]
+        if gone := old.difference(new):
             named = f"(space, value) IN ({_values(2)})"
             self._db.execute(f"DELETE FROM uniques WHERE {named}", (text([row[:2] for row in gone]),))  # noqa: S608 - a constant
-        if come := new - old:
-            _insert(self._db, "uniques(space, value, kind, key)", sorted(come))
+        if come := sorted(row for row in new if row not in old):
+            _insert(self._db, "uniques(space, value, kind, key)", come)
 
     def _write_refs(self, there: str) -> None:
         old = self._rows("u.kind, u.name, u.value, u.sort, u.key", "refs AS u", there)
-        new = {(put.kind, name, value, put.sort, put.key) for put in self._indexed.values() for name, value in put.refs}
-        if gone := old - new:
+        # A list and no set: most records come in the order of their keys, and what is nearly sorted is sorted quickly.
+        new = [(put.kind, name, value, put.sort, put.key) for put in self._indexed.values() for name, value in put.refs]
+        if gone := old.difference(new):
             named = f"(kind, name, value, sort, key) IN ({_values(5)})"
             self._db.execute(f"DELETE FROM refs WHERE {named}", (text(list(gone)),))  # noqa: S608 - a constant
-        if come := new - old:
+        if come := sorted(row for row in new if row not in old):
             # In their order in the table: neighbours go into the same page.
-            _insert(self._db, "refs(kind, name, value, sort, key)", sorted(come))
+            _insert(self._db, "refs(kind, name, value, sort, key)", come)
 
     def _rows(self, columns: str, table: str, there: str) -> set[tuple[str, ...]]:
         """The index rows of records that were there before."""
         if not self._there:
             return set()
         query = (
-            f"SELECT {columns} FROM json_each(?) AS j CROSS JOIN {table}"  # noqa: S608 - constants
-            " ON u.kind = json_extract(j.value, '$[0]') AND u.key = json_extract(j.value, '$[1]')"
+            f"SELECT {columns} FROM {_PAIRS} CROSS JOIN {table}"  # noqa: S608 - constants
+            " ON u.kind = first.key AND u.key = second.value"
         )
         names = ", ".join(column.rpartition(".")[2] for column in columns.split(", "))
         return set(map(tuple, listed(self._db, names, query, (there,))))
@@ -188,6 +199,14 @@ class RecordChanges:
 def _touched(commit: Commit) -> Iterable[Name]:
     changes: tuple[Put | Delete, ...] = (*commit.deletes, *commit.reindexed, *commit.puts)
     return ((change.kind, change.key) for change in changes)
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    """Pairs as :data:`_PAIRS` reads them: what comes second by what comes first, so that SQLite takes nothing apart."""
+    grouped: dict[str, list[str]] = {}
+    for first, second in pairs:
+        grouped.setdefault(first, []).append(second)
+    return text(grouped)
 
 
 def _values(width: int) -> str:
