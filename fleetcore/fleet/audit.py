@@ -93,6 +93,8 @@ def sealed(event: Event, position: int, seq: int, prev: str) -> tuple[Put, str]:
 
 
 def _changed(event: Event) -> tuple[str, ...]:
+    if not event.data:
+        return ()
     kind = CORE.get(event.type)
     named = None if kind is None else event.data.get(kind.names)
     if isinstance(named, Mapping):

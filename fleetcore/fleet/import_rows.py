@@ -25,7 +25,7 @@ def device_of(registry: Registry, row: object) -> Device:
     Raises:
         Refused: with the row's id in ``ids``, where it has one.
     """
-    if not isinstance(row, dict | Mapping):
+    if type(row) is not dict and not isinstance(row, Mapping):
         raise Refused("A row is an object with an id")
     if not _MEMBERS.issuperset(row):
         unknown = sorted(str(name) for name in set(row) - _MEMBERS)
@@ -34,7 +34,7 @@ def device_of(registry: Registry, row: object) -> Device:
             remedy=f"Members: {', '.join(ROW_MEMBERS)}; anything else goes into attributes",
             device=row.get("id"),
         )
-    given: dict[str, Any] = {name: value for name, value in row.items() if value not in (None, "")}
+    given: dict[str, Any] = {name: value for name, value in row.items() if value or value not in (None, "")}
     device = given.pop("id", None)
     if not isinstance(device, str):
         raise Refused("A row needs an id")
@@ -42,7 +42,7 @@ def device_of(registry: Registry, row: object) -> Device:
         for name in ("tags", "capabilities"):
             if name in given:
                 given[name] = _texts(given[name], name)
-        if "attributes" in given and not isinstance(given["attributes"], dict | Mapping):
+        if "attributes" in given and not isinstance(given["attributes"], Mapping):
             raise Refused("attributes is an object")
         if "location" in given:
             given["location"] = _location(given["location"])
@@ -91,9 +91,13 @@ def _whole(value: object) -> object:
 
 
 def _texts(value: object, name: str) -> list[str]:
-    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
-        raise Refused(f"{name} is a list of texts")
-    return list(value)
+    if isinstance(value, list | tuple):
+        for text in value:
+            if not isinstance(text, str):
+                break
+        else:
+            return list(value)
+    raise Refused(f"{name} is a list of texts")
 
 
 def _location(value: object) -> Location:

@@ -11,7 +11,7 @@ from fleetcore.wire.strict_json import dumps
 
 _LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
 _LONGEST_KEY = 128
-_LARGEST_FLOAT = sys.float_info.max
+_LARGEST: Mapping[type, float] = {float: sys.float_info.max, int: _LARGEST_INTEGER}
 #: A member that is a number or a truth, as JSON, takes fewer bytes besides its key.
 _NUMBER_BYTES = 32
 
@@ -20,7 +20,8 @@ def check_document(document: object, limits: Limits, *, pointer: str = "", depth
     """Raises :class:`Refused` where a section, or a patch for one, breaks the limits of twins."""
     if depth > limits.json_depth:
         raise Refused(f"Nested deeper than {limits.json_depth} at {pointer}", code="limit_exceeded", pointer=pointer)
-    if isinstance(document, dict | Mapping):
+    if type(document) is dict or isinstance(document, Mapping):
+        deepest = depth >= limits.json_depth
         for key, value in document.items():
             if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable() or key[0] == "$":
                 raise Refused(
@@ -29,7 +30,7 @@ def check_document(document: object, limits: Limits, *, pointer: str = "", depth
                     pointer=f"{pointer}/{key}",
                 )
             # Most of what there is.
-            if depth < limits.json_depth and type(value) is float and -_LARGEST_FLOAT <= value <= _LARGEST_FLOAT:
+            if not deepest and (most := _LARGEST.get(type(value))) is not None and -most <= value <= most:
                 continue
             check_document(value, limits, pointer=f"{pointer}/{key}", depth=depth + 1)
     elif isinstance(document, list):

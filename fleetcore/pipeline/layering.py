@@ -27,14 +27,14 @@ class LayerKeeper(Consumer):
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         await self._groups.settled()
         await self._twins.layers.settled()
+        layered = bool(self._twins.layers.list())
         devices: dict[str, None] = {}
         everybody = False
         for entry in entries:
             for event in entry.events:
-                device = device_of(event)
-                if device is not None and "groups" in changed_parts(event) and self._twins.layers.list():
+                if layered and "groups" in changed_parts(event) and (device := device_of(event)) is not None:
                     devices[device] = None
-                elif event.type == GROUP_CHANGED and self._twins.layers.list():
+                elif layered and event.type == GROUP_CHANGED:
                     devices.update(dict.fromkeys(self._inside(event.subject)))  # it may lie elsewhere now
                 elif event.type in (LAYER_CHANGED, LAYER_REMOVED):
                     members = self._members(event)
