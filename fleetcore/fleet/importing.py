@@ -65,10 +65,17 @@ class Progress:
 
 @frozen
 class _Part:
-    """The rows of a part, and what is seen of them without looking elsewhere."""
+    """The rows of a part, and what is seen of them without looking elsewhere.
+
+    Attributes:
+        judged, registrations: what became of them by what was registered when they were read, and what stores that;
+            for a part that is read while the one before it is written.
+    """
 
     rows: Sequence[Numbered]
     checked: Checked
+    judged: Judged | None = None
+    registrations: Commit | None = None
 
 
 class Importing:
@@ -220,10 +227,15 @@ class Importing:
         part = await self._part(operation.id, name)
         rows = part.rows[progress.at : progress.at + allowed]
         whole = progress.at + len(rows) == len(part.rows)
-        looked_at = part.checked if len(rows) == len(part.rows) else checked(self._registry, rows)
+        if len(rows) < len(part.rows):
+            part = _Part(rows, checked(self._registry, rows))
         following = _part(operation.id, progress.round, progress.next + 1) if progress.next + 1 < progress.end else None
         for attempt in range(_ATTEMPTS):
-            judged = await judge(self._registry, looked_at, last=progress.last)
+            if attempt or part.judged is None or part.judged.waiting or progress.last:
+                part = await self._judged(part, operation, last=progress.last)
+            judged, registrations = part.judged, part.registrations
+            assert judged is not None
+            assert registrations is not None
             waiting = [row for row in rows if row[0] in judged.waiting]
             async with self._lock(operation.id):
                 current = await self._operations.get(operation.id)
@@ -242,13 +254,9 @@ class Importing:
                 )
                 counted = _counted(current, judged, len(rows) - len(waiting), self._clock.now_ms())
                 after = evolve(counted, spec=asdict(then))
-                change = (
-                    self._operations.records.changing(current, after)
-                    + self._registry.registrations(judged.devices, actor=operation.actor, reason=operation.reason)
-                    + Commit(blobs=blobs)
-                )
+                change = self._operations.records.changing(current, after) + registrations + Commit(blobs=blobs)
                 try:
-                    done = await self._commit(change, operation.id, following)
+                    done = await self._commit(change, operation, following)
                 except Conflict:
                     # Others registered one of these ids, or the operation was cancelled, in between.
                     if attempt == _ATTEMPTS - 1:
@@ -259,24 +267,33 @@ class Importing:
             return evolve(after, version=done.versions[0])
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _commit(self, change: Commit, operation: str, following: str | None) -> Committed:
-        """Commits, and looks at the next part meanwhile: the store writes in a thread of its own."""
+    async def _commit(self, change: Commit, operation: Operation, following: str | None) -> Committed:
+        """Commits, and judges the next part meanwhile: the store writes in a thread of its own.
+
+        What is judged so does not know the devices of this commit. One that is in both parts makes the next commit
+        conflict, and a row whose gateway is among them waits; either is judged again.
+        """
         commit = asyncio.create_task(self._storage.commit(change))
         try:
             await asyncio.sleep(0)
             if following is not None:
-                self._ahead[operation] = (following, await self._read(following))
+                self._ahead[operation.id] = (following, await self._judged(await self._read(following), operation))
         finally:
             done = await commit
         return done
 
-    async def _part(self, operation: str, name: str) -> "_Part":
+    async def _part(self, operation: str, name: str) -> _Part:
         ahead = self._ahead.pop(operation, None)
         return ahead[1] if ahead is not None and ahead[0] == name else await self._read(name)
 
-    async def _read(self, name: str) -> "_Part":
+    async def _read(self, name: str) -> _Part:
         rows = _decoded(await self._storage.blob(name))
         return _Part(rows, checked(self._registry, rows))
+
+    async def _judged(self, part: _Part, operation: Operation, *, last: bool = False) -> _Part:
+        judged = await judge(self._registry, part.checked, last=last)
+        registrations = self._registry.registrations(judged.devices, actor=operation.actor, reason=operation.reason)
+        return evolve(part, judged=judged, registrations=registrations)
 
     async def _take_over(self, operation: Operation) -> Operation:
         """An import of an older release, whose rows are one blob."""
