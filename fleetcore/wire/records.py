@@ -11,6 +11,8 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.preconf.json import make_converter
+from msgspec import Struct
+from msgspec.structs import asdict
 
 T = TypeVar("T")
 Plain = dict[str, object]
@@ -32,7 +34,7 @@ converter.register_structure_hook_func(lambda cls: cls is object, lambda value, 
 
 
 def to_plain(record: Any) -> Plain:
-    """The JSON-compatible form of an attrs record; its members that are None by default are left out as long."""
+    """The JSON-compatible form of a record; its members that are None by default are left out as long."""
     make = _PLAIN.get(type(record))
     if make is None:
         make = _PLAIN[type(record)] = _maker(type(record))
@@ -40,6 +42,9 @@ def to_plain(record: Any) -> Plain:
 
 
 def _maker(cls: type[Any]) -> Callable[[Any], Plain]:
+    if issubclass(cls, Struct):
+        # Puts and events: what they hold is plain already.
+        return asdict
     left_out: dict[str, Any] = {
         field.name: override(omit_if_default=True) for field in attrs.fields(cls) if field.default is None
     }
