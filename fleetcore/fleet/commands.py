@@ -42,6 +42,8 @@ _JUST_SENT_MS = 1_000
 _LOOK_S = 1.0
 #: How many unfinished commands a snapshot shows (WIRE.md §6).
 SNAPSHOT = 10
+#: The device has begun with it.
+_BEGUN = frozenset({CommandState.DELIVERED, CommandState.RUNNING})
 _OUTPUT_BYTES = _ARGS_BYTES = 64 * 1024
 _ARGS_DEPTH = 10
 _LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
@@ -333,14 +335,34 @@ class Commands:
                 del self._entering[place]
 
     def _goes_at_once(self, command: Command) -> bool:
-        """Whether a new command is at the head of its lane, and its device takes it now without further question."""
+        """Whether a new command is at the head of its lane, and its device takes it now without further question.
+
+        One that wants no answer ends by being handed out: it is first stored as queued, so that it waits where nothing
+        takes it.
+        """
         return (
             command.precondition is None
-            and min(command.deliver_by, command.expires_at) > command.issued_at
+            and command.respond != "none"
+            and self._in_time(command)
             and self._entering[command.device, command.lane] == 1
-            and self._open.is_free(command.device, command.lane)
+            and self._open.has_room(command.device, command.lane, SNAPSHOT)
             and self._reaches(command.device)
         )
+
+    def _in_time(self, command: Command) -> bool:
+        return min(command.deliver_by, command.expires_at) > self._clock.now_ms()
+
+    def may_be_given(self, command: Command) -> bool:
+        """Whether a command that is stored as handed out may be given to a transport now.
+
+        Storing it took time: a command that no device has begun is not given after its time, nor once it has ended.
+        """
+        begun = command.state in _BEGUN
+        return (begun or self._in_time(command)) and not self._open.has_ended(command)
+
+    def not_taken(self, command: Command) -> None:
+        """No transport was there to take a command that is stored as handed out: it goes out with the next greeting."""
+        self._open.note_untaken(command)
 
     async def _queue(self, command: Command, event: Event, *, keyed: bool) -> Command:
         device, now, actor = command.device, command.issued_at, event.actor
@@ -367,7 +389,10 @@ class Commands:
             except Conflict as conflict:
                 self._open.forget(device)
                 if conflict.ids.get("space") == _SUPERSEDE or any(conflict.ids.get("key") == one.id for one in old):
-                    continue  # another came first, or one was handed out: look again at what is still queued
+                    # Another came first, or one was handed out: look again at what is still queued. What came
+                    # meanwhile may have gone out already, so this one stands behind it.
+                    command = evolve(command, sequence=await self._next_sequence(device))
+                    continue
                 if not keyed:
                     raise
                 first = await self.records.need(command.id)
@@ -546,7 +571,7 @@ class Commands:
         now = self._clock.now_ms()
         going: list[Command] = []
         for command in await self.snapshot(device):
-            old = now - (command.sent_at or 0) >= _JUST_SENT_MS
+            old = now - (command.sent_at or 0) >= _JUST_SENT_MS or self._open.take_untaken(command)
             if command.state is CommandState.QUEUED and not await self._may_go(command):
                 continue
             if _waits(command, now) or (again and old):

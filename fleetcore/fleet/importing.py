@@ -7,6 +7,7 @@ the parts of the next round. Importing the same rows again changes nothing and i
 """
 
 import asyncio
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -15,17 +16,20 @@ from uuid import uuid4
 from attrs import asdict, evolve, frozen
 from msgspec import json
 
-from fleetcore.errors import Conflict, NotFound, Refused
+from fleetcore.errors import Conflict, FleetError, NotFound, Refused
+from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.import_judging import Checked, DryRun, Judged, Numbered, Result, checked, failure_of, judge
 from fleetcore.fleet.import_rows import row_of
 from fleetcore.fleet.operations import MOST_FAILURES, MOST_ITEMS, Operations, blob_of
 from fleetcore.fleet.registry import Registry
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.device import Device
 from fleetcore.model.operation import Operation, OperationState
 from fleetcore.model.store import Commit, Committed, Event
 
 KIND = "import"
+_log = logging.getLogger(__name__)
 
 #: Rows of a part: a commit of so many devices takes some 30 ms.
 _PART = 1000
@@ -70,12 +74,15 @@ class _Part:
     Attributes:
         judged, registrations: what became of them by what was registered when they were read, and what stores that;
             for a part that is read while the one before it is written.
+        removals: the registry's count when they were judged: a device that it removes since may be one of them, or
+            their gateway.
     """
 
     rows: Sequence[Numbered]
     checked: Checked
     judged: Judged | None = None
     registrations: Commit | None = None
+    removals: int = 0
 
 
 class Importing:
@@ -84,6 +91,7 @@ class Importing:
     def __init__(self, storage: Storage, clock: Clock, registry: Registry, operations: Operations) -> None:
         self._storage, self._clock = storage, clock
         self._registry, self._operations = registry, operations
+        self._finishing = Finishing("fleetcore import")
         self._ahead: dict[str, tuple[str, _Part]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._dry_runs: OrderedDict[str, tuple[DryRun, float]] = OrderedDict()
@@ -231,7 +239,8 @@ class Importing:
             part = _Part(rows, checked(self._registry, rows))
         following = _part(operation.id, progress.round, progress.next + 1) if progress.next + 1 < progress.end else None
         for attempt in range(_ATTEMPTS):
-            if attempt or part.judged is None or part.judged.waiting or progress.last:
+            stale = part.removals != self._registry.removals
+            if attempt or stale or part.judged is None or part.judged.waiting or progress.last:
                 part = await self._judged(part, operation, last=progress.last)
             judged, registrations = part.judged, part.registrations
             assert judged is not None
@@ -256,30 +265,38 @@ class Importing:
                 after = evolve(counted, spec=asdict(then))
                 change = self._operations.records.changing(current, after) + registrations + Commit(blobs=blobs)
                 try:
-                    done = await self._commit(change, operation, following)
+                    done = await self._commit(change, judged.devices, operation, following)
                 except Conflict:
                     # Others registered one of these ids, or the operation was cancelled, in between.
                     if attempt == _ATTEMPTS - 1:
                         raise
                     continue
-            for device in judged.devices:
-                self._registry.registered(device)
             return evolve(after, version=done.versions[0])
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _commit(self, change: Commit, operation: Operation, following: str | None) -> Committed:
+    async def _commit(
+        self, change: Commit, devices: Sequence[Device], operation: Operation, following: str | None
+    ) -> Committed:
         """Commits, and judges the next part meanwhile: the store writes in a thread of its own.
 
         What is judged so does not know the devices of this commit. One that is in both parts makes the next commit
         conflict, and a row whose gateway is among them waits; either is judged again.
         """
-        commit = asyncio.create_task(self._storage.commit(change))
-        try:
-            await asyncio.sleep(0)
-            if following is not None:
+        commit = self._finishing.start(self._stored(change, devices))
+        await asyncio.sleep(0)
+        if following is not None:
+            try:
                 self._ahead[operation.id] = (following, await self._judged(await self._read(following), operation))
-        finally:
-            done = await commit
+            except FleetError as error:
+                # It is read again when its turn has come, and fails then if it must.
+                _log.info("The next part of import %s cannot be read ahead: %s", operation.id, error)
+        return await asyncio.shield(commit)
+
+    async def _stored(self, change: Commit, devices: Sequence[Device]) -> Committed:
+        """Commits registrations and tells of them, also where the caller is cancelled."""
+        done = await self._storage.commit(change)
+        for device in devices:
+            self._registry.registered(device)
         return done
 
     async def _part(self, operation: str, name: str) -> _Part:
@@ -291,9 +308,10 @@ class Importing:
         return _Part(rows, checked(self._registry, rows))
 
     async def _judged(self, part: _Part, operation: Operation, *, last: bool = False) -> _Part:
+        removals = self._registry.removals
         judged = await judge(self._registry, part.checked, last=last)
         registrations = self._registry.registrations(judged.devices, actor=operation.actor, reason=operation.reason)
-        return evolve(part, judged=judged, registrations=registrations)
+        return evolve(part, judged=judged, registrations=registrations, removals=removals)
 
     async def _take_over(self, operation: Operation) -> Operation:
         """An import of an older release, whose rows are one blob."""

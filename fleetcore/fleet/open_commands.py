@@ -32,6 +32,7 @@ class _Device:
         loaded: done when they have been read from the store.
         noted: what was committed while they were being read.
         stale: they are not to be used any more: something unknown may have happened to them.
+        untaken: ids of those that are stored as handed out although no transport took them.
     """
 
     loaded: "asyncio.Future[None]"
@@ -40,6 +41,7 @@ class _Device:
     noted: list[Command] = field(factory=list)
     size: int = _DEVICE_BYTES
     stale: bool = False
+    untaken: set[str] = field(factory=set)
 
     def put(self, command: Command) -> None:
         """Takes up a command as it was committed; an older version than the known one says nothing."""
@@ -53,7 +55,9 @@ class _Device:
                 del self.lanes[known.lane]
             del self.commands[known.id]
             self.size -= _size(known)
-        if command.state not in FINISHED:
+        if command.state in FINISHED:
+            self.untaken.discard(command.id)
+        else:
             self.commands[command.id] = command
             insort(self.lanes.setdefault(command.lane, []), command, key=_sequence)
             self.size += _size(command)
@@ -107,10 +111,31 @@ class OpenCommands:
         known = self._devices.get(device)
         return None if known is None or not known.loaded.done() else list(known.lanes.values())
 
-    def is_free(self, device: str, lane: str) -> bool:
-        """Whether it is known from memory that a lane of a device has no unfinished command."""
+    def has_room(self, device: str, lane: str, lanes: int) -> bool:
+        """Whether it is known from memory that a lane has no unfinished command, and fewer than ``lanes`` have any."""
         known = self._devices.get(device)
-        return known is not None and known.loaded.done() and lane not in known.lanes
+        return known is not None and known.loaded.done() and lane not in known.lanes and len(known.lanes) < lanes
+
+    def has_ended(self, command: Command) -> bool:
+        """Whether it is known from memory that an unfinished command has ended meanwhile."""
+        known = self._devices.get(command.device)
+        if known is None or not known.loaded.done() or command.state in FINISHED:
+            return False
+        return command.id not in known.commands
+
+    def note_untaken(self, command: Command) -> None:
+        """A command is stored as handed out, and no transport took it."""
+        known = self._devices.get(command.device)
+        if known is not None and command.id in known.commands:
+            known.untaken.add(command.id)
+
+    def take_untaken(self, command: Command) -> bool:
+        """Whether that is so; not any more afterwards."""
+        known = self._devices.get(command.device)
+        if known is None or command.id not in known.untaken:
+            return False
+        known.untaken.discard(command.id)
+        return True
 
     async def of(self, device: str) -> Sequence[Command]:
         """The unfinished commands of a device by sequence."""

@@ -70,6 +70,8 @@ class Registry:
         self.records = Repository(storage, "device", Device, unique=_unique, refs=_refs)
         self._listeners: list[Callable[[Device], None]] = []
         self._removal_listeners: list[Callable[[str], None]] = []
+        #: How many devices were erased: what was judged before may have known one of them.
+        self.removals = 0
         self._finishing = Finishing()
 
     def on_change(self, callback: Callable[[Device], None]) -> None:
@@ -88,6 +90,7 @@ class Registry:
 
         async def removed() -> None:
             await self._storage.commit(commit)
+            self.removals += 1
             for callback in self._removal_listeners:
                 callback(device)
 

@@ -497,8 +497,18 @@ class Plane(DevicePlane):
         return self._sinks(device) if device.lifecycle in _SERVED else []
 
     def _push(self, device: Device, what: "Downlink | Command") -> None:
-        if sinks := self._served(device):
-            self._hand(sinks, device, self._downlink(what) if isinstance(what, Command) else what)
+        sinks = self._served(device)
+        if isinstance(what, Command):
+            self._give(sinks, device, what)
+        elif sinks:
+            self._hand(sinks, device, what)
+
+    def _give(self, sinks: list[Sink], device: Device, command: Command) -> None:
+        """A command that is stored as handed out, to those who take it."""
+        if not sinks:
+            self._commands.not_taken(command)
+        elif self._commands.may_be_given(command):
+            self._hand(sinks, device, self._downlink(command))
 
     def _hand(self, sinks: list[Sink], device: Device, downlink: Downlink) -> None:
         if device.gateway is not None:
@@ -548,6 +558,8 @@ class Plane(DevicePlane):
         for event in self._waiters.get(device, ()):
             event.set()
         if not self._listeners and not self._carriers:
+            if isinstance(what, Command):
+                self._commands.not_taken(what)
             return
         queue = self._dirty.get(device)
         if what is Operation.COMMAND and queue is None and self._commands.is_idle(device):
@@ -570,12 +582,14 @@ class Plane(DevicePlane):
                 device = await self._current(subject)
                 sinks = [] if device is None else self._served(device)
                 if device is None or not sinks:
+                    if isinstance(what, Command):
+                        self._commands.not_taken(what)
                     continue
                 if not isinstance(what, Operation):
                     self._push(device, what)
                 elif what is Operation.COMMAND:
                     for command in await self._commands.hand_out(subject):
-                        self._hand(sinks, device, self._downlink(command))
+                        self._give(sinks, device, command)
                 else:
                     offer = await self._campaigns.offer(subject)
                     if offer is not None:

@@ -11,8 +11,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.preconf.json import make_converter
-from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec import Struct, to_builtins
 
 T = TypeVar("T")
 Plain = dict[str, object]
@@ -43,8 +42,8 @@ def to_plain(record: Any) -> Plain:
 
 def _maker(cls: type[Any]) -> Callable[[Any], Plain]:
     if issubclass(cls, Struct):
-        # Puts and events: what they hold is plain already.
-        return asdict
+        # Puts and events: what they hold is plain already, and stays theirs.
+        return cast("Callable[[Any], Plain]", to_builtins)
     left_out: dict[str, Any] = {
         field.name: override(omit_if_default=True) for field in attrs.fields(cls) if field.default is None
     }

@@ -148,3 +148,17 @@ def test_the_blocking_facade_watches_too_and_stops_when_the_loop_over_it_does():
 
         assert event["subject"] == "a"
         assert manager.count_devices() == 1
+
+
+async def test_what_is_watched_is_the_callers_own(manager):
+    fleet = await manager.open()
+    before = await fleet.storage.position()
+    await manager.register_device("a", "sensor", {"tags": ["x"]})
+
+    async for event in manager.watch(after=before):
+        event["data"]["evil"] = True
+        break
+
+    stored = [event for entry in await fleet.storage.feed(before) for event in entry.events]
+    assert stored
+    assert not any("evil" in event.data for event in stored)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from fleetcore import IoTFleetManager
-from fleetcore.errors import Conflict, NotFound
+from fleetcore.errors import Conflict, NotFound, StorageError
 from fleetcore.model.operation import OperationState
 
 ids = st.sampled_from(["a", "A", "b", "B", "gw", "GW", "there", "There", "no id"])
@@ -162,3 +162,58 @@ async def test_an_import_goes_on_after_kill_9_where_it_was(tmp_path):
     assert there == cut_off["result"]["registered"]
     assert ended["result"] == {"registered": 20000}
     assert len({row.object for row in rows}) == len(rows) == 20000
+
+
+# --- a part that is judged while the one before it is written -------------------------------------------------------
+
+
+async def ended(fleet, rows):
+    """The operation that imports the rows, turn by turn."""
+    operation = await fleet.importing.start(rows)
+    for _ in range(60):
+        if operation.state is not OperationState.RUNNING:
+            break
+        await fleet.operations.turn(operation.id)
+        operation = await fleet.operations.get(operation.id)
+    return operation
+
+
+async def test_a_gateway_that_is_erased_before_its_leaves_are_registered_is_missed(monkeypatch):
+    monkeypatch.setattr("fleetcore.fleet.importing._PART", 4)
+    async with IoTFleetManager() as manager:
+        fleet = await manager.open()
+        await fleet.devices.register("g", "gateway")
+        rows = [{"id": f"a{number}", "type": "s"} for number in range(4)]
+        rows += [{"id": f"b{number}", "type": "s", "gateway": "g"} for number in range(4)]
+        register, calls = fleet.importing._register, []
+
+        async def late(operation, progress, allowed):
+            calls.append(progress)
+            if len(calls) == 2:
+                await fleet.erasing.erase("g")
+            return await register(operation, progress, allowed)
+
+        monkeypatch.setattr(fleet.importing, "_register", late)
+        operation = await ended(fleet, rows)
+
+        assert (operation.failed, await fleet.devices.find("b0")) == (4, None)
+
+
+async def test_an_error_while_looking_ahead_is_none_of_the_part_that_was_stored(monkeypatch):
+    monkeypatch.setattr("fleetcore.fleet.importing._PART", 4)
+    async with IoTFleetManager() as manager:
+        fleet = await manager.open()
+        told, failed, blob = [], [], fleet.storage.blob
+        fleet.devices.on_change(lambda device: told.append(device.id))
+
+        async def broken(name):
+            if name.endswith("/1") and not failed:
+                failed.append(name)
+                raise StorageError("once")
+            return await blob(name)
+
+        monkeypatch.setattr(fleet.storage, "blob", broken)
+        operation = await ended(fleet, [{"id": f"a{number}", "type": "s"} for number in range(8)])
+
+        assert (operation.state, len(failed)) == (OperationState.SUCCEEDED, 1)
+        assert sorted(told) == [f"a{number}" for number in range(8)]

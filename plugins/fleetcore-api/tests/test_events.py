@@ -4,6 +4,8 @@ import asyncio
 import json
 
 import pytest
+from fleetcore_api.access import Access
+from fleetcore_api.routes.events import _follow as follow
 
 from fleetcore.errors import Refused
 from fleetcore.model.events import CORE, SUBJECT, EventType, EventTypes, Subject
@@ -213,3 +215,22 @@ def test_a_plugins_types_are_checked_wherever_they_come_from():
 
     with pytest.raises(Refused):
         EventTypes({"other": [foreign]})
+
+
+async def test_a_stream_gets_on_while_the_tokens_of_others_change(as_role, fleet, served):
+    client = await as_role("viewer")
+    token = client.headers["authorization"].removeprefix("Bearer ")
+    access = Access(served.site, await fleet.operators.authenticate(token), token)
+    after = await fleet.storage.position()
+    devices = [await fleet.devices.prepared(f"d-{number}", "sensor") for number in range(5)]
+    await fleet.storage.commit(fleet.devices.registrations(devices))
+    stream = follow(access, after, ("device.",))
+    await anext(stream)
+
+    seen = []
+    for number in range(5):
+        piece = await anext(stream)
+        seen.append(json.loads(piece.split(b"data: ")[1])["subject"])
+        await fleet.operators.create_token(f"other-{number}")
+
+    assert seen == [device.id for device in devices]

@@ -71,7 +71,7 @@ async def _follow(access: Access, after: int, wanted: tuple[str, ...]) -> AsyncI
             for entry in entries:
                 for piece in await _shown(rights, access.fleet.events, entry, wanted):
                     # A slow reader is here for longer than its rights may last: the commit is looked at again then.
-                    if await _rights(watch) is not rights:
+                    if not _same(rights, await _rights(watch)):
                         break
                     yield piece
                     told_s = clock.monotonic_s()
@@ -92,6 +92,11 @@ async def _rights(watch: RightsWatch) -> Rights | None:
     """The rights as they are now; None where they do not open this route any more. Raises NotAuthenticated."""
     rights = await watch.rights()
     return rights if rights.holds(Permission.DEVICES_READ) else None
+
+
+def _same(rights: Rights, now: Rights | None) -> bool:
+    """Whether the rights are what they were; a change of another principal's makes them anew, and equal."""
+    return now is rights or (now is not None and now.to_plain() == rights.to_plain())
 
 
 async def _shown(rights: Rights, types: EventTypes, entry: FeedEntry, wanted: tuple[str, ...]) -> list[bytes]:
