@@ -1,0 +1,159 @@
+"""Who calls: the fleet, the rights, and the name under which changes are written down.
+
+What a caller may not see does not exist for it: the answer is that of an unknown id.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from fleetcore.calls.cursors import decode, encode
+from fleetcore.calls.types import Page
+from fleetcore.errors import FleetError, NotAuthorised, NotFound
+from fleetcore.fleet import repository
+from fleetcore.fleet.rights import Rights
+from fleetcore.model.operator import Permission, Role, RoleGrant
+from fleetcore.query.ast import Clause
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.app import Fleet
+
+T = TypeVar("T")
+R = TypeVar("R", bound=attrs.AttrsInstance)
+#: How many records a page looks at for a caller whose rights end somewhere; it is short then, and goes on.
+SCAN = 2000
+_AT_ONCE = 200
+
+
+class Caller:
+    """One principal in one call.
+
+    Attributes:
+        fleet: what it calls.
+        rights: what it may do, as of now.
+        actor: the name under which its changes are written down.
+        permission: what the present call needs.
+        asked: whether the call has asked for rights on anything.
+    """
+
+    def __init__(self, fleet: "Fleet", rights: Rights, actor: str = "") -> None:
+        self.fleet, self.rights = fleet, rights
+        self.actor = actor or rights.actor
+        self.permission = Permission.DEVICES_READ
+        self.asked = False
+
+    async def device(self, device: str, permission: Permission | None = None) -> str:
+        """The id, where the caller has the permission on the device. Raises NotFound, NotAuthorised."""
+        self.asked = True
+        permission = permission or self.permission
+        if await self.rights.allows(permission, device):
+            if await self.fleet.devices.find(device) is not None:
+                return device
+        elif await self.fleet.devices.find(device) is not None:
+            if await self.rights.allows(Permission.DEVICES_READ, device):
+                raise self.denied(device, permission)
+            self._note(device, permission)
+        raise missing("device", device)
+
+    def group(self, group: str, permission: Permission | None = None) -> str:
+        """The name, where the caller has the permission for the whole fleet or for the scope that the group is.
+
+        Raises NotFound, NotAuthorised.
+        """
+        self.asked = True
+        permission = permission or self.permission
+        if self.rights.everywhere(permission) or group in self.rights.named_groups(permission):
+            return group
+        if self.rights.everywhere(Permission.GROUPS_READ):
+            raise self.denied(group, permission)
+        self._note(group, permission)
+        raise missing("group", group)
+
+    def everywhere(self, what: str, permission: Permission | None = None) -> None:
+        """Asks for the permission for the whole fleet; raises NotAuthorised."""
+        self.asked = True
+        permission = permission or self.permission
+        if not self.rights.everywhere(permission):
+            raise self.denied(what, permission, everywhere=True)
+
+    def has_everywhere(self, permission: Permission | None = None) -> bool:
+        """Whether the caller has the permission for the whole fleet."""
+        self.asked = True
+        return self.rights.everywhere(permission or self.permission)
+
+    async def allowed(self, devices: frozenset[str], permission: Permission | None = None) -> frozenset[str]:
+        """Those of some devices on which the caller has the permission."""
+        self.asked = True
+        permission = permission or self.permission
+        if self.rights.everywhere(permission):
+            return devices
+        return frozenset([device for device in devices if await self.rights.allows(permission, device)])
+
+    def narrowed(self, where: Clause | None, permission: Permission | None = None) -> Clause | None:
+        """The query and the rights, as one clause."""
+        self.asked = True
+        return self.rights.selectable(permission or self.permission).narrowed(where)
+
+    async def page(
+        self,
+        records: repository.Repository[R],
+        device_of: Callable[[R], str],
+        show: Callable[[R], T],
+        cursor: str | None,
+        limit: int,
+        *,
+        ref: tuple[str, str] | None = None,
+        newest: bool = False,
+    ) -> Page[T]:
+        """The next records of devices on which the caller has the permission.
+
+        For a caller whose rights end somewhere at most :data:`SCAN` records are looked at: the page may be short.
+        """
+        self.asked = True
+        after = decode(cursor)
+        if self.rights.everywhere(self.permission):
+            return answered(await records.page(ref=ref, after=after, limit=limit, newest=newest), show)
+        known: dict[str, bool] = {}
+        kept: list[R] = []
+        for _ in range(SCAN // _AT_ONCE):
+            found = await records.page(ref=ref, after=after, limit=_AT_ONCE, newest=newest)
+            for record in found.items:
+                device = device_of(record)
+                if device not in known:
+                    known[device] = await self.rights.allows(self.permission, device)
+                if not known[device]:
+                    continue
+                if len(kept) == limit:
+                    return Page([show(item) for item in kept], encode(records.place(kept[-1])))
+                kept.append(record)
+            after = found.after
+            if after is None:
+                break
+        return Page([show(item) for item in kept], encode(after))
+
+    def denied(self, what: str, permission: Permission | None = None, *, everywhere: bool = False) -> FleetError:
+        """The refusal, written to the audit log; ``everywhere``: the permission is needed for the whole fleet."""
+        permission = permission or self.permission
+        self._note(what, permission)
+        needed = f"{permission.value} for the whole fleet" if everywhere else permission.value
+        return NotAuthorised(f"This needs {needed}", remedy="An admin grants roles", permission=permission)
+
+    def _note(self, what: str, permission: Permission) -> None:
+        self.fleet.denials.note(self.actor, what, "not_authorised", permission=permission.value)
+
+
+def owner(fleet: "Fleet", actor: str) -> Caller:
+    """The caller of a process that has the data folder open: everything is allowed."""
+    grant = RoleGrant(id="owner", principal=actor, role=Role.ADMIN, scope="")
+    return Caller(fleet, Rights(actor, (grant,), (), fleet.search), actor)
+
+
+def answered(page: repository.Page[R], show: Callable[[R], T]) -> Page[T]:
+    """A page of records as it is answered."""
+    return Page([show(item) for item in page.items], encode(page.after))
+
+
+def missing(kind: str, name: str, code: str = "not_found") -> NotFound:
+    """One sentence for what does not exist and for what is not to be seen."""
+    return NotFound(f"There is no {kind} {name!r}", code=code, **{kind: name})

@@ -1,0 +1,266 @@
+"""What was given for a parameter, as the value that the call takes, or the refusal: one place for all front ends.
+
+A refusal has a code, a JSON Pointer to what is wrong, a reason and a remedy; they are the same wherever the call came
+through. Text (a path, a query, a command line) is read by the type of the parameter first, then judged like JSON.
+"""
+
+import difflib
+import enum
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import inspect as types
+
+from fleetcore.calls.types import ALPHABETS, Ms, decode_hook
+from fleetcore.errors import Refused
+from fleetcore.wire.strict_json import StrictJsonError, loads
+
+#: How many faults a refusal names.
+_MAX_FAULTS = 20
+_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_JSON_DEPTH = 12
+
+#: What msgspec says → what a refusal says.
+_SENTENCES: Sequence[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern, re.DOTALL), words)
+    for pattern, words in (
+        (r"Expected `(\w+)` matching regex .*", "this is no valid name"),
+        (r"Expected `str` of length <= (\d+)", "it may have at most {0} characters"),
+        (r"Expected `str` of length >= (\d+)", "it must have at least {0} characters"),
+        (r"Expected `(?:array|object)` of length <= (\d+)", "it may have at most {0} items"),
+        (r"Expected `(?:array|object)` of length >= (\d+)", "it must have at least {0} items"),
+        (r"Expected `(?:int|float)` <= (\S+)", "it must be at most {0}"),
+        (r"Expected `(?:int|float)` >= (\S+)", "it must be at least {0}"),
+        (r"Expected `(?:int|float)` < (\S+)", "it must be less than {0}"),
+        (r"Expected `(?:int|float)` > (\S+)", "it must be more than {0}"),
+        (r"Expected `([^`]+)`, got `([^`]+)`", "it must be {0}, not {1}"),
+        (r"Object missing required field `([^`]*)`", "{0!r} is missing"),
+        (r"Object contains unknown field `([^`]*)`", "there is no member {0!r}"),
+        (r"Invalid enum value (.*)", "{0} is not one of its values"),
+    )
+]
+_WORDS = {
+    "str": "text", "int": "an integer", "float": "a number", "bool": "true or false", "null": "null",
+    "array": "a list", "object": "an object",
+}  # fmt: skip
+_PATH = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]|\[\.\.\.\]")
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What is wrong with one value: where, why, and what to do."""
+
+    pointer: str
+    reason: str
+    remedy: str = ""
+    code: str = "schema_invalid"
+
+
+class Invalid(Exception):
+    """One value is not acceptable."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+class Reader:
+    """Reads the values of one parameter; made once a parameter, since the type is taken apart for it."""
+
+    def __init__(self, name: str, kind: Any) -> None:
+        self.name, self.kind = name, kind
+        self._info = _inner(types.type_info(kind))
+        self._read = _reader_of(self._info)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether text gives it item by item."""
+        return isinstance(self._info, types.ListType | types.VarTupleType | types.SetType | types.FrozenSetType)
+
+    @property
+    def text_kind(self) -> str:
+        """How text for it is read: ``text``, ``integer``, ``number``, ``boolean``, ``time`` or ``json``."""
+        return _KINDS[self._read]
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether None is a value of it."""
+        info = types.type_info(self.kind)
+        return isinstance(info, types.UnionType) and any(isinstance(one, types.NoneType) for one in info.types)
+
+    def text(self, texts: Sequence[str]) -> Any:
+        """The value that text stands for; raises Invalid where it stands for none."""
+        if self.repeated:
+            return [self._read(text, f"/{self.name}/{at}") for at, text in enumerate(texts)]
+        if len(texts) > 1:
+            raise Invalid(Fault(f"/{self.name}", "it is given more than once", "Give it once"))
+        return self._read(texts[0], f"/{self.name}")
+
+    def value(self, given: object) -> Any:
+        """A given value as the call takes it; raises Invalid."""
+        try:
+            found = msgspec.convert(given, self.kind, dec_hook=decode_hook)
+        except msgspec.ValidationError as error:
+            raise Invalid(self._fault(str(error))) from None
+        except Refused as error:  # a time is judged by the rules of the wire
+            raise Invalid(Fault(f"/{self.name}", error.message, error.remedy, error.code)) from None
+        if isinstance(found, float) and not math.isfinite(found):
+            raise Invalid(Fault(f"/{self.name}", "it is not finite", "Give a finite number", "number_not_finite"))
+        return found
+
+    def _fault(self, said: str) -> Fault:
+        sentence, _, place = said.partition(" - at `$")
+        pointer = f"/{self.name}" + "".join(
+            f"/{member or index}" for member, index in _PATH.findall(place.rstrip("`")) if member or index
+        )
+        alphabet = next((words for pattern, words in ALPHABETS.items() if repr(pattern) in sentence), None)
+        if alphabet is not None:
+            return Fault(pointer, "this is no valid name", f"Use {alphabet}", "name_invalid")
+        for pattern, words in _SENTENCES:
+            match = pattern.fullmatch(sentence)
+            if match is not None:
+                return Fault(pointer, words.format(*(_WORDS.get(one, one) for one in match.groups())), self._remedy())
+        return Fault(pointer, sentence, self._remedy())
+
+    def _remedy(self) -> str:
+        values = _values(self._info)
+        return f"Use one of: {', '.join(values)}" if values else ""
+
+
+def convert(
+    readers: Mapping[str, Reader],
+    given: Mapping[str, Any],
+    *,
+    required: Iterable[str] = (),
+    texts: Iterable[str] = (),
+) -> dict[str, Any]:
+    """All that was given as the call takes it; the values of ``texts`` are lists of text.
+
+    Raises Refused: its ``ids["pointer"]`` names the first fault, ``ids["errors"]`` all of them.
+    """
+    found: dict[str, Any] = {}
+    faults = [missing(name) for name in required if name not in given]
+    textual = frozenset(texts)
+    for name, value in given.items():
+        reader = readers.get(name)
+        try:
+            if reader is None:
+                raise Invalid(unknown(name, readers))
+            found[name] = reader.value(reader.text(value) if name in textual else value)
+        except Invalid as invalid:
+            faults.append(invalid.fault)
+    if faults:
+        raise refusal(faults)
+    return found
+
+
+def refusal(faults: Sequence[Fault]) -> Refused:
+    """The error that says what is wrong with what was given."""
+    first = faults[0]
+    return Refused(
+        "; ".join(f"{fault.pointer}: {fault.reason}" for fault in faults[:_MAX_FAULTS]),
+        code=first.code,
+        remedy=first.remedy,
+        pointer=first.pointer,
+        errors=[msgspec.to_builtins(fault) for fault in faults[:_MAX_FAULTS]],
+    )
+
+
+def unknown(name: str, known: Iterable[str]) -> Fault:
+    """The fault of a parameter that the call has not."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, 1)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(names) or 'none'}"
+    return Fault(f"/{name[:64]}", f"there is no parameter {name[:64]!r}", remedy)
+
+
+def missing(name: str) -> Fault:
+    """The fault of a parameter that has to be given."""
+    return Fault(f"/{name}", "it is missing", f"Give {name}")
+
+
+def choices(kind: Any) -> list[str]:
+    """The values of a parameter that has few; none where it has many."""
+    return _values(_inner(types.type_info(kind)))
+
+
+def _values(info: types.Type) -> list[str]:
+    match info:
+        case types.EnumType(cls):
+            return [str(member.value) for member in cls]
+        case types.LiteralType(values):
+            return [str(value) for value in values]
+        case _:
+            return []
+
+
+def _inner(info: types.Type) -> types.Type:
+    """The type beside None and UNSET."""
+    while isinstance(info, types.Metadata):
+        info = info.type
+    if isinstance(info, types.UnionType):
+        kinds = [one for one in info.types if not isinstance(one, types.NoneType)]
+        if len(kinds) == 1:
+            return _inner(kinds[0])
+    return info
+
+
+def _reader_of(info: types.Type) -> Callable[[str, str], Any]:
+    match info:
+        case types.IntType():
+            return _integer
+        case types.FloatType():
+            return _number
+        case types.BoolType():
+            return _boolean
+        case types.CustomType(cls) if cls is Ms:
+            return _time
+        case types.ListType(item) | types.VarTupleType(item) | types.SetType(item) | types.FrozenSetType(item):
+            return _reader_of(_inner(item))
+        case types.StrType() | types.LiteralType():
+            return _text
+        case types.EnumType(cls) if issubclass(cls, enum.Enum):
+            return _text
+        case _:
+            return _json
+
+
+def _text(text: str, _pointer: str) -> str:
+    return text
+
+
+def _integer(text: str, pointer: str) -> int:
+    if _INTEGER.fullmatch(text) is None:
+        raise Invalid(Fault(pointer, f"{text[:64]!r} is no integer", "Give digits"))
+    return int(text)
+
+
+def _number(text: str, pointer: str) -> float:
+    if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
+        raise Invalid(Fault(pointer, f"{text[:64]!r} is no number", "Give a number as JSON writes it"))
+    return float(text)
+
+
+def _boolean(text: str, pointer: str) -> bool:
+    if text not in ("true", "false"):
+        raise Invalid(Fault(pointer, f"{text[:64]!r} is neither true nor false", "Give true or false"))
+    return text == "true"
+
+
+def _time(text: str, _pointer: str) -> object:
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def _json(text: str, pointer: str) -> object:
+    try:
+        return loads(text.encode(), depth=_JSON_DEPTH)
+    except StrictJsonError as error:
+        raise Invalid(Fault(pointer, f"this is no JSON: {error}", "Give JSON, as in '{\"a\": 1}'")) from None
+
+
+_KINDS = {
+    _text: "text", _integer: "integer", _number: "number", _boolean: "boolean", _time: "time", _json: "json",
+}  # fmt: skip

@@ -1,0 +1,315 @@
+"""The table of calls: what is declared of a function by ``@call``, and the one way in, which asks for the rights.
+
+Where a parameter is sent follows from the route: one that the path names is in the path; of a GET or DELETE the others
+are in the query, of the other methods in the body, unless a parameter is the whole body (:class:`~.types.In`): then
+the rest is in the query too.
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from attrs import define, field, frozen
+
+from fleetcore.calls import decode
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.types import In, Page
+from fleetcore.errors import FleetError, PluginError
+from fleetcore.model.operator import Permission
+
+F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+
+_DECLARED = "__fleetcore_call__"
+_NO_BODY = frozenset({"GET", "DELETE"})
+_NAMED = re.compile(r"\{(\w+)\}")
+_ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
+
+
+@frozen
+class Scope:
+    """On what a call needs its permission.
+
+    ``kind`` is ``everywhere`` (the whole fleet), ``device`` or ``group`` (what the parameter names), or ``by-call``:
+    the function asks through its caller, and is refused where it does not.
+    """
+
+    kind: str
+    parameter: str = ""
+
+
+EVERYWHERE = Scope("everywhere")
+#: For reads, which select what the rights cover; a write that asks late has happened already.
+BY_CALL = Scope("by-call")
+
+
+def on(parameter: str) -> Scope:
+    """On the device, or the group, that a parameter names: ``device_id`` or ``group``."""
+    return Scope("group" if parameter == "group" else "device", parameter)
+
+
+@frozen(kw_only=True)
+class Declared:
+    """What ``@call`` says of a function; see :func:`call`."""
+
+    route: str | None
+    permission: Permission
+    scope: Scope
+    cli: str | None
+    no_cli: str
+    status: int
+    columns: Sequence[str]
+    secret_fields: Sequence[str]
+    match_required: bool
+    deprecated: str
+
+
+def call(
+    route: str | None,
+    permission: Permission,
+    *,
+    scope: Scope = EVERYWHERE,
+    cli: str | None = None,
+    no_cli: str = "",
+    status: int = 200,
+    columns: Sequence[str] = (),
+    secret_fields: Sequence[str] = (),
+    match_required: bool = False,
+    deprecated: str = "",
+) -> Callable[[F], F]:
+    """Declares a call.
+
+    Args:
+        route: method and path below ``/api/v1``; None for what is the owner's alone.
+        permission: what the caller needs.
+        scope: on what.
+        cli: the command, as in ``group show GROUP``; upper case names parameters.
+        no_cli: why there is no command.
+        status: of the HTTP answer; 201 adds the header ``Location``.
+        columns: of the table on the command line.
+        secret_fields: members of the answer that are shown once: never cached, never kept.
+        match_required: whether HTTP asks for ``If-Match``.
+        deprecated: what to use instead.
+    """
+
+    def declare(function: F) -> F:
+        declared = Declared(
+            route=route, permission=permission, scope=scope, cli=cli, no_cli=no_cli, status=status, columns=columns,
+            secret_fields=secret_fields, match_required=match_required, deprecated=deprecated,
+        )  # fmt: skip
+        setattr(function, _DECLARED, declared)
+        return function
+
+    return declare
+
+
+@frozen(kw_only=True)
+class Parameter:
+    """One parameter of a call."""
+
+    name: str
+    reader: decode.Reader
+    #: ``path``, ``query``, ``body``, ``whole`` (the body), ``stream`` (the body in pieces) or ``if-match``.
+    place: str
+    required: bool
+    default: Any
+    help: str
+
+
+@define(eq=False)
+class Call:
+    """A declared function; its parameters are taken apart on first use."""
+
+    name: str
+    function: Callable[..., Awaitable[Any]]
+    declared: Declared = field(repr=False)
+    #: The plugin whose call it is; empty for the core's.
+    plugin: str = ""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method; empty without a route."""
+        return (self.declared.route or "").partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        """The path below ``/api/v1``."""
+        return (self.declared.route or "").partition(" ")[2]
+
+    @cached_property
+    def help(self) -> str:
+        """The docstring up to its sections."""
+        text = inspect.cleandoc(self.function.__doc__ or "")
+        return re.split(r"\n(?:Args|Raises|Returns):\n", text)[0].strip()
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """By name, in order."""
+        hints = get_type_hints(self.function, include_extras=True)
+        named = frozenset(_NAMED.findall(self.path))
+        taken = [one for one in inspect.signature(self.function).parameters.values() if one.name != "caller"]
+        places = {one.name: _place(hints[one.name]) for one in taken}
+        rest = "query" if self.method in _NO_BODY or {"whole", "stream"} & set(places.values()) else "body"
+        described = self._described
+        return {
+            one.name: Parameter(
+                name=one.name,
+                reader=decode.Reader(one.name, hints[one.name]),
+                place="path" if one.name in named else places[one.name] or rest,
+                required=one.default is inspect.Parameter.empty,
+                default=None if one.default is inspect.Parameter.empty else one.default,
+                help=described.get(one.name, "") or _description(hints[one.name]),
+            )
+            for one in taken
+        }
+
+    @cached_property
+    def readers(self) -> Mapping[str, decode.Reader]:
+        """Those of the parameters."""
+        return {name: parameter.reader for name, parameter in self.parameters.items()}
+
+    @cached_property
+    def required(self) -> Sequence[str]:
+        """The names of the parameters that have to be given."""
+        return [name for name, parameter in self.parameters.items() if parameter.required]
+
+    @cached_property
+    def answer(self) -> Any:
+        """The type of the answer."""
+        return get_type_hints(self.function)["return"]
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it answers a page of a list."""
+        return get_origin(self.answer) is Page
+
+    @cached_property
+    def _described(self) -> Mapping[str, str]:
+        text = inspect.cleandoc(self.function.__doc__ or "")
+        _, _, arguments = text.partition("\nArgs:\n")
+        found = _ARGUMENT.findall(arguments.partition("\nRaises:")[0])
+        return {name: " ".join(words.split()) for name, words in found}
+
+
+async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
+    """Asks for the rights, then calls: the only way in.
+
+    Raises NotAuthorised, NotFound, and what the call raises.
+    """
+    caller.permission, caller.asked = call.declared.permission, False
+    scope = call.declared.scope
+    match scope.kind:
+        case "everywhere":
+            caller.everywhere(call.name)
+        case "device":
+            await caller.device(values[scope.parameter])
+        case "group":
+            caller.group(values[scope.parameter])
+        case _:
+            if not caller.rights.holds(caller.permission):
+                raise caller.denied(call.name)
+    answer = await call.function(caller, **values)
+    if not caller.asked:
+        raise FleetError(f"{call.name} answered without asking for rights")
+    return answer
+
+
+async def run(call: Call, caller: Caller, given: Mapping[str, Any], *, texts: Iterable[str] = ()) -> Any:
+    """Judges what was given, then calls; ``texts`` names what was given as lists of text.
+
+    Raises Refused for what is missing, unknown or not acceptable, and as :func:`invoke`.
+    """
+    values = decode.convert(call.readers, given, required=call.required, texts=texts)
+    return await invoke(call, caller, values)
+
+
+class Table:
+    """All calls of a fleet: the core's and those of its plugins."""
+
+    def __init__(self, calls: Iterable[Call] = ()) -> None:
+        self._calls: dict[str, Call] = {}
+        self._routes: dict[tuple[str, str], str] = {}
+        self._commands: dict[str, str] = {}
+        for one in calls:
+            self.add(one)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self._calls.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._calls
+
+    def __getitem__(self, name: str) -> Call:
+        return self._calls[name]
+
+    def get(self, name: str) -> Call | None:
+        """A call by its name, or None."""
+        return self._calls.get(name)
+
+    def add(self, call: Call) -> None:
+        """Adds a call; raises PluginError where it is incomplete or clashes with another."""
+        declared = call.declared
+        problem = ""
+        route = (call.method, _NAMED.sub("{}", call.path))
+        command = " ".join(word for word in (declared.cli or "").split() if not word.isupper())
+        named = set(_NAMED.findall(call.path))
+        taken = set(inspect.signature(call.function).parameters)
+        if not call.help:
+            problem = "it has no docstring"
+        elif (declared.cli is None) == (not declared.no_cli):
+            problem = "it needs a command, or a reason why it has none"
+        elif call.name in self._calls:
+            problem = "there is a call of that name"
+        elif declared.route is not None and route in self._routes:
+            problem = f"{declared.route} is that of {self._routes[route]}"
+        elif command and command in self._commands:
+            problem = f"the command `{command}` is that of {self._commands[command]}"
+        elif named - taken:
+            problem = f"the path names {', '.join(sorted(named - taken))}, which it does not take"
+        elif declared.scope.parameter and declared.scope.parameter not in taken:
+            problem = f"its scope names {declared.scope.parameter!r}, which it does not take"
+        elif declared.match_required and "if_version" not in taken:
+            problem = "it asks for If-Match and takes no if_version"
+        if problem:
+            raise PluginError(f"The call {call.name!r} cannot be added: {problem}", plugin=call.plugin)
+        self._calls[call.name] = call
+        if declared.route is not None:
+            self._routes[route] = call.name
+        if command:
+            self._commands[command] = call.name
+
+
+def calls_of(module: ModuleType) -> Iterator[Call]:
+    """The calls that a module declares, in its order."""
+    for function in vars(module).values():
+        if inspect.isfunction(function) and function.__module__ == module.__name__:
+            declared = getattr(function, _DECLARED, None)
+            if declared is not None:
+                yield Call(name=function.__name__, function=function, declared=declared)
+
+
+def core() -> Table:
+    """The table of the core's calls."""
+    from fleetcore.calls import nouns
+
+    return Table(one for noun in nouns() for one in calls_of(noun))
+
+
+def _place(hint: Any) -> str:
+    for one in _metadata(hint):
+        if isinstance(one, In):
+            return "whole" if one.place == "body" else one.place
+    return ""
+
+
+def _description(hint: Any) -> str:
+    return next((one.description for one in _metadata(hint) if getattr(one, "description", None)), "")
+
+
+def _metadata(hint: Any) -> Iterator[Any]:
+    yield from getattr(hint, "__metadata__", ())
+    for one in get_args(hint):
+        if get_origin(hint) is not dict and get_origin(hint) is not list:
+            yield from _metadata(one)

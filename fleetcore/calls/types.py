@@ -1,0 +1,210 @@
+"""The vocabulary of calls: times, pages, responses, and parameters whose type says what is accepted."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from html import escape
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from fleetcore.wire.times import format_time, parse_time
+
+__all__ = [
+    "UNSET",
+    "Cursor",
+    "DeviceId",
+    "IfVersion",
+    "In",
+    "Json",
+    "Label",
+    "Limit",
+    "Ms",
+    "Page",
+    "Reason",
+    "Response",
+    "Text",
+    "UnsetType",
+    "Where",
+    "from_builtins",
+    "present",
+    "to_builtins",
+    "to_response",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+#: A JSON object whose members the caller chooses.
+Json = dict[str, Any]
+
+
+class Ms(int):
+    """A time: an integer of ms since the epoch, which prints as RFC 3339 and is sent so."""
+
+    __slots__ = ()
+
+    @property
+    def datetime(self) -> datetime:
+        """The same time, in UTC."""
+        return _EPOCH + self * _MILLISECOND
+
+    def __str__(self) -> str:
+        return format_time(self)
+
+    def __repr__(self) -> str:
+        return f"Ms({int(self)}: {self})"
+
+
+class In:
+    """Where a parameter is sent, if not where the rule of :mod:`fleetcore.calls.table` puts it.
+
+    ``body`` is the whole body; ``stream`` is the body piece by piece; ``if-match`` is the header.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+
+# The last character of an alphabet is no newline: ``$`` alone would let one pass.
+_DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^[A-Za-z0-9 ._/:\-]{1,128}$(?!\n)"
+#: Pattern → what a value of it is made of.
+ALPHABETS = {
+    _DEVICE_ID: "1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
+    _LABEL: "1-128 characters of letters, digits, space and . _ / : -",
+}
+DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
+Label = Annotated[str, Meta(pattern=_LABEL)]
+Text = Annotated[str, Meta(max_length=1024)]
+Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
+Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
+Limit = Annotated[int, Meta(ge=1, le=1000, description="How many items at most.")]
+Cursor = Annotated[str, Meta(max_length=512, description="The `next` of the page before.")]
+IfVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match")]
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What a call answers: a record of its own, which names what leaves the fleet.
+
+    Members are also read by name, ``device["id"]``; ``dict(device)`` has all of them.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self.__struct_fields__:
+            return getattr(self, name)
+        raise KeyError(name)
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the members."""
+        return self.__struct_fields__
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__struct_fields__)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{name}</th><td>{_shown(self[name])}</td></tr>" for name in self.keys())
+        return f"<table>{rows}</table>"
+
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Response)
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some items, and the cursor that goes on after them; ``next`` is None at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __getitem__(self, index: int) -> T:
+        return self.items[index]
+
+    def _repr_html_(self) -> str:
+        names = next((item.keys() for item in self.items if isinstance(item, Response)), ())
+        head = "".join(f"<th>{name}</th>" for name in names)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{_shown(item[name])}</td>" for name in names) + "</tr>"
+            for item in self.items
+            if isinstance(item, Response)
+        )
+        more = "<p>There are more: go on with <code>cursor=page.next</code>.</p>" if self.next else ""
+        return f"<table><tr>{head}</tr>{rows}</table>{more}"
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else escape(str(value))
+
+
+def to_response(cls: type[R], record: object, **more: Any) -> R:
+    """A response whose members are those of a stored record, by their names; ``more`` gives those that it has not.
+
+    A time of 0 stands for none in records.
+    """
+    for name, convert in _members(cls):
+        if name not in more:
+            value = getattr(record, name)
+            more[name] = value if convert is None else convert(value)
+    return cls(**more)
+
+
+@cache
+def _members(cls: type[Response]) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
+    hints = get_type_hints(cls)
+    return tuple((name, _converter(hints[name])) for name in cls.__struct_fields__)
+
+
+def _converter(kind: Any) -> Callable[[Any], Any] | None:
+    if kind is Ms:
+        return Ms
+    kinds = [one for one in get_args(kind) if one is not type(None)] if get_origin(kind) not in (list, dict) else []
+    if Ms in kinds:
+        return lambda value: Ms(value) if value else None
+    if get_origin(kind) is list:
+        inner = _converter(get_args(kind)[0])
+        return list if inner is None else lambda value: [inner(item) for item in value]
+    if get_origin(kind) is dict:
+        return dict
+    nested = next((one for one in (kind, *kinds) if isinstance(one, type) and issubclass(one, Response)), None)
+    if nested is not None:
+        return lambda value: None if value is None else to_response(nested, value)
+    return None
+
+
+def present(**members: Any) -> dict[str, Any]:
+    """The members that were given: of a change, what is not given stays, and None clears."""
+    return {name: value for name, value in members.items() if value is not UNSET}
+
+
+def to_builtins(value: object) -> Any:
+    """Plain data, as every front end sends it: times are RFC 3339 text."""
+    return msgspec.to_builtins(value, enc_hook=encode_hook)
+
+
+def from_builtins(value: object, kind: type[T]) -> T:
+    """The answer that plain data stands for: the way back of :func:`to_builtins`."""
+    return msgspec.convert(value, kind, dec_hook=decode_hook)
+
+
+def decode_hook(kind: Any, value: object) -> object:
+    """How what msgspec does not know is read; raises Refused for what is no time."""
+    if kind is Ms:
+        if isinstance(value, datetime):
+            value = int(value.timestamp() * 1000)
+        return value if isinstance(value, Ms) else Ms(parse_time(value))
+    raise NotImplementedError(f"{kind} is not read from plain data")
+
+
+def encode_hook(value: object) -> object:
+    """How what msgspec does not know is sent."""
+    if isinstance(value, Ms):
+        return format_time(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise NotImplementedError(f"{type(value).__name__} is not plain data")

@@ -1,0 +1,1 @@
+"""What turns a call into something else: library, remote client, control socket, command line, documents."""

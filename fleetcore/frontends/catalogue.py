@@ -1,0 +1,100 @@
+"""The table of calls as plain data: what a front end has to know that does not run them.
+
+The core's is written by ``scripts/generate.py``; a server sends its own, with its plugins' calls.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+
+class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One parameter.
+
+    Attributes:
+        place: ``path``, ``query``, ``body``, ``whole``, ``stream`` or ``if-match``.
+        kind: ``text``, ``integer``, ``number``, ``boolean``, ``time`` or ``json``: how text for it is read.
+        repeated: whether it is a list of such.
+        clears: whether None is a value of its own, which clears.
+    """
+
+    name: str
+    place: str
+    kind: str
+    required: bool = False
+    repeated: bool = False
+    clears: bool = False
+    default: Any = None
+    choices: Sequence[str] = ()
+    help: str = ""
+
+
+class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One call.
+
+    Attributes:
+        route: method and path below ``/api/v1``; empty where it has none.
+        command: as in ``group show GROUP``; empty where there is none.
+        answer: ``value``, ``page``, ``stream`` or ``nothing``.
+        columns: of its table.
+    """
+
+    name: str
+    help: str
+    permission: str
+    route: str = ""
+    command: str = ""
+    answer: str = "value"
+    status: int = 200
+    parameters: Sequence[ParameterInfo] = ()
+    columns: Sequence[str] = ()
+    deprecated: str = ""
+    plugin: str = ""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self.route.partition(" ")[0]
+
+    @property
+    def path(self) -> str:
+        """The path below ``/api/v1``."""
+        return self.route.partition(" ")[2]
+
+
+class Catalogue(Mapping[str, CallInfo]):
+    """Calls by name, in the table's order."""
+
+    def __init__(self, calls: Sequence[CallInfo]) -> None:
+        self._calls = {call.name: call for call in calls}
+
+    def __getitem__(self, name: str) -> CallInfo:
+        return self._calls[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._calls)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def nouns(self) -> Mapping[str, Sequence[CallInfo]]:
+        """The calls that have a command, by its first word."""
+        found: dict[str, list[CallInfo]] = {}
+        for call in self._calls.values():
+            if call.command:
+                found.setdefault(call.command.split()[0], []).append(call)
+        return found
+
+
+@cache
+def core() -> Catalogue:
+    """The core's calls, as this release has them."""
+    return read((files("fleetcore.frontends") / "generated" / "catalogue.json").read_bytes())
+
+
+def read(content: bytes) -> Catalogue:
+    """A catalogue that was sent; raises ``msgspec.ValidationError``."""
+    return Catalogue(msgspec.json.decode(content, type=list[CallInfo]))

@@ -1,0 +1,1 @@
+"""Written by ``make generate`` from the table of calls: never change it by hand."""

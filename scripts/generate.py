@@ -1,0 +1,224 @@
+"""Writes what follows from the table of calls, of the source text of their signatures.
+
+fleetcore/frontends/generated/calls_async.py      typed methods that library and remote client inherit
+fleetcore/frontends/generated/calls_blocking.py   the same, blocking
+fleetcore/frontends/generated/catalogue.json      the table as plain data
+
+``python scripts/generate.py`` writes them (``make generate``); with ``--check`` it exits 1 where one is stale.
+"""
+
+import ast
+import inspect
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from fleetcore.calls import nouns
+from fleetcore.calls.table import Call, calls_of
+from fleetcore.frontends.describe import describe, to_json
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "fleetcore" / "frontends" / "generated"
+#: What a caller may give for a time.
+_TIMES = {"Ms": "Time"}
+_WIDTH = 116
+
+
+class Method:
+    """One call as the text of a method."""
+
+    def __init__(self, call: Call, node: ast.AsyncFunctionDef) -> None:
+        self.call, self.node = call, node
+
+    def names(self) -> set[str]:
+        """The names that its signature uses."""
+        arguments = self.node.args
+        hints = [one.annotation for one in (*arguments.args[1:], *arguments.kwonlyargs)]
+        return {
+            part.id for hint in (*hints, self.node.returns) if hint for part in ast.walk(hint) if isinstance(part, ast.Name)
+        }
+
+    def parameters(self, *, without: frozenset[str] = frozenset()) -> str:
+        """Those after ``self``, as they stand in the source."""
+        arguments = self.node.args
+        first = len(arguments.args) - len(arguments.defaults)
+        taken = []
+        for number, one in enumerate(arguments.args[1:], 1):
+            taken.append(_parameter(one, arguments.defaults[number - first] if number >= first else None))
+        keyword = [
+            _parameter(one, default)
+            for one, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+            if one.arg not in without
+        ]
+        return ", ".join(["self", *taken, *(["*", *keyword] if keyword else [])])
+
+    def given(self, *, without: frozenset[str] = frozenset()) -> str:
+        """The parameters as a dictionary of the call."""
+        names = [name for name in self.call.parameters if name not in without]
+        return "{" + ", ".join(f'"{name}": {name}' for name in names) + "}"
+
+    def doc(self, *, first: str = "") -> str:
+        """The docstring, with another first line."""
+        text = inspect.cleandoc(self.call.function.__doc__ or "")
+        if first:
+            text = first + text[text.find("\n") if "\n" in text else len(text) :]
+        return textwrap.indent(f'"""{text}{chr(10) if chr(10) in text else ""}"""', " " * 8).strip()
+
+    def text(self, *, blocking: bool) -> Iterator[str]:
+        """The method, and for a list the one that goes on through its pages."""
+        answer = ast.unparse(self.node.returns) if self.node.returns else "None"
+        wait, define = ("", "def") if blocking else ("await ", "async def")
+        yield f"    {define} {self.call.name}({self.parameters()}) -> {answer}:"
+        yield f"        {self.doc()}"
+        kind = "type(None)" if answer == "None" else answer
+        yield f'        {"" if answer == "None" else "return "}{wait}self._value("{self.call.name}", {self.given()}, {kind})'
+        yield ""
+        if self.call.is_page:
+            yield from self._pages(answer.removeprefix("Page[").removesuffix("]"), blocking=blocking)
+
+    def _pages(self, item: str, *, blocking: bool) -> Iterator[str]:
+        paged = frozenset({"limit", "cursor"})
+        plural = self.call.name.removeprefix("list_")
+        kind = "Iterator" if blocking else "AsyncIterator"
+        yield f"    def iter_{plural}({self.parameters(without=paged)}) -> {kind}[{item}]:"
+        yield f'        {self.doc(first=f"Goes through all that ``{self.call.name}`` lists, page by page.")}'
+        yield f'        return self._pages("{self.call.name}", {self.given(without=paged)}, {item})'
+        yield ""
+
+
+def _parameter(one: ast.arg, default: ast.expr | None) -> str:
+    hint = ast.unparse(one.annotation) if one.annotation else "object"
+    for name, replaced in _TIMES.items():
+        hint = " ".join(replaced if word == name else word for word in hint.split(" "))
+    return f"{one.arg}: {hint}" + ("" if default is None else f" = {ast.unparse(default)}")
+
+
+def methods() -> Iterator[tuple[ModuleType, list[Method]]]:
+    """The calls of each noun."""
+    for noun in nouns():
+        tree = ast.parse(inspect.getsource(noun))
+        nodes = {node.name: node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
+        yield noun, [Method(call, nodes[call.name]) for call in calls_of(noun)]
+
+
+def imports() -> tuple[dict[str, str], dict[str, str]]:
+    """Name → module: what the file needs when it runs, and for its annotations alone.
+
+    Raises SystemExit where two nouns give one name to different things.
+    """
+    running, typing = {}, {}
+    for noun, found in methods():
+        origins = _origins(noun)
+        for method in found:
+            for name in method.names():
+                origin = origins.get(name)
+                if origin is None:
+                    continue
+                place = running if ".responses." in origin or name in ("Page", "UNSET") else typing
+                if place.setdefault(name, origin) != origin:
+                    sys.exit(f"{noun.__name__}: {name} is another one than in {place[name]}; rename it")
+    return running, typing
+
+
+def _origins(noun: ModuleType) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in ast.parse(inspect.getsource(noun)).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {alias.asname or alias.name: node.module for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            found |= {target.id: noun.__name__ for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ClassDef):
+            found[node.name] = noun.__name__
+    return found
+
+
+def calls(*, blocking: bool) -> str:
+    """The text of one class of methods."""
+    running, typing = imports()
+    name, iterator = ("BlockingCalls", "Iterator") if blocking else ("AsyncCalls", "AsyncIterator")
+    lines = [
+        f'"""Every call as a typed method{", blocking" if blocking else ""}. ``make generate`` writes this file."""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "from abc import ABC, abstractmethod",
+        "from datetime import datetime",
+        "from typing import TYPE_CHECKING, Any, TypeVar",
+        "",
+        *_import_lines({**running, "UNSET": "fleetcore.calls.types", "Page": "fleetcore.calls.types"}),
+        "",
+        "if TYPE_CHECKING:",
+        f"    from collections.abc import {iterator}, Mapping",
+        *(f"    {line}" for line in _import_lines({**typing, "Ms": "fleetcore.calls.types"})),
+        "",
+        "    Time = Ms | int | str | datetime",
+        'T = TypeVar("T")',
+        "",
+        "",
+        f"class {name}(ABC):",
+        '    """The calls; what carries them out is in the classes that inherit this."""',
+        "",
+    ]
+    for _, found in methods():
+        for method in found:
+            lines += method.text(blocking=blocking)
+    define = "def" if blocking else "async def"
+    lines += [
+        "    @abstractmethod",
+        f"    {define} _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:",
+        '        """The answer of a call; raises what the call raises."""',
+        "",
+        "    @abstractmethod",
+        f"    def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> {iterator}[T]:",
+        '        """All items of a list, page by page."""',
+        "",
+    ]
+    return _formatted("\n".join(lines))
+
+
+def _import_lines(names: dict[str, str]) -> list[str]:
+    modules: dict[str, list[str]] = {}
+    for name, module in names.items():
+        modules.setdefault(module, []).append(name)
+    return [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(modules.items())]
+
+
+def _formatted(text: str) -> str:
+    for words in (["check", "--select", "I,F401,UP", "--fix", "--quiet"], ["format"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *words, "--stdin-filename", str(FOLDER / "calls.py"), "-"],
+            input=text, capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+        if done.returncode and not done.stdout:
+            sys.exit(done.stderr)
+        text = done.stdout
+    return text
+
+
+def catalogue() -> str:
+    """The text of the catalogue."""
+    return to_json(describe(call for noun in nouns() for call in calls_of(noun))).decode()
+
+
+FILES = {
+    "calls_async.py": lambda: calls(blocking=False),
+    "calls_blocking.py": lambda: calls(blocking=True),
+    "catalogue.json": catalogue,
+}
+
+
+def main() -> None:
+    """Writes or compares."""
+    for name, make in FILES.items():
+        place, text = FOLDER / name, make()
+        if "--check" not in sys.argv:
+            place.write_text(text, encoding="utf-8")
+        elif not place.is_file() or place.read_text(encoding="utf-8") != text:
+            sys.exit(f"{place.relative_to(ROOT)} is stale: run `make generate`")
+
+
+if __name__ == "__main__":
+    main()
