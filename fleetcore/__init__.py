@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 PLUGIN_API = 1
 
 _HOME = {
-    "IoTFleetManager": "fleetcore.manager",
+    "IoTFleetManager": "fleetcore.frontends.library",
     "SecurityManager": "fleetcore.fleet.security",
     "EdgeComputing": "fleetcore.fleet.edge",
     "AnomalyDetector": "fleetcore.fleet.anomalies",
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from fleetcore.fleet.anomalies import AnomalyDetector as AnomalyDetector
     from fleetcore.fleet.edge import EdgeComputing as EdgeComputing
     from fleetcore.fleet.security import SecurityManager as SecurityManager
+    from fleetcore.frontends.library import IoTFleetManager as IoTFleetManager
     from fleetcore.hookspecs import hookimpl as hookimpl
     from fleetcore.interfaces.provider import offer as offer
-    from fleetcore.manager import IoTFleetManager as IoTFleetManager
 
 __all__ = [
     "PLUGIN_API",

@@ -37,9 +37,8 @@ class Method:
         """The names that its signature uses."""
         arguments = self.node.args
         hints = [one.annotation for one in (*arguments.args[1:], *arguments.kwonlyargs)]
-        return {
-            part.id for hint in (*hints, self.node.returns) if hint for part in ast.walk(hint) if isinstance(part, ast.Name)
-        }
+        parts = [part for hint in (*hints, self.node.returns) if hint for part in ast.walk(hint)]
+        return {part.id for part in parts if isinstance(part, ast.Name)}
 
     def parameters(self, *, without: frozenset[str] = frozenset()) -> str:
         """Those after ``self``, as they stand in the source."""
@@ -74,7 +73,8 @@ class Method:
         yield f"    {define} {self.call.name}({self.parameters()}) -> {answer}:"
         yield f"        {self.doc()}"
         kind = "type(None)" if answer == "None" else answer
-        yield f'        {"" if answer == "None" else "return "}{wait}self._value("{self.call.name}", {self.given()}, {kind})'
+        back = "" if answer == "None" else "return "
+        yield f'        {back}{wait}self._value("{self.call.name}", {self.given()}, {kind})'
         yield ""
         if self.call.is_page:
             yield from self._pages(answer.removeprefix("Page[").removesuffix("]"), blocking=blocking)
@@ -84,7 +84,7 @@ class Method:
         plural = self.call.name.removeprefix("list_")
         kind = "Iterator" if blocking else "AsyncIterator"
         yield f"    def iter_{plural}({self.parameters(without=paged)}) -> {kind}[{item}]:"
-        yield f'        {self.doc(first=f"Goes through all that ``{self.call.name}`` lists, page by page.")}'
+        yield f"        {self.doc(first=f'Goes through all that ``{self.call.name}`` lists, page by page.')}"
         yield f'        return self._pages("{self.call.name}", {self.given(without=paged)}, {item})'
         yield ""
 
@@ -109,7 +109,8 @@ def imports() -> tuple[dict[str, str], dict[str, str]]:
 
     Raises SystemExit where two nouns give one name to different things.
     """
-    running, typing = {}, {}
+    running: dict[str, str] = {}
+    typing: dict[str, str] = {}
     for noun, found in methods():
         origins = _origins(noun)
         for method in found:

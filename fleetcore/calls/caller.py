@@ -3,6 +3,8 @@
 What a caller may not see does not exist for it: the answer is that of an unknown id.
 """
 
+import getpass
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -147,6 +149,14 @@ def owner(fleet: "Fleet", actor: str) -> Caller:
     """The caller of a process that has the data folder open: everything is allowed."""
     grant = RoleGrant(id="owner", principal=actor, role=Role.ADMIN, scope="")
     return Caller(fleet, Rights(actor, (grant,), (), fleet.search), actor)
+
+
+def user_of(front_end: str) -> str:
+    """The actor of a front end that the operating system's user runs: ``library:alice``."""
+    try:
+        return f"{front_end}:{getpass.getuser()}"
+    except (KeyError, OSError, ImportError):  # a user id without a name
+        return f"{front_end}:{os.getuid()}" if hasattr(os, "getuid") else front_end
 
 
 def answered(page: repository.Page[R], show: Callable[[R], T]) -> Page[T]:

@@ -5,7 +5,6 @@ through. Text (a path, a query, a command line) is read by the type of the param
 """
 
 import difflib
-import enum
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,17 +72,13 @@ class Reader:
     def __init__(self, name: str, kind: Any) -> None:
         self.name, self.kind = name, kind
         self._info = _inner(types.type_info(kind))
-        self._read = _reader_of(self._info)
+        #: How text for it is read: ``text``, ``integer``, ``number``, ``boolean``, ``time`` or ``json``.
+        self.text_kind = _text_kind(self._info)
 
     @property
     def repeated(self) -> bool:
         """Whether text gives it item by item."""
         return isinstance(self._info, types.ListType | types.VarTupleType | types.SetType | types.FrozenSetType)
-
-    @property
-    def text_kind(self) -> str:
-        """How text for it is read: ``text``, ``integer``, ``number``, ``boolean``, ``time`` or ``json``."""
-        return _KINDS[self._read]
 
     @property
     def takes_none(self) -> bool:
@@ -93,11 +88,7 @@ class Reader:
 
     def text(self, texts: Sequence[str]) -> Any:
         """The value that text stands for; raises Invalid where it stands for none."""
-        if self.repeated:
-            return [self._read(text, f"/{self.name}/{at}") for at, text in enumerate(texts)]
-        if len(texts) > 1:
-            raise Invalid(Fault(f"/{self.name}", "it is given more than once", "Give it once"))
-        return self._read(texts[0], f"/{self.name}")
+        return read_text(self.text_kind, texts, self.name, repeated=self.repeated)
 
     def value(self, given: object) -> Any:
         """A given value as the call takes it; raises Invalid."""
@@ -128,6 +119,16 @@ class Reader:
     def _remedy(self) -> str:
         values = _values(self._info)
         return f"Use one of: {', '.join(values)}" if values else ""
+
+
+def read_text(kind: str, texts: Sequence[str], name: str, *, repeated: bool) -> Any:
+    """The value that text stands for, by the kind of text; raises Invalid."""
+    read = _KINDS[kind]
+    if repeated:
+        return [read(text, f"/{name}/{at}") for at, text in enumerate(texts)]
+    if len(texts) > 1:
+        raise Invalid(Fault(f"/{name}", "it is given more than once", "Give it once"))
+    return read(texts[0], f"/{name}")
 
 
 def convert(
@@ -208,24 +209,22 @@ def _inner(info: types.Type) -> types.Type:
     return info
 
 
-def _reader_of(info: types.Type) -> Callable[[str, str], Any]:
+def _text_kind(info: types.Type) -> str:
     match info:
         case types.IntType():
-            return _integer
+            return "integer"
         case types.FloatType():
-            return _number
+            return "number"
         case types.BoolType():
-            return _boolean
+            return "boolean"
         case types.CustomType(cls) if cls is Ms:
-            return _time
+            return "time"
         case types.ListType(item) | types.VarTupleType(item) | types.SetType(item) | types.FrozenSetType(item):
-            return _reader_of(_inner(item))
-        case types.StrType() | types.LiteralType():
-            return _text
-        case types.EnumType(cls) if issubclass(cls, enum.Enum):
-            return _text
+            return _text_kind(_inner(item))
+        case types.StrType() | types.LiteralType() | types.EnumType():
+            return "text"
         case _:
-            return _json
+            return "json"
 
 
 def _text(text: str, _pointer: str) -> str:
@@ -261,6 +260,6 @@ def _json(text: str, pointer: str) -> object:
         raise Invalid(Fault(pointer, f"this is no JSON: {error}", "Give JSON, as in '{\"a\": 1}'")) from None
 
 
-_KINDS = {
-    _text: "text", _integer: "integer", _number: "number", _boolean: "boolean", _time: "time", _json: "json",
+_KINDS: Mapping[str, Callable[[str, str], Any]] = {
+    "text": _text, "integer": _integer, "number": _number, "boolean": _boolean, "time": _time, "json": _json,
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Groups: devices under one name, chosen by hand or by a query."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta
@@ -29,8 +30,10 @@ from fleetcore.query.ast import Has
 
 GroupName = Annotated[str, Meta(min_length=1, max_length=128)]
 Query = Annotated[str, Meta(max_length=4096, description="Makes it dynamic: its devices are those that it selects.")]
-Within = Annotated[list[Label], Meta(max_length=100, description="Groups that it lies in: its devices are theirs too.")]
-DeviceIds = Annotated[list[DeviceId], Meta(min_length=1, max_length=10_000)]
+Within = Annotated[
+    Sequence[Label], Meta(max_length=100, description="Groups that it lies in: its devices are theirs too.")
+]
+DeviceIds = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000)]
 
 
 def _group(caller: Caller, group: Group) -> GroupResponse:
@@ -57,7 +60,7 @@ async def create_group(
     id: Label,
     *,
     query: Query | None = None,
-    within: Within = [],  # noqa: B006  # never changed
+    within: Within = (),
     description: Text = "",
     reason: Reason = "",
 ) -> GroupResponse:
@@ -192,7 +195,7 @@ async def list_device_groups(caller: Caller, device_id: DeviceId) -> Page[Member
     return Page([to_response(MembershipResponse, one) for one in caller.fleet.groups.memberships(device_id)])
 
 
-@call("GET /groups/{group}/health", Permission.GROUPS_READ, scope=on("group"), cli="group health GROUP")
+@call("GET /groups/{group}/health", Permission.GROUPS_READ, scope=on("group"), cli="health group GROUP")
 async def get_group_health(caller: Caller, group: GroupName) -> HealthResponse:
     """Shows the health of the group's devices that the caller may see.
 

@@ -170,10 +170,19 @@ class Call:
         """Those of the parameters."""
         return {name: parameter.reader for name, parameter in self.parameters.items()}
 
+    def values(self, given: Mapping[str, Any], *, texts: Iterable[str] = ()) -> dict[str, Any]:
+        """What was given, judged; ``texts`` names what was given as lists of text. Raises Refused."""
+        return decode.convert(self.readers, given, required=self.required, texts=texts)
+
     @cached_property
     def required(self) -> Sequence[str]:
         """The names of the parameters that have to be given."""
         return [name for name, parameter in self.parameters.items() if parameter.required]
+
+    @cached_property
+    def required_in_body(self) -> bool:
+        """Whether a parameter that has to be given is sent in the body."""
+        return any(self.parameters[name].place == "body" for name in self.required)
 
     @cached_property
     def answer(self) -> Any:
@@ -193,23 +202,27 @@ class Call:
         return {name: " ".join(words.split()) for name, words in found}
 
 
+def admit(call: Call, caller: Caller) -> None:
+    """Asks whether the caller may make a call on anything at all; raises NotAuthorised."""
+    caller.permission, caller.asked = call.declared.permission, False
+    if call.declared.scope is EVERYWHERE:
+        caller.everywhere(call.name)
+    elif not caller.rights.holds(caller.permission):
+        raise caller.denied(call.name)
+
+
 async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
     """Asks for the rights, then calls: the only way in.
 
     Raises NotAuthorised, NotFound, and what the call raises.
     """
-    caller.permission, caller.asked = call.declared.permission, False
+    admit(call, caller)
     scope = call.declared.scope
     match scope.kind:
-        case "everywhere":
-            caller.everywhere(call.name)
         case "device":
             await caller.device(values[scope.parameter])
         case "group":
             caller.group(values[scope.parameter])
-        case _:
-            if not caller.rights.holds(caller.permission):
-                raise caller.denied(call.name)
     answer = await call.function(caller, **values)
     if not caller.asked:
         raise FleetError(f"{call.name} answered without asking for rights")
@@ -221,8 +234,7 @@ async def run(call: Call, caller: Caller, given: Mapping[str, Any], *, texts: It
 
     Raises Refused for what is missing, unknown or not acceptable, and as :func:`invoke`.
     """
-    values = decode.convert(call.readers, given, required=call.required, texts=texts)
-    return await invoke(call, caller, values)
+    return await invoke(call, caller, call.values(given, texts=texts))
 
 
 class Table:

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -27,6 +27,10 @@ class Caller(Protocol):
 
     async def call(self, name: str, *args: Any, **options: Any) -> Any:
         """The call's result; raises the façade's errors."""
+        ...
+
+    async def run(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The answer of a call of the catalogue, as plain data."""
         ...
 
 
@@ -90,6 +94,11 @@ class _Caller:
         result = await getattr(self._manager, name)(*args, **options)
         return result.to_plain() if hasattr(result, "to_plain") else result
 
+    async def run(self, name: str, given: Mapping[str, Any]) -> Any:
+        from fleetcore.calls.types import to_builtins
+
+        return to_builtins(await self._manager.call(name, **given))
+
 
 @asynccontextmanager
 async def connect(at: Target) -> AsyncIterator[Caller]:
@@ -104,13 +113,14 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
     data = at
     if not await asyncio.to_thread(data.is_dir):
         raise Refused(f"There is no data folder {data}", remedy="`fleetcore init` makes one; --data names another")
-    from fleetcore.manager import IoTFleetManager
+    from fleetcore.calls.caller import user_of
+    from fleetcore.frontends.library import IoTFleetManager
 
-    manager = IoTFleetManager(data, create=False)
+    manager = IoTFleetManager(data, create=False, actor=user_of("cli"))
     try:
         await manager.open()
     except DataFolderInUse:
-        from fleetcore.runtime.control import ControlClient
+        from fleetcore.frontends.control import ControlClient
 
         yield ControlClient(data)
     else:

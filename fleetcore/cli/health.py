@@ -21,15 +21,6 @@ def fleet(at: Target, output: str) -> None:
 
 
 @health.command()
-@click.argument("name")
-@fleet_option
-@output_option
-def group(name: str, at: Target, output: str) -> None:
-    """Show the same of the devices of the group NAME."""
-    show(call(at, "get_group_health", name), output)
-
-
-@health.command()
 @click.argument("id")
 @fleet_option
 @output_option

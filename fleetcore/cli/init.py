@@ -66,7 +66,7 @@ def _check_address(listen: str) -> None:
 @click.option("--listen", default="0.0.0.0", show_default=True, help="The address to listen on.")  # noqa: S104 - devices come from outside; every listener demands TLS
 def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
     """Make FOLDER (default ./fleet-data) a data folder. A fleet.toml that is there is used; nothing is overwritten."""
-    from fleetcore.manager import IoTFleetManager
+    from fleetcore.frontends.library import IoTFleetManager
     from fleetcore.runtime.config import load
     from fleetcore.runtime.plugins import PluginHost
 

@@ -25,6 +25,10 @@ def output_option(command: F) -> F:
 
 def show(result: Any, output: str, columns: Sequence[str] = ()) -> None:
     """Prints one mapping or a list of mappings; ``columns`` chooses and orders a table's."""
+    if result is None and output != "json":  # a call without an answer
+        if output == "table":
+            click.echo("done")
+        return
     rows: list[Mapping[str, Any]] = result if isinstance(result, list) else [result]
     match output:
         case "json":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 import click
 
@@ -50,8 +51,7 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
         if cmd_name in NOUNS:
-            command: click.Command = getattr(import_module(f"fleetcore.cli.{cmd_name}"), cmd_name)
-            return command
+            return _noun(cmd_name)
         return self._added().get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -72,6 +72,21 @@ class Root(click.Group):
             hint = f" Did you mean {near[0]!r}?" if near else " `fleetcore --help` lists all."
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _noun(name: str) -> click.Command:
+    """The noun's own commands, and those of its calls."""
+    from fleetcore.cli.derived import add_commands
+    from fleetcore.frontends.catalogue import core
+
+    calls = core().nouns().get(name, ())
+    if find_spec(f"fleetcore.cli.{name}") is None:
+        command: click.Command = click.Group(name, help=NOUNS[name])
+    else:
+        command = getattr(import_module(f"fleetcore.cli.{name}"), name)
+    if isinstance(command, click.Group):
+        add_commands(command, calls)
+    return command
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})

@@ -59,8 +59,8 @@ async def running(data: Path, *, create: bool = False) -> AsyncIterator[dict[str
 
     ``create`` makes the fleet where there is only a fleet.toml.
     """
-    from fleetcore.manager import IoTFleetManager
-    from fleetcore.runtime.control import serve_control
+    from fleetcore.frontends.control import serve_control
+    from fleetcore.frontends.library import IoTFleetManager
 
     manager = IoTFleetManager(data, create=create)
     try:

@@ -6,25 +6,30 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import numpy as np
 
+from fleetcore.calls.types import Page
 from fleetcore.client import wire
 from fleetcore.client.wire import given, match, path
-from fleetcore.errors import NotFound
+from fleetcore.errors import NotFound, Refused
+from fleetcore.frontends import catalogue
+from fleetcore.frontends.generated.calls_async import AsyncCalls
+from fleetcore.frontends.requests import answer, request
 from fleetcore.model.device import ROW_MEMBERS
 from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
 from fleetcore.views import TelemetryView, View
 from fleetcore.wire.pieces import async_pieces, size_of
 from fleetcore.wire.times import format_time, parse_time
 
+T = TypeVar("T")
 #: Checkpoints that a request takes.
 _CHECKPOINTS = 250
 
 
-class AsyncFleetClient:
+class AsyncFleetClient(AsyncCalls):
     """A remote fleet, with the calls of :class:`IoTFleetManager`.
 
     Args:
@@ -106,6 +111,28 @@ class AsyncFleetClient:
                 wait_s = again_s
             await asyncio.sleep(wait_s)
         raise AssertionError
+
+    async def call(self, name: str, **given: Any) -> Any:
+        """A call by its name, as plain data; raises Refused where the server has none."""
+        return await self._value(name, given, Any)
+
+    async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
+        call = catalogue.core().get(name)
+        if call is None:
+            raise Refused(f"There is no call {name!r}", code="operation_unknown")
+        sent = request(call, given)
+        answered = await self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
+        return answer(answered.content, kind)
+
+    async def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
+        cursor: str | None = None
+        while True:
+            page = await self._value(name, {**given, "limit": catalogue.PAGE, "cursor": cursor}, Page[kind])  # type: ignore[valid-type]  # made at run time
+            for item in page.items:
+                yield item
+            cursor = page.next
+            if cursor is None:
+                return
 
     async def _get(self, at: str, /, **params: Any) -> Any:
         return (await self._answer("GET", at, params=given(**params))).json()
@@ -244,54 +271,7 @@ class AsyncFleetClient:
                 return current
             await asyncio.sleep(wire.LOOK_S)
 
-    # --- groups -------------------------------------------------------------------------------------------------
-
-    async def create_group(
-        self,
-        group: str,
-        *,
-        query: str | None = None,
-        within: Sequence[str] = (),
-        description: str = "",
-        reason: str = "",
-    ) -> View:
-        """Makes a group: static, or of the devices that ``query`` selects; ``within`` names the groups it lies in."""
-        body = {"id": group, "within": list(within), "description": description, "reason": reason, **given(query=query)}
-        return View(await self._post("/groups", body))
-
-    async def change_group(self, group: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes query, within or description of a group."""
-        return View(await self._patch(path("groups", group), {**changes, "reason": reason}))
-
-    async def remove_group(self, group: str, *, reason: str = "") -> View:
-        """Removes a group; its devices stay."""
-        await self._delete(path("groups", group), reason)
-        return View(group=group, removed=True)
-
-    async def list_groups(self, device_id: str | None = None) -> list[View]:
-        """All groups with their size; or those that a device is in itself, with since when and why."""
-        if device_id is None:
-            return await self._all("/groups")
-        return [View(one) for one in (await self._get(path("devices", device_id, "groups")))["items"]]
-
-    async def get_group(self, group: str) -> View:
-        """A group and the ids of its devices, those of groups within it included."""
-        found = await self._get(path("groups", group))
-        members = await self._all(path("groups", group, "members"))
-        return View({**found, "devices": [one["device"] for one in members]})
-
-    async def add_to_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
-        """Puts devices into a static group; returns how many were not in it."""
-        answer = await self._post(path("groups", group, "members"), {"devices": list(device_ids), "reason": reason})
-        return int(answer["changed"])
-
-    async def take_out_of_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
-        """Takes devices out of a static group; returns how many were in it."""
-        count = 0
-        for one in device_ids:
-            answer = await self._delete(path("groups", group, "members", one), reason)
-            count += int(answer.json()["changed"])
-        return count
+    # --- events -----------------------------------------------------------------------------------------------------
 
     async def watch(self, after: int | None = None) -> AsyncIterator[View]:
         """Every event as it is committed, beginning after a position of the feed, None for now; for ever.
@@ -910,14 +890,6 @@ class AsyncFleetClient:
     async def get_fleet_health(self) -> View:
         """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""
         return wire.health(await self._get("/health"))
-
-    async def get_group_health(self, group: str) -> View:
-        """The same of the devices of a group."""
-        return wire.health(await self._get(path("groups", group, "health")))
-
-    async def get_device_health(self, device_id: str) -> View:
-        """The same for one device."""
-        return wire.health(await self._get(path("devices", device_id, "health")))
 
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""

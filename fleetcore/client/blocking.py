@@ -6,25 +6,30 @@ import time as clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import numpy as np
 
+from fleetcore.calls.types import Page
 from fleetcore.client import wire
 from fleetcore.client.wire import given, match, path
-from fleetcore.errors import NotFound
+from fleetcore.errors import NotFound, Refused
+from fleetcore.frontends import catalogue
+from fleetcore.frontends.generated.calls_blocking import BlockingCalls
+from fleetcore.frontends.requests import answer, request
 from fleetcore.model.device import ROW_MEMBERS
 from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
 from fleetcore.views import TelemetryView, View
 from fleetcore.wire.pieces import pieces, size_of
 from fleetcore.wire.times import format_time, parse_time
 
+T = TypeVar("T")
 #: Checkpoints that a request takes.
 _CHECKPOINTS = 250
 
 
-class FleetClient:
+class FleetClient(BlockingCalls):
     """A remote fleet, with the calls of :class:`IoTFleetManager`.
 
     Args:
@@ -106,6 +111,27 @@ class FleetClient:
                 wait_s = again_s
             clock.sleep(wait_s)
         raise AssertionError
+
+    def call(self, name: str, **given: Any) -> Any:
+        """A call by its name, as plain data; raises Refused where the server has none."""
+        return self._value(name, given, Any)
+
+    def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
+        call = catalogue.core().get(name)
+        if call is None:
+            raise Refused(f"There is no call {name!r}", code="operation_unknown")
+        sent = request(call, given)
+        answered = self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
+        return answer(answered.content, kind)
+
+    def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
+        cursor: str | None = None
+        while True:
+            page = self._value(name, {**given, "limit": catalogue.PAGE, "cursor": cursor}, Page[kind])  # type: ignore[valid-type]  # made at run time
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
 
     def _get(self, at: str, /, **params: Any) -> Any:
         return (self._answer("GET", at, params=given(**params))).json()
@@ -244,54 +270,7 @@ class FleetClient:
                 return current
             clock.sleep(wire.LOOK_S)
 
-    # --- groups -------------------------------------------------------------------------------------------------
-
-    def create_group(
-        self,
-        group: str,
-        *,
-        query: str | None = None,
-        within: Sequence[str] = (),
-        description: str = "",
-        reason: str = "",
-    ) -> View:
-        """Makes a group: static, or of the devices that ``query`` selects; ``within`` names the groups it lies in."""
-        body = {"id": group, "within": list(within), "description": description, "reason": reason, **given(query=query)}
-        return View(self._post("/groups", body))
-
-    def change_group(self, group: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes query, within or description of a group."""
-        return View(self._patch(path("groups", group), {**changes, "reason": reason}))
-
-    def remove_group(self, group: str, *, reason: str = "") -> View:
-        """Removes a group; its devices stay."""
-        self._delete(path("groups", group), reason)
-        return View(group=group, removed=True)
-
-    def list_groups(self, device_id: str | None = None) -> list[View]:
-        """All groups with their size; or those that a device is in itself, with since when and why."""
-        if device_id is None:
-            return self._all("/groups")
-        return [View(one) for one in (self._get(path("devices", device_id, "groups")))["items"]]
-
-    def get_group(self, group: str) -> View:
-        """A group and the ids of its devices, those of groups within it included."""
-        found = self._get(path("groups", group))
-        members = self._all(path("groups", group, "members"))
-        return View({**found, "devices": [one["device"] for one in members]})
-
-    def add_to_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
-        """Puts devices into a static group; returns how many were not in it."""
-        answer = self._post(path("groups", group, "members"), {"devices": list(device_ids), "reason": reason})
-        return int(answer["changed"])
-
-    def take_out_of_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
-        """Takes devices out of a static group; returns how many were in it."""
-        count = 0
-        for one in device_ids:
-            answer = self._delete(path("groups", group, "members", one), reason)
-            count += int(answer.json()["changed"])
-        return count
+    # --- events -----------------------------------------------------------------------------------------------------
 
     def watch(self, after: int | None = None) -> Iterator[View]:
         """Every event as it is committed, beginning after a position of the feed, None for now; for ever.
@@ -904,14 +883,6 @@ class FleetClient:
     def get_fleet_health(self) -> View:
         """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""
         return wire.health(self._get("/health"))
-
-    def get_group_health(self, group: str) -> View:
-        """The same of the devices of a group."""
-        return wire.health(self._get(path("groups", group, "health")))
-
-    def get_device_health(self, device_id: str) -> View:
-        """The same for one device."""
-        return wire.health(self._get(path("devices", device_id, "health")))
 
     def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""

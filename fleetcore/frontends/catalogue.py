@@ -10,6 +10,9 @@ from typing import Any
 
 import msgspec
 
+#: How many items of a list are asked for at once where all are wanted.
+PAGE = 1000
+
 
 class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """One parameter.
@@ -40,6 +43,7 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         command: as in ``group show GROUP``; empty where there is none.
         answer: ``value``, ``page``, ``stream`` or ``nothing``.
         columns: of its table.
+        match_required: whether HTTP asks for ``If-Match``.
     """
 
     name: str
@@ -51,6 +55,7 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int = 200
     parameters: Sequence[ParameterInfo] = ()
     columns: Sequence[str] = ()
+    match_required: bool = False
     deprecated: str = ""
     plugin: str = ""
 

@@ -39,6 +39,7 @@ def _call(call: Call) -> CallInfo:
         status=declared.status,
         parameters=[_parameter(parameter) for parameter in call.parameters.values()],
         columns=list(declared.columns),
+        match_required=declared.match_required,
         deprecated=declared.deprecated,
         plugin=call.plugin,
     )

@@ -8,7 +8,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.cli.exits import exit_code
 from fleetcore.errors import Refused
-from fleetcore.runtime.control import ControlClient, serve_control
+from fleetcore.frontends.control import ControlClient, serve_control
 
 
 def test_done_is_0(fleet):

@@ -5,7 +5,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.cli.exits import exit_code
 from fleetcore.errors import FleetError
-from fleetcore.runtime.control import ControlClient, serve_control
+from fleetcore.frontends.control import ControlClient, serve_control
 
 REFUSED = [
     ("list_devices", (), {"where": "type = 'a"}),

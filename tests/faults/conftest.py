@@ -21,9 +21,9 @@ from fleetcore_mqtt.client import MqttDeviceClient
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Unavailable
+from fleetcore.frontends.control import ControlClient, serve_control
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.runtime.clock import SystemClock
-from fleetcore.runtime.control import ControlClient, serve_control
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.simulator import SimulatedDevice

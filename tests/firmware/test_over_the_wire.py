@@ -8,8 +8,8 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.cli.root import run
 from fleetcore.cli.serve import running
+from fleetcore.frontends.control import ControlClient
 from fleetcore.model.firmware import EXECUTION_ENDS
-from fleetcore.runtime.control import ControlClient
 from fleetcore.testing.patience import PATIENCE_S
 
 

@@ -19,7 +19,8 @@ MAY = {
     "query": {"errors", "model"},
     "wire": {"errors", "model", "query"},
     "views": {"model", "wire"},
-    "client": {"errors", "model", "views", "wire"},
+    "calls": {"errors", "model", "query", "wire", "fleet", "runtime"},
+    "client": {"calls", "errors", "frontends", "model", "views", "wire"},
     "interfaces": {"errors", "model", "query", "wire"},
     "fleet": {"errors", "files", "model", "query", "wire", "interfaces", "threads"},
     "pipeline": {"errors", "model", "query", "wire", "interfaces", "fleet", "threads"},
@@ -36,16 +37,27 @@ MAY = {
         "pipeline",
         "builtin",
         "hookspecs",
-        "manager",
     },
-    "manager": {"errors", "model", "query", "views", "wire", "interfaces", "fleet", "pipeline", "runtime", "threads"},
-    "cli": {"client", "errors", "model", "wire", "interfaces", "runtime", "manager", "testing", "threads"},
+    "frontends": {
+        "calls",
+        "errors",
+        "model",
+        "query",
+        "views",
+        "wire",
+        "interfaces",
+        "fleet",
+        "pipeline",
+        "runtime",
+        "threads",
+    },
+    "cli": {"client", "errors", "model", "wire", "interfaces", "runtime", "calls", "frontends", "testing", "threads"},
     "__main__": {"cli"},
-    "__init__": {"errors", "fleet", "hookspecs", "interfaces", "manager", "cli"},
+    "__init__": {"errors", "fleet", "hookspecs", "interfaces", "frontends", "cli"},
 }
 PLUGINS_SEE = {"errors", "model", "query", "wire", "interfaces", "hookspecs", "testing", "threads"}
 #: The operators' API is handed the open fleet, and speaks to its capabilities.
-API_SEES = PLUGINS_SEE | {"fleet", "runtime"}
+API_SEES = PLUGINS_SEE | {"calls", "fleet", "frontends", "runtime"}
 TOP_LEVEL_NAMES = {"hookimpl", "offer", "__version__", "PLUGIN_API"}
 
 

@@ -32,7 +32,7 @@ class AsyncCalls(ABC):
         return self._pages("list_groups", {}, GroupResponse)
 
     async def create_group(
-        self, id: Label, *, query: Query | None = None, within: Within = [], description: Text = "", reason: Reason = ""
+        self, id: Label, *, query: Query | None = None, within: Within = (), description: Text = "", reason: Reason = ""
     ) -> GroupResponse:
         """Makes a group: static, or dynamic with a query; a dynamic group has its devices when this returns.
 

@@ -12,8 +12,10 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
 
+from fleetcore.calls.table import core
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
+from fleetcore_api.endpoints import router
 from fleetcore_api.gate import KEPT, Gate, KeptAnswer
 from fleetcore_api.models import ALPHABETS, In
 from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, queries_of
@@ -26,7 +28,6 @@ from fleetcore_api.routes import (
     events,
     firmware,
     gateways,
-    groups,
     layers,
     metrics,
     operations,
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        devices, groups, gateways, twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
+        devices, gateways, twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
         trust, cas, provisioning, operators, events,
     )
     for one in module.HANDLERS
@@ -108,9 +109,10 @@ def build(site: Site) -> Gate:
         logging_config=None,
         multipart_form_part_limit=1,
     )
-    app.state.document = document(app)
+    table = core()
+    app.state.document = document(app, table)
     app.state.queries = queries_of(app.state.document)
-    return Gate(app, site, partial(methods_at, app.state.document))
+    return Gate(router(table, site, app), site, partial(methods_at, app.state.document))
 
 
 def _response(error: FleetError, status: int | None = None, **headers: str) -> Response[bytes]:

@@ -2,62 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from fleetcore.model.command import CommandState
 from fleetcore.model.layer import LayerKind
 from fleetcore.model.operation import OperationState
-from fleetcore_api.models import DeviceId, In, Json, Label, Out, Reason, Text, Time
+from fleetcore_api.models import DeviceId, In, Json, Label, Out, Reason, Time
 
 Query = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
 Seconds = Annotated[float, Meta(gt=0, le=315_360_000)]
-
-
-class GroupIn(In):
-    """A group to make; with ``query`` a dynamic one."""
-
-    id: Label
-    query: Query | None = None
-    within: Annotated[list[Label], Meta(max_length=100)] = []
-    description: Text = ""
-    reason: Reason = ""
-
-
-class GroupPatch(In):
-    """What of a group changes."""
-
-    query: Query | UnsetType = UNSET
-    within: Annotated[list[Label], Meta(max_length=100)] | UnsetType = UNSET
-    description: Text | UnsetType = UNSET
-    reason: Reason = ""
-
-
-class GroupOut(Out):
-    """A group and how many devices are in it."""
-
-    id: str
-    query: str | None
-    within: list[str]
-    description: str
-    devices: int
-    created: Time | None
-    updated: Time | None
-    version: int
-
-
-class MembersIn(In):
-    """Devices to put into a static group."""
-
-    devices: Annotated[list[DeviceId], Meta(min_length=1, max_length=10_000)]
-    reason: Reason = ""
-
-
-class Member(Out):
-    """A device in a group; since when and why where it is in the group itself."""
-
-    device: str
-    since: Time | None = None
-    why: str = ""
 
 
 class Changed(Out):

@@ -15,6 +15,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
+from fleetcore.calls.table import Table
+from fleetcore.frontends.openapi import paths
 from fleetcore_api import __version__
 from fleetcore_api.models import In, Out, Problem
 from fleetcore_api.pages import Page
@@ -70,10 +72,12 @@ async def document_route(request: Request[Any, Any, Any]) -> Response[dict[str, 
     return Response(request.app.state.document, headers={"Cache-Control": "no-cache"})
 
 
-def document(app: Litestar) -> dict[str, Any]:
+def document(app: Litestar, table: Table) -> dict[str, Any]:
     """The whole document, made once when the API opens."""
     made: dict[str, Any] = _refs(app.openapi_schema.to_schema())
-    made["components"]["schemas"] = _schemas()
+    called, schemas = paths(table)
+    made["components"]["schemas"] = {**_schemas(), **schemas}
+    made["paths"] |= {f"/api/v1{path}": item for path, item in called.items()}
     opened = {handler.handler_name for handler in _handlers(app) if handler.opt.get("open")}
     raw = {handler.handler_name for handler in _handlers(app) if handler.opt.get("raw")}
     tables = {handler.handler_name for handler in _handlers(app) if handler.opt.get("csv")}

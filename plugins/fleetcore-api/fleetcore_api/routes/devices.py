@@ -11,7 +11,7 @@ from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.operator import Permission
 from fleetcore.query.parse import parse
 from fleetcore_api.access import Access
-from fleetcore_api.models import ChangeOut, DeviceIn, DeviceOut, DevicePatch, LocationOut, MembershipOut, shown
+from fleetcore_api.models import ChangeOut, DeviceIn, DeviceOut, DevicePatch, LocationOut, shown
 from fleetcore_api.pages import Cursor, Limit, Page, decode, encode
 from fleetcore_api.parameters import Caller, IfMatch, Why
 from fleetcore_api.preconditions import etag, expected
@@ -123,13 +123,6 @@ async def device_history(
     return Page(items=items, next=encode(rows.after))
 
 
-@get("/devices/{device_id:str}/groups", permission=Permission.DEVICES_READ)
-async def groups_of_device(access: Caller, device_id: FromPath[str]) -> Page[MembershipOut]:
-    """The groups that a device is in itself, each with since when and why."""
-    found = access.fleet.groups.memberships(await access.device(device_id))
-    return Page(items=[shown(MembershipOut, one) for one in found], next=None)
-
-
 @get("/devices/{device_id:str}/location", permission=Permission.DEVICES_READ)
 async def device_location(access: Caller, device_id: FromPath[str]) -> LocationOut:
     """The newest position of a device."""
@@ -141,7 +134,6 @@ async def device_location(access: Caller, device_id: FromPath[str]) -> LocationO
 
 HANDLERS = [
     device_history,
-    groups_of_device,
     device_location,
     list_devices,
     register_device,

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from attrs import asdict, evolve
 
 from fleetcore import threads
+from fleetcore.calls.caller import owner, user_of
+from fleetcore.calls.table import core, run
+from fleetcore.calls.types import Page, present
 from fleetcore.errors import Refused, WrongLoop
+from fleetcore.frontends.catalogue import PAGE
+from fleetcore.frontends.generated.calls_async import AsyncCalls
+from fleetcore.frontends.generated.calls_blocking import BlockingCalls
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.layer import LayerKind
@@ -63,7 +69,7 @@ def _view(record: Any) -> View:
     return View(plain)
 
 
-class IoTFleetManager:
+class IoTFleetManager(AsyncCalls):
     """A fleet in a script or a notebook.
 
     Args:
@@ -73,6 +79,7 @@ class IoTFleetManager:
         clock: another clock, for tests.
         create: True makes a new fleet also where there is a ``fleet.toml`` alone, as ``fleetcore init`` does; False
             never makes one.
+        actor: the name under which changes are written into the audit log; ``library:USER`` by default.
 
     It opens on the first call and belongs to that event loop: another one raises :class:`WrongLoop`. Not closing it
     loses nothing that was acknowledged.
@@ -85,8 +92,11 @@ class IoTFleetManager:
         config: "Config | None" = None,
         clock: Clock | None = None,
         create: bool | None = None,
+        actor: str | None = None,
     ) -> None:
         self._data, self._config, self._clock, self._create = data, config, clock, create
+        self._actor = actor or user_of("library")
+        self._table = core()
         self._fleet: Fleet | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Lock | None = None
@@ -150,6 +160,29 @@ class IoTFleetManager:
         self._sessions = None
         if fleet is not None:
             await fleet.close()
+
+    async def call(self, name: str, **given: Any) -> Any:
+        """A call by its name, a plugin's among them; raises Refused where there is none."""
+        call = self._table.get(name)
+        if call is None:
+            raise Refused(f"There is no call {name!r}", code="operation_unknown")
+        return await run(call, owner(await self.open(), self._actor), present(**given))
+
+    async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
+        del kind  # it is what the call answers
+        answer: T = await self.call(name, **given)
+        return answer
+
+    async def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
+        del kind
+        cursor: str | None = None
+        while True:
+            page: Page[T] = await self.call(name, **given, limit=PAGE, cursor=cursor)
+            for item in page.items:
+                yield item
+            cursor = page.next
+            if cursor is None:
+                return
 
     def _open_now(self) -> "Fleet":
         if self._fleet is None:
@@ -400,57 +433,7 @@ class IoTFleetManager:
         """Waits until long work has ended, doing it here where no server does."""
         return _view(await (await self.open()).operations.run(operation))
 
-    # --- flat calls: groups -------------------------------------------------------------------------------------
-
-    async def create_group(
-        self,
-        group: str,
-        *,
-        query: str | None = None,
-        within: Sequence[str] = (),
-        description: str = "",
-        reason: str = "",
-    ) -> View:
-        """Makes a group: static, or of the devices that ``query`` selects; ``within`` names the groups it lies in."""
-        fleet = await self.open()
-        made = await fleet.groups.create(
-            group, query=query, within=tuple(within), description=description, actor="library", reason=reason
-        )
-        return _view(made)
-
-    async def change_group(self, group: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes query, within or description of a group."""
-        unknown = sorted(set(changes) - {"query", "within", "description"})
-        if unknown:
-            raise Refused(f"A group has no {', '.join(unknown)}", remedy="Changeable: description, query, within")
-        fleet = await self.open()
-        return _view(await fleet.groups.change(group, **changes, actor="library", reason=reason))
-
-    async def remove_group(self, group: str, *, reason: str = "") -> View:
-        """Removes a group; its devices stay."""
-        await (await self.open()).groups.remove(group, actor="library", reason=reason)
-        return View(group=group, removed=True)
-
-    async def list_groups(self, device_id: str | None = None) -> list[View]:
-        """All groups with their size; or those that a device is in itself, with since when and why."""
-        fleet = await self.open()
-        if device_id is not None:
-            await fleet.devices.get(device_id)
-            return [_view(one) for one in fleet.groups.memberships(device_id)]
-        return [View({**_view(one), "devices": len(fleet.groups.members(one.id))}) for one in fleet.groups.list()]
-
-    async def get_group(self, group: str) -> View:
-        """A group and the ids of its devices, those of groups within it included."""
-        fleet = await self.open()
-        return View({**_view(fleet.groups.get(group)), "devices": fleet.groups.members(group)})
-
-    async def add_to_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
-        """Puts devices into a static group; returns how many were not in it."""
-        return await (await self.open()).groups.add(group, device_ids, actor="library", reason=reason)
-
-    async def take_out_of_group(self, group: str, device_ids: Sequence[str], *, reason: str = "") -> int:
-        """Takes devices out of a static group; returns how many were in it."""
-        return await (await self.open()).groups.take_out(group, device_ids, actor="library", reason=reason)
+    # --- flat calls: events ---------------------------------------------------------------------------------------
 
     async def watch(self, after: int | None = None) -> AsyncIterator[View]:
         """Every event as it is committed, beginning after a position of the feed, None for now; for ever.
@@ -1184,12 +1167,6 @@ class IoTFleetManager:
         health = await fleet.health.fleet()
         return View(health_score=health.score if health.score is not None else 0.0, parts=health.parts, **health.counts)
 
-    async def get_group_health(self, group: str) -> View:
-        """The same of the devices of a group."""
-        fleet = await self.open()
-        health = await fleet.health.of(fleet.groups.members(group))
-        return View(health_score=health.score if health.score is not None else 0.0, parts=health.parts, **health.counts)
-
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
         fleet = await self.open()
@@ -1273,7 +1250,7 @@ def _location(where: object) -> Location:
     return Location(lat=float(lat), lon=float(lon))
 
 
-class SyncFleetManager:
+class SyncFleetManager(BlockingCalls):
     """The façade's calls, blocking. Every method of :class:`IoTFleetManager` exists here under the same name."""
 
     def __init__(self, manager: IoTFleetManager) -> None:
@@ -1284,6 +1261,12 @@ class SyncFleetManager:
         threads.start(self._thread)
         self._finalizer = weakref.finalize(self, _stop_loop, self._loop, self._thread)
         self._finalizer.atexit = False
+
+    def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
+        return self._run(self._manager._value(name, given, kind))
+
+    def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
+        return self._iterate(self._manager._pages, name, given, kind)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -10,14 +10,15 @@ import contextlib
 import inspect
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fleetcore import errors
+from fleetcore.calls.types import to_builtins
 from fleetcore.errors import FleetError, Refused, Unavailable
-from fleetcore.manager import IoTFleetManager
+from fleetcore.frontends.library import IoTFleetManager
 
 NAME = "control.sock"
 _LINE_BYTES = 64 * 1024 * 1024
@@ -88,6 +89,8 @@ async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
     try:
         request = json.loads(line)
         name = request["call"]
+        if "given" in request:
+            return {"result": to_builtins(await manager.call(name, **request["given"]))}
         method = getattr(IoTFleetManager, name, None)
         if name.startswith("_") or name in _PRIVATE or not inspect.iscoroutinefunction(method):
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
@@ -134,9 +137,16 @@ class ControlClient:
 
     async def call(self, name: str, *args: Any, **options: Any) -> Any:
         """The call's result as plain data; raises the same errors as the façade, and Unavailable without a server."""
+        return await self._ask({"call": name, "args": args, "options": options})
+
+    async def run(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The answer of a call of the catalogue, as plain data; raises as :meth:`call`."""
+        return await self._ask({"call": name, "given": to_builtins(given)})
+
+    async def _ask(self, request: Mapping[str, Any]) -> Any:
         reader, writer = await self._connection()
         try:
-            writer.write(json.dumps({"call": name, "args": args, "options": options}).encode() + b"\n")
+            writer.write(json.dumps(request).encode() + b"\n")
             await writer.drain()
             line = await reader.readline()
         finally:

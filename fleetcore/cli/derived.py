@@ -1,0 +1,125 @@
+"""Commands made from the catalogue of calls: what a call takes becomes arguments and options, its answer is shown."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from fleetcore.cli.connect import Caller, Target, connect, fleet_option
+from fleetcore.cli.output import output_option, show
+from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
+
+
+def add_commands(group: click.Group, calls: Sequence[CallInfo]) -> None:
+    """Adds the commands of some calls to their noun; a command that is there already stays."""
+    for call in calls:
+        words = [word for word in call.command.split()[1:] if not word.isupper()]
+        place = group
+        for word in words[:-1]:
+            inner = place.commands.get(word)
+            if not isinstance(inner, click.Group):
+                inner = click.Group(word)
+                place.add_command(inner)
+            place = inner
+        if words[-1] not in place.commands:
+            place.add_command(_command(call, words[-1]))
+
+
+def _command(call: CallInfo, name: str) -> click.Command:
+    arguments = [word.lower() for word in call.command.split() if word.isupper()]
+    taken = {parameter.name: parameter for parameter in call.parameters}
+    paged = {"limit", "cursor"} if call.answer == "page" else set()
+    parameters: list[click.Parameter] = [_argument(taken[one]) for one in arguments]
+    for parameter in call.parameters:
+        if parameter.name not in arguments and parameter.name not in paged:
+            parameters += _options(parameter)
+    if "limit" in taken and paged:
+        parameters.append(click.Option(["--limit"], type=click.IntRange(1), help="How many at most; all by default."))
+
+    @fleet_option
+    @output_option
+    def run(at: Target, output: str, **words: Any) -> None:
+        most = words.pop("limit", None) if paged else None
+        show(asyncio.run(_run(call, at, _given(call, words), most)), output, call.columns)
+
+    command = click.command(name, help=call.help, deprecated=call.deprecated or False)(run)
+    command.params = [*parameters, *command.params]
+    return command
+
+
+async def _run(call: CallInfo, at: Target, given: Mapping[str, Any], most: int | None) -> Any:
+    async with connect(at) as caller:
+        if call.answer != "page":
+            return await caller.run(call.name, given)
+        return await _items(caller, call, given, most)
+
+
+async def _items(caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None) -> list[Any]:
+    """All items of a list, or the first ``most``."""
+    if not any(parameter.name == "cursor" for parameter in call.parameters):
+        items: list[Any] = (await caller.run(call.name, given))["items"]
+        return items[:most]
+    found: list[Any] = []
+    cursor: str | None = None
+    while most is None or len(found) < most:
+        limit = PAGE if most is None else min(PAGE, most - len(found))
+        page = await caller.run(call.name, {**given, "limit": limit, "cursor": cursor})
+        found += page["items"]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    return found
+
+
+def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
+    """What was typed, as the call takes it; raises Refused as every front end does."""
+    from fleetcore.calls.decode import Fault, Invalid, read_text, refusal
+
+    found: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for parameter in call.parameters:
+        typed = words.get(parameter.name)
+        if parameter.clears and words.get(f"no_{parameter.name}"):
+            found[parameter.name] = None
+        elif typed not in (None, ()):
+            texts = list(typed) if isinstance(typed, tuple) else [typed]
+            if parameter.kind == "boolean":
+                texts = [str(text).lower() for text in texts]
+            try:
+                found[parameter.name] = read_text(parameter.kind, texts, parameter.name, repeated=parameter.repeated)
+            except Invalid as invalid:
+                faults.append(invalid.fault)
+    if faults:
+        raise refusal(faults)
+    return found
+
+
+def _argument(parameter: ParameterInfo) -> click.Argument:
+    name = parameter.name.upper()
+    return click.Argument(
+        [parameter.name], metavar=f"{name}…" if parameter.repeated else name, required=parameter.required,
+        nargs=-1 if parameter.repeated else 1, type=_type(parameter),
+    )  # fmt: skip
+
+
+def _options(parameter: ParameterInfo) -> list[click.Option]:
+    word = parameter.name.replace("_", "-")
+    said = parameter.help
+    if parameter.default not in (None, "", [], False):
+        said = f"{said.rstrip('.')}. By default {parameter.default}.".lstrip(". ")
+    if parameter.repeated:
+        said = f"{said} Repeatable.".strip()
+    if parameter.kind == "boolean":
+        return [click.Option([f"--{word}/--no-{word}"], default=None, help=said)]
+    made = click.Option(
+        [f"--{word}"], multiple=parameter.repeated, required=parameter.required, type=_type(parameter), help=said,
+        metavar="JSON" if parameter.kind == "json" else None,
+    )  # fmt: skip
+    if not parameter.clears:
+        return [made]
+    return [made, click.Option([f"--no-{word}"], is_flag=True, help=f"Clears the {word}.")]
+
+
+def _type(parameter: ParameterInfo) -> "click.ParamType[Any]":
+    return click.Choice(list(parameter.choices)) if parameter.choices else click.STRING

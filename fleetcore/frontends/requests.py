@@ -1,0 +1,58 @@
+"""A call as an HTTP request, and the answer back: what both remote clients say and hear alike."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from fleetcore.calls.types import UNSET, from_builtins, to_builtins
+from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
+
+T = TypeVar("T")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is sent; ``path`` is below ``/api/v1``."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    body: object = None
+
+
+def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
+    """The request of a call; what equals its default is left out, so that the server's default holds."""
+    path, query, body, headers = call.path, {}, {}, {}
+    whole: object = None
+    for parameter in call.parameters:
+        value = to_builtins(given.get(parameter.name, UNSET))
+        if parameter.place == "if-match":
+            if value not in (UNSET, None):
+                headers["If-Match"] = f'"{value}"'
+            elif call.match_required:
+                headers["If-Match"] = "*"
+        elif value is UNSET or (value == parameter.default and not parameter.required and not parameter.clears):
+            continue
+        elif parameter.place == "path":
+            path = path.replace(f"{{{parameter.name}}}", quote(_text(parameter, value), safe=""))
+        elif parameter.place == "query":
+            query[parameter.name] = [_text(parameter, one) for one in (value if parameter.repeated else [value])]
+        elif parameter.place == "whole":
+            whole = value
+        else:
+            body[parameter.name] = value
+    has_body = any(parameter.place == "body" for parameter in call.parameters)
+    return Request(call.method, path, query, headers, body if has_body else whole)
+
+
+def _text(parameter: ParameterInfo, value: object) -> str:
+    if parameter.kind == "boolean":
+        return "true" if value else "false"
+    return msgspec.json.encode(value).decode() if parameter.kind == "json" else str(value)
+
+
+def answer(content: bytes, kind: type[T]) -> T:
+    """What the server answered, as the call's answer; nothing is None."""
+    return from_builtins(msgspec.json.decode(content) if content else None, kind)

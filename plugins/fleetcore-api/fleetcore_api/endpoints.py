@@ -1,0 +1,76 @@
+"""The routes of a table of calls as an ASGI application; what it does not have goes to another one."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.table import Call, Table, admit
+from fleetcore.errors import FleetError, Refused
+from fleetcore_api.gate import KEPT, KeptAnswer
+from fleetcore_api.parameters import named
+from fleetcore_api.problems import Answer, problem
+from fleetcore_api.respond import respond
+from fleetcore_api.site import Site
+
+_log = logging.getLogger(__name__)
+PREFIX = "/api/v1"
+
+
+def router(table: Table, site: Site, otherwise: Any) -> Router:
+    """The application; ``otherwise`` answers what no call has."""
+    methods: dict[str, dict[str, Call]] = {}
+    for call in table:
+        if call.path:
+            methods.setdefault(call.path, {})[call.method] = call
+    routes = [Route(PREFIX + path, _Endpoint(calls, site)) for path, calls in methods.items()]
+    return Router(routes, default=otherwise, redirect_slashes=False)
+
+
+class _Endpoint:
+    """One path, with a call for each of its methods."""
+
+    def __init__(self, calls: Mapping[str, Call], site: Site) -> None:
+        self._calls, self._site = dict(calls), site
+        if "GET" in calls:
+            self._calls["HEAD"] = calls["GET"]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        try:
+            answer = await self._respond(request)
+        except FleetError as error:
+            answer = _response(problem(error))
+        except Exception as error:  # noqa: BLE001  # a fault of ours is answered too
+            _log.error("%s %s failed", request.method, scope["path"], exc_info=error)
+            answer = _response(problem(FleetError("The server made a mistake; it is in its log")))
+        await answer(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        call = self._calls.get(request.method)
+        if call is None:
+            refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
+            return _response(problem(refusal, status=405, headers={"allow": ", ".join(sorted(self._calls))}))
+        caller = Caller(self._site.fleet, request.scope["user"])
+        kept: KeptAnswer | None = request.scope.get(KEPT)
+        if kept is not None:
+            admit(call, caller)
+            kept.passed = True
+            return Response(status_code=204)  # the gate sends the kept one
+        answered = await respond(
+            call,
+            caller,
+            path={name: named(text) for name, text in request.path_params.items()},
+            query=request.scope["query_string"],
+            headers=dict(request.scope["headers"]),
+            body=await request.body(),
+        )
+        return Response(answered.body, answered.status, dict(answered.headers))
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, dict(answer.headers))

@@ -1,0 +1,120 @@
+"""One request to a call, and its answer; nothing here knows of a web framework."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import msgspec
+
+from fleetcore.calls import decode
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.table import Call, invoke
+from fleetcore.calls.types import encode_hook
+from fleetcore.errors import Refused
+from fleetcore.wire.strict_json import loads
+from fleetcore_api.preconditions import etag, expected
+
+_encode = msgspec.json.Encoder(enc_hook=encode_hook).encode
+_JSON_DEPTH = 12  # a twin's ten (WIRE.md §5) and what it is wrapped in
+_MAX_QUERY_MEMBERS = 100
+_MAX_TAG = 64
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A whole answer."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = {}
+
+
+async def respond(
+    call: Call,
+    caller: Caller,
+    *,
+    path: Mapping[str, str],
+    query: bytes,
+    headers: Mapping[bytes, bytes],
+    body: bytes,
+) -> Answered:
+    """Carries a request out.
+
+    Args:
+        path: the named parts of the path, decoded.
+        query: the query as it was sent.
+        headers: by their names in lower case.
+        body: the whole body.
+
+    Raises:
+        FleetError: what the call raises, and Refused for what the call does not take.
+    """
+    given: dict[str, Any] = {name: [text] for name, text in path.items()}
+    texts = set(path)
+    for name, texts_of in _query(call, query).items():
+        given[name] = texts_of
+        texts.add(name)
+    values = call.values(given | _body(call, body), texts=texts)
+    if "if_version" in call.parameters:
+        version = _version(headers.get(b"if-match"), required=call.declared.match_required)
+        if version is not None:
+            values["if_version"] = version
+    return _answered(call, await invoke(call, caller, values))
+
+
+def _version(header: bytes | None, *, required: bool) -> int | None:
+    if header is not None and len(header) > _MAX_TAG:
+        fault = decode.Fault("/if_version", f"If-Match may have at most {_MAX_TAG} characters", "Send an ETag")
+        raise decode.refusal([fault])
+    return expected(None if header is None else header.decode("latin-1"), required=required)
+
+
+def _query(call: Call, query: bytes) -> dict[str, list[str]]:
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_MEMBERS
+        )
+    except (UnicodeDecodeError, ValueError):
+        raise Refused("The query cannot be read", code="payload_unreadable") from None
+    known = {name for name, parameter in call.parameters.items() if parameter.place == "query"}
+    found: dict[str, list[str]] = {}
+    for name, text in pairs:
+        if name not in known:
+            raise decode.refusal([decode.unknown(name, known)])
+        found.setdefault(name, []).append(text)
+    return found
+
+
+def _body(call: Call, body: bytes) -> dict[str, Any]:
+    whole = next((name for name, parameter in call.parameters.items() if parameter.place == "whole"), None)
+    known = {name for name, parameter in call.parameters.items() if parameter.place == "body"}
+    if whole is None and not known:
+        return {}
+    if not body:
+        if whole is not None or call.required_in_body:
+            raise Refused("The request has no body", remedy="Send a JSON object, {} for one without members")
+        return {}
+    plain = loads(body, depth=_JSON_DEPTH)
+    if whole is not None:
+        return {whole: plain}
+    if not isinstance(plain, dict):
+        raise Refused("The body is not a JSON object", remedy="Send an object, {} for one without members", pointer="")
+    faults = [decode.unknown(name, known) for name in plain if name not in known]
+    if faults:
+        raise decode.refusal(faults)
+    return plain
+
+
+def _answered(call: Call, answer: object) -> Answered:
+    status = call.declared.status
+    if answer is None:
+        return Answered(status if status != 200 else 204)
+    headers = {"content-type": "application/json"}
+    version = getattr(answer, "version", None)
+    if isinstance(version, int):
+        headers["etag"] = etag(version)
+    if call.declared.secret_fields:
+        headers["cache-control"] = "no-store"
+    made = getattr(answer, "id", None)
+    if status == 201 and isinstance(made, str):
+        headers["location"] = f"/api/v1{call.path}/{quote(made, safe='')}"
+    return Answered(status, _encode(answer), headers)
