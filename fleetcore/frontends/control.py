@@ -23,6 +23,8 @@ from fleetcore.frontends.library import IoTFleetManager
 NAME = "control.sock"
 _LINE_BYTES = 64 * 1024 * 1024
 _PATH_BYTES = 100
+#: Members of an error that are sent.
+_PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
 _PRIVATE = frozenset({"open", "close"})
 
 
@@ -96,7 +98,7 @@ async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
         return {"result": await getattr(manager, name)(*request.get("args", ()), **request.get("options", {}))}
     except FleetError as error:
-        ids = {key: value for key, value in error.ids.items() if isinstance(value, str | int | float)}
+        ids = {key: value for key, value in error.ids.items() if isinstance(value, _PLAIN)}
         return {
             "error": {
                 # A class of a plugin's or a module's own is not known at the other end: the nearest one that is.

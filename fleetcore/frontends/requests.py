@@ -27,7 +27,8 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
     path, query, body, headers = call.path, {}, {}, {}
     whole: object = None
     for parameter in call.parameters:
-        value = to_builtins(given.get(parameter.name, UNSET))
+        value = given.get(parameter.name, UNSET)
+        value = UNSET if value is UNSET else to_builtins(value)
         if parameter.place == "if-match":
             if value not in (UNSET, None):
                 headers["If-Match"] = f'"{value}"'
