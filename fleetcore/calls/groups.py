@@ -19,7 +19,6 @@ from fleetcore.calls.types import (
     Limit,
     Page,
     Reason,
-    Text,
     UnsetType,
     present,
     to_response,
@@ -33,6 +32,7 @@ Query = Annotated[str, Meta(max_length=4096, description="Makes it dynamic: its 
 Within = Annotated[
     Sequence[Label], Meta(max_length=100, description="Groups that it lies in: its devices are theirs too.")
 ]
+Description = Annotated[str, Meta(max_length=1024, description="What the group is for.")]
 DeviceIds = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000)]
 
 
@@ -61,7 +61,7 @@ async def create_group(
     *,
     query: Query | None = None,
     within: Within = (),
-    description: Text = "",
+    description: Description = "",
     reason: Reason = "",
 ) -> GroupResponse:
     """Makes a group: static, or dynamic with a query; a dynamic group has its devices when this returns.
@@ -93,7 +93,7 @@ async def update_group(
     *,
     query: Query | UnsetType = UNSET,
     within: Within | UnsetType = UNSET,
-    description: Text | UnsetType = UNSET,
+    description: Description | UnsetType = UNSET,
     if_version: IfVersion | None = None,
     reason: Reason = "",
 ) -> GroupResponse:

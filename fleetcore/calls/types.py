@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_t
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from fleetcore.errors import Refused
 from fleetcore.wire.times import format_time, parse_time
 
 __all__ = [
@@ -196,7 +197,9 @@ def decode_hook(kind: Any, value: object) -> object:
     """How what msgspec does not know is read; raises Refused for what is no time."""
     if kind is Ms:
         if isinstance(value, datetime):
-            value = int(value.timestamp() * 1000)
+            if value.tzinfo is None:
+                raise Refused("the time has no zone", code="time_invalid", remedy="Give it one: tzinfo=datetime.UTC")
+            value = (value - _EPOCH) // _MILLISECOND
         return value if isinstance(value, Ms) else Ms(parse_time(value))
     raise NotImplementedError(f"{kind} is not read from plain data")
 

@@ -3,7 +3,9 @@
 import ast
 from pathlib import Path
 
-ROUTES = Path(__file__).parents[2] / "plugins" / "fleetcore-api" / "fleetcore_api"
+ROOT = Path(__file__).parents[2]
+#: The routes that are written by hand, and the calls.
+PLACES = (ROOT / "plugins" / "fleetcore-api" / "fleetcore_api", ROOT / "fleetcore" / "calls")
 
 #: Calls that read all records of a kind, or all that a selection has. ``page`` and ``get`` are the ways to some.
 WHOLE = frozenset({"find", "iterate", "list", "rows", "ids", "count", "members", "devices", "inventory", "fleet"})
@@ -12,13 +14,14 @@ WHOLE = frozenset({"find", "iterate", "list", "rows", "ids", "count", "members",
 ALLOWED = {
     ("access.py", "device", "find"): "Registry.find looks up one id",
     ("access.py", "rows", "find"): "EventTypes.find is a table in memory",
+    ("caller.py", "device", "find"): "Registry.find looks up one id",
     ("gate.py", "_once", "find"): "the kept answers of one key",
     ("routes/campaigns.py", "_all", "devices"): "for scoped rights: stops at the first device out of sight",
     ("routes/devices.py", "device_history", "rows"): "Access.rows leaves out of a page what is not to be seen",
     ("routes/seen.py", "why_device", "rows"): "as in device_history",
     ("routes/events.py", "_shown", "find"): "EventTypes.find is a table in memory",
-    ("routes/groups.py", "_show", "count"): "kept in memory",
-    ("routes/groups.py", "group_health", "members"): "a group's health is that of all its devices",
+    ("groups.py", "_group", "count"): "kept in memory",
+    ("groups.py", "get_group_health", "members"): "a group's health is that of all its devices",
     ("routes/queries.py", "query", "count"): "how many devices a query selects is asked for explicitly",
     ("routes/seen.py", "fleet_health", "fleet"): "the fleet's health is that of all its devices",
     ("routes/seen.py", "list_quarantine", "list"): "a ring of 1,000 in memory",
@@ -27,14 +30,14 @@ ALLOWED = {
 
 
 def found():
-    """Every call of such a name in the API, with the function around it."""
-    for path in sorted(ROUTES.rglob("*.py")):
+    """Every use of such a name in the API and the calls, with the function around it."""
+    for place, path in [(root, file) for root in PLACES for file in sorted(root.rglob("*.py"))]:
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             for call in ast.walk(function):
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in WHOLE:
-                    yield path.relative_to(ROUTES).as_posix(), function.name, call.func.attr
+                    yield path.relative_to(place).as_posix(), function.name, call.func.attr
 
 
 def test_no_route_reads_a_whole_kind_but_where_a_reason_is_given():

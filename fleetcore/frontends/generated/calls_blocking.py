@@ -13,8 +13,8 @@ from fleetcore.calls.types import UNSET, Page
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fleetcore.calls.groups import DeviceIds, GroupName, Query, Within
-    from fleetcore.calls.types import Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, Text, UnsetType
+    from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
+    from fleetcore.calls.types import Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType
 
     Time = Ms | int | str | datetime
 T = TypeVar("T")
@@ -32,7 +32,13 @@ class BlockingCalls(ABC):
         return self._pages("list_groups", {}, GroupResponse)
 
     def create_group(
-        self, id: Label, *, query: Query | None = None, within: Within = (), description: Text = "", reason: Reason = ""
+        self,
+        id: Label,
+        *,
+        query: Query | None = None,
+        within: Within = (),
+        description: Description = "",
+        reason: Reason = "",
     ) -> GroupResponse:
         """Makes a group: static, or dynamic with a query; a dynamic group has its devices when this returns.
 
@@ -60,7 +66,7 @@ class BlockingCalls(ABC):
         *,
         query: Query | UnsetType = UNSET,
         within: Within | UnsetType = UNSET,
-        description: Text | UnsetType = UNSET,
+        description: Description | UnsetType = UNSET,
         if_version: IfVersion | None = None,
         reason: Reason = "",
     ) -> GroupResponse:

@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore import IoTFleetManager
+from fleetcore.calls.types import Page, Response, to_builtins
 from fleetcore.client import AsyncFleetClient, FleetClient
 from fleetcore.errors import (
     Conflict,
@@ -100,7 +101,8 @@ async def story(fleet):
 
     async def say(name, *args, **options):
         answer = await getattr(fleet, name)(*args, **options)
-        said[f"{name} {len(said)}"] = answer.to_plain() if hasattr(answer, "to_plain") else answer
+        plain = to_builtins(answer) if isinstance(answer, Response | Page) else answer
+        said[f"{name} {len(said)}"] = plain.to_plain() if hasattr(plain, "to_plain") else plain
         return answer
 
     place = {"lat": 1.5, "lon": 2.5}
@@ -116,13 +118,14 @@ async def story(fleet):
     await say("list_operations")
     await say("create_group", "site")
     await say("create_group", "cold", query="type = 'sensor'", within=["site"], description="d")
-    await say("change_group", "cold", {"description": "e"})
+    await say("update_group", "cold", description="e")
     await say("create_group", "by hand/1")
     await say("add_to_group", "by hand/1", ["c"])
     await say("get_group", "site")
     await say("list_groups")
-    await say("list_groups", "a")
-    await say("take_out_of_group", "by hand/1", ["c", "a"])
+    await say("list_group_members", "site")
+    await say("list_device_groups", "a")
+    await say("remove_from_group", "by hand/1", "c")
     await say("remove_group", "by hand/1")
     await say("set_layer", "all", {"led": True})
     await say("settle")

@@ -1,0 +1,143 @@
+"""The table of calls: what it refuses, what it asks for, and what every call in it has."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fleetcore import IoTFleetManager
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.table import BY_CALL, EVERYWHERE, Table, call, calls_of, core, invoke, on, run
+from fleetcore.calls.types import DeviceId, Response
+from fleetcore.errors import FleetError, NotAuthorised, NotFound, PluginError, Refused
+from fleetcore.fleet.rights import Rights
+from fleetcore.model.operator import Permission, Role, RoleGrant
+
+
+class Made(Response, frozen=True):
+    """Something."""
+
+    id: str
+
+
+def declared(route="GET /x/{name}", *, function=None, **options):
+    """A table's row of a function of the tests."""
+
+    async def thing(caller: Caller, name: DeviceId) -> Made:
+        """Shows a thing."""
+        caller.everywhere(name, Permission.DEVICES_READ)
+        return Made(id=name)
+
+    options = {"cli": "x show NAME", "scope": BY_CALL, **options}
+    function = call(route, Permission.DEVICES_READ, **options)(function or thing)
+    module = type(sys)("module")
+    function.__module__ = "module"
+    module.function = function
+    return next(calls_of(module))
+
+
+async def bare(caller, name):
+    return None
+
+
+async def silent(caller: Caller, name: DeviceId) -> Made:
+    """Asks for nothing."""
+    return Made(id=name)
+
+
+INCOMPLETE = [
+    (lambda: declared(function=bare), "docstring"),
+    (lambda: declared(cli=None), "a command, or a reason"),
+    (lambda: declared("GET /x/{other}"), "the path names other"),
+    (lambda: declared(scope=on("device_id")), "scope names 'device_id'"),
+    (lambda: declared(match_required=True), "if_version"),
+]
+
+
+@pytest.mark.parametrize(("row", "problem"), INCOMPLETE, ids=[problem for _, problem in INCOMPLETE])
+def test_an_incomplete_call_is_refused(row, problem):
+    with pytest.raises(PluginError, match=problem):
+        Table([row()])
+
+
+async def other(caller: Caller, name: DeviceId) -> Made:
+    """Shows another thing."""
+    return Made(id=name)
+
+
+@pytest.mark.parametrize(
+    ("route", "command", "problem"),
+    [("GET /x/{name}", "y show NAME", "is that of thing"), ("GET /y/{name}", "x show NAME", "is that of thing")],
+)
+def test_a_second_call_for_a_route_or_a_command_is_refused(route, command, problem):
+    with pytest.raises(PluginError, match=problem):
+        Table([declared(), declared(route, cli=command, function=other)])
+
+
+async def test_a_call_that_asks_for_no_rights_answers_nothing():
+    async with IoTFleetManager() as manager:
+        fleet = await manager.open()
+        grant = RoleGrant(id="g", principal="p", role=Role.VIEWER)
+        caller = Caller(fleet, Rights("p", (grant,), (), fleet.search))
+
+        with pytest.raises(FleetError, match="without asking for rights"):
+            await invoke(declared(function=silent), caller, {"name": "a"})
+
+
+SCOPES = {"group:lab": {"d-1"}, "type = 'pump'": {"d-2"}}
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+@pytest.mark.parametrize("scope", ["", *SCOPES])
+async def test_every_call_asks_for_the_permission_that_it_declares(role, scope):
+    """Without the permission nothing is answered; with it on other devices, what is asked about is not there."""
+    async with IoTFleetManager() as manager:
+        fleet = await manager.open()
+        grants = [] if role is None else [RoleGrant(id="g", principal="p", role=role, scope=scope)]
+        for row in core():
+            caller = Caller(fleet, Rights("p", grants, (), fleet.search))
+            given = {name: "none-such" for name in row.required if row.parameters[name].reader.text_kind == "text"}
+            given |= {name: ["none-such"] for name in given if row.parameters[name].reader.repeated}
+            permission = row.declared.permission
+            allowed = caller.rights.holds(permission)
+            if row.declared.scope is EVERYWHERE:
+                allowed = caller.rights.everywhere(permission)
+            refusal = None
+            try:
+                await run(row, caller, given)
+            except (NotFound, Refused) as error:
+                refusal = error
+            if not isinstance(refusal, NotAuthorised):
+                assert allowed, row.name
+            elif allowed:  # it needs the permission for the whole fleet, or another one beside it
+                assert scope or refusal.ids["permission"] != permission, row.name
+
+
+def test_what_a_parameter_is_for_is_said():
+    """What its name does not say, and its type does not: a word for each option of the command line."""
+    wordless = [
+        f"{row.name}: {parameter.name}"
+        for row in core()
+        for parameter in row.parameters.values()
+        if not parameter.help and not parameter.required and parameter.place != "if-match"
+    ]
+    assert wordless == []
+
+
+def loaded(code):
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_the_clients_load_nothing_of_the_fleet():
+    modules = loaded("import fleetcore.frontends.requests, fleetcore.frontends.generated.calls_async")
+
+    assert not [name for name in modules if name.startswith(("fleetcore.fleet", "fleetcore.runtime", "numpy"))]
+
+
+def test_help_of_a_noun_of_calls_loads_neither_calls_nor_numpy():
+    code = "from fleetcore.cli.root import run\ntry: run(['group', 'create', '--help'])\nexcept SystemExit: pass"
+    modules = loaded(f"{code}\nprint()")
+
+    heavy = ("fleetcore.calls", "fleetcore.fleet", "numpy", "cattrs", "httpx", "cryptography")
+    assert [name for name in modules if name.startswith(heavy)] == []
