@@ -58,6 +58,16 @@ class Caller:
             self._note(device, permission)
         raise missing("device", device)
 
+    async def item(self, device: str, kind: str, name: str, code: str = "not_found") -> None:
+        """For what belongs to a device: it is there for callers that may see the device. Raises NotFound, NotAuthorised."""
+        self.asked = True
+        if await self.rights.allows(self.permission, device):
+            return
+        if await self.rights.allows(Permission.DEVICES_READ, device):
+            raise self.denied(name)
+        self._note(name, self.permission)
+        raise missing(kind, name, code)
+
     def group(self, group: str, permission: Permission | None = None) -> str:
         """The name, where the caller has the permission for the whole fleet or for the scope that the group is.
 

@@ -126,8 +126,8 @@ def read_text(kind: str, texts: Sequence[str], name: str, *, repeated: bool) -> 
     read = _KINDS[kind]
     if repeated:
         return [read(text, f"/{name}/{at}") for at, text in enumerate(texts)]
-    if len(texts) > 1:
-        raise Invalid(Fault(f"/{name}", "it is given more than once", "Give it once"))
+    if len(texts) != 1:
+        raise Invalid(Fault(f"/{name}", f"it is given {len(texts)} times", "Give it once"))
     return read(texts[0], f"/{name}")
 
 

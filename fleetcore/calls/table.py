@@ -63,6 +63,8 @@ class Declared:
     columns: Sequence[str]
     secret_fields: Sequence[str]
     match_required: bool
+    selected_by: str
+    also: Mapping[str, Mapping[str, object]]
     deprecated: str
 
 
@@ -77,6 +79,8 @@ def call(
     columns: Sequence[str] = (),
     secret_fields: Sequence[str] = (),
     match_required: bool = False,
+    selected_by: str = "",
+    also: Mapping[str, Mapping[str, object]] = {},
     deprecated: str = "",
 ) -> Callable[[F], F]:
     """Declares a call.
@@ -91,13 +95,16 @@ def call(
         columns: of the table on the command line.
         secret_fields: members of the answer that are shown once: never cached, never kept.
         match_required: whether HTTP asks for ``If-Match``.
+        selected_by: a query parameter that tells it from another call at its route: ``purge`` is ``?purge=true``.
+        also: more commands, each with what it gives: ``device retire DEVICE_ID`` gives a state.
         deprecated: what to use instead.
     """
 
     def declare(function: F) -> F:
         declared = Declared(
             route=route, permission=permission, scope=scope, cli=cli, no_cli=no_cli, status=status, columns=columns,
-            secret_fields=secret_fields, match_required=match_required, deprecated=deprecated,
+            secret_fields=secret_fields, match_required=match_required, selected_by=selected_by, also=also,
+            deprecated=deprecated,
         )  # fmt: skip
         setattr(function, _DECLARED, declared)
         return function
@@ -113,6 +120,8 @@ class Parameter:
     reader: decode.Reader
     #: ``path``, ``query``, ``body``, ``whole`` (the body), ``stream`` (the body in pieces) or ``if-match``.
     place: str
+    #: Of an ``If-Match`` with several versions, the letter before the one that counts.
+    section: str
     required: bool
     default: Any
     help: str
@@ -158,6 +167,7 @@ class Call:
                 name=one.name,
                 reader=decode.Reader(one.name, hints[one.name]),
                 place="path" if one.name in named else places[one.name] or rest,
+                section=next((mark.section for mark in _metadata(hints[one.name]) if isinstance(mark, In)), ""),
                 required=one.default is inspect.Parameter.empty,
                 default=None if one.default is inspect.Parameter.empty else one.default,
                 help=described.get(one.name, "") or _description(hints[one.name]),
@@ -242,7 +252,7 @@ class Table:
 
     def __init__(self, calls: Iterable[Call] = ()) -> None:
         self._calls: dict[str, Call] = {}
-        self._routes: dict[tuple[str, str], str] = {}
+        self._routes: dict[tuple[str, str, str], str] = {}
         self._commands: dict[str, str] = {}
         for one in calls:
             self.add(one)
@@ -264,8 +274,9 @@ class Table:
         """Adds a call; raises PluginError where it is incomplete or clashes with another."""
         declared = call.declared
         problem = ""
-        route = (call.method, _NAMED.sub("{}", call.path))
-        command = " ".join(word for word in (declared.cli or "").split() if not word.isupper())
+        route = (call.method, _NAMED.sub("{}", call.path), declared.selected_by)
+        commands = [_verbs(command) for command in (declared.cli, *declared.also) if command]
+        clash = next((command for command in commands if command in self._commands), "")
         named = set(_NAMED.findall(call.path))
         taken = set(inspect.signature(call.function).parameters)
         if not call.help:
@@ -276,8 +287,8 @@ class Table:
             problem = "there is a call of that name"
         elif declared.route is not None and route in self._routes:
             problem = f"{declared.route} is that of {self._routes[route]}"
-        elif command and command in self._commands:
-            problem = f"the command `{command}` is that of {self._commands[command]}"
+        elif clash:
+            problem = f"the command `{clash}` is that of {self._commands[clash]}"
         elif named - taken:
             problem = f"the path names {', '.join(sorted(named - taken))}, which it does not take"
         elif declared.scope.parameter and declared.scope.parameter not in taken:
@@ -289,8 +300,12 @@ class Table:
         self._calls[call.name] = call
         if declared.route is not None:
             self._routes[route] = call.name
-        if command:
-            self._commands[command] = call.name
+        self._commands |= dict.fromkeys(commands, call.name)
+
+
+def _verbs(command: str) -> str:
+    """A command without its arguments."""
+    return " ".join(word for word in command.split() if not word.isupper())
 
 
 def calls_of(module: ModuleType) -> Iterator[Call]:

@@ -61,11 +61,12 @@ class Ms(int):
 class In:
     """Where a parameter is sent, if not where the rule of :mod:`fleetcore.calls.table` puts it.
 
-    ``body`` is the whole body; ``stream`` is the body piece by piece; ``if-match`` is the header.
+    ``body`` is the whole body; ``stream`` is the body piece by piece; ``if-match`` is the header. Where an ETag has
+    several versions, as that of a twin, ``section`` is the letter before the one that counts.
     """
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, place: str, section: str = "") -> None:
+        self.place, self.section = place, section
 
 
 # The last character of an alphabet is no newline: ``$`` alone would let one pass.
@@ -95,6 +96,11 @@ class Response(msgspec.Struct, frozen=True):
         if name in self.__struct_fields__:
             return getattr(self, name)
         raise KeyError(name)
+
+    def etag(self) -> str:
+        """The version as an HTTP answer has it; empty where there is none."""
+        version = getattr(self, "version", None)
+        return "" if version is None else f"{version}"
 
     def keys(self) -> tuple[str, ...]:
         """The names of the members."""

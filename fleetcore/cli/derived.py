@@ -1,7 +1,7 @@
 """Commands made from the catalogue of calls: what a call takes becomes arguments and options, its answer is shown."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,10 +11,10 @@ from fleetcore.cli.output import output_option, show
 from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
 
 
-def add_commands(group: click.Group, calls: Sequence[CallInfo]) -> None:
+def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> None:
     """Adds the commands of some calls to their noun; a command that is there already stays."""
-    for call in calls:
-        words = [word for word in call.command.split()[1:] if not word.isupper()]
+    for call, text, fixed in _commands(noun, calls):
+        words = [word for word in text.split()[1:] if not word.isupper()]
         place = group
         for word in words[:-1]:
             inner = place.commands.get(word)
@@ -23,16 +23,26 @@ def add_commands(group: click.Group, calls: Sequence[CallInfo]) -> None:
                 place.add_command(inner)
             place = inner
         if words[-1] not in place.commands:
-            place.add_command(_command(call, words[-1]))
+            place.add_command(_command(call, text, fixed))
 
 
-def _command(call: CallInfo, name: str) -> click.Command:
-    arguments = [word.lower() for word in call.command.split() if word.isupper()]
+def _commands(noun: str, calls: Sequence[CallInfo]) -> Iterator[tuple[CallInfo, str, Mapping[str, Any]]]:
+    """Each command of some calls, with what it gives itself."""
+    for call in calls:
+        for text, fixed in {call.command: {}, **call.also}.items():
+            if text.split()[:1] == [noun]:
+                yield call, text, fixed
+
+
+def _command(call: CallInfo, text: str, fixed: Mapping[str, Any]) -> click.Command:
+    """The command ``text`` of a call, which gives ``fixed`` and takes the rest."""
+    name = [word for word in text.split() if not word.isupper()][-1]
+    arguments = [word.lower() for word in text.split() if word.isupper()]
     taken = {parameter.name: parameter for parameter in call.parameters}
     paged = {"limit", "cursor"} if call.answer == "page" else set()
     parameters: list[click.Parameter] = [_argument(taken[one]) for one in arguments]
     for parameter in call.parameters:
-        if parameter.name not in arguments and parameter.name not in paged:
+        if parameter.name not in arguments and parameter.name not in paged and parameter.name not in fixed:
             parameters += _options(parameter)
     if "limit" in taken and paged:
         parameters.append(click.Option(["--limit"], type=click.IntRange(1), help="How many at most; all by default."))
@@ -41,7 +51,7 @@ def _command(call: CallInfo, name: str) -> click.Command:
     @output_option
     def run(at: Target, output: str, **words: Any) -> None:
         most = words.pop("limit", None) if paged else None
-        show(asyncio.run(_run(call, at, _given(call, words), most)), output, call.columns)
+        show(asyncio.run(_run(call, at, {**_given(call, words), **fixed}, most)), output, call.columns)
 
     command = click.command(name, help=call.help, deprecated=call.deprecated or False)(run)
     command.params = [*parameters, *command.params]

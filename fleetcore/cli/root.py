@@ -85,7 +85,7 @@ def _noun(name: str) -> click.Command:
     else:
         command = getattr(import_module(f"fleetcore.cli.{name}"), name)
     if isinstance(command, click.Group):
-        add_commands(command, calls)
+        add_commands(command, name, calls)
     return command
 
 

@@ -44,6 +44,8 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         answer: ``value``, ``page``, ``stream`` or ``nothing``.
         columns: of its table.
         match_required: whether HTTP asks for ``If-Match``.
+        selected_by: the query parameter that tells it from another call at its route.
+        also: more commands, each with what it gives.
     """
 
     name: str
@@ -56,6 +58,8 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     parameters: Sequence[ParameterInfo] = ()
     columns: Sequence[str] = ()
     match_required: bool = False
+    selected_by: str = ""
+    also: Mapping[str, Mapping[str, Any]] = {}
     deprecated: str = ""
     plugin: str = ""
 
@@ -89,8 +93,8 @@ class Catalogue(Mapping[str, CallInfo]):
         """The calls that have a command, by its first word."""
         found: dict[str, list[CallInfo]] = {}
         for call in self._calls.values():
-            if call.command:
-                found.setdefault(call.command.split()[0], []).append(call)
+            for noun in {command.split()[0] for command in (call.command, *call.also) if command}:
+                found.setdefault(noun, []).append(call)
         return found
 
 

@@ -40,6 +40,8 @@ def _call(call: Call) -> CallInfo:
         parameters=[_parameter(parameter) for parameter in call.parameters.values()],
         columns=list(declared.columns),
         match_required=declared.match_required,
+        selected_by=declared.selected_by,
+        also=dict(declared.also),
         deprecated=declared.deprecated,
         plugin=call.plugin,
     )

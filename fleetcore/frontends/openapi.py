@@ -24,9 +24,24 @@ def paths(calls: Iterable[Call]) -> tuple[dict[str, dict[str, Any]], dict[str, A
     made, components = msgspec.json.schema_components(kinds.values(), schema_hook=_hook, ref_template=_REF)
     schemas = dict(zip(kinds, made, strict=True))
     found: dict[str, dict[str, Any]] = {}
-    for call in routed:
-        found.setdefault(call.path, {})[call.method.lower()] = _operation(call, schemas)
+    for call in sorted(routed, key=lambda call: bool(call.declared.selected_by)):  # the plain one first
+        item, operation = found.setdefault(call.path, {}), _operation(call, schemas)
+        plain = item.get(call.method.lower())
+        item[call.method.lower()] = operation if plain is None else _joined(plain, operation, call)
     return found, components
+
+
+def _joined(plain: dict[str, Any], other: Mapping[str, Any], call: Call) -> dict[str, Any]:
+    """The operation of two calls at one route, of which a query parameter selects the second."""
+    selector = {
+        "name": call.declared.selected_by, "in": "query", "required": False,
+        "schema": {"type": "boolean", "default": False}, "description": call.help.partition("\n")[0],
+    }  # fmt: skip
+    names = {parameter["name"] for parameter in plain.get("parameters", ())}
+    more = [parameter for parameter in other.get("parameters", ()) if parameter["name"] not in names]
+    plain["parameters"] = [*plain.get("parameters", ()), *more, selector]
+    plain["responses"] = {**other["responses"], **plain["responses"]}
+    return plain
 
 
 def _hook(kind: Any) -> dict[str, Any]:

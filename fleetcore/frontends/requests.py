@@ -24,8 +24,13 @@ class Request(msgspec.Struct, frozen=True):
 
 def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
     """The request of a call; what equals its default is left out, so that the server's default holds."""
-    path, query, body, headers = call.path, {}, {}, {}
+    path = call.path
+    query: dict[str, list[str]] = {}
+    body: dict[str, Any] = {}
+    headers: dict[str, str] = {}
     whole: object = None
+    if call.selected_by:
+        query[call.selected_by] = ["true"]
     for parameter in call.parameters:
         value = given.get(parameter.name, UNSET)
         value = UNSET if value is UNSET else to_builtins(value)

@@ -1,7 +1,7 @@
 """The routes of a table of calls as an ASGI application; what it does not have goes to another one."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -14,7 +14,7 @@ from fleetcore.errors import FleetError, Refused
 from fleetcore_api.gate import KEPT, KeptAnswer
 from fleetcore_api.parameters import named
 from fleetcore_api.problems import Answer, problem
-from fleetcore_api.respond import respond
+from fleetcore_api.respond import chosen, respond
 from fleetcore_api.site import Site
 
 _log = logging.getLogger(__name__)
@@ -23,18 +23,18 @@ PREFIX = "/api/v1"
 
 def router(table: Table, site: Site, otherwise: Any) -> Router:
     """The application; ``otherwise`` answers what no call has."""
-    methods: dict[str, dict[str, Call]] = {}
+    methods: dict[str, dict[str, list[Call]]] = {}
     for call in table:
         if call.path:
-            methods.setdefault(call.path, {})[call.method] = call
+            methods.setdefault(call.path, {}).setdefault(call.method, []).append(call)
     routes = [Route(PREFIX + path, _Endpoint(calls, site)) for path, calls in methods.items()]
     return Router(routes, default=otherwise, redirect_slashes=False)
 
 
 class _Endpoint:
-    """One path, with a call for each of its methods."""
+    """One path, with the calls of each of its methods."""
 
-    def __init__(self, calls: Mapping[str, Call], site: Site) -> None:
+    def __init__(self, calls: Mapping[str, Sequence[Call]], site: Site) -> None:
         self._calls, self._site = dict(calls), site
         if "GET" in calls:
             self._calls["HEAD"] = calls["GET"]
@@ -51,10 +51,11 @@ class _Endpoint:
         await answer(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        call = self._calls.get(request.method)
-        if call is None:
+        calls = self._calls.get(request.method)
+        if calls is None:
             refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
             return _response(problem(refusal, status=405, headers={"allow": ", ".join(sorted(self._calls))}))
+        call, query = chosen(calls, request.scope["query_string"])
         caller = Caller(self._site.fleet, request.scope["user"])
         kept: KeptAnswer | None = request.scope.get(KEPT)
         if kept is not None:
@@ -65,7 +66,7 @@ class _Endpoint:
             call,
             caller,
             path={name: named(text) for name, text in request.path_params.items()},
-            query=request.scope["query_string"],
+            query=query,
             headers=dict(request.scope["headers"]),
             body=await request.body(),
         )

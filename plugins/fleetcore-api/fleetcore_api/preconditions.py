@@ -5,6 +5,8 @@ import re
 from fleetcore.errors import FleetError, Refused, VersionConflict
 
 _TAG = re.compile(r'(?:W/)?"?([A-Za-z]*)([0-9]{1,18})"?')
+#: Several versions, each with its letter: ``"d3.r7.a2"``.
+_SECTIONS = re.compile(r'"((?:[a-z][0-9]{1,18})(?:\.[a-z][0-9]{1,18})+)"')
 
 
 def etag(version: int) -> str:
@@ -12,8 +14,8 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def expected(header: str | None, *, required: bool = False) -> int | None:
-    """The version that ``If-Match`` names; None without one, or with ``*``.
+def expected(header: str | None, section: str = "", *, required: bool = False) -> int | None:
+    """The version that ``If-Match`` names, of a section where the tag has several; None without one, or with ``*``.
 
     Raises:
         FleetError: ``precondition_required`` where it is asked for and absent.
@@ -27,6 +29,11 @@ def expected(header: str | None, *, required: bool = False) -> int | None:
         return None
     if header.strip() == "*":
         return None
+    several = _SECTIONS.fullmatch(header.strip()) if section else None
+    if several is not None:
+        versions = {part[0]: int(part[1:]) for part in several[1].split(".")}
+        if section in versions:
+            return versions[section]
     match = _TAG.fullmatch(header.strip())
     if match is None or match[1]:
         raise never(header)

@@ -1,6 +1,6 @@
 """One request to a call, and its answer; nothing here knows of a web framework."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -9,10 +9,10 @@ import msgspec
 from fleetcore.calls import decode
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.table import Call, invoke
-from fleetcore.calls.types import encode_hook
+from fleetcore.calls.types import Response, encode_hook
 from fleetcore.errors import Refused
 from fleetcore.wire.strict_json import loads
-from fleetcore_api.preconditions import etag, expected
+from fleetcore_api.preconditions import expected
 
 _encode = msgspec.json.Encoder(enc_hook=encode_hook).encode
 _JSON_DEPTH = 12  # a twin's ten (WIRE.md §5) and what it is wrapped in
@@ -26,6 +26,32 @@ class Answered(msgspec.Struct, frozen=True):
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = {}
+
+
+def chosen(calls: Sequence[Call], query: bytes) -> tuple[Call, bytes]:
+    """The call of a route that the query selects, and the rest of the query. Raises Refused."""
+    if len(calls) == 1 and not calls[0].declared.selected_by:
+        return calls[0], query
+    selectors = {call.declared.selected_by: call for call in calls}
+    found = selectors.get("")
+    rest = []
+    for part in query.split(b"&"):
+        name, _, text = part.partition(b"=")
+        call = selectors.get(name.decode("latin-1")) if name else None
+        if call is None:
+            rest.append(part)
+        elif _is_true(call.declared.selected_by, text.decode("latin-1")):
+            found = call
+    if found is None:
+        raise decode.refusal([decode.missing(next(iter(selectors)))])
+    return found, b"&".join(rest)
+
+
+def _is_true(name: str, text: str) -> bool:
+    try:
+        return bool(decode.read_text("boolean", [text], name, repeated=False))
+    except decode.Invalid as invalid:
+        raise decode.refusal([invalid.fault]) from None
 
 
 async def respond(
@@ -54,18 +80,19 @@ async def respond(
         given[name] = texts_of
         texts.add(name)
     values = call.values(given | _body(call, body), texts=texts)
-    if "if_version" in call.parameters:
-        version = _version(headers.get(b"if-match"), required=call.declared.match_required)
+    match = call.parameters.get("if_version")
+    if match is not None:
+        version = _version(headers.get(b"if-match"), match.section, required=call.declared.match_required)
         if version is not None:
             values["if_version"] = version
     return _answered(call, await invoke(call, caller, values))
 
 
-def _version(header: bytes | None, *, required: bool) -> int | None:
+def _version(header: bytes | None, section: str, *, required: bool) -> int | None:
     if header is not None and len(header) > _MAX_TAG:
         fault = decode.Fault("/if_version", f"If-Match may have at most {_MAX_TAG} characters", "Send an ETag")
         raise decode.refusal([fault])
-    return expected(None if header is None else header.decode("latin-1"), required=required)
+    return expected(None if header is None else header.decode("latin-1"), section, required=required)
 
 
 def _query(call: Call, query: bytes) -> dict[str, list[str]]:
@@ -109,12 +136,13 @@ def _answered(call: Call, answer: object) -> Answered:
     if answer is None:
         return Answered(status if status != 200 else 204)
     headers = {"content-type": "application/json"}
-    version = getattr(answer, "version", None)
-    if isinstance(version, int):
-        headers["etag"] = etag(version)
+    tag = answer.etag() if isinstance(answer, Response) else ""
+    if tag:
+        headers["etag"] = f'"{tag}"'
     if call.declared.secret_fields:
         headers["cache-control"] = "no-store"
     made = getattr(answer, "id", None)
-    if status == 201 and isinstance(made, str):
-        headers["location"] = f"/api/v1{call.path}/{quote(made, safe='')}"
+    if status in (201, 202) and isinstance(made, str):
+        place = "/operations" if status == 202 else call.path
+        headers["location"] = f"/api/v1{place}/{quote(made, safe='')}"
     return Answered(status, _encode(answer), headers)
