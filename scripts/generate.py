@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "fleetcore" / "frontends" / "generated"
 #: What a caller may give for a time.
 _TIMES = {"Ms": "Time"}
-_WIDTH = 116
+#: Enums of text: their values may be given as text.
+_ENUMS = {
+    name
+    for noun in nouns()
+    for name, value in vars(noun).items()
+    if isinstance(value, type) and issubclass(value, StrEnum)
+}
 
 
 class Method:
@@ -91,8 +98,8 @@ class Method:
 
 def _parameter(one: ast.arg, default: ast.expr | None) -> str:
     hint = ast.unparse(one.annotation) if one.annotation else "object"
-    for name, replaced in _TIMES.items():
-        hint = " ".join(replaced if word == name else word for word in hint.split(" "))
+    words = hint.split(" ")
+    hint = " ".join(_TIMES.get(word, f"{word} | str" if word in _ENUMS else word) for word in words)
     return f"{one.arg}: {hint}" + ("" if default is None else f" = {ast.unparse(default)}")
 
 

@@ -8,6 +8,6 @@ from types import ModuleType
 
 def nouns() -> tuple[ModuleType, ...]:
     """The modules whose calls are the core's, in the order in which they are shown."""
-    from fleetcore.calls import groups
+    from fleetcore.calls import devices, edge, groups
 
-    return (groups,)
+    return (devices, groups, edge)

@@ -5,7 +5,7 @@ What a caller may not see does not exist for it: the answer is that of an unknow
 
 import getpass
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -15,6 +15,7 @@ from fleetcore.calls.types import Page
 from fleetcore.errors import FleetError, NotAuthorised, NotFound
 from fleetcore.fleet import repository
 from fleetcore.fleet.rights import Rights
+from fleetcore.model.audit import AuditRow
 from fleetcore.model.operator import Permission, Role, RoleGrant
 from fleetcore.query.ast import Clause
 
@@ -59,7 +60,10 @@ class Caller:
         raise missing("device", device)
 
     async def item(self, device: str, kind: str, name: str, code: str = "not_found") -> None:
-        """For what belongs to a device: it is there for callers that may see the device. Raises NotFound, NotAuthorised."""
+        """Asks for the right on what belongs to a device; it is there for callers that may see the device.
+
+        Raises NotFound, NotAuthorised.
+        """
         self.asked = True
         if await self.rights.allows(self.permission, device):
             return
@@ -143,6 +147,16 @@ class Caller:
             if after is None:
                 break
         return Page([show(item) for item in kept], encode(after))
+
+    async def rows(self, rows: Sequence[AuditRow]) -> list[AuditRow]:
+        """The rows of the audit log that tell of events that the caller may see."""
+        self.asked = True
+        known: dict[tuple[str, str], bool] = {}
+        for row in rows:
+            key = (row.action, row.object)
+            if key not in known:
+                known[key] = await self.rights.sees(self.fleet.events.find(row.action), row.object, {})
+        return [row for row in rows if known[row.action, row.object]]
 
     def denied(self, what: str, permission: Permission | None = None, *, everywhere: bool = False) -> FleetError:
         """The refusal, written to the audit log; ``everywhere``: the permission is needed for the whole fleet."""

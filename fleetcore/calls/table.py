@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from fleetcore.calls import decode
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.types import In, Page
+from fleetcore.calls.types import In, Page, Word
 from fleetcore.errors import FleetError, PluginError
 from fleetcore.model.operator import Permission
 
@@ -122,6 +122,8 @@ class Parameter:
     place: str
     #: Of an ``If-Match`` with several versions, the letter before the one that counts.
     section: str
+    #: What the command line calls one item of it.
+    word: str
     required: bool
     default: Any
     help: str
@@ -168,6 +170,7 @@ class Call:
                 reader=decode.Reader(one.name, hints[one.name]),
                 place="path" if one.name in named else places[one.name] or rest,
                 section=next((mark.section for mark in _metadata(hints[one.name]) if isinstance(mark, In)), ""),
+                word=next((mark.word for mark in _metadata(hints[one.name]) if isinstance(mark, Word)), ""),
                 required=one.default is inspect.Parameter.empty,
                 default=None if one.default is inspect.Parameter.empty else one.default,
                 help=described.get(one.name, "") or _description(hints[one.name]),
@@ -240,10 +243,11 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
 
 
 async def run(call: Call, caller: Caller, given: Mapping[str, Any], *, texts: Iterable[str] = ()) -> Any:
-    """Judges what was given, then calls; ``texts`` names what was given as lists of text.
+    """Asks for the rights, judges what was given, then calls; ``texts`` names what was given as lists of text.
 
     Raises Refused for what is missing, unknown or not acceptable, and as :func:`invoke`.
     """
+    admit(call, caller)
     return await invoke(call, caller, call.values(given, texts=texts))
 
 

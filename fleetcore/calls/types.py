@@ -28,6 +28,7 @@ __all__ = [
     "Text",
     "UnsetType",
     "Where",
+    "Word",
     "from_builtins",
     "present",
     "to_builtins",
@@ -67,6 +68,13 @@ class In:
 
     def __init__(self, place: str, section: str = "") -> None:
         self.place, self.section = place, section
+
+
+class Word:
+    """What the command line calls one item of a parameter that has many: ``--tag`` of ``tags``."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
 
 
 # The last character of an alphabet is no newline: ``$`` alone would let one pass.
@@ -154,11 +162,11 @@ def to_response(cls: type[R], record: object, **more: Any) -> R:
 
     A time of 0 stands for none in records.
     """
+    members = {}
     for name, convert in _members(cls):
-        if name not in more:
-            value = getattr(record, name)
-            more[name] = value if convert is None else convert(value)
-    return cls(**more)
+        value = more[name] if name in more else getattr(record, name)
+        members[name] = value if convert is None else convert(value)
+    return cls(**members)
 
 
 @cache

@@ -1,14 +1,19 @@
 """Commands made from the catalogue of calls: what a call takes becomes arguments and options, its answer is shown."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.output import output_option, show
+from fleetcore.errors import Refused
 from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
+
+#: In a command's text: the rest of its parameters may be given so.
+_PAIRS = "NAME=VALUE"
 
 
 def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> None:
@@ -23,7 +28,7 @@ def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> No
                 place.add_command(inner)
             place = inner
         if words[-1] not in place.commands:
-            place.add_command(_command(call, text, fixed))
+            place.add_command(command(call, text, fixed))
 
 
 def _commands(noun: str, calls: Sequence[CallInfo]) -> Iterator[tuple[CallInfo, str, Mapping[str, Any]]]:
@@ -34,13 +39,26 @@ def _commands(noun: str, calls: Sequence[CallInfo]) -> Iterator[tuple[CallInfo, 
                 yield call, text, fixed
 
 
-def _command(call: CallInfo, text: str, fixed: Mapping[str, Any]) -> click.Command:
-    """The command ``text`` of a call, which gives ``fixed`` and takes the rest."""
+def command(
+    call: CallInfo,
+    text: str,
+    fixed: Mapping[str, Any],
+    *,
+    options: Sequence[click.Option] = (),
+    finish: Callable[..., Any] | None = None,
+) -> click.Command:
+    """The command ``text`` of a call, which gives ``fixed`` and takes the rest.
+
+    ``finish(at, answer, NAME=…)`` is told what was answered and the values of the ``options`` of its own, and gives
+    what is shown.
+    """
     name = [word for word in text.split() if not word.isupper()][-1]
-    arguments = [word.lower() for word in text.split() if word.isupper()]
+    arguments = [word.lower() for word in text.split() if word.isupper() and word != _PAIRS]
     taken = {parameter.name: parameter for parameter in call.parameters}
     paged = {"limit", "cursor"} if call.answer == "page" else set()
     parameters: list[click.Parameter] = [_argument(taken[one]) for one in arguments]
+    if _PAIRS in text.split():
+        parameters.append(click.Argument(["pairs"], nargs=-1, metavar="[NAME=VALUE…]"))
     for parameter in call.parameters:
         if parameter.name not in arguments and parameter.name not in paged and parameter.name not in fixed:
             parameters += _options(parameter)
@@ -51,11 +69,14 @@ def _command(call: CallInfo, text: str, fixed: Mapping[str, Any]) -> click.Comma
     @output_option
     def run(at: Target, output: str, **words: Any) -> None:
         most = words.pop("limit", None) if paged else None
-        show(asyncio.run(_run(call, at, {**_given(call, words), **fixed}, most)), output, call.columns)
+        named = dict(map(pair, words.pop("pairs", ())))
+        own = {option.name: words.pop(str(option.name)) for option in options}
+        answer = asyncio.run(_run(call, at, {**named, **_given(call, words), **fixed}, most))
+        show(answer if finish is None else finish(at, answer, **own), output, call.columns)
 
-    command = click.command(name, help=call.help, deprecated=call.deprecated or False)(run)
-    command.params = [*parameters, *command.params]
-    return command
+    made = click.command(name, help=call.help, deprecated=call.deprecated or False)(run)
+    made.params = [*parameters, *options, *made.params]
+    return made
 
 
 async def _run(call: CallInfo, at: Target, given: Mapping[str, Any], most: int | None) -> Any:
@@ -93,6 +114,9 @@ def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
         if parameter.clears and words.get(f"no_{parameter.name}"):
             found[parameter.name] = None
         elif typed not in (None, ()):
+            if parameter.kind == "json" and parameter.word and isinstance(typed, tuple):
+                found[parameter.name] = dict(map(pair, typed))
+                continue
             texts = list(typed) if isinstance(typed, tuple) else [typed]
             if parameter.kind == "boolean":
                 texts = [str(text).lower() for text in texts]
@@ -105,6 +129,19 @@ def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def pair(text: str) -> tuple[str, Any]:
+    """NAME=VALUE; VALUE may be JSON."""
+    from fleetcore.wire import strict_json
+
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise Refused(f"{text!r} is no NAME=VALUE", remedy="Write it as in floor=3")
+    try:
+        return name, strict_json.loads(value.encode())
+    except strict_json.StrictJsonError:
+        return name, value
+
+
 def _argument(parameter: ParameterInfo) -> click.Argument:
     name = parameter.name.upper()
     return click.Argument(
@@ -114,22 +151,44 @@ def _argument(parameter: ParameterInfo) -> click.Argument:
 
 
 def _options(parameter: ParameterInfo) -> list[click.Option]:
-    word = parameter.name.replace("_", "-")
+    word = (parameter.word or parameter.name).replace("_", "-")
+    pairs = parameter.kind == "json" and bool(parameter.word)
     said = parameter.help
     if parameter.default not in (None, "", [], False):
         said = f"{said.rstrip('.')}. By default {parameter.default}.".lstrip(". ")
-    if parameter.repeated:
-        said = f"{said} Repeatable.".strip()
+    if parameter.repeated or pairs:
+        said = f"{said} Repeatable{'; VALUE may be JSON' if pairs else ''}.".strip()
     if parameter.kind == "boolean":
         return [click.Option([f"--{word}/--no-{word}"], default=None, help=said)]
     made = click.Option(
-        [f"--{word}"], multiple=parameter.repeated, required=parameter.required, type=_type(parameter), help=said,
-        metavar="JSON" if parameter.kind == "json" else None,
-    )  # fmt: skip
+        [f"--{word}", parameter.name],
+        multiple=parameter.repeated or pairs,
+        required=parameter.required,
+        type=_type(parameter),
+        help=said,
+        metavar="NAME=VALUE" if pairs else "JSON" if parameter.kind == "json" else None,
+    )
     if not parameter.clears:
         return [made]
     return [made, click.Option([f"--no-{word}"], is_flag=True, help=f"Clears the {word}.")]
 
 
+class _Choice(click.ParamType[str]):
+    """One of few values: shown and completed here, judged by the call as on every front end."""
+
+    name = "choice"
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self._choices = choices
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        del param, ctx
+        return f"[{'|'.join(self._choices)}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [CompletionItem(choice) for choice in self._choices if choice.startswith(incomplete)]
+
+
 def _type(parameter: ParameterInfo) -> "click.ParamType[Any]":
-    return click.Choice(list(parameter.choices)) if parameter.choices else click.STRING
+    return _Choice(parameter.choices) if parameter.choices else click.STRING

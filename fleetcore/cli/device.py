@@ -7,12 +7,11 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import Target, call, connect, fleet_option
+from fleetcore.cli.derived import command
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
-from fleetcore.errors import Conflict, Refused
-from fleetcore.wire import strict_json
-
-_COLUMNS = ("id", "type", "lifecycle", "connectivity", "last_seen", "tags")
+from fleetcore.errors import Conflict
+from fleetcore.frontends.catalogue import core
 
 
 @click.group()
@@ -20,90 +19,14 @@ def device() -> None:
     """Register, show and change devices."""
 
 
-def _pairs(given: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in given:
-        name, sign, text = pair.partition("=")
-        if not sign or not name:
-            raise Refused(f"{pair!r} is no NAME=VALUE")
-        try:
-            found[name] = strict_json.loads(text.encode())
-        except strict_json.StrictJsonError:
-            found[name] = text
-    return found
+def _enrolled(at: Target, answer: dict[str, Any], *, enroll: bool) -> dict[str, Any]:
+    return {**answer, "enrollment_token": call(at, "create_enrollment_token", answer["id"])} if enroll else answer
 
 
-@device.command()
-@click.argument("id")
-@click.option("--type", "kind", default="device", show_default=True)
-@click.option("--model")
-@click.option("--tag", "tags", multiple=True, help="Repeatable.")
-@click.option("--capability", "capabilities", multiple=True, help="Repeatable.")
-@click.option("--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="Repeatable; VALUE may be JSON.")
-@click.option("--gateway", help="The gateway that speaks for it.")
-@click.option("--key-id", help="SHA-256 (hex) of the public key that may enrol without a token.")
-@click.option("--enroll", is_flag=True, help="Print a one-time enrolment token for it.")
-@click.option("--reason", default="")
-@fleet_option
-@output_option
-def register(
-    id: str,
-    kind: str,
-    model: str | None,
-    tags: tuple[str, ...],
-    capabilities: tuple[str, ...],
-    attributes: tuple[str, ...],
-    gateway: str | None,
-    key_id: str | None,
-    enroll: bool,
-    reason: str,
-    at: Target,
-    output: str,
-) -> None:
-    """Register device ID."""
-    given = {"model": model, "gateway": gateway, "key_id": key_id}
-    properties: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    properties |= {"tags": list(tags), "capabilities": list(capabilities), "attributes": _pairs(attributes)}
-    call(at, "register_device", id, kind, properties, reason=reason)
-    result: dict[str, Any] = {"device": id}
-    if enroll:
-        result["enrollment_token"] = call(at, "create_enrollment_token", id)
-    show(result, output)
-
-
-@device.command("list")
-@click.option("--type", "kind")
-@click.option("--tag")
-@click.option("--where", help="A fleet query, as in \"reported.n > 5 and not group = 'lab'\".")
-@click.option("--limit", type=click.IntRange(1))
-@fleet_option
-@output_option
-def list_(kind: str | None, tag: str | None, where: str | None, limit: int | None, at: Target, output: str) -> None:
-    """List devices."""
-    show(call(at, "list_devices", type=kind, tag=tag, where=where, limit=limit), output, _COLUMNS)
-
-
-@device.command("show")
-@click.argument("id")
-@fleet_option
-@output_option
-def show_(id: str, at: Target, output: str) -> None:
-    """Show device ID."""
-    show(call(at, "get_device", id), output)
-
-
-@device.command("set")
-@click.argument("id")
-@click.argument("changes", nargs=-1, required=True, metavar="NAME=VALUE…")
-@click.option("--reason", default="")
-@fleet_option
-@output_option
-def set_(id: str, changes: tuple[str, ...], reason: str, at: Target, output: str) -> None:
-    """Change name, model, tags, capabilities, attributes, location, gateway or key_id of device ID.
-
-    VALUE may be JSON.
-    """
-    show(call(at, "update_device", id, _pairs(changes), reason=reason), output)
+_ENROLL = click.Option(["--enroll"], is_flag=True, help="Print a one-time enrolment token for it.")
+device.add_command(
+    command(core()["create_device"], "device register ID", {}, options=[_ENROLL], finish=_enrolled), "register"
+)
 
 
 @device.command()
@@ -132,16 +55,6 @@ def certificates(id: str, at: Target, output: str) -> None:
 def revoke(id: str, reason: str, at: Target, output: str) -> None:
     """Revoke every credential of device ID and end its connections."""
     show(call(at, "revoke_device", id, reason=reason), output)
-
-
-@device.command()
-@click.argument("id")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@fleet_option
-@output_option
-def history(id: str, limit: int, at: Target, output: str) -> None:
-    """Show who changed what of device ID, when and why."""
-    show(call(at, "device_history", id, limit=limit), output, ("time", "actor", "action", "changed", "reason"))
 
 
 @device.command()
@@ -212,29 +125,3 @@ def export(file: Path, at: Target) -> None:
     except FileExistsError:
         raise Conflict(f"{file} exists already", remedy="Name another file") from None
     click.echo(f"{count} devices")
-
-
-def _mover(verb: str, state: str, text: str) -> None:
-    @device.command(verb, help=text)
-    @click.argument("id")
-    @click.option("--reason", default="")
-    @fleet_option
-    @output_option
-    def move(id: str, reason: str, at: Target, output: str) -> None:
-        show(call(at, "set_lifecycle", id, state, reason=reason), output)
-
-
-_mover("suspend", "suspended", "Refuse everything of device ID until it is activated again.")
-_mover("quarantine", "quarantined", "Keep and flag the telemetry of device ID; give it no commands or offers.")
-_mover("activate", "active", "Let device ID work again.")
-_mover("retire", "retired", "Retire device ID for good: its credentials are revoked.")
-
-
-@device.command()
-@click.argument("id")
-@click.option("--reason", default="")
-@fleet_option
-@output_option
-def erase(id: str, reason: str, at: Target, output: str) -> None:
-    """Retire device ID and erase it with its readings and state, for good. The audit log stays."""
-    show(call(at, "erase_device", id, reason=reason), output)

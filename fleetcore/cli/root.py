@@ -22,6 +22,8 @@ NOUNS = {
     "restore": "Make a data folder from a backup.",
     "device": "Register, show and change devices.",
     "group": "Make groups, static or by a query, and see who is in them.",
+    "edge": "Gateways, and the devices that they speak for.",
+    "location": "See where devices are.",
     "twin": "Show and change what is wanted of a device.",
     "command": "Send commands to devices and follow them.",
     "firmware": "Sign firmware, and put it on the fleet.",

@@ -20,6 +20,7 @@ from fleetcore.cli.serve import running
 from fleetcore.cli.simulated_fleet import SimulatedFleet, Way, ways_in
 from fleetcore.cli.telemetry import sparkline
 from fleetcore.errors import NotFound, Refused
+from fleetcore.frontends.catalogue import PAGE
 from fleetcore.interfaces.provider import Provider
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.simulator import Behaviour, Signal
@@ -145,7 +146,7 @@ async def _until_interrupted() -> None:
 
 
 async def _enrolled(account: Account, caller: Caller, fleet: SimulatedFleet, ways: Sequence[Way]) -> None:
-    listed = await caller.call("list_devices", tag="simulated")
+    listed = (await caller.run("list_devices", {"tag": "simulated", "limit": PAGE}))["items"]
     shares = {way.name: sum(way.name in one["tags"] for one in listed) for way in ways}
     online = sum(one["connectivity"] == "online" for one in listed)
     spread = ", ".join(f"{count} over {name}" for name, count in shares.items())

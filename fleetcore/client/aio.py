@@ -17,6 +17,7 @@ from fleetcore.client.wire import given, match, path
 from fleetcore.errors import NotFound, Refused
 from fleetcore.frontends import catalogue
 from fleetcore.frontends.generated.calls_async import AsyncCalls
+from fleetcore.frontends.registration import registration
 from fleetcore.frontends.requests import answer, request
 from fleetcore.model.device import ROW_MEMBERS
 from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
@@ -112,7 +113,7 @@ class AsyncFleetClient(AsyncCalls):
             await asyncio.sleep(wait_s)
         raise AssertionError
 
-    async def call(self, name: str, **given: Any) -> Any:
+    async def call(self, name: str, /, **given: Any) -> Any:
         """A call by its name, as plain data; raises Refused where the server has none."""
         return await self._value(name, given, Any)
 
@@ -165,32 +166,9 @@ class AsyncFleetClient(AsyncCalls):
     async def register_device(
         self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
     ) -> str:
-        """Registers a device and returns its id; raises Conflict where the id exists."""
-        made = await self._post("/devices", wire.registration(device_id, device_type, properties, reason))
-        return str(made["id"])
-
-    async def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
-        """Writes the desired configuration and moves a registered device to provisioned; issues nothing."""
-        twin = await self.set_desired(device_id, configuration, reason=reason)
-        device = await self.get_device(device_id)
-        if device["lifecycle"] == "registered":
-            device = await self.set_lifecycle(device_id, "provisioned", reason=reason)
-        return View(device=device_id, lifecycle=device["lifecycle"], desired_version=twin["desired_version"])
-
-    async def get_device(self, device_id: str) -> View:
-        """A device with what is seen of it; raises NotFound."""
-        return View(await self._get(path("devices", device_id)))
-
-    async def list_devices(
-        self,
-        *,
-        type: str | None = None,
-        tag: str | None = None,
-        where: str | None = None,
-        limit: int | None = None,
-    ) -> list[View]:
-        """Devices in id order, of a type, with a tag, or selected by a query (docs/reference/query.md)."""
-        return await self._all("/devices", limit, where=wire.conditions(type, tag, where))
+        """Registers a device and returns its id: ``create_device`` with free members."""
+        members = registration(properties)
+        return (await self.create_device(device_id, device_type, **members, reason=reason)).id
 
     async def count_devices(self, where: str | None = None) -> int:
         """How many devices there are, or how many a query selects."""
@@ -201,23 +179,6 @@ class AsyncFleetClient(AsyncCalls):
         """Whether a query selects a device, which clause decided, and what it saw."""
         answer = await self._post("/queries", {"where": where, "explain": device_id})
         return View(device=device_id, selected=answer["selected"], why=answer["why"])
-
-    async def device_history(self, device_id: str, *, limit: int = 100) -> list[View]:
-        """Who changed what of a device, when and why, oldest first."""
-        return await self._all(path("devices", device_id, "history"), limit)
-
-    async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes name, model, tags, capabilities, attributes, location, gateway or key_id."""
-        return View(await self._patch(path("devices", device_id), {**changes, "reason": reason}))
-
-    async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
-        """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition."""
-        return View(await self._patch(path("devices", device_id), {"lifecycle": state, "reason": reason}))
-
-    async def erase_device(self, device_id: str, *, reason: str = "") -> View:
-        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
-        await self._delete(path("devices", device_id), reason, purge=True)
-        return View(device=device_id, erased=True)
 
     async def import_devices(
         self,
@@ -866,26 +827,6 @@ class AsyncFleetClient(AsyncCalls):
         """A campaign with each device's state."""
         found = await self._get(path("campaigns", campaign))
         return View({**found, "executions": await self._all(path("campaigns", campaign, "executions"))})
-
-    async def register_gateway(
-        self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
-    ) -> View:
-        """Registers a gateway, or makes a registered device one."""
-        body = {"id": gateway_id, "capabilities": dict(capabilities or {}), "may_register": may_register}
-        await self._post("/gateways", body)
-        return await self.get_device(gateway_id)
-
-    async def attach_leaf(self, gateway_id: str, leaf_id: str) -> View:
-        """Makes a gateway speak for a leaf."""
-        return View(await self._post(path("gateways", gateway_id, "leaves"), {"device": leaf_id}))
-
-    async def get_location(self, device_id: str) -> View | None:
-        """The newest position, or None."""
-        await self.get_device(device_id)
-        try:
-            return View(await self._get(path("devices", device_id, "location")))
-        except NotFound:
-            return None
 
     async def get_fleet_health(self) -> View:
         """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""

@@ -17,6 +17,7 @@ from fleetcore.client.wire import given, match, path
 from fleetcore.errors import NotFound, Refused
 from fleetcore.frontends import catalogue
 from fleetcore.frontends.generated.calls_blocking import BlockingCalls
+from fleetcore.frontends.registration import registration
 from fleetcore.frontends.requests import answer, request
 from fleetcore.model.device import ROW_MEMBERS
 from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
@@ -112,7 +113,7 @@ class FleetClient(BlockingCalls):
             clock.sleep(wait_s)
         raise AssertionError
 
-    def call(self, name: str, **given: Any) -> Any:
+    def call(self, name: str, /, **given: Any) -> Any:
         """A call by its name, as plain data; raises Refused where the server has none."""
         return self._value(name, given, Any)
 
@@ -164,32 +165,9 @@ class FleetClient(BlockingCalls):
     def register_device(
         self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
     ) -> str:
-        """Registers a device and returns its id; raises Conflict where the id exists."""
-        made = self._post("/devices", wire.registration(device_id, device_type, properties, reason))
-        return str(made["id"])
-
-    def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
-        """Writes the desired configuration and moves a registered device to provisioned; issues nothing."""
-        twin = self.set_desired(device_id, configuration, reason=reason)
-        device = self.get_device(device_id)
-        if device["lifecycle"] == "registered":
-            device = self.set_lifecycle(device_id, "provisioned", reason=reason)
-        return View(device=device_id, lifecycle=device["lifecycle"], desired_version=twin["desired_version"])
-
-    def get_device(self, device_id: str) -> View:
-        """A device with what is seen of it; raises NotFound."""
-        return View(self._get(path("devices", device_id)))
-
-    def list_devices(
-        self,
-        *,
-        type: str | None = None,
-        tag: str | None = None,
-        where: str | None = None,
-        limit: int | None = None,
-    ) -> list[View]:
-        """Devices in id order, of a type, with a tag, or selected by a query (docs/reference/query.md)."""
-        return self._all("/devices", limit, where=wire.conditions(type, tag, where))
+        """Registers a device and returns its id: ``create_device`` with free members."""
+        members = registration(properties)
+        return (self.create_device(device_id, device_type, **members, reason=reason)).id
 
     def count_devices(self, where: str | None = None) -> int:
         """How many devices there are, or how many a query selects."""
@@ -200,23 +178,6 @@ class FleetClient(BlockingCalls):
         """Whether a query selects a device, which clause decided, and what it saw."""
         answer = self._post("/queries", {"where": where, "explain": device_id})
         return View(device=device_id, selected=answer["selected"], why=answer["why"])
-
-    def device_history(self, device_id: str, *, limit: int = 100) -> list[View]:
-        """Who changed what of a device, when and why, oldest first."""
-        return self._all(path("devices", device_id, "history"), limit)
-
-    def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes name, model, tags, capabilities, attributes, location, gateway or key_id."""
-        return View(self._patch(path("devices", device_id), {**changes, "reason": reason}))
-
-    def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
-        """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition."""
-        return View(self._patch(path("devices", device_id), {"lifecycle": state, "reason": reason}))
-
-    def erase_device(self, device_id: str, *, reason: str = "") -> View:
-        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
-        self._delete(path("devices", device_id), reason, purge=True)
-        return View(device=device_id, erased=True)
 
     def import_devices(
         self,
@@ -859,26 +820,6 @@ class FleetClient(BlockingCalls):
         """A campaign with each device's state."""
         found = self._get(path("campaigns", campaign))
         return View({**found, "executions": self._all(path("campaigns", campaign, "executions"))})
-
-    def register_gateway(
-        self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
-    ) -> View:
-        """Registers a gateway, or makes a registered device one."""
-        body = {"id": gateway_id, "capabilities": dict(capabilities or {}), "may_register": may_register}
-        self._post("/gateways", body)
-        return self.get_device(gateway_id)
-
-    def attach_leaf(self, gateway_id: str, leaf_id: str) -> View:
-        """Makes a gateway speak for a leaf."""
-        return View(self._post(path("gateways", gateway_id, "leaves"), {"device": leaf_id}))
-
-    def get_location(self, device_id: str) -> View | None:
-        """The newest position, or None."""
-        self.get_device(device_id)
-        try:
-            return View(self._get(path("devices", device_id, "location")))
-        except NotFound:
-            return None
 
     def get_fleet_health(self) -> View:
         """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""

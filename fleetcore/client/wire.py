@@ -126,32 +126,6 @@ def unreachable(url: str, error: Exception) -> Unavailable:
     )
 
 
-def conditions(type: str | None, tag: str | None, where: str | None) -> str | None:
-    """One query of what a list of devices may be narrowed by."""
-    parts = [] if type is None else [f"type = {_text(type)}"]
-    parts += [] if tag is None else [f"tags has {_text(tag)}"]
-    parts += [] if where is None else [f"({where})" if parts else where]
-    return " and ".join(parts) or None
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def registration(device: str, type: str, properties: Mapping[str, Any] | None, reason: str) -> dict[str, Any]:
-    """The body that registers a device: members that the API does not know are attributes."""
-    more = dict(properties or {})
-    known = {name: more.pop(name) for name in _MEMBERS if name in more}
-    known["attributes"] = {**more.pop("attributes", {}), **more}
-    for name in ("tags", "capabilities"):
-        if name in known and not isinstance(known[name], str):
-            known[name] = list(known[name])
-    return {"id": device, "type": type, **known, "reason": reason}
-
-
-_MEMBERS = ("model", "name", "tags", "capabilities", "location", "gateway", "key_id")
-
-
 def health(answer: Mapping[str, Any]) -> View:
     """A score as the library shows it."""
     score = answer["score"]

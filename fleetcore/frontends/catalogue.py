@@ -21,6 +21,7 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         place: ``path``, ``query``, ``body``, ``whole``, ``stream`` or ``if-match``.
         kind: ``text``, ``integer``, ``number``, ``boolean``, ``time`` or ``json``: how text for it is read.
         repeated: whether it is a list of such.
+        word: what the command line calls one item of it; of an object, it takes ``--WORD NAME=VALUE``.
         clears: whether None is a value of its own, which clears.
     """
 
@@ -32,6 +33,7 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     clears: bool = False
     default: Any = None
     choices: Sequence[str] = ()
+    word: str = ""
     help: str = ""
 
 

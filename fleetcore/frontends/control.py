@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetcore import errors
-from fleetcore.calls.types import to_builtins
+from fleetcore.calls.types import Page, Response, to_builtins
 from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.frontends.library import IoTFleetManager
 
@@ -84,6 +84,8 @@ async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writ
 def _plain(value: object) -> object:
     if hasattr(value, "to_plain"):
         return value.to_plain()
+    if isinstance(value, Response | Page):
+        return to_builtins(value)
     raise TypeError(f"{type(value).__name__} cannot be sent")
 
 

@@ -58,6 +58,7 @@ def _parameter(parameter: Parameter) -> ParameterInfo:
         repeated=reader.repeated,
         clears=parameter.default is UNSET and reader.takes_none,
         default=default,
+        word=parameter.word,
         choices=choices(reader.kind),
         help=parameter.help,
     )

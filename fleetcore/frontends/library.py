@@ -24,8 +24,8 @@ from fleetcore.errors import Refused, WrongLoop
 from fleetcore.frontends.catalogue import PAGE
 from fleetcore.frontends.generated.calls_async import AsyncCalls
 from fleetcore.frontends.generated.calls_blocking import BlockingCalls
+from fleetcore.frontends.registration import registration
 from fleetcore.interfaces.clock import Clock
-from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.layer import LayerKind
 from fleetcore.model.twin import unconverged
 from fleetcore.views import TelemetryView, View
@@ -161,7 +161,7 @@ class IoTFleetManager(AsyncCalls):
         if fleet is not None:
             await fleet.close()
 
-    async def call(self, name: str, **given: Any) -> Any:
+    async def call(self, name: str, /, **given: Any) -> Any:
         """A call by its name, a plugin's among them; raises Refused where there is none."""
         call = self._table.get(name)
         if call is None:
@@ -256,75 +256,13 @@ class IoTFleetManager(AsyncCalls):
     async def register_device(
         self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
     ) -> str:
-        """Registers a device and returns its id.
+        """Registers a device and returns its id: ``create_device`` with free members.
 
-        ``properties`` may hold model, name, capabilities, tags, location ``{"lat", "lon"}``, gateway, key_id; any
-        other member becomes an attribute. Raises Conflict where the id exists.
+        ``properties`` may hold what ``create_device`` takes; any other member becomes an attribute. Raises Conflict
+        where the id exists.
         """
-        fleet = await self.open()
-        given = dict(properties or {})
-        where = given.pop("location", None)
-        known = {key: given.pop(key) for key in ("model", "name", "gateway", "key_id") if key in given}
-        capabilities, tags = (_texts(given.pop(key, ()), key) for key in ("capabilities", "tags"))
-        attributes = given.pop("attributes", {})
-        location = None if where is None else _location(where)
-        device = await fleet.devices.register(
-            device_id,
-            device_type,
-            location=location,
-            attributes={**attributes, **given},
-            capabilities=capabilities,
-            tags=tags,
-            **known,
-            actor="library",
-            reason=reason,
-        )
-        return device.id
-
-    async def provision_device(self, device_id: str, configuration: Mapping[str, Any], *, reason: str = "") -> View:
-        """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
-
-        Again with the same configuration changes nothing; with another one it is a new version.
-        """
-        fleet = await self.open()
-        device = await fleet.devices.get(device_id)
-        twin = await fleet.twins.desire(device_id, configuration, actor="library", reason=reason)
-        if device.lifecycle is Lifecycle.REGISTERED:
-            device = await fleet.devices.move(device_id, Lifecycle.PROVISIONED, actor="library", reason=reason)
-        return View(device=device_id, lifecycle=device.lifecycle.value, desired_version=twin.desired.version)
-
-    async def get_device(self, device_id: str) -> View:
-        """A device with what is seen of it; raises NotFound."""
-        fleet = await self.open()
-        return self._device(fleet, await fleet.devices.get(device_id))
-
-    def _device(self, fleet: "Fleet", device: Device) -> View:
-        return View({**_view(device), **_view(fleet.presence.of(device.id))})
-
-    async def list_devices(
-        self,
-        *,
-        type: str | None = None,
-        tag: str | None = None,
-        where: str | None = None,
-        limit: int | None = None,
-    ) -> list[View]:
-        """Devices in id order, of a type, with a tag, or selected by a query (docs/reference/query.md)."""
-        fleet = await self.open()
-        if where is not None:
-            selected: list[View] = []
-            async for document in fleet.search.iterate(where):
-                device = await fleet.devices.get(str(document["id"]))
-                if type in (None, device.type) and (tag is None or tag in device.tags):
-                    selected.append(self._device(fleet, device))
-                if len(selected) == limit:
-                    break
-            return selected
-        ref = ("type", type) if type is not None else ("tag", tag) if tag is not None else None
-        found = await fleet.devices.list(ref=ref, limit=None if type and tag else limit)
-        if type is not None and tag is not None:
-            found = [one for one in found if tag in one.tags][:limit]
-        return [self._device(fleet, device) for device in found]
+        members = registration(properties)
+        return (await self.create_device(device_id, device_type, **members, reason=reason)).id
 
     async def count_devices(self, where: str | None = None) -> int:
         """How many devices there are, or how many a query selects."""
@@ -334,42 +272,6 @@ class IoTFleetManager(AsyncCalls):
         """Whether a query selects a device, which clause decided, and what it saw; raises QuerySyntaxError."""
         found = await (await self.open()).search.explain(where, device_id)
         return View(device=device_id, selected=found.truth is True, why=found.lines())
-
-    async def device_history(self, device_id: str, *, limit: int = 100) -> list[View]:
-        """Who changed what of a device, when and why, oldest first; values are not in it."""
-        fleet = await self.open()
-        await fleet.devices.get(device_id)
-        return [_view(row) for row in await fleet.audit.list(object=device_id, limit=limit)]
-
-    async def update_device(self, device_id: str, changes: Mapping[str, Any], *, reason: str = "") -> View:
-        """Changes name, model, tags, capabilities, attributes, location, gateway or key_id."""
-        fleet = await self.open()
-        members: dict[str, Any] = {
-            key: _texts(value, key) if key in ("tags", "capabilities") else value for key, value in changes.items()
-        }
-        if members.get("location") is not None:
-            members["location"] = _location(members["location"])
-        device = await fleet.devices.change(device_id, **members, actor="library", reason=reason)
-        return self._device(fleet, device)
-
-    async def set_lifecycle(self, device_id: str, state: str, *, reason: str = "") -> View:
-        """Suspends, quarantines, reactivates or retires a device; raises IllegalTransition.
-
-        Retiring revokes the device's credentials and ends its sessions.
-        """
-        fleet = await self.open()
-        try:
-            to = Lifecycle(state)
-        except ValueError:
-            raise Refused(f"There is no lifecycle {state!r}", remedy=f"Use one of: {', '.join(Lifecycle)}") from None
-        device = await fleet.lifecycles.move(device_id, to, actor="library", reason=reason)
-        return self._device(fleet, device)
-
-    async def erase_device(self, device_id: str, *, reason: str = "") -> View:
-        """Retires a device and erases it with its readings and state, for good; the audit log stays."""
-        fleet = await self.open()
-        await fleet.erasing.erase(device_id, actor="library", reason=reason)
-        return View(device=device_id, erased=True)
 
     async def import_devices(
         self,
@@ -1142,25 +1044,6 @@ class IoTFleetManager(AsyncCalls):
         executions = [_view(one) for one in await fleet.campaigns.executions.find(ref=("campaign", campaign))]
         return View({**found, "counts": dict(await fleet.campaigns.counts(campaign)), "executions": executions})
 
-    async def register_gateway(
-        self, gateway_id: str, capabilities: Mapping[str, Any] | None = None, *, may_register: bool = False
-    ) -> View:
-        """Registers a gateway, or makes a registered device one."""
-        fleet = await self.open()
-        made = await fleet.edge.register_gateway(gateway_id, capabilities, may_register=may_register, actor="library")
-        return self._device(fleet, made.device)
-
-    async def attach_leaf(self, gateway_id: str, leaf_id: str) -> View:
-        """Makes a gateway speak for a leaf."""
-        fleet = await self.open()
-        return self._device(fleet, await fleet.edge.attach(gateway_id, leaf_id, actor="library"))
-
-    async def get_location(self, device_id: str) -> View | None:
-        """The newest position, or None."""
-        fleet = await self.open()
-        found = await fleet.location.of(device_id)
-        return None if found is None else _view(found)
-
     async def get_fleet_health(self) -> View:
         """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""
         fleet = await self.open()
@@ -1231,23 +1114,6 @@ async def _known(fleet: "Fleet", device_id: str | None) -> None:
     """Nothing of a device and no such device are two answers."""
     if device_id is not None:
         await fleet.devices.get(device_id)
-
-
-def _texts(value: object, what: str) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(one, str) for one in value):
-        raise Refused(f"{what} is a list of text", remedy=f'Write ["…"] for {what}')
-    return tuple(value)
-
-
-def _location(where: object) -> Location:
-    if not isinstance(where, Mapping) or not {"lat", "lon"} <= where.keys():
-        raise Refused("location is {'lat': …, 'lon': …} in degrees")
-    lat, lon = where["lat"], where["lon"]
-    if not all(isinstance(one, int | float) for one in (lat, lon)) or not (-90 <= lat <= 90 and -180 <= lon <= 180):
-        raise Refused(
-            f"lat {lat!r}, lon {lon!r} is no position", remedy="lat is -90 to 90, lon -180 to 180, in degrees"
-        )
-    return Location(lat=float(lat), lon=float(lon))
 
 
 class SyncFleetManager(BlockingCalls):

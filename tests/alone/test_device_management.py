@@ -216,7 +216,7 @@ async def test_a_message_wakes_a_sleeping_device(moved, clock):
 
     device = await moved.get_device("dev")
 
-    assert (device["connectivity"], device.get("asleep_until")) == ("online", None)
+    assert (device["connectivity"], device["asleep_until"]) == ("online", None)
 
 
 async def test_where_connections_come_and_go_only_messages_tell_who_is_there(moved, clock):

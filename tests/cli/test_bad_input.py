@@ -78,7 +78,7 @@ def lab(tmp_path_factory):
         ("device retire nobody", 3, "nobody"),
         ("device register th-2 --gateway nobody", 3, "nobody"),
         ("device register th-2 --attribute n", 5, "NAME=VALUE"),
-        ("device set th-1 colour=red", 5, "Changeable"),
+        ("device set th-1 colour=red", 5, "there is no parameter 'colour'"),
         ("device set th-1 tags=1", 5, "list"),
         ("command list nobody", 3, "nobody"),
         ("command send th-1 blink --args [1]", 5, "--args is no JSON object"),

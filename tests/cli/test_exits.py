@@ -126,7 +126,7 @@ async def test_a_server_is_reached_however_deep_its_folder_lies(tmp_path, proces
 async def test_through_the_servers_socket_an_error_stays_what_it_is(data):
     async with IoTFleetManager(data) as manager, serve_control(manager, data):
         with pytest.raises(Refused) as refused:
-            await ControlClient(data).call("list_devices", where="typ = 'x'")
+            await ControlClient(data).run("list_devices", {"where": "typ = 'x'"})
 
     assert (refused.value.code, exit_code(refused.value)) == ("query_syntax", 5)
 

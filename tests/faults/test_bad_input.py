@@ -9,7 +9,7 @@ import gzip
 import aiohttp
 import pytest
 
-from fleetcore.errors import CODES
+from fleetcore.errors import CODES, NotFound
 from fleetcore.model.message import Operation
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -226,4 +226,5 @@ async def test_a_body_on_any_other_uplink_is_held_to_the_same_reading(server):
                     reply = await device.send(operation, UNREADABLE[name])
                     assert (reply.status, reply.error["code"]) == (400, "payload_unreadable"), (operation, name)
     assert (await server.manager.get_twin("d"))["reported"] == {}
-    assert await server.manager.get_location("d") is None
+    with pytest.raises(NotFound):
+        await server.manager.get_location("d")

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fleetcore_http.plugin import open_client
 
 from fleetcore import IoTFleetManager
-from fleetcore.errors import NotAuthenticated, NotAuthorised, Unavailable
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Unavailable
 from fleetcore.interfaces import DeviceSecrets
 from fleetcore.model.message import Operation
 from fleetcore.runtime.clock import SystemClock
@@ -57,7 +57,8 @@ async def _honest_goes_on(server):
     assert (await server.manager.query_telemetry("honest", "heat")).value.tolist() == [20]
     after = await server.manager.get_twin("honest")
     assert (after["reported"], after["reported_version"]) == (before["reported"], before["reported_version"])
-    assert await server.manager.get_location("honest") is None
+    with pytest.raises(NotFound):
+        await server.manager.get_location("honest")
     assert {one["device"] for one in await server.manager.list_series()} <= {"honest", "mallory", "her-leaf"}
 
 

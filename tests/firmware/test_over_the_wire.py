@@ -52,9 +52,12 @@ async def test_devices_over_https_and_mqtt_take_what_was_signed_and_say_so(folde
         caller = ControlClient(data)
         simulating = asyncio.create_task(_simulate(4, PATIENCE_S, 0.2, "sim", behaviour, data))
         async with asyncio.timeout(PATIENCE_S):
-            while len([one for one in await caller.call("list_devices") if one["connectivity"] == "online"]) < 4:
+            while (
+                len([one for one in (await caller.run("list_devices", {}))["items"] if one["connectivity"] == "online"])
+                < 4
+            ):
                 await asyncio.sleep(0.1)
-            names = [one["id"] for one in await caller.call("list_devices")]
+            names = [one["id"] for one in (await caller.run("list_devices", {}))["items"]]
             await caller.call("update_firmware", "c", "2.0.0", names, "", from_release="app:2")
             while True:
                 campaign = await caller.call("get_campaign", "c")

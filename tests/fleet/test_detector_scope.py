@@ -23,7 +23,7 @@ async def test_a_detector_sees_the_devices_that_its_query_selects(tmp_path):
         await manager.settle()
         assert [one["device"] for one in await manager.list_anomalies()] == ["f-1", "f-2"]
 
-        await manager.update_device("f-1", {"tags": ["defrosting"]})
+        await manager.update_device("f-1", tags=["defrosting"])
         for device in ("f-1", "f-2", "o-1"):
             await manager.collect_telemetry(device, "temperature", 0.25)
         await manager.settle()

@@ -24,9 +24,9 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore import IoTFleetManager
-from fleetcore.calls.types import to_builtins
+from fleetcore.calls.types import Response, to_builtins
 from fleetcore.cli.root import Root
-from fleetcore.errors import NotAuthenticated, NotAuthorised
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.runtime.backup import restore
 from fleetcore.testing.clock import MovableClock
@@ -97,16 +97,44 @@ async def group_health(manager, name):
     return {"health_score": health.score, "parts": health.parts, **health.counts}
 
 
+async def devices(manager, **options):
+    """``list_devices`` gave all."""
+    return to_builtins([device async for device in manager.iter_devices(**options)])
+
+
+async def history(manager, device):
+    """``device_history`` told what the audit log has of a row, hashes among them."""
+    await manager.get_device(device)
+    return [to_builtins(row) for row in await manager.list_audit(object=device)]
+
+
+async def location(manager, device):
+    """No position was None."""
+    try:
+        return to_builtins(await manager.get_location(device))
+    except NotFound:
+        return None
+
+
 #: Calls that are other ones today.
-TRANSLATED = {"list_groups": groups, "get_group": group, "get_group_health": group_health}
+TRANSLATED = {
+    "list_groups": groups,
+    "get_group": group,
+    "get_group_health": group_health,
+    "list_devices": devices,
+    "device_history": history,
+    "get_location": location,
+}
 
 
 async def ask(manager, question):
     """A recorded question to the façade, answered by the present code."""
     translated = TRANSLATED.get(question["call"])
     if translated is not None:
-        return await translated(manager, *question["args"])
+        return await translated(manager, *question["args"], **question["options"])
     answer = await getattr(manager, question["call"])(*question["args"], **question["options"])
+    if isinstance(answer, Response):
+        return to_builtins(answer)
     return json.loads(json.dumps(answer.to_plain() if hasattr(answer, "to_plain") else answer))
 
 

@@ -60,7 +60,7 @@ async def test_a_folder_of_an_earlier_schema_goes_on_working(record):
 
     async with IoTFleetManager(data) as manager:
         await manager.collect_telemetry("th-1", "temperature", 21.0)
-        await manager.update_device("th-1", {"model": "T-2000"})
+        await manager.update_device("th-1", model="T-2000")
         await manager.register_device("new-1", "thermometer")
 
     async with IoTFleetManager(data) as manager:

@@ -33,7 +33,7 @@ async def fill(data):
         await manager.register_gateway("gw-1")
         await manager.register_device("leaf-1", "probe")
         await manager.attach_leaf("gw-1", "leaf-1")
-        await manager.update_device("th-1", {"model": "T-1000"}, reason="read off its label")
+        await manager.update_device("th-1", model="T-1000", reason="read off its label")
         await manager.set_lifecycle("gone-1", "retired", reason="broken")
         await manager.set_desired("th-1", {"interval": 60})
         await manager.issue_device_token("th-1")

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
+from fleetcore.calls.responses.edge import GatewayResponse
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
 from fleetcore.calls.types import UNSET, Page
@@ -13,8 +15,24 @@ from fleetcore.calls.types import UNSET, Page
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from fleetcore.calls.devices import (
+        Attributes,
+        Capabilities,
+        Configuration,
+        Gateway,
+        KeyId,
+        Model,
+        Name,
+        Place,
+        TagName,
+        Tags,
+        Type,
+        TypeName,
+    )
+    from fleetcore.calls.edge import GatewayCapabilities, MayRegister
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
-    from fleetcore.calls.types import Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType
+    from fleetcore.calls.types import Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
+    from fleetcore.model.device import Lifecycle
 
     Time = Ms | int | str | datetime
 T = TypeVar("T")
@@ -22,6 +40,222 @@ T = TypeVar("T")
 
 class AsyncCalls(ABC):
     """The calls; what carries them out is in the classes that inherit this."""
+
+    async def list_devices(
+        self,
+        *,
+        type: TypeName | None = None,
+        tag: TagName | None = None,
+        where: Where | None = None,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+    ) -> Page[DeviceResponse]:
+        """Lists devices in the order of their ids: of a type, with a tag, or selected by a query.
+
+        A page may be short and have a ``next`` where a query selects few of many.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+        """
+        return await self._value(
+            "list_devices",
+            {"type": type, "tag": tag, "where": where, "limit": limit, "cursor": cursor},
+            Page[DeviceResponse],
+        )
+
+    def iter_devices(
+        self, *, type: TypeName | None = None, tag: TagName | None = None, where: Where | None = None
+    ) -> AsyncIterator[DeviceResponse]:
+        """Goes through all that ``list_devices`` lists, page by page.
+
+        A page may be short and have a ``next`` where a query selects few of many.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._pages("list_devices", {"type": type, "tag": tag, "where": where}, DeviceResponse)
+
+    async def create_device(
+        self,
+        id: DeviceId,
+        type: Type = "device",
+        *,
+        model: Model | None = None,
+        name: Name | None = None,
+        tags: Tags = (),
+        capabilities: Capabilities = (),
+        attributes: Attributes | None = None,
+        location: Place | None = None,
+        gateway: Gateway | None = None,
+        key_id: KeyId | None = None,
+        reason: Reason = "",
+    ) -> DeviceResponse:
+        """Registers a device.
+
+        It needs the permission for the whole fleet: a new device is in nobody's scope yet.
+
+        Raises:
+            Conflict: there is a device of that id.
+            NotFound: the gateway is not registered.
+        """
+        return await self._value(
+            "create_device",
+            {
+                "id": id,
+                "type": type,
+                "model": model,
+                "name": name,
+                "tags": tags,
+                "capabilities": capabilities,
+                "attributes": attributes,
+                "location": location,
+                "gateway": gateway,
+                "key_id": key_id,
+                "reason": reason,
+            },
+            DeviceResponse,
+        )
+
+    async def get_device(self, device_id: DeviceId) -> DeviceResponse:
+        """Shows a device with what is seen of it.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value("get_device", {"device_id": device_id}, DeviceResponse)
+
+    async def update_device(
+        self,
+        device_id: DeviceId,
+        *,
+        model: Model | UnsetType | None = UNSET,
+        name: Name | UnsetType | None = UNSET,
+        tags: Tags | UnsetType = UNSET,
+        capabilities: Capabilities | UnsetType = UNSET,
+        attributes: Attributes | UnsetType = UNSET,
+        location: Place | UnsetType | None = UNSET,
+        gateway: Gateway | UnsetType | None = UNSET,
+        key_id: KeyId | UnsetType | None = UNSET,
+        if_version: IfVersion | None = None,
+        reason: Reason = "",
+    ) -> DeviceResponse:
+        """Changes what is registered of a device; what is not given stays, None clears.
+
+        Raises:
+            NotFound: there is no such device, or no such gateway.
+            VersionConflict: the device is not at ``if_version``.
+        """
+        return await self._value(
+            "update_device",
+            {
+                "device_id": device_id,
+                "model": model,
+                "name": name,
+                "tags": tags,
+                "capabilities": capabilities,
+                "attributes": attributes,
+                "location": location,
+                "gateway": gateway,
+                "key_id": key_id,
+                "if_version": if_version,
+                "reason": reason,
+            },
+            DeviceResponse,
+        )
+
+    async def set_lifecycle(
+        self, device_id: DeviceId, state: Lifecycle | str, *, if_version: IfVersion | None = None, reason: Reason = ""
+    ) -> DeviceResponse:
+        """Suspends, quarantines, activates or retires a device.
+
+        A suspended device is refused; the readings of a quarantined one are kept and flagged, and it gets no commands and
+        no firmware. Retiring is for good: the device's credentials are revoked and its sessions end.
+
+        Raises:
+            NotFound: there is no such device.
+            IllegalTransition: the device cannot go there from where it is.
+            VersionConflict: the device is not at ``if_version``.
+        """
+        return await self._value(
+            "set_lifecycle",
+            {"device_id": device_id, "state": state, "if_version": if_version, "reason": reason},
+            DeviceResponse,
+        )
+
+    async def retire_device(
+        self, device_id: DeviceId, *, if_version: IfVersion | None = None, reason: Reason = ""
+    ) -> None:
+        """Retires a device: its credentials end, its data stays.
+
+        Raises:
+            NotFound: there is no such device.
+            VersionConflict: the device is not at ``if_version``.
+        """
+        await self._value(
+            "retire_device", {"device_id": device_id, "if_version": if_version, "reason": reason}, type(None)
+        )
+
+    async def erase_device(
+        self, device_id: DeviceId, *, if_version: IfVersion | None = None, reason: Reason = ""
+    ) -> None:
+        """Retires a device and erases it with its readings and its state, for good; the audit log stays.
+
+        Raises:
+            NotFound: there is no such device.
+            VersionConflict: the device is not at ``if_version``.
+        """
+        await self._value(
+            "erase_device", {"device_id": device_id, "if_version": if_version, "reason": reason}, type(None)
+        )
+
+    async def provision_device(
+        self, device_id: DeviceId, configuration: Configuration, *, reason: Reason = ""
+    ) -> ProvisionedResponse:
+        """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
+
+        The same configuration again changes nothing; another one is a new version. It needs the right to change the
+        device beside that to change its twin.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value(
+            "provision_device",
+            {"device_id": device_id, "configuration": configuration, "reason": reason},
+            ProvisionedResponse,
+        )
+
+    async def list_device_history(
+        self, device_id: DeviceId, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[ChangeResponse]:
+        """Lists who changed what of a device, when and why, the oldest first; values are not in it.
+
+        Events that the caller may not see are left out, so a page may be short and have a ``next``.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value(
+            "list_device_history", {"device_id": device_id, "limit": limit, "cursor": cursor}, Page[ChangeResponse]
+        )
+
+    def iter_device_history(self, device_id: DeviceId) -> AsyncIterator[ChangeResponse]:
+        """Goes through all that ``list_device_history`` lists, page by page.
+
+        Events that the caller may not see are left out, so a page may be short and have a ``next``.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._pages("list_device_history", {"device_id": device_id}, ChangeResponse)
+
+    async def get_location(self, device_id: DeviceId) -> PositionResponse:
+        """Shows the newest position of a device.
+
+        Raises:
+            NotFound: there is no such device, or it has no position.
+        """
+        return await self._value("get_location", {"device_id": device_id}, PositionResponse)
 
     async def list_groups(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GroupResponse]:
         """Lists the groups by name: all, or those that the caller's rights are limited to."""
@@ -163,6 +397,69 @@ class AsyncCalls(ABC):
             NotFound: there is no such group.
         """
         return await self._value("get_group_health", {"group": group}, HealthResponse)
+
+    async def list_gateways(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GatewayResponse]:
+        """Lists the gateways by id."""
+        return await self._value("list_gateways", {"limit": limit, "cursor": cursor}, Page[GatewayResponse])
+
+    def iter_gateways(self) -> AsyncIterator[GatewayResponse]:
+        """Goes through all that ``list_gateways`` lists, page by page."""
+        return self._pages("list_gateways", {}, GatewayResponse)
+
+    async def register_gateway(
+        self,
+        id: DeviceId,
+        capabilities: GatewayCapabilities | None = None,
+        *,
+        may_register: MayRegister = False,
+        reason: Reason = "",
+    ) -> GatewayResponse:
+        """Registers a gateway, or makes a registered device one."""
+        return await self._value(
+            "register_gateway",
+            {"id": id, "capabilities": capabilities, "may_register": may_register, "reason": reason},
+            GatewayResponse,
+        )
+
+    async def list_leaves(
+        self, gateway_id: DeviceId, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[DeviceResponse]:
+        """Lists the devices that a gateway speaks for, by id.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value(
+            "list_leaves", {"gateway_id": gateway_id, "limit": limit, "cursor": cursor}, Page[DeviceResponse]
+        )
+
+    def iter_leaves(self, gateway_id: DeviceId) -> AsyncIterator[DeviceResponse]:
+        """Goes through all that ``list_leaves`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._pages("list_leaves", {"gateway_id": gateway_id}, DeviceResponse)
+
+    async def attach_leaf(self, gateway_id: DeviceId, device: DeviceId, *, reason: Reason = "") -> DeviceResponse:
+        """Makes a gateway speak for a registered device; again does nothing more.
+
+        Raises:
+            NotFound: there is no such gateway, or no such device.
+        """
+        return await self._value(
+            "attach_leaf", {"gateway_id": gateway_id, "device": device, "reason": reason}, DeviceResponse
+        )
+
+    async def detach_leaf(self, gateway_id: DeviceId, device_id: DeviceId, *, reason: Reason = "") -> None:
+        """Ends that a gateway speaks for a device.
+
+        Raises:
+            NotFound: there is no such gateway, no such device, or the gateway does not speak for it.
+        """
+        await self._value(
+            "detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None)
+        )
 
     @abstractmethod
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:

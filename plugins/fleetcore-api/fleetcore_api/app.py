@@ -24,10 +24,8 @@ from fleetcore_api.routes import (
     campaigns,
     cas,
     commands,
-    devices,
     events,
     firmware,
-    gateways,
     layers,
     metrics,
     operations,
@@ -48,7 +46,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        devices, gateways, twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
+        twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
         trust, cas, provisioning, operators, events,
     )
     for one in module.HANDLERS

@@ -57,9 +57,9 @@ class _Endpoint:
             return _response(problem(refusal, status=405, headers={"allow": ", ".join(sorted(self._calls))}))
         call, query = chosen(calls, request.scope["query_string"])
         caller = Caller(self._site.fleet, request.scope["user"])
+        admit(call, caller)
         kept: KeptAnswer | None = request.scope.get(KEPT)
         if kept is not None:
-            admit(call, caller)
             kept.passed = True
             return Response(status_code=204)  # the gate sends the kept one
         answered = await respond(

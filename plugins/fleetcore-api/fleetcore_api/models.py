@@ -5,7 +5,6 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from fleetcore.model.device import Connectivity, Device, Lifecycle, Presence
 from fleetcore.wire.times import format_time
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -72,116 +71,6 @@ class Problem(Out):
     ids: Json | UnsetType = UNSET
 
 
-class Position(In):
-    """WGS 84 degrees."""
-
-    lat: Annotated[float, Meta(ge=-90, le=90)]
-    lon: Annotated[float, Meta(ge=-180, le=180)]
-
-
-class DeviceIn(In):
-    """A device to register."""
-
-    id: DeviceId
-    type: Label
-    model: Label | None = None
-    name: Text | None = None
-    tags: Annotated[list[Label], Meta(max_length=100)] = []
-    capabilities: Annotated[list[Label], Meta(max_length=100)] = []
-    attributes: Json = {}
-    location: Position | None = None
-    gateway: DeviceId | None = None
-    key_id: KeyId | None = None
-    reason: Reason = ""
-
-
-class DevicePatch(In):
-    """Members to change; what is absent stays, null clears."""
-
-    model: Label | UnsetType | None = UNSET
-    name: Text | UnsetType | None = UNSET
-    tags: Annotated[list[Label], Meta(max_length=100)] | UnsetType = UNSET
-    capabilities: Annotated[list[Label], Meta(max_length=100)] | UnsetType = UNSET
-    attributes: Json | UnsetType = UNSET
-    gateway: DeviceId | UnsetType | None = UNSET
-    location: Position | UnsetType | None = UNSET
-    key_id: KeyId | UnsetType | None = UNSET
-    lifecycle: Lifecycle | UnsetType = UNSET
-    reason: Reason = ""
-
-
-class DeviceOut(Out):
-    """A device, with what is seen of it."""
-
-    id: str
-    type: str
-    model: str | None
-    name: str | None
-    lifecycle: Lifecycle
-    connectivity: Connectivity
-    last_seen: Time | None
-    asleep_until: Time | None
-    tags: list[str]
-    groups: list[str]
-    capabilities: list[str]
-    attributes: Json
-    location: Json | None
-    gateway: str | None
-    key_id: str | None
-    created: Time | None
-    updated: Time | None
-    version: int
-
-    @staticmethod
-    def of(device: Device, presence: Presence, groups: list[str]) -> "DeviceOut":
-        """From the records."""
-        place = device.location
-        return DeviceOut(
-            id=device.id,
-            type=device.type,
-            model=device.model,
-            name=device.name,
-            lifecycle=device.lifecycle,
-            connectivity=presence.connectivity,
-            last_seen=when(presence.last_seen),
-            asleep_until=when(presence.asleep_until),
-            tags=list(device.tags),
-            groups=groups,
-            capabilities=list(device.capabilities),
-            attributes=dict(device.attributes),
-            location=None if place is None else {"lat": place.lat, "lon": place.lon},
-            gateway=device.gateway,
-            key_id=device.key_id,
-            created=when(device.created),
-            updated=when(device.updated),
-            version=device.version,
-        )
-
-
-class GatewayIn(In):
-    """A gateway to register; ``may_register`` lets it announce leaves that nobody registered."""
-
-    id: DeviceId
-    capabilities: Json = {}
-    may_register: bool = False
-    reason: Reason = ""
-
-
-class GatewayOut(Out):
-    """A gateway."""
-
-    device: str
-    capabilities: Json
-    may_register: bool
-
-
-class LeafIn(In):
-    """A device that a gateway shall speak for."""
-
-    device: DeviceId
-    reason: Reason = ""
-
-
 class Health(Out):
     """Whether the server lives, or may be sent work."""
 
@@ -208,16 +97,3 @@ class MembershipOut(Out):
     group: str
     since: Time | None
     why: str
-
-
-class LocationOut(Out):
-    """A position in WGS 84 degrees."""
-
-    lat: float
-    lon: float
-    accuracy_m: float | None
-    alt_m: float | None
-    speed_mps: float | None
-    heading: float | None
-    time: Time | None
-    source: str | None

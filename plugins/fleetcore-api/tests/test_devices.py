@@ -49,7 +49,7 @@ async def test_deleting_retires_and_retired_is_final(admin):
     await register(admin, "dev1")
 
     gone = await admin.delete("/devices/dev1", params={"reason": "broken"})
-    back = await admin.patch("/devices/dev1", json={"lifecycle": "active"})
+    back = await admin.post("/devices/dev1/lifecycle", json={"state": "active"})
 
     assert gone.status_code == 204
     assert (await admin.get("/devices/dev1")).json()["lifecycle"] == "retired"
@@ -93,7 +93,7 @@ async def test_no_change_of_any_kind_passes_over_a_version_that_was_not_read(adm
     old = {"If-Match": '"7"'}
 
     answers = [
-        await admin.patch("/devices/dev1", json={"lifecycle": "suspended"}, headers=old),
+        await admin.post("/devices/dev1/lifecycle", json={"state": "suspended"}, headers=old),
         await admin.delete("/devices/dev1", headers=old),
         await admin.delete("/devices/dev1", params={"purge": True}, headers=old),
         await admin.delete("/groups/lab", headers=old),

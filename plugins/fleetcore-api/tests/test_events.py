@@ -151,7 +151,7 @@ async def test_a_devices_part_in_a_campaign_is_seen_within_the_devices_scope(as_
     for device in (THEIRS, MINE):
         body = {"execution": f"c:{device}", "state": "installing"}
         assert isinstance(await fleet.campaigns.status(device, body), Accepted)
-    await manager.update_device(MINE, {"name": "x"}, reason="last")
+    await manager.update_device(MINE, name="x", reason="last")
 
     assert await seen(client, after) == [("execution.installing", f"c:{MINE}", MINE)]
 
@@ -185,7 +185,7 @@ async def test_what_a_plugin_declares_is_seen_by_its_permission(tmp_path, as_rol
     after = await fleet.storage.position()
 
     await fleet.storage.commit(Commit(events=(Event(type="x.weather.rain", subject="roof", time=0),)))
-    await manager.update_device(MINE, {"name": "x"}, reason="last")
+    await manager.update_device(MINE, name="x", reason="last")
 
     assert await seen(await as_role("viewer"), after) == [("x.weather.rain", "roof", None)]
 

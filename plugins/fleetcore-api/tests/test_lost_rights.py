@@ -141,13 +141,13 @@ async def test_events_narrow_with_the_rights(as_role, fleet, manager):
         await manager.register_device(device, "sensor")
     async with client.stream("GET", "/events") as answer:
         stream = Stream(answer)
-        await manager.update_device("theirs", {"name": "a"})
+        await manager.update_device("theirs", name="a")
         assert await stream.subjects(until="theirs") == ["theirs"]
 
         await fleet.operators.grant(principal, "viewer", scope="id = 'mine'")
         await fleet.operators.withdraw(wide.id)
-        await manager.update_device("theirs", {"name": "b"})
-        await manager.update_device("mine", {"name": "b"})
+        await manager.update_device("theirs", name="b")
+        await manager.update_device("mine", name="b")
 
         assert await stream.subjects(until="mine") == ["mine"]
 
@@ -175,7 +175,7 @@ async def test_waiting_for_a_command_ends_when_the_device_leaves_the_scope(as_ro
     while not await fleet.commands.list("a"):
         await asyncio.sleep(0)
 
-    await manager.update_device("a", {"tags": []})
+    await manager.update_device("a", tags=[])
 
     async with asyncio.timeout(30):
         assert (await waiting).status_code == 404

@@ -23,6 +23,42 @@ WRONG_NAME = "b\n"
 
 #: What is asked, in order: the call, and what is given. Each call of the table is in it.
 STORY = [
+    ("create_device", {"id": "pump-1", "type": "pump", "tags": ["wet", "old"], "attributes": {"floor": 3, "at": "x"}}),
+    ("create_device", {"id": "pump-2", "type": "pump", "location": {"lat": 1.5, "lon": 2.5}, "reason": "new"}),
+    ("create_device", {"id": "th-1", "type": "thermometer", "model": "T-1"}),
+    ("create_device", {"id": "th-1", "type": "thermometer"}),
+    ("create_device", {"id": WRONG_NAME, "type": "thermometer"}),
+    ("create_device", {"id": "th-2", "type": "thermometer", "location": {"lat": 91, "lon": 0}}),
+    ("create_device", {"id": "th-2", "type": "thermometer", "gateway": "nobody"}),
+    ("create_device", {"id": "th-2", "type": "thermometer", "key_id": "not hex"}),
+    ("list_devices", {}),
+    ("list_devices", {"type": "pump", "tag": "wet"}),
+    ("list_devices", {"where": "attributes.floor > 2"}),
+    ("list_devices", {"where": "attributes.floor >"}),
+    ("get_device", {"device_id": "pump-2"}),
+    ("get_device", {"device_id": "nobody"}),
+    ("update_device", {"device_id": "th-1", "name": "by the door", "tags": ["dry"]}),
+    ("update_device", {"device_id": "th-1", "name": "late", "if_version": 1}),
+    ("update_device", {"device_id": "th-1", "tags": [WRONG_NAME]}),
+    ("get_location", {"device_id": "pump-2"}),
+    ("get_location", {"device_id": "th-1"}),
+    ("provision_device", {"device_id": "pump-1", "configuration": {"interval": 60}}),
+    ("provision_device", {"device_id": "nobody", "configuration": {}}),
+    ("list_device_history", {"device_id": "th-1"}),
+    ("register_gateway", {"id": "gw", "capabilities": {"cpu": 2}, "may_register": True}),
+    ("attach_leaf", {"gateway_id": "gw", "device": "th-1"}),
+    ("attach_leaf", {"gateway_id": "gw", "device": "nobody"}),
+    ("attach_leaf", {"gateway_id": "pump-1", "device": "th-1"}),
+    ("list_gateways", {}),
+    ("list_leaves", {"gateway_id": "gw"}),
+    ("detach_leaf", {"gateway_id": "gw", "device_id": "th-1"}),
+    ("detach_leaf", {"gateway_id": "gw", "device_id": "th-1"}),
+    ("create_device", {"id": "gone", "type": "pump"}),
+    ("set_lifecycle", {"device_id": "gone", "state": "retired", "reason": "broken"}),
+    ("set_lifecycle", {"device_id": "gone", "state": "active"}),
+    ("set_lifecycle", {"device_id": "gone", "state": "sleepy"}),
+    ("erase_device", {"device_id": "gone"}),
+    ("erase_device", {"device_id": "gone"}),
     ("create_group", {"id": "site/north", "description": "all of it"}),
     ("create_group", {"id": "hall", "within": ["site/north"], "reason": "moved in"}),
     ("create_group", {"id": "pumps", "query": "type = 'pump'", "within": ["site/north"]}),
@@ -140,17 +176,29 @@ def words(call, given):
     found = []
     for word in call.command.split():
         value = given.get(word.lower()) if word.isupper() else word
-        found += value if isinstance(value, list) else [value]
+        if word == "NAME=VALUE":
+            continue
+        found += value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
     arguments = {word.lower() for word in call.command.split() if word.isupper()}
-    for name, value in given.items():
-        if name not in arguments:
-            for text in value if isinstance(value, list) else [value]:
-                found += [f"--{name.replace('_', '-')}", str(text)]
+    for parameter in call.parameters:
+        if parameter.name in given and parameter.name not in arguments:
+            word = f"--{(parameter.word or parameter.name).replace('_', '-')}"
+            for text in texts(parameter, given[parameter.name]):
+                found += [word] if parameter.kind == "boolean" else [word, text]
     return found
 
 
+def texts(parameter, value):
+    """A value as it is typed."""
+    if parameter.word and isinstance(value, dict):
+        return [f"{name}={json.dumps(member)}" for name, member in value.items()]
+    if isinstance(value, dict):
+        return [json.dumps(value)]
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
 class Running:
-    """A fleet of three devices on a folder, with its API and its control socket."""
+    """An empty fleet on a folder, with its API and its control socket."""
 
     def __init__(self, folder, capture):
         self.folder, self.capture = folder, capture
@@ -158,8 +206,6 @@ class Running:
     async def __aenter__(self):
         self.manager = IoTFleetManager(self.folder, clock=MovableClock(), actor=ACTOR)
         fleet = await self.manager.open()
-        for device, kind in (("pump-1", "pump"), ("pump-2", "pump"), ("th-1", "thermometer")):
-            await self.manager.register_device(device, kind)
         await fleet.operators.grant("story", "admin")
         self.token = (await fleet.operators.create_token("story")).token
         self._api = open_api(ApiConfig(listen="http://127.0.0.1:0"), fleet._context("api"), fleet)
@@ -203,6 +249,7 @@ def test_every_front_end_answers_alike(front_end, expected, tmp_path, capfd):
     for (name, given), wanted, answer in zip(STORY, expected, found, strict=True):
         if isinstance(answer, Ended):
             code, said = answer.args
+            assert isinstance(wanted, tuple), (name, given, said)
             assert (code, f"[{wanted[1]}]" in said) == (wanted[0], True), (name, given, said)
             assert all(part in said.replace("\\n", "\n") for part in (wanted[2], wanted[3])), (name, given, said)
         else:
@@ -210,6 +257,7 @@ def test_every_front_end_answers_alike(front_end, expected, tmp_path, capfd):
 
 
 def test_the_story_has_every_call(expected):
-    assert {call.name for call in table()} - {name for name, _ in STORY} == set()
+    told_otherwise = {"retire_device"}  # without a command; `set_lifecycle` does the same
+    assert {call.name for call in table()} - {name for name, _ in STORY} == told_otherwise
     refused = [answer for answer in expected if isinstance(answer, tuple)]
     assert 0 < len(refused) < len(STORY)

@@ -26,7 +26,6 @@ from fleetcore_api.models_seen import (
 )
 from fleetcore_api.pages import Cursor, Page, decode, encode
 from fleetcore_api.parameters import Caller
-from fleetcore_api.routes.devices import Where
 from fleetcore_api.tables import ARROW, CSV, arrow, table
 from fleetcore_api.times import End, Start, span
 
@@ -34,6 +33,7 @@ Format = Annotated[Literal["json", "csv", "arrow"], QueryParameter(description="
 Metric = Annotated[str, QueryParameter(min_length=1, max_length=64)]
 Devices = Annotated[int, QueryParameter(ge=1, le=100, description="How many devices at most.")]
 Device = Annotated[str | None, QueryParameter(max_length=64)]
+Where = Annotated[str | None, QueryParameter(max_length=4096, description="A query of the fleet query grammar.")]
 _NAMES = ("count", "min", "max", "mean", "sum", "first", "last")
 
 

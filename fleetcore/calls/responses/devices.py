@@ -1,0 +1,60 @@
+"""Devices: what is registered of them, and what is seen of them."""
+
+from fleetcore.calls.types import Json, Ms, Response
+from fleetcore.model.device import Connectivity, Lifecycle
+
+
+class PositionResponse(Response, frozen=True):
+    """A position in WGS 84 degrees, and what it came from."""
+
+    lat: float
+    lon: float
+    accuracy_m: float | None
+    alt_m: float | None
+    speed_mps: float | None
+    heading: float | None
+    time: Ms | None
+    source: str | None
+
+
+class DeviceResponse(Response, frozen=True):
+    """A device, with what is seen of it."""
+
+    id: str
+    type: str
+    model: str | None
+    name: str | None
+    lifecycle: Lifecycle
+    connectivity: Connectivity
+    last_seen: Ms | None
+    asleep_until: Ms | None
+    tags: list[str]
+    groups: list[str]
+    capabilities: list[str]
+    attributes: Json
+    location: PositionResponse | None
+    gateway: str | None
+    key_id: str | None
+    created: Ms | None
+    updated: Ms | None
+    version: int
+
+
+class ProvisionedResponse(Response, frozen=True):
+    """A device that was given its configuration."""
+
+    device: str
+    lifecycle: Lifecycle
+    desired_version: int
+
+
+class ChangeResponse(Response, frozen=True):
+    """A change: who did what, when and why; the values are not in it."""
+
+    seq: int
+    time: Ms | None
+    actor: str
+    action: str
+    object: str
+    reason: str
+    changed: list[str]
