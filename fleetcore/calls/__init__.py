@@ -8,6 +8,6 @@ from types import ModuleType
 
 def nouns() -> tuple[ModuleType, ...]:
     """The modules whose calls are the core's, in the order in which they are shown."""
-    from fleetcore.calls import devices, edge, groups
+    from fleetcore.calls import audit, devices, edge, groups, operators, server
 
-    return (devices, groups, edge)
+    return (devices, groups, edge, operators, audit, server)

@@ -2,18 +2,20 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fleetcore.cli.connect import Target, call, fleet_option
+from fleetcore.cli.connect import Target, fleet_option
+from fleetcore.cli.derived import command, items, value
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
+from fleetcore.frontends.catalogue import core
 
-_COLUMNS = ("seq", "time", "actor", "action", "object", "changed", "reason")
-
-
+#: As many as a call takes.
+_CHECKPOINTS = 250
 #: How often --follow looks.
 _LOOK_S = 1.0
 
@@ -29,26 +31,20 @@ def audit() -> None:
     """Read and verify the audit log."""
 
 
-@audit.command("list")
-@click.option("--object", "what", help="Of this device, group, command … only.")
-@click.option("--actor", help="By this person, token or device only.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Begin after this row.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--follow", is_flag=True, help="Go on with what happens, a line each, until interrupted.")
-@fleet_option
-@output_option
-def list_(what: str | None, actor: str | None, after: int, limit: int, follow: bool, at: Target, output: str) -> None:
-    """List rows in their order."""
+def _follow(at: Target, given: Mapping[str, Any], rows: list[dict[str, Any]], output: str, *, follow: bool) -> Any:
+    if not follow:
+        return rows
+    after = int(given.get("after", 0))
     while True:
-        rows = call(at, "list_audit", object=what, actor=actor, after=after, limit=limit)
-        if not follow:
-            show(rows, output, _COLUMNS)
-            return
         for row in rows:
             click.echo(json.dumps(row) if output in ("json", "jsonl") else _line(row))
         after = max((row["seq"] for row in rows), default=after)
-        if len(rows) < limit:
-            time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)
+        rows = items(at, core()["list_audit"], {**given, "after": after})
+
+
+_FOLLOW = click.Option(["--follow"], is_flag=True, help="Go on with what happens, a line each, until interrupted.")
+audit.add_command(command(core()["list_audit"], "audit list", {}, options=[_FOLLOW], finish=_follow))
 
 
 @audit.command()
@@ -59,7 +55,10 @@ def list_(what: str | None, actor: str | None, after: int, limit: int, follow: b
 @output_option
 def verify(checkpoint: Path | None, at: Target, output: str) -> int:
     """Recompute every hash and compare with the signed checkpoints; exit 1 names the first bad row."""
-    lines = None if checkpoint is None else checkpoint.read_text(encoding="utf-8", errors="replace").splitlines()
-    found = call(at, "verify_audit", checkpoints=lines)
+    given: dict[str, Any] = {}
+    if checkpoint is not None:
+        # The chain binds each row to all before it: what the newest say is said of the older rows too.
+        given["checkpoints"] = checkpoint.read_text(encoding="utf-8", errors="replace").splitlines()[-_CHECKPOINTS:]
+    found = value(at, core()["verify_audit"], given)
     show(found, output)
     return 0 if found["ok"] else 1

@@ -49,8 +49,8 @@ def command(
 ) -> click.Command:
     """The command ``text`` of a call, which gives ``fixed`` and takes the rest.
 
-    ``finish(at, answer, NAME=…)`` is told what was answered and the values of the ``options`` of its own, and gives
-    what is shown.
+    ``finish(at, given, answer, output, NAME=…)`` gets what was given and answered and the values of the ``options`` of
+    its own, and returns what is shown; None where it has shown it itself.
     """
     name = [word for word in text.split() if not word.isupper()][-1]
     arguments = [word.lower() for word in text.split() if word.isupper() and word != _PAIRS]
@@ -71,26 +71,43 @@ def command(
         most = words.pop("limit", None) if paged else None
         named = dict(map(pair, words.pop("pairs", ())))
         own = {option.name: words.pop(str(option.name)) for option in options}
-        answer = asyncio.run(_run(call, at, {**named, **_given(call, words), **fixed}, most))
-        show(answer if finish is None else finish(at, answer, **own), output, call.columns)
+        given = {**named, **_given(call, words), **fixed}
+        answer = items(at, call, given, most) if call.answer == "page" else value(at, call, given)
+        if finish is not None:
+            answer = finish(at, given, answer, output, **own)
+            if answer is None:
+                return
+        show(answer, output, call.columns)
 
     made = click.command(name, help=call.help, deprecated=call.deprecated or False)(run)
     made.params = [*parameters, *options, *made.params]
     return made
 
 
-async def _run(call: CallInfo, at: Target, given: Mapping[str, Any], most: int | None) -> Any:
-    async with connect(at) as caller:
-        if call.answer != "page":
+def value(at: Target, call: CallInfo, given: Mapping[str, Any]) -> Any:
+    """The answer of a call, as plain data."""
+
+    async def ask() -> Any:
+        async with connect(at) as caller:
             return await caller.run(call.name, given)
-        return await _items(caller, call, given, most)
+
+    return asyncio.run(ask())
+
+
+def items(at: Target, call: CallInfo, given: Mapping[str, Any], most: int | None = None) -> list[Any]:
+    """All items of a list, or the first ``most``, as plain data."""
+
+    async def ask() -> list[Any]:
+        async with connect(at) as caller:
+            return await _items(caller, call, given, most)
+
+    return asyncio.run(ask())
 
 
 async def _items(caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None) -> list[Any]:
-    """All items of a list, or the first ``most``."""
     if not any(parameter.name == "cursor" for parameter in call.parameters):
-        items: list[Any] = (await caller.run(call.name, given))["items"]
-        return items[:most]
+        whole: list[Any] = (await caller.run(call.name, given))["items"]
+        return whole[:most]
     found: list[Any] = []
     cursor: str | None = None
     while most is None or len(found) < most:

@@ -1,6 +1,6 @@
 """``fleetcore device``: register, show and change devices, and give them credentials."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ def device() -> None:
     """Register, show and change devices."""
 
 
-def _enrolled(at: Target, answer: dict[str, Any], *, enroll: bool) -> dict[str, Any]:
+def _enrolled(
+    at: Target, _given: Mapping[str, Any], answer: dict[str, Any], _output: str, *, enroll: bool
+) -> dict[str, Any]:
     return {**answer, "enrollment_token": call(at, "create_enrollment_token", answer["id"])} if enroll else answer
 
 

@@ -63,7 +63,7 @@ async def _examine(data: Path) -> list[dict[str, str]]:
     try:
         async with connect(data) as caller:
             await caller.call("check_storage")
-            found += _inside(await caller.call("status"))
+            found += _inside(await caller.run("get_status", {}))
             found += _trust(await caller.call("list_trust"))
             found += _cas(await caller.call("forecast_certificates", periods=1, next=3))
     except FleetError as error:

@@ -62,7 +62,7 @@ async def _server(data: Path) -> AsyncIterator[tuple[Caller, list[Way]]]:
         click.echo(f"server   {names}")
         if set(chosen) == {"local"}:
             click.echo("         no network protocol is installed, so the devices run in process")
-        status = await caller.call("status")
+        status = await caller.run("get_status", {})
         yield caller, ways_in(status["protocols"], offers)
 
 

@@ -74,7 +74,7 @@ async def _simulate(
     from fleetcore.runtime.plugins import PluginHost
 
     async with connect(data) as caller:
-        status = await caller.call("status")
+        status = await caller.run("get_status", {})
         ways = ways_in(status["protocols"], PluginHost().offers("protocols"))
         fleet = SimulatedFleet(caller, ways, data / "pki")
         names = [f"{prefix}-{number:04d}" for number in range(1, devices + 1)]

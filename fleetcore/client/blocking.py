@@ -259,18 +259,6 @@ class FleetClient(BlockingCalls):
 
     # --- audit --------------------------------------------------------------------------------------------------
 
-    def list_audit(
-        self, *, object: str | None = None, actor: str | None = None, after: int = 0, limit: int = 100
-    ) -> list[View]:
-        """Rows of the audit log in their order."""
-        return self._all("/audit", limit, object=object, actor=actor, after=after)
-
-    def verify_audit(self, checkpoints: Sequence[str] | None = None) -> View:
-        """Has the chain recomputed and compared with signed checkpoints; ``ok`` says whether all is as written."""
-        # The chain binds each row to all before it, so what the newest say is said of the older ones too.
-        body = {} if checkpoints is None else {"checkpoints": list(checkpoints)[-_CHECKPOINTS:]}
-        return View(self._post("/audit/verify", body))
-
     # --- credentials --------------------------------------------------------------------------------------------
 
     def create_enrollment_token(
@@ -381,46 +369,6 @@ class FleetClient(BlockingCalls):
         """Revokes all certificates and tokens of a device and ends its sessions."""
         answer = self._post(path("devices", device_id, "revoke"), {"reason": reason})
         return View(device=device_id, revoked=answer["changed"])
-
-    def create_token(
-        self,
-        principal: str,
-        roles: Sequence[str] = (),
-        *,
-        scope: str = "",
-        days: float = 90.0,
-        permissions: Sequence[str] = (),
-        reason: str = "",
-    ) -> View:
-        """A token of the operators' API, shown once; ``roles`` are granted to its principal within ``scope``."""
-        for role in roles:
-            self._post("/roles", {"principal": principal, "role": role, "scope": scope, "reason": reason})
-        body = {"principal": principal, "days": days, "permissions": list(permissions), "reason": reason}
-        return View({**self._post("/tokens", body), "roles": list(roles)})
-
-    def list_tokens(self) -> list[View]:
-        """Tokens of the operators' API, without what they are."""
-        return self._all("/tokens")
-
-    def revoke_token(self, token_id: str, *, reason: str = "") -> View:
-        """Ends a token of the operators' API at once."""
-        found = View(self._get(path("tokens", token_id)))
-        self._delete(path("tokens", token_id), reason)
-        return View(found, revoked=True)
-
-    def list_roles(self, principal: str | None = None) -> list[View]:
-        """Who has which role within which scope."""
-        return self._all("/roles", principal=principal)
-
-    def grant_role(self, principal: str, role: str, *, scope: str = "", reason: str = "") -> View:
-        """Gives a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
-        body = {"principal": principal, "role": role, "scope": scope, "reason": reason}
-        return View(self._post("/roles", body))
-
-    def withdraw_role(self, grant: str, *, reason: str = "") -> View:
-        """Takes a grant back, by its id; the next request of its principal is without it."""
-        self._delete(path("roles", grant), reason)
-        return View(grant=grant, withdrawn=True)
 
     def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
@@ -591,7 +539,7 @@ class FleetClient(BlockingCalls):
 
     def telemetry_tally(self) -> View:
         """Where readings went since the start: sent = stored + duplicates + conflicts + refused."""
-        return View((self.status())["readings"])
+        return View((self.get_status())["readings"])
 
     def list_anomalies(self, device_id: str | None = None, *, limit: int | None = None) -> list[View]:
         """What detectors found, oldest first; the newest ``limit``."""
@@ -832,7 +780,3 @@ class FleetClient(BlockingCalls):
     def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
         return View(self._get(path("devices", device_id, "why")))
-
-    def status(self) -> View:
-        """What runs: protocols, consumers, tasks, plugins, queue."""
-        return View(self._get("/status"))

@@ -355,23 +355,6 @@ class IoTFleetManager(AsyncCalls):
 
     # --- flat calls: audit --------------------------------------------------------------------------------------
 
-    async def list_audit(
-        self, *, object: str | None = None, actor: str | None = None, after: int = 0, limit: int = 100
-    ) -> list[View]:
-        """Rows of the audit log in their order."""
-        fleet = await self.open()
-        return [_view(row) for row in await fleet.audit.list(object=object, actor=actor, after=after, limit=limit)]
-
-    async def verify_audit(self, checkpoints: Sequence[str] | None = None) -> View:
-        """Recomputes the chain and compares it with signed checkpoints; ``ok`` says whether all is as written.
-
-        ``checkpoints`` are the lines of a kept checkpoint file; None takes those beside the store.
-        """
-        fleet = await self.open()
-        await self.settle()
-        lines = None if checkpoints is None else [line.encode() for line in checkpoints]
-        return View(asdict(await fleet.audit.verify(fleet.security.signing_keys(), lines)))
-
     # --- flat calls: credentials --------------------------------------------------------------------------------
 
     async def create_enrollment_token(
@@ -505,49 +488,6 @@ class IoTFleetManager(AsyncCalls):
         await fleet.devices.get(device_id)
         count = await fleet.security.revoke(device=device_id, actor="library", reason=reason)
         return View(device=device_id, revoked=count)
-
-    async def create_token(
-        self,
-        principal: str,
-        roles: Sequence[str] = (),
-        *,
-        scope: str = "",
-        days: float = 90.0,
-        permissions: Sequence[str] = (),
-        reason: str = "",
-    ) -> View:
-        """A token of the operators' API, shown once; ``roles`` are granted to its principal within ``scope``."""
-        fleet = await self.open()
-        grants = [
-            await fleet.operators.grant(principal, role, scope=scope, actor="library", reason=reason) for role in roles
-        ]
-        made = await fleet.operators.create_token(
-            principal, days=days, permissions=permissions, actor="library", reason=reason
-        )
-        return View({"token": made.token, **_without(made.record, "sha256"), "roles": [one.role for one in grants]})
-
-    async def list_tokens(self) -> list[View]:
-        """Tokens of the operators' API, without what they are."""
-        return [_without(one, "sha256") for one in await (await self.open()).operators.tokens()]
-
-    async def revoke_token(self, token_id: str, *, reason: str = "") -> View:
-        """Ends a token of the operators' API at once."""
-        fleet = await self.open()
-        return _without(await fleet.operators.revoke_token(token_id, actor="library", reason=reason), "sha256")
-
-    async def list_roles(self, principal: str | None = None) -> list[View]:
-        """Who has which role within which scope."""
-        return [_view(one) for one in await (await self.open()).operators.grants(principal)]
-
-    async def grant_role(self, principal: str, role: str, *, scope: str = "", reason: str = "") -> View:
-        """Gives a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
-        fleet = await self.open()
-        return _view(await fleet.operators.grant(principal, role, scope=scope, actor="library", reason=reason))
-
-    async def withdraw_role(self, grant: str, *, reason: str = "") -> View:
-        """Takes a grant back, by its id; the next request of its principal is without it."""
-        await (await self.open()).operators.withdraw(grant, actor="library", reason=reason)
-        return View(grant=grant, withdrawn=True)
 
     async def list_certificates(self, device_id: str | None = None) -> list[View]:
         """The certificates that were issued."""
@@ -1094,12 +1034,6 @@ class IoTFleetManager(AsyncCalls):
         fleet.problems = tuple(await fleet.storage.check())
         fleet.recounted = tuple(await recount(fleet.storage, fleet.counted))
         return list(fleet.problems)
-
-    async def status(self) -> View:
-        """What runs: protocols, consumers, tasks, plugins, queue, and what the last check of the store found."""
-        from fleetcore.runtime.status import status
-
-        return View(await status(await self.open()))
 
 
 def _without(record: Any, *names: str) -> View:

@@ -108,7 +108,7 @@ async def test_what_cannot_be_read_is_refused_by_that_code(server, kind):
             else:
                 assert (reply.status, reply.error["code"]) == (400, "payload_unreadable"), name
         await _unharmed(server, device)
-    assert (await server.manager.status())["messages"]["rejected"] == {"payload_unreadable": len(UNREADABLE)}
+    assert (await server.manager.get_status())["messages"]["rejected"] == {"payload_unreadable": len(UNREADABLE)}
     assert len(await server.manager.list_dead_letters()) == len(UNREADABLE)
 
 

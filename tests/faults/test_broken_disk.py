@@ -46,7 +46,7 @@ async def _ticking(clock):
 
 
 async def _rejected(server):
-    return (await server.manager.status())["messages"]["rejected"]
+    return (await server.manager.get_status())["messages"]["rejected"]
 
 
 async def test_http_says_that_the_disk_is_at_fault_and_when_to_come_again(in_process, fault):
@@ -144,7 +144,7 @@ async def test_senders_that_do_not_give_up_lose_nothing_to_a_disk_that_comes_and
                 stored = await readings(server.manager, one.device, metric)
                 assert {one.value(number) for number in one.acknowledged[metric]} <= set(stored)
                 assert len(stored) == len(set(stored))
-        status = await server.manager.status()
+        status = await server.manager.get_status()
         assert status["readings"]["stored"] >= sum(one.count for one in at_work)
         assert status["storage"] == []
 
@@ -174,7 +174,7 @@ async def test_files_that_cannot_grow_are_a_broken_disk_until_they_can(serving, 
 
             await until(lambda: one.count > count + 30)
         assert {problem["code"] for problem in one.refused} <= {"storage_failed", "storage_full"}
-        assert (await server.caller.call("status"))["storage"] == []
+        assert (await server.caller.run("get_status", {}))["storage"] == []
         await server.kill()
         async with opened(server.data) as manager:
             await _check_stored(manager, one, readings)

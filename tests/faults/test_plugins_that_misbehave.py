@@ -135,7 +135,7 @@ async def test_detectors_and_notifiers_that_raise_are_named_and_the_rest_works(s
         assert not any(one.lost or one.refused for one in at_work)
 
         async def all_failed():
-            consumers = (await server.caller.call("status"))["consumers"]
+            consumers = (await server.caller.run("get_status", {}))["consumers"]
             failed = {name for name, one in consumers.items() if one["failures"]}
             return failed == {f"detector/{name}" for name in plugins} | {"notifier/raiser", "notifier/quitter"}
 

@@ -67,13 +67,13 @@ async def test_the_others_serve_and_it_is_opened_once_it_is_ready(opened):
 
     await fleet.serve()
     await clock.advance(10)
-    before = await manager.status()
+    before = await manager.get_status()
     (data / "there").touch()
     await clock.advance(30)
 
     assert list(before["protocols"]) == ["local"]
     assert "the broker is away" in before["tasks"]["protocol late"]["error"]
-    after = await manager.status()
+    after = await manager.get_status()
     assert after["protocols"]["late"]["endpoints"] == ["late://here"]
     assert "protocol late" not in after["tasks"]
     assert "late://here" in fleet.security.endpoints

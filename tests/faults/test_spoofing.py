@@ -92,7 +92,7 @@ async def test_no_uplink_is_taken_about_a_device_that_is_not_the_speakers(fleet,
             assert await _refusal(mallory, kind, reply) == "not_your_device", operation
             if kind == "http":
                 assert reply.status == 403
-        assert (await fleet.manager.status())["messages"]["rejected"] == {"not_your_device": len(UPLINKS)}
+        assert (await fleet.manager.get_status())["messages"]["rejected"] == {"not_your_device": len(UPLINKS)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

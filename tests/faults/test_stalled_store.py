@@ -60,7 +60,7 @@ async def test_what_waits_stays_within_the_bound_and_each_message_has_one_outcom
     refused = [number for number, got in outcomes.items() if got]
     assert refused == list(range(waiting, sent))
     assert all(got[0].code == "overloaded" and got[0].retry_after_s for got in outcomes.values() if got)
-    assert (await server.manager.status())["queue"] == {"waiting": waiting, "refused_full": sent - waiting}
+    assert (await server.manager.get_status())["queue"] == {"waiting": waiting, "refused_full": sent - waiting}
 
     server.disk.heal()
     await until(lambda: all(outcomes.values()))
@@ -182,7 +182,7 @@ async def test_a_client_that_gives_up_waiting_takes_nothing_back(in_process, unt
 
         await until(lambda: _stored(server))
         assert (await server.manager.query_telemetry("d", "heat")).value.tolist() == [7]
-        assert (await server.manager.status())["queue"]["waiting"] == 0
+        assert (await server.manager.get_status())["queue"]["waiting"] == 0
 
 
 async def _stored(server):

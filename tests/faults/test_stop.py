@@ -89,12 +89,12 @@ async def test_detectors_that_never_give_their_state_do_not_hold_a_stop(serving,
 
 
 async def _seen(server, count):
-    consumers = (await server.caller.call("status"))["consumers"]
+    consumers = (await server.caller.run("get_status", {}))["consumers"]
     return sum("slow" in name and one["position"] > 0 for name, one in consumers.items()) == count
 
 
 async def _raising_seen(server):
-    return (await server.caller.call("status"))["consumers"]["detector/raising"]["position"] > 0
+    return (await server.caller.run("get_status", {}))["consumers"]["detector/raising"]["position"] > 0
 
 
 async def test_a_detector_that_raises_for_its_state_does_not_spoil_a_stop(serving, senders, opened, readings, until):

@@ -27,7 +27,7 @@ async def test_a_library_in_another_process_is_turned_away_too(server, opened):
             pass
 
     assert caught.value.ids["pid"] == server.process.pid
-    assert (await server.caller.call("status"))["storage"] == []
+    assert (await server.caller.run("get_status", {}))["storage"] == []
 
 
 async def test_the_command_line_works_through_the_running_server_under_writes(server, senders, until):
@@ -122,4 +122,4 @@ async def test_restoring_over_a_running_server_is_refused(server, tmp_path, comm
     assert "not empty" in err
     with pytest.raises(Refused):
         await server.caller.call("close")
-    assert (await server.caller.call("status"))["storage"] == []
+    assert (await server.caller.run("get_status", {}))["storage"] == []

@@ -257,7 +257,8 @@ async def test_the_first_token_is_made_by_the_facade_and_shown_once(manager):
     made = await manager.create_token("ana", ["admin"])
 
     listed = await manager.list_tokens()
-    ended = await manager.revoke_token(made["id"])
+    await manager.revoke_token(made["id"])
+    ended = await manager.get_token(made["id"])
 
     assert made["token"].startswith("fc_pat_")
     assert "token" not in listed[0]

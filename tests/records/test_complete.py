@@ -116,8 +116,21 @@ async def location(manager, device):
         return None
 
 
+async def audit(manager, *, limit=100):
+    """``list_audit`` gave up to ``limit`` rows, however many."""
+    return to_builtins([row async for row in manager.iter_audit()][:limit])
+
+
+async def items(call, *args):
+    """A list was a list."""
+    return to_builtins((await call(*args)).items)
+
+
 #: Calls that are other ones today.
 TRANSLATED = {
+    "list_audit": audit,
+    "list_tokens": lambda manager: items(manager.list_tokens),
+    "list_roles": lambda manager, *principal: items(manager.list_roles, *principal),
     "list_groups": groups,
     "get_group": group,
     "get_group_health": group_health,

@@ -407,7 +407,7 @@ class Story:
             if name == "gone":
                 await manager.revoke_token(made["id"], reason="left")
         (grant,) = [one for one in await manager.list_roles("ann") if one["role"] == "operator"]
-        await manager.withdraw_role(grant["id"], reason="moved on")
+        await manager.revoke_role(grant["id"], reason="moved on")
 
     async def over_the_api(self):
         """An answer that is kept for its Idempotency-Key, and refusals."""

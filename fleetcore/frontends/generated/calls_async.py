@@ -6,15 +6,19 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
 from fleetcore.calls.responses.edge import GatewayResponse
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
+from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
+from fleetcore.calls.responses.server import InstanceResponse, PluginResponse, StatusResponse
 from fleetcore.calls.types import UNSET, Page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from fleetcore.calls.audit import ActorName, Checkpoints, ObjectName, RowNumber
     from fleetcore.calls.devices import (
         Attributes,
         Capabilities,
@@ -31,8 +35,10 @@ if TYPE_CHECKING:
     )
     from fleetcore.calls.edge import GatewayCapabilities, MayRegister
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
+    from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
     from fleetcore.calls.types import Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
     from fleetcore.model.device import Lifecycle
+    from fleetcore.model.operator import Role
 
     Time = Ms | int | str | datetime
 T = TypeVar("T")
@@ -460,6 +466,148 @@ class AsyncCalls(ABC):
         await self._value(
             "detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None)
         )
+
+    async def list_tokens(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[TokenResponse]:
+        """Lists tokens: whose, until when, last used when; revoked and expired ones too."""
+        return await self._value("list_tokens", {"limit": limit, "cursor": cursor}, Page[TokenResponse])
+
+    def iter_tokens(self) -> AsyncIterator[TokenResponse]:
+        """Goes through all that ``list_tokens`` lists, page by page."""
+        return self._pages("list_tokens", {}, TokenResponse)
+
+    async def create_token(
+        self,
+        principal: Principal,
+        roles: Roles = (),
+        *,
+        scope: RoleScope = "",
+        days: TokenDays = 90.0,
+        permissions: Permissions = (),
+        reason: Reason = "",
+    ) -> NewTokenResponse:
+        """Makes a token for a principal, and grants roles to it; the token is shown this once.
+
+        Its rights are the principal's, limited to ``permissions`` where there are any.
+
+        Raises:
+            QuerySyntaxError: the scope is neither a group nor a query.
+        """
+        return await self._value(
+            "create_token",
+            {
+                "principal": principal,
+                "roles": roles,
+                "scope": scope,
+                "days": days,
+                "permissions": permissions,
+                "reason": reason,
+            },
+            NewTokenResponse,
+        )
+
+    async def get_token(self, token_id: RecordId) -> TokenResponse:
+        """Shows a token by its id, which is not the token itself.
+
+        Raises:
+            NotFound: there is no such token.
+        """
+        return await self._value("get_token", {"token_id": token_id}, TokenResponse)
+
+    async def revoke_token(self, token_id: RecordId, *, reason: Reason = "") -> None:
+        """Ends a token at once; ending it again does nothing.
+
+        Raises:
+            NotFound: there is no such token.
+        """
+        await self._value("revoke_token", {"token_id": token_id, "reason": reason}, type(None))
+
+    async def list_roles(
+        self, principal: Principal | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[RoleResponse]:
+        """Lists who has which role, within which scope, given by whom; of one principal, or of all."""
+        return await self._value(
+            "list_roles", {"principal": principal, "limit": limit, "cursor": cursor}, Page[RoleResponse]
+        )
+
+    def iter_roles(self, principal: Principal | None = None) -> AsyncIterator[RoleResponse]:
+        """Goes through all that ``list_roles`` lists, page by page."""
+        return self._pages("list_roles", {"principal": principal}, RoleResponse)
+
+    async def grant_role(
+        self, principal: Principal, role: Role | str, *, scope: RoleScope = "", reason: Reason = ""
+    ) -> RoleResponse:
+        """Gives a principal a role; every token of it has the role from the next request on.
+
+        The same grant again is the one that is there.
+
+        Raises:
+            QuerySyntaxError: the scope is neither a group nor a query.
+        """
+        return await self._value(
+            "grant_role", {"principal": principal, "role": role, "scope": scope, "reason": reason}, RoleResponse
+        )
+
+    async def revoke_role(self, grant_id: RecordId, *, reason: Reason = "") -> None:
+        """Takes a role back, by the id that ``list_roles`` shows.
+
+        Raises:
+            NotFound: there is no such grant.
+        """
+        await self._value("revoke_role", {"grant_id": grant_id, "reason": reason}, type(None))
+
+    async def list_audit(
+        self,
+        *,
+        object: ObjectName | None = None,
+        actor: ActorName | None = None,
+        after: RowNumber = 0,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+    ) -> Page[AuditRowResponse]:
+        """Lists rows of the audit log in their order."""
+        return await self._value(
+            "list_audit",
+            {"object": object, "actor": actor, "after": after, "limit": limit, "cursor": cursor},
+            Page[AuditRowResponse],
+        )
+
+    def iter_audit(
+        self, *, object: ObjectName | None = None, actor: ActorName | None = None, after: RowNumber = 0
+    ) -> AsyncIterator[AuditRowResponse]:
+        """Goes through all that ``list_audit`` lists, page by page."""
+        return self._pages("list_audit", {"object": object, "actor": actor, "after": after}, AuditRowResponse)
+
+    async def verify_audit(self, checkpoints: Checkpoints | None = None) -> VerdictResponse:
+        """Recomputes every hash and compares with signed checkpoints: those given, else those that the server keeps."""
+        return await self._value("verify_audit", {"checkpoints": checkpoints}, VerdictResponse)
+
+    async def get_status(self) -> StatusResponse:
+        """Shows what runs: protocols, queue, where readings went, consumers and where they are, failed tasks, plugins."""
+        return await self._value("get_status", {}, StatusResponse)
+
+    async def list_detectors(self) -> Page[InstanceResponse]:
+        """Lists the configured detectors; fleet.toml says which there are."""
+        return await self._value("list_detectors", {}, Page[InstanceResponse])
+
+    def iter_detectors(self) -> AsyncIterator[InstanceResponse]:
+        """Goes through all that ``list_detectors`` lists, page by page."""
+        return self._pages("list_detectors", {}, InstanceResponse)
+
+    async def list_notifiers(self) -> Page[InstanceResponse]:
+        """Lists the configured notifiers; fleet.toml says which there are."""
+        return await self._value("list_notifiers", {}, Page[InstanceResponse])
+
+    def iter_notifiers(self) -> AsyncIterator[InstanceResponse]:
+        """Goes through all that ``list_notifiers`` lists, page by page."""
+        return self._pages("list_notifiers", {}, InstanceResponse)
+
+    async def list_plugins(self) -> Page[PluginResponse]:
+        """Lists the installed plugins; they are installed in a shell, never from here."""
+        return await self._value("list_plugins", {}, Page[PluginResponse])
+
+    def iter_plugins(self) -> AsyncIterator[PluginResponse]:
+        """Goes through all that ``list_plugins`` lists, page by page."""
+        return self._pages("list_plugins", {}, PluginResponse)
 
     @abstractmethod
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:

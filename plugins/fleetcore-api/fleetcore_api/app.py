@@ -29,7 +29,6 @@ from fleetcore_api.routes import (
     layers,
     metrics,
     operations,
-    operators,
     provisioning,
     queries,
     seen,
@@ -47,7 +46,7 @@ ROUTES = [
     one
     for module in (
         twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
-        trust, cas, provisioning, operators, events,
+        trust, cas, provisioning, events,
     )
     for one in module.HANDLERS
 ]  # fmt: skip

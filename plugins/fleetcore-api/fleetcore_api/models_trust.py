@@ -4,10 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from fleetcore.fleet.operators import LONGEST_DAYS
 from fleetcore.fleet.security.enrollment import EnrollmentState
 from fleetcore.fleet.security.inventory import CertificateState
-from fleetcore.model.operator import Permission, Role
 from fleetcore_api.models import DeviceId, In, Json, Label, Out, Reason, Time
 
 
@@ -70,103 +68,3 @@ class SecretOut(Out):
     """A secret that is shown this once."""
 
     token: str | None
-
-
-class GrantIn(In):
-    """A role for a principal within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
-
-    principal: Label
-    role: Role
-    scope: Annotated[str, Meta(max_length=4096)] = ""
-    reason: Reason = ""
-
-
-class GrantOut(Out):
-    """A grant."""
-
-    id: str
-    principal: str
-    role: Role
-    scope: str
-    created: Time | None
-    created_by: str
-
-
-class TokenIn(In):
-    """A token for a principal; its grants are the principal's, limited to ``permissions`` where there are any."""
-
-    principal: Label
-    days: Annotated[float, Meta(gt=0, le=LONGEST_DAYS)] = 90.0
-    permissions: Annotated[list[Permission], Meta(max_length=len(Permission))] = []
-    reason: Reason = ""
-
-
-class TokenOut(Out):
-    """A token without what it is."""
-
-    id: str
-    principal: str
-    permissions: list[Permission]
-    created: Time | None
-    created_by: str
-    expires: Time | None
-    last_used: Time | None
-    revoked: bool
-
-
-class NewTokenOut(TokenOut):
-    """A token as it is shown once; null where an answer is repeated."""
-
-    token: str | None
-
-
-class AuditOut(Out):
-    """A row of the audit log, bound to the one before by its hash."""
-
-    seq: int
-    time: Time | None
-    actor: str
-    action: str
-    object: str
-    reason: str
-    position: int
-    changed: list[str]
-    data_hash: str
-    prev: str
-    hash: str
-
-
-class VerifyIn(In):
-    """Checkpoints to believe, lines of the file, where they were kept elsewhere; the newest speaks for all rows before.
-
-    As many as a body holds (``body_bytes``), whatever their length.
-    """
-
-    checkpoints: Annotated[list[Annotated[str, Meta(max_length=2048)]], Meta(max_length=250)] | None = None
-
-
-class VerdictOut(Out):
-    """Whether the audit log is as it was written; ``bad_seq`` is the first row that is not, and ``why``."""
-
-    ok: bool
-    rows: int
-    checkpoints: int
-    bad_seq: int | None
-    why: str
-
-
-class InstanceOut(Out):
-    """A configured part of the data path, and the plugin kind that it is."""
-
-    name: str
-    kind: str
-
-
-class PluginOut(Out):
-    """An installed plugin and what it offers; ``error`` where it did not load."""
-
-    name: str
-    version: str
-    origin: str
-    offers: list[str]
-    error: str

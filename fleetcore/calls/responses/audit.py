@@ -1,0 +1,29 @@
+"""The audit log."""
+
+from fleetcore.calls.types import Ms, Response
+
+
+class AuditRowResponse(Response, frozen=True):
+    """A row of the audit log, bound to the one before by its hash."""
+
+    seq: int
+    time: Ms | None
+    actor: str
+    action: str
+    object: str
+    reason: str
+    position: int
+    changed: list[str]
+    data_hash: str
+    prev: str
+    hash: str
+
+
+class VerdictResponse(Response, frozen=True):
+    """Whether the audit log is as it was written; ``bad_seq`` is the first row that is not, and ``why``."""
+
+    ok: bool
+    rows: int
+    checkpoints: int
+    bad_seq: int | None
+    why: str

@@ -1,0 +1,37 @@
+"""The server itself."""
+
+from fleetcore.calls.types import Json, Response
+
+
+class StatusResponse(Response, frozen=True):
+    """What runs; ``problems`` of the store are in ``storage``."""
+
+    fleet: str
+    data: str | None
+    protocols: Json
+    sessions: int
+    queue: Json
+    messages: Json
+    readings: Json
+    consumers: Json
+    tasks: Json
+    plugins: list[Json]
+    storage: list[str]
+    recounted: list[str]
+
+
+class InstanceResponse(Response, frozen=True):
+    """A configured part of the data path, and the plugin kind that it is."""
+
+    name: str
+    kind: str
+
+
+class PluginResponse(Response, frozen=True):
+    """An installed plugin and what it offers; ``error`` where it did not load."""
+
+    name: str
+    version: str
+    origin: str
+    offers: list[str]
+    error: str
