@@ -117,7 +117,9 @@ class Gate:
     async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, send: Send) -> None:
         """Runs a request whose key was not seen before; else gives the first answer again, where it still may."""
         name = self._answers.name(rights.principal, scope["method"], scope["path"], key)
-        digest = hashlib.sha256(body + b"\0" + scope["query_string"]).hexdigest()
+        match = dict(scope["headers"]).get(b"if-match")
+        sent = (body, scope["query_string"], *(() if match is None else (match,)))
+        digest = hashlib.sha256(b"\0".join(sent)).hexdigest()
         async with self._answers.turn(name):
             kept = await self._answers.find(name, digest, rights)
             parts: list[dict[str, Any]] = []
