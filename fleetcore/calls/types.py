@@ -1,6 +1,6 @@
 """The vocabulary of calls: times, pages, responses, and parameters whose type says what is accepted."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from html import escape
@@ -110,9 +110,9 @@ class Response(msgspec.Struct, frozen=True):
         version = getattr(self, "version", None)
         return "" if version is None else f"{version}"
 
-    def keys(self) -> tuple[str, ...]:
+    def keys(self) -> KeysView[str]:
         """The names of the members."""
-        return self.__struct_fields__
+        return dict.fromkeys(self.__struct_fields__).keys()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.__struct_fields__)

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from fleetcore import IoTFleetManager
+from fleetcore.calls.types import to_builtins
 from fleetcore.builtin.sqlite.schema import VERSION
 from fleetcore.cli.root import run
 from fleetcore.model.credential import LocalCredential
@@ -66,7 +67,7 @@ async def fill(data):
 
 async def look(manager, command):
     """What the folder holds, as the façade shows it."""
-    device, twin = await manager.get_device("th-1"), await manager.get_twin("th-1")
+    device, twin = to_builtins(await manager.get_device("th-1")), await manager.get_twin("th-1")
     return {
         "device": {name: device[name] for name in device.keys() - VARYING},
         "devices": sorted(one["id"] for one in await manager.list_devices()),
@@ -78,7 +79,7 @@ async def look(manager, command):
         "campaign": await manager.get_campaign("fw-1"),
         "anomalies": await manager.list_anomalies(),
         "dead_letters": await manager.list_dead_letters(),
-        "location": await manager.get_location("th-1"),
+        "location": to_builtins(await manager.get_location("th-1")),
     }
 
 
