@@ -6,7 +6,7 @@ PACKAGES := . $(sort $(wildcard plugins/*/ connectors/*/))
 PROJECTS := $(foreach p,$(PACKAGES),$(wildcard $(p)/pyproject.toml))
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench soak docs lock packages services clean
+.PHONY: demo test check generate bench soak docs lock packages services clean
 
 demo: $(STAMP)
 	$(BIN)/fleetcore demo
@@ -18,8 +18,15 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python scripts/generate.py --check
 	$(BIN)/python -m pytest -q tests/house
 	$(BIN)/mkdocs build --strict --quiet
+
+# What follows from the table of calls: typed methods, the catalogue, the blocking client, the reference pages.
+generate: $(STAMP)
+	$(BIN)/python scripts/generate.py
+	$(BIN)/python scripts/client.py
+	$(BIN)/python scripts/reference.py
 
 bench: $(STAMP) services
 	$(BIN)/python -m benchmarks
