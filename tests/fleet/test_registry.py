@@ -62,7 +62,7 @@ async def test_a_device_that_was_moved_by_hand_is_found_where_it_is_now(manager)
     await manager.update_device("a", location={"lat": 50, "lon": 60})
 
     assert [one["id"] for one in await manager.list_devices(where="location within circle(50, 60, 1 km)")] == ["a"]
-    assert await manager.list_devices(where="location within circle(1, 2, 1 km)") == []
+    assert (await manager.list_devices(where="location within circle(1, 2, 1 km)")).items == []
     assert (await manager.get_location("a"))["lat"] == 50
 
 

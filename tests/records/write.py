@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from fleetcore import IoTFleetManager
-from fleetcore.calls.types import to_builtins
 from fleetcore.builtin.sqlite.schema import VERSION
+from fleetcore.calls.types import to_builtins
 from fleetcore.cli.root import run
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound, Operation

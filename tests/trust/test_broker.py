@@ -204,7 +204,7 @@ async def test_a_claim_certificate_enrols_nobody_through_the_broker_and_does_at_
         )
 
     through = await program(*words(behind.port, 2))
-    none = await behind.manager.list_devices()
+    none = (await behind.manager.list_devices()).items
     beside = await program(*words(urlsplit(behind.url("factory")).port, int(PATIENCE_S)))
 
     assert (through[0], through[1], none) == (27, b"", [])  # mosquitto_rr's word for an answer that does not come

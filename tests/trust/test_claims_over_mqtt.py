@@ -214,7 +214,7 @@ async def test_nothing_of_a_device_comes_of_a_claimants_connection(served, line_
         reply = await client.request(Operation.TWIN_GET)
 
     assert (sessions, reply.error["code"]) == (0, "not_authorised")
-    assert await served.manager.list_devices() == []
+    assert (await served.manager.list_devices()).items == []
     assert {row.object for row in await served.audited("access.denied")} == {"twin.get"}
 
 
