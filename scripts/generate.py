@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated, get_args, get_origin
 
 from fleetcore.calls import nouns
 from fleetcore.calls.table import Call, calls_of
@@ -25,13 +26,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "fleetcore" / "frontends" / "generated"
 #: What a caller may give for a time.
 _TIMES = {"Ms": "Time"}
-#: Enums of text: their values may be given as text.
-_ENUMS = {
-    name
-    for noun in nouns()
-    for name, value in vars(noun).items()
-    if isinstance(value, type) and issubclass(value, StrEnum)
-}
+
+
+def _enum(value: object) -> type[StrEnum] | None:
+    """The enum of text that a type is, with or without a description."""
+    kind = get_args(value)[0] if get_origin(value) is Annotated else value
+    return kind if isinstance(kind, type) and issubclass(kind, StrEnum) else None
+
+
+#: Names of enums of text: their values may be given as text.
+_ENUMS = {name: kind for noun in nouns() for name, value in vars(noun).items() if (kind := _enum(value)) is not None}
 
 
 class Method:
@@ -100,7 +104,16 @@ def _parameter(one: ast.arg, default: ast.expr | None) -> str:
     hint = ast.unparse(one.annotation) if one.annotation else "object"
     words = hint.split(" ")
     hint = " ".join(_TIMES.get(word, f"{word} | str" if word in _ENUMS else word) for word in words)
-    return f"{one.arg}: {hint}" + ("" if default is None else f" = {ast.unparse(default)}")
+    return f"{one.arg}: {hint}" + ("" if default is None else f" = {_default(default)}")
+
+
+def _default(default: ast.expr) -> str:
+    """The text of a default; a member of an enum is its value, so that the enum is not needed at run time."""
+    match default:
+        case ast.Attribute(ast.Name(enum), member) if enum in _ENUMS:
+            return repr(_ENUMS[enum][member].value)
+        case _:
+            return ast.unparse(default)
 
 
 def methods() -> Iterator[tuple[ModuleType, list[Method]]]:

@@ -44,24 +44,27 @@ def command(
     text: str,
     fixed: Mapping[str, Any],
     *,
-    options: Sequence[click.Option] = (),
+    options: Sequence[click.Parameter] = (),
     finish: Callable[..., Any] | None = None,
 ) -> click.Command:
     """The command ``text`` of a call, which gives ``fixed`` and takes the rest.
 
-    ``finish(at, given, answer, output, NAME=…)`` gets what was given and answered and the values of the ``options`` of
-    its own, and returns what is shown; None where it has shown it itself.
+    ``options`` are the command's own. One with the name of a parameter of the call takes its place; it gives text.
+    ``finish(at, given, answer, output, NAME=…)`` gets what was given and answered and the values of the others, and
+    returns what is shown; None where it has shown it itself.
     """
     name = [word for word in text.split() if not word.isupper()][-1]
     arguments = [word.lower() for word in text.split() if word.isupper() and word != _PAIRS]
     taken = {parameter.name: parameter for parameter in call.parameters}
     paged = {"limit", "cursor"} if call.answer == "page" else set()
-    parameters: list[click.Parameter] = [_argument(taken[one]) for one in arguments]
+    instead = {str(option.name): option for option in options if option.name in taken}
+    added = [option for option in options if option.name not in taken]
+    parameters: list[click.Parameter] = [instead.get(one) or _argument(taken[one]) for one in arguments]
     if _PAIRS in text.split():
         parameters.append(click.Argument(["pairs"], nargs=-1, metavar="[NAME=VALUE…]"))
     for parameter in call.parameters:
         if parameter.name not in arguments and parameter.name not in paged and parameter.name not in fixed:
-            parameters += _options(parameter)
+            parameters += [instead[parameter.name]] if parameter.name in instead else _options(parameter)
     if "limit" in taken and paged:
         parameters.append(click.Option(["--limit"], type=click.IntRange(1), help="How many at most; all by default."))
 
@@ -70,7 +73,7 @@ def command(
     def run(at: Target, output: str, **words: Any) -> None:
         most = words.pop("limit", None) if paged else None
         named = dict(map(pair, words.pop("pairs", ())))
-        own = {option.name: words.pop(str(option.name)) for option in options}
+        own = {option.name: words.pop(str(option.name)) for option in added}
         given = {**named, **_given(call, words), **fixed}
         answer = items(at, call, given, most) if call.answer == "page" else value(at, call, given)
         if finish is not None:
@@ -80,7 +83,7 @@ def command(
         show(answer, output, call.columns)
 
     made = click.command(name, help=call.help, deprecated=call.deprecated or False)(run)
-    made.params = [*parameters, *options, *made.params]
+    made.params = [*parameters, *added, *made.params]
     return made
 
 
