@@ -18,8 +18,9 @@ import httpx
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
-from fleetcore.fleet.security.inventory import CertificateRecord, CertificateState
+from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.model.command import Command
+from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Device
 from fleetcore.model.group import Membership
 from fleetcore.model.operation import Operation, OperationState

@@ -69,7 +69,7 @@ def _command(path: str, command: click.Command) -> list[str]:
             )
             lines.append(f"- {names}: {parameter.help or parameter.type.name}{default}")
         else:
-            lines.append(f"- `{(parameter.name or '').upper()}`")
+            lines.append(f"- `{parameter.metavar or (parameter.name or '').upper()}`")
     if command.params:
         lines.append("")
     if isinstance(command, click.Group):

@@ -14,6 +14,7 @@ from fleetcore.wire.times import format_time, parse_time
 
 __all__ = [
     "UNSET",
+    "BatchName",
     "Cursor",
     "DeviceId",
     "IfVersion",
@@ -79,13 +80,16 @@ class Word:
 
 # The last character of an alphabet is no newline: ``$`` alone would let one pass.
 _DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^[A-Za-z0-9 ._/:\-]{1,128}$(?!\n)"
+_BATCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,39}$(?!\n)"
 #: Pattern → what a value of it is made of.
 ALPHABETS = {
+    _BATCH_NAME: "1-40 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _DEVICE_ID: "1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _LABEL: "1-128 characters of letters, digits, space and . _ / : -",
 }
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
 Label = Annotated[str, Meta(pattern=_LABEL)]
+BatchName = Annotated[str, Meta(pattern=_BATCH_NAME)]
 Text = Annotated[str, Meta(max_length=1024)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
 Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]

@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import Remote, Target, call, connect, fleet_option
+from fleetcore.cli.derived import value
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import ConfigError, Refused
+from fleetcore.frontends.catalogue import core
 
 _CAS = ("number", "kind", "state", "key", "name", "not_after", "due", "certificates", "id")
 _PERIODS = ("start", "until", "count", "by")
@@ -132,9 +134,9 @@ def revoke(certificate: str | None, device: str | None, reason: str, at: Target,
     if (certificate is None) == (device is None):
         raise click.UsageError("Name a certificate, or a device with --device")
     if device is not None:
-        show(call(at, "revoke_device", device, reason=reason), output)
+        show(value(at, core()["revoke_device"], {"device_id": device, "reason": reason}), output)
     else:
-        show(call(at, "revoke_certificate", certificate, reason=reason), output)
+        show(value(at, core()["revoke_certificate"], {"certificate": certificate, "reason": reason}), output)
 
 
 @ca.group()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import Target, call, connect, fleet_option
-from fleetcore.cli.derived import command
+from fleetcore.cli.derived import command, value
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Conflict
@@ -22,41 +22,16 @@ def device() -> None:
 def _enrolled(
     at: Target, _given: Mapping[str, Any], answer: dict[str, Any], _output: str, *, enroll: bool
 ) -> dict[str, Any]:
-    return {**answer, "enrollment_token": call(at, "create_enrollment_token", answer["id"])} if enroll else answer
+    if not enroll:
+        return answer
+    made = value(at, core()["create_enrollment_token"], {"device": answer["id"]})
+    return {**answer, "enrollment_token": made["token"]}
 
 
 _ENROLL = click.Option(["--enroll"], is_flag=True, help="Print a one-time enrolment token for it.")
 device.add_command(
     command(core()["create_device"], "device register ID", {}, options=[_ENROLL], finish=_enrolled), "register"
 )
-
-
-@device.command()
-@click.argument("id")
-@fleet_option
-@output_option
-def token(id: str, at: Target, output: str) -> None:
-    """Issue a device token for ID: for devices that cannot do client certificates. Shown once."""
-    show({"device": id, "token": call(at, "issue_device_token", id)}, output)
-
-
-@device.command()
-@click.argument("id")
-@fleet_option
-@output_option
-def certificates(id: str, at: Target, output: str) -> None:
-    """List the certificates of device ID."""
-    show(call(at, "list_certificates", id), output, ("serial", "state", "not_after"))
-
-
-@device.command()
-@click.argument("id")
-@click.option("--reason", default="")
-@fleet_option
-@output_option
-def revoke(id: str, reason: str, at: Target, output: str) -> None:
-    """Revoke every credential of device ID and end its connections."""
-    show(call(at, "revoke_device", id, reason=reason), output)
 
 
 @device.command()

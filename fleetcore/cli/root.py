@@ -31,6 +31,7 @@ NOUNS = {
     "operation": "Follow and stop long work.",
     "telemetry": "Look at readings and anomalies.",
     "enrollment": "Let devices in: keys, tokens, claim certificates, manufacturers' CAs.",
+    "certificate": "List, show and revoke the certificates of devices.",
     "ca": "The CAs: what ends when, revoking, rotation, new certificates for many devices.",
     "token": "Make, list and revoke tokens of the operators' API.",
     "audit": "Read and verify the audit log.",

@@ -94,10 +94,11 @@ class SimulatedFleet:
             model = {} if behaviour.model is None else {"model": behaviour.model}
             await self._caller.call("register_device", device, kind, {**model, **(properties or {})})
             if self._able is not None:
-                token = await self._caller.call("create_enrollment_token", device)
-                await simulated.enroll(token, client=self._able.client, endpoint=self._able.endpoint)
+                made = await self._caller.run("create_enrollment_token", {"device": device})
+                await simulated.enroll(made["token"], client=self._able.client, endpoint=self._able.endpoint)
             else:
-                simulated.use_token(await self._caller.call("issue_device_token", device))
+                made = await self._caller.run("issue_device_token", {"device_id": device})
+                simulated.use_token(made["token"])
             await simulated.connect()
         return simulated
 

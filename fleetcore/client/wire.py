@@ -76,11 +76,6 @@ def given(**members: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def enrollment(device: str, fingerprint: str) -> str:
-    """The name of a key that asked to be a device; the library takes a fingerprint with colons and capitals too."""
-    return f"{device}:{fingerprint.replace(':', '').lower()}"
-
-
 def fresh_key() -> str:
     """An Idempotency-Key for one request and its repetitions."""
     return uuid.uuid4().hex

@@ -12,9 +12,10 @@ from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
-from fleetcore.fleet.security.inventory import CertificateRecord, CertificateState
+from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
+from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Connectivity, Device, Lifecycle
 from fleetcore.model.firmware import EXECUTION_ENDS, ExecutionState
 from fleetcore.model.twin import Twin, delta

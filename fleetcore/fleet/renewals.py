@@ -18,9 +18,10 @@ from fleetcore.fleet.layers import OURS
 from fleetcore.fleet.operations import Operations, check_plan
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
-from fleetcore.fleet.security import CertificateState, SecurityManager
+from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
+from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import Failure, Operation, OperationState
 from fleetcore.wire.strict_json import dumps

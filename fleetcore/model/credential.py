@@ -1,6 +1,33 @@
 """How a device shows who it is. The identity comes from here alone, never from a payload or a client id."""
 
+from enum import StrEnum
+
 from attrs import field, frozen
+
+
+class CertificateState(StrEnum):
+    """Where a certificate stands."""
+
+    PENDING_ACTIVATION = "pending_activation"
+    PENDING = "pending"
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+    REVOKED = "revoked"
+
+
+class EnrollmentState(StrEnum):
+    """What was decided about a key that asked to be a device."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Admits(StrEnum):
+    """What a device of a manufacturer gets at its first contact."""
+
+    WAITING = "waiting"
+    AT_ONCE = "at_once"
 
 
 @frozen

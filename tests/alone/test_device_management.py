@@ -265,7 +265,7 @@ async def test_a_leafs_downlink_names_the_gateway_it_is_registered_with(manager)
 async def test_a_token_names_its_device_and_revoking_ends_the_session(manager):
     fleet = await manager.open()
     await manager.register_device("dev", "sensor")
-    token = await manager.issue_device_token("dev")
+    token = (await manager.issue_device_token("dev")).token
     session = await fleet.plane.authenticate(TokenCredential(token), protocol="test")
     ended: list[str] = []
     session.on_end(ended.append)

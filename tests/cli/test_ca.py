@@ -92,7 +92,7 @@ def test_certificates_are_checked_revoked_and_listed(fleet, enrolled, tmp_path):
     crl = fleet("ca", "crl", "--into", tmp_path / "crl.pem")
 
     assert (good.code, json.loads(good.out)["device"]) == (0, "a")
-    assert (revoked["revoked"], all_of_b["revoked"]) == (1, 1)
+    assert (revoked["changed"], all_of_b["changed"]) == (1, 1)
     assert (bad.code, json.loads(bad.out)["refusal"]) == (5, "revoked")
     assert crl.code == 0
     listed = x509.load_pem_x509_crl((tmp_path / "crl.pem").read_bytes())

@@ -121,7 +121,7 @@ def test_a_revoked_token_is_counted(fleet):
     first = json.loads(fleet("device", "revoke", "th-1", "--reason", "lost", "-o", "json").out)
     second = json.loads(fleet("device", "revoke", "th-1", "-o", "json").out)
 
-    assert (first["revoked"], second["revoked"]) == (1, 0)
+    assert (first["changed"], second["changed"]) == (1, 0)
 
 
 def test_a_plugin_project_is_written_once(run, tmp_path):

@@ -114,10 +114,10 @@ class Server:
     async def device(self, name, **options):
         """A registered device with a certificate, which it got over HTTP."""
         await self.caller.call("register_device", name, "sensor", options)
-        token = await self.caller.call("create_enrollment_token", name)
+        made = await self.caller.run("create_enrollment_token", {"device": name})
         secrets = DeviceSecrets(device=name, ca=(self.data / "pki" / "ca.pem").read_bytes())
         device = SimulatedDevice(secrets, http_client, self.http, SystemClock())
-        await device.enroll(token)
+        await device.enroll(made["token"])
         return device.secrets
 
     def client(self, kind, secrets):

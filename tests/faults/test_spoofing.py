@@ -144,7 +144,7 @@ async def test_a_topic_is_the_speakers_own_or_refused(fleet, kind):
 @pytest.mark.parametrize("kind", ["mqtt", "mqtt 3.1.1"])
 async def test_anothers_client_id_or_user_name_is_refused_and_its_owner_stays_connected(fleet, kind):
     mallory = fleet.of["mallory"]
-    token = await fleet.manager.issue_device_token("mallory")
+    token = (await fleet.manager.issue_device_token("mallory")).token
     async with _honest_goes_on(fleet):
         for secrets in (evolve(mallory, device="honest"), DeviceSecrets(device="honest", ca=mallory.ca, token=token)):
             with pytest.raises((NotAuthenticated, NotAuthorised)):
@@ -161,7 +161,7 @@ async def test_headers_that_name_another_change_nothing(fleet):
         "X-Forwarded-Client-Cert": 'Subject="CN=honest";URI=urn:fleetcore:device:faults:honest',
         "X-SSL-Client-S-DN": "CN=honest",
         "X-Device-Id": "honest",
-        "Authorization": f"Bearer {await fleet.manager.issue_device_token('honest')}",
+        "Authorization": f"Bearer {(await fleet.manager.issue_device_token('honest')).token}",
     }
     tls = aiohttp.TCPConnector(ssl=mallory.tls())
     async with _honest_goes_on(fleet), aiohttp.ClientSession(connector=tls) as http:
@@ -203,7 +203,7 @@ async def _namesake(folder):
         secrets = DeviceSecrets(device="honest", ca=(folder / "pki" / "ca.pem").read_bytes())
         (endpoint,) = other.protocols["http"].adapter.endpoints
         device = SimulatedDevice(secrets, open_client, endpoint, SystemClock())
-        await device.enroll(await manager.create_enrollment_token("honest"))
+        await device.enroll((await manager.create_enrollment_token("honest")).token)
         return device.secrets
 
 

@@ -63,7 +63,7 @@ async def device(manager, fleet, clock, signers, line):
                     **behaviour,
                 ),
             )
-            made.use_token(await manager.issue_device_token(name))
+            made.use_token((await manager.issue_device_token(name)).token)
             await made.connect()
             stack.push_async_callback(made.disconnect)
             return made

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fleetcore.fleet.security.enrollment import EnrollmentState
 from fleetcore.model import events
 from fleetcore.model.command import CommandState
+from fleetcore.model.credential import EnrollmentState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.events import CORE, DOCUMENT, SUBJECT
 from fleetcore.model.firmware import CampaignState, ExecutionState

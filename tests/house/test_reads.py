@@ -26,7 +26,7 @@ ALLOWED = {
     ("routes/queries.py", "query", "count"): "how many devices a query selects is asked for explicitly",
     ("routes/seen.py", "fleet_health", "fleet"): "the fleet's health is that of all its devices",
     ("routes/seen.py", "list_quarantine", "list"): "a ring of 1,000 in memory",
-    ("routes/trust.py", "certificates_of_device", "inventory"): "of one device, by its index entry",
+    ("certificates.py", "list_device_certificates", "inventory"): "of one device, by its index entry",
 }
 
 

@@ -128,6 +128,45 @@ async def items(call, *args):
     return to_builtins((await call(*args)).items)
 
 
+async def known(records, answers, *members):
+    """Answers with the members of their records that no call tells any more."""
+    found = [(answer, await records.get(answer.id)) for answer in answers]
+    return [
+        {**to_builtins(answer), **json.loads(json.dumps({name: getattr(record, name) for name in members}))}
+        for answer, record in found
+    ]
+
+
+async def certificates(manager, *args, **options):
+    """``list_certificates`` told what each certificate replaces, and when one ended as a number."""
+    answers = [one async for one in manager.iter_certificates(*args, **options)]
+    return await known(manager.security.certificate_records, answers, "replaces", "ended_at", "version")
+
+
+async def enrollments(manager, *args, **options):
+    """``list_enrollments`` told whether the device's other certificates end, under ``replace``."""
+    answers = [one async for one in manager.iter_enrollments(*args, **options)]
+    return await known(manager.security.enrollment_records, answers, "replace", "version")
+
+
+async def enrollment_tokens(manager):
+    """``list_enrollment_tokens`` told versions, as the next two did."""
+    answers = [one async for one in manager.iter_enrollment_tokens()]
+    return await known(manager.security.enrollment_token_records, answers, "version")
+
+
+async def claims(manager):
+    """``list_claims`` gave all."""
+    answers = [one async for one in manager.iter_claims()]
+    return await known(manager.security.claims.batches, answers, "version")
+
+
+async def manufacturers(manager):
+    """``list_manufacturers`` gave all."""
+    answers = [one async for one in manager.iter_manufacturers()]
+    return await known(manager.security.manufacturers.records, answers, "version")
+
+
 #: Calls that are other ones today.
 TRANSLATED = {
     "list_audit": audit,
@@ -139,6 +178,11 @@ TRANSLATED = {
     "list_devices": devices,
     "device_history": history,
     "get_location": location,
+    "list_certificates": certificates,
+    "list_enrollments": enrollments,
+    "list_enrollment_tokens": enrollment_tokens,
+    "list_claims": claims,
+    "list_manufacturers": manufacturers,
 }
 
 
@@ -270,7 +314,10 @@ def test_the_command_line_shows_what_was_recorded(name, data, clock, monkeypatch
     }.items():
         done = CliRunner().invoke(Root(), [*words, "--data", str(data), "-o", "json"])
         assert done.exit_code == 0, (words, done.output, done.exception)
-        found += differences(json.loads(done.stdout), answers[call], " ".join(words))
+        then = answers[call]
+        if call == "list_claims":  # what no call takes is not shown any more
+            then = [{name: value for name, value in one.items() if name != "version"} for one in then]
+        found += differences(json.loads(done.stdout), then, " ".join(words))
     verified = CliRunner().invoke(Root(), ["audit", "verify", "--data", str(data)])
 
     assert found == []

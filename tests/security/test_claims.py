@@ -7,8 +7,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused, Unavailable
-from fleetcore.fleet.security import CertificateState, SecurityManager
+from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.credential import CertificateState
 
 from .conftest import DAY, HOUR, csr, der, leaf_of, new_key
 

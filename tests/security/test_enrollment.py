@@ -8,8 +8,9 @@ from attrs import evolve
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, NotFound, Refused, StorageError, Unavailable
-from fleetcore.fleet.security import CertificateState, EnrollmentState, SecurityManager
+from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.credential import CertificateState, EnrollmentState
 from fleetcore.model.device import Lifecycle
 from fleetcore.testing.patience import PATIENCE_S
 

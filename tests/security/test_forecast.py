@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcore.errors import NotFound, Refused
-from fleetcore.fleet.security import CertificateRecord, CertificateState
+from fleetcore.fleet.security import CertificateRecord
 from fleetcore.fleet.security.forecast import Period, forecast, period_starts
 from fleetcore.fleet.security.inventory import renew_after
+from fleetcore.model.credential import CertificateState
 
 from .conftest import DAY, csr, der, leaf_of
 

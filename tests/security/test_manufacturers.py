@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused
-from fleetcore.fleet.security import EnrollmentState, SecurityManager
+from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.credential import EnrollmentState
 
 from .conftest import DAY, csr, der, leaf_of, new_key, spki
 

@@ -53,7 +53,7 @@ async def device(served, name, way, *, ca=None):
         served.url(way).replace("127.0.0.1", "localhost"),
         SystemClock(),
     )
-    token = await served.manager.create_enrollment_token(name)
+    token = (await served.manager.create_enrollment_token(name)).token
     await simulated.enroll(token, client=HttpDeviceClient, endpoint=http)
     await simulated.connect()
     return simulated

@@ -1,9 +1,9 @@
 """Who a device is, by which certificate or token, and how it came by it."""
 
 from fleetcore.fleet.security.authority import Authority
-from fleetcore.fleet.security.enrollment import EnrollmentRecord, EnrollmentState
+from fleetcore.fleet.security.enrollment import EnrollmentRecord
 from fleetcore.fleet.security.folder import PkiFolder
-from fleetcore.fleet.security.inventory import CertificateRecord, CertificateState
+from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.security.issuing import DeviceDirectory
 from fleetcore.fleet.security.manager import Report, SecurityManager
 from fleetcore.fleet.security.profiles import Profile, Refusal
@@ -12,10 +12,8 @@ from fleetcore.fleet.security.server_tls import FleetTls
 __all__ = [
     "Authority",
     "CertificateRecord",
-    "CertificateState",
     "DeviceDirectory",
     "EnrollmentRecord",
-    "EnrollmentState",
     "FleetTls",
     "PkiFolder",
     "Profile",

@@ -22,11 +22,12 @@ from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused,
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
 from fleetcore.fleet.security.authority import Authority, issuer_id
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, Inventory
+from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, Inventory
 from fleetcore.fleet.security.issuing import Grant, Issuer, taken
 from fleetcore.fleet.security.requests import CertificateRequest
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Device
 from fleetcore.model.message import Reply
 from fleetcore.model.names import check_label

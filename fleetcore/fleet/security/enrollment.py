@@ -11,7 +11,6 @@ import datetime as dt
 import hmac
 import logging
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -30,9 +29,9 @@ from fleetcore.errors import (
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
 from fleetcore.fleet.security.claims import Claims
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState
+from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord
 from fleetcore.fleet.security.issuing import Grant, Issuer, StaticGroups, check_device, taken
-from fleetcore.fleet.security.manufacturers import Admits, ManufacturerCa, Manufacturers
+from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import Refusal
 from fleetcore.fleet.security.requests import CertificateRequest, read_request
 from fleetcore.fleet.security.tokens import EnrollmentToken, EnrollmentTokens, TokenUse, check_network, token_spent
@@ -41,6 +40,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.addresses import host_of
+from fleetcore.model.credential import Admits, CertificateState, EnrollmentState
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Event, Put
@@ -65,14 +65,6 @@ _REFUSALS_PER_MINUTE = 60
 
 #: As many of one address, so that it cannot keep the others' out.
 _REFUSALS_OF_ONE = 20
-
-
-class EnrollmentState(StrEnum):
-    """What was decided about a key that knocked."""
-
-    PENDING = "pending"
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
 
 
 @frozen(kw_only=True)

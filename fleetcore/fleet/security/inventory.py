@@ -10,7 +10,6 @@ One that a claim certificate got is ``pending_activation``, and good for nothing
 import datetime as dt
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from enum import StrEnum
 
 from attrs import evolve, field, frozen
 from cryptography import x509
@@ -22,6 +21,7 @@ from fleetcore.fleet.security.profiles import Refusal
 from fleetcore.fleet.security.verify import certificate_key, identity_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.credential import CertificateState
 from fleetcore.model.store import Commit, Delete, Event, Put
 
 #: A device renews at two thirds of the lifetime, ± 10 % by its id: a fleet made in one day does not renew in one hour.
@@ -32,16 +32,6 @@ _EXPIRED_LATELY_MS = 30 * 86_400_000
 
 #: How often a change is tried against concurrent writers.
 ATTEMPTS = 20
-
-
-class CertificateState(StrEnum):
-    """Where a certificate stands."""
-
-    PENDING_ACTIVATION = "pending_activation"
-    PENDING = "pending"
-    ACTIVE = "active"
-    SUPERSEDED = "superseded"
-    REVOKED = "revoked"
 
 
 _ALIVE = frozenset({CertificateState.PENDING, CertificateState.ACTIVE})

@@ -19,10 +19,10 @@ from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admission, Admissions
 from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
-from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord, EnrollmentState
+from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord
 from fleetcore.fleet.security.folder import PkiFolder, has_keys
 from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, CertificateState, DeviceKey, Inventory
+from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer, StaticGroups
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile, Refusal
@@ -33,6 +33,7 @@ from fleetcore.fleet.security.verify import CertificateVerifier, Identity, refus
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.credential import CertificateState, EnrollmentState
 from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.dsse import COMMAND_TYPE, sign
@@ -498,6 +499,10 @@ class SecurityManager:
                 return 1
         raise Unavailable("Too many changes of the certificate at once", retry_after_s=1.0)
 
+    async def certificate(self, name: str) -> CertificateRecord | None:
+        """A certificate by ``ISSUER:SERIAL``, or by its serial alone, hex; None where the fleet issued none."""
+        return await self._inventory.certificates.get(await self._named(name.lower()))
+
     async def _named(self, serial: str) -> str:
         if ":" in serial:
             return serial
@@ -647,8 +652,12 @@ class SecurityManager:
         return await self._enrollment_tokens.revoke(token_id, actor=actor, reason=reason)
 
     async def enrollment(self, name: str) -> EnrollmentRecord | None:
-        """An enrolment by its id, ``DEVICE:FINGERPRINT``; None where there is none."""
-        return await self._enrollment.records.get(name)
+        """An enrolment by its id, ``DEVICE:FINGERPRINT``; None where there is none.
+
+        The fingerprint may have colons and capitals. Raises NotFound for what cannot be one.
+        """
+        device, colon, fingerprint = name.partition(":")
+        return await self._enrollment.records.get(f"{device}:{_fingerprint(fingerprint)}") if colon else None
 
     async def enrollments(self, state: EnrollmentState | None = None) -> list[EnrollmentRecord]:
         """Keys that knocked, in one state or all."""

@@ -9,7 +9,6 @@ operator. It never goes on with the manufacturer's own: that one cannot be renew
 import hmac
 import secrets
 from collections.abc import Sequence
-from enum import StrEnum
 
 from attrs import evolve, field, frozen
 from cryptography import x509
@@ -22,19 +21,13 @@ from fleetcore.fleet.security.profiles import Refusal, common_name, strong_key
 from fleetcore.fleet.security.verify import CertificateVerifier, Foreign
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.credential import Admits
 from fleetcore.model.names import check_label
 from fleetcore.model.store import Event
 
 #: Each is tried on a certificate that is not ours.
 _MOST_CAS = 100
 _LIMIT_BYTES = 16 * 1024
-
-
-class Admits(StrEnum):
-    """What a device of a manufacturer gets at its first contact."""
-
-    WAITING = "waiting"
-    AT_ONCE = "at_once"
 
 
 @frozen(kw_only=True)

@@ -7,8 +7,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
+from fleetcore.calls.responses.certificates import CertificateResponse
 from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
 from fleetcore.calls.responses.edge import GatewayResponse
+from fleetcore.calls.responses.enrollment import (
+    ClaimCredentialResponse,
+    ClaimResponse,
+    EnrollmentResponse,
+    EnrollmentTokenResponse,
+    ManufacturerResponse,
+    SecretResponse,
+)
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fleetcore.calls.audit import ActorName, Checkpoints, ObjectName, RowNumber
+    from fleetcore.calls.certificates import CertificateHolder, CertificateId
     from fleetcore.calls.devices import (
         Attributes,
         Capabilities,
@@ -34,9 +44,32 @@ if TYPE_CHECKING:
         TypeName,
     )
     from fleetcore.calls.edge import GatewayCapabilities, MayRegister
+    from fleetcore.calls.enrollment import (
+        Admission,
+        ClaimDays,
+        ClaimModels,
+        ClaimQuota,
+        ClaimRate,
+        ClaimSerials,
+        EnrollmentId,
+        EnrollmentTokenId,
+        ManufacturerName,
+        ManufacturerPem,
+        ManufacturerProof,
+        Networks,
+        NewDeviceModel,
+        NewDeviceTags,
+        NewDeviceType,
+        Replace,
+        StaticGroups,
+        TokenDevice,
+        TokenSeconds,
+        TokenUses,
+        WantedState,
+    )
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
-    from fleetcore.calls.types import Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
+    from fleetcore.calls.types import BatchName, Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
     from fleetcore.model.device import Lifecycle
     from fleetcore.model.operator import Role
 
@@ -454,6 +487,277 @@ class BlockingCalls(ABC):
             NotFound: there is no such gateway, no such device, or the gateway does not speak for it.
         """
         self._value("detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None))
+
+    def list_enrollment_tokens(
+        self, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[EnrollmentTokenResponse]:
+        """Lists the enrolment tokens by id, without their secrets."""
+        return self._value("list_enrollment_tokens", {"limit": limit, "cursor": cursor}, Page[EnrollmentTokenResponse])
+
+    def iter_enrollment_tokens(self) -> Iterator[EnrollmentTokenResponse]:
+        """Goes through all that ``list_enrollment_tokens`` lists, page by page."""
+        return self._pages("list_enrollment_tokens", {}, EnrollmentTokenResponse)
+
+    def create_enrollment_token(
+        self,
+        device: TokenDevice | None = None,
+        *,
+        uses: TokenUses = 1,
+        ttl_s: TokenSeconds = 86400.0,
+        device_type: NewDeviceType = "device",
+        groups: StaticGroups = (),
+        networks: Networks = (),
+        reason: Reason = "",
+    ) -> SecretResponse:
+        """Makes an enrolment token, for one registered device or for new devices. It is shown once.
+
+        A token for new devices needs the permission for the whole fleet.
+
+        Raises:
+            NotFound: there is no such device, or no such group.
+            Refused: a group is dynamic, a network cannot be read, or groups are given for one device.
+        """
+        return self._value(
+            "create_enrollment_token",
+            {
+                "device": device,
+                "uses": uses,
+                "ttl_s": ttl_s,
+                "device_type": device_type,
+                "groups": groups,
+                "networks": networks,
+                "reason": reason,
+            },
+            SecretResponse,
+        )
+
+    def revoke_enrollment_token(self, token_id: EnrollmentTokenId, *, reason: Reason = "") -> EnrollmentTokenResponse:
+        """Revokes an enrolment token; devices that enrolled with it stay.
+
+        Raises:
+            NotFound: there is no such token.
+        """
+        return self._value("revoke_enrollment_token", {"token_id": token_id, "reason": reason}, EnrollmentTokenResponse)
+
+    def list_claims(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[ClaimResponse]:
+        """Lists the batches that have a claim certificate, and how many of their devices have enrolled."""
+        return self._value("list_claims", {"limit": limit, "cursor": cursor}, Page[ClaimResponse])
+
+    def iter_claims(self) -> Iterator[ClaimResponse]:
+        """Goes through all that ``list_claims`` lists, page by page."""
+        return self._pages("list_claims", {}, ClaimResponse)
+
+    def create_claim(
+        self,
+        batch: BatchName,
+        quota: ClaimQuota,
+        *,
+        days: ClaimDays = 90.0,
+        device_type: NewDeviceType = "device",
+        tags: NewDeviceTags = (),
+        models: ClaimModels = (),
+        serials: ClaimSerials = (),
+        per_minute: ClaimRate = 60,
+        reason: Reason = "",
+    ) -> ClaimCredentialResponse:
+        """Creates a claim certificate, with which the devices of a batch enrol. Its key is shown once.
+
+        Raises:
+            Conflict: there is a batch of that name.
+        """
+        return self._value(
+            "create_claim",
+            {
+                "batch": batch,
+                "quota": quota,
+                "days": days,
+                "device_type": device_type,
+                "tags": tags,
+                "models": models,
+                "serials": serials,
+                "per_minute": per_minute,
+                "reason": reason,
+            },
+            ClaimCredentialResponse,
+        )
+
+    def disable_claim(self, batch: BatchName, *, reason: Reason = "") -> ClaimResponse:
+        """Disables the claim certificate of a batch at once; enrolled devices stay.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        return self._value("disable_claim", {"batch": batch, "reason": reason}, ClaimResponse)
+
+    def list_manufacturers(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[ManufacturerResponse]:
+        """Lists the manufacturers' CAs by name."""
+        return self._value("list_manufacturers", {"limit": limit, "cursor": cursor}, Page[ManufacturerResponse])
+
+    def iter_manufacturers(self) -> Iterator[ManufacturerResponse]:
+        """Goes through all that ``list_manufacturers`` lists, page by page."""
+        return self._pages("list_manufacturers", {}, ManufacturerResponse)
+
+    def propose_manufacturer(
+        self,
+        name: Label,
+        pem: ManufacturerPem,
+        *,
+        admits: Admission | str = "waiting",
+        device_type: NewDeviceType = "device",
+        model: NewDeviceModel | None = None,
+        tags: NewDeviceTags = (),
+        reason: Reason = "",
+    ) -> ManufacturerResponse:
+        """Registers a manufacturer's CA. Its devices may enrol once the CA is proven.
+
+        The proof is a certificate that the CA has signed and whose common name is the ``nonce`` of the answer.
+
+        Raises:
+            Refused: it is not the certificate of a CA, it is too weak or expired, or the CA is one of the fleet's own.
+            Conflict: the name or the CA is registered.
+        """
+        return self._value(
+            "propose_manufacturer",
+            {
+                "name": name,
+                "pem": pem,
+                "admits": admits,
+                "device_type": device_type,
+                "model": model,
+                "tags": tags,
+                "reason": reason,
+            },
+            ManufacturerResponse,
+        )
+
+    def prove_manufacturer(
+        self, name: ManufacturerName, proof: ManufacturerProof, *, reason: Reason = ""
+    ) -> ManufacturerResponse:
+        """Proves a manufacturer's CA: its devices may enrol from now on. Proving it again changes nothing.
+
+        Raises:
+            NotFound: there is no such CA.
+            Refused: the proof cannot be read, has another common name, or is not signed by the CA.
+        """
+        return self._value("prove_manufacturer", {"name": name, "proof": proof, "reason": reason}, ManufacturerResponse)
+
+    def disable_manufacturer(self, name: ManufacturerName, *, reason: Reason = "") -> ManufacturerResponse:
+        """Disables a manufacturer's CA at once; enrolled devices stay.
+
+        Raises:
+            NotFound: there is no such CA.
+        """
+        return self._value("disable_manufacturer", {"name": name, "reason": reason}, ManufacturerResponse)
+
+    def list_enrollments(
+        self, state: WantedState | str | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[EnrollmentResponse]:
+        """Lists the keys that asked to be devices."""
+        return self._value(
+            "list_enrollments", {"state": state, "limit": limit, "cursor": cursor}, Page[EnrollmentResponse]
+        )
+
+    def iter_enrollments(self, state: WantedState | str | None = None) -> Iterator[EnrollmentResponse]:
+        """Goes through all that ``list_enrollments`` lists, page by page."""
+        return self._pages("list_enrollments", {"state": state}, EnrollmentResponse)
+
+    def get_enrollment(self, enrollment: EnrollmentId) -> EnrollmentResponse:
+        """Shows a key that asked to be a device.
+
+        Raises:
+            NotFound: there is no such enrolment.
+        """
+        return self._value("get_enrollment", {"enrollment": enrollment}, EnrollmentResponse)
+
+    def approve_enrollment(
+        self, enrollment: EnrollmentId, *, replace: Replace = False, reason: Reason = ""
+    ) -> EnrollmentResponse:
+        """Accepts a key: the device gets its certificate when it asks again.
+
+        Compare the fingerprint with the one that the device shows; colons and capitals in it do not matter.
+
+        Raises:
+            NotFound: there is no such enrolment.
+        """
+        return self._value(
+            "approve_enrollment", {"enrollment": enrollment, "replace": replace, "reason": reason}, EnrollmentResponse
+        )
+
+    def reject_enrollment(self, enrollment: EnrollmentId, *, reason: Reason = "") -> EnrollmentResponse:
+        """Rejects a key. A certificate that it already has stays valid.
+
+        Raises:
+            NotFound: there is no such enrolment.
+        """
+        return self._value("reject_enrollment", {"enrollment": enrollment, "reason": reason}, EnrollmentResponse)
+
+    def list_certificates(
+        self, device: CertificateHolder | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[CertificateResponse]:
+        """Lists the certificates that the fleet issued, by id.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._value(
+            "list_certificates", {"device": device, "limit": limit, "cursor": cursor}, Page[CertificateResponse]
+        )
+
+    def iter_certificates(self, device: CertificateHolder | None = None) -> Iterator[CertificateResponse]:
+        """Goes through all that ``list_certificates`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._pages("list_certificates", {"device": device}, CertificateResponse)
+
+    def list_device_certificates(self, device_id: DeviceId) -> Page[CertificateResponse]:
+        """Lists the certificates of a device.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._value("list_device_certificates", {"device_id": device_id}, Page[CertificateResponse])
+
+    def iter_device_certificates(self, device_id: DeviceId) -> Iterator[CertificateResponse]:
+        """Goes through all that ``list_device_certificates`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._pages("list_device_certificates", {"device_id": device_id}, CertificateResponse)
+
+    def get_certificate(self, certificate: CertificateId) -> CertificateResponse:
+        """Shows a certificate that the fleet issued.
+
+        Raises:
+            NotFound: there is no such certificate.
+        """
+        return self._value("get_certificate", {"certificate": certificate}, CertificateResponse)
+
+    def revoke_certificate(self, certificate: CertificateId, *, reason: Reason = "") -> ChangedResponse:
+        """Revokes a certificate and ends its sessions; the device's other certificates stay. Answers 0 when repeated.
+
+        Raises:
+            NotFound: there is no such certificate.
+        """
+        return self._value("revoke_certificate", {"certificate": certificate, "reason": reason}, ChangedResponse)
+
+    def revoke_device(self, device_id: DeviceId, *, reason: Reason = "") -> ChangedResponse:
+        """Revokes every certificate and token of a device and ends its sessions; answers how many it revoked.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._value("revoke_device", {"device_id": device_id, "reason": reason}, ChangedResponse)
+
+    def issue_device_token(self, device_id: DeviceId, *, reason: Reason = "") -> SecretResponse:
+        """Issues a bearer token to a device that cannot use client certificates. It is shown once.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._value("issue_device_token", {"device_id": device_id, "reason": reason}, SecretResponse)
 
     def list_tokens(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[TokenResponse]:
         """Lists tokens: whose, until when, last used when; revoked and expired ones too."""

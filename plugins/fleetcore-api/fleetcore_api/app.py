@@ -29,12 +29,10 @@ from fleetcore_api.routes import (
     layers,
     metrics,
     operations,
-    provisioning,
     queries,
     seen,
     server,
     telemetry,
-    trust,
     twins,
 )
 from fleetcore_api.site import Site
@@ -46,7 +44,7 @@ ROUTES = [
     one
     for module in (
         twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
-        trust, cas, provisioning, events,
+        cas, events,
     )
     for one in module.HANDLERS
 ]  # fmt: skip

@@ -16,7 +16,6 @@ ALPHABETS = {
 }
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
 Label = Annotated[str, Meta(pattern=_LABEL)]
-KeyId = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the public key that may enrol.")]
 Text = Annotated[str, Meta(max_length=1024)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
 Json = dict[str, Any]

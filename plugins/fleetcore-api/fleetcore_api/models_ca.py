@@ -6,9 +6,9 @@ import msgspec
 from msgspec import Meta
 
 from fleetcore.fleet.renewals import WAVES
-from fleetcore.fleet.security.inventory import CertificateState
 from fleetcore.fleet.security.profiles import Refusal
 from fleetcore.fleet.security.rotation import Phase
+from fleetcore.model.credential import CertificateState
 from fleetcore_api.models import DeviceId, In, Out, Reason, Time
 from fleetcore_api.models_state import Query
 

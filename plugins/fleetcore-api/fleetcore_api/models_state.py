@@ -13,12 +13,6 @@ Query = Annotated[str, Meta(max_length=4096, description="A query of the fleet q
 Seconds = Annotated[float, Meta(gt=0, le=315_360_000)]
 
 
-class Changed(Out):
-    """How many were changed by a request."""
-
-    changed: int
-
-
 class OriginOut(Out):
     """Which layer set a leaf, who and when."""
 

@@ -31,9 +31,6 @@ BODIES = {
     "attach_leaf": {"device": "mine"},
     "start_import": {"rows": [{"id": "new2"}]},
     "grant_role": {"principal": "x", "role": "viewer"},
-    "create_claim": {"batch": "x", "quota": 1},
-    "propose_manufacturer": {"name": "x", "pem": "x"},
-    "prove_manufacturer": {"proof": "x"},
     "check_certificate": {"pem": "x"},
     "renew_certificates": {"where": "id = 'none'"},
 }

@@ -3,9 +3,10 @@
 import pytest
 
 from fleetcore.builtin.sqlite.storage import SqliteStorage
-from fleetcore.fleet.security.inventory import CertificateRecord, CertificateState
+from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.model.anomaly import Anomaly, Severity
 from fleetcore.model.command import Command
+from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Device
 from fleetcore.model.firmware import Campaign, CampaignState, Execution
 from fleetcore.model.group import Membership

@@ -1,11 +1,21 @@
-"""One story told through every front end: equal answers and equal refusals, no member left out of the comparison."""
+"""One story told through every front end: equal answers and equal refusals, no member left out of the comparison.
+
+Every front end gets a copy of one folder, so the CA and what it has issued are equal. Secrets are made of a counter.
+The key of a claim certificate comes from the TLS library, where nothing can count: of it the shape is compared.
+"""
 
 import asyncio
+import datetime as dt
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
@@ -18,7 +28,9 @@ from fleetcore.client import AsyncFleetClient, FleetClient
 from fleetcore.errors import FleetError
 from fleetcore.frontends.catalogue import core
 from fleetcore.frontends.control import ControlClient, serve_control
+from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.credentials import make_csr, make_key
 
 ACTOR = "operator:story"
 WRONG_NAME = "b\n"
@@ -26,6 +38,66 @@ WRONG_NAME = "b\n"
 #: What depends on every commit, also on those by which the API keeps first answers, or on where the folder is: such an
 #: answer is compared with the library's about the same fleet.
 OF_THE_FLEET = {"list_audit", "verify_audit", "get_status"}
+
+
+class Maker:
+    """A manufacturer with a CA."""
+
+    def __init__(self, name):
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = make_key()[1]
+        self.pem = self.signed(self._name, self._key, ca=True)
+
+    def signed(self, subject, key, *, ca=False):
+        builder = x509.CertificateBuilder(self._name, subject, key.public_key(), 7)
+        builder = builder.not_valid_before(dt.datetime(2025, 1, 1, tzinfo=dt.UTC)).not_valid_after(
+            dt.datetime(2035, 1, 1, tzinfo=dt.UTC)
+        )
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+    def proof(self, nonce):
+        """A certificate that names the nonce."""
+        return self.signed(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, nonce)]), make_key()[1])
+
+
+MAKER = Maker("Maker CA")
+
+
+# What is known only once something was made: the story asks for it when it is there.
+
+
+async def enrollment_token(security):
+    """The id of the first enrolment token."""
+    return (await security.enrollment_token_records.page(limit=1)).items[0].id
+
+
+async def proof(security):
+    """What proves the CA of the maker."""
+    return MAKER.proof((await security.manufacturers.records.need("maker")).nonce)
+
+
+async def asking(security):
+    """The key of asks-1."""
+    return (await security.enrollments())[0].id
+
+
+async def asking_in_capitals(security):
+    """The same, with the fingerprint as many devices show it."""
+    device, _, fingerprint = (await asking(security)).partition(":")
+    return f"{device}:{':'.join(re.findall('..', fingerprint.upper()))}"
+
+
+async def certificate(security):
+    """The certificate of certified-1."""
+    return (await security.inventory("certified-1"))[0].id
+
+
+async def serial(security):
+    """The same, by its serial alone."""
+    return (await security.inventory("certified-1"))[0].serial
+
+
 #: What is asked, in order: the call, and what is given. Each call of the table is in it.
 STORY = [
     ("create_device", {"id": "pump-1", "type": "pump", "tags": ["wet", "old"], "attributes": {"floor": 3, "at": "x"}}),
@@ -113,7 +185,63 @@ STORY = [
     ("list_detectors", {}),
     ("list_notifiers", {}),
     ("list_plugins", {}),
-]
+    ("create_group", {"id": "lab"}),
+    ("create_enrollment_token", {"device": "th-1"}),
+    ("create_enrollment_token", {"uses": 3, "ttl_s": 3600.0, "device_type": "meter", "groups": ["lab"], "networks": ["192.0.2.0/24", "2001:db8::/32"], "reason": "spring"}),
+    ("create_enrollment_token", {"device": "nobody"}),
+    ("create_enrollment_token", {"device": "th-1", "groups": ["lab"]}),
+    ("create_enrollment_token", {"uses": 0}),
+    ("create_enrollment_token", {"ttl_s": 31_622_401.0}),
+    ("create_enrollment_token", {"groups": ["nothing"]}),
+    ("create_enrollment_token", {"networks": ["here"], "device_type": WRONG_NAME}),
+    ("create_enrollment_token", {"networks": ["here"]}),
+    ("list_enrollment_tokens", {}),
+    ("revoke_enrollment_token", {"token_id": enrollment_token, "reason": "lost"}),
+    ("revoke_enrollment_token", {"token_id": "nothing"}),
+    ("create_claim", {"batch": "spring", "quota": 500, "days": 60.5, "device_type": "meter", "tags": ["new"], "models": ["m-4"], "serials": ["7", "8"], "per_minute": 10, "reason": "it is"}),
+    ("create_claim", {"batch": "spring", "quota": 1}),
+    ("create_claim", {"batch": WRONG_NAME, "quota": 0, "days": 400.0, "models": [WRONG_NAME]}),
+    ("list_claims", {}),
+    ("disable_claim", {"batch": "spring", "reason": "all made"}),
+    ("disable_claim", {"batch": "nothing"}),
+    ("propose_manufacturer", {"name": "maker", "pem": MAKER.pem, "admits": "at_once", "device_type": "meter", "model": "m-4", "tags": ["made"]}),
+    ("propose_manufacturer", {"name": "other", "pem": MAKER.pem, "admits": "never"}),
+    ("propose_manufacturer", {"name": "maker", "pem": Maker("Other CA").pem}),
+    ("propose_manufacturer", {"name": "other", "pem": "none"}),
+    ("list_manufacturers", {}),
+    ("prove_manufacturer", {"name": "maker", "proof": MAKER.pem}),
+    ("prove_manufacturer", {"name": "maker", "proof": proof}),
+    ("prove_manufacturer", {"name": "nothing", "proof": MAKER.pem}),
+    ("disable_manufacturer", {"name": "maker", "reason": "their key leaked"}),
+    ("disable_manufacturer", {"name": "nothing"}),
+    ("list_enrollments", {}),
+    ("list_enrollments", {"state": "pending"}),
+    ("list_enrollments", {"state": "odd"}),
+    ("get_enrollment", {"enrollment": asking}),
+    ("get_enrollment", {"enrollment": "nobody"}),
+    ("approve_enrollment", {"enrollment": asking_in_capitals, "replace": True, "reason": "seen on the bench"}),
+    ("approve_enrollment", {"enrollment": f"th-1:{'0' * 64}"}),
+    ("approve_enrollment", {"enrollment": "th-1:no fingerprint"}),
+    ("reject_enrollment", {"enrollment": asking, "reason": "the wrong one"}),
+    ("reject_enrollment", {"enrollment": "nobody"}),
+    ("list_enrollments", {"state": "rejected"}),
+    ("list_certificates", {}),
+    ("list_certificates", {"device": "certified-1"}),
+    ("list_certificates", {"device": "nobody"}),
+    ("list_device_certificates", {"device_id": "certified-1"}),
+    ("list_device_certificates", {"device_id": "nobody"}),
+    ("get_certificate", {"certificate": certificate}),
+    ("get_certificate", {"certificate": serial}),
+    ("get_certificate", {"certificate": "nothing"}),
+    ("revoke_certificate", {"certificate": certificate, "reason": "stolen"}),
+    ("revoke_certificate", {"certificate": serial}),
+    ("revoke_certificate", {"certificate": "nothing"}),
+    ("issue_device_token", {"device_id": "certified-1", "reason": "no TLS"}),
+    ("issue_device_token", {"device_id": "nobody"}),
+    ("revoke_device", {"device_id": "certified-1"}),
+    ("revoke_device", {"device_id": "certified-1"}),
+    ("revoke_device", {"device_id": "nobody"}),
+]  # fmt: skip
 
 
 class Drawn:
@@ -127,7 +255,7 @@ class Drawn:
         return f"{self._count:0{2 * size}x}"
 
     def token_urlsafe(self, size=32):
-        return self.token_hex(size)[: size * 4 // 3 + 1]
+        return self.token_hex(size)[-(size * 4 // 3 + 1) :]
 
 
 class Library:
@@ -183,20 +311,36 @@ class Shell:
     """The command line, with the words that stand for what is given."""
 
     def __init__(self, fleet, *place):
-        self._place, self._capture, self._file = place, fleet.capture, fleet.folder / "checkpoints"
+        self._place, self._capture = place, fleet.capture
+        self._files = fleet.folder.parent / "files"
+        self._files.mkdir()
 
     async def ask(self, name, given):
         self._capture.readouterr()
-        line = words(core()[name], {key: value for key, value in given.items() if key != "checkpoints"})
-        if "checkpoints" in given:  # they are a file there
-            self._file.write_text("\n".join(given["checkpoints"]))
-            line += ["--checkpoint", str(self._file)]
-        code = await asyncio.to_thread(run_command, [*line, *self._place, "-o", "json"])
+        line = words(core()[name], await asyncio.to_thread(self._in_files, given))
+        into = ["--into", str(self._files / "factory")] if name == "create_claim" else []
+        code = await asyncio.to_thread(run_command, [*line, *into, *self._place, "-o", "json"])
         out, err = self._capture.readouterr()
         if code:
+            shutil.rmtree(self._files / "factory", ignore_errors=True)
             raise Ended(code, err)
         answer = json.loads(out)
+        if into:
+            for file, member in (("claim.pem", "certificate"), ("claim.key", "key"), ("ca.pem", "ca")):
+                answer[member] = (self._files / "factory" / file).read_text()
+                assert answer.pop(file) == str(self._files / "factory" / file)
+            shutil.rmtree(self._files / "factory")
         return {"items": answer, "next": None} if core()[name].answer == "page" else answer
+
+    def _in_files(self, given):
+        """What a command reads from a file, as the path of one."""
+        given = dict(given)
+        for name in given.keys() & {"pem", "proof", "serials", "checkpoints"}:
+            lines = given[name] if isinstance(given[name], list) else [given[name]]
+            file = self._files / name
+            file.write_text("\n".join(lines))
+            given[name] = str(file)
+        return given
 
     async def close(self):
         """Each command is a process of its own, as it were."""
@@ -216,6 +360,14 @@ FRONT_ENDS = {
 }
 
 
+#: Parameters that a command takes in another way.
+OTHERWISE = {
+    "ttl_s": lambda seconds: ["--hours", str(seconds / 3600)],
+    "serials": lambda file: ["--serials", file],
+    "checkpoints": lambda file: ["--checkpoint", file],
+}
+
+
 def words(call, given):
     """The command line of a call."""
     found = []
@@ -227,6 +379,9 @@ def words(call, given):
     arguments = {word.lower() for word in call.command.split() if word.isupper()}
     for parameter in call.parameters:
         if parameter.name in given and parameter.name not in arguments:
+            if parameter.name in OTHERWISE:
+                found += OTHERWISE[parameter.name](given[parameter.name])
+                continue
             word = f"--{(parameter.word or parameter.name).replace('_', '-')}"
             for text in texts(parameter, given[parameter.name]):
                 found += [word] if parameter.kind == "boolean" else [word, text]
@@ -242,12 +397,25 @@ def texts(parameter, value):
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
+async def begin(folder):
+    """A fleet with two devices: one has a certificate, the key of the other waits."""
+    async with IoTFleetManager(folder, clock=MovableClock()) as manager:
+        for device in ("asks-1", "certified-1"):
+            await manager.register_device(device, "meter")
+        await manager.security.issue(make_csr("certified-1", make_key()[1]))
+        await manager.security.enroll(EnrollRequest(csr=make_csr("asks-1", make_key()[1]), source="192.0.2.7"))
+
+
 class Running:
-    """A copy of an empty fleet, with its API and its control socket."""
+    """A copy of a fleet, with its API and its control socket."""
 
     def __init__(self, made, folder, capture):
         self.folder, self.capture = folder, capture
         shutil.copytree(made, folder)
+
+    async def given(self, given):
+        """What is given, with what is known by now."""
+        return {name: await value(self.manager.security) if callable(value) else value for name, value in given.items()}
 
     async def __aenter__(self):
         self.manager = IoTFleetManager(self.folder, clock=MovableClock(), actor=ACTOR)
@@ -267,11 +435,26 @@ class Running:
         await self.manager.close()
 
 
+#: Members of answers about claims that come of a new key, and what is compared of them.
+OF_NEW_KEYS = {"certificate", "key", "fingerprint"}
+
+
+def comparable(name, answer):
+    """An answer; of what comes of a new key only the blocks of PEM, or how long it is."""
+    if name not in ("create_claim", "list_claims", "disable_claim"):
+        return answer
+    for item in answer.get("items", [answer]):
+        for member in OF_NEW_KEYS & item.keys():
+            item[member] = re.findall("-----[A-Z ]+-----", item[member]) or len(item[member])
+    return answer
+
+
 async def told(front_end, made, folder, capture):
     """What a front end answers to the story: answers as they are, refusals with all that they say."""
     found, drawn = [], Drawn()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fleetcore.fleet.operators.secrets", drawn)
+        for module in ("operators", "security.tokens", "security.manufacturers"):
+            patch.setattr(f"fleetcore.fleet.{module}.secrets", drawn)
         patch.setattr("fleetcore.fleet.operations.uuid4", lambda: SimpleNamespace(hex=drawn.token_hex(16)))
         await _told(front_end, made, folder, capture, found)
     return found
@@ -286,7 +469,7 @@ async def _told(front_end, made, folder, capture, found):
                 continue
             await fleet.manager.settle()  # what follows from the step before is in the log
             try:
-                answer = await teller.ask(name, given)
+                answer = comparable(name, await teller.ask(name, await fleet.given(given)))
                 if name in OF_THE_FLEET:
                     answer = answer == await Library(fleet).ask(name, given)
                 found.append(answer)
@@ -299,14 +482,9 @@ async def _told(front_end, made, folder, capture, found):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """An empty fleet: its keys and its id are those of every telling."""
+    """The folder that every front end gets a copy of: its keys and its id are those of every telling."""
     folder = tmp_path_factory.mktemp("made") / "fleet"
-
-    async def make():
-        async with IoTFleetManager(folder, clock=MovableClock()):
-            pass
-
-    asyncio.run(make())
+    asyncio.run(begin(folder))
     return folder
 
 
