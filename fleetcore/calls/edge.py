@@ -38,7 +38,7 @@ async def list_gateways(caller: Caller, *, limit: Limit = 100, cursor: Cursor | 
     )
 
 
-@call("POST /gateways", Permission.DEVICES_WRITE, cli="edge register ID", status=201)
+@call("POST /gateways", Permission.DEVICES_WRITE, cli="edge register ID", status=201, location="/devices/{device}")
 async def register_gateway(
     caller: Caller,
     id: DeviceId,

@@ -60,6 +60,7 @@ class Declared:
     cli: str | None
     no_cli: str
     status: int
+    location: str
     columns: Sequence[str]
     secret_fields: Sequence[str]
     match_required: bool
@@ -76,6 +77,7 @@ def call(
     cli: str | None = None,
     no_cli: str = "",
     status: int = 200,
+    location: str = "",
     columns: Sequence[str] = (),
     secret_fields: Sequence[str] = (),
     match_required: bool = False,
@@ -91,7 +93,8 @@ def call(
         scope: on what.
         cli: the command, as in ``group show GROUP``; upper case names parameters.
         no_cli: why there is no command.
-        status: of the HTTP answer; 201 adds the header ``Location``.
+        status: of the HTTP answer; 201 adds the header ``Location`` where what was made can be read below the route.
+        location: where it is read otherwise: ``/devices/{device}``, with members of the answer.
         columns: of the table on the command line.
         secret_fields: members of the answer that are shown once: never cached, never kept.
         match_required: whether HTTP asks for ``If-Match``.
@@ -102,7 +105,8 @@ def call(
 
     def declare(function: F) -> F:
         declared = Declared(
-            route=route, permission=permission, scope=scope, cli=cli, no_cli=no_cli, status=status, columns=columns,
+            route=route, permission=permission, scope=scope, cli=cli, no_cli=no_cli, status=status, location=location,
+            columns=columns,
             secret_fields=secret_fields, match_required=match_required, selected_by=selected_by, also=also,
             deprecated=deprecated,
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """The routes of a table of calls as an ASGI application; what it does not have goes to another one."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from fleetcore_api.site import Site
 
 _log = logging.getLogger(__name__)
 PREFIX = "/api/v1"
+_NAMED = re.compile(r"\{\w+\}")
 
 
 def router(table: Table, site: Site, otherwise: Any) -> Router:
@@ -27,15 +29,19 @@ def router(table: Table, site: Site, otherwise: Any) -> Router:
     for call in table:
         if call.path:
             methods.setdefault(call.path, {}).setdefault(call.method, []).append(call)
-    routes = [Route(PREFIX + path, _Endpoint(calls, site)) for path, calls in methods.items()]
+    read = {_NAMED.sub("{}", path) for path, calls in methods.items() if "GET" in calls}
+    routes = [
+        Route(PREFIX + path, _Endpoint(calls, site, located=f"{_NAMED.sub('{}', path)}/{{}}" in read))
+        for path, calls in methods.items()
+    ]
     return Router(routes, default=otherwise, redirect_slashes=False)
 
 
 class _Endpoint:
     """One path, with the calls of each of its methods."""
 
-    def __init__(self, calls: Mapping[str, Sequence[Call]], site: Site) -> None:
-        self._calls, self._site = dict(calls), site
+    def __init__(self, calls: Mapping[str, Sequence[Call]], site: Site, *, located: bool) -> None:
+        self._calls, self._site, self._located = dict(calls), site, located
         if "GET" in calls:
             self._calls["HEAD"] = calls["GET"]
 
@@ -69,6 +75,7 @@ class _Endpoint:
             query=query,
             headers=dict(request.scope["headers"]),
             body=await request.body(),
+            located=self._located,
         )
         return Response(answered.body, answered.status, dict(answered.headers))
 

@@ -62,6 +62,7 @@ async def respond(
     query: bytes,
     headers: Mapping[bytes, bytes],
     body: bytes,
+    located: bool = False,
 ) -> Answered:
     """Carries a request out.
 
@@ -70,6 +71,7 @@ async def respond(
         query: the query as it was sent.
         headers: by their names in lower case.
         body: the whole body.
+        located: whether what is made can be read below the path; the answer then has its ``Location``.
 
     Raises:
         FleetError: what the call raises, and Refused for what the call does not take.
@@ -85,7 +87,7 @@ async def respond(
         version = _version(headers.get(b"if-match"), match.section, required=call.declared.match_required)
         if version is not None:
             values["if_version"] = version
-    return _answered(call, await invoke(call, caller, values))
+    return _answered(call, await invoke(call, caller, values), located=located)
 
 
 def _version(header: bytes | None, section: str, *, required: bool) -> int | None:
@@ -131,7 +133,7 @@ def _body(call: Call, body: bytes) -> dict[str, Any]:
     return plain
 
 
-def _answered(call: Call, answer: object) -> Answered:
+def _answered(call: Call, answer: object, *, located: bool) -> Answered:
     status = call.declared.status
     if answer is None:
         return Answered(status if status != 200 else 204)
@@ -141,8 +143,11 @@ def _answered(call: Call, answer: object) -> Answered:
         headers["etag"] = f'"{tag}"'
     if call.declared.secret_fields:
         headers["cache-control"] = "no-store"
+    if call.declared.location and isinstance(answer, Response):
+        named = {name: quote(str(answer[name]), safe="") for name in answer}
+        headers["location"] = f"/api/v1{call.declared.location.format(**named)}"
     made = getattr(answer, "id", None)
-    if status in (201, 202) and isinstance(made, str):
+    if (status == 202 or (status == 201 and located)) and isinstance(made, str):
         place = "/operations" if status == 202 else call.path
         headers["location"] = f"/api/v1{place}/{quote(made, safe='')}"
     return Answered(status, _encode(answer), headers)

@@ -132,3 +132,13 @@ async def test_a_name_outside_its_alphabet_has_the_code_and_the_remedy_of_the_li
 
         assert (answer.status_code, answer.json()["code"]) == (422, "name_invalid")
         assert answer.json()["remedy"].startswith("Use 1-")
+
+
+async def test_what_is_made_says_where_it_is_read(admin):
+    async def place(path, **body):
+        return (await admin.post(path, json=body)).headers.get("location")
+
+    assert await place("/devices", id="d", type="x") == "/api/v1/devices/d"
+    assert await place("/gateways", id="gw") == "/api/v1/devices/gw"
+    assert await place("/groups", id="site/hall") == "/api/v1/groups/site%2Fhall"
+    assert await place("/roles", principal="ana", role="viewer") is None  # a grant is read in the list alone
