@@ -10,6 +10,9 @@ import contextlib
 import inspect
 import json
 import os
+import pwd
+import socket
+import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +28,8 @@ _LINE_BYTES = 64 * 1024 * 1024
 _PATH_BYTES = 100
 #: Members of an error that are sent.
 _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
+#: Process, user and group of a peer (unix(7)).
+_CREDENTIALS = struct.Struct("3i")
 _PRIVATE = frozenset({"open", "close"})
 
 
@@ -67,10 +72,27 @@ def _address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
+def peer(connection: socket.socket) -> str:
+    """The actor at the other end of a Unix socket: the user that the kernel names, and never what a line says.
+
+    Where the system does not tell (SO_PEERCRED is Linux's), it is the folder's owner, as which alone it opens.
+    """
+    user = os.getuid()
+    if hasattr(socket, "SO_PEERCRED"):
+        _, user, _ = _CREDENTIALS.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+    try:
+        return f"cli:{pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f"cli:{user}"
+
+
 async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    actor = peer(writer.get_extra_info("socket"))
     try:
         while line := await reader.readline():
-            answer = await _answer(manager, line)
+            answer = await _answer(manager, actor, line)
             writer.write(json.dumps(answer, default=_plain).encode() + b"\n")
             await writer.drain()
     except (ConnectionError, ValueError):
@@ -89,12 +111,12 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} cannot be sent")
 
 
-async def _answer(manager: IoTFleetManager, line: bytes) -> dict[str, Any]:
+async def _answer(manager: IoTFleetManager, actor: str, line: bytes) -> dict[str, Any]:
     try:
         request = json.loads(line)
         name = request["call"]
         if "given" in request:
-            return {"result": to_builtins(await manager.call(name, **request["given"]))}
+            return {"result": to_builtins(await manager.call_as(actor, name, request["given"]))}
         method = getattr(IoTFleetManager, name, None)
         if name.startswith("_") or name in _PRIVATE or not inspect.iscoroutinefunction(method):
             raise Refused(f"There is no call {name!r}", code="operation_unknown")

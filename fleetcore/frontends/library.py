@@ -163,10 +163,14 @@ class IoTFleetManager(AsyncCalls):
 
     async def call(self, name: str, /, **given: Any) -> Any:
         """A call by its name, a plugin's among them; raises Refused where there is none."""
+        return await self.call_as(self._actor, name, given)
+
+    async def call_as(self, actor: str, name: str, given: Mapping[str, Any]) -> Any:
+        """The same in another name: that of the user who speaks through the control socket."""
         call = self._table.get(name)
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        return await run(call, owner(await self.open(), self._actor), present(**given))
+        return await run(call, owner(await self.open(), actor), present(**given))
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         del kind  # it is what the call answers

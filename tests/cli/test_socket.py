@@ -1,5 +1,8 @@
 """The running server's socket: the same refusals as on the folder itself."""
 
+import os
+import pwd
+
 import pytest
 
 from fleetcore import IoTFleetManager
@@ -31,3 +34,14 @@ async def test_a_refusal_has_the_same_code_and_exit_code(tmp_path, name, args, o
 
     assert (through.value.code, str(through.value)) == (direct.value.code, str(direct.value))
     assert exit_code(through.value) == exit_code(direct.value) > 1
+
+
+async def test_what_comes_through_the_socket_is_done_in_the_name_of_its_user(tmp_path):
+    async with IoTFleetManager(tmp_path, actor="library:the-server") as manager, serve_control(manager, tmp_path):
+        await ControlClient(tmp_path).run("create_group", {"id": "lab"})
+        await manager.create_group("hall")
+        await manager.settle()
+        actors = {row.object: row.actor for row in await manager.list_audit()}
+
+    assert actors["lab"] == f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    assert actors["hall"] == "library:the-server"

@@ -455,6 +455,7 @@ async def told(front_end, made, folder, capture):
     with pytest.MonkeyPatch.context() as patch:
         for module in ("operators", "security.tokens", "security.manufacturers"):
             patch.setattr(f"fleetcore.fleet.{module}.secrets", drawn)
+        patch.setattr("fleetcore.frontends.control.peer", lambda _: ACTOR)
         patch.setattr("fleetcore.fleet.operations.uuid4", lambda: SimpleNamespace(hex=drawn.token_hex(16)))
         await _told(front_end, made, folder, capture, found)
     return found
