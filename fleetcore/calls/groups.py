@@ -8,7 +8,6 @@ from msgspec import Meta
 from fleetcore.calls.caller import Caller, answered
 from fleetcore.calls.cursors import decode, encode, page_of
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
-from fleetcore.calls.responses.health import HealthResponse
 from fleetcore.calls.table import BY_CALL, call, on
 from fleetcore.calls.types import (
     UNSET,
@@ -193,15 +192,3 @@ async def list_device_groups(caller: Caller, device_id: DeviceId) -> Page[Member
         NotFound: there is no such device.
     """
     return Page([to_response(MembershipResponse, one) for one in caller.fleet.groups.memberships(device_id)])
-
-
-@call("GET /groups/{group}/health", Permission.GROUPS_READ, scope=on("group"), cli="health group GROUP")
-async def get_group_health(caller: Caller, group: GroupName) -> HealthResponse:
-    """Shows the health of the group's devices that the caller may see.
-
-    Raises:
-        NotFound: there is no such group.
-    """
-    members = frozenset(caller.fleet.groups.members(group))
-    health = await caller.fleet.health.of(sorted(await caller.allowed(members, Permission.DEVICES_READ)))
-    return to_response(HealthResponse, health)

@@ -13,14 +13,6 @@ def health() -> None:
 
 
 @health.command()
-@fleet_option
-@output_option
-def fleet(at: Target, output: str) -> None:
-    """Show the fleet's score, its parts, and the counts behind them."""
-    show(call(at, "get_fleet_health"), output)
-
-
-@health.command()
 @click.argument("id")
 @fleet_option
 @output_option

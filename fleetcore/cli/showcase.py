@@ -240,9 +240,9 @@ async def _commands(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
 
 
 async def _health(caller: Caller) -> None:
-    health = await caller.call("get_fleet_health")
+    health = await caller.run("get_fleet_health", {})
     parts = ", ".join(f"{name} {part:.0%}" for name, part in health["parts"].items())
-    click.echo(f"  fleet health {health['health_score']}%: {parts}")
+    click.echo(f"  fleet health {health['score']}%: {parts}")
 
 
 # --- replay ---------------------------------------------------------------------------------------------------------

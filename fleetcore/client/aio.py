@@ -654,14 +654,6 @@ class AsyncFleetClient(AsyncCalls):
         found = await self._get(path("campaigns", campaign))
         return View({**found, "executions": await self._all(path("campaigns", campaign, "executions"))})
 
-    async def get_fleet_health(self) -> View:
-        """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""
-        return wire.health(await self._get("/health"))
-
-    async def get_device_health(self, device_id: str) -> View:
-        """The same for one device."""
-        return wire.health(await self._get(path("devices", device_id, "health")))
-
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
         return View(await self._get(path("devices", device_id, "why")))

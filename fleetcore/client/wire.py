@@ -121,12 +121,6 @@ def unreachable(url: str, error: Exception) -> Unavailable:
     )
 
 
-def health(answer: Mapping[str, Any]) -> View:
-    """A score as the library shows it."""
-    score = answer["score"]
-    return View(health_score=0.0 if score is None else score, parts=answer["parts"], **answer["counts"])
-
-
 def row(device: Mapping[str, Any], members: Sequence[str]) -> View:
     """A device as a row that can be imported."""
     return View({name: device[name] for name in members})

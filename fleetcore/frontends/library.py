@@ -842,12 +842,6 @@ class IoTFleetManager(AsyncCalls):
         executions = [_view(one) for one in await fleet.campaigns.executions.find(ref=("campaign", campaign))]
         return View({**found, "counts": dict(await fleet.campaigns.counts(campaign)), "executions": executions})
 
-    async def get_fleet_health(self) -> View:
-        """``health_score`` 0-100 (0.0 for an empty fleet, with ``devices`` 0), its parts, and the counts behind it."""
-        fleet = await self.open()
-        health = await fleet.health.fleet()
-        return View(health_score=health.score if health.score is not None else 0.0, parts=health.parts, **health.counts)
-
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
         fleet = await self.open()
@@ -866,12 +860,6 @@ class IoTFleetManager(AsyncCalls):
             anomalies=[_view(one) for one in why.anomalies],
             changes=[_view(one) for one in why.changes],
         )
-
-    async def get_device_health(self, device_id: str) -> View:
-        """The same for one device."""
-        fleet = await self.open()
-        health = await fleet.health.device(device_id)
-        return View(health_score=health.score, parts=health.parts, **health.counts)
 
     async def backup(self, target: str) -> View:
         """Copies the data folder, consistent as of some moment of the call, into an empty folder."""

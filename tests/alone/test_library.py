@@ -90,7 +90,7 @@ async def test_another_loop_is_told_so(manager):
 async def test_an_empty_fleet_has_a_score_that_can_be_printed(manager):
     health = await manager.get_fleet_health()
 
-    assert (health["health_score"], health["devices"]) == (0.0, 0)
+    assert (health["health_score"], health.score, health.counts["devices"]) == (0.0, None, 0)
 
 
 async def test_provisioning_again_with_the_same_configuration_is_no_new_version(manager):

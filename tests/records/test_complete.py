@@ -93,10 +93,10 @@ async def group(manager, name):
     return {**to_builtins(await manager.get_group(name)), "devices": members}
 
 
-async def group_health(manager, name):
+async def health(call, *of):
     """The score had another name, and the counts stood beside it."""
-    health = await manager.get_group_health(name)
-    return {"health_score": health.score, "parts": health.parts, **health.counts}
+    found = await call(*of)
+    return {"health_score": found.score, "parts": found.parts, **found.counts}
 
 
 async def devices(manager, **options):
@@ -174,7 +174,9 @@ TRANSLATED = {
     "list_roles": lambda manager, *principal: items(manager.list_roles, *principal),
     "list_groups": groups,
     "get_group": group,
-    "get_group_health": group_health,
+    "get_fleet_health": lambda manager: health(manager.get_fleet_health),
+    "get_group_health": lambda manager, group: health(manager.get_group_health, group),
+    "get_device_health": lambda manager, device: health(manager.get_device_health, device),
     "list_devices": devices,
     "device_history": history,
     "get_location": location,

@@ -429,14 +429,6 @@ class AsyncCalls(ABC):
         """
         return self._pages("list_device_groups", {"device_id": device_id}, MembershipResponse)
 
-    async def get_group_health(self, group: GroupName) -> HealthResponse:
-        """Shows the health of the group's devices that the caller may see.
-
-        Raises:
-            NotFound: there is no such group.
-        """
-        return await self._value("get_group_health", {"group": group}, HealthResponse)
-
     async def list_gateways(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GatewayResponse]:
         """Lists the gateways by id."""
         return await self._value("list_gateways", {"limit": limit, "cursor": cursor}, Page[GatewayResponse])
@@ -499,6 +491,26 @@ class AsyncCalls(ABC):
         await self._value(
             "detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None)
         )
+
+    async def get_fleet_health(self) -> HealthResponse:
+        """Shows the fleet's health: a score, its parts, and the counts behind them."""
+        return await self._value("get_fleet_health", {}, HealthResponse)
+
+    async def get_group_health(self, group: GroupName) -> HealthResponse:
+        """Shows the health of the group's devices that the caller may see.
+
+        Raises:
+            NotFound: there is no such group.
+        """
+        return await self._value("get_group_health", {"group": group}, HealthResponse)
+
+    async def get_device_health(self, device_id: DeviceId) -> HealthResponse:
+        """Shows the health of a device.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value("get_device_health", {"device_id": device_id}, HealthResponse)
 
     async def list_enrollment_tokens(
         self, *, limit: Limit = 100, cursor: Cursor | None = None

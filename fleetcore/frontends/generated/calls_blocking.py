@@ -419,14 +419,6 @@ class BlockingCalls(ABC):
         """
         return self._pages("list_device_groups", {"device_id": device_id}, MembershipResponse)
 
-    def get_group_health(self, group: GroupName) -> HealthResponse:
-        """Shows the health of the group's devices that the caller may see.
-
-        Raises:
-            NotFound: there is no such group.
-        """
-        return self._value("get_group_health", {"group": group}, HealthResponse)
-
     def list_gateways(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GatewayResponse]:
         """Lists the gateways by id."""
         return self._value("list_gateways", {"limit": limit, "cursor": cursor}, Page[GatewayResponse])
@@ -487,6 +479,26 @@ class BlockingCalls(ABC):
             NotFound: there is no such gateway, no such device, or the gateway does not speak for it.
         """
         self._value("detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None))
+
+    def get_fleet_health(self) -> HealthResponse:
+        """Shows the fleet's health: a score, its parts, and the counts behind them."""
+        return self._value("get_fleet_health", {}, HealthResponse)
+
+    def get_group_health(self, group: GroupName) -> HealthResponse:
+        """Shows the health of the group's devices that the caller may see.
+
+        Raises:
+            NotFound: there is no such group.
+        """
+        return self._value("get_group_health", {"group": group}, HealthResponse)
+
+    def get_device_health(self, device_id: DeviceId) -> HealthResponse:
+        """Shows the health of a device.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._value("get_device_health", {"device_id": device_id}, HealthResponse)
 
     def list_enrollment_tokens(
         self, *, limit: Limit = 100, cursor: Cursor | None = None

@@ -30,7 +30,7 @@ NOW_MS = SystemClock().now_ms()
 MAKER = Authority.create("maker", SystemClock()).roots[0].public_bytes(Encoding.PEM).decode()
 
 #: What stays in the server's own process.
-LOCAL = {"open", "backup", "check_storage", "lend_root_key", "take_root_offline"}
+LOCAL = {"open", "call_as", "backup", "check_storage", "lend_root_key", "take_root_offline"}
 
 
 @pytest.fixture

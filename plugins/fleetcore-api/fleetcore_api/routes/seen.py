@@ -55,18 +55,6 @@ def show_health(health: Health) -> HealthOut:
     return HealthOut(score=health.score, parts=dict(health.parts), counts=dict(health.counts))
 
 
-@get("/health", permission=Permission.DEVICES_READ, everywhere=True)
-async def fleet_health(access: Caller) -> HealthOut:
-    """The fleet's health, of its parts."""
-    return show_health(await access.fleet.health.fleet())
-
-
-@get("/devices/{device_id:str}/health", permission=Permission.DEVICES_READ)
-async def device_health(access: Caller, device_id: FromPath[str]) -> HealthOut:
-    """One device's."""
-    return show_health(await access.fleet.health.device(await access.device(device_id)))
-
-
 @get("/quarantine", permission=Permission.QUARANTINE_READ)
 async def list_quarantine(access: Caller, limit: Limit = 100, cursor: Cursor = None) -> Page[DeadLetterOut]:
     """Refused messages that are kept, the oldest first."""
@@ -131,8 +119,6 @@ async def why_device(access: Caller, device_id: FromPath[str]) -> WhyOut:
 HANDLERS = [
     list_anomalies,
     get_anomaly,
-    fleet_health,
-    device_health,
     why_device,
     list_quarantine,
     get_quarantine,

@@ -1,0 +1,36 @@
+"""Health: how well the fleet, a group or a device is."""
+
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.groups import GroupName
+from fleetcore.calls.responses.health import HealthResponse
+from fleetcore.calls.table import call, on
+from fleetcore.calls.types import DeviceId, to_response
+from fleetcore.model.operator import Permission
+
+
+@call("GET /health", Permission.DEVICES_READ, cli="health fleet")
+async def get_fleet_health(caller: Caller) -> HealthResponse:
+    """Shows the fleet's health: a score, its parts, and the counts behind them."""
+    return to_response(HealthResponse, await caller.fleet.health.fleet())
+
+
+@call("GET /groups/{group}/health", Permission.GROUPS_READ, scope=on("group"), cli="health group GROUP")
+async def get_group_health(caller: Caller, group: GroupName) -> HealthResponse:
+    """Shows the health of the group's devices that the caller may see.
+
+    Raises:
+        NotFound: there is no such group.
+    """
+    members = frozenset(caller.fleet.groups.members(group))
+    health = await caller.fleet.health.of(sorted(await caller.allowed(members, Permission.DEVICES_READ)))
+    return to_response(HealthResponse, health)
+
+
+@call("GET /devices/{device_id}/health", Permission.DEVICES_READ, scope=on("device_id"), cli="health of DEVICE_ID")
+async def get_device_health(caller: Caller, device_id: DeviceId) -> HealthResponse:
+    """Shows the health of a device.
+
+    Raises:
+        NotFound: there is no such device.
+    """
+    return to_response(HealthResponse, await caller.fleet.health.device(device_id))
