@@ -17,17 +17,9 @@ class TokenResponse(Response, frozen=True):
     revoked: bool
 
 
-class NewTokenResponse(Response, frozen=True):
+class NewTokenResponse(TokenResponse, frozen=True):
     """A token as it is shown once: ``token`` is None where an answer is repeated. ``roles`` were granted with it."""
 
-    id: str
-    principal: str
-    permissions: list[Permission]
-    created: Ms | None
-    created_by: str
-    expires: Ms | None
-    last_used: Ms | None
-    revoked: bool
     roles: list[Role]
     token: str | None
 

@@ -12,12 +12,13 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from fleetcore.calls.cursors import decode, encode
 from fleetcore.errors import FleetError, NotAuthorised, NotFound
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.audit import AuditRow
 from fleetcore.model.operator import Permission
-from fleetcore_api.pages import Page, answered, decode, encode
+from fleetcore_api.pages import Page, answered
 from fleetcore_api.site import Site
 
 T = TypeVar("T")

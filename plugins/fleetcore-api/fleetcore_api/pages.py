@@ -1,7 +1,5 @@
 """Pages ``{"items", "next"}``: ``next`` is an opaque cursor, null at the end."""
 
-import base64
-import binascii
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, TypeVar
@@ -10,7 +8,7 @@ import attrs
 import msgspec
 from litestar.params import QueryParameter
 
-from fleetcore.errors import Refused
+from fleetcore.calls.cursors import decode, encode
 from fleetcore.fleet import repository
 
 T = TypeVar("T")
@@ -26,22 +24,6 @@ class Page(msgspec.Struct, Generic[T], kw_only=True):
 
     items: list[T]
     next: str | None
-
-
-def encode(after: str | None) -> str | None:
-    """The cursor that continues after a key."""
-    return None if after is None else base64.urlsafe_b64encode(after.encode()).decode().rstrip("=")
-
-
-def decode(cursor: str | None) -> str | None:
-    """The key; raises Refused for what no page gave."""
-    if cursor is None:
-        return None
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as error:
-        raise Refused("This is no cursor", remedy="Send the `next` of the page before, or none") from error
-    return text
 
 
 def answered(page: repository.Page[R], show: Callable[[R], T]) -> Page[T]:

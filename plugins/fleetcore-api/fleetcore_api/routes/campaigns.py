@@ -3,6 +3,7 @@
 from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody
 
+from fleetcore.calls.cursors import decode, encode
 from fleetcore.errors import Refused
 from fleetcore.model.firmware import Campaign
 from fleetcore.model.operator import Permission
@@ -10,7 +11,7 @@ from fleetcore_api.access import Access, missing
 from fleetcore_api.models import shown
 from fleetcore_api.models_firmware import CampaignIn, CampaignOut, ExecutionOut
 from fleetcore_api.models_state import ReasonIn
-from fleetcore_api.pages import Cursor, Limit, Page, answered, decode, encode
+from fleetcore_api.pages import Cursor, Limit, Page, answered
 from fleetcore_api.parameters import Caller, named
 from fleetcore_api.preconditions import etag
 

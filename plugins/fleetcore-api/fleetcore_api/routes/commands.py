@@ -8,6 +8,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import structs
 
+from fleetcore.calls.cursors import decode
 from fleetcore.errors import Refused
 from fleetcore.fleet.commands import selection
 from fleetcore.model.command import Command
@@ -17,7 +18,7 @@ from fleetcore_api.access import Access, ApiRequest
 from fleetcore_api.answers import KEPT_MS
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import BulkIn, CommandIn, CommandOut, OperationOut, PlanOut, ReasonIn
-from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
+from fleetcore_api.pages import Cursor, Limit, Page, answered
 from fleetcore_api.parameters import Caller
 from fleetcore_api.routes.operations import show_operation
 

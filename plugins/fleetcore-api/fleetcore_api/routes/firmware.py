@@ -7,13 +7,14 @@ from litestar import Response, get, post
 from litestar.exceptions import InternalServerException
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from fleetcore.calls.cursors import decode
 from fleetcore.errors import Refused
 from fleetcore.model.operator import Permission
 from fleetcore_api.access import Access, ApiRequest, missing
 from fleetcore_api.models import shown
 from fleetcore_api.models_firmware import ArtifactOut, ReleaseIn, ReleaseOut, SignedReleaseOut, TrustIn, TrustOut
 from fleetcore_api.openapi import OCTETS
-from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
+from fleetcore_api.pages import Cursor, Limit, Page, answered
 from fleetcore_api.parameters import Caller, named
 
 #: The one path whose body is not JSON and not held in memory.

@@ -3,11 +3,12 @@
 from litestar import Response, delete, get, patch
 from litestar.params import FromPath, JSONBody
 
+from fleetcore.calls.cursors import decode
 from fleetcore.model.layer import Layer
 from fleetcore.model.operator import Permission
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import LayerIn, LayerOut, SectionOut
-from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
+from fleetcore_api.pages import Cursor, Limit, Page, answered
 from fleetcore_api.parameters import Caller, IfMatch, Why, named
 from fleetcore_api.preconditions import etag, expected
 

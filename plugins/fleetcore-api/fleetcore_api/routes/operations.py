@@ -6,12 +6,13 @@ from litestar import Response, get, post
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from fleetcore.calls.cursors import decode
 from fleetcore.model.operation import Operation
 from fleetcore.model.operator import Permission
 from fleetcore_api.access import Access, missing
 from fleetcore_api.models import shown
 from fleetcore_api.models_state import CheckOut, FailureOut, ImportIn, OperationOut, ReasonIn
-from fleetcore_api.pages import Cursor, Limit, Page, answered, decode
+from fleetcore_api.pages import Cursor, Limit, Page, answered
 from fleetcore_api.parameters import Caller
 
 #: What stopping somebody else's operation takes.

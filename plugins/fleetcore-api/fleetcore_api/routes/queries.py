@@ -3,10 +3,10 @@
 from litestar import post
 from litestar.params import JSONBody
 
+from fleetcore.calls.cursors import decode, encode
 from fleetcore.model.operator import Permission
 from fleetcore.query.parse import parse
 from fleetcore_api.models_state import QueryIn, QueryOut
-from fleetcore_api.pages import decode, encode
 from fleetcore_api.parameters import Caller
 
 

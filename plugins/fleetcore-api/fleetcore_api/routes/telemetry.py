@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from fleetcore.calls.cursors import decode, encode
 from fleetcore.errors import Refused
 from fleetcore.model.names import check_metric
 from fleetcore.model.operator import Permission
@@ -24,7 +25,7 @@ from fleetcore_api.models_seen import (
     StoredOut,
     Value,
 )
-from fleetcore_api.pages import Cursor, Page, decode, encode
+from fleetcore_api.pages import Cursor, Page
 from fleetcore_api.parameters import Caller
 from fleetcore_api.tables import ARROW, CSV, arrow, table
 from fleetcore_api.times import End, Start, span
