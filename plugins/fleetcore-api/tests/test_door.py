@@ -99,7 +99,7 @@ async def test_a_denial_is_written_down_also_where_it_is_answered_as_if_nothing_
     await fleet.settle()
     denied = [(one.object, one.reason) for one in await fleet.audit.list() if one.action == "access.denied"]
     assert [one.status_code for one in answers] == [404, 404, 403]
-    assert denied == [("out1", "not_authorised"), ("/api/v1/health", "not_authorised")]
+    assert denied == [("out1", "not_authorised"), ("get_fleet_health", "not_authorised")]
     assert answers[2].json()["detail"] == "This needs devices:read for the whole fleet"
 
 
