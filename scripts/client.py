@@ -26,7 +26,6 @@ _CHANGES = (
     (r"\.aclose\(", ".close("),
     (r"\.aread\(", ".read("),
     (r"\.aiter_lines\(", ".iter_lines("),
-    (r"^( +)for item in page\.items:\n +yield item$", r"\1yield from page.items"),
     (r"\basync_pieces\b", "pieces"),
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),

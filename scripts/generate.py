@@ -24,6 +24,8 @@ from fleetcore.frontends.describe import describe, to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "fleetcore" / "frontends" / "generated"
+#: Why a checker of types does not follow a line of the generated files.
+_AT_RUN_TIME = "# type: ignore[valid-type]  # at run time"
 #: What a caller may give for a time.
 _TIMES = {"Ms": "Time"}
 
@@ -169,7 +171,14 @@ def calls(*, blocking: bool) -> str:
         "from datetime import datetime",
         "from typing import TYPE_CHECKING, Any, TypeVar",
         "",
-        *_import_lines({**running, "UNSET": "fleetcore.calls.types", "Page": "fleetcore.calls.types"}),
+        *_import_lines(
+            {
+                **running,
+                "UNSET": "fleetcore.calls.types",
+                "Page": "fleetcore.calls.types",
+                "PAGE": "fleetcore.frontends.catalogue",
+            }
+        ),
         "",
         "if TYPE_CHECKING:",
         f"    from collections.abc import {iterator}, Mapping",
@@ -186,15 +195,25 @@ def calls(*, blocking: bool) -> str:
     for _, found in methods():
         for method in found:
             lines += method.text(blocking=blocking)
-    define = "def" if blocking else "async def"
+    wait, define = ("", "def") if blocking else ("await ", "async def")
+    each = (
+        ["            yield from page"] if blocking else ["            for item in page:", "                yield item"]
+    )
     lines += [
         "    @abstractmethod",
         f"    {define} _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:",
         '        """The answer of a call; raises what the call raises."""',
         "",
-        "    @abstractmethod",
-        f"    def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> {iterator}[T]:",
+        f"    {define} _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> {iterator}[T]:",
         '        """All items of a list, page by page."""',
+        "        cursor: str | None = None",
+        "        while True:",
+        '            asked = {**given, "limit": PAGE, "cursor": cursor}',
+        f"            page: Page[T] = {wait}self._value(name, asked, Page[kind])  {_AT_RUN_TIME}",
+        *each,
+        "            cursor = page.next",
+        "            if cursor is None:",
+        "                return",
         "",
     ]
     return _formatted("\n".join(lines))

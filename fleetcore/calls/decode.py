@@ -21,7 +21,8 @@ from fleetcore.wire.strict_json import StrictJsonError, loads
 _MAX_FAULTS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-_JSON_DEPTH = 12
+#: A twin's ten (WIRE.md §5) and what it is wrapped in.
+JSON_DEPTH = 12
 
 #: What msgspec says → what a refusal says.
 _SENTENCES: Sequence[tuple[re.Pattern[str], str]] = [
@@ -255,7 +256,7 @@ def _time(text: str, _pointer: str) -> object:
 
 def _json(text: str, pointer: str) -> object:
     try:
-        return loads(text.encode(), depth=_JSON_DEPTH)
+        return loads(text.encode(), depth=JSON_DEPTH)
     except StrictJsonError as error:
         raise Invalid(Fault(pointer, f"this is no JSON: {error}", "Give JSON, as in '{\"a\": 1}'")) from None
 

@@ -197,9 +197,12 @@ class Call:
         return [name for name, parameter in self.parameters.items() if parameter.required]
 
     @cached_property
-    def required_in_body(self) -> bool:
-        """Whether a parameter that has to be given is sent in the body."""
-        return any(self.parameters[name].place == "body" for name in self.required)
+    def placed(self) -> Mapping[str, frozenset[str]]:
+        """The names of the parameters by where they are sent."""
+        return {
+            place: frozenset(name for name, parameter in self.parameters.items() if parameter.place == place)
+            for place in ("path", "query", "body", "whole", "stream", "if-match")
+        }
 
     @cached_property
     def answer(self) -> Any:
@@ -267,9 +270,6 @@ class Table:
 
     def __iter__(self) -> Iterator[Call]:
         return iter(self._calls.values())
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._calls
 
     def __getitem__(self, name: str) -> Call:
         return self._calls[name]

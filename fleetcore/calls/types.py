@@ -26,7 +26,6 @@ __all__ = [
     "Page",
     "Reason",
     "Response",
-    "Text",
     "UnsetType",
     "Where",
     "Word",
@@ -90,7 +89,6 @@ ALPHABETS = {
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
 Label = Annotated[str, Meta(pattern=_LABEL)]
 BatchName = Annotated[str, Meta(pattern=_BATCH_NAME)]
-Text = Annotated[str, Meta(max_length=1024)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
 Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="How many items at most.")]

@@ -11,7 +11,6 @@ from typing import Any, Self, TypeVar
 import httpx
 import numpy as np
 
-from fleetcore.calls.types import Page
 from fleetcore.client import wire
 from fleetcore.client.wire import given, match, path
 from fleetcore.errors import NotFound, Refused
@@ -124,15 +123,6 @@ class FleetClient(BlockingCalls):
         sent = request(call, given)
         answered = self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
         return answer(answered.content, kind)
-
-    def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
-        cursor: str | None = None
-        while True:
-            page = self._value(name, {**given, "limit": catalogue.PAGE, "cursor": cursor}, Page[kind])  # type: ignore[valid-type]  # made at run time
-            yield from page.items
-            cursor = page.next
-            if cursor is None:
-                return
 
     def _get(self, at: str, /, **params: Any) -> Any:
         return (self._answer("GET", at, params=given(**params))).json()

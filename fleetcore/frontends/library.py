@@ -19,9 +19,8 @@ from attrs import asdict, evolve
 from fleetcore import threads
 from fleetcore.calls.caller import owner, user_of
 from fleetcore.calls.table import core, run
-from fleetcore.calls.types import Page, present
+from fleetcore.calls.types import present
 from fleetcore.errors import Refused, WrongLoop
-from fleetcore.frontends.catalogue import PAGE
 from fleetcore.frontends.generated.calls_async import AsyncCalls
 from fleetcore.frontends.generated.calls_blocking import BlockingCalls
 from fleetcore.frontends.registration import registration
@@ -176,17 +175,6 @@ class IoTFleetManager(AsyncCalls):
         del kind  # it is what the call answers
         answer: T = await self.call(name, **given)
         return answer
-
-    async def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
-        del kind
-        cursor: str | None = None
-        while True:
-            page: Page[T] = await self.call(name, **given, limit=PAGE, cursor=cursor)
-            for item in page.items:
-                yield item
-            cursor = page.next
-            if cursor is None:
-                return
 
     def _open_now(self) -> "Fleet":
         if self._fleet is None:
@@ -910,9 +898,6 @@ class SyncFleetManager(BlockingCalls):
 
     def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         return self._run(self._manager._value(name, given, kind))
-
-    def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
-        return self._iterate(self._manager._pages, name, given, kind)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -23,6 +23,7 @@ from fleetcore.calls.responses.health import HealthResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
 from fleetcore.calls.responses.server import InstanceResponse, PluginResponse, StatusResponse
 from fleetcore.calls.types import UNSET, Page
+from fleetcore.frontends.catalogue import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -915,6 +916,13 @@ class BlockingCalls(ABC):
     def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         """The answer of a call; raises what the call raises."""
 
-    @abstractmethod
     def _pages(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
         """All items of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            asked = {**given, "limit": PAGE, "cursor": cursor}
+            page: Page[T] = self._value(name, asked, Page[kind])  # type: ignore[valid-type]  # at run time
+            yield from page
+            cursor = page.next
+            if cursor is None:
+                return

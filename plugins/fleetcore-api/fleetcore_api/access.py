@@ -129,15 +129,6 @@ class Access:
                 known[key] = await self.rights.sees(self.fleet.events.find(row.action), row.object, {})
         return [row for row in rows if known[row.action, row.object]]
 
-    def group(self, group: str, permission: Permission = Permission.GROUPS_READ) -> None:
-        """Groups are there for who has the permission for the whole fleet, and for whose scope they are."""
-        if self.rights.everywhere(permission) or group in self.rights.named_groups(permission):
-            return
-        if self.rights.everywhere(Permission.GROUPS_READ):
-            raise self.denied(permission, group)
-        self.note(permission, group)
-        raise missing("group", group)
-
     def wide(self, permission: Permission, what: str) -> None:
         """Asks for the permission for the whole fleet, about something that the caller sees. Raises NotAuthorised."""
         if not self.rights.everywhere(permission):

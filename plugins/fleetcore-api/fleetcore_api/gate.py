@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import define
 
+from fleetcore.calls.decode import JSON_DEPTH
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
 from fleetcore.fleet.rights import Rights
 from fleetcore.wire.strict_json import loads
@@ -25,7 +26,6 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 #: Its body is read by the handler piece by piece; what it makes is told apart by its digest, so it needs no key.
 _STREAMED = "/api/v1/firmware/artifacts"
-_JSON_DEPTH = 12  # a twin's ten (CONTRACT.md §1) and what it is wrapped in
 _POSITION = b"fleetcore-position"
 #: The member of a request's scope that says that its answer is kept already.
 KEPT = "fleetcore.kept"
@@ -83,7 +83,7 @@ class Gate:
             return
         body = await _read(receive, headers, self._site.config.body_bytes)
         if body and headers.get(b"content-type", b"application/json").split(b";")[0].strip() == b"application/json":
-            loads(body, depth=_JSON_DEPTH)
+            loads(body, depth=JSON_DEPTH)
         if key is None:
             await self._inner(scope, _replay(body), self._with_position(send))
             return

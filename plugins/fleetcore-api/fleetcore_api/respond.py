@@ -15,7 +15,6 @@ from fleetcore.wire.strict_json import loads
 from fleetcore_api.preconditions import expected
 
 _encode = msgspec.json.Encoder(enc_hook=encode_hook).encode
-_JSON_DEPTH = 12  # a twin's ten (WIRE.md §5) and what it is wrapped in
 _MAX_QUERY_MEMBERS = 100
 _MAX_TAG = 64
 
@@ -104,7 +103,7 @@ def _query(call: Call, query: bytes) -> dict[str, list[str]]:
         )
     except (UnicodeDecodeError, ValueError):
         raise Refused("The query cannot be read", code="payload_unreadable") from None
-    known = {name for name, parameter in call.parameters.items() if parameter.place == "query"}
+    known = call.placed["query"]
     found: dict[str, list[str]] = {}
     for name, text in pairs:
         if name not in known:
@@ -114,15 +113,14 @@ def _query(call: Call, query: bytes) -> dict[str, list[str]]:
 
 
 def _body(call: Call, body: bytes) -> dict[str, Any]:
-    whole = next((name for name, parameter in call.parameters.items() if parameter.place == "whole"), None)
-    known = {name for name, parameter in call.parameters.items() if parameter.place == "body"}
+    whole, known = next(iter(call.placed["whole"]), None), call.placed["body"]
     if whole is None and not known:
         return {}
     if not body:
-        if whole is not None or call.required_in_body:
+        if whole is not None or known & set(call.required):
             raise Refused("The request has no body", remedy="Send a JSON object, {} for one without members")
         return {}
-    plain = loads(body, depth=_JSON_DEPTH)
+    plain = loads(body, depth=decode.JSON_DEPTH)
     if whole is not None:
         return {whole: plain}
     if not isinstance(plain, dict):
