@@ -23,8 +23,8 @@ async def main() -> None:
     # Nothing is fetched in memory: the campaign waits as a draft for an artifact with a digest.
     await manager.update_firmware("fw-update-001", "2.0.0", [device], "https://updates.example.com/v2.0.0")
 
-    for reading in await manager.latest_telemetry(device):
-        print(f"{device}: {reading['metric']} is {reading['value']} {reading['unit']}")
+    for reading in await manager.list_device_latest_readings(device):
+        print(f"{device}: {reading.metric} is {reading.value} {reading.unit}")
     health = await manager.get_fleet_health()
     print(f"Fleet health score: {health['health_score']}%")
 

@@ -9,6 +9,7 @@ from fleetcore.wire.times import format_time
 if TYPE_CHECKING:
     import numpy as np
 
+    from fleetcore.calls.responses.telemetry import ReadingsResponse
     from fleetcore.model.telemetry import SeriesData, TextReading
 
 
@@ -33,6 +34,26 @@ class TelemetryView:
         self.quality: np.ndarray[Any, Any] = data.quality
         if texts:
             self._add(texts)
+
+    @classmethod
+    def of(cls, device: str, metric: str, parts: "Sequence[ReadingsResponse]") -> "TelemetryView":
+        """What ``list_readings`` gave of a device; raises NotFound where it has no such series."""
+        import numpy as np
+
+        from fleetcore.errors import NotFound
+        from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
+
+        if not parts:
+            raise NotFound(f"Device {device!r} has sent no {metric!r}", device=device, metric=metric)
+        points = [point for part in parts for point in part.points]
+        numbers = [(time, value) for time, value in points if not isinstance(value, str)]
+        data = SeriesData(
+            series=Series(index=0, device=device, metric=metric, unit=parts[0].unit, kind=SeriesKind.NUMBER),
+            time=np.array([time for time, _ in numbers], np.int64),
+            value=np.array([value for _, value in numbers], np.float64),
+            quality=np.zeros(len(numbers), np.uint8),
+        )
+        return cls(data, [TextReading(0, time, 0, value) for time, value in points if isinstance(value, str)])
 
     def _add(self, texts: "Sequence[TextReading]") -> None:
         import numpy as np

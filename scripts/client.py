@@ -27,6 +27,7 @@ _CHANGES = (
     (r"\.aread\(", ".read("),
     (r"\.aiter_lines\(", ".iter_lines("),
     (r"\basync_pieces\b", "pieces"),
+    (r"\[part async for part in pages\]", "list(pages)"),
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
 )

@@ -20,14 +20,13 @@ from typing import Annotated, get_args, get_origin
 
 from fleetcore.calls import nouns
 from fleetcore.calls.table import Call, calls_of
+from fleetcore.calls.types import Ms
 from fleetcore.frontends.describe import describe, to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "fleetcore" / "frontends" / "generated"
 #: Why a checker of types does not follow a line of the generated files.
 _AT_RUN_TIME = "# type: ignore[valid-type]  # at run time"
-#: What a caller may give for a time.
-_TIMES = {"Ms": "Time"}
 
 
 def _enum(value: object) -> type[StrEnum] | None:
@@ -38,6 +37,15 @@ def _enum(value: object) -> type[StrEnum] | None:
 
 #: Names of enums of text: their values may be given as text.
 _ENUMS = {name: kind for noun in nouns() for name, value in vars(noun).items() if (kind := _enum(value)) is not None}
+
+
+#: Names of times: what a caller may give for one.
+_TIMES = {"Ms": "Time"} | {
+    name: "Time"
+    for noun in nouns()
+    for name, value in vars(noun).items()
+    if get_origin(value) is Annotated and get_args(value)[0] is Ms
+}
 
 
 class Method:
@@ -82,6 +90,9 @@ class Method:
     def text(self, *, blocking: bool) -> Iterator[str]:
         """The method, and for a list the one that goes on through its pages."""
         answer = ast.unparse(self.node.returns) if self.node.returns else "None"
+        if self.call.is_stream:
+            yield from self._stream(answer.removeprefix("AsyncIterator[").removesuffix("]"), blocking=blocking)
+            return
         wait, define = ("", "def") if blocking else ("await ", "async def")
         yield f"    {define} {self.call.name}({self.parameters()}) -> {answer}:"
         yield f"        {self.doc()}"
@@ -91,6 +102,12 @@ class Method:
         yield ""
         if self.call.is_page:
             yield from self._pages(answer.removeprefix("Page[").removesuffix("]"), blocking=blocking)
+
+    def _stream(self, item: str, *, blocking: bool) -> Iterator[str]:
+        yield f"    def {self.call.name}({self.parameters()}) -> {'Iterator' if blocking else 'AsyncIterator'}[{item}]:"
+        yield f"        {self.doc()}"
+        yield f'        return self._stream("{self.call.name}", {self.given()}, {item})'
+        yield ""
 
     def _pages(self, item: str, *, blocking: bool) -> Iterator[str]:
         paged = frozenset({"limit", "cursor"})
@@ -200,6 +217,10 @@ def calls(*, blocking: bool) -> str:
         ["            yield from page"] if blocking else ["            for item in page:", "                yield item"]
     )
     lines += [
+        "    @abstractmethod",
+        f"    def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> {iterator}[T]:",
+        '        """The items of a call that streams; raises what the call raises."""',
+        "",
         "    @abstractmethod",
         f"    {define} _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:",
         '        """The answer of a call; raises what the call raises."""',

@@ -8,6 +8,38 @@ from types import ModuleType
 
 def nouns() -> tuple[ModuleType, ...]:
     """The modules whose calls are the core's, in the order in which they are shown."""
-    from fleetcore.calls import audit, certificates, devices, edge, enrollment, groups, health, operators, server
+    from fleetcore.calls import (
+        anomalies,
+        audit,
+        certificates,
+        dead_letters,
+        devices,
+        edge,
+        enrollment,
+        events,
+        groups,
+        health,
+        imports,
+        operations,
+        operators,
+        server,
+        telemetry,
+    )
 
-    return (devices, groups, edge, health, enrollment, certificates, operators, audit, server)
+    return (
+        devices,
+        imports,
+        groups,
+        edge,
+        telemetry,
+        anomalies,
+        dead_letters,
+        health,
+        operations,
+        events,
+        enrollment,
+        certificates,
+        operators,
+        audit,
+        server,
+    )

@@ -25,11 +25,12 @@ def decode(cursor: str | None) -> str | None:
     try:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
-        raise Refused(
-            "/cursor: no page gave it",
-            remedy="Give the `next` of the page before, or none",
-            pointer="/cursor",
-        ) from error
+        raise foreign() from error
+
+
+def foreign() -> Refused:
+    """The refusal of a cursor that no page gave."""
+    return Refused("/cursor: no page gave it", remedy="Give the `next` of the page before, or none", pointer="/cursor")
 
 
 def page_of(

@@ -17,6 +17,7 @@ from fleetcore.calls.types import ALPHABETS, Ms, decode_hook
 from fleetcore.errors import Refused
 from fleetcore.wire.strict_json import StrictJsonError, loads
 
+_SCALARS = {types.StrType, types.FloatType, types.BoolType}
 #: How many faults a refusal names.
 _MAX_FAULTS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -73,7 +74,7 @@ class Reader:
     def __init__(self, name: str, kind: Any) -> None:
         self.name, self.kind = name, kind
         self._info = _inner(types.type_info(kind))
-        #: How text for it is read: ``text``, ``integer``, ``number``, ``boolean``, ``time`` or ``json``.
+        #: How text for it is read: ``text``, ``integer``, ``number``, ``boolean``, ``time``, ``scalar`` or ``json``.
         self.text_kind = _text_kind(self._info)
 
     @property
@@ -224,6 +225,8 @@ def _text_kind(info: types.Type) -> str:
             return _text_kind(_inner(item))
         case types.StrType() | types.LiteralType() | types.EnumType():
             return "text"
+        case types.UnionType(kinds) if {type(_inner(kind)) for kind in kinds} <= _SCALARS:
+            return "scalar"
         case _:
             return "json"
 
@@ -261,6 +264,16 @@ def _json(text: str, pointer: str) -> object:
         raise Invalid(Fault(pointer, f"this is no JSON: {error}", "Give JSON, as in '{\"a\": 1}'")) from None
 
 
+def _scalar(text: str, _pointer: str) -> object:
+    """A number, a boolean or text, as JSON writes it; what is none of these is text as it stands."""
+    try:
+        found = loads(text.encode())
+    except StrictJsonError:
+        return text
+    return found if isinstance(found, str | int | float) else text
+
+
 _KINDS: Mapping[str, Callable[[str, str], Any]] = {
-    "text": _text, "integer": _integer, "number": _number, "boolean": _boolean, "time": _time, "json": _json,
+    "text": _text, "integer": _integer, "number": _number, "boolean": _boolean, "time": _time, "scalar": _scalar,
+    "json": _json,
 }  # fmt: skip

@@ -7,7 +7,7 @@ the rest is in the query too.
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -20,7 +20,7 @@ from fleetcore.calls.types import In, Page, Word
 from fleetcore.errors import FleetError, PluginError
 from fleetcore.model.operator import Permission
 
-F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+F = TypeVar("F", bound=Callable[..., Awaitable[Any] | AsyncIterator[Any]])
 
 _DECLARED = "__fleetcore_call__"
 _NO_BODY = frozenset({"GET", "DELETE"})
@@ -50,6 +50,14 @@ def on(parameter: str) -> Scope:
     return Scope("group" if parameter == "group" else "device", parameter)
 
 
+@frozen
+class Rows:
+    """How an answer, or each item of a page, becomes rows of a table: the names of its columns, and the rows."""
+
+    header: Sequence[str]
+    of: Callable[[Any], Iterable[Sequence[object]]]
+
+
 @frozen(kw_only=True)
 class Declared:
     """What ``@call`` says of a function; see :func:`call`."""
@@ -66,6 +74,7 @@ class Declared:
     match_required: bool
     selected_by: str
     also: Mapping[str, Mapping[str, object]]
+    rows: Rows | None
     deprecated: str
 
 
@@ -83,6 +92,7 @@ def call(
     match_required: bool = False,
     selected_by: str = "",
     also: Mapping[str, Mapping[str, object]] = {},
+    rows: Rows | None = None,
     deprecated: str = "",
 ) -> Callable[[F], F]:
     """Declares a call.
@@ -100,6 +110,7 @@ def call(
         match_required: whether HTTP asks for ``If-Match``.
         selected_by: a query parameter that tells it from another call at its route: ``purge`` is ``?purge=true``.
         also: more commands, each with what it gives: ``device retire DEVICE_ID`` gives a state.
+        rows: the answer as a table; HTTP writes it as CSV and Arrow too, where ``format`` asks for it.
         deprecated: what to use instead.
     """
 
@@ -108,7 +119,7 @@ def call(
             route=route, permission=permission, scope=scope, cli=cli, no_cli=no_cli, status=status, location=location,
             columns=columns,
             secret_fields=secret_fields, match_required=match_required, selected_by=selected_by, also=also,
-            deprecated=deprecated,
+            rows=rows, deprecated=deprecated,
         )  # fmt: skip
         setattr(function, _DECLARED, declared)
         return function
@@ -122,7 +133,8 @@ class Parameter:
 
     name: str
     reader: decode.Reader
-    #: ``path``, ``query``, ``body``, ``whole`` (the body), ``stream`` (the body in pieces) or ``if-match``.
+    #: ``path``, ``query``, ``body``, ``whole`` (the body), ``stream`` (the body in pieces), ``if-match`` or
+    #: ``last-event-id``.
     place: str
     #: Of an ``If-Match`` with several versions, the letter before the one that counts.
     section: str
@@ -138,7 +150,7 @@ class Call:
     """A declared function; its parameters are taken apart on first use."""
 
     name: str
-    function: Callable[..., Awaitable[Any]]
+    function: Callable[..., Any]
     declared: Declared = field(repr=False)
     #: The plugin whose call it is; empty for the core's.
     plugin: str = ""
@@ -201,13 +213,18 @@ class Call:
         """The names of the parameters by where they are sent."""
         return {
             place: frozenset(name for name, parameter in self.parameters.items() if parameter.place == place)
-            for place in ("path", "query", "body", "whole", "stream", "if-match")
+            for place in ("path", "query", "body", "whole", "stream", "if-match", "last-event-id")
         }
 
     @cached_property
     def answer(self) -> Any:
         """The type of the answer."""
         return get_type_hints(self.function)["return"]
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it answers item by item, for as long as it is read."""
+        return get_origin(self.answer) is AsyncIterator
 
     @property
     def is_page(self) -> bool:
@@ -232,7 +249,7 @@ def admit(call: Call, caller: Caller) -> None:
 
 
 async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
-    """Asks for the rights, then calls: the only way in.
+    """Asks for the rights, then calls: the only way in. A call that streams is answered by its iterator.
 
     Raises NotAuthorised, NotFound, and what the call raises.
     """
@@ -243,6 +260,8 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
             await caller.device(values[scope.parameter])
         case "group":
             caller.group(values[scope.parameter])
+    if call.is_stream:  # which asks for each item
+        return call.function(caller, **values)
     answer = await call.function(caller, **values)
     if not caller.asked:
         raise FleetError(f"{call.name} answered without asking for rights")

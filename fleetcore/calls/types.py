@@ -62,8 +62,8 @@ class Ms(int):
 class In:
     """Where a parameter is sent, if not where the rule of :mod:`fleetcore.calls.table` puts it.
 
-    ``body`` is the whole body; ``stream`` is the body piece by piece; ``if-match`` is the header. Where an ETag has
-    several versions, as that of a twin, ``section`` is the letter before the one that counts.
+    ``body`` is the whole body; ``stream`` is the body piece by piece; ``if-match`` and ``last-event-id`` are headers.
+    Where an ETag has several versions, as that of a twin, ``section`` is the letter before the one that counts.
     """
 
     def __init__(self, place: str, section: str = "") -> None:

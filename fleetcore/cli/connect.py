@@ -1,8 +1,9 @@
 """One way to a fleet for every command: the data folder itself, the running server that holds it, or a remote one."""
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -31,6 +32,10 @@ class Caller(Protocol):
 
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
         """The answer of a call of the catalogue, as plain data."""
+        ...
+
+    def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """The items of a call that streams, as plain data."""
         ...
 
 
@@ -98,6 +103,13 @@ class _Caller:
         from fleetcore.calls.types import to_builtins
 
         return to_builtins(await self._manager.call(name, **given))
+
+    async def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        from fleetcore.calls.types import to_builtins
+
+        async with contextlib.aclosing(self._manager.stream(name, **given)) as items:
+            async for item in items:
+                yield to_builtins(item)
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """Commands made from the catalogue of calls: what a call takes becomes arguments and options, its answer is shown."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
-from fleetcore.cli.output import output_option, show
+from fleetcore.cli.output import output_option, show, show_line
 from fleetcore.errors import Refused
 from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
 
@@ -65,16 +66,20 @@ def command(
     for parameter in call.parameters:
         if parameter.name not in arguments and parameter.name not in paged and parameter.name not in fixed:
             parameters += [instead[parameter.name]] if parameter.name in instead else _options(parameter)
-    if "limit" in taken and paged:
-        parameters.append(click.Option(["--limit"], type=click.IntRange(1), help="How many at most; all by default."))
+    most_help = {"page": "How many at most; all by default.", "stream": "How many at most; without end by default."}
+    if ("limit" in taken and paged) or call.answer == "stream":
+        parameters.append(click.Option(["--limit"], type=click.IntRange(1), help=most_help[call.answer]))
 
     @fleet_option
     @output_option
     def run(at: Target, output: str, **words: Any) -> None:
-        most = words.pop("limit", None) if paged else None
+        most = words.pop("limit", None) if call.answer in most_help else None
         named = dict(map(pair, words.pop("pairs", ())))
         own = {option.name: words.pop(str(option.name)) for option in added}
         given = {**named, **_given(call, words), **fixed}
+        if call.answer == "stream":
+            follow(at, call, given, output, most)
+            return
         answer = items(at, call, given, most) if call.answer == "page" else value(at, call, given)
         if finish is not None:
             answer = finish(at, given, answer, output, **own)
@@ -82,7 +87,10 @@ def command(
                 return
         show(answer, output, call.columns)
 
-    made = click.command(name, help=call.help, deprecated=call.deprecated or False)(run)
+    # -5 is a number and no option.
+    numeric = any(taken[one].kind in ("integer", "number", "scalar") for one in arguments)
+    settings = {"ignore_unknown_options": numeric}
+    made = click.command(name, help=call.help, deprecated=call.deprecated or False, context_settings=settings)(run)
     made.params = [*parameters, *added, *made.params]
     return made
 
@@ -97,17 +105,33 @@ def value(at: Target, call: CallInfo, given: Mapping[str, Any]) -> Any:
     return asyncio.run(ask())
 
 
+def follow(at: Target, call: CallInfo, given: Mapping[str, Any], output: str, most: int | None = None) -> None:
+    """Shows each item of a call that streams as it comes, a line each: the first ``most``, or until an interrupt."""
+
+    async def run() -> None:
+        left = most
+        async with connect(at) as caller, contextlib.aclosing(caller.stream(call.name, given)) as found:
+            async for item in found:
+                show_line(item, output, call.columns)
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+
+    asyncio.run(run())
+
+
 def items(at: Target, call: CallInfo, given: Mapping[str, Any], most: int | None = None) -> list[Any]:
     """All items of a list, or the first ``most``, as plain data."""
 
     async def ask() -> list[Any]:
         async with connect(at) as caller:
-            return await _items(caller, call, given, most)
+            return await items_of(caller, call, given, most)
 
     return asyncio.run(ask())
 
 
-async def _items(caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None) -> list[Any]:
+async def items_of(caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None = None) -> list[Any]:
+    """All items of a list, or the first ``most``, for a command that has its connection."""
     if not any(parameter.name == "cursor" for parameter in call.parameters):
         whole: list[Any] = (await caller.run(call.name, given))["items"]
         return whole[:most]

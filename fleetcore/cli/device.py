@@ -82,19 +82,20 @@ def export(file: Path, at: Target) -> None:
     import asyncio
 
     from fleetcore.cli.rows import Writer
+    from fleetcore.frontends.catalogue import PAGE
     from fleetcore.model.device import ROW_MEMBERS
 
     async def run() -> int:
-        count, after = 0, None
+        count, cursor = 0, None
         with file.open("x", encoding="utf-8", newline="") as target:
             writer = Writer(target, ROW_MEMBERS, as_csv=file.suffix.lower() == ".csv")
             async with connect(at) as caller:
                 while True:
-                    page = await caller.call("export_devices", after=after)
+                    page = await caller.run("export_devices", {"limit": PAGE, "cursor": cursor})
                     for row in page["items"]:
                         writer.write(row)
-                    count, after = count + len(page["items"]), page["next"]
-                    if after is None:
+                    count, cursor = count + len(page["items"]), page["next"]
+                    if cursor is None:
                         return count
 
     try:

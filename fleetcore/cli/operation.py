@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 
-from fleetcore.cli.connect import Caller, Target, call, fleet_option
+from fleetcore.cli.connect import Caller
 from fleetcore.cli.exits import PARTLY, printable
-from fleetcore.cli.output import output_option, show
+from fleetcore.cli.output import show
 
-_COLUMNS = ("id", "kind", "state", "done", "total", "failed", "created", "reason")
 #: How often a waiting command looks.
 _LOOK_S = 0.2
 
@@ -17,33 +16,6 @@ _LOOK_S = 0.2
 @click.group()
 def operation() -> None:
     """Follow and stop long work."""
-
-
-@operation.command("list")
-@fleet_option
-@output_option
-def list_(at: Target, output: str) -> None:
-    """List all long work, the newest first."""
-    show(call(at, "list_operations"), output, _COLUMNS)
-
-
-@operation.command("show")
-@click.argument("id")
-@fleet_option
-@output_option
-def show_(id: str, at: Target, output: str) -> None:
-    """Show the operation ID with its first failures."""
-    show(call(at, "get_operation", id), output)
-
-
-@operation.command()
-@click.argument("id")
-@click.option("--reason", default="")
-@fleet_option
-@output_option
-def cancel(id: str, reason: str, at: Target, output: str) -> None:
-    """Stop the operation ID; what was done stays done."""
-    show(call(at, "cancel_operation", id, reason=reason), output)
 
 
 async def follow(caller: Caller, started: dict[str, Any], step: Callable[[int], None], seen: int = 0) -> dict[str, Any]:
@@ -57,7 +29,7 @@ async def follow(caller: Caller, started: dict[str, Any], step: Callable[[int], 
         if current["state"] != "running":
             return current
         await asyncio.sleep(_LOOK_S)
-        current = await caller.call("get_operation", started["id"])
+        current = await caller.run("get_operation", {"operation": started["id"]})
 
 
 def conclude(ended: dict[str, Any], output: str, lines: Sequence[int] | None = None) -> int:

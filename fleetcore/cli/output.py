@@ -45,6 +45,20 @@ def show(result: Any, output: str, columns: Sequence[str] = ()) -> None:
                 _sheet(result)
 
 
+def show_line(item: Mapping[str, Any], output: str, columns: Sequence[str] = ()) -> None:
+    """Prints one item of a stream on one line: JSON for ``json`` and ``jsonl``, else its columns."""
+    if output in ("json", "jsonl"):
+        click.echo(json.dumps(item, ensure_ascii=False))
+        return
+    names = list(columns) or list(item)
+    if output == "csv":
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow([_harmless(item.get(name)) for name in names])
+        click.echo(line.getvalue(), nl=False)
+    else:
+        click.echo("  ".join(cell for cell in (_cell(item.get(name)) for name in names) if cell))
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""

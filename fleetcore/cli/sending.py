@@ -83,17 +83,21 @@ async def _send(
     try:
         while part is not None:
             following = next(parts, None)
-            more = {} if answer["id"] is None else {"operation": answer["id"]}
+            more: dict[str, Any] = {} if answer["id"] is None else {"operation": answer["id"]}
             if following is not None:
                 more["more"] = True
-            answer = await caller.call("import_devices", part, dry_run=dry_run, reason=reason, **more)
-            done = answer["total"] if dry_run else answer["done"]
+            if dry_run:
+                answer = await caller.run("check_import", {"rows": part, **more})
+            else:
+                answer = await caller.run("import_devices", {"rows": part, "reason": reason, **more})
+            done = answer["count"] if dry_run else answer["done"]
             step(done - seen)
             seen, part = done, following
     except BaseException:
         if answer["id"] is not None and not dry_run:
             with contextlib.suppress(Exception):
-                await caller.call("cancel_operation", answer["id"], reason="its rows did not come to an end")
+                given = {"operation": answer["id"], "reason": "its rows did not come to an end"}
+                await caller.run("cancel_operation", given)
         raise
     if dry_run or answer["id"] is None:
         return {**answer, "done": seen}

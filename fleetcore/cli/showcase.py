@@ -15,12 +15,13 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import Caller, connect
+from fleetcore.cli.derived import items_of
 from fleetcore.cli.progress import progress
 from fleetcore.cli.serve import running
 from fleetcore.cli.simulated_fleet import SimulatedFleet, Way, ways_in
 from fleetcore.cli.telemetry import sparkline
-from fleetcore.errors import NotFound, Refused
-from fleetcore.frontends.catalogue import PAGE
+from fleetcore.errors import Refused
+from fleetcore.frontends.catalogue import PAGE, core
 from fleetcore.interfaces.provider import Provider
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.simulator import Behaviour, Signal
@@ -165,7 +166,7 @@ async def _telemetry(account: Account, caller: Caller, fleet: SimulatedFleet, st
             await asyncio.sleep(max(0.0, begun + duration * (number + 1) / steps - time.monotonic()))
     sent = sum(device.sent for device in fleet.devices)
     acknowledged = sum(device.acknowledged for device in fleet.devices)
-    tally = await caller.call("telemetry_tally")
+    tally = (await caller.run("get_status", {}))["readings"]
     account.expect(
         sent == acknowledged == tally["stored"],
         f"{sent} readings sent, {acknowledged} acknowledged after their commit, {tally['stored']} stored, "
@@ -175,7 +176,7 @@ async def _telemetry(account: Account, caller: Caller, fleet: SimulatedFleet, st
 
 async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:
     await caller.call("settle")
-    found = await caller.call("list_anomalies")
+    found = await items_of(caller, core()["list_anomalies"], {})
     hit = {one["device"] for one in found if one["metric"] == "temperature"}
     injected = {device.device for device in fleet.devices if device.behaviour.signals[0].faults}
     others = len(hit - injected)
@@ -186,8 +187,12 @@ async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) ->
     for one in found[:3]:
         click.echo(f"    {one['time']} {one['device']} {one['metric']}: {one['explanation']}")
     worst = min(injected)
-    points = (await caller.call("query_telemetry", worst, "temperature"))["points"]
-    click.echo(f"    {worst} {sparkline([value for _, value in points], 60)}")
+    click.echo(f"    {worst} {sparkline([value for _, value in await _points(caller, worst, 'temperature')], 60)}")
+
+
+async def _points(caller: Caller, device: str, metric: str) -> list[Any]:
+    series = await items_of(caller, core()["list_readings"], {"device": device, "metric": metric, "points": 10_000})
+    return [point for part in series for point in part["points"]]
 
 
 async def _campaign(caller: Caller, name: str, devices: Sequence[str], artifact: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,7 +347,7 @@ async def replay_file(data: Path, file: Path, *, keep: bool) -> int:
 async def _replayed(
     account: Account, caller: Caller, device: str, metrics: Sequence[str], sent: int, acknowledged: int
 ) -> None:
-    tally = await caller.call("telemetry_tally")
+    tally = (await caller.run("get_status", {}))["readings"]
     account.expect(
         sent == tally["sent"] == tally["stored"] + tally["duplicates"] + tally["conflicts"] + tally["refused"],
         "sent = stored + duplicates + conflicts + refused: "
@@ -356,14 +361,11 @@ async def _replayed(
     )
     read = 0
     for metric in metrics:
-        try:
-            points = (await caller.call("query_telemetry", device, metric))["points"]
-        except NotFound:  # every reading of it was refused or its cells are empty
-            points = []
+        points = await _points(caller, device, metric)
         read += len(points)
         click.echo(f"  {metric:<24} {sparkline([value for _, value in points])}")
     account.expect(read == tally["stored"], f"{read} readings read back from the store")
-    found = await caller.call("list_anomalies", device)
+    found = await items_of(caller, core()["list_anomalies"], {"device": device})
     click.echo(f"  {len(found)} anomalies found")
     for one in found[:10]:
         click.echo(f"    {one['time']} {one['metric']}: {one['explanation']}")

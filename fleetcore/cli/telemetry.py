@@ -1,89 +1,47 @@
-"""``fleetcore telemetry``: readings and what detectors found in them."""
+"""``fleetcore telemetry``: readings as they were stored, with a picture of them."""
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import click
 
-from fleetcore.cli.connect import Target, call, fleet_option
-from fleetcore.cli.dead_letters import dead_letters
-from fleetcore.cli.numbers import Number
-from fleetcore.cli.output import output_option, show
+from fleetcore.cli.connect import Target
+from fleetcore.cli.derived import command
+from fleetcore.frontends.catalogue import core
 
 _BARS = "▁▂▃▄▅▆▇█"
+#: Points that a table shows.
+_SHOWN = 50
 
 
 @click.group()
 def telemetry() -> None:
-    """Look at readings and anomalies."""
+    """Look at readings and anomalies, and put readings in."""
 
 
-@telemetry.command()
-@click.argument("device", required=False)
-@fleet_option
-@output_option
-def series(device: str | None, at: Target, output: str) -> None:
-    """List the series of DEVICE, or all."""
-    show(call(at, "list_series", device), output, ("device", "metric", "unit", "kind"))
-
-
-@telemetry.command()
-@click.argument("device")
-@fleet_option
-@output_option
-def latest(device: str, at: Target, output: str) -> None:
-    """Show the newest reading of each metric of DEVICE."""
-    show(call(at, "latest_telemetry", device), output)
-
-
-@telemetry.command()
-@click.argument("device")
-@click.argument("metric")
-@click.option("--start", help="RFC 3339 time or ms since the epoch.")
-@click.option("--end", help="RFC 3339 time or ms since the epoch.")
-@fleet_option
-@output_option
-def query(device: str, metric: str, start: str | None, end: str | None, at: Target, output: str) -> None:
-    """Show the points of METRIC of DEVICE; as a table, the last 50 and a picture of all."""
-    found = call(at, "query_telemetry", device, metric, start=_time(start), end=_time(end))
-    rows = [{"time": time, metric: value} for time, value in found["points"]]
-    if output != "table":
-        show(rows, output)
-        return
-    numbers = [value for _, value in found["points"] if not isinstance(value, str)]
+def _pictured(_at: Target, given: Mapping[str, Any], series: list[dict[str, Any]], output: str) -> Any:
+    """As a table, the last points and a picture of all."""
+    if output in ("json", "jsonl"):
+        return series
+    points = [point for one in series for point in one["points"]]
+    rows = [{"time": time, given["metric"]: value} for time, value in points]
+    if output == "csv":
+        return rows
+    numbers = [value for _, value in points if not isinstance(value, str)]
     if len(numbers) > 2:
         click.echo(sparkline(numbers))
-    if len(rows) > 50:
-        click.echo(f"the last 50 of {len(rows)} points; -o csv gives all")
-    show(rows[-50:], output)
+    if len(rows) > _SHOWN:
+        click.echo(f"the last {_SHOWN} of {len(rows)} points; -o csv gives all")
+    return rows[-_SHOWN:]
 
 
-@telemetry.command()
-@click.argument("device")
-@click.argument("metric")
-@click.option("--every", "every_s", type=Number(min=0, min_open=True), default=3600.0, help="Seconds a bucket.")
-@fleet_option
-@output_option
-def aggregate(device: str, metric: str, every_s: float, at: Target, output: str) -> None:
-    """Show METRIC of DEVICE in buckets."""
-    show(call(at, "aggregate_telemetry", device, metric, every_s), output)
+def _buckets(_at: Target, _given: Mapping[str, Any], series: list[dict[str, Any]], output: str) -> Any:
+    return series if output in ("json", "jsonl") else [bucket for one in series for bucket in one["buckets"]]
 
 
-@telemetry.command()
-@click.argument("device", required=False)
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@fleet_option
-@output_option
-def anomalies(device: str | None, limit: int, at: Target, output: str) -> None:
-    """Show what detectors found on DEVICE, or on all."""
-    columns = ("time", "device", "metric", "observed", "expected", "score", "severity", "detector", "explanation")
-    show(call(at, "list_anomalies", device, limit=limit), output, columns)
-
-
-telemetry.add_command(dead_letters)
-
-
-def _time(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdigit() else text
+for _name, _finish in (("list_readings", _pictured), ("list_buckets", _buckets)):
+    telemetry.add_command(command(core()[_name], core()[_name].command, {}, finish=_finish))
 
 
 def sparkline(values: list[float], width: int = 72) -> str:

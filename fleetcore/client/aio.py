@@ -1,7 +1,6 @@
 """The client in asyncio. ``scripts/client.py`` makes the blocking one of this file: change only this one."""
 
 import asyncio
-import base64
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,24 +8,30 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import numpy as np
 
+from fleetcore.calls.responses.operations import OperationResponse
+from fleetcore.calls.types import from_builtins
 from fleetcore.client import wire
 from fleetcore.client.wire import given, match, path
-from fleetcore.errors import NotFound, Refused
+from fleetcore.errors import Refused
 from fleetcore.frontends import catalogue
 from fleetcore.frontends.generated.calls_async import AsyncCalls
 from fleetcore.frontends.registration import registration
 from fleetcore.frontends.requests import answer, request
-from fleetcore.model.device import ROW_MEMBERS
-from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
+from fleetcore.model.operation import OperationState
 from fleetcore.views import TelemetryView, View
 from fleetcore.wire.pieces import async_pieces, size_of
-from fleetcore.wire.times import format_time, parse_time
 
 T = TypeVar("T")
 #: Checkpoints that a request takes.
 _CHECKPOINTS = 250
+
+
+def _known(name: str) -> catalogue.CallInfo:
+    call = catalogue.core().get(name)
+    if call is None:
+        raise Refused(f"There is no call {name!r}", code="operation_unknown")
+    return call
 
 
 class AsyncFleetClient(AsyncCalls):
@@ -117,12 +122,34 @@ class AsyncFleetClient(AsyncCalls):
         return await self._value(name, given, Any)
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
-        call = catalogue.core().get(name)
-        if call is None:
-            raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        sent = request(call, given)
+        sent = request(_known(name), given)
         answered = await self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
         return answer(answered.content, kind)
+
+    def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
+        """The items of a call that streams, by its name."""
+        return self._stream(name, given, Any)
+
+    async def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
+        """Connects again where the stream breaks, and goes on after the last position."""
+        sent = request(_known(name), given)
+        events, headers = wire.Events(), dict(sent.headers)
+        while True:
+            try:
+                asked = self._http.stream(sent.method, sent.path, params=sent.query, headers=headers, timeout=60.0)
+                async with asked as answer:
+                    if not answer.is_success:
+                        raise wire.refusal(answer.status_code, await answer.aread())
+                    async for line in answer.aiter_lines():
+                        item = events.take(line)
+                        if item is not None:
+                            yield from_builtins(item, kind)
+            except httpx.ConnectError as error:
+                raise wire.unreachable(self._url, error) from error
+            except httpx.TransportError:
+                await asyncio.sleep(1.0)
+            if events.last is not None:
+                headers["Last-Event-ID"] = events.last
 
     async def _get(self, at: str, /, **params: Any) -> Any:
         return (await self._answer("GET", at, params=given(**params))).json()
@@ -169,83 +196,15 @@ class AsyncFleetClient(AsyncCalls):
         answer = await self._post("/queries", {"where": where, "explain": device_id})
         return View(device=device_id, selected=answer["selected"], why=answer["why"])
 
-    async def import_devices(
-        self,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        dry_run: bool = False,
-        reason: str = "",
-        operation: str | None = None,
-        more: bool = False,
-    ) -> View:
-        """Registers many devices, at most 10,000 at once; gives the operation. The same rows again change nothing.
-
-        A larger file comes in parts: all but the last with ``more``, all but the first with the ``id`` of the first
-        answer as ``operation``.
-        """
-        body: dict[str, Any] = {"rows": list(rows), "reason": reason}
-        if operation is not None:
-            body["operation"] = operation
-        if more:
-            body["more"] = True
-        answer = await self._post("/imports", body, dry_run=dry_run or None)
-        if dry_run:
-            return View({"total": answer.pop("count"), **answer})
-        return View(answer)
-
-    async def export_devices(self, *, after: str | None = None, limit: int = 1000) -> View:
-        """Devices as rows that can be imported: ``items``, and ``next`` to go on after, None at the end."""
-        answer = await self._get("/devices", limit=limit, cursor=after)
-        return View(items=[wire.row(one, ROW_MEMBERS) for one in answer["items"]], next=answer["next"])
-
     # --- operations ---------------------------------------------------------------------------------------------
 
-    async def get_operation(self, operation: str) -> View:
-        """How far long work is, and what failed."""
-        return View(await self._get(path("operations", operation)))
-
-    async def list_operations(self, kind: str | None = None) -> list[View]:
-        """All long work, the newest first."""
-        found = await self._all("/operations")
-        return [one for one in reversed(found) if kind in (None, one["kind"])]
-
-    async def cancel_operation(self, operation: str, *, reason: str = "") -> View:
-        """Stops long work before its next item; a bulk command's queued commands are cancelled too."""
-        return View(await self._post(path("operations", operation, "cancel"), {"reason": reason}))
-
-    async def run_operation(self, operation: str) -> View:
+    async def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended."""
         while True:
             current = await self.get_operation(operation)
-            if current["state"] != "running":
+            if current.state is not OperationState.RUNNING:
                 return current
             await asyncio.sleep(wire.LOOK_S)
-
-    # --- events -----------------------------------------------------------------------------------------------------
-
-    async def watch(self, after: int | None = None) -> AsyncIterator[View]:
-        """Every event as it is committed, beginning after a position of the feed, None for now; for ever.
-
-        Connects again where the stream breaks. Raises NotFound where the feed after that position is not kept any more.
-        """
-        events = wire.Events()
-        events.last = None if after is None else str(after)
-        while True:
-            try:
-                headers = {} if events.last is None else {"Last-Event-ID": events.last}
-                async with self._http.stream("GET", "/events", headers=headers, timeout=60.0) as answer:
-                    if not answer.is_success:
-                        raise wire.refusal(answer.status_code, await answer.aread())
-                    async for line in answer.aiter_lines():
-                        event = events.take(line)
-                        if event is not None and "type" not in event:
-                            raise NotFound("The feed after that position is not kept any more", **event)
-                        if event is not None:
-                            yield event
-            except httpx.ConnectError as error:
-                raise wire.unreachable(self._url, error) from error
-            except httpx.TransportError:
-                await asyncio.sleep(1.0)
 
     # --- certificates -----------------------------------------------------------------------------------------
 
@@ -346,99 +305,16 @@ class AsyncFleetClient(AsyncCalls):
 
     # --- telemetry ----------------------------------------------------------------------------------------------
 
-    async def collect_telemetry(
-        self,
-        device_id: str,
-        metric: str,
-        value: float | bool | str,
-        unit: str | None = None,
-        *,
-        time: int | str | None = None,
-        id: str | None = None,
-    ) -> View:
-        """Puts one reading in, through the whole data path; it is committed when this returns."""
-        body = {"metric": metric, "value": value, **given(unit=unit, time=time, id=id)}
-        return View(await self._post(path("devices", device_id, "telemetry"), body))
-
     async def query_telemetry(
         self, device_id: str, metric: str, *, start: int | str | None = None, end: int | str | None = None
     ) -> TelemetryView:
         """The points of a series with ``start <= time < end``, as columns, numbers and text alike."""
-        unit: str | None = None
-        points: list[tuple[str, Any]] = []
-        since = None if start is None else format_time(parse_time(start))
-        until = None if end is None else format_time(parse_time(end))
-        found = False
-        more = True
-        while more:
-            page = await self._get(
-                "/telemetry", device=device_id, metric=metric, start=since, end=until, points=wire.POINTS
-            )
-            more = False
-            for series in page["items"]:
-                found, unit = True, series["unit"]
-                points += series["points"]
-                if series["more"] is not None:
-                    more, since = True, series["more"]
-        if not found:
-            await self.get_device(device_id)
-            raise NotFound(f"Device {device_id!r} has no series {metric!r}", device=device_id)
-        texts = [TextReading(0, parse_time(one), 0, value) for one, value in points if isinstance(value, str)]
-        points = [(one, value) for one, value in points if not isinstance(value, str)]
-        data = SeriesData(
-            series=Series(index=0, device=device_id, metric=metric, unit=unit, kind=SeriesKind.NUMBER),
-            time=np.array([parse_time(one) for one, _ in points], np.int64),
-            value=np.array([value for _, value in points], np.float64),
-            quality=np.zeros(len(points), np.uint8),
-        )
-        return TelemetryView(data, texts)
-
-    async def latest_telemetry(self, device_id: str) -> list[View]:
-        """The newest reading of each metric, by event time."""
-        return [View(one) for one in (await self._get(path("devices", device_id, "telemetry")))["items"]]
-
-    async def aggregate_telemetry(self, device_id: str, metric: str, bucket_s: float) -> list[View]:
-        """min, max, mean, sum, count, first and last per bucket; empty buckets are left out."""
-        found = (await self._get("/telemetry/buckets", device=device_id, metric=metric, bucket_s=bucket_s))["items"]
-        if not found:
-            await self.get_device(device_id)
-            raise NotFound(f"Device {device_id!r} has no series {metric!r}", device=device_id)
-        return [View(bucket) for series in found for bucket in series["buckets"]]
-
-    async def list_series(self, device_id: str | None = None) -> list[View]:
-        """Which series there are."""
-        return await self._all("/telemetry/series", page=100, device=device_id)
-
-    async def telemetry_tally(self) -> View:
-        """Where readings went since the start: sent = stored + duplicates + conflicts + refused."""
-        return View((await self.get_status())["readings"])
-
-    async def list_anomalies(self, device_id: str | None = None, *, limit: int | None = None) -> list[View]:
-        """What detectors found, oldest first; the newest ``limit``."""
-        found = await self._all("/anomalies", device=device_id)
-        return found if limit is None else found[-limit:]
+        pages = self.iter_readings(metric, device=device_id, start=start, end=end, points=wire.POINTS)
+        return TelemetryView.of(device_id, metric, [part async for part in pages])
 
     async def settle(self) -> None:
         """Returns once groups, layers, detectors and the audit log have seen what this client wrote."""
         await self._get("/devices", limit=1)
-
-    async def list_dead_letters(self) -> list[View]:
-        """Refused messages that are kept, oldest first."""
-        return await self._all("/quarantine")
-
-    async def get_dead_letter(self, number: int) -> View:
-        """One refused message, with its payload as ``text`` where it is text; raises NotFound."""
-        found = await self._get(path("quarantine", number))
-        return View({**found, "text": base64.b64decode(found["payload"]).decode("utf-8", "replace")})
-
-    async def replay_dead_letter(self, number: int, *, reason: str = "") -> View:
-        """Puts a refused message through the data path again; one that is refused again is a new dead letter."""
-        return View(await self._post(path("quarantine", number, "replay"), {"reason": reason}))
-
-    async def discard_dead_letter(self, number: int, *, reason: str = "") -> View:
-        """Removes a refused message for good."""
-        await self._delete(path("quarantine", number), reason)
-        return View(number=number, discarded=True)
 
     # --- twins and commands -------------------------------------------------------------------------------------
 

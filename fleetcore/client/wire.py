@@ -3,7 +3,7 @@
 import json
 import ssl
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,6 @@ from fleetcore.errors import (
     Unavailable,
     VersionConflict,
 )
-from fleetcore.views import View
 from fleetcore.wire.endpoints import is_loopback
 
 POSITION = "Fleetcore-Position"
@@ -121,31 +120,32 @@ def unreachable(url: str, error: Exception) -> Unavailable:
     )
 
 
-def row(device: Mapping[str, Any], members: Sequence[str]) -> View:
-    """A device as a row that can be imported."""
-    return View({name: device[name] for name in members})
-
-
 class Events:
-    """Takes server-sent events apart, line by line."""
+    """Takes server-sent events apart, line by line; ``last`` is the id to go on after."""
 
     def __init__(self) -> None:
         self.last: str | None = None
         self._id: str | None = None
+        self._event = ""
         self._data: list[str] = []
 
-    def take(self, line: str) -> View | None:
-        """The event that a line ends, if it does and it is one of the fleet's."""
+    def take(self, line: str) -> dict[str, Any] | None:
+        """The item that a line ends, if it does. Raises NotFound where the feed after the last position is gone."""
         if line:
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if name == "id":
                 self._id = value
+            elif name == "event":
+                self._event = value
             elif name == "data":
                 self._data.append(value)
             return None
         data, self._data = "\n".join(self._data), []
+        event, self._event = self._event, ""
         if self._id is not None:
             self.last, self._id = self._id, None
         found = json.loads(data) if data else None
-        return View(found) if isinstance(found, dict) else None
+        if event == "reset" and isinstance(found, dict):
+            raise NotFound(str(found["detail"]), remedy=str(found["remedy"]), **found["ids"])
+        return found if isinstance(found, dict) else None

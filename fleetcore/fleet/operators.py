@@ -110,6 +110,7 @@ class RightsWatch:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+            self._changed.clear()  # the caller asks for them now
 
     async def _expiry(self) -> None:
         """Returns when the token ends by itself; at once where it has ended."""

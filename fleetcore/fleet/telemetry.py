@@ -12,7 +12,7 @@ from fleetcore.interfaces.protocol import Session
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Accepted, Inbound, Operation
 from fleetcore.model.names import check_metric
-from fleetcore.model.telemetry import Aggregates, Latest, Series, SeriesData, TextReading
+from fleetcore.model.telemetry import Latest, Series, SeriesData, SeriesKind, TextReading
 from fleetcore.wire.strict_json import dumps
 
 #: Later than any event time that is accepted (WIRE.md §3).
@@ -60,14 +60,36 @@ class Telemetry:
         series = await self._series(device, metric)
         return [one async for one in self._storage.read_texts(series.index, start, end or END_OF_TIME)]
 
-    async def aggregate(
-        self, device: str, metric: str, bucket_ms: int, *, start: int = 0, end: int | None = None
-    ) -> Aggregates:
-        """The points in buckets of ``bucket_ms``; gaps stay gaps."""
-        if bucket_ms <= 0:
-            raise Refused("A bucket has a positive number of milliseconds")
-        series = await self._series(device, metric)
-        return await self._storage.aggregate(series.index, start, end or END_OF_TIME, bucket_ms)
+    async def points(
+        self, series: Series, start: int, end: int, limit: int
+    ) -> tuple[Sequence[tuple[int, float | str]], int | None]:
+        """The first points of a series with ``start <= time < end``, and the time of the next one; None at the end."""
+        found: list[tuple[int, float | str]] = []
+        if series.kind is SeriesKind.TEXT:
+            async for text in self._storage.read_texts(series.index, start, end):
+                found.append((text.time, text.value))
+                if len(found) > limit:
+                    break
+        else:
+            async for piece in self._storage.read(series.index, start, end):
+                most = limit + 1 - len(found)
+                found += zip(piece.time[:most].tolist(), piece.value[:most].tolist(), strict=True)
+                if len(found) > limit:
+                    break
+        return found[:limit], found[limit][0] if len(found) > limit else None
+
+    async def buckets(
+        self, series: Series, start: int, end: int, bucket_ms: int, limit: int
+    ) -> tuple[Sequence[tuple[int, int, float, float, float, float, float, float]], int | None]:
+        """The first buckets of the points with ``start <= time < end``, and the start of the next one.
+
+        Each is start, count, min, max, mean, sum, first and last.
+        """
+        found = await self._storage.aggregate(series.index, start, end, bucket_ms)
+        names = ("start", "count", "min", "max", "mean", "sum", "first", "last")
+        columns = [getattr(found, name)[: limit + 1].tolist() for name in names]
+        rows = list(zip(*columns, strict=True))
+        return rows[:limit], rows[limit][0] if len(rows) > limit else None
 
     async def latest(self, device: str) -> Sequence[Latest]:
         """The newest reading of each metric, by event time."""

@@ -19,7 +19,7 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         place: ``path``, ``query``, ``body``, ``whole``, ``stream`` or ``if-match``.
-        kind: ``text``, ``integer``, ``number``, ``boolean``, ``time`` or ``json``: how text for it is read.
+        kind: ``text``, ``integer``, ``number``, ``boolean``, ``time``, ``scalar`` or ``json``: how text for it is read.
         repeated: whether it is a list of such.
         word: what the command line calls one item of it; of an object, it takes ``--WORD NAME=VALUE``.
         clears: whether None is a value of its own, which clears.

@@ -13,7 +13,7 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,10 @@ async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writ
     try:
         while line := await reader.readline():
             answer = await _answer(manager, actor, line)
+            items = answer.get("result")
+            if isinstance(items, AsyncGenerator):
+                await _stream(items, reader, writer)
+                return
             writer.write(json.dumps(answer, default=_plain).encode() + b"\n")
             await writer.drain()
     except (ConnectionError, ValueError):
@@ -101,6 +105,31 @@ async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writ
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def _stream(items: AsyncGenerator[Any, None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An item a line, until the reader closes the connection: it has nothing more to say."""
+    gone = asyncio.ensure_future(reader.read(1))
+    following: asyncio.Future[Any] = asyncio.ensure_future(anext(items))
+    try:
+        while True:
+            await asyncio.wait({gone, following}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                return
+            try:
+                line: Mapping[str, object] = {"item": to_builtins(following.result())}
+            except FleetError as error:
+                line = _refusal(error)
+            writer.write(json.dumps(line).encode() + b"\n")
+            await writer.drain()
+            if "error" in line:
+                return
+            following = asyncio.ensure_future(anext(items))
+    finally:
+        for task in (gone, following):
+            task.cancel()
+        await asyncio.gather(gone, following, return_exceptions=True)
+        await items.aclose()
 
 
 def _plain(value: object) -> object:
@@ -116,31 +145,28 @@ async def _answer(manager: IoTFleetManager, actor: str, line: bytes) -> dict[str
         request = json.loads(line)
         name = request["call"]
         if "given" in request:
-            return {"result": to_builtins(await manager.call_as(actor, name, request["given"]))}
+            found = await manager.call_as(actor, name, request["given"])
+            return {"result": found if isinstance(found, AsyncGenerator) else to_builtins(found)}
         method = getattr(IoTFleetManager, name, None)
         if name.startswith("_") or name in _PRIVATE or not inspect.iscoroutinefunction(method):
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
         return {"result": await getattr(manager, name)(*request.get("args", ()), **request.get("options", {}))}
     except FleetError as error:
-        ids = {key: value for key, value in error.ids.items() if isinstance(value, _PLAIN)}
-        return {
-            "error": {
-                # A class of a plugin's or a module's own is not known at the other end: the nearest one that is.
-                "kind": next(
-                    kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind
-                ),
-                "code": error.code,
-                "message": error.message,
-                "remedy": error.remedy,
-                "ids": ids,
-            }
-        }
+        return _refusal(error)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         message = f"{error.strerror or error}{where}"
         return {"error": {"kind": "FleetError", "code": "internal", "message": message, "remedy": "", "ids": {}}}
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         return {"error": {"kind": "Refused", "code": "schema_invalid", "message": str(error), "remedy": "", "ids": {}}}
+
+
+def _refusal(error: FleetError) -> dict[str, Any]:
+    ids = {key: value for key, value in error.ids.items() if isinstance(value, _PLAIN)}
+    # A class of a plugin's or a module's own is not known at the other end: the nearest one that is.
+    kind = next(kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
+    said = {"kind": kind, "code": error.code, "message": error.message, "remedy": error.remedy, "ids": ids}
+    return {"error": said}
 
 
 class ControlClient:
@@ -169,6 +195,23 @@ class ControlClient:
         """The answer of a call of the catalogue, as plain data; raises as :meth:`call`."""
         return await self._ask({"call": name, "given": to_builtins(given)})
 
+    async def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """The items of a call that streams, as plain data; raises as :meth:`call`."""
+        reader, writer = await self._connection()
+        try:
+            writer.write(json.dumps({"call": name, "given": to_builtins(given)}).encode() + b"\n")
+            await writer.drain()
+            while line := await reader.readline():
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise _error(answer["error"])
+                yield answer["item"]
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        raise Unavailable("The server closed the connection", remedy="Look at its log")
+
     async def _ask(self, request: Mapping[str, Any]) -> Any:
         reader, writer = await self._connection()
         try:
@@ -183,7 +226,10 @@ class ControlClient:
             raise Unavailable("The server closed the connection", remedy="Look at its log")
         answer = json.loads(line)
         if "error" in answer:
-            problem = answer["error"]
-            kind = getattr(errors, problem["kind"], FleetError)
-            raise kind(problem["message"], code=problem["code"], remedy=problem["remedy"], **problem["ids"])
+            raise _error(answer["error"])
         return answer["result"]
+
+
+def _error(problem: Mapping[str, Any]) -> FleetError:
+    kind: type[FleetError] = getattr(errors, problem["kind"], FleetError)
+    return kind(problem["message"], code=problem["code"], remedy=problem["remedy"], **problem["ids"])

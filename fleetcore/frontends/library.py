@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from attrs import asdict, evolve
 
 from fleetcore import threads
 from fleetcore.calls.caller import owner, user_of
+from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import core, run
 from fleetcore.calls.types import present
 from fleetcore.errors import Refused, WrongLoop
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from fleetcore.fleet.twins import Twins
     from fleetcore.runtime.app import Fleet
     from fleetcore.runtime.config import Config
-    from fleetcore.runtime.sessions import LocalSessions
 
 T = TypeVar("T")
 #: What the tasks of a blocking manager may take to end once they are cancelled.
@@ -99,7 +99,6 @@ class IoTFleetManager(AsyncCalls):
         self._fleet: Fleet | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Lock | None = None
-        self._sessions: LocalSessions | None = None
 
     @staticmethod
     def sync(data: str | Path | None = None, **options: Any) -> "SyncFleetManager":
@@ -156,7 +155,6 @@ class IoTFleetManager(AsyncCalls):
     async def close(self) -> None:
         """Drains, flushes and closes; idempotent."""
         fleet, self._fleet = self._fleet, None
-        self._sessions = None
         if fleet is not None:
             await fleet.close()
 
@@ -170,6 +168,17 @@ class IoTFleetManager(AsyncCalls):
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
         return await run(call, owner(await self.open(), actor), present(**given))
+
+    def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
+        """The items of a call that streams, by its name."""
+        return self._stream(name, given, Any)
+
+    async def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
+        del kind
+        items: AsyncGenerator[T, None] = await self.call(name, **given)
+        async with contextlib.aclosing(items):
+            async for item in items:
+                yield item
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         del kind  # it is what the call answers
@@ -265,85 +274,10 @@ class IoTFleetManager(AsyncCalls):
         found = await (await self.open()).search.explain(where, device_id)
         return View(device=device_id, selected=found.truth is True, why=found.lines())
 
-    async def import_devices(
-        self,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        dry_run: bool = False,
-        reason: str = "",
-        operation: str | None = None,
-        more: bool = False,
-    ) -> View:
-        """Registers many devices in the background; gives the operation. With ``dry_run`` only says what it would do.
-
-        Each row is an object with id, type, model, name, tags, capabilities, attributes, location, gateway, key_id.
-        The same rows again change nothing, so an import that broke off is simply done again. A large file may come in
-        parts: all but the last with ``more``, all but the first with the ``id`` of the first answer as ``operation``.
-        """
-        importing = (await self.open()).importing
-        if dry_run:
-            name, found = await importing.check_part(rows, of=operation, more=more)
-            return View(
-                id=name,
-                total=found.total,
-                failed=found.failed,
-                failures=[asdict(failure) for failure in found.failures],
-                reasons=dict(found.reasons),
-                result=found.result,
-            )
-        if operation is not None:
-            return _view(await importing.add(operation, rows, more=more))
-        return _view(await importing.start(rows, more=more, actor="library", reason=reason))
-
-    async def export_devices(self, *, after: str | None = None, limit: int = 1000) -> View:
-        """Devices as rows that can be imported: ``items``, and ``next`` to go on after, None at the end."""
-        fleet = await self.open()
-        items: list[Mapping[str, object]] = []
-        async for row in fleet.importing.export(after):
-            if len(items) == limit:
-                return View(items=items, next=items[-1]["id"])
-            items.append(row)
-        return View(items=items, next=None)
-
-    # --- flat calls: operations ---------------------------------------------------------------------------------
-
-    async def get_operation(self, operation: str) -> View:
-        """How far long work is, and what failed."""
-        return _view(await (await self.open()).operations.get(operation))
-
-    async def list_operations(self, kind: str | None = None) -> list[View]:
-        """All long work, the newest first."""
-        return [_view(one) for one in await (await self.open()).operations.list(kind=kind)]
-
-    async def cancel_operation(self, operation: str, *, reason: str = "") -> View:
-        """Stops long work before its next item; a bulk command's queued commands are cancelled too.
-
-        Devices that were asked to renew and have not are asked no more.
-        """
-        fleet = await self.open()
-        return _view(await fleet.operations.cancel(operation, actor="library", reason=reason))
-
-    async def run_operation(self, operation: str) -> View:
+    async def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended, doing it here where no server does."""
-        return _view(await (await self.open()).operations.run(operation))
-
-    # --- flat calls: events ---------------------------------------------------------------------------------------
-
-    async def watch(self, after: int | None = None) -> AsyncIterator[View]:
-        """Every event as it is committed, beginning after a position of the feed, None for now; for ever.
-
-        Raises NotFound where the feed after that position is not kept any more.
-        """
-        fleet = await self.open()
-        position = await fleet.storage.position() if after is None else after
-        while True:
-            entries = await fleet.storage.feed(position)
-            for entry in entries:
-                for event in entry.events:
-                    yield View(_view(event), position=entry.position)
-                position = entry.position
-            if not entries:
-                await fleet.storage.wait_feed(position, 60.0)
+        await (await self.open()).operations.run(operation)
+        return await self.get_operation(operation)
 
     # --- flat calls: certificates -----------------------------------------------------------------------------
 
@@ -482,26 +416,6 @@ class IoTFleetManager(AsyncCalls):
 
     # --- flat calls: telemetry ----------------------------------------------------------------------------------
 
-    async def collect_telemetry(
-        self,
-        device_id: str,
-        metric: str,
-        value: float | bool | str,
-        unit: str | None = None,
-        *,
-        time: int | str | None = None,
-        id: str | None = None,
-    ) -> View:
-        """Puts one reading in, through the whole data path; it is committed when this returns."""
-        fleet = await self.open()
-        if self._sessions is None:
-            from fleetcore.runtime.sessions import LocalSessions
-
-            self._sessions = LocalSessions(fleet.plane)
-        session = await self._sessions.of(device_id)
-        accepted = await fleet.telemetry.collect(session, device_id, metric, value, unit, time=time, id=id)
-        return View(device=device_id, metric=metric, stored=accepted.stored)
-
     async def query_telemetry(
         self, device_id: str, metric: str, *, start: int | str | None = None, end: int | str | None = None
     ) -> TelemetryView:
@@ -511,84 +425,10 @@ class IoTFleetManager(AsyncCalls):
         data = await fleet.telemetry.query(device_id, metric, start=first, end=last)
         return TelemetryView(data, await fleet.telemetry.texts(device_id, metric, start=first, end=last))
 
-    async def latest_telemetry(self, device_id: str) -> list[View]:
-        """The newest reading of each metric, by event time."""
-        fleet = await self.open()
-        await fleet.devices.get(device_id)
-        return [
-            View(metric=one.series.metric, value=one.value, unit=one.series.unit, time=format_time(one.time))
-            for one in await fleet.telemetry.latest(device_id)
-        ]
-
-    async def aggregate_telemetry(self, device_id: str, metric: str, bucket_s: float) -> list[View]:
-        """min, max, mean, sum, count, first and last per bucket; empty buckets are left out."""
-        fleet = await self.open()
-        found = await fleet.telemetry.aggregate(device_id, metric, int(bucket_s * 1000))
-        names = ("count", "min", "max", "mean", "sum", "first", "last")
-        columns = [getattr(found, name).tolist() for name in names]
-        return [
-            View({"start": format_time(start), **dict(zip(names, row, strict=True))})
-            for start, *row in zip(found.start.tolist(), *columns, strict=True)
-        ]
-
-    async def list_series(self, device_id: str | None = None) -> list[View]:
-        """Which series there are."""
-        fleet = await self.open()
-        await _known(fleet, device_id)
-        return [_view(one) for one in await fleet.telemetry.series(device_id)]
-
-    async def telemetry_tally(self) -> View:
-        """Where readings went since the start: sent = stored + duplicates + conflicts + refused."""
-        fleet = await self.open()
-        tally = fleet.path.tally
-        return View(
-            sent=tally.sent,
-            stored=tally.stored,
-            duplicates=tally.duplicates,
-            conflicts=tally.conflicts,
-            refused=tally.refused,
-        )
-
-    async def list_anomalies(self, device_id: str | None = None, *, limit: int | None = None) -> list[View]:
-        """What detectors found, oldest first; the newest ``limit``."""
-        fleet = await self.open()
-        await _known(fleet, device_id)
-        return [_view(one) for one in await fleet.anomalies.list(device_id, limit=limit)]
-
     async def settle(self) -> None:
         """Returns once every detector and notifier has seen what was accepted so far."""
         fleet = await self.open()
         await fleet.settle()
-
-    async def list_dead_letters(self) -> list[View]:
-        """Refused messages that are kept, oldest first."""
-        fleet = await self.open()
-        return [_view(one) for one in await fleet.dead_letters.list()]
-
-    async def get_dead_letter(self, number: int) -> View:
-        """One refused message, with its payload as ``text`` where it is text; raises NotFound."""
-        letter = await (await self.open()).dead_letters.get(number)
-        return View({**_view(letter), "text": letter.inbound().payload.decode("utf-8", "replace")})
-
-    async def replay_dead_letter(self, number: int, *, reason: str = "") -> View:
-        """Puts a refused message through the data path again; one that is refused again is a new dead letter."""
-        from fleetcore.model.message import Rejected
-        from fleetcore.runtime.replay import replay
-
-        fleet = await self.open()
-        letter = await fleet.dead_letters.get(number)
-        outcome = await replay(fleet, letter, actor="library", reason=reason)
-        if isinstance(outcome, Rejected):
-            return View(number=number, accepted=False, code=outcome.code, reason=outcome.reason)
-        return View(number=number, accepted=True, code="", reason="")
-
-    async def discard_dead_letter(self, number: int, *, reason: str = "") -> View:
-        """Removes a refused message for good."""
-        from fleetcore.runtime.replay import discard
-
-        fleet = await self.open()
-        await discard(fleet, await fleet.dead_letters.get(number), actor="library", reason=reason)
-        return View(number=number, discarded=True)
 
     # --- flat calls: twins and commands -------------------------------------------------------------------------
 
@@ -898,6 +738,9 @@ class SyncFleetManager(BlockingCalls):
 
     def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         return self._run(self._manager._value(name, given, kind))
+
+    def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
+        return self._iterate(self._manager._stream, name, given, kind)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

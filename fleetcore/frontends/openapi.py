@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 paths and schemas of a table of calls; the schemas are those that msgspec judges by."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -10,6 +10,14 @@ from fleetcore.calls.types import UNSET, Ms, to_builtins
 
 _REF = "#/components/schemas/{name}"
 _OCTETS = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_FORMAT = {
+    "name": "format", "in": "query", "required": False, "description": "How the answer is written.",
+    "schema": {"type": "string", "enum": ["json", "csv", "arrow"], "default": "json"},
+}  # fmt: skip
+_TABLES = {
+    "text/csv": {"schema": {"type": "string"}},
+    "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
+}
 _DESCRIPTIONS = {200: "Done", 201: "Made", 202: "Begun", 204: "Done, nothing to tell"}
 
 
@@ -18,7 +26,9 @@ def paths(calls: Iterable[Call]) -> tuple[dict[str, dict[str, Any]], dict[str, A
     routed = [call for call in calls if call.path]
     kinds: dict[str, Any] = {}
     for call in routed:
-        if call.answer is not type(None):
+        if call.is_stream:
+            kinds[f"{call.name} answers"] = get_args(call.answer)[0]
+        elif call.answer is not type(None):
             kinds[f"{call.name} answers"] = call.answer
         kinds |= {f"{call.name} {name}": parameter.reader.kind for name, parameter in call.parameters.items()}
     made, components = msgspec.json.schema_components(kinds.values(), schema_hook=_hook, ref_template=_REF)
@@ -60,8 +70,10 @@ def _operation(call: Call, schemas: Mapping[str, Any]) -> dict[str, Any]:
     parameters = [
         _parameter(call, parameter, schemas[f"{call.name} {name}"])
         for name, parameter in call.parameters.items()
-        if parameter.place in ("path", "query", "if-match")
+        if parameter.place in ("path", "query", "if-match", "last-event-id")
     ]
+    if call.declared.rows is not None:
+        parameters.append(_FORMAT)
     if parameters:
         operation["parameters"] = parameters
     body = _body(call, schemas)
@@ -69,7 +81,10 @@ def _operation(call: Call, schemas: Mapping[str, Any]) -> dict[str, Any]:
         operation["requestBody"] = body
     answer: dict[str, Any] = {"description": _DESCRIPTIONS.get(call.declared.status, "Done")}
     if call.answer is not type(None):
-        answer["content"] = {"application/json": {"schema": schemas[f"{call.name} answers"]}}
+        kind = "text/event-stream" if call.is_stream else "application/json"
+        answer["content"] = {kind: {"schema": schemas[f"{call.name} answers"]}}
+        if call.declared.rows is not None:
+            answer["content"] |= _TABLES
     operation["responses"][str(call.declared.status)] = answer
     return operation
 
@@ -81,6 +96,9 @@ def _parameter(call: Call, parameter: Parameter, schema: dict[str, Any]) -> dict
             "schema": {"type": "string", "maxLength": 64}, "description": "The ETag that the record must have.",
         }  # fmt: skip
     schema = _plain(schema)
+    if parameter.place == "last-event-id":
+        return {"name": "Last-Event-ID", "in": "header", "required": False, "schema": schema,
+                "description": parameter.help}  # fmt: skip
     if parameter.default not in (None, UNSET):
         schema["default"] = to_builtins(parameter.default)
     found = {"name": parameter.name, "in": parameter.place, "required": parameter.required, "schema": schema}

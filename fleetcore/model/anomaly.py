@@ -1,19 +1,10 @@
 """Anomalies: what a detector found, as columns while it is fresh and as a record once it is kept."""
 
-from enum import StrEnum
-
 import numpy as np
 from attrs import field, frozen
 
+from fleetcore.model.kinds import Severity as Severity  # noqa: PLC0414  # detectors find it here
 from fleetcore.model.telemetry import Float64, Int64
-
-
-class Severity(StrEnum):
-    """How much it matters, in rising order."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 @frozen(kw_only=True, eq=False)

@@ -5,12 +5,14 @@ A series is one metric of one device, interned once as a small integer. Numbers 
 """
 
 from collections.abc import Sequence
-from enum import IntFlag, StrEnum
+from enum import IntFlag
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from attrs import evolve, frozen
+
+from fleetcore.model.kinds import SeriesKind as SeriesKind  # noqa: PLC0414  # beside what has one
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -27,14 +29,6 @@ class Quality(IntFlag):
     SERVER_TIME = 1  #: the server assigned the time
     QUARANTINED = 2  #: the device was quarantined when it sent this
     CLOCK_SUSPECT = 4  #: the device's clock disagreed with ours
-
-
-class SeriesKind(StrEnum):
-    """How the values of a series are to be shown; fixed by the first reading."""
-
-    NUMBER = "number"
-    BOOLEAN = "boolean"
-    TEXT = "text"
 
 
 @frozen

@@ -71,6 +71,7 @@ from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.plane import Plane
 from fleetcore.runtime.plugins import PluginHost
+from fleetcore.runtime.sessions import LocalSessions
 from fleetcore.runtime.supervise import Supervisor
 from fleetcore.runtime.upgrade import Upgrade
 from fleetcore.wire.endpoints import reachable
@@ -303,6 +304,7 @@ class Fleet:
         self.ingest = Receiver(self.limits, self.clock, self.path.process)
         self.plane.attach(self.ingest)
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
+        self.sessions = LocalSessions(self.plane)
         await self._upgrade().run(new=new)
         await self.presence.load()
         await self.campaigns.load()

@@ -18,7 +18,7 @@ MAY = {
     "model": {"errors"},
     "query": {"errors", "model"},
     "wire": {"errors", "model", "query"},
-    "views": {"model", "wire"},
+    "views": {"calls", "errors", "model", "wire"},
     "calls": {"errors", "model", "query", "wire", "fleet", "runtime"},
     "client": {"calls", "errors", "frontends", "model", "views", "wire"},
     "interfaces": {"errors", "model", "query", "wire"},

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.responses.certificates import CertificateResponse
+from fleetcore.calls.responses.dead_letters import DeadLetterResponse, ReplayResponse
 from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
 from fleetcore.calls.responses.edge import GatewayResponse
 from fleetcore.calls.responses.enrollment import (
@@ -18,18 +20,29 @@ from fleetcore.calls.responses.enrollment import (
     ManufacturerResponse,
     SecretResponse,
 )
+from fleetcore.calls.responses.events import EventResponse
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
+from fleetcore.calls.responses.operations import DeviceRowResponse, ImportCheckResponse, OperationResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
 from fleetcore.calls.responses.server import InstanceResponse, PluginResponse, StatusResponse
+from fleetcore.calls.responses.telemetry import (
+    BucketsResponse,
+    LatestResponse,
+    ReadingsResponse,
+    SeriesResponse,
+    StoredResponse,
+)
 from fleetcore.calls.types import UNSET, Page
 from fleetcore.frontends.catalogue import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from fleetcore.calls.anomalies import AnomalyId, NewestFirst
     from fleetcore.calls.audit import ActorName, Checkpoints, ObjectName, RowNumber
     from fleetcore.calls.certificates import CertificateHolder, CertificateId
+    from fleetcore.calls.dead_letters import LetterNumber
     from fleetcore.calls.devices import (
         Attributes,
         Capabilities,
@@ -68,8 +81,21 @@ if TYPE_CHECKING:
         TokenUses,
         WantedState,
     )
+    from fleetcore.calls.events import After, TypePrefixes
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
+    from fleetcore.calls.imports import More, Rows, Started
+    from fleetcore.calls.operations import OperationId, OperationKind
     from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
+    from fleetcore.calls.telemetry import (
+        Buckets,
+        BucketSeconds,
+        Metric,
+        OfDevice,
+        Points,
+        Reading,
+        ReadingId,
+        Unit,
+    )
     from fleetcore.calls.types import BatchName, Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
     from fleetcore.model.device import Lifecycle
     from fleetcore.model.operator import Role
@@ -297,6 +323,45 @@ class AsyncCalls(ABC):
         """
         return await self._value("get_location", {"device_id": device_id}, PositionResponse)
 
+    async def check_import(
+        self, rows: Rows, *, operation: Started | None = None, more: More = False
+    ) -> ImportCheckResponse:
+        """Says what an import of rows would do. Nothing is stored.
+
+        A large file comes in parts, as for ``import_devices``.
+
+        Raises:
+            NotFound: ``operation`` names no check that waits for another part.
+        """
+        return await self._value(
+            "check_import", {"rows": rows, "operation": operation, "more": more}, ImportCheckResponse
+        )
+
+    async def import_devices(
+        self, rows: Rows, *, operation: Started | None = None, more: More = False, reason: Reason = ""
+    ) -> OperationResponse:
+        """Registers many devices in the background; the operation tells each row that failed.
+
+        A row has id, type, model, name, tags, capabilities, attributes, location, gateway, key_id. The same rows again
+        change nothing, so an import that broke off is done again. A large file comes in parts: all but the last with
+        ``more``, all but the first with the ``id`` of the first answer as ``operation``.
+
+        Raises:
+            NotFound: there is no such import, or it is another's.
+            Conflict: it takes no more rows.
+        """
+        return await self._value(
+            "import_devices", {"rows": rows, "operation": operation, "more": more, "reason": reason}, OperationResponse
+        )
+
+    async def export_devices(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeviceRowResponse]:
+        """Lists devices as rows that can be imported, by id."""
+        return await self._value("export_devices", {"limit": limit, "cursor": cursor}, Page[DeviceRowResponse])
+
+    def iter_export_devices(self) -> AsyncIterator[DeviceRowResponse]:
+        """Goes through all that ``export_devices`` lists, page by page."""
+        return self._pages("export_devices", {}, DeviceRowResponse)
+
     async def list_groups(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GroupResponse]:
         """Lists the groups by name: all, or those that the caller's rights are limited to."""
         return await self._value("list_groups", {"limit": limit, "cursor": cursor}, Page[GroupResponse])
@@ -493,6 +558,305 @@ class AsyncCalls(ABC):
             "detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None)
         )
 
+    async def collect_telemetry(
+        self,
+        device_id: DeviceId,
+        metric: Metric,
+        value: Reading,
+        unit: Unit | None = None,
+        *,
+        time: Time | None = None,
+        id: ReadingId | None = None,
+    ) -> StoredResponse:
+        """Stores one reading of a device, through the whole data path; it is committed when this returns.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: what the data path refuses of a device.
+        """
+        return await self._value(
+            "collect_telemetry",
+            {"device_id": device_id, "metric": metric, "value": value, "unit": unit, "time": time, "id": id},
+            StoredResponse,
+        )
+
+    async def list_series(
+        self,
+        device: OfDevice | None = None,
+        *,
+        where: Where | None = None,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+    ) -> Page[SeriesResponse]:
+        """Lists the series of some devices, all series of each; ``limit`` counts devices.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return await self._value(
+            "list_series", {"device": device, "where": where, "limit": limit, "cursor": cursor}, Page[SeriesResponse]
+        )
+
+    def iter_series(
+        self, device: OfDevice | None = None, *, where: Where | None = None
+    ) -> AsyncIterator[SeriesResponse]:
+        """Goes through all that ``list_series`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._pages("list_series", {"device": device, "where": where}, SeriesResponse)
+
+    async def list_latest_readings(
+        self,
+        device: OfDevice | None = None,
+        *,
+        where: Where | None = None,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+    ) -> Page[LatestResponse]:
+        """Lists the newest reading, by event time, of each metric of some devices; ``limit`` counts devices.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return await self._value(
+            "list_latest_readings",
+            {"device": device, "where": where, "limit": limit, "cursor": cursor},
+            Page[LatestResponse],
+        )
+
+    def iter_latest_readings(
+        self, device: OfDevice | None = None, *, where: Where | None = None
+    ) -> AsyncIterator[LatestResponse]:
+        """Goes through all that ``list_latest_readings`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._pages("list_latest_readings", {"device": device, "where": where}, LatestResponse)
+
+    async def list_device_latest_readings(self, device_id: DeviceId) -> Page[LatestResponse]:
+        """Lists the newest reading, by event time, of each metric of a device.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value("list_device_latest_readings", {"device_id": device_id}, Page[LatestResponse])
+
+    def iter_device_latest_readings(self, device_id: DeviceId) -> AsyncIterator[LatestResponse]:
+        """Goes through all that ``list_device_latest_readings`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._pages("list_device_latest_readings", {"device_id": device_id}, LatestResponse)
+
+    async def list_readings(
+        self,
+        metric: Metric,
+        *,
+        device: OfDevice | None = None,
+        where: Where | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        points: Points = 1000,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+    ) -> Page[ReadingsResponse]:
+        """Lists the points of a metric with ``start <= time < end``, a series of a device after the other.
+
+        A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return await self._value(
+            "list_readings",
+            {
+                "metric": metric,
+                "device": device,
+                "where": where,
+                "start": start,
+                "end": end,
+                "points": points,
+                "limit": limit,
+                "cursor": cursor,
+            },
+            Page[ReadingsResponse],
+        )
+
+    def iter_readings(
+        self,
+        metric: Metric,
+        *,
+        device: OfDevice | None = None,
+        where: Where | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        points: Points = 1000,
+    ) -> AsyncIterator[ReadingsResponse]:
+        """Goes through all that ``list_readings`` lists, page by page.
+
+        A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._pages(
+            "list_readings",
+            {"metric": metric, "device": device, "where": where, "start": start, "end": end, "points": points},
+            ReadingsResponse,
+        )
+
+    async def list_buckets(
+        self,
+        metric: Metric,
+        bucket_s: BucketSeconds = 3600.0,
+        *,
+        device: OfDevice | None = None,
+        where: Where | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        points: Buckets = 1000,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+    ) -> Page[BucketsResponse]:
+        """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
+
+        A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return await self._value(
+            "list_buckets",
+            {
+                "metric": metric,
+                "bucket_s": bucket_s,
+                "device": device,
+                "where": where,
+                "start": start,
+                "end": end,
+                "points": points,
+                "limit": limit,
+                "cursor": cursor,
+            },
+            Page[BucketsResponse],
+        )
+
+    def iter_buckets(
+        self,
+        metric: Metric,
+        bucket_s: BucketSeconds = 3600.0,
+        *,
+        device: OfDevice | None = None,
+        where: Where | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        points: Buckets = 1000,
+    ) -> AsyncIterator[BucketsResponse]:
+        """Goes through all that ``list_buckets`` lists, page by page.
+
+        A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._pages(
+            "list_buckets",
+            {
+                "metric": metric,
+                "bucket_s": bucket_s,
+                "device": device,
+                "where": where,
+                "start": start,
+                "end": end,
+                "points": points,
+            },
+            BucketsResponse,
+        )
+
+    async def list_anomalies(
+        self,
+        device: OfDevice | None = None,
+        *,
+        newest: NewestFirst = False,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+    ) -> Page[AnomalyResponse]:
+        """Lists what detectors found, on a device or on all, the oldest reading first.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value(
+            "list_anomalies",
+            {"device": device, "newest": newest, "limit": limit, "cursor": cursor},
+            Page[AnomalyResponse],
+        )
+
+    def iter_anomalies(
+        self, device: OfDevice | None = None, *, newest: NewestFirst = False
+    ) -> AsyncIterator[AnomalyResponse]:
+        """Goes through all that ``list_anomalies`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._pages("list_anomalies", {"device": device, "newest": newest}, AnomalyResponse)
+
+    async def get_anomaly(self, anomaly: AnomalyId) -> AnomalyResponse:
+        """Shows an anomaly.
+
+        Raises:
+            NotFound: there is no such anomaly.
+        """
+        return await self._value("get_anomaly", {"anomaly": anomaly}, AnomalyResponse)
+
+    async def list_dead_letters(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeadLetterResponse]:
+        """Lists the refused messages that are kept, the oldest first."""
+        return await self._value("list_dead_letters", {"limit": limit, "cursor": cursor}, Page[DeadLetterResponse])
+
+    def iter_dead_letters(self) -> AsyncIterator[DeadLetterResponse]:
+        """Goes through all that ``list_dead_letters`` lists, page by page."""
+        return self._pages("list_dead_letters", {}, DeadLetterResponse)
+
+    async def get_dead_letter(self, number: LetterNumber) -> DeadLetterResponse:
+        """Shows a refused message with its payload.
+
+        Raises:
+            NotFound: no such message is kept.
+        """
+        return await self._value("get_dead_letter", {"number": number}, DeadLetterResponse)
+
+    async def replay_dead_letter(self, number: LetterNumber, *, reason: Reason = "") -> ReplayResponse:
+        """Puts a refused message through the data path again, as of when it came.
+
+        A message that is refused again is kept as a new one.
+
+        Raises:
+            NotFound: no such message is kept.
+            Refused: its payload was cut.
+        """
+        return await self._value("replay_dead_letter", {"number": number, "reason": reason}, ReplayResponse)
+
+    async def discard_dead_letter(self, number: LetterNumber, *, reason: Reason = "") -> None:
+        """Removes a refused message for good.
+
+        Raises:
+            NotFound: no such message is kept.
+        """
+        await self._value("discard_dead_letter", {"number": number, "reason": reason}, type(None))
+
     async def get_fleet_health(self) -> HealthResponse:
         """Shows the fleet's health: a score, its parts, and the counts behind them."""
         return await self._value("get_fleet_health", {}, HealthResponse)
@@ -512,6 +876,50 @@ class AsyncCalls(ABC):
             NotFound: there is no such device.
         """
         return await self._value("get_device_health", {"device_id": device_id}, HealthResponse)
+
+    async def list_operations(
+        self, *, kind: OperationKind | None = None, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[OperationResponse]:
+        """Lists operations, the newest first: all, or the caller's own."""
+        return await self._value(
+            "list_operations", {"kind": kind, "limit": limit, "cursor": cursor}, Page[OperationResponse]
+        )
+
+    def iter_operations(self, *, kind: OperationKind | None = None) -> AsyncIterator[OperationResponse]:
+        """Goes through all that ``list_operations`` lists, page by page."""
+        return self._pages("list_operations", {"kind": kind}, OperationResponse)
+
+    async def get_operation(self, operation: OperationId) -> OperationResponse:
+        """Shows an operation: how far it is, and what failed.
+
+        Raises:
+            NotFound: there is no such operation, or it is another's.
+        """
+        return await self._value("get_operation", {"operation": operation}, OperationResponse)
+
+    async def cancel_operation(self, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
+        """Stops an operation before its next item; what was done stays done.
+
+        The queued commands of a bulk command are cancelled, and devices that were asked to renew are asked no more. To
+        stop another principal's operation takes the right for the whole fleet.
+
+        Raises:
+            NotFound: there is no such operation, or it is another's.
+        """
+        return await self._value("cancel_operation", {"operation": operation, "reason": reason}, OperationResponse)
+
+    def watch_events(self, *, after: After | None = None, type: TypePrefixes = ()) -> AsyncIterator[EventResponse]:
+        """Follows events as they are committed: those that the caller may see, from now on or after a position.
+
+        The events of a commit come together. Where the caller's rights change while it reads them, it is shown the commit
+        again, by its rights as they are then.
+
+        Raises:
+            NotFound: the feed after that position is not kept; ``ids["oldest"]`` is the first one that is.
+            NotAuthenticated: the caller's token has ended.
+            NotAuthorised: the caller may follow events no more.
+        """
+        return self._stream("watch_events", {"after": after, "type": type}, EventResponse)
 
     async def list_enrollment_tokens(
         self, *, limit: Limit = 100, cursor: Cursor | None = None
@@ -935,6 +1343,10 @@ class AsyncCalls(ABC):
     def iter_plugins(self) -> AsyncIterator[PluginResponse]:
         """Goes through all that ``list_plugins`` lists, page by page."""
         return self._pages("list_plugins", {}, PluginResponse)
+
+    @abstractmethod
+    def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
+        """The items of a call that streams; raises what the call raises."""
 
     @abstractmethod
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:

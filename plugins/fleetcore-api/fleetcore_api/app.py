@@ -24,15 +24,12 @@ from fleetcore_api.routes import (
     campaigns,
     cas,
     commands,
-    events,
     firmware,
     layers,
     metrics,
-    operations,
     queries,
     seen,
     server,
-    telemetry,
     twins,
 )
 from fleetcore_api.site import Site
@@ -43,8 +40,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
-        cas, events,
+        twins, layers, commands, queries, seen, campaigns, firmware, cas,
     )
     for one in module.HANDLERS
 ]  # fmt: skip

@@ -10,13 +10,14 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.table import Call, Table, admit
+from fleetcore.calls.table import Call, Table, admit, invoke
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.gate import KEPT, KeptAnswer
 from fleetcore_api.parameters import named
 from fleetcore_api.problems import Answer, problem
-from fleetcore_api.respond import chosen, respond
+from fleetcore_api.respond import answered, chosen, format_of, values_of
 from fleetcore_api.site import Site
+from fleetcore_api.streams import EventStream
 
 _log = logging.getLogger(__name__)
 PREFIX = "/api/v1"
@@ -42,11 +43,12 @@ class _Endpoint:
 
     def __init__(self, calls: Mapping[str, Sequence[Call]], site: Site, *, located: bool) -> None:
         self._calls, self._site, self._located = dict(calls), site, located
-        if "GET" in calls:
+        if "GET" in calls and not any(call.is_stream for call in calls["GET"]):
             self._calls["HEAD"] = calls["GET"]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive)
+        answer: Response | EventStream
         try:
             answer = await self._respond(request)
         except FleetError as error:
@@ -56,7 +58,7 @@ class _Endpoint:
             answer = _response(problem(FleetError("The server made a mistake; it is in its log")))
         await answer(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: Request) -> Response | EventStream:
         calls = self._calls.get(request.method)
         if calls is None:
             refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
@@ -74,16 +76,19 @@ class _Endpoint:
         if kept is not None:
             kept.passed = True
             return Response(status_code=204)  # the gate sends the kept one
-        answered = await respond(
+        form, query = format_of(call, query)
+        values = values_of(
             call,
-            caller,
             path={name: named(text) for name, text in request.path_params.items()},
             query=query,
             headers=dict(request.scope["headers"]),
             body=await request.body(),
-            located=self._located,
         )
-        return Response(answered.body, answered.status, dict(answered.headers))
+        found = await invoke(call, caller, values)
+        if call.is_stream:
+            return EventStream(self._site, found, lambda after: invoke(call, caller, {**values, "after": after}))
+        answer = answered(call, found, located=self._located, format=form)
+        return Response(answer.body, answer.status, dict(answer.headers))
 
 
 def _response(answer: Answer) -> Response:

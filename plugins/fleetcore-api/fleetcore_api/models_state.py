@@ -189,23 +189,3 @@ class ReasonIn(In):
     """Why: written into the audit log."""
 
     reason: Reason = ""
-
-
-class ImportIn(In):
-    """Devices as rows; what a row may hold is checked row by row."""
-
-    rows: Annotated[list[Json], Meta(min_length=1, max_length=10_000)]
-    reason: Reason = ""
-    operation: Annotated[str, Meta(max_length=64)] | None = None
-    more: bool = False
-
-
-class CheckOut(Out):
-    """What an import would do: how many rows there are, which would fail, and what would become of the others."""
-
-    id: str
-    count: int
-    failed: int
-    failures: list[FailureOut]
-    reasons: dict[str, int]
-    result: Json

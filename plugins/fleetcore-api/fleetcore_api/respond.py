@@ -1,19 +1,21 @@
 """One request to a call, and its answer; nothing here knows of a web framework."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, quote
 
 import msgspec
 
 from fleetcore.calls import decode
-from fleetcore.calls.caller import Caller
-from fleetcore.calls.table import Call, invoke
-from fleetcore.calls.types import Response, encode_hook
+from fleetcore.calls.table import Call, Rows
+from fleetcore.calls.types import Page, Response, encode_hook
 from fleetcore.errors import Refused
 from fleetcore.wire.strict_json import loads
 from fleetcore_api.preconditions import expected
+from fleetcore_api.tables import ARROW, CSV, arrow, csv
 
+Format = Literal["json", "csv", "arrow"]
+FORMATS: tuple[Format, ...] = ("json", "csv", "arrow")
 _encode = msgspec.json.Encoder(enc_hook=encode_hook).encode
 _MAX_QUERY_MEMBERS = 100
 _MAX_TAG = 64
@@ -53,40 +55,33 @@ def _is_true(name: str, text: str) -> bool:
         raise decode.refusal([invalid.fault]) from None
 
 
-async def respond(
-    call: Call,
-    caller: Caller,
-    *,
-    path: Mapping[str, str],
-    query: bytes,
-    headers: Mapping[bytes, bytes],
-    body: bytes,
-    located: bool = False,
-) -> Answered:
-    """Carries a request out.
+def values_of(
+    call: Call, *, path: Mapping[str, str], query: bytes, headers: Mapping[bytes, bytes], body: bytes
+) -> dict[str, Any]:
+    """What a request gives, as the call takes it.
 
     Args:
         path: the named parts of the path, decoded.
         query: the query as it was sent.
         headers: by their names in lower case.
         body: the whole body.
-        located: whether what is made can be read below the path; the answer then has its ``Location``.
 
     Raises:
-        FleetError: what the call raises, and Refused for what the call does not take.
+        Refused: for what the call does not take.
     """
-    given: dict[str, Any] = {name: [text] for name, text in path.items()}
-    texts = set(path)
-    for name, texts_of in _query(call, query).items():
-        given[name] = texts_of
-        texts.add(name)
+    given: dict[str, Any] = {name: [text] for name, text in path.items()} | _query(call, query)
+    for name in call.placed["last-event-id"]:
+        header = headers.get(b"last-event-id")
+        if header is not None:
+            given[name] = [header.decode("latin-1")]
+    texts = set(given)
     values = call.values(given | _body(call, body), texts=texts)
     match = call.parameters.get("if_version")
     if match is not None:
         version = _version(headers.get(b"if-match"), match.section, required=call.declared.match_required)
         if version is not None:
             values["if_version"] = version
-    return _answered(call, await invoke(call, caller, values), located=located)
+    return values
 
 
 def _version(header: bytes | None, section: str, *, required: bool) -> int | None:
@@ -131,10 +126,18 @@ def _body(call: Call, body: bytes) -> dict[str, Any]:
     return plain
 
 
-def _answered(call: Call, answer: object, *, located: bool) -> Answered:
+def answered(call: Call, answer: object, *, located: bool = False, format: Format = "json") -> Answered:
+    """An answer of a call.
+
+    Args:
+        located: whether what is made can be read below the path; the answer then has its ``Location``.
+        format: how it is written; another one than JSON for a call with rows.
+    """
     status = call.declared.status
     if answer is None:
         return Answered(status if status != 200 else 204)
+    if format != "json" and call.declared.rows is not None:
+        return _as_rows(call.declared.rows, answer, format)
     headers = {"content-type": "application/json"}
     tag = answer.etag() if isinstance(answer, Response) else ""
     if tag:
@@ -149,3 +152,27 @@ def _answered(call: Call, answer: object, *, located: bool) -> Answered:
         place = "/operations" if status == 202 else call.path
         headers["location"] = f"/api/v1{place}/{quote(made, safe='')}"
     return Answered(status, _encode(answer), headers)
+
+
+def _as_rows(rows: Rows, answer: object, format: Format) -> Answered:
+    items, following = (answer.items, answer.next) if isinstance(answer, Page) else ([answer], None)
+    headers = {} if following is None else {"fleetcore-next": following}
+    table = (row for item in items for row in rows.of(item))
+    if format == "arrow":
+        return Answered(200, arrow(rows.header, table), {"content-type": ARROW, **headers})
+    return Answered(200, csv(rows.header, table).encode(), {"content-type": CSV, **headers})
+
+
+def format_of(call: Call, query: bytes) -> tuple[Format, bytes]:
+    """How an answer is to be written, and the rest of the query. Raises Refused for a format that there is not."""
+    if call.declared.rows is None:
+        return "json", query
+    parts = query.split(b"&")
+    asked = [part.partition(b"=")[2].decode("latin-1") for part in parts if part.partition(b"=")[0] == b"format"]
+    rest = b"&".join(part for part in parts if part.partition(b"=")[0] != b"format")
+    if not asked:
+        return "json", rest
+    if asked[1:] or asked[0] not in FORMATS:
+        fault = decode.Fault("/format", f"{asked[-1][:64]!r} is no format", f"Use one of: {', '.join(FORMATS)}")
+        raise decode.refusal([fault])
+    return FORMATS[FORMATS.index(asked[0])], rest

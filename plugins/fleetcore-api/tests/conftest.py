@@ -8,6 +8,7 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore import IoTFleetManager
+from fleetcore.calls.caller import Caller
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -56,6 +57,22 @@ async def as_role(fleet, served):
             )
 
         yield make
+
+
+@pytest.fixture
+def caller_of(fleet):
+    """Gives the caller that a client is for the API: with the rights of its token, as they are and as they change."""
+
+    async def make(client):
+        token, operators = client.headers["authorization"].removeprefix("Bearer "), fleet.operators
+        return Caller(
+            fleet,
+            await operators.authenticate(token),
+            renew=lambda: operators.authenticate(token),
+            watch=lambda: operators.watch(token),
+        )
+
+    return make
 
 
 @pytest.fixture

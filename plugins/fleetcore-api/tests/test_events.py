@@ -4,10 +4,9 @@ import asyncio
 import json
 
 import pytest
-from fleetcore_api.access import Access
-from fleetcore_api.routes.events import _follow as follow
 
-from fleetcore.errors import Refused
+from fleetcore.calls.events import watch_events
+from fleetcore.errors import NotFound, Refused
 from fleetcore.model.events import CORE, SUBJECT, EventType, EventTypes, Subject
 from fleetcore.model.operator import ROLES, Permission, Role
 from fleetcore.model.store import Commit, Event
@@ -217,20 +216,29 @@ def test_a_plugins_types_are_checked_wherever_they_come_from():
         EventTypes({"other": [foreign]})
 
 
-async def test_a_stream_gets_on_while_the_tokens_of_others_change(as_role, fleet, served):
-    client = await as_role("viewer")
-    token = client.headers["authorization"].removeprefix("Bearer ")
-    access = Access(served.site, await fleet.operators.authenticate(token), token)
+async def test_a_stream_gets_on_while_the_tokens_of_others_change(as_role, fleet, caller_of):
+    caller = await caller_of(await as_role("viewer"))
     after = await fleet.storage.position()
     devices = [await fleet.devices.prepared(f"d-{number}", "sensor") for number in range(5)]
     await fleet.storage.commit(fleet.devices.registrations(devices))
-    stream = follow(access, after, ("device.",))
-    await anext(stream)
+    stream = watch_events(caller, after=after, type=("device.",))
 
     seen = []
     for number in range(5):
-        piece = await anext(stream)
-        seen.append(json.loads(piece.split(b"data: ")[1])["subject"])
+        seen.append(await anext(stream))
         await fleet.operators.create_token(f"other-{number}")
 
-    assert seen == [device.id for device in devices]
+    assert [event.subject for event in seen] == [device.id for device in devices]
+    # Where to go on is told with the last event of the commit alone.
+    assert [event.position for event in seen] == [None] * 4 + [after + 1]
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("ahead", [1, 10**9])
+async def test_a_position_where_the_fleet_never_was_is_not_waited_for(as_role, fleet, caller_of, ahead):
+    stream = watch_events(await caller_of(await as_role("viewer")), after=await fleet.storage.position() + ahead)
+
+    with pytest.raises(NotFound) as refused:
+        await anext(stream)
+
+    assert refused.value.ids["oldest"] == await fleet.storage.position() + 1

@@ -4,18 +4,11 @@ import asyncio
 import json
 
 import pytest
-from fleetcore_api.access import Access
-from fleetcore_api.routes import events as events_route
+from fleetcore_api import streams
 
-from fleetcore.errors import Unavailable
-from fleetcore.model.operator import Permission
+from fleetcore.calls.events import watch_events
+from fleetcore.errors import NotAuthenticated, NotAuthorised, Unavailable
 from fleetcore.model.store import Commit, Put
-
-
-@pytest.fixture(autouse=True)
-def no_heartbeat(monkeypatch):
-    """Nothing here may end because the heartbeat looked."""
-    monkeypatch.setattr(events_route, "_HEARTBEAT_S", 1e6)
 
 
 async def token_of(fleet, client):
@@ -70,42 +63,52 @@ async def test_events_end_with_the_right_while_the_fleet_is_busy(as_role, fleet,
 
 
 @pytest.mark.parametrize("what", ["token", "role", "expiry"])
-async def test_events_end_with_the_right_in_the_midst_of_one_commit(as_role, fleet, served, clock, what):
+async def test_events_end_with_the_right_in_the_midst_of_one_commit(as_role, fleet, caller_of, clock, what):
     client = await as_role("viewer", days=1)
-    token = client.headers["authorization"].removeprefix("Bearer ")
-    access = Access(served.site, await fleet.operators.authenticate(token), token)
     after = await fleet.storage.position()
     prepared = [await fleet.devices.prepared(f"d-{number}", "sensor") for number in range(10)]
     await fleet.storage.commit(fleet.devices.registrations(prepared))
-    stream = events_route._follow(access, after, ("device.",))
-    assert b"retry" in await anext(stream)
-    assert b"d-0" in await anext(stream)
+    stream = watch_events(await caller_of(client), after=after, type=("device.",))
+    assert (await anext(stream)).subject == "d-0"
 
     if what == "expiry":
         await clock.advance(86_400)
     else:
         await take_away(fleet, client, what)
 
-    assert [piece async for piece in stream] == []
+    with pytest.raises((NotAuthenticated, NotAuthorised)):
+        await anext(stream)
+
+
+class Sent:
+    """What an application sends over ASGI."""
+
+    def __init__(self):
+        self.pieces = asyncio.Queue()
+
+    async def send(self, message):
+        if message.get("body"):
+            await self.pieces.put(message["body"])
+
+    async def receive(self):
+        await asyncio.Event().wait()
 
 
 async def test_a_stream_that_has_nothing_to_show_is_kept_open_while_the_fleet_is_busy(
-    as_role, fleet, served, clock, monkeypatch
+    as_role, fleet, served, caller_of, clock
 ):
-    monkeypatch.setattr(events_route, "_HEARTBEAT_S", 15.0)
-    client = await as_role("viewer", scope="type = 'nothing'")
-    token = client.headers["authorization"].removeprefix("Bearer ")
-    access = Access(served.site, await fleet.operators.authenticate(token), token)
-    stream = events_route._follow(access, await fleet.storage.position(), ("",))
-    assert b"retry" in await anext(stream)
-    waiting = asyncio.ensure_future(anext(stream))
+    caller = await caller_of(await as_role("viewer", scope="type = 'nothing'"))
+    sent, stream = Sent(), streams.EventStream(served.site, watch_events(caller), None)
+    sending = asyncio.create_task(stream({}, sent.receive, sent.send))
+    assert b"retry" in await sent.pieces.get()
 
-    while not waiting.done():
+    while sent.pieces.empty():
         await fleet.devices.register(f"d-{await fleet.storage.position()}", "sensor")
         await clock.advance(5)
 
-    assert await waiting == b": here\n\n"
-    await stream.aclose()
+    assert await sent.pieces.get() == b": here\n\n"
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
 
 
 @pytest.mark.parametrize("what", ["token", "role"])
@@ -314,20 +317,3 @@ async def test_reading_needs_no_writing(as_role, fleet, manager, monkeypatch):
     await fleet.operators.flush()
     stored = await fleet.storage.get("operator_token", record.id)
     assert stored.body["last_used"] == record.last_used
-
-
-async def test_a_permission_that_a_route_needs_is_asked_for_in_the_midst_of_it(as_role, fleet, served):
-    from fleetcore_api.access import Access
-
-    from fleetcore.errors import NotAuthenticated, NotAuthorised
-
-    client = await as_role("viewer")
-    token = client.headers["authorization"].removeprefix("Bearer ")
-    access = Access(served.site, await fleet.operators.authenticate(token), token)
-    await access.still(Permission.DEVICES_READ)
-
-    with pytest.raises(NotAuthorised):
-        await access.still(Permission.DEVICES_WRITE)
-    await take_away(fleet, client, "token")
-    with pytest.raises(NotAuthenticated):
-        await access.still(Permission.DEVICES_READ)

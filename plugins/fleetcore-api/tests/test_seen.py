@@ -21,18 +21,45 @@ async def readings(manager, clock):
     await manager.collect_telemetry("a", "note", "=HYPERLINK(1)")
 
 
-async def test_points_come_in_their_range_with_where_to_go_on(admin, clock):
-    first = clock.now_ms() - 10_000
+async def test_points_come_in_their_range_page_by_page(admin, clock):
+    asked = {"device": "a", "metric": "hvac/temp", "start": clock.now_ms() - 9000, "points": 2}
 
-    page = await admin.get(
-        "/telemetry", params={"device": "a", "metric": "hvac/temp", "start": first + 1000, "points": 2}
-    )
-    series = page.json()["items"][0]
-    rest = await admin.get("/telemetry", params={"device": "a", "metric": "hvac/temp", "start": series["more"]})
+    first = (await admin.get("/telemetry", params=asked)).json()
+    rest = (await admin.get("/telemetry", params={**asked, "cursor": first["next"]})).json()
 
-    assert [value for _, value in series["points"]] == [21.0, 22.0]
-    assert [value for _, value in rest.json()["items"][0]["points"]] == [23.0, 24.0]
-    assert series["unit"] == "celsius"
+    assert [value for _, value in first["items"][0]["points"]] == [21.0, 22.0]
+    assert [value for _, value in rest["items"][0]["points"]] == [23.0, 24.0]
+    assert rest["next"] is None
+    assert first["items"][0]["unit"] == "celsius"
+
+
+@pytest.mark.parametrize("points", range(1, 12))
+@pytest.mark.parametrize(("path", "member"), [("/telemetry", "points"), ("/telemetry/buckets", "buckets")])
+async def test_pages_of_any_size_give_every_point_of_every_device_once(admin, path, member, points):
+    found, cursor, pages = {}, None, 0
+    while cursor is not None or pages == 0:
+        asked = {"metric": "hvac/temp", "bucket_s": 1, "points": points, "limit": 1, "cursor": cursor}
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        if path == "/telemetry":
+            del wanted["bucket_s"]
+        page = (await admin.get(path, params=wanted)).json()
+        assert sum(len(series[member]) for series in page["items"]) <= points
+        for series in page["items"]:
+            found.setdefault(series["device"], []).extend(series[member])
+        cursor, pages = page["next"], pages + 1
+
+    values = {
+        device: [point[1] if path == "/telemetry" else point["sum"] for point in of] for device, of in found.items()
+    }
+    assert values == {device: [20.0, 21.0, 22.0, 23.0, 24.0] for device in ("a", "b")}
+
+
+@pytest.mark.parametrize("cursor", ["YQBiAGM", "YQAxAA", "YQAtMQAxMA", "YQAxADEAMQ", "YQA5"])
+async def test_a_cursor_that_no_page_gave_is_refused(admin, cursor):
+    answer = await admin.get("/telemetry", params={"metric": "hvac/temp", "cursor": cursor})
+
+    assert answer.status_code == 422
+    assert answer.json()["ids"]["pointer"] == "/cursor"
 
 
 async def test_a_query_selects_whose_points_and_buckets_come(admin):
@@ -128,6 +155,18 @@ async def test_events_of_foreign_devices_are_not_shown(as_role, manager):
         first = await events.next()
 
     assert json.loads(first["data"])["subject"] == "mine"
+
+
+async def test_a_stream_ends_where_its_reader_leaves(admin, fleet):
+    watches = fleet.operators._watches
+    async with admin.stream("GET", "/events") as answer:
+        async for _ in answer.aiter_lines():
+            break
+        assert len(watches) == 1
+
+    async with asyncio.timeout(PATIENCE_S):
+        while watches:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_stream_ends_with_the_server(fleet, as_role):

@@ -1,0 +1,84 @@
+"""The quarantine: refused messages that are kept, to be understood, tried again or thrown away."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from fleetcore.calls.caller import Caller, missing
+from fleetcore.calls.cursors import page_of
+from fleetcore.calls.responses.dead_letters import DeadLetterResponse, ReplayResponse
+from fleetcore.calls.table import BY_CALL, call
+from fleetcore.calls.types import Cursor, Limit, Page, Reason, to_response
+from fleetcore.errors import NotFound
+from fleetcore.model.dead_letter import DeadLetter
+from fleetcore.model.message import Rejected
+from fleetcore.model.operator import Permission
+from fleetcore.runtime.replay import discard, replay
+
+LetterNumber = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+async def _letter(caller: Caller, number: int) -> DeadLetter:
+    caller.asked = True
+    try:
+        found = await caller.fleet.dead_letters.get(number)
+    except NotFound:
+        raise missing("dead letter", str(number)) from None
+    await caller.item(found.device, "dead letter", str(number))
+    return found
+
+
+@call(
+    "GET /quarantine", Permission.QUARANTINE_READ, scope=BY_CALL, cli="quarantine list",
+    columns=("number", "time", "device", "operation", "code", "reason"),
+)  # fmt: skip
+async def list_dead_letters(
+    caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[DeadLetterResponse]:
+    """Lists the refused messages that are kept, the oldest first."""
+    letters = await caller.fleet.dead_letters.list()
+    allowed = await caller.allowed(frozenset(letter.device for letter in letters))
+    mine = [letter for letter in letters if letter.device in allowed]
+    return page_of(
+        mine, cursor, limit, lambda one: f"{one.number:016d}", lambda one: to_response(DeadLetterResponse, one)
+    )
+
+
+@call("GET /quarantine/{number}", Permission.QUARANTINE_READ, scope=BY_CALL, cli="quarantine show NUMBER")
+async def get_dead_letter(caller: Caller, number: LetterNumber) -> DeadLetterResponse:
+    """Shows a refused message with its payload.
+
+    Raises:
+        NotFound: no such message is kept.
+    """
+    return to_response(DeadLetterResponse, await _letter(caller, number))
+
+
+@call("POST /quarantine/{number}/replay", Permission.QUARANTINE_WRITE, scope=BY_CALL, cli="quarantine replay NUMBER")
+async def replay_dead_letter(caller: Caller, number: LetterNumber, *, reason: Reason = "") -> ReplayResponse:
+    """Puts a refused message through the data path again, as of when it came.
+
+    A message that is refused again is kept as a new one.
+
+    Raises:
+        NotFound: no such message is kept.
+        Refused: its payload was cut.
+    """
+    letter = await _letter(caller, number)
+    outcome = await replay(caller.fleet, letter, actor=caller.actor, reason=reason)
+    if isinstance(outcome, Rejected):
+        return ReplayResponse(number=number, accepted=False, code=outcome.code, reason=outcome.reason)
+    return ReplayResponse(number=number, accepted=True)
+
+
+@call(
+    "DELETE /quarantine/{number}", Permission.QUARANTINE_WRITE, scope=BY_CALL, cli="quarantine discard NUMBER",
+    status=204,
+)  # fmt: skip
+async def discard_dead_letter(caller: Caller, number: LetterNumber, *, reason: Reason = "") -> None:
+    """Removes a refused message for good.
+
+    Raises:
+        NotFound: no such message is kept.
+    """
+    await discard(caller.fleet, await _letter(caller, number), actor=caller.actor, reason=reason)

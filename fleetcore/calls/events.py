@@ -1,0 +1,100 @@
+"""Events: what is committed, as it happens."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+from msgspec import Meta
+
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.responses.events import EventResponse
+from fleetcore.calls.table import BY_CALL, call
+from fleetcore.calls.types import In, Ms
+from fleetcore.errors import NotFound
+from fleetcore.fleet.rights import Rights
+from fleetcore.model.operator import Permission
+from fleetcore.model.store import Event, FeedEntry
+
+After = Annotated[int, Meta(ge=0, lt=10**18, description="Begin after this position."), In("last-event-id")]
+TypePrefixes = Annotated[
+    Sequence[Annotated[str, Meta(max_length=256)]],
+    Meta(max_length=100, description="Of types that begin so only."),
+]
+
+_PAGE = 100
+#: How long a wait for the feed may last; then it is asked again.
+_WAIT_S = 60.0
+
+
+@call(
+    "GET /events", Permission.DEVICES_READ, scope=BY_CALL, cli="event watch",
+    columns=("time", "type", "subject", "actor", "reason"),
+)  # fmt: skip
+async def watch_events(
+    caller: Caller, *, after: After | None = None, type: TypePrefixes = ()
+) -> AsyncIterator[EventResponse]:
+    """Follows events as they are committed: those that the caller may see, from now on or after a position.
+
+    The events of a commit come together. Where the caller's rights change while it reads them, it is shown the commit
+    again, by its rights as they are then.
+
+    Raises:
+        NotFound: the feed after that position is not kept; ``ids["oldest"]`` is the first one that is.
+        NotAuthenticated: the caller's token has ended.
+        NotAuthorised: the caller may follow events no more.
+    """
+    storage = caller.fleet.storage
+    newest = await storage.position()
+    position = newest if after is None else after
+    if position > newest:
+        raise NotFound(f"The fleet has not been at position {position}", oldest=newest + 1)
+    with caller.waiting() as wait:
+        while True:
+            rights = await _rights(caller)
+            entries = await storage.feed(position, _PAGE)
+            for entry in entries:
+                for event in await _visible(caller, entry, tuple(type)):
+                    # A slow reader is here for longer than its rights may last.
+                    if not _same(rights, await _rights(caller)):
+                        break
+                    yield event
+                else:
+                    position = entry.position
+                    continue
+                break
+            if not entries:
+                await wait(storage.wait_feed(position, _WAIT_S))
+
+
+async def _rights(caller: Caller) -> Rights:
+    rights = await caller.renewed()
+    if not rights.holds(Permission.DEVICES_READ):
+        raise caller.denied("watch_events", Permission.DEVICES_READ)
+    return rights
+
+
+def _same(rights: Rights, now: Rights) -> bool:
+    """Whether the rights are what they were; a change of another principal's makes them anew, and equal."""
+    return now is rights or now.to_plain() == rights.to_plain()
+
+
+async def _visible(caller: Caller, entry: FeedEntry, prefixes: tuple[str, ...]) -> list[EventResponse]:
+    types = caller.fleet.events
+    seen = [
+        event
+        for event in entry.events
+        if (not prefixes or event.type.startswith(prefixes))
+        and await caller.rights.sees(types.find(event.type), event.subject, event.data)
+    ]
+    return [_event(event, entry.position if event is seen[-1] else None) for event in seen]
+
+
+def _event(event: Event, position: int | None) -> EventResponse:
+    return EventResponse(
+        type=event.type,
+        subject=event.subject,
+        time=Ms(event.time),
+        actor=event.actor,
+        reason=event.reason,
+        data=dict(event.data),
+        position=position,
+    )

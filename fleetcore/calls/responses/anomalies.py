@@ -1,0 +1,20 @@
+"""What detectors found."""
+
+from fleetcore.calls.types import Ms, Response
+from fleetcore.model.kinds import Severity
+
+
+class AnomalyResponse(Response, frozen=True):
+    """A reading that a detector found abnormal."""
+
+    id: str
+    detector: str
+    device: str
+    metric: str
+    time: Ms | None
+    observed: float
+    expected: float | None
+    score: float
+    severity: Severity
+    explanation: str
+    found: Ms | None

@@ -1,0 +1,27 @@
+"""Refused messages that are kept."""
+
+from fleetcore.calls.types import Ms, Response
+from fleetcore.model.message import Operation
+
+
+class DeadLetterResponse(Response, frozen=True):
+    """A refused message; its payload in base64, cut where ``whole`` is false."""
+
+    number: int
+    device: str
+    identity: str
+    operation: Operation
+    code: str
+    reason: str
+    time: Ms | None
+    payload: str
+    whole: bool
+
+
+class ReplayResponse(Response, frozen=True):
+    """What came of a refused message when it went through the data path again."""
+
+    number: int
+    accepted: bool
+    code: str = ""
+    reason: str = ""

@@ -1,0 +1,64 @@
+"""Readings: series, points, buckets, the newest."""
+
+from fleetcore.calls.types import Ms, Response
+from fleetcore.model.kinds import SeriesKind
+
+Value = float | bool | str
+
+
+class StoredResponse(Response, frozen=True):
+    """How many readings were new."""
+
+    device: str
+    metric: str
+    stored: int
+
+
+class SeriesResponse(Response, frozen=True):
+    """What of a device is measured, in which unit, and of which kind."""
+
+    device: str
+    metric: str
+    unit: str | None
+    kind: SeriesKind
+
+
+class LatestResponse(Response, frozen=True):
+    """The reading with the newest event time of a series."""
+
+    device: str
+    metric: str
+    value: Value
+    unit: str | None
+    time: Ms
+
+
+class ReadingsResponse(Response, frozen=True):
+    """Points of one series in the order of time, ``[time, value]`` each."""
+
+    device: str
+    metric: str
+    unit: str | None
+    points: list[tuple[Ms, Value]]
+
+
+class BucketResponse(Response, frozen=True):
+    """The points of a bucket together."""
+
+    start: Ms
+    count: int
+    min: float
+    max: float
+    mean: float
+    sum: float
+    first: float
+    last: float
+
+
+class BucketsResponse(Response, frozen=True):
+    """One series in buckets; buckets without points are left out."""
+
+    device: str
+    metric: str
+    unit: str | None
+    buckets: list[BucketResponse]

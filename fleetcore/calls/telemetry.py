@@ -1,0 +1,302 @@
+"""Telemetry: which series there are, the newest readings, points and buckets of a metric; readings put in by hand."""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, TypeVar
+
+from msgspec import Meta
+
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.cursors import decode, encode, foreign
+from fleetcore.calls.responses.telemetry import (
+    BucketResponse,
+    BucketsResponse,
+    LatestResponse,
+    ReadingsResponse,
+    SeriesResponse,
+    StoredResponse,
+    Value,
+)
+from fleetcore.calls.table import BY_CALL, Rows, call, on
+from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word, to_response
+from fleetcore.errors import Refused
+from fleetcore.fleet.telemetry import END_OF_TIME
+from fleetcore.model.operator import Permission
+from fleetcore.model.telemetry import Latest, Series, SeriesKind
+from fleetcore.query.parse import parse
+
+Metric = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/\-]{1,64}$(?!\n)")]
+OfDevice = Annotated[DeviceId, Meta(description="Of this device only.")]
+Start = Annotated[Ms, Meta(description="From then on.")]
+End = Annotated[Ms, Meta(description="Until before then.")]
+Points = Annotated[int, Meta(ge=1, le=10_000, description="How many points a page has at most, of all its series.")]
+Buckets = Annotated[int, Meta(ge=1, le=10_000, description="How many buckets a page has at most, of all its series.")]
+BucketSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="Seconds a bucket."), Word("every")]
+Reading = Annotated[Value, Meta(description="A number, true or false, or text.")]
+Unit = Annotated[str, Meta(max_length=64, description="Its unit.")]
+When = Annotated[Ms, Meta(description="When it was read; now by default.")]
+ReadingId = Annotated[str, Meta(min_length=1, max_length=64, description="The same again is stored once.")]
+
+_DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
+_BUCKET = ("start", "count", "min", "max", "mean", "sum", "first", "last")
+T = TypeVar("T")
+R = TypeVar("R", bound=Response)
+#: Reads some items of a series from a time on: (series, start, end, how many) → items, and the time of the next item.
+Read = Callable[[Series, int, int, int], Awaitable[tuple[Sequence[T], int | None]]]
+
+
+@call(
+    "POST /devices/{device_id}/telemetry", Permission.TELEMETRY_WRITE, scope=on("device_id"), status=201,
+    cli="telemetry put DEVICE_ID METRIC VALUE",
+)  # fmt: skip
+async def collect_telemetry(
+    caller: Caller,
+    device_id: DeviceId,
+    metric: Metric,
+    value: Reading,
+    unit: Unit | None = None,
+    *,
+    time: When | None = None,
+    id: ReadingId | None = None,
+) -> StoredResponse:
+    """Stores one reading of a device, through the whole data path; it is committed when this returns.
+
+    Raises:
+        NotFound: there is no such device.
+        Refused: what the data path refuses of a device.
+    """
+    session = await caller.fleet.sessions.of(device_id)
+    found = await caller.fleet.telemetry.collect(
+        session, device_id, metric, value, unit, time=None if time is None else int(time), id=id
+    )
+    return StoredResponse(device=device_id, metric=metric, stored=found.stored)
+
+
+@call(
+    "GET /telemetry/series", Permission.DEVICES_READ, scope=BY_CALL, cli="telemetry series DEVICE",
+    columns=("device", "metric", "unit", "kind"),
+)  # fmt: skip
+async def list_series(
+    caller: Caller,
+    device: OfDevice | None = None,
+    *,
+    where: Where | None = None,
+    limit: Limit = 100,
+    cursor: Cursor | None = None,
+) -> Page[SeriesResponse]:
+    """Lists the series of some devices, all series of each; ``limit`` counts devices.
+
+    Raises:
+        NotFound: there is no such device.
+        QuerySyntaxError: the query cannot be read.
+    """
+    devices, more = await _devices(caller, device, where, decode(cursor), limit)
+    telemetry = caller.fleet.telemetry
+    found = [to_response(SeriesResponse, series) for name in devices for series in await telemetry.series(name)]
+    return Page(found, encode(more))
+
+
+@call(
+    "GET /telemetry/latest", Permission.DEVICES_READ, scope=BY_CALL, cli="telemetry latest DEVICE",
+    columns=("device", "metric", "value", "unit", "time"),
+)  # fmt: skip
+async def list_latest_readings(
+    caller: Caller,
+    device: OfDevice | None = None,
+    *,
+    where: Where | None = None,
+    limit: Limit = 100,
+    cursor: Cursor | None = None,
+) -> Page[LatestResponse]:
+    """Lists the newest reading, by event time, of each metric of some devices; ``limit`` counts devices.
+
+    Raises:
+        NotFound: there is no such device.
+        QuerySyntaxError: the query cannot be read.
+    """
+    devices, more = await _devices(caller, device, where, decode(cursor), limit)
+    telemetry = caller.fleet.telemetry
+    return Page([_latest(one) for name in devices for one in await telemetry.latest(name)], encode(more))
+
+
+@call(
+    "GET /devices/{device_id}/telemetry", Permission.DEVICES_READ, scope=on("device_id"),
+    no_cli="`fleetcore telemetry latest DEVICE` shows the same",
+)  # fmt: skip
+async def list_device_latest_readings(caller: Caller, device_id: DeviceId) -> Page[LatestResponse]:
+    """Lists the newest reading, by event time, of each metric of a device.
+
+    Raises:
+        NotFound: there is no such device.
+    """
+    return Page([_latest(one) for one in await caller.fleet.telemetry.latest(device_id)])
+
+
+_POINTS = Rows(
+    ("device", "metric", "time", "value", "unit"),
+    lambda found: [(found.device, found.metric, time, value, found.unit) for time, value in found.points],
+)
+_BUCKETS = Rows(
+    ("device", "metric", *_BUCKET),
+    lambda found: [(found.device, found.metric, *(bucket[name] for name in _BUCKET)) for bucket in found.buckets],
+)
+
+
+@call(
+    "GET /telemetry", Permission.DEVICES_READ, scope=BY_CALL, cli="telemetry query DEVICE METRIC", rows=_POINTS,
+)  # fmt: skip
+async def list_readings(
+    caller: Caller,
+    metric: Metric,
+    *,
+    device: OfDevice | None = None,
+    where: Where | None = None,
+    start: Start | None = None,
+    end: End | None = None,
+    points: Points = 1000,
+    limit: Limit = 100,
+    cursor: Cursor | None = None,
+) -> Page[ReadingsResponse]:
+    """Lists the points of a metric with ``start <= time < end``, a series of a device after the other.
+
+    A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
+
+    Raises:
+        NotFound: there is no such device.
+        QuerySyntaxError: the query cannot be read.
+    """
+
+    async def read(series: Series, first: int, last: int, count: int) -> tuple[Sequence[tuple[Ms, Value]], int | None]:
+        found, following = await caller.fleet.telemetry.points(series, first, last, count)
+        return [(Ms(time), _value(series, value)) for time, value in found], following
+
+    return await _series_page(
+        caller, device, where, (start, end), points, limit, cursor,
+        list(SeriesKind), metric, read,
+        lambda series, found: ReadingsResponse(
+            device=series.device, metric=series.metric, unit=series.unit, points=list(found)
+        ),
+    )  # fmt: skip
+
+
+@call(
+    "GET /telemetry/buckets", Permission.DEVICES_READ, scope=BY_CALL, cli="telemetry aggregate DEVICE METRIC",
+    rows=_BUCKETS,
+)  # fmt: skip
+async def list_buckets(
+    caller: Caller,
+    metric: Metric,
+    bucket_s: BucketSeconds = 3600.0,
+    *,
+    device: OfDevice | None = None,
+    where: Where | None = None,
+    start: Start | None = None,
+    end: End | None = None,
+    points: Buckets = 1000,
+    limit: Limit = 100,
+    cursor: Cursor | None = None,
+) -> Page[BucketsResponse]:
+    """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
+
+    A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
+
+    Raises:
+        NotFound: there is no such device.
+        QuerySyntaxError: the query cannot be read.
+    """
+    bucket_ms = max(1, int(bucket_s * 1000))
+
+    async def read(series: Series, first: int, last: int, count: int) -> tuple[Sequence[BucketResponse], int | None]:
+        found, following = await caller.fleet.telemetry.buckets(series, first, last, bucket_ms, count)
+        return [BucketResponse(Ms(row[0]), *row[1:]) for row in found], following
+
+    return await _series_page(
+        caller, device, where, (start, end), points, limit, cursor,
+        [SeriesKind.NUMBER, SeriesKind.BOOLEAN], metric, read,
+        lambda series, found: BucketsResponse(
+            device=series.device, metric=series.metric, unit=series.unit, buckets=list(found)
+        ),
+    )  # fmt: skip
+
+
+def _latest(latest: Latest) -> LatestResponse:
+    series = latest.series
+    return LatestResponse(
+        device=series.device,
+        metric=series.metric,
+        value=_value(series, latest.value),
+        unit=series.unit,
+        time=Ms(latest.time),
+    )
+
+
+def _value(series: Series, value: float | str) -> Value:
+    return bool(value) if series.kind is SeriesKind.BOOLEAN else value
+
+
+async def _devices(
+    caller: Caller, device: str | None, where: str | None, after: str | None, limit: int
+) -> tuple[Sequence[str], str | None]:
+    """The devices that are asked for and may be seen, and the id after which to go on."""
+    if device is not None:
+        if where is not None:
+            raise Refused("Name the devices by a query or by an id, not by both", pointer="/where")
+        return [await caller.device(device)], None
+    found = await caller.fleet.search.page(
+        caller.narrowed(None if where is None else parse(where)), after=after, limit=limit
+    )
+    return found.ids, found.after
+
+
+async def _series_page(
+    caller: Caller,
+    device: str | None,
+    where: str | None,
+    span: tuple[int | None, int | None],
+    points: int,
+    limit: int,
+    cursor: str | None,
+    kinds: Sequence[SeriesKind],
+    metric: str,
+    read: Read[T],
+    show: Callable[[Series, Sequence[T]], R],
+) -> Page[R]:
+    """Series of a metric until so many items were read; the cursor names the device, its series and the time."""
+    start, end = span[0] or 0, END_OF_TIME if span[1] is None else span[1]
+    if end <= start:
+        raise Refused("/end: the range is empty", remedy="Let end be after start", pointer="/end")
+    after, number, since = _place(cursor)
+    devices, more = await _devices(caller, device, where, after, limit)
+    if number is not None and device is None:
+        assert after is not None
+        devices = [after, *devices]
+    found: list[R] = []
+    for name in devices:
+        await caller.still(device=name)  # a page of many devices may take longer than the rights last
+        at = 0 if number is None else number
+        wanted = [
+            one for one in await caller.fleet.telemetry.series(name) if one.metric == metric and one.kind in kinds
+        ]
+        for series in wanted[at:]:
+            if points == 0:
+                return Page(found, encode(f"{name}\0{at}\0{start}"))
+            items, following = await read(series, max(start, since), end, points)
+            found.append(show(series, items))
+            if following is not None:
+                return Page(found, encode(f"{name}\0{at}\0{following}"))
+            points -= len(items)
+            at, since = at + 1, start
+        number, since = None, start
+    return Page(found, encode(more))
+
+
+def _place(cursor: str | None) -> tuple[str | None, int | None, int]:
+    """The device after which to go on; or the device to go on with, the number of its series, and the time."""
+    text = decode(cursor)
+    if text is None or "\0" not in text:
+        return text, None, 0
+    device, *rest = text.split("\0")
+    if len(rest) != 2 or not all(_DIGITS.fullmatch(part) for part in rest):
+        raise foreign()
+    number, time = rest
+    return device, int(number), int(time)
