@@ -40,7 +40,11 @@ async def list_dead_letters(
     allowed = await caller.allowed(frozenset(letter.device for letter in letters))
     mine = [letter for letter in letters if letter.device in allowed]
     return page_of(
-        mine, cursor, limit, lambda one: f"{one.number:016d}", lambda one: to_response(DeadLetterResponse, one)
+        mine,
+        cursor,
+        limit,
+        lambda one: f"{one.number:016d}",
+        lambda one: to_response(DeadLetterResponse, one, text=None),
     )
 
 
@@ -51,7 +55,8 @@ async def get_dead_letter(caller: Caller, number: LetterNumber) -> DeadLetterRes
     Raises:
         NotFound: no such message is kept.
     """
-    return to_response(DeadLetterResponse, await _letter(caller, number))
+    letter = await _letter(caller, number)
+    return to_response(DeadLetterResponse, letter, text=letter.inbound().payload.decode("utf-8", "replace"))
 
 
 @call("POST /quarantine/{number}/replay", Permission.QUARANTINE_WRITE, scope=BY_CALL, cli="quarantine replay NUMBER")

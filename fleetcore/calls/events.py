@@ -8,7 +8,7 @@ from msgspec import Meta
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.responses.events import EventResponse
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import In, Ms
+from fleetcore.calls.types import In, Ms, to_builtins
 from fleetcore.errors import NotFound
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import Permission
@@ -95,6 +95,6 @@ def _event(event: Event, position: int | None) -> EventResponse:
         time=Ms(event.time),
         actor=event.actor,
         reason=event.reason,
-        data=dict(event.data),
+        data=to_builtins(event.data),
         position=position,
     )

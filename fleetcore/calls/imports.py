@@ -75,10 +75,10 @@ async def import_devices(
 
 
 @call("GET /exports", Permission.DEVICES_READ, scope=BY_CALL, no_cli="`fleetcore device export` writes a file")
-async def export_devices(
+async def list_device_rows(
     caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[DeviceRowResponse]:
-    """Lists devices as rows that can be imported, by id."""
+    """Lists devices as rows that ``import_devices`` takes, by id."""
     return await caller.page(
         caller.fleet.devices.records,
         lambda device: device.id,

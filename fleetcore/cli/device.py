@@ -91,7 +91,7 @@ def export(file: Path, at: Target) -> None:
             writer = Writer(target, ROW_MEMBERS, as_csv=file.suffix.lower() == ".csv")
             async with connect(at) as caller:
                 while True:
-                    page = await caller.run("export_devices", {"limit": PAGE, "cursor": cursor})
+                    page = await caller.run("list_device_rows", {"limit": PAGE, "cursor": cursor})
                     for row in page["items"]:
                         writer.write(row)
                     count, cursor = count + len(page["items"]), page["next"]

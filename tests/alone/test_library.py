@@ -54,7 +54,7 @@ def test_the_contract_script_keeps_what_it_did_on_a_folder(tmp_path):
 
     with IoTFleetManager.sync(tmp_path / "data") as manager:
         device = manager.get_device("sensor-001")
-        latest = manager.latest_telemetry("sensor-001")
+        latest = manager.list_device_latest_readings("sensor-001")
         campaign = manager.get_campaign("fw-update-001")
 
     assert device["tags"] == ["outdoor", "production"]
@@ -142,7 +142,7 @@ def test_the_blocking_facade_watches_too_and_stops_when_the_loop_over_it_does():
     with IoTFleetManager.sync() as manager:
         manager.register_device("a", "sensor")
 
-        for event in manager.watch(after=0):
+        for event in manager.watch_events(after=0):
             if event["type"] == "device.registered":
                 break
 
@@ -155,7 +155,7 @@ async def test_what_is_watched_is_the_callers_own(manager):
     before = await fleet.storage.position()
     await manager.register_device("a", "sensor", {"tags": ["x"]})
 
-    async for event in manager.watch(after=before):
+    async for event in manager.watch_events(after=before):
         event["data"]["evil"] = True
         break
 

@@ -101,7 +101,7 @@ async def test_a_message_id_used_again_gets_the_first_answer_and_stores_nothing(
 
     assert again == first
     assert [value for _, value in await points(manager, "x")] == [1.0]
-    tally = await manager.telemetry_tally()
+    tally = (await manager.get_status()).readings
     assert (tally["sent"], tally["stored"], tally["duplicates"]) == (2, 1, 1)
 
 
@@ -110,7 +110,7 @@ async def test_latest_is_the_newest_event_time_not_the_last_received(manager, se
     await send({"time": t + 1000, "values": {"x": 2.0}})
     await send({"time": t, "values": {"x": 1.0}})
 
-    latest = await manager.latest_telemetry("dev")
+    latest = await manager.list_device_latest_readings("dev")
 
     assert latest[0]["value"] == 2.0
 
@@ -348,4 +348,4 @@ async def test_a_gateways_senml_pack_may_name_its_own_leaves_and_nobody_else(man
     assert [(one.index, one.code) for one in outcome.refused] == [(2, "not_your_device")]
     assert [value for _, value in await points(manager, "t", "leaf")] == [1]
     assert [value for _, value in await points(manager, "own", "gw")] == [2]
-    assert await manager.list_series("stranger") == []
+    assert (await manager.list_series("stranger")).items == []

@@ -65,7 +65,7 @@ async def test_http_says_that_the_disk_is_at_fault_and_when_to_come_again(in_pro
         assert problem["code"] == code
         assert problem["type"] == f"urn:fleetcore:error:{code}"
         assert await _rejected(server) == {code: 1}
-        assert await server.manager.list_dead_letters() == []
+        assert (await server.manager.list_dead_letters()).items == []
 
 
 async def test_http_refuses_every_uplink_serves_every_read_and_heals_without_a_restart(in_process, fault):
@@ -83,7 +83,7 @@ async def test_http_refuses_every_uplink_serves_every_read_and_heals_without_a_r
         for operation, body in UPLINKS.items():
             assert (await device.send(operation, body)).error is None
         assert (await device.request("twin.get")).body["reported"] == {"mode": "eco"}
-        assert [one["value"] for one in await server.manager.latest_telemetry("d")] == [21.5]
+        assert [one["value"] for one in await server.manager.list_device_latest_readings("d")] == [21.5]
         assert await _rejected(server) == {code: len(UPLINKS)}
 
 

@@ -82,7 +82,7 @@ async def main():
     await manager.collect_telemetry("d-1", "temperature", 25.5, "celsius")
     while not (Path(sys.argv[1]) / "inside").exists():
         await asyncio.sleep(0.01)
-    return (await manager.latest_telemetry("d-1"))[0]["value"]
+    return (await manager.list_device_latest_readings("d-1"))[0]["value"]
 
 print(asyncio.run(main()))
 """
@@ -96,7 +96,7 @@ manager.register_device("d-1", "sensor")
 manager.collect_telemetry("d-1", "temperature", 25.5, "celsius")
 while not (Path(sys.argv[1]) / "inside").exists():
     time.sleep(0.01)
-print(manager.latest_telemetry("d-1")[0]["value"])
+print(manager.list_device_latest_readings("d-1")[0]["value"])
 """
 _SYNC_IN_MEMORY = """
 from fleetcore import IoTFleetManager
@@ -105,7 +105,7 @@ manager = IoTFleetManager.sync()
 manager.register_device("d-1", "sensor")
 for value in range(200):
     manager.collect_telemetry("d-1", "temperature", value, "celsius")
-print(manager.latest_telemetry("d-1")[0]["value"])
+print(manager.list_device_latest_readings("d-1")[0]["value"])
 """
 #: What a plugin's thread is given at exit, 5 s, shortened where a test waits for all of it.
 _SHORT = "from fleetcore import threads\nthreads.PLUGIN_EXIT_S = 0.5\n"

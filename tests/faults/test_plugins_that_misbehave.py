@@ -82,7 +82,7 @@ async def _every_high_reading_is_found(server, at_work, until, limit):
     assert high
 
     async def found():
-        anomalies = await server.caller.call("list_anomalies")
+        anomalies = (await server.caller.run("list_anomalies", {"limit": 1000}))["items"]
         return high <= {(one["device"], round(one["observed"])) for one in anomalies if one["detector"] == "too-much"}
 
     await until(found)

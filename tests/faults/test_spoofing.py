@@ -50,7 +50,7 @@ async def _honest_goes_on(server):
         before = await server.manager.get_twin("honest")
         yield
         assert (await honest.send("telemetry", {"cold": 21})).error is None
-    assert {one["metric"]: one["value"] for one in await server.manager.latest_telemetry("honest")} == {
+    assert {one["metric"]: one["value"] for one in await server.manager.list_device_latest_readings("honest")} == {
         "heat": 20,
         "cold": 21,
     }
@@ -113,8 +113,8 @@ async def test_a_gateway_speaks_for_its_own_leaf_and_that_alone_is_let_through(f
     async with _mallorys(fleet, kind) as mallory:
         assert (await mallory.send("telemetry", {"heat": 5}, subject="her-leaf")).error is None
 
-    assert [one["value"] for one in await fleet.manager.latest_telemetry("her-leaf")] == [5]
-    assert await fleet.manager.list_series("mallory") == []
+    assert [one["value"] for one in await fleet.manager.list_device_latest_readings("her-leaf")] == [5]
+    assert (await fleet.manager.list_series("mallory")).items == []
 
 
 TOPICS = {
@@ -231,7 +231,7 @@ async def test_a_name_in_the_payload_that_is_not_the_speakers_is_refused(fleet, 
             reply = await mallory.send("telemetry", payload)
 
             assert await _refusal(mallory, kind, reply) == "not_your_device", name
-        assert await fleet.manager.list_series("mallory") == []
+        assert (await fleet.manager.list_series("mallory")).items == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -258,4 +258,4 @@ async def test_of_a_pack_with_own_and_foreign_names_the_own_are_stored_and_the_f
             told = await anext(one.body async for one in mallory.downlinks() if one.operation is Operation.ERRORS)
         assert told["stored"] == 1
         assert [one["code"] for one in told["rejected"]] == ["not_your_device"]
-    assert [one["metric"] for one in await fleet.manager.latest_telemetry("mallory")] == ["cold"]
+    assert [one["metric"] for one in await fleet.manager.list_device_latest_readings("mallory")] == ["cold"]

@@ -186,4 +186,4 @@ async def test_a_client_that_gives_up_waiting_takes_nothing_back(in_process, unt
 
 
 async def _stored(server):
-    return (await server.manager.telemetry_tally())["stored"]
+    return (await server.manager.get_status()).readings["stored"]

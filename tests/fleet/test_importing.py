@@ -128,8 +128,9 @@ async def main():
     async with IoTFleetManager(sys.argv[1]) as manager:
         rows = [{"id": f"d-{number:05d}", "gateway": f"d-{(number + 7) % 20000:05d}" if number % 3 else None}
                 for number in range(20000)]
-        operation = await manager.import_devices(rows)
-        print(operation["id"], flush=True)
+        operation = await manager.import_devices(rows[:10000], more=True)
+        print(operation.id, flush=True)
+        await manager.import_devices(rows[10000:], operation=operation.id)
         while True:
             found = await manager.get_operation(operation["id"])
             print(found["done"], flush=True)
@@ -152,7 +153,7 @@ async def test_an_import_goes_on_after_kill_9_where_it_was(tmp_path):
 
     async with IoTFleetManager(tmp_path / "data") as manager:
         cut_off = await manager.get_operation(operation)
-        there = len((await manager.export_devices(limit=20000))["items"])
+        there = len([row async for row in manager.iter_device_rows()])
         ended = await manager.run_operation(operation)
         fleet = await manager.open()
         await fleet.settle()

@@ -20,12 +20,12 @@ ALLOWED = {
     ("caller.py", "rows", "find"): "EventTypes.find is a table in memory",
     ("devices.py", "list_device_history", "rows"): "Access.rows leaves out of a page what is not to be seen",
     ("routes/seen.py", "why_device", "rows"): "as in list_device_history",
-    ("routes/events.py", "_shown", "find"): "EventTypes.find is a table in memory",
+    ("events.py", "_visible", "find"): "EventTypes.find is a table in memory",
     ("groups.py", "_group", "count"): "kept in memory",
     ("health.py", "get_group_health", "members"): "a group's health is that of all its devices",
     ("routes/queries.py", "query", "count"): "how many devices a query selects is asked for explicitly",
     ("health.py", "get_fleet_health", "fleet"): "the fleet's health is that of all its devices",
-    ("routes/seen.py", "list_quarantine", "list"): "a ring of 1,000 in memory",
+    ("dead_letters.py", "list_dead_letters", "list"): "a ring of 1,000 in memory",
     ("certificates.py", "list_device_certificates", "inventory"): "of one device, by its index entry",
 }
 

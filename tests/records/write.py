@@ -73,12 +73,12 @@ async def look(manager, command):
         "devices": sorted(one["id"] for one in await manager.list_devices()),
         "gone": (await manager.get_device("gone-1"))["lifecycle"],
         "temperature": summary(await manager.query_telemetry("th-1", "temperature")),
-        "latest": await manager.latest_telemetry("th-1"),
+        "latest": [to_builtins(one) for one in await manager.list_device_latest_readings("th-1")],
         "twin": {name: twin[name] for name in twin.keys() - VARYING},
         "command": await manager.get_command(command),
         "campaign": await manager.get_campaign("fw-1"),
-        "anomalies": await manager.list_anomalies(),
-        "dead_letters": await manager.list_dead_letters(),
+        "anomalies": [to_builtins(one) async for one in manager.iter_anomalies()],
+        "dead_letters": [to_builtins(one) async for one in manager.iter_dead_letters()],
         "location": to_builtins(await manager.get_location("th-1")),
     }
 

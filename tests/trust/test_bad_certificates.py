@@ -70,7 +70,7 @@ async def test_every_bad_certificate_is_refused_and_has_a_row_of_the_audit_log(s
     assert "accepted" not in answers.values(), answers
     # TLS has no signature scheme for its curve: the client gives up before the server has seen anything of it.
     assert unwritten == [("secp256k1", [])]
-    assert await served.manager.latest_telemetry("th-1") == []
+    assert (await served.manager.list_device_latest_readings("th-1")).items == []
     assert await says(served, kind, forged_by(served)) == "accepted"
 
 
@@ -85,7 +85,7 @@ async def test_a_foreign_ca_of_the_same_names_and_a_revoked_certificate_are_refu
     assert await says(served, kind, forged) != "accepted"
 
     assert any(row.reason.startswith("certificate_invalid") for row in await served.audited("access.denied"))
-    assert await served.manager.latest_telemetry("th-1") == []
+    assert (await served.manager.list_device_latest_readings("th-1")).items == []
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])

@@ -138,7 +138,7 @@ async def test_what_a_device_says_after_its_revocation_is_not_stored(behind, tmp
     bad = await device(behind, tmp_path / "bad", "bad")
     assert (await program(*bad.publish("bad", "-m", '{"power": 1}')))[0] == 0
     async with asyncio.timeout(PATIENCE_S):
-        while not await behind.manager.latest_telemetry("bad"):
+        while not (await behind.manager.list_device_latest_readings("bad")).items:
             await asyncio.sleep(0.02)
 
     await behind.security.revoke("bad", reason="stolen")
@@ -146,7 +146,7 @@ async def test_what_a_device_says_after_its_revocation_is_not_stored(behind, tmp
     await asyncio.gather(*behind.fleet.protocols["mqtt"].adapter._tasks)
     await program(*bad.publish("bad", "-m", '{"power": 2}'))
 
-    assert [one["value"] for one in await behind.manager.latest_telemetry("bad")] == [1]
+    assert [one["value"] for one in await behind.manager.list_device_latest_readings("bad")] == [1]
 
 
 async def test_the_access_list_that_we_write_is_found_to_keep_devices_apart(behind):

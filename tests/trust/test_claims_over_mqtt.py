@@ -116,7 +116,7 @@ async def test_a_device_enrols_and_then_speaks_for_itself(served, line_of):
 
     assert (reply["ok"], reply["status"], reply["body"]["device"]) == (True, 201, "meter-1")
     await line.publish("fleet/v1/meter-1/telemetry", '{"power": 21.5}', cert="meter-1.pem", key="meter-1.key")
-    assert [one["value"] for one in await served.manager.latest_telemetry("meter-1")] == [21.5]
+    assert [one["value"] for one in await served.manager.list_device_latest_readings("meter-1")] == [21.5]
 
 
 async def test_the_two_steps(served, line_of):
@@ -134,7 +134,7 @@ async def test_the_two_steps(served, line_of):
     assert done["body"]["certificate"] == begun["body"]["certificate"]
     code, _ = await line.publish("fleet/v1/meter-1/telemetry", '{"power": 2}', cert="meter-1.pem", key="meter-1.key")
     assert code == 0
-    assert [one["value"] for one in await served.manager.latest_telemetry("meter-1")] == [2]
+    assert [one["value"] for one in await served.manager.list_device_latest_readings("meter-1")] == [2]
 
 
 async def test_an_answer_that_was_lost_comes_again(line_of):
@@ -202,7 +202,7 @@ async def test_telemetry_by_a_claim_certificate_is_refused_and_written_down(serv
 
     if version == "mqttv5":
         assert all("rc135" in text or "Not authorized" in text for _, text in told), told
-    assert await served.manager.latest_telemetry("meter-1") == []
+    assert (await served.manager.list_device_latest_readings("meter-1")).items == []
     (row,) = {(row.actor, row.object, row.reason) for row in await served.audited("access.denied")}
     assert row == (line.name, "publish", "not_authorised")
 

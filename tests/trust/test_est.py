@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.peer("curl", "openssl")]
 
 
 async def latest(served, device):
-    return {one["metric"]: one["value"] for one in await served.manager.latest_telemetry(device)}
+    return {one["metric"]: one["value"] for one in await served.manager.list_device_latest_readings(device)}
 
 
 @pytest.mark.peer("mosquitto_pub")
@@ -156,7 +156,7 @@ async def test_a_claim_certificate_enrols_and_does_nothing_else(served, shell, p
         served.url("http").replace("127.0.0.1", "localhost") + "/device/v1/telemetry",
     )
     assert (code, out[-3:]) == (0, b"403")
-    assert await served.manager.latest_telemetry("meter-1") == []
+    assert (await served.manager.list_device_latest_readings("meter-1")).items == []
 
 
 async def test_what_a_maker_gave_a_device_opens_enrolment(served, shell):

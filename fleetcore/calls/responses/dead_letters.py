@@ -5,7 +5,10 @@ from fleetcore.model.message import Operation
 
 
 class DeadLetterResponse(Response, frozen=True):
-    """A refused message; its payload in base64, cut where ``whole`` is false."""
+    """A refused message; its payload in base64, cut where ``whole`` is false.
+
+    ``text`` is the payload as UTF-8; a list leaves it out.
+    """
 
     number: int
     device: str
@@ -16,6 +19,7 @@ class DeadLetterResponse(Response, frozen=True):
     time: Ms | None
     payload: str
     whole: bool
+    text: str | None = None
 
 
 class ReplayResponse(Response, frozen=True):

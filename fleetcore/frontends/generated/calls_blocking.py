@@ -342,13 +342,13 @@ class BlockingCalls(ABC):
             "import_devices", {"rows": rows, "operation": operation, "more": more, "reason": reason}, OperationResponse
         )
 
-    def export_devices(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeviceRowResponse]:
-        """Lists devices as rows that can be imported, by id."""
-        return self._value("export_devices", {"limit": limit, "cursor": cursor}, Page[DeviceRowResponse])
+    def list_device_rows(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeviceRowResponse]:
+        """Lists devices as rows that ``import_devices`` takes, by id."""
+        return self._value("list_device_rows", {"limit": limit, "cursor": cursor}, Page[DeviceRowResponse])
 
-    def iter_export_devices(self) -> Iterator[DeviceRowResponse]:
-        """Goes through all that ``export_devices`` lists, page by page."""
-        return self._pages("export_devices", {}, DeviceRowResponse)
+    def iter_device_rows(self) -> Iterator[DeviceRowResponse]:
+        """Goes through all that ``list_device_rows`` lists, page by page."""
+        return self._pages("list_device_rows", {}, DeviceRowResponse)
 
     def list_groups(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GroupResponse]:
         """Lists the groups by name: all, or those that the caller's rights are limited to."""
