@@ -116,5 +116,14 @@ def fleetcore_events() -> "Iterable[EventType]":  # type: ignore[empty-body]  # 
 
 
 @hookspec
+def fleetcore_calls() -> "Iterable[Callable[..., object]]":  # type: ignore[empty-body]  # a specification has no body
+    """Calls of the operators: functions declared with ``fleetcore.calls.table.call``.
+
+    By the plugin's name: each is called ``NAME_WHAT``, its path begins with ``/x/NAME/``, its command with NAME. They
+    appear on every front end of a running server, and in the library.
+    """
+
+
+@hookspec
 def fleetcore_commands() -> "Iterable[click.Command]":  # type: ignore[empty-body]  # no body
     """Nouns for the command line, as click commands; asked only when the noun is not one of the core's."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from attrs import define, field, frozen
 
@@ -19,6 +19,9 @@ from fleetcore.calls.caller import Caller
 from fleetcore.calls.types import In, Page, Word
 from fleetcore.errors import FleetError, PluginError
 from fleetcore.model.operator import Permission
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.plugins import PluginHost
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any] | AsyncIterator[Any]])
 
@@ -297,6 +300,14 @@ class Table:
         """A call by its name, or None."""
         return self._calls.get(name)
 
+    def extend(self, calls: Iterable[Call]) -> None:
+        """Adds all of some calls, or none of them; raises as :meth:`add`."""
+        tried = Table(self)
+        for call in calls:
+            tried.add(call)
+            call.parameters  # noqa: B018  # what cannot be read is told now
+        self._calls, self._routes, self._commands = tried._calls, tried._routes, tried._commands
+
     def add(self, call: Call) -> None:
         """Adds a call; raises PluginError where it is incomplete or clashes with another."""
         declared = call.declared
@@ -306,7 +317,9 @@ class Table:
         clash = next((command for command in commands if command in self._commands), "")
         named = set(_NAMED.findall(call.path))
         taken = set(inspect.signature(call.function).parameters)
-        if not call.help:
+        if call.plugin and (foreign := self._foreign(call)):
+            problem = foreign
+        elif not call.help:
             problem = "it has no docstring"
         elif (declared.cli is None) == (not declared.no_cli):
             problem = "it needs a command, or a reason why it has none"
@@ -329,6 +342,21 @@ class Table:
             self._routes[route] = call.name
         self._commands |= dict.fromkeys(commands, call.name)
 
+    def _foreign(self, call: Call) -> str:
+        """What of a plugin's call is not the plugin's own."""
+        name = call.plugin.replace("-", "_")
+        nouns = {words.split()[0] for words, owner in self._commands.items() if not self._calls[owner].plugin}
+        if not call.name.startswith(f"{name}_"):
+            return f"its name does not begin with {name}_"
+        if call.declared.route is not None and not call.path.startswith(f"/x/{call.plugin}/"):
+            return f"its path does not begin with /x/{call.plugin}/"
+        for command in (call.declared.cli, *call.declared.also):
+            if command and (command.split()[0] != call.plugin or len(_verbs(command).split()) < 2):
+                return f"its command is not `{call.plugin} VERB`"
+        if call.plugin in nouns:
+            return f"the noun {call.plugin!r} is the core's"
+        return ""
+
 
 def _verbs(command: str) -> str:
     """A command without its arguments."""
@@ -349,6 +377,27 @@ def core() -> Table:
     from fleetcore.calls import nouns
 
     return Table(one for noun in nouns() for one in calls_of(noun))
+
+
+def of_fleet(host: "PluginHost") -> Table:
+    """The table of a fleet: the core's calls and those of its plugins.
+
+    A plugin of which a call cannot be added is named in the log and by ``plugin list``; it has no calls then.
+    """
+    table = core()
+    for plugin, functions in host.calls().items():
+        try:
+            table.extend(Call(**_declared(function, plugin)) for function in functions)
+        except Exception as error:  # noqa: BLE001  # a plugin's code must not end the fleet
+            host.failed(plugin, "fleetcore_calls", error)
+    return table
+
+
+def _declared(function: Any, plugin: str) -> dict[str, Any]:
+    declared = getattr(function, _DECLARED, None)
+    if declared is None:
+        raise PluginError(f"{function!r} is not declared by fleetcore.calls.table.call", plugin=plugin)
+    return {"name": function.__name__, "function": function, "declared": declared, "plugin": plugin}
 
 
 def _place(hint: Any) -> str:

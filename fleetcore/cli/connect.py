@@ -119,7 +119,7 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
     Raises Refused where there is no data folder, or no token for a server.
     """
     if isinstance(at, Remote):
-        async with _client(at) as client:
+        async with remote_client(at) as client:
             yield _Caller(client)
         return
     data = at
@@ -142,7 +142,8 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
             await manager.close()
 
 
-def _client(at: Remote) -> Any:
+def remote_client(at: Remote) -> Any:
+    """The client of a server; raises Refused without a token."""
     if at.token is None:
         raise Refused("A server asks for a token", remedy="`fleetcore token create` there; then --token file:PATH")
     try:

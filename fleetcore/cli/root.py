@@ -69,13 +69,22 @@ class Root(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest command in the error."""
+        """As click does; a noun that is not known may be one of the fleet's plugins, else the nearest is named."""
         import difflib
 
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            from fleetcore.cli import plugin_calls
+
+            why = ""
+            try:
+                added = plugin_calls.noun(args)
+            except FleetError as error:
+                added, why = None, plugin_calls.reason(error)
+            if added is not None:
+                return args[0], added, args[1:]
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f" Did you mean {near[0]!r}?" if near else " `fleetcore --help` lists all."
-            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}{why}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -14,7 +14,7 @@ from fleetcore.calls.types import from_builtins
 from fleetcore.client import wire
 from fleetcore.client.wire import given, match, path
 from fleetcore.errors import Refused
-from fleetcore.frontends import catalogue
+from fleetcore.frontends.catalogue import CallInfo, Catalogue, core, read
 from fleetcore.frontends.generated.calls_async import AsyncCalls
 from fleetcore.frontends.registration import registration
 from fleetcore.frontends.requests import answer, request
@@ -25,13 +25,6 @@ from fleetcore.wire.pieces import async_pieces, size_of
 T = TypeVar("T")
 #: Checkpoints that a request takes.
 _CHECKPOINTS = 250
-
-
-def _known(name: str) -> catalogue.CallInfo:
-    call = catalogue.core().get(name)
-    if call is None:
-        raise Refused(f"There is no call {name!r}", code="operation_unknown")
-    return call
 
 
 class AsyncFleetClient(AsyncCalls):
@@ -50,6 +43,7 @@ class AsyncFleetClient(AsyncCalls):
     def __init__(self, url: str, token: str, *, ca: str | Path | None = None) -> None:
         self._url = wire.base_of(url)
         self._position: str | None = None
+        self._served = Catalogue(())
         verify: ssl.SSLContext | bool = wire.trust(ca) if self._url.startswith("https") else True
         self._http = httpx.AsyncClient(
             base_url=self._url,
@@ -122,7 +116,7 @@ class AsyncFleetClient(AsyncCalls):
         return await self._value(name, given, Any)
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
-        sent = request(_known(name), given)
+        sent = request(await self._known(name), given)
         answered = await self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
         return answer(answered.content, kind)
 
@@ -132,7 +126,7 @@ class AsyncFleetClient(AsyncCalls):
 
     async def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
         """Connects again where the stream breaks, and goes on after the last position."""
-        sent = request(_known(name), given)
+        sent = request(await self._known(name), given)
         events, headers = wire.Events(), dict(sent.headers)
         while True:
             try:
@@ -150,6 +144,20 @@ class AsyncFleetClient(AsyncCalls):
                 await asyncio.sleep(1.0)
             if events.last is not None:
                 headers["Last-Event-ID"] = events.last
+
+    async def catalogue(self) -> bytes:
+        """The server's calls, its plugins' among them, as :func:`fleetcore.frontends.catalogue.read` reads them."""
+        return (await self._answer("GET", "/calls")).content
+
+    async def _known(self, name: str) -> CallInfo:
+        """A call of the core, or of the server's plugins; raises Refused where the server has none."""
+        call = core().get(name) or self._served.get(name)
+        if call is None:
+            self._served = read(await self.catalogue())
+            call = self._served.get(name)
+        if call is None:
+            raise Refused(f"There is no call {name!r}", code="operation_unknown")
+        return call
 
     async def _get(self, at: str, /, **params: Any) -> Any:
         return (await self._answer("GET", at, params=given(**params))).json()

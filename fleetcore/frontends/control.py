@@ -21,9 +21,12 @@ from typing import Any
 from fleetcore import errors
 from fleetcore.calls.types import Page, Response, to_builtins
 from fleetcore.errors import FleetError, Refused, Unavailable
+from fleetcore.frontends.describe import describe, to_json
 from fleetcore.frontends.library import IoTFleetManager
 
 NAME = "control.sock"
+#: What a client asks for to learn which calls there are.
+CATALOGUE = "catalogue"
 _LINE_BYTES = 64 * 1024 * 1024
 _PATH_BYTES = 100
 #: Members of an error that are sent.
@@ -144,6 +147,8 @@ async def _answer(manager: IoTFleetManager, actor: str, line: bytes) -> dict[str
     try:
         request = json.loads(line)
         name = request["call"]
+        if name == CATALOGUE:
+            return {"result": to_json(describe(await manager.table())).decode()}
         if "given" in request:
             found = await manager.call_as(actor, name, request["given"])
             return {"result": found if isinstance(found, AsyncGenerator) else to_builtins(found)}
@@ -194,6 +199,11 @@ class ControlClient:
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
         """The answer of a call of the catalogue, as plain data; raises as :meth:`call`."""
         return await self._ask({"call": name, "given": to_builtins(given)})
+
+    async def catalogue(self) -> bytes:
+        """The calls of the running fleet, as :func:`fleetcore.frontends.catalogue.read` reads them."""
+        text: str = await self._ask({"call": CATALOGUE})
+        return text.encode()
 
     async def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """The items of a call that streams, as plain data; raises as :meth:`call`."""

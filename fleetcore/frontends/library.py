@@ -19,7 +19,7 @@ from attrs import asdict, evolve
 from fleetcore import threads
 from fleetcore.calls.caller import owner, user_of
 from fleetcore.calls.responses.operations import OperationResponse
-from fleetcore.calls.table import core, run
+from fleetcore.calls.table import Table, core, of_fleet, run
 from fleetcore.calls.types import present
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.frontends.generated.calls_async import AsyncCalls
@@ -121,6 +121,7 @@ class IoTFleetManager(AsyncCalls):
                 from fleetcore.runtime.app import Fleet
 
                 self._fleet = await Fleet.open(self._configuration(), clock=self._clock, create=self._create)
+                self._table = of_fleet(self._fleet.host)
             return self._fleet
 
     def _configuration(self) -> "Config":
@@ -164,10 +165,16 @@ class IoTFleetManager(AsyncCalls):
 
     async def call_as(self, actor: str, name: str, given: Mapping[str, Any]) -> Any:
         """The same in another name: that of the user who speaks through the control socket."""
+        fleet = await self.open()
         call = self._table.get(name)
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        return await run(call, owner(await self.open(), actor), present(**given))
+        return await run(call, owner(fleet, actor), present(**given))
+
+    async def table(self) -> Table:
+        """The calls of the fleet, its plugins' among them."""
+        await self.open()
+        return self._table
 
     def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
         """The items of a call that streams, by its name."""

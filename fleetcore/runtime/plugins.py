@@ -160,7 +160,7 @@ class PluginHost:
             try:
                 checks += self._ask(name, "fleetcore_admissions")
             except (Exception, SystemExit) as error:
-                self._failed(name, "fleetcore_admissions", error)
+                self.failed(name, "fleetcore_admissions", error)
                 # Fails closed: what it would have refused nobody knows.
                 checks.append(partial(_no_admission, name))
         return checks
@@ -179,10 +179,20 @@ class PluginHost:
                 for event_type in types:
                     check_plugin_type(name, event_type)
             except (Exception, SystemExit) as error:
-                self._failed(name, "fleetcore_events", error)
+                self.failed(name, "fleetcore_events", error)
             else:
                 declared[name] = types
         return EventTypes(declared)
+
+    def calls(self) -> dict[str, list[Any]]:
+        """The functions that plugins declare as calls, by plugin; they are judged where they become calls."""
+        found: dict[str, list[Any]] = {}
+        for name in self._alive():
+            try:
+                found[name] = list(self._ask(name, "fleetcore_calls"))
+            except (Exception, SystemExit) as error:
+                self.failed(name, "fleetcore_calls", error)
+        return {name: functions for name, functions in found.items() if functions}
 
     def commands(self) -> list[Any]:
         """Every click command that plugins add."""
@@ -191,10 +201,11 @@ class PluginHost:
             try:
                 found += self._ask(name, "fleetcore_commands")
             except (Exception, SystemExit) as error:
-                self._failed(name, "fleetcore_commands", error)
+                self.failed(name, "fleetcore_commands", error)
         return found
 
-    def _failed(self, name: str, hook: str, error: BaseException) -> None:
+    def failed(self, name: str, hook: str, error: BaseException) -> None:
+        """Names a plugin whose answer to a hook is of no use; it is asked no more."""
         info = self.plugins[name]
         info.error = f"{hook} raised {type(error).__name__}: {error}"
         _log.warning("Plugin %s: %s", name, info.error)

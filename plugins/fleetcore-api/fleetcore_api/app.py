@@ -12,7 +12,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
 
-from fleetcore.calls.table import core
+from fleetcore.calls.table import of_fleet
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
 from fleetcore_api.endpoints import router
@@ -100,7 +100,7 @@ def build(site: Site) -> Gate:
         logging_config=None,
         multipart_form_part_limit=1,
     )
-    table = core()
+    table = of_fleet(site.fleet.host)
     app.state.document = document(app, table)
     app.state.queries = queries_of(app.state.document)
     return Gate(router(table, site, app), site, partial(methods_at, app.state.document))

@@ -1,5 +1,6 @@
 """The routes of a table of calls as an ASGI application; what it does not have goes to another one."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from starlette.routing import Route, Router
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.table import Call, Table, admit, invoke
 from fleetcore.errors import FleetError, Refused
+from fleetcore.frontends.describe import describe, to_json
 from fleetcore_api.gate import KEPT, KeptAnswer
 from fleetcore_api.parameters import named
 from fleetcore_api.problems import Answer, problem
@@ -35,7 +37,28 @@ def router(table: Table, site: Site, otherwise: Any) -> Router:
         Route(PREFIX + path, _Endpoint(calls, site, located=f"{_NAMED.sub('{}', path)}/{{}}" in read))
         for path, calls in methods.items()
     ]
+    routes.append(Route(f"{PREFIX}/calls", _Catalogue(table)))
     return Router(routes, default=otherwise, redirect_slashes=False)
+
+
+class _Catalogue:
+    """The table itself, so that a client can learn what the fleet's plugins add; for every token."""
+
+    def __init__(self, table: Table) -> None:
+        self._content = to_json(describe(call for call in table if call.path))
+        self._tag = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        headers = {"etag": self._tag, "cache-control": "no-cache"}
+        if request.method not in ("GET", "HEAD"):
+            refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
+            answer = _response(problem(refusal, status=405, headers={"allow": "GET, HEAD"}))
+        elif request.headers.get("if-none-match") == self._tag:
+            answer = Response(status_code=304, headers=headers)
+        else:
+            answer = Response(self._content, headers={**headers, "content-type": "application/json"})
+        await answer(scope, receive, send)
 
 
 class _Endpoint:

@@ -1,0 +1,95 @@
+"""Nouns that a fleet's plugins add by their calls: asked of the target where a command names an unknown noun."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleetcore.cli.connect import Remote, Target, fleet_option, remote_client
+from fleetcore.cli.derived import add_commands
+from fleetcore.cli.exits import printable
+from fleetcore.errors import FleetError, Unavailable
+from fleetcore.frontends.catalogue import CallInfo, Catalogue, read
+
+#: What a target may call its commands; another one is not shown.
+_COMMAND = re.compile(r"[a-z][a-z0-9-]*( [a-z][a-z0-9-]*)+( [A-Z][A-Z_]*)*", re.ASCII)
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+
+
+@click.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@fleet_option
+def _place(at: Target) -> Target:
+    return at
+
+
+def noun(words: Sequence[str]) -> click.Group | None:
+    """The noun with which a command line begins, as the target's plugins have it; None where none has it.
+
+    Raises what keeps the target from being asked.
+    """
+    at: Target = _place.main(list(words[1:]), prog_name="fleetcore", standalone_mode=False)
+    calls = [_safe(call) for call in asyncio.run(_catalogue(at)).nouns().get(words[0], ()) if _is_fit(call)]
+    if not calls:
+        return None
+    group = click.Group(words[0], help=f"Calls of the plugin {words[0]}.")
+    add_commands(group, words[0], calls)
+    return group
+
+
+async def _catalogue(at: Target) -> Catalogue:
+    if isinstance(at, Remote):
+        async with remote_client(at) as client:
+            return read(await client.catalogue())
+    from fleetcore.frontends.control import ControlClient, socket_of
+
+    if socket_of(at).exists():
+        try:
+            return read(await ControlClient(at).catalogue())
+        except Unavailable:
+            pass  # what a server that was killed left behind
+    return await asyncio.to_thread(_of_folder, at)
+
+
+def _of_folder(data: Path) -> Catalogue:
+    """The calls of a fleet without a server: those of the installed plugins, and of those that its fleet.toml names."""
+    from fleetcore.calls.table import of_fleet
+    from fleetcore.frontends.describe import describe
+    from fleetcore.runtime.config import load
+    from fleetcore.runtime.plugins import PluginHost
+
+    file = data / "fleet.toml"
+    plugins = [data / path for path in load(file).fleet.plugins] if file.is_file() else []
+    return Catalogue(describe(of_fleet(PluginHost(plugins))))
+
+
+def _is_fit(call: CallInfo) -> bool:
+    return (
+        bool(call.plugin)
+        and all(_COMMAND.fullmatch(command) for command in (call.command, *call.also) if command)
+        and all(_NAME.fullmatch(parameter.name) for parameter in call.parameters)
+    )
+
+
+def _safe(call: CallInfo) -> CallInfo:
+    """A call whose texts drive no terminal."""
+    import msgspec
+
+    texts: dict[str, Any] = {"help": "\n".join(printable(line) for line in call.help.splitlines())}
+    parameters = [
+        msgspec.structs.replace(
+            parameter,
+            help=printable(parameter.help),
+            word=parameter.word if _NAME.fullmatch(parameter.word) else "",
+            choices=[printable(choice) for choice in parameter.choices],
+        )
+        for parameter in call.parameters
+    ]
+    return msgspec.structs.replace(call, **texts, deprecated=printable(call.deprecated), parameters=parameters)
+
+
+def reason(error: FleetError) -> str:
+    """Why the target could not be asked, for the error about a command that is not known."""
+    return f" Its fleet's plugins could not be asked: {printable(error.message)}."
