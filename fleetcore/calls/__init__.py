@@ -8,6 +8,17 @@ from types import ModuleType
 
 def nouns() -> tuple[ModuleType, ...]:
     """The modules whose calls are the core's, in the order in which they are shown."""
-    from fleetcore.calls import audit, certificates, devices, edge, enrollment, groups, health, operators, server
+    from fleetcore.calls import (
+        audit,
+        campaigns,
+        certificates,
+        devices,
+        edge,
+        enrollment,
+        groups,
+        health,
+        operators,
+        server,
+    )
 
-    return (devices, groups, edge, health, enrollment, certificates, operators, audit, server)
+    return (devices, groups, edge, health, campaigns, enrollment, certificates, operators, audit, server)

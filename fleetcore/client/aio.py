@@ -568,28 +568,6 @@ class AsyncFleetClient(AsyncCalls):
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
 
-    async def update_firmware(
-        self,
-        campaign: str,
-        version: str,
-        devices: Sequence[str],
-        url: str,
-        *,
-        sha256: str | None = None,
-        size: int | None = None,
-        manifest: Mapping[str, Any] | None = None,
-        from_release: str | None = None,
-        allow_downgrade: bool = False,
-        reason: str = "",
-    ) -> View:
-        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
-        body = {
-            "id": campaign, "release": version, "devices": list(devices), "url": url, "reason": reason,
-            "allow_downgrade": allow_downgrade,
-            **given(sha256=sha256, size=size, manifest=manifest, from_release=from_release),
-        }  # fmt: skip
-        return View(await self._post("/campaigns", body))
-
     async def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
         sent = content.encode() if isinstance(content, str) else content
@@ -637,11 +615,6 @@ class AsyncFleetClient(AsyncCalls):
     async def list_releases(self, name: str | None = None) -> list[View]:
         """Releases by name and seq, without their manifests."""
         return await self._all("/firmware/releases", name=name)
-
-    async def get_campaign(self, campaign: str) -> View:
-        """A campaign with each device's state."""
-        found = await self._get(path("campaigns", campaign))
-        return View({**found, "executions": await self._all(path("campaigns", campaign, "executions"))})
 
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""

@@ -747,38 +747,6 @@ class IoTFleetManager(AsyncCalls):
 
     # --- flat calls: firmware, edge, health ---------------------------------------------------------------------
 
-    async def update_firmware(
-        self,
-        campaign: str,
-        version: str,
-        devices: Sequence[str],
-        url: str,
-        *,
-        sha256: str | None = None,
-        size: int | None = None,
-        manifest: Mapping[str, Any] | None = None,
-        from_release: str | None = None,
-        allow_downgrade: bool = False,
-        reason: str = "",
-    ) -> View:
-        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned.
-
-        A ``manifest``, or that of a release (``NAME:SEQ``), names digest and size; ``url`` may be empty where the image
-        is here. Once there is a trust root a campaign without one is refused (``manifest_required``), and what does not
-        fit some device is refused for all, with each device's reason. ``allow_downgrade`` lets a lower seq than a
-        device has pass here; a device that verifies refuses it all the same.
-        """
-        fleet = await self.open()
-        if from_release is not None:
-            if manifest is not None:
-                raise Refused("A campaign is made of a manifest or of a release, not of both")
-            manifest = (await fleet.releases.get(from_release)).manifest
-        made = await fleet.campaigns.create(
-            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
-            allow_downgrade=allow_downgrade, actor="library", reason=reason,
-        )  # fmt: skip
-        return _without(made, "manifest", "aborting")
-
     async def add_artifact(self, content: bytes | str) -> View:
         """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
         fleet = await self.open()
@@ -822,13 +790,6 @@ class IoTFleetManager(AsyncCalls):
     async def list_releases(self, name: str | None = None) -> list[View]:
         """Releases by name and seq, without their manifests."""
         return [_without(one, "manifest") for one in await (await self.open()).releases.list(name)]
-
-    async def get_campaign(self, campaign: str) -> View:
-        """A campaign with each device's state; ``manifest_sha256`` says which manifest it has."""
-        fleet = await self.open()
-        found = _without(await fleet.campaigns.get(campaign), "manifest", "aborting")
-        executions = [_view(one) for one in await fleet.campaigns.executions.find(ref=("campaign", campaign))]
-        return View({**found, "counts": dict(await fleet.campaigns.counts(campaign)), "executions": executions})
 
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""

@@ -25,7 +25,7 @@ async def campaign(manager, fleet, signers, trusted):
 
 async def outcome(manager, name="c"):
     campaign = await manager.get_campaign(name)
-    return campaign["state"], [(one["state"], one.get("code")) for one in campaign["executions"]]
+    return campaign["state"], [(one.state, one.code) for one in await manager.list_executions(name)]
 
 
 async def test_what_nobody_touched_is_installed(device, campaign, manager):

@@ -309,14 +309,14 @@ async def test_firmware_whose_key_was_taken_out_meanwhile_is_not_handed_out(mana
 
     assert await offered() is None
     campaign = await manager.get_campaign("c")
-    assert (campaign["state"], campaign["executions"][0]["code"]) == ("failed", "signature_invalid")
+    assert (campaign.state, (await manager.list_executions("c"))[0].code) == ("failed", "signature_invalid")
 
 
 async def test_firmware_whose_manifest_has_expired_is_not_handed_out(manager, offered, clock):
     clock.jump(31 * DAY_MS)
 
     assert await offered() is None
-    assert (await manager.get_campaign("c"))["executions"][0]["code"] == "manifest_expired"
+    assert (await manager.list_executions("c"))[0].code == "manifest_expired"
 
 
 async def test_under_an_expired_trust_root_offers_wait_for_the_next_one(manager, fleet, signers, here, clock):
@@ -335,7 +335,7 @@ async def test_a_device_that_got_further_meanwhile_is_not_taken_back(manager, fl
     await report(fleet, "a", version="3.0.0", seq=3, highest_seq=3)
 
     assert await offered() is None
-    assert (await manager.get_campaign("c"))["executions"][0]["code"] == "rollback_refused"
+    assert (await manager.list_executions("c"))[0].code == "rollback_refused"
 
 
 async def test_a_new_attempt_gets_a_new_assignment(fleet, offered):

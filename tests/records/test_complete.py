@@ -30,6 +30,7 @@ from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.runtime.backup import restore
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire.times import format_time
 
 HERE = Path(__file__).parent
 KNOWN = json.loads(gzip.decompress((HERE / "complete-1.json.gz").read_bytes()))
@@ -167,8 +168,19 @@ async def manufacturers(manager):
     return await known(manager.security.manufacturers.records, answers, "version")
 
 
+async def campaign(manager, name):
+    """``get_campaign`` gave the executions too, and what the server keeps of them."""
+    answers = [one async for one in manager.iter_executions(name)]
+    records = (await manager.open()).campaigns.executions
+    executions = await known(records, answers, "bytes", "nonce", "not_after", "assigned", "version")
+    for one in executions:
+        one["not_after"] = one["not_after"] and format_time(one["not_after"])
+    return {**to_builtins(await manager.get_campaign(name)), "executions": executions}
+
+
 #: Calls that are other ones today.
 TRANSLATED = {
+    "get_campaign": campaign,
     "list_audit": audit,
     "list_tokens": lambda manager: items(manager.list_tokens),
     "list_roles": lambda manager, *principal: items(manager.list_roles, *principal),

@@ -17,6 +17,8 @@ from fleetcore.calls.types import to_builtins
 from fleetcore.cli.root import run
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound, Operation
+from fleetcore.wire.records import to_plain
+from fleetcore.wire.times import format_time
 
 HERE = Path(__file__).parent
 START_MS = 1_780_000_000_000
@@ -76,7 +78,13 @@ async def look(manager, command):
         "latest": await manager.latest_telemetry("th-1"),
         "twin": {name: twin[name] for name in twin.keys() - VARYING},
         "command": await manager.get_command(command),
-        "campaign": await manager.get_campaign("fw-1"),
+        "campaign": {
+            **to_builtins(await manager.get_campaign("fw-1")),
+            "executions": [
+                {**to_plain(one), "changed": format_time(one.changed)}
+                async for one in manager.campaigns.executions.iterate()
+            ],
+        },
         "anomalies": await manager.list_anomalies(),
         "dead_letters": await manager.list_dead_letters(),
         "location": to_builtins(await manager.get_location("th-1")),

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
+from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
 from fleetcore.calls.responses.certificates import CertificateResponse
 from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
 from fleetcore.calls.responses.edge import GatewayResponse
@@ -29,6 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fleetcore.calls.audit import ActorName, Checkpoints, ObjectName, RowNumber
+    from fleetcore.calls.campaigns import (
+        AllowDowngrade,
+        CampaignDevices,
+        CampaignId,
+        CampaignName,
+        FirmwareVersion,
+        ImageDigest,
+        ImageSize,
+        ImageUrl,
+        Manifest,
+        ReleaseId,
+    )
     from fleetcore.calls.certificates import CertificateHolder, CertificateId
     from fleetcore.calls.devices import (
         Attributes,
@@ -500,6 +513,92 @@ class BlockingCalls(ABC):
             NotFound: there is no such device.
         """
         return self._value("get_device_health", {"device_id": device_id}, HealthResponse)
+
+    def update_firmware(
+        self,
+        campaign: CampaignName,
+        version: FirmwareVersion,
+        devices: CampaignDevices,
+        url: ImageUrl = "",
+        *,
+        sha256: ImageDigest | None = None,
+        size: ImageSize | None = None,
+        manifest: Manifest | None = None,
+        from_release: ReleaseId | None = None,
+        allow_downgrade: AllowDowngrade = False,
+        reason: Reason = "",
+    ) -> CampaignResponse:
+        """Starts a campaign: one firmware version for devices; they are asked in the background.
+
+        A manifest, or that of a release, names digest and size, and is judged for every device first. Without a digest the
+        server fetches the URL once and pins what it gets; until then the campaign stays a draft. Once there is a firmware
+        root, a manifest is required.
+
+        Raises:
+            Conflict: there is a campaign of that name, a device is retired, or the manifest does not fit some device.
+            NotFound: there is no such device, or no such release.
+            Refused: there is no image: neither a URL, nor a digest, nor a manifest.
+        """
+        return self._value(
+            "update_firmware",
+            {
+                "campaign": campaign,
+                "version": version,
+                "devices": devices,
+                "url": url,
+                "sha256": sha256,
+                "size": size,
+                "manifest": manifest,
+                "from_release": from_release,
+                "allow_downgrade": allow_downgrade,
+                "reason": reason,
+            },
+            CampaignResponse,
+        )
+
+    def list_campaigns(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CampaignResponse]:
+        """Lists campaigns by name: those all of whose devices the caller may see; a page may be short."""
+        return self._value("list_campaigns", {"limit": limit, "cursor": cursor}, Page[CampaignResponse])
+
+    def iter_campaigns(self) -> Iterator[CampaignResponse]:
+        """Goes through all that ``list_campaigns`` lists, page by page."""
+        return self._pages("list_campaigns", {}, CampaignResponse)
+
+    def get_campaign(self, campaign: CampaignId) -> CampaignResponse:
+        """Shows a campaign, and how many of its devices are in which state.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._value("get_campaign", {"campaign": campaign}, CampaignResponse)
+
+    def list_executions(
+        self, campaign: CampaignId, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[ExecutionResponse]:
+        """Lists each device's way through a campaign, by device.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._value(
+            "list_executions", {"campaign": campaign, "limit": limit, "cursor": cursor}, Page[ExecutionResponse]
+        )
+
+    def iter_executions(self, campaign: CampaignId) -> Iterator[ExecutionResponse]:
+        """Goes through all that ``list_executions`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._pages("list_executions", {"campaign": campaign}, ExecutionResponse)
+
+    def abort_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+        """Cancels what has not begun; devices that are under way go on and are still followed.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._value("abort_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
 
     def list_enrollment_tokens(
         self, *, limit: Limit = 100, cursor: Cursor | None = None

@@ -21,7 +21,6 @@ from fleetcore_api.models import ALPHABETS, In
 from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, queries_of
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
-    campaigns,
     cas,
     commands,
     events,
@@ -43,7 +42,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
+        twins, layers, commands, operations, queries, telemetry, seen, firmware,
         cas, events,
     )
     for one in module.HANDLERS

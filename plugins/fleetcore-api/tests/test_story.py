@@ -188,6 +188,24 @@ STORY = [
     ("list_detectors", {}),
     ("list_notifiers", {}),
     ("list_plugins", {}),
+    ("update_firmware", {"campaign": "spring", "version": "2.0.0", "devices": ["pump-1", "pump-2"], "url": "https://updates.example.com/2", "sha256": "0" * 64, "size": 3, "reason": "it is time"}),
+    ("update_firmware", {"campaign": "spring", "version": "2.0.0", "devices": ["pump-1"], "url": "https://updates.example.com/2", "sha256": "0" * 64, "size": 3}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1", "nobody"], "url": "https://updates.example.com/3"}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "url": "file:///etc/passwd"}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"]}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "sha256": "x", "size": 2**53 + 1}),
+    ("update_firmware", {"campaign": WRONG_NAME, "version": WRONG_NAME, "devices": [WRONG_NAME], "from_release": WRONG_NAME}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "from_release": "none:1"}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "manifest": {"payload": "x"}}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "manifest": {"payload": "x"}, "from_release": "none:1"}),
+    ("list_campaigns", {}),
+    ("get_campaign", {"campaign": "spring"}),
+    ("get_campaign", {"campaign": "nothing"}),
+    ("list_executions", {"campaign": "spring"}),
+    ("list_executions", {"campaign": "nothing"}),
+    ("abort_campaign", {"campaign": "spring", "reason": "the wrong image"}),
+    ("abort_campaign", {"campaign": "spring"}),
+    ("abort_campaign", {"campaign": "nothing"}),
     ("create_group", {"id": "lab"}),
     ("create_enrollment_token", {"device": "th-1"}),
     ("create_enrollment_token", {"uses": 3, "ttl_s": 3600.0, "device_type": "meter", "groups": ["lab"], "networks": ["192.0.2.0/24", "2001:db8::/32"], "reason": "spring"}),
@@ -338,8 +356,9 @@ class Shell:
     def _in_files(self, given):
         """What a command reads from a file, as the path of one."""
         given = dict(given)
-        for name in given.keys() & {"pem", "proof", "serials", "checkpoints"}:
-            lines = given[name] if isinstance(given[name], list) else [given[name]]
+        for name in given.keys() & {"pem", "proof", "serials", "checkpoints", "manifest"}:
+            value = json.dumps(given[name]) if isinstance(given[name], dict) else given[name]
+            lines = value if isinstance(value, list) else [value]
             file = self._files / name
             file.write_text("\n".join(lines))
             given[name] = str(file)
