@@ -5,8 +5,9 @@ What a caller may not see does not exist for it: the answer is that of an unknow
 
 import getpass
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -20,6 +21,7 @@ from fleetcore.model.operator import Permission, Role, RoleGrant
 from fleetcore.query.ast import Clause
 
 if TYPE_CHECKING:
+    from fleetcore.fleet.operators import RightsWatch
     from fleetcore.runtime.app import Fleet
 
 T = TypeVar("T")
@@ -34,17 +36,62 @@ class Caller:
 
     Attributes:
         fleet: what it calls.
-        rights: what it may do, as of now.
+        rights: what it may do, as of the last time that it was asked: :meth:`renewed` asks again.
         actor: the name under which its changes are written down.
         permission: what the present call needs.
         asked: whether the call has asked for rights on anything.
     """
 
-    def __init__(self, fleet: "Fleet", rights: Rights, actor: str = "") -> None:
+    def __init__(
+        self,
+        fleet: "Fleet",
+        rights: Rights,
+        actor: str = "",
+        *,
+        renew: Callable[[], Awaitable[Rights]] | None = None,
+        watch: "Callable[[], RightsWatch] | None" = None,
+    ) -> None:
+        """``renew`` gives the rights as they are now, ``watch`` what tells when they may have changed.
+
+        Without them the rights stay as they are.
+        """
         self.fleet, self.rights = fleet, rights
         self.actor = actor or rights.actor
         self.permission = Permission.DEVICES_READ
         self.asked = False
+        self._renew, self._watch = renew, watch
+
+    async def renewed(self) -> Rights:
+        """The rights as they are now, which the caller has from here on; raises NotAuthenticated."""
+        if self._renew is not None:
+            self.rights = await self._renew()
+        return self.rights
+
+    async def still(self, permission: Permission | None = None, device: str | None = None) -> None:
+        """Asks for a permission again in a call that takes long: on a device, or for the whole fleet without one.
+
+        Raises NotAuthenticated, NotAuthorised, NotFound.
+        """
+        permission = permission or self.permission
+        await self.renewed()
+        if device is None:
+            self.everywhere("what was begun", permission)
+        elif not self.rights.holds(permission):
+            raise self.denied(device, permission)
+        else:
+            await self.device(device, permission)
+
+    @contextmanager
+    def waiting(self) -> Iterator[Callable[[Coroutine[Any, Any, object]], Awaitable[None]]]:
+        """Gives a function that waits for what it is given, but only until the rights may have changed.
+
+        After each wait ask :meth:`still`.
+        """
+        if self._watch is None:
+            yield _wait
+            return
+        with self._watch() as watch:
+            yield watch.first
 
     async def device(self, device: str, permission: Permission | None = None) -> str:
         """The id, where the caller has the permission on the device. Raises NotFound, NotAuthorised."""
@@ -167,6 +214,10 @@ class Caller:
 
     def _note(self, what: str, permission: Permission) -> None:
         self.fleet.denials.note(self.actor, what, "not_authorised", permission=permission.value)
+
+
+async def _wait(news: Coroutine[Any, Any, object]) -> None:
+    await news
 
 
 def owner(fleet: "Fleet", actor: str) -> Caller:

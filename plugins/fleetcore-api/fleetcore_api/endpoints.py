@@ -62,7 +62,13 @@ class _Endpoint:
             refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
             return _response(problem(refusal, status=405, headers={"allow": ", ".join(sorted(self._calls))}))
         call, query = chosen(calls, request.scope["query_string"])
-        caller = Caller(self._site.fleet, request.scope["user"])
+        operators, token = self._site.fleet.operators, request.scope["auth"]
+        caller = Caller(
+            self._site.fleet,
+            request.scope["user"],
+            renew=lambda: operators.authenticate(token),
+            watch=lambda: operators.watch(token),
+        )
         admit(call, caller)
         kept: KeptAnswer | None = request.scope.get(KEPT)
         if kept is not None:
