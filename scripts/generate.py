@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "fleetcore" / "frontends" / "generated"
 #: Why a checker of types does not follow a line of the generated files.
 _AT_RUN_TIME = "# type: ignore[valid-type]  # at run time"
-#: What a caller may give for a time.
-_TIMES = {"Ms": "Time"}
+#: What a caller may give for a time, and for bytes.
+_GIVEN = {"Ms": "Time", "Content": "Source"}
 
 
 def _enum(value: object) -> type[StrEnum] | None:
@@ -105,7 +105,7 @@ class Method:
 def _parameter(one: ast.arg, default: ast.expr | None) -> str:
     hint = ast.unparse(one.annotation) if one.annotation else "object"
     words = hint.split(" ")
-    hint = " ".join(_TIMES.get(word, f"{word} | str" if word in _ENUMS else word) for word in words)
+    hint = " ".join(_GIVEN.get(word, f"{word} | str" if word in _ENUMS else word) for word in words)
     return f"{one.arg}: {hint}" + ("" if default is None else f" = {_default(default)}")
 
 
@@ -184,6 +184,7 @@ def calls(*, blocking: bool) -> str:
         f"    from collections.abc import {iterator}, Mapping",
         *(f"    {line}" for line in _import_lines({**typing, "Ms": "fleetcore.calls.types"})),
         "",
+        f"    from fleetcore.wire.pieces import {'Source' if blocking else 'AsyncSource as Source'}",
         "    Time = Ms | int | str | datetime",
         'T = TypeVar("T")',
         "",

@@ -15,10 +15,11 @@ def nouns() -> tuple[ModuleType, ...]:
         devices,
         edge,
         enrollment,
+        firmware,
         groups,
         health,
         operators,
         server,
     )
 
-    return (devices, groups, edge, health, campaigns, enrollment, certificates, operators, audit, server)
+    return (devices, groups, edge, health, campaigns, firmware, enrollment, certificates, operators, audit, server)

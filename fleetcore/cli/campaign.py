@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from fleetcore.cli import envelopes
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.derived import command
 from fleetcore.cli.exits import PARTLY
@@ -26,16 +27,10 @@ def campaign() -> None:
     """Bring a firmware version to devices, and follow them."""
 
 
-def _envelope(_context: click.Context, _parameter: click.Parameter, file: Path | None) -> str | None:
-    from fleetcore.cli import envelopes
-
-    return None if file is None else json.dumps(envelopes.read(file))
-
-
 _MANIFEST = click.Option(
     ["--manifest"],
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    callback=_envelope,
+    callback=envelopes.text,
     help="The file with the signed manifest, which names digest and size.",
 )
 campaign.add_command(command(core()["update_firmware"], core()["update_firmware"].command, {}, options=[_MANIFEST]))

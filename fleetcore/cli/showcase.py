@@ -205,7 +205,7 @@ async def _campaign(caller: Caller, name: str, devices: Sequence[str], artifact:
 
 
 async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:
-    artifact = await caller.call("add_artifact", _FIRMWARE.decode())
+    artifact = await caller.run("upload_artifact", {"content": _FIRMWARE})
     names = [device.device for device in fleet.devices]
     fails = {device.device for device in fleet.devices if device.behaviour.firmware_fails}
     good = [name for name in names if name not in fails]

@@ -3,7 +3,7 @@
 import base64
 import ssl
 import time as clock
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,7 +21,7 @@ from fleetcore.frontends.requests import answer, request
 from fleetcore.model.device import ROW_MEMBERS
 from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
 from fleetcore.views import TelemetryView, View
-from fleetcore.wire.pieces import pieces, size_of
+from fleetcore.wire.pieces import pieces
 from fleetcore.wire.times import format_time, parse_time
 
 T = TypeVar("T")
@@ -121,7 +121,12 @@ class FleetClient(BlockingCalls):
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
         sent = request(call, given)
-        answered = self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
+        source = sent.source
+        answered = self._answer(
+            sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers,
+            content=source if source is None or isinstance(source, bytes) else pieces(source),
+            timeout_s=wire.TIMEOUT_S if source is None else wire.UPLOAD_TIMEOUT_S,
+        )  # fmt: skip
         return answer(answered.content, kind)
 
     def _get(self, at: str, /, **params: Any) -> Any:
@@ -565,52 +570,6 @@ class FleetClient(BlockingCalls):
         return View(self._post(path("commands", command_id, "cancel"), {"reason": reason}))
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
-
-    def add_artifact(self, content: bytes | str) -> View:
-        """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
-        sent = content.encode() if isinstance(content, str) else content
-        return View((self._answer("POST", "/firmware/artifacts", content=sent, timeout_s=600.0)).json())
-
-    def upload_artifact(
-        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
-    ) -> View:
-        """Sends firmware from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
-
-        ``step`` is called with the number of bytes after each piece. A connection that breaks is not tried again.
-        """
-        answer = self._answer(
-            "POST",
-            "/firmware/artifacts",
-            content=pieces(Path(file), step),
-            params=given(sha256=sha256, size=size_of(file)),
-            timeout_s=600.0,
-        )
-        return View(answer.json())
-
-    def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
-        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
-        return View(self._post("/firmware/trust", {"envelope": dict(envelope), "reason": reason}))
-
-    def get_trust(self, number: int | None = None) -> View:
-        """The trust root that holds, or one version of it; raises NotFound."""
-        return View(self._get(path("firmware", "trust", "current" if number is None else number)))
-
-    def list_trust(self) -> list[View]:
-        """Every version of the trust root, the first one first."""
-        return self._all("/firmware/trust")
-
-    def add_release(self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = "") -> View:
-        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
-        body = {"manifest": dict(manifest), "allow_downgrade": allow_downgrade, "reason": reason}
-        return View(self._post("/firmware/releases", body))
-
-    def get_release(self, release: str) -> View:
-        """A release by its id, ``NAME:SEQ``; raises NotFound."""
-        return View(self._get(path("firmware", "releases", release)))
-
-    def list_releases(self, name: str | None = None) -> list[View]:
-        """Releases by name and seq, without their manifests."""
-        return self._all("/firmware/releases", name=name)
 
     def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""

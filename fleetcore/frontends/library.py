@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -162,14 +162,19 @@ class IoTFleetManager(AsyncCalls):
 
     async def call(self, name: str, /, **given: Any) -> Any:
         """A call by its name, a plugin's among them; raises Refused where there is none."""
-        return await self.call_as(self._actor, name, given)
+        call = self._table.get(name)
+        stream = "" if call is None else call.stream
+        content = async_pieces(given.pop(stream)) if stream in given else None
+        return await self.call_as(self._actor, name, given, content)
 
-    async def call_as(self, actor: str, name: str, given: Mapping[str, Any]) -> Any:
-        """The same in another name: that of the user who speaks through the control socket."""
+    async def call_as(
+        self, actor: str, name: str, given: Mapping[str, Any], content: AsyncIterator[bytes] | None = None
+    ) -> Any:
+        """The same in another name, that of the user who speaks through the control socket; ``content`` is a stream."""
         call = self._table.get(name)
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        return await run(call, owner(await self.open(), actor), present(**given))
+        return await run(call, owner(await self.open(), actor), present(**given), content=content)
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         del kind  # it is what the call answers
@@ -746,50 +751,6 @@ class IoTFleetManager(AsyncCalls):
         return _view(await fleet.commands.cancel(command_id, actor="library", reason=reason))
 
     # --- flat calls: firmware, edge, health ---------------------------------------------------------------------
-
-    async def add_artifact(self, content: bytes | str) -> View:
-        """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
-        fleet = await self.open()
-        return _view(await fleet.campaigns.add_artifact(content.encode() if isinstance(content, str) else content))
-
-    async def upload_artifact(
-        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
-    ) -> View:
-        """Takes firmware in from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
-
-        ``step`` is called with the number of bytes after each piece.
-        """
-        fleet = await self.open()
-        return _view(await fleet.campaigns.add_artifact(async_pieces(Path(file), step), sha256=sha256))
-
-    async def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
-        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
-        fleet = await self.open()
-        return _without(await fleet.trust_root.add(envelope, actor="library", reason=reason), "id")
-
-    async def get_trust(self, number: int | None = None) -> View:
-        """The trust root that holds, or one version of it; raises NotFound."""
-        return _without((await self.open()).trust_root.get(number), "id")
-
-    async def list_trust(self) -> list[View]:
-        """Every version of the trust root, the first one first."""
-        return [_without(one, "id") for one in (await self.open()).trust_root.versions()]
-
-    async def add_release(
-        self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = ""
-    ) -> View:
-        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
-        fleet = await self.open()
-        made = await fleet.releases.add(manifest, allow_downgrade=allow_downgrade, actor="library", reason=reason)
-        return _view(made)
-
-    async def get_release(self, release: str) -> View:
-        """A release by its id, ``NAME:SEQ``; raises NotFound."""
-        return _view(await (await self.open()).releases.get(release))
-
-    async def list_releases(self, name: str | None = None) -> list[View]:
-        """Releases by name and seq, without their manifests."""
-        return [_without(one, "manifest") for one in await (await self.open()).releases.list(name)]
 
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""

@@ -16,7 +16,7 @@ IMAGE = b"firmware image" * 1000
 async def campaign(manager):
     for name in ("a", "b"):
         await manager.register_device(name, "sensor")
-    artifact = await manager.add_artifact(IMAGE)
+    artifact = await manager.upload_artifact(IMAGE)
     await manager.update_firmware(
         "c", "2.0.0", ["a", "b"], "https://example.com/fw", sha256=artifact["sha256"], size=artifact["size_bytes"]
     )

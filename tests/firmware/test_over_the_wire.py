@@ -96,4 +96,4 @@ async def test_doctor_warns_before_the_trust_root_ends(folder, capsys, monkeypat
 async def test_the_folder_holds_what_the_commands_made(folder):
     async with IoTFleetManager(folder / "data") as manager:
         assert [one["id"] for one in await manager.list_releases()] == ["app:2"]
-        assert (await manager.get_trust())["number"] == 1
+        assert (await manager.get_firmware_root())["number"] == 1

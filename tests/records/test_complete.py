@@ -178,8 +178,32 @@ async def campaign(manager, name):
     return {**to_builtins(await manager.get_campaign(name)), "executions": executions}
 
 
+async def firmware_root(manager):
+    """It was the firmware's trust."""
+    return to_builtins(await manager.get_firmware_root()) | {"version": 1}
+
+
+async def firmware_roots(manager):
+    """``list_trust`` gave all, with versions of the store."""
+    return [to_builtins(one) | {"version": 1} async for one in manager.iter_firmware_roots()]
+
+
+async def releases(manager):
+    """``list_releases`` gave all, with versions of the store."""
+    return [to_builtins(one) | {"version": 1} async for one in manager.iter_releases()]
+
+
+async def release(manager, name):
+    """``get_release`` told the version of the store."""
+    return to_builtins(await manager.get_release(name)) | {"version": 1}
+
+
 #: Calls that are other ones today.
 TRANSLATED = {
+    "get_trust": firmware_root,
+    "list_trust": firmware_roots,
+    "list_releases": releases,
+    "get_release": release,
     "get_campaign": campaign,
     "list_audit": audit,
     "list_tokens": lambda manager: items(manager.list_tokens),

@@ -40,7 +40,7 @@ async def fill(data):
         await manager.set_lifecycle("gone-1", "retired", reason="broken")
         await manager.set_desired("th-1", {"interval": 60})
         await manager.issue_device_token("th-1")
-        artifact = await manager.add_artifact(b"firmware " * 100)
+        artifact = await manager.upload_artifact(b"firmware " * 100)
         await manager.update_firmware(
             "fw-1",
             "2.0.0",

@@ -19,6 +19,12 @@ from fleetcore.calls.responses.enrollment import (
     ManufacturerResponse,
     SecretResponse,
 )
+from fleetcore.calls.responses.firmware import (
+    ArtifactResponse,
+    FirmwareRootResponse,
+    ReleaseResponse,
+    SignedReleaseResponse,
+)
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
@@ -81,11 +87,24 @@ if TYPE_CHECKING:
         TokenUses,
         WantedState,
     )
+    from fleetcore.calls.firmware import AnnouncedSize, ArtifactId, ReleaseName, RootEnvelope, RootNumber, SignedRelease
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
-    from fleetcore.calls.types import BatchName, Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
+    from fleetcore.calls.types import (
+        BatchName,
+        Cursor,
+        DeviceId,
+        IfVersion,
+        Label,
+        Limit,
+        Ms,
+        Reason,
+        UnsetType,
+        Where,
+    )
     from fleetcore.model.device import Lifecycle
     from fleetcore.model.operator import Role
+    from fleetcore.wire.pieces import AsyncSource as Source
 
     Time = Ms | int | str | datetime
 T = TypeVar("T")
@@ -611,6 +630,96 @@ class AsyncCalls(ABC):
             NotFound: there is no such campaign.
         """
         return await self._value("abort_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    async def upload_artifact(
+        self, content: Source, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
+    ) -> ArtifactResponse:
+        """Stores an image under its SHA-256; the same again changes nothing, and a part of one is never kept.
+
+        With a digest or a size other content is refused. The upload ends where the caller loses its right to it.
+
+        Args:
+            content: the image.
+
+        Raises:
+            Refused: the content is not what was announced, or too long.
+        """
+        return await self._value(
+            "upload_artifact", {"content": content, "sha256": sha256, "size": size}, ArtifactResponse
+        )
+
+    async def get_artifact(self, sha256: ArtifactId) -> ArtifactResponse:
+        """Shows whether an image is stored, and its size.
+
+        Raises:
+            NotFound: there is no such image.
+        """
+        return await self._value("get_artifact", {"sha256": sha256}, ArtifactResponse)
+
+    async def add_release(
+        self, manifest: Manifest, *, allow_downgrade: AllowDowngrade = False, reason: Reason = ""
+    ) -> SignedReleaseResponse:
+        """Signs firmware off: verifies its manifest by the firmware root, for every model that it names, and keeps it.
+
+        Raises:
+            NotFound: its image was not uploaded.
+            Refused: the manifest or its signatures are not valid, or its seq is below the highest of its name.
+            Conflict: that release is there with other content.
+        """
+        return await self._value(
+            "add_release",
+            {"manifest": manifest, "allow_downgrade": allow_downgrade, "reason": reason},
+            SignedReleaseResponse,
+        )
+
+    async def list_releases(
+        self, name: ReleaseName | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[ReleaseResponse]:
+        """Lists releases by name and seq, without their manifests."""
+        return await self._value(
+            "list_releases", {"name": name, "limit": limit, "cursor": cursor}, Page[ReleaseResponse]
+        )
+
+    def iter_releases(self, name: ReleaseName | None = None) -> AsyncIterator[ReleaseResponse]:
+        """Goes through all that ``list_releases`` lists, page by page."""
+        return self._pages("list_releases", {"name": name}, ReleaseResponse)
+
+    async def get_release(self, release: SignedRelease) -> SignedReleaseResponse:
+        """Shows a release with its manifest.
+
+        Raises:
+            NotFound: there is no such release.
+        """
+        return await self._value("get_release", {"release": release}, SignedReleaseResponse)
+
+    async def set_firmware_root(self, envelope: RootEnvelope, *, reason: Reason = "") -> FirmwareRootResponse:
+        """Sets the next version of the firmware root; the first one is believed as it is.
+
+        A later one is signed by a threshold of the old and of the new root keys. The same again changes nothing.
+
+        Raises:
+            Conflict: that version is there with other content.
+            Refused: it is not the next version, or not enough have signed it.
+        """
+        return await self._value("set_firmware_root", {"envelope": envelope, "reason": reason}, FirmwareRootResponse)
+
+    async def list_firmware_roots(
+        self, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[FirmwareRootResponse]:
+        """Lists every version of the firmware root, the first one first."""
+        return await self._value("list_firmware_roots", {"limit": limit, "cursor": cursor}, Page[FirmwareRootResponse])
+
+    def iter_firmware_roots(self) -> AsyncIterator[FirmwareRootResponse]:
+        """Goes through all that ``list_firmware_roots`` lists, page by page."""
+        return self._pages("list_firmware_roots", {}, FirmwareRootResponse)
+
+    async def get_firmware_root(self, number: RootNumber = "current") -> FirmwareRootResponse:
+        """Shows a version of the firmware root.
+
+        Raises:
+            NotFound: there is no such version, or no firmware root.
+        """
+        return await self._value("get_firmware_root", {"number": number}, FirmwareRootResponse)
 
     async def list_enrollment_tokens(
         self, *, limit: Limit = 100, cursor: Cursor | None = None

@@ -15,7 +15,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from fleetcore.calls.table import core
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
-from fleetcore_api.endpoints import router
+from fleetcore_api.endpoints import router, streamed
 from fleetcore_api.gate import KEPT, Gate, KeptAnswer
 from fleetcore_api.models import ALPHABETS, In
 from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, queries_of
@@ -24,7 +24,6 @@ from fleetcore_api.routes import (
     cas,
     commands,
     events,
-    firmware,
     layers,
     metrics,
     operations,
@@ -42,7 +41,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        twins, layers, commands, operations, queries, telemetry, seen, firmware,
+        twins, layers, commands, operations, queries, telemetry, seen,
         cas, events,
     )
     for one in module.HANDLERS
@@ -106,7 +105,7 @@ def build(site: Site) -> Gate:
     table = core()
     app.state.document = document(app, table)
     app.state.queries = queries_of(app.state.document)
-    return Gate(router(table, site, app), site, partial(methods_at, app.state.document))
+    return Gate(router(table, site, app), site, partial(methods_at, app.state.document), streamed(table))
 
 
 def _response(error: FleetError, status: int | None = None, **headers: str) -> Response[bytes]:

@@ -1,6 +1,6 @@
 """One request to a call, and its answer; nothing here knows of a web framework."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -60,7 +60,8 @@ async def respond(
     path: Mapping[str, str],
     query: bytes,
     headers: Mapping[bytes, bytes],
-    body: bytes,
+    body: bytes = b"",
+    content: AsyncIterator[bytes] | None = None,
     located: bool = False,
 ) -> Answered:
     """Carries a request out.
@@ -69,7 +70,8 @@ async def respond(
         path: the named parts of the path, decoded.
         query: the query as it was sent.
         headers: by their names in lower case.
-        body: the whole body.
+        body: the whole body; empty where the call takes it piece by piece.
+        content: the body in pieces.
         located: whether what is made can be read below the path; the answer then has its ``Location``.
 
     Raises:
@@ -80,7 +82,7 @@ async def respond(
     for name, texts_of in _query(call, query).items():
         given[name] = texts_of
         texts.add(name)
-    values = call.values(given | _body(call, body), texts=texts)
+    values = call.values(given | _body(call, body), texts=texts, content=content)
     match = call.parameters.get("if_version")
     if match is not None:
         version = _version(headers.get(b"if-match"), match.section, required=call.declared.match_required)

@@ -59,6 +59,32 @@ async def test_content_that_is_not_what_was_announced_leaves_nothing(admin, left
     assert left() == []
 
 
+async def test_an_image_in_a_body_of_another_kind_is_refused(admin, left):
+    answer = await admin.post("/firmware/artifacts", content=IMAGE, headers={"Content-Type": "application/json"})
+
+    assert (answer.status_code, answer.json()["code"]) == (415, "media_type_unsupported")
+    assert left() == []
+
+
+async def test_the_gate_leaves_only_the_body_of_a_stream_to_its_call(served):
+    from fleetcore_api.endpoints import streamed
+
+    from fleetcore.calls.table import core
+
+    takes = streamed(core())
+
+    assert takes("POST", "/api/v1/firmware/artifacts")
+    assert not any(
+        takes(*request)
+        for request in (
+            ("PUT", "/api/v1/firmware/artifacts"),
+            ("POST", "/api/v1/firmware/artifacts/x"),
+            ("POST", "/firmware/artifacts"),
+            ("POST", "/api/v1/devices"),
+        )
+    )
+
+
 async def raw(served, token, head, body, *, end=True):
     """A request as bytes; gives the answer's first line, empty where the connection just ends."""
     host, port = served.url.removeprefix("http://").split(":")
