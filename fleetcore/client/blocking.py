@@ -283,7 +283,7 @@ class FleetClient(BlockingCalls):
         return View(self._get("/certificate-forecast", **asked))
 
     def ca_incident(self, ca: str) -> View:
-        """Which devices hang on an issuing CA (by its id) whose key is lost; ``alone`` have no other certificate."""
+        """Devices with certificates of an issuing CA, by its id; ``sole_certificate``: they have no other."""
         return View(self._get(path("cas", ca, "incident")))
 
     def distrust_ca(self, ca: str, *, force: bool = False, reason: str = "") -> View:
@@ -329,20 +329,20 @@ class FleetClient(BlockingCalls):
         cap: int = 1000,
         rate_per_s: float | None = None,
         timeout_s: float = 86_400.0,
-        most_failed: float = 0.05,
+        max_failed: float = 0.05,
         plan: str | None = None,
         reason: str = "",
     ) -> View:
         """Asks devices for new certificates, in waves, in the background; gives the operation.
 
         ``outdated``: those without a certificate of the CA that signs now. It stops where more than the share
-        ``most_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
+        ``max_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
         """
         if plan is None:
             made = self.plan_renewals(where=where, devices=devices, outdated=outdated, waves=waves, cap=cap)
             plan = made["plan"]
         body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, "plan": plan}
-        more = {"timeout_s": timeout_s, "most_failed": most_failed, "reason": reason}
+        more = {"timeout_s": timeout_s, "max_failed": max_failed, "reason": reason}
         return View(self._post("/renewals", {**body, **more, **given(where=where, rate_per_s=rate_per_s)}))
 
     def reissue_certificate(self, device_id: str, *, timeout_s: float = 86_400.0, reason: str = "") -> View:

@@ -387,10 +387,10 @@ class IoTFleetManager(AsyncCalls):
         return View(shown, cas=[_view(one) for one in await fleet.security.cas()], own=ends)
 
     async def ca_incident(self, ca: str) -> View:
-        """Which devices hang on an issuing CA (by its id) whose key is lost; ``alone`` have no other certificate."""
+        """Devices with certificates of an issuing CA, by its id; ``sole_certificate``: they have no other."""
         found = await (await self.open()).security.incident(ca)
-        alone = sum(one.alone for one in found)
-        return View(ca=ca, devices=len(found), alone=alone, hanging=[_view(one) for one in found])
+        sole = sum(one.sole_certificate for one in found)
+        return View(ca=ca, devices=len(found), sole_certificate=sole, dependents=[_view(one) for one in found])
 
     async def distrust_ca(self, ca: str, *, force: bool = False, reason: str = "") -> View:
         """Ends trust in an issuing CA whose key is lost; with ``force`` though devices have no other certificate."""
@@ -399,8 +399,8 @@ class IoTFleetManager(AsyncCalls):
 
     async def ca_rotation(self) -> View:
         """How far a rotation is: its phase, how many devices trust the new root, and whom ``retire`` would lock out."""
-        standing = await (await self.open()).security.rotation.standing()
-        return View({**_view(standing), "share": standing.share})
+        status = await (await self.open()).security.rotation.status()
+        return View({**_view(status), "share": status.share})
 
     async def rotate_ca(self, step: str, *, threshold: float = 1.0, force: bool = False, reason: str = "") -> View:
         """Takes a step from one root to the next: ``begin``, ``issue``, ``retire``, or ``back``.
@@ -463,19 +463,19 @@ class IoTFleetManager(AsyncCalls):
         cap: int = 1000,
         rate_per_s: float | None = None,
         timeout_s: float = 86_400.0,
-        most_failed: float = 0.05,
+        max_failed: float = 0.05,
         plan: str | None = None,
         reason: str = "",
     ) -> View:
         """Asks devices for new certificates, in waves, in the background; gives the operation.
 
         ``outdated``: those without a certificate of the CA that signs now. It stops where more than the share
-        ``most_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
+        ``max_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
         """
         fleet = await self.open()
         started = await fleet.renewals.start(
             where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap,
-            rate_per_s=rate_per_s, timeout_s=timeout_s, most_failed=most_failed, plan=plan,
+            rate_per_s=rate_per_s, timeout_s=timeout_s, max_failed=max_failed, plan=plan,
             actor="library", reason=reason,
         )  # fmt: skip
         return _view(started)

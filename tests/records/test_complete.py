@@ -45,6 +45,8 @@ GROWING = {"list_audit", "device_history"}
 REORDERED = (" commands/items", " operations/items")
 #: Calls whose records have a version that nothing takes; it is not told any more.
 WITHOUT_VERSION = ("list_audit", "device_history", "list_groups['", "list_tokens", "list_roles", "token list")
+#: Members that have another name today.
+RENAMED = {"hanging": "dependents", "hanging_on_new": "dependents_on_new"}
 #: Numbers that may have risen, for the same reason.
 RISING = {"rows", "checkpoints"}
 
@@ -258,7 +260,9 @@ def differences(now, then, path="", *, growing=False):
         for member in then.keys() - VARYING:
             if member == "version" and path.startswith(WITHOUT_VERSION):
                 continue
-            if member not in now:
+            if member not in now and RENAMED.get(member) in now:
+                yield from differences(now[RENAMED[member]], then[member], f"{path}/{RENAMED[member]}")
+            elif member not in now:
                 yield f"{path}/{member} is gone"
             elif member == "next":
                 if (now[member] is None) is not (then[member] is None):  # what a cursor says is nobody's business

@@ -188,8 +188,8 @@ async def test_the_cas_are_rotated_over_the_api(fleet, manager, admin):
         404,
         200,
     ]
-    assert (again.json()["code"], hanging.json()["code"]) == ("illegal_transition", "devices_hang")
-    assert (standing["phase"], standing["hanging"], standing["locked_out"]) == ("issuing", 1, ["dev1"])
+    assert (again.json()["code"], hanging.json()["code"]) == ("illegal_transition", "devices_would_be_locked_out")
+    assert (standing["phase"], standing["dependents"], standing["locked_out"]) == ("issuing", 1, ["dev1"])
     assert retired.json()["locked_out"] == ["dev1"]
     assert [(one["kind"], one["state"]) for one in cas] == [
         ("root", "trusted"),
@@ -212,7 +212,7 @@ async def test_an_incident_is_told_and_its_ca_distrusted(fleet, manager, admin):
     crl = (await admin.get("/revocation-lists")).json()["crl"]
 
     assert (made.status_code, gone.status_code) == (201, 200)
-    assert incident.json()["hanging"] == [{"device": "dev1", "certificates": 1, "alone": True}]
+    assert incident.json()["dependents"] == [{"device": "dev1", "certificates": 1, "sole_certificate": True}]
     assert (await admin.get("/cas/none/incident")).status_code == 404
     assert crl.count("BEGIN X509 CRL") == 2
 
