@@ -113,7 +113,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "operation_unknown": _code(404, 404, _TOPIC_INVALID, "There is no such operation"),
         "topic_invalid": _code(404, 404, _TOPIC_INVALID, "There is no such topic"),
         "url_forbidden": _code(422, 422, _FORMAT, "The URL is not allowed"),
-        "devices_hang": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "Devices would be locked out"),
+        "devices_would_be_locked_out": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "Devices would be locked out"),
         "root_offline": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The root's key is kept offline"),
         "plan_changed": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The plan changed since it was made"),
         "query_syntax": _code(400, 400, _FORMAT, "The query cannot be read"),

@@ -39,8 +39,8 @@ def _enum(value: object) -> type[StrEnum] | None:
 _ENUMS = {name: kind for noun in nouns() for name, value in vars(noun).items() if (kind := _enum(value)) is not None}
 
 
-#: Names of times: what a caller may give for one.
-_TIMES = {"Ms": "Time"} | {
+#: Names of times and of bytes: what a caller may give for them.
+_GIVEN = {"Ms": "Time", "Content": "Source"} | {
     name: "Time"
     for noun in nouns()
     for name, value in vars(noun).items()
@@ -122,7 +122,7 @@ class Method:
 def _parameter(one: ast.arg, default: ast.expr | None) -> str:
     hint = ast.unparse(one.annotation) if one.annotation else "object"
     words = hint.split(" ")
-    hint = " ".join(_TIMES.get(word, f"{word} | str" if word in _ENUMS else word) for word in words)
+    hint = " ".join(_GIVEN.get(word, f"{word} | str" if word in _ENUMS else word) for word in words)
     return f"{one.arg}: {hint}" + ("" if default is None else f" = {_default(default)}")
 
 
@@ -201,6 +201,7 @@ def calls(*, blocking: bool) -> str:
         f"    from collections.abc import {iterator}, Mapping",
         *(f"    {line}" for line in _import_lines({**typing, "Ms": "fleetcore.calls.types"})),
         "",
+        f"    from fleetcore.wire.pieces import {'Source' if blocking else 'AsyncSource as Source'}",
         "    Time = Ms | int | str | datetime",
         'T = TypeVar("T")',
         "",

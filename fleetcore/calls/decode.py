@@ -74,7 +74,8 @@ class Reader:
     def __init__(self, name: str, kind: Any) -> None:
         self.name, self.kind = name, kind
         self._info = _inner(types.type_info(kind))
-        #: How text for it is read: ``text``, ``integer``, ``number``, ``boolean``, ``time``, ``scalar`` or ``json``.
+        #: How text for it is read: ``text``, ``integer``, ``integer-or-word``, ``number``, ``boolean``, ``time``,
+        #: ``scalar``, ``json``, or ``bytes``, which are not read here.
         self.text_kind = _text_kind(self._info)
 
     @property
@@ -227,6 +228,10 @@ def _text_kind(info: types.Type) -> str:
             return "text"
         case types.UnionType(kinds) if {type(_inner(kind)) for kind in kinds} <= _SCALARS:
             return "scalar"
+        case types.BytesType():
+            return "bytes"
+        case types.UnionType(kinds) if {type(_inner(one)) for one in kinds} == {types.IntType, types.LiteralType}:
+            return "integer-or-word"
         case _:
             return "json"
 
@@ -239,6 +244,10 @@ def _integer(text: str, pointer: str) -> int:
     if _INTEGER.fullmatch(text) is None:
         raise Invalid(Fault(pointer, f"{text[:64]!r} is no integer", "Give digits"))
     return int(text)
+
+
+def _integer_or_word(text: str, _pointer: str) -> int | str:
+    return int(text) if _INTEGER.fullmatch(text) else text
 
 
 def _number(text: str, pointer: str) -> float:
@@ -275,5 +284,5 @@ def _scalar(text: str, _pointer: str) -> object:
 
 _KINDS: Mapping[str, Callable[[str, str], Any]] = {
     "text": _text, "integer": _integer, "number": _number, "boolean": _boolean, "time": _time, "scalar": _scalar,
-    "json": _json,
+    "json": _json, "integer-or-word": _integer_or_word,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 from fleetcore.calls import decode
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.types import In, Page, Word
-from fleetcore.errors import FleetError, PluginError
+from fleetcore.errors import FleetError, PluginError, Refused
 from fleetcore.model.operator import Permission
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
 class Scope:
     """On what a call needs its permission.
 
-    ``kind`` is ``everywhere`` (the whole fleet), ``device`` or ``group`` (what the parameter names), or ``by-call``:
-    the function asks through its caller, and is refused where it does not.
+    ``kind`` is ``everywhere`` (the whole fleet), ``anywhere`` (anything at all), ``device`` or ``group`` (what the
+    parameter names), or ``by-call``: the function asks through its caller, and is refused where it does not.
     """
 
     kind: str
@@ -44,6 +44,8 @@ class Scope:
 
 
 EVERYWHERE = Scope("everywhere")
+#: For reads of what belongs to no device and is equal for all callers, releases for example.
+ANYWHERE = Scope("anywhere")
 #: For reads, which select what the rights cover; a write that asks late has happened already.
 BY_CALL = Scope("by-call")
 
@@ -186,7 +188,7 @@ class Call:
         return {
             one.name: Parameter(
                 name=one.name,
-                reader=decode.Reader(one.name, hints[one.name]),
+                reader=decode.Reader(one.name, bytes if places[one.name] == "stream" else hints[one.name]),
                 place="path" if one.name in named else places[one.name] or rest,
                 section=next((mark.section for mark in _metadata(hints[one.name]) if isinstance(mark, In)), ""),
                 word=next((mark.word for mark in _metadata(hints[one.name]) if isinstance(mark, Word)), ""),
@@ -199,17 +201,34 @@ class Call:
 
     @cached_property
     def readers(self) -> Mapping[str, decode.Reader]:
-        """Those of the parameters."""
-        return {name: parameter.reader for name, parameter in self.parameters.items()}
+        """Those of the parameters, but for a stream."""
+        return {name: one.reader for name, one in self.parameters.items() if one.place != "stream"}
 
-    def values(self, given: Mapping[str, Any], *, texts: Iterable[str] = ()) -> dict[str, Any]:
-        """What was given, judged; ``texts`` names what was given as lists of text. Raises Refused."""
-        return decode.convert(self.readers, given, required=self.required, texts=texts)
+    def values(
+        self, given: Mapping[str, Any], *, texts: Iterable[str] = (), content: AsyncIterator[bytes] | None = None
+    ) -> dict[str, Any]:
+        """What was given, judged; ``texts`` names what was given as lists of text, ``content`` is the stream.
+
+        Raises Refused.
+        """
+        values = decode.convert(self.readers, given, required=self.required, texts=texts)
+        if self.stream:
+            if content is None:
+                raise decode.refusal([decode.missing(self.stream)])
+            values[self.stream] = content
+        elif content is not None:
+            raise Refused(f"{self.name} takes no stream of bytes")
+        return values
+
+    @property
+    def stream(self) -> str:
+        """The parameter that is the body piece by piece; empty where there is none."""
+        return next(iter(self.placed["stream"]), "")
 
     @cached_property
     def required(self) -> Sequence[str]:
-        """The names of the parameters that have to be given."""
-        return [name for name, parameter in self.parameters.items() if parameter.required]
+        """The names of the parameters that have to be given, but for a stream."""
+        return [name for name in self.readers if self.parameters[name].required]
 
     @cached_property
     def placed(self) -> Mapping[str, frozenset[str]]:
@@ -263,6 +282,8 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
             await caller.device(values[scope.parameter])
         case "group":
             caller.group(values[scope.parameter])
+        case "anywhere":
+            caller.asked = True
     if call.is_stream:  # which asks for each item
         return call.function(caller, **values)
     answer = await call.function(caller, **values)
@@ -271,13 +292,20 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
     return answer
 
 
-async def run(call: Call, caller: Caller, given: Mapping[str, Any], *, texts: Iterable[str] = ()) -> Any:
-    """Asks for the rights, judges what was given, then calls; ``texts`` names what was given as lists of text.
+async def run(
+    call: Call,
+    caller: Caller,
+    given: Mapping[str, Any],
+    *,
+    texts: Iterable[str] = (),
+    content: AsyncIterator[bytes] | None = None,
+) -> Any:
+    """Asks for the rights, judges what was given, then calls; ``texts`` and ``content`` as :meth:`Call.values` has it.
 
     Raises Refused for what is missing, unknown or not acceptable, and as :func:`invoke`.
     """
     admit(call, caller)
-    return await invoke(call, caller, call.values(given, texts=texts))
+    return await invoke(call, caller, call.values(given, texts=texts, content=content))
 
 
 class Table:

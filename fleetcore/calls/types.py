@@ -1,6 +1,6 @@
 """The vocabulary of calls: times, pages, responses, and parameters whose type says what is accepted."""
 
-from collections.abc import Callable, Iterator, KeysView, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, KeysView, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from html import escape
@@ -15,6 +15,7 @@ from fleetcore.wire.times import format_time, parse_time
 __all__ = [
     "UNSET",
     "BatchName",
+    "Content",
     "Cursor",
     "DeviceId",
     "IfVersion",
@@ -94,6 +95,8 @@ Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet q
 Limit = Annotated[int, Meta(ge=1, le=1000, description="How many items at most.")]
 Cursor = Annotated[str, Meta(max_length=512, description="The `next` of the page before.")]
 IfVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match")]
+#: Bytes that the call takes piece by piece; library and clients take bytes, the path of a file, or pieces.
+Content = Annotated[AsyncIterator[bytes], In("stream")]
 
 
 class Response(msgspec.Struct, frozen=True):

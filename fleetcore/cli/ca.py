@@ -16,7 +16,7 @@ from fleetcore.frontends.catalogue import core
 _CAS = ("number", "kind", "state", "key", "name", "not_after", "due", "certificates", "id")
 _PERIODS = ("start", "until", "count", "by")
 _ENDINGS = ("device", "not_after", "renew_after", "certificate")
-_HANGING = ("device", "certificates", "alone")
+_DEPENDENTS = ("device", "certificates", "sole_certificate")
 
 reason_option = click.option("--reason", default="", help="Why, for the audit log.")
 existing_file = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -232,13 +232,13 @@ def take_offline(file: Path, passphrase: str | None, number: int | None, reason:
 @fleet_option
 @output_option
 def incident(id: str, at: Target, output: str) -> None:
-    """Name the devices that hang on the issuing CA with this ID, whose key is lost; `alone`: on no other."""
+    """Name the devices with certificates of the issuing CA ID; `sole_certificate`: they have no other."""
     found = call(at, "ca_incident", id)
     if output != "table":
         show(found, output)
         return
-    show(found["hanging"], output, _HANGING)
-    click.echo(f"{found['devices']} devices, {found['alone']} of them have no certificate of another CA")
+    show(found["dependents"], output, _DEPENDENTS)
+    click.echo(f"{found['devices']} devices, {found['sole_certificate']} of them have no certificate of another CA")
 
 
 @ca.command()
@@ -261,7 +261,7 @@ def distrust(id: str, force: bool, reason: str, at: Target, output: str) -> None
 @click.option(
     "--timeout", "timeout_s", type=Number(0, min_open=True), help="Seconds that a device has. Default: a day."
 )
-@click.option("--most-failed", type=Number(0, 1), help="The share of failures that stops it. Default: 0.05.")
+@click.option("--max-failed", type=Number(0, 1), help="The share of failures that stops it. Default: 0.05.")
 @click.option("--cap", type=click.IntRange(1), help="More devices than this are refused. Default: 1000.")
 @click.option("--plan", help="What --dry-run printed: ask exactly these devices, or nobody.")
 @click.option("--dry-run", is_flag=True, help="Only say whom it would ask, in which waves.")

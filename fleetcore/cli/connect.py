@@ -18,13 +18,7 @@ DEFAULT_DATA = "./fleet-data"
 
 
 class Caller(Protocol):
-    """Calls the façade, wherever it runs; results are plain data.
-
-    Attributes:
-        in_process: whether what is given need not be plain data, callbacks for one.
-    """
-
-    in_process: bool
+    """Calls the façade, wherever it runs; results are plain data."""
 
     async def call(self, name: str, *args: Any, **options: Any) -> Any:
         """The call's result; raises the façade's errors."""
@@ -89,8 +83,6 @@ def fleet_option(command: F) -> F:
 
 class _Caller:
     """Calls the façade, or the remote client, which has the same calls."""
-
-    in_process = True
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager

@@ -157,6 +157,8 @@ def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
         typed = words.get(parameter.name)
         if parameter.clears and words.get(f"no_{parameter.name}"):
             found[parameter.name] = None
+        elif parameter.place == "stream":
+            found[parameter.name] = typed  # the path of a file
         elif typed not in (None, ()):
             if parameter.kind == "json" and parameter.word and isinstance(typed, tuple):
                 found[parameter.name] = dict(map(pair, typed))
@@ -235,4 +237,6 @@ class _Choice(click.ParamType[str]):
 
 
 def _type(parameter: ParameterInfo) -> "click.ParamType[Any]":
+    if parameter.place == "stream":
+        return click.Path(exists=True, dir_okay=False)
     return _Choice(parameter.choices) if parameter.choices else click.STRING

@@ -15,7 +15,7 @@ from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.weak_settings import weaknesses
-from fleetcore.errors import FleetError, PluginError
+from fleetcore.errors import FleetError, NotFound, PluginError
 
 if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
@@ -64,7 +64,8 @@ async def _examine(data: Path) -> list[dict[str, str]]:
         async with connect(data) as caller:
             await caller.call("check_storage")
             found += _inside(await caller.run("get_status", {}))
-            found += _trust(await caller.call("list_trust"))
+            with contextlib.suppress(NotFound):  # there is none
+                found.append(_firmware_root(await caller.run("get_firmware_root", {})))
             found += _cas(await caller.call("forecast_certificates", periods=1, next=3))
     except FleetError as error:
         found.append(_finding("problem", "opening", error.message, error.remedy))
@@ -152,18 +153,15 @@ def _certificates(pki: Path) -> Iterator[dict[str, str]]:
             yield _finding("ok", f"certificate {path.name}", detail)
 
 
-def _trust(versions: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
-    """The firmware trust root, where there is one: without the next version in time, updates stand still."""
+def _firmware_root(held: dict[str, Any]) -> dict[str, str]:
+    """The firmware trust root: without the next version in time, updates stand still."""
     from fleetcore.wire.times import parse_time
 
-    if not versions:
-        return
-    held = versions[-1]
     left_s = parse_time(held["expires"]) / 1000 - time.time()
     state = "problem" if left_s < 0 else "warning" if left_s < _MONTH_S else "ok"
     detail = f"version {held['number']}, {'expired' if left_s < 0 else 'valid until'} {held['expires'][:10]}"
     remedy = "" if state == "ok" else "Sign the next one: fleetcore firmware trust init --after, sign, set"
-    yield _finding(state, "firmware trust root", detail, remedy)
+    return _finding(state, "firmware trust root", detail, remedy)
 
 
 def _cas(forecast: dict[str, Any]) -> Iterator[dict[str, str]]:

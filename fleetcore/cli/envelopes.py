@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
 from fleetcore.errors import Conflict, Refused
 from fleetcore.wire.strict_json import StrictJsonError, dumps, loads
 
@@ -25,6 +27,11 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(envelope, dict):
         raise Refused(f"{path} is no signed file", remedy="Give trust.json, or what `firmware sign` wrote")
     return envelope
+
+
+def text(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> str | None:
+    """The envelope in a file that an option names, as the text of a call's parameter."""
+    return None if path is None else dumps(read(path)).decode()
 
 
 def write(path: Path, envelope: Mapping[str, object], *, new: bool) -> None:

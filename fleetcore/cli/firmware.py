@@ -12,15 +12,17 @@ from typing import Any
 
 import click
 
-from fleetcore.cli.connect import Target, call, connect, fleet_option
+from fleetcore.cli import envelopes
+from fleetcore.cli.connect import Target, connect, fleet_option
+from fleetcore.cli.derived import command
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.trust import now_ms, passphrase_of, passphrase_option, trust
+from fleetcore.frontends.catalogue import core
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _DAY_MS = 86_400_000
-_RELEASES = ("id", "release", "models", "size", "expires", "trust", "added")
 
 
 @click.group()
@@ -78,7 +80,6 @@ def sign(
     **given: Any,
 ) -> None:
     """Sign IMAGE: write a manifest that says what it is and for which hardware. Needs no fleet and no network."""
-    from fleetcore.cli import envelopes
     from fleetcore.cli.signing_keys import open_private
     from fleetcore.wire import dsse
     from fleetcore.wire.manifest import MANIFEST_TYPE, read_manifest, write_manifest
@@ -170,7 +171,6 @@ def _manifest_sheet(envelope: object) -> dict[str, Any]:
 @output_option
 def verify(manifest: Path, trust_file: Path, image: Path | None, models: tuple[str, ...], output: str) -> None:
     """Judge MANIFEST as a device does: signatures, models, time, the image's size and digest. Exit 5 if refused."""
-    from fleetcore.cli import envelopes
     from fleetcore.wire.manifest import check_image, check_time, open_manifest
     from fleetcore.wire.trust import first_trust
 
@@ -190,22 +190,25 @@ def verify(manifest: Path, trust_file: Path, image: Path | None, models: tuple[s
 
 @firmware.command()
 @click.argument("file", type=_THERE)
+@click.option("--sha256", help="What its SHA-256 must be; without it, the file's is computed first.")
+@click.option("--size", type=click.INT, help="How many bytes it must have; without it, those of the file.")
 @fleet_option
 @output_option
-def upload(file: Path, at: Target, output: str) -> None:
+def upload(file: Path, sha256: str | None, size: int | None, at: Target, output: str) -> None:
     """Put an image on the fleet, under its SHA-256. The same again changes nothing; a part of it is never kept."""
     from fleetcore.cli.progress import bytes_progress
+    from fleetcore.wire.pieces import async_pieces
 
-    size, place = file.stat().st_size, str(file.resolve())
+    length = file.stat().st_size
 
     async def run() -> Any:
         async with connect(at) as caller:
-            with bytes_progress("hashing", size) as step:
-                sha256 = await asyncio.to_thread(lambda: _digest(file, step=step)[0])
-            with bytes_progress("uploading", size) as step:
-                # Through another process's socket no callback goes.
-                more = {"step": step} if caller.in_process else {}
-                return await caller.call("upload_artifact", place, sha256=sha256, **more)
+            given: dict[str, Any] = {"sha256": sha256, "size": length if size is None else size}
+            if sha256 is None:
+                with bytes_progress("hashing", length) as step:
+                    given["sha256"] = await asyncio.to_thread(lambda: _digest(file, step=step)[0])
+            with bytes_progress("uploading", length) as step:
+                return await caller.run("upload_artifact", {**given, "content": async_pieces(file, step)})
 
     show(asyncio.run(run()), output)
 
@@ -215,33 +218,10 @@ def release() -> None:
     """Sign firmware off, and see what was."""
 
 
-@release.command()
-@click.argument("manifest", type=_THERE)
-@click.option("--allow-downgrade", is_flag=True, help="Take a seq below the highest of its name.")
-@click.option("--reason", default="", help="Why, for the audit log.")
-@fleet_option
-@output_option
-def add(manifest: Path, allow_downgrade: bool, reason: str, at: Target, output: str) -> None:
-    """Sign the firmware of MANIFEST off: its image was uploaded, and the trust root is satisfied for every model."""
-    from fleetcore.cli import envelopes
-
-    made = call(at, "add_release", envelopes.read(manifest), allow_downgrade=allow_downgrade, reason=reason)
-    show(made if output != "table" else {**made, "manifest": "…"}, output)
+def _short(_at: Target, _given: Mapping[str, Any], answer: dict[str, Any], output: str) -> dict[str, Any]:
+    return answer if output != "table" else {**answer, "manifest": "…"}
 
 
-@release.command("list")
-@click.argument("name", required=False)
-@fleet_option
-@output_option
-def list_(name: str | None, at: Target, output: str) -> None:
-    """List releases, or those of NAME."""
-    show(call(at, "list_releases", name), output, _RELEASES)
-
-
-@release.command("show")
-@click.argument("id")
-@fleet_option
-@output_option
-def show_release(id: str, at: Target, output: str) -> None:
-    """Show the release ID, which is NAME:SEQ."""
-    show(call(at, "get_release", id), output)
+_MANIFEST = click.Argument(["manifest"], type=_THERE, callback=envelopes.text)
+_ADD = core()["add_release"]
+release.add_command(command(_ADD, _ADD.command, {}, options=[_MANIFEST], finish=_short))

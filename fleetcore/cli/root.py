@@ -27,6 +27,7 @@ NOUNS = {
     "twin": "Show and change what is wanted of a device.",
     "command": "Send commands to devices and follow them.",
     "firmware": "Sign firmware, and put it on the fleet.",
+    "campaign": "Bring a firmware version to devices, and follow them.",
     "health": "See how well the fleet, a group or a device is, and why.",
     "operation": "Follow and stop long work.",
     "telemetry": "Look at readings and anomalies, and put readings in.",

@@ -196,17 +196,13 @@ async def _points(caller: Caller, device: str, metric: str) -> list[Any]:
 
 
 async def _campaign(caller: Caller, name: str, devices: Sequence[str], artifact: Mapping[str, Any]) -> dict[str, Any]:
-    await caller.call(
-        "update_firmware",
-        name,
-        "2.0.0",
-        list(devices),
-        "https://updates.example.com/v2.0.0",
-        sha256=artifact["sha256"],
-        size=artifact["size_bytes"],
-    )
+    given = {
+        "campaign": name, "version": "2.0.0", "devices": list(devices), "url": "https://updates.example.com/v2.0.0",
+        "sha256": artifact["sha256"], "size": artifact["size_bytes"],
+    }  # fmt: skip
+    await caller.run("update_firmware", given)
     for _ in range(300):
-        campaign: dict[str, Any] = await caller.call("get_campaign", name)
+        campaign: dict[str, Any] = await caller.run("get_campaign", {"campaign": name})
         if campaign["state"] not in ("draft", "running"):
             break
         await asyncio.sleep(0.1)
@@ -214,7 +210,7 @@ async def _campaign(caller: Caller, name: str, devices: Sequence[str], artifact:
 
 
 async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:
-    artifact = await caller.call("add_artifact", _FIRMWARE.decode())
+    artifact = await caller.run("upload_artifact", {"content": _FIRMWARE})
     names = [device.device for device in fleet.devices]
     fails = {device.device for device in fleet.devices if device.behaviour.firmware_fails}
     good = [name for name in names if name not in fails]
@@ -222,7 +218,8 @@ async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
     first = await _campaign(caller, "demo-canary", canary, artifact)
     account.expect(first["state"] == "succeeded", f"firmware 2.0.0 on {len(canary)} canary devices: {first['reason']}")
     second = await _campaign(caller, "demo-rest", rest, artifact)
-    failed = {one["device"] for one in second["executions"] if one["state"] == "failed"}
+    executions = (await caller.run("list_executions", {"campaign": "demo-rest", "limit": 1000}))["items"]
+    failed = {one["device"] for one in executions if one["state"] == "failed"}
     running = sum(device.firmware == "2.0.0" for device in fleet.devices)
     account.expect(
         second["state"] == "succeeded" and failed == fails and running == len(good),

@@ -12,10 +12,12 @@ from typing import Any
 import click
 from attrs import evolve
 
-from fleetcore.cli.connect import Target, call, connect, fleet_option
+from fleetcore.cli.connect import Target, connect, fleet_option
+from fleetcore.cli.derived import value
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Refused
+from fleetcore.frontends.catalogue import core
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -148,7 +150,7 @@ def show_trust(file: Path | None, after: Path | None, at: Target, output: str) -
 
         show(_trust_sheet(file, envelopes.read(file), after), output)
         return
-    held = call(at, "get_trust")
+    held = value(at, core()["get_firmware_root"], {})
     show({**_trust_sheet(None, held["envelope"], None), "added": held["added"], "by": held["by"]}, output)
 
 
@@ -202,7 +204,7 @@ def set_(files: tuple[Path, ...], reason: str, at: Target, output: str) -> None:
 
     async def run() -> list[dict[str, Any]]:
         async with connect(at) as caller:
-            return [await caller.call("set_trust", one, reason=reason) for one in found]
+            return [await caller.run("set_firmware_root", {"envelope": one, "reason": reason}) for one in found]
 
     rows = [{name: one[name] for name in ("number", "expires", "added", "by")} for one in asyncio.run(run())]
     show(rows, output)

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,7 +20,7 @@ from fleetcore.frontends.registration import registration
 from fleetcore.frontends.requests import answer, request
 from fleetcore.model.operation import OperationState
 from fleetcore.views import TelemetryView, View
-from fleetcore.wire.pieces import async_pieces, size_of
+from fleetcore.wire.pieces import async_pieces
 
 T = TypeVar("T")
 #: Checkpoints that a request takes.
@@ -117,7 +117,12 @@ class AsyncFleetClient(AsyncCalls):
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         sent = request(await self._known(name), given)
-        answered = await self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
+        source = sent.source
+        answered = await self._answer(
+            sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers,
+            content=source if source is None or isinstance(source, bytes) else async_pieces(source),
+            timeout_s=wire.TIMEOUT_S if source is None else wire.UPLOAD_TIMEOUT_S,
+        )  # fmt: skip
         return answer(answered.content, kind)
 
     def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
@@ -245,7 +250,7 @@ class AsyncFleetClient(AsyncCalls):
         return View(await self._get("/certificate-forecast", **asked))
 
     async def ca_incident(self, ca: str) -> View:
-        """Which devices hang on an issuing CA (by its id) whose key is lost; ``alone`` have no other certificate."""
+        """Devices with certificates of an issuing CA, by its id; ``sole_certificate``: they have no other."""
         return View(await self._get(path("cas", ca, "incident")))
 
     async def distrust_ca(self, ca: str, *, force: bool = False, reason: str = "") -> View:
@@ -291,20 +296,20 @@ class AsyncFleetClient(AsyncCalls):
         cap: int = 1000,
         rate_per_s: float | None = None,
         timeout_s: float = 86_400.0,
-        most_failed: float = 0.05,
+        max_failed: float = 0.05,
         plan: str | None = None,
         reason: str = "",
     ) -> View:
         """Asks devices for new certificates, in waves, in the background; gives the operation.
 
         ``outdated``: those without a certificate of the CA that signs now. It stops where more than the share
-        ``most_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
+        ``max_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
         """
         if plan is None:
             made = await self.plan_renewals(where=where, devices=devices, outdated=outdated, waves=waves, cap=cap)
             plan = made["plan"]
         body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, "plan": plan}
-        more = {"timeout_s": timeout_s, "most_failed": most_failed, "reason": reason}
+        more = {"timeout_s": timeout_s, "max_failed": max_failed, "reason": reason}
         return View(await self._post("/renewals", {**body, **more, **given(where=where, rate_per_s=rate_per_s)}))
 
     async def reissue_certificate(self, device_id: str, *, timeout_s: float = 86_400.0, reason: str = "") -> View:
@@ -451,81 +456,6 @@ class AsyncFleetClient(AsyncCalls):
         return View(await self._post(path("commands", command_id, "cancel"), {"reason": reason}))
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
-
-    async def update_firmware(
-        self,
-        campaign: str,
-        version: str,
-        devices: Sequence[str],
-        url: str,
-        *,
-        sha256: str | None = None,
-        size: int | None = None,
-        manifest: Mapping[str, Any] | None = None,
-        from_release: str | None = None,
-        allow_downgrade: bool = False,
-        reason: str = "",
-    ) -> View:
-        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned."""
-        body = {
-            "id": campaign, "release": version, "devices": list(devices), "url": url, "reason": reason,
-            "allow_downgrade": allow_downgrade,
-            **given(sha256=sha256, size=size, manifest=manifest, from_release=from_release),
-        }  # fmt: skip
-        return View(await self._post("/campaigns", body))
-
-    async def add_artifact(self, content: bytes | str) -> View:
-        """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
-        sent = content.encode() if isinstance(content, str) else content
-        return View((await self._answer("POST", "/firmware/artifacts", content=sent, timeout_s=600.0)).json())
-
-    async def upload_artifact(
-        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
-    ) -> View:
-        """Sends firmware from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
-
-        ``step`` is called with the number of bytes after each piece. A connection that breaks is not tried again.
-        """
-        answer = await self._answer(
-            "POST",
-            "/firmware/artifacts",
-            content=async_pieces(Path(file), step),
-            params=given(sha256=sha256, size=size_of(file)),
-            timeout_s=600.0,
-        )
-        return View(answer.json())
-
-    async def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
-        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
-        return View(await self._post("/firmware/trust", {"envelope": dict(envelope), "reason": reason}))
-
-    async def get_trust(self, number: int | None = None) -> View:
-        """The trust root that holds, or one version of it; raises NotFound."""
-        return View(await self._get(path("firmware", "trust", "current" if number is None else number)))
-
-    async def list_trust(self) -> list[View]:
-        """Every version of the trust root, the first one first."""
-        return await self._all("/firmware/trust")
-
-    async def add_release(
-        self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = ""
-    ) -> View:
-        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
-        body = {"manifest": dict(manifest), "allow_downgrade": allow_downgrade, "reason": reason}
-        return View(await self._post("/firmware/releases", body))
-
-    async def get_release(self, release: str) -> View:
-        """A release by its id, ``NAME:SEQ``; raises NotFound."""
-        return View(await self._get(path("firmware", "releases", release)))
-
-    async def list_releases(self, name: str | None = None) -> list[View]:
-        """Releases by name and seq, without their manifests."""
-        return await self._all("/firmware/releases", name=name)
-
-    async def get_campaign(self, campaign: str) -> View:
-        """A campaign with each device's state."""
-        found = await self._get(path("campaigns", campaign))
-        return View({**found, "executions": await self._all(path("campaigns", campaign, "executions"))})
 
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""

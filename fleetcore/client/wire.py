@@ -25,6 +25,8 @@ POSITION = "Fleetcore-Position"
 #: How often a request is tried that may be repeated: a read, or a POST with its key.
 ATTEMPTS = 4
 TIMEOUT_S = 30.0
+#: Of a request whose body goes in pieces.
+UPLOAD_TIMEOUT_S = 600.0
 #: The server's longest wait for a command's end; longer waits are made of these.
 WAIT_S = 50.0
 #: How often long work is looked at.
@@ -32,11 +34,17 @@ LOOK_S = 0.2
 PAGE = 1000
 #: Series' points that are asked for at once.
 POINTS = 10_000
+#: Codes of refusals whose status is that of a conflict.
+_REFUSED = (
+    "command_expired", "manifest_expired", "manifest_required", "model_mismatch", "requires_unmet", "rollback_refused",
+    "too_late", "trust_expired", "trust_invalid", "version_mismatch",
+)  # fmt: skip
 _CLASSES: Mapping[str, type[FleetError]] = {
     "version_conflict": VersionConflict,
     "illegal_transition": IllegalTransition,
     "not_authenticated": NotAuthenticated,
     "not_authorised": NotAuthorised,
+    **dict.fromkeys(_REFUSED, Refused),
 }
 _BY_STATUS: Mapping[int, type[FleetError]] = {404: NotFound, 409: Conflict, 412: VersionConflict}
 _AGAIN = frozenset({429, 502, 503, 504, 507})

@@ -34,7 +34,7 @@ WAVES = ("1", "10%")
 #: A device that is asked has so long, seconds: those that sleep come back within a day.
 TIMEOUT_S = 86_400.0
 #: The share of failures, of the devices in the waves begun, beyond which all stops.
-MOST_FAILED = 0.05
+MAX_FAILED = 0.05
 _SAMPLE = 10
 #: How long one turn asks and looks before others get theirs, seconds.
 _TURN_S = 0.3
@@ -71,24 +71,26 @@ class _Progress:
 
     waves: tuple[int, ...]
     timeout_ms: int
-    most_failed: float
+    max_failed: float
     begun: tuple[int, ...] = ()
     done: int = 0
     failed: int = 0
 
     def spec(self) -> dict[str, object]:
         """As it is kept."""
-        return {name: getattr(self, name) for name in _MEMBERS}
+        return {_STORED.get(name, name): getattr(self, name) for name in _MEMBERS}
 
     @classmethod
     def of(cls, spec: Mapping[str, object]) -> "_Progress":
         """As it was kept."""
-        found = {name: spec[name] for name in _MEMBERS}
+        found = {name: spec[_STORED.get(name, name)] for name in _MEMBERS}
         lists = {name: tuple(cast("Sequence[int]", found[name])) for name in ("waves", "begun")}
         return cls(**{**found, **lists})  # type: ignore[arg-type]  # as written by spec()
 
 
-_MEMBERS = ("waves", "timeout_ms", "most_failed", "begun", "done", "failed")
+_MEMBERS = ("waves", "timeout_ms", "max_failed", "begun", "done", "failed")
+#: Members whose name in a stored ``spec`` is another one.
+_STORED = {"max_failed": "most_failed"}
 
 
 @define
@@ -156,7 +158,7 @@ class Renewals:
         waves: Sequence[str] = WAVES,
         rate_per_s: float | None = None,
         timeout_s: float = TIMEOUT_S,
-        most_failed: float = MOST_FAILED,
+        max_failed: float = MAX_FAILED,
         plan: str | None = None,
         cap: int = CAP,
         actor: str = "system",
@@ -167,17 +169,17 @@ class Renewals:
         Args:
             rate_per_s: at most so many devices are asked a second.
             timeout_s: a device that has not renewed after so long has failed.
-            most_failed: more failures than this share of the devices in the waves begun stop it.
+            max_failed: more failures than this share of the devices in the waves begun stop it.
             plan: what :meth:`plan` gave: then it asks exactly these devices, or nobody.
 
         Raises as :meth:`plan`; Conflict ``plan_changed``; Refused ``limit_exceeded`` beyond the cap.
         """
-        if not 0 <= most_failed <= 1 or not 0 < timeout_s <= 366 * 86_400:
-            raise Refused("most_failed is a share from 0 to 1, timeout_s a number of seconds up to a year")
+        if not 0 <= max_failed <= 1 or not 0 < timeout_s <= 366 * 86_400:
+            raise Refused("max_failed is a share from 0 to 1, timeout_s a number of seconds up to a year")
         chosen, _ = await self._chosen(where, devices, outdated=outdated)
         sizes = _sizes(waves, len(chosen))
         check_plan(plan, _digest(chosen, sizes), len(chosen), cap)
-        progress = _Progress(waves=sizes, timeout_ms=int(timeout_s * 1000), most_failed=most_failed)
+        progress = _Progress(waves=sizes, timeout_ms=int(timeout_s * 1000), max_failed=max_failed)
         return await self._operations.start(
             KIND, chosen, spec=progress.spec(), rate_per_s=rate_per_s, actor=actor, reason=reason
         )  # fmt: skip
@@ -313,7 +315,7 @@ class Renewals:
             failures=(*operation.failures[: progress.failed], *failed),
         )
         reached = sum(progress.waves[: wave.number + 1])
-        if all_failed > progress.most_failed * reached and self._stops(progress, wave, members, all_failed):
+        if all_failed > progress.max_failed * reached and self._stops(progress, wave, members, all_failed):
             for place in range(wave.asked):
                 if wave.ended.get(place, 0) is not None:  # those without an end, and those that failed
                     await self._withdraw(operation.id, members[place])

@@ -19,7 +19,8 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         place: ``path``, ``query``, ``body``, ``whole``, ``stream`` or ``if-match``.
-        kind: ``text``, ``integer``, ``number``, ``boolean``, ``time``, ``scalar`` or ``json``: how text for it is read.
+        kind: ``text``, ``integer``, ``integer-or-word``, ``number``, ``boolean``, ``time``, ``scalar`` or ``json``: how
+            text for it is read; ``bytes`` of a stream.
         repeated: whether it is a list of such.
         word: what the command line calls one item of it; of an object, it takes ``--WORD NAME=VALUE``.
         clears: whether None is a value of its own, which clears.
@@ -64,6 +65,11 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     also: Mapping[str, Mapping[str, Any]] = {}
     deprecated: str = ""
     plugin: str = ""
+
+    @property
+    def stream(self) -> str:
+        """The parameter that is the body piece by piece; empty where there is none."""
+        return next((parameter.name for parameter in self.parameters if parameter.place == "stream"), "")
 
     @property
     def method(self) -> str:

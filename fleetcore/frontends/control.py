@@ -3,6 +3,10 @@
 One JSON object a line: ``{"call": "get_device", "args": [...], "options": {...}}`` is answered by
 ``{"result": ...}`` or ``{"error": {"code", "message", "remedy", "kind", "ids"}}``. Who can open the socket owns the
 data folder, so there is no further authentication.
+
+``{"call": "upload_artifact", "given": {...}, "stream": true}`` is followed by the bytes of its stream in frames,
+each behind its length in four bytes, the highest first; a length of zero ends them. The server reads them to
+their end, also where it refuses the call; the client ends them as soon as it is answered.
 """
 
 import asyncio
@@ -21,8 +25,10 @@ from typing import Any
 from fleetcore import errors
 from fleetcore.calls.types import Page, Response, to_builtins
 from fleetcore.errors import FleetError, Refused, Unavailable
+from fleetcore.frontends.catalogue import core
 from fleetcore.frontends.describe import describe, to_json
 from fleetcore.frontends.library import IoTFleetManager
+from fleetcore.wire.pieces import async_pieces
 
 NAME = "control.sock"
 #: What a client asks for to learn which calls there are.
@@ -34,6 +40,8 @@ _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
 #: Process, user and group of a peer (unix(7)).
 _CREDENTIALS = struct.Struct("3i")
 _PRIVATE = frozenset({"open", "close"})
+_LENGTH = struct.Struct(">I")
+_FRAME_BYTES = 16 * 1024 * 1024
 
 
 def socket_of(data: Path) -> Path:
@@ -95,14 +103,16 @@ async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writ
     actor = peer(writer.get_extra_info("socket"))
     try:
         while line := await reader.readline():
-            answer = await _answer(manager, actor, line)
+            frames = _Frames(reader)
+            answer = await _answer(manager, actor, line, frames)
             items = answer.get("result")
             if isinstance(items, AsyncGenerator):
                 await _stream(items, reader, writer)
                 return
             writer.write(json.dumps(answer, default=_plain).encode() + b"\n")
             await writer.drain()
-    except (ConnectionError, ValueError):
+            await frames.discard()
+    except (ConnectionError, ValueError, asyncio.IncompleteReadError):
         pass  # the caller is gone, or sent a line beyond the bound
     finally:
         writer.close()
@@ -135,6 +145,43 @@ async def _stream(items: AsyncGenerator[Any, None], reader: asyncio.StreamReader
         await items.aclose()
 
 
+class _Frames:
+    """The bytes that follow a line, where it says that there are some."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._more = self._too_long = False
+
+    async def _taken(self) -> AsyncIterator[bytes]:
+        try:
+            while frame := await self._next():
+                yield frame
+        except asyncio.IncompleteReadError as error:
+            raise Refused("The upload was cut off", code="payload_unreadable") from error
+
+    async def discard(self) -> None:
+        """Reads what was not taken; raises ValueError where it cannot be told what follows."""
+        if self._too_long:
+            raise ValueError("a frame was too long")
+        while self._more:
+            await self._next()
+
+    def expect(self) -> AsyncIterator[bytes]:
+        """The frames; raises Refused where they break off, or one is too long."""
+        self._more = True
+        return self._taken()
+
+    async def _next(self) -> bytes:
+        (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+        if length > _FRAME_BYTES:
+            self._too_long = True
+            raise Refused(
+                f"A frame is at most {_FRAME_BYTES} bytes long", code="limit_exceeded", limit=_FRAME_BYTES, unit="bytes"
+            )
+        self._more = length > 0
+        return await self._reader.readexactly(length)
+
+
 def _plain(value: object) -> object:
     if hasattr(value, "to_plain"):
         return value.to_plain()
@@ -143,14 +190,15 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} cannot be sent")
 
 
-async def _answer(manager: IoTFleetManager, actor: str, line: bytes) -> dict[str, Any]:
+async def _answer(manager: IoTFleetManager, actor: str, line: bytes, frames: _Frames) -> dict[str, Any]:
     try:
         request = json.loads(line)
+        content = frames.expect() if request.get("stream") else None
         name = request["call"]
         if name == CATALOGUE:
             return {"result": to_json(describe(await manager.table())).decode()}
         if "given" in request:
-            found = await manager.call_as(actor, name, request["given"])
+            found = await manager.call_as(actor, name, request["given"], content)
             return {"result": found if isinstance(found, AsyncGenerator) else to_builtins(found)}
         method = getattr(IoTFleetManager, name, None)
         if name.startswith("_") or name in _PRIVATE or not inspect.iscoroutinefunction(method):
@@ -174,10 +222,26 @@ def _refusal(error: FleetError) -> dict[str, Any]:
     return {"error": said}
 
 
+async def _send(content: AsyncIterator[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """Sends frames until the server has answered; gives the answer."""
+    answering = asyncio.ensure_future(reader.readline())
+    try:
+        async for piece in content:
+            for first in range(0, len(piece), _FRAME_BYTES):
+                frame = piece[first : first + _FRAME_BYTES]
+                writer.write(_LENGTH.pack(len(frame)) + frame)
+                await writer.drain()
+            if answering.done():
+                break
+        writer.write(_LENGTH.pack(0))
+        await writer.drain()
+        return await answering
+    finally:
+        answering.cancel()
+
+
 class ControlClient:
     """Calls the façade of a running server; each call has a connection of its own, so they may overlap."""
-
-    in_process = False
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -198,7 +262,13 @@ class ControlClient:
 
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
         """The answer of a call of the catalogue, as plain data; raises as :meth:`call`."""
-        return await self._ask({"call": name, "given": to_builtins(given)})
+        call = core().get(name)
+        stream = "" if call is None else call.stream
+        if stream not in given:
+            return await self._ask({"call": name, "given": to_builtins(given)})
+        plain = {member: value for member, value in given.items() if member != stream}
+        request = {"call": name, "given": to_builtins(plain), "stream": True}
+        return await self._ask(request, async_pieces(given[stream]))
 
     async def catalogue(self) -> bytes:
         """The calls of the running fleet, as :func:`fleetcore.frontends.catalogue.read` reads them."""
@@ -222,12 +292,17 @@ class ControlClient:
                 await writer.wait_closed()
         raise Unavailable("The server closed the connection", remedy="Look at its log")
 
-    async def _ask(self, request: Mapping[str, Any]) -> Any:
+    async def _ask(self, request: Mapping[str, Any], content: AsyncIterator[bytes] | None = None) -> Any:
         reader, writer = await self._connection()
         try:
             writer.write(json.dumps(request).encode() + b"\n")
             await writer.drain()
-            line = await reader.readline()
+            if content is None:
+                line = await reader.readline()
+            else:
+                line = await _send(content, reader, writer)
+        except ConnectionError:
+            line = b""
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):

@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -161,15 +161,20 @@ class IoTFleetManager(AsyncCalls):
 
     async def call(self, name: str, /, **given: Any) -> Any:
         """A call by its name, a plugin's among them; raises Refused where there is none."""
-        return await self.call_as(self._actor, name, given)
+        call = self._table.get(name)
+        stream = "" if call is None else call.stream
+        content = async_pieces(given.pop(stream)) if stream in given else None
+        return await self.call_as(self._actor, name, given, content)
 
-    async def call_as(self, actor: str, name: str, given: Mapping[str, Any]) -> Any:
-        """The same in another name: that of the user who speaks through the control socket."""
+    async def call_as(
+        self, actor: str, name: str, given: Mapping[str, Any], content: AsyncIterator[bytes] | None = None
+    ) -> Any:
+        """The same in another name, that of the user who speaks through the control socket; ``content`` is a stream."""
         fleet = await self.open()
         call = self._table.get(name)
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        return await run(call, owner(fleet, actor), present(**given))
+        return await run(call, owner(fleet, actor), present(**given), content=content)
 
     async def table(self) -> Table:
         """The calls of the fleet, its plugins' among them."""
@@ -323,10 +328,10 @@ class IoTFleetManager(AsyncCalls):
         return View(shown, cas=[_view(one) for one in await fleet.security.cas()], own=ends)
 
     async def ca_incident(self, ca: str) -> View:
-        """Which devices hang on an issuing CA (by its id) whose key is lost; ``alone`` have no other certificate."""
+        """Devices with certificates of an issuing CA, by its id; ``sole_certificate``: they have no other."""
         found = await (await self.open()).security.incident(ca)
-        alone = sum(one.alone for one in found)
-        return View(ca=ca, devices=len(found), alone=alone, hanging=[_view(one) for one in found])
+        sole = sum(one.sole_certificate for one in found)
+        return View(ca=ca, devices=len(found), sole_certificate=sole, dependents=[_view(one) for one in found])
 
     async def distrust_ca(self, ca: str, *, force: bool = False, reason: str = "") -> View:
         """Ends trust in an issuing CA whose key is lost; with ``force`` though devices have no other certificate."""
@@ -335,8 +340,8 @@ class IoTFleetManager(AsyncCalls):
 
     async def ca_rotation(self) -> View:
         """How far a rotation is: its phase, how many devices trust the new root, and whom ``retire`` would lock out."""
-        standing = await (await self.open()).security.rotation.standing()
-        return View({**_view(standing), "share": standing.share})
+        status = await (await self.open()).security.rotation.status()
+        return View({**_view(status), "share": status.share})
 
     async def rotate_ca(self, step: str, *, threshold: float = 1.0, force: bool = False, reason: str = "") -> View:
         """Takes a step from one root to the next: ``begin``, ``issue``, ``retire``, or ``back``.
@@ -399,19 +404,19 @@ class IoTFleetManager(AsyncCalls):
         cap: int = 1000,
         rate_per_s: float | None = None,
         timeout_s: float = 86_400.0,
-        most_failed: float = 0.05,
+        max_failed: float = 0.05,
         plan: str | None = None,
         reason: str = "",
     ) -> View:
         """Asks devices for new certificates, in waves, in the background; gives the operation.
 
         ``outdated``: those without a certificate of the CA that signs now. It stops where more than the share
-        ``most_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
+        ``max_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
         """
         fleet = await self.open()
         started = await fleet.renewals.start(
             where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap,
-            rate_per_s=rate_per_s, timeout_s=timeout_s, most_failed=most_failed, plan=plan,
+            rate_per_s=rate_per_s, timeout_s=timeout_s, max_failed=max_failed, plan=plan,
             actor="library", reason=reason,
         )  # fmt: skip
         return _view(started)
@@ -593,89 +598,6 @@ class IoTFleetManager(AsyncCalls):
         return _view(await fleet.commands.cancel(command_id, actor="library", reason=reason))
 
     # --- flat calls: firmware, edge, health ---------------------------------------------------------------------
-
-    async def update_firmware(
-        self,
-        campaign: str,
-        version: str,
-        devices: Sequence[str],
-        url: str,
-        *,
-        sha256: str | None = None,
-        size: int | None = None,
-        manifest: Mapping[str, Any] | None = None,
-        from_release: str | None = None,
-        allow_downgrade: bool = False,
-        reason: str = "",
-    ) -> View:
-        """Starts a campaign and returns at once; without a digest it stays a draft until the artifact is pinned.
-
-        A ``manifest``, or that of a release (``NAME:SEQ``), names digest and size; ``url`` may be empty where the image
-        is here. Once there is a trust root a campaign without one is refused (``manifest_required``), and what does not
-        fit some device is refused for all, with each device's reason. ``allow_downgrade`` lets a lower seq than a
-        device has pass here; a device that verifies refuses it all the same.
-        """
-        fleet = await self.open()
-        if from_release is not None:
-            if manifest is not None:
-                raise Refused("A campaign is made of a manifest or of a release, not of both")
-            manifest = (await fleet.releases.get(from_release)).manifest
-        made = await fleet.campaigns.create(
-            campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
-            allow_downgrade=allow_downgrade, actor="library", reason=reason,
-        )  # fmt: skip
-        return _without(made, "manifest", "aborting")
-
-    async def add_artifact(self, content: bytes | str) -> View:
-        """Takes firmware in; ``sha256`` and ``size_bytes`` of the answer pin it. Text is taken as UTF-8."""
-        fleet = await self.open()
-        return _view(await fleet.campaigns.add_artifact(content.encode() if isinstance(content, str) else content))
-
-    async def upload_artifact(
-        self, file: str, *, sha256: str | None = None, step: Callable[[int], None] | None = None
-    ) -> View:
-        """Takes firmware in from a file, piece by piece; with ``sha256`` other content is refused and nothing kept.
-
-        ``step`` is called with the number of bytes after each piece.
-        """
-        fleet = await self.open()
-        return _view(await fleet.campaigns.add_artifact(async_pieces(Path(file), step), sha256=sha256))
-
-    async def set_trust(self, envelope: Mapping[str, Any], *, reason: str = "") -> View:
-        """Takes the next version of the firmware trust root (``trust.json``); the first one is believed as it is."""
-        fleet = await self.open()
-        return _without(await fleet.trust_root.add(envelope, actor="library", reason=reason), "id")
-
-    async def get_trust(self, number: int | None = None) -> View:
-        """The trust root that holds, or one version of it; raises NotFound."""
-        return _without((await self.open()).trust_root.get(number), "id")
-
-    async def list_trust(self) -> list[View]:
-        """Every version of the trust root, the first one first."""
-        return [_without(one, "id") for one in (await self.open()).trust_root.versions()]
-
-    async def add_release(
-        self, manifest: Mapping[str, Any], *, allow_downgrade: bool = False, reason: str = ""
-    ) -> View:
-        """Signs firmware off: verifies its manifest by the trust root, for every model, and keeps it."""
-        fleet = await self.open()
-        made = await fleet.releases.add(manifest, allow_downgrade=allow_downgrade, actor="library", reason=reason)
-        return _view(made)
-
-    async def get_release(self, release: str) -> View:
-        """A release by its id, ``NAME:SEQ``; raises NotFound."""
-        return _view(await (await self.open()).releases.get(release))
-
-    async def list_releases(self, name: str | None = None) -> list[View]:
-        """Releases by name and seq, without their manifests."""
-        return [_without(one, "manifest") for one in await (await self.open()).releases.list(name)]
-
-    async def get_campaign(self, campaign: str) -> View:
-        """A campaign with each device's state; ``manifest_sha256`` says which manifest it has."""
-        fleet = await self.open()
-        found = _without(await fleet.campaigns.get(campaign), "manifest", "aborting")
-        executions = [_view(one) for one in await fleet.campaigns.executions.find(ref=("campaign", campaign))]
-        return View({**found, "counts": dict(await fleet.campaigns.counts(campaign)), "executions": executions})
 
     async def why_device(self, device_id: str) -> View:
         """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""

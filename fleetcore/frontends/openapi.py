@@ -101,7 +101,12 @@ def _parameter(call: Call, parameter: Parameter, schema: dict[str, Any]) -> dict
                 "description": parameter.help}  # fmt: skip
     if parameter.default not in (None, UNSET):
         schema["default"] = to_builtins(parameter.default)
-    found = {"name": parameter.name, "in": parameter.place, "required": parameter.required, "schema": schema}
+    found = {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.required or parameter.place == "path",
+        "schema": schema,
+    }
     if parameter.help:
         found["description"] = parameter.help
     return found

@@ -13,13 +13,14 @@ T = TypeVar("T")
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What is sent; ``path`` is below ``/api/v1``."""
+    """What is sent; ``path`` is below ``/api/v1``, ``source`` is of a body that goes in pieces."""
 
     method: str
     path: str
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
     body: object = None
+    source: Any = None
 
 
 def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
@@ -32,7 +33,9 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
     if call.selected_by:
         query[call.selected_by] = ["true"]
     for parameter in call.parameters:
-        value = given.get(parameter.name, UNSET)
+        if parameter.place == "stream":
+            continue
+        value = given.get(parameter.name, parameter.default if parameter.place == "path" else UNSET)
         value = UNSET if value is UNSET else to_builtins(value)
         if parameter.place == "if-match":
             if value not in (UNSET, None):
@@ -42,10 +45,10 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
         elif parameter.place == "last-event-id":
             if value not in (UNSET, None):
                 headers["Last-Event-ID"] = f"{value}"
-        elif value is UNSET or (value == parameter.default and not parameter.required and not parameter.clears):
-            continue
         elif parameter.place == "path":
             path = path.replace(f"{{{parameter.name}}}", quote(_text(parameter, value), safe=""))
+        elif value is UNSET or (value == parameter.default and not parameter.required and not parameter.clears):
+            continue
         elif parameter.place == "query":
             query[parameter.name] = [_text(parameter, one) for one in (value if parameter.repeated else [value])]
         elif parameter.place == "whole":
@@ -53,7 +56,7 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
         else:
             body[parameter.name] = value
     has_body = any(parameter.place == "body" for parameter in call.parameters)
-    return Request(call.method, path, query, headers, body if has_body else whole)
+    return Request(call.method, path, query, headers, body if has_body else whole, given.get(call.stream))
 
 
 def _text(parameter: ParameterInfo, value: object) -> str:

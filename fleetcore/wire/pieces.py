@@ -1,32 +1,61 @@
-"""A file as pieces, so that firmware is never held in memory whole."""
+"""Bytes as pieces, so that firmware is never held in memory whole."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from os import PathLike
 from pathlib import Path
+from typing import TypeAlias
+
+from fleetcore.errors import Refused
 
 PIECE_BYTES = 1 << 20
 
 Step = Callable[[int], None]
+#: What bytes may be given as: themselves, the path of a file, or pieces.
+Source: TypeAlias = bytes | str | PathLike[str] | Iterable[bytes]
+AsyncSource: TypeAlias = Source | AsyncIterable[bytes]
 
 
-def size_of(file: str) -> int:
-    """Bytes of a file. Raises OSError."""
-    return Path(file).stat().st_size
+def pieces(source: Source, step: Step | None = None) -> Iterator[bytes]:
+    """The bytes; ``step`` is told of each piece's length once it was taken. Raises OSError, Refused."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        source = (bytes(source),)
+    elif isinstance(source, str | PathLike):
+        source = _of_file(Path(source))
+    elif not isinstance(source, Iterable):
+        raise _no_source(source)
+    for piece in source:
+        yield _checked(piece)
+        if step is not None:
+            step(len(piece))
 
 
-def pieces(file: Path, step: Step | None = None) -> Iterator[bytes]:
-    """The file's bytes; ``step`` is told of each piece's length once it was taken. Raises OSError."""
-    with file.open("rb") as source:
-        while piece := source.read(PIECE_BYTES):
-            yield piece
+async def async_pieces(source: AsyncSource, step: Step | None = None) -> AsyncIterator[bytes]:
+    """The same; files, and pieces that are not asynchronous, are read on another thread."""
+    if isinstance(source, AsyncIterable):
+        async for piece in source:
+            yield _checked(piece)
             if step is not None:
                 step(len(piece))
+        return
+    taken = pieces(source, step)
+    while (found := await asyncio.to_thread(next, taken, None)) is not None:
+        yield found
 
 
-async def async_pieces(file: Path, step: Step | None = None) -> AsyncIterator[bytes]:
-    """The same, read on another thread."""
-    with await asyncio.to_thread(file.open, "rb") as source:
-        while piece := await asyncio.to_thread(source.read, PIECE_BYTES):
+def _of_file(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while piece := opened.read(PIECE_BYTES):
             yield piece
-            if step is not None:
-                step(len(piece))
+
+
+def _checked(piece: object) -> bytes:
+    if not isinstance(piece, bytes):
+        raise _no_source(piece)
+    return piece
+
+
+def _no_source(given: object) -> Refused:
+    return Refused(
+        f"{type(given).__name__} is not bytes", remedy="Give bytes, the path of a file, or an iterable of bytes"
+    )

@@ -16,7 +16,7 @@ IMAGE = b"firmware image" * 1000
 async def campaign(manager):
     for name in ("a", "b"):
         await manager.register_device(name, "sensor")
-    artifact = await manager.add_artifact(IMAGE)
+    artifact = await manager.upload_artifact(IMAGE)
     await manager.update_firmware(
         "c", "2.0.0", ["a", "b"], "https://example.com/fw", sha256=artifact["sha256"], size=artifact["size_bytes"]
     )
@@ -64,7 +64,8 @@ async def test_every_device_is_followed_to_its_end(campaign, manager):
 
     assert running["state"] == "running"
     assert (ended["state"], ended["reason"]) == ("succeeded", "1 of 2 devices updated: 1 failed")
-    assert {one["device"]: one["state"] for one in ended["executions"]} == {"a": "succeeded", "b": "failed"}
+    assert {one.device: one.state for one in await manager.list_executions("c")} == {"a": "succeeded", "b": "failed"}
+    assert ended.counts == {"succeeded": 1, "failed": 1}
 
 
 async def test_states_never_go_back_and_another_version_is_no_success(campaign):
@@ -85,8 +86,10 @@ async def test_abort_cancels_what_has_not_begun_and_leaves_the_rest(campaign, ma
 
     await campaign.campaigns.abort("c")
 
-    ended = await manager.get_campaign("c")
-    assert {one["device"]: one["state"] for one in ended["executions"]} == {"a": "downloading", "b": "cancelled"}
+    assert {one.device: one.state for one in await manager.list_executions("c")} == {
+        "a": "downloading",
+        "b": "cancelled",
+    }
 
 
 async def test_a_campaign_without_a_digest_stays_a_draft_in_memory_and_raises_nothing(manager):

@@ -74,4 +74,4 @@ async def device(manager, fleet, clock, signers, line):
 @pytest.fixture
 async def trusted(manager, signers):
     """The fleet's trust root is set."""
-    return await manager.set_trust(signers.trust())
+    return await manager.set_firmware_root(signers.trust())

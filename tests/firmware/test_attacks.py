@@ -15,7 +15,7 @@ async def campaign(manager, fleet, signers, trusted):
     """Starts a campaign with a manifest that the server believes."""
 
     async def start(name="c", image=IMAGE, **manifest):
-        await manager.add_artifact(image)
+        await manager.upload_artifact(image)
         signed = signers.manifest(image, **manifest)
         await manager.update_firmware(name, f"{manifest.get('seq', 2)}.0.0", ["a"], "", manifest=signed)
         return await ended(fleet, name)
@@ -25,7 +25,7 @@ async def campaign(manager, fleet, signers, trusted):
 
 async def outcome(manager, name="c"):
     campaign = await manager.get_campaign(name)
-    return campaign["state"], [(one["state"], one.get("code")) for one in campaign["executions"]]
+    return campaign["state"], [(one.state, one.code) for one in await manager.list_executions(name)]
 
 
 async def test_what_nobody_touched_is_installed(device, campaign, manager):
@@ -108,8 +108,8 @@ async def test_endless_data_is_cut_at_the_declared_size(device, campaign, manage
 
 async def test_the_key_of_one_model_signs_nothing_for_another(device, manager, fleet, signers, line):
     root = signers.trust(firmware=None, models={"T-1000": ["for-t-1000"], "T-2000": ["for-t-2000"]})
-    await manager.set_trust(root)
-    await manager.add_artifact(IMAGE)
+    await manager.set_firmware_root(root)
+    await manager.upload_artifact(IMAGE)
     await device("a", trust=root)
     forged = signers.manifest(by=["for-t-2000"])
     line.change = lambda offer: assigned(fleet, {**offer, "manifest": forged})
@@ -123,7 +123,7 @@ async def test_the_key_of_one_model_signs_nothing_for_another(device, manager, f
 async def test_a_trust_root_that_old_and_new_keys_signed_is_followed(device, campaign, manager, signers, trusted):
     thermo = await device()
     for version, root, by in ((2, ["root-2"], ["root", "root-2"]), (3, ["root-3"], ["root-2", "root-3"])):
-        await manager.set_trust(signers.trust(version, root=root, firmware=["maker-2"], by=by))
+        await manager.set_firmware_root(signers.trust(version, root=root, firmware=["maker-2"], by=by))
 
     await campaign(by=["maker-2"])
 

@@ -58,10 +58,11 @@ async def test_devices_over_https_and_mqtt_take_what_was_signed_and_say_so(folde
             ):
                 await asyncio.sleep(0.1)
             names = [one["id"] for one in (await caller.run("list_devices", {}))["items"]]
-            await caller.call("update_firmware", "c", "2.0.0", names, "", from_release="app:2")
+            given = {"campaign": "c", "version": "2.0.0", "devices": names, "from_release": "app:2"}
+            await caller.run("update_firmware", given)
             while True:
-                campaign = await caller.call("get_campaign", "c")
-                if all(one["state"] in EXECUTION_ENDS for one in campaign["executions"]):
+                executions = (await caller.run("list_executions", {"campaign": "c"}))["items"]
+                if all(one["state"] in EXECUTION_ENDS for one in executions):
                     break
                 await asyncio.sleep(0.1)
         simulating.cancel()
@@ -69,7 +70,7 @@ async def test_devices_over_https_and_mqtt_take_what_was_signed_and_say_so(folde
         tags = {tag for name in names for tag in (await caller.call("get_device", name))["tags"]}
         said = (await caller.call("get_twin", names[0]))["reported"]["firmware"]
 
-    assert {(one["state"], one.get("code")) for one in campaign["executions"]} == {("succeeded", None)}
+    assert {(one["state"], one.get("code")) for one in executions} == {("succeeded", None)}
     assert {"http", "mqtt"} <= tags
     assert said == {"version": "2.0.0", "seq": 2, "highest_seq": 2, "trust": 1}
 
@@ -95,4 +96,4 @@ async def test_doctor_warns_before_the_trust_root_ends(folder, capsys, monkeypat
 async def test_the_folder_holds_what_the_commands_made(folder):
     async with IoTFleetManager(folder / "data") as manager:
         assert [one["id"] for one in await manager.list_releases()] == ["app:2"]
-        assert (await manager.get_trust())["number"] == 1
+        assert (await manager.get_firmware_root())["number"] == 1

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from fleetcore import IoTFleetManager
+from fleetcore.calls.caller import user_of
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound, Operation
@@ -20,7 +21,7 @@ async def here(manager, trusted):
     """The image is here, and so are two devices."""
     for name in ("a", "b"):
         await manager.register_device(name, "sensor", {"model": "T-1000"})
-    return await manager.add_artifact(IMAGE)
+    return await manager.upload_artifact(IMAGE)
 
 
 async def code_of(work):
@@ -41,51 +42,51 @@ async def report(fleet, device, **firmware):
 async def test_the_first_trust_root_is_version_1_and_each_next_one_follows(manager, signers):
     second = signers.trust(2, root=["root-2"], by=["root", "root-2"])
 
-    assert await code_of(manager.set_trust(second)) == "trust_invalid"
-    await manager.set_trust(signers.trust())
-    assert await code_of(manager.set_trust(signers.trust(3))) == "trust_invalid"
-    assert await code_of(manager.set_trust(signers.trust(2, root=["thief"]))) == "signature_invalid"
-    await manager.set_trust(second)
+    assert await code_of(manager.set_firmware_root(second)) == "trust_invalid"
+    await manager.set_firmware_root(signers.trust())
+    assert await code_of(manager.set_firmware_root(signers.trust(3))) == "trust_invalid"
+    assert await code_of(manager.set_firmware_root(signers.trust(2, root=["thief"]))) == "signature_invalid"
+    await manager.set_firmware_root(second)
 
-    assert (await manager.get_trust())["number"] == 2
-    assert [one["number"] for one in await manager.list_trust()] == [1, 2]
+    assert (await manager.get_firmware_root())["number"] == 2
+    assert [one["number"] for one in await manager.list_firmware_roots()] == [1, 2]
 
 
 async def test_the_same_trust_root_again_changes_nothing_and_another_one_is_a_conflict(manager, signers, trusted):
-    assert await manager.set_trust(signers.trust()) == trusted
+    assert await manager.set_firmware_root(signers.trust()) == trusted
     with pytest.raises(Conflict):
-        await manager.set_trust(signers.trust(expires=START_MS + DAY_MS))
+        await manager.set_firmware_root(signers.trust(expires=START_MS + DAY_MS))
 
 
 async def test_a_trust_root_that_its_own_threshold_did_not_sign_is_no_first_one(manager, signers):
     half = signers.trust(root=["one", "two"], threshold=2, by=["one"])
 
-    assert await code_of(manager.set_trust(half)) == "signature_invalid"
+    assert await code_of(manager.set_firmware_root(half)) == "signature_invalid"
     with pytest.raises(NotFound):
-        await manager.get_trust()
+        await manager.get_firmware_root()
 
 
 async def test_who_set_which_trust_root_stands_in_the_audit_log(manager, fleet, signers, trusted):
-    await manager.set_trust(signers.trust(2), reason="a maker left")
+    await manager.set_firmware_root(signers.trust(2), reason="a maker left")
     await fleet.settle()
 
     rows = await manager.list_audit(object="firmware trust root")
 
     assert [(one["action"], one["actor"], one["reason"]) for one in rows] == [
-        ("trust.set", "library", ""),
-        ("trust.set", "library", "a maker left"),
+        ("trust.set", user_of("library"), ""),
+        ("trust.set", user_of("library"), "a maker left"),
     ]
 
 
 async def test_trust_root_and_releases_are_there_after_a_restart(tmp_path, signers, clock):
     async with IoTFleetManager(tmp_path / "data", clock=clock) as manager:
-        await manager.set_trust(signers.trust())
-        await manager.set_trust(signers.trust(2, firmware=["maker-2"]))
-        await manager.add_artifact(IMAGE)
+        await manager.set_firmware_root(signers.trust())
+        await manager.set_firmware_root(signers.trust(2, firmware=["maker-2"]))
+        await manager.upload_artifact(IMAGE)
         await manager.add_release(signers.manifest(by=["maker-2"]))
 
     async with IoTFleetManager(tmp_path / "data", clock=clock) as manager:
-        assert (await manager.get_trust())["number"] == 2
+        assert (await manager.get_firmware_root())["number"] == 2
         assert (await manager.get_release("thermo:2"))["trust"] == 2
         assert await code_of(manager.add_release(signers.manifest(seq=3))) == "signature_invalid"
 
@@ -114,12 +115,12 @@ async def test_a_release_is_verified_and_kept_as_it_was_signed(manager, signers,
 )
 async def test_a_release_is_refused(manager, signers, here, manifest, code):
     assert await code_of(manager.add_release(signers.manifest(**manifest))) == code
-    assert await manager.list_releases() == []
+    assert list(await manager.list_releases()) == []
 
 
 async def test_a_release_needs_its_image_first_and_a_trust_root_before_that(manager, signers):
     assert await code_of(manager.add_release(signers.manifest())) == "trust_invalid"
-    await manager.set_trust(signers.trust())
+    await manager.set_firmware_root(signers.trust())
     with pytest.raises(NotFound) as refused:
         await manager.add_release(signers.manifest())
 
@@ -131,7 +132,7 @@ async def test_under_an_expired_trust_root_nothing_is_signed_off(manager, signer
     signed = signers.manifest(expires=START_MS + 400 * DAY_MS)
 
     assert await code_of(manager.add_release(signed)) == "trust_expired"
-    await manager.set_trust(signers.trust(2, expires=START_MS + 800 * DAY_MS))
+    await manager.set_firmware_root(signers.trust(2, expires=START_MS + 800 * DAY_MS))
 
     assert (await manager.add_release(signed))["trust"] == 2
 
@@ -146,8 +147,8 @@ async def test_a_seq_that_goes_back_needs_a_word_and_one_that_is_taken_is_a_conf
 
 
 async def test_every_model_of_a_release_has_to_be_signed_for(manager, signers):
-    await manager.set_trust(signers.trust(models={"T-2000": ["theirs"]}))
-    await manager.add_artifact(IMAGE)
+    await manager.set_firmware_root(signers.trust(models={"T-2000": ["theirs"]}))
+    await manager.upload_artifact(IMAGE)
     models = ("T-1000", "T-2000")
 
     assert await code_of(manager.add_release(signers.manifest(models=models))) == "signature_invalid"
@@ -159,7 +160,7 @@ async def test_every_model_of_a_release_has_to_be_signed_for(manager, signers):
 
 async def test_without_a_trust_root_a_campaign_needs_no_manifest(manager):
     await manager.register_device("a", "sensor")
-    image = await manager.add_artifact(IMAGE)
+    image = await manager.upload_artifact(IMAGE)
 
     made = await manager.update_firmware("c", "2", ["a"], "https://x.example/f", sha256=image["sha256"])
 
@@ -175,7 +176,7 @@ async def test_with_a_trust_root_an_unsigned_campaign_is_refused(manager, here):
 
 async def test_configuration_may_allow_unsigned_campaigns(signers, clock):
     async with IoTFleetManager(config=build({"firmware": {"allow_unsigned": True}}), clock=clock) as manager:
-        await manager.set_trust(signers.trust())
+        await manager.set_firmware_root(signers.trust())
         await manager.register_device("a", "sensor")
 
         made = await manager.update_firmware("c", "2", ["a"], "https://x.example/f", sha256="0" * 64, size=1)
@@ -296,7 +297,7 @@ async def test_the_same_offer_is_the_same_bytes_until_half_of_its_time_is_over(o
 async def test_the_chain_goes_on_where_the_device_said_it_is(manager, fleet, offered, signers):
     assert "trust" not in await offered()
     for number in (2, 3, 4):
-        await manager.set_trust(signers.trust(number))
+        await manager.set_firmware_root(signers.trust(number))
     whole = await offered()
     await report(fleet, "a", version="1.0.0", trust=3)
 
@@ -305,18 +306,18 @@ async def test_the_chain_goes_on_where_the_device_said_it_is(manager, fleet, off
 
 async def test_firmware_whose_key_was_taken_out_meanwhile_is_not_handed_out(manager, offered, signers):
     assert await offered() is not None
-    await manager.set_trust(signers.trust(2, firmware=["maker-2"]))
+    await manager.set_firmware_root(signers.trust(2, firmware=["maker-2"]))
 
     assert await offered() is None
     campaign = await manager.get_campaign("c")
-    assert (campaign["state"], campaign["executions"][0]["code"]) == ("failed", "signature_invalid")
+    assert (campaign.state, (await manager.list_executions("c"))[0].code) == ("failed", "signature_invalid")
 
 
 async def test_firmware_whose_manifest_has_expired_is_not_handed_out(manager, offered, clock):
     clock.jump(31 * DAY_MS)
 
     assert await offered() is None
-    assert (await manager.get_campaign("c"))["executions"][0]["code"] == "manifest_expired"
+    assert (await manager.list_executions("c"))[0].code == "manifest_expired"
 
 
 async def test_under_an_expired_trust_root_offers_wait_for_the_next_one(manager, fleet, signers, here, clock):
@@ -325,7 +326,7 @@ async def test_under_an_expired_trust_root_offers_wait_for_the_next_one(manager,
     clock.jump(366 * DAY_MS)
 
     waiting = await fleet.campaigns.offer("a")
-    await manager.set_trust(signers.trust(2, expires=START_MS + 800 * DAY_MS))
+    await manager.set_firmware_root(signers.trust(2, expires=START_MS + 800 * DAY_MS))
 
     assert waiting is None
     assert (await fleet.campaigns.offer("a"))["offer"]["execution"] == "c:a"
@@ -335,7 +336,7 @@ async def test_a_device_that_got_further_meanwhile_is_not_taken_back(manager, fl
     await report(fleet, "a", version="3.0.0", seq=3, highest_seq=3)
 
     assert await offered() is None
-    assert (await manager.get_campaign("c"))["executions"][0]["code"] == "rollback_refused"
+    assert (await manager.list_executions("c"))[0].code == "rollback_refused"
 
 
 async def test_a_new_attempt_gets_a_new_assignment(fleet, offered):

@@ -113,7 +113,7 @@ async def test_the_rate_is_kept_from_the_beginning_of_a_wave(fleet, clock):
 async def test_who_does_not_come_in_time_has_failed_and_too_many_stop_it(fleet, clock):
     names = [f"d{number:02d}" for number in range(20)]
     await enrol(fleet, *names)
-    operation = await fleet.renewals.start(where="type = 'sensor'", waves=["10", "10"], timeout_s=60, most_failed=0.2)
+    operation = await fleet.renewals.start(where="type = 'sensor'", waves=["10", "10"], timeout_s=60, max_failed=0.2)
     await ticks(fleet, operation)
     first = await asked(fleet, operation)
     good = sorted(first)[:7]
@@ -134,7 +134,7 @@ async def test_who_does_not_come_in_time_has_failed_and_too_many_stop_it(fleet, 
 async def test_some_failures_are_borne(fleet, clock):
     names = [f"d{number:02d}" for number in range(20)]
     await enrol(fleet, *names)
-    operation = await fleet.renewals.start(where="type = 'sensor'", waves=["10", "10"], timeout_s=60, most_failed=0.2)
+    operation = await fleet.renewals.start(where="type = 'sensor'", waves=["10", "10"], timeout_s=60, max_failed=0.2)
     for wave in range(2):
         await ticks(fleet, operation)
         waiting = sorted(await asked(fleet, operation))
@@ -162,7 +162,7 @@ async def test_a_device_that_refuses_has_failed_at_once(fleet):
 
 async def test_a_device_that_is_gone_has_failed(fleet):
     await enrol(fleet, "a", "b")
-    operation = await fleet.renewals.start(devices=("a", "b"), waves=["100%"], most_failed=1.0)
+    operation = await fleet.renewals.start(devices=("a", "b"), waves=["100%"], max_failed=1.0)
     await fleet.devices.move("a", "retired")
 
     await ticks(fleet, operation)
@@ -184,7 +184,7 @@ async def test_a_certificate_from_before_the_asking_does_not_count(fleet, clock)
 async def test_after_a_crash_the_wave_under_way_is_judged_anew(fleet, clock):
     names = [f"d{number}" for number in range(6)]
     await enrol(fleet, *names)
-    operation = await fleet.renewals.start(where="type = 'sensor'", waves=["50%"], timeout_s=60, most_failed=1.0)
+    operation = await fleet.renewals.start(where="type = 'sensor'", waves=["50%"], timeout_s=60, max_failed=1.0)
     await ticks(fleet, operation)
     first = sorted(await asked(fleet, operation))
     await renew(fleet, first[0])

@@ -16,7 +16,7 @@ ALLOWED = {
     ("access.py", "rows", "find"): "EventTypes.find is a table in memory",
     ("caller.py", "device", "find"): "Registry.find looks up one id",
     ("gate.py", "_once", "find"): "the kept answers of one key",
-    ("routes/campaigns.py", "_all", "devices"): "for scoped rights: stops at the first device out of sight",
+    ("campaigns.py", "_covers", "devices"): "for scoped rights: stops at the first device out of sight",
     ("caller.py", "rows", "find"): "EventTypes.find is a table in memory",
     ("devices.py", "list_device_history", "rows"): "Access.rows leaves out of a page what is not to be seen",
     ("routes/seen.py", "why_device", "rows"): "as in list_device_history",

@@ -30,6 +30,7 @@ from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.runtime.backup import restore
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire.times import format_time
 
 HERE = Path(__file__).parent
 KNOWN = json.loads(gzip.decompress((HERE / "complete-1.json.gz").read_bytes()))
@@ -47,6 +48,8 @@ WITHOUT_VERSION = ("list_audit", "device_history", "list_groups['", "list_tokens
 #: Members that are told no more, by the beginning of a question: how an operation goes on is its kind's own, and a series
 #: that is cut goes on with the next page.
 NOT_TOLD = {"operation list": {"spec", "rate_per_s", "version"}, "root telemetry?": {"more"}}
+#: Members that have another name today.
+RENAMED = {"hanging": "dependents", "hanging_on_new": "dependents_on_new"}
 #: Numbers that may have risen, for the same reason.
 RISING = {"rows", "checkpoints"}
 
@@ -212,8 +215,43 @@ async def every(items):
     return to_builtins([item async for item in items])
 
 
+async def campaign(manager, name):
+    """``get_campaign`` gave the executions too, and what the server keeps of them."""
+    answers = [one async for one in manager.iter_executions(name)]
+    records = (await manager.open()).campaigns.executions
+    executions = await known(records, answers, "bytes", "nonce", "not_after", "assigned", "version")
+    for one in executions:
+        one["not_after"] = one["not_after"] and format_time(one["not_after"])
+    return {**to_builtins(await manager.get_campaign(name)), "executions": executions}
+
+
+async def firmware_root(manager):
+    """It was the firmware's trust."""
+    return to_builtins(await manager.get_firmware_root()) | {"version": 1}
+
+
+async def firmware_roots(manager):
+    """``list_trust`` gave all, with versions of the store."""
+    return [to_builtins(one) | {"version": 1} async for one in manager.iter_firmware_roots()]
+
+
+async def releases(manager):
+    """``list_releases`` gave all, with versions of the store."""
+    return [to_builtins(one) | {"version": 1} async for one in manager.iter_releases()]
+
+
+async def release(manager, name):
+    """``get_release`` told the version of the store."""
+    return to_builtins(await manager.get_release(name)) | {"version": 1}
+
+
 #: Calls that are other ones today.
 TRANSLATED = {
+    "get_trust": firmware_root,
+    "list_trust": firmware_roots,
+    "list_releases": releases,
+    "get_release": release,
+    "get_campaign": campaign,
     "list_audit": audit,
     "list_tokens": lambda manager: items(manager.list_tokens),
     "list_roles": lambda manager, *principal: items(manager.list_roles, *principal),
@@ -276,7 +314,9 @@ def differences(now, then, path="", *, growing=False):
                 continue
             if any(path.startswith(place) and member in members for place, members in NOT_TOLD.items()):
                 continue
-            if member not in now:
+            if member not in now and RENAMED.get(member) in now:
+                yield from differences(now[RENAMED[member]], then[member], f"{path}/{RENAMED[member]}")
+            elif member not in now:
                 yield f"{path}/{member} is gone"
             elif member == "next":
                 if (now[member] is None) is not (then[member] is None):  # what a cursor says is nobody's business

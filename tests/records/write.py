@@ -17,6 +17,8 @@ from fleetcore.calls.types import to_builtins
 from fleetcore.cli.root import run
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound, Operation
+from fleetcore.wire.records import to_plain
+from fleetcore.wire.times import format_time
 
 HERE = Path(__file__).parent
 START_MS = 1_780_000_000_000
@@ -38,7 +40,7 @@ async def fill(data):
         await manager.set_lifecycle("gone-1", "retired", reason="broken")
         await manager.set_desired("th-1", {"interval": 60})
         await manager.issue_device_token("th-1")
-        artifact = await manager.add_artifact(b"firmware " * 100)
+        artifact = await manager.upload_artifact(b"firmware " * 100)
         await manager.update_firmware(
             "fw-1",
             "2.0.0",
@@ -76,7 +78,13 @@ async def look(manager, command):
         "latest": [to_builtins(one) for one in await manager.list_device_latest_readings("th-1")],
         "twin": {name: twin[name] for name in twin.keys() - VARYING},
         "command": await manager.get_command(command),
-        "campaign": await manager.get_campaign("fw-1"),
+        "campaign": {
+            **to_builtins(await manager.get_campaign("fw-1")),
+            "executions": [
+                {**to_plain(one), "changed": format_time(one.changed)}
+                async for one in manager.campaigns.executions.iterate()
+            ],
+        },
         "anomalies": [to_builtins(one) async for one in manager.iter_anomalies()],
         "dead_letters": [to_builtins(one) async for one in manager.iter_dead_letters()],
         "location": to_builtins(await manager.get_location("th-1")),

@@ -129,7 +129,7 @@ async def test_an_incident_names_who_hangs_on_a_ca_alone_first(manager, registry
 
     found = await manager.incident(lost)
 
-    assert [(one.device, one.certificates, one.alone) for one in found] == [("c", 1, True), ("b", 1, False)]
+    assert [(one.device, one.certificates, one.sole_certificate) for one in found] == [("c", 1, True), ("b", 1, False)]
     with pytest.raises(NotFound):
         await manager.incident("nobody")
 

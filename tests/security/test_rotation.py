@@ -254,7 +254,7 @@ async def test_giving_up_the_new_root_is_refused_while_a_device_has_its_certific
     with pytest.raises(Conflict, match="1 devices have no certificate") as refused:
         await fleet.rotation.back(**WHO)
 
-    assert (refused.value.code, refused.value.ids["devices"]) == ("devices_hang", ["new"])
+    assert (refused.value.code, refused.value.ids["devices"]) == ("devices_would_be_locked_out", ["new"])
     done = await fleet.rotation.back(force=True, **WHO)
     assert done.locked_out == ("new",)
     assert await refusal(fleet, new) == "untrusted"
@@ -283,13 +283,13 @@ async def test_retiring_waits_for_confirmations_and_for_the_last_device_on_the_o
     with pytest.raises(Conflict, match="0 of 2 devices have confirmed"):
         await fleet.rotation.retire(threshold=0.5, **WHO)
     said |= {("a", digest), ("b", "of another bundle")}
-    standing = await fleet.rotation.standing()
+    standing = await fleet.rotation.status()
     assert (standing.devices, standing.confirmed, standing.share, standing.waiting) == (2, 1, 0.5, ("b",))
     with pytest.raises(Conflict, match="2 devices have no certificate of another CA") as hang:
         await fleet.rotation.retire(threshold=0.5, **WHO)
     assert hang.value.ids["devices"] == ["a", "b"]
     await fleet.renewed("a")
-    assert (await fleet.rotation.standing()).locked_out == ("b",)
+    assert (await fleet.rotation.status()).locked_out == ("b",)
     await fleet.renewed("b")
 
     done = await fleet.rotation.retire(threshold=0.5, **WHO)
@@ -629,11 +629,11 @@ async def test_a_claim_certificate_of_the_old_root_is_not_made_worthless_unsaid(
     await fleet.rotation.begin(**WHO)
     await fleet.rotation.issue(**WHO)
     await fleet.security.create_claim("summer", quota=5)
-    assert (await fleet.rotation.standing()).claims == ("spring",)
+    assert (await fleet.rotation.status()).claims == ("spring",)
 
     with pytest.raises(Conflict, match="1 batches would be worthless: spring") as refused:
         await fleet.rotation.retire(**WHO)
 
-    assert refused.value.code == "devices_hang"
+    assert refused.value.code == "devices_would_be_locked_out"
     done = await fleet.rotation.retire(force=True, **WHO)
     assert (done.locked_out, done.claims) == ((), ("spring",))

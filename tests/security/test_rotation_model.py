@@ -64,7 +64,7 @@ class Rotations(RuleBasedStateMachine):
             return
         with pytest.raises(Conflict) as refused:
             self.run(work)
-        assert refused.value.code == ("devices_hang" if legal else "illegal_transition")
+        assert refused.value.code == ("devices_would_be_locked_out" if legal else "illegal_transition")
         assert self.fleet.security.authority.trust is trust
 
     def _leaving(self, step, phase, trust):

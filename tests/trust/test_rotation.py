@@ -90,7 +90,7 @@ async def test_devices_go_from_one_root_to_the_next_without_losing_a_message(ser
     rotation = served.security.rotation
 
     async def all_confirmed():
-        standing = await rotation.standing()
+        standing = await rotation.status()
         return standing.confirmed == standing.devices == len(made)
 
     await rotation.begin(actor="ann")
@@ -129,7 +129,7 @@ async def test_devices_go_from_one_root_to_the_next_without_losing_a_message(ser
 
 
 async def _confirmed(rotation, count):
-    return (await rotation.standing()).confirmed == count
+    return (await rotation.status()).confirmed == count
 
 
 async def _sent(one, count):

@@ -219,17 +219,17 @@ def _ms(time: dt.datetime) -> int:
 
 
 @frozen(kw_only=True)
-class Hanging:
-    """A device that has living certificates of a CA; ``alone`` where it has none of another that is trusted."""
+class Dependent:
+    """A device with living certificates of a CA; ``sole_certificate`` where it has none of another trusted CA."""
 
     device: str
     certificates: int
-    alone: bool
+    sole_certificate: bool
 
 
-async def hanging_on(
+async def dependents_on(
     records: AsyncIterable[CertificateRecord], ca: str, trusts: Callable[[str], bool]
-) -> list[Hanging]:
+) -> list[Dependent]:
     """The devices whose certificates hang on a CA, those that have no other first."""
     theirs, others = Counter[str](), set[str]()
     async for record in records:
@@ -237,5 +237,8 @@ async def hanging_on(
             theirs[record.device] += 1
         elif trusts(record.issuer):
             others.add(record.device)
-    found = [Hanging(device=device, certificates=count, alone=device not in others) for device, count in theirs.items()]
-    return sorted(found, key=lambda one: (not one.alone, one.device))
+    found = [
+        Dependent(device=device, certificates=count, sole_certificate=device not in others)
+        for device, count in theirs.items()
+    ]
+    return sorted(found, key=lambda one: (not one.sole_certificate, one.device))

@@ -21,7 +21,15 @@ from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord
 from fleetcore.fleet.security.folder import PkiFolder, has_keys
-from fleetcore.fleet.security.forecast import CaStanding, Forecast, Hanging, Period, ca_standings, forecast, hanging_on
+from fleetcore.fleet.security.forecast import (
+    CaStanding,
+    Dependent,
+    Forecast,
+    Period,
+    ca_standings,
+    dependents_on,
+    forecast,
+)
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer, StaticGroups
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
@@ -391,12 +399,12 @@ class SecurityManager:
         now = self._clock.now_ms()
         return await forecast(self.living(), now, per=per, periods=periods, most=most, labels=labels, only=only)
 
-    async def incident(self, ca: str) -> list[Hanging]:
+    async def incident(self, ca: str) -> list[Dependent]:
         """Which devices hang on an issuing CA whose key is lost, by its id; raises NotFound."""
         trust = self.authority.trust
         if all(one.id != ca for one in (*trust.issuing, *trust.former)):
             raise NotFound(f"There is no issuing CA {ca!r}", remedy="`fleetcore ca show` lists them", ca=ca)
-        return await hanging_on(self._inventory.all_alive(), ca, trust.trusts)
+        return await dependents_on(self._inventory.all_alive(), ca, trust.trusts)
 
     async def revoke(
         self,

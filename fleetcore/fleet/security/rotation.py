@@ -96,14 +96,14 @@ class Delivery(Protocol):
 
 
 @frozen(kw_only=True)
-class Standing:
+class RotationStatus:
     """How far a rotation is.
 
     Attributes:
         bundle: the version of what devices are to trust, ``sha256`` its digest.
         devices: those with a credential, who are asked to confirm it; ``confirmed`` those that have.
         waiting: some that have not.
-        hanging: devices whose certificates all come from the older root; ``hanging_on_new`` from the newer.
+        dependents: devices whose certificates all come from the older root; ``dependents_on_new`` from the newer.
         locked_out: some that ``retire`` would lock out now.
         claims: batches that go on enrolling, by a claim certificate of the older root.
     """
@@ -114,8 +114,8 @@ class Standing:
     devices: int
     confirmed: int
     waiting: tuple[str, ...] = ()
-    hanging: int = 0
-    hanging_on_new: int = 0
+    dependents: int = 0
+    dependents_on_new: int = 0
     locked_out: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
 
@@ -126,7 +126,7 @@ class Standing:
 
 
 @frozen(kw_only=True)
-class Done:
+class StepResult:
     """A step that was taken, whom it has locked out, and the batches whose claim certificate it has made worthless."""
 
     phase: Phase
@@ -241,7 +241,7 @@ class Rotation:
 
     async def step(
         self, step: str, *, threshold: float = 1.0, force: bool = False, actor: str, reason: str = ""
-    ) -> Done:
+    ) -> StepResult:
         """Takes a step by its name: ``begin``, ``issue``, ``back`` or ``retire``; raises as each, and Refused."""
         match step:
             case "begin":
@@ -254,7 +254,7 @@ class Rotation:
                 return await self.retire(threshold=threshold, force=force, actor=actor, reason=reason)
         raise Refused(f"A rotation has no step {step!r}", remedy="Use one of: begin, issue, back, retire")
 
-    async def begin(self, *, actor: str, reason: str = "") -> Done:
+    async def begin(self, *, actor: str, reason: str = "") -> StepResult:
         """Announces a new root: both are trusted, the old one goes on signing.
 
         Raises:
@@ -280,7 +280,7 @@ class Rotation:
             self._lent = None
             return await self._change(new, "ca.announced", actor, reason)
 
-    async def issue(self, *, actor: str, reason: str = "") -> Done:
+    async def issue(self, *, actor: str, reason: str = "") -> StepResult:
         """Has the new root's CA sign from now on. Raises IllegalTransition where none was announced."""
         async with self._lock:
             trust = self._allowed("issue")
@@ -288,12 +288,12 @@ class Rotation:
                 evolve(trust, signing=_newest_below(trust, trust.roots[-1]).number), "ca.issuing", actor, reason
             )
 
-    async def back(self, *, force: bool = False, actor: str, reason: str = "") -> Done:
+    async def back(self, *, force: bool = False, actor: str, reason: str = "") -> StepResult:
         """Takes the last step back: the old root signs again, or the new one is given up.
 
         Raises:
             IllegalTransition: there is nothing to take back.
-            Conflict: ``devices_hang``; giving the new root up would lock devices out. ``force`` does it.
+            Conflict: ``devices_would_be_locked_out``; giving the new root up would lock devices out. ``force`` does it.
         """
         async with self._lock:
             trust = self._allowed("back")
@@ -302,7 +302,7 @@ class Rotation:
                 return await self._change(evolve(trust, signing=old.number), "ca.taken_back", actor, reason)
             return await self._drop(trust, trust.roots[-1], "ca.taken_back", actor, reason, force=force)
 
-    async def retire(self, *, threshold: float = 1.0, force: bool = False, actor: str, reason: str = "") -> Done:
+    async def retire(self, *, threshold: float = 1.0, force: bool = False, actor: str, reason: str = "") -> StepResult:
         """Ends trust in the old root, for good: its files are removed, its key too where it is here.
 
         Args:
@@ -311,7 +311,8 @@ class Rotation:
 
         Raises:
             IllegalTransition: the new root does not sign yet.
-            Conflict: ``devices_hang``; too few have confirmed, or some have a certificate of the old root alone.
+            Conflict: ``devices_would_be_locked_out``; too few have confirmed, or some have a certificate of the old
+                root alone.
         """
         if not 0 <= threshold <= 1:
             raise Refused("The threshold is a share from 0 to 1")
@@ -319,18 +320,18 @@ class Rotation:
             trust = self._allowed("retire")
             # Where the server could not take its new certificate yet, it still shows one of the root that goes.
             await self._follow()
-            standing = await self.standing()
-            if standing.share < threshold and not force:
+            status = await self.status()
+            if status.share < threshold and not force:
                 raise Conflict(
-                    f"{standing.confirmed} of {standing.devices} devices have confirmed the new root, "
-                    f"{standing.share:.1%}, less than {threshold:.1%}",
-                    code="devices_hang",
+                    f"{status.confirmed} of {status.devices} devices have confirmed the new root, "
+                    f"{status.share:.1%}, less than {threshold:.1%}",
+                    code="devices_would_be_locked_out",
                     remedy="Wait for them, lower the threshold, or use force: the others are locked out then",
-                    waiting=list(standing.waiting),
+                    waiting=list(status.waiting),
                 )
             return await self._drop(trust, trust.roots[0], "ca.retired", actor, reason, force=force)
 
-    async def renew_issuing(self, *, actor: str, reason: str = "") -> Done:
+    async def renew_issuing(self, *, actor: str, reason: str = "") -> StepResult:
         """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted.
 
         Raises as :meth:`begin`.
@@ -343,13 +344,13 @@ class Rotation:
             new = evolve(trust, issuing=(*trust.issuing, issuing), signing=number, last=number)
             return await self._change(new, "ca.issuing_renewed", actor, reason)
 
-    async def distrust(self, ca: str, *, force: bool = False, actor: str, reason: str = "") -> Done:
+    async def distrust(self, ca: str, *, force: bool = False, actor: str, reason: str = "") -> StepResult:
         """Ends trust in an issuing CA whose key is lost: every certificate of it is refused from now on.
 
         Raises:
             NotFound: there is no such CA.
-            Conflict: it signs now or is the last below its root, or ``devices_hang``: devices have a certificate of
-                it alone.
+            Conflict: it signs now or is the last below its root, or ``devices_would_be_locked_out``: devices have a
+                certificate of it alone.
         """
         async with self._lock:
             trust = self._authority.trust
@@ -371,7 +372,7 @@ class Rotation:
                 )
             return await self._without([chosen], trust, "ca.distrusted", actor, reason, force=force)
 
-    async def _drop(self, trust: Trust, root: RootCa, what: str, actor: str, reason: str, *, force: bool) -> Done:
+    async def _drop(self, trust: Trust, root: RootCa, what: str, actor: str, reason: str, *, force: bool) -> StepResult:
         """Ends trust in a root and all below it."""
         leaving = [one for one in trust.issuing if trust.root_of(one) is root]
         left = evolve(trust, roots=tuple(one for one in trust.roots if one is not root), cross=())
@@ -386,23 +387,23 @@ class Rotation:
         reason: str,
         *,
         force: bool,
-    ) -> Done:
+    ) -> StepResult:
         ids = {one.id for one in leaving}
-        hanging, records = await self._hanging(ids)
+        dependents, records = await self._dependents(ids)
         claims = await self._claims_of(ids)
-        if claims and not hanging and not force:
+        if claims and not dependents and not force:
             raise Conflict(
                 f"The claim certificates of {len(claims)} batches would be worthless: {', '.join(claims[:_SAMPLE])}",
-                code="devices_hang",
+                code="devices_would_be_locked_out",
                 remedy="Give the factory new ones (fleetcore enrollment claim create) and disable these, or use force",
                 claims=claims[:_SAMPLE],
             )
-        if hanging and not force:
+        if dependents and not force:
             raise Conflict(
-                f"{len(hanging)} devices have no certificate of another CA and would be locked out",
-                code="devices_hang",
+                f"{len(dependents)} devices have no certificate of another CA and would be locked out",
+                code="devices_would_be_locked_out",
                 remedy="Have them renew (fleetcore ca renew-devices), or use force: they enrol anew then",
-                devices=sorted(hanging)[:_SAMPLE],
+                devices=sorted(dependents)[:_SAMPLE],
             )
         known = {record.issuer for record in records}
         former = (*left.former, *(one for one in leaving if one.id in known))
@@ -410,7 +411,7 @@ class Rotation:
         done = await self._change(evolve(left, issuing=issuing, former=former), what, actor, reason)
         for record in records:
             self._ended(record.device, record.id)
-        return evolve(done, locked_out=tuple(sorted(hanging)), claims=tuple(claims))
+        return evolve(done, locked_out=tuple(sorted(dependents)), claims=tuple(claims))
 
     async def _claims_of(self, issuers: Collection[str]) -> list[str]:
         """The open batches whose claim certificate one of these CAs has issued."""
@@ -430,7 +431,7 @@ class Rotation:
             raise IllegalTransition(f"The CA is {phase}; {step.replace('_', ' ')} needs it to be {able}", phase=phase)
         return self._authority.trust
 
-    async def _change(self, new: Trust, what: str, actor: str, reason: str) -> Done:
+    async def _change(self, new: Trust, what: str, actor: str, reason: str) -> StepResult:
         old = self._authority.trust
         new = evolve(new, version=old.version + (new.bundle() != old.bundle()))
         change = {"id": uuid4().hex, "what": what, "actor": actor, "reason": reason, "time": self._clock.now_ms()}
@@ -440,7 +441,7 @@ class Rotation:
         self._said = change
         self._authority.install(new)
         await self._settle()
-        return Done(phase=phase_of(new), bundle=new.version)
+        return StepResult(phase=phase_of(new), bundle=new.version)
 
     async def settle(self) -> None:
         """Brings what follows from the CAs in line with them: after a crash in between, and again at any time."""
@@ -478,25 +479,25 @@ class Rotation:
 
     # --- who has followed ----------------------------------------------------------------------------------------
 
-    async def standing(self) -> Standing:
+    async def status(self) -> RotationStatus:
         """How far the devices are, counted now."""
         trust = self._authority.trust
         digest = bundle_digest(trust)
-        holders, hanging, on_new = await self._holders(trust)
+        holders, dependents, on_new = await self._holders(trust)
         concerned, confirmed = holders | {device async for device in self._token_holders()}, set[str]()
         if self.delivery is not None:
             confirmed = {device async for device in self.delivery.confirmed(digest)} & concerned
         older = [one.id for one in trust.issuing if len(trust.roots) > 1 and trust.root_of(one) is trust.roots[0]]
-        return Standing(
+        return RotationStatus(
             phase=phase_of(trust),
             bundle=trust.version,
             sha256=digest,
             devices=len(concerned),
             confirmed=len(confirmed),
             waiting=tuple(sorted(concerned - confirmed)[:_SAMPLE]),
-            hanging=len(hanging),
-            hanging_on_new=len(on_new),
-            locked_out=tuple(sorted(hanging)[:_SAMPLE]),
+            dependents=len(dependents),
+            dependents_on_new=len(on_new),
+            locked_out=tuple(sorted(dependents)[:_SAMPLE]),
             claims=tuple(await self._claims_of(older)),
         )
 
@@ -514,7 +515,7 @@ class Rotation:
         older, newer = by_root[trust.roots[0].number], by_root[trust.roots[-1].number]
         return everybody, older - newer, newer - older
 
-    async def _hanging(self, leaving: Collection[str]) -> tuple[set[str], list[CertificateRecord]]:
+    async def _dependents(self, leaving: Collection[str]) -> tuple[set[str], list[CertificateRecord]]:
         """Devices that have certificates of these CAs alone, and all living certificates of the CAs."""
         trust = self._authority.trust
         records: list[CertificateRecord] = []

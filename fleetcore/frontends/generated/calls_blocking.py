@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
+from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
 from fleetcore.calls.responses.certificates import CertificateResponse
 from fleetcore.calls.responses.dead_letters import DeadLetterResponse, ReplayResponse
 from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
@@ -21,6 +22,12 @@ from fleetcore.calls.responses.enrollment import (
     SecretResponse,
 )
 from fleetcore.calls.responses.events import EventResponse
+from fleetcore.calls.responses.firmware import (
+    ArtifactResponse,
+    FirmwareRootResponse,
+    ReleaseResponse,
+    SignedReleaseResponse,
+)
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
 from fleetcore.calls.responses.operations import DeviceRowResponse, ImportCheckResponse, OperationResponse
@@ -41,6 +48,18 @@ if TYPE_CHECKING:
 
     from fleetcore.calls.anomalies import AnomalyId, NewestFirst
     from fleetcore.calls.audit import ActorName, Checkpoints, ObjectName, RowNumber
+    from fleetcore.calls.campaigns import (
+        AllowDowngrade,
+        CampaignDevices,
+        CampaignId,
+        CampaignName,
+        FirmwareVersion,
+        ImageDigest,
+        ImageSize,
+        ImageUrl,
+        Manifest,
+        ReleaseId,
+    )
     from fleetcore.calls.certificates import CertificateHolder, CertificateId
     from fleetcore.calls.dead_letters import LetterNumber
     from fleetcore.calls.devices import (
@@ -82,6 +101,7 @@ if TYPE_CHECKING:
         WantedState,
     )
     from fleetcore.calls.events import After, TypePrefixes
+    from fleetcore.calls.firmware import AnnouncedSize, ArtifactId, ReleaseName, RootEnvelope, RootNumber, SignedRelease
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
     from fleetcore.calls.operations import OperationId, OperationKind
@@ -96,9 +116,21 @@ if TYPE_CHECKING:
         ReadingId,
         Unit,
     )
-    from fleetcore.calls.types import BatchName, Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
+    from fleetcore.calls.types import (
+        BatchName,
+        Cursor,
+        DeviceId,
+        IfVersion,
+        Label,
+        Limit,
+        Ms,
+        Reason,
+        UnsetType,
+        Where,
+    )
     from fleetcore.model.device import Lifecycle
     from fleetcore.model.operator import Role
+    from fleetcore.wire.pieces import Source
 
     Time = Ms | int | str | datetime
 T = TypeVar("T")
@@ -858,6 +890,176 @@ class BlockingCalls(ABC):
             NotFound: there is no such device.
         """
         return self._value("get_device_health", {"device_id": device_id}, HealthResponse)
+
+    def update_firmware(
+        self,
+        campaign: CampaignName,
+        version: FirmwareVersion,
+        devices: CampaignDevices,
+        url: ImageUrl = "",
+        *,
+        sha256: ImageDigest | None = None,
+        size: ImageSize | None = None,
+        manifest: Manifest | None = None,
+        from_release: ReleaseId | None = None,
+        allow_downgrade: AllowDowngrade = False,
+        reason: Reason = "",
+    ) -> CampaignResponse:
+        """Starts a campaign: one firmware version for devices; they are asked in the background.
+
+        A manifest, or that of a release, names digest and size, and is judged for every device first. Without a digest the
+        server fetches the URL once and pins what it gets; until then the campaign stays a draft. Once there is a firmware
+        root, a manifest is required.
+
+        Raises:
+            Conflict: there is a campaign of that name, a device is retired, or the manifest does not fit some device.
+            NotFound: there is no such device, or no such release.
+            Refused: there is no image: neither a URL, nor a digest, nor a manifest.
+        """
+        return self._value(
+            "update_firmware",
+            {
+                "campaign": campaign,
+                "version": version,
+                "devices": devices,
+                "url": url,
+                "sha256": sha256,
+                "size": size,
+                "manifest": manifest,
+                "from_release": from_release,
+                "allow_downgrade": allow_downgrade,
+                "reason": reason,
+            },
+            CampaignResponse,
+        )
+
+    def list_campaigns(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CampaignResponse]:
+        """Lists campaigns by name: those all of whose devices the caller may see; a page may be short."""
+        return self._value("list_campaigns", {"limit": limit, "cursor": cursor}, Page[CampaignResponse])
+
+    def iter_campaigns(self) -> Iterator[CampaignResponse]:
+        """Goes through all that ``list_campaigns`` lists, page by page."""
+        return self._pages("list_campaigns", {}, CampaignResponse)
+
+    def get_campaign(self, campaign: CampaignId) -> CampaignResponse:
+        """Shows a campaign, and how many of its devices are in which state.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._value("get_campaign", {"campaign": campaign}, CampaignResponse)
+
+    def list_executions(
+        self, campaign: CampaignId, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[ExecutionResponse]:
+        """Lists each device's way through a campaign, by device.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._value(
+            "list_executions", {"campaign": campaign, "limit": limit, "cursor": cursor}, Page[ExecutionResponse]
+        )
+
+    def iter_executions(self, campaign: CampaignId) -> Iterator[ExecutionResponse]:
+        """Goes through all that ``list_executions`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._pages("list_executions", {"campaign": campaign}, ExecutionResponse)
+
+    def abort_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+        """Cancels what has not begun; devices that are under way go on and are still followed.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._value("abort_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    def upload_artifact(
+        self, content: Source, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
+    ) -> ArtifactResponse:
+        """Stores an image under its SHA-256; the same again changes nothing, and a part of one is never kept.
+
+        With a digest or a size other content is refused. The upload ends where the caller loses its right to it.
+
+        Args:
+            content: the image.
+
+        Raises:
+            Refused: the content is not what was announced, or too long.
+        """
+        return self._value("upload_artifact", {"content": content, "sha256": sha256, "size": size}, ArtifactResponse)
+
+    def get_artifact(self, sha256: ArtifactId) -> ArtifactResponse:
+        """Shows whether an image is stored, and its size.
+
+        Raises:
+            NotFound: there is no such image.
+        """
+        return self._value("get_artifact", {"sha256": sha256}, ArtifactResponse)
+
+    def add_release(
+        self, manifest: Manifest, *, allow_downgrade: AllowDowngrade = False, reason: Reason = ""
+    ) -> SignedReleaseResponse:
+        """Signs firmware off: verifies its manifest by the firmware root, for every model that it names, and keeps it.
+
+        Raises:
+            NotFound: its image was not uploaded.
+            Refused: the manifest or its signatures are not valid, or its seq is below the highest of its name.
+            Conflict: that release is there with other content.
+        """
+        return self._value(
+            "add_release",
+            {"manifest": manifest, "allow_downgrade": allow_downgrade, "reason": reason},
+            SignedReleaseResponse,
+        )
+
+    def list_releases(
+        self, name: ReleaseName | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[ReleaseResponse]:
+        """Lists releases by name and seq, without their manifests."""
+        return self._value("list_releases", {"name": name, "limit": limit, "cursor": cursor}, Page[ReleaseResponse])
+
+    def iter_releases(self, name: ReleaseName | None = None) -> Iterator[ReleaseResponse]:
+        """Goes through all that ``list_releases`` lists, page by page."""
+        return self._pages("list_releases", {"name": name}, ReleaseResponse)
+
+    def get_release(self, release: SignedRelease) -> SignedReleaseResponse:
+        """Shows a release with its manifest.
+
+        Raises:
+            NotFound: there is no such release.
+        """
+        return self._value("get_release", {"release": release}, SignedReleaseResponse)
+
+    def set_firmware_root(self, envelope: RootEnvelope, *, reason: Reason = "") -> FirmwareRootResponse:
+        """Sets the next version of the firmware root; the first one is believed as it is.
+
+        A later one is signed by a threshold of the old and of the new root keys. The same again changes nothing.
+
+        Raises:
+            Conflict: that version is there with other content.
+            Refused: it is not the next version, or not enough have signed it.
+        """
+        return self._value("set_firmware_root", {"envelope": envelope, "reason": reason}, FirmwareRootResponse)
+
+    def list_firmware_roots(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[FirmwareRootResponse]:
+        """Lists every version of the firmware root, the first one first."""
+        return self._value("list_firmware_roots", {"limit": limit, "cursor": cursor}, Page[FirmwareRootResponse])
+
+    def iter_firmware_roots(self) -> Iterator[FirmwareRootResponse]:
+        """Goes through all that ``list_firmware_roots`` lists, page by page."""
+        return self._pages("list_firmware_roots", {}, FirmwareRootResponse)
+
+    def get_firmware_root(self, number: RootNumber = "current") -> FirmwareRootResponse:
+        """Shows a version of the firmware root.
+
+        Raises:
+            NotFound: there is no such version, or no firmware root.
+        """
+        return self._value("get_firmware_root", {"number": number}, FirmwareRootResponse)
 
     def list_operations(
         self, *, kind: OperationKind | None = None, limit: Limit = 100, cursor: Cursor | None = None

@@ -15,16 +15,14 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from fleetcore.calls.table import of_fleet
 from fleetcore.errors import FleetError, Refused
 from fleetcore_api.access import Access, door
-from fleetcore_api.endpoints import router
+from fleetcore_api.endpoints import router, streamed
 from fleetcore_api.gate import KEPT, Gate, KeptAnswer
 from fleetcore_api.models import ALPHABETS, In
 from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, queries_of
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
-    campaigns,
     cas,
     commands,
-    firmware,
     layers,
     metrics,
     queries,
@@ -40,7 +38,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        twins, layers, commands, queries, seen, campaigns, firmware, cas,
+        twins, layers, commands, queries, seen, cas,
     )
     for one in module.HANDLERS
 ]  # fmt: skip
@@ -103,7 +101,7 @@ def build(site: Site) -> Gate:
     table = of_fleet(site.fleet.host)
     app.state.document = document(app, table)
     app.state.queries = queries_of(app.state.document)
-    return Gate(router(table, site, app), site, partial(methods_at, app.state.document))
+    return Gate(router(table, site, app), site, partial(methods_at, app.state.document), streamed(table))
 
 
 def _response(error: FleetError, status: int | None = None, **headers: str) -> Response[bytes]:

@@ -3,10 +3,10 @@
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
@@ -24,6 +24,8 @@ from fleetcore_api.streams import EventStream
 _log = logging.getLogger(__name__)
 PREFIX = "/api/v1"
 _NAMED = re.compile(r"\{\w+\}")
+#: A body that is bytes.
+_OCTETS = "application/octet-stream"
 
 
 def router(table: Table, site: Site, otherwise: Any) -> Router:
@@ -59,6 +61,13 @@ class _Catalogue:
         else:
             answer = Response(self._content, headers={**headers, "content-type": "application/json"})
         await answer(scope, receive, send)
+
+
+def streamed(table: Table) -> Callable[[str, str], bool]:
+    """Says of a method and a path whether a call takes the body piece by piece."""
+    calls = [call for call in table if call.path and call.stream]
+    found = [(call.method, re.compile(PREFIX + _NAMED.sub("[^/]+", call.path))) for call in calls]
+    return lambda method, path: any(method == one and pattern.fullmatch(path) for one, pattern in found)
 
 
 class _Endpoint:
@@ -105,13 +114,29 @@ class _Endpoint:
             path={name: named(text) for name, text in request.path_params.items()},
             query=query,
             headers=dict(request.scope["headers"]),
-            body=await request.body(),
+            body=b"" if call.stream else await request.body(),
+            content=_content(request) if call.stream else None,
         )
         found = await invoke(call, caller, values)
         if call.is_stream:
             return EventStream(self._site, found, lambda after: invoke(call, caller, {**values, "after": after}))
         answer = answered(call, found, located=self._located, format=form)
         return Response(answer.body, answer.status, dict(answer.headers))
+
+
+def _content(request: Request) -> AsyncIterator[bytes]:
+    """The body in pieces; raises Refused for a media type that is not that of bytes."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != _OCTETS:
+        raise Refused(f"The body is sent as {_OCTETS}", code="media_type_unsupported")
+    return _pieces(request)
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for piece in request.stream():
+            yield piece
+    except ClientDisconnect as error:
+        raise Refused("The upload was cut off", code="payload_unreadable") from error
 
 
 def _response(answer: Answer) -> Response:

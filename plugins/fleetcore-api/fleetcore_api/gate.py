@@ -24,8 +24,6 @@ _log = logging.getLogger(__name__)
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What anybody may read: whether the server lives, and what the API is.
 OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
-#: Its body is read by the handler piece by piece; what it makes is told apart by its digest, so it needs no key.
-_STREAMED = "/api/v1/firmware/artifacts"
 _POSITION = b"fleetcore-position"
 #: The member of a request's scope that says that its answer is kept already.
 KEPT = "fleetcore.kept"
@@ -46,8 +44,18 @@ class KeptAnswer:
 class Gate:
     """The ASGI application that uvicorn calls."""
 
-    def __init__(self, inner: Any, site: Site, methods: Callable[[str], Sequence[str]]) -> None:
-        self._inner, self._site, self._methods = inner, site, methods
+    def __init__(
+        self,
+        inner: Any,
+        site: Site,
+        methods: Callable[[str], Sequence[str]],
+        streamed: Callable[[str, str], bool] = lambda _method, _path: False,
+    ) -> None:
+        """``methods`` gives those of a path; ``streamed`` says whether a call reads the body, piece by piece.
+
+        What such a call makes is told apart by its digest, so it needs no key.
+        """
+        self._inner, self._site, self._methods, self._streamed = inner, site, methods, streamed
         self._answers = Answers(site.fleet.storage, site.fleet.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +86,7 @@ class Gate:
             return
         await self._wait(headers)
         key = check_key(headers.get(b"idempotency-key")) if scope["method"] == "POST" else None
-        if scope["path"] == _STREAMED:
+        if self._streamed(scope["method"], scope["path"]):
             await self._inner(scope, receive, self._with_position(send))
             return
         body = await _read(receive, headers, self._site.config.body_bytes)

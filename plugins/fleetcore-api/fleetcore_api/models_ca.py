@@ -44,8 +44,8 @@ class RotationOut(Out):
     confirmed: int
     share: float
     waiting: list[str]
-    hanging: int
-    hanging_on_new: int
+    dependents: int
+    dependents_on_new: int
     locked_out: list[str]
     claims: list[str]
 
@@ -74,12 +74,12 @@ class StepOut(Out):
     claims: list[str]
 
 
-class HangingOut(Out):
-    """A device with living certificates of a CA; ``alone`` where it has none of another."""
+class DependentOut(Out):
+    """A device with living certificates of a CA; ``sole_certificate`` where it has none of another."""
 
     device: str
     certificates: int
-    alone: bool
+    sole_certificate: bool
 
 
 class IncidentOut(Out):
@@ -87,8 +87,8 @@ class IncidentOut(Out):
 
     ca: str
     devices: int
-    alone: int
-    hanging: list[HangingOut]
+    sole_certificate: int
+    dependents: list[DependentOut]
 
 
 class PeriodOut(Out):
@@ -156,7 +156,7 @@ class RenewalIn(In):
     cap: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     rate_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
     timeout_s: TimeoutS = 86_400.0
-    most_failed: Share = 0.05
+    max_failed: Share = 0.05
     plan: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
     reason: Reason = ""
 

@@ -53,9 +53,6 @@ _POSITION = {
     "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
     "description": "What a write was answered with: the answer waits until that write shows.",
 }
-#: A body that is bytes.
-OCTETS = "application/octet-stream"
-_OCTETS = {"type": "string", "format": "binary"}
 _TABLES = {
     "text/csv": {"schema": {"type": "string"}},
     "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
@@ -79,7 +76,6 @@ def document(app: Litestar, table: Table) -> dict[str, Any]:
     made["components"]["schemas"] = {**_schemas(), **schemas}
     made["paths"] |= {f"/api/v1{path}": item for path, item in called.items()}
     opened = {handler.handler_name for handler in _handlers(app) if handler.opt.get("open")}
-    raw = {handler.handler_name for handler in _handlers(app) if handler.opt.get("raw")}
     tables = {handler.handler_name for handler in _handlers(app) if handler.opt.get("csv")}
     for item in made["paths"].values():
         for method in _METHODS & item.keys():
@@ -87,8 +83,6 @@ def document(app: Litestar, table: Table) -> dict[str, Any]:
             _complete(method, operation, opened=operation["operationId"] in opened)
             if operation["operationId"] in tables:
                 operation["responses"]["200"]["content"].update(_TABLES)
-            if operation["operationId"] in raw:
-                operation["requestBody"] = {"required": True, "content": {OCTETS: {"schema": _OCTETS}}}
     return made
 
 

@@ -1,6 +1,6 @@
 """One request to a call, and its answer; nothing here knows of a web framework."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import parse_qsl, quote
 
@@ -56,7 +56,13 @@ def _is_true(name: str, text: str) -> bool:
 
 
 def values_of(
-    call: Call, *, path: Mapping[str, str], query: bytes, headers: Mapping[bytes, bytes], body: bytes
+    call: Call,
+    *,
+    path: Mapping[str, str],
+    query: bytes,
+    headers: Mapping[bytes, bytes],
+    body: bytes = b"",
+    content: AsyncIterator[bytes] | None = None,
 ) -> dict[str, Any]:
     """What a request gives, as the call takes it.
 
@@ -64,7 +70,8 @@ def values_of(
         path: the named parts of the path, decoded.
         query: the query as it was sent.
         headers: by their names in lower case.
-        body: the whole body.
+        body: the whole body; empty where the call takes it piece by piece.
+        content: the body in pieces.
 
     Raises:
         Refused: for what the call does not take.
@@ -75,7 +82,7 @@ def values_of(
         if header is not None:
             given[name] = [header.decode("latin-1")]
     texts = set(given)
-    values = call.values(given | _body(call, body), texts=texts)
+    values = call.values(given | _body(call, body), texts=texts, content=content)
     match = call.parameters.get("if_version")
     if match is not None:
         version = _version(headers.get(b"if-match"), match.section, required=call.declared.match_required)

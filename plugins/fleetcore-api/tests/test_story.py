@@ -35,8 +35,10 @@ from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.message import Inbound, Operation
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.credentials import make_csr, make_key
+from fleetcore.testing.signers import IMAGE, Signers, digest
 
 ACTOR = "operator:story"
+SIGNERS = Signers()
 WRONG_NAME = "b\n"
 
 #: What depends on every commit, also on those by which the API keeps first answers, or on where the folder is: such an
@@ -202,6 +204,59 @@ STORY = [
     ("list_detectors", {}),
     ("list_notifiers", {}),
     ("list_plugins", {}),
+    ("get_firmware_root", {}),
+    ("list_firmware_roots", {}),
+    ("set_firmware_root", {"envelope": {"payload": "x"}}),
+    ("set_firmware_root", {"envelope": SIGNERS.trust(), "reason": "first"}),
+    ("set_firmware_root", {"envelope": SIGNERS.trust(3)}),
+    ("set_firmware_root", {"envelope": SIGNERS.trust(2)}),
+    ("list_firmware_roots", {}),
+    ("get_firmware_root", {}),
+    ("get_firmware_root", {"number": "current"}),
+    ("get_firmware_root", {"number": 1}),
+    ("get_firmware_root", {"number": 7}),
+    ("get_firmware_root", {"number": "newest"}),
+    ("upload_artifact", {"content": IMAGE}),
+    ("upload_artifact", {"content": IMAGE, "sha256": digest(IMAGE), "size": len(IMAGE)}),
+    ("upload_artifact", {"content": IMAGE, "sha256": "0" * 64}),
+    ("upload_artifact", {"content": IMAGE, "sha256": "no digest", "size": -1}),
+    ("upload_artifact", {"content": IMAGE, "size": 5}),
+    ("upload_artifact", {"content": IMAGE, "size": len(IMAGE) + 1}),
+    ("get_artifact", {"sha256": digest(IMAGE)}),
+    ("get_artifact", {"sha256": "0" * 64}),
+    ("add_release", {"manifest": SIGNERS.manifest(), "reason": "passed the lab"}),
+    ("add_release", {"manifest": SIGNERS.manifest()}),
+    ("add_release", {"manifest": SIGNERS.manifest(b"another image")}),
+    ("add_release", {"manifest": SIGNERS.manifest(by=["stranger"])}),
+    ("add_release", {"manifest": SIGNERS.manifest(seq=1, version="1.0.0")}),
+    ("add_release", {"manifest": SIGNERS.manifest(seq=1, version="1.0.0"), "allow_downgrade": True}),
+    ("add_release", {"manifest": {"payload": 1}}),
+    ("list_releases", {}),
+    ("list_releases", {"name": "thermo"}),
+    ("list_releases", {"name": "x" * 65}),
+    ("get_release", {"release": "thermo:2"}),
+    ("get_release", {"release": "thermo:7"}),
+    ("update_device", {"device_id": "th-1", "model": "T-1000"}),
+    ("update_firmware", {"campaign": "signed", "version": "2.0.0", "devices": ["th-1"], "from_release": "thermo:2"}),
+    ("update_firmware", {"campaign": "signed-2", "version": "2.0.0", "devices": ["th-1", "pump-1"], "manifest": SIGNERS.manifest()}),
+    ("update_firmware", {"campaign": "spring", "version": "2.0.0", "devices": ["pump-1", "pump-2"], "url": "https://updates.example.com/2", "sha256": "0" * 64, "size": 3, "reason": "it is time"}),
+    ("update_firmware", {"campaign": "spring", "version": "2.0.0", "devices": ["pump-1"], "url": "https://updates.example.com/2", "sha256": "0" * 64, "size": 3}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1", "nobody"], "url": "https://updates.example.com/3"}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "url": "file:///etc/passwd"}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"]}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "sha256": "x", "size": 2**53 + 1}),
+    ("update_firmware", {"campaign": WRONG_NAME, "version": WRONG_NAME, "devices": [WRONG_NAME], "from_release": WRONG_NAME}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "from_release": "none:1"}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "manifest": {"payload": "x"}}),
+    ("update_firmware", {"campaign": "summer", "version": "3", "devices": ["pump-1"], "manifest": {"payload": "x"}, "from_release": "none:1"}),
+    ("list_campaigns", {}),
+    ("get_campaign", {"campaign": "spring"}),
+    ("get_campaign", {"campaign": "nothing"}),
+    ("list_executions", {"campaign": "spring"}),
+    ("list_executions", {"campaign": "nothing"}),
+    ("abort_campaign", {"campaign": "spring", "reason": "the wrong image"}),
+    ("abort_campaign", {"campaign": "spring"}),
+    ("abort_campaign", {"campaign": "nothing"}),
     ("create_group", {"id": "lab"}),
     ("create_enrollment_token", {"device": "th-1"}),
     ("create_enrollment_token", {"uses": 3, "ttl_s": 3600.0, "device_type": "meter", "groups": ["lab"], "networks": ["192.0.2.0/24", "2001:db8::/32"], "reason": "spring"}),
@@ -436,8 +491,13 @@ class Shell:
     def _in_files(self, given):
         """What a command reads from a file, as the path of one."""
         given = dict(given)
-        for name in given.keys() & {"pem", "proof", "serials", "checkpoints"}:
-            lines = given[name] if isinstance(given[name], list) else [given[name]]
+        for name in given.keys() & {"pem", "proof", "serials", "checkpoints", "manifest", "content"}:
+            value = json.dumps(given[name]) if isinstance(given[name], dict) else given[name]
+            if isinstance(value, bytes):
+                (self._files / name).write_bytes(value)
+                given[name] = str(self._files / name)
+                continue
+            lines = value if isinstance(value, list) else [value]
             file = self._files / name
             file.write_text("\n".join(lines))
             given[name] = str(file)

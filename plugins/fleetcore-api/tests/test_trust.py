@@ -87,8 +87,8 @@ async def test_a_campaign_is_seen_and_stopped_by_who_may(manager, admin, as_role
     made = await admin.post(
         "/campaigns",
         json={
-            "id": "spring",
-            "release": "2.0",
+            "campaign": "spring",
+            "version": "2.0",
             "devices": ["a", "b"],
             "url": "https://x.example/f",
             "sha256": "0" * 64,
@@ -107,6 +107,40 @@ async def test_a_campaign_is_seen_and_stopped_by_who_may(manager, admin, as_role
     assert made.status_code == 201
     assert [one["device"] for one in executions] == ["a", "b"]
     assert answers == [404, 403, "aborted"]
+
+
+async def test_a_campaign_touches_nothing_where_one_of_its_devices_is_foreign(manager, fleet, as_role):
+    for device in ("a", "b"):
+        await manager.register_device(device, "x")
+    part = await as_role("deployer", scope="id = 'a'")
+    body = {"campaign": "spring", "version": "2.0", "url": "https://x.example/f", "sha256": "0" * 64, "size": 3}
+
+    foreign = await part.post("/campaigns", json={**body, "devices": ["a", "b"]})
+    unknown = await part.post("/campaigns", json={**body, "devices": ["a", "c"]})
+    made = await fleet.campaigns.records.get("spring")
+    mine = await part.post("/campaigns", json={**body, "devices": ["a"]})
+    listed = (await part.get("/campaigns")).json()["items"]
+    aborted = await part.post("/campaigns/spring/abort", json={})
+
+    assert (foreign.status_code, unknown.status_code, made) == (404, 404, None)
+    assert foreign.text.replace("'b'", "").replace('"b"', "") == unknown.text.replace("'c'", "").replace('"c"', "")
+    assert (mine.status_code, mine.headers["location"]) == (201, "/api/v1/campaigns/spring")
+    assert ([one["id"] for one in listed], aborted.json()["state"]) == (["spring"], "aborted")
+
+
+async def test_a_foreign_campaign_is_as_an_unknown_one(manager, admin, as_role):
+    for device in ("a", "b"):
+        await manager.register_device(device, "x")
+    await manager.update_firmware("spring", "2", ["a", "b"], "https://x.example/f", sha256="0" * 64, size=3)
+    part = await as_role("deployer", scope="id = 'a'")
+
+    for method, path in (("GET", ""), ("GET", "/executions"), ("POST", "/abort")):
+        foreign = await part.request(method, f"/campaigns/spring{path}")
+        unknown = await part.request(method, f"/campaigns/none{path}")
+        assert (foreign.status_code, unknown.status_code) == (404, 404)
+        assert foreign.text.replace("spring", "none") == unknown.text
+    assert (await part.get("/campaigns")).json()["items"] == []
+    assert (await manager.get_campaign("spring")).state == "running"
 
 
 @pytest.mark.parametrize("listen", ["http://0.0.0.0:0", "http://192.0.2.1:80", "ftp://127.0.0.1", "https://h:99999"])
@@ -154,8 +188,8 @@ async def test_the_cas_are_rotated_over_the_api(fleet, manager, admin):
         404,
         200,
     ]
-    assert (again.json()["code"], hanging.json()["code"]) == ("illegal_transition", "devices_hang")
-    assert (standing["phase"], standing["hanging"], standing["locked_out"]) == ("issuing", 1, ["dev1"])
+    assert (again.json()["code"], hanging.json()["code"]) == ("illegal_transition", "devices_would_be_locked_out")
+    assert (standing["phase"], standing["dependents"], standing["locked_out"]) == ("issuing", 1, ["dev1"])
     assert retired.json()["locked_out"] == ["dev1"]
     assert [(one["kind"], one["state"]) for one in cas] == [
         ("root", "trusted"),
@@ -178,7 +212,7 @@ async def test_an_incident_is_told_and_its_ca_distrusted(fleet, manager, admin):
     crl = (await admin.get("/revocation-lists")).json()["crl"]
 
     assert (made.status_code, gone.status_code) == (201, 200)
-    assert incident.json()["hanging"] == [{"device": "dev1", "certificates": 1, "alone": True}]
+    assert incident.json()["dependents"] == [{"device": "dev1", "certificates": 1, "sole_certificate": True}]
     assert (await admin.get("/cas/none/incident")).status_code == 404
     assert crl.count("BEGIN X509 CRL") == 2
 

@@ -8,7 +8,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from fleetcore.errors import NotFound, Refused
 from fleetcore.fleet.security.forecast import MOST_NAMED, MOST_PERIODS, Period
-from fleetcore.fleet.security.rotation import Done
+from fleetcore.fleet.security.rotation import StepResult
 from fleetcore.model.operator import Permission
 from fleetcore.wire.times import format_time
 from fleetcore_api.models import shown
@@ -17,10 +17,10 @@ from fleetcore_api.models_ca import (
     CertificateIn,
     CheckedOut,
     CrlOut,
+    DependentOut,
     DistrustIn,
     EndingOut,
     ForecastOut,
-    HangingOut,
     IncidentOut,
     PeriodOut,
     ReissueIn,
@@ -62,8 +62,10 @@ async def renew_issuing_ca(access: Caller, data: JSONBody[ReasonIn]) -> Response
 async def ca_incident(access: Caller, ca: FromPath[str]) -> IncidentOut:
     """The devices that hang on an issuing CA whose key is lost."""
     found = await access.fleet.security.incident(named(ca))
-    hanging = [shown(HangingOut, one) for one in found]
-    return IncidentOut(ca=ca, devices=len(found), alone=sum(one.alone for one in found), hanging=hanging)
+    dependents = [shown(DependentOut, one) for one in found]
+    return IncidentOut(
+        ca=ca, devices=len(found), sole_certificate=sum(one.sole_certificate for one in found), dependents=dependents
+    )
 
 
 @post("/cas/{ca:str}/distrust", permission=Permission.CA_WRITE, everywhere=True, status_code=200)
@@ -78,7 +80,7 @@ async def distrust_ca(access: Caller, ca: FromPath[str], data: JSONBody[Distrust
 @get("/ca-rotation", permission=Permission.SECURITY_READ, everywhere=True)
 async def ca_rotation(access: Caller) -> RotationOut:
     """How far a rotation is, and whom retiring the old root would lock out."""
-    return shown(RotationOut, await access.fleet.security.rotation.standing())
+    return shown(RotationOut, await access.fleet.security.rotation.status())
 
 
 @post("/ca-rotation/{step:str}", permission=Permission.CA_WRITE, everywhere=True, status_code=200)
@@ -92,7 +94,7 @@ async def rotate_ca(access: Caller, step: FromPath[str], data: JSONBody[StepIn])
     return _done(done)
 
 
-def _done(done: Done) -> StepOut:
+def _done(done: StepResult) -> StepOut:
     return shown(StepOut, done)
 
 
@@ -162,7 +164,7 @@ async def renew_certificates(
         cap=data.cap,
         rate_per_s=data.rate_per_s,
         timeout_s=data.timeout_s,
-        most_failed=data.most_failed,
+        max_failed=data.max_failed,
         plan=data.plan,
         actor=access.actor,
         reason=data.reason,

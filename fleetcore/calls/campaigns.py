@@ -1,0 +1,155 @@
+"""Firmware campaigns: one version for many devices, each device followed to its end."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from msgspec import Meta
+
+from fleetcore.calls.caller import Caller, answered, missing
+from fleetcore.calls.cursors import decode, encode
+from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
+from fleetcore.calls.table import BY_CALL, call
+from fleetcore.calls.types import Cursor, DeviceId, Json, Label, Limit, Page, Reason, Word, to_response
+from fleetcore.errors import Refused
+from fleetcore.model.firmware import Campaign
+from fleetcore.model.operator import Permission
+
+CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
+CampaignId = Annotated[str, Meta(min_length=1, max_length=128)]
+FirmwareVersion = Annotated[Label, Meta(description="The version that the devices get.")]
+CampaignDevices = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000), Word("device")]
+ImageUrl = Annotated[
+    str, Meta(max_length=2048, description="Where devices get the image; may be empty where the fleet has it.")
+]
+ImageDigest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="The image's SHA-256, in hex.")]
+ImageSize = Annotated[int, Meta(ge=0, le=2**53, description="The image's size in bytes.")]
+Manifest = Annotated[Json, Meta(description="The signed manifest, which names digest and size.")]
+ReleaseId = Annotated[Label, Meta(description="Take the manifest of this release, `NAME:SEQ`.")]
+AllowDowngrade = Annotated[bool, Meta(description="Accept a lower seq than there was.")]
+
+
+async def _covers(
+    caller: Caller, campaign: Campaign, permission: Permission, known: dict[str, bool] | None = None
+) -> bool:
+    """Whether the caller has the permission on every device of a campaign; ``known`` remembers what was asked."""
+    if caller.has_everywhere(permission):
+        return True
+    if not caller.rights.holds(permission):
+        return False
+    known = {} if known is None else known
+    seen = 0
+    async for device in caller.fleet.campaigns.devices(campaign):
+        if device not in known:
+            known[device] = await caller.rights.allows(permission, device)
+        if not known[device]:
+            return False
+        seen += 1
+    return seen == campaign.total  # a device that was erased since is in no scope
+
+
+async def _found(caller: Caller, name: str, permission: Permission) -> Campaign:
+    """The campaign, which is there for callers that may see the campaigns of all its devices."""
+    found = await caller.fleet.campaigns.records.get(name)
+    if found is None or not await _covers(caller, found, Permission.CAMPAIGNS_READ):
+        raise missing("campaign", name)
+    if not await _covers(caller, found, permission):
+        raise caller.denied(name, permission)
+    return found
+
+
+async def _campaign(caller: Caller, campaign: Campaign) -> CampaignResponse:
+    counts = await caller.fleet.campaigns.counts(campaign.id)
+    return to_response(CampaignResponse, campaign, counts=dict(counts))
+
+
+@call(
+    "POST /campaigns", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign start CAMPAIGN VERSION DEVICES",
+    status=201,
+)  # fmt: skip
+async def update_firmware(
+    caller: Caller,
+    campaign: CampaignName,
+    version: FirmwareVersion,
+    devices: CampaignDevices,
+    url: ImageUrl = "",
+    *,
+    sha256: ImageDigest | None = None,
+    size: ImageSize | None = None,
+    manifest: Manifest | None = None,
+    from_release: ReleaseId | None = None,
+    allow_downgrade: AllowDowngrade = False,
+    reason: Reason = "",
+) -> CampaignResponse:
+    """Starts a campaign: one firmware version for devices; they are asked in the background.
+
+    A manifest, or that of a release, names digest and size, and is judged for every device first. Without a digest the
+    server fetches the URL once and pins what it gets; until then the campaign stays a draft. Once there is a firmware
+    root, a manifest is required.
+
+    Raises:
+        Conflict: there is a campaign of that name, a device is retired, or the manifest does not fit some device.
+        NotFound: there is no such device, or no such release.
+        Refused: there is no image: neither a URL, nor a digest, nor a manifest.
+    """
+    for device in devices:
+        await caller.device(device)
+    if from_release is not None:
+        if manifest is not None:
+            raise Refused("A campaign is made of a manifest or of a release, not of both", pointer="/from_release")
+        manifest = dict((await caller.fleet.releases.get(from_release)).manifest)
+    made = await caller.fleet.campaigns.create(
+        campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
+        allow_downgrade=allow_downgrade, actor=caller.actor, reason=reason,
+    )  # fmt: skip
+    return await _campaign(caller, made)
+
+
+@call(
+    "GET /campaigns", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign list",
+    columns=("id", "release", "state", "total", "counts", "created", "code"),
+)  # fmt: skip
+async def list_campaigns(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CampaignResponse]:
+    """Lists campaigns by name: those all of whose devices the caller may see; a page may be short."""
+    found = await caller.fleet.campaigns.records.page(after=decode(cursor), limit=limit)
+    everything, known = caller.has_everywhere(), dict[str, bool]()
+    covered = [one for one in found.items if everything or await _covers(caller, one, caller.permission, known)]
+    return Page([await _campaign(caller, one) for one in covered], encode(found.after))
+
+
+@call("GET /campaigns/{campaign}", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign show CAMPAIGN")
+async def get_campaign(caller: Caller, campaign: CampaignId) -> CampaignResponse:
+    """Shows a campaign, and how many of its devices are in which state.
+
+    Raises:
+        NotFound: there is no such campaign.
+    """
+    return await _campaign(caller, await _found(caller, campaign, Permission.CAMPAIGNS_READ))
+
+
+@call(
+    "GET /campaigns/{campaign}/executions", Permission.CAMPAIGNS_READ, scope=BY_CALL,
+    cli="campaign executions CAMPAIGN", columns=("device", "state", "progress", "attempt", "changed", "code", "reason"),
+)  # fmt: skip
+async def list_executions(
+    caller: Caller, campaign: CampaignId, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[ExecutionResponse]:
+    """Lists each device's way through a campaign, by device.
+
+    Raises:
+        NotFound: there is no such campaign.
+    """
+    ref = ("campaign", (await _found(caller, campaign, Permission.CAMPAIGNS_READ)).id)
+    found = await caller.fleet.campaigns.executions.page(ref=ref, after=decode(cursor), limit=limit)
+    return answered(found, lambda execution: to_response(ExecutionResponse, execution))
+
+
+@call("POST /campaigns/{campaign}/abort", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign abort CAMPAIGN")
+async def abort_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+    """Cancels what has not begun; devices that are under way go on and are still followed.
+
+    Raises:
+        NotFound: there is no such campaign.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    ended = await caller.fleet.campaigns.abort(found.id, actor=caller.actor, reason=reason)
+    return await _campaign(caller, ended)

@@ -1,0 +1,166 @@
+"""Firmware: images, addressed by their SHA-256; signed releases of them; the firmware root, which says who may sign."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from fleetcore.calls.caller import Caller, answered, missing
+from fleetcore.calls.campaigns import AllowDowngrade, ImageDigest, Manifest
+from fleetcore.calls.cursors import decode
+from fleetcore.calls.responses.firmware import (
+    ArtifactResponse,
+    FirmwareRootResponse,
+    ReleaseResponse,
+    SignedReleaseResponse,
+)
+from fleetcore.calls.table import ANYWHERE, call
+from fleetcore.calls.types import Content, Cursor, Json, Limit, Page, Reason, to_response
+from fleetcore.errors import Refused
+from fleetcore.model.operator import Permission
+
+ArtifactId = Annotated[str, Meta(min_length=1, max_length=128, description="The image's SHA-256, in hex.")]
+AnnouncedSize = Annotated[int, Meta(ge=0, lt=10**15, description="How many bytes the content must have.")]
+ReleaseName = Annotated[str, Meta(max_length=64, description="Only releases of this name.")]
+SignedRelease = Annotated[str, Meta(min_length=1, max_length=128, description="The release, `NAME:SEQ`.")]
+RootEnvelope = Annotated[Json, Meta(description="The signed firmware root, as `trust.json` has it.")]
+RootNumber = Annotated[
+    Annotated[int, Meta(ge=0, lt=10**7)] | Literal["current"],
+    Meta(description="Which version; by default the one in force."),
+]
+
+
+@call(
+    "POST /firmware/artifacts", Permission.FIRMWARE_WRITE, cli="firmware upload CONTENT", status=201,
+)  # fmt: skip
+async def upload_artifact(
+    caller: Caller, content: Content, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
+) -> ArtifactResponse:
+    """Stores an image under its SHA-256; the same again changes nothing, and a part of one is never kept.
+
+    With a digest or a size other content is refused. The upload ends where the caller loses its right to it.
+
+    Args:
+        content: the image.
+
+    Raises:
+        Refused: the content is not what was announced, or too long.
+    """
+    pieces = _of_size(_while_allowed(caller, content), size)
+    return to_response(ArtifactResponse, await caller.fleet.campaigns.add_artifact(pieces, sha256=sha256))
+
+
+async def _while_allowed(caller: Caller, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for piece in content:
+        await caller.still()
+        yield piece
+
+
+async def _of_size(content: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:
+    """The content, which has to have a size; a longer one is cut off at the first byte too many."""
+    got = 0
+    async for piece in content:
+        got += len(piece)
+        if size is not None and got > size:
+            break
+        yield piece
+    if size is not None and got != size:
+        more = "more than" if got > size else f"{got} of"
+        raise Refused(f"There are {more} the {size} bytes that were announced", code="size_mismatch")
+
+
+@call("GET /firmware/artifacts/{sha256}", Permission.CAMPAIGNS_READ, cli="firmware artifact SHA256")
+async def get_artifact(caller: Caller, sha256: ArtifactId) -> ArtifactResponse:
+    """Shows whether an image is stored, and its size.
+
+    Raises:
+        NotFound: there is no such image.
+    """
+    found = await caller.fleet.storage.artifact(sha256)
+    if found is None:
+        raise missing("artifact", sha256, "artifact_unknown")
+    return to_response(ArtifactResponse, found)
+
+
+@call("POST /firmware/releases", Permission.FIRMWARE_WRITE, cli="firmware release add MANIFEST", status=201)
+async def add_release(
+    caller: Caller, manifest: Manifest, *, allow_downgrade: AllowDowngrade = False, reason: Reason = ""
+) -> SignedReleaseResponse:
+    """Signs firmware off: verifies its manifest by the firmware root, for every model that it names, and keeps it.
+
+    Raises:
+        NotFound: its image was not uploaded.
+        Refused: the manifest or its signatures are not valid, or its seq is below the highest of its name.
+        Conflict: that release is there with other content.
+    """
+    made = await caller.fleet.releases.add(manifest, allow_downgrade=allow_downgrade, actor=caller.actor, reason=reason)
+    return to_response(SignedReleaseResponse, made)
+
+
+@call(
+    "GET /firmware/releases", Permission.CAMPAIGNS_READ, scope=ANYWHERE, cli="firmware release list NAME",
+    columns=("id", "release", "models", "size", "expires", "trust", "added"),
+)  # fmt: skip
+async def list_releases(
+    caller: Caller, name: ReleaseName | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[ReleaseResponse]:
+    """Lists releases by name and seq, without their manifests."""
+    ref = None if name is None else ("name", name)
+    found = await caller.fleet.releases.records.page(ref=ref, after=decode(cursor), limit=limit)
+    return answered(found, lambda release: to_response(ReleaseResponse, release))
+
+
+@call(
+    "GET /firmware/releases/{release}", Permission.CAMPAIGNS_READ, scope=ANYWHERE,
+    cli="firmware release show RELEASE",
+)  # fmt: skip
+async def get_release(caller: Caller, release: SignedRelease) -> SignedReleaseResponse:
+    """Shows a release with its manifest.
+
+    Raises:
+        NotFound: there is no such release.
+    """
+    return to_response(SignedReleaseResponse, await caller.fleet.releases.get(release))
+
+
+@call(
+    "POST /firmware/trust", Permission.FIRMWARE_TRUST, status=201,
+    no_cli="`fleetcore firmware trust set` gives several versions in their order",
+)  # fmt: skip
+async def set_firmware_root(caller: Caller, envelope: RootEnvelope, *, reason: Reason = "") -> FirmwareRootResponse:
+    """Sets the next version of the firmware root; the first one is believed as it is.
+
+    A later one is signed by a threshold of the old and of the new root keys. The same again changes nothing.
+
+    Raises:
+        Conflict: that version is there with other content.
+        Refused: it is not the next version, or not enough have signed it.
+    """
+    made = await caller.fleet.trust_root.add(envelope, actor=caller.actor, reason=reason)
+    return to_response(FirmwareRootResponse, made)
+
+
+@call(
+    "GET /firmware/trust", Permission.CAMPAIGNS_READ, scope=ANYWHERE, cli="firmware trust list",
+    columns=("number", "expires", "added", "by"),
+)  # fmt: skip
+async def list_firmware_roots(
+    caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[FirmwareRootResponse]:
+    """Lists every version of the firmware root, the first one first."""
+    found = await caller.fleet.trust_root.records.page(after=decode(cursor), limit=limit)
+    return answered(found, lambda version: to_response(FirmwareRootResponse, version))
+
+
+@call(
+    "GET /firmware/trust/{number}", Permission.CAMPAIGNS_READ, scope=ANYWHERE,
+    no_cli="`fleetcore firmware trust show` says what is in it",
+)  # fmt: skip
+async def get_firmware_root(caller: Caller, number: RootNumber = "current") -> FirmwareRootResponse:
+    """Shows a version of the firmware root.
+
+    Raises:
+        NotFound: there is no such version, or no firmware root.
+    """
+    wanted = None if number == "current" else number
+    return to_response(FirmwareRootResponse, caller.fleet.trust_root.get(wanted))

@@ -1,0 +1,48 @@
+"""What calls about firmware campaigns answer."""
+
+from fleetcore.calls.types import Ms, Response
+from fleetcore.model.firmware import CampaignState, ExecutionState
+
+
+class CampaignResponse(Response, frozen=True):
+    """A campaign; ``code`` says why it waits in draft.
+
+    ``targets`` names the first 1,000 of ``total`` devices; its executions name all, and ``counts`` says how many of
+    them are in which state.
+    """
+
+    id: str
+    release: str
+    url: str
+    targets: list[str]
+    total: int
+    counts: dict[str, int]
+    state: CampaignState
+    sha256: str | None
+    size: int | None
+    manifest_sha256: str | None
+    seq: int | None
+    trust: int | None
+    allow_downgrade: bool
+    component: str
+    code: str | None
+    reason: str | None
+    created: Ms | None
+    finished_at: Ms | None
+    version: int
+
+
+class ExecutionResponse(Response, frozen=True):
+    """One device's way through a campaign."""
+
+    id: str
+    campaign: str
+    device: str
+    state: ExecutionState
+    attempt: int
+    progress: float | None
+    code: str | None
+    reason: str | None
+    until: Ms | None
+    reported_version: str | None
+    changed: Ms | None

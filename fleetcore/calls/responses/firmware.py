@@ -1,0 +1,46 @@
+"""What calls about firmware answer."""
+
+from fleetcore.calls.types import Json, Ms, Response
+
+
+class ArtifactResponse(Response, frozen=True):
+    """Stored firmware."""
+
+    sha256: str
+    size_bytes: int
+
+
+class FirmwareRootResponse(Response, frozen=True):
+    """One version of the firmware root: the signed document that says which signatures on firmware count."""
+
+    number: int
+    envelope: Json
+    expires: Ms | None
+    added: Ms | None
+    by: str
+
+
+class ReleaseResponse(Response, frozen=True):
+    """Firmware that was signed off; ``trust`` is the version of the firmware root that it was verified by."""
+
+    id: str
+    name: str
+    release: str
+    seq: int
+    min_seq: int
+    requires_seq: int
+    models: list[str]
+    size: int
+    sha256: str
+    manifest_sha256: str
+    trust: int
+    created: Ms | None
+    expires: Ms | None
+    added: Ms | None
+    by: str
+
+
+class SignedReleaseResponse(ReleaseResponse, frozen=True):
+    """A release with its manifest, as devices get it."""
+
+    manifest: Json
