@@ -8,6 +8,18 @@ from types import ModuleType
 
 def nouns() -> tuple[ModuleType, ...]:
     """The modules whose calls are the core's, in the order in which they are shown."""
-    from fleetcore.calls import audit, certificates, devices, edge, enrollment, groups, health, operators, server
+    from fleetcore.calls import (
+        audit,
+        certificates,
+        devices,
+        edge,
+        enrollment,
+        groups,
+        health,
+        layers,
+        operators,
+        server,
+        twins,
+    )
 
-    return (devices, groups, edge, health, enrollment, certificates, operators, audit, server)
+    return (devices, groups, edge, twins, layers, health, enrollment, certificates, operators, audit, server)

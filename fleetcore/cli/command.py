@@ -9,7 +9,8 @@ from fleetcore.cli.connect import Target, call, connect, fleet_option
 from fleetcore.cli.exits import PARTLY
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
-from fleetcore.cli.twin import patch_of
+from fleetcore.errors import Refused
+from fleetcore.wire import strict_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 _COLUMNS = ("id", "device", "name", "state", "sequence", "attempt", "issued_at", "code")
@@ -17,7 +18,13 @@ _ENDED_WELL = "succeeded"
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    return patch_of(text, "value of --args")
+    try:
+        found = strict_json.loads(text.encode())
+    except strict_json.StrictJsonError as error:
+        raise Refused(f"The value of --args is no JSON: {error.reason}") from None
+    if not isinstance(found, dict):
+        raise Refused("The value of --args is no JSON object")
+    return found
 
 
 def _how_option(command: F) -> F:

@@ -14,6 +14,8 @@ from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
 
 #: In a command's text: the rest of its parameters may be given so.
 _PAIRS = "NAME=VALUE"
+#: Names that every command has already: a parameter of that name has another one inside.
+_TAKEN = frozenset({"at", "output", "data", "server", "token", "ca"})
 
 
 def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> None:
@@ -123,6 +125,10 @@ async def _items(caller: Caller, call: CallInfo, given: Mapping[str, Any], most:
     return found
 
 
+def _inside(name: str) -> str:
+    return f"{name}_" if name in _TAKEN else name
+
+
 def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
     """What was typed, as the call takes it; raises Refused as every front end does."""
     from fleetcore.calls.decode import Fault, Invalid, read_text, refusal
@@ -130,7 +136,7 @@ def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     faults: list[Fault] = []
     for parameter in call.parameters:
-        typed = words.get(parameter.name)
+        typed = words.get(_inside(parameter.name))
         if parameter.clears and words.get(f"no_{parameter.name}"):
             found[parameter.name] = None
         elif typed not in (None, ()):
@@ -165,7 +171,7 @@ def pair(text: str) -> tuple[str, Any]:
 def _argument(parameter: ParameterInfo) -> click.Argument:
     name = parameter.name.upper()
     return click.Argument(
-        [parameter.name], metavar=f"{name}…" if parameter.repeated else name, required=parameter.required,
+        [_inside(parameter.name)], metavar=f"{name}…" if parameter.repeated else name, required=parameter.required,
         nargs=-1 if parameter.repeated else 1, type=_type(parameter),
     )  # fmt: skip
 
@@ -179,9 +185,9 @@ def _options(parameter: ParameterInfo) -> list[click.Option]:
     if parameter.repeated or pairs:
         said = f"{said} Repeatable{'; VALUE may be JSON' if pairs else ''}.".strip()
     if parameter.kind == "boolean":
-        return [click.Option([f"--{word}/--no-{word}"], default=None, help=said)]
+        return [click.Option([f"--{word}/--no-{word}", _inside(parameter.name)], default=None, help=said)]
     made = click.Option(
-        [f"--{word}", parameter.name],
+        [f"--{word}", _inside(parameter.name)],
         multiple=parameter.repeated or pairs,
         required=parameter.required,
         type=_type(parameter),

@@ -440,52 +440,6 @@ class FleetClient(BlockingCalls):
 
     # --- twins and commands -------------------------------------------------------------------------------------
 
-    def get_twin(self, device_id: str) -> View:
-        """A device's twin: both sections, their difference and since when, attributes, and each leaf's layer."""
-        return View(self._get(path("devices", device_id, "twin")))
-
-    def twin_history(self, device_id: str, section: str = "desired") -> list[View]:
-        """The changes of a section that are kept, the newest first."""
-        answer = self._get(path("devices", device_id, "twin", "history"), section=section)
-        return [View(one) for one in answer["items"]]
-
-    def twin_as_of(self, device_id: str, time: int | str, section: str = "desired") -> View:
-        """A section of the twin as it was at a time; raises NotFound beyond what is kept."""
-        return View(self._get(path("devices", device_id, "twin", "past"), at=str(time), section=section))
-
-    def set_layer(
-        self,
-        layer: str,
-        patch: Mapping[str, Any],
-        *,
-        kind: str = "fleet",
-        group: str | None = None,
-        priority: int = 0,
-        if_version: int | None = None,
-        reason: str = "",
-    ) -> View:
-        """Merges a patch into a layer of desired state: of the fleet, a group or a policy; its devices follow."""
-        body = {"patch": dict(patch), "kind": kind, "priority": priority, "reason": reason, **given(group=group)}
-        return View(self._patch(path("layers", layer), body, if_version))
-
-    def list_layers(self) -> list[View]:
-        """All layers, by name."""
-        return self._all("/layers")
-
-    def remove_layer(self, layer: str, *, reason: str = "") -> View:
-        """Removes a layer; its devices fall back to what is below it."""
-        found = View(self._get(path("layers", layer)))
-        self._delete(path("layers", layer), reason)
-        return found
-
-    def set_desired(
-        self, device_id: str, patch: Mapping[str, Any], *, if_version: int | None = None, reason: str = ""
-    ) -> View:
-        """Merges a patch into the desired section; raises VersionConflict."""
-        at = path("devices", device_id, "twin", "desired")
-        twin = self._patch(at, dict(patch), if_version, reason=reason or None)
-        return View(device=device_id, desired_version=twin["desired_version"])
-
     def send_command(
         self,
         device_id: str,

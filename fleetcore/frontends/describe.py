@@ -1,6 +1,6 @@
 """Makes the catalogue of a table of calls."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import get_origin
 
 import msgspec
@@ -28,7 +28,7 @@ def _call(call: Call) -> CallInfo:
     elif call.is_page:
         answer = "page"
     else:
-        answer = "stream" if get_origin(call.answer) is not None else "value"
+        answer = "stream" if get_origin(call.answer) is AsyncIterator else "value"
     return CallInfo(
         name=call.name,
         help=call.help,

@@ -25,8 +25,6 @@ from fleetcore.frontends.generated.calls_async import AsyncCalls
 from fleetcore.frontends.generated.calls_blocking import BlockingCalls
 from fleetcore.frontends.registration import registration
 from fleetcore.interfaces.clock import Clock
-from fleetcore.model.layer import LayerKind
-from fleetcore.model.twin import unconverged
 from fleetcore.views import TelemetryView, View
 from fleetcore.wire.pieces import async_pieces
 from fleetcore.wire.records import to_plain
@@ -591,82 +589,6 @@ class IoTFleetManager(AsyncCalls):
         return View(number=number, discarded=True)
 
     # --- flat calls: twins and commands -------------------------------------------------------------------------
-
-    async def get_twin(self, device_id: str) -> View:
-        """A device's twin: both sections, their difference and since when, attributes, and each leaf's layer."""
-        from fleetcore.fleet.twins import twin_view
-
-        fleet = await self.open()
-        device, twin = await fleet.devices.get(device_id), await fleet.twins.get(device_id)
-        origins = fleet.twins.layers.origins(twin)
-        return View(
-            twin_view(twin, fleet.clock.now_ms()),
-            attributes=dict(device.attributes),
-            origins={
-                at: {"layer": one.layer, "by": one.by, "time": format_time(one.time)} for at, one in origins.items()
-            },
-            unconverged={at: format_time(since) for at, since in unconverged(twin).items()},
-            refused=dict(twin.refused),
-        )
-
-    async def twin_history(self, device_id: str, section: str = "desired") -> list[View]:
-        """The changes of a section that are kept, the newest first."""
-        fleet = await self.open()
-        await fleet.devices.get(device_id)
-        found = await fleet.twins.history(device_id, section)
-        return [
-            View(version=int(one.id.rpartition("/")[2]), time=format_time(one.time), by=one.by, reason=one.reason,
-                 undo=dict(one.undo))
-            for one in found
-        ]  # fmt: skip
-
-    async def twin_as_of(self, device_id: str, time: int | str, section: str = "desired") -> View:
-        """A section of the twin as it was at a time; raises NotFound beyond what is kept."""
-        fleet = await self.open()
-        await fleet.devices.get(device_id)
-        return View(await fleet.twins.as_of(device_id, parse_time(time), section))
-
-    async def set_layer(
-        self,
-        layer: str,
-        patch: Mapping[str, Any],
-        *,
-        kind: str = "fleet",
-        group: str | None = None,
-        priority: int = 0,
-        if_version: int | None = None,
-        reason: str = "",
-    ) -> View:
-        """Merges a patch into a layer of desired state: of the fleet, a group or a policy; its devices follow."""
-        fleet = await self.open()
-        try:
-            which = LayerKind(kind)
-        except ValueError:
-            raise Refused(f"There is no kind of layer {kind!r}", remedy=f"Use one of: {', '.join(LayerKind)}") from None
-        if group is not None:
-            fleet.groups.get(group)
-        made = await fleet.twins.layers.desire(
-            layer, patch, kind=which, group=group, priority=priority, if_version=if_version,
-            actor="library", reason=reason,
-        )  # fmt: skip
-        return _view(made)
-
-    async def list_layers(self) -> list[View]:
-        """All layers, the weakest first."""
-        return [_view(one) for one in (await self.open()).twins.layers.list()]
-
-    async def remove_layer(self, layer: str, *, reason: str = "") -> View:
-        """Removes a layer; its devices fall back to what is below it."""
-        return _view(await (await self.open()).twins.layers.remove(layer, actor="library", reason=reason))
-
-    async def set_desired(
-        self, device_id: str, patch: Mapping[str, Any], *, if_version: int | None = None, reason: str = ""
-    ) -> View:
-        """Merges a patch into the desired section; raises VersionConflict."""
-        fleet = await self.open()
-        await fleet.devices.get(device_id)
-        twin = await fleet.twins.desire(device_id, patch, if_version=if_version, actor="library", reason=reason)
-        return View(device=device_id, desired_version=twin.desired.version)
 
     async def send_command(
         self,

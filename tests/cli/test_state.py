@@ -100,7 +100,7 @@ def test_layers_reach_the_devices_and_each_leaf_names_its_layer(fleet, say):
     assert {at: one["layer"] for at, one in shown["origins"].items()} == {"/interval": "device", "/led": "defaults"}
     assert set(shown["unconverged"]) == {"/interval", "/led"}
     assert say("twin", "history", "a")[0]["version"] == shown["desired_version"]
-    assert say("twin", "at", "a", "2020-01-01T00:00:00Z") == {}
+    assert say("twin", "past", "a", "2020-01-01T00:00:00Z") == {}
     assert [one["id"] for one in say("twin", "layer", "list")] == ["defaults"]
     say("twin", "layer", "remove", "defaults")
     assert fleet("twin", "layer", "set", "x", "{}", "--kind", "group").code == 5

@@ -28,6 +28,7 @@ from fleetcore.calls.types import Response, to_builtins
 from fleetcore.cli.root import Root
 from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.layer import LayerKind
 from fleetcore.runtime.backup import restore
 from fleetcore.testing.clock import MovableClock
 
@@ -123,9 +124,9 @@ async def audit(manager, *, limit=100):
     return to_builtins([row async for row in manager.iter_audit()][:limit])
 
 
-async def items(call, *args):
+async def items(call, *args, **options):
     """A list was a list."""
-    return to_builtins((await call(*args)).items)
+    return to_builtins((await call(*args, **options)).items)
 
 
 async def known(records, answers, *members):
@@ -167,8 +168,32 @@ async def manufacturers(manager):
     return await known(manager.security.manufacturers.records, answers, "version")
 
 
+async def layers(manager):
+    """``list_layers`` gave all, the weakest first, and told when each leaf was set."""
+    rank = list(LayerKind)
+    found = [one async for one in manager.iter_layers()]
+    found.sort(key=lambda layer: (rank.index(layer.kind), layer.priority, layer.id))
+    answers = to_builtins(found)
+    for answer in answers:
+        answer["section"]["times"] = dict(manager.twins.layers.get(answer["id"]).section.times)
+    return answers
+
+
+async def twin_history(manager, device, section="desired"):
+    """``twin_history`` gave all."""
+    return await items(manager.list_twin_history, device, section=section)
+
+
+async def past_twin(manager, device, time):
+    """``twin_as_of``."""
+    return await manager.get_past_twin(device, time)
+
+
 #: Calls that are other ones today.
 TRANSLATED = {
+    "list_layers": layers,
+    "twin_history": twin_history,
+    "twin_as_of": past_twin,
     "list_audit": audit,
     "list_tokens": lambda manager: items(manager.list_tokens),
     "list_roles": lambda manager, *principal: items(manager.list_roles, *principal),

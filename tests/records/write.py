@@ -67,7 +67,7 @@ async def fill(data):
 
 async def look(manager, command):
     """What the folder holds, as the façade shows it."""
-    device, twin = to_builtins(await manager.get_device("th-1")), await manager.get_twin("th-1")
+    device, twin = map(to_builtins, (await manager.get_device("th-1"), await manager.get_twin("th-1")))
     return {
         "device": {name: device[name] for name in device.keys() - VARYING},
         "devices": sorted(one["id"] for one in await manager.list_devices()),

@@ -20,9 +20,11 @@ from fleetcore.calls.responses.enrollment import (
 )
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
+from fleetcore.calls.responses.layers import LayerResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
 from fleetcore.calls.responses.server import InstanceResponse, PluginResponse, StatusResponse
-from fleetcore.calls.types import UNSET, Page
+from fleetcore.calls.responses.twins import TwinChangeResponse, TwinResponse
+from fleetcore.calls.types import UNSET, Json, Page
 from fleetcore.frontends.catalogue import PAGE
 
 if TYPE_CHECKING:
@@ -69,7 +71,9 @@ if TYPE_CHECKING:
         WantedState,
     )
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
+    from fleetcore.calls.layers import Kind, LayerGroup, LayerPatch, Priority
     from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
+    from fleetcore.calls.twins import AttributesVersion, DesiredVersion, TwinPatch, TwinSection
     from fleetcore.calls.types import BatchName, Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
     from fleetcore.model.device import Lifecycle
     from fleetcore.model.operator import Role
@@ -422,14 +426,6 @@ class AsyncCalls(ABC):
         """
         return await self._value("list_device_groups", {"device_id": device_id}, Page[MembershipResponse])
 
-    def iter_device_groups(self, device_id: DeviceId) -> AsyncIterator[MembershipResponse]:
-        """Goes through all that ``list_device_groups`` lists, page by page.
-
-        Raises:
-            NotFound: there is no such device.
-        """
-        return self._pages("list_device_groups", {"device_id": device_id}, MembershipResponse)
-
     async def list_gateways(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GatewayResponse]:
         """Lists the gateways by id."""
         return await self._value("list_gateways", {"limit": limit, "cursor": cursor}, Page[GatewayResponse])
@@ -492,6 +488,132 @@ class AsyncCalls(ABC):
         await self._value(
             "detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None)
         )
+
+    async def get_twin(self, device_id: DeviceId) -> TwinResponse:
+        """Shows the twin of a device: what is desired, what is reported, what differs and since when, and the attributes.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value("get_twin", {"device_id": device_id}, TwinResponse)
+
+    async def set_desired(
+        self, device_id: DeviceId, patch: TwinPatch, *, if_version: DesiredVersion | None = None, reason: Reason = ""
+    ) -> TwinResponse:
+        """Merges a patch into what is desired of a device; a patch that changes nothing makes no new version.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: the section would exceed a limit, or the patch sets the key ``fleetcore``.
+            VersionConflict: the desired section is not at ``if_version``.
+        """
+        return await self._value(
+            "set_desired",
+            {"device_id": device_id, "patch": patch, "if_version": if_version, "reason": reason},
+            TwinResponse,
+        )
+
+    async def set_attributes(
+        self, device_id: DeviceId, patch: TwinPatch, *, if_version: AttributesVersion | None = None, reason: Reason = ""
+    ) -> TwinResponse:
+        """Merges a patch into the attributes of a device, which the device does not see.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: the attributes would exceed a limit.
+            VersionConflict: the device is not at ``if_version``.
+        """
+        return await self._value(
+            "set_attributes",
+            {"device_id": device_id, "patch": patch, "if_version": if_version, "reason": reason},
+            TwinResponse,
+        )
+
+    async def list_twin_history(
+        self, device_id: DeviceId, *, section: TwinSection = "desired"
+    ) -> Page[TwinChangeResponse]:
+        """Lists the kept changes of a section, the newest first, each with the patch that takes it back.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value(
+            "list_twin_history", {"device_id": device_id, "section": section}, Page[TwinChangeResponse]
+        )
+
+    async def get_past_twin(self, device_id: DeviceId, at: Time, *, section: TwinSection = "desired") -> Json:
+        """Shows a section of a device's twin as it was at a time.
+
+        Args:
+            at: the time, RFC 3339 or ms since the epoch.
+
+        Raises:
+            NotFound: there is no such device, or its history does not reach back that far.
+        """
+        return await self._value("get_past_twin", {"device_id": device_id, "at": at, "section": section}, Json)
+
+    async def list_layers(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[LayerResponse]:
+        """Lists the layers by name.
+
+        A later kind (fleet, group, policy) overrides, and among layers of a kind the greater priority.
+        """
+        return await self._value("list_layers", {"limit": limit, "cursor": cursor}, Page[LayerResponse])
+
+    def iter_layers(self) -> AsyncIterator[LayerResponse]:
+        """Goes through all that ``list_layers`` lists, page by page.
+
+        A later kind (fleet, group, policy) overrides, and among layers of a kind the greater priority.
+        """
+        return self._pages("list_layers", {}, LayerResponse)
+
+    async def get_layer(self, layer: Label) -> LayerResponse:
+        """Shows a layer.
+
+        Raises:
+            NotFound: there is no such layer.
+        """
+        return await self._value("get_layer", {"layer": layer}, LayerResponse)
+
+    async def set_layer(
+        self,
+        layer: Label,
+        patch: LayerPatch,
+        *,
+        kind: Kind | str = "fleet",
+        group: LayerGroup | None = None,
+        priority: Priority = 0,
+        if_version: IfVersion | None = None,
+        reason: Reason = "",
+    ) -> LayerResponse:
+        """Merges a patch into a layer, or makes the layer; its devices follow.
+
+        Raises:
+            NotFound: there is no such group.
+            Refused: a group layer without a group, a fleet layer with one, another kind or group than before, a limit of
+                twins, or the key ``fleetcore``.
+            VersionConflict: the layer is not at ``if_version``.
+        """
+        return await self._value(
+            "set_layer",
+            {
+                "layer": layer,
+                "patch": patch,
+                "kind": kind,
+                "group": group,
+                "priority": priority,
+                "if_version": if_version,
+                "reason": reason,
+            },
+            LayerResponse,
+        )
+
+    async def remove_layer(self, layer: Label, *, reason: Reason = "") -> None:
+        """Removes a layer; its devices fall back to what is below it.
+
+        Raises:
+            NotFound: there is no such layer.
+        """
+        await self._value("remove_layer", {"layer": layer, "reason": reason}, type(None))
 
     async def get_fleet_health(self) -> HealthResponse:
         """Shows the fleet's health: a score, its parts, and the counts behind them."""
@@ -754,14 +876,6 @@ class AsyncCalls(ABC):
         """
         return await self._value("list_device_certificates", {"device_id": device_id}, Page[CertificateResponse])
 
-    def iter_device_certificates(self, device_id: DeviceId) -> AsyncIterator[CertificateResponse]:
-        """Goes through all that ``list_device_certificates`` lists, page by page.
-
-        Raises:
-            NotFound: there is no such device.
-        """
-        return self._pages("list_device_certificates", {"device_id": device_id}, CertificateResponse)
-
     async def get_certificate(self, certificate: CertificateId) -> CertificateResponse:
         """Shows a certificate that the fleet issued.
 
@@ -916,25 +1030,13 @@ class AsyncCalls(ABC):
         """Lists the configured detectors; fleet.toml says which there are."""
         return await self._value("list_detectors", {}, Page[InstanceResponse])
 
-    def iter_detectors(self) -> AsyncIterator[InstanceResponse]:
-        """Goes through all that ``list_detectors`` lists, page by page."""
-        return self._pages("list_detectors", {}, InstanceResponse)
-
     async def list_notifiers(self) -> Page[InstanceResponse]:
         """Lists the configured notifiers; fleet.toml says which there are."""
         return await self._value("list_notifiers", {}, Page[InstanceResponse])
 
-    def iter_notifiers(self) -> AsyncIterator[InstanceResponse]:
-        """Goes through all that ``list_notifiers`` lists, page by page."""
-        return self._pages("list_notifiers", {}, InstanceResponse)
-
     async def list_plugins(self) -> Page[PluginResponse]:
         """Lists the installed plugins; they are installed in a shell, never from here."""
         return await self._value("list_plugins", {}, Page[PluginResponse])
-
-    def iter_plugins(self) -> AsyncIterator[PluginResponse]:
-        """Goes through all that ``list_plugins`` lists, page by page."""
-        return self._pages("list_plugins", {}, PluginResponse)
 
     @abstractmethod
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:

@@ -26,14 +26,12 @@ from fleetcore_api.routes import (
     commands,
     events,
     firmware,
-    layers,
     metrics,
     operations,
     queries,
     seen,
     server,
     telemetry,
-    twins,
 )
 from fleetcore_api.site import Site
 
@@ -43,7 +41,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        twins, layers, commands, operations, queries, telemetry, seen, campaigns, firmware,
+        commands, operations, queries, telemetry, seen, campaigns, firmware,
         cas, events,
     )
     for one in module.HANDLERS

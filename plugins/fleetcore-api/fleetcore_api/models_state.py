@@ -5,75 +5,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from fleetcore.model.command import CommandState
-from fleetcore.model.layer import LayerKind
 from fleetcore.model.operation import OperationState
-from fleetcore_api.models import DeviceId, In, Json, Label, Out, Reason, Time
+from fleetcore_api.models import DeviceId, In, Json, Out, Reason, Time
 
 Query = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
 Seconds = Annotated[float, Meta(gt=0, le=315_360_000)]
-
-
-class OriginOut(Out):
-    """Which layer set a leaf, who and when."""
-
-    layer: str
-    by: str
-    time: Time | None
-
-
-class TwinOut(Out):
-    """A twin; its ETag names all sections' versions."""
-
-    desired: Json
-    desired_version: int
-    reported: Json
-    reported_version: int
-    attributes: Json
-    delta: Json
-    acknowledged: int
-    refused: Json
-    origins: dict[str, OriginOut]
-    unconverged: dict[str, Time]
-    time: Time
-
-
-class PastOut(Out):
-    """A change of a section; ``undo`` is the patch that takes it back."""
-
-    version: int
-    time: Time
-    by: str
-    reason: str
-    undo: Json
-
-
-class LayerIn(In):
-    """A patch (RFC 7396) of a layer of desired state; the layer is made where there is none."""
-
-    patch: Json
-    kind: LayerKind = LayerKind.FLEET
-    group: Label | None = None
-    priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] = 0
-    reason: Reason = ""
-
-
-class SectionOut(Out):
-    """A document with the version of each change."""
-
-    document: Json
-    version: int
-
-
-class LayerOut(Out):
-    """What is desired of many devices; ``by`` says who set each leaf."""
-
-    id: str
-    kind: LayerKind
-    group: str | None
-    priority: int
-    section: SectionOut
-    by: dict[str, str]
-    version: int
 
 
 class CommandIn(In):

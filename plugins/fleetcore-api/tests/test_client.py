@@ -134,7 +134,7 @@ async def story(fleet):
     await say("set_desired", "a", {"deep": {"er": 1}}, reason="why not")
     await say("settle")
     await say("get_twin", "a")
-    await say("twin_history", "a")
+    await say("list_twin_history", "a")
     await say("list_layers")
     await say("remove_layer", "cold ones")
     for value in (20.0, 20.5, 21.0):

@@ -130,6 +130,42 @@ STORY = [
     ("list_leaves", {"gateway_id": "gw"}),
     ("detach_leaf", {"gateway_id": "gw", "device_id": "th-1"}),
     ("detach_leaf", {"gateway_id": "gw", "device_id": "th-1"}),
+    ("get_twin", {"device_id": "pump-1"}),
+    ("get_twin", {"device_id": "nobody"}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"light": {"on": True}, "interval": 30}, "reason": "it is dark"}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"light": None}, "if_version": 2}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"light": 1}, "if_version": 1}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"fleetcore": {"trust": "me"}}}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"$set": 1}}),
+    ("set_desired", {"device_id": "nobody", "patch": {"a": 1}}),
+    ("set_attributes", {"device_id": "pump-1", "patch": {"floor": None, "hall": {"row": 7}}, "reason": "moved"}),
+    ("set_attributes", {"device_id": "pump-1", "patch": {"hall": {"row": 8}}, "if_version": 1}),
+    ("set_attributes", {"device_id": "pump-1", "patch": {"a": "x" * 70_000}}),
+    ("set_attributes", {"device_id": "nobody", "patch": {}}),
+    ("list_twin_history", {"device_id": "pump-1"}),
+    ("list_twin_history", {"device_id": "pump-1", "section": "reported"}),
+    ("list_twin_history", {"device_id": "pump-1", "section": "imagined"}),
+    ("list_twin_history", {"device_id": "nobody"}),
+    ("get_past_twin", {"device_id": "pump-1", "at": "2020-01-01T00:00:00Z"}),
+    ("get_past_twin", {"device_id": "pump-1", "at": 4_000_000_000_000, "section": "desired"}),
+    ("get_past_twin", {"device_id": "pump-1", "at": "yesterday"}),
+    ("get_past_twin", {"device_id": "pump-1", "at": 12}),
+    ("get_past_twin", {"device_id": "nobody", "at": "2020-01-01T00:00:00Z"}),
+    ("set_layer", {"layer": "defaults", "patch": {"interval": 300, "led": True}, "reason": "for all"}),
+    ("set_layer", {"layer": "site/cold", "patch": {"led": False}, "kind": "policy", "priority": 3}),
+    ("set_layer", {"layer": "defaults", "patch": {"led": None}, "if_version": 7}),
+    ("set_layer", {"layer": "defaults", "patch": {"led": None}, "kind": "policy"}),
+    ("set_layer", {"layer": "lab", "patch": {}, "kind": "group"}),
+    ("set_layer", {"layer": "lab", "patch": {}, "kind": "group", "group": "nothing"}),
+    ("set_layer", {"layer": "lab", "patch": {}, "kind": "king", "group": WRONG_NAME, "priority": 1_000_001}),
+    ("set_layer", {"layer": "lab", "patch": {"fleetcore": None}}),
+    ("list_layers", {}),
+    ("get_layer", {"layer": "site/cold"}),
+    ("get_layer", {"layer": "nothing"}),
+    ("get_twin", {"device_id": "pump-1"}),
+    ("remove_layer", {"layer": "site/cold", "reason": "warm now"}),
+    ("remove_layer", {"layer": "site/cold"}),
+    ("remove_layer", {"layer": "defaults"}),
     ("create_device", {"id": "gone", "type": "pump"}),
     ("set_lifecycle", {"device_id": "gone", "state": "retired", "reason": "broken"}),
     ("set_lifecycle", {"device_id": "gone", "state": "active"}),
@@ -378,7 +414,7 @@ def words(call, given):
         value = given.get(word.lower()) if word.isupper() else word
         if word == "NAME=VALUE" or (word.isupper() and word.lower() not in given):
             continue
-        found += value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        found += value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else str(value)]
     arguments = {word.lower() for word in call.command.split() if word.isupper()}
     for parameter in call.parameters:
         if parameter.name in given and parameter.name not in arguments:
