@@ -11,6 +11,7 @@ def nouns() -> tuple[ModuleType, ...]:
     from fleetcore.calls import (
         audit,
         certificates,
+        commands,
         devices,
         edge,
         enrollment,
@@ -22,4 +23,4 @@ def nouns() -> tuple[ModuleType, ...]:
         twins,
     )
 
-    return (devices, groups, edge, twins, layers, health, enrollment, certificates, operators, audit, server)
+    return (devices, groups, edge, twins, layers, commands, health, enrollment, certificates, operators, audit, server)

@@ -122,7 +122,8 @@ class Parameter:
 
     name: str
     reader: decode.Reader
-    #: ``path``, ``query``, ``body``, ``whole`` (the body), ``stream`` (the body in pieces) or ``if-match``.
+    #: ``path``, ``query``, ``body``, ``whole`` (the body), ``stream`` (the body in pieces), ``if-match`` or
+    #: ``idempotency-key``.
     place: str
     #: Of an ``If-Match`` with several versions, the letter before the one that counts.
     section: str
@@ -201,7 +202,7 @@ class Call:
         """The names of the parameters by where they are sent."""
         return {
             place: frozenset(name for name, parameter in self.parameters.items() if parameter.place == place)
-            for place in ("path", "query", "body", "whole", "stream", "if-match")
+            for place in ("path", "query", "body", "whole", "stream", "if-match", "idempotency-key")
         }
 
     @cached_property

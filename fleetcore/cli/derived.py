@@ -47,13 +47,15 @@ def command(
     fixed: Mapping[str, Any],
     *,
     options: Sequence[click.Parameter] = (),
+    ask: Callable[..., Any] | None = None,
     finish: Callable[..., Any] | None = None,
 ) -> click.Command:
     """The command ``text`` of a call, which gives ``fixed`` and takes the rest.
 
     ``options`` are the command's own. One with the name of a parameter of the call takes its place; it gives text.
     ``finish(at, given, answer, output, NAME=…)`` gets what was given and answered and the values of the others, and
-    returns what is shown; None where it has shown it itself.
+    returns what is shown; None where it has shown it itself. ``ask(at, given, output, NAME=…)`` takes the place of the
+    call and of ``finish``, and returns the same.
     """
     name = [word for word in text.split() if not word.isupper()][-1]
     arguments = [word.lower() for word in text.split() if word.isupper() and word != _PAIRS]
@@ -77,11 +79,14 @@ def command(
         named = dict(map(pair, words.pop("pairs", ())))
         own = {option.name: words.pop(str(option.name)) for option in added}
         given = {**named, **_given(call, words), **fixed}
-        answer = items(at, call, given, most) if call.answer == "page" else value(at, call, given)
+        if ask is not None:
+            answer = ask(at, given, output, **own)
+        else:
+            answer = items(at, call, given, most) if call.answer == "page" else value(at, call, given)
         if finish is not None:
             answer = finish(at, given, answer, output, **own)
-            if answer is None:
-                return
+        if answer is None and (ask is not None or finish is not None):
+            return
         show(answer, output, call.columns)
 
     made = click.command(name, help=call.help, deprecated=call.deprecated or False)(run)

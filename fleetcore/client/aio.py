@@ -120,9 +120,18 @@ class AsyncFleetClient(AsyncCalls):
         call = catalogue.core().get(name)
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        sent = request(call, given)
-        answered = await self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
-        return answer(answered.content, kind)
+        sent, wait_s, begun_s = request(call, given), float(given.get("wait_s") or 0.0), wire.now_s()
+        answered = await self._answer(
+            sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers,
+            timeout_s=wire.TIMEOUT_S + min(wait_s, wire.WAIT_S),
+        )  # fmt: skip
+        found: Any = answer(answered.content, kind)
+        # The server waits shorter than it was asked to: the rest of the time it is asked again.
+        while (left_s := wait_s - (wire.now_s() - begun_s)) > 0 and found["finished_at"] is None:
+            await asyncio.sleep(min(1.0, left_s))
+            found = await self._value("get_command", {"command": found["id"]}, kind)
+        waited: T = found
+        return waited
 
     async def _get(self, at: str, /, **params: Any) -> Any:
         return (await self._answer("GET", at, params=given(**params))).json()
@@ -441,84 +450,6 @@ class AsyncFleetClient(AsyncCalls):
         return View(number=number, discarded=True)
 
     # --- twins and commands -------------------------------------------------------------------------------------
-
-    async def send_command(
-        self,
-        device_id: str,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        wait_s: float = 0.0,
-        idempotency_key: str | None = None,
-        reason: str = "",
-        **options: Any,
-    ) -> View:
-        """Queues a command; with ``wait_s`` waits so long for its end. Returns its state either way."""
-        body = {"name": name, "args": dict(args or {}), "reason": reason, **options}
-        at_once = min(wait_s, wire.WAIT_S)
-        answer = await self._answer(
-            "POST",
-            path("devices", device_id, "commands"),
-            body=body,
-            params={"wait": at_once},
-            headers={} if idempotency_key is None else {"Idempotency-Key": idempotency_key},
-            timeout_s=wire.TIMEOUT_S + at_once,
-        )
-        command, left_s = View(answer.json()), wait_s - at_once
-        while command["finished_at"] is None and left_s > 0:
-            await asyncio.sleep(min(1.0, left_s))
-            command, left_s = await self.get_command(command["id"]), left_s - 1.0
-        return command
-
-    async def plan_commands(
-        self,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        **options: Any,
-    ) -> View:
-        """Whom a bulk command would reach: ``plan``, count, a sample, and the cap."""
-        body = {"name": name, "args": dict(args or {}), "devices": list(devices), **given(where=where), **options}
-        return View(await self._post("/commands", body, dry_run=True))
-
-    async def send_commands(
-        self,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        plan: str | None = None,
-        rate_per_s: float | None = None,
-        reason: str = "",
-        **options: Any,
-    ) -> View:
-        """Sends a command to many devices, by a query or by ids, in the background; gives the operation.
-
-        With ``plan`` it reaches exactly whom :meth:`plan_commands` said: Conflict ``plan_changed`` otherwise.
-        """
-        if plan is None:
-            plan = (await self.plan_commands(name, args, where=where, devices=devices, **options))["plan"]
-        body = {"name": name, "args": dict(args or {}), "devices": list(devices), "plan": plan, "reason": reason}
-        return View(await self._post("/commands", {**body, **given(where=where, rate_per_s=rate_per_s), **options}))
-
-    async def count_commands(self, operation: str) -> View:
-        """How many of a bulk command's commands are in each state."""
-        return View((await self.get_operation(operation))["result"])
-
-    async def get_command(self, command_id: str) -> View:
-        """A command's state."""
-        return View(await self._get(path("commands", command_id)))
-
-    async def list_commands(self, device_id: str | None = None) -> list[View]:
-        """Commands by device and sequence."""
-        return await self._all("/commands" if device_id is None else path("devices", device_id, "commands"))
-
-    async def cancel_command(self, command_id: str, *, reason: str = "") -> View:
-        """Cancels a command, or asks the device to."""
-        return View(await self._post(path("commands", command_id, "cancel"), {"reason": reason}))
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
 

@@ -120,9 +120,18 @@ class FleetClient(BlockingCalls):
         call = catalogue.core().get(name)
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        sent = request(call, given)
-        answered = self._answer(sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers)
-        return answer(answered.content, kind)
+        sent, wait_s, begun_s = request(call, given), float(given.get("wait_s") or 0.0), wire.now_s()
+        answered = self._answer(
+            sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers,
+            timeout_s=wire.TIMEOUT_S + min(wait_s, wire.WAIT_S),
+        )  # fmt: skip
+        found: Any = answer(answered.content, kind)
+        # The server waits shorter than it was asked to: the rest of the time it is asked again.
+        while (left_s := wait_s - (wire.now_s() - begun_s)) > 0 and found["finished_at"] is None:
+            clock.sleep(min(1.0, left_s))
+            found = self._value("get_command", {"command": found["id"]}, kind)
+        waited: T = found
+        return waited
 
     def _get(self, at: str, /, **params: Any) -> Any:
         return (self._answer("GET", at, params=given(**params))).json()
@@ -439,84 +448,6 @@ class FleetClient(BlockingCalls):
         return View(number=number, discarded=True)
 
     # --- twins and commands -------------------------------------------------------------------------------------
-
-    def send_command(
-        self,
-        device_id: str,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        wait_s: float = 0.0,
-        idempotency_key: str | None = None,
-        reason: str = "",
-        **options: Any,
-    ) -> View:
-        """Queues a command; with ``wait_s`` waits so long for its end. Returns its state either way."""
-        body = {"name": name, "args": dict(args or {}), "reason": reason, **options}
-        at_once = min(wait_s, wire.WAIT_S)
-        answer = self._answer(
-            "POST",
-            path("devices", device_id, "commands"),
-            body=body,
-            params={"wait": at_once},
-            headers={} if idempotency_key is None else {"Idempotency-Key": idempotency_key},
-            timeout_s=wire.TIMEOUT_S + at_once,
-        )
-        command, left_s = View(answer.json()), wait_s - at_once
-        while command["finished_at"] is None and left_s > 0:
-            clock.sleep(min(1.0, left_s))
-            command, left_s = self.get_command(command["id"]), left_s - 1.0
-        return command
-
-    def plan_commands(
-        self,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        **options: Any,
-    ) -> View:
-        """Whom a bulk command would reach: ``plan``, count, a sample, and the cap."""
-        body = {"name": name, "args": dict(args or {}), "devices": list(devices), **given(where=where), **options}
-        return View(self._post("/commands", body, dry_run=True))
-
-    def send_commands(
-        self,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        plan: str | None = None,
-        rate_per_s: float | None = None,
-        reason: str = "",
-        **options: Any,
-    ) -> View:
-        """Sends a command to many devices, by a query or by ids, in the background; gives the operation.
-
-        With ``plan`` it reaches exactly whom :meth:`plan_commands` said: Conflict ``plan_changed`` otherwise.
-        """
-        if plan is None:
-            plan = (self.plan_commands(name, args, where=where, devices=devices, **options))["plan"]
-        body = {"name": name, "args": dict(args or {}), "devices": list(devices), "plan": plan, "reason": reason}
-        return View(self._post("/commands", {**body, **given(where=where, rate_per_s=rate_per_s), **options}))
-
-    def count_commands(self, operation: str) -> View:
-        """How many of a bulk command's commands are in each state."""
-        return View((self.get_operation(operation))["result"])
-
-    def get_command(self, command_id: str) -> View:
-        """A command's state."""
-        return View(self._get(path("commands", command_id)))
-
-    def list_commands(self, device_id: str | None = None) -> list[View]:
-        """Commands by device and sequence."""
-        return self._all("/commands" if device_id is None else path("devices", device_id, "commands"))
-
-    def cancel_command(self, command_id: str, *, reason: str = "") -> View:
-        """Cancels a command, or asks the device to."""
-        return View(self._post(path("commands", command_id, "cancel"), {"reason": reason}))
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """One parameter.
 
     Attributes:
-        place: ``path``, ``query``, ``body``, ``whole``, ``stream`` or ``if-match``.
+        place: ``path``, ``query``, ``body``, ``whole``, ``stream``, ``if-match`` or ``idempotency-key``.
         kind: ``text``, ``integer``, ``number``, ``boolean``, ``time`` or ``json``: how text for it is read.
         repeated: whether it is a list of such.
         word: what the command line calls one item of it; of an object, it takes ``--WORD NAME=VALUE``.

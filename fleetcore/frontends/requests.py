@@ -39,6 +39,9 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
                 headers["If-Match"] = f'"{value}"'
             elif call.match_required:
                 headers["If-Match"] = "*"
+        elif parameter.place == "idempotency-key":
+            if value not in (UNSET, None):
+                headers["Idempotency-Key"] = value
         elif value is UNSET or (value == parameter.default and not parameter.required and not parameter.clears):
             continue
         elif parameter.place == "path":

@@ -57,14 +57,14 @@ def test_a_twin_is_set_by_version(fleet, say):
 
 def test_a_command_is_sent_followed_and_cancelled(fleet, say):
     say("device", "register", "a")
-    sent = say("command", "send", "a", "reboot", "--args", '{"delay_s": 5}', "--idempotency-key", "k")
+    sent = say("command", "send", "a", "reboot", "delay_s=5", "--idempotency-key", "k")
 
-    again = say("command", "send", "a", "reboot", "--args", '{"delay_s": 5}', "--idempotency-key", "k")
+    again = say("command", "send", "a", "reboot", "delay_s=5", "--idempotency-key", "k")
     cancelled = say("command", "cancel", sent["id"])
 
     assert again["id"] == sent["id"]
     assert (sent["state"], cancelled["state"]) == ("queued", "cancelled")
-    assert [one["id"] for one in say("command", "list", "a")] == [sent["id"]]
+    assert [one["id"] for one in say("command", "of", "a")] == [sent["id"]]
     assert fleet("command", "send", "a", "blink", "--wait", "0.1").code == 7
     assert fleet("command", "show", "nothing").code == 3
 

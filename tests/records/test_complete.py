@@ -179,6 +179,18 @@ async def layers(manager):
     return answers
 
 
+async def commands(manager, device=None):
+    """``list_commands`` gave all by device and sequence, with what the store needs."""
+    listed = manager.iter_commands() if device is None else manager.iter_device_commands(device)
+    found = sorted([one async for one in listed], key=lambda one: (one.device, one.sequence))
+    return await known(manager.commands.records, found, "result_hash", "version")
+
+
+async def command(manager, name):
+    """``get_command`` told what the store needs."""
+    return (await known(manager.commands.records, [await manager.get_command(name)], "result_hash", "version"))[0]
+
+
 async def twin_history(manager, device, section="desired"):
     """``twin_history`` gave all."""
     return await items(manager.list_twin_history, device, section=section)
@@ -192,6 +204,8 @@ async def past_twin(manager, device, time):
 #: Calls that are other ones today.
 TRANSLATED = {
     "list_layers": layers,
+    "list_commands": commands,
+    "get_command": command,
     "twin_history": twin_history,
     "twin_as_of": past_twin,
     "list_audit": audit,
@@ -369,7 +383,7 @@ async def test_operations_under_way_end(data, clock):
             assert (one["state"], one["failed"]) == ("succeeded", 0)
 
         assert await manager.count_devices("gateway = 'gw-1'") == 21
-        assert sum((await manager.count_commands(under_way["command"]["id"])).values()) == 8
+        assert sum((await manager.count_commands(under_way["command"]["id"])).counts.values()) == 8
 
 
 async def test_a_detector_goes_on_with_what_it_had_learnt(name, data, clock):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.responses.certificates import CertificateResponse
+from fleetcore.calls.responses.commands import CommandCountsResponse, CommandResponse, PlanResponse
 from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
 from fleetcore.calls.responses.edge import GatewayResponse
 from fleetcore.calls.responses.enrollment import (
@@ -21,6 +22,7 @@ from fleetcore.calls.responses.enrollment import (
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
 from fleetcore.calls.responses.layers import LayerResponse
+from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
 from fleetcore.calls.responses.server import InstanceResponse, PluginResponse, StatusResponse
 from fleetcore.calls.responses.twins import TwinChangeResponse, TwinResponse
@@ -32,6 +34,25 @@ if TYPE_CHECKING:
 
     from fleetcore.calls.audit import ActorName, Checkpoints, ObjectName, RowNumber
     from fleetcore.calls.certificates import CertificateHolder, CertificateId
+    from fleetcore.calls.commands import (
+        Arguments,
+        Cap,
+        CommandId,
+        CommandName,
+        DeliverWithin,
+        DeviceChoice,
+        ExecuteWithin,
+        Lane,
+        OperationId,
+        PlanDigest,
+        Precondition,
+        RatePerS,
+        Respond,
+        ResultWithin,
+        Supersede,
+        Unfinished,
+        WaitS,
+    )
     from fleetcore.calls.devices import (
         Attributes,
         Capabilities,
@@ -74,7 +95,19 @@ if TYPE_CHECKING:
     from fleetcore.calls.layers import Kind, LayerGroup, LayerPatch, Priority
     from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
     from fleetcore.calls.twins import AttributesVersion, DesiredVersion, TwinPatch, TwinSection
-    from fleetcore.calls.types import BatchName, Cursor, DeviceId, IfVersion, Label, Limit, Ms, Reason, UnsetType, Where
+    from fleetcore.calls.types import (
+        BatchName,
+        Cursor,
+        DeviceId,
+        IdempotencyKey,
+        IfVersion,
+        Label,
+        Limit,
+        Ms,
+        Reason,
+        UnsetType,
+        Where,
+    )
     from fleetcore.model.device import Lifecycle
     from fleetcore.model.operator import Role
 
@@ -598,6 +631,212 @@ class BlockingCalls(ABC):
             NotFound: there is no such layer.
         """
         self._value("remove_layer", {"layer": layer, "reason": reason}, type(None))
+
+    def list_commands(
+        self, *, unfinished: Unfinished = False, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[CommandResponse]:
+        """Lists commands in the order in which they were issued."""
+        return self._value(
+            "list_commands", {"unfinished": unfinished, "limit": limit, "cursor": cursor}, Page[CommandResponse]
+        )
+
+    def iter_commands(self, *, unfinished: Unfinished = False) -> Iterator[CommandResponse]:
+        """Goes through all that ``list_commands`` lists, page by page."""
+        return self._pages("list_commands", {"unfinished": unfinished}, CommandResponse)
+
+    def list_device_commands(
+        self, device_id: DeviceId, *, unfinished: Unfinished = False, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[CommandResponse]:
+        """Lists the commands of a device in the order in which they were issued.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._value(
+            "list_device_commands",
+            {"device_id": device_id, "unfinished": unfinished, "limit": limit, "cursor": cursor},
+            Page[CommandResponse],
+        )
+
+    def iter_device_commands(self, device_id: DeviceId, *, unfinished: Unfinished = False) -> Iterator[CommandResponse]:
+        """Goes through all that ``list_device_commands`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._pages("list_device_commands", {"device_id": device_id, "unfinished": unfinished}, CommandResponse)
+
+    def send_command(
+        self,
+        device_id: DeviceId,
+        name: CommandName,
+        args: Arguments | None = None,
+        *,
+        lane: Lane = "default",
+        respond: Respond = "result",
+        deliver_within_s: DeliverWithin = 86400.0,
+        execute_within_s: ExecuteWithin = 86400.0,
+        result_within_s: ResultWithin = 90000.0,
+        supersede: Supersede | None = None,
+        precondition: Precondition | None = None,
+        wait_s: WaitS = 0.0,
+        idempotency_key: IdempotencyKey | None = None,
+        reason: Reason = "",
+    ) -> CommandResponse:
+        """Queues a command to a device; with ``wait_s`` waits that long for its end.
+
+        The answer is the command as it stands then. Waiting ends at once where the caller may not send it any more. The
+        command carries its key, so that it is sent once also where a crash took the answer.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: the device is retired.
+            QuerySyntaxError: the precondition cannot be read.
+            Refused: the arguments exceed a limit, or the key came with another command.
+        """
+        return self._value(
+            "send_command",
+            {
+                "device_id": device_id,
+                "name": name,
+                "args": args,
+                "lane": lane,
+                "respond": respond,
+                "deliver_within_s": deliver_within_s,
+                "execute_within_s": execute_within_s,
+                "result_within_s": result_within_s,
+                "supersede": supersede,
+                "precondition": precondition,
+                "wait_s": wait_s,
+                "idempotency_key": idempotency_key,
+                "reason": reason,
+            },
+            CommandResponse,
+        )
+
+    def plan_commands(
+        self,
+        name: CommandName,
+        args: Arguments | None = None,
+        *,
+        where: Where | None = None,
+        devices: DeviceChoice = (),
+        cap: Cap = 1000,
+        lane: Lane = "default",
+        respond: Respond = "result",
+        deliver_within_s: DeliverWithin = 86400.0,
+        execute_within_s: ExecuteWithin = 86400.0,
+        result_within_s: ResultWithin = 90000.0,
+        supersede: Supersede | None = None,
+        precondition: Precondition | None = None,
+        rate_per_s: RatePerS | None = None,
+        reason: Reason = "",
+    ) -> PlanResponse:
+        """Tells which devices a command would reach: those of a query or of a list on which the caller may send commands.
+
+        It takes what ``send_commands`` takes; the rate and the reason change no plan.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query or the precondition cannot be read.
+            Refused: neither or both of ``where`` and ``devices``, or the arguments exceed a limit.
+        """
+        return self._value(
+            "plan_commands",
+            {
+                "name": name,
+                "args": args,
+                "where": where,
+                "devices": devices,
+                "cap": cap,
+                "lane": lane,
+                "respond": respond,
+                "deliver_within_s": deliver_within_s,
+                "execute_within_s": execute_within_s,
+                "result_within_s": result_within_s,
+                "supersede": supersede,
+                "precondition": precondition,
+                "rate_per_s": rate_per_s,
+                "reason": reason,
+            },
+            PlanResponse,
+        )
+
+    def send_commands(
+        self,
+        name: CommandName,
+        args: Arguments | None = None,
+        *,
+        where: Where | None = None,
+        devices: DeviceChoice = (),
+        plan: PlanDigest | None = None,
+        cap: Cap = 1000,
+        rate_per_s: RatePerS | None = None,
+        lane: Lane = "default",
+        respond: Respond = "result",
+        deliver_within_s: DeliverWithin = 86400.0,
+        execute_within_s: ExecuteWithin = 86400.0,
+        result_within_s: ResultWithin = 90000.0,
+        supersede: Supersede | None = None,
+        precondition: Precondition | None = None,
+        idempotency_key: IdempotencyKey | None = None,
+        reason: Reason = "",
+    ) -> OperationResponse:
+        """Sends a command to the devices that ``plan_commands`` told, in the background.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: ``plan_changed``, other devices are selected now.
+            Refused: ``precondition_required`` without a plan, ``limit_exceeded`` beyond the cap, and as
+                ``plan_commands``.
+        """
+        return self._value(
+            "send_commands",
+            {
+                "name": name,
+                "args": args,
+                "where": where,
+                "devices": devices,
+                "plan": plan,
+                "cap": cap,
+                "rate_per_s": rate_per_s,
+                "lane": lane,
+                "respond": respond,
+                "deliver_within_s": deliver_within_s,
+                "execute_within_s": execute_within_s,
+                "result_within_s": result_within_s,
+                "supersede": supersede,
+                "precondition": precondition,
+                "idempotency_key": idempotency_key,
+                "reason": reason,
+            },
+            OperationResponse,
+        )
+
+    def get_command(self, command: CommandId) -> CommandResponse:
+        """Shows a command and how far it is.
+
+        Raises:
+            NotFound: there is no such command.
+        """
+        return self._value("get_command", {"command": command}, CommandResponse)
+
+    def cancel_command(self, command: CommandId, *, reason: Reason = "") -> CommandResponse:
+        """Cancels a command: at once where it was not sent, else by asking the device; again does nothing more.
+
+        Raises:
+            NotFound: there is no such command.
+            Conflict: it has ended otherwise.
+        """
+        return self._value("cancel_command", {"command": command, "reason": reason}, CommandResponse)
+
+    def count_commands(self, operation: OperationId) -> CommandCountsResponse:
+        """Counts the commands that an operation sent, by state.
+
+        Raises:
+            NotFound: there is no such operation.
+        """
+        return self._value("count_commands", {"operation": operation}, CommandCountsResponse)
 
     def get_fleet_health(self) -> HealthResponse:
         """Shows the fleet's health: a score, its parts, and the counts behind them."""

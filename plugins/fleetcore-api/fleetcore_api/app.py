@@ -23,7 +23,6 @@ from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
     campaigns,
     cas,
-    commands,
     events,
     firmware,
     metrics,
@@ -41,7 +40,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        commands, operations, queries, telemetry, seen, campaigns, firmware,
+        operations, queries, telemetry, seen, campaigns, firmware,
         cas, events,
     )
     for one in module.HANDLERS

@@ -1,6 +1,6 @@
 """Models of what is wanted of devices and done to them: groups, twins, commands, operations, queries."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -10,40 +10,6 @@ from fleetcore_api.models import DeviceId, In, Json, Out, Reason, Time
 
 Query = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
 Seconds = Annotated[float, Meta(gt=0, le=315_360_000)]
-
-
-class CommandIn(In):
-    """A command to one device."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=128)]
-    args: Json = {}
-    lane: Annotated[str, Meta(min_length=1, max_length=128)] = "default"
-    respond: Literal["result", "ack", "none"] = "result"
-    deliver_within_s: Seconds = 86_400
-    execute_within_s: Seconds = 86_400
-    result_within_s: Seconds = 90_000
-    supersede: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    precondition: Query | None = None
-    reason: Reason = ""
-
-
-class BulkIn(CommandIn):
-    """A command to the devices that a query selects, or to those named."""
-
-    where: Query | None = None
-    devices: Annotated[list[DeviceId], Meta(max_length=10_000)] = []
-    plan: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None = None
-    cap: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
-    rate_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
-
-
-class PlanOut(Out):
-    """What a bulk request would do; send the same body with ``plan`` to have it done."""
-
-    plan: str
-    count: int
-    sample: list[str]
-    cap: int
 
 
 class CommandOut(Out):

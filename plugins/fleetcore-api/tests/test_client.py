@@ -156,7 +156,7 @@ async def story(fleet):
     bulk = await say("send_commands", "blink", where="group = 'cold'", plan=plan["plan"], rate_per_s=100)
     await say("run_operation", bulk["id"])
     await say("count_commands", bulk["id"])
-    await say("list_commands", "a")
+    await say("list_device_commands", "a")
     artifact = await say("add_artifact", "firmware")
     sizes = {"sha256": artifact["sha256"], "size": artifact["size_bytes"]}
     await say("update_firmware", "fw", "2.0.0", ["b"], "https://updates.example.com/2", **sizes)
@@ -222,7 +222,7 @@ async def story(fleet):
 
 #: What differs by nature: who asked, and what is new each time.
 VARYING = {
-    "actor", "added", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
+    "actor", "added", "bulk", "by", "created_by", "issued_by", "token", "id", "operation", "hash", "prev", "data_hash", "position", "plan",
     "seq", "rows", "checkpoints", "created", "updated", "time", "since", "version", "sent", "grant", "stored", "supersedes", "why",
     "pem", "fingerprint", "sha256", "due", "crl", "start", "until", "own", "issuer", "nonce", "certificate", "key", "ca", "not_before", "last_used", "deliver_by", "issued_at", "result_by", "expires_at", "finished_at", "not_after", "origins", "unconverged", "changed", "expires", "campaign", "times", "last_seen",
 }  # fmt: skip
@@ -337,7 +337,7 @@ async def test_a_key_makes_a_command_once(client):
     first = await client.send_command("a", "blink", idempotency_key="k")
     again = await client.send_command("a", "blink", idempotency_key="k")
     assert first["id"] == again["id"]
-    assert len(await client.list_commands("a")) == 1
+    assert len(await client.list_device_commands("a")) == 1
 
 
 async def test_pages_are_put_together_and_a_limit_cuts_them(client, manager, monkeypatch):

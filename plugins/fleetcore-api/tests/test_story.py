@@ -26,6 +26,7 @@ from fleetcore.cli.exits import exit_code
 from fleetcore.cli.root import run as run_command
 from fleetcore.client import AsyncFleetClient, FleetClient
 from fleetcore.errors import FleetError
+from fleetcore.fleet import bulk_commands, commands, operations
 from fleetcore.frontends.catalogue import core
 from fleetcore.frontends.control import ControlClient, serve_control
 from fleetcore.interfaces.protocol import EnrollRequest
@@ -62,6 +63,17 @@ class Maker:
 
 
 MAKER = Maker("Maker CA")
+
+
+_DAY = MovableClock().now_ms() // (24 * 3600 * 1000)
+#: The command that came with the key k-1, the operation with k-3, and the plan of it.
+KEYED = commands._keyed_id("pump-1", f"{ACTOR}/{_DAY}/k-1")
+BULK = operations._keyed(f"{ACTOR}/{_DAY}/k-3")
+_OPTIONS = {
+    "lane": "light", "respond": "result", "deliver_within_s": 86_400.0, "execute_within_s": 86_400.0,
+    "result_within_s": 90_000.0, "supersede": None, "precondition": None,
+}  # fmt: skip
+PLAN = bulk_commands._digest(["pump-1", "pump-2"], {"name": "blink", "args": {"times": 3}, "options": _OPTIONS})
 
 
 # What is known only once something was made: the story asks for it when it is there.
@@ -166,6 +178,35 @@ STORY = [
     ("remove_layer", {"layer": "site/cold", "reason": "warm now"}),
     ("remove_layer", {"layer": "site/cold"}),
     ("remove_layer", {"layer": "defaults"}),
+    ("send_command", {"device_id": "pump-1", "name": "reboot", "args": {"delay_s": 5}, "lane": "power", "respond": "ack", "supersede": "restart", "precondition": "attributes.floor > 2", "idempotency_key": "k-1", "reason": "stuck"}),
+    ("send_command", {"device_id": "pump-1", "name": "blink", "deliver_within_s": 10.0, "execute_within_s": 20.0, "result_within_s": 30.5, "idempotency_key": "k-2"}),
+    ("send_command", {"device_id": "pump-1", "name": "reboot", "args": {"delay_s": 5}, "lane": "power", "respond": "ack", "supersede": "restart", "precondition": "attributes.floor > 2", "idempotency_key": "k-1", "reason": "stuck"}),
+    ("send_command", {"device_id": "pump-1", "name": "blink", "lane": "", "respond": "never", "deliver_within_s": 0.0, "wait_s": -1.0}),
+    ("send_command", {"device_id": "pump-1", "name": "blink", "precondition": "type ="}),
+    ("send_command", {"device_id": "pump-1", "name": "blink", "args": {"n": 2**60}}),
+    ("send_command", {"device_id": "nobody", "name": "blink"}),
+    ("get_command", {"command": KEYED}),
+    ("get_command", {"command": "nothing"}),
+    ("list_commands", {}),
+    ("list_commands", {"unfinished": True}),
+    ("list_device_commands", {"device_id": "pump-1"}),
+    ("list_device_commands", {"device_id": "pump-2", "unfinished": True}),
+    ("list_device_commands", {"device_id": "nobody"}),
+    ("cancel_command", {"command": KEYED, "reason": "it is well"}),
+    ("cancel_command", {"command": KEYED}),
+    ("cancel_command", {"command": "nothing"}),
+    ("list_device_commands", {"device_id": "pump-1", "unfinished": True}),
+    ("plan_commands", {"name": "blink", "where": "type = 'pump'"}),
+    ("plan_commands", {"name": "blink", "devices": ["pump-1", "nobody"]}),
+    ("plan_commands", {"name": "blink"}),
+    ("plan_commands", {"name": "blink", "where": "type =", "cap": 0}),
+    ("plan_commands", {"name": "blink", "where": "type ="}),
+    ("send_commands", {"name": "blink", "args": {"times": 3}, "where": "type = 'pump'", "plan": PLAN, "cap": 5, "rate_per_s": 10.0, "lane": "light", "idempotency_key": "k-3", "reason": "where are they"}),
+    ("send_commands", {"name": "blink", "where": "type = 'pump'", "plan": PLAN}),
+    ("send_commands", {"name": "blink", "args": {"times": 3}, "where": "type = 'pump'", "plan": PLAN, "cap": 1, "lane": "light"}),
+    ("send_commands", {"name": "blink", "devices": ["pump-1", WRONG_NAME], "plan": "sha256:none", "cap": 0, "rate_per_s": 0.0}),
+    ("count_commands", {"operation": BULK}),
+    ("count_commands", {"operation": "nothing"}),
     ("create_device", {"id": "gone", "type": "pump"}),
     ("set_lifecycle", {"device_id": "gone", "state": "retired", "reason": "broken"}),
     ("set_lifecycle", {"device_id": "gone", "state": "active"}),
@@ -358,6 +399,7 @@ class Shell:
         self._capture.readouterr()
         line = words(core()[name], await asyncio.to_thread(self._in_files, given))
         into = ["--into", str(self._files / "factory")] if name == "create_claim" else []
+        line += ["--detach"] if name == "send_commands" else []
         code = await asyncio.to_thread(run_command, [*line, *into, *self._place, "-o", "json"])
         out, err = self._capture.readouterr()
         if code:
