@@ -61,6 +61,11 @@ class Method:
         parts = [part for hint in (*hints, self.node.returns) if hint for part in ast.walk(hint)]
         return {part.id for part in parts if isinstance(part, ast.Name)}
 
+    def answered(self) -> set[str]:
+        """The names that its answer uses, which are needed when it runs."""
+        answer = self.node.returns
+        return {part.id for part in ast.walk(answer) if isinstance(part, ast.Name)} if answer else set()
+
     def parameters(self, *, without: frozenset[str] = frozenset()) -> str:
         """Those after ``self``, as they stand in the source."""
         arguments = self.node.args
@@ -100,7 +105,7 @@ class Method:
         back = "" if answer == "None" else "return "
         yield f'        {back}{wait}self._value("{self.call.name}", {self.given()}, {kind})'
         yield ""
-        if self.call.is_page:
+        if self.call.is_page and "cursor" in self.call.parameters:
             yield from self._pages(answer.removeprefix("Page[").removesuffix("]"), blocking=blocking)
 
     def _stream(self, item: str, *, blocking: bool) -> Iterator[str]:
@@ -150,6 +155,7 @@ def imports() -> tuple[dict[str, str], dict[str, str]]:
     """
     running: dict[str, str] = {}
     typing: dict[str, str] = {}
+    at_run_time = {"UNSET"}.union(*(method.answered() for _, found in methods() for method in found))
     for noun, found in methods():
         origins = _origins(noun)
         for method in found:
@@ -157,7 +163,7 @@ def imports() -> tuple[dict[str, str], dict[str, str]]:
                 origin = origins.get(name)
                 if origin is None:
                     continue
-                place = running if ".responses." in origin or name in ("Page", "UNSET") else typing
+                place = running if name in at_run_time else typing
                 if place.setdefault(name, origin) != origin:
                     sys.exit(f"{noun.__name__}: {name} is another one than in {place[name]}; rename it")
     return running, typing

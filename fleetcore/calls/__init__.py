@@ -13,6 +13,7 @@ def nouns() -> tuple[ModuleType, ...]:
         audit,
         campaigns,
         certificates,
+        commands,
         dead_letters,
         devices,
         edge,
@@ -22,10 +23,12 @@ def nouns() -> tuple[ModuleType, ...]:
         groups,
         health,
         imports,
+        layers,
         operations,
         operators,
         server,
         telemetry,
+        twins,
     )
 
     return (
@@ -33,6 +36,9 @@ def nouns() -> tuple[ModuleType, ...]:
         imports,
         groups,
         edge,
+        twins,
+        layers,
+        commands,
         telemetry,
         anomalies,
         dead_letters,

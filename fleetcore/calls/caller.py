@@ -4,6 +4,7 @@ What a caller may not see does not exist for it: the answer is that of an unknow
 """
 
 import getpass
+import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class Caller:
         actor: the name under which its changes are written down.
         permission: what the present call needs.
         asked: whether the call has asked for rights on anything.
+        max_wait_s: how long a call may wait for something before it answers how it stands.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Caller:
         *,
         renew: Callable[[], Awaitable[Rights]] | None = None,
         watch: "Callable[[], RightsWatch] | None" = None,
+        max_wait_s: float = math.inf,
     ) -> None:
         """``renew`` gives the rights as they are now, ``watch`` what tells when they may have changed.
 
@@ -59,6 +62,7 @@ class Caller:
         self.actor = actor or rights.actor
         self.permission = Permission.DEVICES_READ
         self.asked = False
+        self.max_wait_s = max_wait_s
         self._renew, self._watch = renew, watch
 
     async def renewed(self) -> Rights:

@@ -10,6 +10,7 @@ from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import BY_CALL, call
 from fleetcore.calls.types import Cursor, Limit, Page, Reason, to_response
+from fleetcore.fleet import bulk_commands
 from fleetcore.fleet.repository import Repository
 from fleetcore.model.operation import Operation
 from fleetcore.model.operator import Permission
@@ -18,7 +19,7 @@ OperationId = Annotated[str, Meta(min_length=1, max_length=64)]
 OperationKind = Annotated[str, Meta(max_length=64, description="Of this kind only: import, command, renewal …")]
 
 #: What stopping another principal's operation takes.
-_NEEDED = {"command": Permission.COMMANDS_SEND, "renewal": Permission.SECURITY_WRITE}
+_NEEDED = {bulk_commands.KIND: Permission.COMMANDS_SEND, "renewal": Permission.SECURITY_WRITE}
 #: Failures that an answer shows.
 _MAX_FAILURES = 100
 
@@ -36,7 +37,7 @@ async def own_operation(caller: Caller, operation: str) -> Operation:
 async def operation_response(caller: Caller, operation: Operation) -> OperationResponse:
     """An operation as it is answered, with what came of it so far."""
     counts: Mapping[str, int] = operation.result
-    if operation.kind == "command":
+    if operation.kind == bulk_commands.KIND:
         counts = await caller.fleet.bulk_commands.counts(operation.id)
     return listed_operation(operation, counts)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Awaitable[Any] | AsyncIterator[Any]])
 
 _DECLARED = "__fleetcore_call__"
+#: Places that are headers of a request.
+HEADERS = ("if-match", "last-event-id", "idempotency-key")
 _NO_BODY = frozenset({"GET", "DELETE"})
 _NAMED = re.compile(r"\{(\w+)\}")
 _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
@@ -139,7 +141,7 @@ class Parameter:
     name: str
     reader: decode.Reader
     #: ``path``, ``query``, ``body``, ``whole`` (the body), ``stream`` (the body in pieces), ``if-match`` or
-    #: ``last-event-id``.
+    #: ``last-event-id`` or ``idempotency-key``.
     place: str
     #: Of an ``If-Match`` with several versions, the letter before the one that counts.
     section: str
@@ -235,7 +237,7 @@ class Call:
         """The names of the parameters by where they are sent."""
         return {
             place: frozenset(name for name, parameter in self.parameters.items() if parameter.place == place)
-            for place in ("path", "query", "body", "whole", "stream", "if-match", "last-event-id")
+            for place in ("path", "query", "body", "whole", "stream", *HEADERS)
         }
 
     @cached_property

@@ -18,6 +18,7 @@ __all__ = [
     "Content",
     "Cursor",
     "DeviceId",
+    "IdempotencyKey",
     "IfVersion",
     "In",
     "Json",
@@ -63,8 +64,9 @@ class Ms(int):
 class In:
     """Where a parameter is sent, if not where the rule of :mod:`fleetcore.calls.table` puts it.
 
-    ``body`` is the whole body; ``stream`` is the body piece by piece; ``if-match`` and ``last-event-id`` are headers.
-    Where an ETag has several versions, as that of a twin, ``section`` is the letter before the one that counts.
+    ``body`` is the whole body; ``stream`` is the body piece by piece; ``if-match``, ``last-event-id`` and
+    ``idempotency-key`` are the headers. Where an ETag has several versions, as that of a twin, ``section`` is the
+    letter before the one that counts.
     """
 
     def __init__(self, place: str, section: str = "") -> None:
@@ -80,11 +82,13 @@ class Word:
 
 # The last character of an alphabet is no newline: ``$`` alone would let one pass.
 _DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^[A-Za-z0-9 ._/:\-]{1,128}$(?!\n)"
+_KEY = r"^[!-~]{1,128}$(?!\n)"
 _BATCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,39}$(?!\n)"
 #: Pattern → what a value of it is made of.
 ALPHABETS = {
     _BATCH_NAME: "1-40 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _DEVICE_ID: "1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
+    _KEY: "1-128 printable ASCII characters",
     _LABEL: "1-128 characters of letters, digits, space and . _ / : -",
 }
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
@@ -94,6 +98,11 @@ Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the
 Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="How many items at most.")]
 Cursor = Annotated[str, Meta(max_length=512, description="The `next` of the page before.")]
+IdempotencyKey = Annotated[
+    str,
+    Meta(pattern=_KEY, description="The same key again, within a day, gives what was made first."),
+    In("idempotency-key"),
+]
 IfVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match")]
 #: Bytes that the call takes piece by piece; library and clients take bytes, the path of a file, or pieces.
 Content = Annotated[AsyncIterator[bytes], In("stream")]

@@ -15,6 +15,8 @@ from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
 
 #: In a command's text: the rest of its parameters may be given so.
 _PAIRS = "NAME=VALUE"
+#: Names that every command has already: a parameter of that name has another one inside.
+_TAKEN = frozenset({"at", "output", "data", "server", "token", "ca"})
 
 
 def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> None:
@@ -46,13 +48,15 @@ def command(
     fixed: Mapping[str, Any],
     *,
     options: Sequence[click.Parameter] = (),
+    ask: Callable[..., Any] | None = None,
     finish: Callable[..., Any] | None = None,
 ) -> click.Command:
     """The command ``text`` of a call, which gives ``fixed`` and takes the rest.
 
     ``options`` are the command's own. One with the name of a parameter of the call takes its place; it gives text.
     ``finish(at, given, answer, output, NAME=…)`` gets what was given and answered and the values of the others, and
-    returns what is shown; None where it has shown it itself.
+    returns what is shown; None where it has shown it itself. ``ask(at, given, output, NAME=…)`` takes the place of the
+    call and of ``finish``, and returns the same.
     """
     name = [word for word in text.split() if not word.isupper()][-1]
     arguments = [word.lower() for word in text.split() if word.isupper() and word != _PAIRS]
@@ -80,11 +84,14 @@ def command(
         if call.answer == "stream":
             follow(at, call, given, output, most)
             return
-        answer = items(at, call, given, most) if call.answer == "page" else value(at, call, given)
+        if ask is not None:
+            answer = ask(at, given, output, **own)
+        else:
+            answer = items(at, call, given, most) if call.answer == "page" else value(at, call, given)
         if finish is not None:
             answer = finish(at, given, answer, output, **own)
-            if answer is None:
-                return
+        if answer is None and (ask is not None or finish is not None):
+            return
         show(answer, output, call.columns)
 
     # -5 is a number and no option.
@@ -147,6 +154,10 @@ async def items_of(caller: Caller, call: CallInfo, given: Mapping[str, Any], mos
     return found
 
 
+def _inside(name: str) -> str:
+    return f"{name}_" if name in _TAKEN else name
+
+
 def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
     """What was typed, as the call takes it; raises Refused as every front end does."""
     from fleetcore.calls.decode import Fault, Invalid, read_text, refusal
@@ -154,7 +165,7 @@ def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     faults: list[Fault] = []
     for parameter in call.parameters:
-        typed = words.get(parameter.name)
+        typed = words.get(_inside(parameter.name))
         if parameter.clears and words.get(f"no_{parameter.name}"):
             found[parameter.name] = None
         elif parameter.place == "stream":
@@ -191,7 +202,7 @@ def pair(text: str) -> tuple[str, Any]:
 def _argument(parameter: ParameterInfo) -> click.Argument:
     name = parameter.name.upper()
     return click.Argument(
-        [parameter.name], metavar=f"{name}…" if parameter.repeated else name, required=parameter.required,
+        [_inside(parameter.name)], metavar=f"{name}…" if parameter.repeated else name, required=parameter.required,
         nargs=-1 if parameter.repeated else 1, type=_type(parameter),
     )  # fmt: skip
 
@@ -205,9 +216,9 @@ def _options(parameter: ParameterInfo) -> list[click.Option]:
     if parameter.repeated or pairs:
         said = f"{said} Repeatable{'; VALUE may be JSON' if pairs else ''}.".strip()
     if parameter.kind == "boolean":
-        return [click.Option([f"--{word}/--no-{word}"], default=None, help=said)]
+        return [click.Option([f"--{word}/--no-{word}", _inside(parameter.name)], default=None, help=said)]
     made = click.Option(
-        [f"--{word}", parameter.name],
+        [f"--{word}", _inside(parameter.name)],
         multiple=parameter.repeated or pairs,
         required=parameter.required,
         type=_type(parameter),

@@ -116,14 +116,21 @@ class AsyncFleetClient(AsyncCalls):
         return await self._value(name, given, Any)
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
-        sent = request(await self._known(name), given)
-        source = sent.source
+        sent, begun_s = request(await self._known(name), given), wire.now_s()
+        source, wait_s = sent.source, float(given.get("wait_s") or 0.0)
         answered = await self._answer(
             sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers,
             content=source if source is None or isinstance(source, bytes) else async_pieces(source),
-            timeout_s=wire.TIMEOUT_S if source is None else wire.UPLOAD_TIMEOUT_S,
+            timeout_s=min(wait_s, wire.WAIT_S) + (wire.TIMEOUT_S if source is None else wire.UPLOAD_TIMEOUT_S),
         )  # fmt: skip
-        return answer(answered.content, kind)
+        found = answer(answered.content, kind)
+        if name == "send_command":
+            # The server waits shorter than it was asked to: the rest of the time it is asked again.
+            command: Any = found
+            while (left_s := wait_s - (wire.now_s() - begun_s)) > 0 and command["finished_at"] is None:
+                await asyncio.sleep(min(1.0, left_s))
+                found = command = await self._value("get_command", {"command": command["id"]}, kind)
+        return found
 
     def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
         """The items of a call that streams, by its name."""
@@ -330,130 +337,6 @@ class AsyncFleetClient(AsyncCalls):
         await self._get("/devices", limit=1)
 
     # --- twins and commands -------------------------------------------------------------------------------------
-
-    async def get_twin(self, device_id: str) -> View:
-        """A device's twin: both sections, their difference and since when, attributes, and each leaf's layer."""
-        return View(await self._get(path("devices", device_id, "twin")))
-
-    async def twin_history(self, device_id: str, section: str = "desired") -> list[View]:
-        """The changes of a section that are kept, the newest first."""
-        answer = await self._get(path("devices", device_id, "twin", "history"), section=section)
-        return [View(one) for one in answer["items"]]
-
-    async def twin_as_of(self, device_id: str, time: int | str, section: str = "desired") -> View:
-        """A section of the twin as it was at a time; raises NotFound beyond what is kept."""
-        return View(await self._get(path("devices", device_id, "twin", "past"), at=str(time), section=section))
-
-    async def set_layer(
-        self,
-        layer: str,
-        patch: Mapping[str, Any],
-        *,
-        kind: str = "fleet",
-        group: str | None = None,
-        priority: int = 0,
-        if_version: int | None = None,
-        reason: str = "",
-    ) -> View:
-        """Merges a patch into a layer of desired state: of the fleet, a group or a policy; its devices follow."""
-        body = {"patch": dict(patch), "kind": kind, "priority": priority, "reason": reason, **given(group=group)}
-        return View(await self._patch(path("layers", layer), body, if_version))
-
-    async def list_layers(self) -> list[View]:
-        """All layers, by name."""
-        return await self._all("/layers")
-
-    async def remove_layer(self, layer: str, *, reason: str = "") -> View:
-        """Removes a layer; its devices fall back to what is below it."""
-        found = View(await self._get(path("layers", layer)))
-        await self._delete(path("layers", layer), reason)
-        return found
-
-    async def set_desired(
-        self, device_id: str, patch: Mapping[str, Any], *, if_version: int | None = None, reason: str = ""
-    ) -> View:
-        """Merges a patch into the desired section; raises VersionConflict."""
-        at = path("devices", device_id, "twin", "desired")
-        twin = await self._patch(at, dict(patch), if_version, reason=reason or None)
-        return View(device=device_id, desired_version=twin["desired_version"])
-
-    async def send_command(
-        self,
-        device_id: str,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        wait_s: float = 0.0,
-        idempotency_key: str | None = None,
-        reason: str = "",
-        **options: Any,
-    ) -> View:
-        """Queues a command; with ``wait_s`` waits so long for its end. Returns its state either way."""
-        body = {"name": name, "args": dict(args or {}), "reason": reason, **options}
-        at_once = min(wait_s, wire.WAIT_S)
-        answer = await self._answer(
-            "POST",
-            path("devices", device_id, "commands"),
-            body=body,
-            params={"wait": at_once},
-            headers={} if idempotency_key is None else {"Idempotency-Key": idempotency_key},
-            timeout_s=wire.TIMEOUT_S + at_once,
-        )
-        command, left_s = View(answer.json()), wait_s - at_once
-        while command["finished_at"] is None and left_s > 0:
-            await asyncio.sleep(min(1.0, left_s))
-            command, left_s = await self.get_command(command["id"]), left_s - 1.0
-        return command
-
-    async def plan_commands(
-        self,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        **options: Any,
-    ) -> View:
-        """Whom a bulk command would reach: ``plan``, count, a sample, and the cap."""
-        body = {"name": name, "args": dict(args or {}), "devices": list(devices), **given(where=where), **options}
-        return View(await self._post("/commands", body, dry_run=True))
-
-    async def send_commands(
-        self,
-        name: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        plan: str | None = None,
-        rate_per_s: float | None = None,
-        reason: str = "",
-        **options: Any,
-    ) -> View:
-        """Sends a command to many devices, by a query or by ids, in the background; gives the operation.
-
-        With ``plan`` it reaches exactly whom :meth:`plan_commands` said: Conflict ``plan_changed`` otherwise.
-        """
-        if plan is None:
-            plan = (await self.plan_commands(name, args, where=where, devices=devices, **options))["plan"]
-        body = {"name": name, "args": dict(args or {}), "devices": list(devices), "plan": plan, "reason": reason}
-        return View(await self._post("/commands", {**body, **given(where=where, rate_per_s=rate_per_s), **options}))
-
-    async def count_commands(self, operation: str) -> View:
-        """How many of a bulk command's commands are in each state."""
-        return View((await self.get_operation(operation))["result"])
-
-    async def get_command(self, command_id: str) -> View:
-        """A command's state."""
-        return View(await self._get(path("commands", command_id)))
-
-    async def list_commands(self, device_id: str | None = None) -> list[View]:
-        """Commands by device and sequence."""
-        return await self._all("/commands" if device_id is None else path("devices", device_id, "commands"))
-
-    async def cancel_command(self, command_id: str, *, reason: str = "") -> View:
-        """Cancels a command, or asks the device to."""
-        return View(await self._post(path("commands", command_id, "cancel"), {"reason": reason}))
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
 

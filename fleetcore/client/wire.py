@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,11 @@ def path(*segments: object) -> str:
 def given(**members: Any) -> dict[str, Any]:
     """The members that are not None."""
     return {name: value for name, value in members.items() if value is not None}
+
+
+def now_s() -> float:
+    """Seconds of a clock that nobody sets."""
+    return time.monotonic()
 
 
 def fresh_key() -> str:

@@ -388,14 +388,17 @@ class Commands:
                     self._open.note(queued)
             except Conflict as conflict:
                 self._open.forget(device)
-                if conflict.ids.get("space") == _SUPERSEDE or any(conflict.ids.get("key") == one.id for one in old):
+                first = await self.records.get(command.id) if keyed else None
+                superseded = conflict.ids.get("space") == _SUPERSEDE or any(
+                    conflict.ids.get("key") == one.id for one in old
+                )
+                if first is None and superseded:
                     # Another came first, or one was handed out: look again at what is still queued. What came
                     # meanwhile may have gone out already, so this one stands behind it.
                     command = evolve(command, sequence=await self._next_sequence(device))
                     continue
-                if not keyed:
+                if first is None:
                     raise
-                first = await self.records.need(command.id)
                 if (first.name, _as_json(first.args)) != (command.name, _as_json(command.args)):
                     raise Refused(
                         f"This key came with another command, {first.name!r}",

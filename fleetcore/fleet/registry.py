@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from attrs import evolve
 
@@ -17,6 +17,7 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device, Lifecycle, Location, check_transition
 from fleetcore.model.names import check_device_id, check_label
 from fleetcore.model.store import Commit, Event, Record
+from fleetcore.model.twin import Json, merge_patch
 from fleetcore.query.ast import Clause
 
 _LONGEST_NAME = 1024
@@ -328,6 +329,41 @@ class Registry:
             return await self.records.need(device)
 
         return await self._finishing.run(self._told(self.records.settle(load, step, lambda _old, _new: placing)))
+
+    async def merge_attributes(
+        self,
+        device: str,
+        patch: Mapping[str, object],
+        *,
+        if_version: int | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Device:
+        """Merges a patch (RFC 7396) into the attributes.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: the patch or the attributes would exceed a limit of twins.
+            VersionConflict: the device is not at ``if_version``.
+        """
+        check_document(patch, self._limits)
+        now = self._clock.now_ms()
+        event = Event(
+            type="device.changed",
+            subject=device,
+            time=now,
+            actor=actor,
+            reason=reason,
+            data={"members": ["attributes"]},
+        )
+
+        def step(old: Device) -> tuple[Device, list[Event]]:
+            _expect(old, if_version)
+            merged = cast("Json", merge_patch(old.attributes, patch))
+            self._check(device, {"attributes": merged})
+            return evolve(old, attributes=merged, updated=now), [event]
+
+        return await self._finishing.run(self._told(self.records.change(device, step)))
 
     async def _told(self, change: Coroutine[Any, Any, Device]) -> Device:
         return self._changed(await change)

@@ -18,7 +18,8 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """One parameter.
 
     Attributes:
-        place: ``path``, ``query``, ``body``, ``whole``, ``stream`` or ``if-match``.
+        place: ``path``, ``query``, ``body``, ``whole``, ``stream``, ``if-match``, ``last-event-id`` or
+            ``idempotency-key``.
         kind: ``text``, ``integer``, ``integer-or-word``, ``number``, ``boolean``, ``time``, ``scalar`` or ``json``: how
             text for it is read; ``bytes`` of a stream.
         repeated: whether it is a list of such.

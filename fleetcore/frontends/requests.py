@@ -45,6 +45,9 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
         elif parameter.place == "last-event-id":
             if value not in (UNSET, None):
                 headers["Last-Event-ID"] = f"{value}"
+        elif parameter.place == "idempotency-key":
+            if value not in (UNSET, None):
+                headers["Idempotency-Key"] = value
         elif parameter.place == "path":
             path = path.replace(f"{{{parameter.name}}}", quote(_text(parameter, value), safe=""))
         elif value is UNSET or (value == parameter.default and not parameter.required and not parameter.clears):

@@ -158,7 +158,7 @@ async def test_the_same_idempotency_key_is_the_same_command(manager):
     two = await manager.send_command("dev", "blink", idempotency_key="k")
 
     assert one["id"] == two["id"]
-    assert len(await manager.list_commands("dev")) == 1
+    assert len(await manager.list_device_commands("dev")) == 1
 
 
 async def test_an_outdated_will_is_ignored(manager):

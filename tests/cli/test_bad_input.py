@@ -80,10 +80,10 @@ def lab(tmp_path_factory):
         ("device register th-2 --attribute n", 5, "NAME=VALUE"),
         ("device set th-1 colour=red", 5, "there is no parameter 'colour'"),
         ("device set th-1 tags=1", 5, "list"),
-        ("command list nobody", 3, "nobody"),
-        ("command send th-1 blink --args [1]", 5, "--args is no JSON object"),
+        ("command of nobody", 3, "nobody"),
+        ("command send th-1 blink [1]", 5, "/args: this is no JSON object"),
         ('twin set th-1 {"n":1e999}', 5, "range"),
-        ("twin at th-1 yesterday", 5, "RFC 3339"),
+        ("twin past th-1 yesterday", 5, "RFC 3339"),
         ("device why th-1 tags", 5, "column"),
     ],
 )  # fmt: skip

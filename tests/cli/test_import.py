@@ -206,7 +206,7 @@ def test_a_command_goes_to_many_as_it_was_planned(fleet, say):
     ended = say("command", "bulk", "blink", "--where", "tags has 'odd'", "--plan", plan["plan"])
 
     assert (ended["state"], ended["done"]) == ("succeeded", 2)
-    assert say("command", "counts", ended["id"]) == {"queued": 2}
+    assert say("command", "counts", ended["id"])["counts"] == {"queued": 2}
     assert [one["id"] for one in say("operation", "list")] == [ended["id"]]
     assert fleet("operation", "cancel", ended["id"]).code == 4
     assert fleet("command", "bulk", "blink", "--where", "tags has 'even'", "--plan", plan["plan"]).code == 4

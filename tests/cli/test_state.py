@@ -57,14 +57,14 @@ def test_a_twin_is_set_by_version(fleet, say):
 
 def test_a_command_is_sent_followed_and_cancelled(fleet, say):
     say("device", "register", "a")
-    sent = say("command", "send", "a", "reboot", "--args", '{"delay_s": 5}', "--idempotency-key", "k")
+    sent = say("command", "send", "a", "reboot", "delay_s=5", "--idempotency-key", "k")
 
-    again = say("command", "send", "a", "reboot", "--args", '{"delay_s": 5}', "--idempotency-key", "k")
+    again = say("command", "send", "a", "reboot", "delay_s=5", "--idempotency-key", "k")
     cancelled = say("command", "cancel", sent["id"])
 
     assert again["id"] == sent["id"]
     assert (sent["state"], cancelled["state"]) == ("queued", "cancelled")
-    assert [one["id"] for one in say("command", "list", "a")] == [sent["id"]]
+    assert [one["id"] for one in say("command", "of", "a")] == [sent["id"]]
     assert fleet("command", "send", "a", "blink", "--wait", "0.1").code == 7
     assert fleet("command", "show", "nothing").code == 3
 
@@ -100,7 +100,7 @@ def test_layers_reach_the_devices_and_each_leaf_names_its_layer(fleet, say):
     assert {at: one["layer"] for at, one in shown["origins"].items()} == {"/interval": "device", "/led": "defaults"}
     assert set(shown["unconverged"]) == {"/interval", "/led"}
     assert say("twin", "history", "a")[0]["version"] == shown["desired_version"]
-    assert say("twin", "at", "a", "2020-01-01T00:00:00Z") == {}
+    assert say("twin", "past", "a", "2020-01-01T00:00:00Z") == {}
     assert [one["id"] for one in say("twin", "layer", "list")] == ["defaults"]
     say("twin", "layer", "remove", "defaults")
     assert fleet("twin", "layer", "set", "x", "{}", "--kind", "group").code == 5

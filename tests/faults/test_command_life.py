@@ -87,7 +87,7 @@ async def test_a_command_runs_once_wherever_the_server_is_killed(tmp_path, point
     code, err = await live(data, ran, point)
     assert code == -9, err
     async with IoTFleetManager(data) as manager:
-        between = await manager.list_commands("dev") if point > 1 else []
+        between = await manager.list_device_commands("dev") if point > 1 else []
         for one in between:
             # Shown as delivered only after the device's own word, which the device gives after it ran.
             assert one["state"] in ("queued", "sent") or Path(ran).exists(), one
@@ -96,7 +96,7 @@ async def test_a_command_runs_once_wherever_the_server_is_killed(tmp_path, point
     assert code == 0, err
 
     async with IoTFleetManager(data) as manager:
-        (command,) = await manager.list_commands("dev")
+        (command,) = await manager.list_device_commands("dev")
         assert command["state"] == "succeeded"
         assert (await manager.verify_audit())["ok"]
     assert [json.loads(line)["id"] for line in ran.read_text().splitlines()] == [command["id"]]

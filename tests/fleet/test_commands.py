@@ -250,6 +250,15 @@ async def test_a_key_that_came_with_another_command_is_refused(fleet, devices):
     assert name.value.code == "idempotency_mismatch"
 
 
+async def test_a_key_that_comes_again_does_not_supersede_its_own_command(fleet):
+    first = await fleet.commands.send("d-0", "x", supersede="s", idempotency_key="k")
+
+    async with asyncio.timeout(30):
+        again = await fleet.commands.send("d-0", "x", supersede="s", idempotency_key="k")
+
+    assert (again.id, again.state) == (first.id, "queued")
+
+
 async def test_a_retired_device_gets_no_commands(fleet, devices):
     await fleet.lifecycles.move("d-0", Lifecycle.RETIRED)
 

@@ -28,6 +28,7 @@ from fleetcore.calls.types import Response, to_builtins
 from fleetcore.cli.root import Root
 from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.layer import LayerKind
 from fleetcore.runtime.backup import restore
 from fleetcore.testing.clock import MovableClock
 from fleetcore.wire.times import format_time
@@ -129,9 +130,9 @@ async def audit(manager, *, limit=100):
     return to_builtins([row async for row in manager.iter_audit()][:limit])
 
 
-async def items(call, *args):
+async def items(call, *args, **options):
     """A list was a list."""
-    return to_builtins((await call(*args)).items)
+    return to_builtins((await call(*args, **options)).items)
 
 
 async def known(records, answers, *members):
@@ -245,6 +246,39 @@ async def release(manager, name):
     return to_builtins(await manager.get_release(name)) | {"version": 1}
 
 
+async def layers(manager):
+    """``list_layers`` gave all, the weakest first, and told when each leaf was set."""
+    rank = list(LayerKind)
+    found = [one async for one in manager.iter_layers()]
+    found.sort(key=lambda layer: (rank.index(layer.kind), layer.priority, layer.id))
+    answers = to_builtins(found)
+    for answer in answers:
+        answer["section"]["times"] = dict(manager.twins.layers.get(answer["id"]).section.times)
+    return answers
+
+
+async def commands(manager, device=None):
+    """``list_commands`` gave all by device and sequence, with what the store needs."""
+    listed = manager.iter_commands() if device is None else manager.iter_device_commands(device)
+    found = sorted([one async for one in listed], key=lambda one: (one.device, one.sequence))
+    return await known(manager.commands.records, found, "result_hash", "version")
+
+
+async def command(manager, name):
+    """``get_command`` told what the store needs."""
+    return (await known(manager.commands.records, [await manager.get_command(name)], "result_hash", "version"))[0]
+
+
+async def twin_history(manager, device, section="desired"):
+    """``twin_history`` gave all."""
+    return await items(manager.list_twin_history, device, section=section)
+
+
+async def past_twin(manager, device, time):
+    """``twin_as_of``."""
+    return await manager.get_past_twin(device, time)
+
+
 #: Calls that are other ones today.
 TRANSLATED = {
     "get_trust": firmware_root,
@@ -252,6 +286,11 @@ TRANSLATED = {
     "list_releases": releases,
     "get_release": release,
     "get_campaign": campaign,
+    "list_layers": layers,
+    "list_commands": commands,
+    "get_command": command,
+    "twin_history": twin_history,
+    "twin_as_of": past_twin,
     "list_audit": audit,
     "list_tokens": lambda manager: items(manager.list_tokens),
     "list_roles": lambda manager, *principal: items(manager.list_roles, *principal),
@@ -438,7 +477,7 @@ async def test_operations_under_way_end(data, clock):
             assert (one["state"], one["failed"]) == ("succeeded", 0)
 
         assert await manager.count_devices("gateway = 'gw-1'") == 21
-        assert sum((await manager.count_commands(under_way["command"]["id"])).values()) == 8
+        assert sum((await manager.count_commands(under_way["command"]["id"])).counts.values()) == 8
 
 
 async def test_a_detector_goes_on_with_what_it_had_learnt(name, data, clock):

@@ -69,7 +69,9 @@ async def fill(data):
 
 async def look(manager, command):
     """What the folder holds, as the façade shows it."""
-    device, twin = to_builtins(await manager.get_device("th-1")), await manager.get_twin("th-1")
+    device, twin = map(to_builtins, (await manager.get_device("th-1"), await manager.get_twin("th-1")))
+    # What the store needs of a command is in its record alone.
+    stored, shown = await manager.commands.get(command), await manager.get_command(command)
     return {
         "device": {name: device[name] for name in device.keys() - VARYING},
         "devices": sorted(one["id"] for one in await manager.list_devices()),
@@ -77,7 +79,7 @@ async def look(manager, command):
         "temperature": summary(await manager.query_telemetry("th-1", "temperature")),
         "latest": [to_builtins(one) for one in await manager.list_device_latest_readings("th-1")],
         "twin": {name: twin[name] for name in twin.keys() - VARYING},
-        "command": await manager.get_command(command),
+        "command": {**to_builtins(shown), "version": stored.version, "result_hash": stored.result_hash},
         "campaign": {
             **to_builtins(await manager.get_campaign("fw-1")),
             "executions": [

@@ -16,7 +16,10 @@ class FailureResponse(Response, frozen=True):
 
 
 class OperationResponse(Response, frozen=True):
-    """Long work and how far it is: ``reasons`` counts what failed by code, ``result`` the rest."""
+    """Long work and how far it is.
+
+    ``failures`` are the first ones; ``reasons`` counts what failed by code, ``result`` the rest.
+    """
 
     id: str
     kind: str

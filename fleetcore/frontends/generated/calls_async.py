@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +11,7 @@ from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
 from fleetcore.calls.responses.certificates import CertificateResponse
+from fleetcore.calls.responses.commands import CommandCountsResponse, CommandResponse, PlanResponse
 from fleetcore.calls.responses.dead_letters import DeadLetterResponse, ReplayResponse
 from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
 from fleetcore.calls.responses.edge import GatewayResponse
@@ -30,6 +32,7 @@ from fleetcore.calls.responses.firmware import (
 )
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import HealthResponse
+from fleetcore.calls.responses.layers import LayerResponse
 from fleetcore.calls.responses.operations import DeviceRowResponse, ImportCheckResponse, OperationResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
 from fleetcore.calls.responses.server import InstanceResponse, PluginResponse, StatusResponse
@@ -40,7 +43,8 @@ from fleetcore.calls.responses.telemetry import (
     SeriesResponse,
     StoredResponse,
 )
-from fleetcore.calls.types import UNSET, Page
+from fleetcore.calls.responses.twins import TwinChangeResponse, TwinResponse
+from fleetcore.calls.types import UNSET, Json, Page
 from fleetcore.frontends.catalogue import PAGE
 
 if TYPE_CHECKING:
@@ -61,6 +65,24 @@ if TYPE_CHECKING:
         ReleaseId,
     )
     from fleetcore.calls.certificates import CertificateHolder, CertificateId
+    from fleetcore.calls.commands import (
+        Arguments,
+        Cap,
+        CommandId,
+        CommandName,
+        DeliverWithin,
+        DeviceChoice,
+        ExecuteWithin,
+        Lane,
+        PlanDigest,
+        Precondition,
+        RatePerS,
+        Respond,
+        ResultWithin,
+        Supersede,
+        Unfinished,
+        WaitS,
+    )
     from fleetcore.calls.dead_letters import LetterNumber
     from fleetcore.calls.devices import (
         Attributes,
@@ -104,6 +126,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.firmware import AnnouncedSize, ArtifactId, ReleaseName, RootEnvelope, RootNumber, SignedRelease
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
+    from fleetcore.calls.layers import Kind, LayerGroup, LayerPatch, Priority
     from fleetcore.calls.operations import OperationId, OperationKind
     from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
     from fleetcore.calls.telemetry import (
@@ -116,10 +139,12 @@ if TYPE_CHECKING:
         ReadingId,
         Unit,
     )
+    from fleetcore.calls.twins import AttributesVersion, DesiredVersion, TwinPatch, TwinSection
     from fleetcore.calls.types import (
         BatchName,
         Cursor,
         DeviceId,
+        IdempotencyKey,
         IfVersion,
         Label,
         Limit,
@@ -519,14 +544,6 @@ class AsyncCalls(ABC):
         """
         return await self._value("list_device_groups", {"device_id": device_id}, Page[MembershipResponse])
 
-    def iter_device_groups(self, device_id: DeviceId) -> AsyncIterator[MembershipResponse]:
-        """Goes through all that ``list_device_groups`` lists, page by page.
-
-        Raises:
-            NotFound: there is no such device.
-        """
-        return self._pages("list_device_groups", {"device_id": device_id}, MembershipResponse)
-
     async def list_gateways(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GatewayResponse]:
         """Lists the gateways by id."""
         return await self._value("list_gateways", {"limit": limit, "cursor": cursor}, Page[GatewayResponse])
@@ -589,6 +606,340 @@ class AsyncCalls(ABC):
         await self._value(
             "detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None)
         )
+
+    async def get_twin(self, device_id: DeviceId) -> TwinResponse:
+        """Shows the twin of a device: what is desired, what is reported, what differs and since when, and the attributes.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value("get_twin", {"device_id": device_id}, TwinResponse)
+
+    async def set_desired(
+        self, device_id: DeviceId, patch: TwinPatch, *, if_version: DesiredVersion | None = None, reason: Reason = ""
+    ) -> TwinResponse:
+        """Merges a patch into what is desired of a device; a patch that changes nothing makes no new version.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: the section would exceed a limit, or the patch sets the key ``fleetcore``.
+            VersionConflict: the desired section is not at ``if_version``.
+        """
+        return await self._value(
+            "set_desired",
+            {"device_id": device_id, "patch": patch, "if_version": if_version, "reason": reason},
+            TwinResponse,
+        )
+
+    async def set_attributes(
+        self, device_id: DeviceId, patch: TwinPatch, *, if_version: AttributesVersion | None = None, reason: Reason = ""
+    ) -> TwinResponse:
+        """Merges a patch into the attributes of a device, which the device does not see.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: the attributes would exceed a limit.
+            VersionConflict: the device is not at ``if_version``.
+        """
+        return await self._value(
+            "set_attributes",
+            {"device_id": device_id, "patch": patch, "if_version": if_version, "reason": reason},
+            TwinResponse,
+        )
+
+    async def list_twin_history(
+        self, device_id: DeviceId, *, section: TwinSection = "desired"
+    ) -> Page[TwinChangeResponse]:
+        """Lists the kept changes of a section, the newest first, each with the patch that takes it back.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value(
+            "list_twin_history", {"device_id": device_id, "section": section}, Page[TwinChangeResponse]
+        )
+
+    async def get_past_twin(self, device_id: DeviceId, at: Time, *, section: TwinSection = "desired") -> Json:
+        """Shows a section of a device's twin as it was at a time.
+
+        Args:
+            at: the time, RFC 3339 or ms since the epoch.
+
+        Raises:
+            NotFound: there is no such device, or its history does not reach back that far.
+        """
+        return await self._value("get_past_twin", {"device_id": device_id, "at": at, "section": section}, Json)
+
+    async def list_layers(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[LayerResponse]:
+        """Lists the layers by name.
+
+        A later kind (fleet, group, policy) overrides, and among layers of a kind the greater priority.
+        """
+        return await self._value("list_layers", {"limit": limit, "cursor": cursor}, Page[LayerResponse])
+
+    def iter_layers(self) -> AsyncIterator[LayerResponse]:
+        """Goes through all that ``list_layers`` lists, page by page.
+
+        A later kind (fleet, group, policy) overrides, and among layers of a kind the greater priority.
+        """
+        return self._pages("list_layers", {}, LayerResponse)
+
+    async def get_layer(self, layer: Label) -> LayerResponse:
+        """Shows a layer.
+
+        Raises:
+            NotFound: there is no such layer.
+        """
+        return await self._value("get_layer", {"layer": layer}, LayerResponse)
+
+    async def set_layer(
+        self,
+        layer: Label,
+        patch: LayerPatch,
+        *,
+        kind: Kind | str = "fleet",
+        group: LayerGroup | None = None,
+        priority: Priority = 0,
+        if_version: IfVersion | None = None,
+        reason: Reason = "",
+    ) -> LayerResponse:
+        """Merges a patch into a layer, or makes the layer; its devices follow.
+
+        Raises:
+            NotFound: there is no such group.
+            Refused: a group layer without a group, a fleet layer with one, another kind or group than before, a limit of
+                twins, or the key ``fleetcore``.
+            VersionConflict: the layer is not at ``if_version``.
+        """
+        return await self._value(
+            "set_layer",
+            {
+                "layer": layer,
+                "patch": patch,
+                "kind": kind,
+                "group": group,
+                "priority": priority,
+                "if_version": if_version,
+                "reason": reason,
+            },
+            LayerResponse,
+        )
+
+    async def remove_layer(self, layer: Label, *, reason: Reason = "") -> None:
+        """Removes a layer; its devices fall back to what is below it.
+
+        Raises:
+            NotFound: there is no such layer.
+        """
+        await self._value("remove_layer", {"layer": layer, "reason": reason}, type(None))
+
+    async def list_commands(
+        self, *, unfinished: Unfinished = False, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[CommandResponse]:
+        """Lists commands in the order in which they were issued."""
+        return await self._value(
+            "list_commands", {"unfinished": unfinished, "limit": limit, "cursor": cursor}, Page[CommandResponse]
+        )
+
+    def iter_commands(self, *, unfinished: Unfinished = False) -> AsyncIterator[CommandResponse]:
+        """Goes through all that ``list_commands`` lists, page by page."""
+        return self._pages("list_commands", {"unfinished": unfinished}, CommandResponse)
+
+    async def list_device_commands(
+        self, device_id: DeviceId, *, unfinished: Unfinished = False, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[CommandResponse]:
+        """Lists the commands of a device in the order in which they were issued.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return await self._value(
+            "list_device_commands",
+            {"device_id": device_id, "unfinished": unfinished, "limit": limit, "cursor": cursor},
+            Page[CommandResponse],
+        )
+
+    def iter_device_commands(
+        self, device_id: DeviceId, *, unfinished: Unfinished = False
+    ) -> AsyncIterator[CommandResponse]:
+        """Goes through all that ``list_device_commands`` lists, page by page.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._pages("list_device_commands", {"device_id": device_id, "unfinished": unfinished}, CommandResponse)
+
+    async def send_command(
+        self,
+        device_id: DeviceId,
+        name: CommandName,
+        args: Arguments | None = None,
+        *,
+        lane: Lane = "default",
+        respond: Respond = "result",
+        deliver_within_s: DeliverWithin = 86400.0,
+        execute_within_s: ExecuteWithin = 86400.0,
+        result_within_s: ResultWithin = 90000.0,
+        supersede: Supersede | None = None,
+        precondition: Precondition | None = None,
+        wait_s: WaitS = 0.0,
+        idempotency_key: IdempotencyKey | None = None,
+        reason: Reason = "",
+    ) -> CommandResponse:
+        """Queues a command to a device; with ``wait_s`` waits that long for its end.
+
+        The answer is the command as it stands then. Waiting ends at once where the caller may not send it any more. The
+        command carries its key, so that it is sent once also where a crash took the answer.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: the device is retired.
+            QuerySyntaxError: the precondition cannot be read.
+            Refused: the arguments exceed a limit, or the key came with another command.
+        """
+        return await self._value(
+            "send_command",
+            {
+                "device_id": device_id,
+                "name": name,
+                "args": args,
+                "lane": lane,
+                "respond": respond,
+                "deliver_within_s": deliver_within_s,
+                "execute_within_s": execute_within_s,
+                "result_within_s": result_within_s,
+                "supersede": supersede,
+                "precondition": precondition,
+                "wait_s": wait_s,
+                "idempotency_key": idempotency_key,
+                "reason": reason,
+            },
+            CommandResponse,
+        )
+
+    async def plan_commands(
+        self,
+        name: CommandName,
+        args: Arguments | None = None,
+        *,
+        where: Where | None = None,
+        devices: DeviceChoice = (),
+        cap: Cap = 1000,
+        lane: Lane = "default",
+        respond: Respond = "result",
+        deliver_within_s: DeliverWithin = 86400.0,
+        execute_within_s: ExecuteWithin = 86400.0,
+        result_within_s: ResultWithin = 90000.0,
+        supersede: Supersede | None = None,
+        precondition: Precondition | None = None,
+        rate_per_s: RatePerS | None = None,
+        reason: Reason = "",
+    ) -> PlanResponse:
+        """Tells which devices a command would reach: those of a query or of a list on which the caller may send commands.
+
+        It takes what ``send_commands`` takes; the rate and the reason change no plan.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query or the precondition cannot be read.
+            Refused: neither or both of ``where`` and ``devices``, or the arguments exceed a limit.
+        """
+        return await self._value(
+            "plan_commands",
+            {
+                "name": name,
+                "args": args,
+                "where": where,
+                "devices": devices,
+                "cap": cap,
+                "lane": lane,
+                "respond": respond,
+                "deliver_within_s": deliver_within_s,
+                "execute_within_s": execute_within_s,
+                "result_within_s": result_within_s,
+                "supersede": supersede,
+                "precondition": precondition,
+                "rate_per_s": rate_per_s,
+                "reason": reason,
+            },
+            PlanResponse,
+        )
+
+    async def send_commands(
+        self,
+        name: CommandName,
+        args: Arguments | None = None,
+        *,
+        where: Where | None = None,
+        devices: DeviceChoice = (),
+        plan: PlanDigest | None = None,
+        cap: Cap = 1000,
+        rate_per_s: RatePerS | None = None,
+        lane: Lane = "default",
+        respond: Respond = "result",
+        deliver_within_s: DeliverWithin = 86400.0,
+        execute_within_s: ExecuteWithin = 86400.0,
+        result_within_s: ResultWithin = 90000.0,
+        supersede: Supersede | None = None,
+        precondition: Precondition | None = None,
+        idempotency_key: IdempotencyKey | None = None,
+        reason: Reason = "",
+    ) -> OperationResponse:
+        """Sends a command to the devices that ``plan_commands`` told, in the background.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: ``plan_changed``, other devices are selected now.
+            Refused: ``precondition_required`` without a plan, ``limit_exceeded`` beyond the cap, and as
+                ``plan_commands``.
+        """
+        return await self._value(
+            "send_commands",
+            {
+                "name": name,
+                "args": args,
+                "where": where,
+                "devices": devices,
+                "plan": plan,
+                "cap": cap,
+                "rate_per_s": rate_per_s,
+                "lane": lane,
+                "respond": respond,
+                "deliver_within_s": deliver_within_s,
+                "execute_within_s": execute_within_s,
+                "result_within_s": result_within_s,
+                "supersede": supersede,
+                "precondition": precondition,
+                "idempotency_key": idempotency_key,
+                "reason": reason,
+            },
+            OperationResponse,
+        )
+
+    async def get_command(self, command: CommandId) -> CommandResponse:
+        """Shows a command and how far it is.
+
+        Raises:
+            NotFound: there is no such command.
+        """
+        return await self._value("get_command", {"command": command}, CommandResponse)
+
+    async def cancel_command(self, command: CommandId, *, reason: Reason = "") -> CommandResponse:
+        """Cancels a command: at once where it was not sent, else by asking the device; again does nothing more.
+
+        Raises:
+            NotFound: there is no such command.
+            Conflict: it has ended otherwise.
+        """
+        return await self._value("cancel_command", {"command": command, "reason": reason}, CommandResponse)
+
+    async def count_commands(self, operation: OperationId) -> CommandCountsResponse:
+        """Counts the commands that an operation sent, by state.
+
+        Raises:
+            NotFound: there is no such operation.
+        """
+        return await self._value("count_commands", {"operation": operation}, CommandCountsResponse)
 
     async def collect_telemetry(
         self,
@@ -679,14 +1030,6 @@ class AsyncCalls(ABC):
             NotFound: there is no such device.
         """
         return await self._value("list_device_latest_readings", {"device_id": device_id}, Page[LatestResponse])
-
-    def iter_device_latest_readings(self, device_id: DeviceId) -> AsyncIterator[LatestResponse]:
-        """Goes through all that ``list_device_latest_readings`` lists, page by page.
-
-        Raises:
-            NotFound: there is no such device.
-        """
-        return self._pages("list_device_latest_readings", {"device_id": device_id}, LatestResponse)
 
     async def list_readings(
         self,
@@ -1370,14 +1713,6 @@ class AsyncCalls(ABC):
         """
         return await self._value("list_device_certificates", {"device_id": device_id}, Page[CertificateResponse])
 
-    def iter_device_certificates(self, device_id: DeviceId) -> AsyncIterator[CertificateResponse]:
-        """Goes through all that ``list_device_certificates`` lists, page by page.
-
-        Raises:
-            NotFound: there is no such device.
-        """
-        return self._pages("list_device_certificates", {"device_id": device_id}, CertificateResponse)
-
     async def get_certificate(self, certificate: CertificateId) -> CertificateResponse:
         """Shows a certificate that the fleet issued.
 
@@ -1532,25 +1867,13 @@ class AsyncCalls(ABC):
         """Lists the configured detectors; fleet.toml says which there are."""
         return await self._value("list_detectors", {}, Page[InstanceResponse])
 
-    def iter_detectors(self) -> AsyncIterator[InstanceResponse]:
-        """Goes through all that ``list_detectors`` lists, page by page."""
-        return self._pages("list_detectors", {}, InstanceResponse)
-
     async def list_notifiers(self) -> Page[InstanceResponse]:
         """Lists the configured notifiers; fleet.toml says which there are."""
         return await self._value("list_notifiers", {}, Page[InstanceResponse])
 
-    def iter_notifiers(self) -> AsyncIterator[InstanceResponse]:
-        """Goes through all that ``list_notifiers`` lists, page by page."""
-        return self._pages("list_notifiers", {}, InstanceResponse)
-
     async def list_plugins(self) -> Page[PluginResponse]:
         """Lists the installed plugins; they are installed in a shell, never from here."""
         return await self._value("list_plugins", {}, Page[PluginResponse])
-
-    def iter_plugins(self) -> AsyncIterator[PluginResponse]:
-        """Goes through all that ``list_plugins`` lists, page by page."""
-        return self._pages("list_plugins", {}, PluginResponse)
 
     @abstractmethod
     def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:

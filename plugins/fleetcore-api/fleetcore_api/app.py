@@ -22,13 +22,10 @@ from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, 
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
     cas,
-    commands,
-    layers,
     metrics,
     queries,
     seen,
     server,
-    twins,
 )
 from fleetcore_api.site import Site
 
@@ -38,7 +35,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        twins, layers, commands, queries, seen, cas,
+        queries, seen, cas,
     )
     for one in module.HANDLERS
 ]  # fmt: skip

@@ -102,6 +102,7 @@ class _Endpoint:
             request.scope["user"],
             renew=lambda: operators.authenticate(token),
             watch=lambda: operators.watch(token),
+            max_wait_s=self._site.config.command_wait_s,
         )
         admit(call, caller)
         kept: KeptAnswer | None = request.scope.get(KEPT)

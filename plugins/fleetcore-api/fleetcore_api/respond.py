@@ -88,6 +88,9 @@ def values_of(
         version = _version(headers.get(b"if-match"), match.section, required=call.declared.match_required)
         if version is not None:
             values["if_version"] = version
+    key = headers.get(b"idempotency-key")
+    if key is not None:
+        values |= {name: key.decode("latin-1") for name in call.placed["idempotency-key"]}
     return values
 
 

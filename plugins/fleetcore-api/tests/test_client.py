@@ -133,7 +133,7 @@ async def test_a_key_makes_a_command_once(client):
     first = await client.send_command("a", "blink", idempotency_key="k")
     again = await client.send_command("a", "blink", idempotency_key="k")
     assert first["id"] == again["id"]
-    assert len(await client.list_commands("a")) == 1
+    assert len(await client.list_device_commands("a")) == 1
 
 
 async def test_events_are_watched_from_a_position_on(client, manager):

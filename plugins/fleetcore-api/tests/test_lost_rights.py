@@ -159,7 +159,7 @@ async def test_events_narrow_with_the_rights(as_role, fleet, manager):
 async def test_waiting_for_a_command_ends_with_the_right(as_role, fleet, manager, what, status):
     await manager.register_device("a", "sensor")
     client = await as_role("operator")
-    waiting = asyncio.create_task(client.post("/devices/a/commands", params={"wait": 60}, json={"name": "x"}))
+    waiting = asyncio.create_task(client.post("/devices/a/commands", json={"name": "x", "wait_s": 60}))
     while not await fleet.commands.list("a"):
         await asyncio.sleep(0)
 
@@ -174,7 +174,7 @@ async def test_waiting_for_a_command_ends_with_the_right(as_role, fleet, manager
 async def test_waiting_for_a_command_ends_when_the_device_leaves_the_scope(as_role, fleet, manager):
     await manager.register_device("a", "sensor", {"tags": ["lab"]})
     client = await as_role("operator", scope="tags has 'lab'")
-    waiting = asyncio.create_task(client.post("/devices/a/commands", params={"wait": 60}, json={"name": "x"}))
+    waiting = asyncio.create_task(client.post("/devices/a/commands", json={"name": "x", "wait_s": 60}))
     while not await fleet.commands.list("a"):
         await asyncio.sleep(0)
 

@@ -136,7 +136,7 @@ async def test_who_waits_for_a_command_gets_its_end(admin, fleet):
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(device())
-        answer = await admin.post("/devices/a/commands", params={"wait": 30}, json={"name": "measure"})
+        answer = await admin.post("/devices/a/commands", json={"name": "measure", "wait_s": 30})
 
     assert (answer.json()["state"], answer.json()["output"]) == ("succeeded", 42)
 
@@ -176,6 +176,37 @@ async def test_a_bulk_command_reaches_only_where_its_sender_may_command(as_role)
 
     assert plan.json()["sample"] == ["b"]
     assert foreign.status_code == 404
+
+
+async def test_cancelling_asks_before_it_changes_anything(admin, as_role, fleet):
+    sent = (await admin.post("/devices/a/commands", json={"name": "reboot"})).json()["id"]
+    foreign, viewer = await as_role("operator", scope="id = 'b'"), await as_role("viewer")
+
+    answers = [await client.post(f"/commands/{sent}/cancel", json={}) for client in (foreign, viewer)]
+
+    assert [answer.status_code for answer in answers] == [404, 403]
+    assert (await fleet.commands.get(sent)).state == "queued"
+
+
+async def test_commands_to_a_foreign_device_are_refused_before_any_is_sent(admin, as_role, fleet):
+    body = {"name": "x", "devices": ["a", "b"]}
+    plan = (await admin.post("/commands", params={"dry_run": True}, json=body)).json()["plan"]
+    foreign = await as_role("operator", scope="id = 'b'")
+
+    answer = await foreign.post("/commands", json={**body, "plan": plan})
+
+    assert answer.status_code == 404
+    assert await fleet.operations.list() == []
+
+
+async def test_only_ones_own_operation_is_counted(admin, as_role):
+    body = {"name": "x", "devices": ["a", "b"]}
+    plan = (await admin.post("/commands", params={"dry_run": True}, json=body)).json()["plan"]
+    started = (await admin.post("/commands", json={**body, "plan": plan})).json()["id"]
+    foreign = await as_role("operator", scope="id = 'b'")
+
+    assert (await foreign.get(f"/operations/{started}/commands")).status_code == 404
+    assert (await admin.get(f"/operations/{started}/commands")).json() == {"operation": started, "counts": {}}
 
 
 async def test_what_belongs_to_a_foreign_device_does_not_exist(admin, as_role):

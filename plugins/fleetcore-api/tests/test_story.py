@@ -29,6 +29,7 @@ from fleetcore.cli.exits import PARTLY, exit_code
 from fleetcore.cli.root import run as run_command
 from fleetcore.client import AsyncFleetClient, FleetClient
 from fleetcore.errors import FleetError
+from fleetcore.fleet import bulk_commands, commands, operations
 from fleetcore.frontends.catalogue import core
 from fleetcore.frontends.control import ControlClient, serve_control
 from fleetcore.interfaces.protocol import EnrollRequest
@@ -68,6 +69,17 @@ class Maker:
 
 
 MAKER = Maker("Maker CA")
+
+
+_DAY = MovableClock().now_ms() // (24 * 3600 * 1000)
+#: The command that came with the key k-1, the operation with k-3, and the plan of it.
+KEYED = commands._keyed_id("pump-1", f"{ACTOR}/{_DAY}/k-1")
+BULK = operations._keyed(f"{ACTOR}/{_DAY}/k-3")
+_OPTIONS = {
+    "lane": "light", "respond": "result", "deliver_within_s": 86_400.0, "execute_within_s": 86_400.0,
+    "result_within_s": 90_000.0, "supersede": None, "precondition": None,
+}  # fmt: skip
+PLAN = bulk_commands._digest(["pump-1", "pump-2"], {"name": "blink", "args": {"times": 3}, "options": _OPTIONS})
 
 
 # What is known only once something was made: the story asks for it when it is there.
@@ -146,6 +158,71 @@ STORY = [
     ("list_leaves", {"gateway_id": "gw"}),
     ("detach_leaf", {"gateway_id": "gw", "device_id": "th-1"}),
     ("detach_leaf", {"gateway_id": "gw", "device_id": "th-1"}),
+    ("get_twin", {"device_id": "pump-1"}),
+    ("get_twin", {"device_id": "nobody"}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"light": {"on": True}, "interval": 30}, "reason": "it is dark"}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"light": None}, "if_version": 2}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"light": 1}, "if_version": 1}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"fleetcore": {"trust": "me"}}}),
+    ("set_desired", {"device_id": "pump-1", "patch": {"$set": 1}}),
+    ("set_desired", {"device_id": "nobody", "patch": {"a": 1}}),
+    ("set_attributes", {"device_id": "pump-1", "patch": {"floor": None, "hall": {"row": 7}}, "reason": "moved"}),
+    ("set_attributes", {"device_id": "pump-1", "patch": {"hall": {"row": 8}}, "if_version": 1}),
+    ("set_attributes", {"device_id": "pump-1", "patch": {"a": "x" * 70_000}}),
+    ("set_attributes", {"device_id": "nobody", "patch": {}}),
+    ("list_twin_history", {"device_id": "pump-1"}),
+    ("list_twin_history", {"device_id": "pump-1", "section": "reported"}),
+    ("list_twin_history", {"device_id": "pump-1", "section": "imagined"}),
+    ("list_twin_history", {"device_id": "nobody"}),
+    ("get_past_twin", {"device_id": "pump-1", "at": "2020-01-01T00:00:00Z"}),
+    ("get_past_twin", {"device_id": "pump-1", "at": 4_000_000_000_000, "section": "desired"}),
+    ("get_past_twin", {"device_id": "pump-1", "at": "yesterday"}),
+    ("get_past_twin", {"device_id": "pump-1", "at": 12}),
+    ("get_past_twin", {"device_id": "nobody", "at": "2020-01-01T00:00:00Z"}),
+    ("set_layer", {"layer": "defaults", "patch": {"interval": 300, "led": True}, "reason": "for all"}),
+    ("set_layer", {"layer": "site/cold", "patch": {"led": False}, "kind": "policy", "priority": 3}),
+    ("set_layer", {"layer": "defaults", "patch": {"led": None}, "if_version": 7}),
+    ("set_layer", {"layer": "defaults", "patch": {"led": None}, "kind": "policy"}),
+    ("set_layer", {"layer": "lab", "patch": {}, "kind": "group"}),
+    ("set_layer", {"layer": "lab", "patch": {}, "kind": "group", "group": "nothing"}),
+    ("set_layer", {"layer": "lab", "patch": {}, "kind": "king", "group": WRONG_NAME, "priority": 1_000_001}),
+    ("set_layer", {"layer": "lab", "patch": {"fleetcore": None}}),
+    ("list_layers", {}),
+    ("get_layer", {"layer": "site/cold"}),
+    ("get_layer", {"layer": "nothing"}),
+    ("get_twin", {"device_id": "pump-1"}),
+    ("remove_layer", {"layer": "site/cold", "reason": "warm now"}),
+    ("remove_layer", {"layer": "site/cold"}),
+    ("remove_layer", {"layer": "defaults"}),
+    ("send_command", {"device_id": "pump-1", "name": "reboot", "args": {"delay_s": 5}, "lane": "power", "respond": "ack", "supersede": "restart", "precondition": "attributes.floor > 2", "idempotency_key": "k-1", "reason": "stuck"}),
+    ("send_command", {"device_id": "pump-1", "name": "blink", "deliver_within_s": 10.0, "execute_within_s": 20.0, "result_within_s": 30.5, "idempotency_key": "k-2"}),
+    ("send_command", {"device_id": "pump-1", "name": "reboot", "args": {"delay_s": 5}, "lane": "power", "respond": "ack", "supersede": "restart", "precondition": "attributes.floor > 2", "idempotency_key": "k-1", "reason": "stuck"}),
+    ("send_command", {"device_id": "pump-1", "name": "blink", "lane": "", "respond": "never", "deliver_within_s": 0.0, "wait_s": -1.0}),
+    ("send_command", {"device_id": "pump-1", "name": "blink", "precondition": "type ="}),
+    ("send_command", {"device_id": "pump-1", "name": "blink", "args": {"n": 2**60}}),
+    ("send_command", {"device_id": "nobody", "name": "blink"}),
+    ("get_command", {"command": KEYED}),
+    ("get_command", {"command": "nothing"}),
+    ("list_commands", {}),
+    ("list_commands", {"unfinished": True}),
+    ("list_device_commands", {"device_id": "pump-1"}),
+    ("list_device_commands", {"device_id": "pump-2", "unfinished": True}),
+    ("list_device_commands", {"device_id": "nobody"}),
+    ("cancel_command", {"command": KEYED, "reason": "it is well"}),
+    ("cancel_command", {"command": KEYED}),
+    ("cancel_command", {"command": "nothing"}),
+    ("list_device_commands", {"device_id": "pump-1", "unfinished": True}),
+    ("plan_commands", {"name": "blink", "where": "type = 'pump'"}),
+    ("plan_commands", {"name": "blink", "devices": ["pump-1", "nobody"]}),
+    ("plan_commands", {"name": "blink"}),
+    ("plan_commands", {"name": "blink", "where": "type =", "cap": 0}),
+    ("plan_commands", {"name": "blink", "where": "type ="}),
+    ("send_commands", {"name": "blink", "args": {"times": 3}, "where": "type = 'pump'", "plan": PLAN, "cap": 5, "rate_per_s": 10.0, "lane": "light", "idempotency_key": "k-3", "reason": "where are they"}),
+    ("send_commands", {"name": "blink", "where": "type = 'pump'", "plan": PLAN}),
+    ("send_commands", {"name": "blink", "args": {"times": 3}, "where": "type = 'pump'", "plan": PLAN, "cap": 1, "lane": "light"}),
+    ("send_commands", {"name": "blink", "devices": ["pump-1", WRONG_NAME], "plan": "sha256:none", "cap": 0, "rate_per_s": 0.0}),
+    ("count_commands", {"operation": BULK}),
+    ("count_commands", {"operation": "nothing"}),
     ("create_device", {"id": "gone", "type": "pump"}),
     ("set_lifecycle", {"device_id": "gone", "state": "retired", "reason": "broken"}),
     ("set_lifecycle", {"device_id": "gone", "state": "active"}),
@@ -473,6 +550,7 @@ class Shell:
         into = ["--into", str(self._files / "factory")] if name == "create_claim" else []
         if core()[name].answer == "stream":
             line += ["--limit", str(SEEN)]
+        line += ["--detach"] if name == "send_commands" else []
         code = await asyncio.to_thread(run_command, [*line, *into, *self._place, "-o", "json"])
         out, err = self._capture.readouterr()
         if code and not (code == PARTLY and out):
@@ -638,10 +716,10 @@ async def told(front_end, made, folder, capture):
 
 
 async def ended(fleet):
-    """Returns when long work has ended, or can only wait."""
-    while running := await fleet.operations.records.find(ref=("state", "running")):
-        if not any([await fleet.operations.turn(operation.id) for operation in running]):
-            return
+    """Returns when imports have ended; other long work goes by the clock, or waits for devices."""
+    for operation in await fleet.operations.records.find(ref=("state", "running")):
+        if operation.kind == "import":
+            await fleet.operations.run(operation.id)
 
 
 async def _told(front_end, made, folder, capture, found):

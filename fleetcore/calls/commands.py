@@ -1,0 +1,319 @@
+"""Commands: to one device, or to many by a plan; what became of them."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from fleetcore.calls.caller import Caller, answered
+from fleetcore.calls.cursors import decode
+from fleetcore.calls.operations import OperationId, operation_response, own_operation
+from fleetcore.calls.responses.commands import CommandCountsResponse, CommandResponse, PlanResponse
+from fleetcore.calls.responses.operations import OperationResponse
+from fleetcore.calls.table import BY_CALL, call, on
+from fleetcore.calls.types import (
+    Cursor,
+    DeviceId,
+    IdempotencyKey,
+    Json,
+    Limit,
+    Page,
+    Reason,
+    Where,
+    Word,
+    to_response,
+)
+from fleetcore.errors import Refused
+from fleetcore.fleet.commands import selection
+from fleetcore.model.command import Command
+from fleetcore.model.operator import Permission
+from fleetcore.query.ast import Clause
+from fleetcore.query.parse import parse
+
+_DAY_MS = 24 * 3600 * 1000
+_TEN_YEARS_S = 315_360_000
+
+CommandName = Annotated[str, Meta(min_length=1, max_length=128)]
+CommandId = Annotated[str, Meta(min_length=1, max_length=128)]
+Arguments = Annotated[Json, Meta(description="What the device is told with it."), Word("arg")]
+Lane = Annotated[str, Meta(min_length=1, max_length=128, description="Commands of one lane come one after another.")]
+Respond = Annotated[Literal["result", "ack", "none"], Meta(description="What the device is to answer.")]
+DeliverWithin = Annotated[
+    float, Meta(gt=0, le=_TEN_YEARS_S, description="Seconds: not sent after them."), Word("deliver-within")
+]
+ExecuteWithin = Annotated[
+    float, Meta(gt=0, le=_TEN_YEARS_S, description="Seconds: not begun after them."), Word("execute-within")
+]
+ResultWithin = Annotated[
+    float,
+    Meta(gt=0, le=_TEN_YEARS_S, description="Seconds: without an end by then it has timed out."),
+    Word("result-within"),
+]
+Supersede = Annotated[
+    str, Meta(min_length=1, max_length=128, description="Queued commands with the same key give way to this one.")
+]
+Precondition = Annotated[
+    str,
+    Meta(max_length=4096, description="A query that must select a device when the command is handed out to it."),
+]
+WaitS = Annotated[
+    float,
+    Meta(ge=0, le=_TEN_YEARS_S, description="Seconds to wait for its end; the API may wait shorter."),
+    Word("wait"),
+]
+Unfinished = Annotated[bool, Meta(description="Only commands that have no end yet.")]
+DeviceChoice = Annotated[
+    Sequence[DeviceId], Meta(max_length=10_000, description="Devices by their ids."), Word("device")
+]
+Cap = Annotated[int, Meta(ge=1, le=1_000_000, description="More devices than this are refused.")]
+PlanDigest = Annotated[
+    str, Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)", description="The `plan` that was answered and looked at.")
+]
+RatePerS = Annotated[float, Meta(gt=0, le=1_000_000, description="Devices a second at most."), Word("rate")]
+
+
+def _command(command: Command) -> CommandResponse:
+    return to_response(CommandResponse, command)
+
+
+async def _key(caller: Caller, key: str | None, first: Callable[[str], Coroutine[Any, Any, int | None]]) -> str | None:
+    """The stored key of a caller's: its own, and free again after a day. ``first`` says when one was used first."""
+    if key is None:
+        return None
+    now = caller.fleet.clock.now_ms()
+    yesterday, today = (f"{caller.actor}/{day}/{key}" for day in (now // _DAY_MS - 1, now // _DAY_MS))
+    used = await first(yesterday)
+    return yesterday if used is not None and now - used < _DAY_MS else today
+
+
+@call(
+    "GET /commands", Permission.DEVICES_READ, scope=BY_CALL, cli="command list",
+    columns=("id", "device", "name", "state", "sequence", "attempt", "issued_at", "code"),
+)  # fmt: skip
+async def list_commands(
+    caller: Caller, *, unfinished: Unfinished = False, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[CommandResponse]:
+    """Lists commands in the order in which they were issued."""
+    return await caller.page(
+        caller.fleet.commands.records,
+        lambda command: command.device,
+        _command,
+        cursor,
+        limit,
+        ref=selection(None, unfinished=unfinished),
+    )
+
+
+@call(
+    "GET /devices/{device_id}/commands", Permission.DEVICES_READ, scope=on("device_id"), cli="command of DEVICE_ID",
+    columns=("id", "device", "name", "state", "sequence", "attempt", "issued_at", "code"),
+)  # fmt: skip
+async def list_device_commands(
+    caller: Caller,
+    device_id: DeviceId,
+    *,
+    unfinished: Unfinished = False,
+    limit: Limit = 100,
+    cursor: Cursor | None = None,
+) -> Page[CommandResponse]:
+    """Lists the commands of a device in the order in which they were issued.
+
+    Raises:
+        NotFound: there is no such device.
+    """
+    ref = selection(device_id, unfinished=unfinished)
+    return answered(await caller.fleet.commands.records.page(ref=ref, after=decode(cursor), limit=limit), _command)
+
+
+@call(
+    "POST /devices/{device_id}/commands", Permission.COMMANDS_SEND, scope=on("device_id"),
+    cli="command send DEVICE_ID NAME ARGS", status=201, location="/commands/{id}",
+)  # fmt: skip
+async def send_command(
+    caller: Caller,
+    device_id: DeviceId,
+    name: CommandName,
+    args: Arguments | None = None,
+    *,
+    lane: Lane = "default",
+    respond: Respond = "result",
+    deliver_within_s: DeliverWithin = 86_400.0,
+    execute_within_s: ExecuteWithin = 86_400.0,
+    result_within_s: ResultWithin = 90_000.0,
+    supersede: Supersede | None = None,
+    precondition: Precondition | None = None,
+    wait_s: WaitS = 0.0,
+    idempotency_key: IdempotencyKey | None = None,
+    reason: Reason = "",
+) -> CommandResponse:
+    """Queues a command to a device; with ``wait_s`` waits that long for its end.
+
+    The answer is the command as it stands then. Waiting ends at once where the caller may not send it any more. The
+    command carries its key, so that it is sent once also where a crash took the answer.
+
+    Raises:
+        NotFound: there is no such device.
+        Conflict: the device is retired.
+        QuerySyntaxError: the precondition cannot be read.
+        Refused: the arguments exceed a limit, or the key came with another command.
+    """
+    commands = caller.fleet.commands
+
+    async def issued(key: str) -> int | None:
+        found = await commands.keyed(device_id, key)
+        return None if found is None else found.issued_at
+
+    command = await commands.send(
+        device_id, name, args, lane=lane, respond=respond, deliver_within_s=deliver_within_s,
+        execute_within_s=execute_within_s, result_within_s=result_within_s, supersede=supersede,
+        precondition=precondition, idempotency_key=await _key(caller, idempotency_key, issued), actor=caller.actor,
+        reason=reason,
+    )  # fmt: skip
+    with caller.waiting() as news:
+        command = await commands.wait(command, min(wait_s, caller.max_wait_s), pause=_pause(caller, device_id, news))
+    return _command(command)
+
+
+def _pause(
+    caller: Caller, device: str, wait: Callable[[Coroutine[Any, Any, object]], Awaitable[None]]
+) -> Callable[[Coroutine[Any, Any, bool]], Awaitable[None]]:
+    async def pause(news: Coroutine[Any, Any, bool]) -> None:
+        await wait(news)
+        await caller.still(device=device)
+
+    return pause
+
+
+async def _selected(caller: Caller, where: str | None, devices: Sequence[str]) -> Clause | None:
+    """The query within the caller's rights; asks for the right on each named device. Raises NotFound, NotAuthorised."""
+    for device in devices:
+        await caller.device(device)
+    return None if where is None else caller.narrowed(parse(where))
+
+
+@call(
+    "POST /commands", Permission.COMMANDS_SEND, scope=BY_CALL, selected_by="dry_run", no_cli="`command bulk --dry-run`"
+)
+async def plan_commands(
+    caller: Caller,
+    name: CommandName,
+    args: Arguments | None = None,
+    *,
+    where: Where | None = None,
+    devices: DeviceChoice = (),
+    cap: Cap = 1000,
+    lane: Lane = "default",
+    respond: Respond = "result",
+    deliver_within_s: DeliverWithin = 86_400.0,
+    execute_within_s: ExecuteWithin = 86_400.0,
+    result_within_s: ResultWithin = 90_000.0,
+    supersede: Supersede | None = None,
+    precondition: Precondition | None = None,
+    rate_per_s: RatePerS | None = None,
+    reason: Reason = "",
+) -> PlanResponse:
+    """Tells which devices a command would reach: those of a query or of a list on which the caller may send commands.
+
+    It takes what ``send_commands`` takes; the rate and the reason change no plan.
+
+    Raises:
+        NotFound: there is no such device.
+        QuerySyntaxError: the query or the precondition cannot be read.
+        Refused: neither or both of ``where`` and ``devices``, or the arguments exceed a limit.
+    """
+    del rate_per_s, reason
+    plan = await caller.fleet.bulk_commands.plan(
+        name, args, where=await _selected(caller, where, devices), devices=devices, cap=cap, lane=lane,
+        respond=respond, deliver_within_s=deliver_within_s, execute_within_s=execute_within_s,
+        result_within_s=result_within_s, supersede=supersede, precondition=precondition,
+    )  # fmt: skip
+    return to_response(PlanResponse, plan)
+
+
+@call("POST /commands", Permission.COMMANDS_SEND, scope=BY_CALL, status=202, cli="command bulk NAME ARGS")
+async def send_commands(
+    caller: Caller,
+    name: CommandName,
+    args: Arguments | None = None,
+    *,
+    where: Where | None = None,
+    devices: DeviceChoice = (),
+    plan: PlanDigest | None = None,
+    cap: Cap = 1000,
+    rate_per_s: RatePerS | None = None,
+    lane: Lane = "default",
+    respond: Respond = "result",
+    deliver_within_s: DeliverWithin = 86_400.0,
+    execute_within_s: ExecuteWithin = 86_400.0,
+    result_within_s: ResultWithin = 90_000.0,
+    supersede: Supersede | None = None,
+    precondition: Precondition | None = None,
+    idempotency_key: IdempotencyKey | None = None,
+    reason: Reason = "",
+) -> OperationResponse:
+    """Sends a command to the devices that ``plan_commands`` told, in the background.
+
+    Raises:
+        NotFound: there is no such device.
+        Conflict: ``plan_changed``, other devices are selected now.
+        Refused: ``precondition_required`` without a plan, ``limit_exceeded`` beyond the cap, and as
+            ``plan_commands``.
+    """
+    selected = await _selected(caller, where, devices)
+    if plan is None:
+        raise Refused(
+            "A command to many devices needs its plan",
+            code="precondition_required",
+            remedy="Ask for the plan first (dry_run=true), look at it, and send the same with its `plan`",
+        )
+
+    async def begun(key: str) -> int | None:
+        found = await caller.fleet.operations.keyed(key)
+        return None if found is None else found.created
+
+    operation = await caller.fleet.bulk_commands.send(
+        name, args, where=selected, devices=devices, plan=plan, cap=cap, rate_per_s=rate_per_s,
+        key=await _key(caller, idempotency_key, begun), actor=caller.actor, reason=reason, lane=lane, respond=respond,
+        deliver_within_s=deliver_within_s, execute_within_s=execute_within_s, result_within_s=result_within_s,
+        supersede=supersede, precondition=precondition,
+    )  # fmt: skip
+    return await operation_response(caller, operation)
+
+
+async def _found(caller: Caller, command: str) -> Command:
+    found = await caller.fleet.commands.get(command)
+    await caller.item(found.device, "command", command, "command_unknown")
+    return found
+
+
+@call("GET /commands/{command}", Permission.DEVICES_READ, scope=BY_CALL, cli="command show COMMAND")
+async def get_command(caller: Caller, command: CommandId) -> CommandResponse:
+    """Shows a command and how far it is.
+
+    Raises:
+        NotFound: there is no such command.
+    """
+    return _command(await _found(caller, command))
+
+
+@call("POST /commands/{command}/cancel", Permission.COMMANDS_SEND, scope=BY_CALL, cli="command cancel COMMAND")
+async def cancel_command(caller: Caller, command: CommandId, *, reason: Reason = "") -> CommandResponse:
+    """Cancels a command: at once where it was not sent, else by asking the device; again does nothing more.
+
+    Raises:
+        NotFound: there is no such command.
+        Conflict: it has ended otherwise.
+    """
+    await _found(caller, command)
+    return _command(await caller.fleet.commands.cancel(command, actor=caller.actor, reason=reason))
+
+
+@call("GET /operations/{operation}/commands", Permission.DEVICES_READ, scope=BY_CALL, cli="command counts OPERATION")
+async def count_commands(caller: Caller, operation: OperationId) -> CommandCountsResponse:
+    """Counts the commands that an operation sent, by state.
+
+    Raises:
+        NotFound: there is no such operation.
+    """
+    found = await own_operation(caller, operation)
+    return CommandCountsResponse(operation=found.id, counts=dict(await caller.fleet.bulk_commands.counts(found.id)))

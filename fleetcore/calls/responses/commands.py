@@ -1,0 +1,59 @@
+"""Commands to devices, and what became of them."""
+
+from typing import Any
+
+from fleetcore.calls.types import Json, Ms, Response
+from fleetcore.model.command import CommandState
+
+
+class CommandResponse(Response, frozen=True):
+    """A command and how far it is.
+
+    ``late`` is a result that came after the end; ``supersedes`` names the queued commands that gave way to it.
+    """
+
+    id: str
+    device: str
+    name: str
+    args: Json
+    sequence: int
+    lane: str
+    respond: str
+    state: CommandState
+    issued_at: Ms | None
+    deliver_by: Ms | None
+    expires_at: Ms | None
+    result_by: Ms | None
+    sent_at: Ms | None
+    finished_at: Ms | None
+    attempt: int
+    progress: float | None
+    output: Any
+    code: str | None
+    reason: str | None
+    cancel_requested: bool
+    supersedes: list[str]
+    late: Json | None
+    issued_by: str
+    supersede_key: str | None
+    precondition: str | None
+    bulk: str | None
+
+
+class PlanResponse(Response, frozen=True):
+    """Which devices a command to many would reach: how many, the first of them, and how many it may reach at most.
+
+    ``plan`` names exactly these devices and this command.
+    """
+
+    plan: str
+    count: int
+    sample: list[str]
+    cap: int
+
+
+class CommandCountsResponse(Response, frozen=True):
+    """How many commands of an operation are in each state."""
+
+    operation: str
+    counts: dict[str, int]
