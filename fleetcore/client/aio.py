@@ -206,16 +206,6 @@ class AsyncFleetClient(AsyncCalls):
         members = registration(properties)
         return (await self.create_device(device_id, device_type, **members, reason=reason)).id
 
-    async def count_devices(self, where: str | None = None) -> int:
-        """How many devices there are, or how many a query selects."""
-        answer = await self._post("/queries", {"where": where or "exists id", "count": True})
-        return int(answer["count"])
-
-    async def explain_query(self, device_id: str, where: str) -> View:
-        """Whether a query selects a device, which clause decided, and what it saw."""
-        answer = await self._post("/queries", {"where": where, "explain": device_id})
-        return View(device=device_id, selected=answer["selected"], why=answer["why"])
-
     # --- operations ---------------------------------------------------------------------------------------------
 
     async def run_operation(self, operation: str) -> OperationResponse:
@@ -339,7 +329,3 @@ class AsyncFleetClient(AsyncCalls):
     # --- twins and commands -------------------------------------------------------------------------------------
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
-
-    async def why_device(self, device_id: str) -> View:
-        """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
-        return View(await self._get(path("devices", device_id, "why")))

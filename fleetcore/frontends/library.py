@@ -275,15 +275,6 @@ class IoTFleetManager(AsyncCalls):
         members = registration(properties)
         return (await self.create_device(device_id, device_type, **members, reason=reason)).id
 
-    async def count_devices(self, where: str | None = None) -> int:
-        """How many devices there are, or how many a query selects."""
-        return await (await self.open()).search.count(where)
-
-    async def explain_query(self, device_id: str, where: str) -> View:
-        """Whether a query selects a device, which clause decided, and what it saw; raises QuerySyntaxError."""
-        found = await (await self.open()).search.explain(where, device_id)
-        return View(device=device_id, selected=found.truth is True, why=found.lines())
-
     async def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended, doing it here where no server does."""
         await (await self.open()).operations.run(operation)
@@ -443,25 +434,6 @@ class IoTFleetManager(AsyncCalls):
     # --- flat calls: twins and commands -------------------------------------------------------------------------
 
     # --- flat calls: firmware, edge, health ---------------------------------------------------------------------
-
-    async def why_device(self, device_id: str) -> View:
-        """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
-        fleet = await self.open()
-        why = await fleet.asking.why(device_id)
-        return View(
-            device=device_id,
-            findings=list(why.findings),
-            health=_view(why.health),
-            lifecycle=why.device.lifecycle.value,
-            presence=_view(why.presence),
-            groups=[_view(one) for one in why.groups],
-            unconverged={at: format_time(since) for at, since in why.unconverged.items()},
-            refused=dict(why.refused),
-            waiting=[_view(one) for one in why.waiting],
-            updating=[_view(one) for one in why.updating],
-            anomalies=[_view(one) for one in why.anomalies],
-            changes=[_view(one) for one in why.changes],
-        )
 
     async def backup(self, target: str) -> View:
         """Copies the data folder, consistent as of some moment of the call, into an empty folder."""

@@ -23,8 +23,6 @@ from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
     cas,
     metrics,
-    queries,
-    seen,
     server,
 )
 from fleetcore_api.site import Site
@@ -35,7 +33,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        queries, seen, cas,
+        cas,
     )
     for one in module.HANDLERS
 ]  # fmt: skip
