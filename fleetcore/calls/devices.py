@@ -299,20 +299,18 @@ async def erase_device(
 
 @call(
     "POST /devices/{device_id}/provision", Permission.TWINS_WRITE, scope=on("device_id"),
-    cli="device provision DEVICE_ID CONFIGURATION",
+    needs_too=[Permission.DEVICES_WRITE], cli="device provision DEVICE_ID CONFIGURATION",
 )  # fmt: skip
 async def provision_device(
     caller: Caller, device_id: DeviceId, configuration: Configuration, *, reason: Reason = ""
 ) -> ProvisionedResponse:
     """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
 
-    The same configuration again changes nothing; another one is a new version. It needs the right to change the
-    device beside that to change its twin.
+    The same configuration again changes nothing; another one is a new version.
 
     Raises:
         NotFound: there is no such device.
     """
-    await caller.device(device_id, Permission.DEVICES_WRITE)
     fleet = caller.fleet
     device = await fleet.devices.get(device_id)
     twin = await fleet.twins.desire(device_id, configuration, actor=caller.actor, reason=reason)

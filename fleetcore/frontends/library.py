@@ -19,9 +19,10 @@ from attrs import asdict, evolve
 from fleetcore import threads
 from fleetcore.calls.caller import owner, user_of
 from fleetcore.calls.responses.operations import OperationResponse
-from fleetcore.calls.table import Table, core, of_fleet, run
+from fleetcore.calls.table import core, of_fleet, run
 from fleetcore.calls.types import present
 from fleetcore.errors import Refused, WrongLoop
+from fleetcore.frontends.describe import describe, to_json
 from fleetcore.frontends.generated.calls_async import AsyncCalls
 from fleetcore.frontends.generated.calls_blocking import BlockingCalls
 from fleetcore.frontends.registration import registration
@@ -174,10 +175,10 @@ class IoTFleetManager(AsyncCalls):
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
         return await run(call, owner(fleet, actor), present(**given), content=content)
 
-    async def table(self) -> Table:
-        """The calls of the fleet, its plugins' among them."""
+    async def catalogue(self) -> bytes:
+        """The calls of the fleet, its plugins' among them, as :func:`fleetcore.frontends.catalogue.read` reads them."""
         await self.open()
-        return self._table
+        return to_json(describe(self._table))
 
     def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
         """The items of a call that streams, by its name."""

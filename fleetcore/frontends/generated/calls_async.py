@@ -380,8 +380,7 @@ class AsyncCalls(ABC):
     ) -> ProvisionedResponse:
         """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
 
-        The same configuration again changes nothing; another one is a new version. It needs the right to change the
-        device beside that to change its twin.
+        The same configuration again changes nothing; another one is a new version.
 
         Raises:
             NotFound: there is no such device.
