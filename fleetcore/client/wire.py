@@ -30,11 +30,8 @@ TIMEOUT_S = 30.0
 UPLOAD_TIMEOUT_S = 600.0
 #: The server's longest wait for a command's end; longer waits are made of these.
 WAIT_S = 50.0
-#: How often long work is looked at.
-LOOK_S = 0.2
 PAGE = 1000
-#: Series' points that are asked for at once.
-POINTS = 10_000
+
 #: Codes of refusals whose status is that of a conflict.
 _REFUSED = (
     "command_expired", "manifest_expired", "manifest_required", "model_mismatch", "requires_unmet", "rollback_refused",

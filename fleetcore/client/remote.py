@@ -1,25 +1,22 @@
-"""The client in asyncio. ``scripts/client.py`` makes the blocking one of this file: change only this one."""
+"""A remote fleet over its operators' API: in asyncio, and blocking."""
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
-from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.types import from_builtins
 from fleetcore.client import wire
 from fleetcore.client.wire import given, match, path
 from fleetcore.errors import Refused
+from fleetcore.frontends.async_fleet import AsyncFleet
+from fleetcore.frontends.blocking_fleet import BlockingFleet
 from fleetcore.frontends.catalogue import CallInfo, Catalogue, core, read
-from fleetcore.frontends.generated.calls_async import AsyncCalls
-from fleetcore.frontends.registration import registration
 from fleetcore.frontends.requests import answer, request
-from fleetcore.model.operation import OperationState
-from fleetcore.views import TelemetryView, View
+from fleetcore.views import View
 from fleetcore.wire.pieces import async_pieces
 
 T = TypeVar("T")
@@ -27,7 +24,7 @@ T = TypeVar("T")
 _CHECKPOINTS = 250
 
 
-class AsyncFleetClient(AsyncCalls):
+class AsyncFleetClient(AsyncFleet):
     """A remote fleet, with the calls of :class:`IoTFleetManager`.
 
     Args:
@@ -51,14 +48,6 @@ class AsyncFleetClient(AsyncCalls):
             timeout=wire.TIMEOUT_S,
             verify=verify,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Closes the connections; idempotent."""
@@ -111,10 +100,6 @@ class AsyncFleetClient(AsyncCalls):
             await asyncio.sleep(wait_s)
         raise AssertionError
 
-    async def call(self, name: str, /, **given: Any) -> Any:
-        """A call by its name, as plain data; raises Refused where the server has none."""
-        return await self._value(name, given, Any)
-
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         sent, begun_s = request(await self._known(name), given), wire.now_s()
         source, wait_s = sent.source, float(given.get("wait_s") or 0.0)
@@ -131,10 +116,6 @@ class AsyncFleetClient(AsyncCalls):
                 await asyncio.sleep(min(1.0, left_s))
                 found = command = await self._value("get_command", {"command": command["id"]}, kind)
         return found
-
-    def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
-        """The items of a call that streams, by its name."""
-        return self._stream(name, given, Any)
 
     async def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
         """Connects again where the stream breaks, and goes on after the last position."""
@@ -198,23 +179,6 @@ class AsyncFleetClient(AsyncCalls):
         return found
 
     # --- devices ------------------------------------------------------------------------------------------------
-
-    async def register_device(
-        self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
-    ) -> str:
-        """Registers a device and returns its id: ``create_device`` with free members."""
-        members = registration(properties)
-        return (await self.create_device(device_id, device_type, **members, reason=reason)).id
-
-    # --- operations ---------------------------------------------------------------------------------------------
-
-    async def run_operation(self, operation: str) -> OperationResponse:
-        """Waits until long work has ended."""
-        while True:
-            current = await self.get_operation(operation)
-            if current.state is not OperationState.RUNNING:
-                return current
-            await asyncio.sleep(wire.LOOK_S)
 
     # --- certificates -----------------------------------------------------------------------------------------
 
@@ -315,13 +279,6 @@ class AsyncFleetClient(AsyncCalls):
 
     # --- telemetry ----------------------------------------------------------------------------------------------
 
-    async def query_telemetry(
-        self, device_id: str, metric: str, *, start: int | str | None = None, end: int | str | None = None
-    ) -> TelemetryView:
-        """The points of a series with ``start <= time < end``, as columns, numbers and text alike."""
-        pages = self.iter_readings(metric, device=device_id, start=start, end=end, points=wire.POINTS)
-        return TelemetryView.of(device_id, metric, [part async for part in pages])
-
     async def settle(self) -> None:
         """Returns once groups, layers, detectors and the audit log have seen what this client wrote."""
         await self._get("/devices", limit=1)
@@ -329,3 +286,10 @@ class AsyncFleetClient(AsyncCalls):
     # --- twins and commands -------------------------------------------------------------------------------------
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
+
+
+class FleetClient(BlockingFleet[AsyncFleetClient]):
+    """The same, blocking; the arguments are those of :class:`AsyncFleetClient`."""
+
+    def __init__(self, url: str, token: str, *, ca: str | Path | None = None) -> None:
+        super().__init__(AsyncFleetClient(url, token, ca=ca))
