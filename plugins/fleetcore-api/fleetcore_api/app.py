@@ -21,7 +21,6 @@ from fleetcore_api.models import ALPHABETS, In
 from fleetcore_api.openapi import CONFIG, document, document_route, methods_at, queries_of
 from fleetcore_api.problems import MEDIA_TYPE, problem
 from fleetcore_api.routes import (
-    cas,
     metrics,
     queries,
     seen,
@@ -35,7 +34,7 @@ _log = logging.getLogger(__name__)
 ROUTES = [
     one
     for module in (
-        queries, seen, cas,
+        queries, seen,
     )
     for one in module.HANDLERS
 ]  # fmt: skip

@@ -5,11 +5,9 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from fleetcore.model.command import CommandState
-from fleetcore.model.operation import OperationState
-from fleetcore_api.models import DeviceId, In, Json, Out, Reason, Time
+from fleetcore_api.models import DeviceId, In, Json, Out, Time
 
 Query = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
-Seconds = Annotated[float, Meta(gt=0, le=315_360_000)]
 
 
 class CommandOut(Out):
@@ -40,33 +38,6 @@ class CommandOut(Out):
     issued_by: str
 
 
-class FailureOut(Out):
-    """What an operation could not do."""
-
-    item: int
-    about: str
-    code: str
-    reason: str
-
-
-class OperationOut(Out):
-    """Long work and how far it is."""
-
-    id: str
-    kind: str
-    state: OperationState
-    total: int
-    done: int
-    failed: int
-    failures: list[FailureOut]
-    reasons: dict[str, int]
-    result: Json
-    created: Time | None
-    updated: Time | None
-    actor: str
-    reason: str
-
-
 class QueryIn(In):
     """A query too long for an address, or one to be explained for a device."""
 
@@ -85,9 +56,3 @@ class QueryOut(Out):
     selected: bool | None = None
     why: list[str] = []
     count: int | None = None
-
-
-class ReasonIn(In):
-    """Why: written into the audit log."""
-
-    reason: Reason = ""

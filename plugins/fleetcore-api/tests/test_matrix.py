@@ -23,8 +23,6 @@ BODIES = {
     "attach_leaf": {"device": "mine"},
     "start_import": {"rows": [{"id": "new2"}]},
     "grant_role": {"principal": "x", "role": "viewer"},
-    "check_certificate": {"pem": "x"},
-    "renew_certificates": {"where": "id = 'none'"},
 }
 QUERIES = {
     "readings": {"metric": "temp"},
