@@ -10,7 +10,9 @@ from fleetcore.calls.caller import Caller, missing
 from fleetcore.calls.cursors import decode, encode
 from fleetcore.calls.responses.devices import (
     ChangeResponse,
+    DeviceCountResponse,
     DeviceResponse,
+    ExplanationResponse,
     PositionResponse,
     ProvisionedResponse,
 )
@@ -107,6 +109,46 @@ async def list_devices(
     clause = And(tuple(wanted)) if len(wanted) > 1 else next(iter(wanted), None)
     found = await caller.fleet.search.page(caller.narrowed(clause), after=after, limit=limit)
     return Page([device_response(caller, device) for device in found.devices], encode(found.after))
+
+
+@call(
+    "POST /queries", Permission.DEVICES_READ, scope=BY_CALL, no_cli="`fleetcore device list --where` asks the same",
+)  # fmt: skip
+async def query_devices(
+    caller: Caller, where: Where, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[DeviceResponse]:
+    """Lists the devices that a query selects, in the order of their ids: for a query too long for an address.
+
+    Raises:
+        QuerySyntaxError: the query cannot be read.
+    """
+    return await list_devices(caller, where=where, limit=limit, cursor=cursor)
+
+
+@call("POST /queries", Permission.DEVICES_READ, scope=BY_CALL, cli="device count", selected_by="count")
+async def count_devices(caller: Caller, where: Where | None = None) -> DeviceCountResponse:
+    """Counts the devices, or those that a query selects.
+
+    Raises:
+        QuerySyntaxError: the query cannot be read.
+    """
+    clause = caller.narrowed(None if where is None else parse(where))
+    return DeviceCountResponse(count=await caller.fleet.search.count(clause))
+
+
+@call(
+    "POST /devices/{device_id}/explain", Permission.DEVICES_READ, scope=on("device_id"),
+    cli="device why DEVICE_ID WHERE",
+)  # fmt: skip
+async def explain_query(caller: Caller, device_id: DeviceId, where: Where) -> ExplanationResponse:
+    """Shows whether a query selects a device, which clause decided (→), and what it saw.
+
+    Raises:
+        NotFound: there is no such device.
+        QuerySyntaxError: the query cannot be read.
+    """
+    found = await caller.fleet.search.explain(where, device_id)
+    return ExplanationResponse(device=device_id, selected=found.truth is True, why=found.lines())
 
 
 @call("POST /devices", Permission.DEVICES_WRITE, cli="device register ID", status=201)
@@ -257,20 +299,18 @@ async def erase_device(
 
 @call(
     "POST /devices/{device_id}/provision", Permission.TWINS_WRITE, scope=on("device_id"),
-    cli="device provision DEVICE_ID CONFIGURATION",
+    needs_too=[Permission.DEVICES_WRITE], cli="device provision DEVICE_ID CONFIGURATION",
 )  # fmt: skip
 async def provision_device(
     caller: Caller, device_id: DeviceId, configuration: Configuration, *, reason: Reason = ""
 ) -> ProvisionedResponse:
     """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
 
-    The same configuration again changes nothing; another one is a new version. It needs the right to change the
-    device beside that to change its twin.
+    The same configuration again changes nothing; another one is a new version.
 
     Raises:
         NotFound: there is no such device.
     """
-    await caller.device(device_id, Permission.DEVICES_WRITE)
     fleet = caller.fleet
     device = await fleet.devices.get(device_id)
     twin = await fleet.twins.desire(device_id, configuration, actor=caller.actor, reason=reason)

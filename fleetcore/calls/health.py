@@ -2,9 +2,14 @@
 
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.groups import GroupName
-from fleetcore.calls.responses.health import HealthResponse
+from fleetcore.calls.responses.anomalies import AnomalyResponse
+from fleetcore.calls.responses.campaigns import ExecutionResponse
+from fleetcore.calls.responses.commands import CommandResponse
+from fleetcore.calls.responses.devices import ChangeResponse
+from fleetcore.calls.responses.groups import MembershipResponse
+from fleetcore.calls.responses.health import DiagnosisResponse, HealthResponse, PresenceResponse
 from fleetcore.calls.table import call, on
-from fleetcore.calls.types import DeviceId, to_response
+from fleetcore.calls.types import DeviceId, Ms, to_response
 from fleetcore.model.operator import Permission
 
 
@@ -34,3 +39,27 @@ async def get_device_health(caller: Caller, device_id: DeviceId) -> HealthRespon
         NotFound: there is no such device.
     """
     return to_response(HealthResponse, await caller.fleet.health.device(device_id))
+
+
+@call("GET /devices/{device_id}/why", Permission.DEVICES_READ, scope=on("device_id"), cli="health device DEVICE_ID")
+async def diagnose_device(caller: Caller, device_id: DeviceId) -> DiagnosisResponse:
+    """Shows what bears on a device: what is not as it should be first.
+
+    Raises:
+        NotFound: there is no such device.
+    """
+    found = await caller.fleet.asking.why(device_id)
+    return DiagnosisResponse(
+        device=device_id,
+        findings=list(found.findings),
+        health=to_response(HealthResponse, found.health),
+        lifecycle=found.device.lifecycle,
+        presence=to_response(PresenceResponse, found.presence),
+        groups=[to_response(MembershipResponse, membership) for membership in found.groups],
+        unconverged={pointer: Ms(since) for pointer, since in found.unconverged.items()},
+        refused=dict(found.refused),
+        waiting=[to_response(CommandResponse, command) for command in found.waiting],
+        updating=[to_response(ExecutionResponse, execution) for execution in found.updating],
+        anomalies=[to_response(AnomalyResponse, anomaly) for anomaly in found.anomalies],
+        changes=[to_response(ChangeResponse, row) for row in await caller.rows(found.changes)],
+    )

@@ -82,6 +82,7 @@ class Declared:
     selected_by: str
     also: Mapping[str, Mapping[str, object]]
     rows: Rows | None
+    needs_too: Sequence[Permission]
     deprecated: str
 
 
@@ -100,6 +101,7 @@ def call(
     selected_by: str = "",
     also: Mapping[str, Mapping[str, object]] = {},
     rows: Rows | None = None,
+    needs_too: Sequence[Permission] = (),
     deprecated: str = "",
 ) -> Callable[[F], F]:
     """Declares a call.
@@ -118,6 +120,7 @@ def call(
         selected_by: a query parameter that tells it from another call at its route: ``purge`` is ``?purge=true``.
         also: more commands, each with what it gives: ``device retire DEVICE_ID`` gives a state.
         rows: the answer as a table; HTTP writes it as CSV and Arrow too, where ``format`` asks for it.
+        needs_too: more permissions that the caller needs on the same.
         deprecated: what to use instead.
     """
 
@@ -126,7 +129,7 @@ def call(
             route=route, permission=permission, scope=scope, cli=cli, no_cli=no_cli, status=status, location=location,
             columns=columns,
             secret_fields=secret_fields, match_required=match_required, selected_by=selected_by, also=also,
-            rows=rows, deprecated=deprecated,
+            rows=rows, needs_too=needs_too, deprecated=deprecated,
         )  # fmt: skip
         setattr(function, _DECLARED, declared)
         return function
@@ -279,11 +282,17 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
     """
     admit(call, caller)
     scope = call.declared.scope
+    needed = (call.declared.permission, *call.declared.needs_too)
     match scope.kind:
         case "device":
-            await caller.device(values[scope.parameter])
+            for permission in needed:
+                await caller.device(values[scope.parameter], permission)
         case "group":
-            caller.group(values[scope.parameter])
+            for permission in needed:
+                caller.group(values[scope.parameter], permission)
+        case "everywhere":
+            for permission in call.declared.needs_too:
+                caller.everywhere(call.name, permission)
         case "anywhere":
             caller.asked = True
     if call.is_stream:  # which asks for each item

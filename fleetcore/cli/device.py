@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from fleetcore.cli.connect import Target, call, connect, fleet_option
+from fleetcore.cli.connect import Target, connect, fleet_option
 from fleetcore.cli.derived import command, value
 from fleetcore.cli.exits import printable
-from fleetcore.cli.output import output_option, show
+from fleetcore.cli.output import output_option
 from fleetcore.errors import Conflict
 from fleetcore.frontends.catalogue import core
 
@@ -34,20 +34,16 @@ device.add_command(
 )
 
 
-@device.command()
-@click.argument("id")
-@click.argument("query")
-@fleet_option
-@output_option
-def why(id: str, query: str, at: Target, output: str) -> None:
-    """Show whether QUERY selects device ID, which clause decided (→), and what it saw."""
-    found = call(at, "explain_query", id, query)
+def _explained(_at: Target, _given: Mapping[str, Any], answer: dict[str, Any], output: str) -> dict[str, Any] | None:
     if output != "table":
-        show(found, output)
-        return
-    click.echo(f"{id} is {'' if found['selected'] else 'not '}selected")
-    for line in found["why"]:
+        return answer
+    click.echo(f"{answer['device']} is {'' if answer['selected'] else 'not '}selected")
+    for line in answer["why"]:
         click.echo(printable(line))
+    return None
+
+
+device.add_command(command(core()["explain_query"], core()["explain_query"].command, {}, finish=_explained))
 
 
 @device.command("import")

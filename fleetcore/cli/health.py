@@ -1,10 +1,14 @@
 """``fleetcore health``: how well the fleet, a group or a device is, and why."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
-from fleetcore.cli.connect import Target, call, fleet_option
+from fleetcore.cli.connect import Target
+from fleetcore.cli.derived import command
 from fleetcore.cli.exits import printable
-from fleetcore.cli.output import output_option, show
+from fleetcore.frontends.catalogue import core
 
 
 @click.group()
@@ -12,17 +16,14 @@ def health() -> None:
     """See how well the fleet, a group or a device is, and why."""
 
 
-@health.command()
-@click.argument("id")
-@fleet_option
-@output_option
-def device(id: str, at: Target, output: str) -> None:
-    """Show what bears on device ID: what is not as it should be first."""
-    found = call(at, "why_device", id)
+def _findings(_at: Target, _given: Mapping[str, Any], answer: dict[str, Any], output: str) -> dict[str, Any] | None:
     if output != "table":
-        show(found, output)
-        return
-    click.echo(f"{id}: {found['health']['score']:g} of 100")
-    for sentence in found["findings"] or ["all is as it should be"]:
+        return answer
+    click.echo(f"{answer['device']}: {answer['health']['score']:g} of 100")
+    for sentence in answer["findings"] or ["all is as it should be"]:
         click.echo(f"  {printable(sentence)}")
-    click.echo(f"  (-o json shows all: {', '.join(name for name in found if found[name])})")
+    click.echo(f"  (-o json shows all: {', '.join(name for name in answer if answer[name])})")
+    return None
+
+
+health.add_command(command(core()["diagnose_device"], core()["diagnose_device"].command, {}, finish=_findings))

@@ -12,7 +12,7 @@ import httpx
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.types import from_builtins
 from fleetcore.client import wire
-from fleetcore.client.wire import given, match, path
+from fleetcore.client.wire import given, match
 from fleetcore.errors import Refused
 from fleetcore.frontends.catalogue import CallInfo, Catalogue, core, read
 from fleetcore.frontends.generated.calls_async import AsyncCalls
@@ -212,16 +212,6 @@ class AsyncFleetClient(AsyncCalls):
         members = registration(properties)
         return (await self.create_device(device_id, device_type, **members, reason=reason)).id
 
-    async def count_devices(self, where: str | None = None) -> int:
-        """How many devices there are, or how many a query selects."""
-        answer = await self._post("/queries", {"where": where or "exists id", "count": True})
-        return int(answer["count"])
-
-    async def explain_query(self, device_id: str, where: str) -> View:
-        """Whether a query selects a device, which clause decided, and what it saw."""
-        answer = await self._post("/queries", {"where": where, "explain": device_id})
-        return View(device=device_id, selected=answer["selected"], why=answer["why"])
-
     # --- operations ---------------------------------------------------------------------------------------------
 
     async def run_operation(self, operation: str) -> OperationResponse:
@@ -248,7 +238,3 @@ class AsyncFleetClient(AsyncCalls):
     # --- twins and commands -------------------------------------------------------------------------------------
 
     # --- firmware, edge, health ---------------------------------------------------------------------------------
-
-    async def why_device(self, device_id: str) -> View:
-        """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
-        return View(await self._get(path("devices", device_id, "why")))

@@ -26,7 +26,6 @@ from fleetcore import errors
 from fleetcore.calls.types import Page, Response, to_builtins
 from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.frontends.catalogue import core
-from fleetcore.frontends.describe import describe, to_json
 from fleetcore.frontends.library import IoTFleetManager
 from fleetcore.wire.pieces import async_pieces
 
@@ -196,7 +195,7 @@ async def _answer(manager: IoTFleetManager, actor: str, line: bytes, frames: _Fr
         content = frames.expect() if request.get("stream") else None
         name = request["call"]
         if name == CATALOGUE:
-            return {"result": to_json(describe(await manager.table())).decode()}
+            return {"result": (await manager.catalogue()).decode()}
         if "given" in request:
             found = await manager.call_as(actor, name, request["given"], content)
             return {"result": found if isinstance(found, AsyncGenerator) else to_builtins(found)}

@@ -19,17 +19,17 @@ from attrs import evolve
 from fleetcore import threads
 from fleetcore.calls.caller import owner, user_of
 from fleetcore.calls.responses.operations import OperationResponse
-from fleetcore.calls.table import Table, core, of_fleet, run
+from fleetcore.calls.table import core, of_fleet, run
 from fleetcore.calls.types import present
 from fleetcore.errors import Refused, WrongLoop
+from fleetcore.frontends.describe import describe, to_json
 from fleetcore.frontends.generated.calls_async import AsyncCalls
 from fleetcore.frontends.generated.calls_blocking import BlockingCalls
 from fleetcore.frontends.registration import registration
 from fleetcore.interfaces.clock import Clock
-from fleetcore.views import TelemetryView, View
+from fleetcore.views import TelemetryView
 from fleetcore.wire.pieces import async_pieces
-from fleetcore.wire.records import to_plain
-from fleetcore.wire.times import format_time, parse_time
+from fleetcore.wire.times import parse_time
 
 if TYPE_CHECKING:
     from fleetcore.fleet.anomalies import AnomalyDetector
@@ -50,20 +50,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: What the tasks of a blocking manager may take to end once they are cancelled.
 _WIND_UP_S = 5.0
-_TIMES = frozenset(
-    {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
-     "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
-     "expires", "last_used", "added", "renew_after", "due", "start"}
-)  # fmt: skip
-
-
-def _view(record: Any) -> View:
-    plain = to_plain(record)
-    for name in _TIMES & plain.keys():
-        value = plain[name]
-        if isinstance(value, int):
-            plain[name] = format_time(value) if value else None
-    return View(plain)
 
 
 class IoTFleetManager(AsyncCalls):
@@ -174,10 +160,10 @@ class IoTFleetManager(AsyncCalls):
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
         return await run(call, owner(fleet, actor), present(**given), content=content)
 
-    async def table(self) -> Table:
-        """The calls of the fleet, its plugins' among them."""
+    async def catalogue(self) -> bytes:
+        """The calls of the fleet, its plugins' among them, as :func:`fleetcore.frontends.catalogue.read` reads them."""
         await self.open()
-        return self._table
+        return to_json(describe(self._table))
 
     def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
         """The items of a call that streams, by its name."""
@@ -275,15 +261,6 @@ class IoTFleetManager(AsyncCalls):
         members = registration(properties)
         return (await self.create_device(device_id, device_type, **members, reason=reason)).id
 
-    async def count_devices(self, where: str | None = None) -> int:
-        """How many devices there are, or how many a query selects."""
-        return await (await self.open()).search.count(where)
-
-    async def explain_query(self, device_id: str, where: str) -> View:
-        """Whether a query selects a device, which clause decided, and what it saw; raises QuerySyntaxError."""
-        found = await (await self.open()).search.explain(where, device_id)
-        return View(device=device_id, selected=found.truth is True, why=found.lines())
-
     async def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended, doing it here where no server does."""
         await (await self.open()).operations.run(operation)
@@ -304,29 +281,6 @@ class IoTFleetManager(AsyncCalls):
         """Returns once every detector and notifier has seen what was accepted so far."""
         fleet = await self.open()
         await fleet.settle()
-
-    # --- flat calls: twins and commands -------------------------------------------------------------------------
-
-    # --- flat calls: firmware, edge, health ---------------------------------------------------------------------
-
-    async def why_device(self, device_id: str) -> View:
-        """Everything that bears on a device, with reasons; ``findings`` says what is not as it should be."""
-        fleet = await self.open()
-        why = await fleet.asking.why(device_id)
-        return View(
-            device=device_id,
-            findings=list(why.findings),
-            health=_view(why.health),
-            lifecycle=why.device.lifecycle.value,
-            presence=_view(why.presence),
-            groups=[_view(one) for one in why.groups],
-            unconverged={at: format_time(since) for at, since in why.unconverged.items()},
-            refused=dict(why.refused),
-            waiting=[_view(one) for one in why.waiting],
-            updating=[_view(one) for one in why.updating],
-            anomalies=[_view(one) for one in why.anomalies],
-            changes=[_view(one) for one in why.changes],
-        )
 
 
 class SyncFleetManager(BlockingCalls):

@@ -147,7 +147,7 @@ def test_the_blocking_facade_watches_too_and_stops_when_the_loop_over_it_does():
                 break
 
         assert event["subject"] == "a"
-        assert manager.count_devices() == 1
+        assert manager.count_devices().count == 1
 
 
 async def test_what_is_watched_is_the_callers_own(manager):

@@ -62,7 +62,7 @@ async def test_why_names_what_is_not_as_it_should_be(manager, fleet, clock):
     fleet.presence.closed("a")
     await fleet.settle()
 
-    why = await manager.why_device("a")
+    why = await manager.diagnose_device("a")
 
     assert why["findings"] == [
         "it is offline",
@@ -74,4 +74,4 @@ async def test_why_names_what_is_not_as_it_should_be(manager, fleet, clock):
     assert [one["group"] for one in why["groups"]] == ["tagged"]
     assert "twin.desired" in [one["action"] for one in why["changes"]]
     with pytest.raises(NotFound):
-        await manager.why_device("ghost")
+        await manager.diagnose_device("ghost")

@@ -31,6 +31,7 @@ from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.layer import LayerKind
 from fleetcore.runtime.backup import restore
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire.records import to_plain
 from fleetcore.wire.times import format_time
 
 HERE = Path(__file__).parent
@@ -181,6 +182,23 @@ async def operations(manager):
     return await known(fleet.operations.records, answers, "spec", "rate_per_s", "version")
 
 
+async def diagnosis(manager, device):
+    """``why_device`` told what the store needs of commands, executions and the audit log."""
+    found, fleet = to_builtins(await manager.diagnose_device(device)), await manager.open()
+    why = await fleet.asking.why(device)
+    for member in ("groups", "waiting", "updating", "anomalies", "changes"):
+        plain = json.loads(json.dumps([to_plain(record) for record in getattr(why, member)]))
+        found[member] = [{**stored, **told} for stored, told in zip(plain, found[member], strict=True)]
+    for execution in found["updating"]:
+        execution["not_after"] = execution["not_after"] and format_time(execution["not_after"])
+    return found
+
+
+async def count(manager, *where):
+    """``count_devices`` was a number."""
+    return (await manager.count_devices(*where)).count
+
+
 async def dead_letters(manager):
     """``list_dead_letters`` gave all, as they are stored."""
     fleet, answers = await manager.open(), [one async for one in manager.iter_dead_letters()]
@@ -307,6 +325,8 @@ TRANSLATED = {
     "list_enrollment_tokens": enrollment_tokens,
     "list_claims": claims,
     "list_manufacturers": manufacturers,
+    "why_device": lambda manager, device: diagnosis(manager, device),
+    "count_devices": count,
     "list_operations": operations,
     "list_dead_letters": dead_letters,
     "list_series": series,
@@ -476,7 +496,7 @@ async def test_operations_under_way_end(data, clock):
                 await fleet.operations.tick()
             assert (one["state"], one["failed"]) == ("succeeded", 0)
 
-        assert await manager.count_devices("gateway = 'gw-1'") == 21
+        assert (await manager.count_devices("gateway = 'gw-1'")).count == 21
         assert sum((await manager.count_commands(under_way["command"]["id"])).counts.values()) == 8
 
 

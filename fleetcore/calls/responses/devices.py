@@ -58,3 +58,17 @@ class ChangeResponse(Response, frozen=True):
     object: str
     reason: str
     changed: list[str]
+
+
+class DeviceCountResponse(Response, frozen=True):
+    """How many devices there are, or how many a query selects."""
+
+    count: int
+
+
+class ExplanationResponse(Response, frozen=True):
+    """Whether a query selects a device; ``why`` is the query line by line, with what each clause saw."""
+
+    device: str
+    selected: bool
+    why: list[str]

@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from fleetcore.calls.types import Response
+from fleetcore.calls.responses.anomalies import AnomalyResponse
+from fleetcore.calls.responses.campaigns import ExecutionResponse
+from fleetcore.calls.responses.commands import CommandResponse
+from fleetcore.calls.responses.devices import ChangeResponse
+from fleetcore.calls.responses.groups import MembershipResponse
+from fleetcore.calls.types import Json, Ms, Response
+from fleetcore.model.device import Connectivity, Lifecycle
 
 
 class HealthResponse(Response, frozen=True):
@@ -17,3 +23,32 @@ class HealthResponse(Response, frozen=True):
 
     def __getitem__(self, name: str) -> Any:
         return self.score or 0.0 if name == "health_score" else super().__getitem__(name)
+
+
+class PresenceResponse(Response, frozen=True):
+    """What is seen of a device now."""
+
+    connectivity: Connectivity
+    last_seen: Ms | None
+    asleep_until: Ms | None
+
+
+class DiagnosisResponse(Response, frozen=True):
+    """Everything that bears on a device; ``findings`` says what is not as it should be, the most urgent first.
+
+    ``unconverged`` are desired leaves that it does not report, by pointer, since when; ``refused`` those that it said
+    it will not take, with its reasons.
+    """
+
+    device: str
+    findings: list[str]
+    health: HealthResponse
+    lifecycle: Lifecycle
+    presence: PresenceResponse
+    groups: list[MembershipResponse]
+    unconverged: dict[str, Ms]
+    refused: Json
+    waiting: list[CommandResponse]
+    updating: list[ExecutionResponse]
+    anomalies: list[AnomalyResponse]
+    changes: list[ChangeResponse]

@@ -23,7 +23,14 @@ from fleetcore.calls.responses.cas import (
 from fleetcore.calls.responses.certificates import CertificateResponse
 from fleetcore.calls.responses.commands import CommandCountsResponse, CommandResponse, PlanResponse
 from fleetcore.calls.responses.dead_letters import DeadLetterResponse, ReplayResponse
-from fleetcore.calls.responses.devices import ChangeResponse, DeviceResponse, PositionResponse, ProvisionedResponse
+from fleetcore.calls.responses.devices import (
+    ChangeResponse,
+    DeviceCountResponse,
+    DeviceResponse,
+    ExplanationResponse,
+    PositionResponse,
+    ProvisionedResponse,
+)
 from fleetcore.calls.responses.edge import GatewayResponse
 from fleetcore.calls.responses.enrollment import (
     ClaimCredentialResponse,
@@ -41,7 +48,7 @@ from fleetcore.calls.responses.firmware import (
     SignedReleaseResponse,
 )
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
-from fleetcore.calls.responses.health import HealthResponse
+from fleetcore.calls.responses.health import DiagnosisResponse, HealthResponse
 from fleetcore.calls.responses.layers import LayerResponse
 from fleetcore.calls.responses.operations import DeviceRowResponse, ImportCheckResponse, OperationResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
@@ -235,6 +242,39 @@ class BlockingCalls(ABC):
         """
         return self._pages("list_devices", {"type": type, "tag": tag, "where": where}, DeviceResponse)
 
+    def query_devices(self, where: Where, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeviceResponse]:
+        """Lists the devices that a query selects, in the order of their ids: for a query too long for an address.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._value("query_devices", {"where": where, "limit": limit, "cursor": cursor}, Page[DeviceResponse])
+
+    def iter_query_devices(self, where: Where) -> Iterator[DeviceResponse]:
+        """Goes through all that ``query_devices`` lists, page by page.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._pages("query_devices", {"where": where}, DeviceResponse)
+
+    def count_devices(self, where: Where | None = None) -> DeviceCountResponse:
+        """Counts the devices, or those that a query selects.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._value("count_devices", {"where": where}, DeviceCountResponse)
+
+    def explain_query(self, device_id: DeviceId, where: Where) -> ExplanationResponse:
+        """Shows whether a query selects a device, which clause decided (→), and what it saw.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._value("explain_query", {"device_id": device_id, "where": where}, ExplanationResponse)
+
     def create_device(
         self,
         id: DeviceId,
@@ -365,8 +405,7 @@ class BlockingCalls(ABC):
     ) -> ProvisionedResponse:
         """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
 
-        The same configuration again changes nothing; another one is a new version. It needs the right to change the
-        device beside that to change its twin.
+        The same configuration again changes nothing; another one is a new version.
 
         Raises:
             NotFound: there is no such device.
@@ -1264,6 +1303,14 @@ class BlockingCalls(ABC):
             NotFound: there is no such device.
         """
         return self._value("get_device_health", {"device_id": device_id}, HealthResponse)
+
+    def diagnose_device(self, device_id: DeviceId) -> DiagnosisResponse:
+        """Shows what bears on a device: what is not as it should be first.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        return self._value("diagnose_device", {"device_id": device_id}, DiagnosisResponse)
 
     def update_firmware(
         self,

@@ -8,7 +8,7 @@ given under: a caller that has lost some of them since does not get it again.
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -23,8 +23,6 @@ from fleetcore.model.store import Commit, Delete, Put
 
 KIND = "api_answer"
 KEPT_MS = 24 * 3600 * 1000
-#: Members of answers that are shown once.
-SECRETS = frozenset({"token", "secret", "key"})
 _HEADERS = frozenset({b"content-type", b"location", b"etag", b"fleetcore-position"})
 _LONGEST_KEY = 128
 
@@ -89,12 +87,17 @@ class Answers:
             {"type": "http.response.body", "body": body},
         ]
 
-    async def keep(self, name: str, digest: str, parts: list[dict[str, Any]], rights: Rights) -> None:
-        """Keeps an answer that did something, with the rights it was given under, and lets go of old ones."""
+    async def keep(
+        self, name: str, digest: str, parts: list[dict[str, Any]], rights: Rights, *, secret: Collection[str]
+    ) -> None:
+        """Keeps an answer that did something, with the rights it was given under, and lets go of old ones.
+
+        The members that ``secret`` names are not kept.
+        """
         start = parts[0]
         if start["status"] >= 300:
             return
-        body = _without_secrets(b"".join(one.get("body", b"") for one in parts[1:]))
+        body = _without(b"".join(one.get("body", b"") for one in parts[1:]), secret)
         now = self._clock.now_ms()
         headers = [[one.decode(), two.decode("latin-1")] for one, two in start["headers"] if one.lower() in _HEADERS]
         put = Put(
@@ -115,11 +118,8 @@ class Answers:
         await self._storage.commit(Commit(puts=(put,), deletes=gone))
 
 
-def _without_secrets(body: bytes) -> bytes:
-    try:
-        plain = json.decode(body)
-    except (ValueError, UnicodeDecodeError):
+def _without(body: bytes, secret: Collection[str]) -> bytes:
+    if not secret or not body:
         return body
-    if not isinstance(plain, dict) or not SECRETS & plain.keys():
-        return body
-    return json.encode({name: None if name in SECRETS else value for name, value in plain.items()})
+    plain = json.decode(body)
+    return json.encode({name: None if name in secret else value for name, value in plain.items()})

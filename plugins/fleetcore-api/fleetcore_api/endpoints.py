@@ -1,23 +1,20 @@
-"""The routes of a table of calls as an ASGI application; what it does not have goes to another one."""
+"""The routes of a table of calls as ASGI endpoints; the web framework is not seen beyond this module."""
 
-import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Route
 
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.table import Call, Table, admit, invoke
 from fleetcore.errors import FleetError, Refused
-from fleetcore.frontends.describe import describe, to_json
-from fleetcore_api.gate import KEPT, KeptAnswer
-from fleetcore_api.parameters import named
+from fleetcore_api.gate import KEPT, SHOWN_ONCE, KeptAnswer
 from fleetcore_api.problems import Answer, problem
-from fleetcore_api.respond import answered, chosen, format_of, values_of
+from fleetcore_api.respond import Answered, answered, chosen, format_of, values_of
 from fleetcore_api.site import Site
 from fleetcore_api.streams import EventStream
 
@@ -28,39 +25,17 @@ _NAMED = re.compile(r"\{\w+\}")
 _OCTETS = "application/octet-stream"
 
 
-def router(table: Table, site: Site, otherwise: Any) -> Router:
-    """The application; ``otherwise`` answers what no call has."""
+def routes(table: Table, site: Site) -> list[Route]:
+    """A route for each path of the table."""
     methods: dict[str, dict[str, list[Call]]] = {}
     for call in table:
         if call.path:
             methods.setdefault(call.path, {}).setdefault(call.method, []).append(call)
     read = {_NAMED.sub("{}", path) for path, calls in methods.items() if "GET" in calls}
-    routes = [
+    return [
         Route(PREFIX + path, _Endpoint(calls, site, located=f"{_NAMED.sub('{}', path)}/{{}}" in read))
         for path, calls in methods.items()
     ]
-    routes.append(Route(f"{PREFIX}/calls", _Catalogue(table)))
-    return Router(routes, default=otherwise, redirect_slashes=False)
-
-
-class _Catalogue:
-    """The table itself, so that a client can learn what the fleet's plugins add; for every token."""
-
-    def __init__(self, table: Table) -> None:
-        self._content = to_json(describe(call for call in table if call.path))
-        self._tag = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        request = Request(scope, receive)
-        headers = {"etag": self._tag, "cache-control": "no-cache"}
-        if request.method not in ("GET", "HEAD"):
-            refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
-            answer = _response(problem(refusal, status=405, headers={"allow": "GET, HEAD"}))
-        elif request.headers.get("if-none-match") == self._tag:
-            answer = Response(status_code=304, headers=headers)
-        else:
-            answer = Response(self._content, headers={**headers, "content-type": "application/json"})
-        await answer(scope, receive, send)
 
 
 def streamed(table: Table) -> Callable[[str, str], bool]:
@@ -68,6 +43,36 @@ def streamed(table: Table) -> Callable[[str, str], bool]:
     calls = [call for call in table if call.path and call.stream]
     found = [(call.method, re.compile(PREFIX + _NAMED.sub("[^/]+", call.path))) for call in calls]
     return lambda method, path: any(method == one and pattern.fullmatch(path) for one, pattern in found)
+
+
+def caller_of(site: Site, scope: Any) -> Caller:
+    """Who sent a request that the gate let through."""
+    operators, token = site.fleet.operators, scope["auth"]
+    return Caller(
+        site.fleet,
+        scope["user"],
+        renew=lambda: operators.authenticate(token),
+        watch=lambda: operators.watch(token),
+        max_wait_s=site.config.command_wait_s,
+    )
+
+
+class Page:
+    """A path that is only read: ``answer(scope)`` gives what is sent."""
+
+    def __init__(self, answer: Callable[[Any], Awaitable[Answered]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers one request."""
+        if scope["method"] in ("GET", "HEAD"):
+            await _guarded(scope, receive, send, self._respond(scope))
+        else:
+            await _not_served(scope["method"], ["GET"])(scope, receive, send)
+
+    async def _respond(self, scope: Any) -> Response:
+        found = await self._answer(scope)
+        return Response(found.body, found.status, dict(found.headers))
 
 
 class _Endpoint:
@@ -79,42 +84,27 @@ class _Endpoint:
             self._calls["HEAD"] = calls["GET"]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        request = Request(scope, receive)
-        answer: Response | EventStream
-        try:
-            answer = await self._respond(request)
-        except FleetError as error:
-            answer = _response(problem(error))
-        except Exception as error:  # noqa: BLE001  # a fault of ours is answered too
-            _log.error("%s %s failed", request.method, scope["path"], exc_info=error)
-            answer = _response(problem(FleetError("The server made a mistake; it is in its log")))
-        await answer(scope, receive, send)
+        await _guarded(scope, receive, send, self._respond(Request(scope, receive)))
 
     async def _respond(self, request: Request) -> Response | EventStream:
+        scope: Any = request.scope
         calls = self._calls.get(request.method)
         if calls is None:
-            refusal = Refused(f"{request.method} is not served at this path", code="operation_unknown")
-            return _response(problem(refusal, status=405, headers={"allow": ", ".join(sorted(self._calls))}))
-        call, query = chosen(calls, request.scope["query_string"])
-        operators, token = self._site.fleet.operators, request.scope["auth"]
-        caller = Caller(
-            self._site.fleet,
-            request.scope["user"],
-            renew=lambda: operators.authenticate(token),
-            watch=lambda: operators.watch(token),
-            max_wait_s=self._site.config.command_wait_s,
-        )
+            return _not_served(request.method, self._calls)
+        call, query = chosen(calls, scope["query_string"])
+        caller = caller_of(self._site, scope)
         admit(call, caller)
-        kept: KeptAnswer | None = request.scope.get(KEPT)
+        kept: KeptAnswer | None = scope.get(KEPT)
         if kept is not None:
             kept.passed = True
             return Response(status_code=204)  # the gate sends the kept one
+        scope[SHOWN_ONCE] = call.declared.secret_fields
         form, query = format_of(call, query)
         values = values_of(
             call,
-            path={name: named(text) for name, text in request.path_params.items()},
+            path={name: _named(text) for name, text in request.path_params.items()},
             query=query,
-            headers=dict(request.scope["headers"]),
+            headers=dict(scope["headers"]),
             body=b"" if call.stream else await request.body(),
             content=_content(request) if call.stream else None,
         )
@@ -123,6 +113,34 @@ class _Endpoint:
             return EventStream(self._site, found, lambda after: invoke(call, caller, {**values, "after": after}))
         answer = answered(call, found, located=self._located, format=form)
         return Response(answer.body, answer.status, dict(answer.headers))
+
+
+async def _guarded(scope: Any, receive: Any, send: Any, responding: Awaitable[Response | EventStream]) -> None:
+    """Sends what comes of a request, a refusal and a fault of ours too."""
+    answer: Response | EventStream
+    try:
+        answer = await responding
+    except FleetError as error:
+        answer = refused(problem(error))
+    except Exception as error:  # noqa: BLE001  # a fault of ours is answered too
+        _log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+        answer = refused(problem(FleetError("The server made a mistake; it is in its log")))
+    await answer(scope, receive, send)
+
+
+def refused(answer: Answer) -> Response:
+    """A ready problem as the framework sends it."""
+    return Response(answer.body, answer.status, dict(answer.headers))
+
+
+def _not_served(method: str, allowed: Any) -> Response:
+    refusal = Refused(f"{method} is not served at this path", code="operation_unknown")
+    return refused(problem(refusal, status=405, headers={"allow": ", ".join(sorted(allowed))}))
+
+
+def _named(text: str) -> str:
+    """A name from a path: a slash within it came as ``%2F`` (see the gate)."""
+    return text.replace("%2F", "/").replace("%25", "%")
 
 
 def _content(request: Request) -> AsyncIterator[bytes]:
@@ -138,7 +156,3 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
             yield piece
     except ClientDisconnect as error:
         raise Refused("The upload was cut off", code="payload_unreadable") from error
-
-
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, dict(answer.headers))

@@ -11,10 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import define
 
-from fleetcore.calls.decode import JSON_DEPTH
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
 from fleetcore.fleet.rights import Rights
-from fleetcore.wire.strict_json import loads
 from fleetcore_api.answers import Answers, check_key
 from fleetcore_api.buckets import network
 from fleetcore_api.problems import Answer, problem
@@ -27,6 +25,8 @@ OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 _POSITION = b"fleetcore-position"
 #: The member of a request's scope that says that its answer is kept already.
 KEPT = "fleetcore.kept"
+#: The member that names the members of its answer that are shown once.
+SHOWN_ONCE = "fleetcore.shown-once"
 
 Scope = Any
 Receive = Any
@@ -90,8 +90,6 @@ class Gate:
             await self._inner(scope, receive, self._with_position(send))
             return
         body = await _read(receive, headers, self._site.config.body_bytes)
-        if body and headers.get(b"content-type", b"application/json").split(b";")[0].strip() == b"application/json":
-            loads(body, depth=JSON_DEPTH)
         if key is None:
             await self._inner(scope, _replay(body), self._with_position(send))
             return
@@ -137,7 +135,7 @@ class Gate:
 
             if kept is None:
                 await self._inner(scope, _replay(body), self._with_position(collect))
-                await self._answers.keep(name, digest, parts, rights)
+                await self._answers.keep(name, digest, parts, rights, secret=scope.get(SHOWN_ONCE, ()))
             else:
                 # Through the route's own door, which may be shut by now.
                 scope[KEPT] = answer = KeptAnswer(kept)

@@ -1,44 +1,19 @@
-"""The OpenAPI 3.1 document: paths from the handlers' signatures, schemas from the models themselves.
+"""The OpenAPI 3.1 document: the paths of the table of calls, and what holds for all: problems, keys, positions."""
 
-The framework's own rendering of models loses what makes a contract (closed objects, limits of members), so the
-components are those that msgspec gives, which is also what checks the bodies. What holds for all routes is added here:
-problems, keys, positions.
-"""
-
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, get
-from litestar.handlers import HTTPRouteHandler
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
+from msgspec import UNSET, UnsetType
 
 from fleetcore.calls.table import Table
+from fleetcore.calls.types import Json
 from fleetcore.frontends.openapi import paths
-from fleetcore_api import __version__
-from fleetcore_api.models import In, Out, Problem
-from fleetcore_api.pages import Page
+from fleetcore_api import __version__, metrics
+from fleetcore_api.endpoints import PREFIX
 from fleetcore_api.problems import MEDIA_TYPE
 
 _REF = "#/components/schemas/{name}"
-#: How the framework names a page of a model.
-_PAGE = re.compile(r"Page_(?:\w+\.)*(\w+)_")
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
-
-CONFIG = OpenAPIConfig(
-    title="fleetcore operators' API",
-    version=__version__,
-    use_handler_docstrings=True,
-    path="/api/v1/unused",
-    operation_id_creator=lambda handler, _method, _path: handler.handler_name,
-    components=Components(
-        security_schemes={"token": SecurityScheme(type="http", scheme="bearer", description="fc_pat_…")}
-    ),
-    security=[{"token": []}],
-)
-
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -53,37 +28,74 @@ _POSITION = {
     "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
     "description": "What a write was answered with: the answer waits until that write shows.",
 }
-_TABLES = {
-    "text/csv": {"schema": {"type": "string"}},
-    "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
-}
 _PROBLEM = {
     "description": "A refusal with a stable code (RFC 9457)",
     "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
 }
 
 
-@get("/openapi.json", open=True, include_in_schema=False, media_type=MediaType.JSON)
-async def document_route(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
-    """The document."""
-    return Response(request.app.state.document, headers={"Cache-Control": "no-cache"})
+class Problem(msgspec.Struct, kw_only=True):
+    """A refusal (RFC 9457); ``code`` is stable."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    remedy: str | UnsetType = UNSET
+    ids: Json | UnsetType = UNSET
 
 
-def document(app: Litestar, table: Table) -> dict[str, Any]:
+class Health(msgspec.Struct, kw_only=True):
+    """Whether the server lives, or may be sent work."""
+
+    status: str
+    waiting_for: list[str]
+
+
+def document(table: Table) -> dict[str, Any]:
     """The whole document, made once when the API opens."""
-    made: dict[str, Any] = _refs(app.openapi_schema.to_schema())
     called, schemas = paths(table)
-    made["components"]["schemas"] = {**_schemas(), **schemas}
-    made["paths"] |= {f"/api/v1{path}": item for path, item in called.items()}
-    opened = {handler.handler_name for handler in _handlers(app) if handler.opt.get("open")}
-    tables = {handler.handler_name for handler in _handlers(app) if handler.opt.get("csv")}
-    for item in made["paths"].values():
+    _, own = msgspec.json.schema_components([Problem, Health], ref_template=_REF)
+    found = {f"{PREFIX}{path}": item for path, item in called.items()}
+    for item in found.values():
         for method in _METHODS & item.keys():
             operation = item[method]
-            _complete(method, operation, opened=operation["operationId"] in opened)
-            if operation["operationId"] in tables:
-                operation["responses"]["200"]["content"].update(_TABLES)
-    return made
+            operation["responses"]["default"] = _PROBLEM
+            # What takes bytes piece by piece makes what its digest names: it needs no key.
+            octets = "application/octet-stream" in operation.get("requestBody", {}).get("content", ())
+            more = [_KEY] if method == "post" and not octets else [_POSITION] if method == "get" else []
+            operation["parameters"] = [*operation.get("parameters", ()), *more]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "fleetcore operators' API", "version": __version__},
+        "security": [{"token": []}],
+        "components": {
+            "schemas": {**schemas, **own},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "fc_pat_…"}},
+        },
+        "paths": {**found, **_pages()},
+    }
+
+
+def _pages() -> dict[str, Any]:
+    """The paths that are no calls."""
+    health = {"application/json": {"schema": {"$ref": _REF.format(name="Health")}}}
+    catalogue = {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
+    not_ready = {"503": {"description": "Some parts do not work, or it closes", "content": health}}
+    return {
+        f"{PREFIX}/calls": _page("catalogue", "The calls of this server, its plugins' among them", catalogue),
+        "/metrics": _page("metrics", "What the server did since it started, and how it stands", {
+            metrics.MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}}
+        }),
+        "/healthz": _page("healthz", "Answers while the process runs", health, security=[]),
+        "/readyz": _page("readyz", "Whether every part of the server works", health, not_ready, security=[]),
+    }  # fmt: skip
+
+
+def _page(name: str, summary: str, content: Json, responses: Json | None = None, **more: Any) -> dict[str, Any]:
+    found = {"200": {"description": "Done", "content": content}, "default": _PROBLEM, **(responses or {})}
+    return {"get": {"operationId": name, "summary": summary, "responses": found, **more}}
 
 
 def methods_at(document: dict[str, Any], path: str) -> list[str]:
@@ -96,66 +108,3 @@ def methods_at(document: dict[str, Any], path: str) -> list[str]:
         ):
             return sorted(method.upper() for method in _METHODS & item.keys())
     return []
-
-
-def queries_of(document: dict[str, Any]) -> dict[str, frozenset[str]]:
-    """The query parameters of each operation, by its id."""
-    return {
-        operation["operationId"]: frozenset(
-            one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"
-        )
-        for item in document["paths"].values()
-        for method, operation in item.items()
-        if method in _METHODS
-    }
-
-
-def _handlers(app: Litestar) -> Iterator[HTTPRouteHandler]:
-    for route in app.routes:
-        yield from getattr(route, "route_handlers", ())
-
-
-def _refs(value: Any) -> Any:
-    """The same document with the pages under their short names."""
-    if isinstance(value, dict):
-        return {key: _refs(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_refs(one) for one in value]
-    if isinstance(value, str) and value.startswith("#/"):
-        return _PAGE.sub(r"Page_\1_", value)
-    return value
-
-
-def _models(base: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
-    for model in base.__subclasses__():
-        yield model
-        yield from _models(model)
-
-
-def _schemas() -> dict[str, Any]:
-    models = [*_models(In), *_models(Out)]
-    pages = [Page[model] for model in models if issubclass(model, Out)]  # type: ignore[valid-type]  # made at run time
-    _, schemas = msgspec.json.schema_components([*models, *pages, Problem], ref_template=_REF)
-    return schemas
-
-
-def _complete(method: str, operation: dict[str, Any], *, opened: bool) -> None:
-    operation["responses"].pop("400", None)  # the framework's own idea of an error
-    operation["responses"]["default"] = _PROBLEM
-    parameters = operation.setdefault("parameters", [])
-    for one in parameters:
-        one["schema"] = _parameter(one["schema"])
-    if opened:
-        operation["security"] = []
-    elif method == "post":
-        parameters.append(_KEY)
-    elif method == "get":
-        parameters.append(_POSITION)
-
-
-def _parameter(schema: dict[str, Any]) -> dict[str, Any]:
-    """An absent parameter is absent, it is never null."""
-    kinds = [one for one in schema.get("oneOf", ()) if one != {"type": "null"}]
-    if len(kinds) != 1:
-        return schema
-    return {**kinds[0], **{key: value for key, value in schema.items() if key != "oneOf"}}

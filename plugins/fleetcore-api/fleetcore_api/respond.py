@@ -119,8 +119,6 @@ def _query(call: Call, query: bytes) -> dict[str, list[str]]:
 
 def _body(call: Call, body: bytes) -> dict[str, Any]:
     whole, known = next(iter(call.placed["whole"]), None), call.placed["body"]
-    if whole is None and not known:
-        return {}
     if not body:
         if whole is not None or known & set(call.required):
             raise Refused("The request has no body", remedy="Send a JSON object, {} for one without members")

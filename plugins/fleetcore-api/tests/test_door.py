@@ -1,9 +1,10 @@
 """Who may come in: tokens, what is open to everybody, and what is written down of refusals."""
 
 import httpx
-from fleetcore_api.app import ROUTES
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
+
+from fleetcore.calls.table import core
 
 
 async def test_without_a_token_only_health_and_the_document_are_answered(nobody):
@@ -136,7 +137,7 @@ async def test_a_principal_that_asks_too_often_is_slowed_down_by_all_of_its_toke
 
 
 def test_no_fixed_word_stands_where_a_callers_id_may_stand():
-    paths = [path.split("/") for one in ROUTES for path in one.paths]
+    paths = [call.path.split("/") for call in core() if call.path]
 
     beside = {
         "/".join(fixed)

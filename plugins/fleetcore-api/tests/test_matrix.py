@@ -1,68 +1,67 @@
-"""Every route by every role, from the route table itself: who may is not refused, who may not is, and a foreign id is 404."""
+"""Every call over HTTP by every role: what a role allows is not refused, the rest is, and a foreign id is 404."""
 
 from pathlib import Path
 
 import pytest
-from fleetcore_api.app import ROUTES
-from fleetcore_api.routes import metrics
 
+from fleetcore.calls.table import core
 from fleetcore.model.operator import ROLES, Permission, Role
 
 #: Bodies by which a request gets past its form; what it then finds does not matter here.
 BODIES = {
-    "register_device": {"id": "new", "type": "x"},
+    "create_device": {"id": "new", "type": "x"},
     "create_group": {"id": "new"},
-    "add_members": {"devices": ["mine"]},
+    "add_to_group": {"devices": ["mine"]},
     "send_command": {"name": "x"},
-    "send_bulk": {"name": "x", "where": "id = 'none'"},
-    "query": {"where": "id = 'mine'"},
+    "query_devices": {"where": "id = 'mine'"},
+    "explain_query": {"where": "id = 'mine'"},
     "create_token": {"principal": "x"},
-    "collect": {"metric": "temp", "value": 1.0},
-    "patch_layer": {"patch": {"a": 1}},
+    "collect_telemetry": {"metric": "temp", "value": 1.0},
+    "set_layer": {"patch": {"a": 1}},
     "register_gateway": {"id": "gw"},
     "attach_leaf": {"device": "mine"},
-    "start_import": {"rows": [{"id": "new2"}]},
+    "check_import": {"rows": [{"id": "new2"}]},
+    "import_devices": {"rows": [{"id": "new2"}]},
     "grant_role": {"principal": "x", "role": "viewer"},
+    "check_certificate": {"pem": "x"},
+    "set_lifecycle": {"state": "active"},
 }
 QUERIES = {
-    "readings": {"metric": "temp"},
-    "buckets": {"metric": "temp", "bucket_s": 60},
-    "twin_past": {"at": "2026-01-01T00:00:00Z"},
+    "list_readings": {"metric": "temp"},
+    "list_buckets": {"metric": "temp", "bucket_s": 60},
+    "get_past_twin": {"at": "2026-01-01T00:00:00Z"},
 }
-#: Routes below a device: a foreign one does not exist.
-OF_DEVICES = [one for one in ROUTES if any("/devices/{device_id" in path for path in one.paths)]
-HANDLERS = [*(one for one in ROUTES if one.handler_name != "events"), *metrics.HANDLERS]
+#: Calls that HTTP serves, but for the stream of events, which does not end.
+CALLS = [call for call in core() if call.path and not call.is_stream]
+#: Calls on one device: a foreign one does not exist.
+OF_DEVICES = [call for call in CALLS if "/devices/{device_id" in call.path]
 
 
-def method(handler):
-    return next(iter(handler.http_methods))
-
-
-def path(handler, device="mine"):
-    (template,) = handler.paths
-    filled = template.replace("{device_id:str}", device).replace("{group:str}", "lab").replace("{number:int}", "7")
+def path_of(call, device="mine"):
+    """The path with names in it."""
+    filled = call.path.replace("{device_id}", device).replace("{group}", "lab").replace("{number}", "7")
     while "{" in filled:
         head, _, rest = filled.partition("{")
         filled = head + "unknown" + rest.partition("}")[2]
     return filled
 
 
-async def call(client, base, handler, device="mine"):
-    prefix = "" if handler in metrics.HANDLERS else "/api/v1"
-    name = handler.handler_name
-    body = None if method(handler) in ("GET", "DELETE") else BODIES.get(name, {})
-    return await client.request(
-        method(handler),
-        base + prefix + path(handler, device),
-        json=body,
-        params=QUERIES.get(name),
-        headers={"If-Match": "*"},
-    )
+def needed(call):
+    """The permissions that a call asks for."""
+    return {call.declared.permission, *call.declared.needs_too}
 
 
-def test_every_route_names_what_it_needs():
-    for handler in HANDLERS:
-        assert isinstance(handler.opt.get("permission"), Permission), handler.handler_name
+async def ask(client, call, device="mine"):
+    """Asks for a call."""
+    body = {} if call.method in ("GET", "DELETE") else {"json": BODIES.get(call.name, {})}
+    if call.stream:
+        body = {"content": b"x", "headers": {"Content-Type": "application/octet-stream"}}
+    headers = {"If-Match": "*", **body.pop("headers", {})}
+    params = {
+        **QUERIES.get(call.name, {}),
+        **({call.declared.selected_by: "true"} if call.declared.selected_by else {}),
+    }
+    return await client.request(call.method, path_of(call, device), params=params, headers=headers, **body)
 
 
 @pytest.mark.parametrize("role", [*Role, None], ids=lambda role: role or "no-role")
@@ -74,37 +73,39 @@ async def test_a_role_may_what_the_table_says_and_nothing_else(manager, fleet, s
 
     wrong = []
     # What removes comes last, so that the others find what they name.
-    for handler in sorted(HANDLERS, key=lambda one: method(one) == "DELETE"):
-        status = (await call(client, served.url, handler)).status_code
+    for call in sorted(CALLS, key=lambda call: call.method == "DELETE"):
+        status = (await ask(client, call)).status_code
         refused = status == 403
-        if refused is (handler.opt["permission"] in allowed) or status >= 500 or status == 401:
-            wrong.append((handler.handler_name, status))
+        if refused is (needed(call) <= allowed) or status >= 500 or status == 401:
+            wrong.append((call.name, status))
+    metrics = (await client.get(served.url + "/metrics")).status_code
 
     assert wrong == []
+    assert (metrics == 403) is (Permission.SERVER_READ not in allowed)
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_to_a_role_within_a_scope_a_foreign_device_does_not_exist(manager, served, as_role, role):
+async def test_to_a_role_within_a_scope_a_foreign_device_does_not_exist(manager, as_role, role):
     await manager.register_device("mine", "x")
     await manager.register_device("theirs", "x")
     client = await as_role(role, scope="id = 'mine'")
 
-    for handler in OF_DEVICES:
-        foreign = await call(client, served.url, handler, "theirs")
-        unknown = await call(client, served.url, handler, "nobody")
+    for call in OF_DEVICES:
+        foreign, unknown = await ask(client, call, "theirs"), await ask(client, call, "nobody")
 
-        wanted = 404 if handler.opt["permission"] in ROLES[role] else 403
-        assert (foreign.status_code, unknown.status_code) == (wanted, wanted), handler.handler_name
-        assert foreign.text.replace("theirs", "") == unknown.text.replace("nobody", ""), handler.handler_name
+        wanted = 404 if call.declared.permission in ROLES[role] else 403
+        assert (foreign.status_code, unknown.status_code) == (wanted, wanted), call.name
+        assert foreign.text.replace("theirs", "") == unknown.text.replace("nobody", ""), call.name
 
 
 @pytest.mark.parametrize("role", Role)
 async def test_what_is_the_whole_fleets_is_closed_to_a_role_within_a_scope(served, as_role, role):
     client = await as_role(role, scope="id = 'mine'")
 
-    for handler in HANDLERS:
-        if handler.opt.get("everywhere"):
-            assert (await call(client, served.url, handler)).status_code == 403, handler.handler_name
+    for call in CALLS:
+        if call.declared.scope.kind == "everywhere":
+            assert (await ask(client, call)).status_code == 403, call.name
+    assert (await client.get(served.url + "/metrics")).status_code == 403
 
 
 def test_the_page_shows_the_table_of_roles():

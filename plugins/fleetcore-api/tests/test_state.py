@@ -222,7 +222,7 @@ async def test_what_belongs_to_a_foreign_device_does_not_exist(admin, as_role):
 
 
 async def test_a_query_is_explained(admin):
-    answer = (await admin.post("/queries", json={"where": "tags has 'lab' and type = 'x'", "explain": "a"})).json()
+    answer = (await admin.post("/devices/a/explain", json={"where": "tags has 'lab' and type = 'x'"})).json()
 
     assert answer["selected"] is False
     assert any("type = 'x'" in line for line in answer["why"])
@@ -231,9 +231,12 @@ async def test_a_query_is_explained(admin):
 async def test_a_scope_narrows_a_query_and_never_widens_it(as_role):
     client = await as_role("viewer", scope="id = 'b' or id = 'c'")
 
-    answer = await client.post("/queries", json={"where": "id = 'a' or tags has 'lab'"})
+    asked = {"where": "id = 'a' or tags has 'lab'"}
+    answer = await client.post("/queries", json=asked)
+    counted = await client.post("/queries", params={"count": True}, json=asked)
 
-    assert answer.json()["items"] == ["b"]
+    assert [device["id"] for device in answer.json()["items"]] == ["b"]
+    assert counted.json() == {"count": 1}
 
 
 async def test_the_history_of_a_device_says_who_changed_it_and_why(admin):

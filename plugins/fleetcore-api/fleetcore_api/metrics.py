@@ -2,27 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 
-from litestar import Response, get
-
-from fleetcore.model.operator import Permission
 from fleetcore.runtime.app import Fleet
-from fleetcore_api.parameters import Caller
 
-_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[Mapping[str, str], float]
 
 
-@get("/metrics", permission=Permission.SERVER_READ, everywhere=True, media_type="text/plain")
-async def metrics(access: Caller) -> Response[str]:
+async def text(fleet: Fleet) -> str:
     """What the server did since it started, and how it stands."""
-    return Response(await _text(access.fleet), media_type=_TYPE)
-
-
-async def _text(fleet: Fleet) -> str:
     tally, position = fleet.path.tally, await fleet.storage.position()
     outcomes = ("stored", "duplicates", "conflicts", "refused")
     lines: list[str] = []
-    for name, kind, text, samples in (
+    for name, kind, meaning, samples in (
         (
             "readings_total",
             "counter",
@@ -59,7 +50,7 @@ async def _text(fleet: Fleet) -> str:
             [({"consumer": one.name}, one.status.failures) for one in fleet.consumers],
         ),
     ):
-        lines += _family(f"fleetcore_{name}", kind, text, samples)
+        lines += _family(f"fleetcore_{name}", kind, meaning, samples)
     return "\n".join(lines) + "\n"
 
 
@@ -73,6 +64,3 @@ def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-HANDLERS = [metrics]

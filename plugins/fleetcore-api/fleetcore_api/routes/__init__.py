@@ -1,1 +1,0 @@
-"""The handlers, a module a noun."""
