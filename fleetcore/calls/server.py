@@ -1,11 +1,25 @@
-"""The server: what runs in it, and what is configured."""
+"""The server: what runs in it, what is configured, and its data."""
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.responses.server import InstanceResponse, PluginResponse, StatusResponse
+from fleetcore.calls.responses.server import (
+    BackupResponse,
+    InstanceResponse,
+    PluginResponse,
+    StatusResponse,
+    StorageCheckResponse,
+)
 from fleetcore.calls.table import call
 from fleetcore.calls.types import Page, to_response
 from fleetcore.model.operator import Permission
+from fleetcore.runtime.recount import recount
 from fleetcore.runtime.status import status
+
+BackupFolder = Annotated[str, Meta(min_length=1, max_length=4096, description="A new or empty folder.")]
 
 
 @call("GET /status", Permission.SERVER_READ, cli="health server")
@@ -30,3 +44,31 @@ async def list_notifiers(caller: Caller) -> Page[InstanceResponse]:
 async def list_plugins(caller: Caller) -> Page[PluginResponse]:
     """Lists the installed plugins; they are installed in a shell, never from here."""
     return Page([to_response(PluginResponse, one) for one in caller.fleet.host.plugins.values()])
+
+
+@call(None, Permission.CA_WRITE, cli="backup TARGET")
+async def back_up(caller: Caller, target: BackupFolder) -> BackupResponse:
+    """Copies the data folder into a new or empty folder on the server's machine, consistent as of one moment.
+
+    The copy holds the CA's keys: guard it.
+
+    Raises:
+        Conflict: the folder is not empty, or lies in the data folder.
+        Refused: the fleet is in memory.
+    """
+    from fleetcore.runtime.backup import backup
+
+    await backup(caller.fleet, Path(target))
+    return BackupResponse(backup=target)
+
+
+@call(None, Permission.SERVER_READ, no_cli="`fleetcore doctor` shows what it finds")
+async def check_storage(caller: Caller) -> StorageCheckResponse:
+    """Reads and checks all stored data, which takes the longer the more there is, and tells what is wrong with it.
+
+    Counters that differ from what they count are corrected; ``recounted`` names them.
+    """
+    fleet = caller.fleet
+    fleet.problems = tuple(await fleet.storage.check())
+    fleet.recounted = tuple(await recount(fleet.storage, fleet.counted))
+    return StorageCheckResponse(problems=list(fleet.problems), recounted=list(fleet.recounted))

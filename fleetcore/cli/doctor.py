@@ -62,11 +62,11 @@ async def _examine(data: Path) -> list[dict[str, str]]:
         return found
     try:
         async with connect(data) as caller:
-            await caller.call("check_storage")
+            await caller.run("check_storage", {})
             found += _inside(await caller.run("get_status", {}))
             with contextlib.suppress(NotFound):  # there is none
                 found.append(_firmware_root(await caller.run("get_firmware_root", {})))
-            found += _cas(await caller.call("forecast_certificates", periods=1, next=3))
+            found += _cas(await caller.run("forecast_certificates", {"periods": 1, "next": 3}))
     except FleetError as error:
         found.append(_finding("problem", "opening", error.message, error.remedy))
     return found

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
-from fleetcore.cli.connect import call, data_option
+from fleetcore.cli.connect import data_option
+from fleetcore.cli.derived import value
 from fleetcore.errors import StorageError
+from fleetcore.frontends.catalogue import core
 
 
 @click.command()
@@ -22,7 +24,7 @@ def restore(source: Path, data: Path) -> None:
     mine = not data.exists()
     verified = copy(source, data)
     try:
-        wrong = call(data, "check_storage")
+        wrong = value(data, core()["check_storage"], {})["problems"]
         if wrong:
             raise StorageError(f"The restored data has faults: {'; '.join(wrong)}", remedy="Take another backup")
     except BaseException:

@@ -228,11 +228,9 @@ async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
 
 
 async def _commands(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:
+    given = {"name": "blink", "args": {"times": 3}, "wait_s": 20.0, "idempotency_key": "demo"}
     results = await asyncio.gather(
-        *(
-            caller.call("send_command", device.device, "blink", {"times": 3}, wait_s=20, idempotency_key="demo")
-            for device in fleet.devices
-        )
+        *(caller.run("send_command", {"device_id": device.device, **given}) for device in fleet.devices)
     )
     done = sum(one["state"] == "succeeded" for one in results)
     ran = sum(len(device.ran) for device in fleet.devices)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from fleetcore.cli.connect import Caller
 from fleetcore.errors import FleetError, Refused, Unavailable
+from fleetcore.frontends.registration import registration
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.provider import Provider
 from fleetcore.runtime.clock import SystemClock
@@ -92,7 +93,8 @@ class SimulatedFleet:
         self.devices.append(simulated)
         async with self._slots:
             model = {} if behaviour.model is None else {"model": behaviour.model}
-            await self._caller.call("register_device", device, kind, {**model, **(properties or {})})
+            members = registration({**model, **(properties or {})})
+            await self._caller.run("create_device", {"id": device, "type": kind, **members})
             if self._able is not None:
                 made = await self._caller.run("create_enrollment_token", {"device": device})
                 await simulated.enroll(made["token"], client=self._able.client, endpoint=self._able.endpoint)

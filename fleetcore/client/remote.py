@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,18 +10,14 @@ import httpx
 
 from fleetcore.calls.types import from_builtins
 from fleetcore.client import wire
-from fleetcore.client.wire import given, match, path
 from fleetcore.errors import Refused
 from fleetcore.frontends.async_fleet import AsyncFleet
 from fleetcore.frontends.blocking_fleet import BlockingFleet
 from fleetcore.frontends.catalogue import CallInfo, Catalogue, core, read
 from fleetcore.frontends.requests import answer, request
-from fleetcore.views import View
 from fleetcore.wire.pieces import async_pieces
 
 T = TypeVar("T")
-#: Checkpoints that a request takes.
-_CHECKPOINTS = 250
 
 
 class AsyncFleetClient(AsyncFleet):
@@ -143,149 +139,24 @@ class AsyncFleetClient(AsyncFleet):
         return (await self._answer("GET", "/calls")).content
 
     async def _known(self, name: str) -> CallInfo:
-        """A call of the core, or of the server's plugins; raises Refused where the server has none."""
+        """A call of the core, or of the server's plugins; raises Refused where the server does not serve it."""
         call = core().get(name) or self._served.get(name)
         if call is None:
             self._served = read(await self.catalogue())
             call = self._served.get(name)
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
+        if not call.route:
+            raise Refused(
+                f"{name} belongs to the server's own machine",
+                code="operation_unknown",
+                remedy="Run it there, on the data folder: --data FOLDER",
+            )
         return call
-
-    async def _get(self, at: str, /, **params: Any) -> Any:
-        return (await self._answer("GET", at, params=given(**params))).json()
-
-    async def _post(self, at: str, body: object = None, /, **params: Any) -> Any:
-        return (await self._answer("POST", at, body={} if body is None else body, params=given(**params))).json()
-
-    async def _patch(self, at: str, body: object, version: int | None = None, **params: Any) -> Any:
-        answer = await self._answer("PATCH", at, body=body, params=given(**params), headers=match(version))
-        return answer.json()
-
-    async def _delete(self, at: str, reason: str, **params: Any) -> httpx.Response:
-        return await self._answer("DELETE", at, params=params | ({"reason": reason} if reason else {}))
-
-    async def _all(self, at: str, most: int | None = None, page: int = wire.PAGE, **params: Any) -> list[View]:
-        """Items of all pages, or the first ``most``."""
-        found: list[View] = []
-        cursor: str | None = None
-        while most is None or len(found) < most:
-            limit = page if most is None else min(page, most - len(found))
-            answer = await self._get(at, **params, limit=limit, cursor=cursor)
-            found += [View(one) for one in answer["items"]]
-            cursor = answer["next"]
-            if cursor is None:
-                break
-        return found
-
-    # --- devices ------------------------------------------------------------------------------------------------
-
-    # --- certificates -----------------------------------------------------------------------------------------
-
-    async def check_certificate(self, pem: str) -> View:
-        """What a certificate (PEM) is worth here and now: ``valid``, and ``refusal`` says why not."""
-        return View(given(**await self._post("/certificate-checks", {"pem": pem})))
-
-    async def get_crl(self) -> View:
-        """The revocation lists of every issuing CA that has living certificates: ``crl``, PEM, one after the other."""
-        return View(await self._get("/revocation-lists"))
-
-    async def list_cas(self) -> list[View]:
-        """The CAs: roots, issuing CAs, former ones, the cross certificate; which signs, and when each is due."""
-        return await self._all("/cas")
-
-    async def forecast_certificates(
-        self,
-        *,
-        per: str = "week",
-        periods: int = 12,
-        by: str | None = None,
-        where: str | None = None,
-        next: int = 10,
-    ) -> View:
-        """How many certificates end in each of the next weeks or months, by ``type`` or ``group``; the late renewers.
-
-        Beside the devices' it tells when the CAs and the server's own certificates end.
-        """
-        asked = {"per": per, "periods": periods, "by": by, "where": where, "next": next}
-        return View(await self._get("/certificate-forecast", **asked))
-
-    async def ca_incident(self, ca: str) -> View:
-        """Devices with certificates of an issuing CA, by its id; ``sole_certificate``: they have no other."""
-        return View(await self._get(path("cas", ca, "incident")))
-
-    async def distrust_ca(self, ca: str, *, force: bool = False, reason: str = "") -> View:
-        """Ends trust in an issuing CA whose key is lost; with ``force`` though devices have no other certificate."""
-        return View(await self._post(path("cas", ca, "distrust"), {"force": force, "reason": reason}))
-
-    async def ca_rotation(self) -> View:
-        """How far a rotation is: its phase, how many devices trust the new root, and whom ``retire`` would lock out."""
-        return View(await self._get("/ca-rotation"))
-
-    async def rotate_ca(self, step: str, *, threshold: float = 1.0, force: bool = False, reason: str = "") -> View:
-        """Takes a step from one root to the next: ``begin``, ``issue``, ``retire``, or ``back``.
-
-        A root's key that is kept offline is lent on the server's own machine.
-        """
-        body = {"threshold": threshold, "force": force, "reason": reason}
-        return View(await self._post(path("ca-rotation", step), body))
-
-    async def renew_issuing_ca(self, *, reason: str = "") -> View:
-        """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted."""
-        return View(await self._post("/cas", {"reason": reason}))
-
-    async def plan_renewals(
-        self,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        outdated: bool = False,
-        waves: Sequence[str] = ("1", "10%"),
-        cap: int = 1000,
-    ) -> View:
-        """Whom :meth:`renew_certificates` would ask: ``plan``, count, a sample, the waves, the cap."""
-        body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, **given(where=where)}
-        return View(await self._post("/renewals", body, dry_run=True))
-
-    async def renew_certificates(
-        self,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        outdated: bool = False,
-        waves: Sequence[str] = ("1", "10%"),
-        cap: int = 1000,
-        rate_per_s: float | None = None,
-        timeout_s: float = 86_400.0,
-        max_failed: float = 0.05,
-        plan: str | None = None,
-        reason: str = "",
-    ) -> View:
-        """Asks devices for new certificates, in waves, in the background; gives the operation.
-
-        ``outdated``: those without a certificate of the CA that signs now. It stops where more than the share
-        ``max_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
-        """
-        if plan is None:
-            made = await self.plan_renewals(where=where, devices=devices, outdated=outdated, waves=waves, cap=cap)
-            plan = made["plan"]
-        body = {"devices": list(devices), "outdated": outdated, "waves": list(waves), "cap": cap, "plan": plan}
-        more = {"timeout_s": timeout_s, "max_failed": max_failed, "reason": reason}
-        return View(await self._post("/renewals", {**body, **more, **given(where=where, rate_per_s=rate_per_s)}))
-
-    async def reissue_certificate(self, device_id: str, *, timeout_s: float = 86_400.0, reason: str = "") -> View:
-        """Asks one device for a new certificate; the operation it gives follows whether it comes with it."""
-        return View(await self._post(path("devices", device_id, "renew"), {"timeout_s": timeout_s, "reason": reason}))
-
-    # --- telemetry ----------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
         """Returns once groups, layers, detectors and the audit log have seen what this client wrote."""
-        await self._get("/devices", limit=1)
-
-    # --- twins and commands -------------------------------------------------------------------------------------
-
-    # --- firmware, edge, health ---------------------------------------------------------------------------------
+        await self._answer("GET", "/devices", params={"limit": 1})
 
 
 class FleetClient(BlockingFleet[AsyncFleetClient]):

@@ -5,12 +5,12 @@ Flat calls return plain data that shows itself well; the parts (``manager.device
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from attrs import asdict, evolve
+from attrs import evolve
 
 from fleetcore.calls.caller import owner, user_of
 from fleetcore.calls.responses.operations import OperationResponse
@@ -21,9 +21,8 @@ from fleetcore.frontends.async_fleet import AsyncFleet
 from fleetcore.frontends.blocking_fleet import BlockingFleet
 from fleetcore.frontends.describe import describe, to_json
 from fleetcore.interfaces.clock import Clock
-from fleetcore.views import TelemetryView, View
-from fleetcore.wire.records import to_plain
-from fleetcore.wire.times import format_time
+from fleetcore.views import TelemetryView
+from fleetcore.wire.pieces import async_pieces
 
 if TYPE_CHECKING:
     from fleetcore.fleet.anomalies import AnomalyDetector
@@ -42,20 +41,6 @@ if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
 T = TypeVar("T")
-_TIMES = frozenset(
-    {"created", "updated", "last_seen", "asleep_until", "issued_at", "deliver_by", "expires_at", "result_by", "sent_at",
-     "finished_at", "changed", "time", "found", "until", "since", "not_after", "not_before",
-     "expires", "last_used", "added", "renew_after", "due", "start"}
-)  # fmt: skip
-
-
-def _view(record: Any) -> View:
-    plain = to_plain(record)
-    for name in _TIMES & plain.keys():
-        value = plain[name]
-        if isinstance(value, int):
-            plain[name] = format_time(value) if value else None
-    return View(plain)
 
 
 class IoTFleetManager(AsyncFleet):
@@ -250,141 +235,6 @@ class IoTFleetManager(AsyncFleet):
         await (await self.open()).operations.run(operation)
         return await self.get_operation(operation)
 
-    # --- flat calls: certificates -----------------------------------------------------------------------------
-
-    async def check_certificate(self, pem: str) -> View:
-        """What a certificate (PEM) is worth here and now: ``valid``, and ``refusal`` says why not."""
-        report = await (await self.open()).security.validate(pem.encode())
-        return View({"valid": report.valid, **_view(report)})
-
-    async def get_crl(self) -> View:
-        """The revocation lists of every issuing CA that has living certificates: ``crl``, PEM, one after the other."""
-        return View(crl=(await (await self.open()).security.export_crl()).decode())
-
-    async def list_cas(self) -> list[View]:
-        """The CAs: roots, issuing CAs, former ones, the cross certificate; which signs, and when each is due."""
-        return [_view(one) for one in await (await self.open()).security.cas()]
-
-    async def forecast_certificates(
-        self,
-        *,
-        per: str = "week",
-        periods: int = 12,
-        by: str | None = None,
-        where: str | None = None,
-        next: int = 10,
-    ) -> View:
-        """How many certificates end in each of the next weeks or months, by ``type`` or ``group``; the late renewers.
-
-        Beside the devices' it tells when the CAs and the server's own certificates end.
-        """
-        fleet = await self.open()
-        found = await fleet.outlook.forecast(per=per, periods=periods, by=by, where=where, next=next)
-        shown = _view(found)
-        for name in ("buckets", "next", "late"):
-            shown[name] = [_view(one) for one in getattr(found, name)]
-        ends = {name: format_time(time) for name, time in fleet.security.own_ends().items()}
-        return View(shown, cas=[_view(one) for one in await fleet.security.cas()], own=ends)
-
-    async def ca_incident(self, ca: str) -> View:
-        """Devices with certificates of an issuing CA, by its id; ``sole_certificate``: they have no other."""
-        found = await (await self.open()).security.incident(ca)
-        sole = sum(one.sole_certificate for one in found)
-        return View(ca=ca, devices=len(found), sole_certificate=sole, dependents=[_view(one) for one in found])
-
-    async def distrust_ca(self, ca: str, *, force: bool = False, reason: str = "") -> View:
-        """Ends trust in an issuing CA whose key is lost; with ``force`` though devices have no other certificate."""
-        fleet = await self.open()
-        return _view(await fleet.security.rotation.distrust(ca, force=force, actor="library", reason=reason))
-
-    async def ca_rotation(self) -> View:
-        """How far a rotation is: its phase, how many devices trust the new root, and whom ``retire`` would lock out."""
-        status = await (await self.open()).security.rotation.status()
-        return View({**_view(status), "share": status.share})
-
-    async def rotate_ca(self, step: str, *, threshold: float = 1.0, force: bool = False, reason: str = "") -> View:
-        """Takes a step from one root to the next: ``begin``, ``issue``, ``retire``, or ``back``.
-
-        ``threshold`` and ``force`` are for ``retire``, ``force`` for ``back`` too: see :class:`Rotation`. A root's key
-        that is kept offline is lent before (:meth:`lend_root_key`).
-        """
-        fleet = await self.open()
-        done = await fleet.security.rotation.step(
-            step, threshold=threshold, force=force, actor="library", reason=reason
-        )
-        return _view(done)
-
-    async def renew_issuing_ca(self, *, reason: str = "") -> View:
-        """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted."""
-        return _view(await (await self.open()).security.rotation.renew_issuing(actor="library", reason=reason))
-
-    async def lend_root_key(self, key: str, passphrase: str | None = None) -> None:
-        """Lends the key of a root that is kept offline (PEM) to the next call that needs it, for ten minutes."""
-        (await self.open()).security.rotation.lend(key, passphrase)
-
-    async def take_root_offline(
-        self, file: str, *, passphrase: str | None = None, number: int | None = None, reason: str = ""
-    ) -> View:
-        """Moves a root's key out of the data folder into a new file, encrypted where a passphrase is given.
-
-        Without one it is encrypted by the folder's own, where there is one.
-        """
-        fleet = await self.open()
-        root = await fleet.security.rotation.take_offline(
-            Path(file), passphrase=passphrase, number=number, actor="library", reason=reason
-        )
-        folder = fleet.security.folder
-        encrypted = passphrase is not None or (folder is not None and folder.passphrase is not None)
-        return View(file=file, root=root.number, encrypted=encrypted)
-
-    async def plan_renewals(
-        self,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        outdated: bool = False,
-        waves: Sequence[str] = ("1", "10%"),
-        cap: int = 1000,
-    ) -> View:
-        """Whom :meth:`renew_certificates` would ask: ``plan``, count, a sample, the waves, the cap."""
-        fleet = await self.open()
-        found = await fleet.renewals.plan(
-            where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap
-        )
-        return View(asdict(found))
-
-    async def renew_certificates(
-        self,
-        *,
-        where: str | None = None,
-        devices: Sequence[str] = (),
-        outdated: bool = False,
-        waves: Sequence[str] = ("1", "10%"),
-        cap: int = 1000,
-        rate_per_s: float | None = None,
-        timeout_s: float = 86_400.0,
-        max_failed: float = 0.05,
-        plan: str | None = None,
-        reason: str = "",
-    ) -> View:
-        """Asks devices for new certificates, in waves, in the background; gives the operation.
-
-        ``outdated``: those without a certificate of the CA that signs now. It stops where more than the share
-        ``max_failed`` has failed. With ``plan`` it asks exactly whom :meth:`plan_renewals` said.
-        """
-        fleet = await self.open()
-        started = await fleet.renewals.start(
-            where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap,
-            rate_per_s=rate_per_s, timeout_s=timeout_s, max_failed=max_failed, plan=plan,
-            actor="library", reason=reason,
-        )  # fmt: skip
-        return _view(started)
-
-    async def reissue_certificate(self, device_id: str, *, timeout_s: float = 86_400.0, reason: str = "") -> View:
-        """Asks one device for a new certificate; the operation it gives follows whether it comes with it."""
-        fleet = await self.open()
-        return _view(await fleet.renewals.reissue(device_id, timeout_s=timeout_s, actor="library", reason=reason))
-
     # --- flat calls: telemetry ----------------------------------------------------------------------------------
 
     async def query_telemetry(
@@ -409,44 +259,6 @@ class IoTFleetManager(AsyncFleet):
         """Returns once every detector and notifier has seen what was accepted so far."""
         fleet = await self.open()
         await fleet.settle()
-
-    # --- flat calls: twins and commands -------------------------------------------------------------------------
-
-    # --- flat calls: firmware, edge, health ---------------------------------------------------------------------
-
-    async def backup(self, target: str) -> View:
-        """Copies the data folder, consistent as of some moment of the call, into an empty folder."""
-        from fleetcore.runtime.backup import backup
-
-        fleet = await self.open()
-        await backup(fleet, Path(target))
-        return View(backup=target)
-
-    async def check_storage(self) -> list[str]:
-        """Reads and checks all stored data, which takes as long as it is large; gives what is wrong with it.
-
-        Counters that differ from what they count are set right; :meth:`status` names them under ``recounted``.
-        """
-        from fleetcore.runtime.recount import recount
-
-        fleet = await self.open()
-        fleet.problems = tuple(await fleet.storage.check())
-        fleet.recounted = tuple(await recount(fleet.storage, fleet.counted))
-        return list(fleet.problems)
-
-
-def _without(record: Any, *names: str) -> View:
-    """What is shown of a record: all but members that are long, secret or of the store."""
-    shown = _view(record)
-    for name in names:
-        shown.pop(name, None)
-    return shown
-
-
-async def _known(fleet: "Fleet", device_id: str | None) -> None:
-    """Nothing of a device and no such device are two answers."""
-    if device_id is not None:
-        await fleet.devices.get(device_id)
 
 
 class SyncFleetManager(BlockingFleet[IoTFleetManager]):

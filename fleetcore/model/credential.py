@@ -30,6 +30,40 @@ class Admits(StrEnum):
     AT_ONCE = "at_once"
 
 
+class Refusal(StrEnum):
+    """Why a certificate is refused."""
+
+    UNREADABLE = "unreadable"
+    NOT_YET_VALID = "not_yet_valid"
+    EXPIRED = "expired"
+    IS_CA = "is_ca"
+    BASIC_CONSTRAINTS = "basic_constraints"
+    KEY_WEAK = "key_weak"
+    SIGNATURE_WEAK = "signature_weak"
+    KEY_USAGE = "key_usage"
+    EKU_MISSING = "eku_missing"
+    EKU_WRONG = "eku_wrong"
+    SAN_MISSING = "san_missing"
+    SAN_MANY = "san_many"
+    SAN_WRONG = "san_wrong"
+    FLEET_FOREIGN = "fleet_foreign"
+    ID_INVALID = "id_invalid"
+    CN_MISMATCH = "cn_mismatch"
+    KEY_ID_MISSING = "key_id_missing"
+    UNTRUSTED = "untrusted"
+    REVOKED = "revoked"
+    SUPERSEDED = "superseded"
+    NOT_ACTIVATED = "not_activated"
+
+
+class Phase(StrEnum):
+    """Where a rotation of the root CA stands."""
+
+    SETTLED = "settled"
+    ANNOUNCED = "announced"
+    ISSUING = "issuing"
+
+
 @frozen
 class CertificateCredential:
     """The verified peer's certificate of a mutual-TLS connection, DER."""

@@ -9,7 +9,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.table import BY_CALL, EVERYWHERE, Table, call, calls_of, core, invoke, on, run
 from fleetcore.calls.types import DeviceId, Response
-from fleetcore.errors import FleetError, NotAuthorised, NotFound, PluginError, Refused
+from fleetcore.errors import ConfigError, Conflict, FleetError, NotAuthorised, NotFound, PluginError, Refused
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import Permission, Role, RoleGrant
 
@@ -105,7 +105,7 @@ async def test_every_call_asks_for_the_permission_that_it_declares(role, scope):
             refusal = None
             try:
                 await run(row, caller, given)
-            except (NotFound, Refused) as error:
+            except (Conflict, ConfigError, NotFound, Refused) as error:
                 refusal = error
             if not isinstance(refusal, NotAuthorised):
                 assert allowed, row.name

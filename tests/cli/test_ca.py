@@ -73,12 +73,13 @@ def test_the_roots_key_goes_away_and_is_brought_for_what_needs_it(fleet, data, t
 def test_a_roots_key_is_not_sent_to_a_remote_server(run, data, tmp_path):
     away = ("--server", "https://localhost:1", "--token", "fc_pat_x", "--ca", data / "pki" / "ca.pem")
 
-    for words in (
-        ("ca", "rotate", "begin", "--root-key", data / "pki" / "root.key"),
-        ("ca", "take-offline", tmp_path / "k"),
+    for said, *words in (
+        ("not sent over a network", "ca", "rotate", "begin", "--root-key", data / "pki" / "root.key"),
+        ("not sent over a network", "ca", "renew-issuing", "--root-key", data / "pki" / "root.key"),
+        ("belongs to the server's own machine", "ca", "take-offline", tmp_path / "k"),
     ):
         refused = run(*words, *away)
-        assert (refused.code, "not sent over a network" in refused.err) == (5, True)
+        assert (refused.code, said in refused.err) == (5, True)
 
 
 def test_certificates_are_checked_revoked_and_listed(fleet, enrolled, tmp_path):

@@ -15,8 +15,9 @@ from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.security import folder as folder_module
 from fleetcore.fleet.security.authority import pem
-from fleetcore.fleet.security.rotation import STEPS, Phase
+from fleetcore.fleet.security.rotation import STEPS
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.credential import Phase
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire.tls import client_context
 

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fleetcore.errors import Conflict
 from fleetcore.fleet.security.authority import key_id, pem
-from fleetcore.fleet.security.rotation import STEPS, Phase, phase_of
+from fleetcore.fleet.security.rotation import STEPS, phase_of
+from fleetcore.model.credential import Phase
 from fleetcore.testing.clock import MovableClock
 
 from .conftest import csr, der, leaf_of

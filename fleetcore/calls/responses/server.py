@@ -20,6 +20,19 @@ class StatusResponse(Response, frozen=True):
     recounted: list[str]
 
 
+class StorageCheckResponse(Response, frozen=True):
+    """What is wrong with the stored data, and which counters were corrected."""
+
+    problems: list[str]
+    recounted: list[str]
+
+
+class BackupResponse(Response, frozen=True):
+    """The folder that has the backup."""
+
+    backup: str
+
+
 class InstanceResponse(Response, frozen=True):
     """A configured part of the data path, and the plugin kind that it is."""
 

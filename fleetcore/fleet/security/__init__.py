@@ -6,8 +6,9 @@ from fleetcore.fleet.security.folder import PkiFolder
 from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.security.issuing import DeviceDirectory
 from fleetcore.fleet.security.manager import Report, SecurityManager
-from fleetcore.fleet.security.profiles import Profile, Refusal
+from fleetcore.fleet.security.profiles import Profile
 from fleetcore.fleet.security.server_tls import FleetTls
+from fleetcore.model.credential import Refusal
 
 __all__ = [
     "Authority",

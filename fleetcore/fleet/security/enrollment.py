@@ -32,7 +32,6 @@ from fleetcore.fleet.security.claims import Claims
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord
 from fleetcore.fleet.security.issuing import Grant, Issuer, StaticGroups, check_device, taken
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
-from fleetcore.fleet.security.profiles import Refusal
 from fleetcore.fleet.security.requests import CertificateRequest, read_request
 from fleetcore.fleet.security.tokens import EnrollmentToken, EnrollmentTokens, TokenUse, check_network, token_spent
 from fleetcore.fleet.security.verify import CertificateVerifier, Foreign, refused
@@ -40,7 +39,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.addresses import host_of
-from fleetcore.model.credential import Admits, CertificateState, EnrollmentState
+from fleetcore.model.credential import Admits, CertificateState, EnrollmentState, Refusal
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Event, Put

@@ -17,11 +17,10 @@ from cryptography import x509
 from fleetcore.errors import Conflict, NotAuthorised, VersionConflict
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.security.authority import Authority, RevokedEntry, pem
-from fleetcore.fleet.security.profiles import Refusal
 from fleetcore.fleet.security.verify import certificate_key, identity_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.credential import CertificateState
+from fleetcore.model.credential import CertificateState, Refusal
 from fleetcore.model.store import Commit, Delete, Event, Put
 
 #: A device renews at two thirds of the lifetime, ± 10 % by its id: a fleet made in one day does not renew in one hour.

@@ -33,7 +33,7 @@ from fleetcore.fleet.security.forecast import (
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer, StaticGroups
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
-from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile, Refusal
+from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile
 from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
@@ -41,7 +41,7 @@ from fleetcore.fleet.security.verify import CertificateVerifier, Identity, refus
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.credential import CertificateState, EnrollmentState
+from fleetcore.model.credential import CertificateState, EnrollmentState, Refusal
 from fleetcore.model.message import Reply
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.dsse import COMMAND_TYPE, sign

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import Conflict, NotAuthorised, Refused
 from fleetcore.fleet.repository import Repository
-from fleetcore.fleet.security.profiles import Refusal, common_name, strong_key
+from fleetcore.fleet.security.profiles import common_name, strong_key
 from fleetcore.fleet.security.verify import CertificateVerifier, Foreign
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.credential import Admits
+from fleetcore.model.credential import Admits, Refusal
 from fleetcore.model.names import check_label
 from fleetcore.model.store import Event
 

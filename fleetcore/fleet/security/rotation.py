@@ -14,7 +14,6 @@ apart. What follows from a change, the server's certificate, the devices' bundle
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -39,6 +38,7 @@ from fleetcore.fleet.security.folder import PkiFolder, read_key
 from fleetcore.fleet.security.inventory import CertificateRecord, Inventory
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.credential import Phase
 from fleetcore.model.store import Commit, Event, Put
 
 #: A root's key that was lent is forgotten after so long, seconds: time to type the next command.
@@ -49,14 +49,6 @@ RENEW_ISSUING_AT = 0.5
 
 #: Devices that an answer names.
 _SAMPLE = 20
-
-
-class Phase(StrEnum):
-    """Where a rotation stands."""
-
-    SETTLED = "settled"
-    ANNOUNCED = "announced"
-    ISSUING = "issuing"
 
 
 #: In which phase a step can be taken, and where it leads.

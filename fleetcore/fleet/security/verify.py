@@ -24,7 +24,6 @@ from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.security.authority import Authority, issuer_id
 from fleetcore.fleet.security.profiles import (
     Profile,
-    Refusal,
     check_leaf,
     claim_of,
     common_name,
@@ -33,6 +32,7 @@ from fleetcore.fleet.security.profiles import (
 )
 from fleetcore.fleet.security.requests import spki_of
 from fleetcore.interfaces.clock import Clock
+from fleetcore.model.credential import Refusal
 from fleetcore.model.names import is_device_id
 
 T = TypeVar("T")

@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
+from fleetcore.calls.responses.cas import (
+    CaResponse,
+    CertificateCheckResponse,
+    ForecastResponse,
+    IncidentResponse,
+    RenewalPlanResponse,
+    RevocationListsResponse,
+    RootOfflineResponse,
+    RotationResponse,
+    StepResponse,
+)
 from fleetcore.calls.responses.certificates import CertificateResponse
 from fleetcore.calls.responses.commands import CommandCountsResponse, CommandResponse, PlanResponse
 from fleetcore.calls.responses.dead_letters import DeadLetterResponse, ReplayResponse
@@ -41,7 +52,13 @@ from fleetcore.calls.responses.health import DiagnosisResponse, HealthResponse
 from fleetcore.calls.responses.layers import LayerResponse
 from fleetcore.calls.responses.operations import DeviceRowResponse, ImportCheckResponse, OperationResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
-from fleetcore.calls.responses.server import InstanceResponse, PluginResponse, StatusResponse
+from fleetcore.calls.responses.server import (
+    BackupResponse,
+    InstanceResponse,
+    PluginResponse,
+    StatusResponse,
+    StorageCheckResponse,
+)
 from fleetcore.calls.responses.telemetry import (
     BucketsResponse,
     LatestResponse,
@@ -69,6 +86,26 @@ if TYPE_CHECKING:
         ImageUrl,
         Manifest,
         ReleaseId,
+    )
+    from fleetcore.calls.cas import (
+        CaId,
+        CertificatePem,
+        CountedBy,
+        ForceDistrust,
+        ForceStep,
+        ForecastPeriod,
+        MaxFailed,
+        NextEndings,
+        OfflineRoot,
+        Outdated,
+        Passphrase,
+        Periods,
+        RootKey,
+        RotationStep,
+        ServerFile,
+        Threshold,
+        TimeoutS,
+        Waves,
     )
     from fleetcore.calls.certificates import CertificateHolder, CertificateId
     from fleetcore.calls.commands import (
@@ -135,6 +172,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.layers import Kind, LayerGroup, LayerPatch, Priority
     from fleetcore.calls.operations import OperationId, OperationKind
     from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
+    from fleetcore.calls.server import BackupFolder
     from fleetcore.calls.telemetry import (
         Buckets,
         BucketSeconds,
@@ -1749,6 +1787,222 @@ class BlockingCalls(ABC):
         """
         return self._value("issue_device_token", {"device_id": device_id, "reason": reason}, SecretResponse)
 
+    def list_cas(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CaResponse]:
+        """Lists the CAs: which signs, which are trusted, when each ends and when another should follow it.
+
+        They are roots, issuing CAs, former ones whose revocation lists are still made, and the cross certificate.
+        """
+        return self._value("list_cas", {"limit": limit, "cursor": cursor}, Page[CaResponse])
+
+    def iter_cas(self) -> Iterator[CaResponse]:
+        """Goes through all that ``list_cas`` lists, page by page.
+
+        They are roots, issuing CAs, former ones whose revocation lists are still made, and the cross certificate.
+        """
+        return self._pages("list_cas", {}, CaResponse)
+
+    def renew_issuing_ca(self, *, reason: Reason = "") -> StepResponse:
+        """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted.
+
+        Raises:
+            IllegalTransition: a rotation is under way.
+            Conflict: ``root_offline``; the root's key is kept offline and is not unlocked.
+        """
+        return self._value("renew_issuing_ca", {"reason": reason}, StepResponse)
+
+    def get_ca_incident(self, ca: CaId) -> IncidentResponse:
+        """Names the devices with certificates of an issuing CA; with ``sole_certificate`` they have no other.
+
+        Raises:
+            NotFound: there is no such issuing CA.
+        """
+        return self._value("get_ca_incident", {"ca": ca}, IncidentResponse)
+
+    def distrust_ca(self, ca: CaId, *, force: ForceDistrust = False, reason: Reason = "") -> StepResponse:
+        """Ends trust in an issuing CA whose key is lost: every certificate of it is refused from now on.
+
+        Raises:
+            NotFound: no such issuing CA is trusted.
+            Conflict: it signs now, it is the only one below its root, or ``devices_would_be_locked_out``.
+        """
+        return self._value("distrust_ca", {"ca": ca, "force": force, "reason": reason}, StepResponse)
+
+    def get_ca_rotation(self) -> RotationResponse:
+        """Shows the phase of a rotation, how many devices confirmed the new bundle, and which retiring would lock out."""
+        return self._value("get_ca_rotation", {}, RotationResponse)
+
+    def rotate_ca(
+        self, step: RotationStep, *, threshold: Threshold = 1.0, force: ForceStep = False, reason: Reason = ""
+    ) -> StepResponse:
+        """Takes a step from one root to the next; until ``retire``, ``back`` takes the last step back.
+
+        ``begin`` announces a new root: both are trusted, devices get the new bundle, the old one goes on signing. ``issue``
+        has the new root's CA sign. ``retire`` ends trust in the old root, for good.
+
+        Raises:
+            IllegalTransition: the step cannot be taken in this phase.
+            Conflict: ``devices_would_be_locked_out``, or ``root_offline``: the root's key is kept offline and is not
+                unlocked.
+        """
+        return self._value(
+            "rotate_ca", {"step": step, "threshold": threshold, "force": force, "reason": reason}, StepResponse
+        )
+
+    def unlock_root_key(self, key: RootKey, *, passphrase: Passphrase | None = None) -> None:
+        """Gives the key of a root that is kept offline to the next call that needs it, for ten minutes; it is not stored.
+
+        Raises:
+            ConfigError: the key cannot be read.
+            Refused: it is not the key of a trusted root.
+        """
+        self._value("unlock_root_key", {"key": key, "passphrase": passphrase}, type(None))
+
+    def take_root_offline(
+        self,
+        file: ServerFile,
+        *,
+        passphrase: Passphrase | None = None,
+        number: OfflineRoot | None = None,
+        reason: Reason = "",
+    ) -> RootOfflineResponse:
+        """Moves a root's key out of the data folder into a new file. Only a rotation and a new issuing CA need it.
+
+        It is encrypted with the passphrase; without one, with that of the folder's own keys where there is one.
+
+        Raises:
+            NotFound: the folder holds no such key.
+            Refused: the fleet is in memory, or the keys of two roots are in the folder and ``number`` names none.
+        """
+        return self._value(
+            "take_root_offline",
+            {"file": file, "passphrase": passphrase, "number": number, "reason": reason},
+            RootOfflineResponse,
+        )
+
+    def forecast_certificates(
+        self,
+        *,
+        per: ForecastPeriod = "week",
+        periods: Periods = 12,
+        by: CountedBy | None = None,
+        where: Where | None = None,
+        next: NextEndings = 10,
+    ) -> ForecastResponse:
+        """Counts the certificates that end in each of the next weeks or months; names the next to end, and late renewers.
+
+        It also tells when the CAs and the server's own certificates end.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._value(
+            "forecast_certificates",
+            {"per": per, "periods": periods, "by": by, "where": where, "next": next},
+            ForecastResponse,
+        )
+
+    def check_certificate(self, pem: CertificatePem) -> CertificateCheckResponse:
+        """Judges a certificate as if a device had shown it: whether it is valid now, and why it is refused."""
+        return self._value("check_certificate", {"pem": pem}, CertificateCheckResponse)
+
+    def get_revocation_lists(self) -> RevocationListsResponse:
+        """Gives the revocation lists of every issuing CA that has living certificates, PEM."""
+        return self._value("get_revocation_lists", {}, RevocationListsResponse)
+
+    def plan_renewals(
+        self,
+        *,
+        where: Where | None = None,
+        devices: DeviceChoice = (),
+        outdated: Outdated = False,
+        waves: Waves = ("1", "10%"),
+        cap: Cap = 1000,
+        rate_per_s: RatePerS | None = None,
+        timeout_s: TimeoutS = 86400.0,
+        max_failed: MaxFailed = 0.05,
+        plan: PlanDigest | None = None,
+        reason: Reason = "",
+    ) -> RenewalPlanResponse:
+        """Tells which devices a renewal would ask for new certificates, and in which waves.
+
+        It takes what ``renew_certificates`` takes; the rate, the time, the failures, the plan and the reason change
+        nothing.
+
+        Raises:
+            NotFound: there is no such device.
+            QuerySyntaxError: the query cannot be read.
+            Refused: a query and devices, or neither of them and not ``outdated``.
+        """
+        return self._value(
+            "plan_renewals",
+            {
+                "where": where,
+                "devices": devices,
+                "outdated": outdated,
+                "waves": waves,
+                "cap": cap,
+                "rate_per_s": rate_per_s,
+                "timeout_s": timeout_s,
+                "max_failed": max_failed,
+                "plan": plan,
+                "reason": reason,
+            },
+            RenewalPlanResponse,
+        )
+
+    def renew_certificates(
+        self,
+        *,
+        where: Where | None = None,
+        devices: DeviceChoice = (),
+        outdated: Outdated = False,
+        waves: Waves = ("1", "10%"),
+        cap: Cap = 1000,
+        rate_per_s: RatePerS | None = None,
+        timeout_s: TimeoutS = 86400.0,
+        max_failed: MaxFailed = 0.05,
+        plan: PlanDigest | None = None,
+        reason: Reason = "",
+    ) -> OperationResponse:
+        """Asks the devices that ``plan_renewals`` told for new certificates with new keys, in waves, in the background.
+
+        It stops where more than the share ``max_failed`` of the devices in the waves so far has failed.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: ``plan_changed``, other devices are selected now.
+            Refused: ``precondition_required`` without a plan, ``limit_exceeded`` beyond the cap, and as ``plan_renewals``.
+        """
+        return self._value(
+            "renew_certificates",
+            {
+                "where": where,
+                "devices": devices,
+                "outdated": outdated,
+                "waves": waves,
+                "cap": cap,
+                "rate_per_s": rate_per_s,
+                "timeout_s": timeout_s,
+                "max_failed": max_failed,
+                "plan": plan,
+                "reason": reason,
+            },
+            OperationResponse,
+        )
+
+    def reissue_certificate(
+        self, device_id: DeviceId, *, timeout_s: TimeoutS = 86400.0, reason: Reason = ""
+    ) -> OperationResponse:
+        """Asks a device for a new certificate with a new key; the operation ends when it has come with it.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: it has no certificate to renew.
+        """
+        return self._value(
+            "reissue_certificate", {"device_id": device_id, "timeout_s": timeout_s, "reason": reason}, OperationResponse
+        )
+
     def list_tokens(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[TokenResponse]:
         """Lists tokens: whose, until when, last used when; revoked and expired ones too."""
         return self._value("list_tokens", {"limit": limit, "cursor": cursor}, Page[TokenResponse])
@@ -1876,6 +2130,24 @@ class BlockingCalls(ABC):
     def list_plugins(self) -> Page[PluginResponse]:
         """Lists the installed plugins; they are installed in a shell, never from here."""
         return self._value("list_plugins", {}, Page[PluginResponse])
+
+    def back_up(self, target: BackupFolder) -> BackupResponse:
+        """Copies the data folder into a new or empty folder on the server's machine, consistent as of one moment.
+
+        The copy holds the CA's keys: guard it.
+
+        Raises:
+            Conflict: the folder is not empty, or lies in the data folder.
+            Refused: the fleet is in memory.
+        """
+        return self._value("back_up", {"target": target}, BackupResponse)
+
+    def check_storage(self) -> StorageCheckResponse:
+        """Reads and checks all stored data, which takes the longer the more there is, and tells what is wrong with it.
+
+        Counters that differ from what they count are corrected; ``recounted`` names them.
+        """
+        return self._value("check_storage", {}, StorageCheckResponse)
 
     @abstractmethod
     def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:

@@ -28,7 +28,7 @@ NOW_MS = SystemClock().now_ms()
 MAKER = Authority.create("maker", SystemClock()).roots[0].public_bytes(Encoding.PEM).decode()
 
 #: What stays in the server's own process.
-LOCAL = {"open", "call_as", "backup", "check_storage", "lend_root_key", "take_root_offline"}
+LOCAL = {"open", "call_as"}
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ async def test_telemetry_comes_as_arrow(client, manager):
 
 async def test_zero_is_not_false(client):
     with pytest.raises(Refused, match="may_register"):
-        await client._post("/gateways", {"id": "g", "may_register": 0})
+        await client._answer("POST", "/gateways", body={"id": "g", "may_register": 0})
 
 
 async def test_a_long_file_of_checkpoints_is_verified_by_its_newest_lines(client, manager):

@@ -23,6 +23,7 @@ BODIES = {
     "check_import": {"rows": [{"id": "new2"}]},
     "import_devices": {"rows": [{"id": "new2"}]},
     "grant_role": {"principal": "x", "role": "viewer"},
+    "check_certificate": {"pem": "x"},
     "set_lifecycle": {"state": "active"},
 }
 QUERIES = {

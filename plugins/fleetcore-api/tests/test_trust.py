@@ -185,7 +185,7 @@ async def test_the_cas_are_rotated_over_the_api(fleet, manager, admin):
         409,
         200,
         409,
-        404,
+        422,
         200,
     ]
     assert (again.json()["code"], hanging.json()["code"]) == ("illegal_transition", "devices_would_be_locked_out")

@@ -1,0 +1,312 @@
+"""The CAs: rotation, forecast, revocation lists, and new certificates for many devices in waves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.commands import Cap, DeviceChoice, PlanDigest, RatePerS
+from fleetcore.calls.cursors import page_of
+from fleetcore.calls.operations import operation_response
+from fleetcore.calls.responses.cas import (
+    CaResponse,
+    CertificateCheckResponse,
+    DependentResponse,
+    ForecastResponse,
+    IncidentResponse,
+    RenewalPlanResponse,
+    RevocationListsResponse,
+    RootOfflineResponse,
+    RotationResponse,
+    StepResponse,
+)
+from fleetcore.calls.responses.operations import OperationResponse
+from fleetcore.calls.table import call, on
+from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Reason, Where, Word, to_response
+from fleetcore.errors import Refused
+from fleetcore.model.operator import Permission
+
+CaId = Annotated[str, Meta(min_length=1, max_length=1024, description="Its id, as the list of CAs tells it.")]
+RotationStep = Annotated[Literal["begin", "issue", "back", "retire"], Meta(description="The step to take.")]
+Threshold = Annotated[float, Meta(ge=0, le=1, description="To retire: the share of devices that must have confirmed.")]
+ForceStep = Annotated[bool, Meta(description="Retire or go back although it locks devices out; they are named.")]
+ForceDistrust = Annotated[bool, Meta(description="Although devices have no certificate of another CA; they are named.")]
+ForecastPeriod = Annotated[Literal["week", "month"], Meta(description="What is counted by.")]
+Periods = Annotated[int, Meta(ge=1, le=520, description="How many of them.")]
+CountedBy = Annotated[Literal["type", "group"], Meta(description="Count by it, too.")]
+NextEndings = Annotated[int, Meta(ge=0, le=1000, description="How many certificates to name.")]
+CertificatePem = Annotated[str, Meta(max_length=32_768, description="The certificate, PEM.")]
+Outdated = Annotated[bool, Meta(description="Only devices without a certificate of the CA that signs now.")]
+Wave = Annotated[str, Meta(pattern=r"^[0-9]{1,7}(\.[0-9]{1,3})?%?$(?!\n)")]
+Waves = Annotated[
+    Sequence[Wave],
+    Meta(max_length=100, description="A wave: a number of devices, or a share, 10%. The rest is a last wave."),
+    Word("wave"),
+]
+TimeoutS = Annotated[
+    float, Meta(gt=0, le=31_622_400, description="Seconds that a device has to renew."), Word("timeout")
+]
+MaxFailed = Annotated[float, Meta(ge=0, le=1, description="The share of failures beyond which it stops.")]
+RootKey = Annotated[str, Meta(max_length=65_536, description="The private key of a root, PEM.")]
+Passphrase = Annotated[str, Meta(max_length=4096, description="What the key is encrypted with.")]
+ServerFile = Annotated[str, Meta(min_length=1, max_length=4096, description="A new file on the server's machine.")]
+OfflineRoot = Annotated[int, Meta(ge=1, description="Which root's key, where those of two are in the folder.")]
+
+
+@call(
+    "GET /cas", Permission.SECURITY_READ, cli="ca show",
+    columns=("number", "kind", "state", "key", "name", "not_after", "due", "certificates", "id"),
+)  # fmt: skip
+async def list_cas(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CaResponse]:
+    """Lists the CAs: which signs, which are trusted, when each ends and when another should follow it.
+
+    They are roots, issuing CAs, former ones whose revocation lists are still made, and the cross certificate.
+    """
+    found = await caller.fleet.security.cas()
+    order = {(ca.kind, ca.id): f"{place:06d}" for place, ca in enumerate(found)}
+    return page_of(found, cursor, limit, lambda ca: order[ca.kind, ca.id], lambda ca: to_response(CaResponse, ca))
+
+
+@call("POST /cas", Permission.CA_WRITE, cli="ca renew-issuing", status=201)
+async def renew_issuing_ca(caller: Caller, *, reason: Reason = "") -> StepResponse:
+    """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted.
+
+    Raises:
+        IllegalTransition: a rotation is under way.
+        Conflict: ``root_offline``; the root's key is kept offline and is not unlocked.
+    """
+    done = await caller.fleet.security.rotation.renew_issuing(actor=caller.actor, reason=reason)
+    return to_response(StepResponse, done)
+
+
+@call("GET /cas/{ca}/incident", Permission.SECURITY_READ, cli="ca incident CA")
+async def get_ca_incident(caller: Caller, ca: CaId) -> IncidentResponse:
+    """Names the devices with certificates of an issuing CA; with ``sole_certificate`` they have no other.
+
+    Raises:
+        NotFound: there is no such issuing CA.
+    """
+    found = await caller.fleet.security.incident(ca)
+    return IncidentResponse(
+        ca=ca,
+        devices=len(found),
+        sole_certificate=sum(dependent.sole_certificate for dependent in found),
+        dependents=[to_response(DependentResponse, dependent) for dependent in found],
+    )
+
+
+@call("POST /cas/{ca}/distrust", Permission.CA_WRITE, cli="ca distrust CA")
+async def distrust_ca(caller: Caller, ca: CaId, *, force: ForceDistrust = False, reason: Reason = "") -> StepResponse:
+    """Ends trust in an issuing CA whose key is lost: every certificate of it is refused from now on.
+
+    Raises:
+        NotFound: no such issuing CA is trusted.
+        Conflict: it signs now, it is the only one below its root, or ``devices_would_be_locked_out``.
+    """
+    done = await caller.fleet.security.rotation.distrust(ca, force=force, actor=caller.actor, reason=reason)
+    return to_response(StepResponse, done)
+
+
+@call("GET /ca-rotation", Permission.SECURITY_READ, cli="ca rotate status")
+async def get_ca_rotation(caller: Caller) -> RotationResponse:
+    """Shows the phase of a rotation, how many devices confirmed the new bundle, and which retiring would lock out."""
+    return to_response(RotationResponse, await caller.fleet.security.rotation.status())
+
+
+_OF_NO_STEP = {"threshold": 1.0, "force": False}
+
+
+@call(
+    "POST /ca-rotation/{step}", Permission.CA_WRITE, no_cli="each step has a command of its own",
+    also={
+        "ca rotate begin": {"step": "begin", **_OF_NO_STEP},
+        "ca rotate issue": {"step": "issue", **_OF_NO_STEP},
+        "ca rotate back": {"step": "back", "threshold": 1.0},
+        "ca rotate retire": {"step": "retire"},
+    },
+)  # fmt: skip
+async def rotate_ca(
+    caller: Caller,
+    step: RotationStep,
+    *,
+    threshold: Threshold = 1.0,
+    force: ForceStep = False,
+    reason: Reason = "",
+) -> StepResponse:
+    """Takes a step from one root to the next; until ``retire``, ``back`` takes the last step back.
+
+    ``begin`` announces a new root: both are trusted, devices get the new bundle, the old one goes on signing. ``issue``
+    has the new root's CA sign. ``retire`` ends trust in the old root, for good.
+
+    Raises:
+        IllegalTransition: the step cannot be taken in this phase.
+        Conflict: ``devices_would_be_locked_out``, or ``root_offline``: the root's key is kept offline and is not
+            unlocked.
+    """
+    done = await caller.fleet.security.rotation.step(
+        step, threshold=threshold, force=force, actor=caller.actor, reason=reason
+    )
+    return to_response(StepResponse, done)
+
+
+@call(None, Permission.CA_WRITE, no_cli="`--root-key` of the commands that need it")
+async def unlock_root_key(caller: Caller, key: RootKey, *, passphrase: Passphrase | None = None) -> None:
+    """Gives the key of a root that is kept offline to the next call that needs it, for ten minutes; it is not stored.
+
+    Raises:
+        ConfigError: the key cannot be read.
+        Refused: it is not the key of a trusted root.
+    """
+    caller.fleet.security.rotation.lend(key, passphrase)
+
+
+@call(None, Permission.CA_WRITE, cli="ca take-offline FILE")
+async def take_root_offline(
+    caller: Caller,
+    file: ServerFile,
+    *,
+    passphrase: Passphrase | None = None,
+    number: OfflineRoot | None = None,
+    reason: Reason = "",
+) -> RootOfflineResponse:
+    """Moves a root's key out of the data folder into a new file. Only a rotation and a new issuing CA need it.
+
+    It is encrypted with the passphrase; without one, with that of the folder's own keys where there is one.
+
+    Raises:
+        NotFound: the folder holds no such key.
+        Refused: the fleet is in memory, or the keys of two roots are in the folder and ``number`` names none.
+    """
+    security = caller.fleet.security
+    root = await security.rotation.take_offline(
+        Path(file), passphrase=passphrase, number=number, actor=caller.actor, reason=reason
+    )
+    encrypted = passphrase is not None or (security.folder is not None and security.folder.passphrase is not None)
+    return RootOfflineResponse(file=file, root=root.number, encrypted=encrypted)
+
+
+@call("GET /certificate-forecast", Permission.SECURITY_READ, cli="ca forecast")
+async def forecast_certificates(
+    caller: Caller,
+    *,
+    per: ForecastPeriod = "week",
+    periods: Periods = 12,
+    by: CountedBy | None = None,
+    where: Where | None = None,
+    next: NextEndings = 10,
+) -> ForecastResponse:
+    """Counts the certificates that end in each of the next weeks or months; names the next to end, and late renewers.
+
+    It also tells when the CAs and the server's own certificates end.
+
+    Raises:
+        QuerySyntaxError: the query cannot be read.
+    """
+    security = caller.fleet.security
+    found = await caller.fleet.outlook.forecast(per=per, periods=periods, by=by, where=where, next=next)
+    return to_response(
+        ForecastResponse,
+        found,
+        cas=await security.cas(),
+        own={name: Ms(time) for name, time in security.own_ends().items()},
+    )
+
+
+@call("POST /certificate-checks", Permission.SECURITY_READ, cli="ca check PEM")
+async def check_certificate(caller: Caller, pem: CertificatePem) -> CertificateCheckResponse:
+    """Judges a certificate as if a device had shown it: whether it is valid now, and why it is refused."""
+    return to_response(CertificateCheckResponse, await caller.fleet.security.validate(pem.encode()))
+
+
+@call("GET /revocation-lists", Permission.SECURITY_READ, cli="ca crl")
+async def get_revocation_lists(caller: Caller) -> RevocationListsResponse:
+    """Gives the revocation lists of every issuing CA that has living certificates, PEM."""
+    return RevocationListsResponse(crl=(await caller.fleet.security.export_crl()).decode())
+
+
+@call("POST /renewals", Permission.SECURITY_WRITE, selected_by="dry_run", no_cli="`ca renew-devices --dry-run`")
+async def plan_renewals(
+    caller: Caller,
+    *,
+    where: Where | None = None,
+    devices: DeviceChoice = (),
+    outdated: Outdated = False,
+    waves: Waves = ("1", "10%"),
+    cap: Cap = 1000,
+    rate_per_s: RatePerS | None = None,
+    timeout_s: TimeoutS = 86_400.0,
+    max_failed: MaxFailed = 0.05,
+    plan: PlanDigest | None = None,
+    reason: Reason = "",
+) -> RenewalPlanResponse:
+    """Tells which devices a renewal would ask for new certificates, and in which waves.
+
+    It takes what ``renew_certificates`` takes; the rate, the time, the failures, the plan and the reason change
+    nothing.
+
+    Raises:
+        NotFound: there is no such device.
+        QuerySyntaxError: the query cannot be read.
+        Refused: a query and devices, or neither of them and not ``outdated``.
+    """
+    del rate_per_s, timeout_s, max_failed, plan, reason
+    found = await caller.fleet.renewals.plan(
+        where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap
+    )
+    return to_response(RenewalPlanResponse, found)
+
+
+@call("POST /renewals", Permission.SECURITY_WRITE, status=202, cli="ca renew-devices")
+async def renew_certificates(
+    caller: Caller,
+    *,
+    where: Where | None = None,
+    devices: DeviceChoice = (),
+    outdated: Outdated = False,
+    waves: Waves = ("1", "10%"),
+    cap: Cap = 1000,
+    rate_per_s: RatePerS | None = None,
+    timeout_s: TimeoutS = 86_400.0,
+    max_failed: MaxFailed = 0.05,
+    plan: PlanDigest | None = None,
+    reason: Reason = "",
+) -> OperationResponse:
+    """Asks the devices that ``plan_renewals`` told for new certificates with new keys, in waves, in the background.
+
+    It stops where more than the share ``max_failed`` of the devices in the waves so far has failed.
+
+    Raises:
+        NotFound: there is no such device.
+        Conflict: ``plan_changed``, other devices are selected now.
+        Refused: ``precondition_required`` without a plan, ``limit_exceeded`` beyond the cap, and as ``plan_renewals``.
+    """
+    if plan is None:
+        raise Refused(
+            "A renewal in waves needs its plan",
+            code="precondition_required",
+            remedy="Ask for the plan first (dry_run=true), look at it, and send the same with its `plan`",
+        )
+    operation = await caller.fleet.renewals.start(
+        where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap, rate_per_s=rate_per_s,
+        timeout_s=timeout_s, max_failed=max_failed, plan=plan, actor=caller.actor, reason=reason,
+    )  # fmt: skip
+    return await operation_response(caller, operation)
+
+
+@call(
+    "POST /devices/{device_id}/renew", Permission.SECURITY_WRITE, scope=on("device_id"), status=202,
+    cli="device renew DEVICE_ID",
+)  # fmt: skip
+async def reissue_certificate(
+    caller: Caller, device_id: DeviceId, *, timeout_s: TimeoutS = 86_400.0, reason: Reason = ""
+) -> OperationResponse:
+    """Asks a device for a new certificate with a new key; the operation ends when it has come with it.
+
+    Raises:
+        NotFound: there is no such device.
+        Conflict: it has no certificate to renew.
+    """
+    operation = await caller.fleet.renewals.reissue(device_id, timeout_s=timeout_s, actor=caller.actor, reason=reason)
+    return await operation_response(caller, operation)
