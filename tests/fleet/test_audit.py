@@ -138,7 +138,7 @@ async def test_a_restored_backup_is_verified_like_the_fleet_itself(tmp_path):
         for number in range(3):
             await manager.register_device(f"d-{number}", "sensor")
             await manager.settle()
-        await manager.backup(str(tmp_path / "backup"))
+        await manager.back_up(str(tmp_path / "backup"))
     restore(tmp_path / "backup", tmp_path / "restored")
 
     found = await verdict(tmp_path / "restored")
