@@ -22,10 +22,9 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/house
 	$(BIN)/mkdocs build --strict --quiet
 
-# What follows from the table of calls: typed methods, the catalogue, the blocking client, the reference pages.
+# What follows from the table of calls: typed methods, the catalogue, the reference pages.
 generate: $(STAMP)
 	$(BIN)/python scripts/generate.py
-	$(BIN)/python scripts/client.py
 	$(BIN)/python scripts/reference.py
 
 bench: $(STAMP) services

@@ -29,6 +29,7 @@ NAMES = (
     "import",
     "lists",
     "campaign",
+    "api",
 )
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -3,7 +3,6 @@
 Needs ``fleetcore[client]``.
 """
 
-from fleetcore.client.aio import AsyncFleetClient
-from fleetcore.client.blocking import FleetClient
+from fleetcore.client.remote import AsyncFleetClient, FleetClient
 
 __all__ = ["AsyncFleetClient", "FleetClient"]

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from fleetcore.errors import (
     Conflict,
@@ -30,11 +29,7 @@ TIMEOUT_S = 30.0
 UPLOAD_TIMEOUT_S = 600.0
 #: The server's longest wait for a command's end; longer waits are made of these.
 WAIT_S = 50.0
-#: How often long work is looked at.
-LOOK_S = 0.2
-PAGE = 1000
-#: Series' points that are asked for at once.
-POINTS = 10_000
+
 #: Codes of refusals whose status is that of a conflict.
 _REFUSED = (
     "command_expired", "manifest_expired", "manifest_required", "model_mismatch", "requires_unmet", "rollback_refused",
@@ -74,16 +69,6 @@ def trust(ca: str | Path | None) -> ssl.SSLContext:
     return context
 
 
-def path(*segments: object) -> str:
-    """A path of segments, each of them escaped whole."""
-    return "/" + "/".join(quote(str(one), safe="") for one in segments)
-
-
-def given(**members: Any) -> dict[str, Any]:
-    """The members that are not None."""
-    return {name: value for name, value in members.items() if value is not None}
-
-
 def now_s() -> float:
     """Seconds of a clock that nobody sets."""
     return time.monotonic()
@@ -92,11 +77,6 @@ def now_s() -> float:
 def fresh_key() -> str:
     """An Idempotency-Key for one request and its repetitions."""
     return uuid.uuid4().hex
-
-
-def match(version: int | None) -> dict[str, str]:
-    """``If-Match`` of a version; None is any."""
-    return {"If-Match": "*" if version is None else f'"{version}"'}
 
 
 def again_after(status: int, headers: Mapping[str, str], attempt: int) -> float | None:

@@ -5,31 +5,24 @@ Flat calls return plain data that shows itself well; the parts (``manager.device
 
 import asyncio
 import contextlib
-import inspect
-import threading
-import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import evolve
 
-from fleetcore import threads
 from fleetcore.calls.caller import owner, user_of
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import core, of_fleet, run
-from fleetcore.calls.types import present
+from fleetcore.calls.types import Ms, from_builtins, present
 from fleetcore.errors import Refused, WrongLoop
+from fleetcore.frontends.async_fleet import AsyncFleet
+from fleetcore.frontends.blocking_fleet import BlockingFleet
 from fleetcore.frontends.describe import describe, to_json
-from fleetcore.frontends.generated.calls_async import AsyncCalls
-from fleetcore.frontends.generated.calls_blocking import BlockingCalls
-from fleetcore.frontends.registration import registration
 from fleetcore.interfaces.clock import Clock
 from fleetcore.views import TelemetryView
 from fleetcore.wire.pieces import async_pieces
-from fleetcore.wire.times import parse_time
 
 if TYPE_CHECKING:
     from fleetcore.fleet.anomalies import AnomalyDetector
@@ -48,11 +41,9 @@ if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
 T = TypeVar("T")
-#: What the tasks of a blocking manager may take to end once they are cancelled.
-_WIND_UP_S = 5.0
 
 
-class IoTFleetManager(AsyncCalls):
+class IoTFleetManager(AsyncFleet):
     """A fleet in a script or a notebook.
 
     Args:
@@ -132,23 +123,11 @@ class IoTFleetManager(AsyncCalls):
         await self.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     async def close(self) -> None:
         """Drains, flushes and closes; idempotent."""
         fleet, self._fleet = self._fleet, None
         if fleet is not None:
             await fleet.close()
-
-    async def call(self, name: str, /, **given: Any) -> Any:
-        """A call by its name, a plugin's among them; raises Refused where there is none."""
-        call = self._table.get(name)
-        stream = "" if call is None else call.stream
-        content = async_pieces(given.pop(stream)) if stream in given else None
-        return await self.call_as(self._actor, name, given, content)
 
     async def call_as(
         self, actor: str, name: str, given: Mapping[str, Any], content: AsyncIterator[bytes] | None = None
@@ -165,20 +144,21 @@ class IoTFleetManager(AsyncCalls):
         await self.open()
         return to_json(describe(self._table))
 
-    def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
-        """The items of a call that streams, by its name."""
-        return self._stream(name, given, Any)
-
     async def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
         del kind
-        items: AsyncGenerator[T, None] = await self.call(name, **given)
+        items: AsyncGenerator[T, None] = await self.call_as(self._actor, name, given)
         async with contextlib.aclosing(items):
             async for item in items:
                 yield item
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         del kind  # it is what the call answers
-        answer: T = await self.call(name, **given)
+        await self.open()
+        call = self._table.get(name)
+        stream = "" if call is None else call.stream
+        content = async_pieces(given[stream]) if stream in given else None
+        plain = {member: value for member, value in given.items() if member != stream}
+        answer: T = await self.call_as(self._actor, name, plain, content)
         return answer
 
     def _open_now(self) -> "Fleet":
@@ -250,17 +230,6 @@ class IoTFleetManager(AsyncCalls):
 
     # --- flat calls: devices ------------------------------------------------------------------------------------
 
-    async def register_device(
-        self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
-    ) -> str:
-        """Registers a device and returns its id: ``create_device`` with free members.
-
-        ``properties`` may hold what ``create_device`` takes; any other member becomes an attribute. Raises Conflict
-        where the id exists.
-        """
-        members = registration(properties)
-        return (await self.create_device(device_id, device_type, **members, reason=reason)).id
-
     async def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended, doing it here where no server does."""
         await (await self.open()).operations.run(operation)
@@ -269,11 +238,20 @@ class IoTFleetManager(AsyncCalls):
     # --- flat calls: telemetry ----------------------------------------------------------------------------------
 
     async def query_telemetry(
-        self, device_id: str, metric: str, *, start: int | str | None = None, end: int | str | None = None
+        self,
+        device_id: str,
+        metric: str,
+        *,
+        start: Ms | int | str | datetime | None = None,
+        end: Ms | int | str | datetime | None = None,
     ) -> TelemetryView:
-        """The points of a series with ``start <= time < end``, as columns, numbers and text alike."""
+        """The points of a series with ``start <= time < end``, as columns, numbers and text alike.
+
+        Raises NotFound for a series that never was.
+        """
         fleet = await self.open()
-        first, last = 0 if start is None else parse_time(start), None if end is None else parse_time(end)
+        first = 0 if start is None else from_builtins(start, Ms)
+        last = None if end is None else from_builtins(end, Ms)
         data = await fleet.telemetry.query(device_id, metric, start=first, end=last)
         return TelemetryView(data, await fleet.telemetry.texts(device_id, metric, start=first, end=last))
 
@@ -283,103 +261,5 @@ class IoTFleetManager(AsyncCalls):
         await fleet.settle()
 
 
-class SyncFleetManager(BlockingCalls):
-    """The façade's calls, blocking. Every method of :class:`IoTFleetManager` exists here under the same name."""
-
-    def __init__(self, manager: IoTFleetManager) -> None:
-        self._manager = manager
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="fleetcore sync", daemon=True)
-        threads.stop_at_exit(self._stop)  # before its store's, which the tasks of the loop use
-        threads.start(self._thread)
-        self._finalizer = weakref.finalize(self, _stop_loop, self._loop, self._thread)
-        self._finalizer.atexit = False
-
-    def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
-        return self._run(self._manager._value(name, given, kind))
-
-    def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
-        return self._iterate(self._manager._stream, name, given, kind)
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def __getattr__(self, name: str) -> Any:
-        member = getattr(self._manager, name)
-        if inspect.isasyncgenfunction(member):
-            return partial(self._iterate, member)
-        if not inspect.iscoroutinefunction(member):
-            return member
-        return partial(self._call, member)
-
-    def _call(self, member: Any, *args: Any, **options: Any) -> Any:
-        return self._run(member(*args, **options))
-
-    def _iterate(self, member: Any, *args: Any, **options: Any) -> Iterator[Any]:
-        """What the call yields, each waited for; the call is closed when the iteration ends, also by an interrupt."""
-        items, end = member(*args, **options), object()
-
-        async def following() -> Any:
-            return await anext(items, end)
-
-        try:
-            while True:
-                waiting = asyncio.run_coroutine_threadsafe(following(), self._loop)
-                try:
-                    item = waiting.result()
-                finally:
-                    waiting.cancel()  # does nothing to what is done
-                if item is end:
-                    return
-                yield item
-        finally:
-            with contextlib.suppress(RuntimeError):  # an interrupted step may not have ended yet
-                self._run(items.aclose())
-
-    def __enter__(self) -> Self:
-        self._run(self._manager.open())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the fleet and ends the thread; idempotent."""
-        if self._finalizer.alive:
-            self._run(self._manager.close())
-            self._finalizer()
-
-    def _stop(self) -> threading.Thread:
-        _tell_loop(self._loop)
-        return self._thread
-
-
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-        loop.run_until_complete(_wind_up())
-    finally:
-        loop.close()
-
-
-async def _wind_up() -> None:
-    """What ``asyncio.run`` does at its end: nothing that is dropped is left to complain of it."""
-    tasks = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=_WIND_UP_S)
-    await asyncio.get_running_loop().shutdown_asyncgens()
-
-
-def _tell_loop(loop: asyncio.AbstractEventLoop) -> None:
-    with contextlib.suppress(RuntimeError):  # it is closed
-        loop.call_soon_threadsafe(loop.stop)
-
-
-def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    _tell_loop(loop)
-    if thread is not threading.current_thread():  # a garbage collection runs in any
-        thread.join(timeout=_WIND_UP_S)
+class SyncFleetManager(BlockingFleet[IoTFleetManager]):
+    """The façade, blocking: the calls of :class:`IoTFleetManager`, and its parts."""

@@ -5,6 +5,8 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from typing import Literal
 
 import uvicorn
 
@@ -52,7 +54,7 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
         h11_max_incomplete_event_size=32 * 1024,
-        http="h11",
+        http=_parser(config),
     )
     settings.load()
     settings.ssl = context.tls.server(client_certificates=False) if listener.tls and context.tls else None
@@ -73,6 +75,14 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
         with contextlib.suppress(asyncio.CancelledError):
             await ticking
         await server.shutdown(sockets=[bound])
+
+
+def _parser(config: ApiConfig) -> Literal["h11", "httptools"]:
+    if config.parser == "h11":
+        return "h11"
+    if find_spec("httptools") is None:
+        raise ConfigError('parser = "httptools" needs httptools', remedy="pip install 'fleetcore-api[fast]'")
+    return "httptools"
 
 
 async def _tick(server: uvicorn.Server) -> None:

@@ -1,0 +1,78 @@
+"""A fleet in asyncio: the calls, by their names too, and what a script does with several of them."""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from fleetcore.calls.responses.operations import OperationResponse
+from fleetcore.calls.types import Ms
+from fleetcore.frontends.generated.calls_async import AsyncCalls
+from fleetcore.frontends.registration import registration
+from fleetcore.model.operation import OperationState
+from fleetcore.views import TelemetryView
+
+#: How often long work is looked at.
+_LOOK_S = 0.2
+#: Points of a series that are asked for at once.
+POINTS = 10_000
+
+
+class AsyncFleet(AsyncCalls):
+    """A fleet in asyncio, wherever it runs: a script that takes one runs on a folder, in memory and on a server."""
+
+    async def call(self, name: str, /, **given: Any) -> Any:
+        """A call by its name, a plugin's among them; raises Refused where there is none."""
+        return await self._value(name, given, Any)
+
+    def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
+        """The items of a call that streams, by its name."""
+        return self._stream(name, given, Any)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Ends the use of the fleet; idempotent."""
+
+    async def register_device(
+        self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
+    ) -> str:
+        """Registers a device and returns its id: ``create_device`` with free members.
+
+        ``properties`` may hold what ``create_device`` takes; any other member becomes an attribute. Raises Conflict
+        where the id exists.
+        """
+        members = registration(properties)
+        return (await self.create_device(device_id, device_type, **members, reason=reason)).id
+
+    async def run_operation(self, operation: str) -> OperationResponse:
+        """Waits until long work has ended; in a library without a server, works on it meanwhile."""
+        while True:
+            current = await self.get_operation(operation)
+            if current.state is not OperationState.RUNNING:
+                return current
+            await asyncio.sleep(_LOOK_S)
+
+    async def query_telemetry(
+        self,
+        device_id: str,
+        metric: str,
+        *,
+        start: Ms | int | str | datetime | None = None,
+        end: Ms | int | str | datetime | None = None,
+    ) -> TelemetryView:
+        """The points of a series with ``start <= time < end``, as columns, numbers and text alike.
+
+        Raises NotFound for a series that never was.
+        """
+        pages = self.iter_readings(metric, device=device_id, start=start, end=end, points=POINTS)
+        return TelemetryView.of(device_id, metric, [part async for part in pages])

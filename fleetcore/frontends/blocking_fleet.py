@@ -1,0 +1,167 @@
+"""A fleet in asyncio, blocking: each call runs in a loop of its own, in a thread that ends with the object."""
+
+import asyncio
+import contextlib
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from datetime import datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from fleetcore import threads
+from fleetcore.calls.responses.operations import OperationResponse
+from fleetcore.calls.types import Ms
+from fleetcore.frontends.async_fleet import AsyncFleet
+from fleetcore.frontends.generated.calls_blocking import BlockingCalls
+from fleetcore.views import TelemetryView
+
+T = TypeVar("T")
+F = TypeVar("F", bound=AsyncFleet)
+#: What the tasks of a loop may take to end once they are cancelled.
+_WIND_UP_S = 5.0
+
+
+class BlockingFleet(BlockingCalls, Generic[F]):
+    """A fleet, blocking, wherever it runs."""
+
+    def __init__(self, fleet: F) -> None:
+        self._fleet = fleet
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="fleetcore blocking", daemon=True)
+        threads.stop_at_exit(self._stop)  # before its store's, which the tasks of the loop use
+        threads.start(self._thread)
+        self._finalizer = weakref.finalize(self, _stop_loop, self._loop, self._thread)
+        self._finalizer.atexit = False
+
+    # --- calls by their names, and what is made of several ---------------------------------------------------------
+
+    def call(self, name: str, /, **given: Any) -> Any:
+        """A call by its name, a plugin's among them; raises Refused where there is none."""
+        return self._run(self._fleet.call(name, **given))
+
+    def stream(self, name: str, /, **given: Any) -> Iterator[Any]:
+        """The items of a call that streams, by its name."""
+        return self._iterate(partial(self._fleet.stream, name), **given)
+
+    def register_device(
+        self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
+    ) -> str:
+        """Registers a device and returns its id: ``create_device`` with free members.
+
+        ``properties`` may hold what ``create_device`` takes; any other member becomes an attribute. Raises Conflict
+        where the id exists.
+        """
+        return self._run(self._fleet.register_device(device_id, device_type, properties, reason=reason))
+
+    def run_operation(self, operation: str) -> OperationResponse:
+        """Waits until long work has ended; in a library without a server, works on it meanwhile."""
+        return self._run(self._fleet.run_operation(operation))
+
+    def query_telemetry(
+        self,
+        device_id: str,
+        metric: str,
+        *,
+        start: Ms | int | str | datetime | None = None,
+        end: Ms | int | str | datetime | None = None,
+    ) -> TelemetryView:
+        """The points of a series with ``start <= time < end``, as columns, numbers and text alike.
+
+        Raises NotFound for a series that never was.
+        """
+        return self._run(self._fleet.query_telemetry(device_id, metric, start=start, end=end))
+
+    # --- how calls are carried out --------------------------------------------------------------------------------
+
+    def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
+        return self._run(self._fleet._value(name, given, kind))
+
+    def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
+        return self._iterate(self._fleet._stream, name, given, kind)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the fleet has; of it, what is to be awaited blocks."""
+        member = getattr(self._fleet, name)
+        if inspect.isasyncgenfunction(member):
+            return partial(self._iterate, member)
+        if not inspect.iscoroutinefunction(member):
+            return member
+        return partial(self._call, member)
+
+    def _call(self, member: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return self._run(member(*args, **options))
+
+    def _iterate(self, member: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
+        """What a member yields, each waited for; it is closed when the iteration ends, also by an interrupt."""
+        items, end = member(*args, **options), object()
+
+        async def following() -> Any:
+            return await anext(items, end)
+
+        try:
+            while True:
+                waiting = asyncio.run_coroutine_threadsafe(following(), self._loop)
+                try:
+                    item = waiting.result()
+                finally:
+                    waiting.cancel()  # does nothing to what is done
+                if item is end:
+                    return
+                yield item
+        finally:
+            with contextlib.suppress(RuntimeError):  # an interrupted step may not have ended yet
+                self._run(items.aclose())
+
+    def __enter__(self) -> Self:
+        self._run(self._fleet.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the use of the fleet, and the thread; idempotent."""
+        if self._finalizer.alive:
+            self._run(self._fleet.close())
+            self._finalizer()
+
+    def _stop(self) -> threading.Thread:
+        _tell_loop(self._loop)
+        return self._thread
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+        loop.run_until_complete(_wind_up())
+    finally:
+        loop.close()
+
+
+async def _wind_up() -> None:
+    """What ``asyncio.run`` does at its end: nothing that is dropped is left to complain of it."""
+    tasks = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_WIND_UP_S)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _tell_loop(loop: asyncio.AbstractEventLoop) -> None:
+    with contextlib.suppress(RuntimeError):  # it is closed
+        loop.call_soon_threadsafe(loop.stop)
+
+
+def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    _tell_loop(loop)
+    if thread is not threading.current_thread():  # a garbage collection runs in any
+        thread.join(timeout=_WIND_UP_S)
