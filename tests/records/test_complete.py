@@ -190,7 +190,8 @@ async def diagnosis(manager, device):
         plain = json.loads(json.dumps([to_plain(record) for record in getattr(why, member)]))
         found[member] = [{**stored, **told} for stored, told in zip(plain, found[member], strict=True)]
     for execution in found["updating"]:
-        execution["not_after"] = execution["not_after"] and format_time(execution["not_after"])
+        ends = execution.get("not_after")
+        execution["not_after"] = format_time(ends) if ends else None
     return found
 
 
