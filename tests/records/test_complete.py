@@ -417,7 +417,7 @@ async def differing_answers(manager, name):
 
 async def test_every_recorded_answer_of_the_facade_still_holds(name, data, clock):
     async with IoTFleetManager(data, clock=clock) as manager:
-        await manager.settle()
+        await manager.wait_idle()
 
         assert await differing_answers(manager, name) == []
         assert (await manager.check_storage()).problems == []
@@ -450,7 +450,7 @@ async def test_every_recorded_answer_of_the_api_still_holds(name, data, clock):
 async def test_a_second_opening_changes_nothing(name, data, clock):
     async def opened():
         async with IoTFleetManager(data, clock=clock) as manager:
-            await manager.settle()
+            await manager.wait_idle()
             return [await ask(manager, question) for question in KNOWN["answers"][name]["facade"]]
 
     first = await opened()
@@ -512,13 +512,13 @@ async def test_a_detector_goes_on_with_what_it_had_learnt(name, data, clock):
     known = {one["id"] for one in next(q["answer"] for q in KNOWN["answers"][name]["facade"] if q["call"] == "list_anomalies" and not q["args"])}  # fmt: skip
 
     async with IoTFleetManager(data, clock=clock) as manager:
-        await manager.settle()
+        await manager.wait_idle()
         before = {one["id"] for one in await manager.list_anomalies(limit=1000)}
         # The series was quiet after its last finding; a detector without a past would still be warming up.
         for number in range(30):
             await manager.collect_telemetry("th-1", "temperature", 21.0, "C", time=clock.now_ms() - 100_000 + number)
         await manager.collect_telemetry("th-1", "temperature", 900.0, "C")
-        await manager.settle()
+        await manager.wait_idle()
         new = [one for one in await manager.list_anomalies(limit=1000) if one["id"] not in before]
 
     assert before == known
@@ -561,7 +561,7 @@ async def test_enrolment_goes_on_by_token_and_by_claim(data, clock):
         await security.enroll(
             EnrollRequest(certificate=claim, ownership=SECRETS["ownership_token"], parameters={"serial": "S2"})
         )
-        await manager.settle()
+        await manager.wait_idle()
         assert [one["group"] for one in await manager.list_device_groups("new-1")] == ["hall"]
         assert (await manager.get_device("b-2"))["tags"] == ["plant-2"]
 
