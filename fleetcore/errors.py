@@ -221,9 +221,18 @@ class ConfigError(FleetError):
 
     default_code = "config_invalid"
 
-    def __init__(self, message: str, *, file: str = "", line: int = 0, remedy: str = "", **ids: object) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str = "",
+        line: int = 0,
+        code: str | None = None,
+        remedy: str = "",
+        **ids: object,
+    ) -> None:
         where = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
-        super().__init__(where + message, code=None, remedy=remedy, **ids)
+        super().__init__(where + message, code=code, remedy=remedy, **ids)
         self.file = file
         self.line = line
 

@@ -72,3 +72,9 @@ async def check_storage(caller: Caller) -> StorageCheckResponse:
     fleet.problems = tuple(await fleet.storage.check())
     fleet.recounted = tuple(await recount(fleet.storage, fleet.counted))
     return StorageCheckResponse(problems=list(fleet.problems), recounted=list(fleet.recounted))
+
+
+@call(None, Permission.SERVER_READ, no_cli="commands see what was accepted before them")
+async def wait_idle(caller: Caller) -> None:
+    """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""
+    await caller.fleet.settle()

@@ -175,7 +175,7 @@ async def _telemetry(account: Account, caller: Caller, fleet: SimulatedFleet, st
 
 
 async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:
-    await caller.call("settle")
+    await caller.run("wait_idle", {})
     found = await items_of(caller, core()["list_anomalies"], {})
     hit = {one["device"] for one in found if one["metric"] == "temperature"}
     injected = {device.device for device in fleet.devices if device.behaviour.signals[0].faults}
@@ -328,7 +328,7 @@ async def replay_file(data: Path, file: Path, *, keep: bool) -> int:
                     for at, values in rows:
                         group.create_task(one(at, values))
             seconds = time.monotonic() - begun
-            await caller.call("settle")
+            await caller.run("wait_idle", {})
             await _replayed(account, caller, device.device, metrics, device.sent, device.acknowledged)
             click.echo(f"  {device.sent} readings over {ways[-1].name} in {seconds:.1f} s")
             if keep:

@@ -97,6 +97,9 @@ class AsyncFleetClient(AsyncFleet):
         raise AssertionError
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
+        if name == "wait_idle":  # a read waits until what this client wrote was seen
+            await self._answer("GET", "/devices", params={"limit": 1})
+            return from_builtins(None, kind)
         sent, begun_s = request(await self._known(name), given), wire.now_s()
         source, wait_s = sent.source, float(given.get("wait_s") or 0.0)
         answered = await self._answer(
@@ -153,10 +156,6 @@ class AsyncFleetClient(AsyncFleet):
                 remedy="Run it there, on the data folder: --data FOLDER",
             )
         return call
-
-    async def settle(self) -> None:
-        """Returns once groups, layers, detectors and the audit log have seen what this client wrote."""
-        await self._answer("GET", "/devices", params={"limit": 1})
 
 
 class FleetClient(BlockingFleet[AsyncFleetClient]):

@@ -255,11 +255,6 @@ class IoTFleetManager(AsyncFleet):
         data = await fleet.telemetry.query(device_id, metric, start=first, end=last)
         return TelemetryView(data, await fleet.telemetry.texts(device_id, metric, start=first, end=last))
 
-    async def settle(self) -> None:
-        """Returns once every detector and notifier has seen what was accepted so far."""
-        fleet = await self.open()
-        await fleet.settle()
-
 
 class SyncFleetManager(BlockingFleet[IoTFleetManager]):
     """The façade, blocking: the calls of :class:`IoTFleetManager`, and its parts."""

@@ -547,7 +547,7 @@ def _at(config: Config, *path: str) -> Iterator[None]:
             raise
         place, line = config.file, config.line_of(*path)
         # A query's own line and column are in its message already.
-        ids = error.ids if isinstance(error, ConfigError) else {}
+        ids: dict[str, Any] = dict(error.ids) if isinstance(error, ConfigError) else {}
         raise ConfigError(error.message, file=place, line=line, remedy=error.remedy, **ids) from error
 
 

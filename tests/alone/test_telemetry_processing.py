@@ -233,7 +233,7 @@ async def test_a_refused_message_is_kept_as_a_dead_letter(manager, send):
 
 async def test_the_first_message_makes_a_device_active(manager, send):
     await send({"x": 1.0})
-    await manager.settle()
+    await manager.wait_idle()
 
     assert (await manager.get_device("dev"))["lifecycle"] == "active"
 
@@ -243,7 +243,7 @@ async def test_a_spike_is_found_with_its_reason(manager, send):
     for i in range(300):
         await send({"time": t + i * 60_000, "values": {"x": 20.0 + (i % 7) * 0.1 + (30.0 if i == 250 else 0.0)}})
 
-    await manager.settle()
+    await manager.wait_idle()
 
     found = await manager.list_anomalies("dev")
     assert [one["observed"] for one in found if one["observed"] > 40] != []
@@ -323,7 +323,7 @@ async def test_a_configured_threshold_sees_its_metrics_only():
         await manager.register_device("dev", "sensor")
         await manager.collect_telemetry("dev", "t", 60.0)
         await manager.collect_telemetry("dev", "other", 60.0)
-        await manager.settle()
+        await manager.wait_idle()
 
         assert [(one["metric"], one["detector"]) for one in await manager.list_anomalies()] == [("t", "hot")]
 

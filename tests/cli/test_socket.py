@@ -45,7 +45,7 @@ async def test_what_comes_through_the_socket_is_done_in_the_name_of_its_user(tmp
     async with IoTFleetManager(tmp_path, actor="library:the-server") as manager, serve_control(manager, tmp_path):
         await ControlClient(tmp_path).run("create_group", {"id": "lab"})
         await manager.create_group("hall")
-        await manager.settle()
+        await manager.wait_idle()
         actors = {row.object: row.actor for row in await manager.list_audit()}
 
     assert actors["lab"] == f"cli:{pwd.getpwuid(os.getuid()).pw_name}"

@@ -59,7 +59,7 @@ async def test_the_detector_in_one_file_finds_what_lies_below_its_limit(tmp_path
         for value in (5.0, 2.0, 1.5, 8.0, -3.0):
             await manager.collect_telemetry("cold-1", "temperature", value, "celsius")
         await manager.collect_telemetry("cold-1", "humidity", -1.0, "percent")
-        await manager.settle()
+        await manager.wait_idle()
         found = await manager.list_anomalies("cold-1")
 
     assert sorted(one["observed"] for one in found) == [-3.0, 1.5]

@@ -400,7 +400,7 @@ def opened():
     @asynccontextmanager
     async def open_folder(data):
         async with IoTFleetManager(data) as manager:
-            await manager.settle()
+            await manager.wait_idle()
             yield manager
 
     return open_folder

@@ -56,7 +56,7 @@ async def _kill_and_restart(server, senders, cycles, opened, readings, limit, ch
     await server.kill()
     async with opened(server.data) as manager:
         await _check(manager, at_work, readings, limit)
-        assert await manager.check_storage() == []
+        assert (await manager.check_storage()).problems == []
     assert not any(one.refused for one in at_work)
 
 

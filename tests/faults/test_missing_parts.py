@@ -311,7 +311,7 @@ def test_a_backup_without_a_manifest_restores_with_a_warning(data, tmp_path, cap
 async def test_checkpoints_of_another_fleet_do_not_vouch_for_this_one(data, tmp_path):
     async with IoTFleetManager(data) as manager:
         fleet = await manager.open()
-        await manager.settle()
+        await manager.wait_idle()
         fleet.audit.fleet = "0" * 32
         verdict = await fleet.audit.verify(fleet.security.signing_keys())
 

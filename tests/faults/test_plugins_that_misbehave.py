@@ -254,7 +254,7 @@ async def test_rubbish_from_a_detector_is_no_anomaly_and_fails_it_alone(fleet_he
         assert culprit.status.state == "failing"
         assert culprit.status.error
         await fleet_here.manager.collect_telemetry("d", "heat", 3_000_000)
-        await fleet_here.manager.settle()
+        await fleet_here.manager.wait_idle()
         found = [(one["detector"], one["observed"]) for one in await fleet_here.manager.list_anomalies("d")]
         assert sorted(found) == [("too-much", 2_000_000), ("too-much", 3_000_000)]
 

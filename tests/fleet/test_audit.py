@@ -22,7 +22,7 @@ async def filled(data, devices=5):
         for number in range(devices):
             await manager.register_device(f"d-{number}", "sensor", reason="test")
         await manager.set_desired("d-0", {"password": "hunter2"})
-        await manager.settle()
+        await manager.wait_idle()
 
 
 async def verdict(data, **options):
@@ -118,7 +118,7 @@ async def test_a_checkpoint_file_that_was_emptied_or_removed_is_missed(tmp_path)
     await filled(tmp_path)
     async with IoTFleetManager(tmp_path) as manager:  # what was written is known to be there from the next row on
         await manager.create_group("one more")
-        await manager.settle()
+        await manager.wait_idle()
     file = tmp_path / "audit-checkpoints.jsonl"
     lines = file.read_bytes()
 
@@ -137,8 +137,8 @@ async def test_a_restored_backup_is_verified_like_the_fleet_itself(tmp_path):
     async with IoTFleetManager(tmp_path / "data") as manager:
         for number in range(3):
             await manager.register_device(f"d-{number}", "sensor")
-            await manager.settle()
-        await manager.backup(str(tmp_path / "backup"))
+            await manager.wait_idle()
+        await manager.back_up(str(tmp_path / "backup"))
     restore(tmp_path / "backup", tmp_path / "restored")
 
     found = await verdict(tmp_path / "restored")
@@ -195,7 +195,7 @@ async def test_kill_9_loses_no_row_and_repeats_none(tmp_path):
         assert done.returncode == -9
 
     async with IoTFleetManager(tmp_path) as manager:
-        await manager.settle()
+        await manager.wait_idle()
         fleet = await manager.open()
         rows = await fleet.audit.list(limit=1000)
         assert [row.object for row in rows if row.action == "device.registered"] == [f"k-{n}" for n in range(120)]
@@ -208,6 +208,6 @@ async def test_closing_in_the_middle_of_the_work_repeats_no_row(tmp_path):
             await manager.register_device(f"d-{number}", "sensor")
 
     async with IoTFleetManager(tmp_path) as manager:
-        await manager.settle()
+        await manager.wait_idle()
         rows = await manager.list_audit(limit=1000)
     assert [row["object"] for row in rows] == [f"d-{number}" for number in range(12)]

@@ -20,13 +20,13 @@ async def test_a_detector_sees_the_devices_that_its_query_selects(tmp_path):
         for device, kind in (("f-1", "fridge"), ("f-2", "fridge"), ("o-1", "oven")):
             await manager.register_device(device, kind)
             await manager.collect_telemetry(device, "temperature", 0.5)
-        await manager.settle()
+        await manager.wait_idle()
         assert [one["device"] for one in await manager.list_anomalies()] == ["f-1", "f-2"]
 
         await manager.update_device("f-1", tags=["defrosting"])
         for device in ("f-1", "f-2", "o-1"):
             await manager.collect_telemetry(device, "temperature", 0.25)
-        await manager.settle()
+        await manager.wait_idle()
 
         assert [one["device"] for one in await manager.list_anomalies() if one["observed"] == 0.25] == ["f-2"]
 

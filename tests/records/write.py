@@ -63,7 +63,7 @@ async def fill(data):
             (b"no json", None),
         ):
             await say(fleet, session, body, message)
-        await manager.settle()
+        await manager.wait_idle()
         return await look(manager, command["id"])
 
 

@@ -2198,6 +2198,10 @@ class AsyncCalls(ABC):
         """
         return await self._value("check_storage", {}, StorageCheckResponse)
 
+    async def wait_idle(self) -> None:
+        """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""
+        await self._value("wait_idle", {}, type(None))
+
     @abstractmethod
     def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
         """The items of a call that streams; raises what the call raises."""

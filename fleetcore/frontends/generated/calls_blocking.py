@@ -2149,6 +2149,10 @@ class BlockingCalls(ABC):
         """
         return self._value("check_storage", {}, StorageCheckResponse)
 
+    def wait_idle(self) -> None:
+        """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""
+        self._value("wait_idle", {}, type(None))
+
     @abstractmethod
     def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> Iterator[T]:
         """The items of a call that streams; raises what the call raises."""

@@ -38,7 +38,7 @@ async def happened(fleet, manager):
     for group, device in (("lab", MINE), ("hall", THEIRS)):
         await manager.create_group(group)
         await manager.add_to_group(group, [device])
-    await manager.settle()
+    await manager.wait_idle()
     before = await fleet.storage.position()
     everything = [
         *(sample(kind, device, group) for kind in CORE.values() for device, group in ((MINE, "lab"), (THEIRS, "hall"))),
@@ -122,7 +122,7 @@ async def test_a_token_with_fewer_permissions_than_its_principal_sees_less(as_ro
 async def test_the_history_of_a_device_tells_no_more_than_its_events(as_role, manager):
     await manager.register_device("th-1", "sensor")
     await manager.issue_device_token("th-1")
-    await manager.settle()
+    await manager.wait_idle()
 
     async def actions(role):
         client = await as_role(role)
@@ -142,7 +142,7 @@ async def test_a_devices_part_in_a_campaign_is_seen_within_the_devices_scope(as_
         await manager.register_device(device, "sensor")
     await manager.create_group("lab")
     await manager.add_to_group("lab", [MINE])
-    await manager.settle()
+    await manager.wait_idle()
     client = await as_role("viewer", scope="group:lab")
     after = await fleet.storage.position()
 
