@@ -137,9 +137,9 @@ class Documents:
         latest: Mapping[str, object] | None,
         parts: frozenset[str],
     ) -> Document:
-        """What a query that looks at these parts may see."""
+        """What a query that looks at these parts may see; the id in any case."""
         if not parts:
-            return {}
+            return {"id": record.key}
         body = record.body
         document: dict[str, object] = {name: body[name] for name in OWN if body.get(name) is not None}
         document["tags"] = list(cast("Sequence[str]", body.get("tags") or ()))

@@ -12,7 +12,7 @@ WHOLE = frozenset({"find", "iterate", "list", "rows", "ids", "count", "members",
 
 #: (file, function, call) that may, and why.
 ALLOWED = {
-    ("caller.py", "device", "find"): "Registry.find looks up one id",
+    ("caller.py", "record", "find"): "Registry.find looks up one id",
     ("gate.py", "_once", "find"): "the kept answers of one key",
     ("campaigns.py", "_covers", "devices"): "for scoped rights: stops at the first device out of sight",
     ("caller.py", "rows", "find"): "EventTypes.find is a table in memory",
