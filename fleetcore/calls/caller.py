@@ -18,6 +18,7 @@ from fleetcore.errors import FleetError, NotAuthorised, NotFound
 from fleetcore.fleet import repository
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.audit import AuditRow
+from fleetcore.model.device import Device
 from fleetcore.model.operator import Permission, Role, RoleGrant
 from fleetcore.query.ast import Clause
 
@@ -62,6 +63,7 @@ class Caller:
         self.actor = actor or rights.actor
         self.permission = Permission.DEVICES_READ
         self.asked = False
+        self.subject: Device | None = None
         self.max_wait_s = max_wait_s
         self._renew, self._watch = renew, watch
 
@@ -99,16 +101,22 @@ class Caller:
 
     async def device(self, device: str, permission: Permission | None = None) -> str:
         """The id, where the caller has the permission on the device. Raises NotFound, NotAuthorised."""
+        return (await self.record(device, permission)).id
+
+    async def record(self, device: str, permission: Permission | None = None) -> Device:
+        """The device, where the caller has the permission on it. Raises NotFound, NotAuthorised."""
         self.asked = True
         permission = permission or self.permission
-        if await self.rights.allows(permission, device):
-            if await self.fleet.devices.find(device) is not None:
-                return device
-        elif await self.fleet.devices.find(device) is not None:
+        allowed = await self.rights.allows(permission, device)
+        record = await self.fleet.devices.find(device)
+        if record is None:
+            raise missing("device", device)
+        if not allowed:
             if await self.rights.allows(Permission.DEVICES_READ, device):
                 raise self.denied(device, permission)
             self._note(device, permission)
-        raise missing("device", device)
+            raise missing("device", device)
+        return record
 
     async def item(self, device: str, kind: str, name: str, code: str = "not_found") -> None:
         """Asks for the right on what belongs to a device; it is there for callers that may see the device.

@@ -190,7 +190,7 @@ async def get_device(caller: Caller, device_id: DeviceId) -> DeviceResponse:
     Raises:
         NotFound: there is no such device.
     """
-    return device_response(caller, await caller.fleet.devices.get(device_id))
+    return device_response(caller, caller.subject or await caller.fleet.devices.get(device_id))
 
 
 @call(

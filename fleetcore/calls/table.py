@@ -286,7 +286,7 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
     match scope.kind:
         case "device":
             for permission in needed:
-                await caller.device(values[scope.parameter], permission)
+                caller.subject = await caller.record(values[scope.parameter], permission)
         case "group":
             for permission in needed:
                 caller.group(values[scope.parameter], permission)

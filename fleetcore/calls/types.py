@@ -176,17 +176,24 @@ def to_response(cls: type[R], record: object, **more: Any) -> R:
 
     A time of 0 stands for none in records.
     """
-    members = {}
-    for name, convert in _members(cls):
-        value = more[name] if name in more else getattr(record, name)
-        members[name] = value if convert is None else convert(value)
-    return cls(**members)
+    made: R = _maker(cls, frozenset(more))(record, more)
+    return made
 
 
 @cache
-def _members(cls: type[Response]) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
+def _maker(cls: type[Response], given: frozenset[str]) -> Callable[[object, Mapping[str, Any]], Any]:
+    """A function that makes the response of a record and of given members; written out, since lists make thousands."""
     hints = get_type_hints(cls)
-    return tuple((name, _converter(hints[name])) for name in cls.__struct_fields__)
+    converters = {name: _converter(hints[name]) for name in cls.__struct_fields__}
+    members = []
+    for name, convert in converters.items():
+        value = f"more[{name!r}]" if name in given else f"record.{name}"
+        members.append(f"{name}={value}" if convert is None else f"{name}=of_{name}({value})")
+    scope = {f"of_{name}": convert for name, convert in converters.items()} | {"cls": cls}
+    made: Callable[[object, Mapping[str, Any]], Any] = eval(  # noqa: S307  # of the names of a class of ours
+        f"lambda record, more: cls({', '.join(members)})", scope
+    )
+    return made
 
 
 def _converter(kind: Any) -> Callable[[Any], Any] | None:

@@ -70,7 +70,7 @@ class Documents:
             async for record in self._records(None, None, None):
                 twin = None if twins is None else await twins.at(record.key)
                 position = None if positions is None else await positions.at(record.key)
-                yield self._assembled(record, twin, position, await self._latest(record.key, parts))
+                yield self._assembled(record, twin, position, await self._latest(record.key, parts), parts)
             return
         waiting: list[Record] = []
         async for record in self._records(ref, where, after):
@@ -109,7 +109,7 @@ class Documents:
 
     async def _pairs(self, records: Sequence[Record], parts: frozenset[str]) -> Sequence[tuple[Record, Document]]:
         if not parts & (_ELSEWHERE | {"latest"}):
-            return [(record, self._assembled(record, None, None, None)) for record in records]
+            return [(record, self._assembled(record, None, None, None, parts)) for record in records]
         documents = await asyncio.gather(*(self._whole(record, parts) for record in records))
         return list(zip(records, documents, strict=True))
 
@@ -127,28 +127,40 @@ class Documents:
     async def _whole(self, record: Record, parts: frozenset[str]) -> Document:
         twin = await self._storage.get("twin", record.key) if parts & _IN_TWIN else None
         position = await self._storage.get("position", record.key) if "location" in parts else None
-        return self._assembled(record, twin, position, await self._latest(record.key, parts))
+        return self._assembled(record, twin, position, await self._latest(record.key, parts), parts)
 
     def _assembled(
-        self, record: Record, twin: Record | None, position: Record | None, latest: Mapping[str, object] | None
+        self,
+        record: Record,
+        twin: Record | None,
+        position: Record | None,
+        latest: Mapping[str, object] | None,
+        parts: frozenset[str],
     ) -> Document:
-        body, presence = record.body, self._presence.of(record.key)
+        """What a query that looks at these parts may see."""
+        if not parts:
+            return {}
+        body = record.body
         document: dict[str, object] = {name: body[name] for name in OWN if body.get(name) is not None}
         document["tags"] = list(cast("Sequence[str]", body.get("tags") or ()))
-        document["groups"] = list(self.groups_of(record.key))
-        document["connectivity"] = presence.connectivity.value
         document["attributes"] = body.get("attributes") or {}
         place = position.body.get("location") if position is not None else None
         document["location"] = place or body.get("location")
-        if presence.last_seen is not None:
-            document["last_seen"] = presence.last_seen
-        for name in ("desired", "reported"):
-            section = twin.body.get(name) if twin is not None else None
-            document[name] = section.get("document") or {} if isinstance(section, Mapping) else {}
-        reported = cast("Mapping[str, object]", document["reported"])
-        for name in ("firmware", "power"):
-            if isinstance(reported.get(name), Mapping):
-                document[name] = reported[name]
+        if "groups" in parts:
+            document["groups"] = list(self.groups_of(record.key))
+        if parts & TIMED:
+            presence = self._presence.of(record.key)
+            document["connectivity"] = presence.connectivity.value
+            if presence.last_seen is not None:
+                document["last_seen"] = presence.last_seen
+        if parts & _IN_TWIN:
+            for name in ("desired", "reported"):
+                section = twin.body.get(name) if twin is not None else None
+                document[name] = section.get("document") or {} if isinstance(section, Mapping) else {}
+            reported = cast("Mapping[str, object]", document["reported"])
+            for name in ("firmware", "power"):
+                if isinstance(reported.get(name), Mapping):
+                    document[name] = reported[name]
         if latest is not None:
             document["latest"] = latest
         return document

@@ -38,6 +38,9 @@ class _Seen:
     away_since: int = 0
 
 
+_NEVER = _Seen()
+
+
 class PresenceBoard:
     """Who is here.
 
@@ -98,7 +101,7 @@ class PresenceBoard:
 
     def _heard(self, device: str) -> _Seen:
         """What is known, the last message with it: one that came after the device went away has brought it back."""
-        seen = self._board.get(device, _Seen())
+        seen = self._board.get(device, _NEVER)
         last = self.last.get(device, 0)
         if last <= (seen.presence.last_seen or 0):
             return seen
@@ -129,6 +132,8 @@ class PresenceBoard:
                 state = Connectivity.OFFLINE
             elif silent > LATE_AFTER_MS:
                 state = Connectivity.LATE
+        if state is seen.presence.connectivity and (last or None) == seen.presence.last_seen:
+            return seen.presence
         return evolve(seen.presence, connectivity=state, last_seen=last or None)
 
     def tell(self, device: str, body: Mapping[str, object]) -> tuple[Outcome, Put | None]:

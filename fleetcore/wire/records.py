@@ -30,6 +30,8 @@ _PLAIN: dict[type[Any], Callable[[Any], Plain]] = {}
 converter: cattrs.Converter = make_converter()
 # Members of type object are JSON as it came; the check is by identity, since every class is an object.
 converter.register_structure_hook_func(lambda cls: cls is object, lambda value, _type: value)
+# What the converter makes of any tuple item by item; the most frequent kind is read a quarter as long.
+converter.register_structure_hook_func(lambda cls: cls == tuple[str, ...], lambda value, _type: tuple(map(str, value)))
 
 
 def to_plain(record: Any) -> Plain:
