@@ -18,14 +18,10 @@ DEFAULT_DATA = "./fleet-data"
 
 
 class Caller(Protocol):
-    """Calls the façade, wherever it runs; results are plain data."""
-
-    async def call(self, name: str, *args: Any, **options: Any) -> Any:
-        """The call's result; raises the façade's errors."""
-        ...
+    """Calls a fleet, wherever it runs; answers are plain data."""
 
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
-        """The answer of a call of the catalogue, as plain data."""
+        """The answer of a call; raises what the call raises."""
         ...
 
     def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
@@ -82,14 +78,10 @@ def fleet_option(command: F) -> F:
 
 
 class _Caller:
-    """Calls the façade, or the remote client, which has the same calls."""
+    """Calls the library, or the remote client, which has the same calls."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
-
-    async def call(self, name: str, *args: Any, **options: Any) -> Any:
-        result = await getattr(self._manager, name)(*args, **options)
-        return result.to_plain() if hasattr(result, "to_plain") else result
 
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
         from fleetcore.calls.types import to_builtins
@@ -146,13 +138,3 @@ def remote_client(at: Remote) -> Any:
 
     referred = at.token.startswith(("env:", "file:"))
     return AsyncFleetClient(at.url, secret(at.token) if referred else at.token, ca=at.ca)
-
-
-def call(at: Target, name: str, *args: Any, **options: Any) -> Any:
-    """One call, from a command that is not a coroutine."""
-
-    async def run() -> Any:
-        async with connect(at) as caller:
-            return await caller.call(name, *args, **options)
-
-    return asyncio.run(run())

@@ -1,6 +1,6 @@
-"""The running server's control socket: the façade's flat calls over a Unix socket (0600) in the data folder.
+"""The running server's control socket: the calls over a Unix socket (0600) in the data folder.
 
-One JSON object a line: ``{"call": "get_device", "args": [...], "options": {...}}`` is answered by
+One JSON object a line: ``{"call": "get_device", "given": {"device_id": "pump-1"}}`` is answered by
 ``{"result": ...}`` or ``{"error": {"code", "message", "remedy", "kind", "ids"}}``. Who can open the socket owns the
 data folder, so there is no further authentication.
 
@@ -11,7 +11,6 @@ their end, also where it refuses the call; the client ends them as soon as it is
 
 import asyncio
 import contextlib
-import inspect
 import json
 import os
 import pwd
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetcore import errors
-from fleetcore.calls.types import Page, Response, to_builtins
+from fleetcore.calls.types import to_builtins
 from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.frontends.catalogue import core
 from fleetcore.frontends.library import IoTFleetManager
@@ -38,7 +37,6 @@ _PATH_BYTES = 100
 _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
 #: Process, user and group of a peer (unix(7)).
 _CREDENTIALS = struct.Struct("3i")
-_PRIVATE = frozenset({"open", "close"})
 _LENGTH = struct.Struct(">I")
 _FRAME_BYTES = 16 * 1024 * 1024
 
@@ -108,7 +106,7 @@ async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writ
             if isinstance(items, AsyncGenerator):
                 await _stream(items, reader, writer)
                 return
-            writer.write(json.dumps(answer, default=_plain).encode() + b"\n")
+            writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
             await frames.discard()
     except (ConnectionError, ValueError, asyncio.IncompleteReadError):
@@ -181,14 +179,6 @@ class _Frames:
         return await self._reader.readexactly(length)
 
 
-def _plain(value: object) -> object:
-    if hasattr(value, "to_plain"):
-        return value.to_plain()
-    if isinstance(value, Response | Page):
-        return to_builtins(value)
-    raise TypeError(f"{type(value).__name__} cannot be sent")
-
-
 async def _answer(manager: IoTFleetManager, actor: str, line: bytes, frames: _Frames) -> dict[str, Any]:
     try:
         request = json.loads(line)
@@ -196,13 +186,8 @@ async def _answer(manager: IoTFleetManager, actor: str, line: bytes, frames: _Fr
         name = request["call"]
         if name == CATALOGUE:
             return {"result": (await manager.catalogue()).decode()}
-        if "given" in request:
-            found = await manager.call_as(actor, name, request["given"], content)
-            return {"result": found if isinstance(found, AsyncGenerator) else to_builtins(found)}
-        method = getattr(IoTFleetManager, name, None)
-        if name.startswith("_") or name in _PRIVATE or not inspect.iscoroutinefunction(method):
-            raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        return {"result": await getattr(manager, name)(*request.get("args", ()), **request.get("options", {}))}
+        found = await manager.call_as(actor, name, request["given"], content)
+        return {"result": found if isinstance(found, AsyncGenerator) else to_builtins(found)}
     except FleetError as error:
         return _refusal(error)
     except OSError as error:
@@ -240,7 +225,7 @@ async def _send(content: AsyncIterator[bytes], reader: asyncio.StreamReader, wri
 
 
 class ControlClient:
-    """Calls the façade of a running server; each call has a connection of its own, so they may overlap."""
+    """Calls a running server; each call has a connection of its own, so they may overlap."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -255,12 +240,8 @@ class ControlClient:
                 remedy="Is it a script? Close it, or wait for it",
             ) from error
 
-    async def call(self, name: str, *args: Any, **options: Any) -> Any:
-        """The call's result as plain data; raises the same errors as the façade, and Unavailable without a server."""
-        return await self._ask({"call": name, "args": args, "options": options})
-
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
-        """The answer of a call of the catalogue, as plain data; raises as :meth:`call`."""
+        """The answer of a call, as plain data; raises the errors of the library, and Unavailable without a server."""
         call = core().get(name)
         stream = "" if call is None else call.stream
         if stream not in given:
@@ -275,7 +256,7 @@ class ControlClient:
         return text.encode()
 
     async def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """The items of a call that streams, as plain data; raises as :meth:`call`."""
+        """The items of a call that streams, as plain data; raises as :meth:`run`."""
         reader, writer = await self._connection()
         try:
             writer.write(json.dumps({"call": name, "given": to_builtins(given)}).encode() + b"\n")

@@ -16,29 +16,43 @@ from fleetcore.frontends.control import ControlClient, serve_control
 from fleetcore.testing.patience import PATIENCE_S
 
 REFUSED = [
-    ("list_devices", (), {"where": "type = 'a"}),
-    ("explain_query", ("a", "tags hs 'x'"), {}),
-    ("send_command", ("a", "x"), {"precondition": "bad ("}),
-    ("set_desired", ("a", {"x": 1}), {"if_version": 9}),
-    ("register_device", ("a", "sensor"), {}),
-    ("get_device", ("nobody",), {}),
-    ("count_commands", ("nothing",), {}),
-    ("set_lifecycle", ("a", "sleepy"), {}),
+    ("list_devices", {"where": "type = 'a"}),
+    ("explain_query", {"device_id": "a", "where": "tags hs 'x'"}),
+    ("send_command", {"device_id": "a", "name": "x", "precondition": "bad ("}),
+    ("set_desired", {"device_id": "a", "patch": {"x": 1}, "if_version": 9}),
+    ("create_device", {"id": "a", "type": "sensor"}),
+    ("get_device", {"device_id": "nobody"}),
+    ("count_commands", {"operation": "nothing"}),
+    ("set_lifecycle", {"device_id": "a", "state": "sleepy"}),
+    ("unlock_root_key", {"key": "none"}),
 ]
 
 
-@pytest.mark.parametrize(("name", "args", "options"), REFUSED)
-async def test_a_refusal_has_the_same_code_and_exit_code(tmp_path, name, args, options):
+@pytest.mark.parametrize(("name", "given"), REFUSED)
+async def test_a_refusal_has_the_same_code_and_exit_code(tmp_path, name, given):
     async with IoTFleetManager(tmp_path) as manager, serve_control(manager, tmp_path):
         await manager.register_device("a", "sensor")
 
         with pytest.raises(FleetError) as direct:
-            await getattr(manager, name)(*args, **options)
+            await getattr(manager, name)(**given)
         with pytest.raises(FleetError) as through:
-            await ControlClient(tmp_path).call(name, *args, **options)
+            await ControlClient(tmp_path).run(name, given)
 
     assert (through.value.code, str(through.value)) == (direct.value.code, str(direct.value))
     assert exit_code(through.value) == exit_code(direct.value) > 1
+
+
+@pytest.mark.parametrize(
+    "line", ['{"call": "list_devices"}', '{"call": "call_as", "args": ["root", "list_devices", {}]}']
+)
+async def test_a_line_without_what_is_given_is_refused(tmp_path, line):
+    async with IoTFleetManager(tmp_path) as manager, serve_control(manager, tmp_path):
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "control.sock")
+        writer.write(line.encode() + b"\n")
+        answer = json.loads(await reader.readline())
+        writer.close()
+
+    assert answer["error"]["kind"] == "Refused"
 
 
 async def test_what_comes_through_the_socket_is_done_in_the_name_of_its_user(tmp_path):

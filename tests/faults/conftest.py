@@ -22,6 +22,7 @@ from fleetcore_mqtt.client import MqttDeviceClient
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Unavailable
 from fleetcore.frontends.control import ControlClient, serve_control
+from fleetcore.frontends.registration import registration
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.clock import MovableClock
@@ -113,7 +114,7 @@ class Server:
 
     async def device(self, name, **options):
         """A registered device with a certificate, which it got over HTTP."""
-        await self.caller.call("register_device", name, "sensor", options)
+        await self.caller.run("create_device", {"id": name, "type": "sensor", **registration(options)})
         made = await self.caller.run("create_enrollment_token", {"device": name})
         secrets = DeviceSecrets(device=name, ca=(self.data / "pki" / "ca.pem").read_bytes())
         device = SimulatedDevice(secrets, http_client, self.http, SystemClock())

@@ -157,8 +157,8 @@ async def test_an_admission_check_that_cannot_be_asked_lets_nobody_in_and_stops_
         with pytest.raises(Refused, match="newcomer was not enrolled"):
             await server.device("newcomer")
 
-        assert (await server.caller.call("list_certificates", "newcomer"))["items"] == []
-        await server.caller.call("collect_telemetry", "newcomer", "heat", 21.5)
+        assert (await server.caller.run("list_certificates", {"device": "newcomer"}))["items"] == []
+        await server.caller.run("collect_telemetry", {"device_id": "newcomer", "metric": "heat", "value": 21.5})
         code, out, _ = await server.command("doctor")
         assert code == 1
         assert "✗ plugin doorman: fleetcore_admissions raised RuntimeError: hook fell over" in out

@@ -121,5 +121,5 @@ async def test_restoring_over_a_running_server_is_refused(server, tmp_path, comm
     assert code == 4
     assert "not empty" in err
     with pytest.raises(Refused):
-        await server.caller.call("close")
+        await server.caller.run("close", {})
     assert (await server.caller.run("get_status", {}))["storage"] == []

@@ -67,8 +67,8 @@ async def test_devices_over_https_and_mqtt_take_what_was_signed_and_say_so(folde
                 await asyncio.sleep(0.1)
         simulating.cancel()
         await asyncio.gather(simulating, return_exceptions=True)
-        tags = {tag for name in names for tag in (await caller.call("get_device", name))["tags"]}
-        said = (await caller.call("get_twin", names[0]))["reported"]["firmware"]
+        tags = {tag for name in names for tag in (await caller.run("get_device", {"device_id": name}))["tags"]}
+        said = (await caller.run("get_twin", {"device_id": names[0]}))["reported"]["firmware"]
 
     assert {(one["state"], one.get("code")) for one in executions} == {("succeeded", None)}
     assert {"http", "mqtt"} <= tags

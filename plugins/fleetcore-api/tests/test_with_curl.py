@@ -46,7 +46,7 @@ async def curl(folder, *arguments):
 
 async def test_the_first_token_comes_from_the_shell_and_opens_the_api(server):
     folder, url = server
-    made = await ControlClient(folder).call("create_token", "ana", ["admin"])
+    made = await ControlClient(folder).run("create_token", {"principal": "ana", "roles": ["admin"]})
     key = ("-H", f"Authorization: Bearer {made['token']}")
 
     registered = json.loads(
