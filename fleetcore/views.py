@@ -13,14 +13,6 @@ if TYPE_CHECKING:
     from fleetcore.model.telemetry import SeriesData, TextReading
 
 
-class View(dict[str, Any]):
-    """Plain data that shows itself as a table in a notebook."""
-
-    def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in self.items())
-        return f"<table>{rows}</table>"
-
-
 class TelemetryView:
     """One series' points: numpy columns ``time`` (int64 ms) and ``value`` (float64), and ways to other libraries.
 
@@ -37,14 +29,11 @@ class TelemetryView:
 
     @classmethod
     def of(cls, device: str, metric: str, parts: "Sequence[ReadingsResponse]") -> "TelemetryView":
-        """What ``list_readings`` gave of a device; raises NotFound where it has no such series."""
+        """What ``list_readings`` gave of a device, a part at least."""
         import numpy as np
 
-        from fleetcore.errors import NotFound
         from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
 
-        if not parts:
-            raise NotFound(f"Device {device!r} has sent no {metric!r}", device=device, metric=metric)
         points = [point for part in parts for point in part.points]
         numbers = [(time, value) for time, value in points if not isinstance(value, str)]
         data = SeriesData(

@@ -20,8 +20,8 @@ from fleetcore.wire.strict_json import StrictJsonError, loads
 _SCALARS = {types.StrType, types.FloatType, types.BoolType}
 #: How many faults a refusal names.
 _MAX_FAULTS = 20
-_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
-_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 #: A twin's ten (WIRE.md §5) and what it is wrapped in.
 JSON_DEPTH = 12
 
@@ -48,6 +48,20 @@ _WORDS = {
     "str": "text", "int": "an integer", "float": "a number", "bool": "true or false", "null": "null",
     "array": "a list", "object": "an object",
 }  # fmt: skip
+#: What to give where something else was given.
+_REMEDIES = {
+    "an integer": "Give digits", "a number": "Give a number as JSON writes it", "true or false": "Give true or false",
+}  # fmt: skip
+#: Kind of text → what a value of it is, and as which types it is given.
+_GIVEN: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    "text": ("text", (str,)),
+    "integer": ("an integer", (int,)),
+    "number": ("a number", (int, float)),
+    "boolean": ("true or false", (bool,)),
+    "integer-or-word": ("an integer or text", (int, str)),
+    "scalar": ("text", (str, int, float, bool)),
+}
+_TYPE_NAMES = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"), (type(None), "null"), (list, "array"))
 _PATH = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]|\[\.\.\.\]")
 
 
@@ -116,12 +130,13 @@ class Reader:
         for pattern, words in _SENTENCES:
             match = pattern.fullmatch(sentence)
             if match is not None:
-                return Fault(pointer, words.format(*(_WORDS.get(one, one) for one in match.groups())), self._remedy())
+                parts = [_in_words(part) for part in match.groups()]
+                return Fault(pointer, words.format(*parts), self._remedy() or _REMEDIES.get(parts[0], ""))
         return Fault(pointer, sentence, self._remedy())
 
     def _remedy(self) -> str:
         values = _values(self._info)
-        return f"Use one of: {', '.join(values)}" if values else ""
+        return one_of(values) if values else ""
 
 
 def read_text(kind: str, texts: Sequence[str], name: str, *, repeated: bool) -> Any:
@@ -132,6 +147,43 @@ def read_text(kind: str, texts: Sequence[str], name: str, *, repeated: bool) -> 
     if len(texts) != 1:
         raise Invalid(Fault(f"/{name}", f"it is given {len(texts)} times", "Give it once"))
     return read(texts[0], f"/{name}")
+
+
+def _in_words(part: str) -> str:
+    """A name of a type as a sentence has it; None is what is not given."""
+    return " or ".join(_WORDS.get(kind, kind) for kind in part.split(" | ") if kind != "null" or part == "null")
+
+
+def check_given(kind: str, value: object, name: str, *, repeated: bool, choices: Sequence[str] = ()) -> None:
+    """Judges a plain value that is to be sent as text, before text makes anything of it; raises Invalid.
+
+    What is judged alike of text and of plain values (limits, names, times as text) is left to the one that reads it.
+    """
+    if repeated:
+        if not isinstance(value, list | tuple):
+            raise Invalid(_not_a("a list", value, f"/{name}"))
+        for at, item in enumerate(value):
+            check_given(kind, item, f"{name}/{at}", repeated=False, choices=choices)
+    elif kind == "time":
+        if isinstance(value, bool) or not (isinstance(value, int | str) or _is_whole(value)):
+            said = "a time is an integer of milliseconds or RFC 3339 text"
+            raise Invalid(Fault(f"/{name}", said, code="time_invalid"))
+    elif kind in _GIVEN:
+        expected, kinds = _GIVEN[kind]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            fault = _not_a(expected, value, f"/{name}")
+            raise Invalid(msgspec.structs.replace(fault, remedy=one_of(choices)) if choices else fault)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Invalid(Fault(f"/{name}", "it is not finite", "Give a finite number", "number_not_finite"))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _not_a(expected: str, value: object, pointer: str) -> Fault:
+    found = next((name for kind, name in _TYPE_NAMES if isinstance(value, kind)), "object")
+    return Fault(pointer, f"it must be {expected}, not {_WORDS[found]}", _REMEDIES.get(expected, ""))
 
 
 def convert(
@@ -171,6 +223,11 @@ def refusal(faults: Sequence[Fault]) -> Refused:
         pointer=first.pointer,
         errors=[msgspec.to_builtins(fault) for fault in faults[:_MAX_FAULTS]],
     )
+
+
+def one_of(values: Iterable[str]) -> str:
+    """The remedy where there are few values."""
+    return f"Use one of: {', '.join(values)}"
 
 
 def unknown(name: str, known: Iterable[str]) -> Fault:
@@ -242,7 +299,7 @@ def _text(text: str, _pointer: str) -> str:
 
 def _integer(text: str, pointer: str) -> int:
     if _INTEGER.fullmatch(text) is None:
-        raise Invalid(Fault(pointer, f"{text[:64]!r} is no integer", "Give digits"))
+        raise Invalid(_not_a("an integer", 0.5 if _NUMBER.fullmatch(text) else text, pointer))
     return int(text)
 
 
@@ -252,13 +309,13 @@ def _integer_or_word(text: str, _pointer: str) -> int | str:
 
 def _number(text: str, pointer: str) -> float:
     if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
-        raise Invalid(Fault(pointer, f"{text[:64]!r} is no number", "Give a number as JSON writes it"))
+        raise Invalid(_not_a("a number", text, pointer))
     return float(text)
 
 
 def _boolean(text: str, pointer: str) -> bool:
     if text not in ("true", "false"):
-        raise Invalid(Fault(pointer, f"{text[:64]!r} is neither true nor false", "Give true or false"))
+        raise Invalid(_not_a("true or false", text, pointer))
     return text == "true"
 
 

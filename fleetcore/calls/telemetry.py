@@ -162,7 +162,7 @@ async def list_readings(
     A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
 
     Raises:
-        NotFound: there is no such device.
+        NotFound: there is no such device, or it has sent nothing of the metric.
         QuerySyntaxError: the query cannot be read.
     """
 
@@ -201,7 +201,7 @@ async def list_buckets(
     A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
     Raises:
-        NotFound: there is no such device.
+        NotFound: there is no such device, or it has sent nothing of the metric.
         QuerySyntaxError: the query cannot be read.
     """
     bucket_ms = max(1, int(bucket_s * 1000))

@@ -48,3 +48,27 @@ def new(name: str, into: Path) -> None:
         raise Refused(f"{name!r} is no plugin name", code="name_invalid", remedy="Use lower-case letters, digits and _")
     folder = write_plugin(name, into)
     click.echo(f"Wrote {folder}. Try it:  cd {folder} && pip install -e '.[test]' && pytest")
+
+
+@plugin.command()
+@click.argument("name")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file; typed_calls.py beside the calls by default.",
+)
+def calls(name: str, into: Path | None) -> None:
+    """Write the calls of the installed plugin NAME as typed methods, for scripts and editors."""
+    import sys
+
+    from fleetcore.calls.table import of_fleet
+    from fleetcore.frontends.plugin_methods import module_of
+    from fleetcore.runtime.plugins import PluginHost
+
+    table = of_fleet(PluginHost())
+    text = module_of(table, name)
+    if into is None:
+        first = next(call for call in table if call.plugin == name)
+        into = Path(str(sys.modules[first.function.__module__].__file__)).parent / "typed_calls.py"
+    into.write_text(text, encoding="utf-8")
+    click.echo(f"Wrote {into}")

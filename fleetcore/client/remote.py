@@ -1,6 +1,7 @@
 """A remote fleet over its operators' API: in asyncio, and blocking."""
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -101,7 +102,10 @@ class AsyncFleetClient(AsyncFleet):
             await self._answer("GET", "/devices", params={"limit": 1})
             return from_builtins(None, kind)
         sent, begun_s = request(await self._known(name), given), wire.now_s()
-        source, wait_s = sent.source, float(given.get("wait_s") or 0.0)
+        source, wait_s = sent.source, given.get("wait_s", 0.0)
+        wait_s = (
+            float(wait_s) if isinstance(wait_s, int | float) and math.isfinite(wait_s) else 0.0
+        )  # else it is refused
         answered = await self._answer(
             sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers,
             content=source if source is None or isinstance(source, bytes) else async_pieces(source),
@@ -130,6 +134,8 @@ class AsyncFleetClient(AsyncFleet):
                         item = events.take(line)
                         if item is not None:
                             yield from_builtins(item, kind)
+                        elif events.ended:
+                            return
             except httpx.ConnectError as error:
                 raise wire.unreachable(self._url, error) from error
             except httpx.TransportError:

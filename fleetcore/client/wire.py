@@ -115,10 +115,11 @@ def unreachable(url: str, error: Exception) -> Unavailable:
 
 
 class Events:
-    """Takes server-sent events apart, line by line; ``last`` is the id to go on after."""
+    """Takes server-sent events apart, line by line; ``last`` is the id to go on after, ``ended`` says that it ended."""
 
     def __init__(self) -> None:
         self.last: str | None = None
+        self.ended = False
         self._id: str | None = None
         self._event = ""
         self._data: list[str] = []
@@ -142,4 +143,7 @@ class Events:
         found = json.loads(data) if data else None
         if event == "reset" and isinstance(found, dict):
             raise NotFound(str(found["detail"]), remedy=str(found["remedy"]), **found["ids"])
+        if event == "end":
+            self.ended = True
+            return None
         return found if isinstance(found, dict) else None

@@ -33,12 +33,7 @@ class Telemetry:
         for series in await self._storage.series_of(device):
             if series.metric == metric:
                 return series
-        raise NotFound(
-            f"Device {device!r} has sent no {metric!r}",
-            remedy="`fleetcore telemetry series` lists what there is",
-            device=device,
-            metric=metric,
-        )
+        raise no_series(device, metric)
 
     async def query(self, device: str, metric: str, *, start: int = 0, end: int | None = None) -> SeriesData:
         """The points with ``start <= time < end`` (ms); raises NotFound for a series that never was."""
@@ -141,3 +136,13 @@ def _error(code: str) -> type[FleetError]:
     if CODES[code].temporary:
         return Unavailable
     return NotAuthorised if CODES[code].http == 403 else Refused
+
+
+def no_series(device: str, metric: str) -> NotFound:
+    """The refusal of a series that never was."""
+    return NotFound(
+        f"Device {device!r} has sent no {metric!r}",
+        remedy="`fleetcore telemetry series` lists what there is",
+        device=device,
+        metric=metric,
+    )

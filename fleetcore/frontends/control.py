@@ -128,11 +128,13 @@ async def _stream(items: AsyncGenerator[Any, None], reader: asyncio.StreamReader
                 return
             try:
                 line: Mapping[str, object] = {"item": to_builtins(following.result())}
+            except StopAsyncIteration:
+                line = {"end": True}
             except FleetError as error:
                 line = _refusal(error)
             writer.write(json.dumps(line).encode() + b"\n")
             await writer.drain()
-            if "error" in line:
+            if "item" not in line:
                 return
             following = asyncio.ensure_future(anext(items))
     finally:
@@ -265,6 +267,8 @@ class ControlClient:
                 answer = json.loads(line)
                 if "error" in answer:
                     raise _error(answer["error"])
+                if "end" in answer:
+                    return
                 yield answer["item"]
         finally:
             writer.close()

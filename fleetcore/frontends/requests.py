@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from fleetcore.calls import decode
 from fleetcore.calls.types import UNSET, from_builtins, to_builtins
 from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
 
@@ -24,12 +25,16 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
-    """The request of a call; what equals its default is left out, so that the server's default holds."""
+    """The request of a call; what equals its default is left out, so that the server's default holds.
+
+    Raises Refused for a value of another type than its parameter's, where it would be sent as text.
+    """
     path = call.path
     query: dict[str, list[str]] = {}
     body: dict[str, Any] = {}
     headers: dict[str, str] = {}
     whole: object = None
+    faults: list[decode.Fault] = []
     if call.selected_by:
         query[call.selected_by] = ["true"]
     for parameter in call.parameters:
@@ -49,17 +54,34 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
             if value not in (UNSET, None):
                 headers["Idempotency-Key"] = value
         elif parameter.place == "path":
-            path = path.replace(f"{{{parameter.name}}}", quote(_text(parameter, value), safe=""))
+            if _is_sendable(parameter, value, faults):
+                path = path.replace(f"{{{parameter.name}}}", quote(_text(parameter, value), safe=""))
         elif value is UNSET or (value == parameter.default and not parameter.required and not parameter.clears):
             continue
         elif parameter.place == "query":
-            query[parameter.name] = [_text(parameter, one) for one in (value if parameter.repeated else [value])]
+            if _is_sendable(parameter, value, faults):
+                items = value if parameter.repeated else [value]
+                query[parameter.name] = [_text(parameter, item) for item in items]
         elif parameter.place == "whole":
             whole = value
         else:
             body[parameter.name] = value
+    if faults:
+        raise decode.refusal(faults)
     has_body = any(parameter.place == "body" for parameter in call.parameters)
     return Request(call.method, path, query, headers, body if has_body else whole, given.get(call.stream))
+
+
+def _is_sendable(parameter: ParameterInfo, value: object, faults: list[decode.Fault]) -> bool:
+    """Whether a value may be sent as text; if not, as text it might be something else that is acceptable."""
+    try:
+        decode.check_given(
+            parameter.kind, value, parameter.name, repeated=parameter.repeated, choices=parameter.choices
+        )
+    except decode.Invalid as invalid:
+        faults.append(invalid.fault)
+        return False
+    return True
 
 
 def _text(parameter: ParameterInfo, value: object) -> str:

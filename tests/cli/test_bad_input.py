@@ -68,7 +68,7 @@ def lab(tmp_path_factory):
         ("simulate", 6, "fleetcore serve"),
         ("telemetry query th-1 t --start yesterday", 5, "RFC 3339"),
         ("telemetry query th-1 t", 3, "fleetcore telemetry series"),
-        ("telemetry aggregate th-1 t --every nan", 2, "finite"),
+        ("telemetry aggregate th-1 t --every nan", 5, "/bucket_s: it must be a number"),
         ("telemetry series nobody", 3, "nobody"),
         ("telemetry latest nobody", 3, "nobody"),
         ("telemetry anomalies nobody", 3, "nobody"),

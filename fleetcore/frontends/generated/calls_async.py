@@ -1129,7 +1129,7 @@ class AsyncCalls(ABC):
         A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
-            NotFound: there is no such device.
+            NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return await self._value(
@@ -1162,7 +1162,7 @@ class AsyncCalls(ABC):
         A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
-            NotFound: there is no such device.
+            NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return self._pages(
@@ -1189,7 +1189,7 @@ class AsyncCalls(ABC):
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
-            NotFound: there is no such device.
+            NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return await self._value(
@@ -1224,7 +1224,7 @@ class AsyncCalls(ABC):
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
-            NotFound: there is no such device.
+            NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return self._pages(

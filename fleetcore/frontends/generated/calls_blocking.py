@@ -1100,7 +1100,7 @@ class BlockingCalls(ABC):
         A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
-            NotFound: there is no such device.
+            NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return self._value(
@@ -1133,7 +1133,7 @@ class BlockingCalls(ABC):
         A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
-            NotFound: there is no such device.
+            NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return self._pages(
@@ -1160,7 +1160,7 @@ class BlockingCalls(ABC):
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
-            NotFound: there is no such device.
+            NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return self._value(
@@ -1195,7 +1195,7 @@ class BlockingCalls(ABC):
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
-            NotFound: there is no such device.
+            NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return self._pages(

@@ -1,7 +1,8 @@
 """A call that streams, as server-sent events: it ends when the reader leaves, when its rights do, or when the API does.
 
 An item with a position carries it as the event's id, so that ``Last-Event-ID`` goes on after it. Where a position is
-not kept any more the reader gets ``event: reset``: read again what you hold, then follow from there.
+not kept any more the reader gets ``event: reset``: read again what you hold, then follow from there. A call that has
+no more items says ``event: end``; a stream that ends without it was cut off.
 """
 
 import asyncio
@@ -80,6 +81,7 @@ class EventStream:
             try:
                 item = following.result()
             except StopAsyncIteration:
+                await _sent(send, _event("end", {}, None))
                 return
             except NotFound as error:
                 position = error.ids.get("oldest")

@@ -35,6 +35,7 @@ from fleetcore.frontends.control import ControlClient, serve_control
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.message import Inbound, Operation
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.command_line import command_of, words
 from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.signers import IMAGE, Signers, digest
 
@@ -720,59 +721,6 @@ FRONT_ENDS = {
 
 #: Those that are not on the server's own machine.
 REMOTE = {"client", "blocking client", "shell, server"}
-
-
-#: Parameters that a command takes in another way.
-OTHERWISE = {
-    "ttl_s": lambda seconds: ["--hours", str(seconds / 3600)],
-    "serials": lambda file: ["--serials", file],
-    "checkpoints": lambda file: ["--checkpoint", file],
-    "passphrase": lambda _: ["--passphrase", "env:STORY_PASSPHRASE"],
-}
-
-
-def command_of(call, given):
-    """The command of a call that can be given what is given; empty where there is none."""
-    defaults = {parameter.name: parameter.default for parameter in call.parameters}
-    for text, fixed in {call.command: {}, **call.also}.items():
-        if text and all(given.get(name, defaults[name]) == value for name, value in fixed.items()):
-            return text
-    return ""
-
-
-def words(call, text, given):
-    """The command line of a call."""
-    given = {name: value for name, value in given.items() if name not in call.also.get(text, {})}
-    found = []
-    for word in text.split():
-        value = given.get(word.lower()) if word.isupper() else word
-        if word == "NAME=VALUE" or (word.isupper() and word.lower() not in given):
-            continue
-        found += [word_of(item) for item in (value if isinstance(value, list) else [value])]
-    arguments = {word.lower() for word in text.split() if word.isupper()}
-    for parameter in call.parameters:
-        if parameter.name in given and parameter.name not in arguments:
-            if parameter.name in OTHERWISE:
-                found += OTHERWISE[parameter.name](given[parameter.name])
-                continue
-            word = f"--{(parameter.word or parameter.name).replace('_', '-')}"
-            for text in texts(parameter, given[parameter.name]):
-                found += [word] if parameter.kind == "boolean" else [word, text]
-    return found
-
-
-def word_of(value):
-    """A value as it is typed."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def texts(parameter, value):
-    """A value as it is typed."""
-    if parameter.word and isinstance(value, dict):
-        return [f"{name}={json.dumps(member)}" for name, member in value.items()]
-    if isinstance(value, dict):
-        return [json.dumps(value)]
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
 async def begin(folder):
