@@ -20,7 +20,7 @@ from fleetcore.calls.responses.telemetry import (
 from fleetcore.calls.table import BY_CALL, Rows, call, on
 from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word, to_response
 from fleetcore.errors import Refused
-from fleetcore.fleet.telemetry import END_OF_TIME
+from fleetcore.fleet.telemetry import END_OF_TIME, no_series
 from fleetcore.model.operator import Permission
 from fleetcore.model.telemetry import Latest, Series, SeriesKind
 from fleetcore.query.parse import parse
@@ -274,10 +274,10 @@ async def _series_page(
     for name in devices:
         await caller.still(device=name)  # a page of many devices may take longer than the rights last
         at = 0 if number is None else number
-        wanted = [
-            one for one in await caller.fleet.telemetry.series(name) if one.metric == metric and one.kind in kinds
-        ]
-        for series in wanted[at:]:
+        known = [series for series in await caller.fleet.telemetry.series(name) if series.metric == metric]
+        if device is not None and not known:
+            raise no_series(name, metric)
+        for series in [series for series in known if series.kind in kinds][at:]:
             if points == 0:
                 return Page(found, encode(f"{name}\0{at}\0{start}"))
             items, following = await read(series, max(start, since), end, points)

@@ -109,6 +109,12 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
     data = at
     if not await asyncio.to_thread(data.is_dir):
         raise Refused(f"There is no data folder {data}", remedy="`fleetcore init` makes one; --data names another")
+    from fleetcore.frontends.control_client import ControlClient, socket_of
+
+    socket = ControlClient(data)
+    if await asyncio.to_thread(socket_of(data).exists) and await socket.answers():
+        yield socket
+        return
     from fleetcore.calls.caller import user_of
     from fleetcore.frontends.library import IoTFleetManager
 
@@ -116,9 +122,7 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
     try:
         await manager.open()
     except DataFolderInUse:
-        from fleetcore.frontends.control import ControlClient
-
-        yield ControlClient(data)
+        yield socket
     else:
         try:
             yield _Caller(manager)

@@ -43,7 +43,7 @@ async def _catalogue(at: Target) -> Catalogue:
     if isinstance(at, Remote):
         async with remote_client(at) as client:
             return read(await client.catalogue())
-    from fleetcore.frontends.control import ControlClient, socket_of
+    from fleetcore.frontends.control_client import ControlClient, socket_of
 
     if socket_of(at).exists():
         try:

@@ -16,34 +16,21 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fleetcore import errors
 from fleetcore.calls.types import to_builtins
-from fleetcore.errors import FleetError, Refused, Unavailable
-from fleetcore.frontends.catalogue import core
+from fleetcore.errors import FleetError, Refused
+from fleetcore.frontends.control_client import CATALOGUE, FRAME_BYTES, LENGTH, LINE_BYTES, address_of, socket_of
 from fleetcore.frontends.library import IoTFleetManager
-from fleetcore.wire.pieces import async_pieces
 
-NAME = "control.sock"
-#: What a client asks for to learn which calls there are.
-CATALOGUE = "catalogue"
-_LINE_BYTES = 64 * 1024 * 1024
-_PATH_BYTES = 100
 #: Members of an error that are sent.
 _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
 #: Process, user and group of a peer (unix(7)).
 _CREDENTIALS = struct.Struct("3i")
-_LENGTH = struct.Struct(">I")
-_FRAME_BYTES = 16 * 1024 * 1024
-
-
-def socket_of(data: Path) -> Path:
-    """Where the running server of a data folder listens."""
-    return data / NAME
 
 
 @asynccontextmanager
@@ -51,9 +38,9 @@ async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[N
     """Answers calls until the block ends. The data folder's lock is held, so a left-over socket is nobody's."""
     path = socket_of(data)
     path.unlink(missing_ok=True)
-    with _address(path) as address:
+    with address_of(path) as address:
         server = await asyncio.start_unix_server(
-            lambda reader, writer: _converse(manager, reader, writer), path=address, limit=_LINE_BYTES
+            lambda reader, writer: _converse(manager, reader, writer), path=address, limit=LINE_BYTES
         )
     path.chmod(0o600)
     try:
@@ -61,23 +48,6 @@ async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[N
     finally:
         server.close()
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _address(path: Path) -> Iterator[str]:
-    """The path as a Unix socket takes it: 108 bytes with the zero at the end on Linux (unix(7)), fewer elsewhere.
-
-    A folder that lies deeper is reached through an open descriptor of it, where the system can.
-    """
-    text = str(path)
-    if len(os.fsencode(text)) <= _PATH_BYTES or not Path("/proc/self/fd").is_dir():
-        yield text
-        return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def peer(connection: socket.socket) -> str:
@@ -171,11 +141,11 @@ class _Frames:
         return self._taken()
 
     async def _next(self) -> bytes:
-        (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-        if length > _FRAME_BYTES:
+        (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+        if length > FRAME_BYTES:
             self._too_long = True
             raise Refused(
-                f"A frame is at most {_FRAME_BYTES} bytes long", code="limit_exceeded", limit=_FRAME_BYTES, unit="bytes"
+                f"A frame is at most {FRAME_BYTES} bytes long", code="limit_exceeded", limit=FRAME_BYTES, unit="bytes"
             )
         self._more = length > 0
         return await self._reader.readexactly(length)
@@ -206,99 +176,3 @@ def _refusal(error: FleetError) -> dict[str, Any]:
     kind = next(kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
     said = {"kind": kind, "code": error.code, "message": error.message, "remedy": error.remedy, "ids": ids}
     return {"error": said}
-
-
-async def _send(content: AsyncIterator[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Sends frames until the server has answered; gives the answer."""
-    answering = asyncio.ensure_future(reader.readline())
-    try:
-        async for piece in content:
-            for first in range(0, len(piece), _FRAME_BYTES):
-                frame = piece[first : first + _FRAME_BYTES]
-                writer.write(_LENGTH.pack(len(frame)) + frame)
-                await writer.drain()
-            if answering.done():
-                break
-        writer.write(_LENGTH.pack(0))
-        await writer.drain()
-        return await answering
-    finally:
-        answering.cancel()
-
-
-class ControlClient:
-    """Calls a running server; each call has a connection of its own, so they may overlap."""
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-
-    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        try:
-            with _address(socket_of(self._data)) as address:
-                return await asyncio.open_unix_connection(address, limit=_LINE_BYTES)
-        except OSError as error:
-            raise Unavailable(
-                f"A process holds {self._data} but answers no calls",
-                remedy="Is it a script? Close it, or wait for it",
-            ) from error
-
-    async def run(self, name: str, given: Mapping[str, Any]) -> Any:
-        """The answer of a call, as plain data; raises the errors of the library, and Unavailable without a server."""
-        call = core().get(name)
-        stream = "" if call is None else call.stream
-        if stream not in given:
-            return await self._ask({"call": name, "given": to_builtins(given)})
-        plain = {member: value for member, value in given.items() if member != stream}
-        request = {"call": name, "given": to_builtins(plain), "stream": True}
-        return await self._ask(request, async_pieces(given[stream]))
-
-    async def catalogue(self) -> bytes:
-        """The calls of the running fleet, as :func:`fleetcore.frontends.catalogue.read` reads them."""
-        text: str = await self._ask({"call": CATALOGUE})
-        return text.encode()
-
-    async def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """The items of a call that streams, as plain data; raises as :meth:`run`."""
-        reader, writer = await self._connection()
-        try:
-            writer.write(json.dumps({"call": name, "given": to_builtins(given)}).encode() + b"\n")
-            await writer.drain()
-            while line := await reader.readline():
-                answer = json.loads(line)
-                if "error" in answer:
-                    raise _error(answer["error"])
-                if "end" in answer:
-                    return
-                yield answer["item"]
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-        raise Unavailable("The server closed the connection", remedy="Look at its log")
-
-    async def _ask(self, request: Mapping[str, Any], content: AsyncIterator[bytes] | None = None) -> Any:
-        reader, writer = await self._connection()
-        try:
-            writer.write(json.dumps(request).encode() + b"\n")
-            await writer.drain()
-            if content is None:
-                line = await reader.readline()
-            else:
-                line = await _send(content, reader, writer)
-        except ConnectionError:
-            line = b""
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-        if not line:
-            raise Unavailable("The server closed the connection", remedy="Look at its log")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise _error(answer["error"])
-        return answer["result"]
-
-
-def _error(problem: Mapping[str, Any]) -> FleetError:
-    kind: type[FleetError] = getattr(errors, problem["kind"], FleetError)
-    return kind(problem["message"], code=problem["code"], remedy=problem["remedy"], **problem["ids"])

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from fleetcore.calls.caller import owner, user_of
 from fleetcore.calls.responses.operations import OperationResponse
-from fleetcore.calls.table import core, of_fleet, run
+from fleetcore.calls.table import Table, of_fleet, run
 from fleetcore.calls.types import Ms, from_builtins, present
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.frontends.async_fleet import AsyncFleet
@@ -70,7 +70,7 @@ class IoTFleetManager(AsyncFleet):
     ) -> None:
         self._data, self._config, self._clock, self._create = data, config, clock, create
         self._actor = actor or user_of("library")
-        self._table = core()
+        self._table = Table()
         self._fleet: Fleet | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Lock | None = None

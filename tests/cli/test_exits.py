@@ -8,7 +8,8 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.cli.exits import exit_code
 from fleetcore.errors import Refused
-from fleetcore.frontends.control import ControlClient, serve_control
+from fleetcore.frontends.control import serve_control
+from fleetcore.frontends.control_client import ControlClient
 
 
 def test_done_is_0(fleet):

@@ -12,7 +12,8 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.cli.exits import exit_code
 from fleetcore.errors import FleetError, Refused
-from fleetcore.frontends.control import ControlClient, serve_control
+from fleetcore.frontends.control import serve_control
+from fleetcore.frontends.control_client import ControlClient
 from fleetcore.testing.patience import PATIENCE_S
 
 REFUSED = [

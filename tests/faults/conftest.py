@@ -21,7 +21,8 @@ from fleetcore_mqtt.client import MqttDeviceClient
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Unavailable
-from fleetcore.frontends.control import ControlClient, serve_control
+from fleetcore.frontends.control import serve_control
+from fleetcore.frontends.control_client import ControlClient
 from fleetcore.frontends.registration import registration
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.runtime.clock import SystemClock

@@ -8,7 +8,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.cli.root import run
 from fleetcore.cli.serve import running
-from fleetcore.frontends.control import ControlClient
+from fleetcore.frontends.control_client import ControlClient
 from fleetcore.model.firmware import EXECUTION_ENDS
 from fleetcore.testing.patience import PATIENCE_S
 

@@ -16,7 +16,8 @@ from fleetcore.cli.root import run as run_command
 from fleetcore.client import AsyncFleetClient
 from fleetcore.errors import FleetError
 from fleetcore.frontends import catalogue
-from fleetcore.frontends.control import ControlClient, serve_control
+from fleetcore.frontends.control import serve_control
+from fleetcore.frontends.control_client import ControlClient
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.command_line import OTHERWISE, command_of, words
 

@@ -18,7 +18,8 @@ from fleetcore.calls.types import to_builtins
 from fleetcore.cli.root import run as run_command
 from fleetcore.client import AsyncFleetClient, FleetClient
 from fleetcore.errors import NotFound, Refused
-from fleetcore.frontends.control import ControlClient, serve_control
+from fleetcore.frontends.control import serve_control
+from fleetcore.frontends.control_client import ControlClient
 from fleetcore.frontends.plugin_methods import module_of
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.clock import MovableClock

@@ -31,7 +31,8 @@ from fleetcore.client import AsyncFleetClient, FleetClient
 from fleetcore.errors import FleetError, Refused
 from fleetcore.fleet import bulk_commands, commands, operations
 from fleetcore.frontends.catalogue import core
-from fleetcore.frontends.control import ControlClient, serve_control
+from fleetcore.frontends.control import serve_control
+from fleetcore.frontends.control_client import ControlClient
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.message import Inbound, Operation
 from fleetcore.testing.clock import MovableClock

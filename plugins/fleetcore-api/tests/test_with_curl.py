@@ -11,7 +11,7 @@ import pytest
 
 from fleetcore.cli.root import run
 from fleetcore.cli.serve import running
-from fleetcore.frontends.control import ControlClient
+from fleetcore.frontends.control_client import ControlClient
 
 pytestmark = pytest.mark.peer("curl")
 
