@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from fleetcore.calls import decode
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.types import In, Page, Word
+from fleetcore.calls.types import In, Names, Page, Word
 from fleetcore.errors import FleetError, PluginError, Refused
 from fleetcore.model.operator import Permission
 
@@ -82,6 +82,8 @@ class Declared:
     selected_by: str
     also: Mapping[str, Mapping[str, object]]
     rows: Rows | None
+    confirm: str
+    confirm_when: Mapping[str, object]
     deprecated: str
 
 
@@ -100,6 +102,8 @@ def call(
     selected_by: str = "",
     also: Mapping[str, Mapping[str, object]] = {},
     rows: Rows | None = None,
+    confirm: str = "",
+    confirm_when: Mapping[str, object] = {},
     deprecated: str = "",
 ) -> Callable[[F], F]:
     """Declares a call.
@@ -118,6 +122,9 @@ def call(
         selected_by: a query parameter that tells it from another call at its route: ``purge`` is ``?purge=true``.
         also: more commands, each with what it gives: ``device retire DEVICE_ID`` gives a state.
         rows: the answer as a table; HTTP writes it as CSV and Arrow too, where ``format`` asks for it.
+        confirm: what happens, for a call that cannot be undone: ``Erases {device_id}.``, with its parameters. The
+            command line asks on a terminal before it makes the call.
+        confirm_when: asks only where these parameters are given so.
         deprecated: what to use instead.
     """
 
@@ -126,7 +133,7 @@ def call(
             route=route, permission=permission, scope=scope, cli=cli, no_cli=no_cli, status=status, location=location,
             columns=columns,
             secret_fields=secret_fields, match_required=match_required, selected_by=selected_by, also=also,
-            rows=rows, deprecated=deprecated,
+            rows=rows, confirm=confirm, confirm_when=confirm_when, deprecated=deprecated,
         )  # fmt: skip
         setattr(function, _DECLARED, declared)
         return function
@@ -147,6 +154,8 @@ class Parameter:
     section: str
     #: What the command line calls one item of it.
     word: str
+    #: What it names, where it names an item of a list.
+    names: Names | None
     required: bool
     default: Any
     help: str
@@ -194,6 +203,7 @@ class Call:
                 place="path" if one.name in named else places[one.name] or rest,
                 section=next((mark.section for mark in _metadata(hints[one.name]) if isinstance(mark, In)), ""),
                 word=next((mark.word for mark in _metadata(hints[one.name]) if isinstance(mark, Word)), ""),
+                names=next((mark for mark in reversed([*_metadata(hints[one.name])]) if isinstance(mark, Names)), None),
                 required=one.default is inspect.Parameter.empty,
                 default=None if one.default is inspect.Parameter.empty else one.default,
                 help=described.get(one.name, "") or _description(hints[one.name]),

@@ -50,13 +50,15 @@ def command(
     options: Sequence[click.Parameter] = (),
     ask: Callable[..., Any] | None = None,
     finish: Callable[..., Any] | None = None,
+    members: Mapping[str, str] | None = None,
 ) -> click.Command:
     """The command ``text`` of a call, which gives ``fixed`` and takes the rest.
 
     ``options`` are the command's own. One with the name of a parameter of the call takes its place; it gives text.
     ``finish(at, given, answer, output, NAME=…)`` gets what was given and answered and the values of the others, and
     returns what is shown; None where it has shown it itself. ``ask(at, given, output, NAME=…)`` takes the place of the
-    call and of ``finish``, and returns the same.
+    call and of ``finish``, and returns the same. ``members`` says of what kind the members of that are, where they are
+    not those of the call's answer.
     """
     name = [word for word in text.split() if not word.isupper()][-1]
     arguments = [word.lower() for word in text.split() if word.isupper() and word != _PAIRS]
@@ -92,7 +94,7 @@ def command(
             answer = finish(at, given, answer, output, **own)
         if answer is None and (ask is not None or finish is not None):
             return
-        show(answer, output, call.columns)
+        show(answer, output, call.columns, call.members if members is None else members)
 
     # -5 is a number and no option.
     numeric = any(taken[one].kind in ("integer", "number", "scalar") for one in arguments)

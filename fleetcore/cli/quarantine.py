@@ -14,6 +14,7 @@ from fleetcore.frontends.catalogue import core
 
 _numbers = click.argument("numbers", nargs=-1, type=click.IntRange(0))
 _all = click.option("--all", "every", is_flag=True, help="All that are kept.")
+_KINDS = core()["replay_dead_letter"].members
 _why = click.option("--reason", default="", help="Why: written into the audit log.")
 
 
@@ -31,7 +32,7 @@ def quarantine() -> None:
 def replay(numbers: tuple[int, ...], every: bool, reason: str, at: Target, output: str) -> int:
     """Put the messages NUMBERS through the data path again, as of when they came. Exit 7 where one was refused."""
     rows = _each(at, "replay_dead_letter", numbers, every, reason)
-    show(rows if every or len(rows) > 1 else rows[0], output, ("number", "accepted", "code", "reason"))
+    show(rows if every or len(rows) > 1 else rows[0], output, ("number", "accepted", "code", "reason"), _KINDS)
     return 0 if all(row["accepted"] for row in rows) else PARTLY
 
 
@@ -44,7 +45,7 @@ def replay(numbers: tuple[int, ...], every: bool, reason: str, at: Target, outpu
 def discard(numbers: tuple[int, ...], every: bool, reason: str, at: Target, output: str) -> int:
     """Remove the messages NUMBERS for good. Exit 7 where one could not be removed."""
     rows = _each(at, "discard_dead_letter", numbers, every, reason)
-    show(rows if every or len(rows) > 1 else None, output, ("number", "accepted", "code", "reason"))
+    show(rows if every or len(rows) > 1 else None, output, ("number", "accepted", "code", "reason"), _KINDS)
     return 0 if all(row["accepted"] for row in rows) else PARTLY
 
 
