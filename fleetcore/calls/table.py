@@ -373,6 +373,8 @@ class Table:
             problem = f"the path names {', '.join(sorted(named - taken))}, which it does not take"
         elif declared.scope.parameter and declared.scope.parameter not in taken:
             problem = f"its scope names {declared.scope.parameter!r}, which it does not take"
+        elif unknown := {*_NAMED.findall(declared.confirm), *declared.confirm_when} - taken:
+            problem = f"it confirms {', '.join(sorted(unknown))}, which it does not take"
         elif declared.match_required and "if_version" not in taken:
             problem = "it asks for If-Match and takes no if_version"
         if problem:

@@ -1,13 +1,15 @@
 """``fleetcore ca``: the CAs and what ends when; one root follows another; new certificates for many devices."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from fleetcore.cli.confirm import confirm, yes_option
 from fleetcore.cli.connect import Remote, Target, call, connect, fleet_option
-from fleetcore.cli.derived import value
+from fleetcore.cli.derived import confirmed, value
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import ConfigError, Refused
@@ -127,16 +129,16 @@ def crl(into: Path | None, at: Target) -> None:
 @click.argument("certificate", required=False)
 @click.option("--device", help="All credentials of this device, tokens too.")
 @reason_option
+@yes_option
 @fleet_option
 @output_option
-def revoke(certificate: str | None, device: str | None, reason: str, at: Target, output: str) -> None:
+def revoke(certificate: str | None, device: str | None, reason: str, yes: bool, at: Target, output: str) -> None:
     """Revoke CERTIFICATE, by its id or serial in hex, or with --device all that a device has. Sessions end at once."""
     if (certificate is None) == (device is None):
         raise click.UsageError("Name a certificate, or a device with --device")
-    if device is not None:
-        show(value(at, core()["revoke_device"], {"device_id": device, "reason": reason}), output)
-    else:
-        show(value(at, core()["revoke_certificate"], {"certificate": certificate, "reason": reason}), output)
+    called = core()["revoke_certificate" if device is None else "revoke_device"]
+    given: Mapping[str, Any] = {"certificate": certificate} if device is None else {"device_id": device}
+    show(value(at, called, {**(given if yes else confirmed(at, called, given)), "reason": reason}), output)
 
 
 @ca.group()
@@ -187,10 +189,12 @@ def back(force: bool, reason: str, at: Target, output: str) -> None:
 )
 @click.option("--force", is_flag=True, help="Though devices are locked out by it; they are named.")
 @reason_option
+@yes_option
 @fleet_option
 @output_option
-def retire(threshold: float, force: bool, reason: str, at: Target, output: str) -> None:
+def retire(threshold: float, force: bool, reason: str, yes: bool, at: Target, output: str) -> None:
     """End trust in the old root, for good."""
+    confirm("Ends trust in the old root for good: its certificates are refused from now on.", yes=yes)
     _stepped(call(at, "rotate_ca", "retire", threshold=threshold, force=force, reason=reason), output)
 
 
@@ -245,10 +249,12 @@ def incident(id: str, at: Target, output: str) -> None:
 @click.argument("id")
 @click.option("--force", is_flag=True, help="Though devices have no certificate of another CA; they are named.")
 @reason_option
+@yes_option
 @fleet_option
 @output_option
-def distrust(id: str, force: bool, reason: str, at: Target, output: str) -> None:
+def distrust(id: str, force: bool, reason: str, yes: bool, at: Target, output: str) -> None:
     """End trust in the issuing CA with this ID, whose key is lost: every certificate of it is refused at once."""
+    confirm(f"Ends trust in the issuing CA {id} for good: every certificate of it is refused at once.", yes=yes)
     _stepped(call(at, "distrust_ca", id, force=force, reason=reason), output)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fleetcore.cli.confirm import confirm, yes_option
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.derived import items
 from fleetcore.cli.exits import PARTLY
@@ -40,10 +41,14 @@ def replay(numbers: tuple[int, ...], every: bool, reason: str, at: Target, outpu
 @_numbers
 @_all
 @_why
+@yes_option
 @fleet_option
 @output_option
-def discard(numbers: tuple[int, ...], every: bool, reason: str, at: Target, output: str) -> int:
+def discard(numbers: tuple[int, ...], every: bool, reason: str, yes: bool, at: Target, output: str) -> int:
     """Remove the messages NUMBERS for good. Exit 7 where one could not be removed."""
+    named = "all refused messages" if every else f"the refused messages {', '.join(map(str, numbers))}"
+    if every or numbers:
+        confirm(f"Removes {named} for good.", yes=yes)
     rows = _each(at, "discard_dead_letter", numbers, every, reason)
     show(rows if every or len(rows) > 1 else None, output, ("number", "accepted", "code", "reason"), _KINDS)
     return 0 if all(row["accepted"] for row in rows) else PARTLY
