@@ -19,6 +19,7 @@ _GAP = "  "
 #: Kinds that may be cut, and how narrow they get before a column goes.
 _ELASTIC = frozenset({"text", "list", "object", "value"})
 _NARROW = 12
+_NUMBERS = frozenset({"integer", "count", "bytes", "number"})
 #: How much of an id is shown at least.
 SHORTEST_ID = 8
 #: Below it a sheet shows an object on one line.
@@ -82,17 +83,15 @@ def table(
     found = [_column(name, rows, members, None if width is None else now_ms) for name in names]
     shown = found if width is None else _fitting(found, width)
     widths = [column.width for column in shown] if width is None else _widths(shown, width)
-    lines = [Text(_GAP.join(map(set_cell_size, (column.name for column in shown), widths)).rstrip(), style="bold")]
+    heads = [_placed(column.name, column.kind, size) for column, size in zip(shown, widths, strict=True)]
+    lines = [Text(_GAP.join(heads).rstrip(), style="bold")]
     for at in range(len(rows)):
         line = Text()
         for column, size in zip(shown, widths, strict=True):
             text = column.cells[at]
             text = text if cell_len(text) <= size else _cut(text, size, rows[at].get(column.name))
-            if column.kind in ("integer", "count", "bytes", "number"):
-                text = " " * (size - cell_len(text)) + text
-            line.append(_GAP if column is not shown[0] else "").append(
-                text + " " * (size - cell_len(text)), style=column.styles[at]
-            )
+            before = _GAP if column is not shown[0] else ""
+            line.append(before).append(_placed(text, column.kind, size), style=column.styles[at])
         line.rstrip()
         lines.append(line)
     if width is not None and len(shown) < len(found):
@@ -222,6 +221,12 @@ def _widths(columns: Sequence[_Column], width: int) -> list[int]:
         widths[at] += given
         spare -= given
     return widths
+
+
+def _placed(text: str, kind: str, width: int) -> str:
+    """A cell in its column: numbers to the right."""
+    room = " " * (width - cell_len(text))
+    return room + text if kind in _NUMBERS else text + room
 
 
 def _cut(text: str, width: int, value: object) -> str:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -27,7 +28,6 @@ def on_a_terminal(*words, answer=""):
     """A real ``fleetcore`` on a terminal of 80 columns, answered so: its exit code, and all that it printed."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
-    environment.pop("NO_COLOR", None)
     command = [sys.executable, "-m", "fleetcore", *map(str, words)]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as child:
         os.close(theirs)
@@ -134,9 +134,18 @@ def test_the_text_names_what_was_given():
     assert confirmation(core()["remove_group"], {"group": "a{b}"}) == "Removes the group a{b}; its devices stay."
 
 
-def test_a_table_on_a_terminal_has_colours_and_times_from_now(filled):
+def test_a_terminal_shows_states_in_colour_and_times_from_now(filled):
     ended, said = on_a_terminal("device", "list", "--data", filled)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
 
     assert ended == 0
-    assert "\x1b[" in said
-    assert "(-o json also shows:" in said or "tags" in said
+    assert "\x1b[2mnever" in said or "\x1b[32monline" in said
+    assert max(map(len, plain.splitlines())) <= 80
+
+
+def test_a_terminal_without_colours_gets_none(filled, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    ended, said = on_a_terminal("device", "list", "--data", filled)
+
+    assert (ended, "\x1b[3" in said) == (0, False)

@@ -59,20 +59,20 @@ LAYERS = [{"id": "night", "kind": "group", "group": "roof", "priority": 5,
 
 GOLDEN = {
     ("list_operations", 60): """\
-id           kind     state      done    total   failed
+id           kind     state        done   total  failed
 3f0a9c1d2e4  command  running    12,000  12,345       3
 3f0a9c1d2e5  import   succeeded       7       7       0
 (-o json also shows: created, reason)""",
     ("list_operations", 80): """\
-id           kind     state      done    total   failed  created    reason
+id           kind     state        done   total  failed  created    reason
 3f0a9c1d2e4  command  running    12,000  12,345       3  3 min ago  they stand…
 3f0a9c1d2e5  import   succeeded       7       7       0  3 d ago""",
     ("list_operations", 120): """\
-id           kind     state      done    total   failed  created    reason
+id           kind     state        done   total  failed  created    reason
 3f0a9c1d2e4  command  running    12,000  12,345       3  3 min ago  they stand still since the update of Tuesday
 3f0a9c1d2e5  import   succeeded       7       7       0  3 d ago""",
     ("list_operations", 200): """\
-id           kind     state      done    total   failed  created    reason
+id           kind     state        done   total  failed  created    reason
 3f0a9c1d2e4  command  running    12,000  12,345       3  3 min ago  they stand still since the update of Tuesday
 3f0a9c1d2e5  import   succeeded       7       7       0  3 d ago""",
     ("list_devices", 60): """\
