@@ -1,6 +1,7 @@
 """Tables and sheets for people: what a member of an answer is, as the catalogue has it, decides how it is shown."""
 
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,15 @@ from rich.cells import cell_len, set_cell_size
 
 from fleetcore.cli.exits import printable
 from fleetcore.errors import Refused
+from fleetcore.frontends.catalogue import WORD
 from fleetcore.wire.times import parse_time
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 _GAP = "  "
+#: A time as every answer writes it.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 #: Kinds that may be cut, and how narrow they get before a column goes.
 _ELASTIC = frozenset({"text", "list", "object", "value"})
 _NARROW = 12
@@ -105,7 +109,7 @@ def sheet(result: Mapping[str, Any], members: Mapping[str, str], *, now_ms: int 
     width = max((cell_len(name) for name in result), default=0)
     lines: list[str] = []
     for name, value in result.items():
-        parts = _whole(value, members.get(name) or kind_of(value), now_ms)
+        parts = _whole(value, _kind(name, [value], members), now_ms)
         if isinstance(value, str) and "\n" in value:  # PEM: whole, and by itself, as it is copied
             lines += [name, *parts]
         else:
@@ -146,10 +150,12 @@ def kind_of(value: object) -> str:
             return "object"
         case list() | tuple():
             return "list"
+        case str() if _TIME.fullmatch(value):
+            return "time"
         case str() if " " in value:
             return "text"
         case _:
-            return "word"
+            return WORD
 
 
 def cell(value: Any, kind: str, now_ms: int | None = None) -> str:
@@ -183,9 +189,17 @@ def relative(text: str, now_ms: int) -> str:
     return f"in {seconds // size:.0f} {unit}" if apart > 0 else f"{seconds // size:.0f} {unit} ago"
 
 
+def _kind(name: str, values: Sequence[object], members: Mapping[str, str]) -> str:
+    """As the catalogue has it; text of which it says nothing is a word, unless it describes no member at all."""
+    if name in members:
+        return members[name]
+    kind = next((kind_of(value) for value in values if value is not None), WORD)
+    return WORD if members and kind in ("text", "time") else kind
+
+
 def _column(name: str, rows: Sequence[Mapping[str, Any]], members: Mapping[str, str], now_ms: int | None) -> _Column:
     values = [row.get(name) for row in rows]
-    kind = members.get(name) or next((kind_of(value) for value in values if value is not None), "word")
+    kind = _kind(name, values, members)
     if kind == "id" and now_ms is not None:
         short = short_ids(value for value in values if isinstance(value, str))
         values = [short.get(value, value) if isinstance(value, str) else value for value in values]

@@ -257,3 +257,13 @@ def test_states_have_colours_by_what_they_mean():
 
 def described(name):
     return core()[name].columns, core()[name].members
+
+
+def test_answers_that_no_catalogue_describes_are_shown_in_the_same_way():
+    row = {"name": "issuing", "not_after": at(86_400 * 3), "why": "it ends soon"}
+
+    lines = tables.table([row], (), {}, now_ms=NOW, width=80)
+
+    assert lines[1].plain == "issuing  in 3 d     it ends soon"
+    # Of a described answer only the times are: a device may be called like one.
+    assert at(0) in tables.table([{"id": at(0)}], ("id",), {"created": "time"}, now_ms=NOW, width=80)[1].plain
