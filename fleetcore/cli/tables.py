@@ -264,6 +264,8 @@ def _leaves(value: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, s
     for name, inner in value.items():
         if isinstance(inner, dict) and inner:
             yield from _leaves(inner, f"{before}{printable(name)}.")
+        elif isinstance(inner, bool):  # as it is typed in NAME=VALUE
+            yield f"{before}{printable(name)}", str(inner).lower()
         else:
             text = "none" if inner is None else ",".join(_items(inner)) if isinstance(inner, list) else cell(inner, "")
             yield f"{before}{printable(name)}", text
