@@ -8,12 +8,12 @@ from fleetcore.calls.caller import Caller, missing
 from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.table import BY_CALL, call
 from fleetcore.calls.telemetry import OfDevice
-from fleetcore.calls.types import Cursor, Limit, Page, to_response
+from fleetcore.calls.types import Cursor, Limit, Names, Page, to_response
 from fleetcore.model.anomaly import Anomaly
 from fleetcore.model.operator import Permission
 
 NewestFirst = Annotated[bool, Meta(description="Whether the newest reading comes first.")]
-AnomalyId = Annotated[str, Meta(min_length=1, max_length=64)]
+AnomalyId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_anomalies", short=True)]
 
 
 def _anomaly(anomaly: Anomaly) -> AnomalyResponse:
@@ -22,7 +22,7 @@ def _anomaly(anomaly: Anomaly) -> AnomalyResponse:
 
 @call(
     "GET /anomalies", Permission.DEVICES_READ, scope=BY_CALL, cli="telemetry anomalies DEVICE",
-    columns=("time", "device", "metric", "observed", "expected", "score", "severity", "detector", "explanation"),
+    columns=("id", "time", "device", "metric", "observed", "expected", "score", "severity", "detector", "explanation"),
 )  # fmt: skip
 async def list_anomalies(
     caller: Caller,

@@ -9,13 +9,13 @@ from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode, encode
 from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import Cursor, DeviceId, Json, Label, Limit, Page, Reason, Word, to_response
+from fleetcore.calls.types import Cursor, DeviceId, Json, Label, Limit, Names, Page, Reason, Word, to_response
 from fleetcore.errors import Refused
 from fleetcore.model.firmware import Campaign
 from fleetcore.model.operator import Permission
 
 CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
-CampaignId = Annotated[str, Meta(min_length=1, max_length=128)]
+CampaignId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_campaigns")]
 FirmwareVersion = Annotated[Label, Meta(description="The version that the devices get.")]
 CampaignDevices = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000), Word("device")]
 ImageUrl = Annotated[
@@ -24,7 +24,7 @@ ImageUrl = Annotated[
 ImageDigest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="The image's SHA-256, in hex.")]
 ImageSize = Annotated[int, Meta(ge=0, le=2**53, description="The image's size in bytes.")]
 Manifest = Annotated[Json, Meta(description="The signed manifest, which names digest and size.")]
-ReleaseId = Annotated[Label, Meta(description="Take the manifest of this release, `NAME:SEQ`.")]
+ReleaseId = Annotated[Label, Meta(description="Take the manifest of this release, `NAME:SEQ`."), Names("list_releases")]
 AllowDowngrade = Annotated[bool, Meta(description="Accept a lower seq than there was.")]
 
 
@@ -143,7 +143,10 @@ async def list_executions(
     return answered(found, lambda execution: to_response(ExecutionResponse, execution))
 
 
-@call("POST /campaigns/{campaign}/abort", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign abort CAMPAIGN")
+@call(
+    "POST /campaigns/{campaign}/abort", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign abort CAMPAIGN",
+    confirm="Aborts the campaign {campaign} for good: devices that have not begun are not updated.",
+)  # fmt: skip
 async def abort_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
     """Cancels what has not begun; devices that are under way go on and are still followed.
 

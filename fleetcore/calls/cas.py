@@ -97,7 +97,10 @@ async def get_ca_incident(caller: Caller, ca: CaId) -> IncidentResponse:
     )
 
 
-@call("POST /cas/{ca}/distrust", Permission.CA_WRITE, cli="ca distrust CA")
+@call(
+    "POST /cas/{ca}/distrust", Permission.CA_WRITE, cli="ca distrust CA",
+    confirm="Ends trust in the issuing CA {ca} for good: every certificate of it is refused at once.",
+)  # fmt: skip
 async def distrust_ca(caller: Caller, ca: CaId, *, force: ForceDistrust = False, reason: Reason = "") -> StepResponse:
     """Ends trust in an issuing CA whose key is lost: every certificate of it is refused from now on.
 
@@ -126,6 +129,8 @@ _OF_NO_STEP = {"threshold": 1.0, "force": False}
         "ca rotate back": {"step": "back", "threshold": 1.0},
         "ca rotate retire": {"step": "retire"},
     },
+    confirm="Ends trust in the old root for good: its certificates are refused from now on.",
+    confirm_when={"step": "retire"},
 )  # fmt: skip
 async def rotate_ca(
     caller: Caller,

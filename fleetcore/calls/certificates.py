@@ -9,15 +9,17 @@ from fleetcore.calls.responses.certificates import CertificateResponse
 from fleetcore.calls.responses.enrollment import SecretResponse
 from fleetcore.calls.responses.groups import ChangedResponse
 from fleetcore.calls.table import BY_CALL, call, on
-from fleetcore.calls.types import Cursor, DeviceId, Limit, Page, Reason, to_response
+from fleetcore.calls.types import Cursor, DeviceId, Limit, Names, Page, Reason, to_response
 from fleetcore.fleet.security import CertificateRecord
 from fleetcore.model.operator import Permission
 
 CertificateId = Annotated[
-    str, Meta(min_length=1, max_length=256, description="`ISSUER:SERIAL`, or the serial alone, in hex.")
+    str,
+    Meta(min_length=1, max_length=256, description="`ISSUER:SERIAL`, or the serial alone, in hex."),
+    Names("list_certificates", short=True),
 ]
 CertificateHolder = Annotated[DeviceId, Meta(description="Only certificates of this device.")]
-_COLUMNS = ("serial", "state", "not_after")
+_COLUMNS = ("id", "state", "not_after")
 
 
 def _certificate(certificate: CertificateRecord) -> CertificateResponse:
@@ -83,6 +85,7 @@ async def get_certificate(caller: Caller, certificate: CertificateId) -> Certifi
 @call(
     "POST /certificates/{certificate}/revoke", Permission.SECURITY_WRITE, scope=BY_CALL,
     cli="certificate revoke CERTIFICATE",
+    confirm="Revokes the certificate {certificate} for good and ends its sessions.",
 )  # fmt: skip
 async def revoke_certificate(caller: Caller, certificate: CertificateId, *, reason: Reason = "") -> ChangedResponse:
     """Revokes a certificate and ends its sessions; the device's other certificates stay. Answers 0 when repeated.
@@ -96,8 +99,10 @@ async def revoke_certificate(caller: Caller, certificate: CertificateId, *, reas
 
 
 @call(
-    "POST /devices/{device_id}/revoke", Permission.SECURITY_WRITE, scope=on("device_id"), cli="device revoke DEVICE_ID"
-)
+    "POST /devices/{device_id}/revoke", Permission.SECURITY_WRITE, scope=on("device_id"),
+    cli="device revoke DEVICE_ID",
+    confirm="Revokes every certificate and token of {device_id} for good and ends its sessions.",
+)  # fmt: skip
 async def revoke_device(caller: Caller, device_id: DeviceId, *, reason: Reason = "") -> ChangedResponse:
     """Revokes every certificate and token of a device and ends its sessions; answers how many it revoked.
 

@@ -17,6 +17,7 @@ from fleetcore.calls.types import (
     IdempotencyKey,
     Json,
     Limit,
+    Names,
     Page,
     Reason,
     Where,
@@ -34,7 +35,7 @@ _DAY_MS = 24 * 3600 * 1000
 _TEN_YEARS_S = 315_360_000
 
 CommandName = Annotated[str, Meta(min_length=1, max_length=128)]
-CommandId = Annotated[str, Meta(min_length=1, max_length=128)]
+CommandId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_commands", short=True)]
 Arguments = Annotated[Json, Meta(description="What the device is told with it."), Word("arg")]
 Lane = Annotated[str, Meta(min_length=1, max_length=128, description="Commands of one lane come one after another.")]
 Respond = Annotated[Literal["result", "ack", "none"], Meta(description="What the device is to answer.")]

@@ -8,14 +8,14 @@ from fleetcore.calls.caller import Caller, missing
 from fleetcore.calls.cursors import page_of
 from fleetcore.calls.responses.dead_letters import DeadLetterResponse, ReplayResponse
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import Cursor, Limit, Page, Reason, to_response
+from fleetcore.calls.types import Cursor, Limit, Names, Page, Reason, to_response
 from fleetcore.errors import NotFound
 from fleetcore.model.dead_letter import DeadLetter
 from fleetcore.model.message import Rejected
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.replay import discard, replay
 
-LetterNumber = Annotated[int, Meta(ge=0, le=2**53)]
+LetterNumber = Annotated[int, Meta(ge=0, le=2**53), Names("list_dead_letters", "number")]
 
 
 async def _letter(caller: Caller, number: int) -> DeadLetter:
@@ -78,7 +78,7 @@ async def replay_dead_letter(caller: Caller, number: LetterNumber, *, reason: Re
 
 @call(
     "DELETE /quarantine/{number}", Permission.QUARANTINE_WRITE, scope=BY_CALL, cli="quarantine discard NUMBER",
-    status=204,
+    status=204, confirm="Removes the refused message {number} for good.",
 )  # fmt: skip
 async def discard_dead_letter(caller: Caller, number: LetterNumber, *, reason: Reason = "") -> None:
     """Removes a refused message for good.

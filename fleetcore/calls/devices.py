@@ -26,6 +26,7 @@ from fleetcore.calls.types import (
     Json,
     Label,
     Limit,
+    NewDeviceId,
     Page,
     Reason,
     UnsetType,
@@ -154,7 +155,7 @@ async def explain_query(caller: Caller, device_id: DeviceId, where: Where) -> Ex
 @call("POST /devices", Permission.DEVICES_WRITE, cli="device register ID", status=201)
 async def create_device(
     caller: Caller,
-    id: DeviceId,
+    id: NewDeviceId,
     type: Type = "device",
     *,
     model: Model | None = None,
@@ -240,6 +241,8 @@ async def update_device(
         "device activate DEVICE_ID": {"state": "active"},
         "device retire DEVICE_ID": {"state": "retired"},
     },
+    confirm="Retires {device_id} for good: its credentials are revoked and its sessions end.",
+    confirm_when={"state": "retired"},
 )  # fmt: skip
 async def set_lifecycle(
     caller: Caller, device_id: DeviceId, state: Lifecycle, *, if_version: IfVersion | None = None, reason: Reason = ""
@@ -281,6 +284,7 @@ async def retire_device(
 @call(
     "DELETE /devices/{device_id}", Permission.DEVICES_ERASE, scope=on("device_id"), selected_by="purge", status=204,
     cli="device erase DEVICE_ID",
+    confirm="Retires {device_id} and erases it with its readings and its state, for good.",
 )  # fmt: skip
 async def erase_device(
     caller: Caller, device_id: DeviceId, *, if_version: IfVersion | None = None, reason: Reason = ""

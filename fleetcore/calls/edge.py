@@ -9,11 +9,12 @@ from fleetcore.calls.devices import device_response
 from fleetcore.calls.responses.devices import DeviceResponse
 from fleetcore.calls.responses.edge import GatewayResponse
 from fleetcore.calls.table import BY_CALL, call, on
-from fleetcore.calls.types import Cursor, DeviceId, Json, Limit, Page, Reason, Word
+from fleetcore.calls.types import Cursor, DeviceId, Json, Limit, Names, NewDeviceId, Page, Reason, Word
 from fleetcore.fleet.edge import Gateway
 from fleetcore.fleet.registry import GATEWAYS
 from fleetcore.model.operator import Permission
 
+GatewayId = Annotated[DeviceId, Names("list_gateways", "device")]
 GatewayCapabilities = Annotated[Json, Meta(description="What it can do, as it names it."), Word("capability")]
 MayRegister = Annotated[bool, Meta(description="Whether it may announce leaves that nobody registered.")]
 
@@ -41,7 +42,7 @@ async def list_gateways(caller: Caller, *, limit: Limit = 100, cursor: Cursor | 
 @call("POST /gateways", Permission.DEVICES_WRITE, cli="edge register ID", status=201, location="/devices/{device}")
 async def register_gateway(
     caller: Caller,
-    id: DeviceId,
+    id: NewDeviceId,
     capabilities: GatewayCapabilities | None = None,
     *,
     may_register: MayRegister = False,
@@ -59,7 +60,7 @@ async def register_gateway(
     columns=("id", "type", "lifecycle", "connectivity", "last_seen", "tags"),
 )  # fmt: skip
 async def list_leaves(
-    caller: Caller, gateway_id: DeviceId, *, limit: Limit = 100, cursor: Cursor | None = None
+    caller: Caller, gateway_id: GatewayId, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[DeviceResponse]:
     """Lists the devices that a gateway speaks for, by id.
 
@@ -80,7 +81,9 @@ async def list_leaves(
     "POST /gateways/{gateway_id}/leaves", Permission.DEVICES_WRITE, scope=on("gateway_id"),
     cli="edge attach GATEWAY_ID DEVICE",
 )  # fmt: skip
-async def attach_leaf(caller: Caller, gateway_id: DeviceId, device: DeviceId, *, reason: Reason = "") -> DeviceResponse:
+async def attach_leaf(
+    caller: Caller, gateway_id: GatewayId, device: DeviceId, *, reason: Reason = ""
+) -> DeviceResponse:
     """Makes a gateway speak for a registered device; again does nothing more.
 
     Raises:
@@ -96,7 +99,7 @@ async def attach_leaf(caller: Caller, gateway_id: DeviceId, device: DeviceId, *,
     "DELETE /gateways/{gateway_id}/leaves/{device_id}", Permission.DEVICES_WRITE, scope=on("gateway_id"),
     cli="edge detach GATEWAY_ID DEVICE_ID", status=204,
 )  # fmt: skip
-async def detach_leaf(caller: Caller, gateway_id: DeviceId, device_id: DeviceId, *, reason: Reason = "") -> None:
+async def detach_leaf(caller: Caller, gateway_id: GatewayId, device_id: DeviceId, *, reason: Reason = "") -> None:
     """Ends that a gateway speaks for a device.
 
     Raises:

@@ -16,7 +16,7 @@ from fleetcore.calls.responses.enrollment import (
     SecretResponse,
 )
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import BatchName, Cursor, DeviceId, Label, Limit, Page, Reason, Word, to_response
+from fleetcore.calls.types import BatchName, Cursor, DeviceId, Label, Limit, Names, Page, Reason, Word, to_response
 from fleetcore.fleet.security.claims import ClaimBatch
 from fleetcore.fleet.security.enrollment import EnrollmentRecord
 from fleetcore.fleet.security.manufacturers import ManufacturerCa
@@ -24,7 +24,7 @@ from fleetcore.fleet.security.tokens import EnrollmentToken
 from fleetcore.model.credential import Admits, EnrollmentState
 from fleetcore.model.operator import Permission
 
-EnrollmentTokenId = Annotated[str, Meta(min_length=1, max_length=64)]
+EnrollmentTokenId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_enrollment_tokens", short=True)]
 TokenUses = Annotated[int, Meta(ge=1, le=1_000_000, description="How many new devices may enrol with it.")]
 TokenSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="How long it lasts, in seconds.")]
 TokenDevice = Annotated[
@@ -51,14 +51,20 @@ ClaimSerials = Annotated[
     Word("serial"),
 ]
 ClaimRate = Annotated[int, Meta(ge=1, le=60_000, description="How many devices may begin to enrol in a minute.")]
-ManufacturerName = Annotated[str, Meta(min_length=1, max_length=128)]
+ClaimName = Annotated[BatchName, Names("list_claims")]
+ManufacturerName = Annotated[str, Meta(min_length=1, max_length=128), Names("list_manufacturers")]
 ManufacturerPem = Annotated[str, Meta(max_length=16_384, description="The certificate of the CA, PEM.")]
 ManufacturerProof = Annotated[
     str, Meta(max_length=16_384, description="A certificate, PEM: signed by the CA, its common name is the nonce.")
 ]
 NewDeviceModel = Annotated[Label, Meta(description="The model of the new devices.")]
 Admission = Annotated[Admits, Meta(description="Whether its devices wait for an operator.")]
-EnrollmentId = Annotated[str, Meta(min_length=1, max_length=256, description="The key: `DEVICE:FINGERPRINT`.")]
+#: Not short: a fingerprint is compared as a whole before its key is approved.
+EnrollmentId = Annotated[
+    str,
+    Meta(min_length=1, max_length=256, description="The key: `DEVICE:FINGERPRINT`."),
+    Names("list_enrollments"),
+]
 Replace = Annotated[bool, Meta(description="Ends the device's other certificates once the new one has connected.")]
 WantedState = Annotated[EnrollmentState, Meta(description="Only keys in this state.")]
 
@@ -125,7 +131,10 @@ async def create_enrollment_token(
     return SecretResponse(token=token)
 
 
-@call("POST /enrollment-tokens/{token_id}/revoke", Permission.SECURITY_WRITE, cli="enrollment token revoke TOKEN_ID")
+@call(
+    "POST /enrollment-tokens/{token_id}/revoke", Permission.SECURITY_WRITE, cli="enrollment token revoke TOKEN_ID",
+    confirm="Ends the enrolment token {token_id} for good.",
+)  # fmt: skip
 async def revoke_enrollment_token(
     caller: Caller, token_id: EnrollmentTokenId, *, reason: Reason = ""
 ) -> EnrollmentTokenResponse:
@@ -176,7 +185,7 @@ async def create_claim(
 
 
 @call("POST /claims/{batch}/disable", Permission.SECURITY_WRITE, cli="enrollment claim disable BATCH")
-async def disable_claim(caller: Caller, batch: BatchName, *, reason: Reason = "") -> ClaimResponse:
+async def disable_claim(caller: Caller, batch: ClaimName, *, reason: Reason = "") -> ClaimResponse:
     """Disables the claim certificate of a batch at once; enrolled devices stay.
 
     Raises:

@@ -15,14 +15,16 @@ from fleetcore.calls.responses.firmware import (
     SignedReleaseResponse,
 )
 from fleetcore.calls.table import ANYWHERE, call
-from fleetcore.calls.types import Content, Cursor, Json, Limit, Page, Reason, to_response
+from fleetcore.calls.types import Content, Cursor, Json, Limit, Names, Page, Reason, to_response
 from fleetcore.errors import Refused
 from fleetcore.model.operator import Permission
 
 ArtifactId = Annotated[str, Meta(min_length=1, max_length=128, description="The image's SHA-256, in hex.")]
 AnnouncedSize = Annotated[int, Meta(ge=0, lt=10**15, description="How many bytes the content must have.")]
 ReleaseName = Annotated[str, Meta(max_length=64, description="Only releases of this name.")]
-SignedRelease = Annotated[str, Meta(min_length=1, max_length=128, description="The release, `NAME:SEQ`.")]
+SignedRelease = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The release, `NAME:SEQ`."), Names("list_releases")
+]
 RootEnvelope = Annotated[Json, Meta(description="The signed firmware root, as `trust.json` has it.")]
 RootNumber = Annotated[
     Annotated[int, Meta(ge=0, lt=10**7)] | Literal["current"],

@@ -16,6 +16,7 @@ from fleetcore.calls.types import (
     IfVersion,
     Label,
     Limit,
+    Names,
     Page,
     Reason,
     UnsetType,
@@ -26,7 +27,7 @@ from fleetcore.model.group import Group
 from fleetcore.model.operator import Permission
 from fleetcore.query.ast import Has
 
-GroupName = Annotated[str, Meta(min_length=1, max_length=128)]
+GroupName = Annotated[str, Meta(min_length=1, max_length=128), Names("list_groups")]
 Query = Annotated[str, Meta(max_length=4096, description="Makes it dynamic: its devices are those that it selects.")]
 Within = Annotated[
     Sequence[Label], Meta(max_length=100, description="Groups that it lies in: its devices are theirs too.")
@@ -110,7 +111,10 @@ async def update_group(
     return _group(caller, changed)
 
 
-@call("DELETE /groups/{group}", Permission.GROUPS_WRITE, scope=on("group"), cli="group remove GROUP", status=204)
+@call(
+    "DELETE /groups/{group}", Permission.GROUPS_WRITE, scope=on("group"), cli="group remove GROUP", status=204,
+    confirm="Removes the group {group}; its devices stay.",
+)  # fmt: skip
 async def remove_group(
     caller: Caller, group: GroupName, *, if_version: IfVersion | None = None, reason: Reason = ""
 ) -> None:

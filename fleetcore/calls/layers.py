@@ -8,10 +8,11 @@ from fleetcore.calls.caller import Caller, answered
 from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.layers import LayerResponse
 from fleetcore.calls.table import call
-from fleetcore.calls.types import Cursor, IfVersion, Json, Label, Limit, Page, Reason, to_response
+from fleetcore.calls.types import Cursor, IfVersion, Json, Label, Limit, Names, Page, Reason, to_response
 from fleetcore.model.layer import Layer, LayerKind
 from fleetcore.model.operator import Permission
 
+LayerName = Annotated[Label, Names("list_layers")]
 LayerPatch = Annotated[Json, Meta(description="A merge patch (RFC 7396): what is not in it stays, null deletes.")]
 Kind = Annotated[LayerKind, Meta(description="A policy overrides groups, groups override the fleet.")]
 LayerGroup = Annotated[Label, Meta(description="The group whose devices it is for.")]
@@ -37,7 +38,7 @@ async def list_layers(caller: Caller, *, limit: Limit = 100, cursor: Cursor | No
 
 
 @call("GET /layers/{layer}", Permission.DEVICES_READ, cli="twin layer show LAYER")
-async def get_layer(caller: Caller, layer: Label) -> LayerResponse:
+async def get_layer(caller: Caller, layer: LayerName) -> LayerResponse:
     """Shows a layer.
 
     Raises:
@@ -49,7 +50,7 @@ async def get_layer(caller: Caller, layer: Label) -> LayerResponse:
 @call("PATCH /layers/{layer}", Permission.TWINS_WRITE, cli="twin layer set LAYER PATCH", match_required=True)
 async def set_layer(
     caller: Caller,
-    layer: Label,
+    layer: LayerName,
     patch: LayerPatch,
     *,
     kind: Kind = LayerKind.FLEET,
@@ -75,8 +76,11 @@ async def set_layer(
     return _layer(made)
 
 
-@call("DELETE /layers/{layer}", Permission.TWINS_WRITE, cli="twin layer remove LAYER", status=204)
-async def remove_layer(caller: Caller, layer: Label, *, reason: Reason = "") -> None:
+@call(
+    "DELETE /layers/{layer}", Permission.TWINS_WRITE, cli="twin layer remove LAYER", status=204,
+    confirm="Removes the layer {layer}: what it sets is desired of no device any more.",
+)  # fmt: skip
+async def remove_layer(caller: Caller, layer: LayerName, *, reason: Reason = "") -> None:
     """Removes a layer; its devices fall back to what is below it.
 
     Raises:

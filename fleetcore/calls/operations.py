@@ -9,13 +9,13 @@ from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import Cursor, Limit, Page, Reason, to_response
+from fleetcore.calls.types import Cursor, Limit, Names, Page, Reason, to_response
 from fleetcore.fleet import bulk_commands
 from fleetcore.fleet.repository import Repository
 from fleetcore.model.operation import Operation
 from fleetcore.model.operator import Permission
 
-OperationId = Annotated[str, Meta(min_length=1, max_length=64)]
+OperationId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_operations", short=True)]
 OperationKind = Annotated[str, Meta(max_length=64, description="Of this kind only: import, command, renewal …")]
 
 #: What stopping another principal's operation takes.

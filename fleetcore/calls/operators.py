@@ -9,7 +9,7 @@ from fleetcore.calls.caller import Caller, answered
 from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
 from fleetcore.calls.table import call
-from fleetcore.calls.types import Cursor, Label, Limit, Page, Reason, Word, to_response
+from fleetcore.calls.types import Cursor, Label, Limit, Names, Page, Reason, Word, to_response
 from fleetcore.fleet.operators import LONGEST_DAYS
 from fleetcore.model.operator import Permission, Role
 
@@ -22,7 +22,8 @@ TokenDays = Annotated[float, Meta(gt=0, le=LONGEST_DAYS, description="How long t
 Permissions = Annotated[
     Sequence[Permission], Meta(max_length=len(Permission), description="Limit the token to these."), Word("permission")
 ]
-RecordId = Annotated[str, Meta(min_length=1, max_length=128)]
+TokenId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_tokens", short=True)]
+GrantId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_roles", short=True)]
 
 
 @call(
@@ -64,7 +65,7 @@ async def create_token(
 
 
 @call("GET /tokens/{token_id}", Permission.OPERATORS_WRITE, cli="token show TOKEN_ID")
-async def get_token(caller: Caller, token_id: RecordId) -> TokenResponse:
+async def get_token(caller: Caller, token_id: TokenId) -> TokenResponse:
     """Shows a token by its id, which is not the token itself.
 
     Raises:
@@ -73,8 +74,11 @@ async def get_token(caller: Caller, token_id: RecordId) -> TokenResponse:
     return to_response(TokenResponse, await caller.fleet.operators.token(token_id))
 
 
-@call("DELETE /tokens/{token_id}", Permission.OPERATORS_WRITE, cli="token revoke TOKEN_ID", status=204)
-async def revoke_token(caller: Caller, token_id: RecordId, *, reason: Reason = "") -> None:
+@call(
+    "DELETE /tokens/{token_id}", Permission.OPERATORS_WRITE, cli="token revoke TOKEN_ID", status=204,
+    confirm="Ends the token {token_id} for good.",
+)  # fmt: skip
+async def revoke_token(caller: Caller, token_id: TokenId, *, reason: Reason = "") -> None:
     """Ends a token at once; ending it again does nothing.
 
     Raises:
@@ -112,7 +116,7 @@ async def grant_role(
 
 
 @call("DELETE /roles/{grant_id}", Permission.OPERATORS_WRITE, cli="token withdraw GRANT_ID", status=204)
-async def revoke_role(caller: Caller, grant_id: RecordId, *, reason: Reason = "") -> None:
+async def revoke_role(caller: Caller, grant_id: GrantId, *, reason: Reason = "") -> None:
     """Takes a role back, by the id that ``list_roles`` shows.
 
     Raises:

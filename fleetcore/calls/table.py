@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from fleetcore.calls import decode
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.types import In, Page, Word
+from fleetcore.calls.types import In, Names, Page, Word
 from fleetcore.errors import FleetError, PluginError, Refused
 from fleetcore.model.operator import Permission
 
@@ -83,6 +83,8 @@ class Declared:
     also: Mapping[str, Mapping[str, object]]
     rows: Rows | None
     needs_too: Sequence[Permission]
+    confirm: str
+    confirm_when: Mapping[str, object]
     deprecated: str
 
 
@@ -102,6 +104,8 @@ def call(
     also: Mapping[str, Mapping[str, object]] = {},
     rows: Rows | None = None,
     needs_too: Sequence[Permission] = (),
+    confirm: str = "",
+    confirm_when: Mapping[str, object] = {},
     deprecated: str = "",
 ) -> Callable[[F], F]:
     """Declares a call.
@@ -121,6 +125,9 @@ def call(
         also: more commands, each with what it gives: ``device retire DEVICE_ID`` gives a state.
         rows: the answer as a table; HTTP writes it as CSV and Arrow too, where ``format`` asks for it.
         needs_too: more permissions that the caller needs on the same.
+        confirm: what happens, for a call that cannot be undone: ``Erases {device_id}.``, with its parameters. The
+            command line asks on a terminal before it makes the call.
+        confirm_when: asks only where these parameters are given so.
         deprecated: what to use instead.
     """
 
@@ -129,7 +136,7 @@ def call(
             route=route, permission=permission, scope=scope, cli=cli, no_cli=no_cli, status=status, location=location,
             columns=columns,
             secret_fields=secret_fields, match_required=match_required, selected_by=selected_by, also=also,
-            rows=rows, needs_too=needs_too, deprecated=deprecated,
+            rows=rows, needs_too=needs_too, confirm=confirm, confirm_when=confirm_when, deprecated=deprecated,
         )  # fmt: skip
         setattr(function, _DECLARED, declared)
         return function
@@ -150,6 +157,8 @@ class Parameter:
     section: str
     #: What the command line calls one item of it.
     word: str
+    #: What it names, where it names an item of a list.
+    names: Names | None
     required: bool
     default: Any
     help: str
@@ -197,6 +206,7 @@ class Call:
                 place="path" if one.name in named else places[one.name] or rest,
                 section=next((mark.section for mark in _metadata(hints[one.name]) if isinstance(mark, In)), ""),
                 word=next((mark.word for mark in _metadata(hints[one.name]) if isinstance(mark, Word)), ""),
+                names=next((mark for mark in reversed([*_metadata(hints[one.name])]) if isinstance(mark, Names)), None),
                 required=one.default is inspect.Parameter.empty,
                 default=None if one.default is inspect.Parameter.empty else one.default,
                 help=described.get(one.name, "") or _description(hints[one.name]),
@@ -372,6 +382,8 @@ class Table:
             problem = f"the path names {', '.join(sorted(named - taken))}, which it does not take"
         elif declared.scope.parameter and declared.scope.parameter not in taken:
             problem = f"its scope names {declared.scope.parameter!r}, which it does not take"
+        elif unknown := {*_NAMED.findall(declared.confirm), *declared.confirm_when} - taken:
+            problem = f"it confirms {', '.join(sorted(unknown))}, which it does not take"
         elif declared.match_required and "if_version" not in taken:
             problem = "it asks for If-Match and takes no if_version"
         if problem:

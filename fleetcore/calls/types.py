@@ -25,6 +25,8 @@ __all__ = [
     "Label",
     "Limit",
     "Ms",
+    "Names",
+    "NewDeviceId",
     "Page",
     "Reason",
     "Response",
@@ -80,6 +82,17 @@ class Word:
         self.word = word
 
 
+class Names:
+    """What a parameter names: an item that a list call answers, by one of its members.
+
+    The command line completes it from that list. ``short``: the fleet makes these ids, and they are long; a table on a
+    terminal shows the beginning of each, and the command line takes such a beginning.
+    """
+
+    def __init__(self, call: str, member: str = "id", *, short: bool = False) -> None:
+        self.call, self.member, self.short = call, member, short
+
+
 # The last character of an alphabet is no newline: ``$`` alone would let one pass.
 _DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^[A-Za-z0-9 ._/:\-]{1,128}$(?!\n)"
 _KEY = r"^[!-~]{1,128}$(?!\n)"
@@ -91,7 +104,10 @@ ALPHABETS = {
     _KEY: "1-128 printable ASCII characters",
     _LABEL: "1-128 characters of letters, digits, space and . _ / : -",
 }
-DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
+#: Of a device that there is.
+DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID), Names("list_devices")]
+#: Of a device that a call makes.
+NewDeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
 Label = Annotated[str, Meta(pattern=_LABEL)]
 BatchName = Annotated[str, Meta(pattern=_BATCH_NAME)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]

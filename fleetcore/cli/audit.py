@@ -60,5 +60,5 @@ def verify(checkpoint: Path | None, at: Target, output: str) -> int:
         # The chain binds each row to all before it: what the newest say is said of the older rows too.
         given["checkpoints"] = checkpoint.read_text(encoding="utf-8", errors="replace").splitlines()[-_CHECKPOINTS:]
     found = value(at, core()["verify_audit"], given)
-    show(found, output)
+    show(found, output, members=core()["verify_audit"].members)
     return 0 if found["ok"] else 1

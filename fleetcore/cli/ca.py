@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from fleetcore.cli.confirm import yes_option
 from fleetcore.cli.connect import Remote, Target, connect, fleet_option
-from fleetcore.cli.derived import command, value
+from fleetcore.cli.derived import command, confirmed, value
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import ConfigError, Refused
 from fleetcore.frontends.catalogue import core
@@ -198,16 +199,16 @@ _add(
 @click.argument("certificate", required=False)
 @click.option("--device", help="All credentials of this device, tokens too.")
 @click.option("--reason", default="", help="Why, for the audit log.")
+@yes_option
 @fleet_option
 @output_option
-def revoke(certificate: str | None, device: str | None, reason: str, at: Target, output: str) -> None:
+def revoke(certificate: str | None, device: str | None, reason: str, yes: bool, at: Target, output: str) -> None:
     """Revoke CERTIFICATE, by its id or serial in hex, or with --device all that a device has. Sessions end at once."""
     if (certificate is None) == (device is None):
         raise click.UsageError("Name a certificate, or a device with --device")
-    if device is not None:
-        show(value(at, core()["revoke_device"], {"device_id": device, "reason": reason}), output)
-    else:
-        show(value(at, core()["revoke_certificate"], {"certificate": certificate, "reason": reason}), output)
+    called = core()["revoke_certificate" if device is None else "revoke_device"]
+    given: Mapping[str, Any] = {"certificate": certificate} if device is None else {"device_id": device}
+    show(value(at, called, {**(given if yes else confirmed(at, called, given)), "reason": reason}), output)
 
 
 def _incident(_at: Target, _given: Mapping[str, Any], found: dict[str, Any], output: str) -> dict[str, Any] | None:

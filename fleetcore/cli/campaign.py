@@ -65,7 +65,7 @@ def watch(campaign: str, at: Target, output: str) -> int:
 
     last = asyncio.run(run())
     if output != "jsonl":  # its last line has it
-        show(last, output)
+        show(last, output, members=core()["get_campaign"].members)
     return PARTLY if _count(last, _FAILED) else 0
 
 

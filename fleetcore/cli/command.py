@@ -27,7 +27,7 @@ def _waited(_at: Target, given: Mapping[str, Any], answer: dict[str, Any], outpu
     """With ``--wait`` the exit code is 0 only where the command succeeded, and 7 where it has no end yet."""
     if not given.get("wait_s") or answer["state"] == _ENDED_WELL:
         return answer
-    show(answer, output)
+    show(answer, output, members=_send.members)
     raise click.exceptions.Exit(1 if answer["finished_at"] else PARTLY)
 
 

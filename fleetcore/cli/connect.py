@@ -77,6 +77,16 @@ def fleet_option(command: F) -> F:
     return data_option(run)  # type: ignore[return-value]  # the same command with its place resolved
 
 
+def target_of(context: click.Context) -> Target:
+    """The place that a command line names, whose parameters are read so far: for completion."""
+    words = context.params
+    where = context.get_parameter_source
+    data, server = words.get("data") or Path(DEFAULT_DATA), words.get("server")
+    if server is None or where("data") is click.core.ParameterSource.COMMANDLINE:
+        return Path(data)
+    return Remote(server, words.get("token"), words.get("ca"))
+
+
 class _Caller:
     """Calls the library, or the remote client, which has the same calls."""
 

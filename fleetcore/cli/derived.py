@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from fleetcore.cli.confirm import asks, confirm, yes_parameter
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
+from fleetcore.cli.ids import Named, whole_ids, with_whole_ids
 from fleetcore.cli.output import output_option, show, show_line
 from fleetcore.errors import Refused
 from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
 
 #: In a command's text: the rest of its parameters may be given so.
 _PAIRS = "NAME=VALUE"
+#: In the text of a confirmation: a parameter.
+_NAMED = re.compile(r"\{(\w+)\}")
 #: Names that every command has already: a parameter of that name has another one inside.
 _TAKEN = frozenset({"at", "output", "data", "server", "token", "ca"})
 
@@ -50,13 +55,15 @@ def command(
     options: Sequence[click.Parameter] = (),
     ask: Callable[..., Any] | None = None,
     finish: Callable[..., Any] | None = None,
+    members: Mapping[str, str] | None = None,
 ) -> click.Command:
     """The command ``text`` of a call, which gives ``fixed`` and takes the rest.
 
     ``options`` are the command's own. One with the name of a parameter of the call takes its place; it gives text.
     ``finish(at, given, answer, output, NAME=…)`` gets what was given and answered and the values of the others, and
     returns what is shown; None where it has shown it itself. ``ask(at, given, output, NAME=…)`` takes the place of the
-    call and of ``finish``, and returns the same.
+    call and of ``finish``, and returns the same. ``members`` says of what kind the members of that are, where they are
+    not those of the call's answer.
     """
     name = [word for word in text.split() if not word.isupper()][-1]
     arguments = [word.lower() for word in text.split() if word.isupper() and word != _PAIRS]
@@ -74,13 +81,22 @@ def command(
     if ("limit" in taken and paged) or call.answer == "stream":
         parameters.append(click.Option(["--limit"], type=click.IntRange(1), help=most_help[call.answer]))
 
+    confirms = bool(call.confirm) and all(
+        name not in fixed or fixed[name] == wanted for name, wanted in call.confirm_when.items()
+    )
+    if confirms:
+        parameters.append(yes_parameter())
+
     @fleet_option
     @output_option
     def run(at: Target, output: str, **words: Any) -> None:
+        yes = words.pop("yes", False) if confirms else True
         most = words.pop("limit", None) if call.answer in most_help else None
         named = dict(map(pair, words.pop("pairs", ())))
         own = {option.name: words.pop(str(option.name)) for option in added}
-        given = {**named, **_given(call, words), **fixed}
+        given: Mapping[str, Any] = {**named, **_given(call, words), **fixed}
+        if not yes:
+            given = confirmed(at, call, given)
         if call.answer == "stream":
             follow(at, call, given, output, most)
             return
@@ -92,7 +108,7 @@ def command(
             answer = finish(at, given, answer, output, **own)
         if answer is None and (ask is not None or finish is not None):
             return
-        show(answer, output, call.columns)
+        show(answer, output, call.columns, call.members if members is None else members)
 
     # -5 is a number and no option.
     numeric = any(taken[one].kind in ("integer", "number", "scalar") for one in arguments)
@@ -107,9 +123,29 @@ def value(at: Target, call: CallInfo, given: Mapping[str, Any]) -> Any:
 
     async def ask() -> Any:
         async with connect(at) as caller:
-            return await caller.run(call.name, given)
+            return await with_whole_ids(caller, call, given, lambda whole: caller.run(call.name, whole))
 
     return asyncio.run(ask())
+
+
+def confirmed(at: Target, call: CallInfo, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Asks on a terminal before a call that cannot be undone; gives what was given, with whole ids where it asked."""
+    if not asks() or any(given.get(name) != wanted for name, wanted in call.confirm_when.items()):
+        return given
+
+    async def ask() -> Mapping[str, Any]:
+        async with connect(at) as caller:
+            return await whole_ids(caller, call, given)
+
+    if any(parameter.short for parameter in call.parameters):
+        given = asyncio.run(ask())
+    confirm(confirmation(call, given), yes=False)
+    return given
+
+
+def confirmation(call: CallInfo, given: Mapping[str, Any]) -> str:
+    """What a call that cannot be undone will do."""
+    return _NAMED.sub(lambda found: str(given.get(found[1], found[0])), call.confirm)
 
 
 def follow(at: Target, call: CallInfo, given: Mapping[str, Any], output: str, most: int | None = None) -> None:
@@ -132,7 +168,7 @@ def items(at: Target, call: CallInfo, given: Mapping[str, Any], most: int | None
 
     async def ask() -> list[Any]:
         async with connect(at) as caller:
-            return await items_of(caller, call, given, most)
+            return await with_whole_ids(caller, call, given, lambda whole: items_of(caller, call, whole, most))
 
     return asyncio.run(ask())
 
@@ -250,4 +286,6 @@ class _Choice(click.ParamType[str]):
 def _type(parameter: ParameterInfo) -> "click.ParamType[Any]":
     if parameter.place == "stream":
         return click.Path(exists=True, dir_okay=False)
+    if parameter.names:
+        return Named(parameter)
     return _Choice(parameter.choices) if parameter.choices else click.STRING

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,9 +13,6 @@ from fleetcore.cli.exits import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Columns of a table that no terminal limits; rich makes it no wider than it has to be.
-_WHOLE_LINES = 100_000
-
 
 def output_option(command: F) -> F:
     """Adds ``-o``."""
@@ -23,8 +21,11 @@ def output_option(command: F) -> F:
     )(command)
 
 
-def show(result: Any, output: str, columns: Sequence[str] = ()) -> None:
-    """Prints one mapping or a list of mappings; ``columns`` chooses and orders a table's."""
+def show(result: Any, output: str, columns: Sequence[str] = (), members: Mapping[str, str] = {}) -> None:
+    """Prints one mapping or a list of mappings.
+
+    ``columns`` chooses and orders a table's; ``members`` says of what kind each is, as the catalogue does.
+    """
     if result is None and output != "json":  # a call without an answer
         if output == "table":
             click.echo("done")
@@ -39,10 +40,7 @@ def show(result: Any, output: str, columns: Sequence[str] = ()) -> None:
         case "csv":
             click.echo(_csv(rows), nl=False)
         case _:
-            if isinstance(result, list):
-                _table(rows, columns)
-            else:
-                _sheet(result)
+            _people(result, columns, members)
 
 
 def show_line(item: Mapping[str, Any], output: str, columns: Sequence[str] = ()) -> None:
@@ -56,7 +54,9 @@ def show_line(item: Mapping[str, Any], output: str, columns: Sequence[str] = ())
         csv.writer(line, lineterminator="\n").writerow([_harmless(item.get(name)) for name in names])
         click.echo(line.getvalue(), nl=False)
     else:
-        click.echo("  ".join(cell for cell in (_cell(item.get(name)) for name in names) if cell))
+        from fleetcore.cli import tables
+
+        click.echo(tables.line(item, names))
 
 
 def _cell(value: object) -> str:
@@ -81,24 +81,24 @@ def _harmless(value: object) -> str:
     return f"'{text}" if isinstance(value, str) and text[:1] in "=+-@\t\r" and text else text
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _people(result: Any, columns: Sequence[str], members: Mapping[str, str]) -> None:
+    """On a terminal as wide as it is, in colours and from now; into a file or a pipe whole, as it was stored."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in names:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(name))) for name in names))
-    console = Console()
-    if not console.is_terminal:  # whoever reads a file or a pipe wants whole values
-        console.width = _WHOLE_LINES
-    console.print(table if rows else "nothing")
+    from fleetcore.cli import tables
 
-
-def _sheet(result: Mapping[str, Any]) -> None:
-    width = max((len(name) for name in result), default=0)
-    for name, value in result.items():
-        click.echo(f"{name:<{width}}  {_cell(value)}")
+    console = Console(highlight=False)
+    now_ms = round(time.time() * 1000)
+    if not isinstance(result, list):
+        for text in tables.sheet(result, members, now_ms=now_ms if console.is_terminal else None):
+            click.echo(text)
+        return
+    if not result:
+        click.echo("nothing")
+        return
+    width = console.width if console.is_terminal else None
+    for line in tables.table(result, columns, members, now_ms=now_ms, width=width):
+        if console.is_terminal:
+            console.print(line, no_wrap=True, overflow="ignore", crop=False)
+        else:
+            click.echo(line.plain)

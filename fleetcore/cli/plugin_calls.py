@@ -78,6 +78,7 @@ def _safe(call: CallInfo) -> CallInfo:
     import msgspec
 
     texts: dict[str, Any] = {"help": "\n".join(printable(line) for line in call.help.splitlines())}
+    texts |= {"deprecated": printable(call.deprecated), "confirm": printable(call.confirm)}
     parameters = [
         msgspec.structs.replace(
             parameter,
@@ -87,7 +88,7 @@ def _safe(call: CallInfo) -> CallInfo:
         )
         for parameter in call.parameters
     ]
-    return msgspec.structs.replace(call, **texts, deprecated=printable(call.deprecated), parameters=parameters)
+    return msgspec.structs.replace(call, **texts, parameters=parameters)
 
 
 def reason(error: FleetError) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fleetcore.cli.confirm import confirm, yes_option
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.derived import items
 from fleetcore.cli.exits import PARTLY
@@ -14,6 +15,7 @@ from fleetcore.frontends.catalogue import core
 
 _numbers = click.argument("numbers", nargs=-1, type=click.IntRange(0))
 _all = click.option("--all", "every", is_flag=True, help="All that are kept.")
+_KINDS = core()["replay_dead_letter"].members
 _why = click.option("--reason", default="", help="Why: written into the audit log.")
 
 
@@ -31,7 +33,7 @@ def quarantine() -> None:
 def replay(numbers: tuple[int, ...], every: bool, reason: str, at: Target, output: str) -> int:
     """Put the messages NUMBERS through the data path again, as of when they came. Exit 7 where one was refused."""
     rows = _each(at, "replay_dead_letter", numbers, every, reason)
-    show(rows if every or len(rows) > 1 else rows[0], output, ("number", "accepted", "code", "reason"))
+    show(rows if every or len(rows) > 1 else rows[0], output, ("number", "accepted", "code", "reason"), _KINDS)
     return 0 if all(row["accepted"] for row in rows) else PARTLY
 
 
@@ -39,12 +41,16 @@ def replay(numbers: tuple[int, ...], every: bool, reason: str, at: Target, outpu
 @_numbers
 @_all
 @_why
+@yes_option
 @fleet_option
 @output_option
-def discard(numbers: tuple[int, ...], every: bool, reason: str, at: Target, output: str) -> int:
+def discard(numbers: tuple[int, ...], every: bool, reason: str, yes: bool, at: Target, output: str) -> int:
     """Remove the messages NUMBERS for good. Exit 7 where one could not be removed."""
+    named = "all refused messages" if every else f"the refused messages {', '.join(map(str, numbers))}"
+    if every or numbers:
+        confirm(f"Removes {named} for good.", yes=yes)
     rows = _each(at, "discard_dead_letter", numbers, every, reason)
-    show(rows if every or len(rows) > 1 else None, output, ("number", "accepted", "code", "reason"))
+    show(rows if every or len(rows) > 1 else None, output, ("number", "accepted", "code", "reason"), _KINDS)
     return 0 if all(row["accepted"] for row in rows) else PARTLY
 
 

@@ -5,6 +5,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import click
+from click.shell_completion import CompletionItem
 
 from fleetcore import __version__
 from fleetcore.cli.exits import exit_code, printable, report
@@ -66,6 +67,14 @@ class Root(click.Group):
         added = {name: command.get_short_help_str(80) for name, command in sorted(self._added().items())}
         with formatter.section("Commands"):
             formatter.write_dl([*NOUNS.items(), *added.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Nouns and options that begin so, without opening a noun's file."""
+        added = {name: command.get_short_help_str(80) for name, command in sorted(self._added().items())}
+        nouns = [CompletionItem(name, help=said) for name, said in {**NOUNS, **added}.items()]
+        return [item for item in nouns if item.value.startswith(incomplete)] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

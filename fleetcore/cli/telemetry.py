@@ -40,8 +40,9 @@ def _buckets(_at: Target, _given: Mapping[str, Any], series: list[dict[str, Any]
     return series if output in ("json", "jsonl") else [bucket for one in series for bucket in one["buckets"]]
 
 
-for _name, _finish in (("list_readings", _pictured), ("list_buckets", _buckets)):
-    telemetry.add_command(command(core()[_name], core()[_name].command, {}, finish=_finish))
+_OWN = (("list_readings", _pictured, {"time": "time"}), ("list_buckets", _buckets, {"start": "time", "count": "count"}))
+for _name, _finish, _members in _OWN:
+    telemetry.add_command(command(core()[_name], core()[_name].command, {}, finish=_finish, members=_members))
 
 
 def sparkline(values: list[float], width: int = 72) -> str:

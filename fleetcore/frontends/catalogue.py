@@ -12,6 +12,8 @@ import msgspec
 
 #: How many items of a list are asked for at once where all are wanted.
 PAGE = 1000
+#: The kind of a member that is text without spaces: a name, a code, a digest.
+WORD = "word"
 
 
 class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,6 +27,8 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         repeated: whether it is a list of such.
         word: what the command line calls one item of it; of an object, it takes ``--WORD NAME=VALUE``.
         clears: whether None is a value of its own, which clears.
+        names: the list call whose items it names, by the member ``named_by``.
+        short: whether the command line takes the beginning of what it names.
     """
 
     name: str
@@ -36,6 +40,9 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     default: Any = None
     choices: Sequence[str] = ()
     word: str = ""
+    names: str = ""
+    named_by: str = "id"
+    short: bool = False
     help: str = ""
 
 
@@ -50,6 +57,11 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         match_required: whether HTTP asks for ``If-Match``.
         selected_by: the query parameter that tells it from another call at its route.
         also: more commands, each with what it gives.
+        members: of the answer, or of each item of a page or a stream, with their kinds: ``id`` (long, made by the
+            fleet), ``text`` (for people), ``choice``, ``boolean``, ``time``, ``integer``, ``count``, ``bytes``,
+            ``number``, ``value``, ``list`` or ``object``; what is not named is a ``word``.
+        confirm: what the command line says before it makes the call; empty where it does not ask.
+        confirm_when: it asks only where these parameters are given so.
     """
 
     name: str
@@ -64,6 +76,9 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     match_required: bool = False
     selected_by: str = ""
     also: Mapping[str, Mapping[str, Any]] = {}
+    members: Mapping[str, str] = {}
+    confirm: str = ""
+    confirm_when: Mapping[str, Any] = {}
     deprecated: str = ""
     plugin: str = ""
 

@@ -1,18 +1,40 @@
 """Makes the catalogue of a table of calls."""
 
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from fleetcore.calls.decode import choices
 from fleetcore.calls.table import Call, Parameter
-from fleetcore.calls.types import UNSET, to_builtins
-from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
+from fleetcore.calls.types import UNSET, Ms, Response, to_builtins
+from fleetcore.frontends.catalogue import WORD, CallInfo, ParameterInfo
+
+#: Members of text that is written for people: a table may cut it.
+_TEXTS = frozenset(
+    {"description", "error", "explanation", "precondition", "query", "reason", "scope", "text", "url", "why"}
+)
+#: Integers that count, which a person reads with their thousands apart.
+_COUNTS = frozenset(
+    {"cap", "changed", "count", "devices", "done", "failed", "left", "quota", "rows", "sessions", "stored", "total",
+     "used", "uses"}
+)  # fmt: skip
+_SIZES = frozenset({"size", "size_bytes"})
 
 
 def describe(calls: Iterable[Call]) -> list[CallInfo]:
     """What front ends have to know of some calls."""
-    return [_call(call) for call in calls]
+    calls = list(calls)
+    by_name = {call.name: call for call in calls}
+    short = {
+        (_item(by_name[names.call]), names.member)
+        for call in calls
+        for names in (parameter.names for parameter in call.parameters.values())
+        if names is not None and names.short and names.call in by_name
+    }
+    return [_call(call, {member for item, member in short if item is _item(call)}) for call in calls]
 
 
 def to_json(calls: Iterable[CallInfo]) -> bytes:
@@ -20,7 +42,7 @@ def to_json(calls: Iterable[CallInfo]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(list(calls)), indent=1) + b"\n"
 
 
-def _call(call: Call) -> CallInfo:
+def _call(call: Call, short: set[str]) -> CallInfo:
     declared = call.declared
     if call.answer is type(None):
         answer = "nothing"
@@ -41,6 +63,9 @@ def _call(call: Call) -> CallInfo:
         match_required=declared.match_required,
         selected_by=declared.selected_by,
         also=dict(declared.also),
+        members={name: kind for name, kind in _members(call, short) if kind != WORD},
+        confirm=declared.confirm,
+        confirm_when=dict(declared.confirm_when),
         deprecated=declared.deprecated,
         plugin=call.plugin,
     )
@@ -58,6 +83,46 @@ def _parameter(parameter: Parameter) -> ParameterInfo:
         clears=parameter.default is UNSET and reader.takes_none,
         default=default,
         word=parameter.word,
+        names=parameter.names.call if parameter.names else "",
+        named_by=parameter.names.member if parameter.names else "id",
+        short=parameter.names is not None and parameter.names.short,
         choices=choices(reader.kind),
         help=parameter.help,
     )
+
+
+def _item(call: Call) -> Any:
+    """The type of the answer, or of each item of it."""
+    return get_args(call.answer)[0] if call.is_page or call.is_stream else call.answer
+
+
+def _members(call: Call, short: set[str]) -> Iterator[tuple[str, str]]:
+    item = _item(call)
+    if isinstance(item, type) and issubclass(item, Response):
+        hints = get_type_hints(item)
+        for name in item.__struct_fields__:
+            yield name, "id" if name in short else _kind(name, hints[name])
+
+
+def _kind(name: str, hint: Any) -> str:
+    """How a member is read by people."""
+    if get_origin(hint) is Annotated:
+        return _kind(name, get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = {_kind(name, one) for one in get_args(hint) if one is not type(None)}
+        return kinds.pop() if len(kinds) == 1 else "value"
+    origin = get_origin(hint) or hint
+    if not isinstance(origin, type):
+        return "value"
+    return next((kind for cls, kind in _KINDS.items() if issubclass(origin, cls)), _plain(name, origin))
+
+
+_KINDS: Mapping[type, str] = {
+    Ms: "time", StrEnum: "choice", bool: "boolean", float: "number", list: "list", dict: "object", Response: "object",
+}  # fmt: skip
+
+
+def _plain(name: str, kind: type) -> str:
+    if kind is int:
+        return "bytes" if name in _SIZES else "count" if name in _COUNTS else "integer"
+    return "value" if kind is not str else "text" if name in _TEXTS else WORD

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
@@ -48,6 +49,8 @@ async def silent(caller: Caller, name: DeviceId) -> Made:
 INCOMPLETE = [
     (lambda: declared(function=bare), "docstring"),
     (lambda: declared(cli=None), "a command, or a reason"),
+    (lambda: declared(confirm="Erases {device}."), "it confirms device, which it does not take"),
+    (lambda: declared(confirm="Erases it.", confirm_when={"state": "gone"}), "it confirms state"),
     (lambda: declared("GET /x/{other}"), "the path names other"),
     (lambda: declared(scope=on("device_id")), "scope names 'device_id'"),
     (lambda: declared(match_required=True), "if_version"),
@@ -111,6 +114,16 @@ async def test_every_call_asks_for_the_permission_that_it_declares(role, scope):
                 assert allowed, row.name
             elif allowed:  # it needs the permission for the whole fleet, or another one beside it
                 assert scope or refusal.ids["permission"] != permission, row.name
+
+
+def test_what_a_parameter_names_is_an_item_of_a_list():
+    table = core()
+    named = [one.names for each in table for one in each.parameters.values() if one.names is not None]
+
+    assert {names.call for names in named} >= {"list_devices", "list_groups", "list_operations", "list_certificates"}
+    for names in named:
+        (item,) = get_args(table[names.call].answer)
+        assert names.member in item.__struct_fields__
 
 
 def test_what_a_parameter_is_for_is_said():

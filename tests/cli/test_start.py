@@ -10,7 +10,7 @@ import pytest
 
 from fleetcore.testing.patience import PATIENCE_S
 
-HEAVY = ("aiohttp", "cattrs", "cryptography", "lark", "mqtt5", "numpy", "paho", "rich.table")
+HEAVY = ("aiohttp", "cattrs", "cryptography", "fleetcore.calls", "httpx", "lark", "mqtt5", "numpy", "paho", "rich")
 
 IMPORTED = """
 import sys

@@ -142,11 +142,12 @@ if TYPE_CHECKING:
         Type,
         TypeName,
     )
-    from fleetcore.calls.edge import GatewayCapabilities, MayRegister
+    from fleetcore.calls.edge import GatewayCapabilities, GatewayId, MayRegister
     from fleetcore.calls.enrollment import (
         Admission,
         ClaimDays,
         ClaimModels,
+        ClaimName,
         ClaimQuota,
         ClaimRate,
         ClaimSerials,
@@ -170,9 +171,9 @@ if TYPE_CHECKING:
     from fleetcore.calls.firmware import AnnouncedSize, ArtifactId, ReleaseName, RootEnvelope, RootNumber, SignedRelease
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
-    from fleetcore.calls.layers import Kind, LayerGroup, LayerPatch, Priority
+    from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
     from fleetcore.calls.operations import OperationId, OperationKind
-    from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
+    from fleetcore.calls.operators import GrantId, Permissions, Principal, Roles, RoleScope, TokenDays, TokenId
     from fleetcore.calls.server import BackupFolder
     from fleetcore.calls.telemetry import (
         Buckets,
@@ -194,6 +195,7 @@ if TYPE_CHECKING:
         Label,
         Limit,
         Ms,
+        NewDeviceId,
         Reason,
         UnsetType,
         Where,
@@ -282,7 +284,7 @@ class AsyncCalls(ABC):
 
     async def create_device(
         self,
-        id: DeviceId,
+        id: NewDeviceId,
         type: Type = "device",
         *,
         model: Model | None = None,
@@ -635,7 +637,7 @@ class AsyncCalls(ABC):
 
     async def register_gateway(
         self,
-        id: DeviceId,
+        id: NewDeviceId,
         capabilities: GatewayCapabilities | None = None,
         *,
         may_register: MayRegister = False,
@@ -649,7 +651,7 @@ class AsyncCalls(ABC):
         )
 
     async def list_leaves(
-        self, gateway_id: DeviceId, *, limit: Limit = 100, cursor: Cursor | None = None
+        self, gateway_id: GatewayId, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[DeviceResponse]:
         """Lists the devices that a gateway speaks for, by id.
 
@@ -660,7 +662,7 @@ class AsyncCalls(ABC):
             "list_leaves", {"gateway_id": gateway_id, "limit": limit, "cursor": cursor}, Page[DeviceResponse]
         )
 
-    def iter_leaves(self, gateway_id: DeviceId) -> AsyncIterator[DeviceResponse]:
+    def iter_leaves(self, gateway_id: GatewayId) -> AsyncIterator[DeviceResponse]:
         """Goes through all that ``list_leaves`` lists, page by page.
 
         Raises:
@@ -668,7 +670,7 @@ class AsyncCalls(ABC):
         """
         return self._pages("list_leaves", {"gateway_id": gateway_id}, DeviceResponse)
 
-    async def attach_leaf(self, gateway_id: DeviceId, device: DeviceId, *, reason: Reason = "") -> DeviceResponse:
+    async def attach_leaf(self, gateway_id: GatewayId, device: DeviceId, *, reason: Reason = "") -> DeviceResponse:
         """Makes a gateway speak for a registered device; again does nothing more.
 
         Raises:
@@ -678,7 +680,7 @@ class AsyncCalls(ABC):
             "attach_leaf", {"gateway_id": gateway_id, "device": device, "reason": reason}, DeviceResponse
         )
 
-    async def detach_leaf(self, gateway_id: DeviceId, device_id: DeviceId, *, reason: Reason = "") -> None:
+    async def detach_leaf(self, gateway_id: GatewayId, device_id: DeviceId, *, reason: Reason = "") -> None:
         """Ends that a gateway speaks for a device.
 
         Raises:
@@ -765,7 +767,7 @@ class AsyncCalls(ABC):
         """
         return self._pages("list_layers", {}, LayerResponse)
 
-    async def get_layer(self, layer: Label) -> LayerResponse:
+    async def get_layer(self, layer: LayerName) -> LayerResponse:
         """Shows a layer.
 
         Raises:
@@ -775,7 +777,7 @@ class AsyncCalls(ABC):
 
     async def set_layer(
         self,
-        layer: Label,
+        layer: LayerName,
         patch: LayerPatch,
         *,
         kind: Kind | str = "fleet",
@@ -806,7 +808,7 @@ class AsyncCalls(ABC):
             LayerResponse,
         )
 
-    async def remove_layer(self, layer: Label, *, reason: Reason = "") -> None:
+    async def remove_layer(self, layer: LayerName, *, reason: Reason = "") -> None:
         """Removes a layer; its devices fall back to what is below it.
 
         Raises:
@@ -1660,7 +1662,7 @@ class AsyncCalls(ABC):
             ClaimCredentialResponse,
         )
 
-    async def disable_claim(self, batch: BatchName, *, reason: Reason = "") -> ClaimResponse:
+    async def disable_claim(self, batch: ClaimName, *, reason: Reason = "") -> ClaimResponse:
         """Disables the claim certificate of a batch at once; enrolled devices stay.
 
         Raises:
@@ -2088,7 +2090,7 @@ class AsyncCalls(ABC):
             NewTokenResponse,
         )
 
-    async def get_token(self, token_id: RecordId) -> TokenResponse:
+    async def get_token(self, token_id: TokenId) -> TokenResponse:
         """Shows a token by its id, which is not the token itself.
 
         Raises:
@@ -2096,7 +2098,7 @@ class AsyncCalls(ABC):
         """
         return await self._value("get_token", {"token_id": token_id}, TokenResponse)
 
-    async def revoke_token(self, token_id: RecordId, *, reason: Reason = "") -> None:
+    async def revoke_token(self, token_id: TokenId, *, reason: Reason = "") -> None:
         """Ends a token at once; ending it again does nothing.
 
         Raises:
@@ -2130,7 +2132,7 @@ class AsyncCalls(ABC):
             "grant_role", {"principal": principal, "role": role, "scope": scope, "reason": reason}, RoleResponse
         )
 
-    async def revoke_role(self, grant_id: RecordId, *, reason: Reason = "") -> None:
+    async def revoke_role(self, grant_id: GrantId, *, reason: Reason = "") -> None:
         """Takes a role back, by the id that ``list_roles`` shows.
 
         Raises:

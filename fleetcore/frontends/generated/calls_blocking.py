@@ -141,11 +141,12 @@ if TYPE_CHECKING:
         Type,
         TypeName,
     )
-    from fleetcore.calls.edge import GatewayCapabilities, MayRegister
+    from fleetcore.calls.edge import GatewayCapabilities, GatewayId, MayRegister
     from fleetcore.calls.enrollment import (
         Admission,
         ClaimDays,
         ClaimModels,
+        ClaimName,
         ClaimQuota,
         ClaimRate,
         ClaimSerials,
@@ -169,9 +170,9 @@ if TYPE_CHECKING:
     from fleetcore.calls.firmware import AnnouncedSize, ArtifactId, ReleaseName, RootEnvelope, RootNumber, SignedRelease
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
-    from fleetcore.calls.layers import Kind, LayerGroup, LayerPatch, Priority
+    from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
     from fleetcore.calls.operations import OperationId, OperationKind
-    from fleetcore.calls.operators import Permissions, Principal, RecordId, Roles, RoleScope, TokenDays
+    from fleetcore.calls.operators import GrantId, Permissions, Principal, Roles, RoleScope, TokenDays, TokenId
     from fleetcore.calls.server import BackupFolder
     from fleetcore.calls.telemetry import (
         Buckets,
@@ -193,6 +194,7 @@ if TYPE_CHECKING:
         Label,
         Limit,
         Ms,
+        NewDeviceId,
         Reason,
         UnsetType,
         Where,
@@ -277,7 +279,7 @@ class BlockingCalls(ABC):
 
     def create_device(
         self,
-        id: DeviceId,
+        id: NewDeviceId,
         type: Type = "device",
         *,
         model: Model | None = None,
@@ -616,7 +618,7 @@ class BlockingCalls(ABC):
 
     def register_gateway(
         self,
-        id: DeviceId,
+        id: NewDeviceId,
         capabilities: GatewayCapabilities | None = None,
         *,
         may_register: MayRegister = False,
@@ -630,7 +632,7 @@ class BlockingCalls(ABC):
         )
 
     def list_leaves(
-        self, gateway_id: DeviceId, *, limit: Limit = 100, cursor: Cursor | None = None
+        self, gateway_id: GatewayId, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[DeviceResponse]:
         """Lists the devices that a gateway speaks for, by id.
 
@@ -641,7 +643,7 @@ class BlockingCalls(ABC):
             "list_leaves", {"gateway_id": gateway_id, "limit": limit, "cursor": cursor}, Page[DeviceResponse]
         )
 
-    def iter_leaves(self, gateway_id: DeviceId) -> Iterator[DeviceResponse]:
+    def iter_leaves(self, gateway_id: GatewayId) -> Iterator[DeviceResponse]:
         """Goes through all that ``list_leaves`` lists, page by page.
 
         Raises:
@@ -649,7 +651,7 @@ class BlockingCalls(ABC):
         """
         return self._pages("list_leaves", {"gateway_id": gateway_id}, DeviceResponse)
 
-    def attach_leaf(self, gateway_id: DeviceId, device: DeviceId, *, reason: Reason = "") -> DeviceResponse:
+    def attach_leaf(self, gateway_id: GatewayId, device: DeviceId, *, reason: Reason = "") -> DeviceResponse:
         """Makes a gateway speak for a registered device; again does nothing more.
 
         Raises:
@@ -659,7 +661,7 @@ class BlockingCalls(ABC):
             "attach_leaf", {"gateway_id": gateway_id, "device": device, "reason": reason}, DeviceResponse
         )
 
-    def detach_leaf(self, gateway_id: DeviceId, device_id: DeviceId, *, reason: Reason = "") -> None:
+    def detach_leaf(self, gateway_id: GatewayId, device_id: DeviceId, *, reason: Reason = "") -> None:
         """Ends that a gateway speaks for a device.
 
         Raises:
@@ -740,7 +742,7 @@ class BlockingCalls(ABC):
         """
         return self._pages("list_layers", {}, LayerResponse)
 
-    def get_layer(self, layer: Label) -> LayerResponse:
+    def get_layer(self, layer: LayerName) -> LayerResponse:
         """Shows a layer.
 
         Raises:
@@ -750,7 +752,7 @@ class BlockingCalls(ABC):
 
     def set_layer(
         self,
-        layer: Label,
+        layer: LayerName,
         patch: LayerPatch,
         *,
         kind: Kind | str = "fleet",
@@ -781,7 +783,7 @@ class BlockingCalls(ABC):
             LayerResponse,
         )
 
-    def remove_layer(self, layer: Label, *, reason: Reason = "") -> None:
+    def remove_layer(self, layer: LayerName, *, reason: Reason = "") -> None:
         """Removes a layer; its devices fall back to what is below it.
 
         Raises:
@@ -1617,7 +1619,7 @@ class BlockingCalls(ABC):
             ClaimCredentialResponse,
         )
 
-    def disable_claim(self, batch: BatchName, *, reason: Reason = "") -> ClaimResponse:
+    def disable_claim(self, batch: ClaimName, *, reason: Reason = "") -> ClaimResponse:
         """Disables the claim certificate of a batch at once; enrolled devices stay.
 
         Raises:
@@ -2041,7 +2043,7 @@ class BlockingCalls(ABC):
             NewTokenResponse,
         )
 
-    def get_token(self, token_id: RecordId) -> TokenResponse:
+    def get_token(self, token_id: TokenId) -> TokenResponse:
         """Shows a token by its id, which is not the token itself.
 
         Raises:
@@ -2049,7 +2051,7 @@ class BlockingCalls(ABC):
         """
         return self._value("get_token", {"token_id": token_id}, TokenResponse)
 
-    def revoke_token(self, token_id: RecordId, *, reason: Reason = "") -> None:
+    def revoke_token(self, token_id: TokenId, *, reason: Reason = "") -> None:
         """Ends a token at once; ending it again does nothing.
 
         Raises:
@@ -2081,7 +2083,7 @@ class BlockingCalls(ABC):
             "grant_role", {"principal": principal, "role": role, "scope": scope, "reason": reason}, RoleResponse
         )
 
-    def revoke_role(self, grant_id: RecordId, *, reason: Reason = "") -> None:
+    def revoke_role(self, grant_id: GrantId, *, reason: Reason = "") -> None:
         """Takes a role back, by the id that ``list_roles`` shows.
 
         Raises:
