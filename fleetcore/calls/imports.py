@@ -1,7 +1,7 @@
 """Many devices at once: imported from rows, and exported as rows that can be imported."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -14,12 +14,12 @@ from fleetcore.calls.responses.operations import (
     OperationResponse,
 )
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import Cursor, Json, Limit, Page, Reason, from_builtins, to_response
+from fleetcore.calls.types import Cursor, Limit, Page, Reason, from_builtins, to_response
 from fleetcore.fleet.import_rows import row_of
 from fleetcore.model.operator import Permission
 
 Rows = Annotated[
-    Sequence[Json], Meta(min_length=1, max_length=10_000, description="Devices; each row is judged by itself.")
+    Sequence[Any], Meta(min_length=1, max_length=10_000, description="Devices; each row is judged by itself.")
 ]
 Started = Annotated[OperationId, Meta(description="The `id` of the answer to the first part.")]
 More = Annotated[bool, Meta(description="Whether another part follows.")]

@@ -20,7 +20,7 @@ from fleetcore.cli.progress import progress
 from fleetcore.cli.serve import running
 from fleetcore.cli.simulated_fleet import SimulatedFleet, Way, ways_in
 from fleetcore.cli.telemetry import sparkline
-from fleetcore.errors import Refused
+from fleetcore.errors import NotFound, Refused
 from fleetcore.frontends.catalogue import PAGE, core
 from fleetcore.interfaces.provider import Provider
 from fleetcore.runtime.plugins import PluginHost
@@ -191,7 +191,11 @@ async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) ->
 
 
 async def _points(caller: Caller, device: str, metric: str) -> list[Any]:
-    series = await items_of(caller, core()["list_readings"], {"device": device, "metric": metric, "points": 10_000})
+    asked = {"device": device, "metric": metric, "points": 10_000}
+    try:
+        series = await items_of(caller, core()["list_readings"], asked)
+    except NotFound:  # every reading of it was refused, or its cells are empty
+        return []
     return [point for part in series for point in part["points"]]
 
 

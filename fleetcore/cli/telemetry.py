@@ -21,12 +21,10 @@ def telemetry() -> None:
 
 
 def _pictured(_at: Target, given: Mapping[str, Any], series: list[dict[str, Any]], output: str) -> Any:
-    """As a table, the last points and a picture of all."""
-    if output in ("json", "jsonl"):
-        return series
+    """A row a point; as a table, the last points and a picture of all."""
     points = [point for one in series for point in one["points"]]
     rows = [{"time": time, given["metric"]: value} for time, value in points]
-    if output == "csv":
+    if output != "table":
         return rows
     numbers = [value for _, value in points if not isinstance(value, str)]
     if len(numbers) > 2:
@@ -36,8 +34,8 @@ def _pictured(_at: Target, given: Mapping[str, Any], series: list[dict[str, Any]
     return rows[-_SHOWN:]
 
 
-def _buckets(_at: Target, _given: Mapping[str, Any], series: list[dict[str, Any]], output: str) -> Any:
-    return series if output in ("json", "jsonl") else [bucket for one in series for bucket in one["buckets"]]
+def _buckets(_at: Target, _given: Mapping[str, Any], series: list[dict[str, Any]], _output: str) -> Any:
+    return [bucket for one in series for bucket in one["buckets"]]
 
 
 _OWN = (("list_readings", _pictured, {"time": "time"}), ("list_buckets", _buckets, {"start": "time", "count": "count"}))

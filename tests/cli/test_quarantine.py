@@ -66,7 +66,7 @@ def test_what_can_be_taken_now_is_stored_as_of_when_it_came(letters, fleet):
 
     points = json.loads(fleet("telemetry", "query", "th-1", "b", "-o", "json").out)
     history = json.loads(fleet("device", "history", "th-1", "-o", "json").out)
-    assert points[0]["points"] == [["2026-05-28T20:26:40.000Z", 1.0]]
+    assert points == [{"time": "2026-05-28T20:26:40.000Z", "b": 1.0}]
     assert [row["number"] for row in letters("list")[1]] == [1, 2, 3]
     assert ("dead_letter.replayed", "the limit was too low") in [(row["action"], row["reason"]) for row in history]
 

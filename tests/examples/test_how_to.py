@@ -155,7 +155,7 @@ def test_firmware_is_signed_released_and_offered(tmp_path):
     assert re.search(r"^missing +0$", shown[1], re.MULTILINE), "both have signed"
     assert "thermo:2" in shown[-1]
     assert (ran.stdout, ran.stderr) == ("running seq 2\n", "")
-    assert re.search(r"^follows +True$", rotated, re.MULTILINE)
+    assert re.search(r"^follows +yes$", rotated, re.MULTILINE)
     assert '"version": 2' in held
     assert {one.name: oct(one.stat().st_mode & 0o777) for one in tmp_path.glob("*.key")} == {
         f"{name}.key": "0o600" for name in ("root-ana", "root-ben", "root-cem", "maker")

@@ -11,8 +11,8 @@ from fleetcore_api.plugin import open_api
 from fleetcore import IoTFleetManager
 from fleetcore.calls.table import core
 
-#: Health, readiness and metrics are tried too; events and two others are not.
-_OPEN, _LEFT_OUT = 3, 3
+#: Health, readiness, metrics and the catalogue are tried too; events and two others are not.
+_OPEN, _LEFT_OUT = 4, 3
 
 
 async def fuzz(fleet, phases, examples):
