@@ -50,8 +50,24 @@ def _joined(plain: dict[str, Any], other: Mapping[str, Any], call: Call) -> dict
     names = {parameter["name"] for parameter in plain.get("parameters", ())}
     more = [parameter for parameter in other.get("parameters", ()) if parameter["name"] not in names]
     plain["parameters"] = [*plain.get("parameters", ()), *more, selector]
-    plain["responses"] = {**other["responses"], **plain["responses"]}
+    for status, response in other["responses"].items():
+        known = plain["responses"].setdefault(status, response)
+        if known is not response and "content" in known and "content" in response:
+            known["content"] = _either(known["content"], response["content"])
+    body, more_body = plain.get("requestBody"), other.get("requestBody")
+    if body is not None and more_body is not None and body != more_body:
+        content = _either(body["content"], more_body["content"])
+        plain["requestBody"] = {"required": body["required"] and more_body["required"], "content": content}
     return plain
+
+
+def _either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of one or the other."""
+    found = {**other, **one}
+    for kind in one.keys() & other.keys():
+        schemas = [one[kind]["schema"], other[kind]["schema"]]
+        found[kind] = {"schema": schemas[0] if schemas[0] == schemas[1] else {"anyOf": schemas}}
+    return found
 
 
 def _hook(kind: Any) -> dict[str, Any]:
