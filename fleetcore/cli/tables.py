@@ -272,16 +272,16 @@ def _leaves(value: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, s
 
 
 def _number(value: float, kind: str) -> str:
-    """With four digits that count; whole numbers stay whole."""
+    """With six significant digits; whole numbers stay whole."""
     if kind == "count":
         return f"{value:,}"
     if kind == "bytes":
         return _size(value)
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
-    if 1000 <= abs(value) < 1e15:
+    if 1e6 <= abs(value) < 1e15:
         return f"{value:.0f}"
-    return f"{value:.4g}"
+    return f"{value:.6g}"
 
 
 def _size(count: float) -> str:

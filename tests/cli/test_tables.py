@@ -216,13 +216,13 @@ def test_a_time_is_told_from_now(seconds, says):
 @pytest.mark.parametrize(
     ("value", "kind", "says"),
     [
-        (0.1 + 0.2, "number", "0.3"), (1013.25, "number", "1013"), (123_456.789, "value", "123457"),
-        (0.000012345678, "number", "1.235e-05"), (float("inf"), "number", "inf"), (12_345, "count", "12,345"),
+        (0.1 + 0.2, "number", "0.3"), (1013.25, "number", "1013.25"), (123_456.789, "value", "123457"),
+        (0.000012345678, "number", "1.23457e-05"), (float("inf"), "number", "inf"), (12_345, "count", "12,345"),
         (12_345, "integer", "12345"), (999, "bytes", "999 B"), (1_234_567, "bytes", "1.23 MB"), (True, "value", "yes"),
         ("\x1b[31mred", "word", "\ufffd[31mred"),
     ],
 )  # fmt: skip
-def test_a_number_has_four_digits_that_count(value, kind, says):
+def test_a_number_has_six_significant_digits(value, kind, says):
     assert tables.cell(value, kind, NOW) == says
 
 
