@@ -95,18 +95,18 @@ pump-1                         pump         active       online        12 s ago 
 thermometer-in-the-cold-store  thermometer  quarantined  never""",
     ("list_anomalies", 60): """\
 id        time       device  metric       observed  expected
-a1b2c3d4  1 min ago  th-1    temperature     99.12        20
+a1b2c3d4  1 min ago  th-1    temperature   99.1235        20
 (-o json also shows: score, severity, detector, explanation)""",
     ("list_anomalies", 80): """\
-id        time       device  metric       observed  expected  score  severity
-a1b2c3d4  1 min ago  th-1    temperature     99.12        20   1235  critical
+id        time       device  metric       observed  expected    score  severity
+a1b2c3d4  1 min ago  th-1    temperature   99.1235        20  1234.57  critical
 (-o json also shows: detector, explanation)""",
     ("list_anomalies", 120): """\
-id        time       device  metric       observed  expected  score  severity  detector   explanation
-a1b2c3d4  1 min ago  th-1    temperature     99.12        20   1235  critical  threshold  99.1 °C is above 80 °C""",
+id        time       device  metric       observed  expected    score  severity  detector   explanation
+a1b2c3d4  1 min ago  th-1    temperature   99.1235        20  1234.57  critical  threshold  99.1 °C is above 80 °C""",
     ("list_anomalies", 200): """\
-id        time       device  metric       observed  expected  score  severity  detector   explanation
-a1b2c3d4  1 min ago  th-1    temperature     99.12        20   1235  critical  threshold  99.1 °C is above 80 °C""",
+id        time       device  metric       observed  expected    score  severity  detector   explanation
+a1b2c3d4  1 min ago  th-1    temperature   99.1235        20  1234.57  critical  threshold  99.1 °C is above 80 °C""",
     ("list_layers", 60): """\
 id     kind   group  priority  section
 night  group  roof          5  document.interval=60 documen…""",
