@@ -93,7 +93,7 @@ async def _shown(server):
     manager = server.manager
     device = await manager.get_device("d")
     assert [one["id"] for one in await manager.list_devices()] == ["d"]
-    twin, command = await manager.get_twin("d"), await manager.get_command(server.command)
+    twin, command = dict(await manager.get_twin("d")), await manager.get_command(server.command)
     seen = device.connectivity, device.asleep_until
     del twin["time"]  # of the answer
     try:
