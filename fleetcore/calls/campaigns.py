@@ -63,13 +63,13 @@ async def _campaign(caller: Caller, campaign: Campaign) -> CampaignResponse:
 
 
 @call(
-    "POST /campaigns", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign start CAMPAIGN VERSION DEVICES",
+    "POST /campaigns", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign start ID RELEASE DEVICES",
     status=201,
 )  # fmt: skip
-async def update_firmware(
+async def create_campaign(
     caller: Caller,
-    campaign: CampaignName,
-    version: FirmwareVersion,
+    id: CampaignName,
+    release: FirmwareVersion,
     devices: CampaignDevices,
     url: ImageUrl = "",
     *,
@@ -98,7 +98,7 @@ async def update_firmware(
             raise Refused("A campaign is made of a manifest or of a release, not of both", pointer="/from_release")
         manifest = dict((await caller.fleet.releases.get(from_release)).manifest)
     made = await caller.fleet.campaigns.create(
-        campaign, version, devices, url, sha256=sha256, size=size, manifest=manifest,
+        id, release, devices, url, sha256=sha256, size=size, manifest=manifest,
         allow_downgrade=allow_downgrade, actor=caller.actor, reason=reason,
     )  # fmt: skip
     return await _campaign(caller, made)

@@ -33,7 +33,7 @@ _MANIFEST = click.Option(
     callback=envelopes.text,
     help="The file with the signed manifest, which names digest and size.",
 )
-campaign.add_command(command(core()["update_firmware"], core()["update_firmware"].command, {}, options=[_MANIFEST]))
+campaign.add_command(command(core()["create_campaign"], core()["create_campaign"].command, {}, options=[_MANIFEST]))
 
 
 @campaign.command()

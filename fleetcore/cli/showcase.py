@@ -201,10 +201,10 @@ async def _points(caller: Caller, device: str, metric: str) -> list[Any]:
 
 async def _campaign(caller: Caller, name: str, devices: Sequence[str], artifact: Mapping[str, Any]) -> dict[str, Any]:
     given = {
-        "campaign": name, "version": "2.0.0", "devices": list(devices), "url": "https://updates.example.com/v2.0.0",
+        "id": name, "release": "2.0.0", "devices": list(devices), "url": "https://updates.example.com/v2.0.0",
         "sha256": artifact["sha256"], "size": artifact["size_bytes"],
     }  # fmt: skip
-    await caller.run("update_firmware", given)
+    await caller.run("create_campaign", given)
     for _ in range(300):
         campaign: dict[str, Any] = await caller.run("get_campaign", {"campaign": name})
         if campaign["state"] not in ("draft", "running"):

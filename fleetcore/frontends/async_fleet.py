@@ -2,11 +2,12 @@
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from fleetcore.calls.responses.campaigns import CampaignResponse
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.types import Ms
 from fleetcore.frontends.generated.calls_async import AsyncCalls
@@ -53,6 +54,27 @@ class AsyncFleet(AsyncCalls):
         """
         members = registration(properties)
         return (await self.create_device(device_id, device_type, **members, reason=reason)).id
+
+    async def update_firmware(
+        self,
+        campaign: str,
+        version: str,
+        devices: Sequence[str],
+        url: str = "",
+        *,
+        sha256: str | None = None,
+        size: int | None = None,
+        manifest: Mapping[str, Any] | None = None,
+        from_release: str | None = None,
+        allow_downgrade: bool = False,
+        reason: str = "",
+    ) -> CampaignResponse:
+        """Starts a campaign: ``create_campaign``, as a script says it."""
+        return await self.create_campaign(
+            campaign, version, devices, url, sha256=sha256, size=size,
+            manifest=None if manifest is None else dict(manifest), from_release=from_release,
+            allow_downgrade=allow_downgrade, reason=reason,
+        )  # fmt: skip
 
     async def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended; in a library without a server, works on it meanwhile."""

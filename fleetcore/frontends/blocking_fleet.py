@@ -5,13 +5,14 @@ import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 from fleetcore import threads
+from fleetcore.calls.responses.campaigns import CampaignResponse
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.types import Ms
 from fleetcore.frontends.async_fleet import AsyncFleet
@@ -55,6 +56,36 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         where the id exists.
         """
         return self._run(self._fleet.register_device(device_id, device_type, properties, reason=reason))
+
+    def update_firmware(
+        self,
+        campaign: str,
+        version: str,
+        devices: Sequence[str],
+        url: str = "",
+        *,
+        sha256: str | None = None,
+        size: int | None = None,
+        manifest: Mapping[str, Any] | None = None,
+        from_release: str | None = None,
+        allow_downgrade: bool = False,
+        reason: str = "",
+    ) -> CampaignResponse:
+        """Starts a campaign: ``create_campaign``, as a script says it."""
+        return self._run(
+            self._fleet.update_firmware(
+                campaign,
+                version,
+                devices,
+                url,
+                sha256=sha256,
+                size=size,
+                manifest=manifest,
+                from_release=from_release,
+                allow_downgrade=allow_downgrade,
+                reason=reason,
+            )
+        )
 
     def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended; in a library without a server, works on it meanwhile."""

@@ -100,7 +100,7 @@ async def _shown(server):
         place = await manager.get_location("d")
     except NotFound:
         place = None
-    return seen, twin, command.get("progress"), place
+    return seen, twin, command.progress, place
 
 
 @pytest.mark.parametrize("kind", ["http", "mqtt"])

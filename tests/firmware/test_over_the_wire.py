@@ -58,8 +58,8 @@ async def test_devices_over_https_and_mqtt_take_what_was_signed_and_say_so(folde
             ):
                 await asyncio.sleep(0.1)
             names = [one["id"] for one in (await caller.run("list_devices", {}))["items"]]
-            given = {"campaign": "c", "version": "2.0.0", "devices": names, "from_release": "app:2"}
-            await caller.run("update_firmware", given)
+            given = {"id": "c", "release": "2.0.0", "devices": names, "from_release": "app:2"}
+            await caller.run("create_campaign", given)
             while True:
                 executions = (await caller.run("list_executions", {"campaign": "c"}))["items"]
                 if all(one["state"] in EXECUTION_ENDS for one in executions):

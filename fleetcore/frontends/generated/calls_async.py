@@ -1343,10 +1343,10 @@ class AsyncCalls(ABC):
         """
         return await self._value("diagnose_device", {"device_id": device_id}, DiagnosisResponse)
 
-    async def update_firmware(
+    async def create_campaign(
         self,
-        campaign: CampaignName,
-        version: FirmwareVersion,
+        id: CampaignName,
+        release: FirmwareVersion,
         devices: CampaignDevices,
         url: ImageUrl = "",
         *,
@@ -1369,10 +1369,10 @@ class AsyncCalls(ABC):
             Refused: there is no image: neither a URL, nor a digest, nor a manifest.
         """
         return await self._value(
-            "update_firmware",
+            "create_campaign",
             {
-                "campaign": campaign,
-                "version": version,
+                "id": id,
+                "release": release,
                 "devices": devices,
                 "url": url,
                 "sha256": sha256,

@@ -1314,10 +1314,10 @@ class BlockingCalls(ABC):
         """
         return self._value("diagnose_device", {"device_id": device_id}, DiagnosisResponse)
 
-    def update_firmware(
+    def create_campaign(
         self,
-        campaign: CampaignName,
-        version: FirmwareVersion,
+        id: CampaignName,
+        release: FirmwareVersion,
         devices: CampaignDevices,
         url: ImageUrl = "",
         *,
@@ -1340,10 +1340,10 @@ class BlockingCalls(ABC):
             Refused: there is no image: neither a URL, nor a digest, nor a manifest.
         """
         return self._value(
-            "update_firmware",
+            "create_campaign",
             {
-                "campaign": campaign,
-                "version": version,
+                "id": id,
+                "release": release,
                 "devices": devices,
                 "url": url,
                 "sha256": sha256,

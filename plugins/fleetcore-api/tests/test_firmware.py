@@ -164,7 +164,7 @@ async def test_who_signs_off_does_not_deploy_and_nobody_but_an_admin_says_who_is
     await manager.register_device("a", "sensor", {"model": "T-1000"})
     release, deployer = await as_role("release"), await as_role("deployer")
     trust, manifest = {"envelope": signers.trust()}, {"manifest": signers.manifest()}
-    campaign = {"campaign": "c", "version": "2.0.0", "devices": ["a"], "from_release": "thermo:2"}
+    campaign = {"id": "c", "release": "2.0.0", "devices": ["a"], "from_release": "thermo:2"}
 
     said = [
         (await release.post("/firmware/trust", json=trust)).status_code,
@@ -188,7 +188,7 @@ async def test_each_device_that_does_not_fit_is_in_the_refusal(manager, admin, s
 
     answer = await admin.post(
         "/campaigns",
-        json={"campaign": "c", "version": "2.0.0", "devices": ["a", "b"], "url": "https://x.example/f",
+        json={"id": "c", "release": "2.0.0", "devices": ["a", "b"], "url": "https://x.example/f",
               "manifest": signers.manifest()},
     )  # fmt: skip
 
@@ -205,7 +205,7 @@ async def test_each_device_that_does_not_fit_is_in_the_refusal(manager, admin, s
 async def test_no_campaign_is_made_for_what_is_no_web_address(manager, admin, url, pin):
     await manager.register_device("a", "sensor")
 
-    answer = await admin.post("/campaigns", json={"campaign": "c", "version": "2", "devices": ["a"], "url": url, **pin})
+    answer = await admin.post("/campaigns", json={"id": "c", "release": "2", "devices": ["a"], "url": url, **pin})
 
     assert (answer.status_code, answer.json()["code"]) == (422, "url_forbidden")
     assert (await admin.get("/campaigns/c")).status_code == 404
@@ -214,7 +214,7 @@ async def test_no_campaign_is_made_for_what_is_no_web_address(manager, admin, ur
 @pytest.mark.parametrize("host", ["127.1", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "192.0.0.192"])
 async def test_no_address_of_the_own_network_is_fetched_for_a_campaign(manager, admin, fleet, host):
     await manager.register_device("a", "sensor")
-    body = {"campaign": "c", "version": "2", "devices": ["a"], "url": f"http://{host}/fw"}
+    body = {"id": "c", "release": "2", "devices": ["a"], "url": f"http://{host}/fw"}
 
     await admin.post("/campaigns", json=body)
     while fleet.campaigns._tasks:

@@ -113,7 +113,7 @@ async def test_a_campaign_touches_nothing_where_one_of_its_devices_is_foreign(ma
     for device in ("a", "b"):
         await manager.register_device(device, "x")
     part = await as_role("deployer", scope="id = 'a'")
-    body = {"campaign": "spring", "version": "2.0", "url": "https://x.example/f", "sha256": "0" * 64, "size": 3}
+    body = {"id": "spring", "release": "2.0", "url": "https://x.example/f", "sha256": "0" * 64, "size": 3}
 
     foreign = await part.post("/campaigns", json={**body, "devices": ["a", "b"]})
     unknown = await part.post("/campaigns", json={**body, "devices": ["a", "c"]})
