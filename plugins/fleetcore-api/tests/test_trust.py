@@ -87,8 +87,8 @@ async def test_a_campaign_is_seen_and_stopped_by_who_may(manager, admin, as_role
     made = await admin.post(
         "/campaigns",
         json={
-            "campaign": "spring",
-            "version": "2.0",
+            "id": "spring",
+            "release": "2.0",
             "devices": ["a", "b"],
             "url": "https://x.example/f",
             "sha256": "0" * 64,
