@@ -8,7 +8,7 @@ from msgspec import Meta
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.responses.events import EventResponse
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import In, Ms, to_builtins
+from fleetcore.calls.types import EVENT_PREFIX, In, Ms, to_builtins
 from fleetcore.errors import NotFound
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import Permission
@@ -16,7 +16,7 @@ from fleetcore.model.store import Event, FeedEntry
 
 After = Annotated[int, Meta(ge=0, lt=10**18, description="Begin after this position."), In("last-event-id")]
 TypePrefixes = Annotated[
-    Sequence[Annotated[str, Meta(max_length=256)]],
+    Sequence[Annotated[str, Meta(pattern=EVENT_PREFIX)]],
     Meta(max_length=100, description="Of types that begin so only."),
 ]
 

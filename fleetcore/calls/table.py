@@ -438,7 +438,10 @@ def of_fleet(host: "PluginHost") -> Table:
     table = core()
     for plugin, functions in host.calls().items():
         try:
-            table.extend(Call(**_declared(function, plugin)) for function in functions)
+            calls = [Call(**_declared(function, plugin)) for function in functions]
+            table.extend(calls)
+            offers = host.plugins[plugin].offers
+            offers += [offer for call in calls if (offer := f"calls.{call.name}") not in offers]
         except Exception as error:  # noqa: BLE001  # a plugin's code must not end the fleet
             host.failed(plugin, "fleetcore_calls", error)
     return table

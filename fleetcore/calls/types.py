@@ -13,6 +13,7 @@ from fleetcore.errors import Refused
 from fleetcore.wire.times import format_time, parse_time
 
 __all__ = [
+    "EVENT_PREFIX",
     "UNSET",
     "BatchName",
     "Content",
@@ -97,8 +98,11 @@ class Names:
 _DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^[A-Za-z0-9 ._/:\-]{1,128}$(?!\n)"
 _KEY = r"^[!-~]{1,128}$(?!\n)"
 _BATCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,39}$(?!\n)"
+#: How a type of events may begin.
+EVENT_PREFIX = r"^[a-z0-9_.\-]{1,256}$(?!\n)"
 #: Pattern → what a value of it is made of.
 ALPHABETS = {
+    EVENT_PREFIX: "1-256 lower-case letters, digits and . _ -, and `type` again for another beginning",
     _BATCH_NAME: "1-40 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _DEVICE_ID: "1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _KEY: "1-128 printable ASCII characters",

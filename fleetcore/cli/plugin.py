@@ -18,10 +18,12 @@ def plugin() -> None:
 @output_option
 def list_(files: tuple[Path, ...], output: str) -> None:
     """List plugins with their offers and failures; exit 7 where one failed."""
+    from fleetcore.calls.table import of_fleet
     from fleetcore.cli.exits import PARTLY
     from fleetcore.runtime.plugins import PluginHost
 
     host = PluginHost(files)
+    of_fleet(host)  # notes the calls that each adds, and the plugin of which a call cannot be added
     rows = [
         {
             "name": one.name,

@@ -114,6 +114,21 @@ def test_a_plugin_project_is_written_where_the_page_goes_on(tmp_path):
     typed(f"{new}\n{into}\npytest --collect-only -q", tmp_path, PYTHONPATH=str(tmp_path / "fleetcore-jumps"))
 
 
+def test_the_calls_of_a_plugin_in_one_file_are_commands(tmp_path):
+    (plugin,) = [text for text in blocks("write-a-plugin.md", "python") if "def fleetcore_calls" in text]
+    (commands, _) = blocks("write-a-plugin.md", "text")
+    typed("fleetcore init ./fleet-data", tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    toml.write_text(toml.read_text().replace("[fleet]", '[fleet]\nplugins = ["./weather.py"]', 1))
+    (tmp_path / "fleet-data" / "weather.py").write_text(plugin)
+    asked = [line.removeprefix("$ ") for line in commands.splitlines() if line.startswith("$ ")]
+    shown = [line for line in commands.splitlines() if not line.startswith(("$ ", "time "))]
+
+    out = typed("\n".join(f"{command} 2>&1 || true" for command in asked), tmp_path)
+
+    assert [line for line in out.splitlines() if not line.startswith("time ")] == shown
+
+
 @pytest.mark.peer("curl", "openssl", "mosquitto_rr")
 def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
     make, serve, *device = blocks("let-devices-in.md", "sh")

@@ -1,4 +1,8 @@
-"""The tutorial on a fleet's state, literally: its shell blocks in bash, its Python blocks as one script."""
+"""The tutorial on a fleet's state, literally, on every front end.
+
+Its shell blocks run in bash, on a folder, through the control socket and on a server; its Python blocks as one script, in
+asyncio and blocking, with the library and with a client; its curl blocks in bash.
+"""
 
 import asyncio
 import json
@@ -49,6 +53,15 @@ def bash(commands):
     return ["bash", "-euo", "pipefail", "-c", "\n".join(commands)]
 
 
+def blocking(blocks):
+    """The same without asyncio, as the page says: without ``await`` and ``async``."""
+    return [re.sub(r"\b(await|async) ", "", block) for block in blocks]
+
+
+def script(blocks):
+    return [sys.executable, "-W", "error", "-c", "\n".join(blocks)]
+
+
 def python(blocks):
     body = textwrap.indent("\n".join(blocks), "    ")
     script = f"import asyncio\n\nasync def main():\n{body}\n\nasyncio.run(main())\n"
@@ -82,6 +95,37 @@ async def served(tmp_path):
         yield url
 
 
+def test_the_blocking_library_does_the_same(tmp_path):
+    first, *steps = blocking(blocks("python"))
+
+    run(script([first.replace("IoTFleetManager(", "IoTFleetManager.sync("), *steps]), tmp_path)
+
+
+async def test_the_command_line_does_the_same_through_the_control_socket(tmp_path, served):
+    _, *commands = blocks("sh")
+
+    check_output(await asyncio.to_thread(run, bash(commands), tmp_path))
+
+
+@pytest.mark.peer("curl")
+async def test_the_api_does_the_same(tmp_path, served):
+    first, *steps = blocks("sh api")
+    first = first.replace("https://127.0.0.1:8444", served)
+
+    out = await asyncio.to_thread(run, bash([first, *steps]), tmp_path)
+
+    for shown in (
+        '"done":3',
+        '"selected":false',
+        '"interval":60,"led":false',
+        "nothing was ever heard of it",
+        '"ok":true',
+    ):
+        assert shown in out
+    assert '"counts":{"queued":2}' in out
+    assert re.search("^event: device.registered$", out, re.MULTILINE)
+
+
 async def test_the_command_line_does_the_same_on_a_server(tmp_path, served):
     (where,) = blocks("sh remote")
     _, *commands = blocks("sh")
@@ -98,3 +142,12 @@ async def test_the_client_does_the_same_on_a_server(tmp_path, served):
     where = where.replace("https://127.0.0.1:8444", served)
 
     await asyncio.to_thread(run, python([token, where, *steps]), tmp_path)
+
+
+async def test_the_blocking_client_does_the_same_on_a_server(tmp_path, served):
+    (where,) = blocks("python remote")
+    _, *steps = blocks("python")
+    token = "from pathlib import Path\ntoken = Path('admin.token').read_text()"
+    where = where.replace("https://127.0.0.1:8444", served).replace("AsyncFleetClient", "FleetClient")
+
+    await asyncio.to_thread(run, script([token, where, *blocking(steps)]), tmp_path)

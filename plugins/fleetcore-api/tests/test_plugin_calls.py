@@ -208,3 +208,15 @@ def test_the_typed_methods_of_a_package_are_written_and_work(tmp_path, monkeypat
     assert checked.returncode == 0, checked.stdout
     with pytest.raises(NotFound):
         module_of(table, "snow")
+
+
+def test_the_list_of_plugins_shows_calls_and_of_which_plugin_they_are_no_good(tmp_path, capfd):
+    (tmp_path / "weather.py").write_text(PLUGIN)
+    (tmp_path / "snow.py").write_text(PLUGIN)
+
+    code, rows = shell(capfd, "plugin", "list", "--file", tmp_path / "weather.py", "--file", tmp_path / "snow.py")
+    found = {row["name"]: row for row in rows}
+
+    assert code == 7
+    assert "calls.weather_rain" in found["weather"]["offers"]
+    assert "its name does not begin with snow_" in found["snow"]["error"]
