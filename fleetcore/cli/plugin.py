@@ -16,7 +16,7 @@ def plugin() -> None:
 @plugin.command("list")
 @click.option("--file", "files", multiple=True, type=click.Path(path_type=Path), help="A one-file plugin; repeatable.")
 @output_option
-def list_(files: tuple[Path, ...], output: str) -> None:
+def list_(files: tuple[Path, ...], output: str) -> int:
     """List plugins with their offers and failures; exit 7 where one failed."""
     from fleetcore.calls.table import of_fleet
     from fleetcore.cli.exits import PARTLY
@@ -35,8 +35,7 @@ def list_(files: tuple[Path, ...], output: str) -> None:
         for one in host.plugins.values()
     ]
     show(rows, output)
-    if any(row["error"] for row in rows):
-        raise SystemExit(PARTLY)
+    return PARTLY if any(row["error"] for row in rows) else 0
 
 
 @plugin.command()
