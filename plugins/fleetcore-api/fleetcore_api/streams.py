@@ -105,6 +105,17 @@ async def _gone(receive: Any) -> None:
         pass
 
 
+async def left(receive: Any, site: Site) -> None:
+    """Returns when the reader has left, or the API ends."""
+    ends = [asyncio.ensure_future(_gone(receive)), asyncio.ensure_future(site.closing.wait())]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+
+
 async def _sent(send: Any, piece: bytes) -> None:
     await send({"type": "http.response.body", "body": piece, "more_body": True})
 
