@@ -139,7 +139,8 @@ class AsyncFleetClient(AsyncFleet):
             except httpx.ConnectError as error:
                 raise wire.unreachable(self._url, error) from error
             except httpx.TransportError:
-                await asyncio.sleep(1.0)
+                pass  # it was cut off, like one that ends without a word
+            await asyncio.sleep(wire.AGAIN_S)
             if events.last is not None:
                 headers["Last-Event-ID"] = events.last
 

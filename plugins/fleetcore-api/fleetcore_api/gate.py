@@ -63,7 +63,7 @@ class Gate:
         if scope["type"] != "http":
             return
         try:
-            await self._pass(scope, receive, send)
+            await self._pass(scope, self._site.until_end(receive), send)
         except FleetError as error:
             await _answer(send, problem(error))
 
@@ -89,7 +89,7 @@ class Gate:
         if self._streamed(scope["method"], scope["path"]):
             await self._inner(scope, receive, self._with_position(send))
             return
-        body = await _read(receive, headers, self._site.config.body_bytes)
+        body = await _read(receive, headers, self._site)
         if key is None:
             await self._inner(scope, _replay(body, receive), self._with_position(send))
             return
@@ -173,7 +173,8 @@ def _path(scope: Scope) -> str:
     return path
 
 
-async def _read(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
+async def _read(receive: Receive, headers: dict[bytes, bytes], site: Site) -> bytes:
+    most = site.config.body_bytes
     length = headers.get(b"content-length", b"0")
     pieces, size = [], 0
     if length.isdigit() and int(length) > most:
@@ -181,7 +182,7 @@ async def _read(receive: Receive, headers: dict[bytes, bytes], most: int) -> byt
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Refused("The request was cut off", code="payload_unreadable")
+            raise site.cut_off("request")
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > most:
