@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from fleetcore.calls import decode
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.types import In, Names, Page, Word
+from fleetcore.calls.types import OPTIONS, In, Names, Page, Word
 from fleetcore.errors import FleetError, PluginError, Refused
 from fleetcore.model.operator import Permission
 
@@ -354,7 +354,8 @@ class Table:
         tried = Table(self)
         for call in calls:
             tried.add(call)
-            call.parameters  # noqa: B018  # what cannot be read is told now
+            if problem := _clash(call):  # what cannot be read is told now too
+                raise PluginError(f"The call {call.name!r} cannot be added: {problem}", plugin=call.plugin)
         self._calls, self._routes, self._commands = tried._calls, tried._routes, tried._commands
 
     def add(self, call: Call) -> None:
@@ -384,6 +385,8 @@ class Table:
             problem = f"its scope names {declared.scope.parameter!r}, which it does not take"
         elif unknown := {*_NAMED.findall(declared.confirm), *declared.confirm_when} - taken:
             problem = f"it confirms {', '.join(sorted(unknown))}, which it does not take"
+        elif inspect.isasyncgenfunction(call.function) and declared.route is not None and call.method != "GET":
+            problem = "it streams, and is no GET"
         elif declared.match_required and "if_version" not in taken:
             problem = "it asks for If-Match and takes no if_version"
         if problem:
@@ -407,6 +410,21 @@ class Table:
         if call.plugin in nouns:
             return f"the noun {call.plugin!r} is the core's"
         return ""
+
+
+def _clash(call: Call) -> str:
+    """Which of its options is the command line's own; empty where none is."""
+    declared = call.declared
+    for command in (declared.cli, *declared.also):
+        if command:
+            arguments = {word.lower() for word in command.split() if word.isupper()}
+            if unknown := sorted(arguments - {*call.parameters}):
+                return f"its command names {', '.join(unknown)}, which it does not take"
+            options = [one.word or one.name for name, one in call.parameters.items() if name not in arguments]
+            taken = OPTIONS | {"limit"} if call.is_stream else OPTIONS
+            if clash := next((word for word in options if word in taken), ""):
+                return f"--{clash} is the command line's own: give the parameter a Word"
+    return ""
 
 
 def _verbs(command: str) -> str:

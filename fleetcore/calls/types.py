@@ -42,6 +42,8 @@ __all__ = [
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
+#: Options that every command may have: what an option gives to a call is called otherwise, by a :class:`Word`.
+OPTIONS = frozenset({"ca", "data", "help", "output", "server", "token", "yes"})
 #: A JSON object whose members the caller chooses.
 Json = dict[str, Any]
 

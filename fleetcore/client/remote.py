@@ -15,7 +15,7 @@ from fleetcore.errors import Refused
 from fleetcore.frontends.async_fleet import AsyncFleet
 from fleetcore.frontends.blocking_fleet import BlockingFleet
 from fleetcore.frontends.catalogue import CallInfo, Catalogue, core, read
-from fleetcore.frontends.requests import answer, request
+from fleetcore.frontends.requests import answer, is_served, request
 from fleetcore.wire.pieces import async_pieces
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ class AsyncFleetClient(AsyncFleet):
         if call is None:
             self._served = read(await self.catalogue())
             call = self._served.get(name)
-        if call is None:
+        if call is None or (call.route and name not in core() and not is_served(call)):
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
         if not call.route:
             raise Refused(

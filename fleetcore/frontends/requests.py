@@ -1,5 +1,6 @@
 """A call as an HTTP request, and the answer back: what both remote clients say and hear alike."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -8,9 +9,11 @@ import msgspec
 
 from fleetcore.calls import decode
 from fleetcore.calls.types import UNSET, from_builtins, to_builtins
+from fleetcore.errors import Refused, Unavailable
 from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
 
 T = TypeVar("T")
+_SERVED = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) /x/[^/?#\s]+/[^?#\s]*", re.ASCII)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -91,5 +94,14 @@ def _text(parameter: ParameterInfo, value: object) -> str:
 
 
 def answer(content: bytes, kind: type[T]) -> T:
-    """What the server answered, as the call's answer; nothing is None."""
-    return from_builtins(msgspec.json.decode(content) if content else None, kind)
+    """What the server answered, as the call's answer; nothing is None. Raises Unavailable for what is none."""
+    try:
+        return from_builtins(msgspec.json.decode(content) if content else None, kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Refused) as error:
+        remedy = "Is it a fleetcore server, of a release like this one?"
+        raise Unavailable(f"The server's answer cannot be read: {error}", remedy=remedy) from error
+
+
+def is_served(call: CallInfo) -> bool:
+    """Whether a call that a server says it has is one that a plugin may have: its requests go to that server."""
+    return bool(call.plugin) and _SERVED.fullmatch(call.route) is not None and call.path.split("/")[2] == call.plugin
