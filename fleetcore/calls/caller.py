@@ -262,7 +262,8 @@ async def _unless(
         raise CallerLeft
     waiting = asyncio.ensure_future(wait(news))
     try:
-        await asyncio.wait({waiting, left}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {waiting, left}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if left.done():
             raise CallerLeft
         await waiting
@@ -271,9 +272,7 @@ async def _unless(
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-def owner(
-    fleet: "Fleet", actor: str, *, left: Callable[[], Coroutine[Any, Any, object]] | None = None
-) -> Caller:
+def owner(fleet: "Fleet", actor: str, *, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
     """The caller of a process that has the data folder open: everything is allowed; ``left`` as a caller has it."""
     grant = RoleGrant(id="owner", principal=actor, role=Role.ADMIN, scope="")
     return Caller(fleet, Rights(actor, (grant,), (), fleet.search), actor, left=left)

@@ -9,7 +9,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from fleetcore.calls.types import OPTIONS
 from fleetcore.cli.confirm import asks, confirm, yes_parameter
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.ids import Named, whole_ids, with_whole_ids
@@ -22,7 +21,7 @@ _PAIRS = "NAME=VALUE"
 #: In the text of a confirmation: a parameter.
 _NAMED = re.compile(r"\{(\w+)\}")
 #: Names that every command has already: a parameter of that name has another one inside.
-_TAKEN = OPTIONS | {"at", "pairs"}
+_TAKEN = frozenset({"at", "ca", "data", "help", "output", "pairs", "server", "token", "yes"})
 
 
 def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> None:
@@ -177,7 +176,8 @@ def items(at: Target, call: CallInfo, given: Mapping[str, Any], most: int | None
 async def items_of(caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None = None) -> list[Any]:
     """All items of a list, or the first ``most``, for a command that has its connection."""
     if not any(parameter.name == "cursor" for parameter in call.parameters):
-        return _page(await caller.run(call.name, given))["items"][:most]
+        whole: list[Any] = _page(await caller.run(call.name, given))["items"]
+        return whole[:most]
     found: list[Any] = []
     cursor: str | None = None
     while most is None or len(found) < most:

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from fleetcore.calls.types import OPTIONS
 from fleetcore.cli.connect import Remote, Target, fleet_option, remote_client
 from fleetcore.cli.derived import add_commands
 from fleetcore.cli.exits import printable
@@ -68,6 +67,8 @@ def _of_folder(data: Path) -> Catalogue:
 
 def _is_fit(call: CallInfo) -> bool:
     """Whether commands can be made of a call: its words are words, and what it takes clashes with nothing."""
+    from fleetcore.calls.types import OPTIONS
+
     names = [parameter.name for parameter in call.parameters]
     commands = [command for command in (call.command, *call.also) if command]
     arguments = {word.lower() for command in commands for word in command.split()[1:] if word.isupper()}

@@ -69,7 +69,9 @@ def test_a_call_of_which_no_command_can_be_made_is_none(ask, changed):
     assert (done.code, "There is no command 'odds'" in done.err) == (2, True)
 
 
-@pytest.mark.parametrize("route", ["GET http://127.0.0.1:1/", "GET //127.0.0.1:1/x/odds/a", "GET /devices", "TRACE /x/odds/a"])
+@pytest.mark.parametrize(
+    "route", ["GET http://127.0.0.1:1/", "GET //127.0.0.1:1/x/odds/a", "GET /devices", "TRACE /x/odds/a"]
+)
 def test_a_call_goes_to_its_server_alone(ask, route):
     done = ask([{**CALL, "route": route}], {"a": 1}, "odds", "show")
 
@@ -80,7 +82,10 @@ def test_a_call_goes_to_its_server_alone(ask, route):
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
 def test_names_of_members_drive_no_terminal(ask, output):
     row = {f"{DRIVES}name": f"{DRIVES}v", "inner": {DRIVES: [1, {DRIVES: 2}]}}
-    for call, answer in ((CALL, row), ({**CALL, "answer": "page", "columns": [DRIVES]}, {"items": [row], "next": None})):
+    for call, answer in (
+        (CALL, row),
+        ({**CALL, "answer": "page", "columns": [DRIVES]}, {"items": [row], "next": None}),
+    ):
         done = ask([call], answer, "odds", "show", "-o", output)
 
         assert (done.code, "\x1b" in done.out + done.err) == (0, False)

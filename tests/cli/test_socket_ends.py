@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +36,10 @@ async def speak(folder, said):
     reader, writer = await asyncio.open_unix_connection(folder / "control.sock")
     writer.write(said)
     return reader, writer
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def conversations():
@@ -91,7 +95,7 @@ async def test_of_one_that_leaves_nothing_is_kept_after_a_second(socket, who, mo
         await asyncio.Event().wait()
 
     monkeypatch.setattr("fleetcore.runtime.app.Fleet.settle", never)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_files()
     _, writer = await speak(socket, LEFT[who])
     await asyncio.sleep(0.3)
     assert conversations()
@@ -103,7 +107,7 @@ async def test_of_one_that_leaves_nothing_is_kept_after_a_second(socket, who, mo
                 await asyncio.sleep(0.02)
 
     assert conversations() == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_files() == descriptors
 
 
 async def test_one_that_has_said_all_and_listens_is_answered(socket):

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-import os
+from pathlib import Path
 
 import httpx
 import pytest
@@ -41,13 +41,17 @@ async def speak(url, token, who):
     return reader, writer
 
 
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def requests():
     return [task for task in asyncio.all_tasks() if "run_asgi" in repr(task.get_coro())]
 
 
 @pytest.mark.parametrize("who", REQUESTS)
 async def test_of_a_reader_that_leaves_nothing_is_kept_after_a_second(served, token, who):
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_files()
     _, writer = await speak(served.url, token, who)
     await asyncio.sleep(0.3)
     assert len(requests()) == 1
@@ -55,7 +59,7 @@ async def test_of_a_reader_that_leaves_nothing_is_kept_after_a_second(served, to
     writer.transport.abort()
     begun = asyncio.get_running_loop().time()
     async with asyncio.timeout(PATIENCE_S):
-        while requests() or len(os.listdir("/proc/self/fd")) > descriptors:
+        while requests() or open_files() > descriptors:
             await asyncio.sleep(0.02)
 
     assert asyncio.get_running_loop().time() - begun < 1

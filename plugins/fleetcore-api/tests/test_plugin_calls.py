@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,23 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore import IoTFleetManager
-from fleetcore.calls.table import of_fleet
-from fleetcore.calls.types import to_builtins
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.responses.devices import DeviceCountResponse
+from fleetcore.calls.table import ANYWHERE, BY_CALL, Call, call, invoke, of_fleet, on
+from fleetcore.calls.types import DeviceId, to_builtins
 from fleetcore.cli.root import run as run_command
 from fleetcore.client import AsyncFleetClient, FleetClient
-from fleetcore.errors import NotFound, Refused
+from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused
 from fleetcore.frontends.control import serve_control
 from fleetcore.frontends.control_client import ControlClient
 from fleetcore.frontends.plugin_methods import module_of
+from fleetcore.model.operator import Permission
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.clock import MovableClock
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = '''\
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -33,7 +38,7 @@ from msgspec import Meta
 
 from fleetcore import hookimpl
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.table import BY_CALL, call, on
+from fleetcore.calls.table import ANYWHERE, BY_CALL, call, on
 from fleetcore.calls.types import DeviceId, Ms, Page, Response
 from fleetcore.model.operator import Permission
 
@@ -66,7 +71,7 @@ async def weather_get(caller: Caller, device_id: DeviceId) -> RainResponse:
     return _FALLEN.get(device_id) or RainResponse(device_id, 0.0, Ms(caller.fleet.clock.now_ms()))
 
 
-@call("GET /x/weather/drops", Permission.DEVICES_READ, scope=BY_CALL, cli="weather drops")
+@call("GET /x/weather/drops", Permission.DEVICES_READ, scope=ANYWHERE, cli="weather drops")
 async def weather_drops(caller: Caller) -> AsyncIterator[RainResponse]:
     """Follows the drops."""
     for number in range(3):
@@ -160,6 +165,28 @@ def _blocking(url, token):
         ('cli="weather show DEVICE_ID"', 'cli="weather rain DEVICE_ID"', "the command `weather rain` is that of"),
         ('    """Shows how much rain fell on a device."""\n', "", "it has no docstring"),
         ("caller: Caller, device_id: DeviceId) -> RainResponse", "caller: Caller) -> RainResponse", "it does not take"),
+        ("async def weather_get(", "def weather_get(", "it is not async"),
+        ("caller: Caller, device_id: DeviceId) -> RainResponse", "device_id: DeviceId) -> RainResponse", "`caller`"),
+        ("mm: Millimetres)", "mm: Millimetres, **more: int)", "it takes parameters that have no name"),
+        ("mm: Millimetres)", "mm)", "mm has no type"),
+        ("mm: Millimetres) -> RainResponse", "mm: Millimetres)", "return has no type"),
+        ("mm: Millimetres)", "mm: Millimetres, token: str)", "--token is the command line's own"),
+        ("-> AsyncIterator[RainResponse]:", "-> RainResponse:", "it is to yield items and to answer AsyncIterator"),
+        (
+            "async def weather_drops(caller: Caller)",
+            "async def weather_drops(caller: Caller, limit: int = 1)",
+            "--limit is",
+        ),
+        ('"GET /x/weather/drops"', '"POST /x/weather/drops"', "it streams, and is no GET"),
+        ('"GET /x/weather/drops"', '"BREW /x/weather/drops"', "it streams, and is no GET"),
+        ('"GET /x/weather/drops"', '"GET /x/weather/{drops:path}"', "is no method and path"),
+        (
+            'scope=on("device_id"),\n      cli="weather rain',
+            'scope=ANYWHERE,\n      cli="weather rain NOPE',
+            "its command names nope",
+        ),
+        ('scope=on("device_id"),\n      cli="weather rain', 'scope=BY_CALL,\n      cli="weather rain', "it is no GET"),
+        ("    mm: float\n", "    mm: re.Pattern\n", "a type of it is no plain data"),
         ("return [weather_rain, weather_get, weather_drops]", "return [print]", "is not declared by"),
         ("return [weather_rain, weather_get, weather_drops]", "raise ValueError('no')", "ValueError: no"),
     ],
@@ -208,3 +235,88 @@ def test_the_typed_methods_of_a_package_are_written_and_work(tmp_path, monkeypat
     assert checked.returncode == 0, checked.stdout
     with pytest.raises(NotFound):
         module_of(table, "snow")
+
+
+# --- calls that do what they should not -----------------------------------------------------------------------------------
+
+
+def of(function):
+    """A call of a plugin."""
+    return Call(name=function.__name__, function=function, declared=function.__fleetcore_call__, plugin="rude")
+
+
+@call("GET /x/rude/end", Permission.DEVICES_READ, scope=ANYWHERE, cli="rude end")
+async def rude_end(caller: Caller) -> DeviceCountResponse:
+    """Wants to end the process."""
+    sys.exit(4)
+
+
+@call("GET /x/rude/ends", Permission.DEVICES_READ, scope=ANYWHERE, cli="rude ends")
+async def rude_ends(caller: Caller) -> AsyncIterator[DeviceCountResponse]:
+    """Wants to end the process, later."""
+    yield DeviceCountResponse(count=1)
+    sys.exit(4)
+
+
+@call("GET /x/rude/all", Permission.DEVICES_READ, scope=BY_CALL, cli="rude all")
+async def rude_all(caller: Caller) -> AsyncIterator[DeviceCountResponse]:
+    """Asks for no rights."""
+    yield DeviceCountResponse(count=1)
+
+
+@call("GET /x/rude/long", Permission.DEVICES_READ, scope=on("device_id"), cli="rude long DEVICE_ID")
+async def rude_long(caller: Caller, device_id: DeviceId) -> AsyncIterator[DeviceCountResponse]:
+    """Asks for the rights at its beginning only."""
+    for number in range(9):
+        yield DeviceCountResponse(count=number)
+
+
+@pytest.fixture
+async def rude(monkeypatch, tmp_path):
+    async with IoTFleetManager(tmp_path) as manager:
+        fleet = await manager.open()
+        await manager.register_device("mast-1", "mast")
+        manager._table.extend([of(one) for one in (rude_end, rude_ends, rude_all, rude_long)])
+        monkeypatch.setattr("fleetcore_api.app.of_fleet", lambda _host: manager._table)
+        api = open_api(ApiConfig(listen="http://127.0.0.1:0"), fleet._context("api"), fleet)
+        async with api as server, serve_control(manager, tmp_path):
+            await fleet.operators.grant("ana", "viewer")
+            token = (await fleet.operators.create_token("ana")).token
+            async with AsyncFleetClient(server.url, token) as client:
+                yield manager, ControlClient(tmp_path), client
+
+
+async def test_a_call_that_wants_to_end_the_process_is_a_fault_of_ours(rude):
+    _, control, client = rude
+    for ask in (control.run("rude_end", {}), client.call("rude_end")):
+        with pytest.raises(FleetError) as raised:
+            await ask
+        assert raised.value.code == "internal"
+    for items in (control.stream("rude_ends", {}), client.stream("rude_ends")):
+        assert (await anext(items))["count"] == 1
+        with pytest.raises(FleetError) as raised:
+            await anext(items)
+        assert raised.value.code == "internal"
+
+
+async def test_a_stream_that_asks_for_no_rights_shows_nothing(rude):
+    _, control, client = rude
+    for items in (control.stream("rude_all", {}), client.stream("rude_all")):
+        with pytest.raises(FleetError, match="without asking for rights"):
+            await anext(items)
+
+
+async def test_a_stream_shows_nothing_more_once_the_rights_are_gone(rude):
+    manager, _, _ = rude
+    fleet = await manager.open()
+    token = (await fleet.operators.create_token("ana")).token
+    rights = await fleet.operators.authenticate(token)
+    caller = Caller(fleet, rights, renew=lambda: fleet.operators.authenticate(token))
+    items = await invoke(manager._table["rude_long"], caller, {"device_id": "mast-1"})
+    assert (await anext(items)).count == 0
+
+    for grant in await fleet.operators.grants():
+        await fleet.operators.withdraw(grant.id)
+
+    with pytest.raises(NotAuthorised):
+        await anext(items)
