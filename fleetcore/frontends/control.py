@@ -37,6 +37,8 @@ _DEPTH = 64
 _LOOK_S = 0.25
 #: What calls that do not wait may take to end once the server stops.
 _GRACE_S = 0.5
+#: What is left to be read of an answer, once the server stops.
+_FLUSH_S = 0.2
 #: Members of an error that are sent.
 _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
 #: Process, user and group of a peer (unix(7)).
@@ -120,9 +122,18 @@ class _Conversation:
         except (ConnectionError, ValueError, asyncio.IncompleteReadError):
             pass  # the caller is gone, or sent a line beyond the bound
         finally:
-            self._writer.close()
-            with contextlib.suppress(ConnectionError):
-                await self._writer.wait_closed()
+            await self._close()
+
+    async def _close(self) -> None:
+        """Ends the connection, once what was said is read; one that does not read does not keep the server."""
+        self._writer.close()
+        closed, closing = asyncio.ensure_future(self._writer.wait_closed()), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({closed, closing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({closed}, timeout=_FLUSH_S)
+        finally:
+            self._writer.transport.abort()
+            await _end(closed, closing)
 
     async def _line(self) -> bytes:
         """The next line; none where the server stops before one has come."""

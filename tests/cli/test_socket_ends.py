@@ -141,3 +141,21 @@ async def test_a_server_that_stops_ends_its_connections_and_answers_who_waits(tm
     command = json.loads(said["who waits"])["result"]
     assert (command["device"], command["finished_at"]) == ("a", None)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_one_that_does_not_read_keeps_no_server_from_stopping(tmp_path):
+    loop = asyncio.get_running_loop()
+    async with IoTFleetManager(tmp_path) as manager:
+        await manager.register_device("a", "sensor")
+        async with serve_control(manager, tmp_path):
+            _, writer = await speak(tmp_path, LEFT["who follows"])
+            writer.transport.pause_reading()
+            await asyncio.sleep(0.3)
+            for number in range(500):
+                await manager.update_device("a", name=f"{number}", reason="x" * 1000)
+            begun = loop.time()
+        took_s = loop.time() - begun
+        left = conversations()
+    writer.transport.abort()
+
+    assert (took_s < 2, left) == (True, [])
