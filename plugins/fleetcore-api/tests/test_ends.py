@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import ssl
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
+from fleetcore import IoTFleetManager
 from fleetcore.client import AsyncFleetClient, wire
 from fleetcore.errors import Conflict, FleetError
 from fleetcore.testing.patience import PATIENCE_S
@@ -32,10 +34,10 @@ async def token(fleet, manager):
     return (await fleet.operators.create_token("op")).token
 
 
-async def speak(url, token, who):
+async def speak(url, token, who, tls=None):
     method, path, more, body, length = REQUESTS[who]
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    host, port = url.partition("://")[2].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
     head = f"{method} /api/v1{path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{more}"
     writer.write(f"{head}Content-Length: {length}\r\n\r\n".encode() + body)
     return reader, writer
@@ -101,6 +103,26 @@ async def test_a_reader_that_does_not_read_holds_no_end_up(fleet, manager, token
     writer.transport.abort()
 
     assert (took_s < 2, requests()) == (True, [])
+
+
+async def test_one_that_does_not_close_its_end_of_tls_holds_no_end_up(tmp_path, caplog):
+    loop = asyncio.get_running_loop()
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    async with IoTFleetManager(tmp_path) as manager:
+        fleet = await manager.open()
+        await fleet.operators.grant("op", "admin")
+        token = (await fleet.operators.create_token("op")).token
+        async with open_api(ApiConfig(listen="https://127.0.0.1:0"), fleet._context("api"), fleet) as server:
+            _, writer = await speak(server.url, token, "uploads", tls)
+            await asyncio.sleep(0.3)
+            writer.transport.pause_reading()
+            begun = loop.time()
+        took_s = loop.time() - begun
+        writer.transport.abort()
+
+    assert took_s < 1.5
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 # --- a stream that is refused, or fails, on its way ---------------------------------------------------------------------
