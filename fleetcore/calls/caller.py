@@ -3,11 +3,13 @@
 What a caller may not see does not exist for it: the answer is that of an unknown id.
 """
 
+import asyncio
 import getpass
 import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -33,6 +35,10 @@ SCAN = 2000
 _AT_ONCE = 200
 
 
+class CallerLeft(Exception):
+    """Nobody is there any more for whom a call might wait; what it did stays done."""
+
+
 class Caller:
     """One principal in one call.
 
@@ -54,10 +60,11 @@ class Caller:
         renew: Callable[[], Awaitable[Rights]] | None = None,
         watch: "Callable[[], RightsWatch] | None" = None,
         max_wait_s: float = math.inf,
+        left: Callable[[], Coroutine[Any, Any, object]] | None = None,
     ) -> None:
         """``renew`` gives the rights as they are now, ``watch`` what tells when they may have changed.
 
-        Without them the rights stay as they are.
+        Without them the rights stay as they are. ``left`` returns when the caller is gone, or is to be answered now.
         """
         self.fleet, self.rights = fleet, rights
         self.actor = actor or rights.actor
@@ -65,7 +72,7 @@ class Caller:
         self.asked = False
         self.subject: Device | None = None
         self.max_wait_s = max_wait_s
-        self._renew, self._watch = renew, watch
+        self._renew, self._watch, self._left = renew, watch, left
 
     async def renewed(self) -> Rights:
         """The rights as they are now, which the caller has from here on; raises NotAuthenticated."""
@@ -91,8 +98,21 @@ class Caller:
     def waiting(self) -> Iterator[Callable[[Coroutine[Any, Any, object]], Awaitable[None]]]:
         """Gives a function that waits for what it is given, but only until the rights may have changed.
 
-        After each wait ask :meth:`still`.
+        After each wait ask :meth:`still`. The function raises :class:`CallerLeft` where the caller is gone.
         """
+        if self._left is None:
+            with self._waiting() as wait:
+                yield wait
+            return
+        left = asyncio.ensure_future(self._left())
+        try:
+            with self._waiting() as wait:
+                yield partial(_unless, left, wait)
+        finally:
+            left.cancel()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[Callable[[Coroutine[Any, Any, object]], Coroutine[Any, Any, None]]]:
         if self._watch is None:
             yield _wait
             return
@@ -232,10 +252,30 @@ async def _wait(news: Coroutine[Any, Any, object]) -> None:
     await news
 
 
-def owner(fleet: "Fleet", actor: str) -> Caller:
-    """The caller of a process that has the data folder open: everything is allowed."""
+async def _unless(
+    left: "asyncio.Future[object]",
+    wait: Callable[[Coroutine[Any, Any, object]], Coroutine[Any, Any, None]],
+    news: Coroutine[Any, Any, object],
+) -> None:
+    if left.done():
+        news.close()
+        raise CallerLeft
+    waiting = asyncio.ensure_future(wait(news))
+    try:
+        both: set[asyncio.Future[Any]] = {waiting, left}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if left.done():
+            raise CallerLeft
+        await waiting
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+def owner(fleet: "Fleet", actor: str, *, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
+    """The caller of a process that has the data folder open: everything is allowed; ``left`` as a caller has it."""
     grant = RoleGrant(id="owner", principal=actor, role=Role.ADMIN, scope="")
-    return Caller(fleet, Rights(actor, (grant,), (), fleet.search), actor)
+    return Caller(fleet, Rights(actor, (grant,), (), fleet.search), actor, left=left)
 
 
 def user_of(front_end: str) -> str:

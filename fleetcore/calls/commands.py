@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from fleetcore.calls.caller import Caller, answered
+from fleetcore.calls.caller import Caller, CallerLeft, answered
 from fleetcore.calls.cursors import decode
 from fleetcore.calls.operations import OperationId, operation_response, own_operation
 from fleetcore.calls.responses.commands import CommandCountsResponse, CommandResponse, PlanResponse
@@ -170,8 +170,12 @@ async def send_command(
         precondition=precondition, idempotency_key=await _key(caller, idempotency_key, issued), actor=caller.actor,
         reason=reason,
     )  # fmt: skip
-    with caller.waiting() as news:
-        command = await commands.wait(command, min(wait_s, caller.max_wait_s), pause=_pause(caller, device_id, news))
+    try:
+        with caller.waiting() as news:
+            pause = _pause(caller, device_id, news)
+            command = await commands.wait(command, min(wait_s, caller.max_wait_s), pause=pause)
+    except CallerLeft:
+        command = await commands.get(command.id)
     return _command(command)
 
 

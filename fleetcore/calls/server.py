@@ -1,11 +1,12 @@
 """The server: what runs in it, what is configured, and its data."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
-from fleetcore.calls.caller import Caller
+from fleetcore.calls.caller import Caller, CallerLeft
 from fleetcore.calls.responses.server import (
     BackupResponse,
     InstanceResponse,
@@ -77,4 +78,5 @@ async def check_storage(caller: Caller) -> StorageCheckResponse:
 @call(None, Permission.SERVER_READ, no_cli="commands see what was accepted before them")
 async def wait_idle(caller: Caller) -> None:
     """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""
-    await caller.fleet.settle()
+    with contextlib.suppress(CallerLeft), caller.waiting() as wait:
+        await wait(caller.fleet.settle())

@@ -5,18 +5,20 @@ are in the query, of the other methods in the body, unless a parameter is the wh
 the rest is in the query too.
 """
 
+import contextlib
 import inspect
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
+import msgspec
 from attrs import define, field, frozen
 
 from fleetcore.calls import decode
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.types import In, Names, Page, Word
+from fleetcore.calls.types import OPTIONS, In, Ms, Names, Page, Word
 from fleetcore.errors import FleetError, PluginError, Refused
 from fleetcore.model.operator import Permission
 
@@ -28,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any] | AsyncIterator[Any]])
 _DECLARED = "__fleetcore_call__"
 #: Places that are headers of a request.
 HEADERS = ("if-match", "last-event-id", "idempotency-key")
+#: Commands that are made by hand and have no call of their own: no plugin's noun.
+VERBS = frozenset({"adopt", "demo", "doctor", "init", "restore", "serve", "simulate"})
+_ROUTE = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) (?:/(?:[A-Za-z0-9._~-]+|\{\w+\}))+", re.ASCII)
 _NO_BODY = frozenset({"GET", "DELETE"})
 _NAMED = re.compile(r"\{(\w+)\}")
 _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
@@ -291,6 +296,20 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
     Raises NotAuthorised, NotFound, and what the call raises.
     """
     admit(call, caller)
+    await _ask(call, caller, values)
+    if call.is_stream:  # which asks for each item
+        items = call.function(caller, **values)
+        return _of_plugin(call, caller, values, items) if call.plugin else items
+    try:
+        answer = await call.function(caller, **values)
+    except SystemExit as error:  # it would end the process of everybody
+        raise RuntimeError(f"{call.name} wants to end the process") from error
+    if not caller.asked:
+        raise _unasked(call)
+    return answer
+
+
+async def _ask(call: Call, caller: Caller, values: Mapping[str, Any]) -> None:
     scope = call.declared.scope
     needed = (call.declared.permission, *call.declared.needs_too)
     match scope.kind:
@@ -305,12 +324,29 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
                 caller.everywhere(call.name, permission)
         case "anywhere":
             caller.asked = True
-    if call.is_stream:  # which asks for each item
-        return call.function(caller, **values)
-    answer = await call.function(caller, **values)
-    if not caller.asked:
-        raise FleetError(f"{call.name} answered without asking for rights")
-    return answer
+
+
+async def _of_plugin(
+    call: Call, caller: Caller, values: Mapping[str, Any], items: AsyncGenerator[Any, None]
+) -> AsyncGenerator[Any, None]:
+    """The items of a plugin's call, each by the rights as they are then; one that does not ask for rights has none."""
+    async with contextlib.aclosing(items):
+        try:
+            async for item in items:
+                rights, asked = caller.rights, caller.asked
+                if await caller.renewed() is not rights:
+                    admit(call, caller)
+                    await _ask(call, caller, values)
+                if not (asked or caller.asked):
+                    raise _unasked(call)
+                caller.asked = True
+                yield item
+        except SystemExit as error:
+            raise RuntimeError(f"{call.name} wants to end the process") from error
+
+
+def _unasked(call: Call) -> FleetError:
+    return FleetError(f"{call.name} answered without asking for rights")
 
 
 async def run(
@@ -354,7 +390,8 @@ class Table:
         tried = Table(self)
         for call in calls:
             tried.add(call)
-            call.parameters  # noqa: B018  # what cannot be read is told now
+            if problem := _unfit(call):  # what cannot be read is told now too
+                raise PluginError(f"The call {call.name!r} cannot be added: {problem}", plugin=call.plugin)
         self._calls, self._routes, self._commands = tried._calls, tried._routes, tried._commands
 
     def add(self, call: Call) -> None:
@@ -384,6 +421,8 @@ class Table:
             problem = f"its scope names {declared.scope.parameter!r}, which it does not take"
         elif unknown := {*_NAMED.findall(declared.confirm), *declared.confirm_when} - taken:
             problem = f"it confirms {', '.join(sorted(unknown))}, which it does not take"
+        elif inspect.isasyncgenfunction(call.function) and declared.route is not None and call.method != "GET":
+            problem = "it streams, and is no GET"
         elif declared.match_required and "if_version" not in taken:
             problem = "it asks for If-Match and takes no if_version"
         if problem:
@@ -404,9 +443,55 @@ class Table:
         for command in (call.declared.cli, *call.declared.also):
             if command and (command.split()[0] != call.plugin or len(_verbs(command).split()) < 2):
                 return f"its command is not `{call.plugin} VERB`"
-        if call.plugin in nouns:
+        if call.plugin in nouns | VERBS:
             return f"the noun {call.plugin!r} is the core's"
         return ""
+
+
+def _unfit(call: Call) -> str:
+    """Why a plugin's call cannot be served on every front end; empty where it can."""
+    taken = inspect.signature(call.function).parameters
+    answered = get_type_hints(call.function, include_extras=True)
+    if not (inspect.iscoroutinefunction(call.function) or inspect.isasyncgenfunction(call.function)):
+        return "it is not async"
+    if next(iter(taken), "") != "caller":
+        return "its first parameter is not `caller`"
+    if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY) for one in taken.values()):
+        return "it takes parameters that have no name"
+    if unspoken := sorted({*taken, "return"} - answered.keys() - {"caller"}):
+        return f"{', '.join(unspoken)} has no type"
+    if inspect.isasyncgenfunction(call.function) != call.is_stream:
+        return "it is to yield items and to answer AsyncIterator[…], or neither"
+    if call.declared.route is not None and _ROUTE.fullmatch(call.declared.route) is None:
+        return f"{call.declared.route!r} is no method and path"
+    try:
+        answer = get_args(call.answer)[0] if call.is_stream else call.answer
+        kinds = [answer, *(one.reader.kind for one in call.parameters.values())]
+        msgspec.json.schema_components(kinds, schema_hook=_as_text)
+    except TypeError as error:
+        return f"a type of it is no plain data: {error}"
+    if call.declared.scope is BY_CALL and call.method != "GET":
+        return "it is no GET, so it has to say on what it needs its permission: what asks late has changed something"
+    return _clash(call)
+
+
+def _as_text(kind: type) -> dict[str, str]:
+    if kind is Ms:
+        return {"type": "string"}
+    raise NotImplementedError(f"{kind} is not sent")
+
+
+def _clash(call: Call) -> str:
+    """What of its commands is not to be had."""
+    for command in filter(None, (call.declared.cli, *call.declared.also)):
+        arguments = {word.lower() for word in command.split() if word.isupper()}
+        if unknown := sorted(arguments - {*call.parameters}):
+            return f"its command names {', '.join(unknown)}, which it does not take"
+        options = [one.word or one.name for name, one in call.parameters.items() if name not in arguments]
+        taken = OPTIONS | {"limit"} if call.is_stream else OPTIONS
+        if clash := next((word for word in options if word in taken), ""):
+            return f"--{clash} is the command line's own: give the parameter a Word"
+    return ""
 
 
 def _verbs(command: str) -> str:

@@ -42,7 +42,11 @@ __all__ = [
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
+#: Options that every command may have: what an option gives to a call is called otherwise, by a :class:`Word`.
+OPTIONS = frozenset({"ca", "data", "help", "output", "server", "token", "yes"})
 #: A JSON object whose members the caller chooses.
 Json = dict[str, Any]
 
@@ -54,8 +58,8 @@ class Ms(int):
 
     @property
     def datetime(self) -> datetime:
-        """The same time, in UTC."""
-        return _EPOCH + self * _MILLISECOND
+        """The same time, in UTC; one that lies beyond what a datetime can be is the last or the first of them."""
+        return _EPOCH + min(max(self, _FIRST), _LAST) * _MILLISECOND
 
     def __str__(self) -> str:
         return format_time(self)
@@ -188,7 +192,18 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
 
 def _shown(value: object) -> str:
-    return "" if value is None else escape(str(value))
+    return escape(_text(value))
+
+
+def _text(value: object) -> str:
+    """A value in a cell: times and states as they are written, also within lists and objects."""
+    if isinstance(value, Response):
+        value = dict(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_text(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return "" if value is None else str(value)
 
 
 def to_response(cls: type[R], record: object, **more: Any) -> R:

@@ -13,7 +13,7 @@ from fleetcore.cli.confirm import asks, confirm, yes_parameter
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.ids import Named, whole_ids, with_whole_ids
 from fleetcore.cli.output import output_option, show, show_line
-from fleetcore.errors import Refused
+from fleetcore.errors import Refused, Unavailable
 from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
 
 #: In a command's text: the rest of its parameters may be given so.
@@ -21,7 +21,7 @@ _PAIRS = "NAME=VALUE"
 #: In the text of a confirmation: a parameter.
 _NAMED = re.compile(r"\{(\w+)\}")
 #: Names that every command has already: a parameter of that name has another one inside.
-_TAKEN = frozenset({"at", "output", "data", "server", "token", "ca"})
+_TAKEN = frozenset({"at", "ca", "data", "help", "output", "pairs", "server", "token", "yes"})
 
 
 def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> None:
@@ -176,18 +176,25 @@ def items(at: Target, call: CallInfo, given: Mapping[str, Any], most: int | None
 async def items_of(caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None = None) -> list[Any]:
     """All items of a list, or the first ``most``, for a command that has its connection."""
     if not any(parameter.name == "cursor" for parameter in call.parameters):
-        whole: list[Any] = (await caller.run(call.name, given))["items"]
+        whole: list[Any] = _page(await caller.run(call.name, given))["items"]
         return whole[:most]
     found: list[Any] = []
     cursor: str | None = None
     while most is None or len(found) < most:
         limit = PAGE if most is None else min(PAGE, most - len(found))
-        page = await caller.run(call.name, {**given, "limit": limit, "cursor": cursor})
+        page = _page(await caller.run(call.name, {**given, "limit": limit, "cursor": cursor}))
         found += page["items"]
         cursor = page["next"]
         if cursor is None:
             break
     return found
+
+
+def _page(answer: Any) -> Mapping[str, Any]:
+    """A page that was answered; of a plugin's call only its server knows the answer's type."""
+    if isinstance(answer, dict) and isinstance(answer.get("items"), list) and "next" in answer:
+        return answer
+    raise Unavailable("The server's answer cannot be read: it is no page", remedy="Is it a fleetcore server?")
 
 
 def _inside(name: str) -> str:

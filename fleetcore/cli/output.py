@@ -69,7 +69,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([_harmless(name) for name in names])
     for row in rows:
         writer.writerow([_harmless(row.get(name)) for name in names])
     return text.getvalue()

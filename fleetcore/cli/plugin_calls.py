@@ -12,7 +12,7 @@ from fleetcore.cli.connect import Remote, Target, fleet_option, remote_client
 from fleetcore.cli.derived import add_commands
 from fleetcore.cli.exits import printable
 from fleetcore.errors import FleetError, Unavailable
-from fleetcore.frontends.catalogue import CallInfo, Catalogue, read
+from fleetcore.frontends.catalogue import ANSWERS, KINDS, CallInfo, Catalogue, core, read
 
 #: What a target may call its commands; another one is not shown.
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*( [a-z][a-z0-9-]*)+( [A-Z][A-Z_]*)*", re.ASCII)
@@ -66,10 +66,22 @@ def _of_folder(data: Path) -> Catalogue:
 
 
 def _is_fit(call: CallInfo) -> bool:
+    """Whether commands can be made of a call: its words are words, and what it takes clashes with nothing."""
+    from fleetcore.calls.types import OPTIONS
+
+    names = [parameter.name for parameter in call.parameters]
+    commands = [command for command in (call.command, *call.also) if command]
+    arguments = {word.lower() for command in commands for word in command.split()[1:] if word.isupper()}
     return (
         bool(call.plugin)
-        and all(_COMMAND.fullmatch(command) for command in (call.command, *call.also) if command)
-        and all(_NAME.fullmatch(parameter.name) for parameter in call.parameters)
+        and call.name not in core()
+        and call.answer in ANSWERS
+        and all(_COMMAND.fullmatch(command) for command in commands)
+        and all(_NAME.fullmatch(name) for name in names)
+        and not OPTIONS & {parameter.word or parameter.name for parameter in call.parameters} - arguments
+        and len({*names}) == len(names)
+        and arguments <= {*names}
+        and all(parameter.kind in KINDS for parameter in call.parameters)
     )
 
 
@@ -88,7 +100,8 @@ def _safe(call: CallInfo) -> CallInfo:
         )
         for parameter in call.parameters
     ]
-    return msgspec.structs.replace(call, **texts, parameters=parameters)
+    columns = [printable(column) for column in call.columns]
+    return msgspec.structs.replace(call, **texts, parameters=parameters, columns=columns)
 
 
 def reason(error: FleetError) -> str:

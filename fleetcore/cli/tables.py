@@ -59,14 +59,19 @@ class _Column:
     @property
     def width(self) -> int:
         """What it takes to show all of it."""
-        return max(cell_len(text) for text in (self.name, *self.cells))
+        return max(cell_len(text) for text in (self.head, *self.cells))
+
+    @property
+    def head(self) -> str:
+        """What stands above it."""
+        return printable(self.name)
 
     @property
     def narrow(self) -> int:
         """What it takes at least."""
         if self.kind not in _ELASTIC:
             return self.width
-        return min(self.width, max(cell_len(self.name), _NARROW))
+        return min(self.width, max(cell_len(self.head), _NARROW))
 
 
 def table(
@@ -87,7 +92,7 @@ def table(
     found = [_column(name, rows, members, None if width is None else now_ms) for name in names]
     shown = found if width is None else _fitting(found, width)
     widths = [column.width for column in shown] if width is None else _widths(shown, width)
-    heads = [_placed(column.name, column.kind, size) for column, size in zip(shown, widths, strict=True)]
+    heads = [_placed(column.head, column.kind, size) for column, size in zip(shown, widths, strict=True)]
     lines = [Text(_GAP.join(heads).rstrip(), style="bold")]
     for at in range(len(rows)):
         line = Text()
@@ -99,17 +104,18 @@ def table(
         line.rstrip()
         lines.append(line)
     if width is not None and len(shown) < len(found):
-        left = ", ".join(column.name for column in found[len(shown) :])
+        left = ", ".join(column.head for column in found[len(shown) :])
         lines += [Text(part, style="dim") for part in textwrap.wrap(f"(-o json also shows: {left})", width)]
     return lines
 
 
 def sheet(result: Mapping[str, Any], members: Mapping[str, str], *, now_ms: int | None = None) -> list[str]:
     """The lines for one record; ``now_ms`` adds to each time how far from now it is."""
-    width = max((cell_len(name) for name in result), default=0)
+    width = max((cell_len(printable(name)) for name in result), default=0)
     lines: list[str] = []
-    for name, value in result.items():
-        parts = _whole(value, _kind(name, [value], members), now_ms)
+    for member, value in result.items():
+        name = printable(member)
+        parts = _whole(value, _kind(member, [value], members), now_ms)
         if isinstance(value, str) and "\n" in value:  # PEM: whole, and by itself, as it is copied
             lines += [name, *parts]
         else:

@@ -15,7 +15,7 @@ from fleetcore.errors import Refused
 from fleetcore.frontends.async_fleet import AsyncFleet
 from fleetcore.frontends.blocking_fleet import BlockingFleet
 from fleetcore.frontends.catalogue import CallInfo, Catalogue, core, read
-from fleetcore.frontends.requests import answer, request
+from fleetcore.frontends.requests import answer, is_served, request
 from fleetcore.wire.pieces import async_pieces
 
 T = TypeVar("T")
@@ -139,7 +139,8 @@ class AsyncFleetClient(AsyncFleet):
             except httpx.ConnectError as error:
                 raise wire.unreachable(self._url, error) from error
             except httpx.TransportError:
-                await asyncio.sleep(1.0)
+                pass  # it was cut off, like one that ends without a word
+            await asyncio.sleep(wire.AGAIN_S)
             if events.last is not None:
                 headers["Last-Event-ID"] = events.last
 
@@ -153,7 +154,7 @@ class AsyncFleetClient(AsyncFleet):
         if call is None:
             self._served = read(await self.catalogue())
             call = self._served.get(name)
-        if call is None:
+        if call is None or (call.route and name not in core() and not is_served(call)):
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
         if not call.route:
             raise Refused(

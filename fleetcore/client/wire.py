@@ -43,6 +43,8 @@ _CLASSES: Mapping[str, type[FleetError]] = {
     **dict.fromkeys(_REFUSED, Refused),
 }
 _BY_STATUS: Mapping[int, type[FleetError]] = {404: NotFound, 409: Conflict, 412: VersionConflict}
+#: Between two connections to a stream that was cut off.
+AGAIN_S = 1.0
 _AGAIN = frozenset({429, 502, 503, 504, 507})
 
 
@@ -125,7 +127,10 @@ class Events:
         self._data: list[str] = []
 
     def take(self, line: str) -> dict[str, Any] | None:
-        """The item that a line ends, if it does. Raises NotFound where the feed after the last position is gone."""
+        """The item that a line ends, if it does.
+
+        Raises NotFound where the feed after the last position is gone, and the error that ended the stream.
+        """
         if line:
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
@@ -143,6 +148,8 @@ class Events:
         found = json.loads(data) if data else None
         if event == "reset" and isinstance(found, dict):
             raise NotFound(str(found["detail"]), remedy=str(found["remedy"]), **found["ids"])
+        if event == "error" and isinstance(found, dict):
+            raise refusal(int(found.get("status", 500)), data.encode())
         if event == "end":
             self.ended = True
             return None

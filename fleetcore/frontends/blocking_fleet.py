@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import inspect
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -15,6 +17,7 @@ from fleetcore import threads
 from fleetcore.calls.responses.campaigns import CampaignResponse
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.types import Ms
+from fleetcore.errors import Refused
 from fleetcore.frontends.async_fleet import AsyncFleet
 from fleetcore.frontends.generated.calls_blocking import BlockingCalls
 from fleetcore.views import TelemetryView
@@ -34,6 +37,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="fleetcore blocking", daemon=True)
         threads.stop_at_exit(self._stop)  # before its store's, which the tasks of the loop use
         threads.start(self._thread)
+        self._process = os.getpid()
         self._finalizer = weakref.finalize(self, _stop_loop, self._loop, self._thread)
         self._finalizer.atexit = False
 
@@ -114,10 +118,30 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         return self._iterate(self._fleet._stream, name, given, kind)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """What the work gives; an interrupt ends the work too. Raises Refused where its thread is not there."""
+        waiting = self._begun(work)
+        try:
+            return waiting.result()
+        finally:
+            waiting.cancel()  # does nothing to what is done
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        why = ""
+        if self._process != os.getpid():
+            why = "This fleet was opened before a fork: it belongs to the process that opened it"
+        elif self._thread is threading.current_thread():
+            why = "This is the thread in which the fleet runs: it cannot wait for itself"
+        elif not self._finalizer.alive:
+            why = "This fleet was closed"
+        if why:
+            work.close()
+            raise Refused(why, remedy="Make a fleet anew")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def __getattr__(self, name: str) -> Any:
         """What else the fleet has; of it, what is to be awaited blocks."""
+        if name.startswith("__") or "_fleet" not in vars(self):  # of a copy, which has nothing yet
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
         member = getattr(self._fleet, name)
         if inspect.isasyncgenfunction(member):
             return partial(self._iterate, member)
@@ -137,7 +161,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
 
         try:
             while True:
-                waiting = asyncio.run_coroutine_threadsafe(following(), self._loop)
+                waiting = self._begun(following())
                 try:
                     item = waiting.result()
                 finally:
@@ -146,7 +170,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
                     return
                 yield item
         finally:
-            with contextlib.suppress(RuntimeError):  # an interrupted step may not have ended yet
+            with contextlib.suppress(RuntimeError, Refused):  # it is closed; an interrupted step may not have ended yet
                 self._run(items.aclose())
 
     def __enter__(self) -> Self:
@@ -159,8 +183,8 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         self.close()
 
     def close(self) -> None:
-        """Ends the use of the fleet, and the thread; idempotent."""
-        if self._finalizer.alive:
+        """Ends the use of the fleet, and the thread; idempotent. In a process forked since there is nothing to end."""
+        if self._finalizer.alive and self._process == os.getpid():
             self._run(self._fleet.close())
             self._finalizer()
 

@@ -10,10 +10,18 @@ from typing import Any
 
 import msgspec
 
+from fleetcore.errors import Unavailable
+
 #: How many items of a list are asked for at once where all are wanted.
 PAGE = 1000
 #: The kind of a member that is text without spaces: a name, a code, a digest.
 WORD = "word"
+#: How a call answers.
+ANSWERS = frozenset({"value", "page", "stream", "nothing"})
+#: How text for a parameter is read.
+KINDS = frozenset({
+    "text", "integer", "integer-or-word", "number", "boolean", "time", "scalar", "json", "bytes",
+})  # fmt: skip
 
 
 class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -129,5 +137,9 @@ def core() -> Catalogue:
 
 
 def read(content: bytes) -> Catalogue:
-    """A catalogue that was sent; raises ``msgspec.ValidationError``."""
-    return Catalogue(msgspec.json.decode(content, type=list[CallInfo]))
+    """A catalogue that was sent; raises Unavailable for what is none."""
+    try:
+        return Catalogue(msgspec.json.decode(content, type=list[CallInfo]))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        remedy = "Is it a fleetcore server, of a release like this one?"
+        raise Unavailable(f"The list of calls cannot be read: {error}", remedy=remedy) from error

@@ -12,8 +12,10 @@ their end, also where it refuses the call; the client ends them as soon as it is
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import pwd
+import select
 import socket
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -26,7 +28,17 @@ from fleetcore.calls.types import to_builtins
 from fleetcore.errors import FleetError, Refused
 from fleetcore.frontends.control_client import CATALOGUE, FRAME_BYTES, LENGTH, LINE_BYTES, address_of, socket_of
 from fleetcore.frontends.library import IoTFleetManager
+from fleetcore.wire.strict_json import nests_deeper, too_deep
 
+_log = logging.getLogger(__name__)
+#: How deep a line may nest at all; what a call takes is judged by the call, as in the library.
+_DEPTH = 64
+#: How often it is asked whether who waits for an answer is still there.
+_LOOK_S = 0.25
+#: What calls that do not wait may take to end once the server stops.
+_GRACE_S = 0.5
+#: What is left to be read of an answer, once the server stops.
+_FLUSH_S = 0.2
 #: Members of an error that are sent.
 _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
 #: Process, user and group of a peer (unix(7)).
@@ -35,19 +47,34 @@ _CREDENTIALS = struct.Struct("3i")
 
 @asynccontextmanager
 async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[None]:
-    """Answers calls until the block ends. The data folder's lock is held, so a left-over socket is nobody's."""
+    """Answers calls until the block ends. The data folder's lock is held, so a left-over socket is nobody's.
+
+    At the end streams end, what waits is answered as it stands, and nothing of a connection stays.
+    """
     path = socket_of(data)
     path.unlink(missing_ok=True)
+    closing = asyncio.Event()
+    conversations: set[asyncio.Task[None]] = set()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversation = asyncio.ensure_future(_Conversation(manager, reader, writer, closing).hold())
+        conversations.add(conversation)
+        conversation.add_done_callback(conversations.discard)
+
     with address_of(path) as address:
-        server = await asyncio.start_unix_server(
-            lambda reader, writer: _converse(manager, reader, writer), path=address, limit=LINE_BYTES
-        )
+        server = await asyncio.start_unix_server(begin, path=address, limit=LINE_BYTES)
     path.chmod(0o600)
     try:
         yield
     finally:
         server.close()
         path.unlink(missing_ok=True)
+        closing.set()
+        if conversations:
+            await asyncio.wait(conversations, timeout=_GRACE_S)
+        for conversation in conversations:
+            conversation.cancel()
+        await asyncio.gather(*conversations, return_exceptions=True)
 
 
 def peer(connection: socket.socket) -> str:
@@ -66,52 +93,129 @@ def peer(connection: socket.socket) -> str:
         return f"cli:{user}"
 
 
-async def _converse(manager: IoTFleetManager, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    actor = peer(writer.get_extra_info("socket"))
-    try:
-        while line := await reader.readline():
-            frames = _Frames(reader)
-            answer = await _answer(manager, actor, line, frames)
-            items = answer.get("result")
-            if isinstance(items, AsyncGenerator):
-                await _stream(items, reader, writer)
-                return
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-            await frames.discard()
-    except (ConnectionError, ValueError, asyncio.IncompleteReadError):
-        pass  # the caller is gone, or sent a line beyond the bound
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+class _Conversation:
+    """One connection, until the other end leaves or the server stops."""
+
+    def __init__(
+        self,
+        manager: IoTFleetManager,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        closing: asyncio.Event,
+    ) -> None:
+        self._manager, self._reader, self._writer, self._closing = manager, reader, writer, closing
+        self._socket: socket.socket = writer.get_extra_info("socket")
+        self._actor = peer(self._socket)
+
+    async def hold(self) -> None:
+        """Answers line by line."""
+        try:
+            while line := await self._line():
+                frames = _Frames(self._reader)
+                answer = await self._answer(line, frames)
+                items = answer.get("result")
+                if isinstance(items, AsyncGenerator):
+                    await self._stream(items)
+                    return
+                await self._write(answer)
+                await frames.discard()
+        except (ConnectionError, ValueError, asyncio.IncompleteReadError):
+            pass  # the caller is gone, or sent a line beyond the bound
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        """Ends the connection, once what was said is read; one that does not read does not keep the server."""
+        self._writer.close()
+        closed, closing = asyncio.ensure_future(self._writer.wait_closed()), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({closed, closing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({closed}, timeout=_FLUSH_S)
+        finally:
+            self._writer.transport.abort()
+            await _end(closed, closing)
+
+    async def _line(self) -> bytes:
+        """The next line; none where the server stops before one has come."""
+        coming, closing = asyncio.ensure_future(self._reader.readline()), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({coming, closing}, return_when=asyncio.FIRST_COMPLETED)
+            return await coming if coming.done() else b""
+        finally:
+            await _end(coming, closing)
+
+    async def _left(self) -> None:
+        """Returns when the other end has closed its socket, or the server stops."""
+        poll = select.poll()
+        poll.register(self._socket.fileno(), 0)  # hanging up is told unasked
+        while not self._closing.is_set() and not poll.poll(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _LOOK_S)
+
+    async def _write(self, line: Mapping[str, Any]) -> None:
+        self._writer.write(json.dumps(line).encode() + b"\n")
+        await self._writer.drain()
+
+    async def _answer(self, line: bytes, frames: "_Frames") -> dict[str, Any]:
+        try:
+            name, given, has_stream = _read(line)
+            content = frames.expect() if has_stream else None
+            if name == CATALOGUE:
+                return {"result": (await self._manager.catalogue()).decode()}
+            found = await self._manager.call_as(self._actor, name, given, content, left=self._left)
+            return {"result": found if isinstance(found, AsyncGenerator) else to_builtins(found)}
+        except Exception as error:  # noqa: BLE001  # a fault of ours is answered too
+            return _refusal(error)
+
+    async def _stream(self, items: AsyncGenerator[Any, None]) -> None:
+        """An item a line, until the reader closes the connection: it has nothing more to say."""
+        gone = asyncio.ensure_future(self._reader.read(1))
+        closing = asyncio.ensure_future(self._closing.wait())
+        following: asyncio.Future[Any] = asyncio.ensure_future(anext(items))
+        try:
+            while True:
+                await asyncio.wait({gone, closing, following}, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done() or closing.done():
+                    return
+                try:
+                    line: Mapping[str, object] = {"item": to_builtins(following.result())}
+                except StopAsyncIteration:
+                    line = {"end": True}
+                except Exception as error:  # noqa: BLE001  # a fault of ours is answered too
+                    line = _refusal(error)
+                await self._write(line)
+                if "item" not in line:
+                    return
+                following = asyncio.ensure_future(anext(items))
+        finally:
+            await _end(gone, closing, following)
+            await items.aclose()
 
 
-async def _stream(items: AsyncGenerator[Any, None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An item a line, until the reader closes the connection: it has nothing more to say."""
-    gone = asyncio.ensure_future(reader.read(1))
-    following: asyncio.Future[Any] = asyncio.ensure_future(anext(items))
+async def _end(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _read(line: bytes) -> tuple[str, Mapping[str, Any], bool]:
+    """The name of a call, what it is given, and whether a stream follows; raises Refused."""
     try:
-        while True:
-            await asyncio.wait({gone, following}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                return
-            try:
-                line: Mapping[str, object] = {"item": to_builtins(following.result())}
-            except StopAsyncIteration:
-                line = {"end": True}
-            except FleetError as error:
-                line = _refusal(error)
-            writer.write(json.dumps(line).encode() + b"\n")
-            await writer.drain()
-            if "item" not in line:
-                return
-            following = asyncio.ensure_future(anext(items))
-    finally:
-        for task in (gone, following):
-            task.cancel()
-        await asyncio.gather(gone, following, return_exceptions=True)
-        await items.aclose()
+        request = json.loads(line.decode())
+    except RecursionError:
+        raise too_deep(_DEPTH) from None
+    except ValueError as error:
+        raise Refused(f"no JSON: {error}", code="payload_unreadable", pointer="") from error
+    if nests_deeper(line, _DEPTH):
+        raise too_deep(_DEPTH)
+    if not isinstance(request, dict):
+        raise Refused("A line is a JSON object", remedy='Send {"call": NAME, "given": {…}}', pointer="")
+    name, given = request.get("call"), request.get("given", {} if request.get("call") == CATALOGUE else None)
+    if not isinstance(name, str):
+        raise Refused("/call: it must be text", remedy="Give the name of a call", pointer="/call")
+    if not isinstance(given, dict):
+        raise Refused("/given: it must be an object", remedy="Give {} where there is nothing to give", pointer="/given")
+    return name, given, request.get("stream") is True
 
 
 class _Frames:
@@ -151,28 +255,16 @@ class _Frames:
         return await self._reader.readexactly(length)
 
 
-async def _answer(manager: IoTFleetManager, actor: str, line: bytes, frames: _Frames) -> dict[str, Any]:
-    try:
-        request = json.loads(line)
-        content = frames.expect() if request.get("stream") else None
-        name = request["call"]
-        if name == CATALOGUE:
-            return {"result": (await manager.catalogue()).decode()}
-        found = await manager.call_as(actor, name, request["given"], content)
-        return {"result": found if isinstance(found, AsyncGenerator) else to_builtins(found)}
-    except FleetError as error:
-        return _refusal(error)
-    except OSError as error:
+def _refusal(error: Exception) -> dict[str, Any]:
+    if isinstance(error, FleetError):
+        said = error
+    elif isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        message = f"{error.strerror or error}{where}"
-        return {"error": {"kind": "FleetError", "code": "internal", "message": message, "remedy": "", "ids": {}}}
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        return {"error": {"kind": "Refused", "code": "schema_invalid", "message": str(error), "remedy": "", "ids": {}}}
-
-
-def _refusal(error: FleetError) -> dict[str, Any]:
-    ids = {key: value for key, value in error.ids.items() if isinstance(value, _PLAIN)}
+        said = FleetError(f"{error.strerror or error}{where}", code="internal")
+    else:
+        _log.error("A call over the control socket failed", exc_info=error)
+        said = FleetError("The server made a mistake; it is in its log", code="internal")
+    ids = {key: value for key, value in said.ids.items() if isinstance(value, _PLAIN)}
     # A class of a plugin's or a module's own is not known at the other end: the nearest one that is.
-    kind = next(kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
-    said = {"kind": kind, "code": error.code, "message": error.message, "remedy": error.remedy, "ids": ids}
-    return {"error": said}
+    kind = next(kind.__name__ for kind in type(said).__mro__ if getattr(errors, kind.__name__, None) is kind)
+    return {"error": {"kind": kind, "code": said.code, "message": said.message, "remedy": said.remedy, "ids": ids}}

@@ -120,6 +120,8 @@ class ControlClient:
                 if "end" in answer:
                     return
                 yield answer["item"]
+        except ConnectionError:
+            pass  # it was cut off, like one that ends without a word
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):

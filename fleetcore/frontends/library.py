@@ -5,7 +5,7 @@ Flat calls return plain data that shows itself well; the parts (``manager.device
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -130,14 +130,23 @@ class IoTFleetManager(AsyncFleet):
             await fleet.close()
 
     async def call_as(
-        self, actor: str, name: str, given: Mapping[str, Any], content: AsyncIterator[bytes] | None = None
+        self,
+        actor: str,
+        name: str,
+        given: Mapping[str, Any],
+        content: AsyncIterator[bytes] | None = None,
+        *,
+        left: Callable[[], Coroutine[Any, Any, object]] | None = None,
     ) -> Any:
-        """The same in another name, that of the user who speaks through the control socket; ``content`` is a stream."""
+        """The same in another name, that of the user who speaks through the control socket; ``content`` is a stream.
+
+        ``left`` returns when the user has left: nothing is waited for from then on.
+        """
         fleet = await self.open()
         call = self._table.get(name)
         if call is None:
             raise Refused(f"There is no call {name!r}", code="operation_unknown")
-        return await run(call, owner(fleet, actor), present(**given), content=content)
+        return await run(call, owner(fleet, actor, left=left), present(**given), content=content)
 
     async def catalogue(self) -> bytes:
         """The calls of the fleet, its plugins' among them, as :func:`fleetcore.frontends.catalogue.read` reads them."""

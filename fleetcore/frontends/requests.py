@@ -1,5 +1,6 @@
 """A call as an HTTP request, and the answer back: what both remote clients say and hear alike."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -7,10 +8,14 @@ from urllib.parse import quote
 import msgspec
 
 from fleetcore.calls import decode
-from fleetcore.calls.types import UNSET, from_builtins, to_builtins
+from fleetcore.calls.types import UNSET, IdempotencyKey, IfVersion, from_builtins, to_builtins
+from fleetcore.errors import Refused, Unavailable
 from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
 
 T = TypeVar("T")
+_HEADERS = {"if-match": "If-Match", "last-event-id": "Last-Event-ID", "idempotency-key": "Idempotency-Key"}
+_READERS: Mapping[str, Any] = {"if-match": IfVersion, "idempotency-key": IdempotencyKey}
+_SERVED = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) /x/[^/?#\s]+/[^?#\s]*", re.ASCII)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -42,17 +47,12 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
             continue
         value = given.get(parameter.name, parameter.default if parameter.place == "path" else UNSET)
         value = UNSET if value is UNSET else to_builtins(value)
-        if parameter.place == "if-match":
+        if parameter.place in _HEADERS:
             if value not in (UNSET, None):
-                headers["If-Match"] = f'"{value}"'
-            elif call.match_required:
+                if _is_header(parameter, value, faults):
+                    headers[_HEADERS[parameter.place]] = f'"{value}"' if parameter.place == "if-match" else f"{value}"
+            elif parameter.place == "if-match" and call.match_required:
                 headers["If-Match"] = "*"
-        elif parameter.place == "last-event-id":
-            if value not in (UNSET, None):
-                headers["Last-Event-ID"] = f"{value}"
-        elif parameter.place == "idempotency-key":
-            if value not in (UNSET, None):
-                headers["Idempotency-Key"] = value
         elif parameter.place == "path":
             if _is_sendable(parameter, value, faults):
                 path = path.replace(f"{{{parameter.name}}}", quote(_text(parameter, value), safe=""))
@@ -70,6 +70,18 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
         raise decode.refusal(faults)
     has_body = any(parameter.place == "body" for parameter in call.parameters)
     return Request(call.method, path, query, headers, body if has_body else whole, given.get(call.stream))
+
+
+def _is_header(parameter: ParameterInfo, value: object, faults: list[decode.Fault]) -> bool:
+    """Whether a value may be sent as a header, of which the server could say less than the call."""
+    if parameter.place not in _READERS:
+        return _is_sendable(parameter, value, faults)
+    try:
+        decode.Reader(parameter.name, _READERS[parameter.place]).value(value)
+    except decode.Invalid as invalid:
+        faults.append(invalid.fault)
+        return False
+    return True
 
 
 def _is_sendable(parameter: ParameterInfo, value: object, faults: list[decode.Fault]) -> bool:
@@ -91,5 +103,14 @@ def _text(parameter: ParameterInfo, value: object) -> str:
 
 
 def answer(content: bytes, kind: type[T]) -> T:
-    """What the server answered, as the call's answer; nothing is None."""
-    return from_builtins(msgspec.json.decode(content) if content else None, kind)
+    """What the server answered, as the call's answer; nothing is None. Raises Unavailable for what is none."""
+    try:
+        return from_builtins(msgspec.json.decode(content) if content else None, kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Refused) as error:
+        remedy = "Is it a fleetcore server, of a release like this one?"
+        raise Unavailable(f"The server's answer cannot be read: {error}", remedy=remedy) from error
+
+
+def is_served(call: CallInfo) -> bool:
+    """Whether a call that a server says it has is one that a plugin may have: its requests go to that server."""
+    return bool(call.plugin) and _SERVED.fullmatch(call.route) is not None and call.path.split("/")[2] == call.plugin

@@ -9,7 +9,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.table import BY_CALL, EVERYWHERE, Table, call, calls_of, core, invoke, on, run
-from fleetcore.calls.types import DeviceId, Response
+from fleetcore.calls.types import OPTIONS, DeviceId, Response
 from fleetcore.errors import ConfigError, Conflict, FleetError, NotAuthorised, NotFound, PluginError, Refused
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import Permission, Role, RoleGrant
@@ -154,3 +154,22 @@ def test_help_of_a_noun_of_calls_loads_neither_calls_nor_numpy():
 
     heavy = ("fleetcore.calls", "fleetcore.fleet", "numpy", "cattrs", "httpx", "cryptography")
     assert [name for name in modules if name.startswith(heavy)] == []
+
+
+def test_options_of_the_command_line_are_none_of_a_calls():
+    from fleetcore.cli.derived import _TAKEN
+
+    assert OPTIONS <= _TAKEN
+    for one in core():
+        arguments = {
+            word.lower() for command in (one.declared.cli, *one.declared.also) for word in (command or "").split()
+        }
+        words = {made.word or name for name, made in one.parameters.items() if name not in arguments}
+        assert not words & OPTIONS, one.name
+
+
+def test_commands_that_are_made_by_hand_are_no_plugins_noun():
+    from fleetcore.calls.table import VERBS
+    from fleetcore.cli.root import NOUNS
+
+    assert {*NOUNS} - {command.split()[0] for one in core() if (command := one.declared.cli)} == VERBS

@@ -15,6 +15,8 @@ from weakref import WeakValueDictionary
 
 from msgspec import json
 
+from fleetcore.calls.decode import Invalid, Reader, refusal
+from fleetcore.calls.types import IdempotencyKey
 from fleetcore.errors import NotAuthorised, Refused
 from fleetcore.fleet.rights import Rights
 from fleetcore.interfaces.clock import Clock
@@ -24,16 +26,18 @@ from fleetcore.model.store import Commit, Delete, Put
 KIND = "api_answer"
 KEPT_MS = 24 * 3600 * 1000
 _HEADERS = frozenset({b"content-type", b"location", b"etag", b"fleetcore-position"})
-_LONGEST_KEY = 128
+_KEY = Reader("idempotency_key", IdempotencyKey)
 
 
 def check_key(header: bytes | None) -> str | None:
-    """The key, or None without one; raises Refused for what is no key."""
+    """The key, or None without one; raises Refused for what is no key, as every front end does."""
     if header is None:
         return None
-    if not 1 <= len(header) <= _LONGEST_KEY or not all(0x21 <= byte <= 0x7E for byte in header):
-        raise Refused("An Idempotency-Key is 1-128 printable ASCII characters")
-    return header.decode()
+    try:
+        key: str = _KEY.value(header.decode("latin-1"))
+    except Invalid as invalid:
+        raise refusal([invalid.fault]) from None
+    return key
 
 
 class Answers:

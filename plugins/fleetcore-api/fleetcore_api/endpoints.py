@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,7 +17,7 @@ from fleetcore_api.gate import KEPT, SHOWN_ONCE, KeptAnswer
 from fleetcore_api.problems import Answer, problem
 from fleetcore_api.respond import Answered, answered, chosen, format_of, values_of
 from fleetcore_api.site import Site
-from fleetcore_api.streams import EventStream
+from fleetcore_api.streams import EventStream, gone
 
 _log = logging.getLogger(__name__)
 PREFIX = "/api/v1"
@@ -45,8 +46,8 @@ def streamed(table: Table) -> Callable[[str, str], bool]:
     return lambda method, path: any(method == one and pattern.fullmatch(path) for one, pattern in found)
 
 
-def caller_of(site: Site, scope: Any) -> Caller:
-    """Who sent a request that the gate let through."""
+def caller_of(site: Site, scope: Any, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
+    """Who sent a request that the gate let through; ``left`` returns when nothing is to be waited for any more."""
     operators, token = site.fleet.operators, scope["auth"]
     return Caller(
         site.fleet,
@@ -54,6 +55,7 @@ def caller_of(site: Site, scope: Any) -> Caller:
         renew=lambda: operators.authenticate(token),
         watch=lambda: operators.watch(token),
         max_wait_s=site.config.command_wait_s,
+        left=left,
     )
 
 
@@ -92,7 +94,9 @@ class _Endpoint:
         if calls is None:
             return _not_served(request.method, self._calls)
         call, query = chosen(calls, scope["query_string"])
-        caller = caller_of(self._site, scope)
+        # A stream, and a body in pieces, hear for themselves that the reader has left.
+        waits = not (call.is_stream or call.stream)
+        caller = caller_of(self._site, scope, partial(gone, request.receive) if waits else None)
         admit(call, caller)
         kept: KeptAnswer | None = scope.get(KEPT)
         if kept is not None:
@@ -106,7 +110,7 @@ class _Endpoint:
             query=query,
             headers=dict(scope["headers"]),
             body=b"" if call.stream else await request.body(),
-            content=_content(request) if call.stream else None,
+            content=_content(request, self._site) if call.stream else None,
         )
         found = await invoke(call, caller, values)
         if call.is_stream:
@@ -143,16 +147,16 @@ def _named(text: str) -> str:
     return text.replace("%2F", "/").replace("%25", "%")
 
 
-def _content(request: Request) -> AsyncIterator[bytes]:
+def _content(request: Request, site: Site) -> AsyncIterator[bytes]:
     """The body in pieces; raises Refused for a media type that is not that of bytes."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != _OCTETS:
         raise Refused(f"The body is sent as {_OCTETS}", code="media_type_unsupported")
-    return _pieces(request)
+    return _pieces(request, site)
 
 
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
+async def _pieces(request: Request, site: Site) -> AsyncIterator[bytes]:
     try:
         async for piece in request.stream():
             yield piece
     except ClientDisconnect as error:
-        raise Refused("The upload was cut off", code="payload_unreadable") from error
+        raise site.cut_off("upload") from error

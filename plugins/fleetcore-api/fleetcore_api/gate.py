@@ -63,7 +63,7 @@ class Gate:
         if scope["type"] != "http":
             return
         try:
-            await self._pass(scope, receive, send)
+            await self._pass(scope, self._site.until_end(receive), send)
         except FleetError as error:
             await _answer(send, problem(error))
 
@@ -89,11 +89,11 @@ class Gate:
         if self._streamed(scope["method"], scope["path"]):
             await self._inner(scope, receive, self._with_position(send))
             return
-        body = await _read(receive, headers, self._site.config.body_bytes)
+        body = await _read(receive, headers, self._site)
         if key is None:
-            await self._inner(scope, _replay(body), self._with_position(send))
+            await self._inner(scope, _replay(body, receive), self._with_position(send))
             return
-        await self._once(key, rights, scope, body, send)
+        await self._once(key, rights, scope, body, receive, send)
 
     async def _who(self, scope: Scope, headers: dict[bytes, bytes]) -> Rights:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
@@ -120,7 +120,7 @@ class Gate:
             raise Refused("Fleetcore-Position is a number that a write was answered with")
         await self._site.reach(int(text))
 
-    async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, send: Send) -> None:
+    async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Runs a request whose key was not seen before; else gives the first answer again, where it still may."""
         name = self._answers.name(rights.principal, scope["method"], scope["path"], key)
         match = dict(scope["headers"]).get(b"if-match")
@@ -134,12 +134,12 @@ class Gate:
                 parts.append(message)
 
             if kept is None:
-                await self._inner(scope, _replay(body), self._with_position(collect))
+                await self._inner(scope, _replay(body, receive), self._with_position(collect))
                 await self._answers.keep(name, digest, parts, rights, secret=scope.get(SHOWN_ONCE, ()))
             else:
                 # Through the route's own door, which may be shut by now.
                 scope[KEPT] = answer = KeptAnswer(kept)
-                await self._inner(scope, _replay(body), collect)
+                await self._inner(scope, _replay(body, receive), collect)
                 if answer.passed:
                     parts = answer.parts
         for message in parts:
@@ -173,7 +173,8 @@ def _path(scope: Scope) -> str:
     return path
 
 
-async def _read(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
+async def _read(receive: Receive, headers: dict[bytes, bytes], site: Site) -> bytes:
+    most = site.config.body_bytes
     length = headers.get(b"content-length", b"0")
     pieces, size = [], 0
     if length.isdigit() and int(length) > most:
@@ -181,7 +182,7 @@ async def _read(receive: Receive, headers: dict[bytes, bytes], most: int) -> byt
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Refused("The request was cut off", code="payload_unreadable")
+            raise site.cut_off("request")
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > most:
@@ -196,14 +197,14 @@ def _too_long(most: int) -> Refused:
     )
 
 
-def _replay(body: bytes) -> Receive:
-    """A receive that gives the body that was read already."""
+def _replay(body: bytes, then: Receive) -> Receive:
+    """A receive that gives the body that was read already, ``then`` what comes after it: that the reader has left."""
     given = False
 
-    async def receive() -> dict[str, Any]:
+    async def receive() -> Any:
         nonlocal given
         if given:
-            return {"type": "http.disconnect"}
+            return await then()
         given = True
         return {"type": "http.request", "body": body, "more_body": False}
 

@@ -20,6 +20,8 @@ from fleetcore_api.site import Site
 
 #: How long requests under way may take once the service closes.
 _GRACE_S = 3
+#: How long the other end of a connection may take to close it.
+_CLOSE_S = 0.5
 _KEEP_ALIVE_S = 75
 
 
@@ -74,7 +76,21 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
         ticking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await ticking
-        await server.shutdown(sockets=[bound])
+        await _shut(server, bound)
+
+
+async def _shut(server: uvicorn.Server, bound: socket.socket) -> None:
+    """Ends the listener; one that was answered and does not close its end of TLS is not waited for."""
+    shutting = asyncio.ensure_future(server.shutdown(sockets=[bound]))
+    try:
+        await asyncio.wait({shutting}, timeout=_CLOSE_S)
+        for connection in [*server.server_state.connections]:
+            cycle = getattr(connection, "cycle", None)
+            if cycle is None or cycle.response_complete:
+                connection.transport.abort()
+        await shutting
+    finally:
+        shutting.cancel()
 
 
 def _parser(config: ApiConfig) -> Literal["h11", "httptools"]:

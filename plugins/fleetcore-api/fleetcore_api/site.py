@@ -1,8 +1,10 @@
 """What all parts of the API share while it is open: the fleet, the settings, who failed how often."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from fleetcore.errors import NotReady, Refused
+from fleetcore.errors import FleetError, NotReady, Refused
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.sessions import LocalSessions
 from fleetcore_api.buckets import Buckets
@@ -20,14 +22,39 @@ class Site:
         self.failures = Buckets(fleet.clock, config.failures_per_minute)
         self.requests = Buckets(fleet.clock, config.requests_per_minute)
         self.closing = asyncio.Event()
+        self._end: asyncio.Future[None] | None = None
         self.sessions = LocalSessions(fleet.plane)
 
     async def open(self) -> None:
         """Prepares what is kept in the store."""
 
     def close(self) -> None:
-        """Ends event streams."""
+        """Ends event streams, and requests that wait: for their body, or for something to happen."""
         self.closing.set()
+        if self._end is not None and not self._end.done():
+            self._end.set_result(None)
+
+    def until_end(self, receive: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+        """A request's ``receive``, to which it is as if the reader had left once the API ends."""
+
+        async def receiving() -> Any:
+            if self._end is None:
+                self._end = asyncio.get_running_loop().create_future()
+            coming = asyncio.ensure_future(receive())
+            try:
+                if not self.closing.is_set():
+                    await asyncio.wait({coming, self._end}, return_when=asyncio.FIRST_COMPLETED)
+                return coming.result() if coming.done() else {"type": "http.disconnect"}
+            finally:
+                coming.cancel()
+
+        return receiving
+
+    def cut_off(self, what: str) -> FleetError:
+        """The refusal of what did not come to its end: its sender left, or the API ends."""
+        if self.closing.is_set():
+            return NotReady("The server stops", remedy="Send it again when it is back")
+        return Refused(f"The {what} was cut off", code="payload_unreadable")
 
     async def reach(self, position: int) -> None:
         """Returns once what was committed up to a position shows in everything that is read here.

@@ -2,7 +2,8 @@
 
 An item with a position carries it as the event's id, so that ``Last-Event-ID`` goes on after it. Where a position is
 not kept any more the reader gets ``event: reset``: read again what you hold, then follow from there. A call that has
-no more items says ``event: end``; a stream that ends without it was cut off.
+no more items says ``event: end``, one that is refused or fails says ``event: error`` with the problem; a stream that
+ends without either was cut off.
 """
 
 import asyncio
@@ -12,14 +13,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
+from msgspec import json
 
 from fleetcore.calls.types import encode_hook
 from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised, NotFound
+from fleetcore_api.problems import problem
 from fleetcore_api.site import Site
 
 _log = logging.getLogger(__name__)
 #: A comment so often keeps proxies from closing a quiet stream.
 _HEARTBEAT_S = 15.0
+#: How long a reader may take for the end of a stream that ends.
+_LAST_S = 0.5
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
@@ -41,37 +46,46 @@ class EventStream:
         self._site, self._items, self._again = site, first, again
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Sends until the end."""
+        """Sends until the end; a reader that does not read holds nothing up."""
         del scope
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        ends = [asyncio.ensure_future(_gone(receive)), asyncio.ensure_future(self._site.closing.wait())]
+        left, sending = asyncio.ensure_future(gone(receive)), asyncio.ensure_future(self._send(send))
+        try:
+            await asyncio.wait({left, sending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (left, sending):
+                task.cancel()
+            await asyncio.gather(left, sending, return_exceptions=True)
+            await self._items.aclose()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_LAST_S):
+                await send({"type": "http.response.body", "body": b""})
+
+    async def _send(self, send: Any) -> None:
         try:
             await _sent(send, b"retry: 2000\n\n")
-            await self._send_until(ends, send)
+            await self._send_items(send)
         except (NotAuthenticated, NotAuthorised):
             pass  # the reader asks again, and is answered so
         except FleetError as error:
-            _log.warning("A stream ended: %s", error)
-        finally:
-            for task in ends:
-                task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
-            await self._items.aclose()
-        with contextlib.suppress(OSError):
-            await send({"type": "http.response.body", "body": b""})
+            await _sent(send, _event("error", json.decode(problem(error).body), None))
+        except OSError:
+            pass  # the reader has left
+        except Exception as error:  # noqa: BLE001  # a fault of ours is told too
+            _log.error("A stream failed", exc_info=error)
+            mistake = FleetError("The server made a mistake; it is in its log")
+            await _sent(send, _event("error", json.decode(problem(mistake).body), None))
 
-    async def _send_until(self, ends: "list[asyncio.Task[Any]]", send: Any) -> None:
+    async def _send_items(self, send: Any) -> None:
         while True:
             following = asyncio.ensure_future(anext(self._items))
             try:
                 while not following.done():
                     quiet = asyncio.ensure_future(self._site.fleet.clock.sleep(_HEARTBEAT_S))
                     try:
-                        await asyncio.wait({following, quiet, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                        await asyncio.wait({following, quiet}, return_when=asyncio.FIRST_COMPLETED)
                     finally:
                         quiet.cancel()
-                    if any(task.done() for task in ends):
-                        return
                     if not following.done():
                         await _sent(send, b": here\n\n")
             finally:
@@ -99,8 +113,8 @@ class EventStream:
             await _sent(send, _event(getattr(item, "type", "item"), item, getattr(item, "position", None)))
 
 
-async def _gone(receive: Any) -> None:
-    """Returns when the reader has left."""
+async def gone(receive: Any) -> None:
+    """Returns when the reader has left, or the API ends."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 
+import httpx
 import pytest
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
@@ -14,7 +15,7 @@ from fleetcore.calls.decode import Invalid
 from fleetcore.calls.table import core
 from fleetcore.cli.root import run as run_command
 from fleetcore.client import AsyncFleetClient
-from fleetcore.errors import FleetError
+from fleetcore.errors import FleetError, Refused
 from fleetcore.frontends import catalogue
 from fleetcore.frontends.control import serve_control
 from fleetcore.frontends.control_client import ControlClient
@@ -169,3 +170,49 @@ def as_typed(call, name, value):
         return call.readers[name].text([text])
     except Invalid:
         return value
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 129, "é"])
+async def test_a_key_that_is_none_is_refused_alike_by_every_front_end(served, manager, fleet, key):
+    await manager.register_device("a", "sensor")
+    await fleet.operators.grant("op", "admin")
+    token = (await fleet.operators.create_token("op")).token
+    with pytest.raises(Refused) as direct:
+        await manager.send_command("a", "blink", idempotency_key=key)
+
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key.encode()}
+    async with httpx.AsyncClient(base_url=served.url + "/api/v1") as http:
+        answers = [
+            await http.post(path, json=body, headers=headers)
+            for path, body in (("/devices/a/commands", {"name": "blink"}), ("/groups", {"id": "lab"}))
+        ]
+
+    said = direct.value
+    for answer in answers:
+        problem = answer.json()
+        assert answer.status_code == 422
+        assert (problem["code"], problem["detail"], problem["remedy"]) == (said.code, said.message, said.remedy)
+        assert problem["ids"] == said.ids
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *(("set_desired", {"device_id": "a", "patch": {}, "if_version": bad}) for bad in (-1, 1.5, True, "1", 2**60)),
+        *(("send_command", {"device_id": "a", "name": "x", "idempotency_key": bad}) for bad in ("", "é", 7)),
+        *(("watch_events", {"after": bad}) for bad in (-1, True, "x", 1.5, 10**18)),
+    ],
+)
+async def test_what_goes_in_a_header_is_refused_alike_by_library_and_client(served, manager, fleet, name, given):
+    await manager.register_device("a", "sensor")
+    await fleet.operators.grant("op", "admin")
+    token = (await fleet.operators.create_token("op")).token
+    said = []
+    async with AsyncFleetClient(served.url, token) as client:
+        for target in (manager, client):
+            asked = getattr(target, name)(**given)
+            with pytest.raises(Refused) as raised:
+                await (anext(asked) if name == "watch_events" else asked)
+            said.append((raised.value.code, str(raised.value), raised.value.ids))
+
+    assert said[0] == said[1]

@@ -26,6 +26,7 @@ from fleetcore.testing.clock import MovableClock
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = '''\
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -33,7 +34,7 @@ from msgspec import Meta
 
 from fleetcore import hookimpl
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.table import BY_CALL, call, on
+from fleetcore.calls.table import ANYWHERE, BY_CALL, call, on
 from fleetcore.calls.types import DeviceId, Ms, Page, Response
 from fleetcore.model.operator import Permission
 
@@ -66,7 +67,7 @@ async def weather_get(caller: Caller, device_id: DeviceId) -> RainResponse:
     return _FALLEN.get(device_id) or RainResponse(device_id, 0.0, Ms(caller.fleet.clock.now_ms()))
 
 
-@call("GET /x/weather/drops", Permission.DEVICES_READ, scope=BY_CALL, cli="weather drops")
+@call("GET /x/weather/drops", Permission.DEVICES_READ, scope=ANYWHERE, cli="weather drops")
 async def weather_drops(caller: Caller) -> AsyncIterator[RainResponse]:
     """Follows the drops."""
     for number in range(3):
@@ -160,6 +161,28 @@ def _blocking(url, token):
         ('cli="weather show DEVICE_ID"', 'cli="weather rain DEVICE_ID"', "the command `weather rain` is that of"),
         ('    """Shows how much rain fell on a device."""\n', "", "it has no docstring"),
         ("caller: Caller, device_id: DeviceId) -> RainResponse", "caller: Caller) -> RainResponse", "it does not take"),
+        ("async def weather_get(", "def weather_get(", "it is not async"),
+        ("caller: Caller, device_id: DeviceId) -> RainResponse", "device_id: DeviceId) -> RainResponse", "`caller`"),
+        ("mm: Millimetres)", "mm: Millimetres, **more: int)", "it takes parameters that have no name"),
+        ("mm: Millimetres)", "mm)", "mm has no type"),
+        ("mm: Millimetres) -> RainResponse", "mm: Millimetres)", "return has no type"),
+        ("mm: Millimetres)", "mm: Millimetres, token: str)", "--token is the command line's own"),
+        ("-> AsyncIterator[RainResponse]:", "-> RainResponse:", "it is to yield items and to answer AsyncIterator"),
+        (
+            "async def weather_drops(caller: Caller)",
+            "async def weather_drops(caller: Caller, limit: int = 1)",
+            "--limit is",
+        ),
+        ('"GET /x/weather/drops"', '"POST /x/weather/drops"', "it streams, and is no GET"),
+        ('"GET /x/weather/drops"', '"BREW /x/weather/drops"', "it streams, and is no GET"),
+        ('"GET /x/weather/drops"', '"GET /x/weather/{drops:path}"', "is no method and path"),
+        (
+            'scope=on("device_id"),\n      cli="weather rain',
+            'scope=ANYWHERE,\n      cli="weather rain NOPE',
+            "its command names nope",
+        ),
+        ('scope=on("device_id"),\n      cli="weather rain', 'scope=BY_CALL,\n      cli="weather rain', "it is no GET"),
+        ("    mm: float\n", "    mm: re.Pattern\n", "a type of it is no plain data"),
         ("return [weather_rain, weather_get, weather_drops]", "return [print]", "is not declared by"),
         ("return [weather_rain, weather_get, weather_drops]", "raise ValueError('no')", "ValueError: no"),
     ],
