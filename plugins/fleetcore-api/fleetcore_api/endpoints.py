@@ -126,6 +126,8 @@ async def _guarded(scope: Any, receive: Any, send: Any, responding: Awaitable[Re
         answer = await responding
     except FleetError as error:
         answer = refused(problem(error))
+    except ClientDisconnect:
+        return  # the reader left before it was answered
     except Exception as error:  # noqa: BLE001  # a fault of ours is answered too
         _log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
         answer = refused(problem(FleetError("The server made a mistake; it is in its log")))

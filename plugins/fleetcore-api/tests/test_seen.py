@@ -5,6 +5,7 @@ import json
 
 import httpx
 import pytest
+from fleetcore_api.app import build
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
@@ -155,6 +156,25 @@ async def test_events_of_foreign_devices_are_not_shown(as_role, manager):
         first = await events.next()
 
     assert json.loads(first["data"])["subject"] == "mine"
+
+
+async def test_a_reader_that_leaves_before_it_is_answered_is_no_fault_of_ours(served, admin, caplog):
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    token = admin.headers["authorization"].encode()
+    scope = {"type": "http", "method": "GET", "path": "/api/v1/devices", "raw_path": b"/api/v1/devices"}
+    scope |= {"query_string": b"", "headers": [(b"authorization", token)], "client": None, "http_version": "1.1"}
+
+    await build(served.site)(scope, receive, send)
+
+    assert sent == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_stream_ends_where_its_reader_leaves(admin, fleet):
