@@ -47,6 +47,15 @@ def manager():
     manager.close()
 
 
+@pytest.fixture
+def heeding():
+    """An interrupt is heeded also where the shell has this run ignore it, in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding")
 def test_an_interrupt_ends_the_call_too(manager):
     threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 
