@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from fleetcore.calls.caller import Caller, missing
-from fleetcore.calls.operations import OperationId, listed_operation, own_operation
+from fleetcore.calls.operations import MAX_FAILURES, OperationId, listed_operation, own_operation
 from fleetcore.calls.responses.operations import (
     DeviceRowResponse,
     FailureResponse,
@@ -24,8 +24,6 @@ Rows = Annotated[
 Started = Annotated[OperationId, Meta(description="The `id` of the answer to the first part.")]
 More = Annotated[bool, Meta(description="Whether another part follows.")]
 _BY_FILE = "`fleetcore device import` sends a file"
-#: Failures that an answer shows.
-_MAX_FAILURES = 100
 
 
 @call("POST /imports", Permission.DEVICES_WRITE, no_cli=_BY_FILE, selected_by="dry_run")
@@ -44,7 +42,7 @@ async def check_import(
         id=name,
         count=found.total,
         failed=found.failed,
-        failures=[to_response(FailureResponse, failure) for failure in found.failures[:_MAX_FAILURES]],
+        failures=[to_response(FailureResponse, failure) for failure in found.failures[:MAX_FAILURES]],
         reasons=dict(found.reasons),
         result=dict(found.result),
     )

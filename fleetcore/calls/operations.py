@@ -21,7 +21,7 @@ OperationKind = Annotated[str, Meta(max_length=64, description="Of this kind onl
 #: What stopping another principal's operation takes.
 _NEEDED = {bulk_commands.KIND: Permission.COMMANDS_SEND, "renewal": Permission.SECURITY_WRITE}
 #: Failures that an answer shows.
-_MAX_FAILURES = 100
+MAX_FAILURES = 100
 
 
 async def own_operation(caller: Caller, operation: str) -> Operation:
@@ -47,7 +47,7 @@ def listed_operation(operation: Operation, counts: Mapping[str, int] | None = No
     return to_response(
         OperationResponse,
         operation,
-        failures=operation.failures[:_MAX_FAILURES],
+        failures=operation.failures[:MAX_FAILURES],
         result=operation.result if counts is None else counts,
     )
 

@@ -44,7 +44,6 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
     if listener.tls and context.tls is None:
         raise ConfigError("HTTPS needs the fleet's CA", remedy="`fleetcore init` makes one; in memory use http://")
     site = Site(config=config, fleet=fleet)
-    await site.open()
     settings = uvicorn.Config(
         build(site),
         log_config=None,

@@ -6,7 +6,6 @@ from typing import Any
 
 from fleetcore.errors import FleetError, NotReady, Refused
 from fleetcore.runtime.app import Fleet
-from fleetcore.runtime.sessions import LocalSessions
 from fleetcore_api.buckets import Buckets
 from fleetcore_api.config import ApiConfig
 
@@ -23,10 +22,6 @@ class Site:
         self.requests = Buckets(fleet.clock, config.requests_per_minute)
         self.closing = asyncio.Event()
         self._end: asyncio.Future[None] | None = None
-        self.sessions = LocalSessions(fleet.plane)
-
-    async def open(self) -> None:
-        """Prepares what is kept in the store."""
 
     def close(self) -> None:
         """Ends event streams, and requests that wait: for their body, or for something to happen."""
