@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 from attrs import frozen
 
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_detector
 from fleetcore.interfaces import Context, Detector, Provider
 from fleetcore.model.anomaly import Findings
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
@@ -55,4 +55,4 @@ async def open_freezing(config: FreezingConfig, context: Context) -> AsyncIterat
 @hookimpl
 def fleetcore_detectors() -> Iterable[Provider[Detector]]:
     """One detector kind, ``freezing``."""
-    return [offer("freezing", FreezingConfig, open_freezing, summary="finds readings below a limit")]
+    return [offer_detector("freezing", FreezingConfig, open_freezing, summary="finds readings below a limit")]

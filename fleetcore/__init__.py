@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 #: Raised when hook signatures change; a plugin states the one it was written for in ``FLEETCORE_PLUGIN_API``.
-PLUGIN_API = 1
+PLUGIN_API = 2
 
 _HOME = {
     "IoTFleetManager": "fleetcore.frontends.library",
@@ -19,7 +19,14 @@ _HOME = {
     "AnomalyDetector": "fleetcore.fleet.anomalies",
     "FleetError": "fleetcore.errors",
     "hookimpl": "fleetcore.hookspecs",
-    "offer": "fleetcore.interfaces.provider",
+    "offer_admission": "fleetcore.interfaces.offers",
+    "offer_cloud": "fleetcore.interfaces.offers",
+    "offer_codec": "fleetcore.interfaces.offers",
+    "offer_detector": "fleetcore.interfaces.offers",
+    "offer_notifier": "fleetcore.interfaces.offers",
+    "offer_protocol": "fleetcore.interfaces.offers",
+    "offer_service": "fleetcore.interfaces.offers",
+    "offer_storage": "fleetcore.interfaces.offers",
 }
 
 if TYPE_CHECKING:
@@ -29,7 +36,14 @@ if TYPE_CHECKING:
     from fleetcore.fleet.security import SecurityManager as SecurityManager
     from fleetcore.frontends.library import IoTFleetManager as IoTFleetManager
     from fleetcore.hookspecs import hookimpl as hookimpl
-    from fleetcore.interfaces.provider import offer as offer
+    from fleetcore.interfaces.offers import offer_admission as offer_admission
+    from fleetcore.interfaces.offers import offer_cloud as offer_cloud
+    from fleetcore.interfaces.offers import offer_codec as offer_codec
+    from fleetcore.interfaces.offers import offer_detector as offer_detector
+    from fleetcore.interfaces.offers import offer_notifier as offer_notifier
+    from fleetcore.interfaces.offers import offer_protocol as offer_protocol
+    from fleetcore.interfaces.offers import offer_service as offer_service
+    from fleetcore.interfaces.offers import offer_storage as offer_storage
 
 __all__ = [
     "PLUGIN_API",
@@ -40,7 +54,14 @@ __all__ = [
     "SecurityManager",
     "__version__",
     "hookimpl",
-    "offer",
+    "offer_admission",
+    "offer_cloud",
+    "offer_codec",
+    "offer_detector",
+    "offer_notifier",
+    "offer_protocol",
+    "offer_service",
+    "offer_storage",
 ]
 
 

@@ -1,8 +1,9 @@
 """Every hook, in the order in which they are asked. Hooks collect offers at start-up; they never carry messages.
 
-A hook is synchronous, cheap and free of side effects, and importing the module it stands in imports no heavy SDK.
-Each returns an iterable of offers made by :func:`fleetcore.offer`. The host asks plugin by plugin, so a broken one
-is named and the others load; two offers of one name in one kind are an error that names both plugins.
+A hook is a plain function, cheap and free of side effects, and importing the module it stands in imports no heavy SDK.
+Most return offers, made by ``fleetcore.offer_storage``, ``fleetcore.offer_detector`` and so on, one maker a kind. The
+host asks plugin by plugin, so a broken one is named and the others load. Of two offers of one name the later plugin's
+is left out and named; ``kind = "plugin:name"`` chooses it all the same.
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import click
 
     from fleetcore.interfaces import (
+        Admission,
         CloudBackend,
         Codec,
         Detector,
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
         Provider,
         Storage,
     )
-    from fleetcore.model.device import Device
     from fleetcore.model.events import EventType
 
 PROJECT = "fleetcore"
@@ -34,77 +35,71 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def fleetcore_storages() -> "Iterable[Provider[Storage]]":  # type: ignore[empty-body]  # a specification has no body
-    """Places to keep the fleet. Chosen by ``[storage] kind``; ``sqlite`` is built in.
+    """Places to keep the fleet, made by ``offer_storage``. Chosen by ``[storage] kind``; ``sqlite`` is built in.
 
     The opener gets the section and a :class:`~fleetcore.interfaces.Context` and yields a migrated
-    :class:`~fleetcore.interfaces.Storage`. Contract: ``fleetcore.testing.StorageContract``.
+    :class:`~fleetcore.interfaces.Storage`. Contract: ``fleetcore.testing.storage_contract.StorageContract``.
     """
 
 
 @hookspec
 def fleetcore_codecs() -> "Iterable[Provider[Codec]]":  # type: ignore[empty-body]  # a specification has no body
-    """Payload formats of readings. All offered codecs are open; content type or first bytes choose one.
+    """Payload formats of readings, made by ``offer_codec``. All of them are open; content type or first bytes choose.
 
-    ``json``, ``senml`` and ``cbor`` are built in. Contract: ``fleetcore.testing.CodecContract``.
+    ``json``, ``senml`` and ``cbor`` are built in. Contract: ``fleetcore.testing.codec_contract.CodecContract``.
     """
 
 
 @hookspec
 def fleetcore_protocols() -> "Iterable[Provider[ProtocolAdapter]]":  # type: ignore[empty-body]  # no body
-    """Ways for devices to speak. Opened for each ``[protocols.NAME]``; the opener also gets the device plane.
+    """Protocols of devices, made by ``offer_protocol``. Opened for each ``[protocols.NAME]``.
 
-    ``local`` (in process) is built in. Contract: ``fleetcore.testing.ProtocolContract``.
+    The opener also gets the device plane. ``local`` (in process) is built in. Contract:
+    ``fleetcore.testing.protocol_contract.ProtocolContract``.
     """
 
 
 @hookspec
 def fleetcore_detectors() -> "Iterable[Provider[Detector]]":  # type: ignore[empty-body]  # no body
-    """Finders of abnormal readings. Opened for each ``[detectors.NAME]``; the core applies ``where`` and ``metrics``.
+    """Detectors of abnormal readings and of silence, made by ``offer_detector``. Opened for each ``[detectors.NAME]``.
 
-    ``threshold`` and ``statistical`` are built in. Contract: ``fleetcore.testing.DetectorContract``.
+    The core applies ``where`` and ``metrics``. ``threshold``, ``statistical`` and ``silence`` are built in. Contract:
+    ``fleetcore.testing.detector_contract.DetectorContract``.
     """
 
 
 @hookspec
 def fleetcore_notifiers() -> "Iterable[Provider[Notifier]]":  # type: ignore[empty-body]  # no body
-    """Sinks for anomalies. Opened for each ``[notifiers.NAME]``; ``log`` is built in.
+    """Receivers of anomalies, made by ``offer_notifier``. Opened for each ``[notifiers.NAME]``; ``log`` is built in.
 
-    Contract: ``fleetcore.testing.NotifierContract``.
+    Contract: ``fleetcore.testing.notifier_contract.NotifierContract``.
     """
 
 
 @hookspec
 def fleetcore_clouds() -> "Iterable[Provider[CloudBackend]]":  # type: ignore[empty-body]  # no body
-    """Cloud hubs to mirror to. Opened for each ``[clouds.NAME]``.
+    """Cloud hubs to mirror to, made by ``offer_cloud``. Opened for each ``[clouds.NAME]``.
 
-    Contract: ``fleetcore.testing.CloudContract``.
+    Contract: ``fleetcore.testing.cloud_contract.CloudContract``.
     """
 
 
 @hookspec
 def fleetcore_services() -> "Iterable[Provider[object]]":  # type: ignore[empty-body]  # no body
-    """Long-running parts of the server, an operator API for one. Opened for each ``[services.NAME]``.
+    """Long-running parts of the server such as the operators' API, made by ``offer_service``.
 
-    The opener also gets the fleet (``opener(config, context, fleet)``) and is open as long as the server runs.
+    Opened for each ``[services.NAME]``. The opener also gets the fleet (``opener(config, context, fleet)``); what it
+    yields is open as long as the server runs.
     """
 
 
 @hookspec
-def fleetcore_admissions() -> "Iterable[Callable[[Device, dict[str, object]], str | None]]":  # type: ignore[empty-body]
-    """Checks of an enrolment: each callable gets the device and its parameters.
+def fleetcore_admissions() -> "Iterable[Provider[Admission]]":  # type: ignore[empty-body]  # no body
+    """Checks of enrolments, made by ``offer_admission``. Opened for each ``[admission.NAME]``.
 
-    Returns None to let it pass or a reason to refuse it; raising refuses too (fail closed).
+    A section makes the check a requirement: while it is not open, nothing enrols. An offer that no section names is not
+    asked. Contract: ``fleetcore.testing.admission_contract.AdmissionContract``.
     """
-
-
-@hookspec
-def fleetcore_runners() -> "Iterable[Provider[object]]":  # type: ignore[empty-body]  # no body
-    """Runtimes for edge functions. Opened for each ``[runners.NAME]`` by the edge agent."""
-
-
-@hookspec
-def fleetcore_keystores() -> "Iterable[Provider[object]]":  # type: ignore[empty-body]  # no body
-    """Where CA keys live, a KMS or PKCS #11 token for one. Chosen by ``[ca] keystore``; files are the default."""
 
 
 @hookspec

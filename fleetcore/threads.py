@@ -163,14 +163,14 @@ def _skip_destructors() -> None:
         on_exit(flush, None)
 
 
+def place_of(thread: threading.Thread) -> str:
+    """Where a thread is now, ``FILE:LINE in FUNCTION``; empty where it has ended."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
 def _places(threads: Iterable[threading.Thread]) -> str:
-    frames = sys._current_frames()
-    found = []
-    for thread in threads:
-        frame = frames.get(thread.ident or 0)
-        place = "" if frame is None else f" ({frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name})"
-        found.append(f"{thread.name}{place}")
-    return ", ".join(found)
+    return ", ".join(f"{thread.name} ({place})" if (place := place_of(thread)) else thread.name for thread in threads)
 
 
 def _say(text: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fleetcore.hookspecs import hookimpl
-from fleetcore.interfaces.provider import Provider, offer
+from fleetcore.interfaces.offers import offer_codec, offer_detector, offer_notifier, offer_protocol, offer_storage
+from fleetcore.interfaces.provider import Provider
 
 if TYPE_CHECKING:
     from fleetcore.interfaces.codec import Codec
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from fleetcore.interfaces.protocol import ProtocolAdapter
     from fleetcore.interfaces.storage import Storage
 
-FLEETCORE_PLUGIN_API = 1
+FLEETCORE_PLUGIN_API = 2
 
 
 @hookimpl
@@ -25,7 +26,7 @@ def fleetcore_storages() -> "Iterable[Provider[Storage]]":
     from fleetcore.builtin.sqlite.config import SqliteConfig
     from fleetcore.builtin.sqlite.storage import open_sqlite
 
-    return [offer("sqlite", SqliteConfig, open_sqlite, summary="one SQLite file, or memory, for everything")]
+    return [offer_storage("sqlite", SqliteConfig, open_sqlite, summary="one SQLite file, or memory, for everything")]
 
 
 @hookimpl
@@ -36,9 +37,9 @@ def fleetcore_codecs() -> "Iterable[Provider[Codec]]":
     from fleetcore.builtin.senml_codec import SenmlConfig, open_senml
 
     return [
-        offer("json", JsonConfig, open_json, summary="readings as JSON objects"),
-        offer("senml", SenmlConfig, open_senml, summary="SenML packs (RFC 8428), JSON and CBOR"),
-        offer("cbor", CborConfig, open_cbor, summary="readings as JSON has them, in CBOR"),
+        offer_codec("json", JsonConfig, open_json, summary="readings as JSON objects"),
+        offer_codec("senml", SenmlConfig, open_senml, summary="SenML packs (RFC 8428), JSON and CBOR"),
+        offer_codec("cbor", CborConfig, open_cbor, summary="readings as JSON has them, in CBOR"),
     ]
 
 
@@ -48,7 +49,7 @@ def fleetcore_protocols() -> "Iterable[Provider[ProtocolAdapter]]":
     from fleetcore.builtin.local_protocol import LocalConfig, open_local, open_local_client
 
     return [
-        offer(
+        offer_protocol(
             "local",
             LocalConfig,
             open_local,
@@ -61,13 +62,15 @@ def fleetcore_protocols() -> "Iterable[Provider[ProtocolAdapter]]":
 
 @hookimpl
 def fleetcore_detectors() -> "Iterable[Provider[Detector]]":
-    """``threshold`` and ``statistical``."""
+    """``threshold``, ``statistical`` and ``silence``."""
+    from fleetcore.builtin.silence import SilenceConfig, open_silence
     from fleetcore.builtin.statistical import StatisticalConfig, open_statistical
     from fleetcore.builtin.threshold import ThresholdConfig, open_threshold
 
     return [
-        offer("threshold", ThresholdConfig, open_threshold, summary="readings beyond fixed limits"),
-        offer("statistical", StatisticalConfig, open_statistical, summary="readings far from their series' normal"),
+        offer_detector("threshold", ThresholdConfig, open_threshold, summary="readings beyond fixed limits"),
+        offer_detector("statistical", StatisticalConfig, open_statistical, summary="readings far from what is normal"),
+        offer_detector("silence", SilenceConfig, open_silence, summary="series from which nothing comes any more"),
     ]
 
 
@@ -76,4 +79,4 @@ def fleetcore_notifiers() -> "Iterable[Provider[Notifier]]":
     """``log``."""
     from fleetcore.builtin.log_notifier import LogConfig, open_log
 
-    return [offer("log", LogConfig, open_log, summary="one line per anomaly in the server's log")]
+    return [offer_notifier("log", LogConfig, open_log, summary="one line per anomaly in the server's log")]

@@ -1,5 +1,6 @@
 """The server: what runs in it, what is configured, and its data."""
 
+import asyncio
 import contextlib
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from fleetcore.calls.responses.server import (
     StatusResponse,
     StorageCheckResponse,
 )
-from fleetcore.calls.table import call
+from fleetcore.calls.table import call, survey
 from fleetcore.calls.types import Page, to_response
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.recount import recount
@@ -41,10 +42,12 @@ async def list_notifiers(caller: Caller) -> Page[InstanceResponse]:
     return Page([to_response(InstanceResponse, one) for one in caller.fleet.config.notifiers])
 
 
-@call("GET /plugins", Permission.SERVER_READ, no_cli="`fleetcore plugin list` shows those of its own installation")
+@call("GET /plugins", Permission.SERVER_READ, no_cli="`fleetcore plugin list` also lists those of a folder at rest")
 async def list_plugins(caller: Caller) -> Page[PluginResponse]:
-    """Lists the installed plugins; they are installed in a shell, never from here."""
-    return Page([to_response(PluginResponse, one) for one in caller.fleet.host.plugins.values()])
+    """Lists the plugins that the server has loaded, or tried to; they are installed in a shell, never from here."""
+    host = caller.fleet.host
+    await asyncio.to_thread(survey, host)  # a plugin's hook may take its time
+    return Page([to_response(PluginResponse, one) for one in host.plugins.values()])
 
 
 @call(None, Permission.CA_WRITE, cli="backup TARGET")

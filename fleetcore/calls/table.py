@@ -525,11 +525,21 @@ def of_fleet(host: "PluginHost") -> Table:
         try:
             calls = [Call(**_declared(function, plugin)) for function in functions]
             table.extend(calls)
-            offers = host.plugins[plugin].offers
-            offers += [offer for call in calls if (offer := f"calls.{call.name}") not in offers]
+            host.note(plugin, [f"calls.{call.name}" for call in calls])
         except Exception as error:  # noqa: BLE001  # a plugin's code must not end the fleet
             host.failed(plugin, "fleetcore_calls", error)
     return table
+
+
+def survey(host: "PluginHost", taken: Iterable[str] = ()) -> None:
+    """Asks a host's plugins for all that is asked of them only when it is needed, so that a list of them has it.
+
+    Args:
+        taken: nouns of the command line that no plugin may have.
+    """
+    host.events()
+    of_fleet(host)
+    host.commands({*taken})
 
 
 def _declared(function: Any, plugin: str) -> dict[str, Any]:

@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 from attrs import frozen
 
 from fleetcore.errors import DataFolderInUse, Refused
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.plugins import PluginHost
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_DATA = "./fleet-data"
@@ -75,6 +79,41 @@ def fleet_option(command: F) -> F:
         return command(*args, at=at, **given)
 
     return data_option(run)  # type: ignore[return-value]  # the same command with its place resolved
+
+
+def plugins_of(words: Sequence[str]) -> "PluginHost":
+    """The installed plugins that may add nouns, without those that the fleet of a command line leaves out.
+
+    It is read before the line's options are, and without what structures a fleet.toml: this answers ``--help``. What is
+    wrong in the file is left to the command itself.
+    """
+    import tomllib
+
+    from fleetcore.interfaces.provider import OPEN_TIMEOUT_S
+    from fleetcore.runtime.plugins import PluginHost
+
+    data = os.environ.get("FLEETCORE_DATA") or DEFAULT_DATA
+    for place, word in enumerate(words):
+        if word == "--data":
+            data = "".join(words[place + 1 : place + 2])
+        elif word.startswith("--data="):
+            data = word.removeprefix("--data=")
+    try:
+        fleet = tomllib.loads((Path(data) / "fleet.toml").read_text(encoding="utf-8")).get("fleet", {})
+        disable = [name for name in fleet.get("disable", ()) if isinstance(name, str)]
+        timeout_s = float(fleet.get("open_timeout_s", OPEN_TIMEOUT_S))
+    except (OSError, ValueError, TypeError, AttributeError):
+        disable, timeout_s = [], OPEN_TIMEOUT_S
+    return PluginHost(collect=False, disable=disable, timeout_s=timeout_s)
+
+
+def host_of(data: Path) -> "PluginHost":
+    """The plugins of a folder, opened without it; the installed ones where there is no fleet.toml."""
+    from fleetcore.runtime.config import load
+    from fleetcore.runtime.plugins import PluginHost
+
+    file = data / "fleet.toml"
+    return PluginHost.of(load(file if file.is_file() else None))
 
 
 def target_of(context: click.Context) -> Target:

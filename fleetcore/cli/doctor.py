@@ -121,7 +121,7 @@ def _check_sections(config: "Config") -> None:
     """The sections of protocols, which nothing but ``serve`` opens; raises ConfigError."""
     from fleetcore.runtime.plugins import PluginHost
 
-    host = PluginHost(Path(config.file).parent / name for name in config.fleet.plugins)
+    host = PluginHost.of(config)
     for one in config.protocols:
         place = ("protocols", one.name)
         with contextlib.suppress(PluginError):  # a plugin that failed to load is a finding of its own
@@ -185,6 +185,39 @@ def _cas(forecast: dict[str, Any]) -> Iterator[dict[str, str]]:
         yield _finding("warning", "renewal", detail, "`fleetcore ca forecast` names them; are they offline?")
 
 
+def _plugins(status: dict[str, Any]) -> Iterator[dict[str, str]]:
+    for one in status["plugins"]:
+        what = f"plugin {one['name']}"
+        if one["error"]:
+            yield _finding("problem", what, one["error"], one["remedy"])
+        elif one["state"] == "disabled":
+            yield _finding("ok", what, "[fleet] disable leaves it out")
+        elif not one["warnings"]:
+            yield _finding("ok", what, ", ".join(one["offers"]) or "offers nothing")
+        for warning in one["warnings"]:
+            yield _finding("warning", what, warning, "Correct [fleet] disable" if one["state"] == "unknown" else "")
+        for offer in one["offers"]:
+            kind, _, name = offer.partition(".")
+            used = {admission["kind"].rpartition(":")[2] for admission in status["admissions"].values()}
+            if kind == "admission" and name not in used:
+                remedy = f"[admission.{name}] in fleet.toml requires it; without it devices enrol unchecked by it"
+                yield _finding("warning", what, f"its admission {name!r} is installed and not in use", remedy)
+    for name, one in status["admissions"].items():
+        if one["state"] == "failing":
+            detail = f"it is not open, so no device enrols: {one['error']}"
+            yield _finding("problem", f"admission {name}", detail, "Correct its plugin or its section of fleet.toml")
+        else:
+            yield _finding("ok", f"admission {name}", f"{one['state']}; it is asked for every enrolment")
+    for piece, names in status["counts"].items():
+        detail = ", ".join(f"{name} {count}" for name, count in names.items())
+        if "_other" in names:
+            yield _finding(
+                "warning", f"counts of {piece}", detail, "_other counts names that are too many, or not valid"
+            )
+        else:
+            yield _finding("ok", f"counts of {piece}", detail)
+
+
 def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
     wrong = status["storage"]
     if wrong:
@@ -193,11 +226,7 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
         yield _finding("ok", "storage", "sound")
     for sentence in status.get("recounted", ()):
         yield _finding("warning", "counters", f"{sentence}: it is set right", "Please report it, with the server's log")
-    for one in status["plugins"]:
-        if one["error"]:
-            yield _finding("problem", f"plugin {one['name']}", one["error"], "Correct or uninstall it")
-        else:
-            yield _finding("ok", f"plugin {one['name']}", ", ".join(one["offers"]) or "offers nothing")
+    yield from _plugins(status)
     for name, one in status["consumers"].items():
         if one["state"] in ("failing", "stopped"):
             remedy = "Correct its plugin or its section of fleet.toml; what it has not seen waits for it"

@@ -1,11 +1,18 @@
 """``fleetcore plugin``: what is installed, and a start for one of your own."""
 
+import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleetcore.cli.connect import Caller, Remote, Target, connect, fleet_option, host_of
+from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Refused
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.plugins import PluginHost
 
 
 @click.group()
@@ -14,28 +21,70 @@ def plugin() -> None:
 
 
 @plugin.command("list")
-@click.option("--file", "files", multiple=True, type=click.Path(path_type=Path), help="A one-file plugin; repeatable.")
+@click.option("--file", "files", multiple=True, type=click.Path(path_type=Path), help="A one-file plugin to try.")
+@fleet_option
 @output_option
-def list_(files: tuple[Path, ...], output: str) -> int:
-    """List plugins with their offers and failures; exit 7 where one failed."""
-    from fleetcore.calls.table import of_fleet
+def list_(files: tuple[Path, ...], at: Target, output: str) -> int:
+    """List the plugins of a fleet with what they offer, and what failed. Exit 7 where one failed.
+
+    A running server is asked for those that it has loaded. Without a data folder, those that are installed are listed;
+    with --file, these files beside them.
+    """
     from fleetcore.cli.exits import PARTLY
+
+    plugins = _tried(files) if files else asyncio.run(_of(at))
+    show(plugins if output != "table" else [_row(one) for one in plugins], output)
+    if output == "table":
+        for one in plugins:
+            for said in filter(None, (one["error"], *one["warnings"])):
+                click.echo(f"{one['name']}: {printable(said)}", err=True)
+            if one["remedy"]:
+                click.echo(f"    → {printable(one['remedy'])}", err=True)
+    return PARTLY if any(one["error"] for one in plugins) else 0
+
+
+def _row(one: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": one["name"],
+        "version": one["version"],
+        "origin": one["origin"],
+        "state": "failed in part" if one["error"] and one["state"] == "loaded" else one["state"],
+        "offers": ", ".join(one["offers"]),
+    }
+
+
+def _tried(files: tuple[Path, ...]) -> list[dict[str, Any]]:
     from fleetcore.runtime.plugins import PluginHost
 
-    host = PluginHost(files)
-    of_fleet(host)  # notes the calls that each adds, and the plugin of which a call cannot be added
-    rows = [
-        {
-            "name": one.name,
-            "version": one.version,
-            "origin": one.origin,
-            "offers": ", ".join(one.offers),
-            "error": one.error,
-        }
-        for one in host.plugins.values()
-    ]
-    show(rows, output)
-    return PARTLY if any(row["error"] for row in rows) else 0
+    return _surveyed(PluginHost(files))
+
+
+def _surveyed(host: "PluginHost") -> list[dict[str, Any]]:
+    from attrs import asdict
+
+    from fleetcore.calls.table import survey
+    from fleetcore.cli.root import NOUNS
+
+    survey(host, NOUNS)
+    return [asdict(one) for one in host.plugins.values()]
+
+
+async def _of(at: Target) -> list[dict[str, Any]]:
+    """Those of a running server, a remote one's too, or of a folder that no server holds."""
+    if isinstance(at, Remote):
+        async with connect(at) as caller:
+            return await _asked(caller)
+    from fleetcore.frontends.control_client import ControlClient, socket_of
+
+    socket = ControlClient(at)
+    if await asyncio.to_thread(socket_of(at).exists) and await socket.answers():
+        return await _asked(socket)
+    return _surveyed(host_of(at))
+
+
+async def _asked(caller: Caller) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await caller.run("list_plugins", {}))["items"]
+    return found
 
 
 @plugin.command()

@@ -56,13 +56,10 @@ async def _catalogue(at: Target) -> Catalogue:
 def _of_folder(data: Path) -> Catalogue:
     """The calls of a fleet without a server: those of the installed plugins, and of those that its fleet.toml names."""
     from fleetcore.calls.table import of_fleet
+    from fleetcore.cli.connect import host_of
     from fleetcore.frontends.describe import describe
-    from fleetcore.runtime.config import load
-    from fleetcore.runtime.plugins import PluginHost
 
-    file = data / "fleet.toml"
-    plugins = [data / path for path in load(file).fleet.plugins] if file.is_file() else []
-    return Catalogue(describe(of_fleet(PluginHost(plugins))))
+    return Catalogue(describe(of_fleet(host_of(data))))
 
 
 def _is_fit(call: CallInfo) -> bool:

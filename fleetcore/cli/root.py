@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from fleetcore import __version__
 from fleetcore.cli.exits import exit_code, printable, report
-from fleetcore.errors import FleetError
+from fleetcore.errors import FleetError, PluginError
 
 #: Noun or verb → the file it stands in, and what ``--help`` says of it without opening the file.
 NOUNS = {
@@ -46,14 +47,24 @@ NOUNS = {
 class Root(click.Group):
     """Commands by name, loaded lazily; plugins may add nouns."""
 
+    _words: Sequence[str] = ()
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return [*NOUNS, *sorted(self._added())]
 
     def _added(self) -> dict[str, click.Command]:
-        from fleetcore.runtime.plugins import PluginHost
+        """The nouns of the installed plugins, without those that the fleet leaves out."""
+        from fleetcore.cli.connect import plugins_of
 
-        return {str(command.name): command for command in PluginHost(collect=False).commands()}
+        return {noun: _guarded(noun, one) for noun, one in plugins_of(self._words).commands(NOUNS).items()}
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click does; the words are kept, since the fleet that they name decides which plugins there are."""
+        self._words = tuple(args)
+        return super().make_context(info_name, args, parent, **extra)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
@@ -96,6 +107,24 @@ class Root(click.Group):
             hint = f" Did you mean {near[0]!r}?" if near else " `fleetcore --help` lists all."
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}{why}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _guarded(noun: str, command: click.Command) -> click.Command:
+    """A plugin's command, which fails in one line; ``sys.exit`` in it gives the exit code."""
+    invoke = command.invoke
+
+    def guarded(ctx: click.Context) -> Any:
+        from fleetcore.interfaces.boundary import in_a_line
+
+        try:
+            return invoke(ctx)
+        except (FleetError, click.ClickException, click.exceptions.Exit, click.exceptions.Abort, OSError):
+            raise  # run() has a line for each
+        except Exception as error:
+            raise PluginError(f"The command `fleetcore {noun}` of a plugin raised {in_a_line(error)}") from error
+
+    command.invoke = guarded  # type: ignore[method-assign]  # the command is the plugin's, of whatever class
+    return command
 
 
 def _noun(name: str) -> click.Command:

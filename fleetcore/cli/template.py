@@ -58,12 +58,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_detector
 
 if TYPE_CHECKING:
     from fleetcore.interfaces import Detector, Provider
 
-FLEETCORE_PLUGIN_API = 1
+FLEETCORE_PLUGIN_API = 2
 
 
 @frozen(kw_only=True)
@@ -78,7 +78,7 @@ def fleetcore_detectors() -> "Iterable[Provider[Detector]]":
     """One detector kind, ``{name}``."""
     from fleetcore_{name}.detector import open_detector
 
-    return [offer("{name}", {title}Config, open_detector, summary="finds jumps between two readings")]
+    return [offer_detector("{name}", {title}Config, open_detector, summary="finds jumps between two readings")]
 ''',
     "fleetcore_{name}/detector.py": '''\
 """The detector: each reading against the one before it in its series."""

@@ -9,9 +9,10 @@ from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.anomaly import Anomaly, Findings
+from fleetcore.model.anomaly import Anomaly, Findings, Silences
 from fleetcore.model.store import Put
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.wire.times import format_time
 
 KIND = "anomaly"
 
@@ -43,10 +44,9 @@ def anomalies_of(
         text = findings.explanation.format(
             value=f"{value:g}", expected=f"{expected:g}" if known else "?", score=f"{score:.3g}"
         )
-        name = f"{detector}\0{series.device}\0{series.metric}\0{time}"
         found.append(
             Anomaly(
-                id=hashlib.sha256(name.encode()).hexdigest()[:24],
+                id=_id(detector, series.device, series.metric, f"{time}"),
                 detector=detector,
                 device=series.device,
                 metric=series.metric,
@@ -60,6 +60,45 @@ def anomalies_of(
             )
         )
     return found
+
+
+def silences_of(detector: str, silences: Silences, catalog: SeriesCatalog, now_ms: int) -> Sequence[Anomaly]:
+    """Silences as records, each of a series that is still there; the id follows from detector, series and deadline."""
+    found: list[Anomaly] = []
+    for index, deadline, since, score in zip(
+        silences.series.tolist(),
+        silences.deadline.tolist(),
+        silences.since.tolist(),
+        silences.score.tolist(),
+        strict=True,
+    ):
+        try:
+            series = catalog.series(index)
+        except KeyError:  # its device was erased
+            continue
+        text = silences.explanation.format(
+            since=format_time(since), deadline=format_time(deadline), score=f"{score:.3g}"
+        )
+        found.append(
+            Anomaly(
+                id=_id(detector, series.device, series.metric, f"silence\0{deadline}"),
+                detector=detector,
+                device=series.device,
+                metric=series.metric,
+                time=deadline,
+                observed=None,
+                expected=None,
+                score=score,
+                severity=silences.severity,
+                explanation=text,
+                found=now_ms,
+            )
+        )
+    return found
+
+
+def _id(detector: str, device: str, metric: str, what: str) -> str:
+    return hashlib.sha256(f"{detector}\0{device}\0{metric}\0{what}".encode()).hexdigest()[:24]
 
 
 class AnomalyDetector:

@@ -7,6 +7,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fleetcore.interfaces.admission import (
+        Admission as Admission,
+    )
+    from fleetcore.interfaces.admission import (
+        Admit as Admit,
+    )
+    from fleetcore.interfaces.admission import (
+        BlockingAdmission as BlockingAdmission,
+    )
+    from fleetcore.interfaces.admission import (
+        Candidate as Candidate,
+    )
+    from fleetcore.interfaces.admission import (
+        Refuse as Refuse,
+    )
+    from fleetcore.interfaces.admission import (
+        Verdict as Verdict,
+    )
+    from fleetcore.interfaces.admission import (
+        Wait as Wait,
+    )
     from fleetcore.interfaces.clock import (
         Clock as Clock,
     )
@@ -33,6 +54,30 @@ if TYPE_CHECKING:
     )
     from fleetcore.interfaces.notifier import (
         Notifier as Notifier,
+    )
+    from fleetcore.interfaces.offers import (
+        offer_admission as offer_admission,
+    )
+    from fleetcore.interfaces.offers import (
+        offer_cloud as offer_cloud,
+    )
+    from fleetcore.interfaces.offers import (
+        offer_codec as offer_codec,
+    )
+    from fleetcore.interfaces.offers import (
+        offer_detector as offer_detector,
+    )
+    from fleetcore.interfaces.offers import (
+        offer_notifier as offer_notifier,
+    )
+    from fleetcore.interfaces.offers import (
+        offer_protocol as offer_protocol,
+    )
+    from fleetcore.interfaces.offers import (
+        offer_service as offer_service,
+    )
+    from fleetcore.interfaces.offers import (
+        offer_storage as offer_storage,
     )
     from fleetcore.interfaces.protocol import (
         ArtifactReader as ArtifactReader,
@@ -64,14 +109,30 @@ if TYPE_CHECKING:
     from fleetcore.interfaces.provider import (
         Provider as Provider,
     )
-    from fleetcore.interfaces.provider import (
-        offer as offer,
+    from fleetcore.interfaces.state import (
+        PluginState as PluginState,
     )
     from fleetcore.interfaces.storage import (
         Storage as Storage,
     )
 
 _HOME = {
+    "Admission": "fleetcore.interfaces.admission",
+    "Admit": "fleetcore.interfaces.admission",
+    "BlockingAdmission": "fleetcore.interfaces.admission",
+    "Candidate": "fleetcore.interfaces.admission",
+    "Refuse": "fleetcore.interfaces.admission",
+    "Verdict": "fleetcore.interfaces.admission",
+    "Wait": "fleetcore.interfaces.admission",
+    "PluginState": "fleetcore.interfaces.state",
+    "offer_storage": "fleetcore.interfaces.offers",
+    "offer_codec": "fleetcore.interfaces.offers",
+    "offer_protocol": "fleetcore.interfaces.offers",
+    "offer_detector": "fleetcore.interfaces.offers",
+    "offer_notifier": "fleetcore.interfaces.offers",
+    "offer_cloud": "fleetcore.interfaces.offers",
+    "offer_service": "fleetcore.interfaces.offers",
+    "offer_admission": "fleetcore.interfaces.offers",
     "ArtifactReader": "fleetcore.interfaces.protocol",
     "ClaimSession": "fleetcore.interfaces.protocol",
     "Clock": "fleetcore.interfaces.clock",
@@ -92,11 +153,14 @@ _HOME = {
     "Provider": "fleetcore.interfaces.provider",
     "Session": "fleetcore.interfaces.protocol",
     "Storage": "fleetcore.interfaces.storage",
-    "offer": "fleetcore.interfaces.provider",
 }
 
 __all__ = [
+    "Admission",
+    "Admit",
     "ArtifactReader",
+    "BlockingAdmission",
+    "Candidate",
     "ClaimSession",
     "Clock",
     "CloudBackend",
@@ -112,11 +176,22 @@ __all__ = [
     "MirrorItem",
     "MirrorResult",
     "Notifier",
+    "PluginState",
     "ProtocolAdapter",
     "Provider",
+    "Refuse",
     "Session",
     "Storage",
-    "offer",
+    "Verdict",
+    "Wait",
+    "offer_admission",
+    "offer_cloud",
+    "offer_codec",
+    "offer_detector",
+    "offer_notifier",
+    "offer_protocol",
+    "offer_service",
+    "offer_storage",
 ]
 
 

@@ -1,8 +1,8 @@
-"""Detector: finds abnormal readings in what was stored."""
+"""Detector: finds abnormal readings in what was stored, and series that have fallen silent."""
 
 from abc import ABC, abstractmethod
 
-from fleetcore.model.anomaly import Findings
+from fleetcore.model.anomaly import Findings, Silences
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 
 
@@ -20,6 +20,20 @@ class Detector(ABC):
     @abstractmethod
     def observe(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Findings:
         """Looks at stored readings, in arrival order; ``catalog`` tells device, metric and unit of a series index."""
+
+    def advance(self, now_ms: int) -> Silences:
+        """Is told the time, and says from which series nothing came in time; by default from none.
+
+        ``now_ms`` is in whole seconds of the server's clock. Before readings that were received in a second, the
+        detector is told that second; while none come, one second after the other, 5 s late. So it has been told no
+        more than what the readings tell, at whatever time it is run: what is found depends on the readings alone. It
+        never goes back, neither over a restart nor where the clock is set back, and may leave seconds out.
+
+        An anomaly's id follows from detector, series and deadline: what is found again after a crash is the same
+        anomaly. Between two readings of a series each deadline is to be reported once.
+        """
+        del now_ms
+        return Silences.none()
 
     def snapshot(self) -> bytes:
         """The state, in a form that later versions can read; empty for a detector without one."""

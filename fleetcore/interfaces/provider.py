@@ -1,18 +1,22 @@
-"""How a plugin offers something: a name, a config class, and an opener; and the context an opener is lent."""
+"""What an offer of a plugin consists of (a name, a config class, an opener), and the context an opener is lent."""
 
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from ssl import SSLContext
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from attrs import field, frozen, validators
 
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.state import PluginState
 
 T = TypeVar("T")
 _POSITIVE = validators.gt(0)
+
+#: How long a plugin may take to import, to answer a hook, and to open each of its pieces; ``[fleet] open_timeout_s``.
+OPEN_TIMEOUT_S = 30.0
 
 
 class TlsProvider(Protocol):
@@ -80,6 +84,11 @@ class Context:
         secret: resolves a reference (``env:NAME``, ``file:PATH``) to its value; raises ConfigError.
         tls: None where the fleet has no CA (in memory).
         data: a folder the plugin may keep files in, or None in memory.
+        state: what the piece has to know after a restart, 64 KiB in all: see :class:`PluginState`. A store's is in
+            memory alone, since it is read before there is a store.
+        count: counts something under a name, ``count("refused")``; callable from any thread, never raises. The
+            counters are shown by ``fleetcore doctor`` and in ``/metrics``. Names beyond the first 64 of a piece, and
+            those that are not 1-64 of ``a-z 0-9 _``, are counted together as ``_other``.
     """
 
     name: str
@@ -91,43 +100,22 @@ class Context:
     tls: TlsProvider | None = None
     data: Path | None = None
     create: bool = True
+    state: PluginState = field(factory=PluginState)
     count: Callable[[str], None] = field(default=lambda _name: None)
+
+
+#: What an offer is of: the sections of fleet.toml, and ``codecs``, which have none.
+Kind = Literal["storage", "codecs", "protocols", "detectors", "notifiers", "clouds", "services", "admission"]
 
 
 @frozen(kw_only=True)
 class Provider(Generic[T]):
-    """An offer: see :func:`offer`."""
+    """An offer. :mod:`fleetcore.interfaces.offers` has a maker for each kind, which checks the opener's types."""
 
+    kind: Kind
     name: str
     config_class: type
     opener: Callable[..., AbstractAsyncContextManager[T]]
     client: Callable[..., Any] | None = None
     demo: Mapping[str, object] | None = None
     summary: str = ""
-
-
-def offer(
-    name: str,
-    config_class: type,
-    opener: Callable[..., AbstractAsyncContextManager[T]],
-    *,
-    client: Callable[..., Any] | None = None,
-    demo: Mapping[str, object] | None = None,
-    summary: str = "",
-) -> Provider[T]:
-    """Makes an offer for a hook to return.
-
-    Args:
-        name: the kind as it stands in fleet.toml, ``mqtt`` in ``[protocols.mqtt]``.
-        config_class: an attrs class; the section is structured into it, unknown keys are refused.
-        opener: ``opener(config, context)``; a protocol's is ``opener(config, context, plane)``. Returns an async
-            context manager of the open object. Heavy SDKs are imported in here, never at the module's top.
-        client: a protocol's device side: ``client(endpoint, secrets) -> DeviceClient``.
-        demo: a section by which ``fleetcore demo`` opens it on a free loopback port.
-        summary: one line for ``fleetcore plugin list``.
-
-    Raises ``TypeError`` for a name that cannot stand in a TOML key.
-    """
-    if not name or not all(c.isalnum() or c in "-_" for c in name):
-        raise TypeError(f"{name!r} is no name for an offer: use letters, digits, - and _")
-    return Provider(name=name, config_class=config_class, opener=opener, client=client, demo=demo, summary=summary)

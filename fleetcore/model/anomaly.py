@@ -34,13 +34,45 @@ class Findings:
         return Findings(index=np.empty(0, np.int64), score=np.empty(0), expected=np.empty(0))
 
 
-@frozen(kw_only=True)
-class Anomaly:
-    """One reading that a detector found abnormal.
+@frozen(kw_only=True, eq=False)
+class Silences:
+    """Series from which nothing came in time: equally long columns.
 
     Attributes:
-        id: derived from detector, series and time, so that finding it twice keeps it once.
-        time: the reading's event time, ms since the epoch.
+        series: int64, indices of series, each at most once.
+        deadline: int64, ms since the epoch: by when a reading had to come; not after the time that was told.
+        since: int64, ms since the epoch: when the last one was received.
+        score: float64 ≥ 0, as of :class:`Findings`.
+        severity: of all of them.
+        explanation: one sentence for people; ``{since}``, ``{deadline}`` and ``{score}`` are filled in.
+    """
+
+    series: Int64
+    deadline: Int64
+    since: Int64
+    score: Float64
+    severity: Severity = Severity.WARNING
+    explanation: str = "no reading since {since}; one was due by {deadline}"
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    @staticmethod
+    def none() -> "Silences":
+        """Nothing is overdue."""
+        empty = np.empty(0, np.int64)
+        return Silences(series=empty, deadline=empty, since=empty, score=np.empty(0))
+
+
+@frozen(kw_only=True)
+class Anomaly:
+    """One reading that a detector found abnormal, or one that did not come.
+
+    Attributes:
+        id: derived from detector, series and time (for a reading that did not come: its deadline), so that finding it
+            twice keeps it once.
+        time: the reading's event time, or the deadline, ms since the epoch.
+        observed: its value; None where none came.
         found: when it was found, ms since the epoch.
     """
 
@@ -49,7 +81,7 @@ class Anomaly:
     device: str
     metric: str
     time: int
-    observed: float
+    observed: float | None
     expected: float | None
     score: float
     severity: Severity

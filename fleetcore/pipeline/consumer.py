@@ -100,8 +100,8 @@ class Consumer(ABC):
             self._moved.set()
             return
         if not entries:
-            dirty = self.status.position > self._kept
-            if not await self._storage.wait_feed(after, KEEP_EVERY_S if dirty else _POLL_S) and dirty:
+            dirty = self._to_keep()
+            if not await self._rest(after, KEEP_EVERY_S if dirty else _POLL_S) and dirty:
                 await self.keep()
             return
         async with self._at_work:
@@ -124,6 +124,10 @@ class Consumer(ABC):
     async def _shut(self) -> None:  # noqa: B027 - see _open
         """Lets go of what :meth:`_open` made; must not raise."""
 
+    async def _rest(self, after: int, seconds: float) -> bool:
+        """Waits for something behind a position, so long at most; True where there may be something."""
+        return await self._storage.wait_feed(after, seconds)
+
     @abstractmethod
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         """Does the work for some entries, in order; True where doing it again would be a nuisance: keep at once."""
@@ -135,11 +139,21 @@ class Consumer(ABC):
     async def keep(self) -> None:
         """Keeps the position, and the state with it, in one commit."""
         async with self._at_work:
-            position = self.status.position
-            if self.status.state != "running" or position <= self._kept:
+            if self.status.state != "running" or not self._to_keep():
                 return
-            state = await self._state()
-            await self._storage.commit(
-                Commit(cursors={self.name: position}, blobs={} if state is None else {self.name: state})
-            )
+            position, state = self.status.position, await self._state()
+            kept = Commit(cursors={self.name: position}, blobs={} if state is None else {self.name: state})
+            await self._storage.commit(kept + self._beside())
             self._kept, self._kept_at = position, self._clock.monotonic_s()
+            self._wrote()
+
+    def _to_keep(self) -> bool:
+        """Whether there is something that is not kept yet."""
+        return self.status.position > self._kept
+
+    def _beside(self) -> Commit:
+        """What else goes into the commit that keeps the position."""
+        return Commit()
+
+    def _wrote(self) -> None:  # noqa: B027 - see _open
+        """The commit that keeps the position is done."""

@@ -2,30 +2,36 @@
 
 A detector's state is kept together with the feed position it belongs to, every few seconds. After a crash the readings
 in between are shown again to the state of before; detectors are deterministic and an anomaly's id follows from what
-it is about, so the same anomalies come out and are kept once.
+it is about, so the same anomalies come out and are kept once. A detector that looks for silence is told the time, which
+follows from the readings (:mod:`fleetcore.model.ticks`) and is kept with the state.
 """
 
-import logging
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import numpy as np
+import numpy.typing as npt
 from attrs import frozen
 
 from fleetcore.errors import PluginError
-from fleetcore.fleet.anomalies import AnomalyDetector, anomalies_of
+from fleetcore.fleet.anomalies import AnomalyDetector, anomalies_of, silences_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.anomaly import Anomaly, Findings
+from fleetcore.model.anomaly import Anomaly, Findings, Silences
 from fleetcore.model.events import ANOMALY_FOUND
 from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
-from fleetcore.pipeline.consumer import Consumer
+from fleetcore.model.ticks import LAG_MS, TICK_MS, parts, tick
+from fleetcore.pipeline.consumer import KEEP_EVERY_S
+from fleetcore.pipeline.kept_state import KeptState
+from fleetcore.pipeline.piece import PieceConsumer
 from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.worker import Worker
 
-_log = logging.getLogger(__name__)
+#: How often the time that a detector was told is kept where no readings come.
+_KEEP_TIME_MS = 60_000
 
 
 @frozen(kw_only=True)
@@ -36,11 +42,20 @@ class Scope:
     selection: Selection | None = None
 
 
-class Detection(Consumer):
+@frozen(eq=False)
+class _Step:
+    """What a detector is shown in one go: the time before it, where it is told, and readings."""
+
+    now: int | None
+    batch: TelemetryBatch
+
+
+class Detection(PieceConsumer[Detector]):
     """One detector instance as a consumer.
 
     Args:
         opener: opens a fresh detector; asked again after a failure.
+        kept: what it keeps beside its snapshot.
         timeout_s: a call that takes longer is given up, and its thread with it.
     """
 
@@ -53,38 +68,50 @@ class Detection(Consumer):
         anomalies: AnomalyDetector,
         clock: Clock,
         *,
+        kept: KeptState | None = None,
         timeout_s: float = 10.0,
     ) -> None:
-        super().__init__(f"detector/{name}", storage, clock)
+        super().__init__(f"detector/{name}", opener, storage, clock, kept)
         self.detector_name = name
-        self._opener, self._scope, self._anomalies, self._timeout_s = opener, scope, anomalies, timeout_s
-        self._entered: AbstractAsyncContextManager[Detector] | None = None
-        self._detector: Detector | None = None
+        self._scope, self._anomalies, self._timeout_s = scope, anomalies, timeout_s
         self._worker: Worker | None = None
         self._wanted = np.zeros(0, np.bool_)
+        #: Whether the detector wants to be told the time; the time it was told last, and the one that is kept, ms.
+        self._timed = False
+        self._time = self._kept_time = 0
 
     async def _open(self) -> None:
-        self._entered = self._opener()
-        self._detector = await self._entered.__aenter__()
+        await super()._open()
         self._worker = Worker(self.name)
+        self._timed = type(self.piece).advance is not Detector.advance
         state = await self._storage.blob(self.name)
         if state is not None:
-            detector = self._detector
+            detector = self.piece
             await self._worker.call(lambda: detector.restore(state), self._timeout_s)
+        told = await self._storage.blob(self._time_name)
+        self._time = self._kept_time = 0 if told is None else int(told)
 
     async def _shut(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-        entered, self._entered, self._worker, self._detector = self._entered, None, None, None
-        if entered is not None:
-            try:
-                await entered.__aexit__(None, None, None)
-            except Exception as error:
-                _log.warning("%s did not close well: %s: %s", self.name, type(error).__name__, error)
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+        await super()._shut()
 
-    def _in_scope(self, batch: TelemetryBatch) -> TelemetryBatch:
-        if not self._scope.metrics:
-            return batch
+    @property
+    def _time_name(self) -> str:
+        return f"{self.name}/time"
+
+    async def _mask(self, batch: TelemetryBatch) -> npt.NDArray[np.bool_] | None:
+        """Which readings are in scope; None for all."""
+        mask = self._of_metrics(batch) if self._scope.metrics else None
+        if self._scope.selection is None:
+            return mask
+        if mask is None:
+            return await self._scope.selection.mask(batch)
+        mask[mask] = await self._scope.selection.mask(batch.take(mask))
+        return mask
+
+    def _of_metrics(self, batch: TelemetryBatch) -> npt.NDArray[np.bool_]:
         most = int(batch.series.max()) + 1
         known = len(self._wanted)
         if most > known:
@@ -96,28 +123,112 @@ class Detection(Consumer):
                 except KeyError:
                     continue
             self._wanted = np.concatenate([self._wanted[:known], more[: most - known]])
-        return batch.take(self._wanted[batch.series])
+        return self._wanted[batch.series]
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         if self._scope.selection is not None:
             self._scope.selection.follow(entries)
-        parts = [entry.readings for entry in entries if entry.readings is not None and len(entry.readings)]
-        if not parts:
-            return False
-        batch = self._in_scope(TelemetryBatch.concat(parts))
-        if self._scope.selection is not None:
-            batch = await self._scope.selection.of(batch)
-        if not len(batch):
-            return False
-        assert self._detector is not None
-        assert self._worker is not None
-        detector, catalog = self._detector, self._storage.catalog
-        findings = await self._worker.call(lambda: detector.observe(batch, catalog), self._timeout_s)
-        self._check(findings, len(batch))
-        if len(findings):
-            found = anomalies_of(self.detector_name, batch, findings, catalog, self._clock.now_ms())
-            await self._storage.commit(Commit(puts=self._anomalies.puts(found), events=_events(found)))
+        found = [entry.readings for entry in entries if entry.readings is not None and len(entry.readings)]
+        if found:
+            batch = TelemetryBatch.concat(found)
+            await self._show(self._steps(batch, await self._mask(batch)))
         return False
+
+    def _steps(self, batch: TelemetryBatch, mask: npt.NDArray[np.bool_] | None) -> list[_Step]:
+        """What is in scope, second by second for a detector that is told the time."""
+        if not self._timed:
+            return [_Step(None, batch if mask is None else batch.take(mask))]
+        every = np.arange(len(batch))
+        steps = []
+        for now, part in parts(batch, self._time):
+            which = every[part]
+            steps.append(_Step(now, batch.take(which if mask is None else which[mask[part]])))
+        return steps
+
+    async def _show(self, steps: Sequence[_Step]) -> None:
+        """Shows the detector some readings, tells it the time between them, and keeps what it finds."""
+        steps = [step for step in steps if len(step.batch) or step.now is not None]
+        if not steps:
+            return
+        assert self._worker is not None
+        detector, catalog, told = self.piece, self._storage.catalog, self._time
+
+        def work() -> list[tuple[Silences, Findings]]:
+            last, answers = told, []
+            for step in steps:
+                silences, findings = Silences.none(), Findings.none()
+                if step.now is not None and step.now > last:
+                    last = step.now
+                    silences = detector.advance(last)
+                if len(step.batch):
+                    findings = detector.observe(step.batch, catalog)
+                answers.append((silences, findings))
+            return answers
+
+        answers = await self._worker.call(work, self._timeout_s)
+        found: list[Anomaly] = []
+        for step, (silences, findings) in zip(steps, answers, strict=True):
+            self._check(findings, len(step.batch))
+            self._check_silences(silences, step.now or 0)
+            found += await self._new(silences)
+            if len(findings):
+                found += anomalies_of(self.detector_name, step.batch, findings, catalog, self._clock.now_ms())
+        if found:
+            await self._storage.commit(Commit(puts=self._anomalies.puts(found), events=_events(found)))
+        self._time = max(self._time, steps[-1].now or 0)
+
+    async def _new(self, silences: Silences) -> list[Anomaly]:
+        """Silences of devices in scope that are not known yet: after a crash the same ones are found again."""
+        selection = self._scope.selection
+        if not len(silences):
+            return []
+        found = silences_of(self.detector_name, silences, self._storage.catalog, self._clock.now_ms())
+        if selection is not None:
+            found = [anomaly for anomaly in found if await selection.selects(anomaly.device)]
+        return [anomaly for anomaly in found if await self._anomalies.get(anomaly.id) is None]
+
+    async def _rest(self, after: int, seconds: float) -> bool:
+        if not self._timed:
+            return await super()._rest(after, seconds)
+        # Everything that was committed has been seen: the clock alone says how late it is.
+        now = tick(self._clock.now_ms() - LAG_MS)
+        if now > self._time:
+            async with self._at_work:
+                await self._show([_Step(now, TelemetryBatch.empty())])
+        if self._to_keep() and self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
+            return False
+        waiting = asyncio.create_task(super()._rest(after, seconds), name=f"{self.name} waits for readings")
+        timer = asyncio.create_task(self._clock.sleep(TICK_MS / 1000), name=f"{self.name} waits for a second")
+        try:
+            await asyncio.wait({waiting, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            timer.cancel()
+            await asyncio.gather(waiting, timer, return_exceptions=True)
+        return True
+
+    def _to_keep(self) -> bool:
+        return super()._to_keep() or self._time - self._kept_time >= _KEEP_TIME_MS
+
+    def _beside(self) -> Commit:
+        return super()._beside() + Commit(blobs={self._time_name: b"%d" % self._time} if self._timed else {})
+
+    def _wrote(self) -> None:
+        super()._wrote()
+        self._kept_time = self._time
+
+    def _check_silences(self, silences: object, now: int) -> None:
+        wrong = (
+            _wrong_silences(silences, now)
+            if isinstance(silences, Silences)
+            else f"{type(silences).__name__}, not Silences"
+        )
+        if wrong:
+            raise PluginError(
+                f"Detector {self.detector_name!r} returned {wrong} when it was told the time",
+                remedy="See Detector.advance in docs/reference/interfaces.md",
+                plugin=self.detector_name,
+            )
 
     def _check(self, findings: object, length: int) -> None:
         if not isinstance(findings, Findings):
@@ -135,9 +246,8 @@ class Detection(Consumer):
             )
 
     async def _state(self) -> bytes:
-        assert self._detector is not None
         assert self._worker is not None
-        state: object = await self._worker.call(self._detector.snapshot, self._timeout_s)
+        state: object = await self._worker.call(self.piece.snapshot, self._timeout_s)
         if not isinstance(state, bytes):
             raise PluginError(
                 f"Detector {self.detector_name!r} gave {type(state).__name__} as its state, not bytes",
@@ -160,6 +270,25 @@ def _wrong(findings: Findings, length: int) -> str:
         return f"positions from {index.min()} to {index.max()} in a batch of {length} readings"
     if (np.diff(index) <= 0).any():
         return "positions that do not ascend"
+    if not np.isfinite(score.astype(np.float64)).all() or score.min() < 0:
+        return "a score that is negative or not finite"
+    return ""
+
+
+def _wrong_silences(silences: Silences, now: int) -> str:
+    """What is wrong with silences as of a time."""
+    columns = [np.asarray(one) for one in (silences.series, silences.deadline, silences.since, silences.score)]
+    series, deadline, since, score = columns
+    if {one.ndim for one in columns} != {1} or len({len(one) for one in columns}) != 1:
+        return f"columns of the shapes {', '.join(str(one.shape) for one in columns)}, which should be equally long"
+    if not len(series):
+        return ""
+    if not all(np.issubdtype(one.dtype, np.integer) for one in (series, deadline, since)):
+        return "a series or a time that is not an integer"
+    if series.min() < 0 or len(np.unique(series)) != len(series):
+        return "a series twice, or a negative one"
+    if deadline.max() > now:
+        return "a deadline that is not over"
     if not np.isfinite(score.astype(np.float64)).all() or score.min() < 0:
         return "a score that is negative or not finite"
     return ""

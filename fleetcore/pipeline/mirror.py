@@ -5,16 +5,19 @@ sent. Readings are sent as they come. Both are at least once: the position is ke
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import cast
 
 from fleetcore.errors import Unavailable
+from fleetcore.interfaces.boundary import plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, MirrorItem
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.events import CORE, Facet
 from fleetcore.model.store import Commit, Event, FeedEntry, Put
-from fleetcore.pipeline.consumer import Consumer
+from fleetcore.pipeline.kept_state import KeptState
+from fleetcore.pipeline.piece import PieceConsumer
 
 _KINDS: Mapping[Facet, str] = {"registry": "device", "twin": "twin"}
 #: What a mirror's settings call the facets.
@@ -22,25 +25,27 @@ _CALLED: Mapping[Facet, str] = {"registry": "registry", "twin": "twins"}
 _STATE = "mirror_state"
 
 
-class Mirror(Consumer):
+class Mirror(PieceConsumer[CloudBackend]):
     """One cloud instance as a consumer.
 
     Args:
+        opener: opens the hub; asked again after a failure.
         what: any of registry, twins, telemetry.
     """
 
     def __init__(
         self,
         name: str,
-        cloud: CloudBackend,
+        opener: Callable[[], AbstractAsyncContextManager[CloudBackend]],
         what: frozenset[str],
         storage: Storage,
         clock: Clock,
         *,
+        kept: KeptState | None = None,
         timeout_s: float = 60.0,
     ) -> None:
-        super().__init__(f"mirror/{name}", storage, clock)
-        self._cloud, self._what, self._timeout_s = cloud, what, timeout_s
+        super().__init__(f"mirror/{name}", opener, storage, clock, kept)
+        self._what, self._timeout_s = what, timeout_s
         self.invalid: dict[str, str] = {}
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
@@ -55,8 +60,9 @@ class Mirror(Consumer):
         if "telemetry" in self._what:
             for entry in entries:
                 if entry.readings is not None and len(entry.readings):
-                    async with asyncio.timeout(self._timeout_s):
-                        await self._cloud.send_telemetry(entry.readings, self._storage.catalog)
+                    with plugin_code(self.name):
+                        async with asyncio.timeout(self._timeout_s):
+                            await self.piece.send_telemetry(entry.readings, self._storage.catalog)
         return True
 
     def _touched(self, event: Event) -> tuple[str, Facet] | None:
@@ -69,8 +75,9 @@ class Mirror(Consumer):
 
     async def _apply(self, touched: list[tuple[str, Facet]]) -> None:
         items = [await self._item(entity, facet) for entity, facet in touched]
-        async with asyncio.timeout(self._timeout_s):
-            results = await self._cloud.apply(items)
+        with plugin_code(self.name):
+            async with asyncio.timeout(self._timeout_s):
+                results = await self.piece.apply(items)
         puts: list[Put] = []
         again: float | None = None
         for item, result in zip(items, results, strict=True):
@@ -82,7 +89,9 @@ class Mirror(Consumer):
                 self.invalid[key] = result.reason
             elif result.state == "conflict":
                 # The fleet is the truth in this direction: learn the hub's version, then write ours over it.
-                remote = await self._cloud.read(item.entity, item.facet)
+                with plugin_code(self.name):
+                    async with asyncio.timeout(self._timeout_s):
+                        remote = await self.piece.read(item.entity, item.facet)
                 version = remote.remote_version if remote else None
                 puts.append(Put(kind=_STATE, key=key, body={"remote_version": version}))
                 again = max(again or 0.0, 0.1)

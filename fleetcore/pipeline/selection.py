@@ -6,6 +6,7 @@ A device is asked about when its first reading comes, and again once something s
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from fleetcore.errors import NotFound
 from fleetcore.fleet.documents import TIMED
@@ -42,14 +43,15 @@ class Selection:
                 if changed_parts(event):
                     self._known.pop(device_of(event) or "", None)
 
-    async def of(self, batch: TelemetryBatch) -> TelemetryBatch:
-        """The readings of the devices that are selected now."""
+    async def mask(self, batch: TelemetryBatch) -> npt.NDArray[np.bool_]:
+        """Which readings are of devices that are selected now."""
         catalog = self._storage.catalog
         series, place = np.unique(batch.series, return_inverse=True)
-        wanted = [await self._selects(catalog.series(index).device) for index in series.tolist()]
-        return batch.take(np.array(wanted, np.bool_)[place])
+        wanted = [await self.selects(catalog.series(index).device) for index in series.tolist()]
+        return np.array(wanted, np.bool_)[place]
 
-    async def _selects(self, device: str) -> bool:
+    async def selects(self, device: str) -> bool:
+        """Whether a device is selected now."""
         known = self._known.get(device)
         if known is None:
             try:

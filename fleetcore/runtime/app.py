@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 from attrs import evolve, frozen
@@ -43,11 +42,11 @@ from fleetcore.fleet.trust_delivery import TrustDelivery
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
 from fleetcore.fleet.why import Asking
+from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Codec
-from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.protocol import ProtocolAdapter
-from fleetcore.interfaces.provider import Context, Provider
+from fleetcore.interfaces.provider import Context, Kind, Provider
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.command import Command
 from fleetcore.model.firmware import Execution
@@ -56,6 +55,7 @@ from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.dead_letters import DeadLetters
 from fleetcore.pipeline.decode import Codecs
 from fleetcore.pipeline.detect import Detection, Scope
+from fleetcore.pipeline.kept_state import KeptState
 from fleetcore.pipeline.layering import LayerKeeper
 from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror import Mirror
@@ -67,13 +67,17 @@ from fleetcore.pipeline.store import DataPath
 from fleetcore.query.ast import Exists
 from fleetcore.query.parse import parse
 from fleetcore.runtime import identity
+from fleetcore.runtime.admissions import RequiredAdmission
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
+from fleetcore.runtime.counts import Counts
+from fleetcore.runtime.opening import Offered, Opening, open_in_time
 from fleetcore.runtime.plane import Plane
-from fleetcore.runtime.plugins import PluginHost
+from fleetcore.runtime.plugins import BUILTIN, PluginHost
 from fleetcore.runtime.sessions import LocalSessions
 from fleetcore.runtime.supervise import Supervisor
 from fleetcore.runtime.upgrade import Upgrade
+from fleetcore.runtime.watchdog import Watchdog
 from fleetcore.wire.endpoints import reachable
 
 _log = logging.getLogger(__name__)
@@ -88,6 +92,8 @@ _DRAIN_S, _KEEP_S = 8.0, 2.0
 #: A protocol that is not ready is tried again at least this often.
 _LATE_S = 30.0
 _CHECKPOINTS = "audit-checkpoints.jsonl"
+#: Kinds whose pieces are consumers of the feed.
+_CONSUMERS = frozenset({"detectors", "notifiers", "clouds"})
 _MIRRORED = frozenset({"registry", "twins", "telemetry"})
 
 
@@ -100,12 +106,47 @@ class OpenProtocol:
     adapter: ProtocolAdapter
     provider: Provider[ProtocolAdapter]
 
+    def endpoints(self) -> Sequence[str]:
+        """The URLs that the adapter names; none where it fails to."""
+        try:
+            with plugin_code(f"protocol {self.name!r}"):
+                return [str(url) for url in self.adapter.endpoints]
+        except Exception as error:
+            _log.error("Protocol %s does not name its endpoints: %s", self.name, in_a_line(error))
+            return []
+
+    def connections(self) -> int:
+        """How many connections the adapter says it has; 0 where it fails to."""
+        try:
+            with plugin_code(f"protocol {self.name!r}"):
+                return int(self.adapter.connections)
+        except Exception:
+            return 0
+
+    async def drain(self) -> None:
+        """Has the adapter drained; a failure of it is written into the log."""
+        try:
+            with plugin_code(f"protocol {self.name!r}"):
+                await self.adapter.drain()
+        except Exception as error:
+            _log.error("Protocol %s did not drain: %s", self.name, in_a_line(error))
+
 
 class Fleet:
     """Everything of one fleet. Made by :meth:`open`; the attributes are its capabilities."""
 
-    def __init__(self, config: Config, host: PluginHost, clock: Clock, storage: Storage, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        config: Config,
+        host: PluginHost,
+        clock: Clock,
+        storage: Storage,
+        stack: AsyncExitStack,
+        counts: Counts,
+    ) -> None:
         self.config, self.host, self.clock, self.storage, self._stack = config, host, clock, storage, stack
+        #: What plugins count.
+        self.counts = counts
         self.limits = config.limits
         #: The fleet's id; empty in memory.
         self.id = ""
@@ -145,6 +186,10 @@ class Fleet:
         self.consumers: list[Consumer] = []
         self.protocols: dict[str, OpenProtocol] = {}
         self.services: dict[str, object] = {}
+        self.admissions = [
+            RequiredAdmission(instance.name, instance.kind, self._prepare("admission", instance), clock)
+            for instance in config.admission
+        ]
         self.tls: FleetTls | None = None
 
     @classmethod
@@ -171,19 +216,32 @@ class Fleet:
             new = identity.is_new(parts, create=create, adoption=adoption)
             if new:
                 parts = identity.begin(parts)
-        base = Path(config.file).parent if config.file else Path()
         if host is None:
             with _at(config, "fleet", "plugins"):
-                host = PluginHost([base / path for path in config.fleet.plugins])
+                host = PluginHost.of(config)
         clock = clock or SystemClock()
         async with AsyncExitStack() as stack:
-            provider = host.find("storage", config.storage.kind, file=config.file, line=config.line_of("storage"))
+            watchdog = Watchdog()
+            watchdog.start()
+            stack.callback(watchdog.stop)
             made_anew = adoption or identity.Adoption()
-            context = evolve(cls._context_of(config, clock, "storage"), create=new or made_anew.empty_store)
-            section: object = config.structure(provider.config_class, config.storage.table, "storage")
+            counts = Counts()
+            context = Context(
+                name=config.storage.kind,
+                fleet=config.fleet.name,
+                clock=clock,
+                logger=logging.getLogger("fleetcore.plugin.storage"),
+                secret=secret,
+                limits=config.limits,
+                data=config.data,
+                create=new or made_anew.empty_store,
+                count=counts.of("storage"),
+            )
+            offered = _offered(config, host, "storage", config.storage, context)
             with _at(config, "storage"):
-                storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
-            fleet = cls(config, host, clock, storage, stack)
+                manager, storage = await open_in_time(offered, clock)
+            stack.push_async_exit(manager)
+            fleet = cls(config, host, clock, storage, stack, counts)
             # Where opening fails, the tasks end before the store that they use.
             stack.push_async_callback(fleet.supervisor.close)
             if parts is not None:
@@ -196,20 +254,18 @@ class Fleet:
             return fleet
         raise AssertionError("unreachable: the block returns or raises")
 
-    @staticmethod
-    def _context_of(config: Config, clock: Clock, name: str) -> Context:
+    def _context(self, name: str, kind: Kind = "services") -> Context:
         return Context(
             name=name,
-            fleet=config.fleet.name,
-            clock=clock,
+            fleet=self.config.fleet.name,
+            clock=self.clock,
             logger=logging.getLogger(f"fleetcore.plugin.{name}"),
             secret=secret,
-            limits=config.limits,
-            data=config.data,
+            limits=self.config.limits,
+            data=self.config.data,
+            tls=self.tls,
+            count=self.counts.of(f"{kind}.{name}"),
         )
-
-    def _context(self, name: str) -> Context:
-        return evolve(self._context_of(self.config, self.clock, name), tls=self.tls)
 
     async def _open_parts(self, *, new: bool, new_ca: bool) -> None:
         self.audit.fleet = self.id
@@ -228,7 +284,7 @@ class Fleet:
             passphrase=passphrase,
             lifetime=timedelta(days=self.config.ca.device_days),
             grace=timedelta(days=self.config.ca.grace_expired_days),
-            admissions=self.host.admissions(),
+            admissions=self.admissions,
         )
         self.tls = self.security.tls
         if self.tls is not None:
@@ -288,10 +344,7 @@ class Fleet:
             security=self.security,
             denials=self.denials,
         )
-        codecs = [
-            cast("Codec", await self._enter("codecs", Instance(name=name, kind=name, table={})))
-            for name in self.host.offers("codecs")
-        ]
+        codecs = [codec for name in self.host.offers("codecs") if (codec := await self._codec(name)) is not None]
         self.path = DataPath(
             self.storage,
             Codecs(codecs),
@@ -358,33 +411,59 @@ class Fleet:
         for instance in self.config.detectors:
             await self._consume(self._detection(instance))
         for instance in self.config.notifiers:
-            opener = self._prepare("notifiers", instance)
-            await self._consume(Notification(instance.name, opener, self.storage, self.anomalies, self.clock))
+            kept = self._kept("notifiers", instance)
+            opener = self._prepare("notifiers", instance, kept=kept)
+            await self._consume(
+                Notification(instance.name, opener, self.storage, self.anomalies, self.clock, kept=kept)
+            )
         for instance in self.config.clouds:
-            await self._consume(await self._mirror(instance))
+            await self._consume(self._mirror(instance))
+        for admission in self.admissions:
+            self.supervisor.keep(f"admission {admission.name}", admission.run)
 
     async def _consume(self, consumer: Consumer) -> None:
         await consumer.start()
         self.consumers.append(consumer)
         self.supervisor.keep(consumer.name, consumer.run)
 
-    def _find(self, kind: str, instance: Instance) -> Provider[Any]:
-        line = self.config.line_of(kind, instance.name)
-        return self.host.find(kind, instance.kind, file=self.config.file, line=line)
+    def _kept(self, kind: Kind, instance: Instance) -> KeptState:
+        return KeptState(self.storage, f"{kind}.{instance.name}", with_cursor=kind in _CONSUMERS)
 
-    def _prepare(self, kind: str, instance: Instance, *more: object) -> Callable[[], AbstractAsyncContextManager[Any]]:
-        """What opens an instance; where its plugin failed to load, what says so to whoever tries."""
+    def _prepare(
+        self, kind: Kind, instance: Instance, *more: object, kept: KeptState | None = None
+    ) -> Callable[[], AbstractAsyncContextManager[Any]]:
+        """What opens an instance; where its plugin failed to load, each attempt says so.
+
+        Raises ConfigError for a section that is wrong.
+        """
+        find: Callable[[], Offered]
         try:
-            provider = self._find(kind, instance)
+            # The section is judged now; the context has TLS once the CA is open.
+            _offered(self.config, self.host, kind, instance, self._context(instance.name, kind))
         except PluginError as error:
-            return functools.partial(_Broken, error)
-        section: object = self.config.structure(provider.config_class, instance.table, kind, instance.name)
-        context = self._context(instance.name)
-        return functools.partial(provider.opener, section, context, *more)
+            find = functools.partial(_raise, error)
+        else:
 
-    async def _enter(self, kind: str, instance: Instance, *more: object) -> Any:
+            def find() -> Offered:
+                return _offered(self.config, self.host, kind, instance, self._context(instance.name, kind), more)
+
+        kept = kept or self._kept(kind, instance)
+        return functools.partial(Opening, find, self.clock, kept)
+
+    async def _enter(self, kind: Kind, instance: Instance, *more: object) -> Any:
         with _at(self.config, kind, instance.name):
             return await self._stack.enter_async_context(self._prepare(kind, instance, *more)())
+
+    async def _codec(self, name: str) -> Codec | None:
+        """An open codec, or None where its plugin fails: the other formats are read all the same."""
+        try:
+            return cast("Codec", await self._enter("codecs", Instance(name=name, kind=name, table={})))
+        except FleetError as error:
+            plugin = self.host.plugin_of("codecs", name)
+            if plugin == BUILTIN:
+                raise
+            self.host.failed(plugin, f"codec {name!r}", error)
+            return None
 
     def _detection(self, instance: Instance) -> Detection:
         table = dict(instance.table)
@@ -399,10 +478,8 @@ class Fleet:
             for metric in metrics:
                 check_metric(metric)
         selection = self._selection(instance, table.pop("where", None))
-        opener = cast(
-            "Callable[[], AbstractAsyncContextManager[Detector]]",
-            self._prepare("detectors", evolve(instance, table=table)),
-        )
+        kept = self._kept("detectors", instance)
+        opener = self._prepare("detectors", evolve(instance, table=table), kept=kept)
         return Detection(
             instance.name,
             opener,
@@ -410,6 +487,7 @@ class Fleet:
             self.storage,
             self.anomalies,
             self.clock,
+            kept=kept,
         )
 
     def _selection(self, instance: Instance, where: object) -> Selection | None:
@@ -420,7 +498,7 @@ class Fleet:
                 raise ConfigError(f"[detectors.{instance.name}] where is a query in quotes")
             return Selection(parse(where), self.search, self.storage, self.clock)
 
-    async def _mirror(self, instance: Instance) -> Mirror:
+    def _mirror(self, instance: Instance) -> Mirror:
         table = dict(instance.table)
         what = table.pop("mirror", ["registry", "twins", "telemetry"])
         if not isinstance(what, list) or not set(what) <= _MIRRORED:
@@ -429,8 +507,9 @@ class Fleet:
                 file=self.config.file,
                 line=self.config.line_of("clouds", instance.name, "mirror"),
             )
-        cloud = await self._enter("clouds", evolve(instance, table=table))
-        return Mirror(instance.name, cloud, frozenset(what), self.storage, self.clock)
+        kept = self._kept("clouds", instance)
+        opener = self._prepare("clouds", evolve(instance, table=table), kept=kept)
+        return Mirror(instance.name, opener, frozenset(what), self.storage, self.clock, kept=kept)
 
     async def serve(self) -> None:
         """Opens the configured protocols and services.
@@ -456,8 +535,9 @@ class Fleet:
 
     async def _open_protocol(self, instance: Instance) -> None:
         adapter = await self._enter("protocols", instance, self.plane)
+        provider = self.host.find("protocols", instance.kind)
         self.protocols[instance.name] = OpenProtocol(
-            name=instance.name, kind=instance.kind, adapter=adapter, provider=self._find("protocols", instance)
+            name=instance.name, kind=instance.kind, adapter=adapter, provider=provider
         )
 
     async def _open_late(self, instance: Instance, why: NotReady) -> None:
@@ -479,8 +559,7 @@ class Fleet:
 
     def _tell_endpoints(self) -> None:
         host = next(iter(self.config.fleet.hosts), "localhost")
-        urls = [url for one in self.protocols.values() for url in one.adapter.endpoints]
-        self.security.endpoints = [reachable(url, host) for url in urls]
+        self.security.endpoints = [reachable(url, host) for one in self.protocols.values() for url in one.endpoints()]
 
     async def _flush(self) -> None:
         await self.presence.flush()
@@ -511,7 +590,7 @@ class Fleet:
         try:
             async with asyncio.timeout(_DRAIN_S):
                 for one in self.protocols.values():
-                    await one.adapter.drain()
+                    await one.drain()
                 await self.ingest.drain()
         except TimeoutError:
             _log.warning(
@@ -551,14 +630,28 @@ def _at(config: Config, *path: str) -> Iterator[None]:
         raise ConfigError(error.message, file=place, line=line, remedy=error.remedy, **ids) from error
 
 
-class _Broken(AbstractAsyncContextManager[Any]):
-    """What stands in for a plugin that failed to load: opening it says so."""
+def _offered(
+    config: Config, host: PluginHost, kind: Kind, instance: Instance, context: Context, more: tuple[object, ...] = ()
+) -> Offered:
+    """What a section chooses, with the section structured; raises ConfigError, and PluginError as the host does."""
+    path = (kind,) if kind == "storage" else (kind, instance.name)
+    provider = host.find(
+        kind,
+        instance.kind,
+        file=config.file,
+        line=config.line_of(*path),
+        section="" if instance.named or kind == "codecs" else f"[{'.'.join(path)}]",
+        keys=instance.table.keys(),
+    )
+    return Offered(
+        provider=provider,
+        plugin=host.plugin_of(kind, instance.kind),
+        section=config.structure(provider.config_class, instance.table, *path),
+        context=context,
+        more=more,
+        timeout_s=config.fleet.open_timeout_s,
+    )
 
-    def __init__(self, error: PluginError) -> None:
-        self._error = error
 
-    async def __aenter__(self) -> Any:
-        raise PluginError(self._error.message, remedy=self._error.remedy)
-
-    async def __aexit__(self, *_: object) -> None:
-        return
+def _raise(error: PluginError) -> Offered:
+    raise PluginError(error.message, remedy=error.remedy)

@@ -18,7 +18,7 @@ import cattrs
 from attrs import field, frozen, validators
 
 from fleetcore.errors import ConfigError, Refused
-from fleetcore.interfaces.provider import Limits
+from fleetcore.interfaces.provider import OPEN_TIMEOUT_S, Limits
 from fleetcore.model.names import check_fleet
 
 T = TypeVar("T")
@@ -27,8 +27,11 @@ Table = dict[str, object]
 _PREFIX = "FLEETCORE_"
 #: Environment variables that are switches of tools, not keys of fleet.toml.
 _NOT_KEYS = frozenset({"FLEETCORE_REQUIRE", "FLEETCORE_TOKEN", "FLEETCORE_SERVER"})
+#: Sections that hold named instances of what plugins offer.
+INSTANCES = ("protocols", "detectors", "notifiers", "clouds", "services", "admission")
 _SECTIONS = (
     "fleet", "storage", "limits", "ca", "firmware", "protocols", "detectors", "notifiers", "clouds", "services",
+    "admission",
 )  # fmt: skip
 
 
@@ -41,6 +44,8 @@ class FleetSection:
         id: 32 hex digits that `fleetcore init` writes; the store and ``pki/`` carry the same.
         data: the data folder; relative to fleet.toml. Without it everything is in memory.
         plugins: one-file plugins, relative to fleet.toml.
+        disable: plugins, by name, that are not loaded; `fleetcore plugin list` shows the names.
+        open_timeout_s: how long a plugin may take to import, to answer a hook, and to open each of its pieces.
         hosts: names and addresses by which devices reach this server; they go into its certificate.
     """
 
@@ -48,6 +53,8 @@ class FleetSection:
     id: str | None = field(default=None, validator=validators.optional(validators.matches_re("[0-9a-f]{32}")))
     data: str | None = None
     plugins: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+    open_timeout_s: float = field(default=OPEN_TIMEOUT_S, validator=(validators.gt(0.0), validators.le(600.0)))
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
 
 
@@ -81,11 +88,16 @@ class FirmwareSection:
 
 @frozen(kw_only=True)
 class Instance:
-    """One named section of a kind: ``[detectors.cold-rooms]`` with its kind and the keys left for the plugin."""
+    """One named section of a kind: ``[detectors.cold-rooms]`` with its kind and the keys left for the plugin.
+
+    Attributes:
+        named: whether the section says its kind; else its name is the kind.
+    """
 
     name: str
     kind: str
     table: Mapping[str, object]
+    named: bool = False
 
 
 @frozen(kw_only=True)
@@ -102,6 +114,7 @@ class Config:
     notifiers: tuple[Instance, ...] = ()
     clouds: tuple[Instance, ...] = ()
     services: tuple[Instance, ...] = ()
+    admission: tuple[Instance, ...] = ()
     file: str = ""
     source: str = field(default="", repr=False)
 
@@ -218,10 +231,7 @@ def build(table: Mapping[str, object], file: str = "", source: str = "") -> Conf
         storage=Instance(name=kind, kind=kind, table=storage),
         file=file,
         source=source,
-        **{
-            section: _instances(section, tables.get(section, {}), file, source)
-            for section in ("protocols", "detectors", "notifiers", "clouds", "services")
-        },
+        **{section: _instances(section, tables.get(section, {}), file, source) for section in INSTANCES},
     )
 
 
@@ -243,7 +253,9 @@ def _instances(section: str, table: Table, file: str, source: str) -> tuple[Inst
                 remedy=f"Write [{section}.{name}]",
             )
         rest = dict(value)
-        found.append(Instance(name=name, kind=_kind(rest, name, (section, name), file, source), table=rest))
+        named = "kind" in rest
+        kind = _kind(rest, name, (section, name), file, source)
+        found.append(Instance(name=name, kind=kind, table=rest, named=named))
     return tuple(found)
 
 

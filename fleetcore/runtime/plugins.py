@@ -1,35 +1,45 @@
-"""The plugin host: the only code that asks hooks.
+"""The plugin host: the only code that imports plugins and asks their hooks.
 
-It asks plugin by plugin, so that a broken one is named and the others load, and two offers of one name are an error
-that names both.
+It asks plugin by plugin, each in a thread of its own with a time limit, so that one which raises, hangs or answers
+rubbish is named and the others load.
 """
 
 import difflib
 import importlib
 import importlib.util
+import inspect
 import logging
+import queue
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
+import attrs
 import pluggy
 from attrs import define, field
 
-from fleetcore import PLUGIN_API, hookspecs
-from fleetcore.errors import ConfigError, PluginError
-from fleetcore.interfaces.provider import Provider
+from fleetcore import PLUGIN_API, hookspecs, threads
+from fleetcore.errors import ConfigError, FleetError, PluginError
+from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.interfaces.provider import OPEN_TIMEOUT_S, Kind, Provider
 
 if TYPE_CHECKING:
-    from fleetcore.model.events import EventType, EventTypes
+    import click
 
+    from fleetcore.model.events import EventType, EventTypes
+    from fleetcore.runtime.config import Config
+
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-#: Hook → what its offers are, as fleet.toml's section is called.
-KINDS = {
+#: Hook → what its offers are of, as fleet.toml's section is called.
+KINDS: Mapping[str, Kind] = {
     "fleetcore_storages": "storage",
     "fleetcore_codecs": "codecs",
     "fleetcore_protocols": "protocols",
@@ -37,133 +47,297 @@ KINDS = {
     "fleetcore_notifiers": "notifiers",
     "fleetcore_clouds": "clouds",
     "fleetcore_services": "services",
-    "fleetcore_runners": "runners",
-    "fleetcore_keystores": "keystores",
+    "fleetcore_admissions": "admission",
 }
+_HOOKS = frozenset({*KINDS, "fleetcore_events", "fleetcore_calls", "fleetcore_commands"})
+#: Hooks of plugin API 1 that had neither an interface nor a contract.
+_WITHDRAWN = frozenset({"fleetcore_runners", "fleetcore_keystores"})
+#: What the host names to an author whose plugin is of another plugin API.
+API_PAGE = "docs/how-to/plugin-api-2.md"
+#: A hook that yields for ever is not read for ever.
+_MOST_ANSWERS = 1000
+#: The plugin that fleetcore brings along.
+BUILTIN = "builtin"
 
 
 @define
 class PluginInfo:
-    """What ``fleetcore plugin list`` shows."""
+    """What ``fleetcore plugin list`` shows of a plugin.
+
+    Attributes:
+        state: ``loaded``, also where a part of it failed; ``failed``: it offers nothing; ``disabled`` by
+            ``[fleet] disable``; ``unknown``: that names it, and there is no such plugin.
+        offers: ``detectors.jumps``, ``calls.weather_rain``, ``events.x.weather.rain``, ``commands.mqtt``.
+        error, remedy: what failed and what to do, or empty.
+        warnings: what it has that is not used, a sentence each.
+    """
 
     name: str
     version: str
     origin: str
+    state: Literal["loaded", "failed", "disabled", "unknown"] = "loaded"
     offers: list[str] = field(factory=list)
     error: str = ""
+    remedy: str = ""
+    warnings: list[str] = field(factory=list)
 
 
 class PluginHost:
     """Loads plugins and collects what they offer.
 
     Args:
-        files: one-file plugins, absolute or relative to the working folder.
+        files: one-file plugins, absolute or relative to the working folder. Raises ConfigError where one is not there.
         discover: whether installed distributions are asked too.
         collect: whether they are asked for their offers now; the command line's help wants :meth:`commands` alone.
+        disable: plugins that are not even imported.
+        timeout_s: how long a plugin may take to import, and to answer a hook.
     """
 
-    def __init__(self, files: Iterable[Path] = (), *, discover: bool = True, collect: bool = True) -> None:
-        self._collects = collect
+    def __init__(
+        self,
+        files: Iterable[Path] = (),
+        *,
+        discover: bool = True,
+        collect: bool = True,
+        disable: Collection[str] = (),
+        timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> None:
+        self._collects, self._disabled, self._timeout_s = collect, disable, timeout_s
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self.plugins: dict[str, PluginInfo] = {}
-        self._offers: dict[str, dict[str, tuple[str, Provider[Any]]]] = {kind: {} for kind in KINDS.values()}
-        self._load("builtin", "built in", "", lambda: importlib.import_module("fleetcore.builtin.plugin"))
+        #: The plugin and its offer, by kind, then by the offer's name and by ``plugin:name``.
+        self._offers: dict[str, dict[str, tuple[str, Provider[Any]]]] = {kind: {} for kind in get_args(Kind)}
+        self._load(BUILTIN, "built in", "", lambda: importlib.import_module("fleetcore.builtin.plugin"))
         if discover:
             for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda one: one.name):
                 version = entry.dist.version if entry.dist else ""
                 self._load(entry.name, "installed", version, _importer(entry))
         for path in files:
+            _check_file(path)
             self._load(path.stem, str(path), "", partial(_load_file, path))
+        self._check_disabled()
+
+    @classmethod
+    def of(cls, config: "Config") -> "PluginHost":
+        """Those of a fleet: the installed ones and its one-file plugins, without those that it leaves out."""
+        base = Path(config.file).parent if config.file else Path()
+        fleet = config.fleet
+        files = [base / path for path in fleet.plugins]
+        return cls(files, disable=fleet.disable, timeout_s=fleet.open_timeout_s)
+
+    # --- loading -------------------------------------------------------------------------------------------------
 
     def _load(self, name: str, origin: str, version: str, load: Callable[[], ModuleType]) -> None:
+        info = PluginInfo(name, version, origin)
         if name in self.plugins:
-            raise ConfigError(
-                f"Two plugins are called {name!r}: {self.plugins[name].origin} and {origin}",
-                remedy="Rename one of them",
-            )
-        info = self.plugins[name] = PluginInfo(name, version, origin)
+            self.plugins[f"{name} ({origin})"] = info
+            other = f"Another plugin is called {name!r}: {self.plugins[name].origin}"
+            self._fail(info, other, "Rename one of them, or uninstall one")
+            return
+        self.plugins[name] = info
+        if name in self._disabled and name != BUILTIN:
+            info.state = "disabled"
+            return
         try:
-            module = load()
-            api = getattr(module, "FLEETCORE_PLUGIN_API", PLUGIN_API)
-            if api != PLUGIN_API:
-                raise PluginError(
-                    f"It is written for plugin API {api}, this fleetcore has {PLUGIN_API}",
-                    remedy="Install versions that belong together",
-                )
+            module = self._within(name, load)
+            self._check_api(module)
             self._manager.register(module, name)
-            self._manager.check_pending()
+            info.warnings += _unused(module)
             if self._collects:
                 self._collect(name, info)
-        except ConfigError:
-            raise
         except (Exception, SystemExit) as error:
-            info.error = f"{type(error).__name__}: {error}"
-            _log.warning("Plugin %s failed to load and is left out: %s", name, info.error)
+            self._fail(info, *_reason(error))
             for offers in self._offers.values():
                 for offered in [key for key, (owner, _) in offers.items() if owner == name]:
                     del offers[offered]
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
+        for warning in info.warnings:
+            _log.warning("Plugin %s: %s", name, warning)
+
+    def _fail(self, info: PluginInfo, error: str, remedy: str = "") -> None:
+        info.state, info.error, info.offers = "failed", error, []
+        info.remedy = remedy or f'Correct or uninstall it; [fleet] disable = ["{info.name}"] leaves it out'
+        _log.warning("Plugin %s failed to load and is left out: %s", info.name, error)
+
+    def _check_disabled(self) -> None:
+        there = {name for name, info in self.plugins.items() if info.state == "disabled"}
+        for name in self._disabled:
+            if name in there:
+                continue
+            if name == BUILTIN:
+                warning = "It is a part of fleetcore and cannot be left out"
+                self.plugins[BUILTIN].warnings.append(warning)
+            else:
+                near = difflib.get_close_matches(name, [one for one in self.plugins if one != BUILTIN], 1)
+                hint = f". Did you mean {near[0]!r}?" if near else ""
+                warning = f"[fleet] disable names a plugin that is not there{hint}"
+                self.plugins[name] = PluginInfo(name, "", "[fleet] disable", "unknown", warnings=[warning])
+            _log.warning("Plugin %s: %s", name, warning)
+
+    @staticmethod
+    def _check_api(module: ModuleType) -> None:
+        api = getattr(module, "FLEETCORE_PLUGIN_API", PLUGIN_API)
+        if api != PLUGIN_API:
+            raise PluginError(
+                f"It is written for plugin API {api}, and this fleetcore has {PLUGIN_API}",
+                remedy=f"Install a newer release of it; its author finds what changed in {API_PAGE}",
+            )
 
     def _collect(self, name: str, info: PluginInfo) -> None:
-        for hook, kind in KINDS.items():
-            for provider in self._ask(name, hook):
-                if not isinstance(provider, Provider):
-                    raise PluginError(f"{hook} gave {type(provider).__name__}, not an offer made by fleetcore.offer()")
-                other = self._offers[kind].get(provider.name)
-                if other is not None:
-                    raise ConfigError(
-                        f"Plugins {other[0]!r} and {name!r} both offer {kind} {provider.name!r}",
-                        remedy="Uninstall one of them",
-                    )
-                self._offers[kind][provider.name] = (name, provider)
-                info.offers.append(f"{kind}.{provider.name}")
+        for provider in self._within(name, lambda: [one for hook in KINDS for one in self._offered(name, hook)]):
+            kind, offers = provider.kind, self._offers[provider.kind]
+            whole = f"{name}:{provider.name}"
+            if whole in offers:
+                raise PluginError(f"It offers {kind} {provider.name!r} twice")
+            offers[whole] = (name, provider)
+            info.offers.append(f"{kind}.{provider.name}")
+            if provider.name in offers:
+                first = offers[provider.name][0]
+                info.error = "; ".join(
+                    filter(None, [info.error, f"{kind} {provider.name!r} is also offered by plugin {first!r}"])
+                )
+                info.remedy = f'Write kind = "{whole}" to use it, or [fleet] disable = ["{name}"] to leave it out'
+                _log.warning("Plugin %s: %s, which has it. %s", name, info.error, info.remedy)
+            else:
+                offers[provider.name] = (name, provider)
 
-    def _ask(self, name: str, hook: str) -> Iterator[Any]:
+    def _offered(self, name: str, hook: str) -> list[Provider[Any]]:
+        found = self._ask(name, hook)
+        for provider in found:
+            if not isinstance(provider, Provider):
+                raise PluginError(f"{hook} gave {type(provider).__name__}, not an offer")
+            if provider.kind != KINDS[hook]:
+                raise PluginError(f"{hook} gave an offer of {provider.kind}: {provider.name!r}")
+            if not (inspect.isclass(provider.config_class) and attrs.has(provider.config_class)):
+                raise PluginError(f"The config of {provider.kind} {provider.name!r} is not an attrs class")
+        return found
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def _ask(self, name: str, hook: str) -> list[Any]:
+        """All answers of a plugin to a hook; to be called within :meth:`_within`."""
         plugin = self._manager.get_plugin(name)
-        others = [one for one in self._manager.get_plugins() if one is not plugin]
-        for answer in self._manager.subset_hook_caller(hook, others)():
-            yield from answer
+        found: list[Any] = []
+        for one in getattr(self._manager.hook, hook).get_hookimpls():
+            if one.plugin is not plugin:
+                continue
+            answer: object = one.function()
+            if inspect.iscoroutine(answer):
+                answer.close()
+                raise PluginError(f"{hook} is a coroutine, and hooks are plain functions")
+            if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
+                raise PluginError(f"{hook} returned {type(answer).__name__}, not a list")
+            found += islice(answer, _MOST_ANSWERS + 1)
+            if len(found) > _MOST_ANSWERS:
+                raise PluginError(f"{hook} gave more than {_MOST_ANSWERS} answers")
+        return found
+
+    def _within(self, name: str, work: Callable[[], T]) -> T:
+        """The result of a plugin's code, which may take ``timeout_s``; raises what it raises, or PluginError.
+
+        A thread cannot be ended: what hangs goes on hanging in its own, and the process ends without it.
+        """
+        if name == BUILTIN:
+            return work()
+        answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                answers.put((work(), None))
+            except BaseException as error:  # told to the thread that waits
+                answers.put((None, error))
+
+        thread = threading.Thread(target=run, name=f"plugin {name}", daemon=True)
+        threads.start(thread, threads.PLUGIN_EXIT_S)
+        try:
+            result, error = answers.get(timeout=self._timeout_s)
+        except queue.Empty:
+            place = threads.place_of(thread)
+            raise PluginError(f"It did not answer within {self._timeout_s:g} s; it is at {place}") from None
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # None only where T allows it
+
+    def _answers(self, hook: str) -> "Iterable[tuple[str, list[Any]]]":
+        """What each plugin that loaded answers to a hook; one that cannot be asked is named."""
+        for name, info in list(self.plugins.items()):
+            if info.state != "loaded":
+                continue
+            try:
+                found = self._within(name, partial(self._ask, name, hook))
+            except (Exception, SystemExit) as error:
+                self.failed(name, hook, error)
+            else:
+                yield name, found
+
+    # --- what is asked of the host -------------------------------------------------------------------------------
 
     def offers(self, kind: str) -> dict[str, Provider[Any]]:
-        """The offers of a kind by name."""
-        return {name: provider for name, (_, provider) in self._offers[kind].items()}
+        """The offers of a kind by the name that chooses them; an offer whose name is taken by ``plugin:name``."""
+        offers = self._offers[kind]
+        return {
+            name: provider
+            for name, (owner, provider) in offers.items()
+            if ":" not in name or offers[provider.name][0] != owner
+        }
 
-    def find(self, kind: str, name: str, *, file: str = "", line: int = 0) -> Provider[Any]:
-        """One offer.
+    def plugin_of(self, kind: str, name: str) -> str:
+        """The plugin that offers it; empty where none does."""
+        return self._offers[kind][name][0] if name in self._offers[kind] else ""
+
+    def find(
+        self,
+        kind: str,
+        name: str,
+        *,
+        file: str = "",
+        line: int = 0,
+        section: str = "",
+        keys: Collection[str] = (),
+    ) -> Provider[Any]:
+        """One offer, by its name or by ``plugin:name``.
+
+        Args:
+            section: the header of a section that has no ``kind``, for the hint.
+            keys: what that section has, to guess its kind by.
 
         Raises:
-            ConfigError: nobody offers it; names what there is and what to install.
-            PluginError: nobody does, and a plugin that might have failed to load.
+            ConfigError: nothing offers it; names what there is and what to install.
+            PluginError: nothing does, and a plugin that might has failed to load.
         """
         found = self._offers[kind].get(name)
         if found is not None:
             return found[1]
-        there = ", ".join(sorted(self._offers[kind])) or "none"
-        broken = [f"{one.name} ({one.error})" for one in self.plugins.values() if one.error]
+        there = sorted(self.offers(kind))
+        broken = [f"{one.name} ({one.error})" for one in self.plugins.values() if one.state == "failed"]
+        left_out = [one.name for one in self.plugins.values() if one.state == "disabled"]
+        without = f"; [fleet] disable leaves out {', '.join(left_out)}" if left_out else ""
         if broken:
             place = f"{file}:{line}: " if file else ""
             raise PluginError(
-                f"{place}No plugin offers {kind} {name!r}, and these failed to load: {'; '.join(broken)}",
+                f"{place}No plugin offers {kind} {name!r}, and these failed to load: {'; '.join(broken)}{without}",
                 remedy="Correct or uninstall them, or correct the name",
             )
-        near = difflib.get_close_matches(name, self._offers[kind], 1)
+        if section and there and (guess := self._guess(kind, keys)):
+            raise ConfigError(
+                f"{section} has no kind, and no plugin offers {kind} {name!r}{without}",
+                file=file,
+                line=line,
+                remedy=f'Add kind = "{guess}" to the section. There is: {", ".join(there)}',
+            )
+        near = difflib.get_close_matches(name, there, 1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        remedy = f"{hint}There is: {there}. Install fleetcore-{name}, or correct the name"
-        raise ConfigError(f"No plugin offers {kind} {name!r}", file=file, line=line, remedy=remedy)
+        remedy = f"{hint}There is: {', '.join(there) or 'none'}. Install fleetcore-{name}, or correct the name"
+        raise ConfigError(f"No plugin offers {kind} {name!r}{without}", file=file, line=line, remedy=remedy)
 
-    def admissions(self) -> list[Callable[..., str | None]]:
-        """Every enrolment check."""
-        checks: list[Callable[..., str | None]] = []
-        for name in self._alive():
-            try:
-                checks += self._ask(name, "fleetcore_admissions")
-            except (Exception, SystemExit) as error:
-                self.failed(name, "fleetcore_admissions", error)
-                # Fails closed: what it would have refused nobody knows.
-                checks.append(partial(_no_admission, name))
-        return checks
+    def _guess(self, kind: str, keys: Collection[str]) -> str:
+        """The kind that takes all the keys of a section; empty where none does, or the section has none."""
+        for name, provider in sorted(self.offers(kind).items()):
+            if keys and set(keys) <= set(attrs.fields_dict(provider.config_class)):
+                return name
+        return ""
 
     def events(self) -> "EventTypes":
         """The core's event types and the plugins'; a plugin that declares what it may not is named, and has none."""
@@ -173,65 +347,110 @@ class PluginHost:
         )  # numpy stands behind it: not for a command's help
 
         declared: dict[str, list[EventType]] = {}
-        for name in self._alive():
+        for name, types in self._answers("fleetcore_events"):
             try:
-                types = list(self._ask(name, "fleetcore_events"))
                 for event_type in types:
                     check_plugin_type(name, event_type)
-            except (Exception, SystemExit) as error:
+            except FleetError as error:
                 self.failed(name, "fleetcore_events", error)
             else:
                 declared[name] = types
+                self.note(name, [f"events.{event_type.name}" for event_type in types])
         return EventTypes(declared)
 
     def calls(self) -> dict[str, list[Any]]:
         """The functions that plugins declare as calls, by plugin; they are judged where they become calls."""
-        found: dict[str, list[Any]] = {}
-        for name in self._alive():
-            try:
-                found[name] = list(self._ask(name, "fleetcore_calls"))
-            except (Exception, SystemExit) as error:
-                self.failed(name, "fleetcore_calls", error)
-        return {name: functions for name, functions in found.items() if functions}
+        return {name: functions for name, functions in self._answers("fleetcore_calls") if functions}
 
-    def commands(self) -> list[Any]:
-        """Every click command that plugins add."""
-        found: list[Any] = []
-        for name in self._alive():
+    def commands(self, taken: Collection[str] = ()) -> "dict[str, click.Command]":
+        """The nouns that plugins add to the command line; ``taken`` are the command line's own."""
+        import click
+
+        nouns: dict[str, click.Command] = {}
+        for name, commands in self._answers("fleetcore_commands"):
             try:
-                found += self._ask(name, "fleetcore_commands")
-            except (Exception, SystemExit) as error:
+                own = {str(one.name): one for one in map(_command, commands)}
+                if clash := sorted(own.keys() & {*taken, *nouns}):
+                    raise PluginError(f"the noun {clash[0]!r} is taken")
+            except FleetError as error:
                 self.failed(name, "fleetcore_commands", error)
-        return found
+            else:
+                nouns |= own
+                self.note(name, [f"commands.{noun}" for noun in own])
+        return nouns
+
+    def note(self, name: str, offers: Iterable[str]) -> None:
+        """Writes down what a plugin adds."""
+        known = self.plugins[name].offers
+        known += [offer for offer in offers if offer not in known]
 
     def failed(self, name: str, hook: str, error: BaseException) -> None:
-        """Names a plugin whose answer to a hook is of no use; it is asked no more."""
+        """Names a plugin whose answer to a hook is of no use; what it offers by other hooks stays."""
         info = self.plugins[name]
-        info.error = f"{hook} raised {type(error).__name__}: {error}"
-        _log.warning("Plugin %s: %s", name, info.error)
+        said = f"{hook}: {error}" if isinstance(error, FleetError) else f"{hook} raised {in_a_line(error)}"
+        if said in info.error:
+            return
+        info.error = "; ".join(filter(None, [info.error, said]))
+        info.remedy = info.remedy or f'Correct or uninstall it; [fleet] disable = ["{name}"] leaves it out'
+        _log.warning("Plugin %s: %s", name, said)
 
-    def _alive(self) -> list[str]:
-        return [name for name, info in self.plugins.items() if not info.error]
+
+def _reason(error: BaseException) -> tuple[str, str]:
+    """What to say of a plugin that did not load, and the remedy."""
+    if isinstance(error, FleetError):
+        return error.message, error.remedy
+    if isinstance(error, ImportError) and (error.name or "").split(".")[0] == hookspecs.PROJECT:
+        said = f"It is written for another plugin API than {PLUGIN_API}: {in_a_line(error)}"
+        return said, f"Install a newer release of it; its author finds what changed in {API_PAGE}"
+    return in_a_line(error), ""
 
 
-def _no_admission(plugin: str, _device: object, _parameters: object) -> str:
-    return f"the admission checks of plugin {plugin} cannot be asked"
+def _unused(module: ModuleType) -> list[str]:
+    """What of a module looks like a hook and is not asked."""
+    found = []
+    for name, value in vars(module).items():
+        if not inspect.isfunction(value):
+            continue
+        marked: Mapping[str, Any] | None = getattr(value, f"{hookspecs.PROJECT}_impl", None)
+        hook = str((marked or {}).get("specname") or name)
+        if hook in _WITHDRAWN and (marked is not None or name == hook):
+            found.append(f"{hook} is not asked: it has no interface yet, and will be a hook once it has one")
+        elif marked is not None and hook not in _HOOKS:
+            near = difflib.get_close_matches(hook, _HOOKS, 1)
+            found.append(f"There is no hook {hook}" + (f". Did you mean {near[0]}?" if near else ""))
+        elif marked is None and name.startswith("fleetcore_"):
+            near = difflib.get_close_matches(name, _HOOKS, 1)
+            hint = f", and is called {near[0]}" if near and near[0] != name else ""
+            found.append(f"{name} is not asked: a hook is marked with @fleetcore.hookimpl{hint}")
+    return found
+
+
+def _command(given: Any) -> "click.Command":
+    import click
+
+    if not isinstance(given, click.Command) or not given.name:
+        raise PluginError(f"it gave {type(given).__name__}, not a click command with a name")
+    return given
 
 
 def _importer(entry: EntryPoint) -> Callable[[], ModuleType]:
     def load() -> ModuleType:
         module = entry.load()
-        assert isinstance(module, ModuleType), f"{entry.value} is no module"
+        if not isinstance(module, ModuleType):
+            raise PluginError(f"Its entry point {entry.value} is not a module")
         return module
 
     return load
 
 
-def _load_file(path: Path) -> ModuleType:
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"There is no plugin file {path}", remedy="Correct [fleet] plugins")
     if path.suffix != ".py":
-        raise ConfigError(f"{path} is no Python file", remedy="A one-file plugin is called NAME.py")
+        raise ConfigError(f"{path} is not a Python file", remedy="A one-file plugin is called NAME.py")
+
+
+def _load_file(path: Path) -> ModuleType:
     name = f"fleetcore_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

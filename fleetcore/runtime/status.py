@@ -1,10 +1,16 @@
 """What runs inside an open fleet, as plain data: for ``doctor``, the command line and tests."""
 
+import asyncio
 from typing import Any
 
 from attrs import asdict
 
-from fleetcore.runtime.app import Fleet
+from fleetcore.errors import PluginError
+from fleetcore.interfaces.boundary import in_a_line, plugin_code
+from fleetcore.runtime.app import Fleet, OpenProtocol
+
+#: How long a protocol may examine what is around it.
+_EXAMINE_S = 10.0
 
 
 async def status(fleet: Fleet) -> dict[str, Any]:
@@ -16,23 +22,33 @@ async def status(fleet: Fleet) -> dict[str, Any]:
     return {
         "fleet": fleet.config.fleet.name,
         "data": str(fleet.config.data) if fleet.config.data else None,
-        "protocols": {
-            name: {
-                "kind": one.kind,
-                "endpoints": list(one.adapter.endpoints),
-                "connections": one.adapter.connections,
-                "findings": [asdict(finding) for finding in await one.adapter.examine()],
-                "trouble": one.adapter.trouble,
-            }
-            for name, one in fleet.protocols.items()
-        },
+        "protocols": {name: await _protocol(one) for name, one in fleet.protocols.items()},
         "sessions": fleet.plane.sessions,
         "queue": {"waiting": fleet.ingest.waiting, "refused_full": fleet.ingest.refused_full},
         "messages": {"accepted": fleet.path.accepted, "rejected": dict(fleet.path.rejected)},
         "readings": {**asdict(tally), "sent": tally.sent},
         "consumers": {one.name: asdict(one.status) for one in fleet.consumers},
+        "admissions": {
+            one.name: {"kind": one.kind, "state": one.state, "error": one.error} for one in fleet.admissions
+        },
+        "counts": {piece: dict(names) for piece, names in fleet.counts.snapshot().items()},
         "tasks": {name: asdict(one) for name, one in fleet.supervisor.states.items() if one.failures},
         "plugins": [asdict(one) for one in fleet.host.plugins.values()],
         "storage": list(fleet.problems),
         "recounted": list(fleet.recounted),
     }
+
+
+async def _protocol(one: OpenProtocol) -> dict[str, Any]:
+    """What an adapter says of itself; one that cannot say it has that for its trouble."""
+    said: dict[str, Any] = {"kind": one.kind, "endpoints": [], "connections": 0, "findings": []}
+    try:
+        with plugin_code(f"protocol {one.name!r}"):
+            said["endpoints"] = list(one.adapter.endpoints)
+            said["connections"] = one.adapter.connections
+            async with asyncio.timeout(_EXAMINE_S):
+                said["findings"] = [asdict(finding) for finding in await one.adapter.examine()]
+            return {**said, "trouble": one.adapter.trouble}
+    except Exception as error:
+        why = error.message if isinstance(error, PluginError) else in_a_line(error)
+        return {**said, "trouble": f"Its adapter does not say how it is: {why}"}

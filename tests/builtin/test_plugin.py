@@ -29,7 +29,7 @@ def test_all_kinds_have_their_defaults():
         "storages": ["sqlite"],
         "codecs": ["json", "senml", "cbor"],
         "protocols": ["local"],
-        "detectors": ["threshold", "statistical"],
+        "detectors": ["threshold", "statistical", "silence"],
         "notifiers": ["log"],
     }
 

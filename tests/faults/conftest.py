@@ -214,7 +214,7 @@ async def server(serving):
 _FAULTY = """\
 from contextlib import asynccontextmanager
 
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_storage
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.storage import open_sqlite
 from fleetcore.testing.faults import faulty
@@ -230,7 +230,7 @@ async def open_faulty(config, context):
 
 @hookimpl
 def fleetcore_storages():
-    return [offer("faulty", SqliteConfig, open_faulty)]
+    return [offer_storage("faulty", SqliteConfig, open_faulty)]
 """
 
 

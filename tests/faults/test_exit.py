@@ -22,7 +22,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_detector
 from fleetcore.interfaces import Detector
 from fleetcore.model.anomaly import Findings
 
@@ -60,7 +60,7 @@ async def open_at(config, context):
 
 @hookimpl
 def fleetcore_detectors():
-    return [offer("at", Config, open_at)]
+    return [offer_detector("at", Config, open_at)]
 """
 #: It stays in C++ when the script has ended, and ends by itself.
 BUSY = "busy(1.5)"

@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 
 from attrs import frozen
 
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_detector, offer_notifier
 from fleetcore.interfaces import Detector, Notifier
 
 
@@ -46,12 +46,12 @@ async def open_bad(config, context):
 
 @hookimpl
 def fleetcore_detectors():
-    return [offer("{name}", Config, open_bad)]
+    return [offer_detector("{name}", Config, open_bad)]
 
 
 @hookimpl
 def fleetcore_notifiers():
-    return [offer("{name}", Config, open_bad)]
+    return [offer_notifier("{name}", Config, open_bad)]
 """
 _RAISES_AT_IMPORT = 'raise RuntimeError("no such sensor library")\n'
 _EXITS_AT_IMPORT = "import sys\nsys.exit(3)\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_protocol
 from fleetcore.errors import NotReady
 from fleetcore.interfaces.protocol import ProtocolAdapter
 
@@ -38,7 +38,7 @@ async def open_late(config, context, plane):
 
 @hookimpl
 def fleetcore_protocols():
-    return [offer("late", Config, open_late)]
+    return [offer_protocol("late", Config, open_late)]
 """
 
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from attrs import frozen
 
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_detector
 from fleetcore.interfaces import Detector
 from fleetcore.model.anomaly import Findings
 
@@ -37,7 +37,7 @@ async def open_slow(config, context):
 
 @hookimpl
 def fleetcore_detectors():
-    return [offer("slow", Config, open_slow)]
+    return [offer_detector("slow", Config, open_slow)]
 """
 _SLOW = "".join(f'\n[detectors.slow-{n}]\nkind = "slow"\n' for n in (1, 2, 3))
 

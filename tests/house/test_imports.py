@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import fleetcore
 from fleetcore.testing.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ MAY = {
         "pipeline",
         "builtin",
         "hookspecs",
+        "threads",
     },
     "frontends": {
         "calls",
@@ -58,7 +60,9 @@ MAY = {
 PLUGINS_SEE = {"errors", "model", "query", "wire", "interfaces", "hookspecs", "testing", "threads"}
 #: The operators' API is handed the open fleet, and speaks to its capabilities.
 API_SEES = PLUGINS_SEE | {"calls", "fleet", "frontends", "runtime"}
-TOP_LEVEL_NAMES = {"hookimpl", "offer", "__version__", "PLUGIN_API"}
+TOP_LEVEL_NAMES = {"hookimpl", "__version__", "PLUGIN_API"} | {
+    name for name in fleetcore.__all__ if name.startswith("offer_")
+}
 
 
 def imports(file: Path) -> set[str]:

@@ -1,14 +1,26 @@
 """Who gets a certificate and who does not; that a lost answer costs nothing; that races have one winner."""
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import pytest
 from attrs import evolve
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, NotFound, Refused, StorageError, Unavailable
+from fleetcore.errors import (
+    Conflict,
+    NotAuthenticated,
+    NotAuthorised,
+    NotFound,
+    PluginError,
+    Refused,
+    StorageError,
+    Unavailable,
+)
 from fleetcore.fleet.security import SecurityManager
+from fleetcore.fleet.security.admission import AlwaysOpen, Required
+from fleetcore.interfaces.admission import Admission, Admit, BlockingAdmission, Refuse, Wait
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.credential import CertificateState, EnrollmentState
 from fleetcore.model.device import Lifecycle
@@ -480,51 +492,172 @@ async def test_who_is_revoked_or_rejected_while_it_enrols_gets_nothing(manager, 
 # --- admission ----------------------------------------------------------------------------------------------------
 
 
+class Check(Admission):
+    """Decides by a coroutine function."""
+
+    def __init__(self, decide):
+        self._decide = decide
+
+    async def decide(self, candidate):
+        return await self._decide(candidate)
+
+
+class Blocking(BlockingAdmission):
+    """Decides by a function that may block."""
+
+    def __init__(self, decide):
+        self._decide = decide
+
+    def decide_blocking(self, candidate):
+        return self._decide(candidate)
+
+
+class NotOpen(Required):
+    name = "absent"
+
+    async def opened(self):
+        raise PluginError("No plugin offers admission 'absent'")
+
+
 def admitting(storage, clock, authority, registry, *checks) -> SecurityManager:
-    return SecurityManager(storage, clock, authority, registry, admissions=checks)
+    required = [
+        one if isinstance(one, Required) else AlwaysOpen(f"check-{number}", one) for number, one in enumerate(checks)
+    ]
+    return SecurityManager(storage, clock, authority, registry, admissions=required)
 
 
-async def _later(_device, _parameters):
-    await asyncio.sleep(0)
-    return "not on the list"
+def answers(verdict):
+    async def decide(_candidate):
+        if isinstance(verdict, BaseException):
+            raise verdict
+        return verdict
+
+    return Check(decide)
 
 
-def _broken(_device, _parameters):
-    raise ZeroDivisionError("oops")
+def blocks(verdict):
+    def decide(_candidate):
+        if isinstance(verdict, BaseException):
+            raise verdict
+        return verdict
+
+    return Blocking(decide)
 
 
+#: An admission, and what the operator is told of it.
 REFUSING = {
-    "a reason": lambda _device, _parameters: "not on the list",
-    "a coroutine's reason": _later,
-    "an error": _broken,
-    "an empty reason": lambda _device, _parameters: "",
-    "a wrong answer": lambda _device, _parameters: True,
+    "a reason": (answers(Refuse("not on the list")), "admission 'check-1': not on the list"),
+    "a blocking reason": (blocks(Refuse("not on the list")), "admission 'check-1': not on the list"),
+    "an error": (answers(ZeroDivisionError("oops")), "admission 'check-1' could not be asked: ZeroDivisionError: oops"),
+    "a blocking error": (blocks(ZeroDivisionError("oops")), "could not be asked: ZeroDivisionError: oops"),
+    "an exit": (answers(SystemExit(3)), "admission 'check-1' called exit(3)"),
+    "a blocking exit": (blocks(SystemExit(3)), "called exit(3)"),
+    "the end of an iterator": (blocks(StopIteration()), "could not be asked: RuntimeError: StopIteration"),
+    "None": (answers(None), "answered NoneType, not Admit, Refuse or Wait"),
+    "True": (blocks(True), "answered bool, not Admit, Refuse or Wait"),
+    "the class": (answers(Admit), "answered type, not Admit, Refuse or Wait"),
+    "text": (answers("welcome"), "answered str, not Admit, Refuse or Wait"),
+    "one that is not open": (NotOpen(), "admission 'absent' could not be asked: PluginError: No plugin offers"),
 }
 
 
-@pytest.mark.parametrize("check", REFUSING.values(), ids=REFUSING)
-async def test_a_check_that_does_not_say_yes_says_no(storage, clock, authority, registry, check):
-    manager = admitting(storage, clock, authority, registry, lambda _device, _parameters: None, check)
+@pytest.mark.parametrize(("check", "why"), REFUSING.values(), ids=REFUSING)
+async def test_an_admission_that_does_not_admit_refuses(storage, clock, authority, registry, check, why):
+    manager = admitting(storage, clock, authority, registry, answers(Admit()), check)
+
+    with pytest.raises(NotAuthorised) as refused:
+        await manager.enroll(ask(token=await manager.create_enrollment_token()))
+
+    # The device hears one answer, whatever the reason is.
+    assert (str(refused.value), refused.value.code) == ("The device is not admitted", "not_authorised")
+    assert (issued(storage), (await manager.enrollment_tokens())[0].left) == ([], 1)
+    (event,) = [one for one in storage.events if one.type == "enrollment.refused"]
+    assert event.data["detail"].startswith("The device is not admitted: ")
+    assert why in event.data["detail"]
+
+
+async def test_an_admission_sees_the_device_to_be_and_what_it_says(storage, clock, authority, registry):
+    seen = []
+
+    async def admits(candidate):
+        seen.append(candidate)
+        return Admit()
+
+    key = new_key()
+    manager = admitting(storage, clock, authority, registry, Check(admits))
+    token = await manager.create_enrollment_token(device_type="sensor")
+
+    await manager.enroll(ask(key=key, token=token, parameters={"serial": "S-1"}))
+
+    (candidate,) = seen
+    assert (candidate.device.id, candidate.device.type, candidate.parameters) == ("th-1", "sensor", {"serial": "S-1"})
+    assert candidate.fingerprint == spki(key)
+    assert candidate.issued_via.startswith("token:")
+
+
+async def test_a_device_that_has_to_wait_gets_202_and_is_judged_when_it_asks_again(storage, clock, authority, registry):
+    verdicts = [Wait("the inspector looks at it", 45), Wait("the inspector looks at it", 45), Admit()]
+
+    async def decide(_candidate):
+        return verdicts.pop(0)
+
+    key = new_key()
+    manager = admitting(storage, clock, authority, registry, Check(decide), answers(Wait("so do we", 10)))
+    token = await manager.create_enrollment_token()
+    asked = ask(key=key, token=token)
+
+    first, second = await manager.enroll(asked), await manager.enroll(asked)
+    manager = admitting(storage, clock, authority, registry, Check(decide))
+    third = await manager.enroll(asked)
+
+    assert (first.status, first.body) == (second.status, second.body)
+    assert (first.status, first.body) == (
+        202,
+        {"code": "enrollment_pending", "device": "th-1", "fingerprint": spki(key), "retry_after_s": 45},
+    )
+    assert third.status == 201
+    (event,) = [one for one in storage.events if one.type == "enrollment.pending"]
+    assert (event.subject, event.reason) == ("th-1", "admission 'check-0': the inspector looks at it")
+
+
+async def test_a_refusal_outweighs_what_another_admission_waits_for(storage, clock, authority, registry):
+    manager = admitting(storage, clock, authority, registry, answers(Wait("later")), answers(Refuse("never")))
 
     with pytest.raises(NotAuthorised):
         await manager.enroll(ask(token=await manager.create_enrollment_token()))
 
-    assert (issued(storage), (await manager.enrollment_tokens())[0].left) == ([], 1)
+
+@pytest.mark.parametrize("verdict", [lambda: Refuse(""), lambda: Wait(""), lambda: Wait("a", 0), lambda: Refuse(None)])
+def test_a_verdict_without_a_reason_cannot_be_made(verdict):
+    with pytest.raises((ValueError, TypeError)):
+        verdict()
 
 
-async def test_a_check_sees_the_device_to_be_and_what_it_says(storage, clock, authority, registry):
-    seen = []
-    manager = admitting(storage, clock, authority, registry, lambda *given: seen.append(given))
-    token = await manager.create_enrollment_token(device_type="sensor")
-
-    await manager.enroll(ask(token=token, parameters={"serial": "S-1"}))
-
-    assert [(device.id, device.type, parameters) for device, parameters in seen] == [
-        ("th-1", "sensor", {"serial": "S-1"})
-    ]
+async def _for_ever(_candidate):
+    await asyncio.Event().wait()
 
 
-async def test_a_check_that_hangs_refuses_after_five_seconds_and_blocks_nobody(storage, clock, authority, registry):
+async def _stubborn(_candidate):
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("hangs", [_for_ever, _stubborn])
+async def test_an_admission_that_hangs_refuses_after_five_seconds(storage, clock, authority, registry, hangs):
+    manager = admitting(storage, clock, authority, registry, Check(hangs))
+    enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.create_enrollment_token())))
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    await clock.advance(5)
+
+    with pytest.raises(NotAuthorised) as refused:
+        await enrolling
+    assert refused.value.ids["reason"] == "admission took longer than 5 s (check-0)"
+
+
+async def test_code_that_blocks_refuses_after_five_seconds_and_blocks_nobody(storage, clock, authority, registry):
     import threading
 
     release, answered = threading.Event(), []
@@ -533,14 +666,14 @@ async def test_a_check_that_hangs_refuses_after_five_seconds_and_blocks_nobody(s
         release.wait(PATIENCE_S)
         answered.append(True)
 
-    manager = admitting(storage, clock, authority, registry, hangs)
+    manager = admitting(storage, clock, authority, registry, Blocking(hangs))
     enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.create_enrollment_token())))
     for _ in range(50):
         await asyncio.sleep(0)
 
     await clock.advance(5)
 
-    with pytest.raises(NotAuthorised, match="longer than 5 s"):
+    with pytest.raises(NotAuthorised):
         await enrolling
     assert answered == []
     release.set()

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_detector
 
 if TYPE_CHECKING:
     from fleetcore.interfaces import Detector, Provider
 
-FLEETCORE_PLUGIN_API = 1
+FLEETCORE_PLUGIN_API = 2
 
 
 @frozen(kw_only=True)
@@ -24,4 +24,4 @@ def fleetcore_detectors() -> "Iterable[Provider[Detector]]":
     """One detector kind, ``jumps``."""
     from fleetcore_jumps.detector import open_detector
 
-    return [offer("jumps", JumpsConfig, open_detector, summary="finds jumps between two readings")]
+    return [offer_detector("jumps", JumpsConfig, open_detector, summary="finds jumps between two readings")]

@@ -5,14 +5,14 @@ from fleetcore.model.kinds import Severity
 
 
 class AnomalyResponse(Response, frozen=True):
-    """A reading that a detector found abnormal."""
+    """A reading that a detector found abnormal, or one that did not come by ``time``: it has no ``observed``."""
 
     id: str
     detector: str
     device: str
     metric: str
     time: Ms | None
-    observed: float
+    observed: float | None
     expected: float | None
     score: float
     severity: Severity

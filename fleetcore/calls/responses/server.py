@@ -14,6 +14,8 @@ class StatusResponse(Response, frozen=True):
     messages: Json
     readings: Json
     consumers: Json
+    admissions: Json
+    counts: Json
     tasks: Json
     plugins: list[Json]
     storage: list[str]
@@ -41,10 +43,17 @@ class InstanceResponse(Response, frozen=True):
 
 
 class PluginResponse(Response, frozen=True):
-    """An installed plugin and what it offers; ``error`` where it did not load."""
+    """A plugin and what it offers.
+
+    ``state`` is loaded, failed, disabled or unknown (fleet.toml disables it, and it is not there). ``error`` says what
+    of it failed, ``remedy`` what to do, ``warnings`` what of it is not used.
+    """
 
     name: str
     version: str
     origin: str
+    state: str
     offers: list[str]
     error: str
+    remedy: str
+    warnings: list[str]

@@ -1,96 +1,154 @@
-"""Asking plugins whether a device may enrol. It fails closed: an error, a wrong answer or silence is a no."""
+"""Asking the admissions that fleet.toml requires whether a device may enrol.
+
+It fails closed: one that is not open, raises, hangs or answers rubbish refuses. The device hears the same of every
+refusal; events and log have the reason.
+"""
 
 import asyncio
-import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from fleetcore import threads
-from fleetcore.errors import NotAuthorised
+from fleetcore.errors import NotAuthorised, Unavailable
+from fleetcore.interfaces.admission import Admission, Admit, BlockingAdmission, Candidate, Refuse, Verdict, Wait
+from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
-from fleetcore.model.device import Device
 
-Admission = Callable[[Device, dict[str, object]], str | Awaitable[str | None] | None]
-
-#: What all checks of one enrolment may take together, seconds; the device waits for its answer meanwhile.
+#: What all admissions may take together for one enrolment, seconds; the device waits for its answer meanwhile.
 TIMEOUT_S = 5.0
 
-#: Checks that may hang at one time, as a thread cannot be ended; beyond, enrolments are refused at once.
+#: Blocking checks that may hang at one time, as a thread cannot be ended; beyond, enrolments are refused at once.
 _MOST_THREADS = 16
+#: How long a check that was given up may take to heed it, in real time.
+_HEED_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
-class Admissions:
-    """The checks of ``fleetcore_admissions``, in their order. A plain function runs in a thread of its own."""
+class Required(ABC):
+    """An admission that fleet.toml requires, open or not."""
 
-    def __init__(self, checks: Sequence[Admission], clock: Clock) -> None:
-        self._checks, self._clock = tuple(checks), clock
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name: ``guests`` of ``[admission.guests]``."""
+
+    @abstractmethod
+    async def opened(self) -> Admission:
+        """The open admission; waits for the attempt that is under way. Raises FleetError where it is not open."""
+
+
+class AlwaysOpen(Required):
+    """An admission that needs no opening: for tests and scripts."""
+
+    def __init__(self, name: str, admission: Admission) -> None:
+        self._name, self._admission = name, admission
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def opened(self) -> Admission:
+        return self._admission
+
+
+class Admissions:
+    """All admissions that are required, in the order of fleet.toml."""
+
+    def __init__(self, required: Sequence[Required], clock: Clock) -> None:
+        self._required, self._clock = tuple(required), clock
         self._threads = 0
 
-    async def ask(self, device: Device, parameters: Mapping[str, object]) -> None:
-        """Returns if every check lets the device in; raises NotAuthorised with the first reason otherwise."""
-        if not self._checks:
+    async def ask(self, candidate: Candidate) -> None:
+        """Returns if every admission admits the device; ``ids["reason"]`` of what it raises says which does not, why.
+
+        Raises:
+            NotAuthorised: one refuses, or does not answer in time.
+            Unavailable: ``enrollment_pending``; none refuses, and one has not decided.
+        """
+        if not self._required:
             return
-        asking = asyncio.create_task(self._ask(device, parameters), name=f"fleetcore admission of {device.id}")
+        asking = asyncio.create_task(self._ask(candidate), name=f"fleetcore admission of {candidate.device.id}")
         timer = asyncio.create_task(self._clock.sleep(TIMEOUT_S), name="fleetcore admission time-out")
         try:
             await asyncio.wait({asking, timer}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
-                _log.error("The admission checks of %s took longer than %s s", device.id, TIMEOUT_S)
-                raise _refused(device, f"the admission checks took longer than {TIMEOUT_S:g} s")
+                names = ", ".join(one.name for one in self._required)
+                raise _refused(candidate, f"admission took longer than {TIMEOUT_S:g} s ({names})")
             asking.result()
         finally:
-            asking.cancel()
             timer.cancel()
-            await asyncio.gather(asking, timer, return_exceptions=True)
+            asking.cancel()
+            await asyncio.wait({asking, timer}, timeout=_HEED_S)
 
-    async def _ask(self, device: Device, parameters: Mapping[str, object]) -> None:
-        for check in self._checks:
+    async def _ask(self, candidate: Candidate) -> None:
+        waiting: list[tuple[float, str]] = []
+        for required in self._required:
+            what = f"admission {required.name!r}"
             try:
-                answer = await self._call(check, device, dict(parameters))
+                with plugin_code(what):
+                    verdict: object = await self._call(await required.opened(), candidate)
             except Exception as error:
-                _log.exception("An admission check failed on %s", device.id)
-                raise _refused(device, "an admission check failed") from error
-            if answer is not None:
-                raise _refused(device, answer if isinstance(answer, str) else "an admission check gave no reason")
+                raise _refused(candidate, f"{what} could not be asked: {in_a_line(error)}") from error
+            match verdict:
+                case Admit():
+                    continue
+                case Refuse(reason):
+                    raise _refused(candidate, f"{what}: {reason}")
+                case Wait(reason, retry_after_s):
+                    waiting.append((retry_after_s, f"{what}: {reason}"))
+                case _:
+                    raise _refused(candidate, f"{what} answered {type(verdict).__name__}, not Admit, Refuse or Wait")
+        if waiting:
+            retry_after_s, reason = max(waiting)
+            raise Unavailable(
+                "The enrolment is not decided yet",
+                code="enrollment_pending",
+                retry_after_s=retry_after_s,
+                device=candidate.device.id,
+                fingerprint=candidate.fingerprint,
+                reason=reason,
+            )
 
-    async def _call(self, check: Admission, device: Device, parameters: dict[str, object]) -> object:
-        if inspect.iscoroutinefunction(check):
-            return await check(device, parameters)
+    async def _call(self, admission: Admission, candidate: Candidate) -> Verdict:
+        if not isinstance(admission, BlockingAdmission):
+            return await admission.decide(candidate)
         if self._threads >= _MOST_THREADS:
-            raise RuntimeError(f"{_MOST_THREADS} admission checks hang already")
+            raise RuntimeError(f"{_MOST_THREADS} blocking checks hang already")
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[object] = loop.create_future()
+        answer: asyncio.Future[Verdict] = loop.create_future()
 
-        def settle(value: object, error: BaseException | None) -> None:
+        def finish(value: Verdict | None, error: BaseException | None) -> None:
             self._threads -= 1
             if answer.done():
                 return
-            if error is None:
-                answer.set_result(value)
+            if error is not None:
+                answer.set_exception(RuntimeError(in_a_line(error)) if isinstance(error, StopIteration) else error)
             else:
-                answer.set_exception(error)
+                answer.set_result(value)  # type: ignore[arg-type]  # whatever it is, it is judged by the caller
 
         def run() -> None:
-            value: object = None
+            value: Verdict | None = None
             failed: BaseException | None = None
             try:
-                value = check(device, parameters)
+                with plugin_code("it"):
+                    value = admission.decide_blocking(candidate)
             except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is a no, and is told to the caller
                 failed = error
             try:
-                loop.call_soon_threadsafe(settle, value, failed)
+                loop.call_soon_threadsafe(finish, value, failed)
             except RuntimeError:
-                _log.warning("An admission check ended after the fleet was closed")
+                _log.warning("An admission answered after the fleet was closed")
 
         self._threads += 1
         # Not the loop's own pool: a check that hangs for ever would hold its thread and the end of the process.
-        name = f"fleetcore admission of {device.id}"
+        name = f"fleetcore admission of {candidate.device.id}"
         threads.start(threading.Thread(target=run, name=name, daemon=True), threads.PLUGIN_EXIT_S)
         return await answer
 
 
-def _refused(device: Device, why: str) -> NotAuthorised:
-    return NotAuthorised(f"The device is not admitted: {why}", device=device.id)
+def _refused(candidate: Candidate, why: str) -> NotAuthorised:
+    _log.warning("Device %s is not admitted: %s", candidate.device.id, why)
+    return NotAuthorised("The device is not admitted", device=candidate.device.id, reason=why)

@@ -25,6 +25,7 @@ from fleetcore.fleet.security.authority import Authority, issuer_id
 from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, Inventory
 from fleetcore.fleet.security.issuing import Grant, Issuer, taken
 from fleetcore.fleet.security.requests import CertificateRequest
+from fleetcore.interfaces.admission import Candidate
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import CertificateState
@@ -304,7 +305,8 @@ class Claims:
 
         Raises:
             NotAuthenticated: ``token_spent``; unknown, expired, or another batch's.
-            NotAuthorised: the batch does not list the model or serial, or a plugin said no.
+            NotAuthorised: the batch does not list the model or serial, or an admission refused.
+            Unavailable: ``enrollment_pending``; an admission has not decided.
             Conflict: other parameters than before, or the id was registered meanwhile.
         """
         said = hashlib.sha256(dumps(dict(sorted(parameters.items())))).hexdigest()
@@ -324,8 +326,12 @@ class Claims:
             if self._clock.now_ms() >= ownership.expires or record.state is not CertificateState.PENDING_ACTIVATION:
                 raise _spent()
             device = await self._candidate(batch, ownership.device, parameters)
-            await self._admissions.ask(device, parameters)
             actor = f"claim:{batch.id}"
+            await self._admissions.ask(
+                Candidate(
+                    device=device, fingerprint=record.spki, parameters=parameters, source=source, issued_via=actor
+                )
+            )
             birth = self._issuer.birth(device, actor=actor, reason=f"from {source}")
             beside = evolve(
                 birth,

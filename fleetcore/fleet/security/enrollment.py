@@ -35,6 +35,7 @@ from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.requests import CertificateRequest, read_request
 from fleetcore.fleet.security.tokens import EnrollmentToken, EnrollmentTokens, TokenUse, check_network, token_spent
 from fleetcore.fleet.security.verify import CertificateVerifier, Foreign, refused
+from fleetcore.interfaces.admission import Candidate
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
@@ -130,7 +131,7 @@ class Enrollment:
     # --- what devices ask ----------------------------------------------------------------------------------------
 
     async def enroll(self, request: EnrollRequest) -> Reply:
-        """Answers 201 with a certificate, or 202 while the key waits for an operator.
+        """Answers 201 with a certificate, or 202 while the key waits for an operator or an admission.
 
         Raises:
             Refused: ``csr_invalid``, ``limit_exceeded``.
@@ -152,6 +153,12 @@ class Enrollment:
         except (Refused, Conflict) as error:
             await self._write_refusal(device, error, request.source)
             raise
+        except Unavailable as error:
+            if error.code != "enrollment_pending":
+                raise
+            waiting, fingerprint = str(error.ids["device"]), str(error.ids["fingerprint"])
+            await self._write_waiting(waiting, fingerprint, str(error.ids["reason"]), request.source)
+            return _pending(waiting, fingerprint, error.retry_after_s)
 
     async def _register_claimed(self, ownership: str, request: EnrollRequest) -> Reply:
         batch = None if request.certificate is None else self._verifier.check_claim(request.certificate)
@@ -207,7 +214,7 @@ class Enrollment:
                 wanted = device
             else:
                 wanted = await self._directory.prepared(asked.device, ca.device_type, model=ca.model, tags=ca.tags)
-            await self._admissions.ask(wanted, request.parameters)
+            await self._admissions.ask(_candidate(wanted, asked, request, how))
             if ca.admits is Admits.AT_ONCE and _is_makers(device, had, how, (asked.spki, shown.spki)):
                 # In the commit, so that a revocation meanwhile is heard.
                 grant = Grant(
@@ -297,7 +304,7 @@ class Enrollment:
         decided = await self._decide(asked, request)
         if isinstance(decided, Reply):
             return decided
-        await self._admissions.ask(decided.device, request.parameters)
+        await self._admissions.ask(_candidate(decided.device, asked, request, decided.how))
         if request.token is None:
             return await self._grant(asked, request)
         # Compare-and-set alone would do; but a batch of devices on one token would mostly lose and try again.
@@ -430,15 +437,7 @@ class Enrollment:
             case EnrollmentState.REJECTED:
                 raise NotAuthorised("The key was rejected by an operator", device=device.id)
             case EnrollmentState.PENDING:
-                return Reply(
-                    status=202,
-                    body={
-                        "code": "enrollment_pending",
-                        "device": device.id,
-                        "fingerprint": asked.spki,
-                        "retry_after_s": RETRY_AFTER_S,
-                    },
-                )
+                return _pending(device.id, asked.spki, RETRY_AFTER_S)
 
     async def _knock(self, device: Device, asked: CertificateRequest, request: EnrollRequest) -> EnrollmentRecord:
         waiting = await self.records.find(ref=("device", device.id))
@@ -533,32 +532,67 @@ class Enrollment:
         raise Unavailable("Too many changes of the device's certificates at once", retry_after_s=1.0)
 
     async def _write_refusal(self, device: str, error: Refused | Conflict, source: str) -> None:
-        """Writes the first refusal of its kind in each minute, and no more than a bounded number."""
-        now = self._clock.now_ms()
-        if now // 60_000 != self._refusals_minute:
-            self._refusals_minute = now // 60_000
-            self._refusals.clear()
-        # Without the port, which is another one with each connection.
-        address = host_of(source)
         device = device or str(error.ids.get("device", ""))
-        kind = (address, error.code, str(error.ids.get("reason", "")), device)
-        if kind in self._refusals or len(self._refusals) >= _REFUSALS_PER_MINUTE:
-            return
-        if sum(one[0] == address for one in self._refusals) >= _REFUSALS_OF_ONE:
-            return
-        self._refusals.add(kind)
+        reason = str(error.ids.get("reason", ""))
         event = Event(
             type="enrollment.refused",
             subject=device,
-            time=now,
+            time=self._clock.now_ms(),
             actor=source or "unknown",
             reason=error.code,
-            data={"detail": error.message},
+            data={"detail": f"{error.message}: {reason}" if reason else error.message},
         )
+        await self._write_once((host_of(source), error.code, reason, device), event)
+
+    async def _write_waiting(self, device: str, fingerprint: str, reason: str, source: str) -> None:
+        event = Event(
+            type="enrollment.pending",
+            subject=device,
+            time=self._clock.now_ms(),
+            actor=source or "unknown",
+            reason=reason,
+            data={"fingerprint": fingerprint},
+        )
+        await self._write_once((host_of(source), "enrollment_pending", reason, device), event)
+
+    async def _write_once(self, kind: tuple[str, str, str, str], event: Event) -> None:
+        """Writes the first event of its kind in each minute, and no more than a bounded number.
+
+        ``kind`` begins with the address, without the port, which is another one with each connection.
+        """
+        if event.time // 60_000 != self._refusals_minute:
+            self._refusals_minute = event.time // 60_000
+            self._refusals.clear()
+        if kind in self._refusals or len(self._refusals) >= _REFUSALS_PER_MINUTE:
+            return
+        if sum(one[0] == kind[0] for one in self._refusals) >= _REFUSALS_OF_ONE:
+            return
+        self._refusals.add(kind)
         try:
             await self._storage.commit(Commit(events=(event,)))
         except (StorageError, Unavailable):
             return  # the refusal stands; that it could not be written down is the store's own alarm
+
+
+def _candidate(device: Device, asked: CertificateRequest, request: EnrollRequest, issued_via: str) -> Candidate:
+    return Candidate(
+        device=device,
+        fingerprint=asked.spki,
+        parameters=request.parameters,
+        source=request.source,
+        issued_via=issued_via,
+    )
+
+
+def _pending(device: str, fingerprint: str, retry_after_s: float) -> Reply:
+    """What a device is answered whose enrolment waits; it asks again after so many seconds."""
+    body = {
+        "code": "enrollment_pending",
+        "device": device,
+        "fingerprint": fingerprint,
+        "retry_after_s": retry_after_s,
+    }
+    return Reply(status=202, body=body)
 
 
 def _is_makers(device: Device | None, had: Sequence[CertificateRecord], how: str, keys: Sequence[str]) -> bool:

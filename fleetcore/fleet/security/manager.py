@@ -16,7 +16,7 @@ from fleetcore import files
 from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.repository import Repository
-from fleetcore.fleet.security.admission import Admission, Admissions
+from fleetcore.fleet.security.admission import Admissions, Required
 from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord
@@ -107,7 +107,7 @@ class SecurityManager:
     Args:
         command_key: signs commands; a fresh one where None.
         groups: what devices may be put into as they enrol by a token.
-        admissions: checks that every enrolment passes, renewals apart.
+        admissions: what every enrolment has to pass, renewals apart.
         lifetime: of devices' certificates, a day to 400 days.
         overlap: how long a renewed certificate stays good at most.
         grace: how long after its end a certificate may still be renewed by its device, up to 30 days.
@@ -122,7 +122,7 @@ class SecurityManager:
         *,
         command_key: Ed25519PrivateKey | None = None,
         groups: StaticGroups | None = None,
-        admissions: Sequence[Admission] = (),
+        admissions: Sequence[Required] = (),
         lifetime: dt.timedelta = SHAPES[Profile.DEVICE].lifetime,
         overlap: dt.timedelta = OVERLAP,
         grace: dt.timedelta = dt.timedelta(0),
@@ -205,7 +205,7 @@ class SecurityManager:
         hosts: Sequence[str] = ("localhost",),
         passphrase: str | None = None,
         groups: StaticGroups | None = None,
-        admissions: Sequence[Admission] = (),
+        admissions: Sequence[Required] = (),
         lifetime: dt.timedelta = SHAPES[Profile.DEVICE].lifetime,
         overlap: dt.timedelta = OVERLAP,
         grace: dt.timedelta = dt.timedelta(0),

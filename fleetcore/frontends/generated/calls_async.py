@@ -2179,7 +2179,7 @@ class AsyncCalls(ABC):
         return await self._value("list_notifiers", {}, Page[InstanceResponse])
 
     async def list_plugins(self) -> Page[PluginResponse]:
-        """Lists the installed plugins; they are installed in a shell, never from here."""
+        """Lists the plugins that the server has loaded, or tried to; they are installed in a shell, never from here."""
         return await self._value("list_plugins", {}, Page[PluginResponse])
 
     async def back_up(self, target: BackupFolder) -> BackupResponse:

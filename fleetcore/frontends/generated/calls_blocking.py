@@ -2130,7 +2130,7 @@ class BlockingCalls(ABC):
         return self._value("list_notifiers", {}, Page[InstanceResponse])
 
     def list_plugins(self) -> Page[PluginResponse]:
-        """Lists the installed plugins; they are installed in a shell, never from here."""
+        """Lists the plugins that the server has loaded, or tried to; they are installed in a shell, never from here."""
         return self._value("list_plugins", {}, Page[PluginResponse])
 
     def back_up(self, target: BackupFolder) -> BackupResponse:

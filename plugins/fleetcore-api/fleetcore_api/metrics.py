@@ -34,7 +34,7 @@ async def text(fleet: Fleet) -> str:
             "connections",
             "gauge",
             "Open connections by protocol.",
-            [({"protocol": name}, one.adapter.connections) for name, one in fleet.protocols.items()],
+            [({"protocol": name}, one.connections()) for name, one in fleet.protocols.items()],
         ),
         ("feed_position", "gauge", "Position of the last commit.", [({}, position)]),
         (
@@ -48,6 +48,16 @@ async def text(fleet: Fleet) -> str:
             "counter",
             "Failures of a consumer.",
             [({"consumer": one.name}, one.status.failures) for one in fleet.consumers],
+        ),
+        (
+            "plugin_counts_total",
+            "counter",
+            "What plugins count, by the section and the name that they give it.",
+            [
+                ({"piece": piece, "name": name}, count)
+                for piece, names in fleet.counts.snapshot().items()
+                for name, count in names.items()
+            ],
         ),
     ):
         lines += _family(f"fleetcore_{name}", kind, meaning, samples)

@@ -5,14 +5,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fleetcore.hookspecs import hookimpl
-from fleetcore.interfaces.provider import Context, Provider, offer
+from fleetcore.interfaces.offers import offer_service
+from fleetcore.interfaces.provider import Context, Provider
 from fleetcore_api.config import ApiConfig
 
 if TYPE_CHECKING:
     from fleetcore.runtime.app import Fleet
     from fleetcore_api.server import ApiServer
 
-FLEETCORE_PLUGIN_API = 1
+FLEETCORE_PLUGIN_API = 2
 
 
 @asynccontextmanager
@@ -32,4 +33,4 @@ async def open_api(config: ApiConfig, context: Context, fleet: "Fleet") -> "Asyn
 @hookimpl
 def fleetcore_services() -> "Iterable[Provider[object]]":
     """Offers ``api``."""
-    yield offer("api", ApiConfig, open_api, summary="the operators' HTTP API under /api/v1")
+    yield offer_service("api", ApiConfig, open_api, summary="the operators' HTTP API under /api/v1")

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fleetcore.hookspecs import hookimpl
-from fleetcore.interfaces.provider import Context, Provider, offer
+from fleetcore.interfaces.offers import offer_protocol
+from fleetcore.interfaces.provider import Context, Provider
 from fleetcore_http.config import HttpConfig
 
 if TYPE_CHECKING:
     from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
 
-FLEETCORE_PLUGIN_API = 1
+FLEETCORE_PLUGIN_API = 2
 
 
 @asynccontextmanager
@@ -41,7 +42,7 @@ def open_client(endpoint: str, secrets: "DeviceSecrets") -> "DeviceClient":
 @hookimpl
 def fleetcore_protocols() -> "Iterable[Provider[ProtocolAdapter]]":
     """Offers ``http``."""
-    yield offer(
+    yield offer_protocol(
         "http",
         HttpConfig,
         open_http,

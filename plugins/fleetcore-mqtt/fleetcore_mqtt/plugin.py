@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_protocol
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
 from fleetcore.interfaces.provider import Context, Provider
@@ -17,7 +17,7 @@ from fleetcore.interfaces.provider import Context, Provider
 if TYPE_CHECKING:
     import click
 
-FLEETCORE_PLUGIN_API = 1
+FLEETCORE_PLUGIN_API = 2
 
 
 @frozen(kw_only=True)
@@ -79,7 +79,7 @@ def open_client(endpoint: str, secrets: DeviceSecrets) -> DeviceClient:
 def fleetcore_protocols() -> Iterable[Provider[ProtocolAdapter]]:
     """MQTT 3.1.1 and 5."""
     return [
-        offer(
+        offer_protocol(
             "mqtt",
             MqttConfig,
             open_mqtt,

@@ -1,0 +1,31 @@
+"""The line between the core and a plugin's code: what a plugin raises does not end more than the plugin."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fleetcore.errors import PluginError
+
+#: A plugin's sentence in a line of ours: longer ones are cut.
+_LONGEST = 400
+
+
+@contextmanager
+def plugin_code(what: str) -> Iterator[None]:
+    """Around a plugin's code: ``exit()`` in it is the plugin's failure. Everything else it raises passes as it is.
+
+    An ``exit()`` that left a task would end the event loop, and the server. Ctrl-C is the operator's, and passes.
+
+    Args:
+        what: the piece, as the operator knows it: ``notifier 'mail'``.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise PluginError(f"{what} called exit({error.code!r})") from error
+
+
+def in_a_line(error: BaseException) -> str:
+    """An exception of a plugin in one line: its type and what it says."""
+    said = " ".join(str(error).split())
+    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,0 +1,76 @@
+"""The admissions that fleet.toml requires: opened in the background, opened again after a failure, asked while open."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fleetcore.errors import FleetError, Unavailable
+from fleetcore.fleet.security.admission import Required
+from fleetcore.interfaces.admission import Admission
+from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.interfaces.clock import Clock
+
+_log = logging.getLogger(__name__)
+_BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+
+
+class RequiredAdmission(Required):
+    """One ``[admission.NAME]``.
+
+    Attributes:
+        kind: the offer that its section chooses.
+        error: why it is not open; empty where it is, or where the first attempt is under way.
+    """
+
+    def __init__(
+        self, name: str, kind: str, opener: Callable[[], AbstractAsyncContextManager[Admission]], clock: Clock
+    ) -> None:
+        self._name, self.kind, self._opener, self._clock = name, kind, opener, clock
+        self._tried = asyncio.Event()
+        self._admission: Admission | None = None
+        self.error = ""
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``open`` or ``failing``."""
+        if self._admission is not None:
+            return "open"
+        return "failing" if self.error else "starting"
+
+    async def opened(self) -> Admission:
+        await self._tried.wait()
+        if self._admission is None:
+            raise Unavailable(f"it is not open: {self.error}", code="not_ready")
+        return self._admission
+
+    async def run(self) -> None:
+        """Opens it, tries again after a failure, and holds it open until it is cancelled; owned by the supervisor."""
+        failures = 0
+        while True:
+            try:
+                await self._hold(self._opener())
+            except Exception as error:
+                self.error = error.message if isinstance(error, FleetError) else in_a_line(error)
+                self._tried.set()
+                wait = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
+                failures += 1
+                _log.error("[admission.%s] is not open, and no device enrols: %s", self._name, self.error)
+                await self._clock.sleep(wait)
+
+    async def _hold(self, opening: AbstractAsyncContextManager[Admission]) -> None:
+        self._admission = await opening.__aenter__()
+        self.error = ""
+        self._tried.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._admission = None
+            try:
+                await opening.__aexit__(None, None, None)
+            except Exception as error:
+                _log.warning("[admission.%s] did not close well: %s", self._name, in_a_line(error))

@@ -1,0 +1,46 @@
+"""What plugins count: one number a piece and name since the server started, bounded in names."""
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+
+_log = logging.getLogger(__name__)
+
+#: Names of one piece; a name that was made of a device's id must not fill the memory, nor a monitoring system.
+MOST_NAMES = 64
+#: What counts everything beyond them.
+OTHER = "_other"
+_NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
+
+
+class Counts:
+    """Counters by piece (``protocols.mqtt``) and name."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[str, int]] = {}
+        # Detectors count in threads of their own.
+        self._lock = threading.Lock()
+
+    def of(self, piece: str) -> Callable[[str], None]:
+        """The ``context.count`` of a piece."""
+        names = self._counts.setdefault(piece, {})
+
+        def count(name: str) -> None:
+            fits = type(name) is str and _NAME.fullmatch(name) is not None and name != OTHER
+            with self._lock:
+                if not fits or (name not in names and len(names) - (OTHER in names) >= MOST_NAMES):
+                    if OTHER not in names:
+                        _log.warning(
+                            "%s counts %r, which is not a valid name or one of more than %d: counted as %s from now on",
+                            piece, name, MOST_NAMES, OTHER,
+                        )  # fmt: skip
+                    name = OTHER
+                names[name] = names.get(name, 0) + 1
+
+        return count
+
+    def snapshot(self) -> Mapping[str, Mapping[str, int]]:
+        """All counters that are not 0."""
+        with self._lock:
+            return {piece: dict(sorted(names.items())) for piece, names in sorted(self._counts.items()) if names}

@@ -1,0 +1,240 @@
+"""Opening what a plugin offers: within a time limit, checked against its interface, with every failure in one line.
+
+The opener runs in a task of its own, which stays in it until the piece is closed. So it is left in the task that
+entered it, as task groups in it need, and one that does not heed being cancelled holds up nothing else.
+Code that blocks cannot be cut off: it holds the event loop, and :mod:`fleetcore.runtime.watchdog` names it.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic, TypeVar
+
+from attrs import evolve, frozen
+
+from fleetcore.errors import FleetError, PluginError
+from fleetcore.interfaces.boundary import in_a_line, plugin_code
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.provider import Context, Kind, Provider
+from fleetcore.pipeline.kept_state import KeptState
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+#: How long closing may take, and how long what was cancelled may take to heed it.
+CLOSE_S, HEED_S = 10.0, 1.0
+#: What a kind is called in a sentence.
+_SINGULAR: dict[Kind, str] = {
+    "storage": "storage",
+    "codecs": "codec",
+    "protocols": "protocol",
+    "detectors": "detector",
+    "notifiers": "notifier",
+    "clouds": "cloud",
+    "services": "service",
+    "admission": "admission",
+}
+
+
+def interface_of(kind: Kind) -> type:
+    """The class that what an opener yields has to be of; ``object`` for services."""
+    from fleetcore import interfaces
+
+    names: dict[Kind, str] = {
+        "storage": "Storage",
+        "codecs": "Codec",
+        "protocols": "ProtocolAdapter",
+        "detectors": "Detector",
+        "notifiers": "Notifier",
+        "clouds": "CloudBackend",
+        "admission": "Admission",
+    }
+    found: type = getattr(interfaces, names[kind]) if kind in names else object
+    return found
+
+
+@frozen(kw_only=True)
+class Offered:
+    """An offer and the plugin it is of, as it is opened for one section."""
+
+    provider: Provider[Any]
+    plugin: str
+    section: object
+    context: Context
+    more: tuple[object, ...] = ()
+    timeout_s: float
+
+    @property
+    def what(self) -> str:
+        """How it is named in a line: ``Detector 'hot' of plugin 'jumps'``."""
+        return f"{_SINGULAR[self.provider.kind].capitalize()} {self.context.name!r} of plugin {self.plugin!r}"
+
+    def manager(self, context: Context) -> AbstractAsyncContextManager[Any]:
+        """What the opener returns; raises PluginError where it returns anything else."""
+        with plugin_code(f"{self.what}: its opener"):
+            made: object = self.provider.opener(self.section, context, *self.more)
+        if not isinstance(made, AbstractAsyncContextManager):
+            raise PluginError(
+                f"{self.what}: its opener returned {type(made).__name__}, not an async context manager",
+                remedy="Decorate it with contextlib.asynccontextmanager",
+                plugin=self.plugin,
+            )
+        return made
+
+    def checked(self, piece: object) -> Any:
+        """The piece; raises PluginError where it is not of the kind's interface."""
+        wanted = interface_of(self.provider.kind)
+        if not isinstance(piece, wanted):
+            raise PluginError(
+                f"{self.what}: its opener yielded {type(piece).__name__}, not a {wanted.__name__}",
+                remedy=f"Yield an object of a class that inherits fleetcore.interfaces.{wanted.__name__}",
+                plugin=self.plugin,
+            )
+        return piece
+
+    def overdue(self) -> PluginError:
+        """What is raised when opening takes too long."""
+        return PluginError(
+            f"{self.what} did not open within {self.timeout_s:g} s",
+            remedy="[fleet] open_timeout_s gives it longer; the log of the plugin may say what it waits for",
+            plugin=self.plugin,
+        )
+
+    def failure(self, error: BaseException, did: str) -> BaseException:
+        """An error of ours as it is, another one in a line that names the plugin."""
+        if isinstance(error, FleetError):
+            return error
+        return PluginError(f"{self.what}: its opener {did} {in_a_line(error)}", plugin=self.plugin)
+
+
+async def open_in_time(offered: Offered, clock: Clock) -> tuple[AbstractAsyncContextManager[Any], Any]:
+    """Enters in the caller's own task and returns what is to be left, and the piece. For the store.
+
+    The store is left last, after all tasks: it has none of its own. Raises as :meth:`Opening.__aenter__`.
+    """
+    try:
+        async with asyncio.timeout(None) as limit:
+            timer = asyncio.create_task(_expire(limit, clock, offered.timeout_s), name="fleetcore opening the store")
+            try:
+                manager = offered.manager(offered.context)
+                with plugin_code(f"{offered.what}: its opener"):
+                    piece = await manager.__aenter__()
+            finally:
+                timer.cancel()
+                await asyncio.gather(timer, return_exceptions=True)
+    except TimeoutError as error:
+        if limit.expired():
+            raise offered.overdue() from None
+        raise offered.failure(error, "raised") from error
+    except Exception as error:  # what is ours passes as it is
+        raise offered.failure(error, "raised") from error
+    try:
+        return manager, offered.checked(piece)
+    except PluginError:
+        await manager.__aexit__(None, None, None)
+        raise
+
+
+async def _expire(limit: asyncio.Timeout, clock: Clock, seconds: float) -> None:
+    await clock.sleep(seconds)
+    limit.reschedule(asyncio.get_running_loop().time())
+
+
+class Opening(AbstractAsyncContextManager[T], Generic[T]):
+    """One opening of a piece; entered once, left once.
+
+    Args:
+        find: the offer; raises what keeps it from being opened.
+        kept: where the piece's state is kept, read before the opener is called; None for a piece without one.
+    """
+
+    def __init__(self, find: Callable[[], Offered], clock: Clock, kept: KeptState | None = None) -> None:
+        self._find, self._clock, self._kept = find, clock, kept
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._what = ""
+
+    async def __aenter__(self) -> T:
+        """Opens the piece.
+
+        Raises:
+            NotReady, ConfigError, CredentialsRejected: as the opener does, and other errors of ours.
+            PluginError: it raised anything else, took too long, or yielded what is not of the kind's interface.
+        """
+        offered = self._find()
+        self._what = offered.what
+        if self._kept is not None:
+            offered = evolve(offered, context=evolve(offered.context, state=await self._kept.load()))
+        opened: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._own(offered, opened), name=f"fleetcore opener of {offered.what}")
+        timer = asyncio.create_task(self._clock.sleep(offered.timeout_s), name=f"fleetcore time-out of {offered.what}")
+        try:
+            either: set[asyncio.Future[Any]] = {opened, timer}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            await self._give_up()
+            raise
+        finally:
+            timer.cancel()
+            await asyncio.gather(timer, return_exceptions=True)
+        if not opened.done():
+            await self._give_up()
+            raise offered.overdue()
+        return opened.result()
+
+    async def _own(self, offered: Offered, opened: "asyncio.Future[T]") -> None:
+        """Is in the opener from its beginning to its end."""
+        try:
+            with plugin_code(f"{offered.what}: its opener"):
+                async with offered.manager(offered.context) as piece:
+                    checked = offered.checked(piece)
+                    if not opened.done():
+                        opened.set_result(checked)
+                    await self._closing.wait()
+        except BaseException as error:
+            if not opened.done():
+                if isinstance(error, Exception):
+                    opened.set_exception(offered.failure(error, "raised"))
+                else:
+                    opened.cancel()
+                    raise
+            elif isinstance(error, asyncio.CancelledError):
+                raise
+            elif self._closing.is_set():
+                raise offered.failure(error, "raised while it closed") from error
+            else:
+                _log.error("%s ended by itself: %s", offered.what, in_a_line(error))
+
+    async def _give_up(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait({self._task}, timeout=HEED_S)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Leaves the task to itself; what it still raises has been said or is of no more use."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if not task.done():
+            _log.error("%s does not heed being cancelled and is left behind", self._what)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        elif not task.cancelled():
+            task.exception()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the piece within 10 s; raises what its closing raises, an error of ours in any case."""
+        task = self._task
+        if task is None:
+            return
+        self._closing.set()
+        done, _waiting = await asyncio.wait({task}, timeout=CLOSE_S)
+        if not done:
+            _log.error("%s did not close within %g s", self._what, CLOSE_S)
+            await self._give_up()
+            return
+        self._task = None
+        with contextlib.suppress(asyncio.CancelledError):
+            task.result()
