@@ -186,11 +186,11 @@ class Fleet:
         self.consumers: list[Consumer] = []
         self.protocols: dict[str, OpenProtocol] = {}
         self.services: dict[str, object] = {}
+        self.tls: FleetTls | None = None
         self.admissions = [
             RequiredAdmission(instance.name, instance.kind, self._prepare("admission", instance), clock)
             for instance in config.admission
         ]
-        self.tls: FleetTls | None = None
 
     @classmethod
     async def open(

@@ -9,6 +9,7 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Committed
 
 
+@Storage.register  # it hands on all of the interface
 class FaultyStorage:
     """Wraps a storage; ``cast`` to Storage by :func:`faulty`.
 

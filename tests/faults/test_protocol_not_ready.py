@@ -62,15 +62,19 @@ async def opened(tmp_path):
         await manager.close()
 
 
-async def test_the_others_serve_and_it_is_opened_once_it_is_ready(opened):
+async def test_the_others_serve_and_it_is_opened_once_it_is_ready(opened, until):
     data, clock, manager, fleet = await opened(["late", "local"])
 
     await fleet.serve()
     await clock.advance(10)
     before = await manager.get_status()
     (data / "there").touch()
-    await clock.advance(30)
 
+    async def is_open():
+        await clock.advance(30)
+        return "late" in fleet.protocols
+
+    await until(is_open)  # what the plugin has kept is read from the store first
     assert list(before["protocols"]) == ["local"]
     assert "the broker is away" in before["tasks"]["protocol late"]["error"]
     after = await manager.get_status()
