@@ -244,6 +244,8 @@ class PluginHost:
         answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
         def run() -> None:
+            # A thread that a plugin starts here is what it would be from the main thread, not a daemon as this one is.
+            thread._daemonic = False  # type: ignore[attr-defined]  # the setter is for threads that have not started
             try:
                 answers.put((work(), None))
             except BaseException as error:  # told to the thread that waits

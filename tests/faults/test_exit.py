@@ -242,16 +242,38 @@ async def test_serve_ends_where_a_plugin_starts_a_thread_that_never_ends(serving
 async def test_serve_ends_where_a_plugin_blocks_the_event_loop(serving, until):
     blocking = f"""{_SOON}
 import asyncio, time
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+from attrs import frozen
+
+from fleetcore import hookimpl, offer_service
+
+
+@frozen
+class Config:
+    pass
+
+
 async def block():
     while not Path(__file__).with_name("ready").exists():
         await asyncio.sleep(0.01)
     Path(__file__).with_name("inside").touch()
     while True:
         time.sleep(0.01)
-asyncio.get_running_loop().create_task(block())
+
+
+@asynccontextmanager
+async def open_blocking(config, context, fleet):
+    task = asyncio.create_task(block())
+    yield task
+
+
+@hookimpl
+def fleetcore_services():
+    return [offer_service("blocking", Config, open_blocking)]
 """
-    async with serving(plugins={"blocking": blocking}) as server:
+    async with serving("[services.blocking]\n", plugins={"blocking": blocking}) as server:
         (server.data / "ready").touch()
         await until(lambda: (server.data / "inside").exists())
 
