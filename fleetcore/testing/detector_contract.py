@@ -10,8 +10,9 @@ import pytest
 from attrs import evolve, frozen
 
 from fleetcore.interfaces.detector import Detector
-from fleetcore.model.anomaly import Findings, Severity
+from fleetcore.model.anomaly import Findings, Severity, Silences
 from fleetcore.model.telemetry import Series, SeriesCatalog, TelemetryBatch
+from fleetcore.model.ticks import parts
 from fleetcore.testing.contract import Contract, missing
 
 #: Score and expected value may differ so much between two ways of cutting a stream: floating-point sums are not exact.
@@ -37,7 +38,7 @@ class Found:
 
 
 class DetectorContract(Contract):
-    """Override ``open_detector`` and ``stream``, and ``catalog`` where the metrics matter."""
+    """Override ``open_detector`` and ``stream``; ``catalog`` where metrics matter, ``silences`` where it finds any."""
 
     @pytest.fixture
     def open_detector(self) -> OpenDetector:
@@ -50,16 +51,25 @@ class DetectorContract(Contract):
         raise missing(self, "stream")
 
     @pytest.fixture
+    def silences(self) -> Sequence[tuple[int, int]]:
+        """What is found in the stream as time passes: ``(series, deadline)``, in any order."""
+        return ()
+
+    @pytest.fixture
     def catalog(self) -> SeriesCatalog:
         """Tells what the series of the stream are."""
         return PlainCatalog()
 
     def test_it_finds_exactly_what_is_abnormal(
-        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+        self,
+        open_detector: OpenDetector,
+        stream: tuple[TelemetryBatch, Sequence[int]],
+        silences: Sequence[tuple[int, int]],
+        catalog: SeriesCatalog,
     ) -> None:
         readings, abnormal = stream
 
-        assert abnormal, "a stream without anything abnormal shows nothing"
+        assert abnormal or silences, "a stream without anything abnormal shows nothing"
         assert [one.position for one in _run(open_detector, readings, catalog)] == sorted(abnormal)
 
     def test_an_empty_batch_has_no_findings_and_changes_nothing(
@@ -115,6 +125,49 @@ class DetectorContract(Contract):
         with _opened(open_detector) as detector:
             _observe(detector, _part(readings, 0, len(readings) // 2), catalog)
             assert detector.snapshot() == detector.snapshot()
+
+    def test_it_finds_exactly_the_silences_as_time_passes(
+        self,
+        open_detector: OpenDetector,
+        stream: tuple[TelemetryBatch, Sequence[int]],
+        silences: Sequence[tuple[int, int]],
+        catalog: SeriesCatalog,
+    ) -> None:
+        readings, _ = stream
+        size = len(readings)
+
+        for cuts in ((), (size // 2,), range(1, size), range(7, size, 7)):
+            found = _pass_time(open_detector, readings, catalog, cuts)
+            assert sorted(found) == sorted(silences), f"cut at {list(cuts)[:10]}: {found}"
+
+    def test_what_is_silent_after_a_restart_is_what_was_silent_before(
+        self,
+        open_detector: OpenDetector,
+        stream: tuple[TelemetryBatch, Sequence[int]],
+        silences: Sequence[tuple[int, int]],
+        catalog: SeriesCatalog,
+    ) -> None:
+        readings, _ = stream
+        size = len(readings)
+
+        for place in sorted({1, *range(0, size, max(1, size // 20)), size}):
+            found = _pass_time(open_detector, readings, catalog, (place,), restart=place)
+            assert sorted(found) == sorted(silences), f"restarted at {place}: {found}"
+
+    def test_time_that_does_not_pass_finds_nothing_new(
+        self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
+    ) -> None:
+        readings, _ = stream
+        now = int(readings.received.max()) + 10 * 366 * 86_400_000
+
+        with _opened(open_detector) as detector:
+            assert len(_advance(detector, now)) == 0, "a series that never spoke is not silent"
+            _observe(detector, readings, catalog)
+            _advance(detector, now)
+            assert _advance(detector, now) == []
+            with _opened(open_detector) as resumed:
+                resumed.restore(detector.snapshot())
+                assert _advance(resumed, now) == []
 
     def test_a_state_it_cannot_read_is_a_value_error(self, open_detector: OpenDetector) -> None:
         for state in (b"\x00", b"not a state", b"\xff" * 64):
@@ -184,6 +237,48 @@ def _observe(detector: Detector, batch: TelemetryBatch, catalog: SeriesCatalog) 
     assert (np.isfinite(findings.score) & (findings.score >= 0)).all(), "scores are finite and not negative"
     assert not np.isinf(findings.expected).any(), "an expected value is finite, or NaN for none"
     return findings
+
+
+def _advance(detector: Detector, now: int) -> list[tuple[int, int]]:
+    """Tells the time, and checks what holds of all silences."""
+    silences = detector.advance(now)
+    assert isinstance(silences, Silences), f"advance returns Silences, not {type(silences).__name__}"
+    columns = (silences.series, silences.deadline, silences.since, silences.score)
+    assert len({len(one) for one in columns}) == 1, "columns of silences are equally long"
+    assert all(np.issubdtype(one.dtype, np.integer) for one in columns[:3]), "series and times are integers"
+    assert len(set(silences.series.tolist())) == len(silences), "a series is silent once at a time"
+    assert (silences.deadline <= now).all(), "a deadline is over"
+    assert (np.isfinite(silences.score) & (silences.score >= 0)).all(), "scores are finite and not negative"
+    text = silences.explanation.format(since="then", deadline="now", score="1")
+    assert text.isprintable(), "an explanation is one line"
+    return list(zip(silences.series.tolist(), silences.deadline.tolist(), strict=True))
+
+
+def _pass_time(
+    open_detector: OpenDetector,
+    readings: TelemetryBatch,
+    catalog: SeriesCatalog,
+    cuts: Sequence[int],
+    *,
+    restart: int = -1,
+) -> list[tuple[int, int]]:
+    """The silences of a stream, told the time as the core does; a fresh detector goes on from the state at a place."""
+    found: list[tuple[int, int]] = []
+    now = start = 0
+    with _opened(open_detector) as first, _opened(open_detector) as second:
+        detector = first
+        for end in (*cuts, len(readings)):
+            batch = _part(readings, start, end)
+            for second_ms, part in parts(batch, now):
+                if second_ms > now:
+                    now = second_ms
+                    found += _advance(detector, now)
+                _observe(detector, batch.take(np.arange(part.start, part.stop)), catalog)
+            start = end
+            if end == restart:
+                second.restore(detector.snapshot())
+                detector = second
+    return found
 
 
 def _found(findings: Findings, start: int = 0) -> list[Found]:
