@@ -4,17 +4,21 @@ The commonest message, one time and numbers by metric, takes the quick way: one 
 ``extend`` calls, no object per reading. Everything else goes reading by reading. Both fill the same :class:`Columns`.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.codec import Codec, Decoded
 from fleetcore.model.message import PointRefusal, Rejected
 from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch, TextReading
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceState
 from fleetcore.wire.readings import FlatMessage, decode_quick
+
+_log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _CBOR = "application/cbor"
@@ -41,18 +45,40 @@ class Codecs:
             codec = self._by_type.get(content_type)
             if codec is None:
                 return Rejected(code="media_type_unsupported", reason=f"No codec reads {content_type[:100]!r}")
-            return (self._pack_codec(payload, content_type) or codec).decode(payload, received_ms)
+            return _read(self._pack_codec(payload, content_type) or codec, payload, received_ms)
         for codec in self._codecs:
-            if codec.claims(payload):
-                return codec.decode(payload, received_ms)
+            if _claims(codec, payload):
+                return _read(codec, payload, received_ms)
         return Rejected(code="payload_unreadable", reason="The payload is in no known format")
 
     def _pack_codec(self, payload: bytes, content_type: str) -> Codec | None:
         """The codec of SenML where ``payload`` is a pack that is declared as what every pack is too, JSON or CBOR."""
         codec = self._by_type.get(_PACKS.get(content_type, ""))
-        if codec is None or (payload[:1] >= b"\x80") != (content_type == _CBOR) or not codec.claims(payload):
+        if codec is None or (payload[:1] >= b"\x80") != (content_type == _CBOR) or not _claims(codec, payload):
             return None
         return codec
+
+
+def _read(codec: Codec, payload: bytes, received_ms: int) -> Decoded | Rejected:
+    """What a codec reads; one that raises or answers rubbish costs this message alone."""
+    try:
+        found: object = codec.decode(payload, received_ms)
+    except (Exception, SystemExit) as error:
+        failed = in_a_line(error)
+    else:
+        if isinstance(found, Decoded | Rejected):
+            return found
+        failed = f"it gave {type(found).__name__}"
+    _log.error("The codec %s failed on a message of %d bytes: %s", type(codec).__name__, len(payload), failed)
+    return Rejected(code="plugin_failed", reason="The codec of this format failed")
+
+
+def _claims(codec: Codec, payload: bytes) -> bool:
+    try:
+        return codec.claims(payload)
+    except (Exception, SystemExit) as error:
+        _log.error("The codec %s failed on a look at a message: %s", type(codec).__name__, in_a_line(error))
+        return False
 
 
 class Message:

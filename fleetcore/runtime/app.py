@@ -457,8 +457,13 @@ class Fleet:
     async def _codec(self, name: str) -> Codec | None:
         """An open codec, or None where its plugin fails: the other formats are read all the same."""
         try:
-            return cast("Codec", await self._enter("codecs", Instance(name=name, kind=name, table={})))
-        except FleetError as error:
+            codec: Codec = await self._enter("codecs", Instance(name=name, kind=name, table={}))
+            with plugin_code(f"codec {name!r}"):
+                types: object = codec.media_types
+            if isinstance(types, str) or not all(isinstance(one, str) for one in cast("Sequence[object]", types)):
+                raise PluginError(f"The media_types of codec {name!r} are not a list of text")
+            return codec
+        except Exception as error:
             plugin = self.host.plugin_of("codecs", name)
             if plugin == BUILTIN:
                 raise

@@ -7,6 +7,7 @@ Code that blocks cannot be cut off: it holds the event loop, and :mod:`fleetcore
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -75,6 +76,8 @@ class Offered:
         """What the opener returns; raises PluginError where it returns anything else."""
         with plugin_code(f"{self.what}: its opener"):
             made: object = self.provider.opener(self.section, context, *self.more)
+        if inspect.iscoroutine(made):
+            made.close()
         if not isinstance(made, AbstractAsyncContextManager):
             raise PluginError(
                 f"{self.what}: its opener returned {type(made).__name__}, not an async context manager",
