@@ -462,13 +462,13 @@ class Fleet:
                 types: object = codec.media_types
             if isinstance(types, str) or not all(isinstance(one, str) for one in cast("Sequence[object]", types)):
                 raise PluginError(f"The media_types of codec {name!r} are not a list of text")
-            return codec
         except Exception as error:
             plugin = self.host.plugin_of("codecs", name)
             if plugin == BUILTIN:
                 raise
             self.host.failed(plugin, f"codec {name!r}", error)
             return None
+        return codec
 
     def _detection(self, instance: Instance) -> Detection:
         table = dict(instance.table)

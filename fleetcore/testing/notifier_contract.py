@@ -88,6 +88,13 @@ class NotifierContract(Contract):
 
         assert len(_ids(delivered())) == len(Severity)
 
+    async def test_a_reading_that_did_not_come_is_delivered(
+        self, notifier: Notifier, delivered: Callable[[], Sequence[str]]
+    ) -> None:
+        await notifier.notify([anomaly(1, observed=None, expected=None, explanation="no reading for 600 s")])
+
+        assert _ids(delivered()) == ["anomaly-000001"]
+
     async def test_a_sink_out_of_reach_is_an_exception(self, unreachable: Notifier | None) -> None:
         if unreachable is None:
             pytest.skip("this notifier's sink cannot be out of reach")

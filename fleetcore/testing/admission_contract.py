@@ -1,0 +1,95 @@
+"""The contract of :class:`~fleetcore.interfaces.admission.Admission`: answers each candidate, in time, every time."""
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from attrs import evolve
+
+from fleetcore.interfaces.admission import Admission, Admit, Candidate, Refuse, Verdict, Wait
+from fleetcore.testing.contract import Contract, missing
+
+#: What the core gives all admissions of an enrolment together.
+TIMEOUT_S = 5.0
+#: What a device may say about itself.
+HOSTILE: tuple[Mapping[str, object], ...] = (
+    {},
+    {"serial": None},
+    {"serial": ["S-1"]},
+    {"serial": {"$ne": ""}},
+    {"serial": "S-1\x00"},
+    {"serial": "' OR 1=1 --"},
+    {"serial": "../../etc/passwd"},
+    {"serial": "x" * 4000},
+    {"serial": 1e308, "model": -1, "\u202e": True},
+)
+
+
+@pytest.mark.asyncio
+class AdmissionContract(Contract):
+    """Override ``admission``, ``admitted`` and ``refused``; ``waiting`` where it has candidates wait."""
+
+    @pytest.fixture
+    def admission(self) -> Admission:
+        """The opened admission."""
+        raise missing(self, "admission")
+
+    @pytest.fixture
+    def admitted(self) -> Candidate:
+        """A candidate that is admitted."""
+        raise missing(self, "admitted")
+
+    @pytest.fixture
+    def refused(self) -> Candidate:
+        """A candidate that is refused."""
+        raise missing(self, "refused")
+
+    @pytest.fixture
+    def waiting(self) -> Candidate | None:
+        """A candidate that has to wait; None where none has to."""
+        return None
+
+    async def test_it_admits_and_refuses(self, admission: Admission, admitted: Candidate, refused: Candidate) -> None:
+        assert await _decided(admission, admitted) == Admit()
+        assert isinstance(await _decided(admission, refused), Refuse)
+
+    async def test_it_has_a_candidate_wait(self, admission: Admission, waiting: Candidate | None) -> None:
+        if waiting is None:
+            pytest.skip("this admission has no candidate wait")
+
+        assert isinstance(await _decided(admission, waiting), Wait)
+
+    async def test_a_repeat_is_answered_alike(
+        self, admission: Admission, admitted: Candidate, refused: Candidate
+    ) -> None:
+        for candidate in (admitted, refused):
+            first = await _decided(admission, candidate)
+            for _ in range(3):
+                assert await _decided(admission, candidate) == first, f"{candidate.device.id} is judged anew"
+
+    async def test_many_at_a_time_are_told_apart(
+        self, admission: Admission, admitted: Candidate, refused: Candidate
+    ) -> None:
+        candidates = [admitted, refused] * 8
+
+        verdicts = await asyncio.gather(*(_decided(admission, one) for one in candidates))
+
+        assert [isinstance(one, Admit) for one in verdicts] == [True, False] * 8
+
+    async def test_whatever_a_device_says_is_answered(self, admission: Admission, refused: Candidate) -> None:
+        for parameters in HOSTILE:
+            verdict = await _decided(admission, evolve(refused, parameters=parameters))
+            assert not isinstance(verdict, Admit), f"a refused device gets in by {parameters!r}"
+
+    async def test_a_reason_is_one_line(self, admission: Admission, refused: Candidate) -> None:
+        for parameters in (refused.parameters, *HOSTILE):
+            verdict = await _decided(admission, evolve(refused, parameters=parameters))
+            if isinstance(verdict, Refuse | Wait):
+                assert verdict.reason.isprintable(), f"{verdict.reason!r} goes into a log"
+
+
+async def _decided(admission: Admission, candidate: Candidate) -> Verdict:
+    async with asyncio.timeout(TIMEOUT_S):
+        verdict: object = await admission.decide(candidate)
+    assert isinstance(verdict, Admit | Refuse | Wait), f"decide answers {type(verdict).__name__}"
+    return verdict
