@@ -89,12 +89,14 @@ def configuration() -> str:
         '`kind = "threshold"`; without `kind` the name is the kind. `[detectors.NAME]` also takes `metrics`, the',
         "metric names it sees (all by default), and `where`, a [query](query.md) that selects the devices whose",
         "readings it sees; `[clouds.NAME]` takes `mirror`, any of `registry`, `twins` and `telemetry`.",
+        "`[admission.NAME]` requires a check of enrolments: see [let devices in](../how-to/let-devices-in.md).",
+        'Where two plugins offer one kind, `kind = "plugin:name"` says which is meant.',
         "",
     ]
     lines += _section("[fleet]", FleetSection) + _section("[ca]", CaSection)
     lines += _section("[firmware]", FirmwareSection) + _section("[limits]", Limits)
     host = PluginHost()
-    for kind in ("storage", "protocols", "detectors", "notifiers", "clouds", "services"):
+    for kind in ("storage", "protocols", "detectors", "notifiers", "clouds", "services", "admission"):
         for name, provider in sorted(host.offers(kind).items()):
             header = "[storage]" if kind == "storage" else f"[{kind}.{name}]"
             lines += _section(header, provider.config_class, provider)

@@ -135,7 +135,7 @@ class JumpDetector(Detector):
 
     def restore(self, state: bytes) -> None:
         if not state.startswith(_FORM):
-            raise ValueError("this is no state of a {name} detector")
+            raise ValueError("this is not a state of a {name} detector")
         self._last = np.frombuffer(state[len(_FORM) :], "<f8").astype(np.float64)
 
 
@@ -148,19 +148,26 @@ async def open_detector(config: {title}Config, context: Context) -> AsyncIterato
     "tests/test_{name}.py": '''\
 """The contract that every detector must pass, and what this one is for."""
 
+import logging
+
 import numpy as np
 import pytest
+from fleetcore.interfaces import Context
 from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.detector_contract import DetectorContract, PlainCatalog
 
 from fleetcore_{name}.detector import JumpDetector, open_detector
 from fleetcore_{name}.plugin import {title}Config
 
+# What the fleet lends an opener; nothing of it outlives the test.
+CONTEXT = Context(name="{name}", fleet="lab", clock=MovableClock(), logger=logging.getLogger("{name}"), secret=str)
+
 
 class TestContract(DetectorContract):
     @pytest.fixture
     def open_detector(self):
-        return lambda: open_detector({title}Config(limit=5.0), context=None)
+        return lambda: open_detector({title}Config(limit=5.0), CONTEXT)
 
     @pytest.fixture
     def stream(self):

@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleetcore import IoTFleetManager
 from fleetcore.cli.template import write_plugin
-from fleetcore.errors import Refused
+from fleetcore.errors import NotAuthorised, Refused
+from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.testing.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +29,13 @@ def contents(folder: Path) -> dict[str, str]:
         for file in sorted(folder.rglob("*"))
         if file.is_file() and not NOT_WRITTEN & set(file.parts)
     }
+
+
+def request(device):
+    """A certificate request of a fresh key, PEM."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, device)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(name)
+    return made.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def test_the_script_runs_without_a_warning():
@@ -67,6 +78,50 @@ async def test_the_detector_in_one_file_finds_what_lies_below_its_limit(tmp_path
     assert "1.5 is below 2" in " ".join(one["explanation"] for one in found)
 
 
+async def test_the_admission_in_one_file_lets_in_whose_serial_is_on_the_list(tmp_path):
+    shutil.copy(EXAMPLES / "one_file_admission.py", tmp_path)
+    (tmp_path / "fleet.toml").write_text(
+        '[fleet]\nplugins = ["./one_file_admission.py"]\n[admission.serials]\nfile = "serials.txt"\n'
+    )
+    (tmp_path / "serials.txt").write_text("S-1\n")
+
+    async with IoTFleetManager(tmp_path, create=True) as manager:
+        fleet = await manager.open()
+        token = (await manager.create_enrollment_token(uses=5))["token"]
+
+        async def enroll(device, serial):
+            asked = EnrollRequest(csr=request(device), token=token, parameters={"serial": serial}, source="192.0.2.1")
+            return await fleet.security.enroll(asked)
+
+        admitted = await enroll("th-1", "S-1")
+        with pytest.raises(NotAuthorised, match=r"^The device is not admitted$"):
+            await enroll("th-2", "S-2")
+        status = await manager.get_status()
+
+    assert admitted.status == 201
+    assert status["admissions"] == {"serials": {"kind": "serials", "state": "open", "error": ""}}
+    assert status["counts"] == {"admission.serials": {"unknown_serial": 1}}
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_no_device_enrols_while_the_admission_in_one_file_is_not_open(tmp_path, there):
+    if there:  # but not the list that it reads
+        shutil.copy(EXAMPLES / "one_file_admission.py", tmp_path / "absent.py")
+    else:
+        (tmp_path / "absent.py").write_text("raise RuntimeError('no such library')\n")
+    (tmp_path / "fleet.toml").write_text('[fleet]\nplugins = ["./absent.py"]\n[admission.serials]\n')
+
+    async with IoTFleetManager(tmp_path, create=True) as manager:
+        fleet = await manager.open()
+        token = (await manager.create_enrollment_token(uses=5))["token"]
+
+        with pytest.raises(NotAuthorised, match=r"^The device is not admitted$") as refused:
+            await fleet.security.enroll(EnrollRequest(csr=request("th-1"), token=token, parameters={"serial": "S-1"}))
+
+        assert "admission 'serials' could not be asked" in refused.value.ids["reason"]
+        assert await fleet.devices.find("th-1") is None
+
+
 def test_the_plugin_project_is_what_the_command_writes(tmp_path):
     assert contents(TEMPLATE) == contents(write_plugin("jumps", tmp_path))
 
@@ -95,7 +150,7 @@ def test_a_fresh_plugin_project_passes_its_tests_and_loads(tmp_path, name):
     )
 
     assert tests.returncode == 0, tests.stdout + tests.stderr
-    assert "10 passed" in tests.stdout
+    assert "13 passed" in tests.stdout
     assert offered.stdout.strip() == name
 
 

@@ -61,7 +61,8 @@ def test_the_script_of_the_readme_runs():
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
     """A folder with the plugins that pages speak of: the one file, and the project from the template."""
-    shutil.copy(ROOT / "examples" / "one_file_detector.py", tmp_path)
+    for file in (ROOT / "examples").glob("one_file_*.py"):
+        shutil.copy(file, tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "plugin_template"))
     return tmp_path
 
@@ -75,11 +76,12 @@ def test_a_fleet_toml_is_taken_with_all_its_keys(text, beside):
 
     host = PluginHost([beside / name for name in config.fleet.plugins])
     jumps = {one.name: one for one in importlib.import_module("fleetcore_jumps.plugin").fleetcore_detectors()}
-    for kind in ("protocols", "services", "detectors", "notifiers", "clouds"):
+    for kind in ("protocols", "services", "detectors", "notifiers", "clouds", "admission"):
         offers = host.offers(kind) | (jumps if kind == "detectors" else {})
         for one in getattr(config, kind):
             keys = {key: value for key, value in one.table.items() if key not in _OF_THE_CORE[kind]}
-            config.structure(offers[one.kind].config_class, keys, kind, one.name)
+            offered = offers[one.kind] if one.kind in offers else host.find(kind, one.kind)
+            config.structure(offered.config_class, keys, kind, one.name)
 
 
 #: Keys of an instance that the core takes before its plugin sees the rest.
@@ -89,6 +91,7 @@ _OF_THE_CORE = {
     "detectors": ("metrics", "where"),
     "notifiers": (),
     "clouds": ("mirror",),
+    "admission": (),
 }
 
 

@@ -1,7 +1,9 @@
 """Reference pages say what the code says."""
 
+import importlib
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,13 @@ def test_a_hook_is_documented_where_it_stands(hook):
     text = inspect.getdoc(getattr(hookspecs, hook)) or ""
 
     assert len(text.splitlines()[0]) > 20
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_the_docstring_of_a_hook_names_can_be_imported(hook):
+    for path in re.findall(r"``(fleetcore\.[a-z_.]+\.?[A-Za-z_]+)``", inspect.getdoc(getattr(hookspecs, hook)) or ""):
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), path
 
 
 def test_the_hooks_page_shows_the_module_of_the_hooks():

@@ -52,7 +52,7 @@ class JumpDetector(Detector):
 
     def restore(self, state: bytes) -> None:
         if not state.startswith(_FORM):
-            raise ValueError("this is no state of a jumps detector")
+            raise ValueError("this is not a state of a jumps detector")
         self._last = np.frombuffer(state[len(_FORM) :], "<f8").astype(np.float64)
 
 
