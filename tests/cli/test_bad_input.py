@@ -35,7 +35,7 @@ def place(tmp_path, monkeypatch):
         ("demo --duration nan", 2, "finite"),
         ("simulate --every inf", 2, "finite"),
         ("restore empty --data new", 5, "is not a backup"),
-        ("plugin list --file plugin.txt", 2, "no Python file"),
+        ("plugin list --file plugin.txt", 2, "is not a Python file"),
         ("plugin list --file nowhere.py", 2, "nowhere.py"),
         ("plugin new Jumps", 5, "lower-case"),
         ("plugin new jumps --into /proc", 1, "/proc/fleetcore-jumps"),

@@ -4,12 +4,16 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import PluginError
+from fleetcore.interfaces.provider import OPEN_TIMEOUT_S
+from fleetcore.runtime.plugins import PluginHost
 from fleetcore.runtime.watchdog import Watchdog
+from fleetcore.testing.clock import MovableClock
 
 #: Kind → its hook and maker.
 OFFERED = {
@@ -39,6 +43,7 @@ MISBEHAVIOURS = {
 }
 #: A thread cannot be ended, so what hangs in one ends by itself after the test has seen it hang.
 _HANGS = "import time; time.sleep(1.5)"
+_HANGS_OPENING = "from pathlib import Path; Path(__file__).with_name('hangs').touch(); await asyncio.Event().wait()"
 
 _SOURCE = """
 import asyncio
@@ -80,7 +85,7 @@ def source(kind, moment, misbehaviour):
     if body == "RUBBISH":
         at[where] = {"import": "import no_such_library", "hook": "return {'bad': 1}", "opener": "pass"}[moment]
     elif body == "WAIT":
-        at[where] = "await asyncio.Event().wait()" if moment == "opener" else _HANGS
+        at[where] = _HANGS_OPENING if moment == "opener" else _HANGS
     else:
         at[where] = body
     text = _SOURCE.replace("HOOK():", f"{HOOKS[kind]}():").replace("ANSWER", answer)
@@ -94,7 +99,7 @@ def folder(tmp_path):
     def make(text, sections):
         tmp_path.chmod(0o700)
         (tmp_path / "bad.py").write_text(text)
-        top = '[fleet]\nname = "x"\ndata = "."\nplugins = ["./bad.py"]\nopen_timeout_s = 0.4\n'
+        top = '[fleet]\nname = "x"\ndata = "."\nplugins = ["./bad.py"]\n'
         (tmp_path / "fleet.toml").write_text(
             f'{top}[protocols.local]\n[detectors.good]\nkind = "threshold"\nabove = 50.0\n{sections}'
         )
@@ -104,15 +109,41 @@ def folder(tmp_path):
     return make
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Plugins get 0.4 s to import and to answer; the installed ones may be left out here."""
+    monkeypatch.setattr(
+        PluginHost, "of", classmethod(lambda cls, config: cls([Path(config.file).parent / "bad.py"], timeout_s=0.4))
+    )
+
+
 @asynccontextmanager
 async def serving(data):
-    manager = IoTFleetManager(data, create=True)
+    """A server by a clock that goes on by the openers' time limit once the bad one hangs and the good ones are open."""
+    clock = MovableClock()
+    manager = IoTFleetManager(data, create=True, clock=clock)
+    ticking = asyncio.create_task(_tick(clock, manager, data / "hangs"))
     try:
         fleet = await manager.open()
         await fleet.serve()
         yield manager, fleet
     finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
         await manager.close()
+
+
+async def _tick(clock, manager, hangs):
+    while not hangs.exists() or (
+        manager._fleet and any(one.status.state == "starting" for one in _good(manager._fleet.consumers))
+    ):
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
+    await clock.advance(OPEN_TIMEOUT_S + 1)
+
+
+def _good(consumers):
+    return [one for one in consumers if not one.name.endswith("/bad")]
 
 
 async def works(manager):

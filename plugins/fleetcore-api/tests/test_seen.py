@@ -100,8 +100,11 @@ async def test_readings_outside_a_scope_are_not_there(as_role):
     assert [one["device"] for one in seen.json()["items"]] == ["b"]
 
 
-async def test_metrics_can_be_scraped(served, admin):
+async def test_metrics_can_be_scraped(served, admin, fleet):
+    fleet._context("late", "protocols").count("knocked")
     text = (await admin.get(served.url + "/metrics")).text
+
+    assert 'fleetcore_plugin_counts_total{piece="protocols.late",name="knocked"} 1' in text
 
     assert 'fleetcore_readings_total{outcome="stored"} 11' in text
     for line in text.splitlines():
