@@ -257,3 +257,38 @@ async def test_what_plugins_count_is_in_the_status(opened):
         status = await manager.get_status()
 
     assert status["counts"] == {"protocols.late": {"knocked": 1}}
+
+
+async def test_a_silence_that_is_found_again_after_a_crash_is_told_once(opened, until):
+    from fleetcore.model.events import ANOMALY_FOUND
+    from fleetcore.model.store import Commit
+
+    clock = MovableClock()
+    async with opened(clock) as manager:
+        fleet = await manager.open()
+        await manager.register_device("d", "sensor")
+        before = await fleet.storage.position()
+        await manager.collect_telemetry("d", "heat", 20.0)
+        await manager.wait_idle()
+        (first,) = await _after(clock, 70, until, manager)
+    # What a crash leaves: the detector's place and state are from before the reading, the anomaly is stored.
+    async with opened(MovableClock(clock.now_ms()), '[fleet]\nname = "lab"\n') as manager:
+        name = "detector/quiet"
+        kept = Commit(cursors={name: before}, blobs={name: None, f"{name}/time": None})
+        await (await manager.open()).storage.commit(kept)
+
+    clock = MovableClock(clock.now_ms())
+    async with opened(clock) as manager:
+        fleet = await manager.open()
+        (quiet,) = [one for one in fleet.consumers if one.name == name]
+
+        async def told():
+            await clock.advance(1)
+            return quiet._time > first["time"]
+
+        await until(told)
+        found = [one for entry in await fleet.storage.feed(0) for one in entry.events if one.type == ANOMALY_FOUND]
+        anomalies = await manager.list_anomalies()
+
+    assert [one["id"] for one in anomalies] == [first["id"]]
+    assert len(found) == 1
