@@ -13,24 +13,17 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from attrs import frozen
 
-from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound
-from fleetcore.interfaces.protocol import ArtifactReader, Awaited, DevicePlane, EnrollRequest, Session
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
+from fleetcore.interfaces.ingest import Ingest
+from fleetcore.interfaces.protocol import ArtifactReader, DevicePlane, EnrollRequest, Session
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
-from fleetcore.model.message import Accepted, Downlink, Dropped, Inbound, Operation, Outcome, Rejected, Reply
+from fleetcore.model.message import Accepted, Direction, Downlink, Inbound, MessageType, Outcome, Rejected, Reply
+from fleetcore.wire import messages
+from fleetcore.wire.replies import refusal, reply_to
 from fleetcore.wire.strict_json import loads
 
 Sink = Callable[[Downlink], None]
 
-_READS = frozenset(
-    {
-        Operation.TWIN_GET,
-        Operation.TIME,
-        Operation.INBOX,
-        Operation.CA_GET,
-        Operation.LEAF_REGISTER,
-        Operation.CERTIFICATE_RENEW,
-    }
-)
 #: 2026-01-01T00:00:00Z, the plane's time.
 NOW_MS = 1_767_225_600_000
 _PIECE_BYTES = 1000
@@ -97,11 +90,12 @@ class RecordedArtifact(ArtifactReader):
             yield self._content[at : min(at + _PIECE_BYTES, stop)]
 
 
-class RecordingPlane(DevicePlane):
+class RecordingPlane(DevicePlane, Ingest):
     """Devices, their leaves, and everything that comes from them.
 
     Attributes:
         received: what was committed, in order.
+        refusals: what the adapter refused by itself: identity, message, refusal.
         outcome: what every message ends with from now on; None accepts.
         waiting: messages that wait for :meth:`commit` after :meth:`hold`.
         sessions: those that are open.
@@ -113,6 +107,7 @@ class RecordingPlane(DevicePlane):
         self.leaves = dict({"leaf1": "dev1", "leaf2": "dev2"} if leaves is None else leaves)
         self.received: list[Received] = []
         self.outcome: Outcome | None = None
+        self.refusals: list[tuple[str, Inbound, Rejected]] = []
         self.waiting: list[tuple[Inbound, Callable[[], None]]] = []
         self.sessions: list[RecordingSession] = []
         self.enrollments: list[EnrollRequest] = []
@@ -156,25 +151,25 @@ class RecordingPlane(DevicePlane):
         """The desired state changes; returns the body that goes out."""
         body = {"version": version, "since": 0, "patch": dict(patch), "time": "2026-01-01T00:00:00.000Z"}
         self._desired[device] = body
-        self._push(Downlink(operation=Operation.TWIN_DESIRED, subject=device, body=body))
+        self._push(Downlink(type=messages.TWIN_DESIRED, subject=device, body=body))
         return body
 
     def command(self, device: str, body: Mapping[str, object]) -> None:
         """A command waits until it is cancelled; ``body`` is as WIRE.md §6 has it."""
         self._commands[device].append(body)
-        self._push(Downlink(operation=Operation.COMMAND, subject=device, body=body))
+        self._push(Downlink(type=messages.COMMAND, subject=device, body=body))
 
     def cancel(self, device: str, command: str) -> None:
         """Asks for a command's cancellation."""
         waiting = self._commands[device]
         waiting[:] = [{**one, "cancel": True} if one["id"] == command else one for one in waiting]
         body = {"id": command}
-        self._push(Downlink(operation=Operation.COMMAND_CANCEL, subject=device, body=body, target=command))
+        self._push(Downlink(type=messages.COMMAND_CANCEL, subject=device, body=body, target=command))
 
     def offer(self, device: str, body: Mapping[str, object]) -> None:
         """A firmware offer, or its withdrawal."""
         self._offers[device] = body
-        self._push(Downlink(operation=Operation.FIRMWARE, subject=device, body=body))
+        self._push(Downlink(type=messages.FIRMWARE, subject=device, body=body))
 
     def put_artifact(self, content: bytes) -> str:
         """Makes an artifact that every device may download; returns its SHA-256."""
@@ -257,22 +252,17 @@ class RecordingPlane(DevicePlane):
         return await outcome
 
     async def call(self, session: Session, message: Inbound) -> Reply:
-        if message.operation not in _READS:
-            outcome = await self.submit(session, message)
-            if isinstance(outcome, Rejected):
-                return self._refusal(outcome)
-            if isinstance(outcome, Accepted) and outcome.refused:
-                return Reply(status=200, body=dict(_partial(outcome)))
-            return Reply(status=204, version=outcome.version if isinstance(outcome, Accepted) else None)
+        if message.type.direction is Direction.UP:
+            return reply_to(await self.submit(session, message))
         if not self._may(session, message.subject):
-            return self._refusal(Rejected(code="not_your_device", reason="The identity may not speak for this device"))
+            return refusal(Rejected(code="not_your_device", reason="The identity may not speak for this device"))
         return await self._answer(session, message)
 
     async def _answer(self, session: Session, message: Inbound) -> Reply:
         body = loads(message.payload) if message.payload else {}
         members = body if isinstance(body, Mapping) else {}
-        match message.operation:
-            case Operation.TWIN_GET:
+        match message.type:
+            case messages.TWIN_GET:
                 desired = self._desired.get(message.subject, {"version": 0, "patch": {}})
                 twin = {
                     "desired": desired["patch"],
@@ -281,37 +271,19 @@ class RecordingPlane(DevicePlane):
                     "reported_version": 40,
                 }
                 return Reply(body=twin, etag=f"d{desired['version']}.r40", version=40)
-            case Operation.TIME:
+            case messages.TIME:
                 return Reply(body={"client": members.get("client"), "received_ms": NOW_MS, "sent_ms": NOW_MS})
-            case Operation.INBOX:
-                waiting = await self.wait(session, message.subject, "inbox")
+            case messages.INBOX:
+                waiting = await self.wait(session, message.subject, messages.INBOX)
                 return Reply(status=200 if waiting else 204, body=waiting)
-            case Operation.LEAF_REGISTER:
+            case messages.LEAF_REGISTER:
                 leaf = str(members.get("device"))
                 self.leaves[leaf] = session.identity
                 return Reply(status=201, body={"device": leaf, "gateway": session.identity})
-        return Reply(body={"ca": "PEM"} if message.operation is Operation.CA_GET else {"certificate": "PEM"})
+        return Reply(body={"ca": "PEM"} if message.type is messages.CA_GET else {"certificate": "PEM"})
 
-    def _refusal(self, rejected: Rejected) -> Reply:
-        return Reply(status=CODES[rejected.code].http, error=self.problem(rejected), version=rejected.version)
-
-    def problem(self, outcome: Outcome, **members: object) -> Mapping[str, object]:
-        if isinstance(outcome, Dropped):
-            return {"code": "internal", "title": outcome.reason, "status": 200, **members}
-        if isinstance(outcome, Accepted):
-            code = outcome.refused[0].code if outcome.refused else "internal"
-            return {"code": code, "title": CODES[code].title, "status": 200, **_partial(outcome), **members}
-        known = CODES[outcome.code]
-        body: dict[str, object] = {
-            "type": f"urn:fleetcore:error:{outcome.code}",
-            "title": known.title,
-            "status": known.http,
-            "code": outcome.code,
-            "detail": outcome.reason,
-        }
-        if outcome.retry_after_s is not None:
-            body["retry_after_s"] = outcome.retry_after_s
-        return body | members
+    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
+        self.refusals.append((session.identity, message, rejected))
 
     # what waits
 
@@ -328,12 +300,10 @@ class RecordingPlane(DevicePlane):
     def _unfinished(self, subject: str) -> Sequence[Downlink]:
         found = []
         if subject in self._desired:
-            found.append(Downlink(operation=Operation.TWIN_DESIRED, subject=subject, body=self._desired[subject]))
-        found += [
-            Downlink(operation=Operation.COMMAND, subject=subject, body=one) for one in self._commands.get(subject, ())
-        ]
+            found.append(Downlink(type=messages.TWIN_DESIRED, subject=subject, body=self._desired[subject]))
+        found += [Downlink(type=messages.COMMAND, subject=subject, body=one) for one in self._commands.get(subject, ())]
         if subject in self._offers:
-            found.append(Downlink(operation=Operation.FIRMWARE, subject=subject, body=self._offers[subject]))
+            found.append(Downlink(type=messages.FIRMWARE, subject=subject, body=self._offers[subject]))
         return found
 
     def carry(self, sink: Sink) -> Callable[[], None]:
@@ -341,7 +311,7 @@ class RecordingPlane(DevicePlane):
         return lambda: self._carriers.remove(sink)
 
     async def wait(
-        self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
+        self, session: Session, subject: str, what: MessageType, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
         if not self._may(session, subject):
             raise NotAuthorised("The identity may not speak for this device", code="not_your_device")
@@ -355,19 +325,19 @@ class RecordingPlane(DevicePlane):
         except TimeoutError:
             return None
 
-    def _waits(self, subject: str, what: Awaited, after: int) -> Mapping[str, object] | None:
-        if what == "desired":
+    def _waits(self, subject: str, what: MessageType, after: int) -> Mapping[str, object] | None:
+        if what is messages.TWIN_DESIRED:
             body = self._desired.get(subject)
             version = body["version"] if body is not None else 0
             return body if isinstance(version, int) and version > after else None
-        if what == "commands":
+        if what is messages.COMMAND:
             commands = self._commands.get(subject)
             return {"commands": list(commands), "more": False} if commands else None
-        if what == "firmware":
+        if what is messages.FIRMWARE:
             return self._offers.get(subject)
-        kinds: tuple[Awaited, ...] = ("desired", "commands", "firmware")
-        found = {kind: self._waits(subject, kind, after) for kind in kinds}
-        return {kind: body for kind, body in found.items() if body is not None} or None
+        rows = (messages.TWIN_DESIRED, messages.COMMAND, messages.FIRMWARE)
+        found = {row.waits: self._waits(subject, row, after) for row in rows}
+        return {name: body for name, body in found.items() if body is not None} or None
 
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
         del session
@@ -389,11 +359,6 @@ class RecordingPlane(DevicePlane):
         if sha256 not in self.artifacts:
             raise NotFound("No open offer names this artifact", code="artifact_unknown")
         return self.artifacts[sha256]
-
-
-def _partial(outcome: Accepted) -> Mapping[str, object]:
-    rejected = [{"index": one.index, "metric": one.metric, "code": one.code} for one in outcome.refused]
-    return {"stored": outcome.stored, "rejected": rejected}
 
 
 def _named(der: bytes) -> str:

@@ -24,7 +24,7 @@ def make_client(endpoint, device):
 class TestLocal(ProtocolContract):
     @pytest.fixture
     def open_adapter(self):
-        return lambda plane: open_local(LocalConfig(), context(), plane)
+        return lambda plane: open_local(LocalConfig(), context(), plane, plane)
 
     @pytest.fixture
     def client(self):

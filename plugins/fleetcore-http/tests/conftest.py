@@ -22,13 +22,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fleetcore_http.config import HttpConfig
 from fleetcore_http.plugin import open_http
 
-from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.interfaces import ArtifactReader, Clock, Context, DevicePlane, DeviceSecrets, EnrollRequest, Session
-from fleetcore.interfaces.protocol import Awaited, ProtocolAdapter
+from fleetcore.interfaces.ingest import Ingest
+from fleetcore.interfaces.protocol import ProtocolAdapter
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
-from fleetcore.model.message import Accepted, Downlink, Inbound, Operation, Outcome, Rejected, Reply
+from fleetcore.model.message import Accepted, Downlink, Inbound, MessageType, Outcome, Rejected, Reply
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
+from fleetcore.wire.replies import refusal
 from fleetcore.wire.tls import server_context
 
 
@@ -235,12 +238,13 @@ class MemoryArtifact(ArtifactReader):
 
 
 @define(eq=False)
-class MemoryPlane(DevicePlane):
+class MemoryPlane(DevicePlane, Ingest):
     """The whole interface in memory; the store is a list."""
 
     leaves: dict[str, str] = field(factory=dict)
     tokens: dict[str, str] = field(factory=dict)
-    refused: dict[str, str] = field(factory=dict)
+    blocked: dict[str, str] = field(factory=dict)
+    refusals: list[Rejected] = field(factory=list)
     submitted: list[Inbound] = field(factory=list)
     outcome: Outcome = field(factory=lambda: Accepted(stored=1))
     outcomes: list[Outcome] = field(factory=list)
@@ -278,14 +282,14 @@ class MemoryPlane(DevicePlane):
             identity = self.tokens[credential.token]
         else:
             raise NotAuthenticated("unknown credential")
-        if identity in self.refused:
-            raise NotAuthorised("refused", code=self.refused[identity])
+        if identity in self.blocked:
+            raise NotAuthorised("refused", code=self.blocked[identity])
         session = MemorySession(identity)
         self.sessions.append(session)
         return session
 
     def revoke(self, device: str) -> None:
-        self.refused[device] = "device_revoked"
+        self.blocked[device] = "device_revoked"
         for session in self.sessions:
             if session.identity == device:
                 session.end("device_revoked")
@@ -308,39 +312,35 @@ class MemoryPlane(DevicePlane):
         if not self._may(session, message.subject):
             return Rejected(code="not_your_device", reason="a foreign subject")
         self.submitted.append(message)
+        if message.type is messages.TWIN_REPORT:
+            if message.if_version is not None and message.if_version != self.reported_version:
+                return Rejected(code="version_conflict", reason="stale", version=self.reported_version)
+            self.reported |= json.loads(message.payload)
+            self.reported_version += 1
+            etag = f"d{self.desired_version}.r{self.reported_version}"
+            return Accepted(version=self.reported_version, etag=etag)
         return self.outcomes.pop(0) if self.outcomes else self.outcome
 
     async def call(self, session: Session, message: Inbound) -> Reply:
         if not self._may(session, message.subject):
-            return self._refuse(Rejected(code="not_your_device", reason="a foreign subject"))
-        match message.operation:
-            case Operation.TWIN_GET:
+            return refusal(Rejected(code="not_your_device", reason="a foreign subject"))
+        match message.type:
+            case messages.TWIN_GET:
                 body = {"desired": self.desired, "reported": self.reported}
                 return Reply(body=body, etag=f"d{self.desired_version}.r{self.reported_version}")
-            case Operation.TWIN_REPORT:
-                self.submitted.append(message)
-                if message.if_version is not None and message.if_version != self.reported_version:
-                    conflict = Rejected(code="version_conflict", reason="stale", version=self.reported_version)
-                    return self._refuse(conflict)
-                self.reported |= json.loads(message.payload)
-                self.reported_version += 1
-                return Reply(status=204, version=self.reported_version)
-            case Operation.TIME:
+            case messages.TIME:
                 client = json.loads(message.payload)["client"] if message.payload else None
                 return Reply(body={"client": client, "received_ms": 1, "sent_ms": 2})
-            case Operation.CA_GET:
+            case messages.CA_GET:
                 return Reply(body={"ca": "PEM"})
-            case Operation.LEAF_REGISTER:
+            case messages.LEAF_REGISTER:
                 leaf = json.loads(message.payload)["device"]
                 self.leaves[leaf] = session.identity
                 return Reply(status=201, body={"device": leaf, "gateway": session.identity})
-            case Operation.CERTIFICATE_RENEW:
+            case messages.CERTIFICATE_RENEW:
                 self.submitted.append(message)
                 return Reply(status=201, body={"certificate": "PEM"})
-        return self._refuse(Rejected(code="operation_unknown", reason="unknown"))
-
-    def _refuse(self, refusal: Rejected) -> Reply:
-        return Reply(status=CODES[refusal.code].http, error=self.problem(refusal))
+        return refusal(Rejected(code="operation_unknown", reason="unknown"))
 
     def listen(self, session: Session, sink: Callable[[Downlink], None]) -> None:
         raise NotImplementedError
@@ -356,7 +356,7 @@ class MemoryPlane(DevicePlane):
             self._changed.notify_all()
 
     async def wait(
-        self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
+        self, session: Session, subject: str, what: MessageType, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
         if not self._may(session, subject):
             raise NotAuthorised("a foreign subject", code="not_your_device")
@@ -374,16 +374,17 @@ class MemoryPlane(DevicePlane):
         finally:
             self.waiting -= 1
 
-    def _waits(self, what: Awaited, after: int) -> Mapping[str, object] | None:
-        if what == "desired":
+    def _waits(self, what: MessageType, after: int) -> Mapping[str, object] | None:
+        if what is messages.TWIN_DESIRED:
             if self.desired_version <= after:
                 return None
             return {"version": self.desired_version, "since": 0, "patch": self.desired}
-        if what == "commands":
+        if what is messages.COMMAND:
             return {"commands": self.commands, "more": False} if self.commands else None
-        if what == "firmware":
+        if what is messages.FIRMWARE:
             return self.offer
-        parts = {name: self._waits(name, after) for name in ("desired", "commands", "firmware")}
+        rows = (messages.TWIN_DESIRED, messages.COMMAND, messages.FIRMWARE)
+        parts = {row.waits: self._waits(row, after) for row in rows}
         return {name: part for name, part in parts.items() if part is not None} or None
 
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
@@ -407,20 +408,8 @@ class MemoryPlane(DevicePlane):
         self.artifacts[artifact.sha256] = artifact
         return artifact.sha256
 
-    def problem(self, outcome: Outcome, **members: object) -> Mapping[str, object]:
-        assert isinstance(outcome, Rejected)
-        code = CODES[outcome.code]
-        body: dict[str, object] = {
-            "type": f"urn:fleetcore:error:{outcome.code}",
-            "title": code.title,
-            "status": code.http,
-            "code": outcome.code,
-            "detail": outcome.reason,
-        }
-        for name in ("limit", "unit", "scope", "version", "retry_after_s"):
-            if getattr(outcome, name) is not None:
-                body[name] = getattr(outcome, name)
-        return body | members
+    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
+        self.refusals.append(rejected)
 
 
 @frozen(kw_only=True)
@@ -492,7 +481,7 @@ async def serve(authority: Authority, plane: MemoryPlane):
                 tls=Tls(authority),
             )
             settings = HttpConfig(listen=f"http{'s' if tls else ''}://127.0.0.1:0", **config)
-            adapter = await stack.enter_async_context(open_http(settings, context, plane))
+            adapter = await stack.enter_async_context(open_http(settings, context, plane, plane))
             return Served(adapter=adapter, clock=clock)
 
         yield open_one

@@ -32,7 +32,7 @@ async def tls(served):
 class TestMutualTls(ProtocolContract):
     @pytest.fixture
     def open_adapter(self, tls):
-        return lambda plane: open_http(HttpConfig(listen="https://127.0.0.1:0"), context(tls), plane)
+        return lambda plane: open_http(HttpConfig(listen="https://127.0.0.1:0"), context(tls), plane, plane)
 
     @pytest.fixture
     def client(self, authority):
@@ -42,7 +42,7 @@ class TestMutualTls(ProtocolContract):
 class TestTokens(ProtocolContract):
     @pytest.fixture
     def open_adapter(self, tls):
-        return lambda plane: open_http(HttpConfig(listen="https://127.0.0.1:0"), context(tls), plane)
+        return lambda plane: open_http(HttpConfig(listen="https://127.0.0.1:0"), context(tls), plane, plane)
 
     @pytest.fixture
     def client(self, authority):

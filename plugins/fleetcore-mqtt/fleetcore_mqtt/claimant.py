@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from fleetcore.errors import CODES
 from fleetcore.interfaces import ClaimSession
-from fleetcore.model.message import Rejected, Reply
+from fleetcore.model.message import Rejected
+from fleetcore.wire.replies import refusal
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.bodies import read_request, reply_body, to_json
 from fleetcore_mqtt.framing import CONNECT_BYTES
@@ -186,7 +187,7 @@ class Claimant:
         try:
             message = read_request(payload, self._session.name)
             if isinstance(message, Rejected):
-                reply = Reply(status=CODES[message.code].http, error=self._host.plane.problem(message))
+                reply = refusal(message)
             else:
                 reply = await self._session.call(message)
             if not self._stream.closed:

@@ -4,7 +4,7 @@ from collections.abc import Coroutine
 from logging import Logger
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fleetcore.interfaces import Clock, DevicePlane
+from fleetcore.interfaces import Clock, DevicePlane, Ingest
 from fleetcore_mqtt.claimant import Room
 from fleetcore_mqtt.sessions import Sessions
 
@@ -19,6 +19,7 @@ class Host(Protocol):
     """
 
     plane: DevicePlane
+    ingest: Ingest
     clock: Clock
     logger: Logger
     name: str

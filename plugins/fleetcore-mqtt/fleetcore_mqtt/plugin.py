@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from fleetcore import hookimpl, offer
 from fleetcore.errors import ConfigError
+from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
 from fleetcore.interfaces.provider import Context, Provider
 
@@ -47,7 +48,9 @@ class MqttConfig:
 
 
 @asynccontextmanager
-async def open_mqtt(config: MqttConfig, context: Context, plane: DevicePlane) -> AsyncIterator[ProtocolAdapter]:
+async def open_mqtt(
+    config: MqttConfig, context: Context, plane: DevicePlane, ingest: Ingest
+) -> AsyncIterator[ProtocolAdapter]:
     """Opens the endpoint or the consumer; raises ConfigError where not exactly one is asked for."""
     if (config.listen is None) == (config.url is None):
         raise ConfigError(
@@ -59,12 +62,12 @@ async def open_mqtt(config: MqttConfig, context: Context, plane: DevicePlane) ->
     if config.listen is not None:
         from fleetcore_mqtt.endpoint import open_endpoint
 
-        async with open_endpoint(config.listen, context, plane, in_flight=config.in_flight) as endpoint:
+        async with open_endpoint(config.listen, context, plane, ingest, in_flight=config.in_flight) as endpoint:
             yield endpoint
     else:
         from fleetcore_mqtt.broker import open_broker
 
-        async with open_broker(config, context, plane) as broker:
+        async with open_broker(config, context, plane, ingest) as broker:
             yield broker
 
 

@@ -24,12 +24,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
 
-from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound
-from fleetcore.interfaces import Context, DevicePlane, DeviceSecrets, Session
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
+from fleetcore.interfaces import Context, DevicePlane, DeviceSecrets, Ingest, Session
 from fleetcore.model.credential import AssertedCredential, CertificateCredential, TokenCredential
-from fleetcore.model.message import Accepted, Operation, Rejected, Reply
+from fleetcore.model.message import Accepted, Rejected, Reply
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
+from fleetcore.wire.replies import refusal
 
 
 def pytest_configure(config):
@@ -76,7 +78,7 @@ class FakeSession(Session):
                 callback(code)
 
 
-class FakePlane(DevicePlane):
+class FakePlane(DevicePlane, Ingest):
     """Everything is accepted at once unless a lever says otherwise."""
 
     def __init__(self):
@@ -88,6 +90,7 @@ class FakePlane(DevicePlane):
         self.carriers = []
         self.received = []
         self.audit = []
+        self.refusals = []
         self.authentications = []
         self.unfinished = defaultdict(list)
         self.outcome = None
@@ -184,13 +187,13 @@ class FakePlane(DevicePlane):
         await self.answering.wait()
         outcome = self.judge(session, message)
         if isinstance(outcome, Rejected):
-            return Reply(status=CODES[outcome.code].http, error=self.problem(outcome))
-        match message.operation:
-            case Operation.TWIN_GET:
+            return refusal(outcome)
+        match message.type:
+            case messages.TWIN_GET:
                 return Reply(body={"desired": {"a": 1}, "reported": {}}, etag='"d1.r0"')
-            case Operation.TIME:
+            case messages.TIME:
                 return Reply(body={"received_ms": 1, "sent_ms": 2})
-            case Operation.TWIN_REPORT:
+            case messages.TWIN_REPORT:
                 return Reply(status=204, version=41)
             case _:
                 return Reply(status=204)
@@ -216,11 +219,8 @@ class FakePlane(DevicePlane):
     async def open_artifact(self, session, subject, sha256):
         raise NotFound("no artifact", code="artifact_unknown")
 
-    def problem(self, outcome, **members):
-        if isinstance(outcome, Accepted):
-            return {"stored": outcome.stored, "rejected": [{"code": one.code} for one in outcome.refused], **members}
-        code = CODES[outcome.code]
-        return {"code": outcome.code, "title": code.title, "status": code.http, **members}
+    def refused(self, session, message, rejected):
+        self.refusals.append((session.identity, message, rejected))
 
 
 class Pki:
@@ -383,13 +383,13 @@ async def context(pki, clock, counts):
 @pytest.fixture
 async def endpoint(plane, context):
     """Listens in plain text on a loopback address."""
-    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane) as opened:
+    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane, plane) as opened:
         yield opened
 
 
 @pytest.fixture
 async def tls_endpoint(plane, context):
-    async with open_mqtt(MqttConfig(listen="mqtts://127.0.0.1:0"), context, plane) as opened:
+    async with open_mqtt(MqttConfig(listen="mqtts://127.0.0.1:0"), context, plane, plane) as opened:
         yield opened
 
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from fleetcore.errors import NotAuthorised
 from fleetcore.interfaces import ClaimSession, Context
 from fleetcore.model.credential import CertificateCredential
-from fleetcore.model.message import Operation, Reply
+from fleetcore.model.message import Reply
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire import messages
 
 NAME = "fleetcore:claim:spring"
 REQUEST, REPLY = f"fleet/v1/{NAME}/request/r1", f"fleet/v1/{NAME}/reply/r1"
@@ -114,7 +115,7 @@ async def test_a_request_is_acknowledged_and_answered_where_it_asked(connected, 
     assert await wire.answer() == b"\x40\x02\x00\x07"
     assert await wire.publication() == (REPLY, {"ok": True, "status": 201, "body": {"device": "th-1"}})
     (message,) = plane.asked
-    assert (message.operation, json.loads(message.payload)) == (Operation.ENROLL, {"csr": "PEM"})
+    assert (message.type, json.loads(message.payload)) == (messages.ENROLL, {"csr": "PEM"})
 
 
 async def test_a_reply_goes_to_who_asked_and_to_nobody_else(connected, codec):
@@ -380,7 +381,7 @@ def test_a_claimant_who_sends_anything_is_closed_or_answered(sent, version, plan
         logger = logging.getLogger("fuzz")
         logger.error = lambda *args, **more: problems.append((args, more))
         context = Context(name="mqtt", fleet="f", clock=MovableClock(), logger=logger, secret=str)
-        endpoint = Endpoint(context, plane, in_flight=32)
+        endpoint = Endpoint(context, plane, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         connection.data_received(codec.connect("") + codec.subscribe(1, (REPLIES, 1)))

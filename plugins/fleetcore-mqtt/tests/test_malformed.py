@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetcore.interfaces import Context
-from fleetcore.model.message import Downlink, Operation
+from fleetcore.model.message import Downlink
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire import messages
 
 TELEMETRY = "fleet/v1/dev1/telemetry"
 FIRST_BYTES = sorted({kind << 4 | flags for kind in range(16) for flags in (0, 2)} - {0x10})
@@ -369,7 +370,7 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_others_are_not(dial, p
     await until(lambda: plane.listeners)
     await asyncio.sleep(0.05)
     for n in range(600):
-        plane.push(Downlink(operation=Operation.TWIN_DESIRED, subject="dev1", body={"n": n, "x": "y" * 20_000}))
+        plane.push(Downlink(type=messages.TWIN_DESIRED, subject="dev1", body={"n": n, "x": "y" * 20_000}))
         await asyncio.sleep(0)
     assert endpoint.connections == 1
 
@@ -492,7 +493,7 @@ def fuzzed(plane_class, v4, v5):
         logger = logging.getLogger("fuzz")
         logger.error = lambda *args, **more: problems.append((args, more))
         context = Context(name="mqtt", fleet="f", clock=MovableClock(), logger=logger, secret=str)
-        endpoint = Endpoint(context, plane, in_flight=32)
+        endpoint = Endpoint(context, plane, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         if version:

@@ -7,8 +7,9 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from fleetcore.model.message import Downlink, Operation, Rejected
+from fleetcore.model.message import Downlink, Rejected
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
 
 
 def tls_options(pki, endpoint, device):
@@ -59,12 +60,12 @@ async def test_mosquitto_pub_as_another_device_changes_nothing(tls_endpoint, pla
 
 @pytest.mark.peer("mosquitto_sub")
 async def test_mosquitto_sub_gets_what_is_unfinished_and_what_comes(tls_endpoint, plane, pki, version, program, until):
-    plane.unfinished["dev1"] = [Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"})]
+    plane.unfinished["dev1"] = [Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"})]
     options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1", "-C", "2", "-v"]
 
     async with program("mosquitto_sub", *options, "-t", "fleet/v1/dev1/#") as process:
         await until(lambda: plane.listeners)
-        plane.push(Downlink(operation=Operation.FIRMWARE, subject="dev1", body={"offer": None}))
+        plane.push(Downlink(type=messages.FIRMWARE, subject="dev1", body={"offer": None}))
         output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert output.decode().splitlines() == [
