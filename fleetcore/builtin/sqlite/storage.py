@@ -4,12 +4,13 @@ import asyncio
 import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fleetcore import files
 from fleetcore.builtin.sqlite import counters, feed, folder, marks, reads, records, schema, texts
 from fleetcore.builtin.sqlite.commit import CommitChange, InternChange
 from fleetcore.builtin.sqlite.config import SqliteConfig
@@ -271,7 +272,7 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
         self._config, self._create = config, context.create
         self._place = Path(config.path) if config.path is not None else context.data
         self._storage: SqliteStorage | None = None
-        self._lock: folder.FolderLock | None = None
+        self._leased, self._lease = context.lease, ExitStack()
 
     async def __aenter__(self) -> SqliteStorage:
         await asyncio.to_thread(self._open)
@@ -293,12 +294,12 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
                 path=str(log),
             )
         if self._place is not None and not self._config.read_only:
-            folder.prepare(self._place)
-            self._lock = folder.FolderLock(self._place)
+            files.make_data_folder(self._place)
+            self._lease.enter_context(self._leased(self._place))
         try:
             self._storage = SqliteStorage(Engine(self._place, self._config))
         except Exception as error:
-            self._release()
+            self._lease.close()
             shown = translated(error)
             if shown is error:
                 raise
@@ -309,15 +310,15 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
         try:
             await self._storage.close()
         finally:
-            self._release()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
+            self._lease.close()
 
 
 def open_sqlite(config: SqliteConfig, context: Context) -> AbstractAsyncContextManager[SqliteStorage]:
     """Opens the store of ``config.path``, of the fleet's data folder, or one in memory.
+
+    One process at a time may write to a folder: ``context.lease`` sees to it. Where the store is opened without the
+    core, the default of ``context.lease`` does nothing, and keeping others out is up to the caller: SQLite's own locks
+    keep the file whole, but a second writer does not see the first one's commits and may use a position twice.
 
     Raises, on entering:
         DataFolderInUse: another process has the folder open for writing.
