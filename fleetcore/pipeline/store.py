@@ -14,7 +14,7 @@ from fleetcore.errors import FleetError, StorageError, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Decoded
 from fleetcore.interfaces.provider import Limits
-from fleetcore.interfaces.storage import SeriesRequest, Storage
+from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import (
     Accepted,
     Inbound,
@@ -25,7 +25,7 @@ from fleetcore.model.message import (
     accepted,
 )
 from fleetcore.model.names import is_message_id
-from fleetcore.model.store import Commit, MessageMark
+from fleetcore.model.store import Commit, MessageMark, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, SeriesKind, Tally
 from fleetcore.pipeline.decode import Codecs, Columns, Message, content_type_of, server_time
 from fleetcore.pipeline.receive import Delivery

@@ -32,12 +32,12 @@ from fleetcore.interfaces.protocol import (
     Session,
 )
 from fleetcore.interfaces.provider import Limits
-from fleetcore.interfaces.storage import ArtifactInfo, Storage
+from fleetcore.interfaces.storage import Storage
 from fleetcore.model.command import Command
 from fleetcore.model.credential import AssertedCredential, CertificateCredential, Credential, TokenCredential
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Accepted, Downlink, Dropped, Inbound, Operation, Outcome, Rejected, Reply
-from fleetcore.model.store import Commit
+from fleetcore.model.store import ArtifactInfo, Commit
 from fleetcore.pipeline.session import DeviceSession, DeviceState
 from fleetcore.runtime.claimants import Claimants, Desk
 from fleetcore.wire.bodies import read_body

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fleetcore import files
-from fleetcore.builtin.sqlite import counters, feed, folder, marks, reads, records, schema, texts
+from fleetcore.builtin.sqlite import feed, folder, marks, named, reads, records, schema, texts
 from fleetcore.builtin.sqlite.commit import CommitChange, InternChange
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.engine import Engine
@@ -21,13 +21,23 @@ from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.watermarks import NEVER
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.provider import Context
-from fleetcore.interfaces.storage import ArtifactInfo, SeriesRequest, Storage
-from fleetcore.model.store import Commit, Committed, FeedEntry, FoundRecords, MessageMark, Record
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.catalog import Catalog
+from fleetcore.model.store import (
+    ArtifactInfo,
+    Commit,
+    Committed,
+    FeedEntry,
+    FoundRecords,
+    Index,
+    MessageMark,
+    Record,
+    SeriesRequest,
+)
 from fleetcore.model.telemetry import (
     Aggregates,
     Latest,
     Series,
-    SeriesCatalog,
     SeriesData,
     TextReading,
 )
@@ -60,7 +70,7 @@ class SqliteStorage(Storage):
         return self._engine.state
 
     @property
-    def catalog(self) -> SeriesCatalog:
+    def catalog(self) -> Catalog:
         return self._state.catalog
 
     async def feed_lost(self) -> int:
@@ -88,6 +98,17 @@ class SqliteStorage(Storage):
     async def get(self, kind: str, key: str) -> Record | None:
         return await self._engine.read(lambda db: records.get(db, kind, key))
 
+    async def page(
+        self, kind: str, index: Index | None, *, after: str | None, limit: int, newest: bool
+    ) -> Sequence[tuple[str, Record]]:
+        return await self._engine.read(
+            lambda db: records.page(db, kind, index, after=after, limit=limit, newest=newest)
+        )
+
+    async def values(self, space: str, names: Iterable[str] | None = None) -> Mapping[str, bytes]:
+        wanted = None if names is None else list(names)
+        return await self._engine.read(lambda db: named.read(db, space, wanted))
+
     async def find(
         self,
         kind: str,
@@ -102,12 +123,6 @@ class SqliteStorage(Storage):
         return await self._engine.read(
             lambda db: records.find(db, kind, ref=ref, where=where, after=after, limit=limit, newest=newest, scan=scan)
         )
-
-    async def counters(self, space: str) -> Mapping[str, int]:
-        return await self._engine.read(lambda db: counters.counters(db, space))
-
-    async def floor(self, space: str, name: str) -> int:
-        return await self._engine.read(lambda db: counters.floor(db, space, name))
 
     async def find_unique(self, space: str, value: str) -> Record | None:
         return await self._engine.read(lambda db: records.find_unique(db, space, value))
@@ -219,16 +234,6 @@ class SqliteStorage(Storage):
     async def position(self) -> int:
         await self._follow()
         return self._state.feed.position
-
-    async def cursor(self, name: str) -> int | None:
-        row = await self._engine.read(
-            lambda db: db.execute("SELECT position FROM cursors WHERE name=?", (name,)).fetchone()
-        )
-        return int(row[0]) if row is not None else None
-
-    async def blob(self, name: str) -> bytes | None:
-        row = await self._engine.read(lambda db: db.execute("SELECT body FROM blobs WHERE name=?", (name,)).fetchone())
-        return bytes(row[0]) if row is not None else None
 
     async def maintain(self, now_ms: int) -> None:
         await self._engine.maintain(lambda: self._engine.upkeep(now_ms))
