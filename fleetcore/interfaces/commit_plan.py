@@ -18,6 +18,8 @@ from fleetcore.model.telemetry import NumberReading, Quality, SeriesCatalog, Tal
 
 R = TypeVar("R", NumberReading, TextReading)
 
+#: A plain integer: an IntFlag's bits cost a call each time.
+_SERVER_TIME = int(Quality.SERVER_TIME)
 #: A record: its kind and its key.
 _Name = tuple[str, str]
 
@@ -186,9 +188,13 @@ def plan_readings(some: Sequence[R], held: Callable[[int, int], R | None]) -> Re
             before[place] = held(series, time)
         return before[place]
 
-    # Times of the server give way to those of devices in the same commit.
-    for arrival, reading in sorted(enumerate(some), key=lambda one: bool(one[1].quality & Quality.SERVER_TIME)):
-        if reading.quality & Quality.SERVER_TIME:
+    order: Sequence[int] = range(len(some))
+    if any(reading.quality & _SERVER_TIME for reading in some):
+        # Times of the server give way to those of devices in the same commit.
+        order = sorted(order, key=lambda arrival: some[arrival].quality & _SERVER_TIME)
+    for arrival in order:
+        reading = some[arrival]
+        if reading.quality & _SERVER_TIME:
             while there(reading.series, reading.time) is not None:
                 reading = evolve(reading, time=reading.time + 1)
         known = there(reading.series, reading.time)
@@ -202,7 +208,7 @@ def plan_readings(some: Sequence[R], held: Callable[[int, int], R | None]) -> Re
             written[reading.series, reading.time] = (arrival, reading)
     shown: list[R] = []
     quiet: list[R] = []
-    for place, (_, reading) in sorted(written.items(), key=lambda one: one[1][0]):
+    for place, (_, reading) in sorted(written.items(), key=_arrival):
         old = before[place]
         (quiet if old is not None and old.value == reading.value else shown).append(reading)
     return ReadingPlan(
@@ -319,6 +325,10 @@ def _check_known(some: Iterable[NumberReading | TextReading], catalog: SeriesCat
             catalog.series(index)
         except KeyError:
             raise unknown_series(index) from None
+
+
+def _arrival(written: tuple[tuple[int, int], tuple[int, object]]) -> int:
+    return written[1][0]
 
 
 def _rank(reading: NumberReading | TextReading) -> tuple[int, float | str, int]:

@@ -40,12 +40,16 @@ def read(db: sqlite3.Connection, space: str, names: Sequence[str] | None) -> dic
     if space_column is not None:
         conditions.append(f"{space_column}=?")
         parameters.append(of)
-    if names is not None:
+    if names is not None and len(names) == 1:
+        # The commonest: a cursor, a blob, a floor.
+        conditions.append(f"{name}=?")
+        parameters += names
+    elif names is not None:
         conditions.append(f"{name} IN (SELECT value FROM json_each(?))")  # noqa: S608 - a constant
         parameters.append(text(list(names)))
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     rows: list[tuple[Any, ...]] = db.execute(
-        f"SELECT {name}, {rest} FROM {source}{where} ORDER BY {name}",  # noqa: S608 - constants
+        f"SELECT {name}, {rest} FROM {source}{where}",  # noqa: S608 - constants
         parameters,
     ).fetchall()
     value_of = _VALUES.get(sort + slash, values.from_number)
