@@ -66,9 +66,10 @@ class Sharing(Enum):
     #: Any number, on any number of machines: each commit is judged against what all of them committed, the feed is one
     #: and in one order for all, and a series has one index for all. Each server needs a data folder of its own (keys,
     #: control socket, checkpoints of the audit log), which it leases as ever; the folders' ``pki/`` and fleet id are
-    #: equal. What follows for the fleet: consumers (detectors, notifiers, mirrors, the audit log's seal) keep one
-    #: cursor by name for all servers, so one server may have them, and sessions, presence and rate limits are known to
-    #: the server that a device is connected to, and to no other.
+    #: equal. What follows for the fleet: consumers (detectors, notifiers, mirrors) keep one cursor by name for all
+    #: servers, so each is configured on one server. Sessions, presence and rate limits are known only to the server
+    #: that a device is connected to. The audit log stays one chain, sealed by whichever server comes first, and a
+    #: server's checkpoints name only what it sealed itself: verifying the log on another one finds them missing.
     SHARED = "shared"
 
 

@@ -1,5 +1,6 @@
 """The store in one file keeps the whole contract, survives a kill, and carries a fleet."""
 
+import asyncio
 import importlib.util
 import logging
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleetcore import IoTFleetManager
-from fleetcore.errors import Unavailable
+from fleetcore.errors import DataFolderInUse, Unavailable
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.storage import Sharing
 from fleetcore.model.store import Commit, Put
@@ -216,3 +217,51 @@ def test_a_server_runs_on_it(data):
     assert doctor.returncode == 0, doctor.stdout
     assert copied.returncode == 0, copied.stderr
     assert server.returncode == 0
+
+
+SHARED = {
+    "class SmallStorage(Storage):": "class SmallStorage(Storage):\n    sharing = Sharing.SHARED",
+    "            self._sql(begin)": (
+        "            self._sql(begin)\n"
+        "            self._catalog.add(_series(*row) for row in self._sql('SELECT * FROM series'))"
+    ),
+    "    with context.lease(folder):": "    if True:",
+    "T = TypeVar": "from fleetcore.interfaces import Sharing\nT = TypeVar",
+}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_several_servers_may_have_a_shared_store_open_each_on_a_folder_of_its_own(data, tmp_path, shared):
+    plugin, toml = data / "small_storage.py", data / "fleet.toml"
+    if shared:
+        text = plugin.read_text()
+        for old, new in SHARED.items():
+            assert old in text
+            text = text.replace(old, new, 1)
+        plugin.write_text(text)
+    toml.write_text(toml.read_text().replace('kind = "small"', f'kind = "small"\npath = "{tmp_path / "store"}"'))
+    async with IoTFleetManager(data, create=True) as manager:
+        await manager.register_device("x", "sensor")
+    shutil.copytree(data, tmp_path / "second")
+
+    async with IoTFleetManager(data) as one:
+        second = IoTFleetManager(tmp_path / "second")
+        if not shared:
+            with pytest.raises(DataFolderInUse):
+                await second.open()
+            return
+        async with second as two:
+            await asyncio.gather(
+                *(
+                    server.register_device(f"{name}-{i}", "sensor")
+                    for name, server in (("y", one), ("z", two))
+                    for i in range(5)
+                )
+            )
+            await one.collect_telemetry("x", "heat", 1.0, "celsius")
+            await two.collect_telemetry("x", "heat", 2.0, "celsius")
+
+            for server in (one, two):
+                await server.wait_idle()
+                assert len((await server.list_devices()).items) == 11
+                assert [reading.value for reading in await server.list_device_latest_readings("x")] == [2.0]
