@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import json
@@ -31,26 +32,27 @@ _VALUES: dict[str, Callable[..., bytes]] = {
 def read(db: sqlite3.Connection, space: str, names: Sequence[str] | None) -> dict[str, bytes]:
     """The values of a space, those of ``names`` or all."""
     sort, slash, of = space.partition("/")
-    table = _TABLES.get(sort + slash)
-    if table is None:
+    sort += slash
+    if sort not in _TABLES:
         return {}
-    space_column, name, rest, source = table
-    conditions: list[str] = []
-    parameters: list[str] = []
-    if space_column is not None:
-        conditions.append(f"{space_column}=?")
-        parameters.append(of)
-    if names is not None and len(names) == 1:
+    parameters = [of] if slash else []
+    if names is None:
+        condition = ""
+    elif len(names) == 1:
         # The commonest: a cursor, a blob, a floor.
-        conditions.append(f"{name}=?")
+        condition = "=?"
         parameters += names
-    elif names is not None:
-        conditions.append(f"{name} IN (SELECT value FROM json_each(?))")  # noqa: S608 - a constant
+    else:
+        condition = " IN (SELECT value FROM json_each(?))"
         parameters.append(text(list(names)))
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    rows: list[tuple[Any, ...]] = db.execute(
-        f"SELECT {name}, {rest} FROM {source}{where}",  # noqa: S608 - constants
-        parameters,
-    ).fetchall()
-    value_of = _VALUES.get(sort + slash, values.from_number)
+    rows: list[tuple[Any, ...]] = db.execute(_query(sort, condition), parameters).fetchall()
+    value_of = _VALUES.get(sort, values.from_number)
     return {row[0]: value_of(*row[1:]) for row in rows}
+
+
+@cache
+def _query(sort: str, condition: str) -> str:
+    space, name, rest, table = _TABLES[sort]
+    conditions = [*([f"{space}=?"] if space else []), *([name + condition] if condition else [])]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT {name}, {rest} FROM {table}{where}"  # noqa: S608 - constants

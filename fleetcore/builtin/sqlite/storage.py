@@ -124,6 +124,12 @@ class SqliteStorage(Storage):
             lambda db: records.find(db, kind, ref=ref, where=where, after=after, limit=limit, newest=newest, scan=scan)
         )
 
+    async def floor(self, space: str, name: str) -> int:
+        row = await self._engine.read(
+            lambda db: db.execute("SELECT value FROM floors WHERE space=? AND name=?", (space, name)).fetchone()
+        )
+        return 0 if row is None else int(row[0])
+
     async def find_unique(self, space: str, value: str) -> Record | None:
         return await self._engine.read(lambda db: records.find_unique(db, space, value))
 
@@ -234,6 +240,12 @@ class SqliteStorage(Storage):
     async def position(self) -> int:
         await self._follow()
         return self._state.feed.position
+
+    async def cursor(self, name: str) -> int | None:
+        row = await self._engine.read(
+            lambda db: db.execute("SELECT position FROM cursors WHERE name=?", (name,)).fetchone()
+        )
+        return None if row is None else int(row[0])
 
     async def maintain(self, now_ms: int) -> None:
         await self._engine.maintain(lambda: self._engine.upkeep(now_ms))
