@@ -20,8 +20,7 @@ from benchmarks.measure import Row, at_least, in_turn
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.storage import open_sqlite
 from fleetcore.interfaces.provider import Context
-from fleetcore.interfaces.storage import SeriesRequest
-from fleetcore.model.store import Commit
+from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import Float64, Int64, TelemetryBatch
 from fleetcore.runtime.clock import SystemClock
 

@@ -18,7 +18,7 @@ from fleetcore.fleet.assigning import Assigning, Target
 from fleetcore.fleet.fetch import check_url, fetch
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.storage import ArtifactInfo, Storage
+from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
@@ -31,7 +31,7 @@ from fleetcore.model.firmware import (
 )
 from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.names import check_device_id, check_label
-from fleetcore.model.store import Commit, Event
+from fleetcore.model.store import ArtifactInfo, Commit, Event
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import check_ahead
 from fleetcore.wire.replies import rejection

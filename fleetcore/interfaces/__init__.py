@@ -68,6 +68,9 @@ if TYPE_CHECKING:
         offer as offer,
     )
     from fleetcore.interfaces.storage import (
+        Sharing as Sharing,
+    )
+    from fleetcore.interfaces.storage import (
         Storage as Storage,
     )
 
@@ -91,6 +94,7 @@ _HOME = {
     "ProtocolAdapter": "fleetcore.interfaces.protocol",
     "Provider": "fleetcore.interfaces.provider",
     "Session": "fleetcore.interfaces.protocol",
+    "Sharing": "fleetcore.interfaces.storage",
     "Storage": "fleetcore.interfaces.storage",
     "offer": "fleetcore.interfaces.provider",
 }
@@ -115,6 +119,7 @@ __all__ = [
     "ProtocolAdapter",
     "Provider",
     "Session",
+    "Sharing",
     "Storage",
     "offer",
 ]

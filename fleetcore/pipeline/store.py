@@ -12,9 +12,9 @@ import numpy as np
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Decoded
 from fleetcore.interfaces.provider import Limits
-from fleetcore.interfaces.storage import SeriesRequest, Storage
+from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Accepted
-from fleetcore.model.store import Commit
+from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import SeriesKind, Tally
 from fleetcore.pipeline.acknowledge import answer_of, envelope_marks, mark_of, outcome_of
 from fleetcore.pipeline.columns import Columns

@@ -72,6 +72,7 @@ from fleetcore.query.parse import parse
 from fleetcore.runtime import identity
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
+from fleetcore.runtime.lease import Lease
 from fleetcore.runtime.plane.claims import ClaimSessions
 from fleetcore.runtime.plane.downlinks import Downlinks
 from fleetcore.runtime.plane.local_sessions import LocalSessions
@@ -153,6 +154,7 @@ class Fleet:
         self.protocols: dict[str, OpenProtocol] = {}
         self.services: dict[str, object] = {}
         self.tls: FleetTls | None = None
+        self._lease: Lease | None = None
 
     @classmethod
     async def open(
@@ -172,25 +174,32 @@ class Fleet:
 
         Raises ConfigError, DataFolderInUse, StorageError; what was opened before the error is closed again.
         """
-        parts, new = None, True
+        parts, new, lease = None, True, None
         if config.data is not None:
-            parts = identity.look(config)
-            new = identity.is_new(parts, create=create, adoption=adoption)
-            if new:
-                parts = identity.begin(parts)
+            # Before the lease, which makes a file: in a folder without a fleet nothing is made.
+            identity.is_new(identity.look(config), create=create, adoption=adoption)
         base = Path(config.file).parent if config.file else Path()
         if host is None:
             with _at(config, "fleet", "plugins"):
                 host = PluginHost([base / path for path in config.fleet.plugins])
         clock = clock or SystemClock()
         async with AsyncExitStack() as stack:
+            if config.data is not None:
+                lease = stack.enter_context(await asyncio.to_thread(Lease.take, config.data))
+                # Another process may have made or removed something until now.
+                parts = identity.look(config)
+                new = identity.is_new(parts, create=create, adoption=adoption)
+                if new:
+                    parts = identity.begin(parts)
             provider = host.find("storage", config.storage.kind, file=config.file, line=config.line_of("storage"))
             made_anew = adoption or identity.Adoption()
             context = evolve(cls._context_of(config, clock, "storage"), create=new or made_anew.empty_store)
+            context = evolve(context, lease=functools.partial(_leased, lease))
             section: object = config.structure(provider.config_class, config.storage.table, "storage")
             with _at(config, "storage"):
                 storage = cast("Storage", await stack.enter_async_context(provider.opener(section, context)))
             fleet = cls(config, host, clock, storage, stack)
+            fleet._lease = lease
             # Where opening fails, the tasks end before the store that they use.
             stack.push_async_callback(fleet.supervisor.close)
             if parts is not None:
@@ -377,6 +386,7 @@ class Fleet:
         self.supervisor.every("command clocks", _TICK_S, self._tick)
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
+        self.supervisor.every("lease on the data folder", _MAINTAIN_S, self._mend_lease)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
         self.supervisor.every("ended credentials", _CREDENTIALS_S, self._end_stale)
         self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
@@ -537,6 +547,10 @@ class Fleet:
     async def _maintain(self) -> None:
         await self.storage.maintain(self.clock.now_ms())
 
+    async def _mend_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.mend()
+
     async def _end_stale(self) -> None:
         self.device_sessions.end_stale()
 
@@ -582,6 +596,13 @@ class Fleet:
                 await consumer.keep()
         except Exception as error:
             _log.warning("%s did not give its state: %s: %s", consumer.name, type(error).__name__, error)
+
+
+def _leased(fleets: Lease | None, folder: Path) -> contextlib.AbstractContextManager[object]:
+    """The lease on a folder that a store keeps its data in; the fleet's own folder is leased already."""
+    if fleets is not None and fleets.covers(folder):
+        return contextlib.nullcontext()
+    return Lease.take(folder)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fleetcore.interfaces.storage import SeriesRequest, Storage
-from fleetcore.model.store import Commit, Committed, Event, Put
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, Committed, Event, Put, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, TelemetryBatch, TextReading
 from fleetcore.testing.contract import Contract, missing
 

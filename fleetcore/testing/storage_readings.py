@@ -9,8 +9,8 @@ from attrs import frozen
 from hypothesis import HealthCheck, example, given, settings
 
 from fleetcore.errors import NotFound
-from fleetcore.interfaces.storage import SeriesRequest, Storage
-from fleetcore.model.store import Commit
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, Quality, SeriesKind, Tally, TelemetryBatch
 from fleetcore.testing.storage_base import ALWAYS, OpenStorage, StorageCase, readings, series, store
 

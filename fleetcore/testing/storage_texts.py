@@ -2,8 +2,8 @@
 
 from itertools import permutations
 
-from fleetcore.interfaces.storage import SeriesRequest, Storage
-from fleetcore.model.store import Commit
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import Quality, SeriesKind, Tally, TextReading
 from fleetcore.testing.storage_base import ALWAYS, StorageCase, series, store, texts
 

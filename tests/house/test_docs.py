@@ -60,8 +60,9 @@ def test_the_script_of_the_readme_runs():
 
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
-    """A folder with the plugins that pages speak of: the one file, and the project from the template."""
-    shutil.copy(ROOT / "examples" / "one_file_detector.py", tmp_path)
+    """A folder with the plugins that pages speak of: those in one file, and the project from the template."""
+    for name in ("one_file_detector.py", "small_storage.py"):
+        shutil.copy(ROOT / "examples" / name, tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "plugin_template"))
     return tmp_path
 

@@ -7,9 +7,10 @@ from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, DevicePlane, EnrollRequest, Session
-from fleetcore.interfaces.storage import ArtifactInfo, Storage
+from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import Credential
 from fleetcore.model.message import Direction, Inbound, MessageType, Rejected, Reply
+from fleetcore.model.store import ArtifactInfo
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.session import DeviceSession
