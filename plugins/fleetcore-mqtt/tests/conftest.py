@@ -22,7 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
+from fleetcore_mqtt.config import MqttConfig
+from fleetcore_mqtt.plugin import open_mqtt
 
 from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.interfaces import Context, DevicePlane, DeviceSecrets, Session

@@ -13,8 +13,9 @@ from fleetcore_mqtt import topics
 from fleetcore_mqtt.broker_files import BrokerFiles, access_list
 from fleetcore_mqtt.client import MqttDeviceClient
 from fleetcore_mqtt.commands import mqtt
+from fleetcore_mqtt.config import MqttConfig
 from fleetcore_mqtt.link import Publication
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
+from fleetcore_mqtt.plugin import open_mqtt
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 

@@ -9,7 +9,7 @@ import json
 import logging
 
 import pytest
-from fleetcore_mqtt import claimant
+from fleetcore_mqtt import claimant, limiter
 from fleetcore_mqtt.connection import Connection
 from fleetcore_mqtt.endpoint import Endpoint
 from hypothesis import HealthCheck, given, settings
@@ -255,7 +255,7 @@ async def test_a_connection_ends_at_its_deadline_busy_or_not(connected, codec, c
 async def test_so_many_are_connected_and_a_place_that_is_left_is_given_again(
     connected, dial, codec, plane, monkeypatch, until
 ):
-    monkeypatch.setattr(claimant, "CONNECTIONS", 2)
+    monkeypatch.setattr(limiter, "CONNECTIONS", 2)
     first, _second = await connected(), await connected()
     third = await dial.wire(codec)
 

@@ -2,7 +2,8 @@
 
 import pytest
 from fleetcore_mqtt.client import MqttDeviceClient
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
+from fleetcore_mqtt.config import MqttConfig
+from fleetcore_mqtt.plugin import open_mqtt
 
 from fleetcore.interfaces import DeviceSecrets
 from fleetcore.testing.protocol_contract import ProtocolContract

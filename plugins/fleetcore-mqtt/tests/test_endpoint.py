@@ -5,7 +5,8 @@ import json
 
 import mqtt5
 import pytest
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
+from fleetcore_mqtt.config import MqttConfig
+from fleetcore_mqtt.plugin import open_mqtt
 
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected
