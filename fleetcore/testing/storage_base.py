@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from fleetcore.interfaces.storage import SeriesRequest, Storage
 from fleetcore.model.store import Commit, Committed, Event, Put
@@ -39,7 +40,7 @@ class StorageCase(Contract):
         """Opens the store that ``backup()`` wrote into a folder."""
         pytest.skip("no way is given to open a backup")
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def storage(self, open_storage: OpenStorage) -> AsyncIterator[Storage]:
         """An empty store."""
         async with open_storage() as opened:
