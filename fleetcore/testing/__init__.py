@@ -8,6 +8,8 @@ Under pytest, the asserts of these modules show the values that they compared, a
 
 import pkgutil
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 # Before any of the modules is imported, and only where pytest runs: the simulator is also a part of the command line,
 # which must not pay for pytest.
@@ -15,3 +17,17 @@ if "pytest" in sys.modules:
     import pytest
 
     pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
+
+if TYPE_CHECKING:
+    from fleetcore.testing.plugin_context import context as context
+
+#: Names that load on first use (PEP 562).
+_HOME = {"context": "fleetcore.testing.plugin_context"}
+
+__all__ = ["context"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fleetcore.testing' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
