@@ -1,20 +1,12 @@
 """The in-process protocol passes the contract, and broken protocols do not."""
 
-import logging
-
 import pytest
 
 from fleetcore.builtin.local_protocol import LocalConfig, open_local, open_local_client
-from fleetcore.interfaces import Context, DeviceSecrets
-from fleetcore.testing.clock import MovableClock
+from fleetcore.interfaces import DeviceSecrets
+from fleetcore.testing import context
 from fleetcore.testing.protocol_contract import ProtocolContract
 from fleetcore.testing.recording_plane import RecordingPlane
-
-
-def context():
-    return Context(
-        name="local", fleet="default", clock=MovableClock(), logger=logging.getLogger("local"), secret=lambda one: one
-    )
 
 
 def make_client(endpoint, device):
@@ -24,7 +16,7 @@ def make_client(endpoint, device):
 class TestLocal(ProtocolContract):
     @pytest.fixture
     def open_adapter(self):
-        return lambda plane: open_local(LocalConfig(), context(), plane)
+        return lambda plane: open_local(LocalConfig(), context("local"), plane)
 
     @pytest.fixture
     def client(self):

@@ -2,7 +2,6 @@
 
 import asyncio
 import asyncio.sslproto
-import logging
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ from fleetcore_http.config import HttpConfig
 from fleetcore_http.plugin import fleetcore_protocols, open_http
 
 from fleetcore.errors import ConfigError, NotReady
-from fleetcore.interfaces.provider import Context
+from fleetcore.testing import context
 from fleetcore.testing.patience import PATIENCE_S
 
 POLL = ("GET /device/v1/commands?wait=55 HTTP/1.1", "Host: x")
@@ -143,19 +142,17 @@ def test_a_proxy_that_is_no_address_is_refused():
         HttpConfig(trusted_proxies=("proxy.example",)).proxies()
 
 
-def context(clock) -> Context:
-    return Context(name="http", fleet="default", clock=clock, logger=logging.getLogger("x"), secret=str)
-
-
 async def test_https_without_a_ca_says_what_to_do(served, plane):
     with pytest.raises(ConfigError, match="fleetcore init"):
-        async with open_http(HttpConfig(listen="https://127.0.0.1:0"), context(served.clock), plane):
+        async with open_http(HttpConfig(listen="https://127.0.0.1:0"), context("http", clock=served.clock), plane):
             pass
 
 
 async def test_a_port_in_use_is_not_ready_so_that_it_is_tried_again(served, plane):
     with pytest.raises(NotReady, match="cannot be bound"):
-        async with open_http(HttpConfig(listen=f"http://127.0.0.1:{served.port}"), context(served.clock), plane):
+        async with open_http(
+            HttpConfig(listen=f"http://127.0.0.1:{served.port}"), context("http", clock=served.clock), plane
+        ):
             pass
 
 

@@ -6,7 +6,6 @@ a real fleet is tested there.
 
 import asyncio
 import json
-import logging
 
 import pytest
 from fleetcore_mqtt import claimant, limiter
@@ -16,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetcore.errors import NotAuthorised
-from fleetcore.interfaces import ClaimSession, Context
+from fleetcore.interfaces import ClaimSession
 from fleetcore.model.credential import CertificateCredential
 from fleetcore.model.message import Operation, Reply
-from fleetcore.testing.clock import MovableClock
+from fleetcore.testing import context
 
 NAME = "fleetcore:claim:spring"
 REQUEST, REPLY = f"fleet/v1/{NAME}/request/r1", f"fleet/v1/{NAME}/reply/r1"
@@ -377,20 +376,19 @@ def test_a_claimant_who_sends_anything_is_closed_or_answered(sent, version, plan
     async def feed():
         plane, problems = with_claims(plane_class()), []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
-        logger = logging.getLogger("fuzz")
-        logger.error = lambda *args, **more: problems.append((args, more))
-        context = Context(name="mqtt", fleet="f", clock=MovableClock(), logger=logger, secret=str)
-        endpoint = Endpoint(context, plane, in_flight=32)
+        lent = context("fuzz", in_memory=True)
+        lent.logger.error = lambda *args, **more: problems.append((args, more))
+        endpoint = Endpoint(lent, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         connection.data_received(codec.connect("") + codec.subscribe(1, (REPLIES, 1)))
-        await asyncio.sleep(0.001)
+        await lent.clock.advance(0)
         assert len(plane.claims) == 1
         for piece in sent:
             if not transport.closing:
                 connection.data_received(piece if isinstance(piece, bytes) else codec.publish(*piece, 9))
                 await asyncio.sleep(0)
-        await asyncio.sleep(0.001)
+        await lent.clock.advance(0)
         connection.connection_lost(None)
         await endpoint.close()
         assert problems == []

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import tracemalloc
 
 import mqtt5
@@ -16,9 +15,8 @@ from fleetcore_mqtt.v311 import V311
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetcore.interfaces import Context
 from fleetcore.model.message import Downlink, Operation
-from fleetcore.testing.clock import MovableClock
+from fleetcore.testing import context
 
 TELEMETRY = "fleet/v1/dev1/telemetry"
 FIRST_BYTES = sorted({kind << 4 | flags for kind in range(16) for flags in (0, 2)} - {0x10})
@@ -489,16 +487,15 @@ def fuzzed(plane_class, v4, v5):
         plane = plane_class()
         problems = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
-        logger = logging.getLogger("fuzz")
-        logger.error = lambda *args, **more: problems.append((args, more))
-        context = Context(name="mqtt", fleet="f", clock=MovableClock(), logger=logger, secret=str)
-        endpoint = Endpoint(context, plane, in_flight=32)
+        lent = context("fuzz", in_memory=True)
+        lent.logger.error = lambda *args, **more: problems.append((args, more))
+        endpoint = Endpoint(lent, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         if version:
             codec = v5 if version == 5 else v4
             connection.data_received(codec.connect(token=plane.tokens["dev1"]))
-            await asyncio.sleep(0.001)
+            await lent.clock.advance(0)
         for piece in data:
             if not transport.closing:
                 connection.data_received(piece)
