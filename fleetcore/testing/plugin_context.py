@@ -42,6 +42,7 @@ def context(
     *,
     fleet: str = "default",
     clock: Clock | None = None,
+    logger: logging.Logger | None = None,
     secrets: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     tls: TlsProvider | None = None,
@@ -54,6 +55,7 @@ def context(
     Args:
         name: of the instance.
         clock: by default one that stands still until the test moves it.
+        logger: by default ``fleetcore.NAME``.
         secrets: reference → value. Another reference raises ConfigError, as on a server.
         limits: by default those of a fresh fleet.
         tls: certificates, such as a :class:`~fleetcore.testing.throwaway_ca.ThrowawayCa`; by default there are none.
@@ -80,7 +82,7 @@ def context(
         name=name,
         fleet=fleet,
         clock=MovableClock() if clock is None else clock,
-        logger=logging.getLogger(f"fleetcore.{name}"),
+        logger=logging.getLogger(f"fleetcore.{name}") if logger is None else logger,
         secret=secret,
         limits=Limits() if limits is None else limits,
         tls=tls,

@@ -6,6 +6,7 @@ a real fleet is tested there.
 
 import asyncio
 import json
+import logging
 
 import pytest
 from fleetcore_mqtt import claimant, limiter
@@ -376,14 +377,14 @@ def test_a_claimant_who_sends_anything_is_closed_or_answered(sent, version, plan
     async def feed():
         plane, problems = with_claims(plane_class()), []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
-        lent = context("fuzz", in_memory=True)
+        lent = context("mqtt", in_memory=True, logger=logging.getLogger("fuzz"))
         lent.logger.error = lambda *args, **more: problems.append((args, more))
         endpoint = Endpoint(lent, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         connection.data_received(codec.connect("") + codec.subscribe(1, (REPLIES, 1)))
         await lent.clock.advance(0)
-        assert len(plane.claims) == 1
+        assert len(plane.claims) == 1, problems
         for piece in sent:
             if not transport.closing:
                 connection.data_received(piece if isinstance(piece, bytes) else codec.publish(*piece, 9))

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import tracemalloc
 
 import mqtt5
@@ -487,7 +488,7 @@ def fuzzed(plane_class, v4, v5):
         plane = plane_class()
         problems = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
-        lent = context("fuzz", in_memory=True)
+        lent = context("mqtt", in_memory=True, logger=logging.getLogger("fuzz"))
         lent.logger.error = lambda *args, **more: problems.append((args, more))
         endpoint = Endpoint(lent, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
