@@ -19,12 +19,13 @@ if "pytest" in sys.modules:
     pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
 if TYPE_CHECKING:
+    from fleetcore.testing.kill import killed as killed
     from fleetcore.testing.plugin_context import context as context
 
 #: Names that load on first use (PEP 562).
-_HOME = {"context": "fleetcore.testing.plugin_context"}
+_HOME = {"context": "fleetcore.testing.plugin_context", "killed": "fleetcore.testing.kill"}
 
-__all__ = ["context"]
+__all__ = ["context", "killed"]
 
 
 def __getattr__(name: str) -> Any:

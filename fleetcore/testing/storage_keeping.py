@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from fleetcore.errors import NotFound, Refused
-from fleetcore.interfaces.storage import Storage
+from fleetcore.interfaces.storage import SeriesRequest, Storage
 from fleetcore.model.store import Commit, MessageMark, Put
-from fleetcore.model.telemetry import Tally, TelemetryBatch, TextReading
+from fleetcore.model.telemetry import SeriesKind, Tally, TelemetryBatch, TextReading
+from fleetcore.testing.kill import Child, killed
 from fleetcore.testing.storage_base import (
     OpenBackup,
     OpenStorage,
@@ -26,6 +28,8 @@ from fleetcore.testing.storage_base import (
 )
 
 _MIB = 1024 * 1024
+#: Commits that are under way at once where the process is killed.
+_WRITERS = 3
 
 
 class KeepingContract(StorageCase):
@@ -76,6 +80,65 @@ class KeepingContract(StorageCase):
                 stored=1, duplicates=1, conflicts=1
             )
             assert (await storage.commit(Commit(events=(event(2),)))).position > done.position
+
+    async def test_what_was_committed_is_there_after_kill_9(self, open_again: OpenStorage) -> None:
+        async def write(child: Child) -> None:
+            async with open_again() as storage:
+                (index,) = await series(storage, "t")
+                (state,) = await storage.intern([SeriesRequest("device", "state", None, SeriesKind.TEXT)])
+
+                async def write_every(first: int) -> None:
+                    for n in itertools.count(first, _WRITERS):
+                        await storage.commit(
+                            Commit(
+                                puts=(put(f"k{n}", {"n": n}),),
+                                readings=TelemetryBatch.of([index], [1000 * n], [float(n)]),
+                                texts=(TextReading(state.index, 1000 * n, 7, str(n)),),
+                                marks=(MessageMark(device="device", id=f"m{n}", time=n, answer={"n": n}),),
+                                events=(event(n),),
+                                cursors={f"c{n}": n},
+                                blobs={f"b{n}": b"%d" % n},
+                                add={("s", "n"): 1},
+                                floors={("f", f"{n}"): n + 1},
+                            )
+                        )
+                        child.acknowledge(str(n))
+
+                await asyncio.gather(*(write_every(first) for first in range(_WRITERS)))
+
+        done = sorted(int(n) for n in killed(write, after=60))
+
+        async with open_again() as storage:
+            (index,) = await series(storage, "t")
+            (state,) = await storage.intern([SeriesRequest("device", "state", None, SeriesKind.TEXT)])
+            keys = [record.key for record in (await storage.find("thing", limit=10**6)).items]
+            there = sorted(int(key[1:]) for key in keys)
+            assert [n for n in done if n not in there] == [], "acknowledged, and gone"
+            # What was under way may be there too; whole, as everything that is.
+            assert await readings(storage, index) == [(1000 * n, float(n)) for n in there]
+            assert [text.value for text in await texts(storage, state.index)] == [str(n) for n in there]
+            assert sorted(e.time for entry in await storage.feed(0, limit=10**6) for e in entry.events) == there
+            marks = await storage.marks("device", [f"m{n}" for n in there])
+            assert [marks[f"m{n}"].answer for n in there] == [{"n": n} for n in there]
+            assert [await storage.cursor(f"c{n}") for n in there] == there
+            assert [await storage.blob(f"b{n}") for n in there] == [b"%d" % n for n in there]
+            assert [await storage.floor("f", f"{n}") for n in there] == [n + 1 for n in there]
+            assert await storage.counters("s") == {"n": len(there)}
+            assert list(await storage.check()) == []
+
+    async def test_an_artifact_that_was_put_is_there_after_kill_9(self, open_again: OpenStorage) -> None:
+        content = bytes(range(256)) * 1000
+
+        async def write(child: Child) -> None:
+            async with open_again() as storage:
+                info = await storage.put_artifact(_pieces(content), sha256=None, limit_bytes=_MIB)
+                child.acknowledge(info.sha256)
+                child.point("put")
+
+        (digest,) = killed(write, at="put")
+
+        async with open_again() as storage:
+            assert await _whole(storage.read_artifact(digest)) == content
 
     async def test_what_upkeep_did_is_there_after_opening_again(self, open_again: OpenStorage) -> None:
         rng = np.random.default_rng(3)
