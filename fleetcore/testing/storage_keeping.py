@@ -18,10 +18,10 @@ from fleetcore.testing.storage_base import (
     OpenBackup,
     OpenStorage,
     StorageCase,
+    columns,
     event,
     put,
     readings,
-    same_columns,
     series,
     store,
     texts,
@@ -73,7 +73,7 @@ class KeepingContract(StorageCase):
             assert await storage.position() == done.position
             (entry,) = await storage.feed(0)
             assert entry.readings is not None
-            assert same_columns(entry.readings, batch)
+            assert columns(entry.readings) == columns(batch)
             assert entry.events == (event(1),)
             assert await storage.artifact(artifact.sha256) == artifact
             assert (await store(storage, index, [1000, 2000, 4000], [1.5, 9.0, 4.0], seq=[1, 1, 1])).tally == Tally(

@@ -170,5 +170,7 @@ def test_the_codec_contract_bites(broken, test, monkeypatch):
     method = getattr(CodecContract(), test)
     wanted = [name for name in ("codec", "samples") if name in method.__annotations__]
 
-    with pytest.raises((AssertionError, UnicodeDecodeError)):
+    with pytest.raises((AssertionError, UnicodeDecodeError)) as failure:
         method(**{name: given[name] for name in wanted})
+
+    assert str(failure.value).strip(), "a bare failure shows nothing"
