@@ -1,6 +1,7 @@
 """The storage contract, keeping and losing: reopening, forgetting, artifacts, backups, the self-check."""
 
 import asyncio
+import errno
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
@@ -9,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fleetcore.errors import NotFound, Refused
+from fleetcore.errors import FleetError, NotFound, Refused
 from fleetcore.interfaces.storage import SeriesRequest, Storage
 from fleetcore.model.store import Commit, MessageMark, Put
 from fleetcore.model.telemetry import SeriesKind, Tally, TelemetryBatch, TextReading
+from fleetcore.testing.faults.disk import PLACED_WRITES, SYNCS, break_calls, can_break_calls
 from fleetcore.testing.kill import Child, killed
 from fleetcore.testing.storage_base import (
     OpenBackup,
@@ -139,6 +141,52 @@ class KeepingContract(StorageCase):
 
         async with open_again() as storage:
             assert await _whole(storage.read_artifact(digest)) == content
+
+    async def test_a_commit_that_cannot_be_synced_is_not_acknowledged(self, open_again: OpenStorage) -> None:
+        if not can_break_calls():
+            pytest.skip("syncs cannot be made to fail on this system")
+
+        async def write(child: Child) -> None:
+            async with open_again() as storage:
+                await storage.commit(Commit(puts=(put("before"),)))
+                child.acknowledge("before")
+                break_calls(*SYNCS)
+                try:
+                    await storage.commit(Commit(puts=(put("after"),)))
+                except FleetError as error:
+                    child.acknowledge(error.code)
+                else:
+                    child.acknowledge("acknowledged without a sync: a power failure would lose it")
+                child.point("done")
+
+        said = killed(write, at="done")
+
+        assert said in [("before", "storage_failed"), ("before", "storage_full")]
+        async with open_again() as storage:
+            assert await storage.get("thing", "before") is not None
+            assert list(await storage.check()) == []
+
+    async def test_a_full_disk_refuses_and_loses_nothing(self, open_again: OpenStorage) -> None:
+        if not can_break_calls():
+            pytest.skip("writes cannot be made to fail on this system")
+
+        async def write(child: Child) -> None:
+            async with open_again() as storage:
+                await storage.commit(Commit(puts=(put("before"),)))
+                child.acknowledge("before")
+                break_calls(*PLACED_WRITES, *SYNCS, code=errno.ENOSPC)
+                try:
+                    await storage.commit(Commit(puts=(put("after", {"text": "x" * _MIB}),)))
+                except FleetError as error:
+                    child.acknowledge(error.code)
+                child.point("done")
+
+        said = killed(write, at="done")
+
+        assert said in [("before", "storage_full"), ("before", "storage_failed")]
+        async with open_again() as storage:
+            assert [record.key for record in (await storage.find("thing")).items] == ["before"]
+            assert list(await storage.check()) == []
 
     async def test_what_upkeep_did_is_there_after_opening_again(self, open_again: OpenStorage) -> None:
         rng = np.random.default_rng(3)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import pytest
 from attrs import evolve
 from msgspec.structs import replace
 
-from fleetcore.errors import NotFound
+from fleetcore.errors import FleetError, NotFound, StorageError
 from fleetcore.interfaces.storage import ArtifactInfo
 from fleetcore.model.store import Commit, Committed, Event
 from fleetcore.model.telemetry import Latest, SeriesData, Tally, TelemetryBatch
@@ -438,10 +439,30 @@ class AnswersBeforeItWrites(Whole):
             await self._real.commit(change)
 
 
-class TearsCommits(Whole):
+class SwallowsErrors(Whole):
     async def commit(self, change):
-        await self._real.commit(evolve(change, events=(), blobs={}))
-        return await self._real.commit(Commit(events=change.events, blobs=change.blobs))
+        try:
+            return await self._real.commit(change)
+        except StorageError:
+            return Committed(position=1)
+
+
+class RaisesWhatSqliteRaises(Whole):
+    async def commit(self, change):
+        try:
+            return await self._real.commit(change)
+        except FleetError as error:
+            raise sqlite3.OperationalError(str(error)) from error
+
+
+class TearsCommits(Whole):
+    """Writes the events and blobs of a commit with the next one."""
+
+    _rest = Commit()
+
+    async def commit(self, change):
+        rest, self._rest = self._rest, Commit(events=change.events, blobs=change.blobs)
+        return await self._real.commit(evolve(change, events=rest.events, blobs=rest.blobs))
 
 
 class PutsArtifactsAtTheEnd(Whole):
@@ -464,6 +485,9 @@ class PutsArtifactsAtTheEnd(Whole):
     [
         (AnswersBeforeItWrites, "test_what_was_committed_is_there_after_kill_9"),
         (TearsCommits, "test_what_was_committed_is_there_after_kill_9"),
+        (SwallowsErrors, "test_a_commit_that_cannot_be_synced_is_not_acknowledged"),
+        (AnswersBeforeItWrites, "test_a_commit_that_cannot_be_synced_is_not_acknowledged"),
+        (RaisesWhatSqliteRaises, "test_a_full_disk_refuses_and_loses_nothing"),
         (PutsArtifactsAtTheEnd, "test_an_artifact_that_was_put_is_there_after_kill_9"),
     ],
 )

@@ -12,6 +12,7 @@ from fleetcore.errors import ConfigError, NotAuthenticated, NotAuthorised, Refus
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
 from fleetcore.model.credential import CertificateCredential
 from fleetcore.model.message import Downlink, Operation, Rejected
+from fleetcore.testing.faults import CutProxy
 from fleetcore.testing.patience import PATIENCE_S
 
 
@@ -197,19 +198,37 @@ def test_an_unknown_version_is_a_mistake():
 
 
 async def test_a_server_that_goes_away_in_the_handshake_leaves_no_socket_open(pki):
-    gone = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
-    port = gone.sockets[0].getsockname()[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         gc.collect()  # what other tests left is not this one's
-    with warnings.catch_warnings(record=True) as left:
-        warnings.simplefilter("always")
+    async with CutProxy("127.0.0.1", 9) as gone:
+        gone.refuse()
+        with warnings.catch_warnings(record=True) as left:
+            warnings.simplefilter("always")
 
-        for _ in range(3):
-            with pytest.raises(Unavailable):
-                async with MqttDeviceClient(f"mqtts://127.0.0.1:{port}", pki.secrets("dev1")):
-                    pass
-        gc.collect()
+            for _ in range(3):
+                with pytest.raises(Unavailable):
+                    async with MqttDeviceClient(f"mqtts://127.0.0.1:{gone.port}", pki.secrets("dev1")):
+                        pass
+            gc.collect()
 
-    gone.close()
+    assert gone.accepted == 3
     assert [str(one.message) for one in left] == []
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_connection_that_is_cut_before_the_acknowledgement_is_unavailable(
+    endpoint, plane, version, until, reset
+):
+    port = int(endpoint.endpoints[0].rpartition(":")[2])
+    async with CutProxy("127.0.0.1", port) as proxy:
+        secrets = DeviceSecrets(device="dev1", token=plane.tokens["dev1"])
+        async with MqttDeviceClient(f"mqtt://127.0.0.1:{proxy.port}", secrets, version=version) as client:
+            proxy.cut_after(1, down=True, reset=reset)
+
+            with pytest.raises(Unavailable):
+                await client.send("telemetry", {"t": 1})
+
+            await until(lambda: endpoint.connections == 0)
+    # What was sent, and the will of a device that is gone.
+    assert [message.operation for _, message in plane.received] == ["telemetry", "status"]
