@@ -16,7 +16,8 @@ from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, ProtocolAda
 from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected, Reply
 from fleetcore.testing.contract import Contract, missing
 from fleetcore.testing.patience import PATIENCE_S
-from fleetcore.testing.recording_plane import NOW_MS, Received, RecordingPlane
+from fleetcore.testing.recorded import Received
+from fleetcore.testing.recording_plane import NOW_MS, RecordingPlane
 
 OpenAdapter = Callable[[DevicePlane], AbstractAsyncContextManager[ProtocolAdapter]]
 MakeClient = Callable[[str, str], DeviceClient]

@@ -19,9 +19,9 @@ POLL = ("GET /device/v1/commands?wait=55 HTTP/1.1", "Host: x")
 async def test_a_poll_answers_as_soon_as_a_command_arrives(served, connect, plane, until):
     raw = await connect(served)
     await raw.say(*POLL)
-    await until(lambda: plane.waiting)
+    await until(lambda: plane.polls)
 
-    await plane.change(commands=[{"id": "c1"}])
+    plane.command("dev1", {"id": "c1"})
 
     answer = await raw.answer()
     assert (answer.status, answer.json["commands"]) == (200, [{"id": "c1"}])
@@ -30,17 +30,17 @@ async def test_a_poll_answers_as_soon_as_a_command_arrives(served, connect, plan
 async def test_a_poll_whose_peer_has_gone_ends(served, connect, plane, until):
     raw = await connect(served)
     await raw.say(*POLL)
-    await until(lambda: plane.waiting)
+    await until(lambda: plane.polls)
 
     raw.writer.transport.abort()
 
-    await until(lambda: not plane.waiting)
+    await until(lambda: not plane.polls)
 
 
 async def test_draining_answers_polls_at_once_and_refuses_new_connections(served, connect, plane, until):
     raw = await connect(served)
     await raw.say(*POLL)
-    await until(lambda: plane.waiting)
+    await until(lambda: plane.polls)
 
     async with asyncio.timeout(45):  # less than the poll would last
         await served.adapter.drain()
@@ -51,33 +51,33 @@ async def test_draining_answers_polls_at_once_and_refuses_new_connections(served
 
 
 async def test_draining_waits_for_the_message_under_way(served, connect, plane, until):
-    plane.gate = asyncio.Event()
+    plane.hold()
     raw = await connect(served)
     await raw.say("POST /device/v1/telemetry HTTP/1.1", "Host: x", "Content-Length: 2", body=b"{}")
-    await until(lambda: plane.sessions)
+    await until(lambda: plane.waiting)
     draining = asyncio.create_task(served.adapter.drain())
     await asyncio.sleep(0.05)
     assert not draining.done()
 
-    plane.gate.set()
+    plane.commit()
 
     async with asyncio.timeout(PATIENCE_S):
         await draining
     assert (await raw.answer()).status == 204
-    assert len(plane.submitted) == 1
+    assert len(plane.messages) == 1
 
 
 async def test_draining_waits_for_a_message_whose_body_came_late(served, connect, plane, until):
-    plane.gate = asyncio.Event()
+    plane.hold()
     raw = await connect(served)
     await raw.say("POST /device/v1/telemetry HTTP/1.1", "Host: x", "Content-Length: 2", body=b"{")
     await until(lambda: any(one.reading_body for one in served.adapter._server.open))
     raw.writer.write(b"}")
-    await until(lambda: plane.asked_gate)
+    await until(lambda: plane.waiting)
     draining = asyncio.create_task(served.adapter.drain())
     await asyncio.sleep(0.05)
 
-    plane.gate.set()
+    plane.commit()
     await draining
 
     assert (await raw.answer()).status == 204
@@ -94,7 +94,7 @@ async def test_draining_does_not_wait_for_idle_connections_or_unfinished_bodies(
         await served.adapter.drain()
 
     assert (await idle.rest(), await slow.rest()) == (b"", b"")
-    assert plane.submitted == []
+    assert plane.arrived == []
 
 
 async def test_tls_buffers_are_one_record(served):
