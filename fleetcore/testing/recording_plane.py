@@ -159,10 +159,13 @@ class RecordingPlane(DevicePlane):
         if not self._filled:
             self._room.set()
 
-    def lose(self) -> list[Received]:
-        """Forgets what waits, as a server that is killed before it commits; returns what was lost."""
+    def lose(self) -> list[tuple[Received, Callable[[], None]]]:
+        """Forgets what waits, as a server that is killed before it commits.
+
+        Returns what was lost, and what would commit it all the same: a late answer.
+        """
         waiting, self.waiting = self.waiting, []
-        return [received for received, _ in waiting]
+        return waiting
 
     def fill(self) -> None:
         """Presses back: messages are taken, and adapters are asked to stop reading until :meth:`make_room`."""
@@ -493,15 +496,11 @@ class RecordingPlane(DevicePlane):
             return self._refusal(Rejected(code="not_authorised", reason="A claim certificate only enrols devices"))
         if isinstance(body, Rejected):
             return self._refusal(body)
-        if not isinstance(body, Mapping) or not (body.get("csr") or body.get("ownership_token")):
+        members = body if isinstance(body, Mapping) else {}
+        csr, ownership = members.get("csr", ""), members.get("ownership_token", "")
+        if not isinstance(csr, str) or not csr.isascii() or not isinstance(ownership, str) or not (csr or ownership):
             return self._refusal(Rejected(code="schema_invalid", reason="csr is PEM", pointer="/csr"))
-        csr, ownership = body.get("csr"), body.get("ownership_token")
-        return await self.enroll(
-            EnrollRequest(
-                csr=csr.encode() if isinstance(csr, str) else b"",
-                ownership=ownership if isinstance(ownership, str) else None,
-            )
-        )
+        return await self.enroll(EnrollRequest(csr=csr.encode(), ownership=ownership or None))
 
     def _reply(self, message: Inbound, outcome: Outcome) -> Reply:
         if isinstance(outcome, Rejected):

@@ -27,11 +27,7 @@ class TestVersion5WithCertificates(ProtocolContract):
 
     @pytest.fixture
     def client(self, pki):
-        def make(endpoint, device):
-            known = device if device in pki.devices else "dev3"  # whom the plane does not know
-            return MqttDeviceClient(endpoint, pki.secrets(known))
-
-        return make
+        return lambda endpoint, device: MqttDeviceClient(endpoint, pki.secrets(device))
 
 
 class TestVersion311WithTokens(ProtocolContract):
