@@ -180,7 +180,8 @@ def _inside(name: str) -> str:
 
 def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
     """What was typed, as the call takes it; raises Refused as every front end does."""
-    from fleetcore.calls.decode import Fault, Invalid, read_text, refusal
+    from fleetcore.calls.decode import read_text, refusal
+    from fleetcore.wire.decode import Fault, Invalid
 
     found: dict[str, Any] = {}
     faults: list[Fault] = []

@@ -39,6 +39,7 @@ from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
+from fleetcore.fleet.time_service import TimeService
 from fleetcore.fleet.trust_delivery import TrustDelivery
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
@@ -56,22 +57,28 @@ from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.dead_letters import DeadLetters
 from fleetcore.pipeline.decode import Codecs
 from fleetcore.pipeline.detect import Detection, Scope
+from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.layering import LayerKeeper
 from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror import Mirror
 from fleetcore.pipeline.notify import Notification
+from fleetcore.pipeline.path import DataPath
 from fleetcore.pipeline.receive import Receiver
+from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.seal_audit import AuditSealer
 from fleetcore.pipeline.selection import Selection
-from fleetcore.pipeline.store import DataPath
 from fleetcore.query.ast import Exists
 from fleetcore.query.parse import parse
 from fleetcore.runtime import identity
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
-from fleetcore.runtime.plane import Plane
+from fleetcore.runtime.plane.claims import ClaimSessions
+from fleetcore.runtime.plane.downlinks import Downlinks
+from fleetcore.runtime.plane.local_sessions import LocalSessions
+from fleetcore.runtime.plane.plane import Plane
+from fleetcore.runtime.plane.sessions import Sessions
+from fleetcore.runtime.plane.waiting import Waiting
 from fleetcore.runtime.plugins import PluginHost
-from fleetcore.runtime.sessions import LocalSessions
 from fleetcore.runtime.supervise import Supervisor
 from fleetcore.runtime.upgrade import Upgrade
 from fleetcore.wire.endpoints import reachable
@@ -274,35 +281,62 @@ class Fleet:
             audit=self.audit,
             clock=self.clock,
         )
-        self.plane = Plane(
+        codecs = [
+            cast("Codec", await self._enter("codecs", Instance(name=name, kind=name, table={})))
+            for name in self.host.offers("codecs")
+        ]
+        sources = {**self.twins.waiting, **self.commands.waiting, **self.campaigns.waiting}
+        self.device_sessions = Sessions(
             storage=self.storage,
             clock=self.clock,
             limits=self.limits,
             registry=self.devices,
             presence=self.presence,
-            twins=self.twins,
-            commands=self.commands,
-            campaigns=self.campaigns,
-            locations=self.location,
-            edge=self.edge,
             security=self.security,
             denials=self.denials,
         )
-        codecs = [
-            cast("Codec", await self._enter("codecs", Instance(name=name, kind=name, table={})))
-            for name in self.host.offers("codecs")
-        ]
+        waiting = Waiting(self.devices, self.device_sessions, sources)
+        self.downlinks = Downlinks(
+            registry=self.devices,
+            twins=self.twins,
+            commands=self.commands,
+            campaigns=self.campaigns,
+            sessions=self.device_sessions,
+            sources=sources,
+            changed=waiting.changed,
+        )
+        self.device_sessions.on_first_message(self._activate)
+        self.presence.on_online(self.downlinks.came_back)
+        self.refusals = Refusals(self.dead_letters.add)
+        self.handlers = Handlers(self.limits.json_depth)
+        self.handlers.on_said(waiting.forget)
+        for part in (
+            self.twins, self.commands, self.campaigns, self.location, self.presence, self.edge, self.security,
+            TimeService(self.clock), waiting,
+        ):  # fmt: skip
+            self.handlers.add(part.handlers)
         self.path = DataPath(
             self.storage,
             Codecs(codecs),
-            self.plane,
-            self.plane.control,
+            self.device_sessions,
+            self.handlers,
             self.clock,
             self.limits,
-            self.dead_letters.add,
+            self.refusals,
         )
         self.ingest = Receiver(self.limits, self.clock, self.path.process)
-        self.plane.attach(self.ingest)
+        self.plane = Plane(
+            storage=self.storage,
+            sessions=self.device_sessions,
+            handlers=self.handlers,
+            downlinks=self.downlinks,
+            waiting=waiting,
+            claims=ClaimSessions(self.security, self.denials, self.handlers),
+            refusals=self.refusals,
+            ingest=self.ingest,
+            security=self.security,
+            campaigns=self.campaigns,
+        )
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
         self.sessions = LocalSessions(self.plane)
         await self._upgrade().run(new=new)
@@ -340,7 +374,7 @@ class Fleet:
 
     async def _open_path(self) -> None:
         self.supervisor.keep("data path", self.ingest.run)
-        self.supervisor.every("command clocks", _TICK_S, self.plane.tick)
+        self.supervisor.every("command clocks", _TICK_S, self._tick)
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
@@ -455,7 +489,7 @@ class Fleet:
         self._tell_endpoints()
 
     async def _open_protocol(self, instance: Instance) -> None:
-        adapter = await self._enter("protocols", instance, self.plane)
+        adapter = await self._enter("protocols", instance, self.plane, self.ingest)
         self.protocols[instance.name] = OpenProtocol(
             name=instance.name, kind=instance.kind, adapter=adapter, provider=self._find("protocols", instance)
         )
@@ -482,6 +516,19 @@ class Fleet:
         urls = [url for one in self.protocols.values() for url in one.adapter.endpoints]
         self.security.endpoints = [reachable(url, host) for url in urls]
 
+    async def _tick(self) -> None:
+        self.device_sessions.forget_full_buckets()
+        await self.downlinks.tick()
+
+    def _activate(self, device: str) -> None:
+        self.downlinks.spawn(self._activated(device), f"activate {device}")
+
+    async def _activated(self, device: str) -> None:
+        try:
+            await self.devices.activate(device)
+        finally:
+            self.device_sessions.activated(device)
+
     async def _flush(self) -> None:
         await self.presence.flush()
         await self.dead_letters.flush()
@@ -491,7 +538,7 @@ class Fleet:
         await self.storage.maintain(self.clock.now_ms())
 
     async def _end_stale(self) -> None:
-        self.plane.end_stale()
+        self.device_sessions.end_stale()
 
     async def _renew(self) -> None:
         if self.tls is not None and self.tls.renew_if_due():

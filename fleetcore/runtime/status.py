@@ -26,7 +26,7 @@ async def status(fleet: Fleet) -> dict[str, Any]:
             }
             for name, one in fleet.protocols.items()
         },
-        "sessions": fleet.plane.sessions,
+        "sessions": len(fleet.device_sessions),
         "queue": {"waiting": fleet.ingest.waiting, "refused_full": fleet.ingest.refused_full},
         "messages": {"accepted": fleet.path.accepted, "rejected": dict(fleet.path.rejected)},
         "readings": {**asdict(tally), "sent": tally.sent},

@@ -13,17 +13,25 @@ import pytest
 
 from fleetcore.errors import FleetError, NotAuthorised, Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, ProtocolAdapter
-from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected, Reply
+from fleetcore.model.message import Accepted, Direction, Downlink, MessageType, PointRefusal, Rejected, Reply
 from fleetcore.testing.contract import Contract, missing
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.recorded import Received
 from fleetcore.testing.recording_plane import NOW_MS, RecordingPlane
+from fleetcore.wire import messages
+from fleetcore.wire.strict_json import dumps
 
 OpenAdapter = Callable[[DevicePlane], AbstractAsyncContextManager[ProtocolAdapter]]
 MakeClient = Callable[[str, str], DeviceClient]
 
 #: For what must not happen: long enough that an answer sent too early has arrived over loopback.
 QUIET_S = 0.2
+
+#: What a device sends to be committed, and what it asks beside enrolling and downloading.
+UPLINKS = tuple(row for row in messages.ALL if row.direction is Direction.UP and not row.later)
+CALLS = tuple(
+    row for row in messages.ALL if row.direction is Direction.CALL and row not in (messages.ENROLL, messages.ARTIFACT)
+)
 
 #: Bytes that an adapter which reads or rewrites bodies would change.
 PAYLOADS: Sequence[bytes] = (
@@ -100,7 +108,7 @@ class ProtocolContract(Contract):
                 assert "://" in endpoint, f"{endpoint} is no URL"
                 assert not endpoint.endswith(":0"), f"{endpoint}: port 0 is not resolved"
                 async with client(endpoint, "dev1") as device:
-                    _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0]))
+                    _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
 
     # uplinks
 
@@ -109,7 +117,7 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, payload: bytes
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            _assert_done(await device.send(Operation.TELEMETRY, payload))
+            _assert_done(await device.send(messages.TELEMETRY, payload))
 
         assert [one.message.payload for one in plane.received] == [payload]
 
@@ -118,43 +126,38 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, subject: str | None
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0], subject=subject))
+            _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], subject=subject))
 
         assert [(one.identity, one.message.subject) for one in plane.received] == [("dev1", subject or "dev1")]
 
-    @pytest.mark.parametrize(
-        ("operation", "target"),
-        [
-            (Operation.TELEMETRY, None),
-            (Operation.LOCATION, None),
-            (Operation.STATUS, None),
-            (Operation.TWIN_REPORT, None),
-            (Operation.TWIN_ACK, None),
-            (Operation.COMMAND_RESULT, "c-0001"),
-            (Operation.FIRMWARE_STATUS, None),
-        ],
-    )
+    @pytest.mark.parametrize("row", UPLINKS, ids=str)
     async def test_every_uplink_arrives_as_what_it_is(
-        self,
-        open_adapter: OpenAdapter,
-        client: MakeClient,
-        plane: RecordingPlane,
-        operation: Operation,
-        target: str | None,
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, row: MessageType
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            _assert_done(await device.send(operation, b'{"a": 1}', target=target))
-            received = list(plane.received)
+        target, payload = _target(row), dumps(row.example)
 
-        assert [(one.message.operation, one.message.target, one.message.payload) for one in received] == [
-            (operation, target, b'{"a": 1}')
-        ]
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            _assert_done(await device.send(row, payload, target=target))
+            received = [(one.message.type, one.message.target, one.message.payload) for one in plane.received]
+
+        assert received == [(row, target, payload)]
+
+    @pytest.mark.parametrize("row", CALLS, ids=str)
+    async def test_every_call_is_answered(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, row: MessageType
+    ) -> None:
+        plane.desire("dev1", 3, {"interval": 60})
+
+        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+            reply = await device.request(row, row.example)
+
+        assert (reply.error, bool(reply.body)) == (None, True), f"{row} was answered with {reply}"
 
     async def test_the_message_id_arrives_beside_the_payload(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0], id="boot-7/0001"))
+            _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], id="boot-7/0001"))
 
         assert [one.message.id for one in plane.received] == ["boot-7/0001"]
 
@@ -164,20 +167,20 @@ class ProtocolContract(Contract):
         payloads = [b'{"n": %d}' % number for number in range(40)]
 
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            for reply in await asyncio.gather(*(device.send(Operation.TELEMETRY, one) for one in payloads)):
+            for reply in await asyncio.gather(*(device.send(messages.TELEMETRY, one) for one in payloads)):
                 _assert_done(reply)
 
         assert [one.message.payload for one in plane.received] == payloads
 
     # acknowledgement
 
-    @pytest.mark.parametrize("operation", [Operation.TELEMETRY, Operation.STATUS, Operation.TWIN_REPORT])
+    @pytest.mark.parametrize("row", UPLINKS, ids=str)
     async def test_nothing_is_acknowledged_before_its_commit(
-        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, operation: Operation
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, row: MessageType
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
             plane.hold()
-            sending = asyncio.ensure_future(device.send(operation, b'{"a": 1}'))
+            sending = asyncio.ensure_future(device.send(row, dumps(row.example), target=_target(row)))
             await _until(lambda: plane.waiting)
             early, _ = await asyncio.wait({sending}, timeout=QUIET_S)
             plane.commit()
@@ -192,9 +195,9 @@ class ProtocolContract(Contract):
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
             plane.outcome = Rejected(code=code, reason="as the test wants it")
-            refused = await device.send(Operation.TELEMETRY, b'{"a": 1}')
+            refused = await device.send(messages.TELEMETRY, b'{"a": 1}')
             plane.outcome = None
-            passed = await device.send(Operation.TELEMETRY, b'{"a": 2}')
+            passed = await device.send(messages.TELEMETRY, b'{"a": 2}')
 
         assert refused.error is not None, "a refused message was acknowledged as a success"
         assert refused.error["code"] == code
@@ -208,13 +211,13 @@ class ProtocolContract(Contract):
         plane.outcome = Rejected(code=code, reason="as the test wants it", retry_after_s=1.0)
         async with _bounded(), open_adapter(plane) as adapter:
             async with client(adapter.endpoints[0], "dev1") as device:
-                sending = asyncio.ensure_future(device.send(Operation.TELEMETRY, b'{"a": 1}'))
+                sending = asyncio.ensure_future(device.send(messages.TELEMETRY, b'{"a": 1}'))
                 await asyncio.wait({sending}, timeout=QUIET_S)
                 failed = not sending.done() or _failed(sending)
             await asyncio.gather(sending, return_exceptions=True)
             plane.outcome = None
             async with client(adapter.endpoints[0], "dev1") as device:
-                _assert_done(await device.send(Operation.TELEMETRY, b'{"a": 1}'))
+                _assert_done(await device.send(messages.TELEMETRY, b'{"a": 1}'))
 
         assert failed, "a message that was refused for now was acknowledged as a success"
 
@@ -224,7 +227,7 @@ class ProtocolContract(Contract):
         plane.outcome = Accepted(stored=1, refused=(PointRefusal(1, "t", "time_in_future"),))
 
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0]))
+            _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
 
     # who may
 
@@ -233,7 +236,7 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, subject: str
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            reply = await device.send(Operation.TELEMETRY, PAYLOADS[0], subject=subject)
+            reply = await device.send(messages.TELEMETRY, PAYLOADS[0], subject=subject)
 
         assert reply.error is not None
         assert reply.error["code"] == "not_your_device"
@@ -243,7 +246,7 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            reply = await device.request(Operation.TWIN_GET, subject="dev2")
+            reply = await device.request(messages.TWIN_GET, subject="dev2")
 
         assert reply.error is not None
         assert reply.error["code"] == "not_your_device"
@@ -254,7 +257,7 @@ class ProtocolContract(Contract):
         async with _bounded(), open_adapter(plane) as adapter:
             with pytest.raises(Refused):
                 async with client(adapter.endpoints[0], "stranger") as device:
-                    await device.send(Operation.TELEMETRY, PAYLOADS[0])
+                    await device.send(messages.TELEMETRY, PAYLOADS[0])
 
         assert plane.received == []
 
@@ -262,7 +265,7 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (adapter, device):
-            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0]))
+            _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
             downlinks = asyncio.ensure_future(_drain(device.downlinks()))
             plane.revoke("dev1")
 
@@ -280,7 +283,7 @@ class ProtocolContract(Contract):
     ) -> None:
         async with _bounded(), open_adapter(plane) as adapter:
             async with client(adapter.endpoints[0], "dev1") as device:
-                _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0]))
+                _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
 
             await _until(lambda: adapter.connections == 0 and not plane.sessions)
 
@@ -309,10 +312,10 @@ class ProtocolContract(Contract):
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
             came = await _take(device, 3)
 
-        assert {one.operation: dict(one.body) for one in came} == {
-            Operation.TWIN_DESIRED: desired,
-            Operation.COMMAND: COMMAND,
-            Operation.FIRMWARE: OFFER,
+        assert {one.type: dict(one.body) for one in came} == {
+            messages.TWIN_DESIRED: desired,
+            messages.COMMAND: COMMAND,
+            messages.FIRMWARE: OFFER,
         }
         assert {one.subject for one in came} == {"dev1"}
 
@@ -332,10 +335,10 @@ class ProtocolContract(Contract):
             plane.cancel("dev1", "c-0001")
             cancel = await anext(downlinks)
 
-        assert (command.operation, dict(command.body)) == (Operation.COMMAND, COMMAND)
-        assert (desired.operation, dict(desired.body)) == (Operation.TWIN_DESIRED, desired_body)
-        assert (offer.operation, dict(offer.body)) == (Operation.FIRMWARE, OFFER)
-        assert (cancel.operation, cancel.target) == (Operation.COMMAND_CANCEL, "c-0001")
+        assert (command.type, dict(command.body)) == (messages.COMMAND, COMMAND)
+        assert (desired.type, dict(desired.body)) == (messages.TWIN_DESIRED, desired_body)
+        assert (offer.type, dict(offer.body)) == (messages.FIRMWARE, OFFER)
+        assert (cancel.type, cancel.target) == (messages.COMMAND_CANCEL, "c-0001")
 
     async def test_nothing_of_another_device_comes(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -354,8 +357,8 @@ class ProtocolContract(Contract):
         plane.desire("dev1", 12, {"interval": 60})
 
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            own = await device.request(Operation.TWIN_GET)
-            leaf = await device.request(Operation.TWIN_GET, subject="leaf1")
+            own = await device.request(messages.TWIN_GET)
+            leaf = await device.request(messages.TWIN_GET, subject="leaf1")
 
         assert own.error is None
         assert own.body == {
@@ -370,7 +373,7 @@ class ProtocolContract(Contract):
 
     async def test_the_time_is_told(self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            reply = await device.request(Operation.TIME, {"client": 123})
+            reply = await device.request(messages.TIME, {"client": 123})
 
         assert reply.body == {"client": 123, "received_ms": NOW_MS, "sent_ms": NOW_MS}
 
@@ -378,8 +381,8 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
-            reply = await device.request(Operation.LEAF_REGISTER, {"device": "leaf9"})
-            _assert_done(await device.send(Operation.TELEMETRY, PAYLOADS[0], subject="leaf9"))
+            reply = await device.request(messages.LEAF_REGISTER, {"device": "leaf9"})
+            _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], subject="leaf9"))
 
         assert (reply.status, reply.body) == (201, {"device": "leaf9", "gateway": "dev1"})
         assert [one.message.subject for one in plane.received] == ["leaf9"]
@@ -407,7 +410,7 @@ class ProtocolContract(Contract):
     ) -> None:
         async with _bounded(), _connected(open_adapter, client, plane) as (adapter, device):
             plane.hold()
-            sending = asyncio.ensure_future(device.send(Operation.TELEMETRY, PAYLOADS[0]))
+            sending = asyncio.ensure_future(device.send(messages.TELEMETRY, PAYLOADS[0]))
             await _until(lambda: plane.waiting)
             draining = asyncio.ensure_future(adapter.drain())
             early, _ = await asyncio.wait({draining}, timeout=QUIET_S)
@@ -426,9 +429,13 @@ class ProtocolContract(Contract):
 
             with pytest.raises(Unavailable):
                 async with client(adapter.endpoints[0], "dev1") as device:
-                    await device.send(Operation.TELEMETRY, PAYLOADS[0])
+                    await device.send(messages.TELEMETRY, PAYLOADS[0])
 
         assert plane.received == []
+
+
+def _target(row: MessageType) -> str | None:
+    return "c-0001" if any("{target}" in topic for topic in row.mqtt) else None
 
 
 @asynccontextmanager
@@ -473,7 +480,7 @@ async def _drain(downlinks: AsyncIterator[Downlink]) -> None:
 async def _refuses(device: DeviceClient) -> bool:
     """Whether a message on a connection that should be over is refused or fails."""
     try:
-        return (await device.send(Operation.TELEMETRY, PAYLOADS[0])).error is not None
+        return (await device.send(messages.TELEMETRY, PAYLOADS[0])).error is not None
     except FleetError:
         return True
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, Ending, Session
 from fleetcore.model.credential import Credential
-from fleetcore.model.message import Inbound, Reply
+from fleetcore.model.message import Inbound, Rejected, Reply
 
 
 class Received(NamedTuple):
@@ -32,6 +32,14 @@ class Denial(NamedTuple):
     what: str
     code: str
     data: Mapping[str, object]
+
+
+class Refusal(NamedTuple):
+    """A message that the adapter refused by itself."""
+
+    identity: str
+    message: Inbound
+    rejected: Rejected
 
 
 class _EndsOnce(Ending):

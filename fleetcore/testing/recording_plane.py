@@ -1,7 +1,9 @@
 """A device plane that records: what a protocol's tests stand their adapter on, without a fleet behind it.
 
-It implements all of :class:`~fleetcore.interfaces.protocol.DevicePlane` and decides as the real one does: who may
-speak about whom, what is too long, who is handed what waits. What it does not do is keep anything: a committed message
+It implements all of :class:`~fleetcore.interfaces.protocol.DevicePlane` and, for messages to be committed, of
+:class:`~fleetcore.interfaces.ingest.Ingest`, and decides as the real ones do: which device may speak about which, what
+is too long, which connection is handed what waits. Bodies are for the capabilities of a fleet to judge: here only a
+twin report, a leaf and the time are read. What it does not do is keep anything: a committed message
 is an entry of ``received``. Levers say when it commits, what it refuses, when it is full and what waits for a device.
 """
 
@@ -10,14 +12,16 @@ import base64
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from attrs import evolve
 
-from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound, Refused
-from fleetcore.interfaces.protocol import ArtifactReader, Awaited, DevicePlane, EnrollRequest, Session
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Refused
+from fleetcore.interfaces.ingest import Ingest
+from fleetcore.interfaces.protocol import ArtifactReader, DevicePlane, EnrollRequest, Session
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
-from fleetcore.model.message import Accepted, Downlink, Dropped, Inbound, Operation, Outcome, Rejected, Reply
+from fleetcore.model.message import Accepted, Direction, Downlink, Inbound, MessageType, Outcome, Rejected, Reply
 from fleetcore.testing.recorded import (
     Authentication,
     Denial,
@@ -25,34 +29,29 @@ from fleetcore.testing.recorded import (
     RecordedArtifact,
     RecordingClaim,
     RecordingSession,
+    Refusal,
 )
+from fleetcore.wire import messages
 from fleetcore.wire.bodies import read_body
+from fleetcore.wire.replies import refusal, reply_to
 
 Sink = Callable[[Downlink], None]
 #: What becomes of a message, or None for what would become of it anyway.
 Judge = Callable[[str, Inbound], Outcome | None]
 
-_READS = frozenset(
-    {
-        Operation.TWIN_GET,
-        Operation.TIME,
-        Operation.INBOX,
-        Operation.CA_GET,
-        Operation.LEAF_REGISTER,
-        Operation.CERTIFICATE_RENEW,
-    }
-)
 #: 2026-01-01T00:00:00Z, the plane's time.
 NOW_MS = 1_767_225_600_000
 #: The version of every reported section, until it is reported.
 REPORTED_VERSION = 40
 
+_NOTHING_DESIRED: Mapping[str, object] = {"version": 0, "patch": {}}
 _OVERLOADED = Rejected(code="overloaded", reason="The receive queue is full", scope="server", retry_after_s=1.0)
 _FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
+_SUSPENDED = Rejected(code="device_suspended", reason="The device may not speak")
 
 
-class RecordingPlane(DevicePlane):
-    """Devices, their leaves, and everything that comes from them.
+class RecordingPlane(DevicePlane, Ingest):
+    """Devices, their leaves, and everything that comes from them; the way into the data path too.
 
     Args:
         devices: those that are registered.
@@ -63,6 +62,7 @@ class RecordingPlane(DevicePlane):
         arrived: every message that was handed over, whatever became of it, in order.
         received: what was committed, in order.
         calls: the messages of :meth:`call`, in order.
+        refusals: what the adapter refused by itself, in order.
         judge, outcomes, outcome: what becomes of a message: what the function says; else the next of the list; else
             the one outcome; else it is accepted.
         failure: what every message raises: a plane that is broken.
@@ -90,6 +90,7 @@ class RecordingPlane(DevicePlane):
         self.arrived: list[Received] = []
         self.received: list[Received] = []
         self.calls: list[Received] = []
+        self.refusals: list[Refusal] = []
         self.judge: Judge | None = None
         self.outcomes: list[Outcome] = []
         self.outcome: Outcome | None = None
@@ -235,7 +236,7 @@ class RecordingPlane(DevicePlane):
         """The desired state changes; returns the body that goes out."""
         body = {"version": version, "since": 0, "patch": dict(patch), "time": "2026-01-01T00:00:00.000Z"}
         self._desired[device] = body
-        self.push(Downlink(operation=Operation.TWIN_DESIRED, subject=device, body=body))
+        self.push(Downlink(type=messages.TWIN_DESIRED, subject=device, body=body))
         return body
 
     def report(self, device: str, version: int, body: Mapping[str, object]) -> None:
@@ -253,12 +254,12 @@ class RecordingPlane(DevicePlane):
         waiting = self._commands[device]
         waiting[:] = [{**known, "cancel": True} if known["id"] == command else known for known in waiting]
         body = {"id": command}
-        self.push(Downlink(operation=Operation.COMMAND_CANCEL, subject=device, body=body, target=command))
+        self.push(Downlink(type=messages.COMMAND_CANCEL, subject=device, body=body, target=command))
 
     def offer(self, device: str, body: Mapping[str, object]) -> None:
         """A firmware offer, or its withdrawal."""
         self._offers[device] = body
-        self.push(Downlink(operation=Operation.FIRMWARE, subject=device, body=body))
+        self.push(Downlink(type=messages.FIRMWARE, subject=device, body=body))
 
     def put_artifact(self, content: bytes, *, piece_bytes: int = 1000, breaks: int = 0, breaks_at: int = 0) -> str:
         """Makes an artifact that every device may download; returns its SHA-256.
@@ -342,15 +343,12 @@ class RecordingPlane(DevicePlane):
         self._deny(session.identity, subject, "not_your_device")
         return False
 
-    def _blocked(self, session: Session, subject: str) -> str | None:
-        """The code with which everything of the session about the subject is refused, or None."""
-        return "device_suspended" if {session.identity, subject} & self._suspended else None
-
     def _check(self, session: Session, subject: str) -> None:
-        if not self._may(session, subject):
-            raise NotAuthorised(_FOREIGN.reason, code=_FOREIGN.code)
-        if (code := self._blocked(session, subject)) is not None:
-            raise NotAuthorised("The device may not speak", code=code)
+        for device in (session.identity, subject):
+            if device in self._suspended:
+                raise NotAuthorised(_SUSPENDED.reason, code=_SUSPENDED.code)
+            if not self._may(session, subject):
+                raise NotAuthorised(_FOREIGN.reason, code=_FOREIGN.code)
 
     def _deny(self, who: str, what: str, code: str, **data: object) -> None:
         self.denials.append(Denial(who, what, code, data))
@@ -384,7 +382,7 @@ class RecordingPlane(DevicePlane):
         if session.ended is not None and session.ended.startswith("device_"):
             return Rejected(code=session.ended, reason="The session has ended")
         if session.identity in self._suspended:
-            return Rejected(code="device_suspended", reason="The device may not speak")
+            return _SUSPENDED
         if len(message.payload) > self.limits.message_bytes:
             return Rejected(
                 code="limit_exceeded",
@@ -395,28 +393,34 @@ class RecordingPlane(DevicePlane):
             )
         if not self._may(session, message.subject):
             return _FOREIGN
-        if (code := self._blocked(session, message.subject)) is not None:
-            return Rejected(code=code, reason="The device may not speak")
+        if message.subject in self._suspended:
+            return _SUSPENDED
         told = self.judge(session.identity, message) if self.judge is not None else None
         if told is None:
             told = self.outcomes.pop(0) if self.outcomes else self.outcome
         if told is not None:
             return told
-        if message.operation is Operation.TWIN_REPORT:
+        if message.type is messages.TWIN_REPORT:
             return self._take_report(message)
-        return Accepted(stored=1 if message.operation is Operation.TELEMETRY else 0)
+        return Accepted(stored=1 if message.type is messages.TELEMETRY else 0)
 
     def _take_report(self, message: Inbound) -> Outcome:
         version, section = self._section(message.subject)
         if message.if_version is not None and message.if_version != version:
             return Rejected(code="version_conflict", reason="The section has another version", version=version)
-        body = read_body(message.payload, message.content_type, self.limits.json_depth)
+        body = self._body(message)
         if isinstance(body, Rejected):
             return body
-        if not isinstance(body, Mapping):
-            return Rejected(code="schema_invalid", reason="A section is a JSON object")
         self._reported[message.subject] = version + 1, {**section, **body}
-        return Accepted(version=version + 1)
+        return Accepted(version=version + 1, etag=self._etag(message.subject))
+
+    def _body(self, message: Inbound) -> Any:
+        """The body as the message's row has it, or Rejected."""
+        return read_body(message.type, message.payload, message.content_type, self.limits.json_depth)
+
+    def _etag(self, subject: str) -> str:
+        desired = self._desired.get(subject, _NOTHING_DESIRED)
+        return f"d{desired['version']}.r{self._section(subject)[0]}"
 
     def _section(self, subject: str) -> tuple[int, Mapping[str, object]]:
         return self._reported.get(subject, (REPORTED_VERSION, {"subject": subject}))
@@ -434,44 +438,44 @@ class RecordingPlane(DevicePlane):
     async def call(self, session: Session, message: Inbound) -> Reply:
         self.calls.append(Received(session.identity, message))
         await self._answering.wait()
-        if message.operation not in _READS:
-            return self._reply(message, await self.submit(session, message))
+        if message.type.direction is Direction.UP:
+            return reply_to(await self.submit(session, message))
         self.arrived.append(Received(session.identity, message))
         if self.failure is not None:
             raise self.failure
+        if session.identity in self._suspended:
+            return refusal(_SUSPENDED)
         if session.ended is not None:
-            return self._refusal(Rejected(code="not_authenticated", reason="The session has ended"))
+            return refusal(Rejected(code="not_authenticated", reason="The session has ended"))
         if not self._may(session, message.subject):
-            return self._refusal(_FOREIGN)
-        if (code := self._blocked(session, message.subject)) is not None:
-            return self._refusal(Rejected(code=code, reason="The device may not speak"))
-        return await self._answer(session, message)
+            return refusal(_FOREIGN)
+        answer = self._answer(session, message)
+        return refusal(answer) if isinstance(answer, Rejected) else answer
 
-    async def _answer(self, session: Session, message: Inbound) -> Reply:
-        if message.operation is Operation.INBOX:
-            waiting = await self.wait(session, message.subject, "inbox")
-            return Reply(status=200 if waiting else 204, body=waiting)
-        if message.operation is Operation.TWIN_GET:
-            return self._twin(message.subject)
-        if message.operation is Operation.CA_GET:
-            return Reply(body={"ca": self.ca_pem})
-        body = read_body(message.payload, message.content_type, self.limits.json_depth)
-        if message.operation is Operation.TIME:
-            return _tell_time(body)
-        if isinstance(body, Rejected):
-            return self._refusal(body)
-        if not isinstance(body, Mapping):
-            return self._refusal(Rejected(code="schema_invalid", reason="The body is a JSON object"))
-        if message.operation is Operation.LEAF_REGISTER:
-            leaf = body.get("device")
-            if not isinstance(leaf, str):
-                return self._refusal(Rejected(code="schema_invalid", reason="device names the leaf", pointer="/device"))
-            self.leaves[leaf] = session.identity
-            return Reply(status=201, body={"device": leaf, "gateway": session.identity})
-        return Reply(status=201, body={"certificate": "PEM"})
+    def _answer(self, session: Session, message: Inbound) -> Reply | Rejected:
+        match message.type:
+            case messages.TWIN_GET:
+                return self._twin(message.subject)
+            case messages.TIME:
+                body = self._body(message)
+                return body if isinstance(body, Rejected) else _tell_time(body)
+            case messages.INBOX:
+                waiting = self._waits(message.subject, messages.INBOX, 0)
+                return Reply(status=200 if waiting else 204, body=waiting)
+            case messages.CA_GET:
+                return Reply(body={"ca": self.ca_pem})
+            case messages.LEAF_REGISTER:
+                body = self._body(message)
+                if isinstance(body, Rejected):
+                    return body
+                self.leaves[body.device] = session.identity
+                return Reply(status=201, body={"device": body.device, "gateway": session.identity})
+            case messages.CERTIFICATE_RENEW:
+                return Reply(status=201, body={"certificate": "PEM"})
+        return Rejected(code="operation_unknown", reason=f"{message.type.name} is not sent by devices")
 
     def _twin(self, subject: str) -> Reply:
-        desired = self._desired.get(subject, {"version": 0, "patch": {}})
+        desired = self._desired.get(subject, _NOTHING_DESIRED)
         version, reported = self._section(subject)
         body = {
             "desired": desired["patch"],
@@ -479,66 +483,31 @@ class RecordingPlane(DevicePlane):
             "reported": reported,
             "reported_version": version,
         }
-        return Reply(body=body, etag=f"d{desired['version']}.r{version}", version=version)
+        return Reply(body=body, etag=self._etag(subject), version=version)
 
     async def _call_of_claim(self, claim: RecordingClaim, message: Inbound) -> Reply:
         self.calls.append(Received(claim.name, message))
         await self._answering.wait()
         if claim.ended is not None:
-            return self._refusal(Rejected(code="not_authorised", reason="The claim certificate is disabled"))
-        body = read_body(message.payload, message.content_type, self.limits.json_depth)
-        if message.operation is Operation.CA_GET:
-            return Reply(body={"ca": self.ca_pem})
-        if message.operation is Operation.TIME:
-            return _tell_time(body)
-        if message.operation is not Operation.ENROLL:
-            claim.denied(message.operation.value, "not_authorised")
-            return self._refusal(Rejected(code="not_authorised", reason="A claim certificate only enrols devices"))
+            return refusal(Rejected(code="not_authorised", reason="The claim certificate is disabled"))
+        if message.type not in {messages.ENROLL, messages.CA_GET, messages.TIME}:
+            claim.denied(message.type.name, "not_authorised")
+            return refusal(Rejected(code="not_authorised", reason="A claim certificate enrols devices, nothing else"))
+        body = self._body(message)
         if isinstance(body, Rejected):
-            return self._refusal(body)
-        members = body if isinstance(body, Mapping) else {}
-        csr, ownership = members.get("csr", ""), members.get("ownership_token", "")
-        if not isinstance(csr, str) or not csr.isascii() or not isinstance(ownership, str) or not (csr or ownership):
-            return self._refusal(Rejected(code="schema_invalid", reason="csr is PEM", pointer="/csr"))
-        return await self.enroll(EnrollRequest(csr=csr.encode(), ownership=ownership or None))
+            return refusal(body)
+        if message.type is messages.ENROLL:
+            return await self.enroll(
+                EnrollRequest(
+                    csr=(body.csr or "").encode("ascii"),
+                    ownership=body.ownership_token,
+                    parameters=body.parameters or {},
+                )
+            )
+        return Reply(body={"ca": self.ca_pem}) if message.type is messages.CA_GET else _tell_time(body)
 
-    def _reply(self, message: Inbound, outcome: Outcome) -> Reply:
-        if isinstance(outcome, Rejected):
-            return self._refusal(outcome)
-        if isinstance(outcome, Dropped):
-            return Reply(status=204)
-        if outcome.refused:
-            return Reply(status=200, body=dict(_partial(outcome)))
-        if outcome.late:
-            return Reply(status=200, body={"late": True})
-        return Reply(status=204, version=outcome.version if message.operation is Operation.TWIN_REPORT else None)
-
-    def _refusal(self, rejected: Rejected) -> Reply:
-        return Reply(status=CODES[rejected.code].http, error=self.problem(rejected), version=rejected.version)
-
-    def problem(self, outcome: Outcome, **members: object) -> Mapping[str, object]:
-        if isinstance(outcome, Dropped):
-            return {"code": "internal", "title": outcome.reason, "status": 200} | _given(members)
-        if isinstance(outcome, Accepted):
-            code = outcome.refused[0].code if outcome.refused else "internal"
-            body = {"code": code, "title": CODES[code].title, "status": 200, "type": f"urn:fleetcore:error:{code}"}
-            return body | dict(_partial(outcome)) | _given(members)
-        known = CODES[outcome.code]
-        body = {
-            "type": f"urn:fleetcore:error:{outcome.code}",
-            "title": known.title,
-            "status": known.http,
-            "code": outcome.code,
-            "detail": outcome.reason,
-        }
-        if outcome.pointer:
-            body["errors"] = [{"pointer": outcome.pointer, "code": outcome.code}]
-        if outcome.refused:
-            body |= {**_partial(outcome), "stored": 0}
-        for name in ("limit", "unit", "scope", "version", "retry_after_s"):
-            if (value := getattr(outcome, name)) is not None:
-                body[name] = value
-        return body | _given(members)
+    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
+        self.refusals.append(Refusal(session.identity, message, rejected))
 
     # what waits
 
@@ -557,10 +526,10 @@ class RecordingPlane(DevicePlane):
             return ()
         found = []
         if subject in self._desired:
-            found.append(Downlink(operation=Operation.TWIN_DESIRED, subject=subject, body=self._desired[subject]))
+            found.append(Downlink(type=messages.TWIN_DESIRED, subject=subject, body=self._desired[subject]))
         found += [self._command_downlink(subject, body) for body in self._commands.get(subject, ())]
         if subject in self._offers:
-            found.append(Downlink(operation=Operation.FIRMWARE, subject=subject, body=self._offers[subject]))
+            found.append(Downlink(type=messages.FIRMWARE, subject=subject, body=self._offers[subject]))
         gateway = self.leaves.get(subject)
         return [evolve(downlink, gateway=gateway) for downlink in found]
 
@@ -568,7 +537,7 @@ class RecordingPlane(DevicePlane):
     def _command_downlink(device: str, body: Mapping[str, object]) -> Downlink:
         expires_ms = body.get("expires_in_ms")
         return Downlink(
-            operation=Operation.COMMAND,
+            type=messages.COMMAND,
             subject=device,
             body=body,
             expires_ms=expires_ms if isinstance(expires_ms, int) else None,
@@ -589,7 +558,7 @@ class RecordingPlane(DevicePlane):
         return lambda: self._revocation_watchers.remove(revoked)
 
     async def wait(
-        self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
+        self, session: Session, subject: str, what: MessageType, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
         self._check(session, subject)
         if timeout_s <= 0:
@@ -605,19 +574,21 @@ class RecordingPlane(DevicePlane):
         finally:
             self.polls -= 1
 
-    def _waits(self, subject: str, what: Awaited, after: int) -> Mapping[str, object] | None:
-        if what == "desired":
+    def _waits(self, subject: str, what: MessageType, after: int) -> Mapping[str, object] | None:
+        if subject in self._suspended:
+            return None
+        if what is messages.TWIN_DESIRED:
             body = self._desired.get(subject)
             version = body["version"] if body is not None else 0
             return body if isinstance(version, int) and version > after else None
-        if what == "commands":
+        if what is messages.COMMAND:
             commands = self._commands.get(subject)
             return {"commands": list(commands), "more": False} if commands else None
-        if what == "firmware":
+        if what is messages.FIRMWARE:
             return self._offers.get(subject)
-        kinds: tuple[Awaited, ...] = ("desired", "commands", "firmware")
-        found = {kind: self._waits(subject, kind, after) for kind in kinds}
-        return {kind: body for kind, body in found.items() if body is not None} or None
+        rows = (messages.TWIN_DESIRED, messages.COMMAND, messages.FIRMWARE)
+        found = {row.waits: self._waits(subject, row, after) for row in rows}
+        return {name: body for name, body in found.items() if body is not None} or None
 
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
         self.pending_asked.append(subject)
@@ -642,18 +613,8 @@ class RecordingPlane(DevicePlane):
         return self.artifacts[sha256]
 
 
-def _tell_time(body: object) -> Reply:
-    client = body.get("client") if isinstance(body, Mapping) else None
-    return Reply(body={"client": client, "received_ms": NOW_MS, "sent_ms": NOW_MS})
-
-
-def _partial(outcome: Accepted | Rejected) -> Mapping[str, object]:
-    rejected = [{"index": point.index, "metric": point.metric, "code": point.code} for point in outcome.refused]
-    return {"stored": outcome.stored if isinstance(outcome, Accepted) else 0, "rejected": rejected}
-
-
-def _given(members: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in members.items() if value is not None}
+def _tell_time(asked: messages.TimeRequest) -> Reply:
+    return Reply(body={"client": asked.client, "received_ms": NOW_MS, "sent_ms": NOW_MS})
 
 
 def _named(der: bytes) -> str:

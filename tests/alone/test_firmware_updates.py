@@ -6,7 +6,8 @@ import pytest
 
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Accepted, Inbound, Operation
+from fleetcore.model.message import Accepted, Inbound
+from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
 IMAGE = b"firmware image" * 1000
@@ -26,17 +27,17 @@ async def campaign(manager):
 async def status(fleet, device, **body):
     session = await fleet.plane.authenticate(LocalCredential(device), protocol="test")
     message = Inbound(
-        operation=Operation.FIRMWARE_STATUS,
+        type=messages.FIRMWARE_STATUS,
         subject=device,
         payload=dumps({"execution": f"c:{device}", "campaign": "c", **body}),
     )
-    return await fleet.plane.submit(session, message)
+    return await fleet.ingest.submit(session, message)
 
 
 async def test_an_offer_is_found_by_its_device_and_can_be_downloaded(campaign, manager):
     session = await campaign.plane.authenticate(LocalCredential("a"), protocol="test")
 
-    body = await campaign.plane.wait(session, "a", "firmware")
+    body = await campaign.plane.wait(session, "a", messages.FIRMWARE)
     reader = await campaign.plane.open_artifact(session, "a", body["offer"]["sha256"])
     content = b"".join([piece async for piece in reader.read()])
 

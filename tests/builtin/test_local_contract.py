@@ -16,7 +16,7 @@ def make_client(endpoint, device):
 class TestLocal(ProtocolContract):
     @pytest.fixture
     def open_adapter(self):
-        return lambda plane: open_local(LocalConfig(), context("local"), plane)
+        return lambda plane: open_local(LocalConfig(), context("local"), plane, plane)
 
     @pytest.fixture
     def client(self):

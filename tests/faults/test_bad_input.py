@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from fleetcore.errors import CODES, NotFound
-from fleetcore.model.message import Operation
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
 
 #: ``message_bytes`` of these tests' servers.
 _MOST = 65_536
@@ -82,7 +82,7 @@ async def server(in_process):
 async def _told(device):
     """The next message on ``errors``."""
     async for downlink in device.downlinks():
-        if downlink.operation is Operation.ERRORS:
+        if downlink.type is messages.ERRORS:
             return downlink.body
     raise AssertionError("the connection ended")
 
@@ -218,7 +218,7 @@ async def test_garbage_on_a_connection_ends_that_connection_alone(server, port):
 
 
 async def test_a_body_on_any_other_uplink_is_held_to_the_same_reading(server):
-    operations = (Operation.LOCATION, Operation.STATUS, Operation.TWIN_REPORT, Operation.TWIN_ACK)
+    operations = (messages.LOCATION, messages.STATUS, messages.TWIN_REPORT, messages.TWIN_ACK)
     for kind in ("http", "mqtt"):
         async with server.client(kind, server.secrets) as device:
             for operation in operations:

@@ -16,18 +16,18 @@ from fleetcore_http.plugin import open_client
 from fleetcore import IoTFleetManager
 from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Unavailable
 from fleetcore.interfaces import DeviceSecrets
-from fleetcore.model.message import Operation
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.simulator import SimulatedDevice
+from fleetcore.wire import messages
 
 KINDS = ("http", "mqtt", "mqtt 3.1.1")
 FOREIGN = ("honest", "their-leaf", "nobody")
 UPLINKS = {
-    Operation.TELEMETRY: {"heat": 666},
-    Operation.LOCATION: {"lat": 6.66, "lon": 6.66},
-    Operation.STATUS: {"state": "offline"},
-    Operation.TWIN_REPORT: {"owned": True},
-    Operation.TWIN_ACK: {"version": 1},
+    messages.TELEMETRY: {"heat": 666},
+    messages.LOCATION: {"lat": 6.66, "lon": 6.66},
+    messages.STATUS: {"state": "offline"},
+    messages.TWIN_REPORT: {"owned": True},
+    messages.TWIN_ACK: {"version": 1},
 }
 
 
@@ -77,7 +77,7 @@ async def _refusal(device, kind, reply):
     if kind != "mqtt 3.1.1":
         return reply.error and reply.error["code"]
     async for downlink in device.downlinks():
-        if downlink.operation is Operation.ERRORS:
+        if downlink.type is messages.ERRORS:
             return downlink.body["code"]
     return None
 
@@ -86,10 +86,10 @@ async def _refusal(device, kind, reply):
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_uplink_is_taken_about_a_device_that_is_not_the_speakers(fleet, kind, subject):
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
-        for operation, body in UPLINKS.items():
-            reply = await mallory.send(operation, body, subject=subject)
+        for message_type, body in UPLINKS.items():
+            reply = await mallory.send(message_type, body, subject=subject)
 
-            assert await _refusal(mallory, kind, reply) == "not_your_device", operation
+            assert await _refusal(mallory, kind, reply) == "not_your_device", type
             if kind == "http":
                 assert reply.status == 403
         assert (await fleet.manager.get_status())["messages"]["rejected"] == {"not_your_device": len(UPLINKS)}
@@ -100,11 +100,11 @@ async def test_nothing_is_told_about_a_device_that_is_not_the_askers(fleet, kind
     await fleet.manager.set_desired("honest", {"secret": 42})
     async with _mallorys(fleet, kind) as mallory:
         for subject in FOREIGN:
-            for operation in (Operation.TWIN_GET, Operation.INBOX):
-                reply = await mallory.request(operation, subject=subject)
+            for message_type in (messages.TWIN_GET, messages.INBOX):
+                reply = await mallory.request(message_type, subject=subject)
 
                 assert reply.error is not None
-                assert reply.error["code"] == "not_your_device", (subject, operation)
+                assert reply.error["code"] == "not_your_device", (subject, type)
                 assert not reply.body
 
 
@@ -255,7 +255,7 @@ async def test_of_a_pack_with_own_and_foreign_names_the_own_are_stored_and_the_f
         assert reply.error is None
         told = reply.body
         if kind != "http":
-            told = await anext(one.body async for one in mallory.downlinks() if one.operation is Operation.ERRORS)
+            told = await anext(one.body async for one in mallory.downlinks() if one.type is messages.ERRORS)
         assert told["stored"] == 1
         assert [one["code"] for one in told["rejected"]] == ["not_your_device"]
     assert [one["metric"] for one in await fleet.manager.list_device_latest_readings("mallory")] == ["cold"]

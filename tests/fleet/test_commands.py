@@ -12,6 +12,7 @@ from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import OperationState
 from fleetcore.query.parse import QuerySyntaxError
+from fleetcore.wire import messages
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_of_a_lane_a_connected_device_is_given_one_command_after_the_other
     await fleet.plane.settle()
     assert [one.body["id"] for one in got] == [order[0].id]
     for number, command in enumerate(order, 1):
-        await fleet.commands.result("d-0", command.id, {"status": "succeeded"})
+        await fleet.commands.result("d-0", command.id, messages.CommandResult(status="succeeded"))
         await fleet.plane.settle()
         assert [one.body["id"] for one in got] == [each.id for each in order[: number + 1]]
 
@@ -296,7 +297,7 @@ async def test_who_asked_a_device_to_stop_is_in_the_log_once(fleet, devices):
 async def test_what_has_ended_otherwise_cannot_be_cancelled(fleet, devices):
     done = await fleet.commands.send("d-0", "x")
     await fleet.commands.hand_out("d-0")
-    await fleet.commands.result("d-0", done.id, {"status": "succeeded"})
+    await fleet.commands.result("d-0", done.id, messages.CommandResult(status="succeeded"))
     gone = await fleet.commands.send("d-1", "x")
     await fleet.commands.cancel(gone.id)
 

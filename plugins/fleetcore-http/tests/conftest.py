@@ -98,7 +98,7 @@ async def serve(authority: ThrowawayCa, plane: RecordingPlane):
         async def open_one(*, tls: bool = True, limits: Limits | None = None, **config: object) -> Served:
             lent = context("http", limits=limits, tls=authority)
             settings = HttpConfig(listen=f"http{'s' if tls else ''}://127.0.0.1:0", **config)
-            adapter = await stack.enter_async_context(open_http(settings, lent, plane))
+            adapter = await stack.enter_async_context(open_http(settings, lent, plane, plane))
             return Served(adapter=adapter, clock=lent.clock)
 
         yield open_one

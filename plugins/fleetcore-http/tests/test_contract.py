@@ -13,7 +13,7 @@ class TestMutualTls(ProtocolContract):
     @pytest.fixture
     def open_adapter(self, authority):
         return lambda plane: open_http(
-            HttpConfig(listen="https://127.0.0.1:0"), context("http", tls=authority, limits=plane.limits), plane
+            HttpConfig(listen="https://127.0.0.1:0"), context("http", tls=authority, limits=plane.limits), plane, plane
         )
 
     @pytest.fixture

@@ -144,14 +144,16 @@ def test_a_proxy_that_is_no_address_is_refused():
 
 async def test_https_without_a_ca_says_what_to_do(served, plane):
     with pytest.raises(ConfigError, match="fleetcore init"):
-        async with open_http(HttpConfig(listen="https://127.0.0.1:0"), context("http", clock=served.clock), plane):
+        async with open_http(
+            HttpConfig(listen="https://127.0.0.1:0"), context("http", clock=served.clock), plane, plane
+        ):
             pass
 
 
 async def test_a_port_in_use_is_not_ready_so_that_it_is_tried_again(served, plane):
     with pytest.raises(NotReady, match="cannot be bound"):
         async with open_http(
-            HttpConfig(listen=f"http://127.0.0.1:{served.port}"), context("http", clock=served.clock), plane
+            HttpConfig(listen=f"http://127.0.0.1:{served.port}"), context("http", clock=served.clock), plane, plane
         ):
             pass
 

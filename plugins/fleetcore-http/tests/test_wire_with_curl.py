@@ -6,7 +6,8 @@ import hashlib
 import pytest
 
 from fleetcore.interfaces.provider import Limits
-from fleetcore.model.message import Accepted, Dropped, Operation, PointRefusal, Rejected
+from fleetcore.model.message import Accepted, Dropped, PointRefusal, Rejected
+from fleetcore.wire import messages
 
 pytestmark = pytest.mark.peer("curl")
 
@@ -18,7 +19,7 @@ async def test_readings_are_answered_204_after_the_commit(curl, plane):
 
     assert (answer.status, answer.body) == (204, b"")
     [message] = plane.messages
-    assert (message.operation, message.subject, message.payload) == (Operation.TELEMETRY, "dev1", b'{"t": 1.5}')
+    assert (message.type, message.subject, message.payload) == (messages.TELEMETRY, "dev1", b'{"t": 1.5}')
     assert (message.content_type, message.id) == ("application/json", "m-1")
 
 
@@ -44,19 +45,19 @@ async def test_a_wholly_refused_batch_is_422_with_each_reading(curl, plane):
 @pytest.mark.parametrize(
     ("method", "path", "operation", "target"),
     [
-        ("POST", "/location", Operation.LOCATION, None),
-        ("PUT", "/location", Operation.LOCATION, None),
-        ("POST", "/status", Operation.STATUS, None),
-        ("POST", "/twin/ack", Operation.TWIN_ACK, None),
-        ("POST", "/commands/c-7/result", Operation.COMMAND_RESULT, "c-7"),
-        ("POST", "/firmware/status", Operation.FIRMWARE_STATUS, None),
+        ("POST", "/location", messages.LOCATION, None),
+        ("PUT", "/location", messages.LOCATION, None),
+        ("POST", "/status", messages.STATUS, None),
+        ("POST", "/twin/ack", messages.TWIN_ACK, None),
+        ("POST", "/commands/c-7/result", messages.COMMAND_RESULT, "c-7"),
+        ("POST", "/firmware/status", messages.FIRMWARE_STATUS, None),
     ],
 )
 async def test_every_uplink_reaches_the_plane_as_its_operation(curl, plane, method, path, operation, target):
     answer = await curl(path, "-X", method, *JSON, "-d", "{}")
 
     assert answer.status == 204
-    assert [(m.operation, m.subject, m.target) for m in plane.messages] == [(operation, "dev1", target)]
+    assert [(m.type, m.subject, m.target) for m in plane.messages] == [(operation, "dev1", target)]
 
 
 @pytest.mark.parametrize("path", ["telemetry", "commands/c-7/result", "twin/ack", "firmware/status", "status"])

@@ -11,7 +11,8 @@ from secrets import token_hex
 
 from fleetcore.errors import CODES
 from fleetcore.interfaces import ClaimSession
-from fleetcore.model.message import Rejected, Reply
+from fleetcore.model.message import Rejected
+from fleetcore.wire.replies import refusal
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.bodies import read_request, reply_body, to_json
 from fleetcore_mqtt.framing import CONNECT_BYTES
@@ -151,7 +152,7 @@ class Claimant:
         try:
             message = read_request(payload, self._session.name)
             if isinstance(message, Rejected):
-                reply = Reply(status=CODES[message.code].http, error=self._host.plane.problem(message))
+                reply = refusal(message)
             else:
                 reply = await self._session.call(message)
             if not self._stream.closed:

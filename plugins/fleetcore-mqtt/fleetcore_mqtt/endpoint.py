@@ -14,7 +14,7 @@ from ssl import SSLContext
 from typing import Any, cast
 
 from fleetcore.errors import ConfigError, NotReady
-from fleetcore.interfaces import Context, DevicePlane, ProtocolAdapter
+from fleetcore.interfaces import Context, DevicePlane, Ingest, ProtocolAdapter
 from fleetcore_mqtt.addresses import Address, read_address
 from fleetcore_mqtt.connection import LINGER_S, factory
 from fleetcore_mqtt.framing import PACKET_BYTES
@@ -35,8 +35,8 @@ _OVERHEAD_BYTES = PACKET_BYTES - 256 * 1024
 class Endpoint(ProtocolAdapter):
     """The open listener and its connections."""
 
-    def __init__(self, context: Context, plane: DevicePlane, *, in_flight: int) -> None:
-        self.plane = plane
+    def __init__(self, context: Context, plane: DevicePlane, ingest: Ingest, *, in_flight: int) -> None:
+        self.plane, self.ingest = plane, ingest
         self.clock = context.clock
         self.logger = context.logger
         self.name = context.name
@@ -177,9 +177,11 @@ def _server_tls(address: Address, context: Context) -> SSLContext | None:
 
 
 @asynccontextmanager
-async def open_endpoint(url: str, context: Context, plane: DevicePlane, *, in_flight: int) -> AsyncIterator[Endpoint]:
+async def open_endpoint(
+    url: str, context: Context, plane: DevicePlane, ingest: Ingest, *, in_flight: int
+) -> AsyncIterator[Endpoint]:
     """Listens on ``url`` while the context lasts."""
-    endpoint = Endpoint(context, plane, in_flight=in_flight)
+    endpoint = Endpoint(context, plane, ingest, in_flight=in_flight)
     await endpoint.start(url, context)
     sweeper = asyncio.get_running_loop().create_task(endpoint.sweep(), name=f"{context.name} sweep")
     try:

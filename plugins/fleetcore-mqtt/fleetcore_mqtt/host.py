@@ -4,7 +4,7 @@ from collections.abc import Coroutine
 from logging import Logger
 from typing import Any, Protocol
 
-from fleetcore.interfaces import Clock, DevicePlane
+from fleetcore.interfaces import Clock, DevicePlane, Ingest
 from fleetcore_mqtt.limiter import ConnectionLimiter
 from fleetcore_mqtt.packets import Reason
 from fleetcore_mqtt.sessions import Sessions
@@ -41,6 +41,7 @@ class Host(Protocol):
     """
 
     plane: DevicePlane
+    ingest: Ingest
     clock: Clock
     logger: Logger
     name: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fleetcore import hookimpl, offer
 from fleetcore.errors import ConfigError
+from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
 from fleetcore.interfaces.provider import Context, Provider
 from fleetcore_mqtt.config import MqttConfig
@@ -20,7 +21,9 @@ FLEETCORE_PLUGIN_API = 1
 
 
 @asynccontextmanager
-async def open_mqtt(config: MqttConfig, context: Context, plane: DevicePlane) -> AsyncIterator[ProtocolAdapter]:
+async def open_mqtt(
+    config: MqttConfig, context: Context, plane: DevicePlane, ingest: Ingest
+) -> AsyncIterator[ProtocolAdapter]:
     """Opens the endpoint or the consumer; raises ConfigError where not exactly one is asked for."""
     if (config.listen is None) == (config.url is None):
         raise ConfigError(
@@ -32,12 +35,12 @@ async def open_mqtt(config: MqttConfig, context: Context, plane: DevicePlane) ->
     if config.listen is not None:
         from fleetcore_mqtt.endpoint import open_endpoint
 
-        async with open_endpoint(config.listen, context, plane, in_flight=config.in_flight) as endpoint:
+        async with open_endpoint(config.listen, context, plane, ingest, in_flight=config.in_flight) as endpoint:
             yield endpoint
     else:
         from fleetcore_mqtt.broker import open_broker
 
-        async with open_broker(config, context, plane) as broker:
+        async with open_broker(config, context, plane, ingest) as broker:
             yield broker
 
 

@@ -74,13 +74,13 @@ def counts(context):
 @pytest.fixture
 async def endpoint(plane, context):
     """Listens in plain text on a loopback address."""
-    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane) as opened:
+    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane, plane) as opened:
         yield opened
 
 
 @pytest.fixture
 async def tls_endpoint(plane, context):
-    async with open_mqtt(MqttConfig(listen="mqtts://127.0.0.1:0"), context, plane) as opened:
+    async with open_mqtt(MqttConfig(listen="mqtts://127.0.0.1:0"), context, plane, plane) as opened:
         yield opened
 
 

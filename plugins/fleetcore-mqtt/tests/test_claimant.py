@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetcore.model.credential import CertificateCredential
-from fleetcore.model.message import Operation, Reply
+from fleetcore.model.message import Reply
 from fleetcore.testing import context
+from fleetcore.wire import messages
 
 NAME = "fleetcore:claim:spring"
 REQUEST, REPLY = f"fleet/v1/{NAME}/request/r1", f"fleet/v1/{NAME}/reply/r1"
@@ -68,7 +69,7 @@ async def test_a_request_is_acknowledged_and_answered_where_it_asked(connected, 
     assert await wire.answer() == b"\x40\x02\x00\x07"
     assert await wire.publication() == (REPLY, {"ok": True, "status": 201, "body": {"device": "th-1"}})
     ((_, message),) = plane.calls
-    assert (message.operation, json.loads(message.payload)) == (Operation.ENROLL, {"csr": "PEM"})
+    assert (message.type, json.loads(message.payload)) == (messages.ENROLL, {"csr": "PEM"})
 
 
 async def test_a_reply_goes_to_who_asked_and_to_nobody_else(connected, codec):
@@ -332,7 +333,7 @@ def test_a_claimant_who_sends_anything_is_closed_or_answered(sent, version, plan
         asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
         lent = context("mqtt", in_memory=True, logger=logging.getLogger("fuzz"))
         lent.logger.error = lambda *args, **more: problems.append((args, more))
-        endpoint = Endpoint(lent, plane, in_flight=32)
+        endpoint = Endpoint(lent, plane, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         connection.data_received(codec.connect("") + codec.subscribe(1, (REPLIES, 1)))

@@ -23,7 +23,7 @@ GAPS_311 = dict.fromkeys(
 class TestVersion5WithCertificates(ProtocolContract):
     @pytest.fixture
     def open_adapter(self, context):
-        return lambda plane: open_mqtt(MqttConfig(listen="mqtts://127.0.0.1:0"), context, plane)
+        return lambda plane: open_mqtt(MqttConfig(listen="mqtts://127.0.0.1:0"), context, plane, plane)
 
     @pytest.fixture
     def client(self, pki):
@@ -35,7 +35,7 @@ class TestVersion311WithTokens(ProtocolContract):
 
     @pytest.fixture
     def open_adapter(self, context):
-        return lambda plane: open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane)
+        return lambda plane: open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane, plane)
 
     @pytest.fixture
     def client(self):

@@ -9,9 +9,10 @@ from fleetcore_mqtt.config import MqttConfig
 from fleetcore_mqtt.plugin import open_mqtt
 
 from fleetcore.errors import ConfigError, NotReady
-from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected
+from fleetcore.model.message import Accepted, Downlink, PointRefusal, Rejected
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.recording_plane import NOW_MS
+from fleetcore.wire import messages
 
 TELEMETRY = "fleet/v1/dev1/telemetry"
 
@@ -35,9 +36,9 @@ async def test_a_message_arrives_as_it_was_sent(dial, plane, codec):
     await wire.answer()
 
     ((identity, message),) = plane.received
-    assert (identity, message.operation, message.subject, message.target, message.payload) == (
+    assert (identity, message.type, message.subject, message.target, message.payload) == (
         "dev1",
-        Operation.COMMAND_RESULT,
+        messages.COMMAND_RESULT,
         "dev1",
         "c-7",
         b'{"status": "succeeded"}',
@@ -394,7 +395,7 @@ async def test_nothing_comes_after_unsubscribing(dial, plane, codec):
     await wire.send(codec.unsubscribe(2, "fleet/v1/dev1/commands", "fleet/v1/dev1/none"))
     answer = await wire.answer()
 
-    plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"}))
+    plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"}))
 
     assert answer == (b"\xb0\x05\x00\x02\x00\x00\x11" if codec.version == 5 else b"\xb0\x02\x00\x02")
     assert await wire.silent()
@@ -405,7 +406,7 @@ async def test_downlinks_of_a_leaf_come_below_its_level(dial, plane, codec):
     await wire.send(codec.subscribe(1, ("fleet/v1/dev1/leaf/+/commands/+/cancel", 1)))
     await wire.answer()
 
-    plane.push(Downlink(operation=Operation.COMMAND_CANCEL, subject="leaf1", body={}, target="c9"))
+    plane.push(Downlink(type=messages.COMMAND_CANCEL, subject="leaf1", body={}, target="c9"))
 
     assert (await wire.publication())[0] == "fleet/v1/dev1/leaf/leaf1/commands/c9/cancel"
 
@@ -415,7 +416,7 @@ async def test_a_command_carries_its_expiry_in_version_5(dial, plane, v5):
     await wire.send(v5.subscribe(1, ("fleet/v1/dev1/commands", 1)))
     await wire.answer()
 
-    plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"}, expires_ms=12_001))
+    plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"}, expires_ms=12_001))
 
     assert (await wire.decoded()).message_expiry_interval == 13
 
@@ -425,7 +426,7 @@ async def test_no_more_than_the_window_is_in_flight_to_a_client(dial, plane, v5)
     await wire.send(v5.subscribe(1, ("fleet/v1/dev1/commands", 1)))
     await wire.answer()
     for n in range(5):
-        plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": n}))
+        plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": n}))
     first = [await wire.decoded() for _ in range(3)]
     assert await wire.silent()
 
@@ -439,13 +440,13 @@ async def test_a_client_that_acknowledges_nothing_loses_notifications_and_then_t
     await wire.send(v5.subscribe(1, ("fleet/v1/dev1/#", 1)))
     await wire.answer()
     for n in range(400):
-        plane.push(Downlink(operation=Operation.TWIN_DESIRED, subject="dev1", body={"version": n}))
+        plane.push(Downlink(type=messages.TWIN_DESIRED, subject="dev1", body={"version": n}))
     await wire.send(b"\xc0\x00")
     assert (await wire.answer())[0] & 0xF0 == 0x30
     assert await wire.answer() == b"\xd0\x00"
 
     for n in range(400):
-        plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": n}))
+        plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": n}))
 
     assert (await wire.closed())[-1][2] == 0x97
     assert counts["mqtt_slow_consumer"] == 1
@@ -456,8 +457,8 @@ async def test_a_downlink_larger_than_the_client_takes_is_left_out(dial, plane, 
     await wire.send(v5.subscribe(1, ("fleet/v1/dev1/#", 1)))
     await wire.answer()
 
-    plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "x" * 300}))
-    plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "y"}))
+    plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "x" * 300}))
+    plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "y"}))
 
     assert (await wire.publication())[1] == {"id": "y"}
 
@@ -471,9 +472,12 @@ async def test_a_request_is_answered_below_reply(dial, plane, codec):
     await wire.send(codec.publish("fleet/v1/dev1/request/r7", json.dumps(request).encode(), 2))
 
     assert await wire.answer() == b"\x40\x02\x00\x02"
-    assert await wire.publication() == ("fleet/v1/dev1/reply/r7", {"ok": True, "status": 204, "version": 41})
+    assert await wire.publication() == (
+        "fleet/v1/dev1/reply/r7",
+        {"ok": True, "status": 204, "version": 41, "etag": "d0.r41"},
+    )
     ((_, call),) = plane.calls
-    assert (call.operation, call.payload, call.if_version) == (Operation.TWIN_REPORT, b'{"a": 1}', 40)
+    assert (call.type, call.payload, call.if_version) == (messages.TWIN_REPORT, b'{"a": 1}', 40)
 
 
 @pytest.mark.parametrize(
@@ -558,7 +562,7 @@ async def test_a_will_is_published_when_the_connection_breaks(dial, plane, codec
 
     await until(lambda: plane.received)
     message = plane.received[0][1]
-    assert (message.operation, message.payload) == (Operation.STATUS, b'{"state":"offline","session":"k9"}')
+    assert (message.type, message.payload) == (messages.STATUS, b'{"state":"offline","session":"k9"}')
     await until(lambda: not plane.sessions)
 
 
@@ -699,7 +703,7 @@ async def test_draining_answers_what_was_read_and_takes_nothing_more(dial, plane
 
 async def test_closing_the_endpoint_says_so_and_publishes_no_will(plane, context, v5, until):
     dialler = None
-    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane) as opened:
+    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane, plane) as opened:
         host, port = opened.endpoints[0].rpartition("/")[2].split(":")
         reader, dialler = await asyncio.open_connection(host, int(port))
         dialler.write(v5.connect(token=plane.token("dev1"), will=("fleet/v1/dev1/status", b"{}")))
@@ -735,11 +739,11 @@ async def test_connections_are_counted(dial, endpoint, codec, until):
 )
 async def test_a_wrong_configuration_is_told_before_anything_opens(plane, context, config):
     with pytest.raises(ConfigError):
-        async with open_mqtt(config, context, plane):
+        async with open_mqtt(config, context, plane, plane):
             pass
 
 
 async def test_a_taken_port_is_not_ready(plane, context, endpoint):
     with pytest.raises(NotReady):
-        async with open_mqtt(MqttConfig(listen=endpoint.endpoints[0]), context, plane):
+        async with open_mqtt(MqttConfig(listen=endpoint.endpoints[0]), context, plane, plane):
             pass

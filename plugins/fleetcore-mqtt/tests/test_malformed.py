@@ -16,8 +16,9 @@ from fleetcore_mqtt.v311 import V311
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetcore.model.message import Downlink, Operation
+from fleetcore.model.message import Downlink
 from fleetcore.testing import context
+from fleetcore.wire import messages
 
 TELEMETRY = "fleet/v1/dev1/telemetry"
 FIRST_BYTES = sorted({kind << 4 | flags for kind in range(16) for flags in (0, 2)} - {0x10})
@@ -367,7 +368,7 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_others_are_not(dial, p
     await until(lambda: plane.listening)
     await asyncio.sleep(0.05)
     for n in range(600):
-        plane.push(Downlink(operation=Operation.TWIN_DESIRED, subject="dev1", body={"n": n, "x": "y" * 20_000}))
+        plane.push(Downlink(type=messages.TWIN_DESIRED, subject="dev1", body={"n": n, "x": "y" * 20_000}))
         await asyncio.sleep(0)
     assert endpoint.connections == 1
 
@@ -489,7 +490,7 @@ def fuzzed(plane_class, v4, v5):
         asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
         lent = context("mqtt", in_memory=True, logger=logging.getLogger("fuzz"))
         lent.logger.error = lambda *args, **more: problems.append((args, more))
-        endpoint = Endpoint(lent, plane, in_flight=32)
+        endpoint = Endpoint(lent, plane, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         if version:

@@ -7,8 +7,9 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from fleetcore.model.message import Downlink, Operation, Rejected
+from fleetcore.model.message import Downlink, Rejected
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
 
 
 def tls_options(pki, endpoint, device):
@@ -65,7 +66,7 @@ async def test_mosquitto_sub_gets_what_is_unfinished_and_what_comes(tls_endpoint
 
     async with program("mosquitto_sub", *options, "-t", "fleet/v1/dev1/#") as process:
         await until(lambda: plane.listening)
-        plane.push(Downlink(operation=Operation.FIRMWARE, subject="dev1", body={"offer": None}))
+        plane.push(Downlink(type=messages.FIRMWARE, subject="dev1", body={"offer": None}))
         output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert output.decode().splitlines() == [
