@@ -26,7 +26,7 @@ class Authentication(NamedTuple):
 
 
 class Denial(NamedTuple):
-    """What was refused to somebody, as a server writes it down."""
+    """A refusal to a device or a claim certificate, as a server writes it down."""
 
     who: str
     what: str

@@ -189,7 +189,7 @@ class RecordingPlane(DevicePlane, Ingest):
 
     @staticmethod
     def token(device: str) -> str:
-        """The device token by which ``device`` is known; the form is WIRE.md's, the secret is no secret."""
+        """The device token by which ``device`` is known; the form is WIRE.md's, the secret is public."""
         secret = base64.urlsafe_b64encode(hashlib.sha256(device.encode()).digest()).rstrip(b"=").decode()
         return f"fc_dev_{device}_{secret}"
 
