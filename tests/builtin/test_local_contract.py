@@ -264,12 +264,12 @@ BROKEN = [
 ]
 
 
-def run(test, opener, given):
+def run(test, opener, given, limit_s=ProtocolContract.time_limit_s):
     """Runs a test of the contract, with a bound: a broken protocol may well hang it."""
     method = getattr(ProtocolContract(), test)
     every = {"open_adapter": opener, "client": make_client, "plane": RecordingPlane(), **given}
     wanted = {name: every[name] for name in inspect.signature(method).parameters}
-    with time_limit(1.0, test):
+    with time_limit(limit_s, test):
         asyncio.run(method(**wanted))
 
 
@@ -280,7 +280,7 @@ def test_a_protocol_that_breaks_a_promise_fails_its_test(broken, test, given):
         run(test, opened, given)
 
     with pytest.raises(BaseException) as failure:
-        run(test, (lambda plane: opened(broken(plane))) if is_plane else broken, given)
+        run(test, (lambda plane: opened(broken(plane))) if is_plane else broken, given, 1.0)
 
     assert isinstance(failure.value, (AssertionError, pytest.fail.Exception, TimeLimitExceeded)), failure.value
     assert str(failure.value).strip(), "a bare failure shows nothing"
