@@ -104,7 +104,8 @@ def killed(
             os.close(pipe)
         elif process.stdout is not None:
             process.stdout.close()
-    assert came, _why(heard, status, timeout_s)
+    if not came:
+        raise AssertionError(_why(heard, status, timeout_s))
     return tuple(heard.acknowledged)
 
 
