@@ -492,7 +492,7 @@ class Campaigns:
         """What a device says about its execution; states may be skipped, never go back (WIRE.md §7)."""
         state = ExecutionState(body.state)
         now = self._clock.now_ms()
-        until = body.until if state is ExecutionState.DEFERRED else None
+        until = int(body.until) if state is ExecutionState.DEFERRED and body.until is not None else None
         try:
             check_ahead(until, "until", now)
         except Refused as error:

@@ -18,7 +18,7 @@ from msgspec import UNSET, to_builtins
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.ids import ordered_id
-from fleetcore.fleet.open_commands import OpenCommands, Retired
+from fleetcore.fleet.process_state.open_commands import OpenCommands, Retired
 from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.fleet.search import Search
 from fleetcore.interfaces.clock import Clock

@@ -48,7 +48,7 @@ class EdgeComputing:
         return {messages.LEAF_REGISTER: self._announced}
 
     async def _announced(self, request: Request, body: messages.LeafBody) -> Reply:
-        device = await self.register_leaf(request.identity, body.device, body.type)
+        device = await self.register_leaf(request.identity, body.device, body.type or "leaf")
         return Reply(status=201, body={"device": device.id, "gateway": device.gateway})
 
     async def register_gateway(

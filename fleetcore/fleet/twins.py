@@ -7,8 +7,8 @@ from attrs import evolve
 from msgspec import to_builtins
 
 from fleetcore.errors import NotFound, Refused, VersionConflict
-from fleetcore.fleet.last_written import LastWritten
 from fleetcore.fleet.layers import OURS, Layers, authors, check_not_ours
+from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.sections import check_document, check_size
 from fleetcore.interfaces.clock import Clock

@@ -70,6 +70,20 @@ def mark_of(message: Message, outcome: Accepted, now_ms: int) -> MessageMark:
     return MessageMark(device=message.owner, id=message.id, time=now_ms, answer=answer)
 
 
+def envelope_marks(message: Message, now_ms: int) -> list[MessageMark]:
+    """What is kept of the envelopes of a message that have ids and were stored for the first time."""
+    return [
+        MessageMark(
+            device=message.owner,
+            id=envelope.id,
+            time=now_ms,
+            answer={"stored": envelope.stored, "refused": [list(point) for point in envelope.refused]},
+        )
+        for envelope in message.envelopes.values()
+        if envelope.mark is None and not envelope.again and envelope.stored
+    ]
+
+
 def answer_of(mark: MessageMark) -> Accepted:
     """The first answer to a message that came before."""
     stored, refused = mark.answer.get("stored"), mark.answer.get("refused", [])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fleetcore.interfaces.codec import Codec, Decoded
 from fleetcore.model.message import Rejected
 from fleetcore.model.names import is_message_id
-from fleetcore.pipeline.message import Message
+from fleetcore.pipeline.message import Envelope, Message
 from fleetcore.pipeline.receive import Delivery
 
 _JSON = "application/json"
@@ -55,6 +55,12 @@ def decode(codecs: Codecs, message: Message) -> Decoded | None:
         message.answer = Rejected(
             code="schema_invalid", reason="A message id has 1-64 visible characters", pointer="/id"
         )
+        return None
+    for reading in decoded.readings:
+        if reading.id is not None and reading.index not in message.envelopes:
+            message.envelopes[reading.index] = Envelope(reading.id, reading.index)
+    if not decoded.readings and not message.refused:
+        message.answer = Rejected(code="schema_invalid", reason="The message holds no reading")
         return None
     return decoded
 

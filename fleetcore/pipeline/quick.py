@@ -46,7 +46,7 @@ def take(
             leave(delivery)
             continue
         simple = decode_quick(payload)
-        if simple is None:
+        if simple is None or not simple[1]:
             leave(delivery)
             continue
         time, values = simple

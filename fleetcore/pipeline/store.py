@@ -16,7 +16,7 @@ from fleetcore.interfaces.storage import SeriesRequest, Storage
 from fleetcore.model.message import Accepted
 from fleetcore.model.store import Commit
 from fleetcore.model.telemetry import SeriesKind, Tally
-from fleetcore.pipeline.acknowledge import answer_of, mark_of, outcome_of
+from fleetcore.pipeline.acknowledge import answer_of, envelope_marks, mark_of, outcome_of
 from fleetcore.pipeline.columns import Columns
 from fleetcore.pipeline.message import Message
 from fleetcore.pipeline.session import DeviceState
@@ -41,25 +41,33 @@ class Store:
         """
         wanted: dict[str, list[str]] = defaultdict(list)
         for message in messages:
-            if message.id is not None and message.answer is None:
-                wanted[message.owner].append(message.id)
-        if not wanted:
+            if message.answer is None:
+                wanted[message.owner] += [envelope.id for envelope in message.envelopes.values()]
+                if message.id is not None:
+                    wanted[message.owner].append(message.id)
+        asked = {device: ids for device, ids in wanted.items() if ids}
+        if not asked:
             return {}
-        marks = await asyncio.gather(*(self._storage.marks(device, ids) for device, ids in wanted.items()))
-        known = dict(zip(wanted, marks, strict=True))
+        marks = await asyncio.gather(*(self._storage.marks(device, ids) for device, ids in asked.items()))
+        known = dict(zip(asked, marks, strict=True))
         first: dict[tuple[str, str], int] = {}
         again: dict[int, int] = {}
         for i, message in enumerate(messages):
-            if message.id is None or message.answer is not None:
+            if message.answer is not None or message.owner not in known:
                 continue
-            mark = known[message.owner].get(message.id)
-            if mark is not None:
-                message.answer = answer_of(mark)
-                message.repeated = True
-                continue
-            before = first.setdefault((message.owner, message.id), i)
-            if before != i:
-                again[i] = before
+            if message.id is not None:
+                mark = known[message.owner].get(message.id)
+                if mark is not None:
+                    message.answer, message.repeated = answer_of(mark), True
+                    continue
+                before = first.setdefault((message.owner, message.id), i)
+                if before != i:
+                    again[i] = before
+                    continue
+            for envelope in message.envelopes.values():
+                envelope.mark = known[message.owner].get(envelope.id)
+                envelope.again = (message.owner, envelope.id) in first
+                first.setdefault((message.owner, envelope.id), i)
         return again
 
     async def intern(self, messages: Sequence[tuple[Message, Decoded]]) -> None:
@@ -104,6 +112,7 @@ class Store:
                 if message.id is not None and isinstance(outcome, Accepted):
                     marks.append(mark_of(message, outcome, now))
                 message.answer = outcome
+                marks += envelope_marks(message, now)
                 refused += len(message.refused or ())
         if len(batch) or texts or marks:
             done = await self._storage.commit(
@@ -113,7 +122,8 @@ class Store:
         for i, first in again.items():
             messages[i].answer, messages[i].repeated = messages[first].answer, True
         duplicates = sum(
-            message.answer.stored for message in messages if message.repeated and isinstance(message.answer, Accepted)
+            message.answer.stored if message.repeated and isinstance(message.answer, Accepted) else message.duplicates
+            for message in messages
         )
         self.tally += Tally(refused=refused, duplicates=duplicates)
 

@@ -26,10 +26,16 @@ def validate(
     Every allowed metric has its series by now.
     """
     received = message.delivery[3]
+    for repeated in message.envelopes.values():
+        if repeated.mark is not None:
+            message.repeat(repeated)
     for reading in decoded.readings:
+        envelope = None if reading.id is None else message.envelopes[reading.index]
+        if envelope is not None and envelope.mark is not None:
+            continue
         state = message.about(reading.subject)
         if state is None or state.blocked is not None:
-            message.refuse(reading.index, reading.metric, (state and state.blocked) or "not_your_device")
+            message.refuse(reading.index, reading.metric, "not_your_device" if state is None else str(state.blocked))
             continue
         time = reading_time(reading, received, limits)
         if isinstance(time, str):
@@ -49,8 +55,13 @@ def validate(
             value = converted
         quality = server_time(state.quality) if time is None else state.quality
         seq = NO_SEQ if reading.seq is None else reading.seq
-        columns.add(place, index, value, received if time is None else time, received, quality, seq)
         message.count += 1
+        if envelope is not None:
+            envelope.stored += 1
+            if envelope.again:
+                message.duplicates += 1
+                continue
+        columns.add(place, index, value, received if time is None else time, received, quality, seq)
 
 
 def check_time(value: object, received: int, limits: Limits) -> int | str:

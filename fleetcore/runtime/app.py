@@ -18,9 +18,7 @@ from fleetcore.fleet.assigning import Assigning
 from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
-from fleetcore.fleet.columns import RegistryColumns
 from fleetcore.fleet.commands import Commands
-from fleetcore.fleet.denials import Denials
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.erasing import Erasing
@@ -31,7 +29,9 @@ from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.outlook import Outlook
-from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.process_state.columns import RegistryColumns
+from fleetcore.fleet.process_state.denials import Denials
+from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import GATEWAY, Registry
 from fleetcore.fleet.releases import Releases
 from fleetcore.fleet.renewals import Renewals

@@ -116,11 +116,13 @@ def _typed(kind: Any, plain: object, at: str = "") -> Any:
 
 def _rejected(fault: Fault) -> Rejected:
     limit = int(fault.limit) if isinstance(fault.limit, float) else None
-    code = "schema_invalid" if fault.code == "name_invalid" else fault.code
+    code, reason, remedy = fault.code, fault.reason, fault.remedy
+    if code == "name_invalid":
+        code, reason, remedy = "schema_invalid", f"it must be {remedy.removeprefix('Use ')}", ""
     name = fault.pointer.rpartition("/")[2]
     return Rejected(
         code=code if limit is None else "limit_exceeded",
-        reason=". ".join(part for part in (f"{name}: {fault.reason}" if name else fault.reason, fault.remedy) if part),
+        reason=". ".join(part for part in (f"{name}: {reason}" if name else reason, remedy) if part),
         pointer=fault.pointer,
         limit=limit,
         unit=fault.unit if isinstance(fault.unit, str) else None,

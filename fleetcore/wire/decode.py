@@ -132,9 +132,9 @@ def fault_of(error: msgspec.ValidationError, at: str, kind: Any, alphabets: Mapp
         match = pattern.fullmatch(sentence)
         if match is not None:
             parts = [_in_words(part) for part in match.groups()]
-            reason = words.format(*parts) + (
-                f" {unit}" if unit and isinstance(limit, float) and "must be" in words else ""
-            )
+            reason = words.format(*(part.removesuffix(".0") for part in parts))
+            if unit and words.startswith(("it must be at", "it must be less", "it must be more")):
+                reason += f" {unit}"
             return Fault(pointer, reason, remedy or REMEDIES.get(parts[0], ""), limit=limit, unit=unit or UNSET)
     if sentence == "Number out of range" or "out of range" in sentence:
         return Fault(pointer, "it is out of range", "Give a smaller number")
@@ -170,12 +170,18 @@ def inner(info: types.Type) -> types.Type:
 
 def unit_of(info: types.Type) -> str:
     """The unit that a type names by ``Meta(extra={"unit": …})``, or an empty string."""
+    unit = _says(info, "unit")
+    return unit if isinstance(unit, str) else ""
+
+
+def _says(info: types.Type, name: str) -> object:
+    """A member of the ``extra`` of a type, or None."""
     if isinstance(info, types.Metadata):
-        unit = (info.extra or {}).get("unit")
-        return unit if isinstance(unit, str) else unit_of(info.type)
+        found = (info.extra or {}).get(name)
+        return _says(info.type, name) if found is None else found
     if isinstance(info, types.UnionType):
-        return next((unit for each in info.types if (unit := unit_of(each))), "")
-    return ""
+        return next((found for each in info.types if (found := _says(each, name)) is not None), None)
+    return None
 
 
 def in_words(kind: str) -> str:
@@ -202,8 +208,10 @@ def _at(info: types.Type | None, path: Sequence[str]) -> types.Type | None:
 
 
 def _limit(sentence: str, info: types.Type | None) -> tuple[float | UnsetType, str]:
+    """The upper bound that a value passes, and its unit; a number's bound counts where its type says that it is one."""
+    named = "" if info is None else unit_of(info)
     for pattern, unit in _LIMITS:
         match = pattern.fullmatch(sentence)
-        if match is not None:
-            return float(match[1]), (unit_of(info) if info is not None else "") or unit
-    return UNSET, ""
+        if match is not None and (unit or (info is not None and _says(info, "limit"))):
+            return float(match[1]), named or unit
+    return UNSET, named

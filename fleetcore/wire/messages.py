@@ -30,8 +30,14 @@ _POSITIONS = 1000
 #: What PEM is made of.
 ASCII = r"^[\t\n\r -~]*$"
 
+# A bound is a limit where its type says so: what lies beyond is ``limit_exceeded``, with limit and unit. Other bounds
+# are what the member can be at all, a latitude for example.
+_PERCENT, _SECONDS, _MS, _BYTES, _VERSION = (
+    {"unit": unit, "limit": True} for unit in ("percent", "seconds", "ms", "bytes", "version")
+)
+
 Json = dict[str, Any]
-Percent = Annotated[float, Meta(ge=0, le=100, extra={"unit": "percent"})]
+Percent = Annotated[float, Meta(ge=0, le=100, extra=_PERCENT)]
 
 
 class Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,10 +79,8 @@ class Status(Body, frozen=True, kw_only=True):
     state: Literal["online", "sleeping", "offline"]
     session: Annotated[str, Meta(max_length=128, description="Names the connection, and its will.")] | None = None
     boot: Annotated[str, Meta(max_length=64, description="Why it started.")] | None = None
-    listen_s: Annotated[float, Meta(ge=0, le=AHEAD_S, extra={"unit": "seconds"})] | None = None
-    for_s: (
-        Annotated[float, Meta(ge=0, le=AHEAD_S, extra={"unit": "seconds"}, description="How long it sleeps.")] | None
-    ) = None
+    listen_s: Annotated[float, Meta(ge=0, le=AHEAD_S, extra=_SECONDS)] | None = None
+    for_s: Annotated[float, Meta(ge=0, le=AHEAD_S, extra=_SECONDS, description="How long it sleeps.")] | None = None
     until: Annotated[Ms, Meta(description="Until when it sleeps, at most a year ahead.")] | None = None
 
 
@@ -88,7 +92,13 @@ class TwinAck(Body, frozen=True, kw_only=True):
     """Which version of desired state a device has taken, and which leaves of it the device refuses."""
 
     version: Annotated[
-        int, Meta(ge=0, le=LARGEST, extra={"unit": "version"}, description="At most the newest desired version.")
+        int,
+        Meta(
+            ge=0,
+            le=LARGEST,
+            extra=_VERSION,
+            description="At most the newest desired version.",
+        ),
     ]
     refused: (
         Annotated[
@@ -105,9 +115,9 @@ class CommandResult(_ForPeople, frozen=True, kw_only=True):
     status: Literal["accepted", "running", "succeeded", "failed", "rejected", "cancelled"]
     progress: Percent | None = None
     output: Annotated[Any, Meta(description="At most 64 KiB as JSON.")] = UNSET
-    extend_ms: (
-        Annotated[int, Meta(ge=0, le=_DAY_MS, extra={"unit": "ms"}, description="How much longer it may take.")] | None
-    ) = None
+    extend_ms: Annotated[int, Meta(ge=0, le=_DAY_MS, extra=_MS, description="How much longer it may take.")] | None = (
+        None
+    )
     time: Ms | None = None
 
 
@@ -121,7 +131,7 @@ class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
     execution: Annotated[str, Meta(max_length=128, description="Of the offer.")] = ""
     campaign: Annotated[str, Meta(max_length=128)] | None = None
     progress: Percent | None = None
-    bytes: Annotated[int, Meta(ge=0, le=LARGEST, extra={"unit": "bytes"})] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=LARGEST, extra=_BYTES)] | None = None
     until: Annotated[Ms, Meta(description="Needed by `deferred`, at most a year ahead.")] | None = None
     version: Annotated[str, Meta(max_length=128, description="What runs; `succeeded` needs the offer's.")] | None = None
 
@@ -129,7 +139,7 @@ class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
 class TimeRequest(Body, frozen=True, kw_only=True):
     """Asks for the time."""
 
-    client: Annotated[int, Meta(ge=-LARGEST, le=LARGEST, extra={"unit": "ms"}, description="Sent back.")] | None = None
+    client: Annotated[int, Meta(ge=-LARGEST, le=LARGEST, extra=_MS, description="Sent back.")] | None = None
 
 
 class Nothing(Body, frozen=True, kw_only=True):
@@ -159,7 +169,7 @@ class LeafBody(Body, frozen=True, kw_only=True):
     """A gateway announces a device that it speaks for."""
 
     device: Annotated[str, Meta(max_length=64, description="The leaf's id.")]
-    type: Annotated[str, Meta(max_length=128)] = "leaf"
+    type: Annotated[str, Meta(max_length=128, description="`leaf` if absent.")] | None = None
 
 
 # --- to a device ----------------------------------------------------------------------------------------------------
@@ -327,8 +337,8 @@ _OFFER = {
     "path": "/device/v1/artifacts/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 }  # fmt: skip
 _DESIRED = {"version": 12, "since": 11, "patch": {"interval": 60}, "time": "2026-01-31T12:00:00.000Z"}
-_CSR = "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n"
-_CERTIFICATE = "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n"
+_CSR = "-----BEGIN CERTIFICATE REQUEST-----\nMIH1...\n-----END CERTIFICATE REQUEST-----\n"
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIC...\n-----END CERTIFICATE-----\n"
 _GET = ("GET", "HEAD")
 
 TELEMETRY = MessageType(

@@ -62,7 +62,7 @@ async def test_a_desired_change_reaches_the_device_as_a_patch_and_its_report_set
     assert bodies[-1]["patch"] == {"mode": {"led": None}}
     assert (bodies[-1]["since"], bodies[-1]["version"]) == (1, 2)
     outcome = await submit(messages.TWIN_REPORT, {"interval": 60, "mode": {}})
-    assert outcome == Accepted(version=1)
+    assert outcome == Accepted(version=1, etag="d2.r1")
     assert (await manager.get_twin("dev"))["delta"] == {}
 
 

@@ -46,10 +46,10 @@ async def fleet(in_process):
 async def _honest_goes_on(server):
     """Honest is connected over MQTT meanwhile, and neither connection nor data of it are touched."""
     async with server.client("mqtt", server.of["honest"]) as honest:
-        assert (await honest.send("telemetry", {"heat": 20})).error is None
+        assert (await honest.send(messages.TELEMETRY, {"heat": 20})).error is None
         before = await server.manager.get_twin("honest")
         yield
-        assert (await honest.send("telemetry", {"cold": 21})).error is None
+        assert (await honest.send(messages.TELEMETRY, {"cold": 21})).error is None
     assert {one["metric"]: one["value"] for one in await server.manager.list_device_latest_readings("honest")} == {
         "heat": 20,
         "cold": 21,
@@ -111,7 +111,7 @@ async def test_nothing_is_told_about_a_device_that_is_not_the_askers(fleet, kind
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_gateway_speaks_for_its_own_leaf_and_that_alone_is_let_through(fleet, kind):
     async with _mallorys(fleet, kind) as mallory:
-        assert (await mallory.send("telemetry", {"heat": 5}, subject="her-leaf")).error is None
+        assert (await mallory.send(messages.TELEMETRY, {"heat": 5}, subject="her-leaf")).error is None
 
     assert [one["value"] for one in await fleet.manager.list_device_latest_readings("her-leaf")] == [5]
     assert (await fleet.manager.list_series("mallory")).items == []
@@ -228,7 +228,7 @@ PAYLOADS = {
 async def test_a_name_in_the_payload_that_is_not_the_speakers_is_refused(fleet, kind):
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
         for name, payload in PAYLOADS.items():
-            reply = await mallory.send("telemetry", payload)
+            reply = await mallory.send(messages.TELEMETRY, payload)
 
             assert await _refusal(mallory, kind, reply) == "not_your_device", name
         assert (await fleet.manager.list_series("mallory")).items == []
@@ -239,8 +239,8 @@ async def test_a_device_member_in_the_payload_means_nothing(fleet, kind):
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
         for member in ("device", "device_id", "deviceId"):
             body = {member: "honest", "time": 1_750_000_000_000, "values": {"heat": 666}}
-            assert (await mallory.send("telemetry", body)).error is None
-        assert (await mallory.send("twin.report", {"device": "honest"})).error is None
+            assert (await mallory.send(messages.TELEMETRY, body)).error is None
+        assert (await mallory.send(messages.TWIN_REPORT, {"device": "honest"})).error is None
 
     assert (await fleet.manager.query_telemetry("mallory", "heat")).value.tolist() == [666]
     assert (await fleet.manager.get_twin("mallory"))["reported"] == {"device": "honest"}
@@ -250,7 +250,7 @@ async def test_a_device_member_in_the_payload_means_nothing(fleet, kind):
 async def test_of_a_pack_with_own_and_foreign_names_the_own_are_stored_and_the_foreign_named(fleet, kind):
     pack = b'[{"n": "urn:fleetcore:device:faults:honest/heat", "v": 666}, {"n": "cold", "v": 2}]'
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
-        reply = await mallory.send("telemetry", pack)
+        reply = await mallory.send(messages.TELEMETRY, pack)
 
         assert reply.error is None
         told = reply.body

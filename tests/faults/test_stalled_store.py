@@ -130,7 +130,7 @@ async def test_mqtt_gets_no_acknowledgement_and_the_message_is_stored_when_it_co
         body = {"time": 1_750_000_000_000, "values": {"heat": 7}}
         refused = server.fleet.ingest.refused_full
 
-        sending = asyncio.create_task(device.send("telemetry", body))
+        sending = asyncio.create_task(device.send(messages.TELEMETRY, body))
         await until(lambda: server.fleet.ingest.refused_full > refused)
         await clock.advance(31)
         with pytest.raises(Unavailable) as caught:
@@ -141,7 +141,7 @@ async def test_mqtt_gets_no_acknowledgement_and_the_message_is_stored_when_it_co
         server.disk.heal()
         await until(lambda: all(waiting))
     async with server.client(kind, secrets) as device:
-        assert (await device.send("telemetry", body)).error is None
+        assert (await device.send(messages.TELEMETRY, body)).error is None
     assert (await server.manager.query_telemetry("m", "heat")).value.tolist() == [7]
 
 
@@ -174,7 +174,9 @@ async def test_a_client_that_gives_up_waiting_takes_nothing_back(in_process, unt
         server.disk.stall()
         commits = server.disk.commits
         async with server.client("http", secrets) as device:
-            sending = asyncio.create_task(device.send("telemetry", {"time": 1_750_000_000_000, "values": {"heat": 7}}))
+            sending = asyncio.create_task(
+                device.send(messages.TELEMETRY, {"time": 1_750_000_000_000, "values": {"heat": 7}})
+            )
             await until(lambda: server.disk.commits > commits)
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)

@@ -106,7 +106,7 @@ async def _shown(server):
 @pytest.mark.parametrize("kind", ["http", "mqtt"])
 async def test_what_is_out_of_bounds_is_refused_by_code_place_and_limit_and_changes_nothing(server, kind):
     async with server.client(kind, server.secrets) as device:
-        assert (await device.send("status", {"state": "online", "session": "s"})).error is None
+        assert (await device.send(messages.STATUS, {"state": "online", "session": "s"})).error is None
         before = await _shown(server)
         for name, body, code, pointer, limit in REFUSED:
             kind = messages.NAMED[name]

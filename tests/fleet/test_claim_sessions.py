@@ -6,7 +6,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetcore.fleet.denials import Denials
+from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.model.message import Inbound, Reply
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.runtime.plane.claims import BatchSession

@@ -306,3 +306,28 @@ async def test_what_has_ended_otherwise_cannot_be_cancelled(fleet, devices):
 
     assert caught.value.code == "illegal_transition"
     assert (await fleet.commands.cancel(gone.id)).state is CommandState.CANCELLED
+
+
+async def test_a_snapshot_says_that_there_are_more_than_it_shows(fleet, devices):
+    session = await fleet.plane.authenticate(LocalCredential("d-0"), protocol="test", lasting=False)
+    for number in range(12):
+        await fleet.commands.send("d-0", "blink", lane=f"lane-{number}")
+
+    shown = await fleet.plane.wait(session, "d-0", messages.COMMAND)
+    pending = await fleet.plane.pending(session, "d-0")
+    for command in shown["commands"][:2]:
+        await fleet.commands.result("d-0", command["id"], messages.CommandResult(status="succeeded"))
+    rest = await fleet.plane.wait(session, "d-0", messages.COMMAND)
+
+    assert (len(shown["commands"]), shown["more"], pending["commands"]) == (10, True, 12)
+    assert (len(rest["commands"]), rest["more"]) == (10, False)
+
+
+async def test_a_command_that_waits_in_its_lane_counts_as_more(fleet, devices):
+    session = await fleet.plane.authenticate(LocalCredential("d-0"), protocol="test", lasting=False)
+    for _ in range(2):
+        await fleet.commands.send("d-0", "blink")
+
+    shown = await fleet.plane.wait(session, "d-0", messages.COMMAND)
+
+    assert (len(shown["commands"]), shown["more"]) == (1, True)

@@ -7,8 +7,8 @@ import pytest
 from attrs import evolve
 
 from fleetcore.errors import FleetError, StorageError
-from fleetcore.fleet.open_commands import OpenCommands
-from fleetcore.fleet.turns import Turns
+from fleetcore.fleet.process_state.open_commands import OpenCommands
+from fleetcore.fleet.process_state.turns import Turns
 from fleetcore.model.command import FINISHED, Command, CommandState
 from fleetcore.model.device import Lifecycle
 from fleetcore.wire import messages

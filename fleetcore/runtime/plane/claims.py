@@ -7,7 +7,7 @@ when its batch is disabled.
 from collections import defaultdict
 
 from fleetcore.errors import NotAuthenticated, NotAuthorised
-from fleetcore.fleet.denials import Denials
+from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.security.profiles import CLAIM_NAME
 from fleetcore.interfaces.protocol import ClaimSession, EnrollRequest

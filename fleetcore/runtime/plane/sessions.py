@@ -12,8 +12,8 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from fleetcore.errors import NotAuthenticated, NotAuthorised
-from fleetcore.fleet.denials import Denials
-from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.process_state.denials import Denials
+from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.clock import Clock

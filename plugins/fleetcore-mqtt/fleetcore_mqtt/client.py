@@ -260,7 +260,7 @@ class MqttDeviceClient(DeviceClient):
 
     async def send(
         self,
-        kind: MessageType,
+        type: MessageType,
         body: object,
         *,
         subject: str | None = None,
@@ -268,10 +268,10 @@ class MqttDeviceClient(DeviceClient):
         id: str | None = None,
     ) -> Reply:
         about = subject or self._secrets.device
-        topic = topics.uplink_topic(self._secrets.device, kind, about, target)
+        topic = topics.uplink_topic(self._secrets.device, type, about, target)
         if topic is None:
             raise Refused(f"{type} is not published over MQTT", code="operation_unknown", remedy="Use request()")
-        if kind is messages.STATUS and isinstance(body, Mapping) and "session" not in body:
+        if type is messages.STATUS and isinstance(body, Mapping) and "session" not in body:
             body = {**body, "session": self.session}
         payload = body if isinstance(body, bytes) else to_json(body)
         return await self._publish(topic, payload, id)
@@ -298,12 +298,12 @@ class MqttDeviceClient(DeviceClient):
         finally:
             self._published.pop(info.mid, None)
 
-    async def request(self, kind: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
+    async def request(self, type: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
         if self._loop is None:
             raise Unavailable("the client is not open")
         request_id = chance.token_hex(8)
         device = self._own
-        message: dict[str, object] = {"op": kind.name}
+        message: dict[str, object] = {"op": type.name}
         if body is not None:
             message["body"] = body
         answer: asyncio.Future[Reply] = self._loop.create_future()

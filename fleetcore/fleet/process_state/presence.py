@@ -203,4 +203,6 @@ class PresenceBoard:
 def _until(body: messages.Status, now: int) -> int | None:
     """When a sleep ends, ms since the epoch; raises Refused."""
     check_ahead(body.until, "until", now)
-    return body.until if body.for_s is None else now + int(body.for_s * 1000)
+    if body.for_s is not None:
+        return now + int(body.for_s * 1000)
+    return None if body.until is None else int(body.until)
