@@ -18,7 +18,7 @@ def plugin() -> None:
 @output_option
 def list_(files: tuple[Path, ...], output: str) -> int:
     """List plugins with their offers and failures; exit 7 where one failed."""
-    from fleetcore.calls.table import of_fleet
+    from fleetcore.calls.fleet_table import of_fleet
     from fleetcore.cli.exits import PARTLY
     from fleetcore.runtime.plugins import PluginHost
 
@@ -62,7 +62,7 @@ def calls(name: str, into: Path | None) -> None:
     """Write the calls of the installed plugin NAME as typed methods, for scripts and editors."""
     import sys
 
-    from fleetcore.calls.table import of_fleet
+    from fleetcore.calls.fleet_table import of_fleet
     from fleetcore.frontends.plugin_methods import module_of
     from fleetcore.runtime.plugins import PluginHost
 

@@ -151,6 +151,7 @@ async def open_detector(config: {title}Config, context: Context) -> AsyncIterato
 import numpy as np
 import pytest
 from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.testing import context
 from fleetcore.testing.detector_contract import DetectorContract, PlainCatalog
 
 from fleetcore_{name}.detector import JumpDetector, open_detector
@@ -160,7 +161,7 @@ from fleetcore_{name}.plugin import {title}Config
 class TestContract(DetectorContract):
     @pytest.fixture
     def open_detector(self):
-        return lambda: open_detector({title}Config(limit=5.0), context=None)
+        return lambda: open_detector({title}Config(limit=5.0), context())
 
     @pytest.fixture
     def stream(self):

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from attrs import evolve
 
 from fleetcore.calls.caller import owner, user_of
+from fleetcore.calls.fleet_table import of_fleet
 from fleetcore.calls.responses.operations import OperationResponse
-from fleetcore.calls.table import Table, of_fleet, run
+from fleetcore.calls.table import Table, run
 from fleetcore.calls.types import Ms, from_builtins, present
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.frontends.async_fleet import AsyncFleet

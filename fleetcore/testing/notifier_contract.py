@@ -86,7 +86,7 @@ class NotifierContract(Contract):
             [anomaly(number, severity=severity, expected=None) for number, severity in enumerate(Severity)]
         )
 
-        assert len(_ids(delivered())) == len(Severity)
+        assert _ids(delivered()) == [f"anomaly-{number:06}" for number in range(len(Severity))]
 
     async def test_a_sink_out_of_reach_is_an_exception(self, unreachable: Notifier | None) -> None:
         if unreachable is None:

@@ -15,8 +15,8 @@ from fleetcore.errors import FleetError, NotAuthorised, Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, ProtocolAdapter
 from fleetcore.model.message import Accepted, Direction, Downlink, MessageType, PointRefusal, Rejected, Reply
 from fleetcore.testing.contract import Contract, missing
-from fleetcore.testing.patience import PATIENCE_S
-from fleetcore.testing.recording_plane import NOW_MS, Received, RecordingPlane
+from fleetcore.testing.recorded import Received
+from fleetcore.testing.recording_plane import NOW_MS, RecordingPlane
 from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
@@ -25,6 +25,8 @@ MakeClient = Callable[[str, str], DeviceClient]
 
 #: For what must not happen: long enough that an answer sent too early has arrived over loopback.
 QUIET_S = 0.2
+#: Messages that an adapter may still hand over after it was asked to stop: what it had read with the first.
+READ_TOGETHER = 8
 
 #: What a device sends to be committed, and what it asks beside enrolling and downloading.
 UPLINKS = tuple(row for row in messages.ALL if row.direction is Direction.UP and not row.later)
@@ -101,10 +103,10 @@ class ProtocolContract(Contract):
     async def test_its_endpoints_are_where_it_really_listens(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), open_adapter(plane) as adapter:
+        async with open_adapter(plane) as adapter:
             assert adapter.endpoints, "an open adapter has an endpoint"
             for endpoint in adapter.endpoints:
-                assert "://" in endpoint, f"{endpoint} is no URL"
+                assert "://" in endpoint, f"{endpoint} is not a URL"
                 assert not endpoint.endswith(":0"), f"{endpoint}: port 0 is not resolved"
                 async with client(endpoint, "dev1") as device:
                     _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
@@ -115,7 +117,7 @@ class ProtocolContract(Contract):
     async def test_readings_arrive_as_the_bytes_that_were_sent(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, payload: bytes
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(messages.TELEMETRY, payload))
 
         assert [one.message.payload for one in plane.received] == [payload]
@@ -124,7 +126,7 @@ class ProtocolContract(Contract):
     async def test_identity_and_subject_are_told_apart(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, subject: str | None
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], subject=subject))
 
         assert [(one.identity, one.message.subject) for one in plane.received] == [("dev1", subject or "dev1")]
@@ -135,7 +137,7 @@ class ProtocolContract(Contract):
     ) -> None:
         target, payload = _target(row), dumps(row.example)
 
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(row, payload, target=target))
             received = [(one.message.type, one.message.target, one.message.payload) for one in plane.received]
 
@@ -147,7 +149,7 @@ class ProtocolContract(Contract):
     ) -> None:
         plane.desire("dev1", 3, {"interval": 60})
 
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             reply = await device.request(row, row.example)
 
         assert (reply.error, bool(reply.body)) == (None, True), f"{row} was answered with {reply}"
@@ -155,7 +157,7 @@ class ProtocolContract(Contract):
     async def test_the_message_id_arrives_beside_the_payload(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], id="boot-7/0001"))
 
         assert [one.message.id for one in plane.received] == ["boot-7/0001"]
@@ -165,7 +167,7 @@ class ProtocolContract(Contract):
     ) -> None:
         payloads = [b'{"n": %d}' % number for number in range(40)]
 
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             for reply in await asyncio.gather(*(device.send(messages.TELEMETRY, one) for one in payloads)):
                 _assert_done(reply)
 
@@ -177,7 +179,7 @@ class ProtocolContract(Contract):
     async def test_nothing_is_acknowledged_before_its_commit(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, row: MessageType
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             plane.hold()
             sending = asyncio.ensure_future(device.send(row, dumps(row.example), target=_target(row)))
             await _until(lambda: plane.waiting)
@@ -192,7 +194,7 @@ class ProtocolContract(Contract):
     async def test_a_permanent_refusal_comes_back_with_its_code_and_the_next_message_passes(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, code: str
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             plane.outcome = Rejected(code=code, reason="as the test wants it")
             refused = await device.send(messages.TELEMETRY, b'{"a": 1}')
             plane.outcome = None
@@ -208,7 +210,7 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, code: str
     ) -> None:
         plane.outcome = Rejected(code=code, reason="as the test wants it", retry_after_s=1.0)
-        async with _bounded(), open_adapter(plane) as adapter:
+        async with open_adapter(plane) as adapter:
             async with client(adapter.endpoints[0], "dev1") as device:
                 sending = asyncio.ensure_future(device.send(messages.TELEMETRY, b'{"a": 1}'))
                 await asyncio.wait({sending}, timeout=QUIET_S)
@@ -220,12 +222,52 @@ class ProtocolContract(Contract):
 
         assert failed, "a message that was refused for now was acknowledged as a success"
 
+    async def test_reading_stops_under_back_pressure_and_goes_on(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        payloads = [b'{"n": %d}' % number for number in range(5 * READ_TOGETHER)]
+
+        async with _connected(open_adapter, client, plane) as (_, device):
+            plane.hold()
+            plane.fill()
+            sending = [asyncio.ensure_future(device.send(messages.TELEMETRY, payload)) for payload in payloads]
+            await _until(lambda: plane.arrived)
+            await asyncio.sleep(QUIET_S)
+            read = len(plane.arrived)
+            plane.make_room()
+            plane.commit()
+            for reply in await asyncio.gather(*sending):
+                _assert_done(reply)
+
+        assert read <= READ_TOGETHER, f"{read} messages were read after the first one was answered with: stop reading"
+        assert plane.bodies == payloads
+
+    async def test_an_over_long_message_is_refused_with_limit_and_unit_and_the_next_passes(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        limit = plane.limits.message_bytes
+        async with open_adapter(plane) as adapter:
+            async with client(adapter.endpoints[0], "dev1") as device:
+                fits = await device.send(messages.TELEMETRY, b'{"a": 1}'.ljust(limit))
+                refused = await device.send(messages.TELEMETRY, b'{"a": 2}'.ljust(limit + 1))
+            # Another connection: a protocol may end the one on which too much came.
+            async with client(adapter.endpoints[0], "dev1") as device:
+                _assert_done(await device.send(messages.TELEMETRY, b'{"a": 3}'))
+
+        _assert_done(fits)
+        assert [len(body) for body in plane.bodies] == [limit, 8]
+        assert refused.error is not None, "an over-long message was acknowledged as a success"
+        assert refused.error["code"] == "limit_exceeded"
+        # The plane refuses with both; what an adapter refuses by itself, it tells the plane with both.
+        told = [(one.rejected.code, one.rejected.limit, one.rejected.unit) for one in plane.refusals]
+        assert told == [("limit_exceeded", limit, "bytes")] * (len(plane.arrived) == len(plane.received))
+
     async def test_a_partly_refused_message_is_no_error(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
         plane.outcome = Accepted(stored=1, refused=(PointRefusal(1, "t", "time_in_future"),))
 
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
 
     # who may
@@ -234,7 +276,7 @@ class ProtocolContract(Contract):
     async def test_a_foreign_subject_is_refused(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, subject: str
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             reply = await device.send(messages.TELEMETRY, PAYLOADS[0], subject=subject)
 
         assert reply.error is not None
@@ -244,7 +286,7 @@ class ProtocolContract(Contract):
     async def test_a_foreign_twin_is_not_told(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             reply = await device.request(messages.TWIN_GET, subject="dev2")
 
         assert reply.error is not None
@@ -253,7 +295,7 @@ class ProtocolContract(Contract):
     async def test_an_unknown_device_is_not_let_in(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), open_adapter(plane) as adapter:
+        async with open_adapter(plane) as adapter:
             with pytest.raises(Refused):
                 async with client(adapter.endpoints[0], "stranger") as device:
                     await device.send(messages.TELEMETRY, PAYLOADS[0])
@@ -263,7 +305,7 @@ class ProtocolContract(Contract):
     async def test_a_revoked_device_is_cut_off_and_not_let_in_again(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (adapter, device):
+        async with _connected(open_adapter, client, plane) as (adapter, device):
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
             downlinks = asyncio.ensure_future(_drain(device.downlinks()))
             plane.revoke("dev1")
@@ -275,12 +317,12 @@ class ProtocolContract(Contract):
                 async with client(adapter.endpoints[0], "dev1"):
                     pass
 
-        assert len(plane.received) == 1
+        assert plane.bodies == [PAYLOADS[0]]
 
     async def test_a_device_that_leaves_leaves_nothing_open(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), open_adapter(plane) as adapter:
+        async with open_adapter(plane) as adapter:
             async with client(adapter.endpoints[0], "dev1") as device:
                 _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
 
@@ -289,15 +331,14 @@ class ProtocolContract(Contract):
     async def test_closing_ends_every_connection_and_session(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded():
-            async with open_adapter(plane) as adapter:
-                device = client(adapter.endpoints[0], "dev1")
-                await device.__aenter__()
-            try:
-                await _until(lambda: not plane.sessions)
-                assert await _refuses(device), "a closed adapter answered"
-            finally:
-                await device.__aexit__(None, None, None)
+        async with open_adapter(plane) as adapter:
+            device = client(adapter.endpoints[0], "dev1")
+            await device.__aenter__()
+        try:
+            await _until(lambda: not plane.sessions)
+            assert await _refuses(device), "a closed adapter answered"
+        finally:
+            await device.__aexit__(None, None, None)
 
     # downlinks
 
@@ -308,7 +349,7 @@ class ProtocolContract(Contract):
         plane.command("dev1", COMMAND)
         plane.offer("dev1", OFFER)
 
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             came = await _take(device, 3)
 
         assert {one.type: dict(one.body) for one in came} == {
@@ -321,7 +362,7 @@ class ProtocolContract(Contract):
     async def test_what_happens_later_comes_then(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             downlinks = device.downlinks()
             coming = asyncio.ensure_future(anext(downlinks))
             await asyncio.wait({coming}, timeout=QUIET_S)
@@ -342,7 +383,7 @@ class ProtocolContract(Contract):
     async def test_nothing_of_another_device_comes(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             plane.command("dev2", COMMAND | {"id": "c-foreign"})
             plane.command("leaf2", COMMAND | {"id": "c-foreign-leaf"})
             plane.command("dev1", COMMAND)
@@ -355,7 +396,7 @@ class ProtocolContract(Contract):
     async def test_the_twin_is_read(self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane) -> None:
         plane.desire("dev1", 12, {"interval": 60})
 
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             own = await device.request(messages.TWIN_GET)
             leaf = await device.request(messages.TWIN_GET, subject="leaf1")
 
@@ -371,7 +412,7 @@ class ProtocolContract(Contract):
         assert leaf.body["reported"] == {"subject": "leaf1"}
 
     async def test_the_time_is_told(self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             reply = await device.request(messages.TIME, {"client": 123})
 
         assert reply.body == {"client": 123, "received_ms": NOW_MS, "sent_ms": NOW_MS}
@@ -379,7 +420,7 @@ class ProtocolContract(Contract):
     async def test_a_leaf_is_registered(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             reply = await device.request(messages.LEAF_REGISTER, {"device": "leaf9"})
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], subject="leaf9"))
 
@@ -392,7 +433,7 @@ class ProtocolContract(Contract):
         content = bytes(range(256)) * 20
         digest = plane.put_artifact(content)
 
-        async with _bounded(), _connected(open_adapter, client, plane) as (_, device):
+        async with _connected(open_adapter, client, plane) as (_, device):
             try:
                 whole = b"".join([piece async for piece in device.artifact(digest)])
             except Refused:
@@ -407,7 +448,7 @@ class ProtocolContract(Contract):
     async def test_drain_returns_once_what_was_read_is_answered(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), _connected(open_adapter, client, plane) as (adapter, device):
+        async with _connected(open_adapter, client, plane) as (adapter, device):
             plane.hold()
             sending = asyncio.ensure_future(device.send(messages.TELEMETRY, PAYLOADS[0]))
             await _until(lambda: plane.waiting)
@@ -423,7 +464,7 @@ class ProtocolContract(Contract):
     async def test_a_drained_adapter_takes_nobody(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
-        async with _bounded(), open_adapter(plane) as adapter:
+        async with open_adapter(plane) as adapter:
             await adapter.drain()
 
             with pytest.raises(Unavailable):
@@ -438,12 +479,6 @@ def _target(row: MessageType) -> str | None:
 
 
 @asynccontextmanager
-async def _bounded() -> AsyncIterator[None]:
-    async with asyncio.timeout(PATIENCE_S):
-        yield
-
-
-@asynccontextmanager
 async def _connected(
     open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
 ) -> AsyncIterator[tuple[ProtocolAdapter, DeviceClient]]:
@@ -453,7 +488,7 @@ async def _connected(
 
 
 async def _until(condition: Callable[[], object]) -> None:
-    """Waits for what another task or thread brings about; bounded by the caller."""
+    """Waits for what another task or thread brings about; bounded by the test's time limit."""
     while not condition():  # noqa: ASYNC110 - what is waited for may happen on a thread that knows no event
         await asyncio.sleep(0.005)
 

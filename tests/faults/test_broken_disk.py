@@ -1,13 +1,13 @@
 """A full and a broken disk: refused by each protocol's own word for *later*, lost nowhere, over without a restart."""
 
 import asyncio
-import resource
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 
 from fleetcore.errors import Unavailable
+from fleetcore.testing.faults import files_cannot_grow
 from fleetcore.wire import messages
 
 #: How the disk is broken, by the code that a device sees, and the HTTP status of WIRE.md §8.
@@ -163,15 +163,11 @@ async def test_files_that_cannot_grow_are_a_broken_disk_until_they_can(serving, 
     async with serving() as server:
         async with senders(server, ("http",)) as (one,):
             await until(lambda: one.count > 30)
-            pid, (_, hard) = server.process.pid, resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
-            # Every write behind the first byte of a file now gives EFBIG.
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, hard))
-            await until(lambda: one.refused)
-            count = one.count
-            await until(lambda: len(one.refused) > 20)
-            assert count == one.count
-
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+            with files_cannot_grow(server.process.pid):
+                await until(lambda: one.refused)
+                count = one.count
+                await until(lambda: len(one.refused) > 20)
+                assert count == one.count
 
             await until(lambda: one.count > count + 30)
         assert {problem["code"] for problem in one.refused} <= {"storage_failed", "storage_full"}

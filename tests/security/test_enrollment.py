@@ -12,7 +12,7 @@ from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.credential import CertificateState, EnrollmentState
 from fleetcore.model.device import Lifecycle
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.faults import Stuck
 
 from .conftest import DAY, HOUR, csr, der, leaf_of, new_key, spki
 
@@ -525,14 +525,7 @@ async def test_a_check_sees_the_device_to_be_and_what_it_says(storage, clock, au
 
 
 async def test_a_check_that_hangs_refuses_after_five_seconds_and_blocks_nobody(storage, clock, authority, registry):
-    import threading
-
-    release, answered = threading.Event(), []
-
-    def hangs(*_):
-        release.wait(PATIENCE_S)
-        answered.append(True)
-
+    hangs = Stuck()
     manager = admitting(storage, clock, authority, registry, hangs)
     enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.create_enrollment_token())))
     for _ in range(50):
@@ -542,8 +535,8 @@ async def test_a_check_that_hangs_refuses_after_five_seconds_and_blocks_nobody(s
 
     with pytest.raises(NotAuthorised, match="longer than 5 s"):
         await enrolling
-    assert answered == []
-    release.set()
+    assert hangs.returned == 0
+    hangs.release()
     assert issued(storage) == []
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.testing import context
 from fleetcore.testing.detector_contract import DetectorContract, PlainCatalog
 
 from fleetcore_jumps.detector import JumpDetector, open_detector
@@ -12,7 +13,7 @@ from fleetcore_jumps.plugin import JumpsConfig
 class TestContract(DetectorContract):
     @pytest.fixture
     def open_detector(self):
-        return lambda: open_detector(JumpsConfig(limit=5.0), context=None)
+        return lambda: open_detector(JumpsConfig(limit=5.0), context())
 
     @pytest.fixture
     def stream(self):

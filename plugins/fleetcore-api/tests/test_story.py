@@ -23,7 +23,7 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore import IoTFleetManager
-from fleetcore.calls.table import core as table
+from fleetcore.calls.fleet_table import core as table
 from fleetcore.calls.types import to_builtins
 from fleetcore.cli.exits import exit_code
 from fleetcore.cli.root import run as run_command

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from math import ceil
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import frozen
 
@@ -27,12 +27,10 @@ from fleetcore.wire.tls import client_context
 from fleetcore_mqtt import topics, trial
 from fleetcore_mqtt.addresses import Address, read_address
 from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
+from fleetcore_mqtt.config import MqttConfig
 from fleetcore_mqtt.eviction import Eviction
 from fleetcore_mqtt.link import Arrived, Link, LinkState, Publication
 from fleetcore_mqtt.uplinks import content_type
-
-if TYPE_CHECKING:
-    from fleetcore_mqtt.plugin import MqttConfig
 
 #: Devices whose session is kept open between their messages.
 SESSIONS = 10_000
@@ -61,7 +59,7 @@ class _Item:
 class Broker(ProtocolAdapter):
     """The open consumer."""
 
-    def __init__(self, config: "MqttConfig", context: Context, plane: DevicePlane, ingest: Ingest) -> None:
+    def __init__(self, config: MqttConfig, context: Context, plane: DevicePlane, ingest: Ingest) -> None:
         assert config.url is not None
         self._url, self._context, self._plane, self._ingest = config.url, context, plane, ingest
         self._address = address = read_address(config.url)
@@ -437,7 +435,7 @@ def _client_tls(address: Address, context: Context) -> SSLContext | None:
 
 @asynccontextmanager
 async def open_broker(
-    config: "MqttConfig", context: Context, plane: DevicePlane, ingest: Ingest
+    config: MqttConfig, context: Context, plane: DevicePlane, ingest: Ingest
 ) -> AsyncIterator[Broker]:
     """Consumes from ``config.url`` while the context lasts."""
     broker = Broker(config, context, plane, ingest)

@@ -16,9 +16,10 @@ from typing import Any, cast
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.interfaces import Context, DevicePlane, Ingest, ProtocolAdapter
 from fleetcore_mqtt.addresses import Address, read_address
-from fleetcore_mqtt.claimant import Room
-from fleetcore_mqtt.connection import LINGER_S, Connection, factory
+from fleetcore_mqtt.connection import LINGER_S, factory
 from fleetcore_mqtt.framing import PACKET_BYTES
+from fleetcore_mqtt.host import HostedConnection
+from fleetcore_mqtt.limiter import ConnectionLimiter
 from fleetcore_mqtt.packets import Reason
 from fleetcore_mqtt.sessions import Sessions
 
@@ -44,11 +45,11 @@ class Endpoint(ProtocolAdapter):
         self.packet_bytes = context.limits.message_bytes + _OVERHEAD_BYTES
         self.in_flight = in_flight
         self.sessions = Sessions(context.clock.monotonic_s)
-        self.claimants = Room()
+        self.claimants = ConnectionLimiter()
         self._server: asyncio.Server | None = None
         self._endpoints: tuple[str, ...] = ()
-        self._all: set[Connection] = set()
-        self._by_device: dict[str, Connection] = {}
+        self._all: set[HostedConnection] = set()
+        self._by_device: dict[str, HostedConnection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
 
@@ -73,18 +74,18 @@ class Endpoint(ProtocolAdapter):
 
     # -- Host -----------------------------------------------------------------------------------------------------
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: HostedConnection) -> None:
         """Counts the connection in."""
         self._all.add(connection)
 
-    def authenticated(self, device: str, connection: Connection) -> None:
+    def authenticated(self, device: str, connection: HostedConnection) -> None:
         """The newest connection of a device stands; the earlier one is told that it was taken over (WIRE.md §4)."""
         earlier = self._by_device.get(device)
         if earlier is not None:
             earlier.end(Reason.TAKEN_OVER)
         self._by_device[device] = connection
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: HostedConnection) -> None:
         """Counts the connection out."""
         self._all.discard(connection)
         if self._by_device.get(connection.identity) is connection:
@@ -92,7 +93,7 @@ class Endpoint(ProtocolAdapter):
         if not self._all:
             self._emptied.set()
 
-    def current(self, device: str) -> Connection | None:
+    def current(self, device: str) -> HostedConnection | None:
         """The connection that speaks for ``device``, or None."""
         return self._by_device.get(device)
 
