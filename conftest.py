@@ -2,14 +2,20 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fleetcore.builtin.sqlite.storage import SqliteStorage
 from fleetcore.model.events import CORE
+from fleetcore.model.message import Downlink, Inbound, MessageType, Reply
 from fleetcore.model.store import Commit, Committed
+from fleetcore.pipeline.handlers import Handlers
+from fleetcore.runtime.plane.downlinks import Downlinks
+from fleetcore.runtime.plane.waiting import Waiting
 
 # One seed and no deadline: what a test draws depends on the test alone, and what is slow is a busy machine's.
 # FLEETCORE_HYPOTHESIS=explore draws anew each time.
@@ -52,6 +58,52 @@ def declared_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return await commit(self, change)
 
     monkeypatch.setattr(SqliteStorage, "commit", checked)
+    yield
+    assert not wrong, "; ".join(sorted(set(wrong)))
+
+
+def _undeclared(kind: Any, body: object) -> str:
+    """What of a body that a device is told is not as its row in the table of message types says."""
+    try:
+        found = msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        return str(error)
+    more = (
+        set(body) - set(kind.__struct_fields__)
+        if isinstance(body, Mapping) and isinstance(found, msgspec.Struct)
+        else ()
+    )
+    return f"members {sorted(more)} are not declared" if more else ""
+
+
+@pytest.fixture(autouse=True)
+def declared_bodies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test in which a device was told anything that is not as the table of message types declares it."""
+    wrong: list[str] = []
+    hand, read, run = Downlinks._hand, Waiting._read, Handlers.run
+
+    def look(row: MessageType, kind: Any, body: object) -> None:
+        if kind is not None and body is not None and (fault := _undeclared(kind, body)):
+            wrong.append(f"{row.name}: {fault}")
+
+    def checked_hand(self: Downlinks, sinks: Any, device: Any, downlink: Downlink) -> None:
+        look(downlink.type, downlink.type.body, downlink.body)
+        hand(self, sinks, device, downlink)
+
+    async def checked_read(self: Waiting, subject: str, what: MessageType, after: int) -> Any:
+        body = await read(self, subject, what, after)
+        look(what, what.answer or what.body, body)
+        return body
+
+    async def checked_run(self: Handlers, request: Any, message: Inbound) -> Any:
+        answer = await run(self, request, message)
+        if isinstance(answer, Reply):
+            look(message.type, message.type.answer, answer.body)
+        return answer
+
+    monkeypatch.setattr(Downlinks, "_hand", checked_hand)
+    monkeypatch.setattr(Waiting, "_read", checked_read)
+    monkeypatch.setattr(Handlers, "run", checked_run)
     yield
     assert not wrong, "; ".join(sorted(set(wrong)))
 

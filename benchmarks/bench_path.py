@@ -14,10 +14,11 @@ from benchmarks import bare_path
 from benchmarks.measure import Row, at_most, in_turn
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Accepted, Inbound, Operation, Outcome
+from fleetcore.model.message import Accepted, Inbound, Outcome
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.config import Config, FleetSection, Instance
 from fleetcore.runtime.process import settle_memory
+from fleetcore.wire.messages import TELEMETRY
 from fleetcore.wire.strict_json import dumps
 
 _START_MS = 1_767_225_600_000
@@ -62,9 +63,7 @@ async def _ours(data: list[tuple[str, bytes]], folder: Path) -> float:
         }
         first = dict(reversed(data))
         for device, payload in first.items():
-            await fleet.plane.submit(
-                sessions[device], Inbound(operation=Operation.TELEMETRY, subject=device, payload=payload)
-            )
+            await fleet.ingest.submit(sessions[device], Inbound(type=TELEMETRY, subject=device, payload=payload))
         await fleet.settle()
         acknowledged = 0
 
@@ -73,11 +72,11 @@ async def _ours(data: list[tuple[str, bytes]], folder: Path) -> float:
             assert isinstance(outcome, Accepted), outcome
             acknowledged += 1
 
-        deliver, ready = fleet.plane.deliver, fleet.plane.ready
+        deliver, ready = fleet.ingest.deliver, fleet.ingest.ready
         settle_memory()
         begun = time.perf_counter()
         for device, payload in data:
-            message = Inbound(operation=Operation.TELEMETRY, subject=device, payload=payload)
+            message = Inbound(type=TELEMETRY, subject=device, payload=payload)
             if not deliver(sessions[device], message, done):
                 await ready()
         while acknowledged < len(data):

@@ -17,9 +17,9 @@ from benchmarks.measure import Row
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.command import CommandState
-from fleetcore.model.message import Operation
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.config import Config, FleetSection, Instance
+from fleetcore.wire import messages
 
 _DEVICES = 20
 _AT_ONCE = 64
@@ -110,13 +110,13 @@ async def _commands(fleet: Fleet, names: list[str], each: int) -> float:
             await ready.wait()
             done: set[str] = set()
             async for downlink in client.downlinks():
-                if downlink.operation is not Operation.COMMAND:
+                if downlink.type is not messages.COMMAND:
                     continue
                 command = str(downlink.body["id"])
                 if command not in done:
                     done.add(command)
                     for status in ("accepted", "succeeded"):
-                        await client.send(Operation.COMMAND_RESULT, {"status": status}, target=command)
+                        await client.send(messages.COMMAND_RESULT, {"status": status}, target=command)
                 if len(done) == each:
                     return
 

@@ -5,7 +5,6 @@ point, and a day of one series that reports every second, read back whole.
 """
 
 import asyncio
-import logging
 import os
 import sqlite3
 import statistics
@@ -19,11 +18,10 @@ import numpy as np
 from benchmarks.measure import Row, at_least, in_turn
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.storage import open_sqlite
-from fleetcore.interfaces.provider import Context
-from fleetcore.interfaces.storage import SeriesRequest
-from fleetcore.model.store import Commit
+from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import Float64, Int64, TelemetryBatch
 from fleetcore.runtime.clock import SystemClock
+from fleetcore.testing import context
 
 _SERIES = 10_000
 _START_MS = 1_767_225_600_000
@@ -66,11 +64,8 @@ class _Ours:
     async def _run(self) -> float:
         index, when, value = _columns(self.points)
         with tempfile.TemporaryDirectory() as folder:
-            context = Context(
-                name="storage", fleet="bench", clock=SystemClock(), logger=logging.getLogger("bench"),
-                secret=lambda _name: "", data=Path(folder),
-            )  # fmt: skip
-            async with open_sqlite(SqliteConfig(), context) as storage:
+            lent = context("storage", clock=SystemClock(), data=Path(folder))
+            async with open_sqlite(SqliteConfig(), lent) as storage:
                 made = await storage.intern([SeriesRequest(f"d{i // 10}", f"m{i % 10}") for i in range(_SERIES)])
                 index = np.array([one.index for one in made])[index]
                 waits: list[float] = []

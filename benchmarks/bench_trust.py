@@ -27,12 +27,12 @@ from fleetcore.fleet.security import Authority, Refusal
 from fleetcore.fleet.security.verify import CertificateVerifier
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.interfaces.provider import Limits
-from fleetcore.model.message import Operation
 from fleetcore.model.names import device_uri
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, FleetSection, Instance
 from fleetcore.testing.credentials import make_csr, make_key
+from fleetcore.wire import messages
 
 _REVOKED = 1_000_000
 
@@ -235,7 +235,7 @@ async def _send(fleet: Fleet, kind: str, secrets: DeviceSecrets, accepted: list[
         try:
             async with _client(fleet, kind, secrets) as client:
                 while True:
-                    reply = await client.send(Operation.TELEMETRY, {"power": 1.0})
+                    reply = await client.send(messages.TELEMETRY, {"power": 1.0})
                     if reply.error is not None:
                         break
                     accepted[0] = time.perf_counter()

@@ -20,6 +20,7 @@ from fleetcore.model.store import Commit
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.config import Config, FleetSection
 from fleetcore.runtime.process import settle_memory
+from fleetcore.wire.messages import FirmwareStatus
 
 _AT_ONCE = 2000
 _RELEASE, _DIGEST = "2.0.0", "a" * 64
@@ -64,10 +65,10 @@ async def _run(count: int, last: int) -> dict[str, float]:
             begun = time.process_time()
             for name in names[-last:]:
                 for state in _SAID:
-                    body: dict[str, object] = {"execution": f"c:{name}", "state": state}
+                    body: dict[str, Any] = {"execution": f"c:{name}", "state": state}
                     if state == "succeeded":
                         body["version"] = _RELEASE
-                    outcome = await fleet.campaigns.status(name, body)
+                    outcome = await fleet.campaigns.status(name, FirmwareStatus(**body))
                     assert isinstance(outcome, Accepted), outcome
             used = time.process_time() - begun
             assert (await fleet.campaigns.get("c")).state.value == "succeeded"

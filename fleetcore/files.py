@@ -1,14 +1,38 @@
-"""Files that are replaced whole, and private copies of a folder whose files are replaced meanwhile."""
+"""A data folder, files that are replaced whole, and private copies of a folder whose files are replaced meanwhile."""
 
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from fleetcore.errors import ConfigError
+
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 
 #: How the name ends under which a file's next content lies beside it until it is complete.
 _NEXT = ".next"
+
+
+def make_data_folder(folder: Path) -> None:
+    """Makes a folder for the owner alone where it is missing; one that exists keeps its mode.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The data folder {folder} cannot be made: {error.strerror}",
+            remedy="Name a folder that this user may write to, under [fleet] data",
+            path=str(folder),
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"The data folder {folder} cannot be written to",
+            remedy="Give the folder to the user that runs fleetcore",
+            path=str(folder),
+        )
 
 
 def replace(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:

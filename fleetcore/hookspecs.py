@@ -54,7 +54,8 @@ def fleetcore_codecs() -> "Iterable[Provider[Codec]]":  # type: ignore[empty-bod
 def fleetcore_protocols() -> "Iterable[Provider[ProtocolAdapter]]":  # type: ignore[empty-body]  # no body
     """Protocols of devices, made by ``offer_protocol``. Opened for each ``[protocols.NAME]``.
 
-    The opener also gets the device plane. ``local`` (in process) is built in. Contract:
+    The opener also gets the device plane and the way into the data path (``opener(config, context, plane, ingest)``).
+    ``local`` (in process) is built in. Contract:
     ``fleetcore.testing.protocol_contract.ProtocolContract``.
     """
 

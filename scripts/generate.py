@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from fleetcore.calls import nouns
+from fleetcore.calls.fleet_table import NOUNS
 from fleetcore.calls.table import calls_of
 from fleetcore.frontends.describe import describe, to_json
 from fleetcore.frontends.typed_methods import Method, Words, import_lines, imports, methods_of
@@ -25,8 +25,8 @@ _AT_RUN_TIME = "# type: ignore[valid-type]  # at run time"
 
 def methods() -> dict[ModuleType, list[Method]]:
     """The calls of each noun."""
-    words = Words(nouns())
-    return {noun: methods_of(noun, list(calls_of(noun)), words) for noun in nouns()}
+    words = Words(NOUNS)
+    return {noun: methods_of(noun, list(calls_of(noun)), words) for noun in NOUNS}
 
 
 def calls(*, blocking: bool) -> str:
@@ -110,7 +110,7 @@ def _formatted(text: str) -> str:
 
 def catalogue() -> str:
     """The text of the catalogue."""
-    return to_json(describe(call for noun in nouns() for call in calls_of(noun))).decode()
+    return to_json(describe(call for noun in NOUNS for call in calls_of(noun))).decode()
 
 
 FILES = {

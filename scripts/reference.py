@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import click
+import wire_reference
 
 from fleetcore.cli.root import root
 from fleetcore.errors import CODES
@@ -171,7 +172,18 @@ def _event(event_type: EventType) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-GENERATED = {"errors.md": errors, "cli.md": cli, "configuration.md": configuration, "events.md": events}
+def wire() -> str:
+    """What every device may say and be told: prose with the table of message types in it."""
+    return wire_reference.filled_in((PAGES / "wire.md").read_text())
+
+
+GENERATED = {
+    "errors.md": errors,
+    "cli.md": cli,
+    "configuration.md": configuration,
+    "events.md": events,
+    "wire.md": wire,
+}
 
 if __name__ == "__main__":
     for name, make in GENERATED.items():

@@ -4,6 +4,7 @@ Works on plain data, after a strict parser and before anybody judges names, time
 reading refuses that reading; only what leaves no readings to speak of refuses the message.
 """
 
+import difflib
 import math
 from collections.abc import Mapping
 
@@ -14,7 +15,11 @@ from fleetcore.wire.readings import RESERVED
 from fleetcore.wire.strict_json import MAX_INTEGER
 
 #: Members of the flat form that say something about its readings; the other reserved names are refused as metrics.
-_ABOUT = frozenset({"time", "age_ms", "seq", "id"})
+_ABOUT_NAMES = ("time", "age_ms", "id", "seq")
+_ABOUT = frozenset(_ABOUT_NAMES)
+#: The members of an envelope, and what devices call the time instead.
+_ENVELOPE = _ABOUT | {"values"}
+_SPELT = {**{name: name for name in _ENVELOPE}, "ts": "time", "timestamp": "time", "datetime": "time", "at": "time"}
 #: Enough of a metric's name to recognise it by in a refusal.
 _SHOWN = 64
 
@@ -22,26 +27,54 @@ _SHOWN = 64
 def read_forms(document: object) -> Decoded | Rejected:
     """The readings of a parsed document, in the order they stand in.
 
-    The index of a reading is the place of its form in the list, 0 for all readings of a single form. A message id is
-    taken from a lone envelope only: a flat member ``id`` is too often the device's serial number, and messages that all
-    carry the same id would be taken for repeats.
+    The index of a reading is the place of its form in the list, 0 for all readings of a single form. Message ids are
+    taken from envelopes only: a flat member ``id`` is too often the device's serial number, and messages that all carry
+    the same id would be taken for repeats.
     """
     forms = _Forms()
     if isinstance(document, list):
         for index, form in enumerate(document):
-            forms.read(index, form)
+            fault = _envelope_fault(form)
+            if fault is None:
+                forms.read(index, form, _id_of(form))
+            else:
+                forms.refuse(index, fault.pointer[1:], fault.code)
         return Decoded(forms.readings, None, forms.refused)
     if not isinstance(document, dict):
         return Rejected(code="schema_invalid", reason="readings are an object or a list of objects")
-    message_id: str | None = None
-    if isinstance(document.get("values"), dict) and document.get("id") is not None:
-        given = document["id"]
-        if not isinstance(given, str) or not is_message_id(given):
-            reason = "a message id is 1-64 printable ASCII characters without space"
-            return Rejected(code="schema_invalid", reason=reason, pointer="/id")
-        message_id = given
-    forms.read(0, document)
-    return Decoded(forms.readings, message_id, forms.refused)
+    fault = _envelope_fault(document)
+    if fault is not None:
+        return fault
+    forms.read(0, document, None)
+    return Decoded(forms.readings, _id_of(document), forms.refused)
+
+
+def _envelope_fault(form: object) -> Rejected | None:
+    """What is wrong with an envelope beside its readings: a member that is not its own, or its id."""
+    if not isinstance(form, dict) or not isinstance(form.get("values"), dict):
+        return None
+    for name in form:
+        if name not in _ENVELOPE:
+            # Swallowed, a time under another name would put a backlog at the time of its receipt.
+            text = str(name)[:_SHOWN]
+            near = difflib.get_close_matches(text.lower(), _SPELT, 1, 0.5)
+            hint = (
+                f"did you mean {_SPELT[near[0]]!r}?" if near else f"beside values there are {', '.join(_ABOUT_NAMES)}"
+            )
+            reason = f"an envelope has no member {text!r}: {hint}"
+            return Rejected(code="schema_invalid", reason=reason, pointer=f"/{text}")
+    given = form.get("id")
+    if given is not None and (not isinstance(given, str) or not is_message_id(given)):
+        reason = "a message id is 1-64 printable ASCII characters without space"
+        return Rejected(code="schema_invalid", reason=reason, pointer="/id")
+    return None
+
+
+def _id_of(form: object) -> str | None:
+    if isinstance(form, dict) and isinstance(form.get("values"), dict):
+        given = form.get("id")
+        return given if isinstance(given, str) else None
+    return None
 
 
 def as_value(value: object) -> float | bool | str | None:
@@ -60,14 +93,17 @@ class _Forms:
     def __init__(self) -> None:
         self.readings: list[DecodedReading] = []
         self.refused: list[tuple[int, str, str]] = []
+        self._id: str | None = None
 
-    def read(self, index: int, form: object) -> None:
+    def read(self, index: int, form: object, id: str | None) -> None:
+        """Takes the readings of one form; ``id`` is that of its envelope in a list."""
+        self._id = id
         if not isinstance(form, dict):
-            self._refuse(index, "", "schema_invalid")
+            self.refuse(index, "", "schema_invalid")
             return
         seq = form.get("seq")
         if seq is not None and (type(seq) is not int or not 0 <= seq <= MAX_INTEGER):
-            self._refuse(index, "seq", "schema_invalid")
+            self.refuse(index, "seq", "schema_invalid")
             return
         values = form.get("values")
         if isinstance(values, dict):
@@ -81,12 +117,12 @@ class _Forms:
                     self._add(index, metric, value, None, form, seq)
                 elif metric not in _ABOUT:
                     # Left out silently, a device that calls its voltage "v" would lose it and never know.
-                    self._refuse(index, metric, "metric_name_invalid")
+                    self.refuse(index, metric, "metric_name_invalid")
 
     def _read_single(self, index: int, form: Mapping[object, object], seq: int | None) -> None:
         unit = form.get("unit")
         if unit is not None and not isinstance(unit, str):
-            self._refuse(index, form["metric"], "schema_invalid")
+            self.refuse(index, form["metric"], "schema_invalid")
             return
         self._add(index, form["metric"], form["value"], unit, form, seq)
 
@@ -100,16 +136,17 @@ class _Forms:
         seq: int | None,
     ) -> None:
         if not isinstance(metric, str):
-            self._refuse(index, metric, "metric_name_invalid")
+            self.refuse(index, metric, "metric_name_invalid")
             return
         checked = as_value(value)
         if checked is None:
-            self._refuse(index, metric, value_fault(value))
+            self.refuse(index, metric, value_fault(value))
             return
         self.readings.append(
-            DecodedReading(index, metric, checked, unit, form.get("time"), form.get("age_ms"), seq, None)
+            DecodedReading(index, metric, checked, unit, form.get("time"), form.get("age_ms"), seq, None, self._id)
         )
 
-    def _refuse(self, index: int, metric: object, code: str) -> None:
+    def refuse(self, index: int, metric: object, code: str) -> None:
+        """Notes a reading that the format itself does not take."""
         # A key of a CBOR map may be a number.
         self.refused.append((index, str(metric)[:_SHOWN], code))

@@ -9,6 +9,7 @@ from typing import Self
 from attrs import frozen
 
 from fleetcore.errors import Refused, Unavailable
+from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import (
     DeviceClient,
     DevicePlane,
@@ -19,7 +20,7 @@ from fleetcore.interfaces.protocol import (
 )
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.credential import CertificateCredential, Credential, LocalCredential, TokenCredential
-from fleetcore.model.message import Downlink, Inbound, Operation, Reply
+from fleetcore.model.message import Downlink, Inbound, MessageType, Reply
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.tls import der_of
 
@@ -80,9 +81,11 @@ class LocalAdapter(ProtocolAdapter):
 
 
 @asynccontextmanager
-async def open_local(config: LocalConfig, context: Context, plane: DevicePlane) -> AsyncIterator[LocalAdapter]:
+async def open_local(
+    config: LocalConfig, context: Context, plane: DevicePlane, ingest: Ingest
+) -> AsyncIterator[LocalAdapter]:
     """Opens the protocol."""
-    del config
+    del config, ingest
     adapter = LocalAdapter(f"local://{context.fleet}/{id(plane):x}", plane)
     _OPEN[adapter.endpoints[0]] = adapter
     try:
@@ -138,7 +141,7 @@ class LocalClient(DeviceClient):
 
     async def send(
         self,
-        operation: Operation,
+        type: MessageType,
         body: object,
         *,
         subject: str | None = None,
@@ -147,13 +150,11 @@ class LocalClient(DeviceClient):
     ) -> Reply:
         session = self._alive()
         payload = body if isinstance(body, bytes) else b"" if body is None else dumps(body)
-        message = Inbound(
-            operation=operation, subject=subject or session.identity, payload=payload, target=target, id=id
-        )
+        message = Inbound(type=type, subject=subject or session.identity, payload=payload, target=target, id=id)
         return await self._adapter.call(session, message)
 
-    async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
-        return await self.send(operation, body, subject=subject)
+    async def request(self, type: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
+        return await self.send(type, body, subject=subject)
 
     async def downlinks(self) -> AsyncIterator[Downlink]:
         while (downlink := await self._downlinks.get()) is not None:

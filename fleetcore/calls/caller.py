@@ -48,6 +48,7 @@ class Caller:
         actor: the name under which its changes are written down.
         permission: what the present call needs.
         asked: whether the call has asked for rights on anything.
+        subject: the device whose rights it asked for last, or None.
         max_wait_s: how long a call may wait for something before it answers how it stands.
     """
 

@@ -1,5 +1,6 @@
 """The quarantine: refused messages that are kept, to be understood, tried again or thrown away."""
 
+import base64
 from typing import Annotated
 
 from msgspec import Meta
@@ -56,7 +57,7 @@ async def get_dead_letter(caller: Caller, number: LetterNumber) -> DeadLetterRes
         NotFound: no such message is kept.
     """
     letter = await _letter(caller, number)
-    return to_response(DeadLetterResponse, letter, text=letter.inbound().payload.decode("utf-8", "replace"))
+    return to_response(DeadLetterResponse, letter, text=base64.b64decode(letter.payload).decode("utf-8", "replace"))
 
 
 @call("POST /quarantine/{number}/replay", Permission.QUARANTINE_WRITE, scope=BY_CALL, cli="quarantine replay NUMBER")

@@ -15,7 +15,19 @@ from msgspec import inspect as types
 
 from fleetcore.calls.types import ALPHABETS, Ms, decode_hook
 from fleetcore.errors import Refused
+from fleetcore.wire.decode import (
+    REMEDIES,
+    Fault,
+    Invalid,
+    check_finite,
+    fault_of,
+    in_words,
+    inner,
+    one_of,
+    values_of,
+)
 from fleetcore.wire.strict_json import StrictJsonError, loads
+from fleetcore.wire.times import TimeFault
 
 _SCALARS = {types.StrType, types.FloatType, types.BoolType}
 #: How many faults a refusal names.
@@ -25,33 +37,6 @@ _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.
 #: A twin's ten (WIRE.md §5) and what it is wrapped in.
 JSON_DEPTH = 12
 
-#: What msgspec says → what a refusal says.
-_SENTENCES: Sequence[tuple[re.Pattern[str], str]] = [
-    (re.compile(pattern, re.DOTALL), words)
-    for pattern, words in (
-        (r"Expected `(\w+)` matching regex .*", "this is no valid name"),
-        (r"Expected `str` of length <= (\d+)", "it may have at most {0} characters"),
-        (r"Expected `str` of length >= (\d+)", "it must have at least {0} characters"),
-        (r"Expected `(?:array|object)` of length <= (\d+)", "it may have at most {0} items"),
-        (r"Expected `(?:array|object)` of length >= (\d+)", "it must have at least {0} items"),
-        (r"Expected `(?:int|float)` <= (\S+)", "it must be at most {0}"),
-        (r"Expected `(?:int|float)` >= (\S+)", "it must be at least {0}"),
-        (r"Expected `(?:int|float)` < (\S+)", "it must be less than {0}"),
-        (r"Expected `(?:int|float)` > (\S+)", "it must be more than {0}"),
-        (r"Expected `([^`]+)`, got `([^`]+)`", "it must be {0}, not {1}"),
-        (r"Object missing required field `([^`]*)`", "{0!r} is missing"),
-        (r"Object contains unknown field `([^`]*)`", "there is no member {0!r}"),
-        (r"Invalid enum value (.*)", "{0} is not one of its values"),
-    )
-]
-_WORDS = {
-    "str": "text", "int": "an integer", "float": "a number", "bool": "true or false", "null": "null",
-    "array": "a list", "object": "an object",
-}  # fmt: skip
-#: What to give where something else was given.
-_REMEDIES = {
-    "an integer": "Give digits", "a number": "Give a number as JSON writes it", "true or false": "Give true or false",
-}  # fmt: skip
 #: Kind of text → what a value of it is, and as which types it is given.
 _GIVEN: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "text": ("text", (str,)),
@@ -62,24 +47,6 @@ _GIVEN: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "scalar": ("text", (str, int, float, bool)),
 }
 _TYPE_NAMES = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"), (type(None), "null"), (list, "array"))
-_PATH = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]|\[\.\.\.\]")
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """What is wrong with one value: where, why, and what to do."""
-
-    pointer: str
-    reason: str
-    remedy: str = ""
-    code: str = "schema_invalid"
-
-
-class Invalid(Exception):
-    """One value is not acceptable."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.reason)
-        self.fault = fault
 
 
 class Reader:
@@ -87,7 +54,7 @@ class Reader:
 
     def __init__(self, name: str, kind: Any) -> None:
         self.name, self.kind = name, kind
-        self._info = _inner(types.type_info(kind))
+        self._info = inner(types.type_info(kind))
         #: How text for it is read: ``text``, ``integer``, ``integer-or-word``, ``number``, ``boolean``, ``time``,
         #: ``scalar``, ``json``, or ``bytes``, which are not read here.
         self.text_kind = _text_kind(self._info)
@@ -112,31 +79,11 @@ class Reader:
         try:
             found = msgspec.convert(given, self.kind, dec_hook=decode_hook)
         except msgspec.ValidationError as error:
-            raise Invalid(self._fault(str(error))) from None
-        except Refused as error:  # a time is judged by the rules of the wire
+            raise Invalid(fault_of(error, f"/{self.name}", self.kind, ALPHABETS)) from None
+        except TimeFault as error:  # a parameter that is a time itself: msgspec names places below it alone
             raise Invalid(Fault(f"/{self.name}", error.message, error.remedy, error.code)) from None
-        if isinstance(found, float) and not math.isfinite(found):
-            raise Invalid(Fault(f"/{self.name}", "it is not finite", "Give a finite number", "number_not_finite"))
+        check_finite(found, f"/{self.name}")
         return found
-
-    def _fault(self, said: str) -> Fault:
-        sentence, _, place = said.partition(" - at `$")
-        pointer = f"/{self.name}" + "".join(
-            f"/{member or index}" for member, index in _PATH.findall(place.rstrip("`")) if member or index
-        )
-        alphabet = next((words for pattern, words in ALPHABETS.items() if repr(pattern) in sentence), None)
-        if alphabet is not None:
-            return Fault(pointer, "this is no valid name", f"Use {alphabet}", "name_invalid")
-        for pattern, words in _SENTENCES:
-            match = pattern.fullmatch(sentence)
-            if match is not None:
-                parts = [_in_words(part) for part in match.groups()]
-                return Fault(pointer, words.format(*parts), self._remedy() or _REMEDIES.get(parts[0], ""))
-        return Fault(pointer, sentence, self._remedy())
-
-    def _remedy(self) -> str:
-        values = _values(self._info)
-        return one_of(values) if values else ""
 
 
 def read_text(kind: str, texts: Sequence[str], name: str, *, repeated: bool) -> Any:
@@ -147,11 +94,6 @@ def read_text(kind: str, texts: Sequence[str], name: str, *, repeated: bool) -> 
     if len(texts) != 1:
         raise Invalid(Fault(f"/{name}", f"it is given {len(texts)} times", "Give it once"))
     return read(texts[0], f"/{name}")
-
-
-def _in_words(part: str) -> str:
-    """A name of a type as a sentence has it; None is what is not given."""
-    return " or ".join(_WORDS.get(kind, kind) for kind in part.split(" | ") if kind != "null" or part == "null")
 
 
 def check_given(kind: str, value: object, name: str, *, repeated: bool, choices: Sequence[str] = ()) -> None:
@@ -173,8 +115,7 @@ def check_given(kind: str, value: object, name: str, *, repeated: bool, choices:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             fault = _not_a(expected, value, f"/{name}")
             raise Invalid(msgspec.structs.replace(fault, remedy=one_of(choices)) if choices else fault)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise Invalid(Fault(f"/{name}", "it is not finite", "Give a finite number", "number_not_finite"))
+        check_finite(value, f"/{name}")
 
 
 def _is_whole(value: object) -> bool:
@@ -183,7 +124,7 @@ def _is_whole(value: object) -> bool:
 
 def _not_a(expected: str, value: object, pointer: str) -> Fault:
     found = next((name for kind, name in _TYPE_NAMES if isinstance(value, kind)), "object")
-    return Fault(pointer, f"it must be {expected}, not {_WORDS[found]}", _REMEDIES.get(expected, ""))
+    return Fault(pointer, f"it must be {expected}, not {in_words(found)}", REMEDIES.get(expected, ""))
 
 
 def convert(
@@ -225,11 +166,6 @@ def refusal(faults: Sequence[Fault]) -> Refused:
     )
 
 
-def one_of(values: Iterable[str]) -> str:
-    """The remedy where there are few values."""
-    return f"Use one of: {', '.join(values)}"
-
-
 def unknown(name: str, known: Iterable[str]) -> Fault:
     """The fault of a parameter that the call has not."""
     names = sorted(known)
@@ -245,28 +181,7 @@ def missing(name: str) -> Fault:
 
 def choices(kind: Any) -> list[str]:
     """The values of a parameter that has few; none where it has many."""
-    return _values(_inner(types.type_info(kind)))
-
-
-def _values(info: types.Type) -> list[str]:
-    match info:
-        case types.EnumType(cls):
-            return [str(member.value) for member in cls]
-        case types.LiteralType(values):
-            return [str(value) for value in values]
-        case _:
-            return []
-
-
-def _inner(info: types.Type) -> types.Type:
-    """The type beside None and UNSET."""
-    while isinstance(info, types.Metadata):
-        info = info.type
-    if isinstance(info, types.UnionType):
-        kinds = [one for one in info.types if not isinstance(one, types.NoneType)]
-        if len(kinds) == 1:
-            return _inner(kinds[0])
-    return info
+    return values_of(inner(types.type_info(kind)))
 
 
 def _text_kind(info: types.Type) -> str:
@@ -280,14 +195,14 @@ def _text_kind(info: types.Type) -> str:
         case types.CustomType(cls) if cls is Ms:
             return "time"
         case types.ListType(item) | types.VarTupleType(item) | types.SetType(item) | types.FrozenSetType(item):
-            return _text_kind(_inner(item))
+            return _text_kind(inner(item))
         case types.StrType() | types.LiteralType() | types.EnumType():
             return "text"
-        case types.UnionType(kinds) if {type(_inner(kind)) for kind in kinds} <= _SCALARS:
+        case types.UnionType(kinds) if {type(inner(kind)) for kind in kinds} <= _SCALARS:
             return "scalar"
         case types.BytesType():
             return "bytes"
-        case types.UnionType(kinds) if {type(_inner(one)) for one in kinds} == {types.IntType, types.LiteralType}:
+        case types.UnionType(kinds) if {type(inner(one)) for one in kinds} == {types.IntType, types.LiteralType}:
             return "integer-or-word"
         case _:
             return "json"
@@ -327,7 +242,7 @@ def _json(text: str, pointer: str) -> object:
     try:
         return loads(text.encode(), depth=JSON_DEPTH)
     except StrictJsonError as error:
-        raise Invalid(Fault(pointer, f"this is no JSON: {error}", "Give JSON, as in '{\"a\": 1}'")) from None
+        raise Invalid(Fault(pointer, f"this is not JSON: {error}", "Give JSON, as in '{\"a\": 1}'")) from None
 
 
 def _scalar(text: str, _pointer: str) -> object:

@@ -15,7 +15,7 @@ from fleetcore.calls.responses.server import (
     StatusResponse,
     StorageCheckResponse,
 )
-from fleetcore.calls.table import call, survey
+from fleetcore.calls.table import call
 from fleetcore.calls.types import Page, to_response
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.recount import recount
@@ -46,7 +46,7 @@ async def list_notifiers(caller: Caller) -> Page[InstanceResponse]:
 async def list_plugins(caller: Caller) -> Page[PluginResponse]:
     """Lists the plugins that the server has loaded, or tried to; they are installed in a shell, never from here."""
     host = caller.fleet.host
-    await asyncio.to_thread(survey, host)  # a plugin's hook may take its time
+    await asyncio.to_thread(host.survey)  # a plugin's hook may take its time
     return Page([to_response(PluginResponse, one) for one in host.plugins.values()])
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from attrs import define, field, frozen
@@ -21,9 +21,6 @@ from fleetcore.calls.caller import Caller
 from fleetcore.calls.types import OPTIONS, In, Ms, Names, Page, Word
 from fleetcore.errors import FleetError, PluginError, Refused
 from fleetcore.model.operator import Permission
-
-if TYPE_CHECKING:
-    from fleetcore.runtime.plugins import PluginHost
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any] | AsyncIterator[Any]])
 
@@ -502,51 +499,16 @@ def _verbs(command: str) -> str:
 def calls_of(module: ModuleType) -> Iterator[Call]:
     """The calls that a module declares, in its order."""
     for function in vars(module).values():
-        if inspect.isfunction(function) and function.__module__ == module.__name__:
-            declared = getattr(function, _DECLARED, None)
-            if declared is not None:
-                yield Call(name=function.__name__, function=function, declared=declared)
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and hasattr(function, _DECLARED):
+            yield call_of(function)
 
 
-def core() -> Table:
-    """The table of the core's calls."""
-    from fleetcore.calls import nouns
-
-    return Table(one for noun in nouns() for one in calls_of(noun))
-
-
-def of_fleet(host: "PluginHost") -> Table:
-    """The table of a fleet: the core's calls and those of its plugins.
-
-    A plugin of which a call cannot be added is named in the log and by ``plugin list``; it has no calls then.
-    """
-    table = core()
-    for plugin, functions in host.calls().items():
-        try:
-            calls = [Call(**_declared(function, plugin)) for function in functions]
-            table.extend(calls)
-            host.note(plugin, [f"calls.{call.name}" for call in calls])
-        except Exception as error:  # noqa: BLE001  # a plugin's code must not end the fleet
-            host.failed(plugin, "fleetcore_calls", error)
-    return table
-
-
-def survey(host: "PluginHost", taken: Iterable[str] = ()) -> None:
-    """Asks a host's plugins for all that is asked of them only when it is needed, so that a list of them has it.
-
-    Args:
-        taken: nouns of the command line that no plugin may have.
-    """
-    host.events()
-    of_fleet(host)
-    host.commands({*taken})
-
-
-def _declared(function: Any, plugin: str) -> dict[str, Any]:
+def call_of(function: Any, plugin: str = "") -> Call:
+    """The call that a function is declared as; raises PluginError where it is not declared by :func:`call`."""
     declared = getattr(function, _DECLARED, None)
     if declared is None:
         raise PluginError(f"{function!r} is not declared by fleetcore.calls.table.call", plugin=plugin)
-    return {"name": function.__name__, "function": function, "declared": declared, "plugin": plugin}
+    return Call(name=function.__name__, function=function, declared=declared, plugin=plugin)
 
 
 def _place(hint: Any) -> str:

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_t
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from fleetcore.errors import Refused
-from fleetcore.wire.times import format_time, parse_time
+from fleetcore.wire.times import Ms, TimeFault, format_time, read_ms
 
 __all__ = [
     "EVENT_PREFIX",
@@ -42,30 +41,11 @@ __all__ = [
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
-_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 #: Options that every command may have: what an option gives to a call is called otherwise, by a :class:`Word`.
 OPTIONS = frozenset({"ca", "data", "help", "output", "server", "token", "yes"})
 #: A JSON object whose members the caller chooses.
 Json = dict[str, Any]
-
-
-class Ms(int):
-    """A time: an integer of ms since the epoch, which prints as RFC 3339 and is sent so."""
-
-    __slots__ = ()
-
-    @property
-    def datetime(self) -> datetime:
-        """The same time, in UTC; one that lies beyond what a datetime can be is the last or the first of them."""
-        return _EPOCH + min(max(self, _FIRST), _LAST) * _MILLISECOND
-
-    def __str__(self) -> str:
-        return format_time(self)
-
-    def __repr__(self) -> str:
-        return f"Ms({int(self)}: {self})"
 
 
 class In:
@@ -264,13 +244,13 @@ def from_builtins(value: object, kind: type[T]) -> T:
 
 
 def decode_hook(kind: Any, value: object) -> object:
-    """How what msgspec does not know is read; raises Refused for what is no time."""
+    """How what msgspec does not know is read; raises TimeFault for what is not a time."""
     if kind is Ms:
         if isinstance(value, datetime):
             if value.tzinfo is None:
-                raise Refused("the time has no zone", code="time_invalid", remedy="Give it one: tzinfo=datetime.UTC")
+                raise TimeFault("the time has no zone", code="time_invalid", remedy="Give it one: tzinfo=datetime.UTC")
             value = (value - _EPOCH) // _MILLISECOND
-        return value if isinstance(value, Ms) else Ms(parse_time(value))
+        return read_ms(value)
     raise NotImplementedError(f"{kind} is not read from plain data")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 from attrs import frozen
 
-from fleetcore.errors import DataFolderInUse, Refused
+from fleetcore.errors import Refused
 
 if TYPE_CHECKING:
     from fleetcore.runtime.plugins import PluginHost
@@ -158,25 +158,22 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
     data = at
     if not await asyncio.to_thread(data.is_dir):
         raise Refused(f"There is no data folder {data}", remedy="`fleetcore init` makes one; --data names another")
-    from fleetcore.frontends.control_client import ControlClient, socket_of
+    from fleetcore.runtime import lease
 
-    socket = ControlClient(data)
-    if await asyncio.to_thread(socket_of(data).exists) and await socket.answers():
-        yield socket
+    if await asyncio.to_thread(lease.holder, data) is not None:
+        from fleetcore.frontends.control_client import ControlClient
+
+        yield ControlClient(data)
         return
     from fleetcore.calls.caller import user_of
     from fleetcore.frontends.library import IoTFleetManager
 
     manager = IoTFleetManager(data, create=False, actor=user_of("cli"))
+    await manager.open()
     try:
-        await manager.open()
-    except DataFolderInUse:
-        yield socket
-    else:
-        try:
-            yield _Caller(manager)
-        finally:
-            await manager.close()
+        yield _Caller(manager)
+    finally:
+        await manager.close()
 
 
 def remote_client(at: Remote) -> Any:

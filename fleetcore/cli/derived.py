@@ -10,11 +10,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from fleetcore.cli.confirm import asks, confirm, yes_parameter
-from fleetcore.cli.connect import Caller, Target, connect, fleet_option
+from fleetcore.cli.connect import Target, connect, fleet_option
 from fleetcore.cli.ids import Named, whole_ids, with_whole_ids
+from fleetcore.cli.items import items_of
 from fleetcore.cli.output import output_option, show, show_line
-from fleetcore.errors import Refused, Unavailable
-from fleetcore.frontends.catalogue import PAGE, CallInfo, ParameterInfo
+from fleetcore.errors import Refused
+from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
 
 #: In a command's text: the rest of its parameters may be given so.
 _PAIRS = "NAME=VALUE"
@@ -173,37 +174,14 @@ def items(at: Target, call: CallInfo, given: Mapping[str, Any], most: int | None
     return asyncio.run(ask())
 
 
-async def items_of(caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None = None) -> list[Any]:
-    """All items of a list, or the first ``most``, for a command that has its connection."""
-    if not any(parameter.name == "cursor" for parameter in call.parameters):
-        whole: list[Any] = _page(await caller.run(call.name, given))["items"]
-        return whole[:most]
-    found: list[Any] = []
-    cursor: str | None = None
-    while most is None or len(found) < most:
-        limit = PAGE if most is None else min(PAGE, most - len(found))
-        page = _page(await caller.run(call.name, {**given, "limit": limit, "cursor": cursor}))
-        found += page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            break
-    return found
-
-
-def _page(answer: Any) -> Mapping[str, Any]:
-    """A page that was answered; of a plugin's call only its server knows the answer's type."""
-    if isinstance(answer, dict) and isinstance(answer.get("items"), list) and "next" in answer:
-        return answer
-    raise Unavailable("The server's answer cannot be read: it is no page", remedy="Is it a fleetcore server?")
-
-
 def _inside(name: str) -> str:
     return f"{name}_" if name in _TAKEN else name
 
 
 def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
     """What was typed, as the call takes it; raises Refused as every front end does."""
-    from fleetcore.calls.decode import Fault, Invalid, read_text, refusal
+    from fleetcore.calls.decode import read_text, refusal
+    from fleetcore.wire.decode import Fault, Invalid
 
     found: dict[str, Any] = {}
     faults: list[Fault] = []

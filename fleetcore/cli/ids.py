@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fleetcore.cli.connect import Caller, Target, connect, target_of
+from fleetcore.cli.items import items_of
 from fleetcore.errors import FleetError, NotFound, Refused
 from fleetcore.frontends.catalogue import CallInfo, ParameterInfo, core
 
@@ -80,8 +81,6 @@ async def _listed(caller: Caller, parameter: ParameterInfo) -> Sequence[str]:
 
 async def first_items(caller: Caller, name: str, most: int) -> list[Mapping[str, Any]]:
     """The first items of a list, a plugin's too."""
-    from fleetcore.cli.derived import items_of
-
     listing = core().get(name)
     if listing is not None:
         return await items_of(caller, listing, {}, most)

@@ -62,10 +62,11 @@ def _tried(files: tuple[Path, ...]) -> list[dict[str, Any]]:
 def _surveyed(host: "PluginHost") -> list[dict[str, Any]]:
     from attrs import asdict
 
-    from fleetcore.calls.table import survey
+    from fleetcore.calls.fleet_table import of_fleet
     from fleetcore.cli.root import NOUNS
 
-    survey(host, NOUNS)
+    of_fleet(host)  # notes the calls that each adds, and the plugin of which a call cannot be added
+    host.survey(NOUNS)
     return [asdict(one) for one in host.plugins.values()]
 
 
@@ -74,12 +75,13 @@ async def _of(at: Target) -> list[dict[str, Any]]:
     if isinstance(at, Remote):
         async with connect(at) as caller:
             return await _asked(caller)
-    from fleetcore.frontends.control_client import ControlClient, socket_of
+    from fleetcore.runtime import lease
 
-    socket = ControlClient(at)
-    if await asyncio.to_thread(socket_of(at).exists) and await socket.answers():
-        return await _asked(socket)
-    return _surveyed(host_of(at))
+    if await asyncio.to_thread(lease.holder, at) is None:
+        return _surveyed(host_of(at))
+    from fleetcore.frontends.control_client import ControlClient
+
+    return await _asked(ControlClient(at))
 
 
 async def _asked(caller: Caller) -> list[dict[str, Any]]:
@@ -111,7 +113,7 @@ def calls(name: str, into: Path | None) -> None:
     """Write the calls of the installed plugin NAME as typed methods, for scripts and editors."""
     import sys
 
-    from fleetcore.calls.table import of_fleet
+    from fleetcore.calls.fleet_table import of_fleet
     from fleetcore.frontends.plugin_methods import module_of
     from fleetcore.runtime.plugins import PluginHost
 

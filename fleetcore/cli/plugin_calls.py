@@ -55,7 +55,7 @@ async def _catalogue(at: Target) -> Catalogue:
 
 def _of_folder(data: Path) -> Catalogue:
     """The calls of a fleet without a server: those of the installed plugins, and of those that its fleet.toml names."""
-    from fleetcore.calls.table import of_fleet
+    from fleetcore.calls.fleet_table import of_fleet
     from fleetcore.cli.connect import host_of
     from fleetcore.frontends.describe import describe
 

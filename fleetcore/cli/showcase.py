@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import Caller, connect
-from fleetcore.cli.derived import items_of
+from fleetcore.cli.items import items_of
 from fleetcore.cli.progress import progress
 from fleetcore.cli.serve import running
 from fleetcore.cli.simulated_fleet import SimulatedFleet, Way, ways_in

@@ -148,26 +148,20 @@ async def open_detector(config: {title}Config, context: Context) -> AsyncIterato
     "tests/test_{name}.py": '''\
 """The contract that every detector must pass, and what this one is for."""
 
-import logging
-
 import numpy as np
 import pytest
-from fleetcore.interfaces import Context
 from fleetcore.model.telemetry import TelemetryBatch
-from fleetcore.testing.clock import MovableClock
+from fleetcore.testing import context
 from fleetcore.testing.detector_contract import DetectorContract, PlainCatalog
 
 from fleetcore_{name}.detector import JumpDetector, open_detector
 from fleetcore_{name}.plugin import {title}Config
 
-# What the fleet lends an opener; nothing of it outlives the test.
-CONTEXT = Context(name="{name}", fleet="lab", clock=MovableClock(), logger=logging.getLogger("{name}"), secret=str)
-
 
 class TestContract(DetectorContract):
     @pytest.fixture
     def open_detector(self):
-        return lambda: open_detector({title}Config(limit=5.0), CONTEXT)
+        return lambda: open_detector({title}Config(limit=5.0), context())
 
     @pytest.fixture
     def stream(self):

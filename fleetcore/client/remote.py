@@ -103,9 +103,8 @@ class AsyncFleetClient(AsyncFleet):
             return from_builtins(None, kind)
         sent, begun_s = request(await self._known(name), given), wire.now_s()
         source, wait_s = sent.source, given.get("wait_s", 0.0)
-        wait_s = (
-            float(wait_s) if isinstance(wait_s, int | float) and math.isfinite(wait_s) else 0.0
-        )  # else it is refused
+        # Anything else is refused by the server.
+        wait_s = float(wait_s) if isinstance(wait_s, int | float) and math.isfinite(wait_s) else 0.0
         answered = await self._answer(
             sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers,
             content=source if source is None or isinstance(source, bytes) else async_pieces(source),

@@ -18,7 +18,7 @@ from fleetcore.fleet.assigning import Assigning, Target
 from fleetcore.fleet.fetch import check_url, fetch
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.storage import ArtifactInfo, Storage
+from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
@@ -29,24 +29,19 @@ from fleetcore.model.firmware import (
     Execution,
     ExecutionState,
 )
-from fleetcore.model.message import Accepted, Outcome, Rejected
+from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.names import check_device_id, check_label
-from fleetcore.model.store import Commit, Event
-from fleetcore.wire import uplink_body
+from fleetcore.model.store import ArtifactInfo, Commit, Event
+from fleetcore.wire import messages
+from fleetcore.wire.bodies import check_ahead
+from fleetcore.wire.replies import rejection
 
 #: Why an execution, a command or a session of a retired device ends.
 DEVICE_RETIRED = "device_retired"
 #: The largest artifact that is fetched or taken in.
 ARTIFACT_BYTES = 1 << 30
-#: Of a version that a device reports.
-_VERSION_CHARACTERS = 128
-_REPORTABLE = frozenset(PROGRESS_ORDER) - {
-    ExecutionState.WAITING,
-    ExecutionState.OFFERED,
-    ExecutionState.UNKNOWN,
-    ExecutionState.TIMED_OUT,
-    ExecutionState.SKIPPED,
-}
+#: How long a device is told that an offer was withdrawn, where it says nothing about it: a week.
+WITHDRAWN_MS = 7 * 86_400_000
 #: Devices that are looked at, or executions that are ended, side by side.
 _TOGETHER = 200
 #: The entry of campaigns that a restart has to look at.
@@ -64,7 +59,9 @@ def _campaign_refs(campaign: Campaign) -> Pairs:
 
 def _execution_refs(execution: Execution) -> Pairs:
     refs = [("campaign", execution.campaign), ("device", execution.device)]
-    return refs if execution.state in EXECUTION_ENDS else [*refs, ("open", execution.device)]
+    if execution.state not in EXECUTION_ENDS:
+        return [*refs, ("open", execution.device)]
+    return [*refs, ("withdrawn", execution.device)] if execution.withdrawn else refs
 
 
 class Campaigns:
@@ -86,6 +83,36 @@ class Campaigns:
         #: How often a device left: what was read of devices before is looked at again where one did.
         self._departures = 0
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """What a device says about its updates."""
+        return {messages.FIRMWARE_STATUS: lambda request, body: self.status(request.subject, body)}
+
+    @property
+    def waiting(self) -> Mapping[MessageType, Waiting]:
+        """What waits for a device."""
+        return {messages.FIRMWARE: Waiting(read=self._firmware, count=self._count, unfinished=self._unfinished)}
+
+    async def _firmware(self, device: str, _after: int) -> Mapping[str, object] | None:
+        """The offer for a device, or that one was withdrawn which the device has seen (WIRE.md §7)."""
+        return await self.offer(device) or await self._withdrawal(device)
+
+    async def _withdrawal(self, device: str) -> Mapping[str, object] | None:
+        """The newest offer that was taken back, until the device says anything about it."""
+        since = self._clock.now_ms() - WITHDRAWN_MS
+        found = [past for past in await self.executions.find(ref=("withdrawn", device)) if past.changed >= since]
+        if not found:
+            return None
+        return {"offer": None, "cancel": max(found, key=lambda past: (past.changed, past.id)).id}
+
+    async def _count(self, device: str) -> int:
+        open_or_not = await self.open_execution(device) or await self._withdrawal(device)
+        return 0 if open_or_not is None else 1
+
+    async def _unfinished(self, device: str) -> Sequence[Downlink]:
+        body = await self._firmware(device, 0)
+        return [] if body is None else [Downlink(type=messages.FIRMWARE, subject=device, body=body)]
 
     def on_offer(self, callback: Callable[[str], None]) -> None:
         """``callback(device)`` whenever the device has a new offer."""
@@ -368,7 +395,9 @@ class Campaigns:
                 return None
             data = {"campaign": old.campaign, "device": old.device, "code": code}
             event = Event(type=f"execution.{state}", subject=old.id, time=now, actor=actor, data=data)
-            return evolve(old, state=state, code=code, changed=now), [event]
+            return evolve(old, state=state, code=code, changed=now, withdrawn=seen is not ExecutionState.WAITING), [
+                event
+            ]
 
         if not ends(execution):
             return
@@ -459,29 +488,20 @@ class Campaigns:
             offer |= self._assigning.members(campaign, execution, target)
         return {"offer": offer}
 
-    async def status(self, device: str, body: object) -> Outcome:
-        """A device's word on its execution; states may be skipped, never go back (WIRE.md §7)."""
-        if not isinstance(body, Mapping):
-            return Rejected(code="schema_invalid", reason="A firmware status is a JSON object")
-        name = body.get("execution")
-        try:
-            state = ExecutionState(cast("str", body.get("state")))
-        except ValueError:
-            state = ExecutionState.WAITING
-        if state not in _REPORTABLE:
-            return Rejected(code="schema_invalid", reason="state is no state that a device reports", pointer="/state")
+    async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:
+        """What a device says about its execution; states may be skipped, never go back (WIRE.md §7)."""
+        state = ExecutionState(body.state)
         now = self._clock.now_ms()
+        until = int(body.until) if state is ExecutionState.DEFERRED and body.until is not None else None
         try:
-            until = uplink_body.time_ahead(body, "until", now) if state is ExecutionState.DEFERRED else None
-            progress = uplink_body.number(body, "progress", 100, "percent")
-            bytes_so_far = uplink_body.integer(body, "bytes", "bytes")
-            version = uplink_body.text(body, "version", _VERSION_CHARACTERS)
-            code, reason = uplink_body.cut_text(body, "code"), uplink_body.cut_text(body, "reason")
+            check_ahead(until, "until", now)
         except Refused as error:
-            return uplink_body.rejected(error)
+            return rejection(error)
         if state is ExecutionState.DEFERRED and until is None:
             return Rejected(code="schema_invalid", reason="deferred needs until, a time", pointer="/until")
-        execution = await self.executions.get(name) if isinstance(name, str) else None
+        progress, bytes_so_far, version = body.progress, body.bytes, body.version
+        code, reason = body.code, body.reason
+        execution = await self.executions.get(body.execution)
         if execution is None or execution.device != device:
             return Rejected(code="execution_unknown", reason="This device has no such execution")
         campaign = await self.get(execution.campaign)
@@ -491,12 +511,15 @@ class Campaigns:
 
         def step(old: Execution) -> tuple[Execution, list[Event]] | None:
             refusal.clear()
+            if old.withdrawn:
+                # It knows: the withdrawal is not shown again.
+                if state is not old.state:
+                    refusal.append(_not_to(old, state))
+                return evolve(old, withdrawn=False), []
             if old.state is state and (old.state in EXECUTION_ENDS or state is not ExecutionState.DOWNLOADING):
                 return None
             if old.state in EXECUTION_ENDS or PROGRESS_ORDER[state] < PROGRESS_ORDER[old.state]:
-                refusal.append(
-                    Rejected(code="illegal_transition", reason=f"The execution is {old.state} and cannot go to {state}")
-                )
+                refusal.append(_not_to(old, state))
                 return None
             new = evolve(
                 old,
@@ -547,6 +570,10 @@ class Campaigns:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _not_to(execution: Execution, state: ExecutionState) -> Rejected:
+    return Rejected(code="illegal_transition", reason=f"The execution is {execution.state} and cannot go to {state}")
 
 
 def _begun(execution: Execution) -> bool:

@@ -13,24 +13,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from typing import Any
 
 from attrs import define, evolve, field
+from msgspec import UNSET, to_builtins
 
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.ids import ordered_id
-from fleetcore.fleet.open_commands import OpenCommands, Retired
+from fleetcore.fleet.process_state.open_commands import OpenCommands, Retired
 from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.fleet.search import Search
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.command import COMMAND_TRANSITIONS, FINISHED, Command, CommandState
 from fleetcore.model.device import Device, Lifecycle
-from fleetcore.model.message import Accepted, Outcome, Rejected
+from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, Event
 from fleetcore.model.store import Counter as StoreCounter
 from fleetcore.query.explain import deciding
 from fleetcore.query.parse import parse
-from fleetcore.wire import uplink_body
+from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps, loads
 from fleetcore.wire.times import format_time
 
@@ -44,10 +45,9 @@ _LOOK_S = 1.0
 SNAPSHOT = 10
 #: The device has begun with it.
 _BEGUN = frozenset({CommandState.DELIVERED, CommandState.RUNNING})
-_OUTPUT_BYTES = _ARGS_BYTES = 64 * 1024
+_ARGS_BYTES = 64 * 1024
 _ARGS_DEPTH = 10
 _LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
-_DAY_MS = 24 * 3600 * 1000
 #: One queued command of a device holds a supersede key.
 _SUPERSEDE = "command-supersede"
 #: Ten years.
@@ -554,6 +554,45 @@ class Commands:
                 await pause(self._storage.wait_feed(position, min(_LOOK_S, left)))
         return command
 
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """What a device says about its commands."""
+        return {
+            messages.COMMAND_RESULT: lambda request, body: self.result(request.subject, request.target, body),
+        }
+
+    @property
+    def waiting(self) -> Mapping[MessageType, Waiting]:
+        """What waits for a device."""
+        return {messages.COMMAND: Waiting(read=self._list, count=self.count_unfinished, unfinished=self._again)}
+
+    async def _list(self, device: str, _after: int) -> Mapping[str, object] | None:
+        """The snapshot (WIRE.md §6), with what is handed out by showing it."""
+        given = {command.id: command for command in await self.hand_out(device)}
+        left = [command for command in await self.snapshot(device) if command.id not in given]
+        listed = sorted((*given.values(), *left), key=lambda command: command.sequence)[:SNAPSHOT]
+        if not listed:
+            return None
+        unfinished = await self.count_unfinished(device)
+        return {"commands": [self.wire(command) for command in listed], "more": unfinished > len(listed)}
+
+    async def _again(self, device: str) -> Sequence[Downlink]:
+        return [self.downlink(command) for command in await self.hand_out(device, again=True)]
+
+    def downlink(self, command: Command) -> Downlink:
+        """A command ready to hand over."""
+        return Downlink(
+            type=messages.COMMAND,
+            subject=command.device,
+            body=self.wire(command),
+            expires_ms=max(1, command.expires_at - self._clock.now_ms()),
+        )
+
+    async def count_unfinished(self, device: str) -> int:
+        """How many commands of a device are neither finished nor past the time until which they may start."""
+        now = self._clock.now_ms()
+        return sum(not _is_past(command, now) for command in await self._open.of(device))
+
     async def snapshot(self, device: str) -> Sequence[Command]:
         """The oldest unfinished commands in sequence order, the head of each lane only, expired ones left out."""
         heads = _heads(await self._open.lanes(device), self._clock.now_ms())
@@ -645,27 +684,20 @@ class Commands:
             body["signed"] = self._sign({"device": command.device, **signed})
         return body
 
-    async def result(self, device: str, command: str, body: object) -> Outcome:
-        """A device's word on a command; the first end state wins (WIRE.md §6)."""
-        status = body.get("status") if isinstance(body, Mapping) else None
-        if not isinstance(body, Mapping) or not isinstance(status, str) or status not in _REPORTED:
-            return Rejected(code="schema_invalid", reason=f"status is one of {', '.join(_REPORTED)}", pointer="/status")
-        if body.get("output") is not None and len(dumps(body["output"])) > _OUTPUT_BYTES:
+    async def result(self, device: str, command: str, body: messages.CommandResult) -> Outcome:
+        """What a device says about a command; the first end state wins (WIRE.md §6)."""
+        output = None if body.output is UNSET else body.output
+        if output is not None and len(dumps(output)) > messages.OUTPUT_BYTES:
             return Rejected(
                 code="limit_exceeded",
                 reason="output is too long",
                 pointer="/output",
-                limit=_OUTPUT_BYTES,
+                limit=messages.OUTPUT_BYTES,
                 unit="bytes",
                 scope="command",
             )
-        try:
-            extend = uplink_body.integer(body, "extend_ms", "ms", high=_DAY_MS) or 0
-            progress = uplink_body.number(body, "progress", 100, "percent")
-            code, reason = uplink_body.cut_text(body, "code"), uplink_body.cut_text(body, "reason")
-        except Refused as error:
-            return uplink_body.rejected(error)
-        state = _REPORTED[status]
+        extend, progress, code, reason = body.extend_ms or 0, body.progress, body.code, body.reason
+        state = _REPORTED[body.status]
         digest = _result_hash(body)
         now = self._clock.now_ms()
         outcome: list[Outcome] = []
@@ -678,7 +710,7 @@ class Commands:
             if not _unfinished(old):
                 outcome.append(_after_the_end(old, state, digest))
                 if isinstance(outcome[0], Accepted) and outcome[0].late and old.late is None:
-                    return evolve(old, late=dict(body)), []
+                    return evolve(old, late=to_builtins(body, enc_hook=str)), []
                 return None
             outcome.append(Accepted())
             if state not in COMMAND_TRANSITIONS[old.state]:
@@ -688,7 +720,7 @@ class Commands:
                 old,
                 state=CommandState.SUCCEEDED if ended and state is CommandState.DELIVERED else state,
                 progress=old.progress if progress is None else progress,
-                output=body.get("output", old.output),
+                output=old.output if body.output is UNSET else output,
                 code=code,
                 reason=reason,
                 result_by=max(old.result_by, now + extend) if extend else old.result_by,
@@ -742,12 +774,16 @@ def _heads(lanes: Sequence[Sequence[Command]], now: int) -> list[Command]:
     heads = []
     for lane in lanes:
         for command in lane:
-            # Queued, it is past its time; sent, the device may have it, and is not given it again after it.
-            unstarted = command.state is CommandState.QUEUED or command.state is CommandState.SENT
-            if not unstarted or min(command.deliver_by, command.expires_at) > now:
+            if not _is_past(command, now):
                 heads.append(command)
                 break
     return heads
+
+
+def _is_past(command: Command, now: int) -> bool:
+    """Whether a command may not be started any more; sent, the device may have it, and is not given it again."""
+    unstarted = command.state is CommandState.QUEUED or command.state is CommandState.SENT
+    return unstarted and min(command.deliver_by, command.expires_at) <= now
 
 
 def _waits(command: Command, now: int) -> bool:
@@ -805,8 +841,9 @@ def _keyed_id(device: str, key: str) -> str:
     return hashlib.sha256(f"{device}\0{key}".encode()).hexdigest()[:32]
 
 
-def _result_hash(body: Mapping[str, object]) -> str:
-    kept = {name: body.get(name) for name in ("status", "output", "code", "reason")}
+def _result_hash(body: messages.CommandResult) -> str:
+    output = None if body.output is UNSET else body.output
+    kept = {"status": body.status, "output": output, "code": body.code, "reason": body.reason}
     return hashlib.sha256(dumps(kept)).hexdigest()
 
 

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import cast
 
-from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Record
 from fleetcore.model.telemetry import SeriesKind

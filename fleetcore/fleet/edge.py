@@ -7,6 +7,8 @@ from attrs import field, frozen
 from fleetcore.errors import Conflict, NotAuthorised, Refused
 from fleetcore.fleet.registry import GATEWAY, GATEWAYS, Registry
 from fleetcore.model.device import Device
+from fleetcore.model.message import Handler, MessageType, Reply, Request
+from fleetcore.wire import messages
 
 
 @frozen(kw_only=True)
@@ -39,6 +41,15 @@ class EdgeComputing:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """What a gateway says about its leaves."""
+        return {messages.LEAF_REGISTER: self._announced}
+
+    async def _announced(self, request: Request, body: messages.LeafBody) -> Reply:
+        device = await self.register_leaf(request.identity, body.device, body.type or "leaf")
+        return Reply(status=201, body={"device": device.id, "gateway": device.gateway})
 
     async def register_gateway(
         self,

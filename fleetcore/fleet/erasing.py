@@ -10,7 +10,7 @@ from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.lifecycles import Lifecycles
-from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock

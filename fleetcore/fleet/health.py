@@ -10,7 +10,7 @@ from attrs import frozen
 
 from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.campaigns import Campaigns
-from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins

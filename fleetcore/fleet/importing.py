@@ -21,6 +21,7 @@ from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.import_judging import Checked, DryRun, Judged, Numbered, Result, checked, failure_of, judge
 from fleetcore.fleet.import_rows import row_of
 from fleetcore.fleet.operations import MOST_FAILURES, MOST_ITEMS, Operations, blob_of
+from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.registry import Registry
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -93,7 +94,7 @@ class Importing:
         self._registry, self._operations = registry, operations
         self._finishing = Finishing("fleetcore import")
         self._ahead: dict[str, tuple[str, _Part]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = KeyedLocks()
         self._dry_runs: OrderedDict[str, tuple[DryRun, float]] = OrderedDict()
         self._wake = asyncio.Event()
         operations.work(KIND, self._turn, undo=self._undo)
@@ -191,12 +192,11 @@ class Importing:
                     await self._operations.turn(operation.id)
 
     def _let_go(self, operation: str) -> None:
-        self._locks.pop(operation, None)
         self._ahead.pop(operation, None)
 
     def _lock(self, operation: str) -> asyncio.Lock:
         # Between rows that arrive and rows that are done: both change the operation's record.
-        return self._locks.setdefault(operation, asyncio.Lock())
+        return self._locks.of(operation)
 
     async def _turn(self, operation: Operation) -> bool:
         """Works for a while; False where it can only wait for rows, or for its rate."""

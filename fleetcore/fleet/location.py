@@ -1,6 +1,5 @@
 """Where devices are: the newest position by event time, whatever the order of arrival."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
@@ -10,18 +9,10 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Location
-from fleetcore.model.message import Accepted, Outcome, PointRefusal, Rejected
+from fleetcore.model.message import Accepted, Handler, MessageType, Outcome, PointRefusal, Rejected, Request
 from fleetcore.model.store import Commit, Event
-from fleetcore.wire.times import time_or_code
-
-_MOST = 1000  # positions in one message, WIRE.md §8
-_SOURCES = frozenset({"gnss", "cell", "wifi", "manual"})
-_BOUNDS = {
-    "accuracy_m": (0.0, 4e7),
-    "alt_m": (-12_000.0, 1e8),
-    "speed_mps": (0.0, 1e5),
-    "heading": (0.0, 360.0),
-}
+from fleetcore.wire import messages
+from fleetcore.wire.bodies import Many
 
 
 @frozen(kw_only=True)
@@ -66,25 +57,31 @@ class Locations:
             return Commit()
         return self._records.changing(old, evolve(old, location=set_now)) + _updated(device, set_now, now, actor)
 
-    async def update(self, device: str, body: object) -> Outcome:
-        """A device's position or a list of at most 1,000 (WIRE.md §8); bad ones are refused one by one."""
-        items = body if isinstance(body, list) else [body]
-        if len(items) > _MOST:
-            return Rejected(
-                code="limit_exceeded", reason="Too many positions", limit=_MOST, unit="positions", scope="message"
-            )
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """What a device says about where it is."""
+        return {messages.LOCATION: self._told}
+
+    async def _told(self, request: Request, body: Many) -> Outcome:
+        return await self.update(request.subject, body, body.refused)
+
+    async def update(
+        self, device: str, positions: Sequence[messages.Position], refused: Sequence[PointRefusal] = ()
+    ) -> Outcome:
+        """Positions of a device (WIRE.md §8): the newest counts, and those from the future join the ``refused``."""
         now = self._clock.now_ms()
         good: list[Location] = []
-        refused: list[PointRefusal] = []
-        for i, item in enumerate(items):
-            parsed = self._parse(item, now)
-            if isinstance(parsed, str):
-                refused.append(PointRefusal(i, "location", parsed))
+        bad = list(refused)
+        taken = {point.index for point in refused}
+        places = (index for index in range(len(positions) + len(taken)) if index not in taken)
+        for index, position in zip(places, positions, strict=True):
+            if position.time is not None and position.time > now + self._limits.future_ms:
+                bad.append(PointRefusal(index, "location", "time_in_future"))
             else:
-                good.append(parsed)
+                good.append(_location(position, now))
+        bad.sort(key=lambda point: point.index)
         if not good:
-            code = refused[0].code if refused else "schema_invalid"
-            return Rejected(code=code, reason="No position could be taken", refused=tuple(refused))
+            return Rejected(code=bad[0].code, reason="No position could be taken", refused=tuple(bad))
         newest = max(good, key=lambda one: one.time or 0)
 
         async def load() -> Position:
@@ -97,41 +94,22 @@ class Locations:
             return evolve(old, location=newest), _updated(device, newest, now, device).events
 
         await self._records.settle(load, step)
-        return Accepted(stored=len(good), refused=tuple(refused))
+        return Accepted(stored=len(good), refused=tuple(bad))
 
-    def _parse(self, item: object, now: int) -> Location | str:
-        if not isinstance(item, Mapping):
-            return "schema_invalid"
-        lat, lon = item.get("lat"), item.get("lon")
-        if not _within(lat, -90, 90) or not _within(lon, -180, 180):
-            return "schema_invalid"
-        time: int | str = now
-        if item.get("time") is not None:
-            time = time_or_code(item["time"])
-            if isinstance(time, str):
-                return time
-            if time > now + self._limits.future_ms:
-                return "time_in_future"
-        values: dict[str, float] = {}
-        for name, (low, high) in _BOUNDS.items():
-            value = item.get(name)
-            if value is None:
-                continue
-            if not _within(value, low, high):
-                return "schema_invalid"
-            values[name] = float(value)
-        source = item.get("source")
-        if source is not None and not (isinstance(source, str) and source in _SOURCES):
-            return "schema_invalid"
-        return Location(lat=float(lat), lon=float(lon), time=time, source=source, **values)  # type: ignore[arg-type]  # _within saw numbers
+
+def _location(position: messages.Position, now: int) -> Location:
+    return Location(
+        lat=position.lat,
+        lon=position.lon,
+        time=now if position.time is None else int(position.time),
+        source=position.source,
+        accuracy_m=position.accuracy_m,
+        alt_m=position.alt_m,
+        speed_mps=position.speed_mps,
+        heading=position.heading,
+    )
 
 
 def _updated(device: str, location: Location, now: int, actor: str) -> Commit:
     data = {"lat": location.lat, "lon": location.lon, "time": location.time}
     return Commit(events=(Event(type="location.updated", subject=device, time=now, actor=actor, data=data),))
-
-
-def _within(value: object, low: float, high: float) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    )

@@ -3,7 +3,6 @@
 A step may be repeated after a crash, so what is done to an item must be idempotent; each kind says how it is.
 """
 
-import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from attrs import evolve
 from msgspec import json
 
 from fleetcore.errors import Conflict, FleetError, Refused, VersionConflict
+from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.repository import Repository, in_time
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -71,7 +71,7 @@ class Operations:
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
         # One turn at a time: whoever waits for an operation may work on it beside the supervisor.
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns = KeyedLocks()
 
     def handle(self, kind: str, handler: Handler, *, undo: Undo | None = None, stops: bool = True) -> None:
         """Says how an item of a kind is done, and what a cancelled operation of the kind takes back.
@@ -228,7 +228,7 @@ class Operations:
 
     async def turn(self, name: str) -> bool:
         """Works on one operation for a while, rather than wait for the next tick; False where it can only wait."""
-        async with self._turns.setdefault(name, asyncio.Lock()):
+        async with self._turns.of(name):
             operation = await self.get(name)
             if operation.state is not OperationState.RUNNING:
                 return True
@@ -314,7 +314,6 @@ class Operations:
     async def _forget(self, operation: str) -> None:
         self._items.pop(operation, None)
         self._saved.pop(operation, None)
-        self._turns.pop(operation, None)
         await self._storage.commit(Commit(blobs={blob_of(operation): None}))
 
 

@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 import attrs
 
 from fleetcore.errors import NotFound, VersionConflict
-from fleetcore.fleet.last_written import LastWritten
-from fleetcore.fleet.turns import Turns
+from fleetcore.fleet.process_state.last_written import LastWritten
+from fleetcore.fleet.process_state.turns import Turns
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Counter, Delete, Event, Put, Record, place
 from fleetcore.query.ast import Clause

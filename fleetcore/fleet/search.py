@@ -9,8 +9,8 @@ from itertools import islice
 from attrs import frozen
 
 from fleetcore.errors import FleetError, NotFound
-from fleetcore.fleet.columns import RegistryColumns
 from fleetcore.fleet.documents import OWN, Document, Documents
+from fleetcore.fleet.process_state.columns import RegistryColumns
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.device import Device
 from fleetcore.model.store import Record

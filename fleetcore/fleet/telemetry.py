@@ -10,9 +10,10 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import Session
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.message import Accepted, Inbound, Operation
+from fleetcore.model.message import Accepted, Inbound
 from fleetcore.model.names import check_metric
 from fleetcore.model.telemetry import Latest, Series, SeriesData, SeriesKind, TextReading
+from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
 #: Later than any event time that is accepted (WIRE.md §3).
@@ -114,7 +115,7 @@ class Telemetry:
         if time is not None:
             body["time"] = time
         message = Inbound(
-            operation=Operation.TELEMETRY,
+            type=messages.TELEMETRY,
             subject=device,
             payload=dumps(body),
             content_type="application/json",

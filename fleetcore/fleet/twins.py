@@ -1,22 +1,34 @@
 """Twins: what is wanted of a device and what it reports; merge patches, a version per section, compare-and-set."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import cast
 
 from attrs import evolve
+from msgspec import to_builtins
 
 from fleetcore.errors import NotFound, Refused, VersionConflict
-from fleetcore.fleet.last_written import LastWritten
 from fleetcore.fleet.layers import OURS, Layers, authors, check_not_ours
+from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.sections import check_document, check_size
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.message import Accepted, Outcome, Rejected
+from fleetcore.model.message import (
+    Accepted,
+    Downlink,
+    Handler,
+    MessageType,
+    Outcome,
+    Rejected,
+    Reply,
+    Request,
+    Waiting,
+)
 from fleetcore.model.store import Commit, Delete, Event
 from fleetcore.model.twin import Json, Past, Section, Twin, delta, diff_patch, leaves, merge_patch
-from fleetcore.wire import uplink_body
+from fleetcore.wire import messages
+from fleetcore.wire.replies import rejection
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
 
@@ -41,6 +53,39 @@ class Twins:
         self._past = Repository(storage, "twin_past", Past)
         self.layers = Layers(storage, clock, self._patched)
         self._listeners: list[Changed] = []
+
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """What a device says and asks of its twin."""
+        return {
+            messages.TWIN_REPORT: lambda request, patch: self.report(
+                request.subject, patch, if_version=request.if_version
+            ),
+            messages.TWIN_ACK: lambda request, body: self.acknowledge(request.subject, body),
+            messages.TWIN_GET: self._tell,
+        }
+
+    @property
+    def waiting(self) -> Mapping[MessageType, Waiting]:
+        """What waits for a device."""
+        return {
+            messages.TWIN_DESIRED: Waiting(read=self._newer, count=self._newest, unfinished=self._unfinished),
+        }
+
+    async def _tell(self, request: Request, _body: object) -> Reply:
+        twin = await self.get(request.subject)
+        return Reply(body=twin_view(twin, self._clock.now_ms()), etag=twin_etag(twin), version=twin.reported.version)
+
+    async def _newer(self, device: str, after: int) -> Mapping[str, object] | None:
+        twin = await self.get(device)
+        return desired_change(twin) if twin.desired.version > after else None
+
+    async def _newest(self, device: str) -> int:
+        return (await self.get(device)).desired.version
+
+    async def _unfinished(self, device: str) -> Sequence[Downlink]:
+        change = await self._newer(device, 0)
+        return [] if change is None else [Downlink(type=messages.TWIN_DESIRED, subject=device, body=change)]
 
     def on_desired(self, callback: Changed) -> None:
         """``callback(device, notification)`` after each committed change of a desired section."""
@@ -211,10 +256,8 @@ class Twins:
             )
         return document
 
-    async def report(self, device: str, patch: object, *, if_version: int | None = None) -> Outcome:
-        """A device's report: the outcome says why not, nothing is raised for the device's mistakes."""
-        if not isinstance(patch, Mapping):
-            return Rejected(code="schema_invalid", reason="A twin report is a JSON object (RFC 7396)")
+    async def report(self, device: str, patch: Json, *, if_version: int | None = None) -> Outcome:
+        """A device's report (RFC 7396); the outcome says why not, nothing is raised for the device's mistakes."""
         now = self._clock.now_ms()
 
         def step(old: Twin) -> tuple[Twin, list[Event]]:
@@ -232,26 +275,17 @@ class Twins:
                 lambda old, new: self._kept("reported", old, new, device, ""),
                 key=device,
             )
-        except VersionConflict as error:
-            version = error.ids.get("version")
-            return Rejected(
-                code=error.code, reason=error.message, version=version if isinstance(version, int) else None
-            )
-        except Refused as error:
-            return uplink_body.rejected(error)
-        return Accepted(version=twin.reported.version)
+        except (VersionConflict, Refused) as error:
+            return rejection(error)
+        return Accepted(version=twin.reported.version, etag=twin_etag(twin))
 
-    async def acknowledge(self, device: str, body: object) -> Outcome:
+    async def acknowledge(self, device: str, body: messages.TwinAck) -> Outcome:
         """``twin/ack``: which desired version the device took, and which leaves it refuses with what reason."""
-        if not isinstance(body, Mapping):
-            return Rejected(code="schema_invalid", reason="An acknowledgement is a JSON object")
+        version, refused = body.version, to_builtins(body.refused or {})
         try:
-            version = uplink_body.integer(body, "version", "version")
-            refused = _refused_leaves(body.get("refused"), self._limits)
+            _check_size(refused, self._limits)
         except Refused as error:
-            return uplink_body.rejected(error)
-        if version is None:
-            return Rejected(code="schema_invalid", reason="version is an integer", pointer="/version")
+            return rejection(error)
         now = self._clock.now_ms()
         unknown: list[Rejected] = []
 
@@ -287,14 +321,8 @@ class Twins:
         return unknown[0] if unknown else Accepted(version=twin.reported.version)
 
 
-def _refused_leaves(refused: object, limits: Limits) -> dict[str, object]:
-    """Pointers to reasons (WIRE.md §5), within what a section of the twin may hold; raises Refused."""
-    if refused is None:
-        return {}
-    if not isinstance(refused, Mapping) or not all(
-        at.startswith("/") and isinstance(reason, str | Mapping) for at, reason in refused.items()
-    ):
-        raise Refused("refused maps pointers to reasons", pointer="/refused")
+def _check_size(refused: Mapping[str, object], limits: Limits) -> None:
+    """Pointers to reasons (WIRE.md §5) stay within what a section of the twin may hold; raises Refused."""
     for length, limit, unit in (
         (len(refused), limits.twin_keys, "keys"),
         (len(dumps(refused)), limits.twin_bytes, "bytes"),
@@ -308,7 +336,6 @@ def _refused_leaves(refused: object, limits: Limits) -> dict[str, object]:
                 unit=unit,
                 scope="message",
             )
-    return dict(refused)
 
 
 def _size(twin: Twin) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fleetcore.fleet.commands import Commands
     from fleetcore.fleet.groups import Groups
     from fleetcore.fleet.health import FleetHealth
-    from fleetcore.fleet.presence import PresenceBoard
+    from fleetcore.fleet.process_state.presence import PresenceBoard
     from fleetcore.fleet.registry import Registry
     from fleetcore.fleet.twins import Twins
     from fleetcore.interfaces.clock import Clock

@@ -81,17 +81,6 @@ class ControlClient:
                 remedy="Is it a script? Close it, or wait for it",
             ) from error
 
-    async def answers(self) -> bool:
-        """Whether a server listens."""
-        try:
-            _, writer = await self._connection()
-        except Unavailable:
-            return False
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-        return True
-
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
         """The answer of a call, as plain data; raises the errors of the library, and Unavailable without a server."""
         call = core().get(name)

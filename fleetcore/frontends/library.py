@@ -1,6 +1,6 @@
 """IoTFleetManager: the façade that people script against. It opens on first use and holds no logic of its own.
 
-Flat calls return plain data that shows itself well; the parts (``manager.devices``, ``.twins`` …) return records.
+Calls return responses, which show themselves well; the parts (``manager.devices``, ``.twins`` …) return stored records.
 """
 
 import asyncio
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from attrs import evolve
 
 from fleetcore.calls.caller import owner, user_of
+from fleetcore.calls.fleet_table import of_fleet
 from fleetcore.calls.responses.operations import OperationResponse
-from fleetcore.calls.table import Table, of_fleet, run
+from fleetcore.calls.table import Table, run
 from fleetcore.calls.types import Ms, from_builtins, present
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.frontends.async_fleet import AsyncFleet
@@ -138,7 +139,7 @@ class IoTFleetManager(AsyncFleet):
         *,
         left: Callable[[], Coroutine[Any, Any, object]] | None = None,
     ) -> Any:
-        """The same in another name, that of the user who speaks through the control socket; ``content`` is a stream.
+        """Makes a call as the user who speaks through the control socket; ``content`` is a stream.
 
         ``left`` returns when the user has left: nothing is waited for from then on.
         """
@@ -237,14 +238,10 @@ class IoTFleetManager(AsyncFleet):
         """Scores."""
         return self._open_now().health
 
-    # --- flat calls: devices ------------------------------------------------------------------------------------
-
     async def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended, doing it here where no server does."""
         await (await self.open()).operations.run(operation)
         return await self.get_operation(operation)
-
-    # --- flat calls: telemetry ----------------------------------------------------------------------------------
 
     async def query_telemetry(
         self,

@@ -11,6 +11,7 @@ from fleetcore.calls import decode
 from fleetcore.calls.types import UNSET, IdempotencyKey, IfVersion, from_builtins, to_builtins
 from fleetcore.errors import Refused, Unavailable
 from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
+from fleetcore.wire.decode import Fault, Invalid
 
 T = TypeVar("T")
 _HEADERS = {"if-match": "If-Match", "last-event-id": "Last-Event-ID", "idempotency-key": "Idempotency-Key"}
@@ -39,7 +40,7 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
     body: dict[str, Any] = {}
     headers: dict[str, str] = {}
     whole: object = None
-    faults: list[decode.Fault] = []
+    faults: list[Fault] = []
     if call.selected_by:
         query[call.selected_by] = ["true"]
     for parameter in call.parameters:
@@ -72,25 +73,25 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
     return Request(call.method, path, query, headers, body if has_body else whole, given.get(call.stream))
 
 
-def _is_header(parameter: ParameterInfo, value: object, faults: list[decode.Fault]) -> bool:
+def _is_header(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
     """Whether a value may be sent as a header, of which the server could say less than the call."""
     if parameter.place not in _READERS:
         return _is_sendable(parameter, value, faults)
     try:
         decode.Reader(parameter.name, _READERS[parameter.place]).value(value)
-    except decode.Invalid as invalid:
+    except Invalid as invalid:
         faults.append(invalid.fault)
         return False
     return True
 
 
-def _is_sendable(parameter: ParameterInfo, value: object, faults: list[decode.Fault]) -> bool:
+def _is_sendable(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
     """Whether a value may be sent as text; if not, as text it might be something else that is acceptable."""
     try:
         decode.check_given(
             parameter.kind, value, parameter.name, repeated=parameter.repeated, choices=parameter.choices
         )
-    except decode.Invalid as invalid:
+    except Invalid as invalid:
         faults.append(invalid.fault)
         return False
     return True

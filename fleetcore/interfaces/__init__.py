@@ -113,6 +113,9 @@ if TYPE_CHECKING:
         PluginState as PluginState,
     )
     from fleetcore.interfaces.storage import (
+        Sharing as Sharing,
+    )
+    from fleetcore.interfaces.storage import (
         Storage as Storage,
     )
 
@@ -152,6 +155,7 @@ _HOME = {
     "ProtocolAdapter": "fleetcore.interfaces.protocol",
     "Provider": "fleetcore.interfaces.provider",
     "Session": "fleetcore.interfaces.protocol",
+    "Sharing": "fleetcore.interfaces.storage",
     "Storage": "fleetcore.interfaces.storage",
 }
 
@@ -181,6 +185,7 @@ __all__ = [
     "Provider",
     "Refuse",
     "Session",
+    "Sharing",
     "Storage",
     "Verdict",
     "Wait",

@@ -16,6 +16,7 @@ class DecodedReading:
         index: its place in the message's list of readings.
         time: what the message says: int (ms), float or text, or None; the pipeline judges it.
         subject: the device the format itself names (SenML), or None.
+        id: the message id of the envelope that it stands in, where a message holds several; else None.
     """
 
     index: int
@@ -26,6 +27,7 @@ class DecodedReading:
     age_ms: object = None
     seq: int | None = None
     subject: str | None = None
+    id: str | None = None
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""Ingest: the one door of the data path, behind which receive → decode → validate → store happens."""
+"""Ingest: the way into the data path, where messages are admitted, decoded, validated, stored and acknowledged."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,7 +8,10 @@ from fleetcore.model.message import Inbound, Outcome
 
 
 class Ingest(ABC):
-    """Takes messages of devices; the outcome comes after the commit."""
+    """Takes the messages that devices send to be committed, those of direction ``up``; the outcome comes after it.
+
+    All methods belong to one event loop.
+    """
 
     @abstractmethod
     def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:

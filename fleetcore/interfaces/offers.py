@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fleetcore.interfaces.cloud import CloudBackend
     from fleetcore.interfaces.codec import Codec
     from fleetcore.interfaces.detector import Detector
+    from fleetcore.interfaces.ingest import Ingest
     from fleetcore.interfaces.notifier import Notifier
     from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
     from fleetcore.interfaces.storage import Storage
@@ -58,13 +59,13 @@ def offer_codec(
 def offer_protocol(
     name: str,
     config: type[C],
-    opener: "Callable[[C, Context, DevicePlane], AbstractAsyncContextManager[ProtocolAdapter]]",
+    opener: "Callable[[C, Context, DevicePlane, Ingest], AbstractAsyncContextManager[ProtocolAdapter]]",
     *,
     client: "Callable[[str, DeviceSecrets], DeviceClient] | None" = None,
     demo: Mapping[str, object] | None = None,
     summary: str = "",
 ) -> "Provider[ProtocolAdapter]":
-    """Offers a protocol for ``[protocols.NAME]``; its opener also gets the device plane. See :func:`offer_storage`.
+    """Offers a protocol for ``[protocols.NAME]``; its opener also gets the device plane and the way into the data path. See :func:`offer_storage`.
 
     Args:
         client: the device's side: ``client(endpoint, secrets)``.

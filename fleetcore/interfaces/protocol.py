@@ -1,8 +1,9 @@
 """The device plane: what a protocol plugin is lent, and what it offers in return.
 
 A protocol plugin is only wire. It turns a connection into a credential, a packet into an
-:class:`~fleetcore.model.message.Inbound`, and a :class:`~fleetcore.model.message.Downlink` into a packet; who may
-speak, what is stored and what waits for a device is decided behind :class:`DevicePlane`.
+:class:`~fleetcore.model.message.Inbound`, and a :class:`~fleetcore.model.message.Downlink` into a packet. Which device
+may say what, what is stored and what waits for a device is decided behind :class:`DevicePlane` and, for messages to be
+committed, :class:`~fleetcore.interfaces.ingest.Ingest`.
 """
 
 from abc import ABC, abstractmethod
@@ -14,10 +15,7 @@ from typing import Literal, Self
 from attrs import field, frozen
 
 from fleetcore.model.credential import Credential
-from fleetcore.model.message import Downlink, Inbound, Operation, Outcome, Reply
-
-#: What a device may wait for. ``inbox`` is all of them together.
-Awaited = Literal["desired", "commands", "firmware", "inbox"]
+from fleetcore.model.message import Downlink, Inbound, MessageType, Rejected, Reply
 
 
 class Ending(ABC):
@@ -149,26 +147,17 @@ class DevicePlane(ABC):
         return None
 
     @abstractmethod
-    def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:
-        """The quick way in; see :meth:`fleetcore.interfaces.ingest.Ingest.deliver`.
+    async def call(self, session: Session, message: Inbound) -> Reply:
+        """Any message that a device sends, answered: calls with content, uplinks with their outcome after the commit.
 
-        ``message.operation`` is one of the uplinks: telemetry, location, status, twin.report, twin.ack,
-        command.result, firmware.status.
+        Never raises for a device's mistake: the reply carries the problem then.
         """
 
     @abstractmethod
-    async def ready(self) -> None:
-        """Returns once reading may go on after :meth:`deliver` gave False."""
+    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
+        """The adapter has refused a message by itself, before it handed it on: it is counted, and kept for operators.
 
-    @abstractmethod
-    async def submit(self, session: Session, message: Inbound) -> Outcome:
-        """The same, waiting for the outcome (after the commit)."""
-
-    @abstractmethod
-    async def call(self, session: Session, message: Inbound) -> Reply:
-        """Any operation, answered: reads (twin.get, time, inbox, ca.get), leaf.register, certificate.renew, uplinks.
-
-        Never raises for a device's mistake: the reply carries the problem then.
+        What :meth:`call` and :class:`~fleetcore.interfaces.ingest.Ingest` refuse is noted by them.
         """
 
     @abstractmethod
@@ -197,12 +186,15 @@ class DevicePlane(ABC):
 
     @abstractmethod
     async def wait(
-        self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
+        self, session: Session, subject: str, what: MessageType, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
         """The wire body of what waits for ``subject``, as soon as there is some, or None after the time-out.
 
-        ``desired``: a change newer than version ``after``. ``commands``: the snapshot ``{"commands", "more"}``.
-        ``firmware``: the offer. Raises :class:`~fleetcore.errors.NotAuthorised` for a foreign subject.
+        ``what`` is a row with ``waits``. ``twin.desired``: a change newer than version ``after``. ``command``: the
+        snapshot ``{"commands", "more"}``. ``firmware``: the offer, or its withdrawal. ``inbox``: all of them.
+
+        Raises:
+            NotAuthorised: the subject is foreign, or may not speak.
         """
 
     @abstractmethod
@@ -216,10 +208,6 @@ class DevicePlane(ABC):
     @abstractmethod
     async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
         """An artifact of an open offer of ``subject``; raises NotFound (``artifact_unknown``) for any other."""
-
-    @abstractmethod
-    def problem(self, outcome: Outcome, **members: object) -> Mapping[str, object]:
-        """The wire form of a refusal (WIRE.md §4 and RFC 9457): ``code title status type …`` plus ``members``."""
 
 
 @frozen(kw_only=True)
@@ -303,7 +291,7 @@ class DeviceClient(ABC):
     @abstractmethod
     async def send(
         self,
-        operation: Operation,
+        type: MessageType,
         body: object,
         *,
         subject: str | None = None,
@@ -317,7 +305,7 @@ class DeviceClient(ABC):
         """
 
     @abstractmethod
-    async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
+    async def request(self, type: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
         """Any operation that is answered with content: twin.get, time, inbox, ca.get, leaf.register."""
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -80,6 +80,8 @@ class Context:
     Attributes:
         name: of the instance (``cold-rooms`` of ``[detectors.cold-rooms]``).
         fleet: the fleet's name.
+        lease: takes the lease on a folder, for a store that one process at a time may open, and holds it for the
+            ``with`` block; raises DataFolderInUse. The fleet's own folder is leased already: there it does nothing.
         create: whether a store may be made where there is none; else it is missing, and opening refuses.
         secret: resolves a reference (``env:NAME``, ``file:PATH``) to its value; raises ConfigError.
         tls: None where the fleet has no CA (in memory).
@@ -101,6 +103,7 @@ class Context:
     data: Path | None = None
     create: bool = True
     state: PluginState = field(factory=PluginState)
+    lease: Callable[[Path], AbstractContextManager[object]] = field(default=lambda _folder: nullcontext())
     count: Callable[[str], None] = field(default=lambda _name: None)
 
 

@@ -116,6 +116,7 @@ class Execution:
         reported_version: the running version that the device named at the end.
         nonce, not_after: of the assignment that the device was shown last, ms since the epoch.
         assigned: the attempt that it is for.
+        withdrawn: the device was shown an offer that was taken back, and has not said anything since.
     """
 
     id: str
@@ -132,6 +133,7 @@ class Execution:
     nonce: str | None = None
     not_after: int | None = None
     assigned: int = 0
+    withdrawn: bool = False
     changed: int = 0
     version: int = field(default=0)
 

@@ -1,12 +1,13 @@
-"""A message between a device and the fleet: what it is about, who sent it, and how it ended.
+"""A message between a device and the fleet: of which type it is, who sent it, and how it ended.
 
-Adapters translate their protocol to :class:`Inbound` and from :class:`Downlink`; the rows of WIRE.md §1 are the
-members of :class:`Operation`.
+Protocol adapters translate their packets to :class:`Inbound` and from :class:`Downlink`. The types of messages are the
+rows of :mod:`fleetcore.wire.messages`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
+from typing import Any
 
 from attrs import field, frozen
 from msgspec import Struct
@@ -14,28 +15,82 @@ from msgspec import Struct
 from fleetcore.errors import CODES
 
 
-class Operation(StrEnum):
-    """One row of the wire table; the value is its name as a WebSocket or request/reply ``op``."""
+class Direction(StrEnum):
+    """Which way a message goes, and how it is answered."""
 
-    TELEMETRY = "telemetry"
-    LOCATION = "location"
-    STATUS = "status"
-    TWIN_REPORT = "twin.report"
-    TWIN_GET = "twin.get"
-    TWIN_DESIRED = "twin.desired"
-    TWIN_ACK = "twin.ack"
-    COMMAND = "command"
-    COMMAND_CANCEL = "command.cancel"
-    COMMAND_RESULT = "command.result"
-    FIRMWARE = "firmware"
-    FIRMWARE_STATUS = "firmware.status"
-    TIME = "time"
-    INBOX = "inbox"
-    ENROLL = "enroll"
-    CERTIFICATE_RENEW = "certificate.renew"
-    CA_GET = "ca.get"
-    LEAF_REGISTER = "leaf.register"
-    ERRORS = "errors"
+    #: From a device; acknowledged once it is committed.
+    UP = "up"
+    #: From a device; answered with content.
+    CALL = "call"
+    #: To a device.
+    DOWN = "down"
+
+
+@frozen(kw_only=True, eq=False, repr=False)
+class MessageType:
+    """One row of the table of message types: what the message holds, and how each protocol carries it.
+
+    A row is compared by identity. ``{target}`` in a topic or path is the id that the message is about, a command's for
+    example.
+
+    Attributes:
+        name: ``op`` of a WebSocket frame and of a request over MQTT.
+        title: what it is for, in a few words.
+        direction: which way it goes.
+        body: the type of its body, a :class:`msgspec.Struct` with bounds or a mapping; None where codecs read it, or
+            where it has none.
+        many: how many bodies one message may hold as a list, each judged alone; 0 for a single body.
+        example: a body.
+        answer: the type of what a call is answered with, or None.
+        answer_example: such an answer.
+        leaf: a gateway may send or get it for its leaves.
+        public: also for peers without a credential.
+        waits: a device may ask for it and wait until there is one; its member in the answer of ``inbox``.
+        checks_version: the sender may name the version that it changes, by If-Match or ``if_version``.
+        mqtt: topics that the device publishes it to, below its prefix; the first is the usual one.
+        mqtt_down: the topic on which the device is told it, or gets the answer.
+        methods: HTTP methods of ``path``, or of CoAP.
+        path: below ``/device/v1/``, for HTTP and CoAP alike; None where they have none.
+        media_types: the content types of its body over HTTP, the usual one first; empty for any that codecs read.
+        coap_method: the method or methods of CoAP, for people.
+        coap_alias: a short path for CoAP.
+        statuses: how HTTP and CoAP answer, for people.
+        note: what is special about it, for people.
+        later: columns whose names are reserved: the protocols that do not carry it yet.
+    """
+
+    name: str
+    title: str
+    direction: Direction
+    body: Any = None
+    many: int = 0
+    example: object = None
+    answer: Any = None
+    answer_example: object = None
+    leaf: bool = True
+    public: bool = False
+    waits: str = ""
+    checks_version: bool = False
+    mqtt: tuple[str, ...] = ()
+    mqtt_down: str | None = None
+    methods: tuple[str, ...] = ()
+    path: str | None = None
+    media_types: tuple[str, ...] = ()
+    coap_method: str = ""
+    coap_alias: str = ""
+    statuses: str = ""
+    note: str = ""
+    later: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<message type {self.name}>"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: What an adapter cannot name: a topic, path or operation that is not in the table.
+UNKNOWN = MessageType(name="unknown", title="not understood", direction=Direction.UP)
 
 
 class Inbound(Struct, frozen=True, kw_only=True, gc=False):
@@ -45,7 +100,7 @@ class Inbound(Struct, frozen=True, kw_only=True, gc=False):
     garbage collector need not look at.
 
     Attributes:
-        operation: what it is.
+        type: a row of the table of message types that a device sends.
         subject: the device it is about: the identity itself or one of its leaves.
         payload: the body's bytes, never longer than the message limit.
         content_type: the declared media type without parameters, or None: then the codec looks at the bytes.
@@ -54,7 +109,7 @@ class Inbound(Struct, frozen=True, kw_only=True, gc=False):
         if_version: compare-and-set on the reported section.
     """
 
-    operation: Operation
+    type: MessageType
     subject: str
     payload: bytes
     content_type: str | None = None
@@ -79,13 +134,14 @@ class Accepted:
     Attributes:
         stored: readings that are in the store now, those among them that were there before included.
         refused: the readings that were not taken, with reasons.
-        version: the new version of the reported section, for a twin report.
+        version, etag: the new version of the section that it changed, and the entity tag of the whole.
         late: the message came after its time and is recorded as such.
     """
 
     stored: int = 0
     refused: tuple[PointRefusal, ...] = ()
     version: int | None = None
+    etag: str | None = None
     late: bool = False
 
 
@@ -149,7 +205,7 @@ class Downlink:
         gateway: the subject's gateway as it is registered, or None: whom a leaf is reached through.
     """
 
-    operation: Operation
+    type: MessageType
     subject: str
     body: Mapping[str, object] = field(factory=dict)
     target: str | None = None
@@ -170,3 +226,42 @@ class Reply:
     etag: str | None = None
     version: int | None = None
     error: Mapping[str, object] | None = None
+
+
+@frozen(kw_only=True)
+class Request:
+    """A message as its handler gets it, beside the body.
+
+    Attributes:
+        identity: the device that sent it.
+        subject: the device that it is about: the identity, or a leaf that it speaks for.
+        certificate: the key of the certificate that opened the session, or None.
+        target, if_version: as in :class:`Inbound`.
+    """
+
+    identity: str
+    subject: str
+    certificate: str | None = None
+    target: str = ""
+    if_version: int | None = None
+
+
+#: Handles one message whose body is of the type that its row names; it may raise FleetError. An uplink ends in an
+#: Outcome, after the commit; a call in a Reply.
+Handler = Callable[[Request, Any], Awaitable[Outcome | Reply]]
+
+
+@frozen(kw_only=True)
+class Waiting:
+    """How a capability tells what waits for a device.
+
+    Attributes:
+        read: ``read(device, after)`` gives the body that a request for it is answered with, or None where nothing
+            waits; ``after`` is a version that the device has.
+        count: how many wait, or the version that does; 0 for none.
+        unfinished: what is sent to a device that comes back, ready to hand over.
+    """
+
+    read: Callable[[str, int], Awaitable[Mapping[str, object] | None]]
+    count: Callable[[str], Awaitable[int]]
+    unfinished: Callable[[str], Awaitable[Sequence[Downlink]]]

@@ -6,13 +6,37 @@ from attrs import field, frozen
 from msgspec import Struct
 from msgspec import field as member
 
-from fleetcore.model.telemetry import Tally, TelemetryBatch, TextReading
+from fleetcore.model.telemetry import SeriesKind, Tally, TelemetryBatch, TextReading
 
 #: A record's body: JSON-compatible plain data.
 Body = Mapping[str, object]
 
 #: A counter's ``(space, name)``: what is counted together, and what of it.
 Counter = tuple[str, str]
+
+#: An index of the records of a kind: name and value of a :attr:`Put.refs`, or :data:`DUE`.
+Index = tuple[str, str]
+
+#: The index of the records that are due some time, in the order of that time: see :func:`index_entries`.
+DUE: Index = ("", "due")
+
+
+@frozen
+class SeriesRequest:
+    """A series that shall exist; unit and kind count only if it is new."""
+
+    device: str
+    metric: str
+    unit: str | None = None
+    kind: SeriesKind = SeriesKind.NUMBER
+
+
+@frozen
+class ArtifactInfo:
+    """A stored blob: SHA-256 as 64 hex digits, and its size."""
+
+    sha256: str
+    size_bytes: int
 
 
 @frozen(kw_only=True)
@@ -174,3 +198,19 @@ def split_place(after: str) -> tuple[str, str]:
     """``sort`` and key of an ``after``."""
     sort, sep, key = after.rpartition("\0")
     return (sort, key) if sep else ("", after)
+
+
+def due_sort(due_ms: int) -> str:
+    """Where a time stands in :data:`DUE`: text whose order by code point is that of the times."""
+    return f"{due_ms + 2**63:020d}"
+
+
+def due_of(sort: str) -> int:
+    """The time, in ms, that stands at a place of :data:`DUE`."""
+    return int(sort) - 2**63
+
+
+def index_entries(put: Put) -> dict[Index, str]:
+    """The indexes through which a record is found, each with the ``sort`` by which the record stands in it."""
+    entries = dict.fromkeys(put.refs, put.sort)
+    return entries if put.due is None else {**entries, DUE: due_sort(put.due)}

@@ -115,6 +115,23 @@ class TelemetryBatch:
         )
 
     @classmethod
+    def of_rows(cls, rows: "Sequence[NumberReading]") -> "TelemetryBatch":
+        """Builds a batch of single readings, in their order."""
+        return cls.of(
+            [row.series for row in rows],
+            [row.time for row in rows],
+            [row.value for row in rows],
+            received=[row.received for row in rows],
+            quality=[row.quality for row in rows],
+            seq=[row.seq for row in rows],
+        )
+
+    def rows(self) -> "list[NumberReading]":
+        """The single readings, in their order."""
+        columns = (self.series, self.time, self.received, self.value, self.quality, self.seq)
+        return [NumberReading(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+    @classmethod
     def empty(cls) -> "TelemetryBatch":
         """A batch of no points."""
         return cls.of([], [], [])
@@ -149,6 +166,18 @@ class TelemetryBatch:
             np.concatenate([b.quality for b in batches]),
             np.concatenate([b.seq for b in batches]),
         )
+
+
+@frozen
+class NumberReading:
+    """One number: a row of :class:`TelemetryBatch`, for code that handles few readings."""
+
+    series: int
+    time: int
+    received: int
+    value: float
+    quality: int = 0
+    seq: int = NO_SEQ
 
 
 @frozen

@@ -44,7 +44,7 @@ class DeadLetters:
                 number=self._next,
                 device=message.subject,
                 identity=identity,
-                operation=message.operation,
+                operation=message.type.name,
                 code=outcome.code,
                 reason=outcome.reason,
                 time=self._clock.now_ms(),

@@ -1,16 +1,67 @@
-"""Validate: whether a reading may be stored: its time, its metric, its unit, its subject. Nothing is clamped."""
+"""Validate: whether a reading may be stored: its time, its metric, its unit, its subject. Nothing is clamped.
+
+What may be stored goes into the columns of the batch; what may not is noted at its message, with the code of why.
+"""
 
 import numpy as np
 
-from fleetcore.interfaces.codec import DecodedReading
+from fleetcore.interfaces.codec import Decoded, DecodedReading
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.names import is_metric
-from fleetcore.model.telemetry import Series, TelemetryBatch
+from fleetcore.model.telemetry import NO_SEQ, Series, SeriesCatalog, TelemetryBatch
 from fleetcore.model.units import convert
+from fleetcore.pipeline.columns import Columns, server_time
+from fleetcore.pipeline.message import Message
 from fleetcore.wire.times import EARLIEST_MS, time_or_code
 
 #: A device without a clock buffers at most this long; a larger ``age_ms`` is a mistake of unit.
 _OLDEST_AGE_MS = 366 * 24 * 3600 * 1000
+
+
+def validate(
+    columns: Columns, place: int, message: Message, decoded: Decoded, catalog: SeriesCatalog, limits: Limits
+) -> None:
+    """Puts the readings of a message into the columns as those of the message at ``place`` in its batch.
+
+    Every allowed metric has its series by now.
+    """
+    received = message.delivery[3]
+    for repeated in message.envelopes.values():
+        if repeated.mark is not None:
+            message.repeat(repeated)
+    for reading in decoded.readings:
+        envelope = None if reading.id is None else message.envelopes[reading.index]
+        if envelope is not None and envelope.mark is not None:
+            continue
+        state = message.about(reading.subject)
+        if state is None or state.blocked is not None:
+            message.refuse(reading.index, reading.metric, "not_your_device" if state is None else str(state.blocked))
+            continue
+        time = reading_time(reading, received, limits)
+        if isinstance(time, str):
+            message.refuse(reading.index, reading.metric, time)
+            continue
+        index = state.metrics.get(reading.metric)
+        if index is None:
+            code = check_new_metric(reading.metric, len(state.metrics), limits)
+            message.refuse(reading.index, reading.metric, code or "too_many_metrics")
+            continue
+        value = reading.value
+        if reading.unit is not None:
+            converted = in_unit_of(catalog.series(index), reading)
+            if converted is None:
+                message.refuse(reading.index, reading.metric, "unit_mismatch")
+                continue
+            value = converted
+        quality = server_time(state.quality) if time is None else state.quality
+        seq = NO_SEQ if reading.seq is None else reading.seq
+        message.count += 1
+        if envelope is not None:
+            envelope.stored += 1
+            if envelope.again:
+                message.duplicates += 1
+                continue
+        columns.add(place, index, value, received if time is None else time, received, quality, seq)
 
 
 def check_time(value: object, received: int, limits: Limits) -> int | str:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 from attrs import evolve, frozen
@@ -17,9 +18,7 @@ from fleetcore.fleet.assigning import Assigning
 from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
-from fleetcore.fleet.columns import RegistryColumns
 from fleetcore.fleet.commands import Commands
-from fleetcore.fleet.denials import Denials
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.erasing import Erasing
@@ -30,7 +29,9 @@ from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.outlook import Outlook
-from fleetcore.fleet.presence import PresenceBoard
+from fleetcore.fleet.process_state.columns import RegistryColumns
+from fleetcore.fleet.process_state.denials import Denials
+from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import GATEWAY, Registry
 from fleetcore.fleet.releases import Releases
 from fleetcore.fleet.renewals import Renewals
@@ -38,6 +39,7 @@ from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import FleetTls, SecurityManager
 from fleetcore.fleet.telemetry import Telemetry
+from fleetcore.fleet.time_service import TimeService
 from fleetcore.fleet.trust_delivery import TrustDelivery
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
@@ -55,15 +57,17 @@ from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.dead_letters import DeadLetters
 from fleetcore.pipeline.decode import Codecs
 from fleetcore.pipeline.detect import Detection, Scope
+from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.kept_state import KeptState
 from fleetcore.pipeline.layering import LayerKeeper
 from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror import Mirror
 from fleetcore.pipeline.notify import Notification
+from fleetcore.pipeline.path import DataPath
 from fleetcore.pipeline.receive import Receiver
+from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.seal_audit import AuditSealer
 from fleetcore.pipeline.selection import Selection
-from fleetcore.pipeline.store import DataPath
 from fleetcore.query.ast import Exists
 from fleetcore.query.parse import parse
 from fleetcore.runtime import identity
@@ -71,10 +75,15 @@ from fleetcore.runtime.admissions import RequiredAdmission
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.counts import Counts
+from fleetcore.runtime.lease import Lease
 from fleetcore.runtime.opening import Offered, Opening, open_in_time
-from fleetcore.runtime.plane import Plane
+from fleetcore.runtime.plane.claims import ClaimSessions
+from fleetcore.runtime.plane.downlinks import Downlinks
+from fleetcore.runtime.plane.local_sessions import LocalSessions
+from fleetcore.runtime.plane.plane import Plane
+from fleetcore.runtime.plane.sessions import Sessions
+from fleetcore.runtime.plane.waiting import Waiting
 from fleetcore.runtime.plugins import BUILTIN, PluginHost
-from fleetcore.runtime.sessions import LocalSessions
 from fleetcore.runtime.supervise import Supervisor
 from fleetcore.runtime.upgrade import Upgrade
 from fleetcore.runtime.watchdog import Watchdog
@@ -187,6 +196,7 @@ class Fleet:
         self.protocols: dict[str, OpenProtocol] = {}
         self.services: dict[str, object] = {}
         self.tls: FleetTls | None = None
+        self._lease: Lease | None = None
         self.admissions = [
             RequiredAdmission(instance.name, instance.kind, self._prepare("admission", instance), clock)
             for instance in config.admission
@@ -210,12 +220,10 @@ class Fleet:
 
         Raises ConfigError, DataFolderInUse, StorageError; what was opened before the error is closed again.
         """
-        parts, new = None, True
+        parts, new, lease = None, True, None
         if config.data is not None:
-            parts = identity.look(config)
-            new = identity.is_new(parts, create=create, adoption=adoption)
-            if new:
-                parts = identity.begin(parts)
+            # Before the lease, which makes a file: in a folder without a fleet nothing is made.
+            identity.is_new(identity.look(config), create=create, adoption=adoption)
         if host is None:
             with _at(config, "fleet", "plugins"):
                 host = PluginHost.of(config)
@@ -224,6 +232,13 @@ class Fleet:
             watchdog = Watchdog()
             watchdog.start()
             stack.callback(watchdog.stop)
+            if config.data is not None:
+                lease = stack.enter_context(await asyncio.to_thread(Lease.take, config.data))
+                # Another process may have made or removed something until now.
+                parts = identity.look(config)
+                new = identity.is_new(parts, create=create, adoption=adoption)
+                if new:
+                    parts = identity.begin(parts)
             made_anew = adoption or identity.Adoption()
             counts = Counts()
             context = Context(
@@ -236,12 +251,14 @@ class Fleet:
                 data=config.data,
                 create=new or made_anew.empty_store,
                 count=counts.of("storage"),
+                lease=functools.partial(_leased, lease),
             )
             offered = _offered(config, host, "storage", config.storage, context)
             with _at(config, "storage"):
                 manager, storage = await open_in_time(offered, clock)
             stack.push_async_exit(manager)
             fleet = cls(config, host, clock, storage, stack, counts)
+            fleet._lease = lease
             # Where opening fails, the tasks end before the store that they use.
             stack.push_async_callback(fleet.supervisor.close)
             if parts is not None:
@@ -330,32 +347,59 @@ class Fleet:
             audit=self.audit,
             clock=self.clock,
         )
-        self.plane = Plane(
+        codecs = [codec for name in self.host.offers("codecs") if (codec := await self._codec(name)) is not None]
+        sources = {**self.twins.waiting, **self.commands.waiting, **self.campaigns.waiting}
+        self.device_sessions = Sessions(
             storage=self.storage,
             clock=self.clock,
             limits=self.limits,
             registry=self.devices,
             presence=self.presence,
-            twins=self.twins,
-            commands=self.commands,
-            campaigns=self.campaigns,
-            locations=self.location,
-            edge=self.edge,
             security=self.security,
             denials=self.denials,
         )
-        codecs = [codec for name in self.host.offers("codecs") if (codec := await self._codec(name)) is not None]
+        waiting = Waiting(self.devices, self.device_sessions, sources)
+        self.downlinks = Downlinks(
+            registry=self.devices,
+            twins=self.twins,
+            commands=self.commands,
+            campaigns=self.campaigns,
+            sessions=self.device_sessions,
+            sources=sources,
+            changed=waiting.changed,
+        )
+        self.device_sessions.on_first_message(self._activate)
+        self.presence.on_online(self.downlinks.came_back)
+        self.refusals = Refusals(self.dead_letters.add)
+        self.handlers = Handlers(self.limits.json_depth)
+        self.handlers.on_said(waiting.forget)
+        for part in (
+            self.twins, self.commands, self.campaigns, self.location, self.presence, self.edge, self.security,
+            TimeService(self.clock), waiting,
+        ):  # fmt: skip
+            self.handlers.add(part.handlers)
         self.path = DataPath(
             self.storage,
             Codecs(codecs),
-            self.plane,
-            self.plane.control,
+            self.device_sessions,
+            self.handlers,
             self.clock,
             self.limits,
-            self.dead_letters.add,
+            self.refusals,
         )
         self.ingest = Receiver(self.limits, self.clock, self.path.process)
-        self.plane.attach(self.ingest)
+        self.plane = Plane(
+            storage=self.storage,
+            sessions=self.device_sessions,
+            handlers=self.handlers,
+            downlinks=self.downlinks,
+            waiting=waiting,
+            claims=ClaimSessions(self.security, self.denials, self.handlers),
+            refusals=self.refusals,
+            ingest=self.ingest,
+            security=self.security,
+            campaigns=self.campaigns,
+        )
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
         self.sessions = LocalSessions(self.plane)
         await self._upgrade().run(new=new)
@@ -393,9 +437,10 @@ class Fleet:
 
     async def _open_path(self) -> None:
         self.supervisor.keep("data path", self.ingest.run)
-        self.supervisor.every("command clocks", _TICK_S, self.plane.tick)
+        self.supervisor.every("command clocks", _TICK_S, self._tick)
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
+        self.supervisor.every("lease on the data folder", _MAINTAIN_S, self._mend_lease)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
         self.supervisor.every("ended credentials", _CREDENTIALS_S, self._end_stale)
         self.supervisor.every("group clocks", _GROUPS_S, self.groups.tick)
@@ -539,7 +584,7 @@ class Fleet:
         self._tell_endpoints()
 
     async def _open_protocol(self, instance: Instance) -> None:
-        adapter = await self._enter("protocols", instance, self.plane)
+        adapter = await self._enter("protocols", instance, self.plane, self.ingest)
         provider = self.host.find("protocols", instance.kind)
         self.protocols[instance.name] = OpenProtocol(
             name=instance.name, kind=instance.kind, adapter=adapter, provider=provider
@@ -566,6 +611,19 @@ class Fleet:
         host = next(iter(self.config.fleet.hosts), "localhost")
         self.security.endpoints = [reachable(url, host) for one in self.protocols.values() for url in one.endpoints()]
 
+    async def _tick(self) -> None:
+        self.device_sessions.forget_full_buckets()
+        await self.downlinks.tick()
+
+    def _activate(self, device: str) -> None:
+        self.downlinks.spawn(self._activated(device), f"activate {device}")
+
+    async def _activated(self, device: str) -> None:
+        try:
+            await self.devices.activate(device)
+        finally:
+            self.device_sessions.activated(device)
+
     async def _flush(self) -> None:
         await self.presence.flush()
         await self.dead_letters.flush()
@@ -574,8 +632,12 @@ class Fleet:
     async def _maintain(self) -> None:
         await self.storage.maintain(self.clock.now_ms())
 
+    async def _mend_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.mend()
+
     async def _end_stale(self) -> None:
-        self.plane.end_stale()
+        self.device_sessions.end_stale()
 
     async def _renew(self) -> None:
         if self.tls is not None and self.tls.renew_if_due():
@@ -619,6 +681,13 @@ class Fleet:
                 await consumer.keep()
         except Exception as error:
             _log.warning("%s did not give its state: %s: %s", consumer.name, type(error).__name__, error)
+
+
+def _leased(fleets: Lease | None, folder: Path) -> contextlib.AbstractContextManager[object]:
+    """The lease on a folder that a store keeps its data in; the fleet's own folder is leased already."""
+    if fleets is not None and fleets.covers(folder):
+        return contextlib.nullcontext()
+    return Lease.take(folder)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from fleetcore.errors import Conflict, Refused
 from fleetcore.fleet.security.folder import fleet_name
 from fleetcore.runtime import identity, manifest
 from fleetcore.runtime.app import Fleet
+from fleetcore.runtime.lease import Lease
 
 _CONFIGURATION = "fleet.toml"
 
@@ -57,14 +58,16 @@ def restore(source: Path, data: Path) -> bool:
     mine = not data.exists()
     try:
         _make(data)
-        for entry in sorted(source.iterdir()):
-            if entry.name != manifest.NAME:
-                files.copy(entry, data / entry.name)
-        toml = data / _CONFIGURATION
-        if not toml.exists():
-            identity.write_new_toml(toml, fleet_name(data / "pki") or "default")
-        # The folder that the backup was made of is not the one that is restored.
-        identity.write_toml_data(toml)
+        # No server may start on one half of a fleet.
+        with Lease.take(data):
+            for entry in sorted(source.iterdir()):
+                if entry.name != manifest.NAME:
+                    files.copy(entry, data / entry.name)
+            toml = data / _CONFIGURATION
+            if not toml.exists():
+                identity.write_new_toml(toml, fleet_name(data / "pki") or "default")
+            # The folder that the backup was made of is not the one that is restored.
+            identity.write_toml_data(toml)
     except BaseException:
         remove(data, folder_too=mine)
         raise

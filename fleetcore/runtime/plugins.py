@@ -381,6 +381,15 @@ class PluginHost:
                 self.note(name, [f"commands.{noun}" for noun in own])
         return nouns
 
+    def survey(self, taken: Collection[str] = ()) -> None:
+        """Asks for what is else asked when it is needed, so that a list of the plugins has it.
+
+        Args:
+            taken: nouns of the command line that no plugin may have.
+        """
+        self.events()
+        self.commands(taken)
+
     def note(self, name: str, offers: Iterable[str]) -> None:
         """Writes down what a plugin adds."""
         known = self.plugins[name].offers

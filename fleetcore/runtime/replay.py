@@ -4,12 +4,15 @@ What it was refused for may be gone: a clock that was ahead, a codec that was mi
 it is refused again, what was found now stands as a new dead letter in place of the old one.
 """
 
+import base64
+
 from fleetcore.errors import Refused
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.dead_letter import DeadLetter
-from fleetcore.model.message import Outcome, is_permanent
+from fleetcore.model.message import Direction, Inbound, Outcome, is_permanent
 from fleetcore.model.store import Event
 from fleetcore.runtime.app import Fleet
+from fleetcore.wire import messages
 
 #: Refused for the moment at which it came: only another moment can change that.
 _TOO_EARLY = "time_in_future"
@@ -27,14 +30,14 @@ async def replay(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -
             remedy="It can be shown and discarded only; the device must send it again",
         )
     session = await fleet.plane.authenticate(LocalCredential(letter.identity), protocol="library")
-    seen = fleet.plane.last_seen
+    seen = fleet.device_sessions.last_seen
     before = {device: seen.get(device) for device in (letter.identity, letter.device)}
     try:
         came = fleet.clock.now_ms() if letter.code == _TOO_EARLY else letter.time
-        outcome = await fleet.ingest.submit(session, letter.inbound(), received_ms=came)
+        outcome = await fleet.ingest.submit(session, _message(letter), received_ms=came)
     finally:
         session.close()
-        # An old message is no sign of life today.
+        # An old message does not show that the device lives today.
         for device, last in before.items():
             if last is None:
                 seen.pop(device, None)
@@ -48,6 +51,25 @@ async def replay(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -
 async def discard(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -> None:
     """Removes a dead letter for good."""
     await fleet.dead_letters.remove(letter, _event(fleet, letter, "discarded", actor, reason))
+
+
+def _message(letter: DeadLetter) -> Inbound:
+    """The message as it came; raises Refused where no type of this release is called so."""
+    row = messages.NAMED.get(letter.operation)
+    if row is None or row.direction is not Direction.UP:
+        raise Refused(
+            f"Dead letter {letter.number} is not a message that can be replayed",
+            remedy="It can be shown and discarded only",
+        )
+    return Inbound(
+        type=row,
+        subject=letter.device,
+        payload=base64.b64decode(letter.payload),
+        content_type=letter.content_type,
+        id=letter.id,
+        target=letter.target,
+        if_version=letter.if_version,
+    )
 
 
 def _event(fleet: Fleet, letter: DeadLetter, verb: str, actor: str, reason: str) -> Event:

@@ -23,7 +23,7 @@ async def status(fleet: Fleet) -> dict[str, Any]:
         "fleet": fleet.config.fleet.name,
         "data": str(fleet.config.data) if fleet.config.data else None,
         "protocols": {name: await _protocol(one) for name, one in fleet.protocols.items()},
-        "sessions": fleet.plane.sessions,
+        "sessions": len(fleet.device_sessions),
         "queue": {"waiting": fleet.ingest.waiting, "refused_full": fleet.ingest.refused_full},
         "messages": {"accepted": fleet.path.accepted, "rejected": dict(fleet.path.rejected)},
         "readings": {**asdict(tally), "sent": tally.sent},

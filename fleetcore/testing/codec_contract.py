@@ -1,6 +1,7 @@
 """The contract of :class:`~fleetcore.interfaces.codec.Codec`: reads what it says it reads, survives everything else."""
 
 import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -21,6 +22,10 @@ LARGEST_BYTES = 256 * 1024
 #: For one message of that size; ten times what a decoder in plain Python takes, on a busy machine.
 TIME_LIMIT_S = 5.0
 _REFUSALS = ("payload_unreadable", "schema_invalid", "limit_exceeded")
+
+#: What stands for a number in text, and how formats and float() write what is not finite.
+_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NOT_FINITE = (b"nan", b"NaN", b"inf", b"-inf", b"Infinity", b"-Infinity", b"1e999", b"-1e999")
 
 # A codec is stateless, so one instance may see all examples, and a contract's test runs in several classes.
 _examples = settings(
@@ -97,6 +102,14 @@ class CodecContract(Contract):
             for end in range(len(sample.payload)):
                 _checked(codec, sample.payload[:end])
 
+    @pytest.mark.parametrize("token", _NOT_FINITE)
+    def test_a_number_that_is_not_finite_is_never_a_reading(
+        self, codec: Codec, samples: Sequence[Sample], token: bytes
+    ) -> None:
+        for sample in samples:
+            for number in _NUMBER.finditer(sample.payload):
+                _checked(codec, sample.payload[: number.start()] + token + sample.payload[number.end() :])
+
     @_examples
     @given(payload=st.binary(max_size=64))
     def test_claims_answers_for_any_bytes(self, codec: Codec, payload: bytes) -> None:
@@ -132,9 +145,9 @@ def _checked(codec: Codec, payload: bytes) -> Decoded | Rejected:
         assert reading.seq is None or (type(reading.seq) is int and reading.seq >= 0), reading
         assert reading.subject is None or type(reading.subject) is str, reading
     for place, metric, code in outcome.refused:
-        assert place >= 0, f"{place} is no place in a message"
-        assert type(metric) is str, f"{metric!r} is no name"
-        assert code in CODES, f"{code!r} is no error code"
+        assert place >= 0, f"{place} is not a place in a message"
+        assert type(metric) is str, f"{metric!r} is not a name"
+        assert code in CODES, f"{code!r} is not an error code"
         assert not CODES[code].temporary, f"{code!r} would make the device send bad bytes again"
-    assert outcome.id is None or is_message_id(outcome.id), f"{outcome.id!r} is no message id"
+    assert outcome.id is None or is_message_id(outcome.id), f"{outcome.id!r} is not a message id"
     return outcome

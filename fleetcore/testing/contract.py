@@ -1,4 +1,4 @@
-"""What all contracts share: their tests cannot be overridden, and a gap is declared with its reason.
+"""What all contracts share: their tests cannot be overridden, end in time, and a gap is declared with its reason.
 
 A contract is a class of tests over one interface. A plugin's test module subclasses it, names the class ``Test…`` and
 overrides the *fixtures* that open its implementation. Where the implementation knowingly falls short, ``gaps`` names
@@ -6,12 +6,17 @@ the test and says why: the test then must fail (a strict xfail), so a gap that i
 
     class TestMyCodec(CodecContract):
         gaps = {"test_work_is_bounded": "the vendor's parser is quadratic; ticket 12"}
+
+A test that takes longer than ``time_limit_s`` is ended, also where the implementation never gives control back, and
+fails with its name and the line at which it hung.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import pytest
+
+from fleetcore.testing.time_limit import time_limit
 
 
 class Contract:
@@ -19,9 +24,12 @@ class Contract:
 
     Attributes:
         gaps: test name → why the implementation does not pass it.
+        time_limit_s: seconds that one test may take, with its fixtures. It tells a hang from a slow test: the slowest
+            test of the built-in implementations takes six.
     """
 
     gaps: ClassVar[Mapping[str, str]] = {}
+    time_limit_s: ClassVar[float] = 60.0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -30,7 +38,7 @@ class Contract:
                 raise TypeError(f"{cls.__name__}.{name} overrides a test of its contract; declare it in `gaps` instead")
         for name, reason in cls.gaps.items():
             if not name.startswith("test_") or not hasattr(cls, name):
-                raise TypeError(f"{cls.__name__}.gaps names {name!r}, which is no test of its contract")
+                raise TypeError(f"{cls.__name__}.gaps names {name!r}, which is not a test of its contract")
             if not reason.strip():
                 raise TypeError(f"{cls.__name__}.gaps gives no reason for {name!r}")
 
@@ -39,6 +47,14 @@ class Contract:
         name = getattr(request.node, "originalname", request.node.name)
         if name in self.gaps:
             request.applymarker(pytest.mark.xfail(reason=self.gaps[name], strict=True))
+
+    @pytest.fixture(autouse=True)
+    def _bounded(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        if request.config.getoption("usepdb", default=False):
+            yield
+            return
+        with time_limit(self.time_limit_s, request.node.name):
+            yield
 
 
 def missing(contract: object, fixture: str) -> Exception:

@@ -86,7 +86,7 @@ class NotifierContract(Contract):
             [anomaly(number, severity=severity, expected=None) for number, severity in enumerate(Severity)]
         )
 
-        assert len(_ids(delivered())) == len(Severity)
+        assert _ids(delivered()) == [f"anomaly-{number:06}" for number in range(len(Severity))]
 
     async def test_a_reading_that_did_not_come_is_delivered(
         self, notifier: Notifier, delivered: Callable[[], Sequence[str]]

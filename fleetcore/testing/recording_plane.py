@@ -1,139 +1,151 @@
 """A device plane that records: what a protocol's tests stand their adapter on, without a fleet behind it.
 
-It implements all of :class:`~fleetcore.interfaces.protocol.DevicePlane` and decides as the real one does who may speak
-about whom. What it does not do is keep anything: a committed message is an entry of ``received``. Levers say when it
-commits, what it refuses and what waits for a device.
+It implements all of :class:`~fleetcore.interfaces.protocol.DevicePlane` and, for messages to be committed, of
+:class:`~fleetcore.interfaces.ingest.Ingest`, and decides as the real ones do: which device may speak about which, what
+is too long, which connection is handed what waits. Bodies are for the capabilities of a fleet to judge: here only a
+twin report, a leaf and the time are read. What it does not do is keep anything: a committed message
+is an entry of ``received``. Levers say when it commits, what it refuses, when it is full and what waits for a device.
 """
 
 import asyncio
 import base64
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from attrs import frozen
+from attrs import evolve
 
-from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound
-from fleetcore.interfaces.protocol import ArtifactReader, Awaited, DevicePlane, EnrollRequest, Session
+from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Refused
+from fleetcore.interfaces.ingest import Ingest
+from fleetcore.interfaces.protocol import ArtifactReader, DevicePlane, EnrollRequest, Session
+from fleetcore.interfaces.provider import Limits
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
-from fleetcore.model.message import Accepted, Downlink, Dropped, Inbound, Operation, Outcome, Rejected, Reply
-from fleetcore.wire.strict_json import loads
+from fleetcore.model.message import Accepted, Direction, Downlink, Inbound, MessageType, Outcome, Rejected, Reply
+from fleetcore.testing.recorded import (
+    Authentication,
+    Denial,
+    Received,
+    RecordedArtifact,
+    RecordingClaim,
+    RecordingSession,
+    Refusal,
+)
+from fleetcore.wire import messages
+from fleetcore.wire.bodies import read_body
+from fleetcore.wire.replies import refusal, reply_to
 
 Sink = Callable[[Downlink], None]
+#: What becomes of a message, or None for what would become of it anyway.
+Judge = Callable[[str, Inbound], Outcome | None]
 
-_READS = frozenset(
-    {
-        Operation.TWIN_GET,
-        Operation.TIME,
-        Operation.INBOX,
-        Operation.CA_GET,
-        Operation.LEAF_REGISTER,
-        Operation.CERTIFICATE_RENEW,
-    }
-)
 #: 2026-01-01T00:00:00Z, the plane's time.
 NOW_MS = 1_767_225_600_000
-_PIECE_BYTES = 1000
+#: The version of every reported section, until it is reported.
+REPORTED_VERSION = 40
+
+_NOTHING_DESIRED: Mapping[str, object] = {"version": 0, "patch": {}}
+_OVERLOADED = Rejected(code="overloaded", reason="The receive queue is full", scope="server", retry_after_s=1.0)
+_FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
+_SUSPENDED = Rejected(code="device_suspended", reason="The device may not speak")
 
 
-@frozen
-class Received:
-    """A committed message and who sent it."""
+class RecordingPlane(DevicePlane, Ingest):
+    """Devices, their leaves, and everything that comes from them; the way into the data path too.
 
-    identity: str
-    message: Inbound
-
-
-class RecordingSession(Session):
-    """A session that a test can end."""
-
-    def __init__(self, identity: str) -> None:
-        self._identity = identity
-        self._ended: str | None = None
-        self._callbacks: list[Callable[[str], None]] = []
-
-    @property
-    def identity(self) -> str:
-        return self._identity
-
-    @property
-    def ended(self) -> str | None:
-        return self._ended
-
-    def on_end(self, callback: Callable[[str], None]) -> None:
-        if self._ended is None:
-            self._callbacks.append(callback)
-        else:
-            callback(self._ended)
-
-    def close(self) -> None:
-        self.end("closed")
-
-    def end(self, code: str) -> None:
-        """The device has lost its rights, for the reason ``code``."""
-        if self._ended is None:
-            self._ended = code
-            for callback in self._callbacks:
-                callback(code)
-
-
-class RecordedArtifact(ArtifactReader):
-    """An artifact in memory, read in small pieces."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self._content).hexdigest()
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self._content)
-
-    async def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        stop = len(self._content) if end is None else end
-        for at in range(start, stop, _PIECE_BYTES):
-            yield self._content[at : min(at + _PIECE_BYTES, stop)]
-
-
-class RecordingPlane(DevicePlane):
-    """Devices, their leaves, and everything that comes from them.
+    Args:
+        devices: those that are registered.
+        leaves: leaf → its gateway.
+        limits: ``message_bytes`` bounds a message, ``queue_messages`` what may wait for :meth:`commit`.
 
     Attributes:
+        arrived: every message that was handed over, whatever became of it, in order.
         received: what was committed, in order.
-        outcome: what every message ends with from now on; None accepts.
+        calls: the messages of :meth:`call`, in order.
+        refusals: what the adapter refused by itself, in order.
+        judge, outcomes, outcome: what becomes of a message: what the function says; else the next of the list; else
+            the one outcome; else it is accepted.
+        failure: what every message raises: a plane that is broken.
         waiting: messages that wait for :meth:`commit` after :meth:`hold`.
-        sessions: those that are open.
+        authentications: credentials that were shown, in order.
+        sessions: those of devices that are open. ``opened`` are all that ever were.
+        claims: sessions by claim certificates that are open.
+        denials: what was refused, as a server writes it down.
+        polls: how many calls of :meth:`wait` are waiting.
+        pending_asked: the subjects that :meth:`pending` was asked about, in order.
         enrollments: requests, each answered with ``enroll_reply``.
+        ca_pem: what ``ca.get`` answers.
     """
 
-    def __init__(self, devices: Iterable[str] = ("dev1", "dev2"), leaves: Mapping[str, str] | None = None) -> None:
-        self.devices = set(devices)
+    def __init__(
+        self,
+        devices: Iterable[str] = ("dev1", "dev2"),
+        leaves: Mapping[str, str] | None = None,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
         self.leaves = dict({"leaf1": "dev1", "leaf2": "dev2"} if leaves is None else leaves)
+        self.devices = {*devices, *self.leaves}
+        self.limits = Limits() if limits is None else limits
+        self.arrived: list[Received] = []
         self.received: list[Received] = []
+        self.calls: list[Received] = []
+        self.refusals: list[Refusal] = []
+        self.judge: Judge | None = None
+        self.outcomes: list[Outcome] = []
         self.outcome: Outcome | None = None
-        self.waiting: list[tuple[Inbound, Callable[[], None]]] = []
+        self.failure: Exception | None = None
+        self.waiting: list[tuple[Received, Callable[[], None]]] = []
+        self.authentications: list[Authentication] = []
         self.sessions: list[RecordingSession] = []
+        self.opened: list[RecordingSession] = []
+        self.claims: list[RecordingClaim] = []
+        self.denials: list[Denial] = []
+        self.polls = 0
+        self.pending_asked: list[str] = []
         self.enrollments: list[EnrollRequest] = []
         self.enroll_reply = Reply(status=201, body={"device": "dev3", "certificate": "PEM"})
+        self.ca_pem = "PEM"
         self.artifacts: dict[str, RecordedArtifact] = {}
         self._revoked: dict[str, str] = {}
-        self._holding = False
+        self._suspended: set[str] = set()
+        self._holding = self._filled = False
+        self._room, self._authenticating, self._answering = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        for gate in (self._room, self._authenticating, self._answering):
+            gate.set()
         self._desired: dict[str, Mapping[str, object]] = {}
+        self._reported: dict[str, tuple[int, Mapping[str, object]]] = {}
         self._commands: dict[str, list[Mapping[str, object]]] = defaultdict(list)
         self._offers: dict[str, Mapping[str, object]] = {}
         self._listeners: dict[RecordingSession, Sink] = {}
         self._carriers: list[Sink] = []
         self._changed = asyncio.Event()
+        self._claim_batches: dict[bytes, str] = {}
+        self._disabled_batches: set[str] = set()
+        self._revocation_watchers: list[Callable[[frozenset[str]], None]] = []
 
-    # levers
+    # what came
 
-    @staticmethod
-    def token(device: str) -> str:
-        """The device token by which ``device`` is known; the form is WIRE.md's, the secret is no secret."""
-        secret = base64.urlsafe_b64encode(hashlib.sha256(device.encode()).digest()).rstrip(b"=").decode()
-        return f"fc_dev_{device}_{secret}"
+    @property
+    def messages(self) -> list[Inbound]:
+        """The messages that were committed, without who sent them."""
+        return [message for _, message in self.received]
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The payloads that were committed."""
+        return [message.payload for _, message in self.received]
+
+    @property
+    def listening(self) -> list[str]:
+        """The identities that listen for downlinks."""
+        return [session.identity for session in self._listeners]
+
+    def reported(self, device: str) -> Mapping[str, object]:
+        """The reported section as it is now."""
+        return self._section(device)[1]
+
+    # levers: messages
 
     def hold(self) -> None:
         """Keeps messages uncommitted until :meth:`commit`."""
@@ -145,66 +157,159 @@ class RecordingPlane(DevicePlane):
         waiting, self.waiting = self.waiting, []
         for _, finish in waiting:
             finish()
+        if not self._filled:
+            self._room.set()
+
+    def lose(self) -> list[tuple[Received, Callable[[], None]]]:
+        """Forgets what waits, as a server that is killed before it commits.
+
+        Returns what was lost, and what would commit it all the same: a late answer.
+        """
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def fill(self) -> None:
+        """Presses back: messages are taken, and adapters are asked to stop reading until :meth:`make_room`."""
+        self._filled = True
+
+    def make_room(self) -> None:
+        """Has adapters read on."""
+        self._filled = False
+        self._room.set()
+
+    def hold_calls(self) -> None:
+        """Answers no call until :meth:`answer_calls`."""
+        self._answering.clear()
+
+    def answer_calls(self) -> None:
+        """Answers the calls that wait, and those to come."""
+        self._answering.set()
+
+    # levers: who may
+
+    @staticmethod
+    def token(device: str) -> str:
+        """The device token by which ``device`` is known; the form is WIRE.md's, the secret is public."""
+        secret = base64.urlsafe_b64encode(hashlib.sha256(device.encode()).digest()).rstrip(b"=").decode()
+        return f"fc_dev_{device}_{secret}"
+
+    def hold_authentication(self) -> None:
+        """Lets nobody in, and refuses nobody, until :meth:`let_in`."""
+        self._authenticating.clear()
+
+    def let_in(self) -> None:
+        """Decides about those who wait, and those to come."""
+        self._authenticating.set()
 
     def revoke(self, device: str, code: str = "device_revoked") -> None:
-        """Takes the device's rights and ends its sessions."""
+        """Takes the device's rights, ends its sessions, and tells those who watch revocations."""
         self._revoked[device] = code
-        for session in [one for one in self.sessions if one.identity == device]:
+        for session in [session for session in self.sessions if session.identity == device]:
             session.end(code)
+        self._list_revoked(frozenset({device}))
+
+    def renew_revocations(self) -> None:
+        """Writes the revocation list anew, with nobody new on it."""
+        self._list_revoked(frozenset())
+
+    def _list_revoked(self, devices: frozenset[str]) -> None:
+        for watcher in tuple(self._revocation_watchers):
+            watcher(devices)
+
+    def suspend(self, device: str) -> None:
+        """Refuses the device's messages; its sessions stay."""
+        self._suspended.add(device)
+
+    def accept_claim(self, certificate: bytes, batch: str = "line-1") -> None:
+        """Has a certificate (DER) be the claim certificate of a batch."""
+        self._claim_batches[certificate] = batch
+
+    def disable_claim(self, batch: str = "line-1") -> None:
+        """Ends the sessions of a batch, and lets no more of it in."""
+        self._disabled_batches.add(batch)
+        for claim in [claim for claim in self.claims if claim.batch == batch]:
+            claim.end("not_authorised")
+
+    # levers: what waits for a device
 
     def desire(self, device: str, version: int, patch: Mapping[str, object]) -> Mapping[str, object]:
         """The desired state changes; returns the body that goes out."""
         body = {"version": version, "since": 0, "patch": dict(patch), "time": "2026-01-01T00:00:00.000Z"}
         self._desired[device] = body
-        self._push(Downlink(operation=Operation.TWIN_DESIRED, subject=device, body=body))
+        self.push(Downlink(type=messages.TWIN_DESIRED, subject=device, body=body))
         return body
 
+    def report(self, device: str, version: int, body: Mapping[str, object]) -> None:
+        """Sets the reported section."""
+        self._reported[device] = version, body
+
     def command(self, device: str, body: Mapping[str, object]) -> None:
-        """A command waits until it is cancelled; ``body`` is as WIRE.md §6 has it."""
-        self._commands[device].append(body)
-        self._push(Downlink(operation=Operation.COMMAND, subject=device, body=body))
+        """A command waits from now on; one of the same id takes its place. ``body`` is as WIRE.md §6 has it."""
+        waiting = self._commands[device]
+        waiting[:] = [*(known for known in waiting if known["id"] != body["id"]), body]
+        self.push(self._command_downlink(device, body))
 
     def cancel(self, device: str, command: str) -> None:
         """Asks for a command's cancellation."""
         waiting = self._commands[device]
-        waiting[:] = [{**one, "cancel": True} if one["id"] == command else one for one in waiting]
+        waiting[:] = [{**known, "cancel": True} if known["id"] == command else known for known in waiting]
         body = {"id": command}
-        self._push(Downlink(operation=Operation.COMMAND_CANCEL, subject=device, body=body, target=command))
+        self.push(Downlink(type=messages.COMMAND_CANCEL, subject=device, body=body, target=command))
 
     def offer(self, device: str, body: Mapping[str, object]) -> None:
         """A firmware offer, or its withdrawal."""
         self._offers[device] = body
-        self._push(Downlink(operation=Operation.FIRMWARE, subject=device, body=body))
+        self.push(Downlink(type=messages.FIRMWARE, subject=device, body=body))
 
-    def put_artifact(self, content: bytes) -> str:
-        """Makes an artifact that every device may download; returns its SHA-256."""
-        artifact = RecordedArtifact(content)
+    def put_artifact(self, content: bytes, *, piece_bytes: int = 1000, breaks: int = 0, breaks_at: int = 0) -> str:
+        """Makes an artifact that every device may download; returns its SHA-256.
+
+        Args:
+            piece_bytes: the size of the pieces in which it is read.
+            breaks: how many readings of it fail with an OSError once they reach ``breaks_at``.
+        """
+        artifact = RecordedArtifact(content, piece_bytes=piece_bytes, breaks=breaks, breaks_at=breaks_at)
         self.artifacts[artifact.sha256] = artifact
         return artifact.sha256
 
-    def _push(self, downlink: Downlink) -> None:
-        speakers = {downlink.subject, self.leaves.get(downlink.subject)}
-        sinks = [sink for session, sink in self._listeners.items() if session.identity in speakers]
-        for sink in sinks or self._carriers:
-            sink(downlink)
+    def push(self, downlink: Downlink) -> None:
+        """Hands a downlink to those who listen for its subject, or to carriers; a later listener does not get it."""
+        gateway = self.leaves.get(downlink.subject)
+        if gateway is not None:
+            downlink = evolve(downlink, gateway=gateway)
+        if downlink.subject not in self._suspended:
+            own = self._sinks(downlink.subject)
+            for sink in own or (gateway and self._sinks(gateway)) or list(self._carriers):
+                sink(downlink)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def _sinks(self, identity: str) -> list[Sink]:
+        return [sink for session, sink in self._listeners.items() if session.identity == identity]
 
     # who it is
 
     async def authenticate(
-        self,
-        credential: Credential,
-        *,
-        protocol: str,
-        peer: str = "",
-        lasting: bool = True,  # noqa: ARG002 - presence is not recorded
+        self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
     ) -> RecordingSession:
-        del protocol, peer
+        self.authentications.append(Authentication(credential, protocol, peer, lasting))
+        await self._authenticating.wait()
+        try:
+            device = self._identity(credential)
+        except Refused as error:
+            self._deny(str(getattr(credential, "device", None) or "unknown"), "session", error.code, peer=peer)
+            raise
+        session = RecordingSession(device)
+        self.opened.append(session)
+        self.sessions.append(session)
+        session.on_end(lambda _code: self._forget(session))
+        return session
+
+    def _identity(self, credential: Credential) -> str:
         if isinstance(credential, CertificateCredential):
             device = _named(credential.der)
         elif isinstance(credential, TokenCredential):
-            known = {self.token(one): one for one in self.devices}
+            known = {self.token(device): device for device in self.devices}
             device = known.get(credential.token, "")
             if not device or credential.device not in {None, device}:
                 raise NotAuthenticated("The token is unknown or another device's")
@@ -214,104 +319,195 @@ class RecordingPlane(DevicePlane):
             raise NotAuthorised(f"Device {device!r} is not registered", code="device_unknown")
         if device in self._revoked:
             raise NotAuthorised(f"Device {device!r} has lost its rights", code=self._revoked[device])
-        session = RecordingSession(device)
-        self.sessions.append(session)
-        session.on_end(lambda _code: self._forget(session))
-        return session
+        return device
 
     def _forget(self, session: RecordingSession) -> None:
         self.sessions.remove(session)
         self._listeners.pop(session, None)
 
+    async def claim(self, certificate: bytes, *, protocol: str, peer: str = "") -> RecordingClaim | None:
+        batch = self._claim_batches.get(certificate)
+        if batch is None:
+            return None
+        claim = RecordingClaim(batch, self.denials.append, self._call_of_claim)
+        if batch in self._disabled_batches:
+            self._deny(claim.name, "session", "not_authorised", peer=peer, protocol=protocol)
+            raise NotAuthorised("The claim certificate is disabled", batch=batch)
+        self.claims.append(claim)
+        claim.on_end(lambda _code: self.claims.remove(claim))
+        return claim
+
     def _may(self, session: Session, subject: str) -> bool:
-        return session.identity in {subject, self.leaves.get(subject)}
+        if session.identity in {subject, self.leaves.get(subject)}:
+            return True
+        self._deny(session.identity, subject, "not_your_device")
+        return False
+
+    def _check(self, session: Session, subject: str) -> None:
+        for device in (session.identity, subject):
+            if device in self._suspended:
+                raise NotAuthorised(_SUSPENDED.reason, code=_SUSPENDED.code)
+            if not self._may(session, subject):
+                raise NotAuthorised(_FOREIGN.reason, code=_FOREIGN.code)
+
+    def _deny(self, who: str, what: str, code: str, **data: object) -> None:
+        self.denials.append(Denial(who, what, code, data))
 
     # messages
 
     def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:
-        loop = asyncio.get_running_loop()
+        loop, received, before = asyncio.get_running_loop(), Received(session.identity, message), len(self.waiting)
+        self.arrived.append(received)
+        if before >= self.limits.queue_messages:
+            done(_OVERLOADED)
+            return False
 
         def finish() -> None:
             outcome = self._judge(session, message)
-            if isinstance(outcome, Accepted):
-                self.received.append(Received(session.identity, message))
+            if not isinstance(outcome, Rejected):
+                self.received.append(received)
             loop.call_soon(done, outcome)
 
         if self._holding:
-            self.waiting.append((message, finish))
+            self.waiting.append((received, finish))
         else:
             finish()
+        # As the real queue: adapters stop at half of it, so that what is already on its way still fits.
+        if self._filled or (self._holding and before >= self.limits.queue_messages // 2):
+            self._room.clear()
+            return False
         return True
 
     def _judge(self, session: Session, message: Inbound) -> Outcome:
+        if session.ended is not None and session.ended.startswith("device_"):
+            return Rejected(code=session.ended, reason="The session has ended")
+        if session.identity in self._suspended:
+            return _SUSPENDED
+        if len(message.payload) > self.limits.message_bytes:
+            return Rejected(
+                code="limit_exceeded",
+                reason="The message is too long",
+                limit=self.limits.message_bytes,
+                unit="bytes",
+                scope="message",
+            )
         if not self._may(session, message.subject):
-            return Rejected(code="not_your_device", reason="The identity may not speak for this device")
-        return Accepted(stored=1) if self.outcome is None else self.outcome
+            return _FOREIGN
+        if message.subject in self._suspended:
+            return _SUSPENDED
+        told = self.judge(session.identity, message) if self.judge is not None else None
+        if told is None:
+            told = self.outcomes.pop(0) if self.outcomes else self.outcome
+        if told is not None:
+            return told
+        if message.type is messages.TWIN_REPORT:
+            return self._take_report(message)
+        return Accepted(stored=1 if message.type is messages.TELEMETRY else 0)
+
+    def _take_report(self, message: Inbound) -> Outcome:
+        version, section = self._section(message.subject)
+        if message.if_version is not None and message.if_version != version:
+            return Rejected(code="version_conflict", reason="The section has another version", version=version)
+        body = self._body(message)
+        if isinstance(body, Rejected):
+            return body
+        self._reported[message.subject] = version + 1, {**section, **body}
+        return Accepted(version=version + 1, etag=self._etag(message.subject))
+
+    def _body(self, message: Inbound) -> Any:
+        """The body as the message's row has it, or Rejected."""
+        return read_body(message.type, message.payload, message.content_type, self.limits.json_depth)
+
+    def _etag(self, subject: str) -> str:
+        desired = self._desired.get(subject, _NOTHING_DESIRED)
+        return f"d{desired['version']}.r{self._section(subject)[0]}"
+
+    def _section(self, subject: str) -> tuple[int, Mapping[str, object]]:
+        return self._reported.get(subject, (REPORTED_VERSION, {"subject": subject}))
 
     async def ready(self) -> None:
-        """It always is."""
+        await self._room.wait()
 
     async def submit(self, session: Session, message: Inbound) -> Outcome:
+        if self.failure is not None:
+            raise self.failure
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.deliver(session, message, lambda one: None if outcome.done() else outcome.set_result(one))
+        self.deliver(session, message, lambda found: None if outcome.done() else outcome.set_result(found))
         return await outcome
 
     async def call(self, session: Session, message: Inbound) -> Reply:
-        if message.operation not in _READS:
-            outcome = await self.submit(session, message)
-            if isinstance(outcome, Rejected):
-                return self._refusal(outcome)
-            if isinstance(outcome, Accepted) and outcome.refused:
-                return Reply(status=200, body=dict(_partial(outcome)))
-            return Reply(status=204, version=outcome.version if isinstance(outcome, Accepted) else None)
+        self.calls.append(Received(session.identity, message))
+        await self._answering.wait()
+        if message.type.direction is Direction.UP:
+            return reply_to(await self.submit(session, message))
+        self.arrived.append(Received(session.identity, message))
+        if self.failure is not None:
+            raise self.failure
+        if session.identity in self._suspended:
+            return refusal(_SUSPENDED)
+        if session.ended is not None:
+            return refusal(Rejected(code="not_authenticated", reason="The session has ended"))
         if not self._may(session, message.subject):
-            return self._refusal(Rejected(code="not_your_device", reason="The identity may not speak for this device"))
-        return await self._answer(session, message)
+            return refusal(_FOREIGN)
+        answer = self._answer(session, message)
+        return refusal(answer) if isinstance(answer, Rejected) else answer
 
-    async def _answer(self, session: Session, message: Inbound) -> Reply:
-        body = loads(message.payload) if message.payload else {}
-        members = body if isinstance(body, Mapping) else {}
-        match message.operation:
-            case Operation.TWIN_GET:
-                desired = self._desired.get(message.subject, {"version": 0, "patch": {}})
-                twin = {
-                    "desired": desired["patch"],
-                    "desired_version": desired["version"],
-                    "reported": {"subject": message.subject},
-                    "reported_version": 40,
-                }
-                return Reply(body=twin, etag=f"d{desired['version']}.r40", version=40)
-            case Operation.TIME:
-                return Reply(body={"client": members.get("client"), "received_ms": NOW_MS, "sent_ms": NOW_MS})
-            case Operation.INBOX:
-                waiting = await self.wait(session, message.subject, "inbox")
+    def _answer(self, session: Session, message: Inbound) -> Reply | Rejected:
+        match message.type:
+            case messages.TWIN_GET:
+                return self._twin(message.subject)
+            case messages.TIME:
+                body = self._body(message)
+                return body if isinstance(body, Rejected) else _tell_time(body)
+            case messages.INBOX:
+                waiting = self._waits(message.subject, messages.INBOX, 0)
                 return Reply(status=200 if waiting else 204, body=waiting)
-            case Operation.LEAF_REGISTER:
-                leaf = str(members.get("device"))
-                self.leaves[leaf] = session.identity
-                return Reply(status=201, body={"device": leaf, "gateway": session.identity})
-        return Reply(body={"ca": "PEM"} if message.operation is Operation.CA_GET else {"certificate": "PEM"})
+            case messages.CA_GET:
+                return Reply(body={"ca": self.ca_pem})
+            case messages.LEAF_REGISTER:
+                body = self._body(message)
+                if isinstance(body, Rejected):
+                    return body
+                self.leaves[body.device] = session.identity
+                return Reply(status=201, body={"device": body.device, "gateway": session.identity})
+            case messages.CERTIFICATE_RENEW:
+                return Reply(status=201, body={"certificate": "PEM"})
+        return Rejected(code="operation_unknown", reason=f"{message.type.name} is not sent by devices")
 
-    def _refusal(self, rejected: Rejected) -> Reply:
-        return Reply(status=CODES[rejected.code].http, error=self.problem(rejected), version=rejected.version)
-
-    def problem(self, outcome: Outcome, **members: object) -> Mapping[str, object]:
-        if isinstance(outcome, Dropped):
-            return {"code": "internal", "title": outcome.reason, "status": 200, **members}
-        if isinstance(outcome, Accepted):
-            code = outcome.refused[0].code if outcome.refused else "internal"
-            return {"code": code, "title": CODES[code].title, "status": 200, **_partial(outcome), **members}
-        known = CODES[outcome.code]
-        body: dict[str, object] = {
-            "type": f"urn:fleetcore:error:{outcome.code}",
-            "title": known.title,
-            "status": known.http,
-            "code": outcome.code,
-            "detail": outcome.reason,
+    def _twin(self, subject: str) -> Reply:
+        desired = self._desired.get(subject, _NOTHING_DESIRED)
+        version, reported = self._section(subject)
+        body = {
+            "desired": desired["patch"],
+            "desired_version": desired["version"],
+            "reported": reported,
+            "reported_version": version,
         }
-        if outcome.retry_after_s is not None:
-            body["retry_after_s"] = outcome.retry_after_s
-        return body | members
+        return Reply(body=body, etag=self._etag(subject), version=version)
+
+    async def _call_of_claim(self, claim: RecordingClaim, message: Inbound) -> Reply:
+        self.calls.append(Received(claim.name, message))
+        await self._answering.wait()
+        if claim.ended is not None:
+            return refusal(Rejected(code="not_authorised", reason="The claim certificate is disabled"))
+        if message.type not in {messages.ENROLL, messages.CA_GET, messages.TIME}:
+            claim.denied(message.type.name, "not_authorised")
+            return refusal(Rejected(code="not_authorised", reason="A claim certificate enrols devices, nothing else"))
+        body = self._body(message)
+        if isinstance(body, Rejected):
+            return refusal(body)
+        if message.type is messages.ENROLL:
+            return await self.enroll(
+                EnrollRequest(
+                    csr=(body.csr or "").encode("ascii"),
+                    ownership=body.ownership_token,
+                    parameters=body.parameters or {},
+                )
+            )
+        return Reply(body={"ca": self.ca_pem}) if message.type is messages.CA_GET else _tell_time(body)
+
+    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
+        self.refusals.append(Refusal(session.identity, message, rejected))
 
     # what waits
 
@@ -326,27 +522,48 @@ class RecordingPlane(DevicePlane):
                 sink(downlink)
 
     def _unfinished(self, subject: str) -> Sequence[Downlink]:
+        if subject in self._suspended:
+            return ()
         found = []
         if subject in self._desired:
-            found.append(Downlink(operation=Operation.TWIN_DESIRED, subject=subject, body=self._desired[subject]))
-        found += [
-            Downlink(operation=Operation.COMMAND, subject=subject, body=one) for one in self._commands.get(subject, ())
-        ]
+            found.append(Downlink(type=messages.TWIN_DESIRED, subject=subject, body=self._desired[subject]))
+        found += [self._command_downlink(subject, body) for body in self._commands.get(subject, ())]
         if subject in self._offers:
-            found.append(Downlink(operation=Operation.FIRMWARE, subject=subject, body=self._offers[subject]))
-        return found
+            found.append(Downlink(type=messages.FIRMWARE, subject=subject, body=self._offers[subject]))
+        gateway = self.leaves.get(subject)
+        return [evolve(downlink, gateway=gateway) for downlink in found]
+
+    @staticmethod
+    def _command_downlink(device: str, body: Mapping[str, object]) -> Downlink:
+        expires_ms = body.get("expires_in_ms")
+        return Downlink(
+            type=messages.COMMAND,
+            subject=device,
+            body=body,
+            expires_ms=expires_ms if isinstance(expires_ms, int) else None,
+        )
 
     def carry(self, sink: Sink) -> Callable[[], None]:
         self._carriers.append(sink)
-        return lambda: self._carriers.remove(sink)
+
+        def end() -> None:
+            if sink in self._carriers:
+                self._carriers.remove(sink)
+
+        return end
+
+    def watch_revocations(self, revoked: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        self._revocation_watchers.append(revoked)
+
+        return lambda: self._revocation_watchers.remove(revoked)
 
     async def wait(
-        self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
+        self, session: Session, subject: str, what: MessageType, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
-        if not self._may(session, subject):
-            raise NotAuthorised("The identity may not speak for this device", code="not_your_device")
+        self._check(session, subject)
         if timeout_s <= 0:
             return self._waits(subject, what, after)
+        self.polls += 1
         try:
             async with asyncio.timeout(timeout_s):
                 while (body := self._waits(subject, what, after)) is None:
@@ -354,23 +571,29 @@ class RecordingPlane(DevicePlane):
                 return body
         except TimeoutError:
             return None
+        finally:
+            self.polls -= 1
 
-    def _waits(self, subject: str, what: Awaited, after: int) -> Mapping[str, object] | None:
-        if what == "desired":
+    def _waits(self, subject: str, what: MessageType, after: int) -> Mapping[str, object] | None:
+        if subject in self._suspended:
+            return None
+        if what is messages.TWIN_DESIRED:
             body = self._desired.get(subject)
             version = body["version"] if body is not None else 0
             return body if isinstance(version, int) and version > after else None
-        if what == "commands":
+        if what is messages.COMMAND:
             commands = self._commands.get(subject)
             return {"commands": list(commands), "more": False} if commands else None
-        if what == "firmware":
+        if what is messages.FIRMWARE:
             return self._offers.get(subject)
-        kinds: tuple[Awaited, ...] = ("desired", "commands", "firmware")
-        found = {kind: self._waits(subject, kind, after) for kind in kinds}
-        return {kind: body for kind, body in found.items() if body is not None} or None
+        rows = (messages.TWIN_DESIRED, messages.COMMAND, messages.FIRMWARE)
+        found = {row.waits: self._waits(subject, row, after) for row in rows}
+        return {name: body for name, body in found.items() if body is not None} or None
 
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
-        del session
+        self.pending_asked.append(subject)
+        if session.identity not in {subject, self.leaves.get(subject)}:
+            return {}
         counts = {"commands": len(self._commands.get(subject, ())), "firmware": int(subject in self._offers)}
         version = self._desired.get(subject, {}).get("version")
         if isinstance(version, int):
@@ -384,16 +607,14 @@ class RecordingPlane(DevicePlane):
         return self.enroll_reply
 
     async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
-        if not self._may(session, subject):
-            raise NotAuthorised("The identity may not speak for this device", code="not_your_device")
+        self._check(session, subject)
         if sha256 not in self.artifacts:
             raise NotFound("No open offer names this artifact", code="artifact_unknown")
         return self.artifacts[sha256]
 
 
-def _partial(outcome: Accepted) -> Mapping[str, object]:
-    rejected = [{"index": one.index, "metric": one.metric, "code": one.code} for one in outcome.refused]
-    return {"stored": outcome.stored, "rejected": rejected}
+def _tell_time(asked: messages.TimeRequest) -> Reply:
+    return Reply(body={"client": asked.client, "received_ms": NOW_MS, "sent_ms": NOW_MS})
 
 
 def _named(der: bytes) -> str:
@@ -401,5 +622,8 @@ def _named(der: bytes) -> str:
     from cryptography import x509  # slow to import, and a plane with tokens alone does without
 
     certificate = x509.load_der_x509_certificate(der)
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return names.get_values_for_type(x509.UniformResourceIdentifier)[0].rpartition(":")[2]
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return names.get_values_for_type(x509.UniformResourceIdentifier)[0].rpartition(":")[2]
+    except (x509.ExtensionNotFound, IndexError) as error:
+        raise NotAuthenticated("The certificate names no device", code="certificate_invalid") from error

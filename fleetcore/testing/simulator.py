@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
-from fleetcore.model.message import Downlink, Operation, Reply
+from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.model.twin import merge_patch
 from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
 from fleetcore.testing.flash import Flash, MemoryFlash
 from fleetcore.testing.updater import Updater
-from fleetcore.wire import dsse
+from fleetcore.wire import dsse, messages
 from fleetcore.wire.strict_json import loads
 
 ClientFactory = Callable[[str, DeviceSecrets], DeviceClient]
@@ -147,7 +147,7 @@ class SimulatedDevice:
         self.credentials = CredentialCare(
             clock,
             secrets=lambda: self.secrets,
-            request=lambda csr: self._request(Operation.CERTIFICATE_RENEW, {"csr": csr.decode()}),
+            request=lambda csr: self._request(messages.CERTIFICATE_RENEW, {"csr": csr.decode()}),
             move=self._move,
             report=self.report,
         )
@@ -208,7 +208,7 @@ class SimulatedDevice:
         self._listening = asyncio.create_task(self._listen(client), name=f"listen {self.device}")
 
     async def _online(self) -> None:
-        await self._send(Operation.STATUS, {"state": "online", "session": f"{self._chance.randrange(1 << 32):08x}"})
+        await self._send(messages.STATUS, {"state": "online", "session": f"{self._chance.randrange(1 << 32):08x}"})
         await self._report_firmware()
         # What was asked before the connection broke, or came to nothing.
         await self.credentials.obey(cast("Mapping[str, object]", self.desired.get("fleetcore", {})))
@@ -234,27 +234,27 @@ class SimulatedDevice:
             raise Unavailable(f"{self.device} is not connected", code="not_ready")
         return self._client
 
-    async def _send(self, operation: Operation, body: object, *, target: str | None = None) -> Reply:
+    async def _send(self, type: MessageType, body: object, *, target: str | None = None) -> Reply:
         async with self._traffic.message():
-            reply = await self._connected().send(operation, body, target=target)
+            reply = await self._connected().send(type, body, target=target)
         if reply.error is not None:
             code = str(reply.error.get("code", "internal"))
             self.problems[code] = self.problems.get(code, 0) + 1
         return reply
 
-    async def _request(self, operation: Operation, body: object) -> Reply:
+    async def _request(self, type: MessageType, body: object) -> Reply:
         async with self._traffic.message():
-            return await self._connected().request(operation, body)
+            return await self._connected().request(type, body)
 
     async def report(self, patch: Mapping[str, object]) -> Reply:
         """Reports twin state."""
-        return await self._send(Operation.TWIN_REPORT, dict(patch))
+        return await self._send(messages.TWIN_REPORT, dict(patch))
 
     async def send(self, body: object, readings: int) -> Reply:
         """Sends readings in any wire form; ``readings`` is how many they are."""
         self.credentials.look()
         self.sent += readings
-        reply = await self._send(Operation.TELEMETRY, body)
+        reply = await self._send(messages.TELEMETRY, body)
         if reply.error is None:
             stored = reply.body.get("stored") if reply.body else None
             self.acknowledged += stored if isinstance(stored, int) else readings
@@ -274,14 +274,14 @@ class SimulatedDevice:
                 self.problems[error.code] = self.problems.get(error.code, 0) + 1
 
     async def _take(self, downlink: Downlink) -> None:
-        match downlink.operation:
-            case Operation.TWIN_DESIRED:
+        match downlink.type:
+            case messages.TWIN_DESIRED:
                 await self._follow(downlink.body)
-            case Operation.COMMAND:
+            case messages.COMMAND:
                 await self._command(downlink.body)
-            case Operation.FIRMWARE:
+            case messages.FIRMWARE:
                 await self._update(downlink.body)
-            case Operation.ERRORS:
+            case messages.ERRORS:
                 code = str(downlink.body.get("code", "internal"))
                 self.problems[code] = self.problems.get(code, 0) + 1
 
@@ -290,7 +290,7 @@ class SimulatedDevice:
         if version <= self.desired_version:
             return
         if since not in (0, self.desired_version):
-            reply = await self._connected().request(Operation.TWIN_GET)
+            reply = await self._connected().request(messages.TWIN_GET)
             body = reply.body or {}
             self.desired = cast("dict[str, object]", body.get("desired", {}))
             self.desired_version = cast("int", body.get("desired_version", self.desired_version))
@@ -301,14 +301,14 @@ class SimulatedDevice:
         ours = cast("Mapping[str, object]", self.desired.get("fleetcore", {}))
         self.secrets = self.credentials.with_bundle(self.secrets, ours.get("trust"))
         await self.report({name: value for name, value in self.desired.items() if name != "fleetcore"})
-        await self._send(Operation.TWIN_ACK, {"version": self.desired_version})
+        await self._send(messages.TWIN_ACK, {"version": self.desired_version})
         await self.credentials.obey(ours)
 
     async def _command(self, body: Mapping[str, object]) -> None:
         name = cast("str", body["id"])
         known = self._results.get(name)
         if known is not None:
-            await self._send(Operation.COMMAND_RESULT, known, target=name)
+            await self._send(messages.COMMAND_RESULT, known, target=name)
             return
         try:
             command = self._verified(body)
@@ -317,7 +317,7 @@ class SimulatedDevice:
             await self._result(name, {"status": "rejected", "code": error.code, "reason": error.message})
             return
         self._last_sequence[str(command["lane"])] = cast("int", command["sequence"])
-        await self._send(Operation.COMMAND_RESULT, {"status": "accepted"}, target=name)
+        await self._send(messages.COMMAND_RESULT, {"status": "accepted"}, target=name)
         self.ran.append(name)
         if command["name"] == "fail":
             await self._result(name, {"status": "failed", "code": "asked_to", "reason": "the command asks to fail"})
@@ -330,7 +330,7 @@ class SimulatedDevice:
         self._results[command] = body
         while len(self._results) > _REMEMBERED:
             self._results.popitem(last=False)
-        await self._send(Operation.COMMAND_RESULT, body, target=command)
+        await self._send(messages.COMMAND_RESULT, body, target=command)
 
     def _verified(self, body: Mapping[str, object]) -> Mapping[str, object]:
         """The command to obey: with a key, only the signed payload of a fresh command to this very device."""
@@ -368,7 +368,7 @@ class SimulatedDevice:
         if state in ("succeeded", "failed", "rejected"):
             await self._report_firmware()
         await self._send(
-            Operation.FIRMWARE_STATUS, {"execution": execution, "campaign": campaign, "state": state, **more}
+            messages.FIRMWARE_STATUS, {"execution": execution, "campaign": campaign, "state": state, **more}
         )
 
     async def _health(self) -> str | None:

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import numpy as np
 import pytest
+import pytest_asyncio
+from attrs import evolve
 
-from fleetcore.interfaces.storage import SeriesRequest, Storage
-from fleetcore.model.store import Commit, Committed, Event, Put
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.store import Commit, Committed, Event, Put, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, TelemetryBatch, TextReading
 from fleetcore.testing.contract import Contract, missing
 
@@ -20,7 +21,11 @@ ALWAYS = (-(2**50), 2**50)
 
 
 class StorageCase(Contract):
-    """The fixtures of all chapters."""
+    """The fixtures of all chapters.
+
+    Each test has its store to itself, and opens it from one process at a time: that nobody else opens a fleet's store
+    meanwhile is seen to by the fleet's own lease on its data folder, before any store is opened.
+    """
 
     pytestmark = pytest.mark.asyncio
 
@@ -39,7 +44,7 @@ class StorageCase(Contract):
         """Opens the store that ``backup()`` wrote into a folder."""
         pytest.skip("no way is given to open a backup")
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def storage(self, open_storage: OpenStorage) -> AsyncIterator[Storage]:
         """An empty store."""
         async with open_storage() as opened:
@@ -100,9 +105,11 @@ async def shown(storage: Storage, after: int = 0) -> list[tuple[int, int, float]
     return found
 
 
-def same_columns(a: TelemetryBatch, b: TelemetryBatch) -> bool:
-    """Whether two batches hold the same points in the same order."""
-    return all(
-        np.array_equal(getattr(a, column), getattr(b, column))
-        for column in ("series", "time", "received", "value", "quality", "seq")
-    )
+def columns(batch: TelemetryBatch) -> dict[str, list[float]]:
+    """What a batch holds, as a failed assertion can show it; without ``received``, which a store need not keep."""
+    return {column: getattr(batch, column).tolist() for column in ("series", "time", "value", "quality", "seq")}
+
+
+def kept(texts: Sequence[TextReading]) -> list[TextReading]:
+    """Text readings without ``received``, which a store need not keep."""
+    return [evolve(text, received=0) for text in texts]

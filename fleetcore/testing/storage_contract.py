@@ -15,10 +15,13 @@ The tests are coroutines: pytest-asyncio runs them.
 
 from fleetcore.testing.storage_feed import FeedContract
 from fleetcore.testing.storage_keeping import KeepingContract
+from fleetcore.testing.storage_primitives import PrimitivesContract
 from fleetcore.testing.storage_readings import ReadingsContract
 from fleetcore.testing.storage_records import RecordsContract
 from fleetcore.testing.storage_texts import TextsContract
 
 
-class StorageContract(RecordsContract, ReadingsContract, TextsContract, FeedContract, KeepingContract):
+class StorageContract(
+    RecordsContract, ReadingsContract, TextsContract, FeedContract, KeepingContract, PrimitivesContract
+):
     """All promises of a store. Override ``open_storage``, and ``open_again`` and ``open_backup`` where they apply."""

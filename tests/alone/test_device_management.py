@@ -5,7 +5,8 @@ import pytest
 from fleetcore.errors import IllegalTransition, VersionConflict
 from fleetcore.model.credential import LocalCredential, TokenCredential
 from fleetcore.model.device import TRANSITIONS, Lifecycle
-from fleetcore.model.message import Accepted, Downlink, Inbound, Operation
+from fleetcore.model.message import Accepted, Downlink, Inbound
+from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
 
@@ -14,9 +15,9 @@ async def connect(manager, device="dev"):
     session = await fleet.plane.authenticate(LocalCredential(device), protocol="test")
     inbox: list[Downlink] = []
 
-    async def submit(operation, body, target=None, **more):
-        message = Inbound(operation=operation, subject=device, payload=dumps(body), target=target, **more)
-        return await fleet.plane.submit(session, message)
+    async def submit(type, body, target=None, **more):
+        message = Inbound(type=type, subject=device, payload=dumps(body), target=target, **more)
+        return await fleet.ingest.submit(session, message)
 
     fleet.plane.listen(session, inbox.append)
     return session, inbox, submit
@@ -55,13 +56,13 @@ async def test_a_desired_change_reaches_the_device_as_a_patch_and_its_report_set
     _, inbox, submit = await connect(manager)
     await manager.set_desired("dev", {"interval": 60, "mode": {"led": "off"}})
     await manager.set_desired("dev", {"mode": {"led": None}})
-    await until(lambda: [one for one in inbox if one.operation is Operation.TWIN_DESIRED and one.body["version"] == 2])
+    await until(lambda: [one for one in inbox if one.type is messages.TWIN_DESIRED and one.body["version"] == 2])
 
-    bodies = [one.body for one in inbox if one.operation is Operation.TWIN_DESIRED]
+    bodies = [one.body for one in inbox if one.type is messages.TWIN_DESIRED]
     assert bodies[-1]["patch"] == {"mode": {"led": None}}
     assert (bodies[-1]["since"], bodies[-1]["version"]) == (1, 2)
-    outcome = await submit(Operation.TWIN_REPORT, {"interval": 60, "mode": {}})
-    assert outcome == Accepted(version=1)
+    outcome = await submit(messages.TWIN_REPORT, {"interval": 60, "mode": {}})
+    assert outcome == Accepted(version=1, etag="d2.r1")
     assert (await manager.get_twin("dev"))["delta"] == {}
 
 
@@ -84,12 +85,12 @@ async def test_a_command_is_delivered_only_by_the_devices_own_word(manager):
     await manager.register_device("dev", "sensor")
     _, inbox, submit = await connect(manager)
     command = await manager.send_command("dev", "blink", {"times": 3})
-    await until(lambda: any(one.operation is Operation.COMMAND for one in inbox))
+    await until(lambda: any(one.type is messages.COMMAND for one in inbox))
 
     sent = await manager.get_command(command["id"])
-    await submit(Operation.COMMAND_RESULT, {"status": "accepted"}, target=command["id"])
+    await submit(messages.COMMAND_RESULT, {"status": "accepted"}, target=command["id"])
     delivered = await manager.get_command(command["id"])
-    await submit(Operation.COMMAND_RESULT, {"status": "succeeded", "output": 3}, target=command["id"])
+    await submit(messages.COMMAND_RESULT, {"status": "succeeded", "output": 3}, target=command["id"])
     ended = await manager.get_command(command["id"])
 
     assert [one["state"] for one in (sent, delivered, ended)] == ["sent", "delivered", "succeeded"]
@@ -102,10 +103,10 @@ async def test_the_first_end_state_wins(manager):
     command = await manager.send_command("dev", "blink")
     body = {"status": "succeeded"}
 
-    first = await submit(Operation.COMMAND_RESULT, body, target=command["id"])
-    same = await submit(Operation.COMMAND_RESULT, body, target=command["id"])
-    other = await submit(Operation.COMMAND_RESULT, {"status": "failed"}, target=command["id"])
-    unknown = await submit(Operation.COMMAND_RESULT, body, target="nope")
+    first = await submit(messages.COMMAND_RESULT, body, target=command["id"])
+    same = await submit(messages.COMMAND_RESULT, body, target=command["id"])
+    other = await submit(messages.COMMAND_RESULT, {"status": "failed"}, target=command["id"])
+    unknown = await submit(messages.COMMAND_RESULT, body, target="nope")
 
     assert first == same == Accepted()
     assert (other.code, unknown.code) == ("command_finished", "command_unknown")
@@ -117,12 +118,12 @@ async def test_an_expired_command_is_never_sent(moved, clock):
 
     await clock.advance(20)
     fleet = await moved.open()
-    await fleet.plane.tick()
+    await fleet.downlinks.tick()
     _, inbox, _ = await connect(moved)
     await clock.advance(1)
 
     assert (await moved.get_command(command["id"]))["state"] == "expired"
-    assert [one for one in inbox if one.operation is Operation.COMMAND] == []
+    assert [one for one in inbox if one.type is messages.COMMAND] == []
 
 
 async def test_a_command_that_was_not_accepted_is_sent_again_with_the_same_id(moved, clock):
@@ -164,11 +165,11 @@ async def test_the_same_idempotency_key_is_the_same_command(manager):
 async def test_an_outdated_will_is_ignored(manager):
     await manager.register_device("dev", "sensor")
     _, _, submit = await connect(manager)
-    await submit(Operation.STATUS, {"state": "online", "session": "new"})
+    await submit(messages.STATUS, {"state": "online", "session": "new"})
 
-    await submit(Operation.STATUS, {"state": "offline", "session": "old"})
+    await submit(messages.STATUS, {"state": "offline", "session": "old"})
     still = (await manager.get_device("dev"))["connectivity"]
-    await submit(Operation.STATUS, {"state": "offline", "session": "new"})
+    await submit(messages.STATUS, {"state": "offline", "session": "new"})
 
     assert still == "online"
     assert (await manager.get_device("dev"))["connectivity"] == "offline"
@@ -177,7 +178,7 @@ async def test_an_outdated_will_is_ignored(manager):
 async def test_a_sleeping_device_is_asleep_and_not_offline(moved, clock):
     await moved.register_device("dev", "sensor")
     session, _, submit = await connect(moved)
-    await submit(Operation.STATUS, {"state": "sleeping", "for_s": 600})
+    await submit(messages.STATUS, {"state": "sleeping", "for_s": 600})
     session.close()
 
     asleep = (await moved.get_device("dev"))["connectivity"]
@@ -191,14 +192,14 @@ async def test_a_device_that_has_gone_is_not_brought_back_by_what_it_sent_before
     fleet = await moved.open()
     await moved.register_device("dev", "sensor")
     session, _, submit = await connect(moved)
-    await submit(Operation.TELEMETRY, {"x": 1})
+    await submit(messages.TELEMETRY, {"x": 1})
     session.close()
 
     await fleet.presence.flush()
     gone = (await moved.get_device("dev"))["connectivity"]
     clock.jump(1_000)
     session, _, submit = await connect(moved)
-    await submit(Operation.STATUS, {"state": "offline"})
+    await submit(messages.STATUS, {"state": "offline"})
     await fleet.presence.flush()
 
     assert gone == "offline"
@@ -209,10 +210,10 @@ async def test_a_message_wakes_a_sleeping_device(moved, clock):
     fleet = await moved.open()
     await moved.register_device("dev", "sensor")
     _, _, submit = await connect(moved)
-    await submit(Operation.STATUS, {"state": "sleeping", "for_s": 600})
+    await submit(messages.STATUS, {"state": "sleeping", "for_s": 600})
     await fleet.presence.flush()
     clock.jump(601_000)
-    await submit(Operation.TELEMETRY, {"x": 1})
+    await submit(messages.TELEMETRY, {"x": 1})
 
     device = await moved.get_device("dev")
 
@@ -223,7 +224,7 @@ async def test_where_connections_come_and_go_only_messages_tell_who_is_there(mov
     fleet = await moved.open()
     await moved.register_device("dev", "sensor")
     session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test", lasting=False)
-    await fleet.plane.submit(session, Inbound(operation=Operation.TELEMETRY, subject="dev", payload=b'{"x": 1}'))
+    await fleet.ingest.submit(session, Inbound(type=messages.TELEMETRY, subject="dev", payload=b'{"x": 1}'))
     session.close()
 
     seen = []
@@ -239,7 +240,7 @@ async def test_a_poll_is_a_sign_of_life(moved, clock):
     await moved.register_device("dev", "sensor")
     session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test", lasting=False)
 
-    await fleet.plane.wait(session, "dev", "inbox")
+    await fleet.plane.wait(session, "dev", messages.INBOX)
 
     assert (await moved.get_device("dev"))["connectivity"] == "online"
 
@@ -256,9 +257,9 @@ async def test_a_leafs_downlink_names_the_gateway_it_is_registered_with(manager)
     await manager.send_command("leaf", "blink")
 
     await until(lambda: len(carried) == 2)
-    assert {(one.operation, one.subject, one.gateway) for one in carried} == {
-        (Operation.TWIN_DESIRED, "leaf", "gw"),
-        (Operation.COMMAND, "leaf", "gw"),
+    assert {(one.type, one.subject, one.gateway) for one in carried} == {
+        (messages.TWIN_DESIRED, "leaf", "gw"),
+        (messages.COMMAND, "leaf", "gw"),
     }
 
 
@@ -280,9 +281,9 @@ async def test_a_location_is_the_newest_by_event_time(manager):
     await manager.register_device("dev", "sensor")
     _, _, submit = await connect(manager)
     t = 1_700_000_000_000
-    await submit(Operation.LOCATION, {"lat": 1.0, "lon": 2.0, "time": t + 1000})
-    await submit(Operation.LOCATION, [{"lat": 3.0, "lon": 4.0, "time": t}])
-    bad = await submit(Operation.LOCATION, {"lat": 91.0, "lon": 0.0})
+    await submit(messages.LOCATION, {"lat": 1.0, "lon": 2.0, "time": t + 1000})
+    await submit(messages.LOCATION, [{"lat": 3.0, "lon": 4.0, "time": t}])
+    bad = await submit(messages.LOCATION, {"lat": 91.0, "lon": 0.0})
 
     assert (await manager.get_location("dev"))["lat"] == 1.0
     assert bad.code == "schema_invalid"

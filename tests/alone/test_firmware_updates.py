@@ -6,7 +6,8 @@ import pytest
 
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Accepted, Inbound, Operation
+from fleetcore.model.message import Accepted, Inbound
+from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
 IMAGE = b"firmware image" * 1000
@@ -26,17 +27,17 @@ async def campaign(manager):
 async def status(fleet, device, **body):
     session = await fleet.plane.authenticate(LocalCredential(device), protocol="test")
     message = Inbound(
-        operation=Operation.FIRMWARE_STATUS,
+        type=messages.FIRMWARE_STATUS,
         subject=device,
         payload=dumps({"execution": f"c:{device}", "campaign": "c", **body}),
     )
-    return await fleet.plane.submit(session, message)
+    return await fleet.ingest.submit(session, message)
 
 
 async def test_an_offer_is_found_by_its_device_and_can_be_downloaded(campaign, manager):
     session = await campaign.plane.authenticate(LocalCredential("a"), protocol="test")
 
-    body = await campaign.plane.wait(session, "a", "firmware")
+    body = await campaign.plane.wait(session, "a", messages.FIRMWARE)
     reader = await campaign.plane.open_artifact(session, "a", body["offer"]["sha256"])
     content = b"".join([piece async for piece in reader.read()])
 
@@ -121,3 +122,60 @@ def test_the_server_fetches_from_no_internal_address(host):
         next(iter(fetch(f"http://{host}/fw", 1000)))
 
     assert refused.value.code == "url_forbidden"
+
+
+async def test_a_device_that_polls_is_told_that_its_offer_was_withdrawn_until_it_answers(campaign, manager):
+    plane = campaign.plane
+    session = await plane.authenticate(LocalCredential("a"), protocol="test", lasting=False)
+    other = await plane.authenticate(LocalCredential("b"), protocol="test", lasting=False)
+    await plane.wait(session, "a", messages.FIRMWARE)
+
+    await manager.abort_campaign("c")
+    told = [await plane.wait(session, "a", messages.FIRMWARE) for _ in range(2)]
+    inbox, pending = await plane.wait(session, "a", messages.INBOX), await plane.pending(session, "a")
+    unseen = await plane.wait(other, "b", messages.FIRMWARE)
+    answered = await status(campaign, "a", state="cancelled")
+
+    assert told == [{"offer": None, "cancel": "c:a"}] * 2
+    assert inbox["firmware"] == told[0]
+    assert pending["firmware"] == 1
+    assert unseen is None  # it was never shown the offer
+    assert answered == Accepted()
+    assert await plane.wait(session, "a", messages.FIRMWARE) is None
+    assert "firmware" not in await plane.pending(session, "a")
+
+
+async def test_a_device_that_goes_on_with_a_withdrawn_offer_is_refused_and_knows(campaign, manager):
+    session = await campaign.plane.authenticate(LocalCredential("a"), protocol="test", lasting=False)
+    await campaign.plane.wait(session, "a", messages.FIRMWARE)
+    await manager.abort_campaign("c")
+
+    late = await status(campaign, "a", state="accepted")
+
+    assert late.code == "illegal_transition"
+    assert await campaign.plane.wait(session, "a", messages.FIRMWARE) is None
+    assert {one.device: one.state for one in await manager.list_executions("c")} == {"a": "cancelled", "b": "cancelled"}
+
+
+async def test_a_device_that_comes_back_is_told_that_its_offer_was_withdrawn(campaign, manager):
+    session = await campaign.plane.authenticate(LocalCredential("a"), protocol="test", lasting=False)
+    await campaign.plane.wait(session, "a", messages.FIRMWARE)
+    await manager.abort_campaign("c")
+    got = []
+
+    campaign.plane.listen(await campaign.plane.authenticate(LocalCredential("a"), protocol="test"), got.append)
+    await campaign.plane.settle()
+
+    assert [downlink.body for downlink in got if downlink.type is messages.FIRMWARE] == [
+        {"offer": None, "cancel": "c:a"}
+    ]
+
+
+async def test_a_newer_offer_takes_the_place_of_a_withdrawal(campaign, manager):
+    session = await campaign.plane.authenticate(LocalCredential("a"), protocol="test", lasting=False)
+    await campaign.plane.wait(session, "a", messages.FIRMWARE)
+    await manager.abort_campaign("c")
+    digest = hashlib.sha256(IMAGE).hexdigest()
+    await manager.update_firmware("d", "3.0.0", ["a"], "https://example.com/fw", sha256=digest, size=len(IMAGE))
+
+    assert (await campaign.plane.wait(session, "a", messages.FIRMWARE))["offer"]["version"] == "3.0.0"

@@ -8,9 +8,10 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Accepted, Inbound, Operation, Rejected
+from fleetcore.model.message import Accepted, Inbound, Rejected
 from fleetcore.runtime.config import Config, Instance
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
 
@@ -20,12 +21,10 @@ async def send(manager):
     await manager.register_device("dev", "sensor")
     session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test")
 
-    async def deliver(body, *, subject="dev", content_type=None, id=None, operation=Operation.TELEMETRY, target=None):
+    async def deliver(body, *, subject="dev", content_type=None, id=None, type=messages.TELEMETRY, target=None):
         payload = body if isinstance(body, bytes) else dumps(body)
-        message = Inbound(
-            operation=operation, subject=subject, payload=payload, content_type=content_type, id=id, target=target
-        )
-        return await fleet.plane.submit(session, message)
+        message = Inbound(type=type, subject=subject, payload=payload, content_type=content_type, id=id, target=target)
+        return await fleet.ingest.submit(session, message)
 
     return deliver
 
@@ -193,14 +192,12 @@ async def test_what_a_gateway_says_of_a_leaf_makes_the_leaf_active_and_seen(move
     urn = f"urn:fleetcore:device:{fleet.config.fleet.name}:by-name/"
 
     for _ in range(2):  # the second takes the quick lane
-        await fleet.plane.submit(
-            session, Inbound(operation=Operation.TELEMETRY, subject="by-topic", payload=b'{"x": 1}')
-        )
-        await fleet.plane.submit(
+        await fleet.ingest.submit(session, Inbound(type=messages.TELEMETRY, subject="by-topic", payload=b'{"x": 1}'))
+        await fleet.ingest.submit(
             session,
-            Inbound(operation=Operation.TELEMETRY, subject="gw", payload=dumps([{"bn": urn, "n": "x", "v": 1}])),
+            Inbound(type=messages.TELEMETRY, subject="gw", payload=dumps([{"bn": urn, "n": "x", "v": 1}])),
         )
-        await fleet.plane.call(session, Inbound(operation=Operation.TWIN_GET, subject="by-read", payload=b""))
+        await fleet.plane.call(session, Inbound(type=messages.TWIN_GET, subject="by-read", payload=b""))
         await fleet.plane.settle()
         clock.jump(1_000)
 
@@ -257,11 +254,11 @@ async def test_a_device_that_sends_too_often_is_told_to_wait():
         fleet = await manager.open()
         await manager.register_device("dev", "sensor")
         session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test")
-        message = Inbound(operation=Operation.TELEMETRY, subject="dev", payload=b'{"x": 1}')
+        message = Inbound(type=messages.TELEMETRY, subject="dev", payload=b'{"x": 1}')
 
-        outcomes = [await fleet.plane.submit(session, message) for _ in range(3)]
+        outcomes = [await fleet.ingest.submit(session, message) for _ in range(3)]
         await clock.advance(1.5)
-        after = await fleet.plane.submit(session, message)
+        after = await fleet.ingest.submit(session, message)
 
     assert [getattr(one, "code", "ok") for one in outcomes] == ["ok", "ok", "rate_limited"]
     assert isinstance(after, Accepted)
@@ -275,8 +272,8 @@ async def test_a_new_connection_is_no_new_token_bucket(clock):
 
         async def connect_and_send():
             session = await fleet.plane.authenticate(LocalCredential("dev"), protocol="test")
-            message = Inbound(operation=Operation.TELEMETRY, subject="dev", payload=b'{"x": 1}')
-            outcome = await fleet.plane.submit(session, message)
+            message = Inbound(type=messages.TELEMETRY, subject="dev", payload=b'{"x": 1}')
+            outcome = await fleet.ingest.submit(session, message)
             session.close()
             del session
             gc.collect()
@@ -302,7 +299,7 @@ async def test_more_metrics_than_a_device_may_have_name_the_limit(manager, send)
 
 
 async def test_a_body_nested_too_deep_names_the_limit(manager, send):
-    outcome = await send(b'{"a":' * 11 + b"1" + b"}" * 11, operation=Operation.TWIN_REPORT)
+    outcome = await send(b'{"a":' * 11 + b"1" + b"}" * 11, type=messages.TWIN_REPORT)
 
     assert (outcome.code, outcome.limit, outcome.unit, outcome.scope) == ("payload_unreadable", 10, "levels", "message")
 
@@ -337,11 +334,9 @@ async def test_a_gateways_senml_pack_may_name_its_own_leaves_and_nobody_else(man
     urn = f"urn:fleetcore:device:{fleet.config.fleet.name}:"
     pack = [{"n": f"{urn}leaf/t", "v": 1}, {"n": "own", "v": 2}, {"n": f"{urn}stranger/t", "v": 3}]
 
-    outcome = await fleet.plane.submit(
+    outcome = await fleet.ingest.submit(
         session,
-        Inbound(
-            operation=Operation.TELEMETRY, subject="gw", payload=dumps(pack), content_type="application/senml+json"
-        ),
+        Inbound(type=messages.TELEMETRY, subject="gw", payload=dumps(pack), content_type="application/senml+json"),
     )
 
     assert outcome.stored == 2

@@ -209,3 +209,4 @@ async def test_the_contract_bites(broken, test):
         await method(**{name: given[name] for name in wanted})
 
     assert isinstance(failure.value, (AssertionError, OSError, RuntimeError, pytest.fail.Exception))
+    assert str(failure.value).strip(), "a bare failure shows nothing"

@@ -91,10 +91,35 @@ def test_the_flat_form_shares_time_age_and_seq():
 
 
 def test_the_envelope_carries_the_message_id():
-    decoded = both({"id": "m-1", "time": "2026-01-01T00:00:00Z", "values": {"temperature": 25.5}, "unknown": [1]})
+    decoded = both({"id": "m-1", "time": "2026-01-01T00:00:00Z", "values": {"temperature": 25.5}})
 
     assert decoded.id == "m-1"
     assert decoded.readings == [DecodedReading(0, "temperature", 25.5, None, "2026-01-01T00:00:00Z")]
+
+
+@pytest.mark.parametrize(
+    ("member", "hint"),
+    [
+        ("ts", "'time'"),
+        ("timestamp", "'time'"),
+        ("Time", "'time'"),
+        ("tiem", "'time'"),
+        ("msgid", "'id'"),
+        ("sequ", "'seq'"),
+    ],
+)
+def test_a_member_beside_values_that_is_not_known_is_refused_with_the_nearest_one(member, hint):
+    refused = both({member: 1_764_251_700_000, "values": {"temperature": 21.5}})
+
+    assert (refused.code, refused.pointer) == ("schema_invalid", f"/{member}")
+    assert hint in refused.reason
+
+
+def test_in_a_list_it_costs_that_envelope_alone():
+    decoded = both([{"ts": 1, "values": {"a": 1}}, {"values": {"b": 2}, "id": "e2"}])
+
+    assert [(reading.metric, reading.id) for reading in decoded.readings] == [("b", "e2")]
+    assert decoded.refused == [(0, "ts", "schema_invalid")]
 
 
 def test_reserved_names_are_metrics_inside_an_envelope():

@@ -1,5 +1,7 @@
 """The machinery of contracts: no overriding, gaps with reasons, strict; and broken codecs do not pass theirs."""
 
+import json
+
 import pytest
 from attrs import evolve
 
@@ -104,6 +106,16 @@ class Infinite(JsonCodec):
         return Decoded([DecodedReading(0, "a", float("inf"))])
 
 
+class ReadsNaN(JsonCodec):
+    def decode(self, payload, received_ms):
+        try:
+            plain = json.loads(payload)
+        except ValueError:
+            return Rejected(code="payload_unreadable", reason="no JSON")
+        values = plain.get("values", plain)
+        return Decoded([DecodedReading(index, name, value) for index, (name, value) in enumerate(values.items())])
+
+
 class UnknownCode(JsonCodec):
     def decode(self, payload, received_ms):
         decoded = super().decode(payload, received_ms)
@@ -154,6 +166,7 @@ SAMPLES = [
         (LosesReadings, "test_samples_are_read"),
         (TruthIsOne, "test_samples_are_read"),
         (Infinite, "test_samples_are_read"),
+        (ReadsNaN, "test_a_number_that_is_not_finite_is_never_a_reading"),
         (Remembers, "test_decoding_leaves_nothing_behind"),
         (RaisesOnBadBytes, "test_any_bytes_are_read_or_refused"),
         (UnknownCode, "test_any_bytes_are_read_or_refused"),
@@ -166,9 +179,11 @@ SAMPLES = [
 def test_the_codec_contract_bites(broken, test, monkeypatch):
     if broken is Slow:
         monkeypatch.setattr("time.thread_time", lambda: Slow.now)
-    given = {"codec": broken(), "samples": SAMPLES}
+    given = {"codec": broken(), "samples": SAMPLES, "token": b"NaN"}
     method = getattr(CodecContract(), test)
-    wanted = [name for name in ("codec", "samples") if name in method.__annotations__]
+    wanted = [name for name in given if name in method.__annotations__]
 
-    with pytest.raises((AssertionError, UnicodeDecodeError)):
+    with pytest.raises((AssertionError, UnicodeDecodeError)) as failure:
         method(**{name: given[name] for name in wanted})
+
+    assert str(failure.value).strip(), "a bare failure shows nothing"

@@ -186,3 +186,4 @@ def test_the_contract_bites(detector, test):
         method(**{name: given[name] for name in wanted})
 
     assert isinstance(failure.value, (AssertionError, IndexError, KeyError, ValueError, pytest.fail.Exception))
+    assert str(failure.value).strip(), "a bare failure shows nothing"

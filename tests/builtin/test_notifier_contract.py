@@ -119,3 +119,4 @@ async def test_the_contract_bites(broken, test):
         await method(**{name: given[name] for name in wanted})
 
     assert isinstance(failure.value, (AssertionError, IndexError, TypeError, ValueError, pytest.fail.Exception))
+    assert str(failure.value).strip(), "a bare failure shows nothing"

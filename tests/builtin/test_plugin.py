@@ -1,22 +1,15 @@
 """The defaults are offered like everybody's, and importing them costs nothing."""
 
-import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import fleetcore
 from fleetcore.builtin import plugin
-from fleetcore.interfaces.provider import Context, Limits
-from fleetcore.testing.clock import MovableClock
+from fleetcore.interfaces.provider import Limits
+from fleetcore.testing import context
 
 ROOT = Path(fleetcore.__file__).parents[1]
-
-
-def context(**changes) -> Context:
-    return Context(
-        name="one", fleet="lab", clock=MovableClock(), logger=logging.getLogger("test"), secret=str, **changes
-    )
 
 
 def test_all_kinds_have_their_defaults():
@@ -52,7 +45,7 @@ async def test_codecs_take_the_fleet_and_its_limits():
         "cbor": bytes.fromhex("a16161818101"),
     }
     for offer in plugin.fleetcore_codecs():
-        async with offer.opener(offer.config_class(), context(limits=Limits(json_depth=2))) as codec:
+        async with offer.opener(offer.config_class(), context(fleet="lab", limits=Limits(json_depth=2))) as codec:
             assert codec.decode(payloads[offer.name], 0).limit == 2
 
         if offer.name == "senml":

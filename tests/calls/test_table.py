@@ -8,7 +8,8 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.table import BY_CALL, EVERYWHERE, Table, call, calls_of, core, invoke, on, run
+from fleetcore.calls.fleet_table import core
+from fleetcore.calls.table import BY_CALL, EVERYWHERE, Table, call, calls_of, invoke, on, run
 from fleetcore.calls.types import OPTIONS, DeviceId, Response
 from fleetcore.errors import ConfigError, Conflict, FleetError, NotAuthorised, NotFound, PluginError, Refused
 from fleetcore.fleet.rights import Rights

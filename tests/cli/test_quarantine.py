@@ -7,7 +7,8 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Inbound, Operation
+from fleetcore.model.message import Inbound
+from fleetcore.wire import messages
 
 CAME = 1_780_000_000_000
 #: 0 and 1 are refused for a metric too many, 2 cannot be read, 3 is longer than what is kept of it.
@@ -26,10 +27,10 @@ def data(data):
     async def fill():
         async with IoTFleetManager(data, clock=MovableClock(CAME)) as manager:
             await manager.register_device("th-1", "thermometer")
-            plane = (await manager.open()).plane
-            session = await plane.authenticate(LocalCredential("th-1"), protocol="test")
+            fleet = await manager.open()
+            session = await fleet.plane.authenticate(LocalCredential("th-1"), protocol="test")
             for payload in [b'{"a": 1}', *REFUSED]:
-                await plane.submit(session, Inbound(operation=Operation.TELEMETRY, subject="th-1", payload=payload))
+                await fleet.ingest.submit(session, Inbound(type=messages.TELEMETRY, subject="th-1", payload=payload))
 
     asyncio.run(fill())
     toml.write_text(kept)

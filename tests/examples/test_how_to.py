@@ -114,6 +114,27 @@ def test_a_plugin_project_is_written_where_the_page_goes_on(tmp_path):
     typed(f"{new}\n{into}\npytest --collect-only -q", tmp_path, PYTHONPATH=str(tmp_path / "fleetcore-jumps"))
 
 
+def test_a_codec_fails_its_contract_as_the_page_says_and_passes_when_mended(tmp_path):
+    codec, test, mended = blocks("test-a-plugin.md", "python")[:3]
+    (shown, _) = blocks("test-a-plugin.md", "text")
+    (tmp_path / "lines.py").write_text("import math\n" + codec)
+    (tmp_path / "test_lines.py").write_text(test)
+    run = f"{sys.executable} -m pytest -q -p no:cacheprovider test_lines.py"
+
+    failed = typed(f"{run} || true", tmp_path)
+
+    _, payload = shown.splitlines()[0].split(", ")
+    for line in (payload, "E           AssertionError: heat is not finite", "8 failed, 8 passed"):
+        assert line in shown
+        assert line in failed
+    indented = "".join(f"                {line}\n" for line in mended.splitlines())
+    whole = codec.replace("            try:\n", f"            try:\n{indented}").replace(
+        ", float(value)))", ", number))"
+    )
+    (tmp_path / "lines.py").write_text("import math\n" + whole)
+    assert "16 passed" in typed(run, tmp_path)
+
+
 def test_the_calls_of_a_plugin_in_one_file_are_commands(tmp_path):
     (plugin,) = [text for text in blocks("write-a-plugin.md", "python") if "def fleetcore_calls" in text]
     (commands, _) = blocks("write-a-plugin.md", "text")

@@ -29,6 +29,7 @@ from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.simulator import SimulatedDevice
+from fleetcore.wire import messages
 
 #: Each server answers these tests' devices as fast as they send; the rate limit has tests of its own.
 _TOML = """\
@@ -327,7 +328,7 @@ class Sender:
         try:
             client = await self._connected()
             self.tries[metric, number] = self.tries.get((metric, number), 0) + 1
-            reply = await client.send("telemetry", body)
+            reply = await client.send(messages.TELEMETRY, body)
         except Unavailable as error:
             self.lost.append(str(error))
             await self._drop(client)

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from fleetcore.errors import CODES, NotFound
-from fleetcore.model.message import Operation
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
 
 #: ``message_bytes`` of these tests' servers.
 _MOST = 65_536
@@ -82,16 +82,16 @@ async def server(in_process):
 async def _told(device):
     """The next message on ``errors``."""
     async for downlink in device.downlinks():
-        if downlink.operation is Operation.ERRORS:
+        if downlink.type is messages.ERRORS:
             return downlink.body
     raise AssertionError("the connection ended")
 
 
 async def _unharmed(server, device):
     """The connection is as good as before, other devices are, and the store holds this and nothing else."""
-    assert (await device.send("telemetry", _BATCH % b"20.5")).error is None
+    assert (await device.send(messages.TELEMETRY, _BATCH % b"20.5")).error is None
     async with server.client("http", server.witness) as witness:
-        assert (await witness.send("telemetry", {"cold": 1})).error is None
+        assert (await witness.send(messages.TELEMETRY, {"cold": 1})).error is None
     series = {(one["device"], one["metric"]) for one in await server.manager.list_series()}
     assert {("d", "heat"), ("witness", "cold")} <= series <= {("d", "heat"), ("witness", "cold"), ("d", "fine")}
     assert (await server.manager.query_telemetry("d", "heat")).value.tolist() == [20.5]
@@ -101,7 +101,7 @@ async def _unharmed(server, device):
 async def test_what_cannot_be_read_is_refused_by_that_code(server, kind):
     async with server.client(kind, server.secrets) as device:
         for name, payload in UNREADABLE.items():
-            reply = await device.send("telemetry", payload)
+            reply = await device.send(messages.TELEMETRY, payload)
 
             if kind == "mqtt 3.1.1":
                 assert (await _told(device))["code"] == "payload_unreadable", name
@@ -116,7 +116,7 @@ async def test_what_cannot_be_read_is_refused_by_that_code(server, kind):
 async def test_what_can_be_read_and_not_be_meant_is_refused_with_its_reason(server, kind):
     async with server.client(kind, server.secrets) as device:
         for name, (payload, code) in REFUSED.items():
-            reply = await device.send("telemetry", payload)
+            reply = await device.send(messages.TELEMETRY, payload)
 
             if kind == "mqtt 3.1.1":
                 assert (await _told(device))["code"] == code, name
@@ -129,7 +129,7 @@ async def test_what_can_be_read_and_not_be_meant_is_refused_with_its_reason(serv
 async def test_of_a_batch_with_one_bad_point_the_rest_is_stored_and_the_point_named(server, kind):
     batch = [{"fine": 1}, {"time": 5, "values": {"heat": 2}}, {"fine": 3, "time": 1_750_000_000_000}]
     async with server.client(kind, server.secrets) as device:
-        reply = await device.send("telemetry", batch[1:])
+        reply = await device.send(messages.TELEMETRY, batch[1:])
 
         assert reply.error is None
         told = reply.body if kind == "http" else await _told(device)
@@ -143,14 +143,14 @@ async def test_ten_thousand_metric_names_end_at_the_cap(server, kind):
     async with server.client(kind, server.secrets) as device:
         refused = 0
         for start in range(0, 10_000, 1000):
-            reply = await device.send("telemetry", {f"bomb-{start + n}": 1 for n in range(1000)})
+            reply = await device.send(messages.TELEMETRY, {f"bomb-{start + n}": 1 for n in range(1000)})
             refused += reply.error is not None
             if reply.error is not None:
                 assert (reply.status, reply.error["code"]) == (422, "too_many_metrics")
 
         assert refused == 9
         assert len(await server.manager.list_series("d")) == 200
-        reply = await device.send("telemetry", {"bomb-7": 2})
+        reply = await device.send(messages.TELEMETRY, {"bomb-7": 2})
         assert reply.error is None
 
 
@@ -158,9 +158,9 @@ async def test_ten_thousand_metric_names_end_at_the_cap(server, kind):
 async def test_a_message_longer_than_the_limit_is_refused_with_limit_unit_and_scope(server, kind):
     padding = b" " * (_MOST + 1 - len(_BATCH % b"6"))
     async with server.client(kind, server.secrets) as device:
-        assert (await device.send("telemetry", (_BATCH % b"20.5") + padding[:-4])).error is None
+        assert (await device.send(messages.TELEMETRY, (_BATCH % b"20.5") + padding[:-4])).error is None
 
-        reply = await device.send("telemetry", (_BATCH % b"6") + padding)
+        reply = await device.send(messages.TELEMETRY, (_BATCH % b"6") + padding)
 
         told = reply.error if kind == "http" else await _told(device)
         assert (told["code"], told["limit"], told["unit"], told["scope"]) == (
@@ -212,13 +212,13 @@ async def test_garbage_on_a_connection_ends_that_connection_alone(server, port):
                     answer = await reader.read(1 << 20)
                 assert b"204" not in answer[:20], name
             writer.close()
-            assert (await witness.send("status", {"state": "online"})).error is None, name
+            assert (await witness.send(messages.STATUS, {"state": "online"})).error is None, name
     async with server.client(port, server.secrets) as device:
         await _unharmed(server, device)
 
 
 async def test_a_body_on_any_other_uplink_is_held_to_the_same_reading(server):
-    operations = (Operation.LOCATION, Operation.STATUS, Operation.TWIN_REPORT, Operation.TWIN_ACK)
+    operations = (messages.LOCATION, messages.STATUS, messages.TWIN_REPORT, messages.TWIN_ACK)
     for kind in ("http", "mqtt"):
         async with server.client(kind, server.secrets) as device:
             for operation in operations:

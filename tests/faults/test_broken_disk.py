@@ -1,13 +1,14 @@
 """A full and a broken disk: refused by each protocol's own word for *later*, lost nowhere, over without a restart."""
 
 import asyncio
-import resource
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 
 from fleetcore.errors import Unavailable
+from fleetcore.testing.faults import files_cannot_grow
+from fleetcore.wire import messages
 
 #: How the disk is broken, by the code that a device sees, and the HTTP status of WIRE.md §8.
 FAULTS = {"storage_full": ("fill", 507), "storage_failed": ("fail", 503)}
@@ -73,16 +74,16 @@ async def test_http_refuses_every_uplink_serves_every_read_and_heals_without_a_r
     async with in_process() as server, server.client("http", await server.device("d")) as device:
         breaks(server.disk)
 
-        for operation, body in UPLINKS.items():
-            reply = await device.send(operation, body)
-            assert (operation, reply.status, reply.error["code"]) == (operation, status, code)
-        twin = await device.request("twin.get")
+        for name, body in UPLINKS.items():
+            reply = await device.send(messages.NAMED[name], body)
+            assert (name, reply.status, reply.error["code"]) == (operation, status, code)
+        twin = await device.request(messages.TWIN_GET)
         assert (twin.status, twin.body["reported"]) == (200, {})
 
         server.disk.heal()
-        for operation, body in UPLINKS.items():
-            assert (await device.send(operation, body)).error is None
-        assert (await device.request("twin.get")).body["reported"] == {"mode": "eco"}
+        for name, body in UPLINKS.items():
+            assert (await device.send(messages.NAMED[name], body)).error is None
+        assert (await device.request(messages.TWIN_GET)).body["reported"] == {"mode": "eco"}
         assert [one["value"] for one in await server.manager.list_device_latest_readings("d")] == [21.5]
         assert await _rejected(server) == {code: len(UPLINKS)}
 
@@ -97,11 +98,11 @@ async def test_mqtt_stays_silent_then_closes_and_takes_the_message_when_it_comes
         body = {"time": clock.now_ms(), "values": {"heat": 21.5}}
         async with server.client(kind, secrets) as device:
             breaks(server.disk)
-            sending = asyncio.create_task(device.send("telemetry", body))
+            sending = asyncio.create_task(device.send(messages.TELEMETRY, body))
             await until(lambda: _is_rejected(server, code, 1))
 
             # Reading has stopped: what comes now is not even looked at.
-            unread = asyncio.create_task(device.send("telemetry", body))
+            unread = asyncio.create_task(device.send(messages.TELEMETRY, body))
             await clock.advance(_SILENCE_S - 5)
             assert not sending.done()
             await clock.advance(5)
@@ -112,7 +113,7 @@ async def test_mqtt_stays_silent_then_closes_and_takes_the_message_when_it_comes
 
         server.disk.heal()
         async with server.client(kind, secrets) as device:
-            assert (await device.send("telemetry", body)).error is None
+            assert (await device.send(messages.TELEMETRY, body)).error is None
         assert (await server.manager.query_telemetry("d", "heat")).value.tolist() == [21.5]
 
 
@@ -162,15 +163,11 @@ async def test_files_that_cannot_grow_are_a_broken_disk_until_they_can(serving, 
     async with serving() as server:
         async with senders(server, ("http",)) as (one,):
             await until(lambda: one.count > 30)
-            pid, (_, hard) = server.process.pid, resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
-            # Every write behind the first byte of a file now gives EFBIG.
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, hard))
-            await until(lambda: one.refused)
-            count = one.count
-            await until(lambda: len(one.refused) > 20)
-            assert count == one.count
-
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+            with files_cannot_grow(server.process.pid):
+                await until(lambda: one.refused)
+                count = one.count
+                await until(lambda: len(one.refused) > 20)
+                assert count == one.count
 
             await until(lambda: one.count > count + 30)
         assert {problem["code"] for problem in one.refused} <= {"storage_failed", "storage_full"}
@@ -190,12 +187,12 @@ async def test_a_store_at_its_limit_answers_507_and_goes_on_where_the_limit_is_r
         async with server.client("http", secrets) as device:
             while True:
                 body = [{"time": 1_750_000_000_000 + stored + n, "values": {"heat": stored + n}} for n in range(1000)]
-                reply = await device.send("telemetry", body)
+                reply = await device.send(messages.TELEMETRY, body)
                 if reply.error is not None:
                     break
                 stored += 1000
             assert (reply.status, reply.error["code"]) == (507, "storage_full")
-            assert (await device.request("twin.get")).status == 200
+            assert (await device.request(messages.TWIN_GET)).status == 200
         code, out, _ = await server.command("doctor")
         assert code == 0, out
         await server.kill()
@@ -204,7 +201,7 @@ async def test_a_store_at_its_limit_answers_507_and_goes_on_where_the_limit_is_r
         file.write_text(file.read_text().replace(limit.format(1_500_000), limit.format(50_000_000)))
         await server.start()
         async with server.client("http", secrets) as device:
-            assert (await device.send("telemetry", body)).error is None
+            assert (await device.send(messages.TELEMETRY, body)).error is None
         await server.kill()
         async with opened(server.data) as manager:
             assert len(await manager.query_telemetry("d", "heat")) == stored + 1000

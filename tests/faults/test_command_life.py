@@ -17,7 +17,8 @@ import asyncio, json, os, sys
 from pathlib import Path
 from fleetcore import IoTFleetManager
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Accepted, Inbound, Operation
+from fleetcore.model.message import Accepted, Inbound
+from fleetcore.wire import messages
 
 data, ran, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
@@ -49,8 +50,8 @@ async def device_runs(fleet, session, command):
             os.fsync(flash.fileno())
     for status in statuses:
         body = json.dumps({"status": status}).encode()
-        message = Inbound(operation=Operation.COMMAND_RESULT, subject="dev", payload=body, target=command["id"])
-        outcome = await fleet.plane.submit(session, message)
+        message = Inbound(type=messages.COMMAND_RESULT, subject="dev", payload=body, target=command["id"])
+        outcome = await fleet.ingest.submit(session, message)
         assert isinstance(outcome, Accepted), outcome
 
 async def main():

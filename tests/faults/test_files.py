@@ -1,6 +1,6 @@
 """Files of the data folder that are replaced while something else reads or copies the folder they lie in."""
 
-import os
+import errno
 import stat
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pytest
 
 from fleetcore import files
 from fleetcore.cli import doctor
+from fleetcore.testing.faults import at_sync, failing_sync
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_copy_made_while_a_file_is_replaced_holds_it_once_and_whole(folder, tmp_path, monkeypatch):
+def test_a_copy_made_while_a_file_is_replaced_holds_it_once_and_whole(folder, tmp_path):
     """The next content appears and vanishes under a name of its own beside it."""
     seen = []
 
@@ -26,9 +27,8 @@ def test_a_copy_made_while_a_file_is_replaced_holds_it_once_and_whole(folder, tm
         seen.extend(folder.iterdir())
         files.copy(folder, tmp_path / "copy")
 
-    monkeypatch.setattr(os, "fsync", copied_now)
-    files.replace(folder / "crl.pem", b"two")
-    monkeypatch.undo()
+    with at_sync(copied_now):
+        files.replace(folder / "crl.pem", b"two")
 
     assert len(seen) == 2  # the copy was made while the next content lay beside the file
     assert {entry.name: entry.read_bytes() for entry in (tmp_path / "copy").iterdir()} == {"crl.pem": b"one"}
@@ -48,10 +48,8 @@ def test_what_a_killed_replacement_left_is_not_copied(folder, tmp_path, monkeypa
     assert [entry.name for entry in (tmp_path / "copy").iterdir()] == ["crl.pem"]
 
 
-def test_a_failed_replacement_leaves_the_file_as_it_was(folder, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-
-    with pytest.raises(OSError, match="No space"):
+def test_a_failed_replacement_leaves_the_file_as_it_was(folder):
+    with failing_sync(errno.ENOSPC), pytest.raises(OSError, match="No space"):
         files.replace(folder / "crl.pem", b"two")
 
     assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == {"crl.pem": b"one"}

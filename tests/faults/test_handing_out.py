@@ -9,6 +9,7 @@ from fleetcore.model.command import FINISHED, CommandState
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Lifecycle
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire import messages
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ async def test_beyond_ten_lanes_a_command_waits_until_another_has_ended(fleet):
     await fleet.plane.settle()
     given = [downlink.body["id"] for downlink in got]
 
-    await fleet.commands.result("d", commands[0].id, {"status": "succeeded"})
+    await fleet.commands.result("d", commands[0].id, messages.CommandResult(status="succeeded"))
     await fleet.plane.settle()
 
     assert given == [command.id for command in commands[:10]]

@@ -12,6 +12,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.cli.root import run
 from fleetcore.errors import ConfigError
+from fleetcore.testing.faults import flip_bit
 
 PARTS = {"pki/": "pki", "the store": "fleet.db*", "fleet.toml": "fleet.toml"}
 
@@ -241,9 +242,7 @@ def test_a_backup_with_one_flipped_bit_is_not_restored_and_leaves_no_folder(data
     assert run(["backup", str(tmp_path / "copy"), "--data", str(data)]) == 0
     for file in ("fleet.db", "pki/issuing.key", "fleet.toml"):
         damaged = shutil.copytree(tmp_path / "copy", tmp_path / "damaged" / file.replace("/", "-"))
-        content = bytearray((damaged / file).read_bytes())
-        content[len(content) // 2] ^= 1
-        (damaged / file).write_bytes(content)
+        flip_bit(damaged / file)
         capsys.readouterr()
 
         assert run(["restore", str(damaged), "--data", str(tmp_path / "new")]) == 5

@@ -187,9 +187,7 @@ async def test_a_plugin_that_misbehaves_is_named_in_one_line_and_harms_nothing_e
         return
     async with serving(data) as (manager, fleet):
         await works(manager)
-        from fleetcore.calls.table import survey
-
-        await asyncio.to_thread(survey, fleet.host)
+        await asyncio.to_thread(fleet.host.survey)
         info = fleet.host.plugins["bad"]
         if moment != "opener":
             one_line(info.error)
@@ -262,7 +260,7 @@ class Adapter(ProtocolAdapter):
         BODY
 
 @asynccontextmanager
-async def open_bad(config, context, plane):
+async def open_bad(config, context, plane, ingest):
     yield Adapter()
 
 @hookimpl
@@ -313,14 +311,13 @@ def fleetcore_codecs():
 
 @pytest.mark.parametrize("body", ['raise RuntimeError("no")', "raise SystemExit(3)", "return 7"])
 async def test_a_codec_that_misbehaves_loses_its_own_messages_alone(folder, body):
-    from fleetcore.model.message import Inbound, Operation, Rejected
+    from fleetcore.model.message import Inbound, Rejected
+    from fleetcore.wire import messages
 
     async with serving(folder(_CODEC.replace("BODY", body), "")) as (manager, fleet):
         await manager.register_device("bystander", "sensor")
         session = await fleet.sessions.of("bystander")
-        message = Inbound(
-            operation=Operation.TELEMETRY, subject="bystander", payload=b"x", content_type="application/x-bad"
-        )
+        message = Inbound(type=messages.TELEMETRY, subject="bystander", payload=b"x", content_type="application/x-bad")
 
         outcome = await fleet.ingest.submit(session, message)
 

@@ -14,6 +14,7 @@ from fleetcore.pipeline.detect import Detection, Scope
 from fleetcore.pipeline.notify import Notification
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.plugins import PluginHost
+from fleetcore.testing.faults import Stuck
 
 #: One kind of detector and of notifier, each with one line of body.
 _PLUGIN = """\
@@ -182,12 +183,6 @@ def _columns(index=(0,), score=(1.0,), expected=(1.0,), **more):
     return Findings(index=np.array(index), score=np.array(score), expected=np.array(expected), **more)
 
 
-def _hang():
-    import threading
-
-    threading.Event().wait()
-
-
 def _raise(error):
     raise error
 
@@ -209,7 +204,7 @@ RUBBISH = {
     "an exception": lambda: _raise(KeyError("x")),
     "the end of an iterator": lambda: next(iter(())),
     "an exit": lambda: _raise(SystemExit(3)),
-    "a hang": _hang,
+    "a hang": Stuck(),
 }
 
 

@@ -30,7 +30,7 @@ class Adapter(ProtocolAdapter):
 
 
 @asynccontextmanager
-async def open_late(config, context, plane):
+async def open_late(config, context, plane, ingest):
     if not (Path(__file__).parent / "there").exists():
         raise NotReady("the broker is away")
     yield Adapter()

@@ -16,18 +16,18 @@ from fleetcore_http.plugin import open_client
 from fleetcore import IoTFleetManager
 from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Unavailable
 from fleetcore.interfaces import DeviceSecrets
-from fleetcore.model.message import Operation
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.simulator import SimulatedDevice
+from fleetcore.wire import messages
 
 KINDS = ("http", "mqtt", "mqtt 3.1.1")
 FOREIGN = ("honest", "their-leaf", "nobody")
 UPLINKS = {
-    Operation.TELEMETRY: {"heat": 666},
-    Operation.LOCATION: {"lat": 6.66, "lon": 6.66},
-    Operation.STATUS: {"state": "offline"},
-    Operation.TWIN_REPORT: {"owned": True},
-    Operation.TWIN_ACK: {"version": 1},
+    messages.TELEMETRY: {"heat": 666},
+    messages.LOCATION: {"lat": 6.66, "lon": 6.66},
+    messages.STATUS: {"state": "offline"},
+    messages.TWIN_REPORT: {"owned": True},
+    messages.TWIN_ACK: {"version": 1},
 }
 
 
@@ -46,10 +46,10 @@ async def fleet(in_process):
 async def _honest_goes_on(server):
     """Honest is connected over MQTT meanwhile, and neither connection nor data of it are touched."""
     async with server.client("mqtt", server.of["honest"]) as honest:
-        assert (await honest.send("telemetry", {"heat": 20})).error is None
+        assert (await honest.send(messages.TELEMETRY, {"heat": 20})).error is None
         before = await server.manager.get_twin("honest")
         yield
-        assert (await honest.send("telemetry", {"cold": 21})).error is None
+        assert (await honest.send(messages.TELEMETRY, {"cold": 21})).error is None
     assert {one["metric"]: one["value"] for one in await server.manager.list_device_latest_readings("honest")} == {
         "heat": 20,
         "cold": 21,
@@ -77,7 +77,7 @@ async def _refusal(device, kind, reply):
     if kind != "mqtt 3.1.1":
         return reply.error and reply.error["code"]
     async for downlink in device.downlinks():
-        if downlink.operation is Operation.ERRORS:
+        if downlink.type is messages.ERRORS:
             return downlink.body["code"]
     return None
 
@@ -86,10 +86,10 @@ async def _refusal(device, kind, reply):
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_uplink_is_taken_about_a_device_that_is_not_the_speakers(fleet, kind, subject):
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
-        for operation, body in UPLINKS.items():
-            reply = await mallory.send(operation, body, subject=subject)
+        for message_type, body in UPLINKS.items():
+            reply = await mallory.send(message_type, body, subject=subject)
 
-            assert await _refusal(mallory, kind, reply) == "not_your_device", operation
+            assert await _refusal(mallory, kind, reply) == "not_your_device", type
             if kind == "http":
                 assert reply.status == 403
         assert (await fleet.manager.get_status())["messages"]["rejected"] == {"not_your_device": len(UPLINKS)}
@@ -100,18 +100,18 @@ async def test_nothing_is_told_about_a_device_that_is_not_the_askers(fleet, kind
     await fleet.manager.set_desired("honest", {"secret": 42})
     async with _mallorys(fleet, kind) as mallory:
         for subject in FOREIGN:
-            for operation in (Operation.TWIN_GET, Operation.INBOX):
-                reply = await mallory.request(operation, subject=subject)
+            for message_type in (messages.TWIN_GET, messages.INBOX):
+                reply = await mallory.request(message_type, subject=subject)
 
                 assert reply.error is not None
-                assert reply.error["code"] == "not_your_device", (subject, operation)
+                assert reply.error["code"] == "not_your_device", (subject, type)
                 assert not reply.body
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_gateway_speaks_for_its_own_leaf_and_that_alone_is_let_through(fleet, kind):
     async with _mallorys(fleet, kind) as mallory:
-        assert (await mallory.send("telemetry", {"heat": 5}, subject="her-leaf")).error is None
+        assert (await mallory.send(messages.TELEMETRY, {"heat": 5}, subject="her-leaf")).error is None
 
     assert [one["value"] for one in await fleet.manager.list_device_latest_readings("her-leaf")] == [5]
     assert (await fleet.manager.list_series("mallory")).items == []
@@ -228,7 +228,7 @@ PAYLOADS = {
 async def test_a_name_in_the_payload_that_is_not_the_speakers_is_refused(fleet, kind):
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
         for name, payload in PAYLOADS.items():
-            reply = await mallory.send("telemetry", payload)
+            reply = await mallory.send(messages.TELEMETRY, payload)
 
             assert await _refusal(mallory, kind, reply) == "not_your_device", name
         assert (await fleet.manager.list_series("mallory")).items == []
@@ -238,9 +238,12 @@ async def test_a_name_in_the_payload_that_is_not_the_speakers_is_refused(fleet, 
 async def test_a_device_member_in_the_payload_means_nothing(fleet, kind):
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
         for member in ("device", "device_id", "deviceId"):
-            body = {member: "honest", "time": 1_750_000_000_000, "values": {"heat": 666}}
-            assert (await mallory.send("telemetry", body)).error is None
-        assert (await mallory.send("twin.report", {"device": "honest"})).error is None
+            envelope = {member: "honest", "time": 1_750_000_000_000, "values": {"heat": 666}}
+            refused = await mallory.send(messages.TELEMETRY, envelope)
+            assert await _refusal(mallory, kind, refused) == "schema_invalid"
+            flat = {member: "honest", "time": 1_750_000_000_000, "heat": 666}
+            assert (await mallory.send(messages.TELEMETRY, flat)).error is None
+        assert (await mallory.send(messages.TWIN_REPORT, {"device": "honest"})).error is None
 
     assert (await fleet.manager.query_telemetry("mallory", "heat")).value.tolist() == [666]
     assert (await fleet.manager.get_twin("mallory"))["reported"] == {"device": "honest"}
@@ -250,12 +253,12 @@ async def test_a_device_member_in_the_payload_means_nothing(fleet, kind):
 async def test_of_a_pack_with_own_and_foreign_names_the_own_are_stored_and_the_foreign_named(fleet, kind):
     pack = b'[{"n": "urn:fleetcore:device:faults:honest/heat", "v": 666}, {"n": "cold", "v": 2}]'
     async with _honest_goes_on(fleet), _mallorys(fleet, kind) as mallory:
-        reply = await mallory.send("telemetry", pack)
+        reply = await mallory.send(messages.TELEMETRY, pack)
 
         assert reply.error is None
         told = reply.body
         if kind != "http":
-            told = await anext(one.body async for one in mallory.downlinks() if one.operation is Operation.ERRORS)
+            told = await anext(one.body async for one in mallory.downlinks() if one.type is messages.ERRORS)
         assert told["stored"] == 1
         assert [one["code"] for one in told["rejected"]] == ["not_your_device"]
     assert [one["metric"] for one in await fleet.manager.list_device_latest_readings("mallory")] == ["cold"]

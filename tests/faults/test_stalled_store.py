@@ -8,7 +8,8 @@ import pytest
 
 from fleetcore.errors import Unavailable
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Accepted, Inbound, Operation, Rejected
+from fleetcore.model.message import Accepted, Inbound, Rejected
+from fleetcore.wire import messages
 
 #: What a queued message counts beside its payload (docs/explanation/guarantees.md).
 _OVERHEAD_BYTES = 600
@@ -36,18 +37,18 @@ async def stalled(in_process, clock, until):
 
 def _message(number, padding=0):
     body = f'{{"time": {1_750_000_001_000 + number}, "values": {{"heat": {number}}}}}' + " " * padding
-    return Inbound(operation=Operation.TELEMETRY, subject="d", payload=body.encode())
+    return Inbound(type=messages.TELEMETRY, subject="d", payload=body.encode())
 
 
 @pytest.mark.parametrize(("padding", "bound"), [(0, "messages"), (4000, "bytes")])
 async def test_what_waits_stays_within_the_bound_and_each_message_has_one_outcome(stalled, until, padding, bound):
     server, session = stalled
-    plane, outcomes, went_on = server.fleet.plane, {}, []
+    ingest, outcomes, went_on = server.fleet.ingest, {}, []
     sent = 10 * _MESSAGES
 
     for number in range(sent):
         outcomes[number] = []
-        went_on.append(plane.deliver(session, _message(number, padding), outcomes[number].append))
+        went_on.append(ingest.deliver(session, _message(number, padding), outcomes[number].append))
 
     waiting = server.fleet.ingest.waiting
     size = len(_message(0, padding).payload) + _OVERHEAD_BYTES
@@ -64,11 +65,11 @@ async def test_what_waits_stays_within_the_bound_and_each_message_has_one_outcom
 
     server.disk.heal()
     await until(lambda: all(outcomes.values()))
-    await plane.ready()
+    await ingest.ready()
 
     kinds = Counter(type(got[0]) for got in outcomes.values() if len(got) == 1)
     assert kinds == {Accepted: waiting, Rejected: sent - waiting}
-    assert plane.deliver(session, _message(sent), outcomes.setdefault(sent, []).append) is True
+    assert ingest.deliver(session, _message(sent), outcomes.setdefault(sent, []).append) is True
     await until(lambda: outcomes[sent])
     stored = (await server.manager.query_telemetry("d", "heat", start=1_750_000_001_000)).value.tolist()
     assert stored == [*range(waiting), sent]
@@ -81,7 +82,7 @@ async def _fill(server, session):
         if server.fleet.ingest.refused_full > before:
             return outcomes[:-1]
         outcomes.append([])
-        server.fleet.plane.deliver(session, _message(number), outcomes[-1].append)
+        server.fleet.ingest.deliver(session, _message(number), outcomes[-1].append)
     raise AssertionError("the queue has no bound")
 
 
@@ -113,7 +114,7 @@ async def _refill(server, session, until):
     """Has one batch hang in the store, and the queue full behind it."""
     commits = server.disk.commits
     first = []
-    server.fleet.plane.deliver(session, _message(0), first.append)
+    server.fleet.ingest.deliver(session, _message(0), first.append)
     await until(lambda: server.disk.commits > commits)
     return [first, *await _fill(server, session)]
 
@@ -129,7 +130,7 @@ async def test_mqtt_gets_no_acknowledgement_and_the_message_is_stored_when_it_co
         body = {"time": 1_750_000_000_000, "values": {"heat": 7}}
         refused = server.fleet.ingest.refused_full
 
-        sending = asyncio.create_task(device.send("telemetry", body))
+        sending = asyncio.create_task(device.send(messages.TELEMETRY, body))
         await until(lambda: server.fleet.ingest.refused_full > refused)
         await clock.advance(31)
         with pytest.raises(Unavailable) as caught:
@@ -140,7 +141,7 @@ async def test_mqtt_gets_no_acknowledgement_and_the_message_is_stored_when_it_co
         server.disk.heal()
         await until(lambda: all(waiting))
     async with server.client(kind, secrets) as device:
-        assert (await device.send("telemetry", body)).error is None
+        assert (await device.send(messages.TELEMETRY, body)).error is None
     assert (await server.manager.query_telemetry("m", "heat")).value.tolist() == [7]
 
 
@@ -173,7 +174,9 @@ async def test_a_client_that_gives_up_waiting_takes_nothing_back(in_process, unt
         server.disk.stall()
         commits = server.disk.commits
         async with server.client("http", secrets) as device:
-            sending = asyncio.create_task(device.send("telemetry", {"time": 1_750_000_000_000, "values": {"heat": 7}}))
+            sending = asyncio.create_task(
+                device.send(messages.TELEMETRY, {"time": 1_750_000_000_000, "values": {"heat": 7}})
+            )
             await until(lambda: server.disk.commits > commits)
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)

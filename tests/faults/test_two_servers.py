@@ -5,6 +5,7 @@ import json
 import pytest
 
 from fleetcore.errors import DataFolderInUse, Refused
+from fleetcore.wire import messages
 
 
 async def test_a_second_server_on_the_folder_is_turned_away_and_the_first_goes_on(server, senders, until):
@@ -83,7 +84,7 @@ async def test_a_restored_folder_serves_the_devices_with_their_old_credentials(s
     async with serving() as server:
         secrets = await server.device("veteran")
         async with server.client("mqtt", secrets) as device:
-            await device.send("telemetry", {"heat": 1})
+            await device.send(messages.TELEMETRY, {"heat": 1})
         await server.command("backup", str(tmp_path / "backup"))
         await server.kill()
 
@@ -95,7 +96,7 @@ async def test_a_restored_folder_serves_the_devices_with_their_old_credentials(s
 
             for kind in ("mqtt", "http"):
                 async with moved.client(kind, secrets) as device:
-                    reply = await device.send("telemetry", {"heat": 2})
+                    reply = await device.send(messages.TELEMETRY, {"heat": 2})
                     assert reply.error is None
         finally:
             await moved.close()

@@ -3,13 +3,13 @@
 import pytest
 
 from fleetcore.errors import NotFound
-from fleetcore.model.message import Operation
+from fleetcore.wire import messages
 from fleetcore.wire.strict_cbor import dumps as cbor
 
 YEAR_S = 366 * 86_400
 FAR_MS = 3_900_000_000_000  # 2093: a time, and further ahead than a device may mean
 
-#: Operation, body, code, pointer, limit with its unit.
+#: MessageType, body, code, pointer, limit with its unit.
 REFUSED = [
     ("status", {"state": "sleeping", "for_s": 1e12}, "limit_exceeded", "/for_s", (YEAR_S, "seconds")),
     ("status", {"state": "sleeping", "for_s": YEAR_S + 1}, "limit_exceeded", "/for_s", (YEAR_S, "seconds")),
@@ -106,15 +106,15 @@ async def _shown(server):
 @pytest.mark.parametrize("kind", ["http", "mqtt"])
 async def test_what_is_out_of_bounds_is_refused_by_code_place_and_limit_and_changes_nothing(server, kind):
     async with server.client(kind, server.secrets) as device:
-        assert (await device.send("status", {"state": "online", "session": "s"})).error is None
+        assert (await device.send(messages.STATUS, {"state": "online", "session": "s"})).error is None
         before = await _shown(server)
         for name, body, code, pointer, limit in REFUSED:
-            operation = Operation(name)
-            target = server.command if operation is Operation.COMMAND_RESULT else None
-            if operation is Operation.FIRMWARE_STATUS:
+            kind = messages.NAMED[name]
+            target = server.command if kind is messages.COMMAND_RESULT else None
+            if kind is messages.FIRMWARE_STATUS:
                 body = {"execution": "e", **body}
 
-            error = (await device.send(operation, body, target=target)).error
+            error = (await device.send(kind, body, target=target)).error
 
             assert error is not None, body
             assert error["code"] == code, body
@@ -132,9 +132,9 @@ async def test_what_is_not_finite_is_refused(server):
     async with server.client("http", server.secrets) as device:
         before = await _shown(server)
         for name, body in NOT_FINITE:
-            operation = Operation(name)
-            target = server.command if operation is Operation.COMMAND_RESULT else None
-            reply = await device.send(operation, cbor(body), target=target)
+            kind = messages.NAMED[name]
+            target = server.command if kind is messages.COMMAND_RESULT else None
+            reply = await device.send(kind, cbor(body), target=target)
 
             assert reply.error is not None, body
             assert reply.error["status"] in (400, 422), body
@@ -145,9 +145,9 @@ async def test_what_is_not_finite_is_refused(server):
 async def test_what_is_within_bounds_is_taken_and_shown(server, kind):
     async with server.client(kind, server.secrets) as device:
         for name, body in TAKEN:
-            operation = Operation(name)
-            target = server.command if operation is Operation.COMMAND_RESULT else None
+            kind = messages.NAMED[name]
+            target = server.command if kind is messages.COMMAND_RESULT else None
 
-            assert (await device.send(operation, body, target=target)).error is None, body
+            assert (await device.send(kind, body, target=target)).error is None, body
             await _shown(server)
     assert (await _shown(server))[1]["refused"] == {"/a": {"code": "out_of_range", "reason": "min 10"}, "/b": "no"}

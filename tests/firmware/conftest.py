@@ -44,7 +44,9 @@ def line():
 async def device(manager, fleet, clock, signers, line):
     """Makes devices: ``await device("a", seq=1)`` is connected and verifies everything."""
     async with AsyncExitStack() as stack:
-        adapter = await stack.enter_async_context(open_local(LocalConfig(), fleet._context("local"), fleet.plane))
+        adapter = await stack.enter_async_context(
+            open_local(LocalConfig(), fleet._context("local"), fleet.plane, fleet.ingest)
+        )
 
         async def make(name="a", *, model="T-1000", trust=None, flash=None, **behaviour):
             if await fleet.devices.find(name) is None:

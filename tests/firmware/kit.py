@@ -7,11 +7,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.builtin.local_protocol import LocalClient
 from fleetcore.model.firmware import EXECUTION_ENDS
-from fleetcore.model.message import Operation
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.signers import DAY_MS, IMAGE, START_MS, digest
 from fleetcore.testing.updater import Updater
-from fleetcore.wire import dsse
+from fleetcore.wire import dsse, messages
 from fleetcore.wire.assignment import ASSIGNMENT_TYPE, Assignment, read_assignment, write_assignment
 from fleetcore.wire.manifest import MANIFEST_TYPE
 from fleetcore.wire.trust import raw_key
@@ -39,7 +38,7 @@ class Between(LocalClient):
 
     async def downlinks(self):
         async for downlink in super().downlinks():
-            offer = downlink.body.get("offer") if downlink.operation is Operation.FIRMWARE else None
+            offer = downlink.body.get("offer") if downlink.type is messages.FIRMWARE else None
             yield evolve(downlink, body={"offer": type(self).change(offer)}) if offer else downlink
 
     async def artifact(self, sha256, start=0):

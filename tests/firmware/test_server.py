@@ -8,10 +8,10 @@ from fleetcore import IoTFleetManager
 from fleetcore.calls.caller import user_of
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Inbound, Operation
+from fleetcore.model.message import Inbound
 from fleetcore.runtime.config import build
 from fleetcore.testing.signers import DAY_MS, IMAGE, START_MS
-from fleetcore.wire import dsse
+from fleetcore.wire import dsse, messages
 from fleetcore.wire.assignment import ASSIGNMENT_TYPE, open_assignment, read_assignment
 from tests.firmware.kit import raw_server_key
 
@@ -33,7 +33,7 @@ async def code_of(work):
 async def report(fleet, device, **firmware):
     session = await fleet.plane.authenticate(LocalCredential(device), protocol="test")
     payload = json.dumps({"firmware": firmware}).encode()
-    await fleet.plane.call(session, Inbound(operation=Operation.TWIN_REPORT, subject=device, payload=payload))
+    await fleet.plane.call(session, Inbound(type=messages.TWIN_REPORT, subject=device, payload=payload))
 
 
 # --- trust roots ------------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ async def test_a_device_is_known_by_what_it_installed_where_it_says_nothing(mana
     await manager.update_firmware("up", "5.0.0", ["a"], "", manifest=signers.manifest(seq=5))
     session = await fleet.plane.authenticate(LocalCredential("a"), protocol="test")
     payload = json.dumps({"execution": "up:a", "state": "succeeded", "version": "5.0.0"}).encode()
-    await fleet.plane.submit(session, Inbound(operation=Operation.FIRMWARE_STATUS, subject="a", payload=payload))
+    await fleet.ingest.submit(session, Inbound(type=messages.FIRMWARE_STATUS, subject="a", payload=payload))
 
     down = signers.manifest(seq=4)
     assert await code_of(manager.update_firmware("c", "4.0.0", ["a"], "", manifest=down)) == "rollback_refused"

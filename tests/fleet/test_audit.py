@@ -13,8 +13,9 @@ from fleetcore import IoTFleetManager
 from fleetcore.errors import NotAuthorised
 from fleetcore.fleet.audit import row_hash
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Inbound, Operation
+from fleetcore.model.message import Inbound
 from fleetcore.runtime.backup import restore
+from fleetcore.wire import messages
 
 
 async def filled(data, devices=5):
@@ -163,7 +164,7 @@ async def test_a_denial_is_a_row_and_a_flood_of_them_is_one(manager, fleet):
     await fleet.devices.register("victim", "sensor")
     session = await fleet.plane.authenticate(LocalCredential("mallory"), protocol="test")
     for _ in range(100):
-        await fleet.plane.submit(session, Inbound(operation=Operation.TELEMETRY, subject="victim", payload=b"{}"))
+        await fleet.ingest.submit(session, Inbound(type=messages.TELEMETRY, subject="victim", payload=b"{}"))
     with pytest.raises(NotAuthorised):
         await fleet.plane.authenticate(LocalCredential("ghost"), protocol="test", peer="192.0.2.1")
     await fleet.denials.flush()

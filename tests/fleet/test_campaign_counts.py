@@ -13,6 +13,7 @@ from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, CampaignSta
 from fleetcore.model.store import Commit
 from fleetcore.runtime.recount import differences, recount
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire import messages
 
 IMAGE = {"sha256": "ab" * 32, "size": 10}
 REPORTED = sorted(state.value for state in EXECUTION_ENDS - {ExecutionState.TIMED_OUT, ExecutionState.SKIPPED})
@@ -27,7 +28,7 @@ async def begun(fleet, *devices, campaign="c", release="2.0.0", **options):
 
 async def say(fleet, device, state, campaign="c"):
     body = {"execution": f"{campaign}:{device}", "state": state, "version": "2.0.0"}
-    return await fleet.campaigns.status(device, body)
+    return await fleet.campaigns.status(device, messages.FirmwareStatus(**body))
 
 
 async def test_only_a_device_that_succeeded_is_updated(fleet):

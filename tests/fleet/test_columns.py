@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
 from fleetcore import IoTFleetManager
-from fleetcore.fleet.columns import RegistryColumns
+from fleetcore.fleet.process_state.columns import RegistryColumns
 from fleetcore.query import ast
 from fleetcore.query.evaluate import matches
 from fleetcore.wire.records import to_plain

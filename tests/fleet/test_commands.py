@@ -12,6 +12,7 @@ from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import OperationState
 from fleetcore.query.parse import QuerySyntaxError
+from fleetcore.wire import messages
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_of_a_lane_a_connected_device_is_given_one_command_after_the_other
     await fleet.plane.settle()
     assert [one.body["id"] for one in got] == [order[0].id]
     for number, command in enumerate(order, 1):
-        await fleet.commands.result("d-0", command.id, {"status": "succeeded"})
+        await fleet.commands.result("d-0", command.id, messages.CommandResult(status="succeeded"))
         await fleet.plane.settle()
         assert [one.body["id"] for one in got] == [each.id for each in order[: number + 1]]
 
@@ -296,7 +297,7 @@ async def test_who_asked_a_device_to_stop_is_in_the_log_once(fleet, devices):
 async def test_what_has_ended_otherwise_cannot_be_cancelled(fleet, devices):
     done = await fleet.commands.send("d-0", "x")
     await fleet.commands.hand_out("d-0")
-    await fleet.commands.result("d-0", done.id, {"status": "succeeded"})
+    await fleet.commands.result("d-0", done.id, messages.CommandResult(status="succeeded"))
     gone = await fleet.commands.send("d-1", "x")
     await fleet.commands.cancel(gone.id)
 
@@ -305,3 +306,28 @@ async def test_what_has_ended_otherwise_cannot_be_cancelled(fleet, devices):
 
     assert caught.value.code == "illegal_transition"
     assert (await fleet.commands.cancel(gone.id)).state is CommandState.CANCELLED
+
+
+async def test_a_snapshot_says_that_there_are_more_than_it_shows(fleet, devices):
+    session = await fleet.plane.authenticate(LocalCredential("d-0"), protocol="test", lasting=False)
+    for number in range(12):
+        await fleet.commands.send("d-0", "blink", lane=f"lane-{number}")
+
+    shown = await fleet.plane.wait(session, "d-0", messages.COMMAND)
+    pending = await fleet.plane.pending(session, "d-0")
+    for command in shown["commands"][:2]:
+        await fleet.commands.result("d-0", command["id"], messages.CommandResult(status="succeeded"))
+    rest = await fleet.plane.wait(session, "d-0", messages.COMMAND)
+
+    assert (len(shown["commands"]), shown["more"], pending["commands"]) == (10, True, 12)
+    assert (len(rest["commands"]), rest["more"]) == (10, False)
+
+
+async def test_a_command_that_waits_in_its_lane_counts_as_more(fleet, devices):
+    session = await fleet.plane.authenticate(LocalCredential("d-0"), protocol="test", lasting=False)
+    for _ in range(2):
+        await fleet.commands.send("d-0", "blink")
+
+    shown = await fleet.plane.wait(session, "d-0", messages.COMMAND)
+
+    assert (len(shown["commands"]), shown["more"]) == (1, True)

@@ -8,6 +8,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
 from fleetcore.model.events import GROUP_JOINED, GROUP_LEFT
 from fleetcore.query.parse import QuerySyntaxError
+from fleetcore.wire import messages
 
 
 async def register(fleet, *devices, **options):
@@ -219,7 +220,7 @@ async def apply(manager, fleet, kind, device, value):
         case "reading":
             await manager.collect_telemetry(device, "t", value)
         case "place":
-            await fleet.location.update(device, {"lat": value, "lon": 10.0})
+            await fleet.location.update(device, [messages.Position(lat=value, lon=10.0)])
         case "quarantine":
             await manager.set_lifecycle(device, "quarantined")
 

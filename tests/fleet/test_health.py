@@ -3,6 +3,7 @@
 import pytest
 
 from fleetcore.errors import NotFound
+from fleetcore.wire import messages
 
 
 async def heard(fleet, clock, *devices):
@@ -56,7 +57,7 @@ async def test_why_names_what_is_not_as_it_should_be(manager, fleet, clock):
     await fleet.groups.create("tagged", query="tags has 'x'")
     await fleet.twins.desire("a", {"interval": 60})
     await heard(fleet, clock, "a")
-    await fleet.twins.acknowledge("a", {"version": 1, "refused": {"/interval": {"code": "out_of_range"}}})
+    await fleet.twins.acknowledge("a", messages.TwinAck(version=1, refused={"/interval": {"code": "out_of_range"}}))
     await fleet.commands.send("a", "reboot")
     await clock.advance(3600)
     fleet.presence.closed("a")

@@ -1,9 +1,6 @@
 """Importing: the dry run says what the run does, a second run changes nothing, a crash repeats and loses nothing."""
 
 import asyncio
-import os
-import signal
-import subprocess
 import sys
 
 import hypothesis.strategies as st
@@ -13,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, NotFound, StorageError
 from fleetcore.model.operation import OperationState
+from fleetcore.testing import killed
 
 ids = st.sampled_from(["a", "A", "b", "B", "gw", "GW", "there", "There", "no id"])
 rows = st.lists(
@@ -143,13 +141,10 @@ asyncio.run(main())
 async def test_an_import_goes_on_after_kill_9_where_it_was(tmp_path):
     async with IoTFleetManager(tmp_path / "data"):
         pass
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "data")], stdout=subprocess.PIPE, text=True
-    ) as process:
-        operation = process.stdout.readline().strip()
-        while int(process.stdout.readline()) < 3000:
-            pass
-        os.kill(process.pid, signal.SIGKILL)
+    operation, *_ = killed(
+        [sys.executable, "-c", SCRIPT, tmp_path / "data"],
+        after=lambda lines: len(lines) > 1 and int(lines[-1]) >= 3000,
+    )
 
     async with IoTFleetManager(tmp_path / "data") as manager:
         cut_off = await manager.get_operation(operation)

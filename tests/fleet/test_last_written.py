@@ -5,7 +5,7 @@ import random
 import pytest
 
 from fleetcore.errors import StorageError
-from fleetcore.fleet.last_written import LastWritten
+from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.model.store import Commit
 
 

@@ -7,6 +7,7 @@ from fleetcore.model.command import CommandState
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Lifecycle, Location
 from fleetcore.model.operation import OperationState
+from fleetcore.wire import messages
 
 HERE = Location(lat=52.5, lon=13.4)
 
@@ -125,7 +126,7 @@ async def test_a_position_that_is_set_is_part_of_the_change(fleet, way):
 
 
 async def test_a_position_from_the_future_stays(fleet, device, clock):
-    await fleet.location.update(device, {"lat": 1, "lon": 1, "time": clock.now_ms() + 60_000})
+    await fleet.location.update(device, [messages.Position(lat=1, lon=1, time=clock.now_ms() + 60_000)])
 
     await fleet.devices.change(device, location=HERE)
 

@@ -7,10 +7,11 @@ import pytest
 from attrs import evolve
 
 from fleetcore.errors import FleetError, StorageError
-from fleetcore.fleet.open_commands import OpenCommands
-from fleetcore.fleet.turns import Turns
+from fleetcore.fleet.process_state.open_commands import OpenCommands
+from fleetcore.fleet.process_state.turns import Turns
 from fleetcore.model.command import FINISHED, Command, CommandState
 from fleetcore.model.device import Lifecycle
+from fleetcore.wire import messages
 
 DEVICES = [f"d-{number}" for number in range(3)]
 STATUSES = ["accepted", "running", "succeeded", "failed", "rejected", "cancelled"]
@@ -59,7 +60,9 @@ async def act(fleet, chance, clock, known):
             of = (await commands.get(chance.choice(known[-8:]))).id
             whose = (await commands.get(of)).device if chance.random() < 0.9 else device
             some = chance.sample(STATUSES, chance.randint(1, 2))
-            await asyncio.gather(*(commands.result(whose, of, {"status": status}) for status in some))
+            await asyncio.gather(
+                *(commands.result(whose, of, messages.CommandResult(status=status)) for status in some)
+            )
         case "cancel" if known:
             await commands.cancel(chance.choice(known[-8:]))
         case "tick":
@@ -177,7 +180,7 @@ async def test_a_device_in_use_costs_no_reads(fleet):
     command = await fleet.commands.send("d-0", "do")
     await fleet.commands.hand_out("d-0")
     for status in ("accepted", "succeeded"):
-        await fleet.commands.result("d-0", command.id, {"status": status})
+        await fleet.commands.result("d-0", command.id, messages.CommandResult(status=status))
 
     assert reads == []
 
@@ -189,7 +192,9 @@ async def test_what_a_device_says_at_once_of_a_command_is_one_commit(fleet):
     before = await fleet.storage.position()
 
     said = ("accepted", "succeeded", "failed")
-    outcomes = await asyncio.gather(*(fleet.commands.result("d-0", command.id, {"status": one}) for one in said))
+    outcomes = await asyncio.gather(
+        *(fleet.commands.result("d-0", command.id, messages.CommandResult(status=one)) for one in said)
+    )
 
     entries = [entry for entry in await fleet.storage.feed(before) if entry.events]
     assert [[event.type for event in entry.events] for entry in entries] == [["command.delivered", "command.succeeded"]]

@@ -9,6 +9,7 @@ from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.renewals import _sizes
 from fleetcore.model.operation import OperationState
 from fleetcore.testing.credentials import make_csr, make_key
+from fleetcore.wire import messages
 from fleetcore.wire.tls import der_of
 
 
@@ -154,7 +155,7 @@ async def test_a_device_that_refuses_has_failed_at_once(fleet):
     await ticks(fleet, operation)
     version = (await fleet.twins.get("a")).desired.version
 
-    await fleet.twins.acknowledge("a", {"version": version, "refused": {"/fleetcore/renew": "no key store"}})
+    await fleet.twins.acknowledge("a", messages.TwinAck(version=version, refused={"/fleetcore/renew": "no key store"}))
 
     ended = await ticks(fleet, operation)
     assert (ended.failures[0].code, ended.state) == ("rejected", OperationState.PARTLY)

@@ -103,7 +103,7 @@ async def test_who_is_revoked_while_a_session_opens_gets_none(fleet, monkeypatch
     with pytest.raises(FleetError):
         await fleet.plane.authenticate(credential, protocol="http")
 
-    assert fleet.plane.sessions == 0
+    assert len(fleet.device_sessions) == 0
 
 
 async def test_a_device_that_is_suspended_while_a_session_opens_is_suspended_in_it(fleet, monkeypatch):

@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets
-from fleetcore.model.message import Downlink, Operation, Reply
+from fleetcore.model.message import Downlink, Reply
 from fleetcore.testing.simulator import Behaviour, SimulatedDevice
+from fleetcore.wire import messages
 from fleetcore.wire.dsse import sign
 from fleetcore.wire.strict_json import dumps
 
@@ -37,7 +38,7 @@ class HostileBroker(DeviceClient):
 
     async def downlinks(self):
         while True:
-            yield Downlink(operation=Operation.COMMAND, subject="d", body=await self.inbox.get())
+            yield Downlink(type=messages.COMMAND, subject="d", body=await self.inbox.get())
             self.inbox.task_done()
 
     async def enroll(self, request):
@@ -72,7 +73,7 @@ def deliver(broker):
         broker.inbox.put_nowait(copy.deepcopy(body))
         for _ in range(200):
             await asyncio.sleep(0)
-        return [body["status"] for operation, _, body in broker.said if operation is Operation.COMMAND_RESULT]
+        return [body["status"] for operation, _, body in broker.said if operation is messages.COMMAND_RESULT]
 
     return go
 

@@ -14,6 +14,7 @@ from fleetcore.model.layer import LayerKind
 from fleetcore.model.message import Accepted
 from fleetcore.model.store import Commit, Put
 from fleetcore.model.twin import leaves, merge_patch, unconverged
+from fleetcore.wire import messages
 from fleetcore.wire.records import to_plain
 
 
@@ -233,8 +234,10 @@ async def test_an_acknowledgement_of_what_was_never_desired_is_refused_and_later
     twin = await fleet.twins.get("a")
     await fleet.storage.commit(Commit(puts=(Put(kind="twin", key="a", body=to_plain(evolve(twin, acknowledged=99))),)))
 
-    early = await fleet.twins.acknowledge("a", {"version": 2})
-    honest = await fleet.twins.acknowledge("a", {"version": 1, "refused": {"/interval": {"code": "out_of_range"}}})
+    early = await fleet.twins.acknowledge("a", messages.TwinAck(version=2))
+    honest = await fleet.twins.acknowledge(
+        "a", messages.TwinAck(version=1, refused={"/interval": {"code": "out_of_range"}})
+    )
 
     assert (early.code, early.pointer, early.limit) == ("schema_invalid", "/version", 1)
     assert isinstance(honest, Accepted)

@@ -60,9 +60,10 @@ def test_the_script_of_the_readme_runs():
 
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
-    """A folder with the plugins that pages speak of: the one file, and the project from the template."""
-    for file in (ROOT / "examples").glob("one_file_*.py"):
-        shutil.copy(file, tmp_path)
+    """A folder with the plugins that pages speak of: those in one file, and the project from the template."""
+    for file in ((ROOT / "examples").glob("one_file_*.py"), [ROOT / "examples" / "small_storage.py"]):
+        for each in file:
+            shutil.copy(each, tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "plugin_template"))
     return tmp_path
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 #: Package or module of the core → what of the core it may import beside itself.
 MAY = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "threads": set(),
     "hookspecs": {"interfaces", "model"},
     "model": {"errors"},
@@ -25,7 +25,7 @@ MAY = {
     "interfaces": {"errors", "model", "query", "wire"},
     "fleet": {"errors", "files", "model", "query", "wire", "interfaces", "threads"},
     "pipeline": {"errors", "model", "query", "wire", "interfaces", "fleet", "threads"},
-    "builtin": {"errors", "model", "query", "wire", "interfaces", "hookspecs", "threads"},
+    "builtin": {"errors", "files", "model", "query", "wire", "interfaces", "hookspecs", "threads"},
     "testing": {"errors", "model", "query", "wire", "interfaces"},
     "runtime": {
         "errors",
@@ -112,6 +112,85 @@ def test_plugins_see_the_interfaces_alone_and_never_each_other(file: Path) -> No
     beyond = imports(file) - sees - {own}
 
     assert not beyond
+
+
+PACKAGES = [ROOT / "fleetcore", *sorted(file.parent for file in ROOT.glob("plugins/*/fleetcore_*/__init__.py"))]
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """The modules of a package by name."""
+    found = {}
+    for file in package.rglob("*.py"):
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imported(name: str, file: Path, known: dict[str, Path]) -> set[str]:
+    """The modules of ``known`` that a module imports, wherever it does: in a function or for types alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+                base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            full = {f"{base}.{alias.name}" for alias in node.names}
+            found |= full & known.keys() or {base}
+    return (found & known.keys()) - {name}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A shortest circle of modules that import each other, or nothing."""
+    found: list[list[str]] = []
+    for start in sorted(graph):
+        paths, seen = [[start]], {start}
+        while paths:
+            path = paths.pop(0)
+            if start in graph[path[-1]]:
+                found.append([*path, start])
+                break
+            paths += [[*path, after] for after in sorted(graph[path[-1]] - seen)]
+            seen |= graph[path[-1]]
+    return min(found, key=len, default=[])
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_no_modules_import_each_other_in_a_circle(package: Path) -> None:
+    known = modules(package)
+    graph = {name: imported(name, file, known) for name, file in known.items()}
+    # The public names of the package load on first use (PEP 562): it refers to its parts and does not import them.
+    graph[package.name] = set()
+
+    found = circle(graph)
+
+    assert not found, " -> ".join(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import p.a",
+        "from p.a import x",
+        "from p import a",
+        "from . import a",
+        "from .a import x",
+        "def f():\n    import p.a",
+    ],
+)
+def test_a_circle_is_found_however_it_is_imported(tmp_path: Path, text: str) -> None:
+    package = tmp_path / "p"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.b import x\n")
+    (package / "b.py").write_text(text + "\n")
+    known = modules(package)
+
+    found = circle({name: imported(name, file, known) for name, file in known.items()})
+
+    assert found == ["p.a", "p.b", "p.a"]
 
 
 def test_every_module_opens_with_a_docstring() -> None:

@@ -16,7 +16,8 @@ from fleetcore.builtin.sqlite.schema import VERSION
 from fleetcore.calls.types import to_builtins
 from fleetcore.cli.root import run
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Inbound, Operation
+from fleetcore.model.message import Inbound
+from fleetcore.wire import messages
 from fleetcore.wire.records import to_plain
 from fleetcore.wire.times import format_time
 
@@ -110,9 +111,7 @@ async def fill_series(fleet, session, numbers):
 async def say(fleet, session, body, message=None):
     """One telemetry message through the device plane's door."""
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
-    await fleet.plane.submit(
-        session, Inbound(operation=Operation.TELEMETRY, subject="th-1", payload=payload, id=message)
-    )
+    await fleet.ingest.submit(session, Inbound(type=messages.TELEMETRY, subject="th-1", payload=payload, id=message))
 
 
 def main():

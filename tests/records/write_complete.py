@@ -34,10 +34,11 @@ from fleetcore import IoTFleetManager
 from fleetcore.builtin.sqlite.schema import VERSION
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.credential import LocalCredential
-from fleetcore.model.message import Inbound, Operation, Rejected
+from fleetcore.model.message import Inbound, Rejected
 from fleetcore.runtime.backup import backup
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.signers import IMAGE, START_MS, Signers, digest
+from fleetcore.wire import messages
 
 HERE = Path(__file__).parent
 HOUR_S = 3600
@@ -95,13 +96,13 @@ class Story:
     async def __aexit__(self, *_):
         await self.manager.close()
 
-    async def say(self, device, operation, body, *, refused=False, **more):
+    async def say(self, device, message_type, body, *, refused=False, **more):
         """One message of a device, through the plane's door."""
         if device not in self.sessions:
             self.sessions[device] = await self.fleet.plane.authenticate(LocalCredential(device), protocol="local")
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
-        message = Inbound(operation=operation, subject=device, payload=payload, **more)
-        outcome = await self.fleet.plane.submit(self.sessions[device], message)
+        message = Inbound(type=message_type, subject=device, payload=payload, **more)
+        outcome = await self.fleet.ingest.submit(self.sessions[device], message)
         assert isinstance(outcome, Rejected) is refused, outcome
         return outcome
 
@@ -150,15 +151,15 @@ class Story:
         await manager.set_desired("th-1", {"interval": 10, "label": "Süd"})
         await manager.settle()
         version = (await manager.get_twin("th-1"))["desired_version"]
-        await self.say("th-1", Operation.TWIN_REPORT, {"interval": 10, "battery": 87, "firmware": {"version": "1.0.0"}})
+        await self.say("th-1", messages.TWIN_REPORT, {"interval": 10, "battery": 87, "firmware": {"version": "1.0.0"}})
         await self.say(
             "th-1",
-            Operation.TWIN_ACK,
+            messages.TWIN_ACK,
             {"version": version, "refused": {"/label": {"code": "not_supported", "reason": "it has no display"}}},
         )
-        await self.say("th-2", Operation.TWIN_REPORT, {"interval": 20, "battery": 12})
-        await self.say("th-3", Operation.LOCATION, {"lat": 48.1, "lon": 11.6, "accuracy_m": 4.0})
-        await self.say("th-2", Operation.STATUS, {"state": "sleeping", "for_s": 864_000})
+        await self.say("th-2", messages.TWIN_REPORT, {"interval": 20, "battery": 12})
+        await self.say("th-3", messages.LOCATION, {"lat": 48.1, "lon": 11.6, "accuracy_m": 4.0})
+        await self.say("th-2", messages.STATUS, {"state": "sleeping", "for_s": 864_000})
 
     # --- readings --------------------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ class Story:
         for at in range(first, first + count, 100):
             await self.say(
                 "th-1",
-                Operation.TELEMETRY,
+                messages.TELEMETRY,
                 [
                     {
                         "metric": "temperature",
@@ -183,16 +184,16 @@ class Story:
     async def odd_readings(self):
         base = START_MS + 5_000_000
         say = self.say
-        await say("th-1", Operation.TELEMETRY, {"time": base, "values": {"state": "ok", "door": True}}, id="message-1")
-        await say("th-1", Operation.TELEMETRY, {"time": base, "values": {"state": "ok", "door": True}}, id="message-1")
-        await say("th-1", Operation.TELEMETRY, {"time": base + 1000, "values": {"state": "öffnet", "door": False}})
+        await say("th-1", messages.TELEMETRY, {"time": base, "values": {"state": "ok", "door": True}}, id="message-1")
+        await say("th-1", messages.TELEMETRY, {"time": base, "values": {"state": "ok", "door": True}}, id="message-1")
+        await say("th-1", messages.TELEMETRY, {"time": base + 1000, "values": {"state": "öffnet", "door": False}})
         await say(
-            "th-1", Operation.TELEMETRY, [{"metric": "temperature", "value": 23.5, "time": START_MS + 7000, "seq": 7}]
+            "th-1", messages.TELEMETRY, [{"metric": "temperature", "value": 23.5, "time": START_MS + 7000, "seq": 7}]
         )
-        await say("th-1", Operation.TELEMETRY, {"time": base + 2000, "values": {"temperature": 400.0}})
-        await say("th-3", Operation.TELEMETRY, {"values": {"temperature": 18.25, "humidity": 40}})
-        await say("th-4", Operation.TELEMETRY, b"no json", refused=True)
-        await say("th-4", Operation.TELEMETRY, {"values": {"temperature": {"deep": 1}}}, refused=True)
+        await say("th-1", messages.TELEMETRY, {"time": base + 2000, "values": {"temperature": 400.0}})
+        await say("th-3", messages.TELEMETRY, {"values": {"temperature": 18.25, "humidity": 40}})
+        await say("th-4", messages.TELEMETRY, b"no json", refused=True)
+        await say("th-4", messages.TELEMETRY, {"values": {"temperature": {"deep": 1}}}, refused=True)
         await self.manager.settle()
 
     # --- commands and operations -----------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ class Story:
             await commands.hand_out(device)
             if name == "running":
                 await self.say(
-                    device, Operation.COMMAND_RESULT, {"status": "running", "progress": 40}, target=made[name]
+                    device, messages.COMMAND_RESULT, {"status": "running", "progress": 40}, target=made[name]
                 )
             else:
                 state = {
@@ -213,7 +214,7 @@ class Story:
                     "failed": {"status": "failed", "code": "e7"},
                 }
                 body = state.get(name, {"status": "succeeded", "result": {"offset": 0.25}})
-                await self.say(device, Operation.COMMAND_RESULT, body, target=made[name])
+                await self.say(device, messages.COMMAND_RESULT, body, target=made[name])
         made["sent"] = (await manager.send_command("th-5", "reboot", lane="power", result_within_s=400_000))["id"]
         await commands.hand_out("th-5")
         made["expired"] = (await manager.send_command("th-6", "reboot", deliver_within_s=5))["id"]
@@ -291,7 +292,7 @@ class Story:
         for state in states:
             more = last if state == states[-1] else {}
             body = {"execution": f"{campaign}:{device}", "state": state, **more}
-            await self.say(device, Operation.FIRMWARE_STATUS, body)
+            await self.say(device, messages.FIRMWARE_STATUS, body)
 
     # --- trust -----------------------------------------------------------------------------------------------------
 
@@ -586,7 +587,7 @@ async def write(folder):
     async with Story(data, clock, secrets) as story:
         await story.fleet.security.rotation.issue(actor="cli:ann")
         await story.certificate("c-new")
-        await story.say("th-1", Operation.TELEMETRY, {"time": START_MS + 6_000_000, "values": {"temperature": 21.0}})
+        await story.say("th-1", messages.TELEMETRY, {"time": START_MS + 6_000_000, "values": {"temperature": 21.0}})
         await story.manager.settle()
     answers["data"] = await recorded(data, clock, secrets)
     written["data"] = clock.now_ms()

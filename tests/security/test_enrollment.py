@@ -24,7 +24,7 @@ from fleetcore.interfaces.admission import Admission, Admit, BlockingAdmission, 
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.credential import CertificateState, EnrollmentState
 from fleetcore.model.device import Lifecycle
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.faults import Stuck
 
 from .conftest import DAY, HOUR, csr, der, leaf_of, new_key, spki
 
@@ -658,14 +658,7 @@ async def test_an_admission_that_hangs_refuses_after_five_seconds(storage, clock
 
 
 async def test_code_that_blocks_refuses_after_five_seconds_and_blocks_nobody(storage, clock, authority, registry):
-    import threading
-
-    release, answered = threading.Event(), []
-
-    def hangs(*_):
-        release.wait(PATIENCE_S)
-        answered.append(True)
-
+    hangs = Stuck()
     manager = admitting(storage, clock, authority, registry, Blocking(hangs))
     enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.create_enrollment_token())))
     for _ in range(50):
@@ -675,8 +668,8 @@ async def test_code_that_blocks_refuses_after_five_seconds_and_blocks_nobody(sto
 
     with pytest.raises(NotAuthorised):
         await enrolling
-    assert answered == []
-    release.set()
+    assert hangs.returned == 0
+    hangs.release()
     assert issued(storage) == []
 
 

@@ -1,5 +1,6 @@
 """The PKI folder: what is in it, who can read it, and when it is refused."""
 
+import errno
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import ConfigError, Conflict, NotFound, Refused
 from fleetcore.fleet.security.folder import PkiFolder
+from fleetcore.testing.faults import failing_sync
 from fleetcore.testing.patience import PATIENCE_S
 
 from .conftest import FLEET, new_key
@@ -57,13 +59,8 @@ def test_an_impossible_host_leaves_nothing_behind(tmp_path, clock):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path, clock, monkeypatch):
-    def full(path, content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("fleetcore.files.replace", full)
-
-    with pytest.raises(OSError, match="No space"):
+def test_a_failed_write_leaves_nothing_behind(tmp_path, clock):
+    with failing_sync(errno.ENOSPC), pytest.raises(OSError, match="No space"):
         PkiFolder.create(tmp_path / "pki", FLEET, ["localhost"], clock)
 
     assert list(tmp_path.iterdir()) == []

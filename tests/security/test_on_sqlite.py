@@ -1,7 +1,6 @@
 """The races and the restart again, on the store that fleets really use."""
 
 import asyncio
-import logging
 
 import pytest
 
@@ -11,19 +10,13 @@ from fleetcore.errors import NotAuthorised
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.protocol import EnrollRequest
-from fleetcore.interfaces.provider import Context
+from fleetcore.testing import context
 
 from .conftest import FLEET, csr, der, leaf_of, new_key
 
 
 def opened(folder, clock):
-    def secret(reference):
-        raise AssertionError(f"no secret is asked for: {reference}")
-
-    context = Context(
-        name="storage", fleet=FLEET, clock=clock, logger=logging.getLogger("test"), secret=secret, data=folder
-    )
-    return open_sqlite(SqliteConfig(), context)
+    return open_sqlite(SqliteConfig(), context("storage", fleet=FLEET, clock=clock, data=folder))
 
 
 async def secured(storage, clock, authority) -> SecurityManager:

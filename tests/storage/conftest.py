@@ -1,6 +1,5 @@
 """Openers of the built-in store for tests."""
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -9,8 +8,7 @@ import pytest
 
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.storage import SqliteStorage, open_sqlite
-from fleetcore.interfaces.provider import Context
-from fleetcore.testing.clock import MovableClock
+from fleetcore.testing import context
 
 OpenAt = Callable[..., AbstractAsyncContextManager[SqliteStorage]]
 
@@ -18,11 +16,9 @@ OpenAt = Callable[..., AbstractAsyncContextManager[SqliteStorage]]
 @pytest.fixture
 def open_at() -> OpenAt:
     """``open_at(folder or None, **settings)`` opens the store there, or one in memory."""
-    context = Context(
-        name="sqlite", fleet="test", clock=MovableClock(), logger=logging.getLogger("test"), secret=lambda text: text
-    )
+    lent = context("sqlite", in_memory=True)
 
     def opener(folder: Path | None, **settings: int | bool) -> AbstractAsyncContextManager[SqliteStorage]:
-        return open_sqlite(SqliteConfig(path=str(folder) if folder else None, **settings), context)
+        return open_sqlite(SqliteConfig(path=str(folder) if folder else None, **settings), lent)
 
     return opener

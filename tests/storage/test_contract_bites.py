@@ -1,6 +1,8 @@
 """The storage contract is no rubber stamp: stores that break one promise each fail the test that states it."""
 
 import asyncio
+import hashlib
+import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +12,8 @@ import pytest
 from attrs import evolve
 from msgspec.structs import replace
 
-from fleetcore.errors import NotFound
-from fleetcore.model.store import Commit, Event
+from fleetcore.errors import FleetError, NotFound, StorageError
+from fleetcore.model.store import ArtifactInfo, Commit, Committed, Event
 from fleetcore.model.telemetry import Latest, SeriesData, Tally, TelemetryBatch
 from fleetcore.testing.storage_contract import StorageContract
 
@@ -276,7 +278,99 @@ class PutsWhatIsReindexed(Whole):
         return await self._real.commit(evolve(change, puts=(*change.puts, *change.reindexed), reindexed=()))
 
 
+class PagesStartWithTheirPlace(Whole):
+    async def page(self, kind, index, *, after, **options):
+        return await self._real.page(kind, index, after=after and after[:-1], **options)
+
+
+class PagesByKeyAlone(Whole):
+    async def page(self, kind, index, **options):
+        found = await self._real.page(kind, index, **options)
+        return sorted(found, key=lambda one: one[1].key)
+
+
+class CountsInAnotherSpelling(Whole):
+    async def values(self, space, names=None):
+        return {name: value.zfill(3) for name, value in (await self._real.values(space, names)).items()}
+
+
+class KeepsWhatIsRemoved(Whole):
+    def __init__(self, real):
+        super().__init__(real)
+        self._seen = {}
+
+    async def values(self, space, names=None):
+        self._seen |= {(space, name): value for name, value in (await self._real.values(space, names)).items()}
+        return {name: value for (its, name), value in self._seen.items() if its == space}
+
+    async def commit(self, change):
+        done = await self._real.commit(change)
+        for space in ("cursor", "blob", "counter/work", "unique/serial"):
+            await self.values(space)
+        return done
+
+
+class KeepsRecordsOfAnUnknownSeries(Whole):
+    async def commit(self, change):
+        if change.readings is None or not change.puts:
+            return await self._real.commit(change)
+        await self._real.commit(Commit(puts=change.puts))
+        return await self._real.commit(evolve(change, puts=()))
+
+
+class CountsTextsFirst(Whole):
+    async def commit(self, change):
+        if change.texts:
+            await self._real.commit(evolve(change, texts=()))
+            change = Commit(texts=change.texts)
+        return await self._real.commit(change)
+
+
+class KeepsTheCallersBody(Whole):
+    def __init__(self, real):
+        super().__init__(real)
+        self._bodies = {}
+
+    async def commit(self, change):
+        self._bodies |= {put.key: put.body for put in change.puts}
+        return await self._real.commit(change)
+
+    async def get(self, kind, key):
+        found = await self._real.get(kind, key)
+        return found and evolve(found, body=self._bodies[key])
+
+
+class HandsOutItsOwnRecord(Whole):
+    def __init__(self, real):
+        super().__init__(real)
+        self._cache = {}
+
+    async def get(self, kind, key):
+        return self._cache.setdefault(key, await self._real.get(kind, key))
+
+
+class KeepsTheCallersAnswer(KeepsTheLastAnswer):
+    pass
+
+
+class ForgetsReceived(Whole):
+    """Allowed: it need not be kept."""
+
+    async def read_texts(self, series, start, end):
+        async for text in self._real.read_texts(series, start, end):
+            yield evolve(text, received=text.time)
+
+
 BROKEN = [
+    (PagesStartWithTheirPlace, "test_pages_of_an_index_go_by_sort_and_then_by_key"),
+    (PagesByKeyAlone, "test_pages_of_an_index_go_by_sort_and_then_by_key"),
+    (CountsInAnotherSpelling, "test_named_values_are_what_commits_put_there"),
+    (KeepsWhatIsRemoved, "test_named_values_that_a_commit_removes_are_gone"),
+    (KeepsRecordsOfAnUnknownSeries, "test_a_commit_with_an_unknown_series_leaves_nothing_of_itself"),
+    (CountsTextsFirst, "test_a_commit_with_a_text_of_an_unknown_series_leaves_nothing_of_itself"),
+    (KeepsTheCallersBody, "test_what_a_caller_does_with_a_body_later_changes_no_record"),
+    (KeepsTheCallersAnswer, "test_what_a_caller_does_with_a_body_later_changes_no_record"),
+    (HandsOutItsOwnRecord, "test_what_a_reader_does_with_a_body_changes_no_record"),
     (IgnoresSort, "test_records_of_a_reference_come_in_the_order_of_their_sort"),
     (IgnoresNewest, "test_the_newest_come_first_where_they_are_asked_for"),
     (LooksAtEverything, "test_a_bounded_page_is_cut_short_and_goes_on_where_it_stopped"),
@@ -320,8 +414,10 @@ async def test_a_store_that_breaks_a_promise_fails_its_test(open_at, broken, tes
 
     # pytest.raises has an exception of its own where nothing is raised: no Exception, but a BaseException.
     async with open_at(None) as real:
-        with pytest.raises(BaseException):  # noqa: B017 - whatever way it fails
+        with pytest.raises(BaseException) as failure:
             await getattr(StorageContract(), test)(broken(real))
+
+    assert str(failure.value).strip(), "a bare failure shows nothing"
 
 
 @pytest.mark.parametrize(
@@ -345,6 +441,104 @@ def test_the_aggregate_property_finds_a_wrong_end(open_at):
             yield AggregatesTheEndToo(real)
 
     _fails("test_aggregates_are_those_of_the_stored_readings_also_with_late_ones", lambda: opened())
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_texts_come_back_in_time_order_and_whole",
+        "test_thousands_of_texts_are_read_without_gap",
+    ],
+)
+async def test_a_store_may_forget_when_it_received_a_reading(open_at, test):
+    async with open_at(None) as real:
+        await getattr(StorageContract(), test)(ForgetsReceived(real))
+
+
+class AnswersBeforeItWrites(Whole):
+    """Writes what it has answered when there is enough of it, and when it is closed."""
+
+    def __init__(self, real):
+        super().__init__(real)
+        self._later = []
+
+    async def commit(self, change):
+        self._later.append(change)
+        if len(self._later) >= 50:
+            await self.flush()
+        return Committed(position=1)
+
+    async def flush(self):
+        later, self._later = self._later, []
+        for change in later:
+            await self._real.commit(change)
+
+
+class SwallowsErrors(Whole):
+    async def commit(self, change):
+        try:
+            return await self._real.commit(change)
+        except StorageError:
+            return Committed(position=1)
+
+
+class RaisesWhatSqliteRaises(Whole):
+    async def commit(self, change):
+        try:
+            return await self._real.commit(change)
+        except FleetError as error:
+            raise sqlite3.OperationalError(str(error)) from error
+
+
+class TearsCommits(Whole):
+    """Writes the events and blobs of a commit with the next one."""
+
+    _rest = Commit()
+
+    async def commit(self, change):
+        rest, self._rest = self._rest, Commit(events=change.events, blobs=change.blobs)
+        return await self._real.commit(evolve(change, events=rest.events, blobs=rest.blobs))
+
+
+class PutsArtifactsAtTheEnd(Whole):
+    _content = b""
+
+    async def put_artifact(self, content, *, sha256, limit_bytes):
+        self._content = b"".join([piece async for piece in content])
+        return ArtifactInfo(sha256=hashlib.sha256(self._content).hexdigest(), size_bytes=len(self._content))
+
+    async def flush(self):
+        async def pieces():
+            yield self._content
+
+        if self._content:
+            await self._real.put_artifact(pieces(), sha256=None, limit_bytes=10**9)
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (AnswersBeforeItWrites, "test_what_was_committed_is_there_after_kill_9"),
+        (TearsCommits, "test_what_was_committed_is_there_after_kill_9"),
+        (SwallowsErrors, "test_a_commit_that_cannot_be_synced_is_not_acknowledged"),
+        (AnswersBeforeItWrites, "test_a_commit_that_cannot_be_synced_is_not_acknowledged"),
+        (RaisesWhatSqliteRaises, "test_a_full_disk_refuses_and_loses_nothing"),
+        (PutsArtifactsAtTheEnd, "test_an_artifact_that_was_put_is_there_after_kill_9"),
+    ],
+)
+async def test_a_store_that_is_not_durable_fails_its_test(open_at, broken, test, tmp_path):
+    @asynccontextmanager
+    async def opened():
+        async with open_at(tmp_path / "store") as real:
+            storage = broken(real)
+            yield storage
+            if hasattr(storage, "flush"):
+                await storage.flush()
+
+    with pytest.raises(BaseException) as failure:
+        await getattr(StorageContract(), test)(opened)
+
+    assert str(failure.value).strip(), "a bare failure shows nothing"
 
 
 async def test_a_store_that_keeps_nothing_fails_the_test_of_reopening(open_at):

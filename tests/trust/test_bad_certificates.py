@@ -10,8 +10,8 @@ import pytest
 
 from fleetcore.errors import FleetError
 from fleetcore.interfaces.protocol import DeviceSecrets
-from fleetcore.model.message import Operation
 from fleetcore.testing.certificates import BAD, forge
+from fleetcore.wire import messages
 
 
 class Careless(DeviceSecrets):
@@ -44,7 +44,7 @@ async def says(served, kind, forged):
     secrets = Careless(device="th-1", certificate=forged.pem, key=forged.key_pem, ca=served.fleet.security.ca_pem())
     try:
         async with client(served, kind, secrets) as device:
-            reply = await device.send(Operation.TELEMETRY, {"power": 1.0})
+            reply = await device.send(messages.TELEMETRY, {"power": 1.0})
     except FleetError as error:
         return error.code
     return "accepted" if reply.error is None else reply.error["code"]

@@ -11,9 +11,9 @@ from fleetcore_mqtt.client import MqttDeviceClient
 
 from fleetcore.errors import NotAuthorised, Refused
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
-from fleetcore.model.message import Operation
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.simulator import SimulatedDevice, make_csr, make_key
+from fleetcore.wire import messages
 
 from .conftest import Shell
 
@@ -158,7 +158,7 @@ async def test_fifty_devices_enrol_by_one_claim_at_the_same_time_and_nobody_is_t
         replies = await asyncio.gather(
             *(client.enroll(request) for client, request in zip(clients, requests, strict=True))
         )
-        after = await asyncio.gather(*(client.request(Operation.TIME) for client in clients))
+        after = await asyncio.gather(*(client.request(messages.TIME) for client in clients))
 
     assert [(reply.status, (reply.body or {}).get("device")) for reply in replies] == [
         (201, one.name) for one in connected
@@ -175,10 +175,10 @@ async def test_the_device_client_takes_both_steps_and_a_simulated_device_goes_on
     async with begun.claimant() as client:
         one = await client.enroll(EnrollRequest(csr=begun.der, at_once=True))
         two = await client.enroll(EnrollRequest(csr=begun.csr))
-        ca = await client.request(Operation.CA_GET)
+        ca = await client.request(messages.CA_GET)
         refused = [
-            await client.send(Operation.TELEMETRY, {"power": 1}),
-            await client.request(Operation.TIME, subject="meter-2"),
+            await client.send(messages.TELEMETRY, {"power": 1}),
+            await client.request(messages.TIME, subject="meter-2"),
         ]
         with pytest.raises(Refused):
             client.artifact("0" * 64)
@@ -210,8 +210,8 @@ async def test_telemetry_by_a_claim_certificate_is_refused_and_written_down(serv
 async def test_nothing_of_a_device_comes_of_a_claimants_connection(served, line_of, version):
     line = await line_of()
     async with Device(served, line, "meter-1", version).claimant() as client:
-        sessions = served.fleet.plane.sessions
-        reply = await client.request(Operation.TWIN_GET)
+        sessions = len(served.fleet.device_sessions)
+        reply = await client.request(messages.TWIN_GET)
 
     assert (sessions, reply.error["code"]) == (0, "not_authorised")
     assert (await served.manager.list_devices()).items == []
@@ -254,7 +254,7 @@ async def test_a_disabled_batch_is_refused_and_what_is_open_by_it_ends(served, l
         with pytest.raises(NotAuthorised):
             async with gone.claimant():
                 pass
-        assert (await good.request(Operation.TIME)).status == 200
+        assert (await good.request(messages.TIME)).status == 200
     rows = await served.audited("access.denied")
     assert {(row.actor, row.object, row.reason) for row in rows} == {(line.name, "session", "not_authorised")}
 

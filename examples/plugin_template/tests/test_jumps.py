@@ -1,25 +1,19 @@
 """The contract that every detector must pass, and what this one is for."""
 
-import logging
-
 import numpy as np
 import pytest
-from fleetcore.interfaces import Context
 from fleetcore.model.telemetry import TelemetryBatch
-from fleetcore.testing.clock import MovableClock
+from fleetcore.testing import context
 from fleetcore.testing.detector_contract import DetectorContract, PlainCatalog
 
 from fleetcore_jumps.detector import JumpDetector, open_detector
 from fleetcore_jumps.plugin import JumpsConfig
 
-# What the fleet lends an opener; nothing of it outlives the test.
-CONTEXT = Context(name="jumps", fleet="lab", clock=MovableClock(), logger=logging.getLogger("jumps"), secret=str)
-
 
 class TestContract(DetectorContract):
     @pytest.fixture
     def open_detector(self):
-        return lambda: open_detector(JumpsConfig(limit=5.0), CONTEXT)
+        return lambda: open_detector(JumpsConfig(limit=5.0), context())
 
     @pytest.fixture
     def stream(self):

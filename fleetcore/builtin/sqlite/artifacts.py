@@ -18,8 +18,8 @@ from typing import ParamSpec, TypeVar
 
 from fleetcore.builtin.sqlite import folder
 from fleetcore.builtin.sqlite.failure import translated
-from fleetcore.errors import NotFound, Refused
-from fleetcore.interfaces.storage import ArtifactInfo
+from fleetcore.interfaces.storage import artifact_unknown, check_artifact_digest, check_artifact_size
+from fleetcore.model.store import ArtifactInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,10 +62,10 @@ class MemoryArtifacts(Artifacts):
     async def put(self, content: AsyncIterator[bytes], sha256: str | None, limit_bytes: int) -> ArtifactInfo:
         whole = bytearray()
         async for some in content:
-            _check_size(len(whole) + len(some), limit_bytes)
+            check_artifact_size(len(whole) + len(some), limit_bytes)
             whole += some
         digest = hashlib.sha256(whole).hexdigest()
-        _check_digest(digest, sha256)
+        check_artifact_digest(digest, sha256)
         self._blobs.setdefault(digest, bytes(whole))
         return ArtifactInfo(digest, len(whole))
 
@@ -75,7 +75,7 @@ class MemoryArtifacts(Artifacts):
 
     async def read(self, sha256: str, start: int, end: int | None) -> AsyncIterator[bytes]:
         if sha256 not in self._blobs:
-            raise _missing(sha256)
+            raise artifact_unknown(sha256)
         part = self._blobs[sha256][start:end]
         for at in range(0, len(part), _PIECE_BYTES):
             yield part[at : at + _PIECE_BYTES]
@@ -106,10 +106,10 @@ class FileArtifacts(Artifacts):
             digest, size = hashlib.sha256(), 0
             async for some in content:
                 size += len(some)
-                _check_size(size, limit_bytes)
+                check_artifact_size(size, limit_bytes)
                 await _in_thread(digest.update, some)
                 await _in_thread(file.write, some)
-            _check_digest(digest.hexdigest(), sha256)
+            check_artifact_digest(digest.hexdigest(), sha256)
             await _in_thread(self._finish, file, digest.hexdigest())
         finally:
             # A full disk lets a buffered file not even close in peace.
@@ -144,7 +144,7 @@ class FileArtifacts(Artifacts):
 
     async def read(self, sha256: str, start: int, end: int | None) -> AsyncIterator[bytes]:
         if self.info(sha256) is None:
-            raise _missing(sha256)
+            raise artifact_unknown(sha256)
         with await _in_thread(self._place(sha256).open, "rb") as file:
             file.seek(start)
             left = None if end is None else max(0, end - start)
@@ -193,28 +193,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _check_size(size: int, limit_bytes: int) -> None:
-    if size > limit_bytes:
-        raise Refused(
-            f"The content is longer than {limit_bytes} bytes",
-            code="limit_exceeded",
-            limit=limit_bytes,
-            unit="bytes",
-            scope="artifact",
-        )
-
-
-def _check_digest(found: str, wanted: str | None) -> None:
-    if wanted is not None and found != wanted.lower():
-        raise Refused(
-            f"The content's SHA-256 is {found}, not {wanted}",
-            code="hash_mismatch",
-            remedy="Send the file again",
-            sha256=found,
-        )
-
-
-def _missing(sha256: str) -> NotFound:
-    return NotFound(f"There is no artifact {sha256}", code="artifact_unknown", sha256=sha256)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 from fleetcore.builtin.sqlite.plain import listed, text
-from fleetcore.errors import Conflict, VersionConflict
+from fleetcore.interfaces.commit_plan import unique_conflict, version_conflict
 from fleetcore.model.store import Commit, Delete, Put
 
 #: Rows of one INSERT: five values each stay below SQLite's bound of 32,766 parameters.
@@ -136,7 +136,7 @@ class RecordChanges:
                     there = self._holders.get(value, name)
                     holder = name if there in touched else there
                 if holder != name:
-                    raise _taken(value, *holder)
+                    raise unique_conflict(*value, *holder)
         return uniques
 
     def write(self) -> None:
@@ -234,14 +234,4 @@ def _places(width: int, size: int) -> str:
 
 def _expect(change: Put | Delete, found: int) -> None:
     if change.expect is not None and change.expect != found:
-        raise VersionConflict(
-            f"{change.kind} {change.key} has version {found}, not {change.expect}",
-            remedy="Read it again and repeat the change",
-            kind=change.kind,
-            key=change.key,
-            version=found,
-        )
-
-
-def _taken(value: Value, kind: str, key: str) -> Conflict:
-    return Conflict(f"The {value[0]} {value[1]!r} belongs to {kind} {key}", space=value[0], kind=kind, key=key)
+        raise version_conflict(change, found)

@@ -14,8 +14,9 @@ from fleetcore.builtin.sqlite.resolve import Held, Resolved, all_new, resolve
 from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.writer import Change
 from fleetcore.errors import FleetError, NotFound
-from fleetcore.interfaces.storage import SeriesRequest
-from fleetcore.model.store import Commit, Committed, FeedEntry
+from fleetcore.interfaces.commit_plan import ReadingPlan, unknown_series
+from fleetcore.model.catalog import Catalog
+from fleetcore.model.store import Commit, Committed, FeedEntry, SeriesRequest
 from fleetcore.model.telemetry import Int64, Series, Tally, TelemetryBatch, TextReading
 
 #: Where the readings of a commit without any went.
@@ -34,7 +35,7 @@ class CommitChange(Change[Committed]):
         self._plain = change.readings is None and not change.texts
         self._versions: tuple[int, ...] = ()
         self._resolved: Resolved | None = None
-        self._spoken: texts.TextPlan | None = None
+        self._spoken: ReadingPlan[TextReading] | None = None
         self._readings: bytes | None = None
         self._extras: bytes | None = None
         self._entry: FeedEntry | None = None
@@ -94,8 +95,8 @@ class CommitChange(Change[Committed]):
             self._readings = log.pack(log.Logged(resolved.batch, resolved.shown))
         self._extras = log.pack_extras(spoken.shown if spoken else (), change.events)
         self._size = len(self._readings or b"") + len(self._extras or b"")
-        if spoken is not None and spoken.write:
-            texts.apply(db, spoken)
+        if spoken is not None:
+            texts.apply(db, (*spoken.shown, *spoken.quiet))
         if change.marks:
             marks.add(db, change.marks, self._state.mark_counts)
         self._keep(db)
@@ -128,7 +129,7 @@ class CommitChange(Change[Committed]):
             + 1024 * (len(change.puts) + len(change.deletes) + len(change.reindexed))
             + 256 * len(change.marks)
         )
-        self._texts = spoken.write if spoken else ()
+        self._texts = (*spoken.shown, *spoken.quiet) if spoken else ()
         self.result = Committed(
             position=state.position,
             versions=self._versions,
@@ -235,10 +236,5 @@ class InternChange(Change[list[Series]]):
         self._state.watermarks.alive[[series.index for series in self.result]] = True
 
 
-def _unknown(known: catalog.Catalog, wanted: list[int]) -> NotFound:
-    missing = next(index for index in wanted if not known.has(index))
-    return NotFound(
-        f"There is no series {missing}, or it was forgotten; nothing was stored",
-        remedy="Intern the series again",
-        series=missing,
-    )
+def _unknown(known: Catalog, wanted: list[int]) -> NotFound:
+    return unknown_series(next(index for index in wanted if not known.has(index)))

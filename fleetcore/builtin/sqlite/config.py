@@ -9,7 +9,7 @@ class SqliteConfig:
 
     Attributes:
         path: the data folder; without it the fleet's own, and where that is missing too, everything stays in memory.
-        read_only: opens beside a running server; nothing can be changed, no lock is taken.
+        read_only: opens the store in ``path`` beside the server that has it open; nothing can be changed.
         seal_points: readings kept in memory (41 bytes each) and in the log before they are packed into chunks.
         seal_age_s: readings older than this are packed by the next maintenance, however few they are.
         feed_keep_commits, feed_keep_bytes: how much of the feed is kept for a consumer that lags behind; what is

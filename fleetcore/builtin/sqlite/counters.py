@@ -7,7 +7,7 @@ rises.
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-from fleetcore.builtin.sqlite.plain import listed, text
+from fleetcore.builtin.sqlite.plain import text
 from fleetcore.model.store import Commit, Counter
 
 _ROWS = (
@@ -35,14 +35,3 @@ def apply(db: sqlite3.Connection, changes: Iterable[Commit]) -> None:
 
 def _rows(numbers: Mapping[Counter, int]) -> str:
     return text([[space, name, number] for (space, name), number in numbers.items()]) if numbers else ""
-
-
-def counters(db: sqlite3.Connection, space: str) -> dict[str, int]:
-    """The counters of a space."""
-    return dict(listed(db, "name, value", "SELECT name, value FROM counters WHERE space=? ORDER BY name", (space,)))
-
-
-def floor(db: sqlite3.Connection, space: str, name: str) -> int:
-    """A floor, or 0."""
-    row = db.execute("SELECT value FROM floors WHERE space=? AND name=?", (space, name)).fetchone()
-    return 0 if row is None else int(row[0])

@@ -11,7 +11,7 @@ from msgspec import json
 
 from fleetcore.builtin.sqlite.dialect import SqliteDialect
 from fleetcore.builtin.sqlite.plain import listed, text
-from fleetcore.model.store import FoundRecords, Record, place, split_place
+from fleetcore.model.store import DUE, FoundRecords, Index, Record, due_of, due_sort, place, split_place
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
 from fleetcore.query.sql import Compiled, Sql, compiled
@@ -66,6 +66,16 @@ def due(db: sqlite3.Connection, kind: str, until: int, limit: int) -> Sequence[R
     return [_record(row) for row in rows]
 
 
+def page(
+    db: sqlite3.Connection, kind: str, index: Index | None, *, after: str | None, limit: int, newest: bool
+) -> list[tuple[str, Record]]:
+    """Records in the order of their keys, or of an index, each with its place."""
+    if index == DUE:
+        return _due_page(db, kind, after=after, limit=limit, newest=newest)
+    rows = _Walk(db, kind, index, newest=newest).rows(_ALL.sql, after, None, limit)
+    return [(place(sort, key), _record((its_kind, key, version, body))) for sort, its_kind, key, version, body in rows]
+
+
 def find(
     db: sqlite3.Connection,
     kind: str,
@@ -97,6 +107,25 @@ def find(
         if len(rows) < size:
             return FoundRecords(items=tuple(items), after=end)
         after, size = place(rows[-1][0], rows[-1][2]), _PAGE_ROWS
+
+
+def _due_page(
+    db: sqlite3.Connection, kind: str, *, after: str | None, limit: int, newest: bool
+) -> list[tuple[str, Record]]:
+    beyond, direction = ("<", " DESC") if newest else (">", "")
+    bound, values = "", list[int | str]()
+    if after is not None:
+        sort, key = split_place(after)
+        bound, values = f" AND (due, key) {beyond} (?, ?)", [due_of(sort), key]
+    query = (
+        f"SELECT due, kind, key, version, body FROM records WHERE kind=? AND due IS NOT NULL{bound}"  # noqa: S608 - as above
+        f" ORDER BY due{direction}, key{direction} LIMIT ?"
+    )
+    rows = listed(db, f"due, {_COLUMNS}", query, (kind, *values, limit))
+    return [
+        (place(due_sort(due), key), _record((its_kind, key, version, body)))
+        for due, its_kind, key, version, body in rows
+    ]
 
 
 class _Walk:

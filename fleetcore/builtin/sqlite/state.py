@@ -5,13 +5,13 @@ import sqlite3
 import numpy as np
 
 from fleetcore.builtin.sqlite import catalog, log, schema, texts
-from fleetcore.builtin.sqlite.catalog import Catalog
 from fleetcore.builtin.sqlite.feed import Feed
 from fleetcore.builtin.sqlite.lookup import Lookup
 from fleetcore.builtin.sqlite.marks import MarkCounts
 from fleetcore.builtin.sqlite.order import Points
 from fleetcore.builtin.sqlite.tail import Tail
 from fleetcore.builtin.sqlite.watermarks import Watermarks
+from fleetcore.model.catalog import Catalog
 from fleetcore.model.telemetry import TelemetryBatch
 
 

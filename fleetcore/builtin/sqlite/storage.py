@@ -4,13 +4,14 @@ import asyncio
 import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import counters, feed, folder, marks, reads, records, schema, texts
+from fleetcore import files
+from fleetcore.builtin.sqlite import feed, folder, marks, named, reads, records, schema, texts
 from fleetcore.builtin.sqlite.commit import CommitChange, InternChange
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.engine import Engine
@@ -20,13 +21,23 @@ from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.watermarks import NEVER
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.provider import Context
-from fleetcore.interfaces.storage import ArtifactInfo, SeriesRequest, Storage
-from fleetcore.model.store import Commit, Committed, FeedEntry, FoundRecords, MessageMark, Record
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.catalog import Catalog
+from fleetcore.model.store import (
+    ArtifactInfo,
+    Commit,
+    Committed,
+    FeedEntry,
+    FoundRecords,
+    Index,
+    MessageMark,
+    Record,
+    SeriesRequest,
+)
 from fleetcore.model.telemetry import (
     Aggregates,
     Latest,
     Series,
-    SeriesCatalog,
     SeriesData,
     TextReading,
 )
@@ -59,7 +70,7 @@ class SqliteStorage(Storage):
         return self._engine.state
 
     @property
-    def catalog(self) -> SeriesCatalog:
+    def catalog(self) -> Catalog:
         return self._state.catalog
 
     async def feed_lost(self) -> int:
@@ -87,6 +98,17 @@ class SqliteStorage(Storage):
     async def get(self, kind: str, key: str) -> Record | None:
         return await self._engine.read(lambda db: records.get(db, kind, key))
 
+    async def page(
+        self, kind: str, index: Index | None, *, after: str | None, limit: int, newest: bool
+    ) -> Sequence[tuple[str, Record]]:
+        return await self._engine.read(
+            lambda db: records.page(db, kind, index, after=after, limit=limit, newest=newest)
+        )
+
+    async def values(self, space: str, names: Iterable[str] | None = None) -> Mapping[str, bytes]:
+        wanted = None if names is None else list(names)
+        return await self._engine.read(lambda db: named.read(db, space, wanted))
+
     async def find(
         self,
         kind: str,
@@ -102,11 +124,11 @@ class SqliteStorage(Storage):
             lambda db: records.find(db, kind, ref=ref, where=where, after=after, limit=limit, newest=newest, scan=scan)
         )
 
-    async def counters(self, space: str) -> Mapping[str, int]:
-        return await self._engine.read(lambda db: counters.counters(db, space))
-
     async def floor(self, space: str, name: str) -> int:
-        return await self._engine.read(lambda db: counters.floor(db, space, name))
+        row = await self._engine.read(
+            lambda db: db.execute("SELECT value FROM floors WHERE space=? AND name=?", (space, name)).fetchone()
+        )
+        return 0 if row is None else int(row[0])
 
     async def find_unique(self, space: str, value: str) -> Record | None:
         return await self._engine.read(lambda db: records.find_unique(db, space, value))
@@ -223,11 +245,7 @@ class SqliteStorage(Storage):
         row = await self._engine.read(
             lambda db: db.execute("SELECT position FROM cursors WHERE name=?", (name,)).fetchone()
         )
-        return int(row[0]) if row is not None else None
-
-    async def blob(self, name: str) -> bytes | None:
-        row = await self._engine.read(lambda db: db.execute("SELECT body FROM blobs WHERE name=?", (name,)).fetchone())
-        return bytes(row[0]) if row is not None else None
+        return None if row is None else int(row[0])
 
     async def maintain(self, now_ms: int) -> None:
         await self._engine.maintain(lambda: self._engine.upkeep(now_ms))
@@ -271,7 +289,7 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
         self._config, self._create = config, context.create
         self._place = Path(config.path) if config.path is not None else context.data
         self._storage: SqliteStorage | None = None
-        self._lock: folder.FolderLock | None = None
+        self._leased, self._lease = context.lease, ExitStack()
 
     async def __aenter__(self) -> SqliteStorage:
         await asyncio.to_thread(self._open)
@@ -293,12 +311,12 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
                 path=str(log),
             )
         if self._place is not None and not self._config.read_only:
-            folder.prepare(self._place)
-            self._lock = folder.FolderLock(self._place)
+            files.make_data_folder(self._place)
+            self._lease.enter_context(self._leased(self._place))
         try:
             self._storage = SqliteStorage(Engine(self._place, self._config))
         except Exception as error:
-            self._release()
+            self._lease.close()
             shown = translated(error)
             if shown is error:
                 raise
@@ -309,15 +327,15 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
         try:
             await self._storage.close()
         finally:
-            self._release()
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
+            self._lease.close()
 
 
 def open_sqlite(config: SqliteConfig, context: Context) -> AbstractAsyncContextManager[SqliteStorage]:
     """Opens the store of ``config.path``, of the fleet's data folder, or one in memory.
+
+    One process at a time may write to a folder: ``context.lease`` sees to it. Where the store is opened without the
+    core, the default of ``context.lease`` does nothing, and keeping others out is up to the caller: SQLite's own locks
+    keep the file whole, but a second writer does not see the first one's commits and may use a position twice.
 
     Raises, on entering:
         DataFolderInUse: another process has the folder open for writing.

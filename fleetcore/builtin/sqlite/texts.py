@@ -3,53 +3,20 @@
 import sqlite3
 from collections.abc import Sequence
 
-from attrs import evolve, frozen
-
-from fleetcore.model.telemetry import Quality, Tally, TextReading
-
-
-@frozen
-class TextPlan:
-    """The text readings of a commit that change the store, those among them that the feed shows, and the count."""
-
-    write: tuple[TextReading, ...]
-    shown: tuple[TextReading, ...]
-    tally: Tally
+from fleetcore.interfaces.commit_plan import ReadingPlan, plan_readings
+from fleetcore.model.telemetry import TextReading
 
 
-def plan(db: sqlite3.Connection, texts: Sequence[TextReading]) -> TextPlan:
+def plan(db: sqlite3.Connection, texts: Sequence[TextReading]) -> ReadingPlan[TextReading]:
     """Applies the winner's rule inside the open transaction; writes nothing."""
-    stored: dict[tuple[int, int], TextReading] = {}
-    before: dict[tuple[int, int], str | None] = {}
-    counts = [0, 0, 0]
-    # As for numbers: times of the server's give way to those of devices in the same commit.
-    for text in sorted(texts, key=lambda reading: bool(reading.quality & Quality.SERVER_TIME)):
-        if text.quality & Quality.SERVER_TIME:
-            while (text.series, text.time) in stored or _stored(db, text.series, text.time) is not None:
-                text = evolve(text, time=text.time + 1)
-        place = (text.series, text.time)
-        known = stored.get(place) or _stored(db, *place)
-        before.setdefault(place, None if known is None else known.value)
-        if known is None:
-            counts[0] += 1
-        elif known.value == text.value:
-            counts[1] += 1
-        else:
-            counts[2] += 1
-        if known is None or _rank(text) > _rank(known):
-            stored[place] = text
-    return TextPlan(
-        tuple(stored.values()),
-        tuple(text for place, text in stored.items() if before[place] != text.value),
-        Tally(stored=counts[0], duplicates=counts[1], conflicts=counts[2]),
-    )
+    return plan_readings(texts, lambda series, time: _stored(db, series, time))
 
 
-def apply(db: sqlite3.Connection, planned: TextPlan) -> None:
-    """Writes what was planned."""
+def apply(db: sqlite3.Connection, some: Sequence[TextReading]) -> None:
+    """Writes text readings, each in place of one with its series and time."""
     db.executemany(
         "INSERT OR REPLACE INTO texts(series, time, received, value, quality, seq) VALUES (?, ?, ?, ?, ?, ?)",
-        [(t.series, t.time, t.received, t.value, t.quality, t.seq) for t in planned.write],
+        [(t.series, t.time, t.received, t.value, t.quality, t.seq) for t in some],
     )
 
 
@@ -78,7 +45,3 @@ def newest(db: sqlite3.Connection, above: int = 0) -> dict[int, tuple[int, str]]
 def _stored(db: sqlite3.Connection, series: int, time: int) -> TextReading | None:
     found = read(db, series, time, time + 1, 1)
     return found[0] if found else None
-
-
-def _rank(text: TextReading) -> tuple[int, str, int]:
-    return text.seq, text.value, -text.quality

@@ -1,7 +1,6 @@
 """Refused messages that are kept."""
 
 from fleetcore.calls.types import Ms, Response
-from fleetcore.model.message import Operation
 
 
 class DeadLetterResponse(Response, frozen=True):
@@ -13,7 +12,7 @@ class DeadLetterResponse(Response, frozen=True):
     number: int
     device: str
     identity: str
-    operation: Operation
+    operation: str
     code: str
     reason: str
     time: Ms | None

@@ -6,19 +6,18 @@ checks of plugins are asked, and device and certificate are good from one commit
 hour ends, and the batch gets its place back. A step whose answer was lost is repeated and answered as before.
 """
 
-import asyncio
 import datetime as dt
 import hashlib
 import hmac
 import re
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from weakref import WeakValueDictionary
 
 from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused, Unavailable, VersionConflict
+from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
 from fleetcore.fleet.security.authority import Authority, issuer_id
@@ -124,7 +123,7 @@ class Claims:
             refs=lambda one: [("certificate", one.certificate)],
             due=lambda one: one.expires,
         )
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks = KeyedLocks()
         #: Batch → when devices began in the last minute, by the monotonic clock; and when its quota was told of, ms.
         self._begun: dict[str, list[float]] = {}
         self._alarmed: dict[str, int] = {}
@@ -230,7 +229,7 @@ class Claims:
             raise taken(asked.device)
         self._charge_rate(batch)
         # Compare-and-set alone would do; but a line of devices on one batch would mostly lose and try again.
-        async with self._locks.setdefault(batch.id, asyncio.Lock()):
+        async with self._locks.of(batch.id):
             return await self._begin(batch, asked, source)
 
     async def _begin(self, batch: ClaimBatch, asked: CertificateRequest, source: str) -> tuple[Reply, str]:

@@ -6,13 +6,11 @@ knocked (WIRE.md §8). A request that is repeated because its answer was lost ge
 else is wrong is refused with a code and written down.
 """
 
-import asyncio
 import datetime as dt
 import hmac
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
-from weakref import WeakValueDictionary
 
 from attrs import evolve, field, frozen
 
@@ -26,6 +24,7 @@ from fleetcore.errors import (
     Unavailable,
     VersionConflict,
 )
+from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
 from fleetcore.fleet.security.claims import Claims
@@ -124,7 +123,7 @@ class Enrollment:
             EnrollmentRecord,
             refs=lambda one: [("device", one.device), ("state", one.state)],
         )
-        self._token_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._token_locks = KeyedLocks()
         self._refusals: set[tuple[str, str, str, str]] = set()
         self._refusals_minute = 0
 
@@ -308,7 +307,7 @@ class Enrollment:
         if request.token is None:
             return await self._grant(asked, request)
         # Compare-and-set alone would do; but a batch of devices on one token would mostly lose and try again.
-        lock = self._token_locks.setdefault(decided.how, asyncio.Lock())
+        lock = self._token_locks.of(decided.how)
         async with lock:
             return await self._grant(asked, request)
 

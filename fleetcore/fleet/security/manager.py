@@ -42,8 +42,9 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import CertificateState, EnrollmentState, Refusal
-from fleetcore.model.message import Reply
+from fleetcore.model.message import Handler, MessageType, Reply, Request
 from fleetcore.model.store import Commit, Delete, Event, Put
+from fleetcore.wire import messages
 from fleetcore.wire.dsse import COMMAND_TYPE, sign
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.tls import der_of
@@ -338,6 +339,17 @@ class SecurityManager:
     async def enroll(self, request: EnrollRequest) -> Reply:
         """A CSR in, a chain out: see :meth:`Enrollment.enroll`. Once granted, it is finished even if cancelled."""
         return await self._finishing.run(self._enrollment.enroll(request))
+
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """What a device asks about certificates."""
+        return {messages.CERTIFICATE_RENEW: self._renew, messages.CA_GET: self._tell_ca}
+
+    async def _renew(self, request: Request, body: messages.RenewBody) -> Reply:
+        return await self.renew(request.identity, body.csr.encode(), current=request.certificate)
+
+    async def _tell_ca(self, _request: Request, _body: object) -> Reply:
+        return Reply(body={"ca": self.ca_pem().decode()})
 
     async def renew(self, device: str, csr: bytes, *, current: str | None = None) -> Reply:
         """A new certificate for a device that has one: see :meth:`Enrollment.renew`."""

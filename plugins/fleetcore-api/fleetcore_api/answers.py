@@ -15,13 +15,14 @@ from weakref import WeakValueDictionary
 
 from msgspec import json
 
-from fleetcore.calls.decode import Invalid, Reader, refusal
+from fleetcore.calls.decode import Reader, refusal
 from fleetcore.calls.types import IdempotencyKey
 from fleetcore.errors import NotAuthorised, Refused
 from fleetcore.fleet.rights import Rights
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Delete, Put
+from fleetcore.wire.decode import Invalid
 
 KIND = "api_answer"
 KEPT_MS = 24 * 3600 * 1000

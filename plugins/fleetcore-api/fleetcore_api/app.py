@@ -8,7 +8,7 @@ import msgspec
 from starlette.routing import Route, Router
 
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.table import of_fleet
+from fleetcore.calls.fleet_table import of_fleet
 from fleetcore.errors import Refused
 from fleetcore.frontends.describe import describe, to_json
 from fleetcore.model.operator import Permission

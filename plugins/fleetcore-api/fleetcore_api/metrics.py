@@ -24,12 +24,15 @@ async def text(fleet: Fleet) -> str:
         (
             "messages_rejected_total",
             "counter",
-            "Messages that were refused, by code.",
-            [({"code": code}, count) for code, count in sorted(fleet.path.rejected.items())],
+            "Messages that were refused, by protocol and code.",
+            [
+                ({"protocol": protocol, "code": code}, count)
+                for (protocol, code), count in sorted(fleet.refusals.counts.items())
+            ],
         ),
         ("queue_waiting", "gauge", "Messages that wait for their commit.", [({}, fleet.ingest.waiting)]),
         ("queue_refused_total", "counter", "Messages refused by a full queue.", [({}, fleet.ingest.refused_full)]),
-        ("sessions", "gauge", "Open device sessions.", [({}, fleet.plane.sessions)]),
+        ("sessions", "gauge", "Open device sessions.", [({}, len(fleet.device_sessions))]),
         (
             "connections",
             "gauge",

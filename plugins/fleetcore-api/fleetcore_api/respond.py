@@ -10,6 +10,7 @@ from fleetcore.calls import decode
 from fleetcore.calls.table import Call, Rows
 from fleetcore.calls.types import Page, Response, encode_hook
 from fleetcore.errors import Refused
+from fleetcore.wire.decode import Fault, Invalid
 from fleetcore.wire.strict_json import loads
 from fleetcore_api.preconditions import expected
 from fleetcore_api.tables import ARROW, CSV, arrow, csv
@@ -51,7 +52,7 @@ def chosen(calls: Sequence[Call], query: bytes) -> tuple[Call, bytes]:
 def _is_true(name: str, text: str) -> bool:
     try:
         return bool(decode.read_text("boolean", [text], name, repeated=False))
-    except decode.Invalid as invalid:
+    except Invalid as invalid:
         raise decode.refusal([invalid.fault]) from None
 
 
@@ -96,7 +97,7 @@ def values_of(
 
 def _version(header: bytes | None, section: str, *, required: bool) -> int | None:
     if header is not None and len(header) > _MAX_TAG:
-        fault = decode.Fault("/if_version", f"If-Match may have at most {_MAX_TAG} characters", "Send an ETag")
+        fault = Fault("/if_version", f"If-Match may have at most {_MAX_TAG} characters", "Send an ETag")
         raise decode.refusal([fault])
     return expected(None if header is None else header.decode("latin-1"), section, required=required)
 
@@ -181,6 +182,6 @@ def format_of(call: Call, query: bytes) -> tuple[Format, bytes]:
     if not asked:
         return "json", rest
     if asked[1:] or asked[0] not in FORMATS:
-        fault = decode.Fault("/format", f"{asked[-1][:64]!r} is no format", f"Use one of: {', '.join(FORMATS)}")
+        fault = Fault("/format", f"{asked[-1][:64]!r} is no format", f"Use one of: {', '.join(FORMATS)}")
         raise decode.refusal([fault])
     return FORMATS[FORMATS.index(asked[0])], rest

@@ -12,7 +12,7 @@ from msgspec import inspect as types
 
 from fleetcore import IoTFleetManager
 from fleetcore.calls.decode import Invalid
-from fleetcore.calls.table import core
+from fleetcore.calls.fleet_table import core
 from fleetcore.cli.root import run as run_command
 from fleetcore.client import AsyncFleetClient
 from fleetcore.errors import FleetError, Refused

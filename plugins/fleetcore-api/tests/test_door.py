@@ -4,7 +4,7 @@ import httpx
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
-from fleetcore.calls.table import core
+from fleetcore.calls.fleet_table import core
 
 
 async def test_without_a_token_only_health_and_the_document_are_answered(nobody):

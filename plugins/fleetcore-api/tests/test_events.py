@@ -11,6 +11,7 @@ from fleetcore.model.events import CORE, SUBJECT, EventType, EventTypes, Subject
 from fleetcore.model.operator import ROLES, Permission, Role
 from fleetcore.model.store import Commit, Event
 from fleetcore.runtime.plugins import PluginHost
+from fleetcore.wire import messages
 
 #: A value of each kind that a member of an event's data may have.
 _SAMPLES = {str: "text", int: 1, float: 1.5, bool: True, dict: {}, list: []}
@@ -149,7 +150,7 @@ async def test_a_devices_part_in_a_campaign_is_seen_within_the_devices_scope(as_
     await manager.update_firmware("c", "2", [MINE, THEIRS], "https://updates.example.com", sha256="0" * 64, size=1)
     for device in (THEIRS, MINE):
         body = {"execution": f"c:{device}", "state": "installing"}
-        assert isinstance(await fleet.campaigns.status(device, body), Accepted)
+        assert isinstance(await fleet.campaigns.status(device, messages.FirmwareStatus(**body)), Accepted)
     await manager.update_device(MINE, name="x", reason="last")
 
     assert await seen(client, after) == [("execution.installing", f"c:{MINE}", MINE)]

@@ -69,7 +69,7 @@ async def test_an_image_in_a_body_of_another_kind_is_refused(admin, left):
 async def test_the_gate_leaves_only_the_body_of_a_stream_to_its_call(served):
     from fleetcore_api.endpoints import streamed
 
-    from fleetcore.calls.table import core
+    from fleetcore.calls.fleet_table import core
 
     takes = streamed(core())
 

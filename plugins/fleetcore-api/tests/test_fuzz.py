@@ -9,7 +9,7 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore import IoTFleetManager
-from fleetcore.calls.table import core
+from fleetcore.calls.fleet_table import core
 
 #: Health, readiness, metrics and the catalogue are tried too; events and two others are not.
 _OPEN, _LEFT_OUT = 4, 3

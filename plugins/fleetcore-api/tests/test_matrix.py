@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetcore.calls.table import core
+from fleetcore.calls.fleet_table import core
 from fleetcore.model.operator import ROLES, Permission, Role
 
 #: Bodies by which a request gets past its form; what it then finds does not matter here.

@@ -14,7 +14,7 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore import IoTFleetManager
-from fleetcore.calls.table import of_fleet
+from fleetcore.calls.fleet_table import of_fleet
 from fleetcore.calls.types import to_builtins
 from fleetcore.cli.root import run as run_command
 from fleetcore.client import AsyncFleetClient, FleetClient

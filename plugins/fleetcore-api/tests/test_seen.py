@@ -206,12 +206,13 @@ async def test_a_stream_ends_with_the_server(fleet, as_role):
 
 async def test_refused_messages_wait_in_quarantine(admin, fleet):
     from fleetcore.model.credential import LocalCredential
-    from fleetcore.model.message import Inbound, Operation
+    from fleetcore.model.message import Inbound
+    from fleetcore.wire import messages
 
     session = await fleet.plane.authenticate(LocalCredential("a"), protocol="test")
     await fleet.ingest.submit(
         session,
-        Inbound(operation=Operation.TELEMETRY, subject="a", payload=b"no json", content_type="application/json"),
+        Inbound(type=messages.TELEMETRY, subject="a", payload=b"no json", content_type="application/json"),
     )
 
     (letter,) = (await admin.get("/quarantine")).json()["items"]

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from fleetcore.model.store import Commit, Delete
+from fleetcore.wire import messages
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +133,7 @@ async def test_who_waits_for_a_command_gets_its_end(admin, fleet):
     async def device():
         while not (queued := await fleet.commands.list("a")):
             await fleet.storage.wait_feed(await fleet.storage.position(), 1)
-        await fleet.commands.result("a", queued[0].id, {"status": "succeeded", "output": 42})
+        await fleet.commands.result("a", queued[0].id, messages.CommandResult(status="succeeded", output=42))
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(device())

@@ -23,7 +23,7 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore import IoTFleetManager
-from fleetcore.calls.table import core as table
+from fleetcore.calls.fleet_table import core as table
 from fleetcore.calls.types import to_builtins
 from fleetcore.cli.exits import exit_code
 from fleetcore.cli.root import run as run_command
@@ -34,11 +34,12 @@ from fleetcore.frontends.catalogue import core
 from fleetcore.frontends.control import serve_control
 from fleetcore.frontends.control_client import ControlClient
 from fleetcore.interfaces.protocol import EnrollRequest
-from fleetcore.model.message import Inbound, Operation
+from fleetcore.model.message import Inbound
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.command_line import command_of, words
 from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.signers import IMAGE, Signers, digest
+from fleetcore.wire import messages
 
 ACTOR = "operator:story"
 SIGNERS = Signers()
@@ -732,7 +733,7 @@ async def begin(folder):
         await manager.security.issue(make_csr("certified-1", make_key()[1]))
         session = await (await manager.open()).sessions.of("asks-1")
         message = Inbound(
-            operation=Operation.TELEMETRY, subject="asks-1", payload=b"no json", content_type="application/json"
+            type=messages.TELEMETRY, subject="asks-1", payload=b"no json", content_type="application/json"
         )
         await (await manager.open()).ingest.submit(session, message)
         await manager.security.enroll(EnrollRequest(csr=make_csr("asks-1", make_key()[1]), source="192.0.2.7"))

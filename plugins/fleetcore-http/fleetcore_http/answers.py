@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from fleetcore.model.message import Accepted
+from fleetcore.wire.replies import partial
 from fleetcore.wire.strict_json import dumps
 
 #: On every answer without a body; made once, aiohttp copies it.
@@ -25,11 +26,11 @@ def json_answer(status: int, body: Mapping[str, object]) -> web.Response:
 def accepted(outcome: Accepted) -> web.Response:
     """204; 200 where some readings were refused, or where the message came late and is recorded as that."""
     if outcome.refused:
-        rejected = [{"index": r.index, "metric": r.metric, "code": r.code} for r in outcome.refused]
-        return json_answer(200, {"stored": outcome.stored, "rejected": rejected})
-    if outcome.late:
-        return json_answer(200, {"late": True})
-    return empty()
+        return json_answer(200, partial(outcome))
+    answer = json_answer(200, {"late": True}) if outcome.late else empty()
+    if outcome.etag is not None:
+        answer.headers["ETag"] = quoted(outcome.etag)
+    return answer
 
 
 def quoted(etag: str) -> str:

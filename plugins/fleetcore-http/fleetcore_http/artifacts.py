@@ -39,7 +39,6 @@ async def download(exchange: Exchange) -> web.StreamResponse:
         span = one_range(asked, size)
         if span is not None and span[0] >= span[1]:
             response: web.StreamResponse = problem(
-                exchange.site.plane,
                 Rejected(code="range_invalid", reason=f"The artifact has {size} bytes; ask for one range"),
             )
             response.headers["Content-Range"] = f"bytes */{size}"

@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-from attrs import frozen
 
 from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
-from fleetcore.model.message import Downlink, Operation, Reply
+from fleetcore.model.message import Downlink, MessageType, Reply
+from fleetcore.wire import messages
 from fleetcore_http.csr import as_pem
 from fleetcore_http.inbox import Inbox
 
@@ -33,46 +33,11 @@ _DOWNLOAD_TRIES = 3
 _PIECE_BYTES = 64 * 1024
 
 
-@frozen
-class _Uplink:
-    """Method and path of an uplink; ``{}`` stands for the target."""
-
-    method: str
-    path: str
-    media_type: str = "application/json"
-
-
-_UPLINKS: Mapping[Operation, _Uplink] = {
-    Operation.TELEMETRY: _Uplink("POST", "telemetry"),
-    Operation.LOCATION: _Uplink("POST", "location"),
-    Operation.STATUS: _Uplink("POST", "status"),
-    Operation.TWIN_REPORT: _Uplink("PATCH", "twin/reported", "application/merge-patch+json"),
-    Operation.TWIN_ACK: _Uplink("POST", "twin/ack"),
-    Operation.COMMAND_RESULT: _Uplink("POST", "commands/{}/result"),
-    Operation.FIRMWARE_STATUS: _Uplink("POST", "firmware/status"),
-    Operation.LEAF_REGISTER: _Uplink("POST", "leaf"),
-    Operation.CERTIFICATE_RENEW: _Uplink("POST", "certificates/renew"),
-}
-
-_READS: Mapping[Operation, str] = {
-    Operation.TWIN_GET: "twin",
-    Operation.TWIN_DESIRED: "twin/desired",
-    Operation.COMMAND: "commands",
-    Operation.FIRMWARE: "firmware",
-    Operation.INBOX: "inbox",
-    Operation.TIME: "time",
-    Operation.CA_GET: "ca",
-}
-
-#: Query parameters that a read takes; they are members of the request's body on the other protocols.
-_PARAMETERS = ("since", "wait", "client")
-
-
 class HttpDeviceClient(DeviceClient):
     """A device on HTTP/1.1. Messages go one after the other on one kept-alive connection, so in order.
 
     The long poll of :meth:`downlinks` and a download have connections of their own. Downlinks are those of the
-    device itself; a gateway that wants its leaves' asks for ``Operation.INBOX`` with a ``subject``.
+    device itself; a gateway that wants its leaves' asks for ``messages.INBOX`` with a ``subject``.
     """
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
@@ -115,39 +80,37 @@ class HttpDeviceClient(DeviceClient):
 
     async def send(
         self,
-        operation: Operation,
+        type: MessageType,
         body: object,
         *,
         subject: str | None = None,
         target: str | None = None,
         id: str | None = None,
     ) -> Reply:
-        route = _UPLINKS.get(operation)
-        if route is None:
-            raise Refused(f"{operation} is no uplink", code="operation_unknown")
+        if type.path is None or type.methods[0] == "GET":
+            raise Refused(f"{type} is not a message that is sent over HTTP", code="operation_unknown")
         headers: dict[str, str] = {}
         if isinstance(body, bytes | bytearray | memoryview):
             data = bytes(body)  # whoever has ready bytes has chosen a form; the server looks at them
         else:
             data = _json(body)
-            headers["Content-Type"] = route.media_type
+            headers["Content-Type"] = next(iter(type.media_types), "application/json")
         if id is not None:
             headers["Idempotency-Key"] = id
-        url = self._url(route.path.format(target or ""), subject)
+        url = self._url(type.path.replace("{target}", target or ""), subject)
         async with self._in_order:
-            reply = await self._exchange(route.method, url, data=data, headers=headers)
-        if operation in {Operation.COMMAND_RESULT, Operation.FIRMWARE_STATUS}:
+            reply = await self._exchange(type.methods[0], url, data=data, headers=headers)
+        if type is not messages.TELEMETRY:
             self._inbox.stir()
         return reply
 
-    async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
-        path = _READS.get(operation)
-        if path is None:
-            return await self.send(operation, {} if body is None else body, subject=subject)
+    async def request(self, type: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
+        if type.path is None or type.methods[0] != "GET":
+            return await self.send(type, {} if body is None else body, subject=subject)
         members = body if isinstance(body, Mapping) else {}
-        query = {name: str(members[name]) for name in _PARAMETERS if name in members}
+        query = {name: str(value) for name, value in members.items()}
         wait_s = float(query.get("wait", 0))
-        url = self._url(path, subject)
+        url = self._url(type.path, subject)
         if wait_s:
             return await self._exchange("GET", url, query=query, answer_s=wait_s + _ANSWER_S)
         async with self._in_order:

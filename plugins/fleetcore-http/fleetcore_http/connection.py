@@ -181,7 +181,7 @@ class DeviceConnection(RequestHandler):
             outcome = Rejected(code="internal", reason="An internal error")
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun and cannot be changed into an error")
-        response = problem(self.site.plane, outcome)
+        response = problem(outcome)
         response.force_close()
         return response
 

@@ -4,21 +4,26 @@ from aiohttp import web
 
 from fleetcore.errors import Refused
 from fleetcore.interfaces.protocol import EnrollRequest
-from fleetcore.wire.strict_json import loads
+from fleetcore.model.message import Rejected
+from fleetcore.wire import messages
+from fleetcore.wire.bodies import read_body
 from fleetcore_http.csr import PKCS10, as_pem
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.identity import shown_certificate
+from fleetcore_http.problems import problem
 from fleetcore_http.replies import reply_answer
 
 
 async def enroll(exchange: Exchange) -> web.StreamResponse:
     """``POST /enroll``: 201, 202 while pending, else a problem."""
     body = await exchange.body()
-    reply = await exchange.site.plane.enroll(_request(exchange, body))
-    return reply_answer(exchange.site.plane, reply)
+    request = _request(exchange, body)
+    if isinstance(request, Rejected):
+        return problem(request)
+    return reply_answer(await exchange.site.plane.enroll(request))
 
 
-def _request(exchange: Exchange, body: bytes) -> EnrollRequest:
+def _request(exchange: Exchange, body: bytes) -> EnrollRequest | Rejected:
     media_type = exchange.media_type()
     token = _bearer(exchange)
     source, certificate = exchange.connection.peer, shown_certificate(exchange.connection, exchange.request)
@@ -26,25 +31,16 @@ def _request(exchange: Exchange, body: bytes) -> EnrollRequest:
         return EnrollRequest(csr=as_pem(body), token=token, certificate=certificate, source=source)
     if media_type not in {None, "application/json"}:
         raise Refused("Enrolling takes application/pkcs10 or application/json", code="media_type_unsupported")
-    members = loads(body, depth=exchange.site.context.limits.json_depth)
-    if not isinstance(members, dict):
-        raise Refused("The body is no JSON object")
-    csr, shown, parameters = members.get("csr", ""), members.get("token"), members.get("parameters", {})
-    ownership = members.get("ownership_token")
-    if ownership is not None and not isinstance(ownership, str):
-        raise Refused("ownership_token is no text")
-    if not isinstance(csr, str) or not csr.isascii() or not (csr or ownership):
-        raise Refused("csr is not the PEM text of a certificate request")
-    if shown is not None and not isinstance(shown, str):
-        raise Refused("token is no text")
-    if not isinstance(parameters, dict):
-        raise Refused("parameters is no object")
+    depth = exchange.site.context.limits.json_depth
+    members = read_body(messages.ENROLL, body, media_type, depth)
+    if isinstance(members, Rejected):
+        return members
     return EnrollRequest(
-        csr=csr.encode("ascii"),
-        token=shown or token,
+        csr=(members.csr or "").encode("ascii"),
+        token=members.token or token,
         certificate=certificate,
-        ownership=ownership,
-        parameters=parameters,
+        ownership=members.ownership_token,
+        parameters=members.parameters or {},
         source=source,
     )
 

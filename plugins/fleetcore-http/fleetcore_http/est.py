@@ -49,11 +49,11 @@ async def simple_enroll(exchange: Exchange) -> web.StreamResponse:
     """``POST simpleenroll`` (RFC 7030 §4.2): 200 and the certificate; 202 while an operator has to decide."""
     request = await _request(exchange)
     if request.token is None and request.certificate is None:
-        return _challenge(exchange, "Show an enrolment token as the password, or a certificate that may enrol")
+        return _challenge("Show an enrolment token as the password, or a certificate that may enrol")
     reply = await exchange.site.plane.enroll(evolve(request, at_once=True))
     if reply.error is not None and reply.error.get("code") == "token_spent":
-        return _challenge(exchange, "The enrolment token is used, expired or unknown", code="token_spent")
-    return _enrolled(exchange, reply)
+        return _challenge("The enrolment token is used, expired or unknown", code="token_spent")
+    return _enrolled(reply)
 
 
 async def simple_reenroll(exchange: Exchange) -> web.StreamResponse:
@@ -65,8 +65,8 @@ async def simple_reenroll(exchange: Exchange) -> web.StreamResponse:
     if reply.error is not None and reply.error.get("code") == "not_your_device":
         # RFC 7030 §4.2.2: subject and subject alternative name are those of the current certificate.
         refusal = Rejected(code="csr_invalid", reason="The request names another subject than the certificate")
-        return problem(exchange.site.plane, refusal, status=400)
-    return _enrolled(exchange, reply)
+        return problem(refusal, status=400)
+    return _enrolled(reply)
 
 
 async def _request(exchange: Exchange) -> EnrollRequest:
@@ -95,16 +95,16 @@ def _password(exchange: Exchange) -> str | None:
     return password
 
 
-def _enrolled(exchange: Exchange, reply: Reply) -> web.StreamResponse:
+def _enrolled(reply: Reply) -> web.StreamResponse:
     certificate = reply.body.get("certificate") if reply.body is not None else None
     if reply.status != 201 or not isinstance(certificate, str):
-        return reply_answer(exchange.site.plane, reply)
+        return reply_answer(reply)
     # RFC 7030 §4.2.3: the one certificate that was issued; the CAs come by cacerts.
     return _answer(_CERTS_ONLY, _certs_only(certificate.encode()))
 
 
-def _challenge(exchange: Exchange, why: str, *, code: str = "not_authenticated") -> web.Response:
-    answer = problem(exchange.site.plane, Rejected(code=code, reason=why), status=401)
+def _challenge(why: str, *, code: str = "not_authenticated") -> web.Response:
+    answer = problem(Rejected(code=code, reason=why), status=401)
     answer.headers["WWW-Authenticate"] = 'Basic realm="fleetcore enrolment"'
     return answer
 

@@ -7,7 +7,7 @@ from attrs import define
 
 from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.protocol import Session
-from fleetcore.model.message import Inbound, Operation
+from fleetcore.model.message import Inbound, MessageType, Rejected
 from fleetcore.model.names import is_message_id
 from fleetcore_http.answers import pending_header
 from fleetcore_http.bodies import read_body
@@ -26,8 +26,10 @@ class Exchange:
     """A request and what its address said.
 
     Attributes:
-        session: who speaks; None only on the routes that anybody may use.
-        leaf: the leaf in the path, or None: then the subject is who speaks.
+        session: of the device that speaks; None only on the routes that anybody may use.
+        row: the type of message that the path stands for, or None.
+        leaf: the leaf in the path, or None: then the subject is the device that speaks.
+        payload: the body, as soon as it is read.
         target: the id in the path: a command's, or an artifact's digest.
     """
 
@@ -35,8 +37,10 @@ class Exchange:
     connection: DeviceConnection
     request: web.BaseRequest
     session: Session | None = None
+    row: MessageType | None = None
     leaf: str | None = None
     target: str | None = None
+    payload: bytes = b""
 
     @property
     def who(self) -> Session:
@@ -53,10 +57,12 @@ class Exchange:
         """The body, read once; raises as :func:`fleetcore_http.bodies.read_body`."""
         limit = self.site.context.limits.message_bytes
         if self.request.content.is_eof():
-            return await read_body(self.request, limit)
+            self.payload = await read_body(self.request, limit)
+            return self.payload
         self.connection.expect_body()
         try:
-            return await read_body(self.request, limit)
+            self.payload = await read_body(self.request, limit)
+            return self.payload
         finally:
             self.connection.got_body()
 
@@ -76,10 +82,16 @@ class Exchange:
             raise Refused("Idempotency-Key is not 1-64 printable ASCII characters")
         return key
 
-    async def message(self, operation: Operation, *, if_version: int | None = None) -> Inbound:
+    def note_refused(self, rejected: Rejected) -> None:
+        """A request of a device is refused here, before the plane has seen it."""
+        if self.session is not None and self.row is not None:
+            message = Inbound(type=self.row, subject=self.subject, payload=self.payload, target=self.target)
+            self.site.plane.refused(self.session, message, rejected)
+
+    async def message(self, type: MessageType, *, if_version: int | None = None) -> Inbound:
         """The request as the message it carries."""
         return Inbound(
-            operation=operation,
+            type=type,
             subject=self.subject,
             payload=await self.body(),
             content_type=self.media_type(),

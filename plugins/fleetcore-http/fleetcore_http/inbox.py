@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 
-from fleetcore.model.message import Downlink, Operation
+from fleetcore.model.message import Downlink
+from fleetcore.wire import messages
 
 #: While what waits is known already the poll would be answered at once, again and again: rests grow from here to there.
 _REST_S, _LONGEST_REST_S = 0.2, 5.0
@@ -35,19 +36,19 @@ class Inbox:
         commands = body.get("commands")
         if isinstance(commands, Mapping) and isinstance(commands.get("commands"), list):
             found += [d for command in commands["commands"] if (d := self._command(command)) is not None]
-        found.sort(key=lambda downlink: downlink.operation is not Operation.COMMAND_CANCEL)
+        found.sort(key=lambda downlink: downlink.type is not messages.COMMAND_CANCEL)
         desired = body.get("desired")
         if isinstance(desired, Mapping):
             version = desired.get("version")
             if isinstance(version, int) and version > self.desired_version:
                 self.desired_version = version
-                found.append(Downlink(operation=Operation.TWIN_DESIRED, subject=self._device, body=desired))
+                found.append(Downlink(type=messages.TWIN_DESIRED, subject=self._device, body=desired))
         firmware = body.get("firmware")
         if isinstance(firmware, Mapping):
             said = json.dumps(firmware, sort_keys=True, default=str)
             if said != self._offer:
                 self._offer = said
-                found.append(Downlink(operation=Operation.FIRMWARE, subject=self._device, body=firmware))
+                found.append(Downlink(type=messages.FIRMWARE, subject=self._device, body=firmware))
         return found
 
     def _command(self, command: object) -> Downlink | None:
@@ -61,11 +62,11 @@ class Inbox:
         if len(self._commands) > _REMEMBERED:
             del self._commands[next(iter(self._commands))]
         if cancelled:
-            operation = Operation.COMMAND_CANCEL
-            return Downlink(operation=operation, subject=self._device, body=command, target=command["id"])
+            kind = messages.COMMAND_CANCEL
+            return Downlink(type=kind, subject=self._device, body=command, target=command["id"])
         expires = command.get("expires_in_ms")
         return Downlink(
-            operation=Operation.COMMAND,
+            type=messages.COMMAND,
             subject=self._device,
             body=command,
             expires_ms=expires if isinstance(expires, int) else None,

@@ -13,13 +13,16 @@ from fleetcore.interfaces.provider import Context, Provider
 from fleetcore_http.config import HttpConfig
 
 if TYPE_CHECKING:
+    from fleetcore.interfaces.ingest import Ingest
     from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
 
 FLEETCORE_PLUGIN_API = 2
 
 
 @asynccontextmanager
-async def open_http(config: HttpConfig, context: Context, plane: "DevicePlane") -> "AsyncIterator[ProtocolAdapter]":
+async def open_http(
+    config: HttpConfig, context: Context, plane: "DevicePlane", ingest: "Ingest"
+) -> "AsyncIterator[ProtocolAdapter]":
     """Listens until the context ends; then every connection is closed.
 
     Raises:
@@ -28,7 +31,7 @@ async def open_http(config: HttpConfig, context: Context, plane: "DevicePlane") 
     """
     from fleetcore_http.server import serve
 
-    async with serve(config, context, plane) as adapter:
+    async with serve(config, context, plane, ingest) as adapter:
         yield adapter
 
 

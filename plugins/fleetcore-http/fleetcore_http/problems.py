@@ -6,9 +6,9 @@ from types import MappingProxyType
 
 from aiohttp import web
 
-from fleetcore.errors import CODES, FleetError, Unavailable
-from fleetcore.interfaces.protocol import DevicePlane
+from fleetcore.errors import CODES
 from fleetcore.model.message import Rejected
+from fleetcore.wire import replies
 from fleetcore.wire.strict_json import dumps
 
 #: Seconds to wait where the plane names none: a token bucket refills within one, a full disk does not.
@@ -23,17 +23,15 @@ def retry_after(status: int, seconds: object) -> str | None:
     return str(max(1, ceil(seconds))) if known else str(_RETRY_AFTER_S[status])  # type: ignore[call-overload]  # known
 
 
-def problem(plane: DevicePlane, refusal: Rejected, *, status: int | None = None, **members: object) -> web.Response:
+def problem(refusal: Rejected, *, status: int | None = None, **members: object) -> web.Response:
     """The answer to a refused request; ``status`` where HTTP has a finer one than the code (405)."""
     if refusal.refused:
         status = 422
-        members["stored"] = 0
-        members["rejected"] = [{"index": r.index, "metric": r.metric, "code": r.code} for r in refusal.refused]
     if status is None:
         status = CODES[refusal.code].http if refusal.code in CODES else 500
     if status < 400:  # ``enrollment_pending`` is an answer where enrolling is asked for, a refusal elsewhere
         status = 403
-    body = {**plane.problem(refusal, **members), "status": status}
+    body = {**replies.problem(refusal, **members), "status": status}
     return problem_answer(status, body, refusal.retry_after_s)
 
 
@@ -46,14 +44,3 @@ def problem_answer(status: int, body: Mapping[str, object], retry_after_s: objec
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="fleetcore"'
     return web.Response(status=status, body=dumps(dict(body)), headers=headers)
-
-
-def refusal_of(error: FleetError) -> Rejected:
-    """What an error that the plane or we raised says to the device."""
-    version = error.ids.get("version")
-    return Rejected(
-        code=error.code if error.code in CODES else "internal",
-        reason=str(error),
-        version=version if isinstance(version, int) else None,
-        retry_after_s=error.retry_after_s if isinstance(error, Unavailable) else None,
-    )

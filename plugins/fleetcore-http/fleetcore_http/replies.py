@@ -3,13 +3,12 @@
 from aiohttp import web
 
 from fleetcore.errors import CODES
-from fleetcore.interfaces.protocol import DevicePlane
 from fleetcore.model.message import Rejected, Reply
 from fleetcore_http.answers import empty, json_answer, quoted
 from fleetcore_http.problems import problem, problem_answer, retry_after
 
 
-def reply_answer(plane: DevicePlane, reply: Reply) -> web.Response:
+def reply_answer(reply: Reply) -> web.Response:
     """Status, body, ETag and Retry-After of ``reply``.
 
     The wait comes from the member ``retry_after_s`` of the problem or body, where there is one.
@@ -18,7 +17,7 @@ def reply_answer(plane: DevicePlane, reply: Reply) -> web.Response:
         status = reply.status if reply.status >= 400 else _status_of(reply.error.get("code"))
         return problem_answer(status, reply.error, reply.error.get("retry_after_s"))
     if reply.status >= 400:
-        return problem(plane, Rejected(code="internal", reason="An internal error"))
+        return problem(Rejected(code="internal", reason="An internal error"))
     response = (
         empty(reply.status if reply.status != 200 else 204)
         if reply.body is None

@@ -1,6 +1,6 @@
-"""The HTTP column of the wire table (WIRE.md §1): which address does what.
+"""The HTTP column of the table of message types (WIRE.md §1): which address does what.
 
-A table, and a look-up in it: the commonest addresses are one dictionary access, the few with an id in them are split.
+A look-up in a table: the commonest addresses are one dictionary access, the few with an id in them are split.
 Everything that is about a device is served again below ``/leaf/{leaf}/`` for a gateway that speaks for its leaves.
 """
 
@@ -12,14 +12,16 @@ from aiohttp import web
 from attrs import frozen
 
 from fleetcore.errors import Refused
-from fleetcore.model.message import Operation
+from fleetcore.model.message import Direction, MessageType
 from fleetcore.model.names import check_device_id
+from fleetcore.wire import messages
 from fleetcore_http import est, handlers
 from fleetcore_http.artifacts import download
 from fleetcore_http.enrolment import enroll
 from fleetcore_http.exchange import Exchange
 
 PREFIX = "/device/v1/"
+_TARGET = "{target}"
 
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
@@ -29,11 +31,13 @@ class Route:
     """What a method on an address does.
 
     Attributes:
-        open: also for those who show no credential.
+        open: also for peers without a credential.
+        row: the type of the message that it carries, or None.
     """
 
     handler: Handler
     open: bool = False
+    row: MessageType | None = None
 
 
 @frozen
@@ -50,34 +54,34 @@ def _reading(route: Route) -> Mapping[str, Route]:
     return {"GET": route, "HEAD": route}
 
 
-def _uplink(operation: Operation, *methods: str) -> Mapping[str, Route]:
-    return dict.fromkeys(methods or ("POST",), Route(partial(handlers.uplink, operation=operation)))
-
-
-#: About a device: at the root for who speaks, below ``leaf/{leaf}/`` for a leaf.
-_ABOUT_A_DEVICE: Mapping[str, Mapping[str, Route]] = {
-    "telemetry": _uplink(Operation.TELEMETRY),
-    "location": _uplink(Operation.LOCATION, "POST", "PUT"),
-    "status": _uplink(Operation.STATUS),
-    "twin/ack": _uplink(Operation.TWIN_ACK),
-    "twin/reported": {"PATCH": Route(partial(handlers.report_twin, operation=Operation.TWIN_REPORT))},
-    "twin": _reading(Route(partial(handlers.read_twin, operation=Operation.TWIN_GET))),
-    "twin/desired": _reading(Route(partial(handlers.await_downlink, what="desired"))),
-    "commands": _reading(Route(partial(handlers.await_downlink, what="commands"))),
-    "firmware": _reading(Route(partial(handlers.await_downlink, what="firmware"))),
-    "inbox": _reading(Route(partial(handlers.await_downlink, what="inbox"))),
-    "firmware/status": _uplink(Operation.FIRMWARE_STATUS),
-    "time": _reading(Route(partial(handlers.tell_time, operation=Operation.TIME))),
-    "certificates/renew": {"POST": Route(partial(handlers.renew, operation=Operation.CERTIFICATE_RENEW))},
+#: What has a form of its own over HTTP beside the one that the table gives it.
+_OWN_FORM: Mapping[MessageType, Handler] = {
+    messages.ENROLL: enroll,
+    messages.CERTIFICATE_RENEW: handlers.renew,
+    messages.CA_GET: handlers.ca_bundle,
+    messages.ARTIFACT: download,
 }
 
-#: About the connection or the server; never below a leaf.
-_ABOUT_US: Mapping[str, Mapping[str, Route]] = {
-    "": _reading(Route(handlers.discover, open=True)),
-    "ca": _reading(Route(partial(handlers.ca_bundle, operation=Operation.CA_GET), open=True)),
-    "enroll": {"POST": Route(enroll, open=True)},
-    "leaf": {"POST": Route(partial(handlers.call, operation=Operation.LEAF_REGISTER))},
+
+def _handler(row: MessageType) -> Handler:
+    own = _OWN_FORM.get(row)
+    if own is not None:
+        return own
+    if row.waits:
+        return partial(handlers.await_downlink, row=row)
+    return partial(handlers.uplink if row.direction is Direction.UP else handlers.call, row=row)
+
+
+_ROWS = tuple(row for row in messages.ALL if row.path is not None and "http" not in row.later)
+_ROUTES: Mapping[str, Mapping[str, Route]] = {
+    row.path: dict.fromkeys(row.methods, Route(_handler(row), open=row.public, row=row))
+    for row in _ROWS
+    if row.path is not None
 }
+_LEAVES = frozenset(row.path for row in _ROWS if row.leaf)
+_DISCOVER = _reading(Route(handlers.discover, open=True))
+#: Paths with an id in them, by their segments.
+_TARGETED = tuple((path.split("/"), routes) for path, routes in _ROUTES.items() if _TARGET in path)
 
 _EST: Mapping[str, Mapping[str, Route]] = {
     "cacerts": _reading(Route(est.ca_certificates, open=True)),
@@ -86,12 +90,9 @@ _EST: Mapping[str, Mapping[str, Route]] = {
     "simplereenroll": {"POST": Route(est.simple_reenroll, open=True)},
 }
 
-_COMMAND_RESULT = _uplink(Operation.COMMAND_RESULT)
-_ARTIFACT = _reading(Route(download))
-
-_WHOLE_PATHS = {PREFIX + path: Match(methods) for path, methods in {**_ABOUT_A_DEVICE, **_ABOUT_US}.items()}
+_WHOLE_PATHS = {PREFIX + path: Match(routes) for path, routes in _ROUTES.items() if _TARGET not in path}
 _WHOLE_PATHS |= {est.PREFIX + path: Match(methods) for path, methods in _EST.items()}
-_WHOLE_PATHS[PREFIX.rstrip("/")] = _WHOLE_PATHS[PREFIX]
+_WHOLE_PATHS |= dict.fromkeys((PREFIX, PREFIX.rstrip("/")), Match(_DISCOVER))
 _NOWHERE = Match({})
 
 
@@ -113,10 +114,22 @@ def find(path: str) -> Match:
     leaf = None
     if len(segments) > 2 and segments[0] == "leaf":
         leaf, segments = check_device_id(segments[1]), segments[2:]
-    match segments:
-        case ["commands", command, "result"] if command:
-            return Match(_COMMAND_RESULT, leaf, command)
-        case ["artifacts", sha256] if sha256:
-            return Match(_ARTIFACT, leaf, sha256)
-    methods = None if any("/" in segment for segment in segments) else _ABOUT_A_DEVICE.get("/".join(segments))
-    return _NOWHERE if methods is None else Match(methods, leaf)
+    if any("/" in segment for segment in segments):
+        return _NOWHERE
+    path, target = "/".join(segments), None
+    routes = _ROUTES.get(path) if _TARGET not in path else None
+    if routes is None:
+        path, routes, target = _filled_in(segments)
+    if leaf is not None and path not in _LEAVES:
+        return _NOWHERE
+    return _NOWHERE if routes is None else Match(routes, leaf, target)
+
+
+def _filled_in(segments: list[str]) -> tuple[str, Mapping[str, Route] | None, str | None]:
+    """The path with ``{target}`` that the segments are, what it does, and the id."""
+    for shape, routes in _TARGETED:
+        if len(shape) == len(segments) and all(
+            name == segment or (name == _TARGET and segment) for name, segment in zip(shape, segments, strict=True)
+        ):
+            return "/".join(shape), routes, segments[shape.index(_TARGET)]
+    return "", None, None

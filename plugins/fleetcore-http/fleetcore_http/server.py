@@ -9,17 +9,19 @@ from ssl import SSLContext
 from aiohttp import web
 
 from fleetcore.errors import ConfigError, FleetError, NotAuthenticated, NotAuthorised, NotReady
+from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DevicePlane, ProtocolAdapter
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.message import Rejected
 from fleetcore.wire.endpoints import Listener
+from fleetcore.wire.replies import rejection
 from fleetcore_http import routes
 from fleetcore_http.bodies import BodyLimitError
 from fleetcore_http.config import HttpConfig
 from fleetcore_http.connection import DeviceConnection, DeviceServer
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.identity import identify
-from fleetcore_http.problems import problem, refusal_of
+from fleetcore_http.problems import problem
 from fleetcore_http.site import Site
 
 #: One TLS record (RFC 8446 §5.1). asyncio's default keeps 256 KiB a connection: 2.6 GB for 10,000 devices.
@@ -55,10 +57,13 @@ class Handler:
         except BodyLimitError as error:
             limit = self.site.context.limits.message_bytes
             refusal = Rejected(code=error.code, reason=error.message, limit=limit, unit="bytes", scope="message")
-            response = problem(self.site.plane, refusal)
+            exchange.note_refused(refusal)
+            response = problem(refusal)
             response.force_close()
         except FleetError as error:
-            response = problem(self.site.plane, refusal_of(error))
+            refusal = rejection(error)
+            exchange.note_refused(refusal)
+            response = problem(refusal)
             if isinstance(error, NotAuthenticated | NotAuthorised) and not (connection.sessions or connection.proxied):
                 # Who is nobody, or nobody any more, does not keep a connection.
                 response.force_close()
@@ -66,7 +71,7 @@ class Handler:
             raise
         except Exception:
             self.site.context.logger.exception("%s %s failed", request.method, request.path)
-            response = problem(self.site.plane, Rejected(code="internal", reason="An internal error"))
+            response = problem(Rejected(code="internal", reason="An internal error"))
         finally:
             connection.end()
         if not response.prepared:
@@ -84,16 +89,17 @@ class Handler:
         route = match.methods.get(request.method)
         if route is None:
             return self._nothing_there(match)
+        exchange.row = route.row
         if not route.open:
             exchange.session = await identify(exchange.connection, request)
         return await route.handler(exchange)
 
     def _nothing_there(self, match: routes.Match) -> web.Response:
         if not match.methods:
-            return problem(self.site.plane, Rejected(code="operation_unknown", reason="Nothing is served at this path"))
+            return problem(Rejected(code="operation_unknown", reason="Nothing is served at this path"))
         methods = ", ".join(match.methods)
         refusal = Rejected(code="operation_unknown", reason=f"This path takes {methods}")
-        response = problem(self.site.plane, refusal, status=405)
+        response = problem(refusal, status=405)
         response.headers["Allow"] = methods
         return response
 
@@ -131,11 +137,13 @@ class HttpAdapter(ProtocolAdapter):
 
 
 @asynccontextmanager
-async def serve(config: HttpConfig, context: Context, plane: DevicePlane) -> AsyncIterator[HttpAdapter]:
+async def serve(config: HttpConfig, context: Context, plane: DevicePlane, ingest: Ingest) -> AsyncIterator[HttpAdapter]:
     """Listens as ``config`` says until the context ends; raises as :func:`fleetcore_http.plugin.open_http`."""
     config.check()
     listener = config.listener()
-    site = Site(config=config, context=context, plane=plane, proxies=config.proxies(), clock=context.clock)
+    site = Site(
+        config=config, context=context, plane=plane, ingest=ingest, proxies=config.proxies(), clock=context.clock
+    )
     server = DeviceServer(
         site,
         Handler(site),

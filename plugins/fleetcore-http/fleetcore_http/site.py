@@ -3,6 +3,7 @@
 from attrs import define
 
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DevicePlane
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.addresses import Network
@@ -11,11 +12,12 @@ from fleetcore_http.config import HttpConfig
 
 @define(kw_only=True, eq=False)
 class Site:
-    """The plane, the settings and whether we are closing."""
+    """The plane, the way into the data path, the settings, and whether we are closing."""
 
     config: HttpConfig
     context: Context
     plane: DevicePlane
+    ingest: Ingest
     proxies: tuple[Network, ...]
     clock: Clock
     draining: bool = False

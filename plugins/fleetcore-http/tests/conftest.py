@@ -1,35 +1,26 @@
-"""A device plane in memory, a CA, a clock that tests move, and curl as an independent peer."""
+"""The plugin served over a recording plane, raw connections, and curl as an independent peer."""
 
 import asyncio
-import hashlib
 import json
-import logging
 import os
 import shutil
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
-from attrs import define, field, frozen
+from attrs import frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fleetcore_http.config import HttpConfig
 from fleetcore_http.plugin import open_http
 
-from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound
-from fleetcore.interfaces import ArtifactReader, Clock, Context, DevicePlane, DeviceSecrets, EnrollRequest, Session
-from fleetcore.interfaces.protocol import Awaited, ProtocolAdapter
+from fleetcore.interfaces.protocol import ProtocolAdapter
 from fleetcore.interfaces.provider import Limits
-from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
-from fleetcore.model.message import Accepted, Downlink, Inbound, Operation, Outcome, Rejected, Reply
+from fleetcore.testing import context
+from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.patience import PATIENCE_S
-from fleetcore.wire.tls import server_context
+from fleetcore.testing.recording_plane import RecordingPlane
+from fleetcore.testing.throwaway_ca import ThrowawayCa
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -40,387 +31,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("FLEETCORE_REQUIRE") == "all":
                 pytest.fail(message, pytrace=False)
             pytest.skip(message)
-
-
-class MovableClock(Clock):
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self._now_s = 1000.0
-        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
-
-    def now_ms(self) -> int:
-        return 1_760_000_000_000 + int(self._now_s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self._now_s
-
-    async def sleep(self, seconds: float) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self._now_s + seconds, future))
-        await future
-
-    async def advance(self, seconds: float) -> None:
-        self._now_s += seconds
-        for sleeper in [sleeper for sleeper in self._sleepers if sleeper[0] <= self._now_s]:
-            self._sleepers.remove(sleeper)
-            if not sleeper[1].done():
-                sleeper[1].set_result(None)
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-
-@frozen(kw_only=True)
-class Identity:
-    """A certificate and its key, PEM, and as files for curl."""
-
-    certificate: bytes
-    key: bytes
-    certificate_path: Path
-    key_path: Path
-
-    @property
-    def der(self) -> bytes:
-        return x509.load_pem_x509_certificate(self.certificate).public_bytes(serialization.Encoding.DER)
-
-
-class Authority:
-    """A CA that issues what the tests need."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test root")])
-        root = self._builder(self._name, self._key).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), True
-        )
-        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-        root = root.add_extension(usage, True).add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), False
-        )
-        self.pem = root.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        self.path = folder / "ca.pem"
-        self.path.write_bytes(self.pem)
-        self._made: dict[str, Identity] = {}
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(days=1))
-        )
-
-    def _issue(self, name: str, alternative: Sequence[x509.GeneralName], usage: x509.ObjectIdentifier) -> Identity:
-        if name in self._made:
-            return self._made[name]
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = (
-            self._builder(subject, key)
-            .add_extension(x509.SubjectAlternativeName(alternative), False)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)
-            .sign(self._key, hashes.SHA256())
-            .public_bytes(serialization.Encoding.PEM)
-        )
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        paths = self._folder / f"{name}.crt", self._folder / f"{name}.key"
-        paths[0].write_bytes(certificate)
-        paths[1].write_bytes(pem)
-        made = Identity(certificate=certificate, key=pem, certificate_path=paths[0], key_path=paths[1])
-        self._made[name] = made
-        return made
-
-    def server(self) -> Identity:
-        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-        return self._issue("server", names, ExtendedKeyUsageOID.SERVER_AUTH)
-
-    def device(self, name: str) -> Identity:
-        uri = x509.UniformResourceIdentifier(f"urn:fleetcore:device:default:{name}")
-        return self._issue(name, [uri], ExtendedKeyUsageOID.CLIENT_AUTH)
-
-    def secrets(self, name: str, *, token: str | None = None) -> DeviceSecrets:
-        if token is not None:
-            return DeviceSecrets(device=name, ca=self.pem, token=token)
-        identity = self.device(name)
-        return DeviceSecrets(device=name, certificate=identity.certificate, key=identity.key, ca=self.pem)
-
-    def csr(self, name: str) -> x509.CertificateSigningRequest:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        return x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-
-
-@frozen
-class Tls:
-    """The TLS provider of the tests."""
-
-    authority: Authority
-
-    def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> ssl.SSLContext:
-        own = self.authority.server()
-        return server_context(
-            own.certificate_path, own.key_path, self.authority.pem, client_certificates=client_certificates
-        )
-
-    def ca_bundle(self) -> bytes:
-        return self.authority.pem
-
-    def service_client(self) -> tuple[Path, Path, Path]:
-        raise NotImplementedError
-
-
-class MemorySession(Session):
-    def __init__(self, identity: str) -> None:
-        self._identity = identity
-        self._ended: str | None = None
-        self._callbacks: list[Callable[[str], None]] = []
-
-    @property
-    def identity(self) -> str:
-        return self._identity
-
-    @property
-    def ended(self) -> str | None:
-        return self._ended
-
-    def on_end(self, callback: Callable[[str], None]) -> None:
-        if self._ended is not None:
-            callback(self._ended)
-        else:
-            self._callbacks.append(callback)
-
-    def close(self) -> None:
-        self.end("closed")
-
-    def end(self, code: str) -> None:
-        if self._ended is None:
-            self._ended = code
-            for callback in self._callbacks:
-                callback(code)
-
-
-@define
-class MemoryArtifact(ArtifactReader):
-    """``breaks`` times reading fails at byte ``breaks_at``."""
-
-    content: bytes
-    breaks_at: int = 0
-    breaks: int = 0
-    piece: int = 1000
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.content)
-
-    async def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        stop = len(self.content) if end is None else end
-        for at in range(start, stop, self.piece):
-            if self.breaks and at >= self.breaks_at:
-                self.breaks -= 1
-                raise OSError("the disk is gone")
-            yield self.content[at : min(at + self.piece, stop)]
-
-
-@define(eq=False)
-class MemoryPlane(DevicePlane):
-    """The whole interface in memory; the store is a list."""
-
-    leaves: dict[str, str] = field(factory=dict)
-    tokens: dict[str, str] = field(factory=dict)
-    refused: dict[str, str] = field(factory=dict)
-    submitted: list[Inbound] = field(factory=list)
-    outcome: Outcome = field(factory=lambda: Accepted(stored=1))
-    outcomes: list[Outcome] = field(factory=list)
-    sessions: list[MemorySession] = field(factory=list)
-    authenticated: list[Credential] = field(factory=list)
-    peers: list[str] = field(factory=list)
-    lasting: list[bool] = field(factory=list)
-    desired: dict[str, object] = field(factory=dict)
-    desired_version: int = 0
-    reported: dict[str, object] = field(factory=dict)
-    reported_version: int = 0
-    commands: list[dict[str, object]] = field(factory=list)
-    offer: dict[str, object] | None = None
-    artifacts: dict[str, MemoryArtifact] = field(factory=dict)
-    enrolments: list[EnrollRequest] = field(factory=list)
-    enrol_reply: Reply = field(factory=lambda: Reply(status=201, body={"device": "dev1", "certificate": "PEM"}))
-    waiting: int = 0
-    asked_pending: list[str] = field(factory=list)
-    gate: asyncio.Event | None = None
-    asked_gate: bool = False
-    crash: Exception | None = None
-    _changed: asyncio.Condition = field(factory=asyncio.Condition)
-
-    async def authenticate(
-        self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
-    ) -> MemorySession:
-        self.authenticated.append(credential)
-        self.peers.append(peer)
-        self.lasting.append(lasting)
-        if isinstance(credential, CertificateCredential):
-            certificate = x509.load_der_x509_certificate(credential.der)
-            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            identity = names.get_values_for_type(x509.UniformResourceIdentifier)[0].rpartition(":")[2]
-        elif isinstance(credential, TokenCredential) and credential.token in self.tokens:
-            identity = self.tokens[credential.token]
-        else:
-            raise NotAuthenticated("unknown credential")
-        if identity in self.refused:
-            raise NotAuthorised("refused", code=self.refused[identity])
-        session = MemorySession(identity)
-        self.sessions.append(session)
-        return session
-
-    def revoke(self, device: str) -> None:
-        self.refused[device] = "device_revoked"
-        for session in self.sessions:
-            if session.identity == device:
-                session.end("device_revoked")
-
-    def _may(self, session: Session, subject: str) -> bool:
-        return subject == session.identity or self.leaves.get(subject) == session.identity
-
-    def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:
-        raise NotImplementedError
-
-    async def ready(self) -> None:
-        raise NotImplementedError
-
-    async def submit(self, session: Session, message: Inbound) -> Outcome:
-        if self.crash is not None:
-            raise self.crash
-        if self.gate is not None:
-            self.asked_gate = True
-            await self.gate.wait()
-        if not self._may(session, message.subject):
-            return Rejected(code="not_your_device", reason="a foreign subject")
-        self.submitted.append(message)
-        return self.outcomes.pop(0) if self.outcomes else self.outcome
-
-    async def call(self, session: Session, message: Inbound) -> Reply:
-        if not self._may(session, message.subject):
-            return self._refuse(Rejected(code="not_your_device", reason="a foreign subject"))
-        match message.operation:
-            case Operation.TWIN_GET:
-                body = {"desired": self.desired, "reported": self.reported}
-                return Reply(body=body, etag=f"d{self.desired_version}.r{self.reported_version}")
-            case Operation.TWIN_REPORT:
-                self.submitted.append(message)
-                if message.if_version is not None and message.if_version != self.reported_version:
-                    conflict = Rejected(code="version_conflict", reason="stale", version=self.reported_version)
-                    return self._refuse(conflict)
-                self.reported |= json.loads(message.payload)
-                self.reported_version += 1
-                return Reply(status=204, version=self.reported_version)
-            case Operation.TIME:
-                client = json.loads(message.payload)["client"] if message.payload else None
-                return Reply(body={"client": client, "received_ms": 1, "sent_ms": 2})
-            case Operation.CA_GET:
-                return Reply(body={"ca": "PEM"})
-            case Operation.LEAF_REGISTER:
-                leaf = json.loads(message.payload)["device"]
-                self.leaves[leaf] = session.identity
-                return Reply(status=201, body={"device": leaf, "gateway": session.identity})
-            case Operation.CERTIFICATE_RENEW:
-                self.submitted.append(message)
-                return Reply(status=201, body={"certificate": "PEM"})
-        return self._refuse(Rejected(code="operation_unknown", reason="unknown"))
-
-    def _refuse(self, refusal: Rejected) -> Reply:
-        return Reply(status=CODES[refusal.code].http, error=self.problem(refusal))
-
-    def listen(self, session: Session, sink: Callable[[Downlink], None]) -> None:
-        raise NotImplementedError
-
-    def carry(self, sink: Callable[[Downlink], None]) -> Callable[[], None]:
-        raise NotImplementedError
-
-    async def change(self, **values: object) -> None:
-        """Sets attributes and wakes whoever waits."""
-        async with self._changed:
-            for name, value in values.items():
-                setattr(self, name, value)
-            self._changed.notify_all()
-
-    async def wait(
-        self, session: Session, subject: str, what: Awaited, *, after: int = 0, timeout_s: float = 0.0
-    ) -> Mapping[str, object] | None:
-        if not self._may(session, subject):
-            raise NotAuthorised("a foreign subject", code="not_your_device")
-        self.waiting += 1
-        try:
-            async with asyncio.timeout(timeout_s or None):
-                while True:
-                    body = self._waits(what, after)
-                    if body is not None or not timeout_s:
-                        return body
-                    async with self._changed:
-                        await self._changed.wait()
-        except TimeoutError:
-            return None
-        finally:
-            self.waiting -= 1
-
-    def _waits(self, what: Awaited, after: int) -> Mapping[str, object] | None:
-        if what == "desired":
-            if self.desired_version <= after:
-                return None
-            return {"version": self.desired_version, "since": 0, "patch": self.desired}
-        if what == "commands":
-            return {"commands": self.commands, "more": False} if self.commands else None
-        if what == "firmware":
-            return self.offer
-        parts = {name: self._waits(name, after) for name in ("desired", "commands", "firmware")}
-        return {name: part for name, part in parts.items() if part is not None} or None
-
-    async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
-        self.asked_pending.append(subject)
-        counts = {"commands": len(self.commands), "desired": self.desired_version, "firmware": int(bool(self.offer))}
-        return {name: count for name, count in counts.items() if count}
-
-    async def enroll(self, request: EnrollRequest) -> Reply:
-        self.enrolments.append(request)
-        return self.enrol_reply
-
-    async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
-        if not self._may(session, subject):
-            raise NotAuthorised("a foreign subject", code="not_your_device")
-        if sha256 not in self.artifacts:
-            raise NotFound("not offered", code="artifact_unknown")
-        return self.artifacts[sha256]
-
-    def put(self, content: bytes, **how: int) -> str:
-        artifact = MemoryArtifact(content, **how)
-        self.artifacts[artifact.sha256] = artifact
-        return artifact.sha256
-
-    def problem(self, outcome: Outcome, **members: object) -> Mapping[str, object]:
-        assert isinstance(outcome, Rejected)
-        code = CODES[outcome.code]
-        body: dict[str, object] = {
-            "type": f"urn:fleetcore:error:{outcome.code}",
-            "title": code.title,
-            "status": code.http,
-            "code": outcome.code,
-            "detail": outcome.reason,
-        }
-        for name in ("limit", "unit", "scope", "version", "retry_after_s"):
-            if getattr(outcome, name) is not None:
-                body[name] = getattr(outcome, name)
-        return body | members
 
 
 @frozen(kw_only=True)
@@ -466,34 +76,30 @@ class Answer:
 
 
 @pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
+def authority(tmp_path_factory: pytest.TempPathFactory) -> ThrowawayCa:
+    return ThrowawayCa(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture
-async def plane() -> MemoryPlane:
-    return MemoryPlane(leaves={"leaf1": "dev1", "foreign1": "dev2"}, tokens={"fc_dev_dev1_secret": "dev1"})
+def csr() -> x509.CertificateSigningRequest:
+    return x509.load_pem_x509_csr(make_csr("dev1", make_key()[1]))
 
 
 @pytest.fixture
-async def serve(authority: Authority, plane: MemoryPlane):
+async def plane() -> RecordingPlane:
+    return RecordingPlane(leaves={"leaf1": "dev1", "foreign1": "dev2"})
+
+
+@pytest.fixture
+async def serve(authority: ThrowawayCa, plane: RecordingPlane):
     """Opens the plugin: ``await serve(limits=…, trusted_proxies=…)``; plain HTTP with ``tls=False``."""
     async with AsyncExitStack() as stack:
 
         async def open_one(*, tls: bool = True, limits: Limits | None = None, **config: object) -> Served:
-            clock = MovableClock()
-            context = Context(
-                name="http",
-                fleet="default",
-                clock=clock,
-                logger=logging.getLogger("fleetcore.http"),
-                secret=lambda name: name,
-                limits=limits or Limits(),
-                tls=Tls(authority),
-            )
+            lent = context("http", limits=limits, tls=authority)
             settings = HttpConfig(listen=f"http{'s' if tls else ''}://127.0.0.1:0", **config)
-            adapter = await stack.enter_async_context(open_http(settings, context, plane))
-            return Served(adapter=adapter, clock=clock)
+            adapter = await stack.enter_async_context(open_http(settings, lent, plane, plane))
+            return Served(adapter=adapter, clock=lent.clock)
 
         yield open_one
 
@@ -504,7 +110,7 @@ async def served(serve) -> Served:
 
 
 @pytest.fixture
-def curl(authority: Authority, served: Served):
+def curl(authority: ThrowawayCa, served: Served):
     """Runs curl over mutual TLS: ``await curl("/telemetry", "-d", "…", device="dev1")``."""
 
     async def run(path: str, *options: str, device: str | None = "dev1") -> Answer:
@@ -553,7 +159,7 @@ class Raw:
 
 
 @pytest.fixture
-async def connect(authority: Authority):
+async def connect(authority: ThrowawayCa):
     """Opens raw connections: ``await connect(served)``, with TLS where the server has it."""
     opened: list[Raw] = []
 

@@ -14,13 +14,12 @@ PKCS10 = ("-H", "Content-Type: application/pkcs10")
 
 
 @pytest.fixture
-def request_pem(authority) -> str:
-    return authority.csr("dev1").public_bytes(Encoding.PEM).decode()
+def request_pem(csr) -> str:
+    return csr.public_bytes(Encoding.PEM).decode()
 
 
 @pytest.mark.parametrize("form", ["pem", "der", "base64"])
-async def test_pkcs10_comes_as_pem_der_or_base64_with_the_token_as_bearer(curl, plane, authority, tmp_path, form):
-    csr = authority.csr("dev1")
+async def test_pkcs10_comes_as_pem_der_or_base64_with_the_token_as_bearer(curl, plane, csr, tmp_path, form):
     der, pem = csr.public_bytes(Encoding.DER), csr.public_bytes(Encoding.PEM)
     (tmp_path / "csr").write_bytes({"pem": pem, "der": der, "base64": b64encode(der)}[form])
     bearer = ("-H", "Authorization: Bearer fc_enr_x")
@@ -28,7 +27,7 @@ async def test_pkcs10_comes_as_pem_der_or_base64_with_the_token_as_bearer(curl, 
     answer = await curl("/enroll", *PKCS10, *bearer, "--data-binary", f"@{tmp_path / 'csr'}", device=None)
 
     assert (answer.status, answer.json["certificate"]) == (201, "PEM")
-    assert (plane.enrolments[0].csr, plane.enrolments[0].token) == (pem, "fc_enr_x")
+    assert (plane.enrollments[0].csr, plane.enrollments[0].token) == (pem, "fc_enr_x")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +50,7 @@ async def test_a_body_of_another_form_is_refused(curl, plane, tmp_path, body, st
     answer = await curl("/enroll", *JSON, "--data-binary", f"@{tmp_path / 'body'}", device=None)
 
     assert (answer.status, answer.json["code"]) == (status, code)
-    assert plane.enrolments == []
+    assert plane.enrollments == []
 
 
 async def test_another_media_type_and_another_encoding_are_refused(curl):
@@ -70,7 +69,7 @@ async def test_pending_is_202_and_refusals_keep_their_status(curl, plane, reques
         Reply(status=409, error={"code": "key_in_use", "status": 409}),
         Reply(status=429, error={"code": "quota_exceeded", "status": 429, "retry_after_s": 9}),
     ):
-        plane.enrol_reply = reply
+        plane.enroll_reply = reply
         answers.append(await curl("/enroll", *PKCS10, "--data-binary", f"@{tmp_path / 'csr'}", device=None))
 
     assert [a.status for a in answers] == [202, 401, 409, 429]
@@ -84,5 +83,5 @@ async def test_renewing_takes_pkcs10_or_json(curl, plane, request_pem, tmp_path)
     json = await curl("/certificates/renew", *JSON, "-d", '{"csr": "PEM"}')
 
     assert (raw.status, json.status) == (201, 201)
-    assert b"BEGIN CERTIFICATE REQUEST" in plane.submitted[0].payload
-    assert {m.content_type for m in plane.submitted} == {"application/json"}
+    assert b"BEGIN CERTIFICATE REQUEST" in plane.arrived[0].message.payload
+    assert {m.content_type for _, m in plane.arrived} == {"application/json"}

@@ -63,7 +63,7 @@ async def test_ambiguous_or_broken_framing_is_refused_as_a_problem_and_closed(se
     assert b" 400 " in answer.partition(b"\r\n")[0]
     assert b"application/problem+json" in answer
     assert b"<html" not in answer
-    assert plane.submitted == []
+    assert plane.arrived == []
 
 
 async def test_a_broken_chunk_is_unreadable(served, connect, plane):
@@ -72,7 +72,7 @@ async def test_a_broken_chunk_is_unreadable(served, connect, plane):
     await raw.say(*HEAD, "Transfer-Encoding: chunked", body=b"ZZ\r\nhello\r\n0\r\n\r\n")
 
     assert b" 400 " in (await raw.rest()).partition(b"\r\n")[0]
-    assert plane.submitted == []
+    assert plane.arrived == []
 
 
 async def test_a_declared_length_beyond_the_limit_is_refused_unread(serve, connect, plane):
@@ -112,7 +112,7 @@ async def test_a_body_of_exactly_the_limit_passes(serve, connect, plane):
     await raw.say(*HEAD, "Content-Length: 1000", body=b"a" * 1000)
 
     assert (await raw.answer()).status == 204
-    assert len(plane.submitted[0].payload) == 1000
+    assert len(plane.messages[0].payload) == 1000
 
 
 async def test_a_gzip_bomb_is_refused_at_the_limit(served, connect, plane):
@@ -122,7 +122,7 @@ async def test_a_gzip_bomb_is_refused_at_the_limit(served, connect, plane):
     await raw.say(*HEAD, "Content-Encoding: gzip", f"Content-Length: {len(bomb)}", body=bomb)
 
     assert (await raw.answer()).status == 413
-    assert plane.submitted == []
+    assert plane.arrived == []
 
 
 def test_inflating_a_bomb_stops_at_the_limit():
@@ -172,7 +172,7 @@ async def test_an_idempotency_key_that_is_no_message_id_is_refused(served, conne
     await raw.say(*HEAD, f"Idempotency-Key: {key}", "Content-Length: 2", body=b"{}")
 
     assert (await raw.answer()).status == 422
-    assert plane.submitted == []
+    assert plane.arrived == []
 
 
 async def test_a_quoted_idempotency_key_is_the_text_in_the_quotes(served, connect, plane):
@@ -180,7 +180,7 @@ async def test_a_quoted_idempotency_key_is_the_text_in_the_quotes(served, connec
 
     await raw.say(*HEAD, 'Idempotency-Key: "m-1"', "Content-Length: 2", body=b"{}")
 
-    assert ((await raw.answer()).status, plane.submitted[0].id) == (204, "m-1")
+    assert ((await raw.answer()).status, plane.messages[0].id) == (204, "m-1")
 
 
 async def test_a_head_that_does_not_end_is_cut_off(served, connect, until):
@@ -225,7 +225,7 @@ async def test_a_slow_body_is_cut_off(served, connect, plane, until):
     await served.clock.advance(31)
 
     assert await raw.rest() == b""
-    assert plane.submitted == []
+    assert plane.arrived == []
 
 
 async def test_an_idle_connection_outlives_the_other_deadlines_but_not_its_own(served, connect):
@@ -248,7 +248,7 @@ async def test_pipelined_requests_are_answered_in_order(served, connect, plane):
     raw.writer.write(one + b"01" + one + b"02" + one + b"03")
 
     assert [(await raw.answer()).status for _ in range(3)] == [204] * 3
-    assert [m.payload for m in plane.submitted] == [b"01", b"02", b"03"]
+    assert [m.payload for m in plane.messages] == [b"01", b"02", b"03"]
 
 
 async def test_a_refused_requests_body_is_not_taken_for_the_next_request(served, connect, plane):
@@ -259,11 +259,11 @@ async def test_a_refused_requests_body_is_not_taken_for_the_next_request(served,
 
     answer = await raw.answer()
     assert (answer.status, answer.headers["connection"]) == (404, "close")
-    assert plane.submitted == []
+    assert plane.arrived == []
 
 
 async def test_a_failing_plane_is_a_500_without_its_secrets(served, connect, plane, caplog):
-    plane.crash = RuntimeError("password=hunter2")
+    plane.failure = RuntimeError("password=hunter2")
     raw = await connect(served)
     with caplog.at_level(logging.CRITICAL, logger="fleetcore.http"):
         await raw.say(*HEAD, "Content-Length: 2", body=b"{}")
@@ -274,7 +274,7 @@ async def test_a_failing_plane_is_a_500_without_its_secrets(served, connect, pla
 
 
 async def test_an_artifact_that_breaks_off_is_not_taken_for_whole(served, connect, plane):
-    sha = plane.put(b"x" * 5000, breaks_at=2000, breaks=1)
+    sha = plane.put_artifact(b"x" * 5000, breaks_at=2000, breaks=1)
     raw = await connect(served)
 
     await raw.say(f"GET /device/v1/artifacts/{sha} HTTP/1.1", "Host: x")
@@ -303,7 +303,7 @@ async def test_odd_targets_lead_nowhere(served, connect, target):
 
 
 async def test_a_peer_that_does_not_read_its_download_is_cut_off(served, connect, plane, until):
-    sha = plane.put(b"x" * 30_000_000, piece=65536)
+    sha = plane.put_artifact(b"x" * 30_000_000, piece_bytes=65536)
     raw = await connect(served)
     raw.writer.transport.pause_reading()
     await raw.say(f"GET /device/v1/artifacts/{sha} HTTP/1.1", "Host: x")
@@ -312,4 +312,4 @@ async def test_a_peer_that_does_not_read_its_download_is_cut_off(served, connect
     await served.clock.advance(1300)
 
     await until(lambda: served.adapter.connections == 0)
-    await until(lambda: plane.sessions[0].ended)
+    await until(lambda: plane.opened[0].ended)

@@ -2,7 +2,6 @@
 
 import asyncio
 import asyncio.sslproto
-import logging
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ from fleetcore_http.config import HttpConfig
 from fleetcore_http.plugin import fleetcore_protocols, open_http
 
 from fleetcore.errors import ConfigError, NotReady
-from fleetcore.interfaces.provider import Context
+from fleetcore.testing import context
 from fleetcore.testing.patience import PATIENCE_S
 
 POLL = ("GET /device/v1/commands?wait=55 HTTP/1.1", "Host: x")
@@ -20,9 +19,9 @@ POLL = ("GET /device/v1/commands?wait=55 HTTP/1.1", "Host: x")
 async def test_a_poll_answers_as_soon_as_a_command_arrives(served, connect, plane, until):
     raw = await connect(served)
     await raw.say(*POLL)
-    await until(lambda: plane.waiting)
+    await until(lambda: plane.polls)
 
-    await plane.change(commands=[{"id": "c1"}])
+    plane.command("dev1", {"id": "c1"})
 
     answer = await raw.answer()
     assert (answer.status, answer.json["commands"]) == (200, [{"id": "c1"}])
@@ -31,17 +30,17 @@ async def test_a_poll_answers_as_soon_as_a_command_arrives(served, connect, plan
 async def test_a_poll_whose_peer_has_gone_ends(served, connect, plane, until):
     raw = await connect(served)
     await raw.say(*POLL)
-    await until(lambda: plane.waiting)
+    await until(lambda: plane.polls)
 
     raw.writer.transport.abort()
 
-    await until(lambda: not plane.waiting)
+    await until(lambda: not plane.polls)
 
 
 async def test_draining_answers_polls_at_once_and_refuses_new_connections(served, connect, plane, until):
     raw = await connect(served)
     await raw.say(*POLL)
-    await until(lambda: plane.waiting)
+    await until(lambda: plane.polls)
 
     async with asyncio.timeout(45):  # less than the poll would last
         await served.adapter.drain()
@@ -52,33 +51,33 @@ async def test_draining_answers_polls_at_once_and_refuses_new_connections(served
 
 
 async def test_draining_waits_for_the_message_under_way(served, connect, plane, until):
-    plane.gate = asyncio.Event()
+    plane.hold()
     raw = await connect(served)
     await raw.say("POST /device/v1/telemetry HTTP/1.1", "Host: x", "Content-Length: 2", body=b"{}")
-    await until(lambda: plane.sessions)
+    await until(lambda: plane.waiting)
     draining = asyncio.create_task(served.adapter.drain())
     await asyncio.sleep(0.05)
     assert not draining.done()
 
-    plane.gate.set()
+    plane.commit()
 
     async with asyncio.timeout(PATIENCE_S):
         await draining
     assert (await raw.answer()).status == 204
-    assert len(plane.submitted) == 1
+    assert len(plane.messages) == 1
 
 
 async def test_draining_waits_for_a_message_whose_body_came_late(served, connect, plane, until):
-    plane.gate = asyncio.Event()
+    plane.hold()
     raw = await connect(served)
     await raw.say("POST /device/v1/telemetry HTTP/1.1", "Host: x", "Content-Length: 2", body=b"{")
     await until(lambda: any(one.reading_body for one in served.adapter._server.open))
     raw.writer.write(b"}")
-    await until(lambda: plane.asked_gate)
+    await until(lambda: plane.waiting)
     draining = asyncio.create_task(served.adapter.drain())
     await asyncio.sleep(0.05)
 
-    plane.gate.set()
+    plane.commit()
     await draining
 
     assert (await raw.answer()).status == 204
@@ -95,7 +94,7 @@ async def test_draining_does_not_wait_for_idle_connections_or_unfinished_bodies(
         await served.adapter.drain()
 
     assert (await idle.rest(), await slow.rest()) == (b"", b"")
-    assert plane.submitted == []
+    assert plane.arrived == []
 
 
 async def test_tls_buffers_are_one_record(served):
@@ -143,19 +142,19 @@ def test_a_proxy_that_is_no_address_is_refused():
         HttpConfig(trusted_proxies=("proxy.example",)).proxies()
 
 
-def context(clock) -> Context:
-    return Context(name="http", fleet="default", clock=clock, logger=logging.getLogger("x"), secret=str)
-
-
 async def test_https_without_a_ca_says_what_to_do(served, plane):
     with pytest.raises(ConfigError, match="fleetcore init"):
-        async with open_http(HttpConfig(listen="https://127.0.0.1:0"), context(served.clock), plane):
+        async with open_http(
+            HttpConfig(listen="https://127.0.0.1:0"), context("http", clock=served.clock), plane, plane
+        ):
             pass
 
 
 async def test_a_port_in_use_is_not_ready_so_that_it_is_tried_again(served, plane):
     with pytest.raises(NotReady, match="cannot be bound"):
-        async with open_http(HttpConfig(listen=f"http://127.0.0.1:{served.port}"), context(served.clock), plane):
+        async with open_http(
+            HttpConfig(listen=f"http://127.0.0.1:{served.port}"), context("http", clock=served.clock), plane, plane
+        ):
             pass
 
 

@@ -1,6 +1,5 @@
 """Who is speaking, once per connection, and what happens to a connection whose device loses its rights."""
 
-import asyncio
 from base64 import b64encode
 
 import pytest
@@ -17,8 +16,8 @@ async def test_a_kept_alive_connection_is_authenticated_once(served, connect, pl
         await raw.say(*GET_TWIN)
         assert (await raw.answer()).status == 200
 
-    assert len(plane.authenticated) == 1
-    assert plane.peers[0].startswith("127.0.0.1:")
+    assert len(plane.authentications) == 1
+    assert plane.authentications[0].peer.startswith("127.0.0.1:")
 
 
 async def test_the_session_closes_with_the_connection(served, connect, plane, until):
@@ -28,8 +27,8 @@ async def test_the_session_closes_with_the_connection(served, connect, plane, un
 
     raw.writer.close()
 
-    await until(lambda: plane.sessions[0].ended)
-    assert plane.sessions[0].ended == "closed"
+    await until(lambda: plane.opened[0].ended)
+    assert plane.opened[0].ended == "closed"
     await until(lambda: served.adapter.connections == 0)
 
 
@@ -39,7 +38,7 @@ async def test_a_connection_says_nothing_of_whether_the_device_is_there(served, 
     await raw.say(*GET_TWIN)
     await raw.answer()
 
-    assert plane.lasting == [False]
+    assert [one.lasting for one in plane.authentications] == [False]
 
 
 async def test_revocation_closes_the_kept_alive_connection(served, connect, plane):
@@ -58,12 +57,12 @@ async def test_revocation_closes_the_kept_alive_connection(served, connect, plan
 async def test_revocation_cuts_a_long_poll_off(served, connect, plane, until):
     raw = await connect(served)
     await raw.say("GET /device/v1/inbox?wait=55 HTTP/1.1", "Host: x")
-    await until(lambda: plane.waiting)
+    await until(lambda: plane.polls)
 
     plane.revoke("dev1")
 
     assert await raw.rest() == b""
-    await until(lambda: not plane.waiting)
+    await until(lambda: not plane.polls)
 
 
 async def test_a_revoked_device_that_comes_back_is_refused(served, connect, plane):
@@ -79,7 +78,7 @@ async def test_a_revoked_device_that_comes_back_is_refused(served, connect, plan
 async def test_a_session_that_ended_quietly_is_not_used_again(serve, connect, plane):
     served = await serve(tls=False, trusted_proxies=("127.0.0.1",))
     raw = await connect(served)
-    token = "Authorization: Bearer fc_dev_dev1_secret"
+    token = f"Authorization: Bearer {plane.token('dev1')}"
     await raw.say(*GET_TWIN, token)
     assert (await raw.answer()).status == 200
 
@@ -94,11 +93,11 @@ async def test_a_session_is_looked_at_again_with_every_request(served, connect, 
     await raw.say(*GET_TWIN)
     await raw.answer()
 
-    plane.sessions[0]._ended = "replaced"  # without a word to the connection
+    plane.opened[0].end_silently("replaced")  # without a word to the connection
     await raw.say(*GET_TWIN)
 
     assert (await raw.answer()).status == 200
-    assert len(plane.authenticated) == 2
+    assert len(plane.authentications) == 2
 
 
 async def test_a_client_cert_header_from_anybody_but_a_proxy_is_ignored(served, connect, plane, authority):
@@ -107,7 +106,7 @@ async def test_a_client_cert_header_from_anybody_but_a_proxy_is_ignored(served, 
     await raw.say(*GET_TWIN, f"Client-Cert: :{b64encode(authority.device('dev1').der).decode()}:")
 
     assert (await raw.answer()).status == 200
-    assert plane.authenticated == [CertificateCredential(authority.device("dev2").der)]
+    assert [one.credential for one in plane.authentications] == [CertificateCredential(authority.device("dev2").der)]
 
 
 @pytest.mark.parametrize("proxies", [(), ("192.0.2.1", "10.0.0.0/8", "::1")])
@@ -135,7 +134,7 @@ async def test_a_proxys_connection_carries_several_devices_each_with_a_session(s
     revoked = await raw.answer()
 
     assert (other.status, revoked.status) == (200, 403)
-    assert len(plane.authenticated) == 3
+    assert len(plane.authentications) == 3
 
 
 async def test_the_proxys_own_certificate_is_no_devices(serve, connect):
@@ -170,9 +169,9 @@ async def test_two_client_cert_headers_are_refused(serve, connect, authority):
 async def test_a_revoked_devices_poll_behind_a_proxy_ends_without_hurting_the_connection(serve, connect, plane, until):
     served = await serve(tls=False, trusted_proxies=("127.0.0.1",))
     raw = await connect(served)
-    token = "Authorization: Bearer fc_dev_dev1_secret"
+    token = f"Authorization: Bearer {plane.token('dev1')}"
     await raw.say("GET /device/v1/inbox?wait=55 HTTP/1.1", "Host: x", token)
-    await until(lambda: plane.waiting)
+    await until(lambda: plane.polls)
 
     plane.revoke("dev1")
 
@@ -184,42 +183,34 @@ async def test_a_revoked_devices_poll_behind_a_proxy_ends_without_hurting_the_co
 async def test_a_certificate_wins_over_a_token(served, connect, plane):
     raw = await connect(served, "dev2")
 
-    await raw.say("GET /device/v1/ HTTP/1.1", "Host: x", "Authorization: Bearer fc_dev_dev1_secret")
+    await raw.say("GET /device/v1/ HTTP/1.1", "Host: x", f"Authorization: Bearer {plane.token('dev1')}")
 
     assert b'"device":"dev2"' in (await raw.answer()).body
-    assert not any(isinstance(credential, TokenCredential) for credential in plane.authenticated)
+    assert not any(isinstance(credential, TokenCredential) for credential, *_ in plane.authentications)
 
 
 async def test_sessions_of_a_proxys_connection_are_bounded(serve, connect, plane):
     served = await serve(tls=False, trusted_proxies=("127.0.0.1",))
     raw = await connect(served)
-    plane.tokens = {f"fc_dev_d{number}_s": f"d{number}" for number in range(70)}
+    plane.devices = {f"d{number}" for number in range(70)}
 
-    for token in plane.tokens:
-        await raw.say(*GET_TWIN, f"Authorization: Bearer {token}")
+    for device in plane.devices:
+        await raw.say(*GET_TWIN, f"Authorization: Bearer {plane.token(device)}")
         assert (await raw.answer()).status == 200
 
-    assert sum(session.ended is None for session in plane.sessions) == 64
+    assert len(plane.sessions) == 64
 
 
 async def test_a_connection_lost_during_authentication_leaves_no_session(served, connect, plane, until):
-    started, go = asyncio.Event(), asyncio.Event()
-    inner = plane.authenticate
-
-    async def slow(credential, *, protocol, peer="", lasting=True):
-        started.set()
-        await go.wait()
-        return await inner(credential, protocol=protocol, peer=peer, lasting=lasting)
-
-    object.__setattr__(plane, "authenticate", slow)
+    plane.hold_authentication()
     raw = await connect(served)
     await raw.say(*GET_TWIN)
-    await started.wait()
+    await until(lambda: plane.authentications)
 
     [connection] = served.adapter._server.open
     raw.writer.transport.abort()
     await until(lambda: connection.transport is None)
-    go.set()
+    plane.let_in()
 
-    await until(lambda: plane.sessions)
-    await until(lambda: plane.sessions[0].ended == "closed")
+    await until(lambda: plane.opened)
+    await until(lambda: plane.opened[0].ended == "closed")

@@ -6,7 +6,8 @@ import hashlib
 import pytest
 
 from fleetcore.interfaces.provider import Limits
-from fleetcore.model.message import Accepted, Dropped, Operation, PointRefusal, Rejected
+from fleetcore.model.message import Accepted, Dropped, PointRefusal, Rejected
+from fleetcore.wire import messages
 
 pytestmark = pytest.mark.peer("curl")
 
@@ -17,8 +18,8 @@ async def test_readings_are_answered_204_after_the_commit(curl, plane):
     answer = await curl("/telemetry", *JSON, "-H", "Idempotency-Key: m-1", "-d", '{"t": 1.5}')
 
     assert (answer.status, answer.body) == (204, b"")
-    [message] = plane.submitted
-    assert (message.operation, message.subject, message.payload) == (Operation.TELEMETRY, "dev1", b'{"t": 1.5}')
+    [message] = plane.messages
+    assert (message.type, message.subject, message.payload) == (messages.TELEMETRY, "dev1", b'{"t": 1.5}')
     assert (message.content_type, message.id) == ("application/json", "m-1")
 
 
@@ -44,19 +45,19 @@ async def test_a_wholly_refused_batch_is_422_with_each_reading(curl, plane):
 @pytest.mark.parametrize(
     ("method", "path", "operation", "target"),
     [
-        ("POST", "/location", Operation.LOCATION, None),
-        ("PUT", "/location", Operation.LOCATION, None),
-        ("POST", "/status", Operation.STATUS, None),
-        ("POST", "/twin/ack", Operation.TWIN_ACK, None),
-        ("POST", "/commands/c-7/result", Operation.COMMAND_RESULT, "c-7"),
-        ("POST", "/firmware/status", Operation.FIRMWARE_STATUS, None),
+        ("POST", "/location", messages.LOCATION, None),
+        ("PUT", "/location", messages.LOCATION, None),
+        ("POST", "/status", messages.STATUS, None),
+        ("POST", "/twin/ack", messages.TWIN_ACK, None),
+        ("POST", "/commands/c-7/result", messages.COMMAND_RESULT, "c-7"),
+        ("POST", "/firmware/status", messages.FIRMWARE_STATUS, None),
     ],
 )
 async def test_every_uplink_reaches_the_plane_as_its_operation(curl, plane, method, path, operation, target):
     answer = await curl(path, "-X", method, *JSON, "-d", "{}")
 
     assert answer.status == 204
-    assert [(m.operation, m.subject, m.target) for m in plane.submitted] == [(operation, "dev1", target)]
+    assert [(m.type, m.subject, m.target) for m in plane.messages] == [(operation, "dev1", target)]
 
 
 @pytest.mark.parametrize("path", ["telemetry", "commands/c-7/result", "twin/ack", "firmware/status", "status"])
@@ -64,21 +65,21 @@ async def test_a_gateway_speaks_for_its_leaf_below_the_leaf_prefix(curl, plane, 
     answer = await curl(f"/leaf/leaf1/{path}", *JSON, "-d", "{}")
 
     assert answer.status == 204
-    assert [m.subject for m in plane.submitted] == ["leaf1"]
+    assert [m.subject for m in plane.messages] == ["leaf1"]
 
 
 @pytest.mark.parametrize(
     "path", ["telemetry", "twin", "twin/desired", "commands", "inbox", "time", "artifacts/" + "0" * 64]
 )
 async def test_a_foreign_leaf_in_the_path_is_refused(curl, plane, path):
-    await plane.change(commands=[{"id": "c1"}])
+    plane.command("foreign1", {"id": "c1"})
     options = (*JSON, "-d", "{}") if path == "telemetry" else ()
 
     answer = await curl(f"/leaf/foreign1/{path}", *options)
 
     assert (answer.status, answer.json["code"]) == (403, "not_your_device")
     assert answer.headers["content-type"] == "application/problem+json"
-    assert plane.submitted == []
+    assert plane.received == []
 
 
 async def test_an_outdated_will_is_dropped_without_complaint(curl, plane):
@@ -120,7 +121,8 @@ async def test_a_refusal_is_a_problem_with_its_status_and_when_to_retry(
 
 
 async def test_the_twin_is_read_with_an_etag_and_304_spares_the_body(curl, plane):
-    plane.desired, plane.desired_version, plane.reported_version = {"interval": 60}, 12, 40
+    plane.desire("dev1", 12, {"interval": 60})
+    plane.report("dev1", 40, {})
 
     first = await curl("/twin")
     second = await curl("/twin", "-H", f"If-None-Match: {first.headers['etag']}")
@@ -131,7 +133,8 @@ async def test_the_twin_is_read_with_an_etag_and_304_spares_the_body(curl, plane
 
 @pytest.mark.parametrize("tag", ['"d12.r40"', '"r40"', '"40"', "*"])
 async def test_a_report_with_a_matching_if_match_is_taken(curl, plane, tag):
-    plane.reported_version, plane.desired_version = 40, 12
+    plane.desire("dev1", 12, {})
+    plane.report("dev1", 40, {})
 
     answer = await curl("/twin/reported", "-X", "PATCH", *JSON, "-H", f"If-Match: {tag}", "-d", '{"a": 1}')
 
@@ -140,12 +143,12 @@ async def test_a_report_with_a_matching_if_match_is_taken(curl, plane, tag):
 
 @pytest.mark.parametrize("tag", ['"d12.r39"', '"someone else\'s"', 'W/"d12.r40"'])
 async def test_a_report_on_another_version_is_412(curl, plane, tag):
-    plane.reported_version = 40
+    plane.report("dev1", 40, {})
 
     answer = await curl("/twin/reported", "-X", "PATCH", *JSON, "-H", f"If-Match: {tag}", "-d", '{"a": 1}')
 
     assert (answer.status, answer.json["code"]) == (412, "version_conflict")
-    assert plane.reported == {}
+    assert plane.reported("dev1") == {}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,9 @@ async def test_patch_takes_merge_patches_only(curl, media_type, status):
 
 
 async def test_polls_answer_what_waits_or_204(curl, plane):
-    await plane.change(desired={"x": 1}, desired_version=3, commands=[{"id": "c1"}], offer={"offer": {"version": "2"}})
+    plane.desire("dev1", 3, {"x": 1})
+    plane.command("dev1", {"id": "c1"})
+    plane.offer("dev1", {"offer": {"version": "2"}})
 
     desired, known = await curl("/twin/desired?since=2"), await curl("/twin/desired?since=3")
     commands, firmware = await curl("/commands?wait=5"), await curl("/firmware?wait=0")
@@ -177,8 +182,10 @@ async def test_polls_answer_what_waits_or_204(curl, plane):
 
 
 async def test_every_answer_names_what_waits(curl, plane):
-    await plane.change(desired_version=13, commands=[{"id": "c1"}, {"id": "c2"}])
-    sha = plane.put(b"image")
+    plane.desire("dev1", 13, {})
+    for command in ("c1", "c2"):
+        plane.command("dev1", {"id": command})
+    sha = plane.put_artifact(b"image")
     plane.outcomes = [Accepted(stored=1), Rejected(code="schema_invalid", reason="no")]
 
     answers = [await curl("/telemetry", *JSON, "-d", "{}") for _ in range(2)]
@@ -225,7 +232,7 @@ async def test_no_credential_is_401_and_names_the_scheme(curl):
 
 
 async def test_a_device_token_is_a_credential(curl, plane):
-    good = await curl("/twin", "-H", "Authorization: Bearer fc_dev_dev1_secret", device=None)
+    good = await curl("/twin", "-H", f"Authorization: Bearer {plane.token('dev1')}", device=None)
     bad = await curl("/twin", "-H", "Authorization: Bearer fc_dev_dev1_guess", device=None)
     other = await curl("/twin", "-H", "Authorization: Basic ZGV2MTp4", device=None)
 
@@ -238,12 +245,12 @@ async def test_gzip_is_inflated(curl, plane, tmp_path):
     answer = await curl("/telemetry", *JSON, "-H", "Content-Encoding: gzip", "--data-binary", f"@{tmp_path / 'body'}")
 
     assert answer.status == 204
-    assert plane.submitted[0].payload == b'{"t": 1}'
+    assert plane.messages[0].payload == b'{"t": 1}'
 
 
 async def test_an_artifact_comes_whole_and_cannot_be_taken_for_a_page(curl, plane):
     content = bytes(range(256)) * 300
-    sha = plane.put(content)
+    sha = plane.put_artifact(content)
 
     answer = await curl(f"/artifacts/{sha}")
 
@@ -273,7 +280,7 @@ async def test_an_artifact_comes_whole_and_cannot_be_taken_for_a_page(curl, plan
 async def test_one_range_is_served_and_anything_else_refused_or_ignored(
     curl, plane, header, status, content_range, body
 ):
-    sha = plane.put(b"0123456789", piece=3)
+    sha = plane.put_artifact(b"0123456789", piece_bytes=3)
 
     answer = await curl(f"/artifacts/{sha}", "-H", f"Range: {header}")
 
@@ -282,7 +289,7 @@ async def test_one_range_is_served_and_anything_else_refused_or_ignored(
 
 
 async def test_preconditions_on_an_artifact(curl, plane):
-    sha = plane.put(b"0123456789")
+    sha = plane.put_artifact(b"0123456789")
     part = ("-H", "Range: bytes=5-")
 
     same = await curl(f"/artifacts/{sha}", *part, "-H", f'If-Range: "{sha}"')
@@ -294,7 +301,7 @@ async def test_preconditions_on_an_artifact(curl, plane):
 
 
 async def test_head_of_an_artifact_has_the_headers_alone(curl, plane):
-    sha = plane.put(b"0123456789")
+    sha = plane.put_artifact(b"0123456789")
 
     answer = await curl(f"/artifacts/{sha}", "-I", "-H", "Range: bytes=0-3")
 
@@ -313,7 +320,7 @@ async def test_an_expectation_is_answered_before_the_body(curl, plane):
     answer = await curl("/telemetry", *JSON, "-H", "Expect: 100-continue", "-d", '{"t": 1}')
 
     assert answer.status == 204
-    assert plane.submitted[0].payload == b'{"t": 1}'
+    assert plane.messages[0].payload == b'{"t": 1}'
 
 
 @pytest.mark.parametrize(("method", "allow"), [("DELETE", "POST"), ("GET", "POST"), ("OPTIONS", "POST")])
@@ -339,4 +346,4 @@ async def test_what_waits_for_a_leaf_is_told_to_its_gateway_alone(curl, plane):
     await curl("/leaf/leaf1/telemetry", *JSON, "-d", "{}")
     await curl("/leaf/foreign1/twin/reported", "-X", "PATCH", "-H", "Content-Type: text/plain", "-d", "x")
 
-    assert plane.asked_pending == ["leaf1", "dev1"]
+    assert plane.pending_asked == ["leaf1", "dev1"]

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from fleetcore.model.message import Inbound, Operation, Rejected, Reply
-
-_OPERATIONS = {operation.value: operation for operation in Operation}
+from fleetcore.model.message import Inbound, Rejected, Reply
+from fleetcore.wire import messages
 
 
 class _Request(msgspec.Struct):
@@ -49,12 +48,14 @@ def read_request(payload: bytes, subject: str) -> Inbound | Rejected:
         request = _decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Rejected(code="payload_unreadable", reason=f"the request cannot be read: {error}")
-    operation = _OPERATIONS.get(request.op)
-    if operation is None:
-        return Rejected(code="operation_unknown", reason=f"there is no operation {request.op[:64]!r}", pointer="/op")
+    kind = messages.NAMED.get(request.op)
+    if kind is None:
+        return Rejected(
+            code="operation_unknown", reason=f"the operation {request.op[:64]!r} is not known", pointer="/op"
+        )
     body = bytes(request.body)
     return Inbound(
-        operation=operation,
+        type=kind,
         subject=subject,
         payload=b"" if body == b"null" else body,
         content_type="application/json" if body else None,

@@ -13,25 +13,24 @@ from contextlib import asynccontextmanager
 from functools import partial
 from math import ceil
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import frozen
 
 from fleetcore.errors import CODES, ConfigError, CredentialsRejected, FleetError, NotReady, Refused
-from fleetcore.interfaces import Context, DevicePlane, ProtocolAdapter, Session
+from fleetcore.interfaces import Context, DevicePlane, Ingest, ProtocolAdapter, Session
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.credential import AssertedCredential
-from fleetcore.model.message import Accepted, Downlink, Inbound, Outcome, Rejected, Reply
+from fleetcore.model.message import UNKNOWN, Accepted, Downlink, Inbound, Outcome, Rejected
+from fleetcore.wire.replies import problem, refusal
 from fleetcore.wire.tls import client_context
 from fleetcore_mqtt import topics, trial
 from fleetcore_mqtt.addresses import Address, read_address
 from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
+from fleetcore_mqtt.config import MqttConfig
 from fleetcore_mqtt.eviction import Eviction
 from fleetcore_mqtt.link import Arrived, Link, LinkState, Publication
 from fleetcore_mqtt.uplinks import content_type
-
-if TYPE_CHECKING:
-    from fleetcore_mqtt.plugin import MqttConfig
 
 #: Devices whose session is kept open between their messages.
 SESSIONS = 10_000
@@ -60,9 +59,9 @@ class _Item:
 class Broker(ProtocolAdapter):
     """The open consumer."""
 
-    def __init__(self, config: "MqttConfig", context: Context, plane: DevicePlane) -> None:
+    def __init__(self, config: MqttConfig, context: Context, plane: DevicePlane, ingest: Ingest) -> None:
         assert config.url is not None
-        self._url, self._context, self._plane = config.url, context, plane
+        self._url, self._context, self._plane, self._ingest = config.url, context, plane, ingest
         self._address = address = read_address(config.url)
         self._reload = config.reload
         self._by = address.host
@@ -248,30 +247,45 @@ class Broker(ProtocolAdapter):
         uplink, arrived = item.uplink, item.arrived
         limit = self._context.limits.message_bytes
         if len(arrived.payload) > limit:
-            self._done(
-                item, Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message")
-            )
-        elif uplink.operation in topics.DELIVERED:
+            rejected = Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message")
+            self._refuse(session, item, rejected)
+        elif uplink.type in topics.DELIVERED:
             declared = getattr(arrived.properties, "ContentType", None)
             message = Inbound(
-                operation=uplink.operation,
+                type=uplink.type,
                 subject=uplink.subject,
                 payload=arrived.payload,
                 content_type=content_type(declared, arrived.payload, senml=uplink.senml),
                 id=_message_id(arrived),
                 target=uplink.target,
             )
-            if not self._plane.deliver(session, message, partial(self._done, item)) and "plane" not in self._reasons:
+            if not self._ingest.deliver(session, message, partial(self._done, item)) and "plane" not in self._reasons:
                 self._stop("plane")
                 self._spawn(self._await_plane(), "mqtt back-pressure")
-        elif uplink.request is not None or uplink.operation is not None:
+        elif uplink.request is not None or uplink.type is not None:
             self._spawn(self._call(session, item), f"mqtt call of {item.device}")
         else:
-            self._done(item, Rejected(code="operation_unknown", reason=f"nothing is known of {uplink.name!r}"))
+            rejected = Rejected(code="operation_unknown", reason=f"nothing is known of {uplink.name!r}")
+            self._refuse(session, item, rejected)
+
+    def _refuse(self, session: Session, item: _Item, rejected: Rejected) -> None:
+        self._note(session, item, rejected)
+        self._done(item, rejected)
+
+    def _note(self, session: Session, item: _Item, rejected: Rejected) -> None:
+        """A message is refused here, before the plane has seen it."""
+        uplink = item.uplink
+        message = Inbound(
+            type=uplink.type or UNKNOWN,
+            subject=uplink.subject,
+            payload=item.arrived.payload,
+            target=uplink.target if uplink.type is not None else item.arrived.topic,
+        )
+        self._plane.refused(session, message, rejected)
 
     async def _await_plane(self) -> None:
         try:
-            await self._plane.ready()
+            await self._ingest.ready()
         finally:
             self._go_on("plane")
 
@@ -283,7 +297,7 @@ class Broker(ProtocolAdapter):
         if not isinstance(outcome, Rejected):
             self._note_prefix(item.uplink)
         if isinstance(outcome, Rejected) or (isinstance(outcome, Accepted) and outcome.refused):
-            self._complain(item, self._plane.problem(outcome, **self._reference(item)))
+            self._complain(item, problem(outcome, **self._reference(item)))
 
     def _settle(self, item: _Item) -> None:
         self._under_way -= 1
@@ -354,17 +368,19 @@ class Broker(ProtocolAdapter):
             message = read_request(item.arrived.payload, uplink.subject)
             target = topics.below(item.device, uplink.subject, f"reply/{uplink.request}")
         else:
-            assert uplink.operation is not None
-            message = Inbound(operation=uplink.operation, subject=uplink.subject, payload=item.arrived.payload)
-            target = topics.below(item.device, uplink.subject, topics.ANSWERED[uplink.operation])
+            assert uplink.type is not None
+            message = Inbound(type=uplink.type, subject=uplink.subject, payload=item.arrived.payload)
+            target = topics.answer_topic(item.device, uplink.subject, uplink.type)
         respond = getattr(properties, "ResponseTopic", None)
         if respond is not None:
             if not topics.is_own_reply(item.device, respond):
-                self._done(item, Rejected(code="topic_invalid", reason="a response topic lies below the own reply/"))
+                rejected = Rejected(code="topic_invalid", reason="a response topic lies below the own reply/")
+                self._refuse(session, item, rejected)
                 return
             target = respond
         if isinstance(message, Rejected):
-            reply = Reply(status=CODES[message.code].http, error=self._plane.problem(message))
+            self._note(session, item, message)
+            reply = refusal(message)
         else:
             reply = await self._plane.call(session, message)
         self._settle(item)
@@ -418,9 +434,11 @@ def _client_tls(address: Address, context: Context) -> SSLContext | None:
 
 
 @asynccontextmanager
-async def open_broker(config: "MqttConfig", context: Context, plane: DevicePlane) -> AsyncIterator[Broker]:
+async def open_broker(
+    config: MqttConfig, context: Context, plane: DevicePlane, ingest: Ingest
+) -> AsyncIterator[Broker]:
     """Consumes from ``config.url`` while the context lasts."""
-    broker = Broker(config, context, plane)
+    broker = Broker(config, context, plane, ingest)
     try:
         await broker.start()
         ends = [plane.carry(broker.send), plane.watch_revocations(broker.revoked)]

@@ -6,17 +6,17 @@ in number, in time and in what they may ask. One request at a time: reading wait
 rest. What is refused is acknowledged, counted and written down; ``errors`` is not for claimants to read.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
 from fleetcore.errors import CODES
 from fleetcore.interfaces import ClaimSession
-from fleetcore.model.message import Rejected, Reply
+from fleetcore.model.message import Rejected
+from fleetcore.wire.replies import refusal
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.bodies import read_request, reply_body, to_json
 from fleetcore_mqtt.framing import CONNECT_BYTES
+from fleetcore_mqtt.host import Host
 from fleetcore_mqtt.outbox import Message, Outbox
 from fleetcore_mqtt.packets import (
     PINGRESP,
@@ -35,13 +35,8 @@ from fleetcore_mqtt.packets import (
 from fleetcore_mqtt.stream import Hold, PacketStream
 from fleetcore_mqtt.v311 import as_text
 
-if TYPE_CHECKING:
-    from fleetcore_mqtt.host import Host
-
 #: A device enrols in two round trips; a plugin that is asked about it has five seconds for each.
 CONNECTED_S = 120.0
-#: Connections by one claim certificate, and by all of them: a factory's line, not a fleet.
-CONNECTIONS, CONNECTIONS_IN_ALL = 256, 1024
 #: What one connection may ask or try before it has to come again: two steps, and their repetitions.
 MESSAGES = 64
 FILTERS = 8
@@ -51,42 +46,13 @@ WINDOW = 8
 _REFUSAL = "a claim certificate enrols devices and does nothing else"
 
 
-class Room:
-    """How many claimants are connected to one endpoint."""
-
-    def __init__(self) -> None:
-        self._by_name: Counter[str] = Counter()
-
-    def objection(self, connect: Connect, session: ClaimSession, codec: Codec) -> Reason | None:
-        """Why a claimant is refused at its CONNECT, or None."""
-        if connect.will is not None:
-            session.denied("will", "not_authorised")
-            return Reason.NOT_AUTHORISED
-        if not connect.client_id and not connect.clean and codec.version < 5:
-            return Reason.CLIENT_ID  # MQTT 3.1.1 §3.1.3.1
-        if self._by_name[session.name] >= CONNECTIONS or self._by_name.total() >= CONNECTIONS_IN_ALL:
-            session.denied("session", "overloaded")
-            return Reason.BUSY
-        return None
-
-    def enter(self, name: str) -> None:
-        """Counts a connection in."""
-        self._by_name[name] += 1
-
-    def leave(self, name: str) -> None:
-        """Counts it out."""
-        self._by_name[name] -= 1
-        if self._by_name[name] <= 0:
-            del self._by_name[name]
-
-
 class Claimant:
     """Belongs to one open connection; answers its CONNECT. ``leave`` takes the client's DISCONNECT."""
 
     def __init__(
         self,
         stream: PacketStream,
-        host: "Host",
+        host: Host,
         codec: Codec,
         session: ClaimSession,
         connect: Connect,
@@ -186,7 +152,7 @@ class Claimant:
         try:
             message = read_request(payload, self._session.name)
             if isinstance(message, Rejected):
-                reply = Reply(status=CODES[message.code].http, error=self._host.plane.problem(message))
+                reply = refusal(message)
             else:
                 reply = await self._session.call(message)
             if not self._stream.closed:

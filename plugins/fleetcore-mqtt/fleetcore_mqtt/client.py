@@ -23,7 +23,8 @@ from paho.mqtt.properties import Properties
 from fleetcore import threads
 from fleetcore.errors import CODES, ConfigError, NotAuthenticated, NotAuthorised, Refused, Unavailable
 from fleetcore.interfaces import DeviceClient, DeviceSecrets, EnrollRequest
-from fleetcore.model.message import Downlink, Operation, Reply
+from fleetcore.model.message import Downlink, MessageType, Reply
+from fleetcore.wire import messages
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.addresses import read_address
 from fleetcore_mqtt.bodies import to_json
@@ -246,9 +247,9 @@ class MqttDeviceClient(DeviceClient):
             return
         if meaning is None or not isinstance(body, dict):
             return
-        operation, subject, target = meaning
-        if operation is not None:
-            self._waiting.append(Downlink(operation=operation, subject=subject, body=body, target=target))
+        kind, subject, target = meaning
+        if kind is not None:
+            self._waiting.append(Downlink(type=kind, subject=subject, body=body, target=target))
             self._came.set()
             return
         waiting = self._replies.pop(target or "", None)
@@ -259,7 +260,7 @@ class MqttDeviceClient(DeviceClient):
 
     async def send(
         self,
-        operation: Operation,
+        type: MessageType,
         body: object,
         *,
         subject: str | None = None,
@@ -267,10 +268,10 @@ class MqttDeviceClient(DeviceClient):
         id: str | None = None,
     ) -> Reply:
         about = subject or self._secrets.device
-        topic = topics.uplink_topic(self._secrets.device, operation, about, target)
+        topic = topics.uplink_topic(self._secrets.device, type, about, target)
         if topic is None:
-            raise Refused(f"{operation} is no uplink of MQTT", code="operation_unknown", remedy="Use request()")
-        if operation is Operation.STATUS and isinstance(body, Mapping) and "session" not in body:
+            raise Refused(f"{type} is not published over MQTT", code="operation_unknown", remedy="Use request()")
+        if type is messages.STATUS and isinstance(body, Mapping) and "session" not in body:
             body = {**body, "session": self.session}
         payload = body if isinstance(body, bytes) else to_json(body)
         return await self._publish(topic, payload, id)
@@ -297,12 +298,12 @@ class MqttDeviceClient(DeviceClient):
         finally:
             self._published.pop(info.mid, None)
 
-    async def request(self, operation: Operation, body: object = None, *, subject: str | None = None) -> Reply:
+    async def request(self, type: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
         if self._loop is None:
             raise Unavailable("the client is not open")
         request_id = chance.token_hex(8)
         device = self._own
-        message: dict[str, object] = {"op": operation.value}
+        message: dict[str, object] = {"op": type.name}
         if body is not None:
             message["body"] = body
         answer: asyncio.Future[Reply] = self._loop.create_future()
@@ -332,12 +333,12 @@ class MqttDeviceClient(DeviceClient):
             )
         parameters = {"parameters": dict(request.parameters)} if request.parameters else {}
         if request.ownership is not None:
-            return await self.request(Operation.ENROLL, {"ownership_token": request.ownership, **parameters})
-        begun = await self.request(Operation.ENROLL, {"csr": _pem(request.csr), **parameters})
+            return await self.request(messages.ENROLL, {"ownership_token": request.ownership, **parameters})
+        begun = await self.request(messages.ENROLL, {"csr": _pem(request.csr), **parameters})
         token = None if begun.body is None else begun.body.get("ownership_token")
         if token is None or not request.at_once:
             return begun
-        return await self.request(Operation.ENROLL, {"ownership_token": token})
+        return await self.request(messages.ENROLL, {"ownership_token": token})
 
     def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
         del sha256, start

@@ -365,16 +365,16 @@ class Connection(PacketStream):
                     return
             meaning = topics.parse(will.topic)
             assert meaning is not None
-            assert meaning.operation is not None
+            assert meaning.type is not None
             message = Inbound(
-                operation=meaning.operation,
+                type=meaning.type,
                 subject=meaning.subject,
                 payload=will.payload,
                 content_type=content_type(will.content_type, will.payload, senml=meaning.senml),
                 id=will.id,
                 target=meaning.target,
             )
-            await self._host.plane.submit(session, message)
+            await self._host.ingest.submit(session, message)
         except FleetError as error:
             self._host.logger.warning("the will of %s is lost: %s", session.identity, error)
         finally:
@@ -392,7 +392,7 @@ def _objection(connect: Connect, identity: str, version: int) -> Reason | None:
     meaning = topics.parse(connect.will.topic)
     if meaning is not None and meaning.device != identity:
         return Reason.NOT_AUTHORISED
-    if meaning is None or meaning.operation not in topics.DELIVERED:
+    if meaning is None or meaning.type not in topics.DELIVERED:
         return Reason.TOPIC_INVALID
     return Reason.QOS if connect.will.qos == 2 and version >= 5 else None
 

@@ -5,7 +5,8 @@ from functools import partial
 from math import ceil
 
 from fleetcore.interfaces import Session
-from fleetcore.model.message import Downlink, Operation
+from fleetcore.model.message import Downlink
+from fleetcore.wire import messages
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.bodies import to_json
 from fleetcore_mqtt.host import Host
@@ -18,7 +19,7 @@ WINDOW = 20
 #: Filters of one device; the whole read list twice is 18.
 FILTERS = 64
 
-_REPLACEABLE = frozenset({Operation.TWIN_DESIRED, Operation.ERRORS, Operation.TIME})
+_REPLACEABLE = frozenset({messages.TWIN_DESIRED, messages.ERRORS, messages.TIME})
 
 
 class Downlinks:
@@ -117,7 +118,7 @@ class Downlinks:
         expires_s = None
         if downlink.expires_ms is not None:
             expires_s = self._host.clock.monotonic_s() + downlink.expires_ms / 1000
-        self.post(topic, to_json(downlink.body), expires_s=expires_s, replaceable=downlink.operation in _REPLACEABLE)
+        self.post(topic, to_json(downlink.body), expires_s=expires_s, replaceable=downlink.type in _REPLACEABLE)
 
     def _send(self, message: Message, packet_id: int | None) -> bool:
         expiry_s = None

@@ -14,11 +14,12 @@ from ssl import SSLContext
 from typing import Any, cast
 
 from fleetcore.errors import ConfigError, NotReady
-from fleetcore.interfaces import Context, DevicePlane, ProtocolAdapter
+from fleetcore.interfaces import Context, DevicePlane, Ingest, ProtocolAdapter
 from fleetcore_mqtt.addresses import Address, read_address
-from fleetcore_mqtt.claimant import Room
-from fleetcore_mqtt.connection import LINGER_S, Connection, factory
+from fleetcore_mqtt.connection import LINGER_S, factory
 from fleetcore_mqtt.framing import PACKET_BYTES
+from fleetcore_mqtt.host import HostedConnection
+from fleetcore_mqtt.limiter import ConnectionLimiter
 from fleetcore_mqtt.packets import Reason
 from fleetcore_mqtt.sessions import Sessions
 
@@ -34,8 +35,8 @@ _OVERHEAD_BYTES = PACKET_BYTES - 256 * 1024
 class Endpoint(ProtocolAdapter):
     """The open listener and its connections."""
 
-    def __init__(self, context: Context, plane: DevicePlane, *, in_flight: int) -> None:
-        self.plane = plane
+    def __init__(self, context: Context, plane: DevicePlane, ingest: Ingest, *, in_flight: int) -> None:
+        self.plane, self.ingest = plane, ingest
         self.clock = context.clock
         self.logger = context.logger
         self.name = context.name
@@ -44,11 +45,11 @@ class Endpoint(ProtocolAdapter):
         self.packet_bytes = context.limits.message_bytes + _OVERHEAD_BYTES
         self.in_flight = in_flight
         self.sessions = Sessions(context.clock.monotonic_s)
-        self.claimants = Room()
+        self.claimants = ConnectionLimiter()
         self._server: asyncio.Server | None = None
         self._endpoints: tuple[str, ...] = ()
-        self._all: set[Connection] = set()
-        self._by_device: dict[str, Connection] = {}
+        self._all: set[HostedConnection] = set()
+        self._by_device: dict[str, HostedConnection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
 
@@ -73,18 +74,18 @@ class Endpoint(ProtocolAdapter):
 
     # -- Host -----------------------------------------------------------------------------------------------------
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: HostedConnection) -> None:
         """Counts the connection in."""
         self._all.add(connection)
 
-    def authenticated(self, device: str, connection: Connection) -> None:
+    def authenticated(self, device: str, connection: HostedConnection) -> None:
         """The newest connection of a device stands; the earlier one is told that it was taken over (WIRE.md §4)."""
         earlier = self._by_device.get(device)
         if earlier is not None:
             earlier.end(Reason.TAKEN_OVER)
         self._by_device[device] = connection
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: HostedConnection) -> None:
         """Counts the connection out."""
         self._all.discard(connection)
         if self._by_device.get(connection.identity) is connection:
@@ -92,7 +93,7 @@ class Endpoint(ProtocolAdapter):
         if not self._all:
             self._emptied.set()
 
-    def current(self, device: str) -> Connection | None:
+    def current(self, device: str) -> HostedConnection | None:
         """The connection that speaks for ``device``, or None."""
         return self._by_device.get(device)
 
@@ -176,9 +177,11 @@ def _server_tls(address: Address, context: Context) -> SSLContext | None:
 
 
 @asynccontextmanager
-async def open_endpoint(url: str, context: Context, plane: DevicePlane, *, in_flight: int) -> AsyncIterator[Endpoint]:
+async def open_endpoint(
+    url: str, context: Context, plane: DevicePlane, ingest: Ingest, *, in_flight: int
+) -> AsyncIterator[Endpoint]:
     """Listens on ``url`` while the context lasts."""
-    endpoint = Endpoint(context, plane, in_flight=in_flight)
+    endpoint = Endpoint(context, plane, ingest, in_flight=in_flight)
     await endpoint.start(url, context)
     sweeper = asyncio.get_running_loop().create_task(endpoint.sweep(), name=f"{context.name} sweep")
     try:

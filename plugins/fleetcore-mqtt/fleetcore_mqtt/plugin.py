@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
-
 from fleetcore import hookimpl, offer_protocol
 from fleetcore.errors import ConfigError
+from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
 from fleetcore.interfaces.provider import Context, Provider
+from fleetcore_mqtt.config import MqttConfig
 
 if TYPE_CHECKING:
     import click
@@ -20,34 +20,10 @@ if TYPE_CHECKING:
 FLEETCORE_PLUGIN_API = 2
 
 
-@frozen(kw_only=True)
-class MqttConfig:
-    """``[protocols.mqtt]``: exactly one of ``listen`` and ``url``.
-
-    Attributes:
-        listen: where fleetcore is the MQTT endpoint, ``mqtts://0.0.0.0:8883``.
-        url: the broker it stands behind, ``mqtts://broker.example:8883``.
-        in_flight: QoS 1 messages of one device that may wait for their commit (Receive Maximum).
-        client_id: towards the broker; fixed, because the broker keeps what is unacknowledged under it.
-        username, password: for the broker, where it does not take the service certificate; the password is a
-            reference (``env:NAME``, ``file:PATH``).
-        broker_unacked: messages of the broker that may wait for their commit; beyond that its socket is not read.
-        reload: the words of a command that has the broker read its revocation list anew; it is run after a
-            revocation, before the device's connection to the broker is ended.
-    """
-
-    listen: str | None = None
-    url: str | None = None
-    in_flight: int = 32
-    client_id: str | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    broker_unacked: int = 4096
-    reload: tuple[str, ...] = ()
-
-
 @asynccontextmanager
-async def open_mqtt(config: MqttConfig, context: Context, plane: DevicePlane) -> AsyncIterator[ProtocolAdapter]:
+async def open_mqtt(
+    config: MqttConfig, context: Context, plane: DevicePlane, ingest: Ingest
+) -> AsyncIterator[ProtocolAdapter]:
     """Opens the endpoint or the consumer; raises ConfigError where not exactly one is asked for."""
     if (config.listen is None) == (config.url is None):
         raise ConfigError(
@@ -59,12 +35,12 @@ async def open_mqtt(config: MqttConfig, context: Context, plane: DevicePlane) ->
     if config.listen is not None:
         from fleetcore_mqtt.endpoint import open_endpoint
 
-        async with open_endpoint(config.listen, context, plane, in_flight=config.in_flight) as endpoint:
+        async with open_endpoint(config.listen, context, plane, ingest, in_flight=config.in_flight) as endpoint:
             yield endpoint
     else:
         from fleetcore_mqtt.broker import open_broker
 
-        async with open_broker(config, context, plane) as broker:
+        async with open_broker(config, context, plane, ingest) as broker:
             yield broker
 
 

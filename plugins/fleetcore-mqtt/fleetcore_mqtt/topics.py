@@ -1,81 +1,55 @@
-"""Topics of the wire table and what they mean: one list to write, one to read, for the whole plugin.
+"""The MQTT column of the table of message types: topics and what they mean.
 
-The endpoint parses and authorises by it, the consumer subscribes by it and the broker's access lists are printed
-from it, so the three cannot differ. A topic is compared level by level, never by filling in a template: a name with
-a wildcard in it then has nothing to widen (SECURITY.md, the class of CVE-2017-7650).
+The endpoint parses and authorises by it, the consumer subscribes by it and the broker's access lists are printed from
+it, so the three cannot differ. A topic is compared level by level, never by filling in a template: a name with a
+wildcard in it then has nothing to widen (SECURITY.md, the class of CVE-2017-7650).
 """
 
 from collections.abc import Sequence
 
 from attrs import frozen
 
-from fleetcore.model.message import Downlink, Operation
+from fleetcore.model.message import Direction, Downlink, MessageType
 from fleetcore.model.names import is_device_id, is_message_id
+from fleetcore.wire import messages
 
 PREFIX = ("fleet", "v1")
 
-#: How the common name of a claim certificate begins: with a colon, so that it is no device's level.
+#: How the common name of a claim certificate begins: with a colon, so that it is not a device's level.
 CLAIM = "fleetcore:claim:"
 
-#: What a device may publish, below its prefix (WIRE.md §1). None: the name is reserved for a later version.
-WRITE: tuple[tuple[str, Operation | None], ...] = (
-    ("telemetry", Operation.TELEMETRY),
-    ("telemetry/senml", Operation.TELEMETRY),
-    ("events", None),
-    ("logs", None),
-    ("location", Operation.LOCATION),
-    ("status", Operation.STATUS),
-    ("twin/reported", Operation.TWIN_REPORT),
-    ("twin/get", Operation.TWIN_GET),
-    ("twin/ack", Operation.TWIN_ACK),
-    ("commands/+/result", Operation.COMMAND_RESULT),
-    ("firmware/status", Operation.FIRMWARE_STATUS),
-    ("artifacts/+/+/+", None),
-    ("time/get", Operation.TIME),
-    ("request/+", None),
+_TARGET = "{target}"
+#: Any call, and the answer to it: what carries a message type without a topic of its own (WIRE.md §4).
+_REQUEST, _REPLY = "request/+", "reply/+"
+
+
+def _carried(row: MessageType) -> MessageType | None:
+    """The row, or None where its topics are reserved for a later version."""
+    return None if "mqtt" in row.later else row
+
+
+_UP_TOPICS = tuple((name, row) for row in messages.ALL for name in row.mqtt)
+_DOWN_TOPICS = tuple((row.mqtt_down, row) for row in messages.ALL if row.mqtt_down is not None)
+
+#: What a device may publish, below its prefix. None: the name is reserved for a later version.
+WRITE: tuple[tuple[str, MessageType | None], ...] = (
+    *((name.replace(_TARGET, "+"), _carried(row)) for name, row in _UP_TOPICS),
+    (_REQUEST, None),
 )
 
-#: What a device may subscribe to, below its prefix (WIRE.md §1).
-READ: tuple[str, ...] = (
-    "twin",
-    "twin/desired",
-    "commands",
-    "commands/+/cancel",
-    "firmware",
-    "artifacts/+/+",
-    "time",
-    "reply/+",
-    "errors",
-)
+#: What a device may subscribe to, below its prefix.
+READ: tuple[str, ...] = (*(name.replace(_TARGET, "+") for name, _ in _DOWN_TOPICS), _REPLY)
 
 #: Handed to the plane's quick way in; everything else that is known is a call.
-DELIVERED = frozenset(
-    {
-        Operation.TELEMETRY,
-        Operation.LOCATION,
-        Operation.STATUS,
-        Operation.TWIN_REPORT,
-        Operation.TWIN_ACK,
-        Operation.COMMAND_RESULT,
-        Operation.FIRMWARE_STATUS,
-    }
-)
-
-#: Answered by a publication of their own instead of by the acknowledgement alone: operation → topic of the answer.
-ANSWERED = {Operation.TWIN_GET: "twin", Operation.TIME: "time"}
+DELIVERED = frozenset(row for _, row in _UP_TOPICS if row.direction is Direction.UP and _carried(row) is not None)
 
 _WILDCARDS = frozenset("+#")
-_DOWN = {
-    Operation.TWIN_GET: "twin",
-    Operation.TWIN_DESIRED: "twin/desired",
-    Operation.COMMAND: "commands",
-    Operation.FIRMWARE: "firmware",
-    Operation.TIME: "time",
-    Operation.ERRORS: "errors",
-}
-_DOWN_NAMES = {name: operation for operation, name in _DOWN.items()}
-_UP = {operation: name for name, operation in reversed(WRITE) if operation is not None and "+" not in name}
-_LITERAL = {name: operation for name, operation in WRITE if "+" not in name}
+#: The topic of an answer or of a message to the device, by type.
+_DOWN = {row: name for name, row in _DOWN_TOPICS if _carried(row) is not None}
+_UP = {row: row.mqtt[0] for _, row in _UP_TOPICS if _carried(row) is not None}
+_LITERAL = {name: row for name, row in WRITE if row is not None and "+" not in name}
+_UP_LEVELS = tuple((name.split("/"), row) for name, row in _UP_TOPICS if _TARGET in name)
+_DOWN_LEVELS = tuple((name.split("/"), row) for row, name in _DOWN.items())
 _READ_LEVELS = tuple(tuple(name.split("/")) for name in READ)
 
 
@@ -85,8 +59,8 @@ class Uplink:
 
     Attributes:
         device: the level that stands for the identity.
-        subject: whom the message is about: ``device`` or the leaf below it.
-        operation: None for a request and for a topic that means nothing (yet).
+        subject: the device that the message is about: ``device`` or the leaf below it.
+        type: None for a request and for a topic that means nothing (yet).
         name: the topic below the prefix, for people.
         target: the command of a result, or None.
         request: the id of a request, or None.
@@ -94,7 +68,7 @@ class Uplink:
 
     device: str
     subject: str
-    operation: Operation | None
+    type: MessageType | None
     name: str
     target: str | None = None
     request: str | None = None
@@ -106,7 +80,7 @@ class Uplink:
 
 
 def parse(topic: str) -> Uplink | None:
-    """What a device's publish topic means; None where it is not of the form ``fleet/v1/{device}[/leaf/{leaf}]/…``."""
+    """What a device's publish topic means; None where it is not ``fleet/v1/{device}[/leaf/{leaf}]/…``."""
     levels = topic.split("/")
     if len(levels) < 4 or (levels[0], levels[1]) != PREFIX or not is_device_id(levels[2]):
         return None
@@ -119,13 +93,27 @@ def parse(topic: str) -> Uplink | None:
     name = "/".join(rest)
     if _WILDCARDS & set(name):
         return None
-    match rest:
-        case ["commands", target, "result"] if is_message_id(target):
-            return Uplink(device, subject, Operation.COMMAND_RESULT, name, target=target)
-        case ["request", request] if is_message_id(request):
-            return Uplink(device, subject, None, name, request=request)
-        case _:
-            return Uplink(device, subject, _LITERAL.get(name), name)
+    if len(rest) == 2 and rest[0] == "request" and is_message_id(rest[1]):
+        return Uplink(device, subject, None, name, request=rest[1])
+    row, target = _LITERAL.get(name), None
+    if row is None:
+        row, target = _filled_in(_UP_LEVELS, rest)
+    return Uplink(device, subject, row, name, target=target)
+
+
+def _filled_in(
+    shapes: Sequence[tuple[list[str], MessageType]], levels: Sequence[str]
+) -> tuple[MessageType, str | None] | tuple[None, None]:
+    """The type whose topic ``levels`` are, and the id that stands for ``{target}``."""
+    for shape, row in shapes:
+        if len(shape) != len(levels):
+            continue
+        target = next((level for name, level in zip(shape, levels, strict=True) if name == _TARGET), None)
+        if target is not None and not is_message_id(target):
+            continue
+        if all(name in (level, _TARGET) for name, level in zip(shape, levels, strict=True)):
+            return row, target
+    return None, None
 
 
 def below(device: str, subject: str, name: str) -> str:
@@ -136,37 +124,33 @@ def below(device: str, subject: str, name: str) -> str:
 
 def downlink_topic(device: str, downlink: Downlink) -> str | None:
     """Where a downlink is published for the connection of ``device``; None for one that MQTT has no topic for."""
-    if downlink.operation is Operation.COMMAND_CANCEL:
-        name: str | None = f"commands/{downlink.target}/cancel"
-    else:
-        name = _DOWN.get(downlink.operation)
-    return None if name is None else below(device, downlink.subject, name)
+    name = _DOWN.get(downlink.type)
+    return None if name is None else below(device, downlink.subject, name.replace(_TARGET, str(downlink.target)))
 
 
-def uplink_topic(device: str, operation: Operation, subject: str, target: str | None = None) -> str | None:
-    """Where ``device`` publishes an uplink about ``subject``; None for an operation that MQTT carries in a request."""
-    if operation is Operation.COMMAND_RESULT:
-        return below(device, subject, f"commands/{target}/result")
-    name = _UP.get(operation)
-    return None if name is None else below(device, subject, name)
+def answer_topic(device: str, subject: str, row: MessageType) -> str:
+    """Where a call that has topics of its own is answered."""
+    return below(device, subject, _DOWN[row])
 
 
-def parse_downlink(topic: str) -> tuple[Operation, str, str | None] | tuple[None, str, str] | None:
-    """What a topic that the server publishes to means: operation, subject, target; for a reply None, subject, id."""
+def uplink_topic(device: str, row: MessageType, subject: str, target: str | None = None) -> str | None:
+    """Where ``device`` publishes a message about ``subject``; None for a type that MQTT carries in a request."""
+    name = _UP.get(row)
+    return None if name is None else below(device, subject, name.replace(_TARGET, str(target)))
+
+
+def parse_downlink(topic: str) -> tuple[MessageType, str, str | None] | tuple[None, str, str] | None:
+    """What a topic that the server publishes to means: type, subject, target; for a reply None, subject, id."""
     levels = topic.split("/")
     if len(levels) < 4 or (levels[0], levels[1]) != PREFIX:
         return None
     subject, rest = levels[2], levels[3:]
     if rest[0] == "leaf" and len(rest) > 2:
         subject, rest = rest[1], rest[2:]
-    match rest:
-        case ["commands", target, "cancel"]:
-            return Operation.COMMAND_CANCEL, subject, target
-        case ["reply", request]:
-            return None, subject, request
-        case _:
-            operation = _DOWN_NAMES.get("/".join(rest))
-            return None if operation is None else (operation, subject, None)
+    if len(rest) == 2 and rest[0] == "reply":
+        return None, subject, rest[1]
+    row, target = _filled_in(_DOWN_LEVELS, rest)
+    return None if row is None else (row, subject, target)
 
 
 def filters(names: Sequence[str], device: str = "+") -> list[str]:

@@ -13,7 +13,8 @@ from attrs import frozen
 
 from fleetcore.errors import CODES
 from fleetcore.interfaces import Session
-from fleetcore.model.message import Accepted, Inbound, Operation, Outcome, Rejected, Reply
+from fleetcore.model.message import UNKNOWN, Accepted, Inbound, MessageType, Outcome, Rejected, Reply
+from fleetcore.wire.replies import problem, refusal
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
 from fleetcore_mqtt.downlinks import Downlinks
@@ -41,12 +42,12 @@ def content_type(declared: str | None, payload: bytes, *, senml: bool) -> str | 
 class _Known:
     """A topic that this connection has used, with all that does not change from message to message.
 
-    ``quick`` is the operation where it takes the quick way into the plane.
+    ``quick`` is the type where the message goes into the data path at once.
     """
 
     topic: str
     uplink: topics.Uplink | None
-    quick: Operation | None
+    quick: MessageType | None
     subject: str
     target: str | None
     senml: bool
@@ -62,7 +63,7 @@ class Uplinks:
         self._downlinks = downlinks
         self._reasons = reasons
         self._message_bytes, self._limit = host.message_bytes, host.in_flight
-        self._deliver = host.plane.deliver
+        self._deliver = host.ingest.deliver
         self._read_publish = codec.read_publish
         self._topics: dict[bytes, _Known] = {}
         self._in_flight: set[bytes] = set()
@@ -92,7 +93,7 @@ class Uplinks:
         if declared is not None or known.senml:
             declared = content_type(declared, payload, senml=known.senml)
         message = Inbound(
-            operation=known.quick,
+            type=known.quick,
             subject=known.subject,
             payload=payload,
             content_type=declared,
@@ -110,20 +111,17 @@ class Uplinks:
         if uplink is None:
             if not topic or "+" in topic or "#" in topic:
                 raise Violation("the topic is empty or holds a wildcard", Reason.TOPIC_INVALID)
-            self._refuse(packet_id, topic, "topic_invalid", "the topic is none of fleet/v1/{device}/…")
+            self._refuse(packet_id, known, payload, "topic_invalid", "the topic is none of fleet/v1/{device}/…")
         elif len(payload) > self._message_bytes:
             limit = self._message_bytes
             message_id = None if properties is None else properties.id
-            self._done(
-                packet_id,
-                topic,
-                message_id,
-                Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message"),
-            )
-        elif uplink.request is not None or uplink.operation is not None:
-            self._call(packet_id, topic, uplink, payload, properties)
+            rejected = Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message")
+            self._note(known, payload, rejected)
+            self._done(packet_id, topic, message_id, rejected)
+        elif uplink.request is not None or uplink.type is not None:
+            self._call(packet_id, known, uplink, payload, properties)
         else:
-            self._refuse(packet_id, topic, "operation_unknown", f"nothing is known of {uplink.name!r}")
+            self._refuse(packet_id, known, payload, "operation_unknown", f"nothing is known of {uplink.name!r}")
 
     def _learn(self, raw: bytes) -> _Known:
         if len(self._topics) >= TOPICS:
@@ -133,7 +131,7 @@ class Uplinks:
         if uplink is None:
             known = _Known(topic, None, None, "", None, False)
         else:
-            quick = uplink.operation if uplink.operation in topics.DELIVERED else None
+            quick = uplink.type if uplink.type in topics.DELIVERED else None
             known = _Known(topic, uplink, quick, uplink.subject, uplink.target, uplink.senml)
         self._topics[raw] = known
         return known
@@ -156,12 +154,25 @@ class Uplinks:
 
     async def _await_plane(self) -> None:
         try:
-            await self._host.plane.ready()
+            await self._host.ingest.ready()
         finally:
             self._stream.release(Hold.PLANE)
 
-    def _refuse(self, packet_id: bytes | None, topic: str, code: str, reason: str) -> None:
-        self._done(packet_id, topic, None, Rejected(code=code, reason=reason))
+    def _refuse(self, packet_id: bytes | None, known: _Known, payload: bytes, code: str, reason: str) -> None:
+        rejected = Rejected(code=code, reason=reason)
+        self._note(known, payload, rejected)
+        self._done(packet_id, known.topic, None, rejected)
+
+    def _note(self, known: _Known, payload: bytes, rejected: Rejected) -> None:
+        """A message is refused here, before the plane has seen it."""
+        row = known.uplink.type if known.uplink is not None else None
+        message = Inbound(
+            type=row or UNKNOWN,
+            subject=known.subject or self._session.identity,
+            payload=payload,
+            target=known.target if row is not None else known.topic,
+        )
+        self._host.plane.refused(self._session, message, rejected)
 
     def _done(self, packet_id: bytes | None, topic: str, message_id: str | None, outcome: Outcome) -> None:
         """The plane's answer, from within its own turn of the loop: nothing is written here, only gathered."""
@@ -170,13 +181,12 @@ class Uplinks:
         if not isinstance(outcome, Rejected):
             self._acknowledge(packet_id, 0, "")
             if isinstance(outcome, Accepted) and outcome.refused:
-                self._complain(self._host.plane.problem(outcome, **self._reference(packet_id, topic, message_id)))
+                self._complain(problem(outcome, **self._reference(packet_id, topic, message_id)))
         elif outcome.temporary:
             self._stay_silent(packet_id, outcome)
         else:
-            problem = self._host.plane.problem(outcome, **self._reference(packet_id, topic, message_id))
             self._acknowledge(packet_id, CODES[outcome.code].mqtt or 0, f"{outcome.code}: {outcome.reason}")
-            self._complain(problem)
+            self._complain(problem(outcome, **self._reference(packet_id, topic, message_id)))
 
     def _acknowledge(self, packet_id: bytes | None, reason: int, text: str) -> None:
         if packet_id is None:
@@ -213,18 +223,24 @@ class Uplinks:
             out["id"] = message_id
         return out
 
-    def _complain(self, problem: object) -> None:
+    def _complain(self, body: object) -> None:
         identity = self._session.identity
-        self._downlinks.post(topics.below(identity, identity, "errors"), to_json(problem), replaceable=True)
+        self._downlinks.post(topics.below(identity, identity, "errors"), to_json(body), replaceable=True)
 
     def _call(
-        self, packet_id: bytes | None, topic: str, uplink: topics.Uplink, payload: bytes, properties: Properties | None
+        self,
+        packet_id: bytes | None,
+        known: _Known,
+        uplink: topics.Uplink,
+        payload: bytes,
+        properties: Properties | None,
     ) -> None:
         """Starts what is answered by a message: a request, ``twin/get``, ``time/get``."""
         identity = self._session.identity
         respond = None if properties is None else properties.response_topic
         if respond is not None and not topics.is_own_reply(identity, respond):
-            self._refuse(packet_id, topic, "topic_invalid", "a response topic lies below the device's own reply/")
+            reason = "a response topic lies below the device's own reply/"
+            self._refuse(packet_id, known, payload, "topic_invalid", reason)
             return
         self._calls += 1
         if self._calls >= self._limit:
@@ -233,18 +249,19 @@ class Uplinks:
             own = uplink.subject if uplink.device == identity else identity
             target = respond or topics.below(identity, own, f"reply/{uplink.request}")
             correlation = None if properties is None else properties.correlation
-            work = self._request(packet_id, target, uplink, payload, correlation)
+            work = self._request(packet_id, target, known, payload, correlation)
         else:
-            work = self._ask(packet_id, topic, uplink, payload)
+            work = self._ask(packet_id, known.topic, uplink, payload)
         self._host.spawn(work, f"mqtt call of {identity}")
 
     async def _request(
-        self, packet_id: bytes | None, target: str, uplink: topics.Uplink, payload: bytes, correlation: bytes | None
+        self, packet_id: bytes | None, target: str, known: _Known, payload: bytes, correlation: bytes | None
     ) -> None:
-        message = read_request(payload, uplink.subject)
+        message = read_request(payload, known.subject)
         if isinstance(message, Rejected):
             self._called()
-            reply = Reply(status=CODES[message.code].http, error=self._host.plane.problem(message))
+            self._note(known, payload, message)
+            reply = refusal(message)
         else:
             reply = await self._run(message)
         if not self._stream.closed:
@@ -252,14 +269,14 @@ class Uplinks:
             self._downlinks.post(target, to_json(reply_body(reply)), correlation=correlation)
 
     async def _ask(self, packet_id: bytes | None, topic: str, uplink: topics.Uplink, payload: bytes) -> None:
-        assert uplink.operation is not None
-        reply = await self._run(Inbound(operation=uplink.operation, subject=uplink.subject, payload=payload))
+        assert uplink.type is not None
+        reply = await self._run(Inbound(type=uplink.type, subject=uplink.subject, payload=payload))
         if self._stream.closed:
             return
         if reply.error is None:
             self._acknowledge(packet_id, 0, "")
-            name = topics.ANSWERED[uplink.operation]
-            self._downlinks.post(topics.below(self._session.identity, uplink.subject, name), to_json(reply.body or {}))
+            target = topics.answer_topic(self._session.identity, uplink.subject, uplink.type)
+            self._downlinks.post(target, to_json(reply.body or {}))
             return
         code = str(reply.error.get("code"))
         known = CODES.get(code, CODES["internal"])

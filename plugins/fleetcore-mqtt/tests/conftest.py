@@ -1,35 +1,22 @@
-"""A device plane in memory, a small CA, and clients that speak MQTT byte by byte.
-
-The plane here is a whole implementation of the interface, with levers: what it answers, when it commits, whether it
-is full. It decides by the same rule as the real one whose message it may be.
-"""
+"""The endpoint over a recording plane, and clients that speak MQTT byte by byte."""
 
 import asyncio
-import datetime as dt
-import ipaddress
 import json
-import logging
 import os
 import shutil
-import ssl
-from collections import defaultdict
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import mqtt5
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
+from fleetcore_mqtt.config import MqttConfig
+from fleetcore_mqtt.plugin import open_mqtt
 
-from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, NotFound
-from fleetcore.interfaces import Context, DevicePlane, DeviceSecrets, Session
-from fleetcore.model.credential import AssertedCredential, CertificateCredential, TokenCredential
-from fleetcore.model.message import Accepted, Operation, Rejected, Reply
+from fleetcore.model.message import Rejected
+from fleetcore.testing import context as plugin_context
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.recording_plane import RecordingPlane
+from fleetcore.testing.throwaway_ca import ThrowawayCa
 
 
 def pytest_configure(config):
@@ -44,314 +31,29 @@ def pytest_runtest_setup(item):
             pytest.skip(f"{mark.args[0]} is not installed")
 
 
-class FakeSession(Session):
-    def __init__(self, plane, identity):
-        self.plane, self._identity = plane, identity
-        self._ended = None
-        self._callbacks = []
-
-    @property
-    def identity(self):
-        return self._identity
-
-    @property
-    def ended(self):
-        return self._ended
-
-    def on_end(self, callback):
-        if self._ended is not None:
-            callback(self._ended)
-        else:
-            self._callbacks.append(callback)
-
-    def close(self):
-        self.end("closed")
-
-    def end(self, code):
-        if self._ended is None:
-            self._ended = code
-            self.plane.sessions.discard(self)
-            self.plane.listeners.pop(self, None)
-            for callback in self._callbacks:
-                callback(code)
-
-
-class FakePlane(DevicePlane):
-    """Everything is accepted at once unless a lever says otherwise."""
-
-    def __init__(self):
-        self.tokens = {f"dev{n}": f"fc_dev_dev{n}_{'x' * 43}" for n in range(1, 10)}
-        self.leaves = {"leaf1": "dev1"}
-        self.revoked = set()
-        self.sessions = set()
-        self.listeners = {}
-        self.carriers = []
-        self.received = []
-        self.audit = []
-        self.authentications = []
-        self.unfinished = defaultdict(list)
-        self.outcome = None
-        self.commits_itself = True
-        self.uncommitted = []
-        self.full = False
-        self.room = asyncio.Event()
-        self.authenticating = asyncio.Event()
-        self.authenticating.set()
-        self.calls = []
-        self.answering = asyncio.Event()
-        self.answering.set()
-
-    # levers
-
-    def commit(self):
-        waiting, self.uncommitted = self.uncommitted, []
-        for done, outcome in waiting:
-            done(outcome)
-
-    def revoke(self, device, code="device_revoked"):
-        self.revoked.add(device)
-        for session in [one for one in self.sessions if one.identity == device]:
-            session.end(code)
-
-    def push(self, downlink):
-        for session, sink in list(self.listeners.items()):
-            if session.identity in {downlink.subject, self.leaves.get(downlink.subject)}:
-                sink(downlink)
-                return
-        for sink in self.carriers:
-            sink(downlink)
-
-    @property
-    def bodies(self):
-        return [message.payload for _, message in self.received]
-
-    # DevicePlane
-
-    async def authenticate(self, credential, *, protocol, peer="", lasting=True):
-        self.authentications.append((credential, protocol, peer))
-        await self.authenticating.wait()
-        match credential:
-            case CertificateCredential(der):
-                certificate = x509.load_der_x509_certificate(der)
-                names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-                device = names.get_values_for_type(x509.UniformResourceIdentifier)[0].rpartition(":")[2]
-            case TokenCredential(token, claimed):
-                device = next((name for name, known in self.tokens.items() if known == token), None)
-                if device is None or claimed not in {None, device}:
-                    raise NotAuthenticated("unknown token")
-            case AssertedCredential(device, _):
-                pass
-            case _:
-                raise NotAuthenticated("unknown credential")
-        if device in self.revoked:
-            raise NotAuthorised("revoked", code="device_revoked")
-        if device not in self.tokens:
-            raise NotAuthorised("unknown", code="device_unknown")
-        session = FakeSession(self, device)
-        self.sessions.add(session)
-        return session
-
-    def judge(self, session, message):
-        if message.subject != session.identity and self.leaves.get(message.subject) != session.identity:
-            self.audit.append((session.identity, message.subject))
-            return Rejected(code="not_your_device", reason="not yours")
-        if self.outcome is not None:
-            return self.outcome
-        if message.payload.startswith(b"!"):
-            return Rejected(code="payload_unreadable", reason="cannot be read")
-        return Accepted(stored=1)
-
-    def deliver(self, session, message, done):
-        outcome = self.judge(session, message)
-        if not isinstance(outcome, Rejected):
-            self.received.append((session.identity, message))
-        if self.commits_itself:
-            asyncio.get_running_loop().call_soon(done, outcome)
-        else:
-            self.uncommitted.append((done, outcome))
-        return not self.full
-
-    async def ready(self):
-        await self.room.wait()
-
-    async def submit(self, session, message):
-        outcome = asyncio.get_running_loop().create_future()
-        self.deliver(session, message, outcome.set_result)
-        return await outcome
-
-    async def call(self, session, message):
-        self.calls.append(message)
-        await self.answering.wait()
-        outcome = self.judge(session, message)
-        if isinstance(outcome, Rejected):
-            return Reply(status=CODES[outcome.code].http, error=self.problem(outcome))
-        match message.operation:
-            case Operation.TWIN_GET:
-                return Reply(body={"desired": {"a": 1}, "reported": {}}, etag='"d1.r0"')
-            case Operation.TIME:
-                return Reply(body={"received_ms": 1, "sent_ms": 2})
-            case Operation.TWIN_REPORT:
-                return Reply(status=204, version=41)
-            case _:
-                return Reply(status=204)
-
-    def listen(self, session, sink):
-        self.listeners[session] = sink
-        for downlink in self.unfinished[session.identity]:
-            sink(downlink)
-
-    def carry(self, sink):
-        self.carriers.append(sink)
-        return lambda: self.carriers.remove(sink)
-
-    async def wait(self, session, subject, what, *, after=0, timeout_s=0.0):
-        return None
-
-    async def pending(self, session, subject):
-        return {}
-
-    async def enroll(self, request):
-        return Reply(status=401, error={"code": "token_spent"})
-
-    async def open_artifact(self, session, subject, sha256):
-        raise NotFound("no artifact", code="artifact_unknown")
-
-    def problem(self, outcome, **members):
-        if isinstance(outcome, Accepted):
-            return {"stored": outcome.stored, "rejected": [{"code": one.code} for one in outcome.refused], **members}
-        code = CODES[outcome.code]
-        return {"code": outcome.code, "title": code.title, "status": code.http, **members}
-
-
-class Pki:
-    """A root that issues server and client certificates, and what lies in the fleet's folder."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.now = dt.datetime.now(dt.UTC)
-        self.ca_key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test root")])
-        self.ca = (
-            self._builder(name, name, self.ca_key.public_key())
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(
-                x509.KeyUsage(
-                    *[False] * 5, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False
-                ),
-                critical=True,
-            )
-            .sign(self.ca_key, hashes.SHA256())
-        )
-        self.ca_pem = self.ca.public_bytes(serialization.Encoding.PEM)
-        self.ca_path = self._write("ca.pem", self.ca_pem)
-        server = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        self.server = self.issue("server", server, ExtendedKeyUsageOID.SERVER_AUTH)
-        self.service = self.issue("fleetcore", [x509.DNSName("fleetcore")], ExtendedKeyUsageOID.CLIENT_AUTH)
-        self.devices = {
-            f"dev{n}": self.issue(
-                f"dev{n}",
-                [x509.UniformResourceIdentifier(f"urn:fleetcore:device:default:dev{n}")],
-                ExtendedKeyUsageOID.CLIENT_AUTH,
-            )
-            for n in (1, 2, 3)
-        }
-        self.crl_path = self.revoke()
-
-    def _builder(self, subject, issuer, key):
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(self.now - dt.timedelta(hours=1))
-            .not_valid_after(self.now + dt.timedelta(days=2))
-        )
-
-    def _write(self, name, data):
-        path = self.folder / name
-        path.write_bytes(data)
-        return path
-
-    def issue(self, name, alternatives, usage):
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = (
-            self._builder(subject, self.ca.subject, key.public_key())
-            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .sign(self.ca_key, hashes.SHA256())
-        )
-        key_pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return (
-            self._write(f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM)),
-            self._write(f"{name}.key", key_pem),
-        )
-
-    def revoke(self, *names):
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(self.ca.subject)
-            .last_update(self.now - dt.timedelta(minutes=1))
-            .next_update(self.now + dt.timedelta(days=2))
-        )
-        for name in names:
-            certificate = x509.load_pem_x509_certificate(self.devices[name][0].read_bytes())
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(certificate.serial_number)
-                .revocation_date(self.now)
-                .build()
-            )
-        crl = builder.sign(self.ca_key, hashes.SHA256())
-        return self._write("crl.pem", crl.public_bytes(serialization.Encoding.PEM))
-
-    def secrets(self, device):
-        certificate, key = self.devices[device]
-        return DeviceSecrets(device=device, certificate=certificate.read_bytes(), key=key.read_bytes(), ca=self.ca_pem)
-
-    # TlsProvider
-
-    def server_context(self):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.server)
-        context.load_verify_locations(self.ca_path)
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.num_tickets = 0
-        return context
-
-
-class Tls:
-    def __init__(self, pki):
-        self.pki = pki
-
-    def server(self, *, client_certificates=True):
-        return self.pki.server_context()
-
-    def ca_bundle(self):
-        return self.pki.ca_pem
-
-    def service_client(self):
-        return (*self.pki.service, self.pki.ca_path)
+def make_plane():
+    """Nine devices and a leaf of the first; a payload that begins with ``!`` cannot be read."""
+    plane = RecordingPlane((f"dev{number}" for number in range(1, 10)), {"leaf1": "dev1"})
+    plane.judge = lambda _, message: (
+        Rejected(code="payload_unreadable", reason="cannot be read") if message.payload.startswith(b"!") else None
+    )
+    return plane
 
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
-    return Pki(tmp_path_factory.mktemp("pki"))
+    return ThrowawayCa(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture
 async def plane():
-    return FakePlane()
+    return make_plane()
 
 
 @pytest.fixture(scope="session")
 def plane_class():
     """For tests that make their own loop."""
-    return FakePlane
+    return make_plane
 
 
 @pytest.fixture
@@ -360,36 +62,25 @@ async def clock():
 
 
 @pytest.fixture
-def counts():
-    return defaultdict(int)
+async def context(pki, clock):
+    return plugin_context("mqtt", clock=clock, tls=pki)
 
 
 @pytest.fixture
-async def context(pki, clock, counts):
-    def count(name):
-        counts[name] += 1
-
-    return Context(
-        name="mqtt",
-        fleet="default",
-        clock=clock,
-        logger=logging.getLogger("test.mqtt"),
-        secret=lambda reference: reference,
-        tls=Tls(pki),
-        count=count,
-    )
+def counts(context):
+    return context.counted
 
 
 @pytest.fixture
 async def endpoint(plane, context):
     """Listens in plain text on a loopback address."""
-    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane) as opened:
+    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane, plane) as opened:
         yield opened
 
 
 @pytest.fixture
 async def tls_endpoint(plane, context):
-    async with open_mqtt(MqttConfig(listen="mqtts://127.0.0.1:0"), context, plane) as opened:
+    async with open_mqtt(MqttConfig(listen="mqtts://127.0.0.1:0"), context, plane, plane) as opened:
         yield opened
 
 
@@ -563,7 +254,7 @@ class Dialler:
         """A connection of ``device`` that is accepted."""
         wire = await self.wire(codec)
         more.setdefault("client_id", device)
-        await wire.send(codec.connect(token=self.plane.tokens[device], user=device, **more))
+        await wire.send(codec.connect(token=self.plane.token(device), user=device, **more))
         answer = await wire.answer()
         assert answer[0] == 0x20, answer
         assert answer[3] == 0, answer

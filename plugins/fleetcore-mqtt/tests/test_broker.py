@@ -13,16 +13,18 @@ from fleetcore_mqtt import topics
 from fleetcore_mqtt.broker_files import BrokerFiles, access_list
 from fleetcore_mqtt.client import MqttDeviceClient
 from fleetcore_mqtt.commands import mqtt
+from fleetcore_mqtt.config import MqttConfig
 from fleetcore_mqtt.link import Publication
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
+from fleetcore_mqtt.plugin import open_mqtt
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fleetcore.errors import ConfigError, CredentialsRejected, NotReady, Refused, Unavailable
 from fleetcore.interfaces import DeviceSecrets
 from fleetcore.model.credential import AssertedCredential
-from fleetcore.model.message import Downlink, Operation, Rejected
+from fleetcore.model.message import Downlink, Rejected
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
 
 pytestmark = pytest.mark.peer("mosquitto")
 
@@ -64,15 +66,16 @@ class Mosquitto:
 async def mosquitto(pki, tmp_path):
     port = free_port()
     crl = tmp_path / "crl.pem"
-    crl.write_bytes(pki.crl_path.read_bytes())
+    crl.write_bytes(pki.revoke().read_bytes())
+    server = pki.server_identity()
     options = {
         "--out": tmp_path / "broker",
         "--port": port,
-        "--ca": pki.ca_path,
-        "--cert": pki.server[0],
-        "--key": pki.server[1],
+        "--ca": pki.path,
+        "--cert": server.certificate_path,
+        "--key": server.key_path,
         "--crl": crl,
-        "--service": pki.service[0],
+        "--service": pki.service_identity().certificate_path,
     }
     arguments = [str(each) for pair in options.items() for each in pair]
     result = CliRunner().invoke(mqtt, ["broker-config", *arguments], catch_exceptions=False)
@@ -85,28 +88,28 @@ async def mosquitto(pki, tmp_path):
 
 @pytest.fixture
 async def consumer(mosquitto, plane, context):
-    async with open_mqtt(MqttConfig(url=mosquitto.url), context, plane) as opened:
+    async with open_mqtt(MqttConfig(url=mosquitto.url), context, plane, plane) as opened:
         yield opened
 
 
 async def test_a_device_behind_the_broker_is_vouched_for_by_it(consumer, mosquitto, plane, pki, until):
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        await device.send(Operation.TELEMETRY, {"t": 1}, id="m1")
-        await device.send(Operation.TELEMETRY, {"t": 2}, subject="leaf1")
+        await device.send(messages.TELEMETRY, {"t": 1}, id="m1")
+        await device.send(messages.TELEMETRY, {"t": 2}, subject="leaf1")
         await until(lambda: len(plane.received) == 2)
 
     assert [(identity, m.subject, m.payload, m.id) for identity, m in plane.received] == [
         ("dev1", "dev1", b'{"t":1}', "m1"),
         ("dev1", "leaf1", b'{"t":2}', None),
     ]
-    assert [credential for credential, _, _ in plane.authentications] == [AssertedCredential("dev1", "127.0.0.1")]
+    assert [credential for credential, *_ in plane.authentications] == [AssertedCredential("dev1", "127.0.0.1")]
 
 
 async def test_the_broker_drops_what_a_device_says_as_another(consumer, mosquitto, plane, pki, until):
     client = MqttDeviceClient(mosquitto.url, pki.secrets("dev1"))
     async with client as device:
         refused = await device._publish("fleet/v1/dev3/telemetry", b"{}")
-        await device.send(Operation.TELEMETRY, {"t": 1})
+        await device.send(messages.TELEMETRY, {"t": 1})
         await until(lambda: plane.received)
 
     assert refused.error["code"] == "not_authorised"
@@ -121,7 +124,7 @@ async def test_a_device_cannot_use_anothers_client_id(consumer, mosquitto, plane
         thief.loop_start()
         await asyncio.sleep(0.2)
 
-        reply = await victim.send(Operation.TELEMETRY, {"t": 1})
+        reply = await victim.send(messages.TELEMETRY, {"t": 1})
 
         thief.disconnect()
         thief.loop_stop()
@@ -130,30 +133,30 @@ async def test_a_device_cannot_use_anothers_client_id(consumer, mosquitto, plane
 
 async def test_without_a_certificate_there_is_no_connection(consumer, mosquitto, pki):
     with pytest.raises(Unavailable):
-        async with MqttDeviceClient(mosquitto.url, DeviceSecrets(device="dev1", ca=pki.ca_pem)):
+        async with MqttDeviceClient(mosquitto.url, DeviceSecrets(device="dev1", ca=pki.pem)):
             pass
 
 
 async def test_downlinks_requests_and_errors_reach_the_device(consumer, mosquitto, plane, pki, until):
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"}, expires_ms=30_000))
+        plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"}, expires_ms=30_000))
         downlinks = device.downlinks()
         async with asyncio.timeout(PATIENCE_S):
             command = await anext(downlinks)
-            twin = await device.request(Operation.TWIN_GET)
-            await device.send(Operation.TELEMETRY, b"!unreadable")
+            twin = await device.request(messages.TWIN_GET)
+            await device.send(messages.TELEMETRY, b"!unreadable")
             refused = await anext(downlinks)
 
-    assert (command.operation, command.body) == (Operation.COMMAND, {"id": "c1"})
-    assert twin.body == {"desired": {"a": 1}, "reported": {}}
-    assert (refused.operation, refused.body["code"]) == (Operation.ERRORS, "payload_unreadable")
+    assert (command.type, command.body) == (messages.COMMAND, {"id": "c1"})
+    assert twin.body["reported"] == {"subject": "dev1"}
+    assert (refused.type, refused.body["code"]) == (messages.ERRORS, "payload_unreadable")
 
 
 async def test_a_downlink_of_a_leaf_goes_below_its_registered_gateway_though_it_was_not_heard(
     consumer, mosquitto, plane, pki
 ):
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as gateway:
-        plane.push(Downlink(operation=Operation.COMMAND, subject="leaf1", body={"id": "c1"}, gateway="dev1"))
+        plane.push(Downlink(type=messages.COMMAND, subject="leaf1", body={"id": "c1"}))
 
         async with asyncio.timeout(PATIENCE_S):
             got = await anext(gateway.downlinks())
@@ -163,11 +166,11 @@ async def test_a_downlink_of_a_leaf_goes_below_its_registered_gateway_though_it_
 async def test_a_downlink_of_a_leaf_that_speaks_for_itself_goes_to_itself(consumer, mosquitto, plane, pki, until):
     plane.leaves = {"dev2": "dev1"}
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev2")) as leaf:
-        await leaf.send(Operation.STATUS, {"state": "online"})
+        await leaf.send(messages.STATUS, {"state": "online"})
         # Where a device was heard counts once its message is accepted, a turn after the plane has it.
         await until(lambda: consumer._heard_below == {"dev2": "dev2"})
 
-        plane.push(Downlink(operation=Operation.COMMAND, subject="dev2", body={"id": "c1"}, gateway="dev1"))
+        plane.push(Downlink(type=messages.COMMAND, subject="dev2", body={"id": "c1"}))
 
         async with asyncio.timeout(PATIENCE_S):
             got = await anext(leaf.downlinks())
@@ -179,11 +182,11 @@ async def test_who_claims_to_be_anothers_gateway_does_not_get_its_commands(consu
         MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as victim,
         MqttDeviceClient(mosquitto.url, pki.secrets("dev3")) as stranger,
     ):
-        await victim.send(Operation.STATUS, {"state": "online"})
-        await stranger.send(Operation.STATUS, {"state": "online"}, subject="dev1")
-        await until(lambda: plane.audit)
+        await victim.send(messages.STATUS, {"state": "online"})
+        await stranger.send(messages.STATUS, {"state": "online"}, subject="dev1")
+        await until(lambda: plane.denials)
 
-        plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"}))
+        plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"}))
 
         async with asyncio.timeout(PATIENCE_S):
             got = await anext(victim.downlinks())
@@ -192,11 +195,11 @@ async def test_who_claims_to_be_anothers_gateway_does_not_get_its_commands(consu
 
 async def test_the_registry_refuses_what_the_broker_still_lets_through(consumer, mosquitto, plane, pki, until):
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        await device.send(Operation.TELEMETRY, {"t": 1})
+        await device.send(messages.TELEMETRY, {"t": 1})
         await until(lambda: plane.received)
         plane.revoke("dev1")
 
-        await device.send(Operation.TELEMETRY, {"t": 2})
+        await device.send(messages.TELEMETRY, {"t": 2})
         async with asyncio.timeout(PATIENCE_S):
             told = await anext(device.downlinks())
 
@@ -207,24 +210,24 @@ async def test_the_registry_refuses_what_the_broker_still_lets_through(consumer,
 async def test_what_waits_for_its_commit_survives_a_restart_of_the_broker(
     consumer, mosquitto, plane, pki, until, context
 ):
-    plane.commits_itself = False
+    plane.hold()
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
         for n in range(5):
-            await device.send(Operation.TELEMETRY, {"n": n})
-        await until(lambda: len(plane.uncommitted) == 5)
+            await device.send(messages.TELEMETRY, {"n": n})
+        await until(lambda: len(plane.waiting) == 5)
 
     assert consumer.trouble == ""
     await mosquitto.stop()
     await until(lambda: consumer.connections == 0)
     assert mosquitto.url in consumer.trouble
-    lost, plane.uncommitted = plane.uncommitted, []
+    lost = plane.lose()
     await mosquitto.start()
-    await until(lambda: len(plane.uncommitted) == 5)
-    redelivered = sorted(json.loads(body)["n"] for body in plane.bodies[5:])
+    await until(lambda: len(plane.waiting) == 5)
+    redelivered = sorted(json.loads(message.payload)["n"] for (_, message), _ in plane.waiting)
 
     assert redelivered == [0, 1, 2, 3, 4]
-    for done, outcome in lost:
-        done(outcome)  # the answers of the old connection must acknowledge nothing
+    for _, finish in lost:
+        finish()  # the answers of the old connection must acknowledge nothing
     plane.commit()
     await until(lambda: consumer._link._unacked == 0)
     # The broker does not say when it has read the acknowledgements; what it passes on was sent to it after them.
@@ -243,22 +246,22 @@ async def test_what_waits_for_its_commit_survives_a_restart_of_the_broker(
 async def test_an_answer_of_an_old_connection_does_not_acknowledge_on_the_new_one(
     consumer, mosquitto, plane, pki, until
 ):
-    plane.commits_itself = False
+    plane.hold()
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        await device.send(Operation.TELEMETRY, {"n": 1})
-        await until(lambda: plane.uncommitted)
+        await device.send(messages.TELEMETRY, {"n": 1})
+        await until(lambda: plane.waiting)
     await mosquitto.stop(signal.SIGKILL)
     (mosquitto.folder / "mosquitto.db").unlink(missing_ok=True)
     await until(lambda: consumer.connections == 0)
-    old, plane.uncommitted = plane.uncommitted, []
+    old = plane.lose()
     await mosquitto.start()
     await until(lambda: consumer.connections == 1)
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        await device.send(Operation.TELEMETRY, {"n": 2})
-        await until(lambda: plane.uncommitted)
+        await device.send(messages.TELEMETRY, {"n": 2})
+        await until(lambda: plane.waiting)
 
-    for done, outcome in old:
-        done(outcome)
+    for _, finish in old:
+        finish()
     await asyncio.sleep(0.2)
 
     assert consumer._link._unacked == 1
@@ -267,9 +270,9 @@ async def test_an_answer_of_an_old_connection_does_not_acknowledge_on_the_new_on
 async def test_a_temporary_refusal_is_tried_again_and_acknowledged_then(consumer, mosquitto, plane, pki, until, clock):
     plane.outcome = Rejected(code="storage_full", reason="full")
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        await device.send(Operation.TELEMETRY, {"n": 1})
+        await device.send(messages.TELEMETRY, {"n": 1})
         await until(lambda: consumer._held)
-        await device.send(Operation.TELEMETRY, {"n": 2})
+        await device.send(messages.TELEMETRY, {"n": 2})
         await asyncio.sleep(0.2)
         assert plane.received == []
         plane.outcome = None
@@ -284,21 +287,15 @@ async def test_a_temporary_refusal_is_tried_again_and_acknowledged_then(consumer
 
 
 async def test_one_device_over_its_rate_does_not_hold_up_another(consumer, mosquitto, plane, pki, until):
-    judge = plane.judge
-
-    def limited(session, message):
-        if session.identity == "dev1":
-            return Rejected(code="rate_limited", reason="slow down")
-        return judge(session, message)
-
-    plane.judge = limited
+    slow = Rejected(code="rate_limited", reason="slow down")
+    plane.judge = lambda identity, _: slow if identity == "dev1" else None
     async with (
         MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as noisy,
         MqttDeviceClient(mosquitto.url, pki.secrets("dev2")) as quiet,
     ):
         for n in range(10):
-            await noisy.send(Operation.TELEMETRY, {"n": n})
-        await quiet.send(Operation.TELEMETRY, {"n": 0})
+            await noisy.send(messages.TELEMETRY, {"n": n})
+        await quiet.send(messages.TELEMETRY, {"n": 0})
 
         await until(lambda: plane.received)
 
@@ -306,15 +303,14 @@ async def test_one_device_over_its_rate_does_not_hold_up_another(consumer, mosqu
 
 
 async def test_a_full_plane_leaves_the_messages_at_the_broker(consumer, mosquitto, plane, pki, until):
-    plane.full = True
+    plane.fill()
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        await device.send(Operation.TELEMETRY, {"n": 0})
+        await device.send(messages.TELEMETRY, {"n": 0})
         await until(lambda: plane.received)
-        await asyncio.gather(*(device.send(Operation.TELEMETRY, {"n": n}) for n in range(1, 51)))
+        await asyncio.gather(*(device.send(messages.TELEMETRY, {"n": n}) for n in range(1, 51)))
         await asyncio.sleep(0.3)
         held_back = len(plane.received)
-        plane.full = False
-        plane.room.set()
+        plane.make_room()
 
         await until(lambda: len(plane.received) == 51)
 
@@ -322,16 +318,15 @@ async def test_a_full_plane_leaves_the_messages_at_the_broker(consumer, mosquitt
 
 
 async def test_no_more_than_the_bound_is_unacknowledged(mosquitto, plane, context, pki, until):
-    plane.commits_itself = False
+    plane.hold()
     async with (
-        open_mqtt(MqttConfig(url=mosquitto.url, broker_unacked=10), context, plane),
+        open_mqtt(MqttConfig(url=mosquitto.url, broker_unacked=10), context, plane, plane),
         MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device,
     ):
-        await asyncio.gather(*(device.send(Operation.TELEMETRY, {"n": n}) for n in range(60)))
-        await until(lambda: len(plane.uncommitted) == 10)
+        await asyncio.gather(*(device.send(messages.TELEMETRY, {"n": n}) for n in range(60)))
+        await until(lambda: len(plane.waiting) == 10)
         await asyncio.sleep(0.2)  # and no more of them
-        at_most = len(plane.uncommitted)
-        plane.commits_itself = True
+        at_most = len(plane.waiting)
         while len(plane.received) < 60:
             plane.commit()
             await asyncio.sleep(0.02)
@@ -348,11 +343,7 @@ async def gets_in(mosquitto, secrets):
 
 
 async def test_a_revoked_certificate_is_refused_by_the_broker_after_its_signal(consumer, mosquitto, pki, tmp_path):
-    original = pki.crl_path.read_bytes()
-    try:
-        (tmp_path / "crl.pem").write_bytes(pki.revoke("dev2").read_bytes())
-    finally:
-        pki.crl_path.write_bytes(original)
+    (tmp_path / "crl.pem").write_bytes(pki.revoke("dev2").read_bytes())
     mosquitto.process.send_signal(signal.SIGHUP)
 
     async with asyncio.timeout(PATIENCE_S):  # Mosquitto says nowhere that it has read the list
@@ -360,14 +351,14 @@ async def test_a_revoked_certificate_is_refused_by_the_broker_after_its_signal(c
             await asyncio.sleep(0.05)
 
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        assert (await device.send(Operation.TELEMETRY, {})).status == 204
+        assert (await device.send(messages.TELEMETRY, {})).status == 204
 
 
 async def test_draining_waits_for_what_was_read(consumer, mosquitto, plane, pki, until):
-    plane.commits_itself = False
+    plane.hold()
     async with MqttDeviceClient(mosquitto.url, pki.secrets("dev1")) as device:
-        await device.send(Operation.TELEMETRY, {"n": 1})
-        await until(lambda: plane.uncommitted)
+        await device.send(messages.TELEMETRY, {"n": 1})
+        await until(lambda: plane.waiting)
         draining = asyncio.ensure_future(consumer.drain())
         await asyncio.sleep(0.05)
         assert not draining.done()
@@ -379,20 +370,20 @@ async def test_draining_waits_for_what_was_read(consumer, mosquitto, plane, pki,
 
 async def test_no_broker_is_not_ready(plane, context):
     with pytest.raises(NotReady):
-        async with open_mqtt(MqttConfig(url=f"mqtts://127.0.0.1:{free_port()}"), context, plane):
+        async with open_mqtt(MqttConfig(url=f"mqtts://127.0.0.1:{free_port()}"), context, plane, plane):
             pass
 
 
 async def test_a_broker_that_refuses_our_credentials_is_a_matter_for_a_person(plane, context, endpoint):
     with pytest.raises(CredentialsRejected):
-        async with open_mqtt(MqttConfig(url=endpoint.endpoints[0]), context, plane):
+        async with open_mqtt(MqttConfig(url=endpoint.endpoints[0]), context, plane, plane):
             pass
 
 
 @pytest.mark.parametrize("url", ["mqtt://broker.example:1883", "amqp://x", "mqtts://"])
 async def test_an_address_that_cannot_be_used_is_a_mistake(plane, context, url):
     with pytest.raises(ConfigError):
-        async with open_mqtt(MqttConfig(url=url), context, plane):
+        async with open_mqtt(MqttConfig(url=url), context, plane, plane):
             pass
 
 

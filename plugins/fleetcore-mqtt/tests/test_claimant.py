@@ -9,17 +9,16 @@ import json
 import logging
 
 import pytest
-from fleetcore_mqtt import claimant
+from fleetcore_mqtt import claimant, limiter
 from fleetcore_mqtt.connection import Connection
 from fleetcore_mqtt.endpoint import Endpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetcore.errors import NotAuthorised
-from fleetcore.interfaces import ClaimSession, Context
 from fleetcore.model.credential import CertificateCredential
-from fleetcore.model.message import Operation, Reply
-from fleetcore.testing.clock import MovableClock
+from fleetcore.model.message import Reply
+from fleetcore.testing import context
+from fleetcore.wire import messages
 
 NAME = "fleetcore:claim:spring"
 REQUEST, REPLY = f"fleet/v1/{NAME}/request/r1", f"fleet/v1/{NAME}/reply/r1"
@@ -27,54 +26,10 @@ REPLIES = f"fleet/v1/{NAME}/reply/+"
 ENROLL = b'{"op": "enroll", "body": {"csr": "PEM"}}'
 
 
-class FakeClaim(ClaimSession):
-    def __init__(self, plane):
-        self.plane, self.callbacks = plane, []
-        self._ended = None
-
-    @property
-    def name(self):
-        return NAME
-
-    @property
-    def ended(self):
-        return self._ended
-
-    def on_end(self, callback):
-        self.callbacks.append(callback)
-
-    def close(self):
-        self.end("closed")
-
-    def end(self, code):
-        if self._ended is None:
-            self._ended = code
-            self.plane.claims.discard(self)
-            for callback in self.callbacks:
-                callback(code)
-
-    def denied(self, what, code, **data):
-        self.plane.denials.append((what, code, data))
-
-    async def call(self, message):
-        self.plane.asked.append(message)
-        await self.plane.answering.wait()
-        return Reply(status=201, body={"device": "th-1"})
-
-
-def with_claims(plane, monkeypatch=None):
-    """Has ``plane`` take a claim certificate."""
-    plane.claims, plane.denials, plane.asked, plane.disabled = set(), [], [], False
-
-    async def claim(certificate, *, protocol, peer=""):
-        assert (certificate, protocol) == (b"claim", "mqtt")
-        if plane.disabled:
-            raise NotAuthorised("disabled")
-        session = FakeClaim(plane)
-        plane.claims.add(session)
-        return session
-
-    plane.claim = claim
+def with_claims(plane):
+    """Has ``plane`` take the claim certificate of a batch."""
+    plane.accept_claim(b"claim", "spring")
+    plane.enroll_reply = Reply(status=201, body={"device": "th-1"})
     return plane
 
 
@@ -113,8 +68,8 @@ async def test_a_request_is_acknowledged_and_answered_where_it_asked(connected, 
 
     assert await wire.answer() == b"\x40\x02\x00\x07"
     assert await wire.publication() == (REPLY, {"ok": True, "status": 201, "body": {"device": "th-1"}})
-    (message,) = plane.asked
-    assert (message.operation, json.loads(message.payload)) == (Operation.ENROLL, {"csr": "PEM"})
+    ((_, message),) = plane.calls
+    assert (message.type, json.loads(message.payload)) == (messages.ENROLL, {"csr": "PEM"})
 
 
 async def test_a_reply_goes_to_who_asked_and_to_nobody_else(connected, codec):
@@ -140,13 +95,13 @@ async def test_nobody_is_taken_over_from_whatever_the_client_id(connected, codec
 
 async def test_one_request_at_a_time_and_none_is_lost(connected, codec, plane, until):
     wire = await connected()
-    plane.answering.clear()
+    plane.hold_calls()
     await wire.send(*(codec.publish(REQUEST, ENROLL, number) for number in (1, 2, 3)))
-    await until(lambda: plane.asked)
+    await until(lambda: plane.calls)
     await asyncio.sleep(0.05)
-    asked = len(plane.asked)
+    asked = len(plane.calls)
 
-    plane.answering.set()
+    plane.answer_calls()
     for number in (1, 2, 3):
         assert await wire.answer() == bytes((0x40, 2, 0, number))
         await wire.publication()
@@ -179,8 +134,8 @@ async def test_another_topic_is_refused_counted_and_written_down(connected, code
     assert (answer[0], answer[2:4]) == (0x40, b"\x00\x05")
     if codec.version == 5:
         assert answer[4] == 0x87
-    assert plane.denials == [("publish", "not_authorised", {"topic": topic})]
-    assert (counts["mqtt_claim_refused"], plane.asked, plane.received) == (1, [], [])
+    assert [denial[1:] for denial in plane.denials] == [("publish", "not_authorised", {"topic": topic})]
+    assert (counts["mqtt_claim_refused"], plane.calls, plane.received) == (1, [], [])
 
 
 @pytest.mark.parametrize("topic", ["", "fleet/v1/+/request/r1", f"fleet/v1/{NAME}/request/+", "#"])
@@ -191,7 +146,7 @@ async def test_a_topic_with_a_wildcard_closes(connected, codec, plane, wire_pack
     await wire.send(wire_packet(0x32, wire_text(topic) + b"\x00\x05" + more + ENROLL))
 
     assert len(await wire.closed()) == (codec.version == 5)
-    assert plane.asked == []
+    assert plane.calls == []
 
 
 @pytest.mark.parametrize("respond", ["fleet/v1/dev1/reply/r1", f"fleet/v1/{NAME}/request/r2", "a"])
@@ -203,7 +158,7 @@ async def test_a_response_topic_of_somebody_else_is_refused(dial, v5, plane, res
     await wire.send(v5.publish(REQUEST, ENROLL, 5, response_topic=respond))
 
     assert (await wire.answer())[4] == 0x87
-    assert plane.asked == []
+    assert plane.calls == []
 
 
 async def test_a_will_is_refused_and_never_published(dial, codec, plane):
@@ -213,11 +168,11 @@ async def test_a_will_is_refused_and_never_published(dial, codec, plane):
 
     assert (await wire.answer())[3] == (0x87 if codec.version == 5 else 5)
     assert await wire.closed() == []
-    assert (plane.claims, plane.received, plane.denials[0][0]) == (set(), [], "will")
+    assert (plane.claims, plane.received, plane.denials[0].what) == ([], [], "will")
 
 
 async def test_a_disabled_batch_is_refused_at_connect(dial, codec, plane):
-    plane.disabled = True
+    plane.disable_claim("spring")
     wire = await dial.wire(codec)
 
     await wire.send(codec.connect(""))
@@ -229,8 +184,7 @@ async def test_a_disabled_batch_is_refused_at_connect(dial, codec, plane):
 async def test_what_is_open_ends_with_its_batch(connected, codec, plane):
     wire = await connected()
 
-    for session in tuple(plane.claims):
-        session.end("not_authorised")
+    plane.disable_claim("spring")
 
     assert [end[2] for end in await wire.closed()] == ([0x98] if codec.version == 5 else [])
 
@@ -238,24 +192,24 @@ async def test_what_is_open_ends_with_its_batch(connected, codec, plane):
 @pytest.mark.parametrize("busy", [False, True])
 async def test_a_connection_ends_at_its_deadline_busy_or_not(connected, codec, clock, plane, busy, until):
     wire = await connected(keep_alive=0)
-    plane.answering.clear()
+    plane.hold_calls()
     await clock.advance(claimant.CONNECTED_S - 2)
     await wire.send(codec.publish(REQUEST, ENROLL, 5) if busy else b"\xc0\x00")
     if busy:
-        await until(lambda: plane.asked)
+        await until(lambda: plane.calls)
     else:
         assert await wire.answer() == b"\xd0\x00"
 
     await clock.advance(3)
 
     assert [end[2] for end in await wire.closed()] == ([0xA0] if codec.version == 5 else [])
-    assert plane.claims == set()
+    assert plane.claims == []
 
 
 async def test_so_many_are_connected_and_a_place_that_is_left_is_given_again(
     connected, dial, codec, plane, monkeypatch, until
 ):
-    monkeypatch.setattr(claimant, "CONNECTIONS", 2)
+    monkeypatch.setattr(limiter, "CONNECTIONS", 2)
     first, _second = await connected(), await connected()
     third = await dial.wire(codec)
 
@@ -263,7 +217,7 @@ async def test_so_many_are_connected_and_a_place_that_is_left_is_given_again(
 
     assert (await third.answer())[3] == (0x89 if codec.version == 5 else 3)
     assert await third.closed() == []
-    assert plane.denials == [("session", "overloaded", {})]
+    assert [denial[1:] for denial in plane.denials] == [("session", "overloaded", {})]
     await first.send(b"\xe0\x00")
     await first.closed()
     await until(lambda: len(plane.claims) == 1)
@@ -285,7 +239,7 @@ async def test_a_message_that_is_longer_than_any_request_closes(connected, codec
     await wire.send(codec.publish(REQUEST, b"x" * 70_000))
 
     assert [end[2] for end in await wire.closed()] == ([0x95] if codec.version == 5 else [])
-    assert plane.asked == []
+    assert plane.calls == []
 
 
 async def test_connack_of_version_5_gives_each_an_id_of_its_own_and_no_session(dial, v5):
@@ -301,14 +255,14 @@ async def test_connack_of_version_5_gives_each_an_id_of_its_own_and_no_session(d
 
 async def test_what_was_asked_is_answered_before_the_endpoint_drains(connected, codec, plane, endpoint, until):
     wire = await connected()
-    plane.answering.clear()
+    plane.hold_calls()
     await wire.send(codec.publish(REQUEST, ENROLL, 7))
-    await until(lambda: plane.asked)
+    await until(lambda: plane.calls)
 
     draining = asyncio.create_task(endpoint.drain())
     await asyncio.sleep(0.05)
     waited = not draining.done()
-    plane.answering.set()
+    plane.answer_calls()
     await draining
 
     assert waited
@@ -377,24 +331,23 @@ def test_a_claimant_who_sends_anything_is_closed_or_answered(sent, version, plan
     async def feed():
         plane, problems = with_claims(plane_class()), []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
-        logger = logging.getLogger("fuzz")
-        logger.error = lambda *args, **more: problems.append((args, more))
-        context = Context(name="mqtt", fleet="f", clock=MovableClock(), logger=logger, secret=str)
-        endpoint = Endpoint(context, plane, in_flight=32)
+        lent = context("mqtt", in_memory=True, logger=logging.getLogger("fuzz"))
+        lent.logger.error = lambda *args, **more: problems.append((args, more))
+        endpoint = Endpoint(lent, plane, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         connection.data_received(codec.connect("") + codec.subscribe(1, (REPLIES, 1)))
-        await asyncio.sleep(0.001)
-        assert len(plane.claims) == 1
+        await lent.clock.advance(0)
+        assert len(plane.claims) == 1, problems
         for piece in sent:
             if not transport.closing:
                 connection.data_received(piece if isinstance(piece, bytes) else codec.publish(*piece, 9))
                 await asyncio.sleep(0)
-        await asyncio.sleep(0.001)
+        await lent.clock.advance(0)
         connection.connection_lost(None)
         await endpoint.close()
         assert problems == []
-        assert (plane.claims, plane.sessions, plane.received) == (set(), set(), [])
+        assert (plane.claims, plane.sessions, plane.received) == ([], [], [])
         assert endpoint.claimants._by_name.total() == 0
 
     asyncio.run(feed())

@@ -5,20 +5,23 @@ import json
 
 import mqtt5
 import pytest
-from fleetcore_mqtt.plugin import MqttConfig, open_mqtt
+from fleetcore_mqtt.config import MqttConfig
+from fleetcore_mqtt.plugin import open_mqtt
 
 from fleetcore.errors import ConfigError, NotReady
-from fleetcore.model.message import Accepted, Downlink, Operation, PointRefusal, Rejected
+from fleetcore.model.message import Accepted, Downlink, PointRefusal, Rejected
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.recording_plane import NOW_MS
+from fleetcore.wire import messages
 
 TELEMETRY = "fleet/v1/dev1/telemetry"
 
 
 async def test_a_message_is_acknowledged_only_after_its_commit(dial, plane, codec, until):
-    plane.commits_itself = False
+    plane.hold()
     wire = await dial.device(codec=codec)
     await wire.send(codec.publish(TELEMETRY, b'{"t": 1}', 7))
-    await until(lambda: plane.uncommitted)
+    await until(lambda: plane.waiting)
     assert await wire.silent()
 
     plane.commit()
@@ -33,9 +36,9 @@ async def test_a_message_arrives_as_it_was_sent(dial, plane, codec):
     await wire.answer()
 
     ((identity, message),) = plane.received
-    assert (identity, message.operation, message.subject, message.target, message.payload) == (
+    assert (identity, message.type, message.subject, message.target, message.payload) == (
         "dev1",
-        Operation.COMMAND_RESULT,
+        messages.COMMAND_RESULT,
         "dev1",
         "c-7",
         b'{"status": "succeeded"}',
@@ -87,7 +90,7 @@ async def test_the_senml_topic_declares_the_content_type(dial, plane, codec, pay
 async def test_connack_of_version_5_tells_what_is_not_offered(dial, plane, v5):
     wire = await dial.wire(v5)
 
-    await wire.send(v5.connect("", token=plane.tokens["dev1"], keep_alive=0, session_expiry_interval=4_000_000))
+    await wire.send(v5.connect("", token=plane.token("dev1"), keep_alive=0, session_expiry_interval=4_000_000))
     welcome = await wire.decoded()
 
     assert (
@@ -126,7 +129,7 @@ async def test_a_foreign_client_id_is_refused_and_its_owner_stays(dial, plane, c
     victim = await dial.device("dev2", codec)
     attacker = await dial.wire(codec)
 
-    await attacker.send(codec.connect("dev2", token=plane.tokens["dev1"], user="dev1"))
+    await attacker.send(codec.connect("dev2", token=plane.token("dev1"), user="dev1"))
 
     assert (await attacker.answer())[3] == (0x85 if codec.version == 5 else 2)
     await victim.send(codec.publish("fleet/v1/dev2/telemetry"))
@@ -173,7 +176,7 @@ async def test_a_message_about_another_device_is_acknowledged_refused_and_explai
         "fleet/v1/dev3/telemetry",
     )
     assert plane.received == []
-    assert plane.audit == [("dev1", "dev3")]
+    assert [denial[:2] for denial in plane.denials] == [("dev1", "dev3")]
 
 
 async def test_a_leaf_below_another_gateway_is_judged_as_itself(dial, plane, codec):
@@ -182,7 +185,7 @@ async def test_a_leaf_below_another_gateway_is_judged_as_itself(dial, plane, cod
     await wire.send(codec.publish("fleet/v1/dev1/leaf/leaf1/telemetry"))
     await wire.answer()
 
-    assert plane.audit == [("dev2", "leaf1")]
+    assert [denial[:2] for denial in plane.denials] == [("dev2", "leaf1")]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +236,7 @@ async def test_a_partly_refused_message_is_acknowledged_and_explained(dial, plan
     await wire.send(codec.publish(TELEMETRY, b"[]", 2))
 
     assert await wire.answer() == b"\x40\x02\x00\x02"
-    assert (await wire.publication())[1]["rejected"] == [{"code": "time_in_future"}]
+    assert (await wire.publication())[1]["rejected"] == [{"index": 1, "metric": "t", "code": "time_in_future"}]
 
 
 async def test_a_payload_beyond_the_limit_is_refused_for_good(dial, plane, v5):
@@ -306,23 +309,22 @@ async def test_at_qos_0_a_temporary_refusal_slows_reading_down(dial, plane, code
 
 async def test_a_full_queue_stops_reading_until_there_is_room(dial, plane, codec, until):
     wire = await dial.device(codec=codec)
-    plane.full = True
+    plane.fill()
     await wire.send(*(codec.publish(TELEMETRY, b"{}", n) for n in range(1, 11)))
     assert await wire.answer() == b"\x40\x02\x00\x01"
     assert await wire.silent()
     assert len(plane.received) == 1
 
-    plane.full = False
-    plane.room.set()
+    plane.make_room()
 
     assert [await wire.answer() for _ in range(9)] == [b"\x40\x02\x00" + bytes((n,)) for n in range(2, 11)]
 
 
 async def test_acknowledgements_of_one_commit_leave_in_one_write(dial, plane, codec, monkeypatch, endpoint, until):
-    plane.commits_itself = False
+    plane.hold()
     wire = await dial.device(codec=codec)
     await wire.send(*(codec.publish(TELEMETRY, b"{}", n) for n in range(1, 21)))
-    await until(lambda: len(plane.uncommitted) == 20)
+    await until(lambda: len(plane.waiting) == 20)
 
     plane.commit()
 
@@ -358,25 +360,23 @@ async def test_only_own_topics_of_the_read_list_can_be_subscribed_to(dial, codec
 
 
 async def test_subscribing_brings_all_that_is_unfinished(dial, plane, codec):
-    plane.unfinished["dev1"] = [
-        Downlink(operation=Operation.TWIN_DESIRED, subject="dev1", body={"version": 3, "since": 0, "patch": {}}),
-        Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"}),
-        Downlink(operation=Operation.FIRMWARE, subject="dev1", body={"offer": None}),
-    ]
+    desired = plane.desire("dev1", 3, {})
+    plane.command("dev1", {"id": "c1"})
+    plane.offer("dev1", {"offer": None})
     wire = await dial.device(codec=codec)
 
     await wire.send(codec.subscribe(1, ("fleet/v1/dev1/commands", 1), ("fleet/v1/dev1/twin/desired", 1)))
     await wire.answer()
 
     assert [await wire.publication() for _ in range(2)] == [
-        ("fleet/v1/dev1/twin/desired", {"version": 3, "since": 0, "patch": {}}),
+        ("fleet/v1/dev1/twin/desired", desired),
         ("fleet/v1/dev1/commands", {"id": "c1"}),
     ]
     assert await wire.silent()
 
 
 async def test_a_later_subscription_brings_what_the_first_push_left_out(dial, plane, codec):
-    plane.unfinished["dev1"] = [Downlink(operation=Operation.FIRMWARE, subject="dev1", body={"offer": None})]
+    plane.offer("dev1", {"offer": None})
     wire = await dial.device(codec=codec)
     await wire.send(codec.subscribe(1, ("fleet/v1/dev1/commands", 1)))
     await wire.answer()
@@ -395,7 +395,7 @@ async def test_nothing_comes_after_unsubscribing(dial, plane, codec):
     await wire.send(codec.unsubscribe(2, "fleet/v1/dev1/commands", "fleet/v1/dev1/none"))
     answer = await wire.answer()
 
-    plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"}))
+    plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"}))
 
     assert answer == (b"\xb0\x05\x00\x02\x00\x00\x11" if codec.version == 5 else b"\xb0\x02\x00\x02")
     assert await wire.silent()
@@ -406,7 +406,7 @@ async def test_downlinks_of_a_leaf_come_below_its_level(dial, plane, codec):
     await wire.send(codec.subscribe(1, ("fleet/v1/dev1/leaf/+/commands/+/cancel", 1)))
     await wire.answer()
 
-    plane.push(Downlink(operation=Operation.COMMAND_CANCEL, subject="leaf1", body={}, target="c9"))
+    plane.push(Downlink(type=messages.COMMAND_CANCEL, subject="leaf1", body={}, target="c9"))
 
     assert (await wire.publication())[0] == "fleet/v1/dev1/leaf/leaf1/commands/c9/cancel"
 
@@ -416,7 +416,7 @@ async def test_a_command_carries_its_expiry_in_version_5(dial, plane, v5):
     await wire.send(v5.subscribe(1, ("fleet/v1/dev1/commands", 1)))
     await wire.answer()
 
-    plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"}, expires_ms=12_001))
+    plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"}, expires_ms=12_001))
 
     assert (await wire.decoded()).message_expiry_interval == 13
 
@@ -426,7 +426,7 @@ async def test_no_more_than_the_window_is_in_flight_to_a_client(dial, plane, v5)
     await wire.send(v5.subscribe(1, ("fleet/v1/dev1/commands", 1)))
     await wire.answer()
     for n in range(5):
-        plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": n}))
+        plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": n}))
     first = [await wire.decoded() for _ in range(3)]
     assert await wire.silent()
 
@@ -440,13 +440,13 @@ async def test_a_client_that_acknowledges_nothing_loses_notifications_and_then_t
     await wire.send(v5.subscribe(1, ("fleet/v1/dev1/#", 1)))
     await wire.answer()
     for n in range(400):
-        plane.push(Downlink(operation=Operation.TWIN_DESIRED, subject="dev1", body={"version": n}))
+        plane.push(Downlink(type=messages.TWIN_DESIRED, subject="dev1", body={"version": n}))
     await wire.send(b"\xc0\x00")
     assert (await wire.answer())[0] & 0xF0 == 0x30
     assert await wire.answer() == b"\xd0\x00"
 
     for n in range(400):
-        plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": n}))
+        plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": n}))
 
     assert (await wire.closed())[-1][2] == 0x97
     assert counts["mqtt_slow_consumer"] == 1
@@ -457,8 +457,8 @@ async def test_a_downlink_larger_than_the_client_takes_is_left_out(dial, plane, 
     await wire.send(v5.subscribe(1, ("fleet/v1/dev1/#", 1)))
     await wire.answer()
 
-    plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "x" * 300}))
-    plane.push(Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "y"}))
+    plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "x" * 300}))
+    plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "y"}))
 
     assert (await wire.publication())[1] == {"id": "y"}
 
@@ -472,9 +472,12 @@ async def test_a_request_is_answered_below_reply(dial, plane, codec):
     await wire.send(codec.publish("fleet/v1/dev1/request/r7", json.dumps(request).encode(), 2))
 
     assert await wire.answer() == b"\x40\x02\x00\x02"
-    assert await wire.publication() == ("fleet/v1/dev1/reply/r7", {"ok": True, "status": 204, "version": 41})
-    (call,) = plane.calls
-    assert (call.operation, call.payload, call.if_version) == (Operation.TWIN_REPORT, b'{"a": 1}', 40)
+    assert await wire.publication() == (
+        "fleet/v1/dev1/reply/r7",
+        {"ok": True, "status": 204, "version": 41, "etag": "d0.r41"},
+    )
+    ((_, call),) = plane.calls
+    assert (call.type, call.payload, call.if_version) == (messages.TWIN_REPORT, b'{"a": 1}', 40)
 
 
 @pytest.mark.parametrize(
@@ -528,7 +531,8 @@ async def test_a_response_topic_elsewhere_is_refused(dial, plane, v5, topic):
     assert plane.calls == []
 
 
-async def test_asking_for_the_twin_brings_the_twin(dial, codec):
+async def test_asking_for_the_twin_brings_the_twin(dial, codec, plane):
+    plane.desire("dev1", 1, {"a": 1})
     wire = await dial.device(codec=codec)
     await wire.send(codec.subscribe(1, ("fleet/v1/dev1/twin", 1)))
     await wire.answer()
@@ -536,7 +540,8 @@ async def test_asking_for_the_twin_brings_the_twin(dial, codec):
     await wire.send(codec.publish("fleet/v1/dev1/twin/get", b"", 2))
 
     assert await wire.answer() == b"\x40\x02\x00\x02"
-    assert await wire.publication() == ("fleet/v1/dev1/twin", {"desired": {"a": 1}, "reported": {}})
+    topic, twin = await wire.publication()
+    assert (topic, twin["desired"]) == ("fleet/v1/dev1/twin", {"a": 1})
 
 
 async def test_asking_for_the_time_at_qos_0_brings_the_time(dial, codec):
@@ -546,7 +551,8 @@ async def test_asking_for_the_time_at_qos_0_brings_the_time(dial, codec):
 
     await wire.send(codec.publish("fleet/v1/dev1/time/get", b"", None))
 
-    assert await wire.publication() == ("fleet/v1/dev1/time", {"received_ms": 1, "sent_ms": 2})
+    topic, told = await wire.publication()
+    assert (topic, told["received_ms"]) == ("fleet/v1/dev1/time", NOW_MS)
 
 
 async def test_a_will_is_published_when_the_connection_breaks(dial, plane, codec, until):
@@ -556,7 +562,7 @@ async def test_a_will_is_published_when_the_connection_breaks(dial, plane, codec
 
     await until(lambda: plane.received)
     message = plane.received[0][1]
-    assert (message.operation, message.payload) == (Operation.STATUS, b'{"state":"offline","session":"k9"}')
+    assert (message.type, message.payload) == (messages.STATUS, b'{"state":"offline","session":"k9"}')
     await until(lambda: not plane.sessions)
 
 
@@ -605,7 +611,7 @@ async def test_a_delayed_will_waits_and_is_dropped_when_the_device_comes_back(di
 async def test_a_will_outside_the_own_topics_refuses_the_connection(dial, plane, codec, topic, reason):
     wire = await dial.wire(codec)
 
-    await wire.send(codec.connect(token=plane.tokens["dev1"], user="dev1", will=(topic, b"{}")))
+    await wire.send(codec.connect(token=plane.token("dev1"), user="dev1", will=(topic, b"{}")))
 
     assert (await wire.answer())[3] == (reason if codec.version == 5 else 5)
     assert await wire.closed() == []
@@ -619,10 +625,10 @@ async def test_a_kept_session_remembers_subscriptions(dial, plane, codec):
     await wire.answer()
     await wire.send(b"\xe0\x00")
     await wire.closed()
-    plane.unfinished["dev1"] = [Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"})]
+    plane.command("dev1", {"id": "c1"})
 
     again = await dial.wire(codec)
-    await again.send(codec.connect(token=plane.tokens["dev1"], user="dev1", clean=False, **more))
+    await again.send(codec.connect(token=plane.token("dev1"), user="dev1", clean=False, **more))
 
     assert (await again.answer())[2] == 1
     assert (await again.publication())[1] == {"id": "c1"}
@@ -636,7 +642,7 @@ async def test_a_clean_start_forgets_the_session(dial, plane, codec):
     await dial.device(codec=codec, clean=True)
 
     again = await dial.wire(codec)
-    await again.send(codec.connect(token=plane.tokens["dev1"], user="dev1", clean=False, **more))
+    await again.send(codec.connect(token=plane.token("dev1"), user="dev1", clean=False, **more))
 
     assert (await again.answer())[2] == 0
 
@@ -677,10 +683,10 @@ async def test_revocation_closes_the_live_connection(dial, plane, codec):
 
 
 async def test_draining_answers_what_was_read_and_takes_nothing_more(dial, plane, codec, endpoint, until):
-    plane.commits_itself = False
+    plane.hold()
     wire = await dial.device(codec=codec)
     await wire.send(codec.publish(TELEMETRY, b"{}", 1))
-    await until(lambda: plane.uncommitted)
+    await until(lambda: plane.waiting)
     draining = asyncio.ensure_future(endpoint.drain())
     await asyncio.sleep(0.05)
     await wire.send(codec.publish(TELEMETRY, b"{}", 2))
@@ -697,10 +703,10 @@ async def test_draining_answers_what_was_read_and_takes_nothing_more(dial, plane
 
 async def test_closing_the_endpoint_says_so_and_publishes_no_will(plane, context, v5, until):
     dialler = None
-    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane) as opened:
+    async with open_mqtt(MqttConfig(listen="mqtt://127.0.0.1:0"), context, plane, plane) as opened:
         host, port = opened.endpoints[0].rpartition("/")[2].split(":")
         reader, dialler = await asyncio.open_connection(host, int(port))
-        dialler.write(v5.connect(token=plane.tokens["dev1"], will=("fleet/v1/dev1/status", b"{}")))
+        dialler.write(v5.connect(token=plane.token("dev1"), will=("fleet/v1/dev1/status", b"{}")))
         assert (await reader.read(1000))[0] == 0x20
     rest = await reader.read(1000)
 
@@ -733,11 +739,11 @@ async def test_connections_are_counted(dial, endpoint, codec, until):
 )
 async def test_a_wrong_configuration_is_told_before_anything_opens(plane, context, config):
     with pytest.raises(ConfigError):
-        async with open_mqtt(config, context, plane):
+        async with open_mqtt(config, context, plane, plane):
             pass
 
 
 async def test_a_taken_port_is_not_ready(plane, context, endpoint):
     with pytest.raises(NotReady):
-        async with open_mqtt(MqttConfig(listen=endpoint.endpoints[0]), context, plane):
+        async with open_mqtt(MqttConfig(listen=endpoint.endpoints[0]), context, plane, plane):
             pass

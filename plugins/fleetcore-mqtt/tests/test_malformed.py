@@ -16,9 +16,9 @@ from fleetcore_mqtt.v311 import V311
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetcore.interfaces import Context
-from fleetcore.model.message import Downlink, Operation
-from fleetcore.testing.clock import MovableClock
+from fleetcore.model.message import Downlink
+from fleetcore.testing import context
+from fleetcore.wire import messages
 
 TELEMETRY = "fleet/v1/dev1/telemetry"
 FIRST_BYTES = sorted({kind << 4 | flags for kind in range(16) for flags in (0, 2)} - {0x10})
@@ -63,7 +63,7 @@ async def test_a_packet_that_only_servers_send_closes(dial, codec, kind):
 async def test_a_second_connect_closes(dial, plane, codec):
     wire = await dial.device(codec=codec)
 
-    await wire.send(codec.connect(token=plane.tokens["dev1"]))
+    await wire.send(codec.connect(token=plane.token("dev1")))
 
     assert [end[2] for end in await wire.closed()] == ([0x82] if codec.version == 5 else [])
 
@@ -118,7 +118,7 @@ async def test_a_header_of_256_mb_costs_no_memory(dial):
 async def test_a_stream_cut_at_every_byte_means_the_same(dial, plane, codec, until):
     stream = b"".join(
         (
-            codec.connect(token=plane.tokens["dev1"], user="dev1", will=("fleet/v1/dev1/status", b"{}")),
+            codec.connect(token=plane.token("dev1"), user="dev1", will=("fleet/v1/dev1/status", b"{}")),
             codec.subscribe(1, ("fleet/v1/dev1/errors", 1)),
             codec.publish(TELEMETRY, b'{"t": 1}', 2),
             codec.publish(TELEMETRY, b"x" * 200, 3),
@@ -287,7 +287,7 @@ async def test_qos_2_closes_with_its_reason(dial, v5):
 
 
 async def test_the_same_packet_again_before_its_acknowledgement_is_one_message(dial, plane, codec, until):
-    plane.commits_itself = False
+    plane.hold()
     wire = await dial.device(codec=codec)
     await wire.send(codec.publish(TELEMETRY, b"{}", 5))
 
@@ -301,7 +301,7 @@ async def test_the_same_packet_again_before_its_acknowledgement_is_one_message(d
 
 
 async def test_a_packet_id_used_for_another_message_before_its_acknowledgement_closes(dial, plane, codec):
-    plane.commits_itself = False
+    plane.hold()
     wire = await dial.device(codec=codec)
 
     await wire.send(codec.publish(TELEMETRY, b"1", 5), codec.publish(TELEMETRY, b"2", 5))
@@ -320,7 +320,7 @@ async def test_a_packet_id_is_free_again_after_its_acknowledgement(dial, plane, 
 
 
 async def test_more_in_flight_than_the_receive_maximum_closes_in_version_5(dial, plane, v5):
-    plane.commits_itself = False
+    plane.hold()
     wire = await dial.device(codec=v5)
 
     await wire.send(*(v5.publish(TELEMETRY, b"{}", n) for n in range(1, 34)))
@@ -329,21 +329,20 @@ async def test_more_in_flight_than_the_receive_maximum_closes_in_version_5(dial,
 
 
 async def test_more_in_flight_than_the_bound_waits_in_3_1_1(dial, plane, v4, until):
-    plane.commits_itself = False
+    plane.hold()
     wire = await dial.device()
     await wire.send(*(v4.publish(TELEMETRY, b"{}", n) for n in range(1, 101)))
-    await until(lambda: len(plane.uncommitted) >= 32)
+    await until(lambda: len(plane.waiting) >= 32)
     await asyncio.sleep(0.1)
-    assert len(plane.uncommitted) == 32
+    assert len(plane.waiting) == 32
 
-    plane.commits_itself = True
     plane.commit()
 
     assert len({await wire.answer() for _ in range(100)}) == 100
 
 
 async def test_calls_under_way_are_bounded(dial, plane, codec, until):
-    plane.answering.clear()
+    plane.hold_calls()
     wire = await dial.device(codec=codec)
 
     await wire.send(*(codec.publish("fleet/v1/dev1/twin/get", b"", None) for _ in range(100)))
@@ -366,10 +365,10 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_others_are_not(dial, p
     wire = await dial.device(codec=codec)
     wire.reader._transport.pause_reading()
     await wire.send(codec.subscribe(1, ("fleet/v1/dev1/#", 0)))
-    await until(lambda: plane.listeners)
+    await until(lambda: plane.listening)
     await asyncio.sleep(0.05)
     for n in range(600):
-        plane.push(Downlink(operation=Operation.TWIN_DESIRED, subject="dev1", body={"n": n, "x": "y" * 20_000}))
+        plane.push(Downlink(type=messages.TWIN_DESIRED, subject="dev1", body={"n": n, "x": "y" * 20_000}))
         await asyncio.sleep(0)
     assert endpoint.connections == 1
 
@@ -489,16 +488,15 @@ def fuzzed(plane_class, v4, v5):
         plane = plane_class()
         problems = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, what: problems.append(what))
-        logger = logging.getLogger("fuzz")
-        logger.error = lambda *args, **more: problems.append((args, more))
-        context = Context(name="mqtt", fleet="f", clock=MovableClock(), logger=logger, secret=str)
-        endpoint = Endpoint(context, plane, in_flight=32)
+        lent = context("mqtt", in_memory=True, logger=logging.getLogger("fuzz"))
+        lent.logger.error = lambda *args, **more: problems.append((args, more))
+        endpoint = Endpoint(lent, plane, plane, in_flight=32)
         connection, transport = Connection(endpoint), Transport()
         connection.connection_made(transport)
         if version:
             codec = v5 if version == 5 else v4
-            connection.data_received(codec.connect(token=plane.tokens["dev1"]))
-            await asyncio.sleep(0.001)
+            connection.data_received(codec.connect(token=plane.token("dev1")))
+            await lent.clock.advance(0)
         for piece in data:
             if not transport.closing:
                 connection.data_received(piece)

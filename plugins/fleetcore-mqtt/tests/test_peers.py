@@ -7,14 +7,16 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from fleetcore.model.message import Downlink, Operation, Rejected
+from fleetcore.model.message import Downlink, Rejected
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
 
 
 def tls_options(pki, endpoint, device):
-    certificate, key = pki.devices[device]
+    own = pki.device(device)
+    certificate, key = own.certificate_path, own.key_path
     port = endpoint.endpoints[0].rpartition(":")[2]
-    return ["-h", "127.0.0.1", "-p", port, "--cafile", pki.ca_path, "--cert", certificate, "--key", key, "-i", device]
+    return ["-h", "127.0.0.1", "-p", port, "--cafile", pki.path, "--cert", certificate, "--key", key, "-i", device]
 
 
 @pytest.fixture(params=["mqttv311", "mqttv5"])
@@ -54,17 +56,17 @@ async def test_mosquitto_pub_as_another_device_changes_nothing(tls_endpoint, pla
         # Its exit status is 0 all the same: only what was received counts.
         await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
-    assert (plane.received, plane.audit) == ([], [("dev1", "dev3")])
+    assert (plane.received, [denial[:2] for denial in plane.denials]) == ([], [("dev1", "dev3")])
 
 
 @pytest.mark.peer("mosquitto_sub")
 async def test_mosquitto_sub_gets_what_is_unfinished_and_what_comes(tls_endpoint, plane, pki, version, program, until):
-    plane.unfinished["dev1"] = [Downlink(operation=Operation.COMMAND, subject="dev1", body={"id": "c1"})]
+    plane.command("dev1", {"id": "c1"})
     options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", version, "-q", "1", "-C", "2", "-v"]
 
     async with program("mosquitto_sub", *options, "-t", "fleet/v1/dev1/#") as process:
-        await until(lambda: plane.listeners)
-        plane.push(Downlink(operation=Operation.FIRMWARE, subject="dev1", body={"offer": None}))
+        await until(lambda: plane.listening)
+        plane.push(Downlink(type=messages.FIRMWARE, subject="dev1", body={"offer": None}))
         output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert output.decode().splitlines() == [
@@ -89,7 +91,7 @@ async def test_the_will_of_a_killed_mosquitto_sub_is_published(tls_endpoint, pla
     will = ["--will-topic", "fleet/v1/dev1/status", "--will-payload", '{"state":"offline"}', "--will-qos", "1"]
 
     async with program("mosquitto_sub", *options, *will) as process:
-        await until(lambda: plane.listeners)
+        await until(lambda: plane.listening)
         process.kill()
         await until(lambda: plane.received)
 
@@ -101,7 +103,7 @@ async def test_revocation_ends_a_running_mosquitto_sub(tls_endpoint, plane, pki,
     options = [*tls_options(pki, tls_endpoint, "dev1"), "-V", "mqttv5", "-t", "fleet/v1/dev1/commands"]
 
     async with program("mosquitto_sub", *options) as process:
-        await until(lambda: plane.listeners)
+        await until(lambda: plane.listening)
         plane.revoke("dev1")
         await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
@@ -133,10 +135,11 @@ async def test_paho_sends_again_after_a_temporary_refusal(tls_endpoint, plane, p
 
 @pytest.mark.peer("openssl")
 async def test_openssl_gets_no_session_ticket_and_a_certificate_that_verifies(tls_endpoint, pki, program):
-    certificate, key = pki.devices["dev1"]
+    own = pki.device("dev1")
+    certificate, key = own.certificate_path, own.key_path
     port = tls_endpoint.endpoints[0].rpartition(":")[2]
     process = await asyncio.create_subprocess_exec(
-        *["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(pki.ca_path)],
+        *["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(pki.path)],
         *["-cert", str(certificate), "-key", str(key), "-verify_return_error"],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -153,12 +156,15 @@ async def test_a_certificate_of_another_root_gets_no_connection(tls_endpoint, pl
     stranger = type(pki)(tmp_path_factory.mktemp("stranger"))
     port = int(tls_endpoint.endpoints[0].rpartition(":")[2])
     context = stranger.secrets("dev1").tls()
-    context.load_verify_locations(cadata=pki.ca_pem.decode())
+    context.load_verify_locations(cadata=pki.pem.decode())
 
     async def converse():
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
-        writer.write(b"\xc0\x00")
-        await reader.readexactly(1)
+        try:
+            writer.write(b"\xc0\x00")
+            await reader.readexactly(1)
+        finally:
+            writer.close()
 
     with pytest.raises((OSError, asyncio.IncompleteReadError)):
         await converse()

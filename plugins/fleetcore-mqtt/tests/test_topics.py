@@ -7,10 +7,11 @@ from fleetcore_mqtt import topics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetcore.model.message import Downlink, Operation
+from fleetcore.model.message import Downlink
+from fleetcore.wire import messages
 
 IDS = st.from_regex(re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", re.ASCII), fullmatch=True)
-SENT = [one for one in Operation if topics.downlink_topic("d", Downlink(operation=one, subject="d"))]
+SENT = [one for one in messages.ALL if topics.downlink_topic("d", Downlink(type=one, subject="d"))]
 LEVELS = st.text(st.sampled_from("ab+#/$.-_ \0é"), max_size=12)
 
 
@@ -20,12 +21,12 @@ def concrete(name):
 
 @given(IDS, st.one_of(st.none(), IDS), st.sampled_from(topics.WRITE))
 def test_every_topic_of_the_write_list_is_parsed(device, leaf, row):
-    name, operation = row
+    name, kind = row
     prefix = f"fleet/v1/{device}/" + (f"leaf/{leaf}/" if leaf else "")
 
     uplink = topics.parse(prefix + concrete(name))
 
-    assert (uplink.device, uplink.subject, uplink.operation) == (device, leaf or device, operation)
+    assert (uplink.device, uplink.subject, uplink.type) == (device, leaf or device, kind)
     assert (uplink.request is not None) == (name == "request/+")
     assert (uplink.target is not None) == (name == "commands/+/result")
 
@@ -66,22 +67,22 @@ def test_the_read_and_the_write_list_do_not_meet():
 
 
 @given(IDS, IDS, st.sampled_from(SENT))
-def test_a_downlink_is_understood_as_what_it_was(device, subject, operation):
-    target = "c1" if operation is Operation.COMMAND_CANCEL else None
-    topic = topics.downlink_topic(device, Downlink(operation=operation, subject=subject, target=target))
+def test_a_downlink_is_understood_as_what_it_was(device, subject, kind):
+    target = "c1" if kind is messages.COMMAND_CANCEL else None
+    topic = topics.downlink_topic(device, Downlink(type=kind, subject=subject, target=target))
 
-    assert topics.parse_downlink(topic) == (operation, subject, target)
+    assert topics.parse_downlink(topic) == (kind, subject, target)
     assert topics.may_subscribe(device, topic)
 
 
-@given(IDS, IDS, st.sampled_from([name for name, operation in topics.WRITE if operation is not None]))
+@given(IDS, IDS, st.sampled_from([name for name, kind in topics.WRITE if kind is not None]))
 def test_an_uplink_is_understood_as_what_it_was(device, subject, name):
-    operation = dict(topics.WRITE)[name]
-    target = "c1" if operation is Operation.COMMAND_RESULT else None
+    kind = dict(topics.WRITE)[name]
+    target = "c1" if kind is messages.COMMAND_RESULT else None
 
-    uplink = topics.parse(topics.uplink_topic(device, operation, subject, target))
+    uplink = topics.parse(topics.uplink_topic(device, kind, subject, target))
 
-    assert (uplink.device, uplink.subject, uplink.operation, uplink.target) == (device, subject, operation, target)
+    assert (uplink.device, uplink.subject, uplink.type, uplink.target) == (device, subject, kind, target)
 
 
 @pytest.mark.parametrize(

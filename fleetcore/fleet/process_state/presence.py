@@ -1,7 +1,7 @@
 """Presence: what is seen of a device. Kept in memory, flushed now and then, exact where the device said so itself."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import cattrs
 from attrs import evolve, field, frozen
@@ -10,16 +10,17 @@ from fleetcore.errors import Refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Connectivity, Presence
-from fleetcore.model.message import Dropped, Outcome, Rejected, accepted
+from fleetcore.model.message import Accepted, Dropped, Handler, MessageType, Outcome, Rejected, Request, accepted
 from fleetcore.model.store import Commit, Put
+from fleetcore.wire import messages
+from fleetcore.wire.bodies import check_ahead
+from fleetcore.wire.messages import AHEAD_S
 from fleetcore.wire.records import from_plain, to_plain
-from fleetcore.wire.uplink_body import AHEAD_S, number, rejected, text, time_ahead
+from fleetcore.wire.replies import rejection
 
 _log = logging.getLogger(__name__)
 
 _KIND = "presence"
-#: Of the name that a device gives its connection, and its will with it.
-_SESSION_CHARACTERS = 128
 #: A device without an open session counts as online this long after its last message, then as late, then offline.
 LATE_AFTER_MS = 15 * 60 * 1000
 OFFLINE_AFTER_MS = 60 * 60 * 1000
@@ -53,6 +54,25 @@ class PresenceBoard:
         self._board: dict[str, _Seen] = {}
         self.last: dict[str, int] = {}
         self._dirty: set[str] = set()
+        self._online: list[Callable[[str], None]] = []
+
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """What a device says about its connection."""
+        return {messages.STATUS: self._told}
+
+    def on_online(self, callback: Callable[[str], None]) -> None:
+        """``callback(device)`` whenever a device says that it is online."""
+        self._online.append(callback)
+
+    async def _told(self, request: Request, body: messages.Status) -> Outcome:
+        outcome, put = self.tell(request.subject, body)
+        if put is not None:
+            await self._storage.commit(Commit(puts=(put,)))
+        if isinstance(outcome, Accepted) and body.state == "online":
+            for callback in self._online:
+                callback(request.subject)
+        return outcome
 
     async def load(self) -> None:
         """Reads what was flushed before."""
@@ -136,17 +156,16 @@ class PresenceBoard:
             return seen.presence
         return evolve(seen.presence, connectivity=state, last_seen=last or None)
 
-    def tell(self, device: str, body: Mapping[str, object]) -> tuple[Outcome, Put | None]:
+    def tell(self, device: str, body: messages.Status) -> tuple[Outcome, Put | None]:
         """What a device (or its will) says of itself (WIRE.md §4): the outcome and the put that keeps it."""
-        state = body.get("state")
+        state, name = body.state, body.session
         now = self._clock.now_ms()
         old = self._heard(device)
         presence, away_since = old.presence, old.away_since
         try:
-            name = text(body, "session", _SESSION_CHARACTERS)
             until = _until(body, now) if state == "sleeping" else None
         except Refused as error:
-            return rejected(error), None
+            return rejection(error), None
         if state == "online":
             presence = evolve(
                 presence, connectivity=Connectivity.ONLINE, session=name, asleep_until=None, last_seen=now
@@ -158,16 +177,12 @@ class PresenceBoard:
                 ), None
             presence = evolve(presence, connectivity=Connectivity.ASLEEP, asleep_until=until, last_seen=now)
             away_since = now
-        elif state == "offline":
+        else:
             if name is not None and presence.session is not None and name != presence.session:
                 return Dropped(reason="an outdated will: another session was announced since"), None
             if presence.connectivity is not Connectivity.ASLEEP or name is not None:
                 presence = evolve(presence, connectivity=Connectivity.OFFLINE, asleep_until=None)
                 away_since = now
-        else:
-            return Rejected(
-                code="schema_invalid", reason="state is one of online, sleeping, offline", pointer="/state"
-            ), None
         self._board[device] = evolve(old, presence=presence, away_since=away_since)
         return accepted(0), self._put(device)
 
@@ -185,7 +200,9 @@ class PresenceBoard:
             await self._storage.commit(Commit(puts=tuple(self._put(device) for device in sorted(changed))))
 
 
-def _until(body: Mapping[str, object], now: int) -> int | None:
+def _until(body: messages.Status, now: int) -> int | None:
     """When a sleep ends, ms since the epoch; raises Refused."""
-    for_s, until = number(body, "for_s", AHEAD_S, "seconds"), time_ahead(body, "until", now)
-    return until if for_s is None else now + int(for_s * 1000)
+    check_ahead(body.until, "until", now)
+    if body.for_s is not None:
+        return now + int(body.for_s * 1000)
+    return None if body.until is None else int(body.until)

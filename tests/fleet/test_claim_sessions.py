@@ -1,4 +1,4 @@
-"""What a claimant's request becomes, whatever its body: a request to enrol of the right types, or a refusal."""
+"""What a request by a claim certificate becomes, whatever its body: a request to enrol of the right types, or a refusal."""
 
 import asyncio
 import json
@@ -6,10 +6,12 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetcore.fleet.denials import Denials
-from fleetcore.model.message import Inbound, Operation, Reply
-from fleetcore.runtime.claimants import Claimant, Desk
+from fleetcore.fleet.process_state.denials import Denials
+from fleetcore.model.message import Inbound, Reply
+from fleetcore.pipeline.handlers import Handlers
+from fleetcore.runtime.plane.claims import BatchSession
 from fleetcore.testing.clock import MovableClock
+from fleetcore.wire import messages
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -22,25 +24,22 @@ bodies = st.dictionaries(st.sampled_from(["csr", "parameters", "ownership_token"
 @settings(max_examples=300, deadline=None)
 @given(payload=bodies.map(str.encode) | values.map(json.dumps).map(str.encode) | st.binary(max_size=60))
 def test_a_body_of_any_kind_is_a_request_or_refused(payload):
-    made, refused = [], []
+    made = []
 
-    async def enroll(request):
-        made.append(request)
-        return Reply(status=201)
+    class Security:
+        async def enroll(self, request):
+            made.append(request)
+            return Reply(status=201)
 
-    def refusal(rejected):
-        refused.append(rejected)
-        return Reply(status=422, error={"code": rejected.code})
-
-    desk = Desk(enroll=enroll, ca=Reply, time=lambda _message: Reply(), refusal=refusal, depth=10)
-    claimant = Claimant("spring", b"claim", "mqtt", "192.0.2.7", desk, Denials(None, MovableClock()))
-    message = Inbound(
-        operation=Operation.ENROLL, subject=claimant.name, payload=payload, content_type="application/json"
+    session = BatchSession(
+        Security(), Denials(None, MovableClock()), Handlers(10), "spring", b"claim", "mqtt", "192.0.2.7"
     )
+    message = Inbound(type=messages.ENROLL, subject=session.name, payload=payload, content_type="application/json")
 
-    reply = asyncio.run(claimant.call(message))
+    reply = asyncio.run(session.call(message))
 
-    assert (len(made), len(refused)) == ((1, 0) if reply.status == 201 else (0, 1))
+    assert len(made) == (reply.status == 201)
+    assert (reply.error is None) == (reply.status == 201)
     for request in made:
         assert isinstance(request.csr, bytes)
         assert isinstance(request.parameters, dict)

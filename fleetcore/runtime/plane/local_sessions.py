@@ -5,7 +5,7 @@ They are no connections: a device is seen by its messages, and nothing goes offl
 
 from fleetcore.interfaces.protocol import Session
 from fleetcore.model.credential import LocalCredential
-from fleetcore.runtime.plane import Plane
+from fleetcore.runtime.plane.plane import Plane
 
 #: How many are kept; the oldest is closed for a new one.
 _KEPT = 10_000

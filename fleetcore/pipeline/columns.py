@@ -1,0 +1,90 @@
+"""The columns of a batch, while it is filled.
+
+Points that share a time form a group, so that what they share is kept once and spread by ``numpy.repeat``.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch, TextReading
+
+
+class Columns:
+    """What is filled by the quick lane, a group at a time, and by the steps, a reading at a time.
+
+    Attributes:
+        series, values: a member per point.
+        times, received, quality, counts: a member per group.
+    """
+
+    __slots__ = ("_owners", "_seqs", "counts", "quality", "received", "series", "times", "values")
+
+    def __init__(self) -> None:
+        self.series: list[int] = []
+        self.values: list[float | bool | str] = []
+        self.times: list[int] = []
+        self.quality: list[int] = []
+        self.received: list[int] = []
+        self.counts: list[int] = []
+        # What few groups have: the message they belong to, by group; a sequence number, by point.
+        self._owners: list[tuple[int, int]] = []
+        self._seqs: list[tuple[int, int]] = []
+
+    def add(
+        self, message: int, series: int, value: float | bool | str, time: int, received: int, quality: int, seq: int
+    ) -> None:
+        """One reading."""
+        if seq != NO_SEQ:
+            self._seqs.append((len(self.series), seq))
+        self.series.append(series)
+        self.values.append(value)
+        self._owners.append((len(self.counts), message))
+        self.times.append(time)
+        self.quality.append(quality)
+        self.received.append(received)
+        self.counts.append(1)
+
+    def finish(self) -> tuple[TelemetryBatch, tuple[TextReading, ...], Int64]:
+        """The batch of numbers, the texts, and for each number its message: -1 for those of the quick lane."""
+        counts = np.array(self.counts, np.int64)
+        texts: tuple[TextReading, ...] = ()
+        values = self.values
+        numeric: npt.NDArray[np.bool_] | None = None
+        if self._owners and str in set(map(type, values)):
+            numeric = np.fromiter((type(value) is not str for value in values), np.bool_, len(values))
+            values = [0.0 if isinstance(value, str) else value for value in values]
+        seq = np.full(len(values), NO_SEQ, np.int64)
+        for position, given in self._seqs:
+            seq[position] = given
+        batch = TelemetryBatch(
+            np.array(self.series, np.int64),
+            np.repeat(np.array(self.times, np.int64), counts),
+            np.repeat(np.array(self.received, np.int64), counts),
+            # Adding 0.0 turns -0.0 into 0.0, so that the two are one value everywhere.
+            np.array(values, np.float64) + 0.0,
+            np.repeat(np.array(self.quality, np.uint8), counts),
+            seq,
+        )
+        owners = np.full(len(counts), -1, np.int64)
+        for group, message in self._owners:
+            owners[group] = message
+        owner = np.repeat(owners, counts)
+        if numeric is not None:
+            texts = tuple(
+                TextReading(
+                    int(batch.series[i]),
+                    int(batch.time[i]),
+                    int(batch.received[i]),
+                    str(self.values[i]),
+                    int(batch.quality[i]),
+                    int(batch.seq[i]),
+                )
+                for i in np.flatnonzero(~numeric)
+            )
+            batch, owner = batch.take(numeric), owner[numeric]
+        return batch, texts, owner
+
+
+def server_time(quality: int) -> int:
+    """The quality of a reading whose time the server assigns."""
+    return quality | Quality.SERVER_TIME

@@ -1,0 +1,81 @@
+"""A message with readings, as the steps of the data path pass it on."""
+
+from fleetcore.model.message import Outcome, PointRefusal
+from fleetcore.model.store import MessageMark
+from fleetcore.pipeline.receive import Delivery
+from fleetcore.pipeline.session import DeviceState
+
+
+class Envelope:
+    """One of several envelopes of a message that has an id of its own (WIRE.md §3).
+
+    Attributes:
+        id: of its own.
+        index: its place in the message.
+        mark: what was kept of it when it came before, or None.
+        again: it came before in the same batch, so it is judged and not stored.
+        stored, refused: what was made of its readings now.
+    """
+
+    __slots__ = ("again", "id", "index", "mark", "refused", "stored")
+
+    def __init__(self, id: str, index: int) -> None:
+        self.id, self.index, self.again = id, index, False
+        self.mark: MessageMark | None = None
+        self.stored = 0
+        self.refused: list[tuple[str, str]] = []
+
+
+class Message:
+    """A message with readings on its way through a batch: what it is about, and what was refused of it.
+
+    Attributes:
+        state, owner: the device that it is about, and the device's id.
+        count: its readings in the columns.
+        refused: those that were refused, or None.
+        others: the leaves that single readings are about, by id.
+        envelopes: those that have an id of their own, by their places.
+        duplicates: its readings that an earlier message brought.
+        answer: the outcome, as soon as it is known.
+        repeated: the answer is that of an earlier message with the same id.
+    """
+
+    __slots__ = (
+        "answer", "count", "delivery", "duplicates", "envelopes", "id", "others", "owner", "refused", "repeated",
+        "state",
+    )  # fmt: skip
+
+    def __init__(self, delivery: Delivery, state: DeviceState) -> None:
+        self.delivery, self.state = delivery, state
+        self.owner = state.device.id
+        self.id: str | None = delivery[1].id
+        self.count = 0
+        self.refused: list[PointRefusal] | None = None
+        self.answer: Outcome | None = None
+        self.repeated = False
+        self.duplicates = 0
+        self.envelopes: dict[int, Envelope] = {}
+        self.others: dict[str, DeviceState] = {}
+
+    def about(self, subject: str | None) -> DeviceState | None:
+        """The device that a reading is about; None where the sender may not speak for it."""
+        return self.state if subject is None or subject == self.owner else self.others.get(subject)
+
+    def refuse(self, index: int, metric: str, code: str) -> None:
+        """Notes a reading that is not taken."""
+        if self.refused is None:
+            self.refused = []
+        self.refused.append(PointRefusal(index, metric, code))
+        if index in self.envelopes:
+            self.envelopes[index].refused.append((metric, code))
+
+    def repeat(self, envelope: Envelope) -> None:
+        """Takes over what was made of an envelope when it came before."""
+        assert envelope.mark is not None
+        stored, refused = envelope.mark.answer["stored"], envelope.mark.answer.get("refused", [])
+        assert isinstance(stored, int)
+        assert isinstance(refused, list)
+        self.count += stored
+        self.duplicates += stored
+        for metric, code in refused:
+            self.refuse(envelope.index, metric, code)

@@ -1,0 +1,191 @@
+"""The data path: admit → decode → validate → store → acknowledge, for a batch of messages.
+
+Each step is a module of this package with a test of its own. The commonest messages take the quick lane; uplinks other
+than readings are handled by the capability that registered for them. Nothing is acknowledged before its commit.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import groupby
+
+from fleetcore.errors import StorageError, Unavailable
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.codec import Decoded
+from fleetcore.interfaces.provider import Limits
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.message import Inbound, Outcome, Rejected, Reply
+from fleetcore.model.telemetry import Tally
+from fleetcore.pipeline import quick
+from fleetcore.pipeline.acknowledge import Acknowledge
+from fleetcore.pipeline.admit import Admit, Directory
+from fleetcore.pipeline.columns import Columns
+from fleetcore.pipeline.decode import Codecs, decode
+from fleetcore.pipeline.handlers import Handlers
+from fleetcore.pipeline.message import Message
+from fleetcore.pipeline.receive import Delivery
+from fleetcore.pipeline.refusals import Refusals
+from fleetcore.pipeline.session import DeviceSession
+from fleetcore.pipeline.store import Store
+from fleetcore.pipeline.validate import validate
+from fleetcore.wire.messages import COMMAND_RESULT, TELEMETRY
+from fleetcore.wire.replies import rejection
+
+_log = logging.getLogger(__name__)
+
+_INTERNAL = Rejected(code="internal", reason="The message could not be handled")
+
+
+class DataPath:
+    """Everything between the queue and the acknowledgement."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        codecs: Codecs,
+        directory: Directory,
+        handlers: Handlers,
+        clock: Clock,
+        limits: Limits,
+        refusals: Refusals,
+    ) -> None:
+        self._storage, self._codecs, self._handlers = storage, codecs, handlers
+        self._directory, self._limits = directory, limits
+        self._admit = Admit(directory, clock, limits)
+        self._store = Store(storage, clock, limits)
+        self._acknowledge = Acknowledge(refusals)
+
+    @property
+    def tally(self) -> Tally:
+        """Where all readings went since the start."""
+        return self._store.tally
+
+    @property
+    def accepted(self) -> int:
+        """Messages accepted since the start."""
+        return self._acknowledge.accepted
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Messages refused since the start, by code."""
+        return self._acknowledge.refusals.by_code
+
+    async def process(self, deliveries: list[Delivery]) -> None:
+        """Handles a batch: every delivery's ``done`` is called, whatever happens."""
+        columns = Columns()
+        simple, rest = quick.take(deliveries, columns, self._directory.last_seen, self._limits.message_bytes)
+        messages, others = await self._admitted(rest) if rest else ([], {})
+        work = [self._readings(simple, messages, columns)] if simple or messages else []
+        work += [self._others(chain) for chain in others.values()]
+        if len(work) == 1:
+            await work[0]
+        else:
+            await asyncio.gather(*work)
+
+    async def _admitted(self, deliveries: list[Delivery]) -> tuple[list[Message], dict[str, list[Delivery]]]:
+        """The messages with readings, and the others by identity; what is not admitted is answered."""
+        messages: list[Message] = []
+        others: dict[str, list[Delivery]] = defaultdict(list)
+        for delivery in deliveries:
+            try:
+                state = await self._admit.admit(delivery)
+            except (Unavailable, StorageError) as error:
+                state = rejection(error)
+            if isinstance(state, Rejected):
+                self._acknowledge.answer(delivery, state)
+            elif delivery[1].type is TELEMETRY:
+                messages.append(Message(delivery, state))
+            else:
+                others[delivery[0].identity].append(delivery)
+        return messages, others
+
+    async def _readings(self, simple: list[Delivery], messages: list[Message], columns: Columns) -> None:
+        try:
+            await self._steps(messages, columns)
+        except (Unavailable, StorageError) as error:
+            outcome = rejection(error)
+            for delivery in [*simple, *(message.delivery for message in messages)]:
+                self._acknowledge.answer(delivery, outcome)
+        except Exception:
+            _log.exception(
+                "A batch of %d messages could not be handled; each is tried alone", len(simple) + len(messages)
+            )
+            for delivery in [*simple, *(message.delivery for message in messages)]:
+                await self._alone(delivery)
+        else:
+            self._acknowledge.stored(simple, columns.counts)
+            for message in messages:
+                assert message.answer is not None
+                self._acknowledge.answer(message.delivery, message.answer)
+
+    async def _alone(self, delivery: Delivery) -> None:
+        message = Message(delivery, delivery[0].subjects[delivery[1].subject])
+        try:
+            await self._steps([message], Columns())
+        except (Unavailable, StorageError) as error:
+            message.answer = rejection(error)
+        except Exception:
+            _log.exception("A message with readings could not be handled")
+            message.answer = _INTERNAL
+        assert message.answer is not None
+        self._acknowledge.answer(delivery, message.answer)
+
+    async def _steps(self, messages: list[Message], columns: Columns) -> None:
+        decoded: list[tuple[int, Message, Decoded]] = []
+        for i, message in enumerate(messages):
+            readings = decode(self._codecs, message)
+            if readings is not None:
+                decoded.append((i, message, readings))
+        again = await self._store.repeats(messages)
+        fresh = [
+            (i, message, readings) for i, message, readings in decoded if message.answer is None and i not in again
+        ]
+        for _, message, readings in fresh:
+            await self._find_others(message, readings)
+        await self._store.intern([(message, readings) for _, message, readings in fresh])
+        for i, message, readings in fresh:
+            validate(columns, i, message, readings, self._storage.catalog, self._limits)
+        await self._store.commit(columns, messages, again)
+
+    async def _find_others(self, message: Message, decoded: Decoded) -> None:
+        """The devices that single readings are about: the leaves of a gateway (WIRE.md §3)."""
+        session = message.delivery[0]
+        for subject in {reading.subject for reading in decoded.readings} - {None, message.owner}:
+            assert subject is not None
+            state = session.subjects.get(subject) or await self._directory.subject(session, subject)
+            if state is not None:
+                message.others[subject] = state
+                if state.blocked is None:
+                    self._directory.seen(state, message.delivery[3])
+
+    async def _others(self, chain: list[Delivery]) -> None:
+        """One device's other uplinks, in order. What it says of commands in a row is handled side by side.
+
+        Each command takes what is said of it in its order, so that what came together is stored together.
+        """
+        for is_result, run in groupby(chain, key=lambda delivery: delivery[1].type is COMMAND_RESULT):
+            if is_result:
+                some = list(run)
+                outcomes = await self._side_by_side(some)
+                for delivery, outcome in zip(some, outcomes, strict=True):
+                    self._acknowledge.answer(delivery, outcome)
+            else:
+                for delivery in run:
+                    self._acknowledge.answer(delivery, await self._handled(delivery[0], delivery[1]))
+
+    async def _side_by_side(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        # The first needs no task of its own. It begins before the others, which are only scheduled here.
+        others = [asyncio.create_task(self._handled(session, message)) for session, message, _, _ in deliveries[1:]]
+        try:
+            return [await self._handled(deliveries[0][0], deliveries[0][1]), *[await other for other in others]]
+        finally:
+            for other in others:
+                other.cancel()
+
+    async def _handled(self, session: DeviceSession, message: Inbound) -> Outcome:
+        outcome = await self._handlers.handle(session, message)
+        if isinstance(outcome, Reply):
+            _log.error("The handler of %s answered an uplink with a reply", message.type)
+            return _INTERNAL
+        return outcome

@@ -1,0 +1,39 @@
+"""Refusals: each is counted by protocol and code, and what is refused for good is kept as a dead letter.
+
+The steps of the data path, the device plane and the adapters note theirs here, so none goes unseen.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from fleetcore.model.message import Inbound, Rejected
+from fleetcore.pipeline.session import DeviceSession
+
+
+class Refusals:
+    """Takes refused messages in.
+
+    Args:
+        keep: keeps a dead letter: the sender, the message, and why it was refused.
+
+    Attributes:
+        counts: messages refused since the start, by protocol and code.
+    """
+
+    def __init__(self, keep: Callable[[str, Inbound, Rejected], None]) -> None:
+        self._keep = keep
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, session: DeviceSession, message: Inbound, rejected: Rejected) -> None:
+        """Notes a refusal; one for now is only counted, since the device sends the message again."""
+        self.counts[session.protocol, rejected.code] += 1
+        if not rejected.temporary:
+            self._keep(session.identity, message, rejected)
+
+    @property
+    def by_code(self) -> dict[str, int]:
+        """Messages refused since the start, by code."""
+        found: Counter[str] = Counter()
+        for (_, code), count in self.counts.items():
+            found[code] += count
+        return dict(found)

@@ -1,0 +1,232 @@
+"""Downlinks: what is sent to a device, and through which connection.
+
+A change reaches the sinks of the device's own sessions, else its gateway's, else those of brokers in between. What is
+unfinished is handed over again when a device comes back. Handing over counts as *sent*, never as delivered.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping
+
+from attrs import evolve
+
+from fleetcore.errors import FleetError
+from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.twins import Twins
+from fleetcore.interfaces.protocol import Session
+from fleetcore.model.command import Command
+from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.message import Downlink, MessageType
+from fleetcore.model.message import Waiting as Source
+from fleetcore.pipeline.session import DeviceSession
+from fleetcore.runtime.plane.sessions import Sessions
+from fleetcore.wire import messages
+
+_log = logging.getLogger(__name__)
+
+Sink = Callable[[Downlink], None]
+
+#: The lifecycles in which a device is sent anything.
+SERVED = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED, Lifecycle.ACTIVE})
+
+
+class Downlinks:
+    """Takes changes from the capabilities and hands them to whatever reaches the device.
+
+    Args:
+        sources: what waits for devices, by message type.
+        changed: called with the device before anything is handed over.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        twins: Twins,
+        commands: Commands,
+        campaigns: Campaigns,
+        sessions: Sessions,
+        sources: Mapping[MessageType, Source],
+        changed: Callable[[str], None],
+    ) -> None:
+        self._registry, self._commands, self._sessions = registry, commands, sessions
+        self._sources, self._changed = sources, changed
+        self._listeners: dict[str, dict[DeviceSession, Sink]] = defaultdict(dict)
+        self._brokers: list[Sink] = []
+        self._dirty: dict[str, list[Downlink | Command | MessageType]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        twins.on_desired(
+            lambda device, body: self.push(device, Downlink(type=messages.TWIN_DESIRED, subject=device, body=body))
+        )
+        commands.on_queued(lambda device: self.push(device, messages.COMMAND))
+        commands.on_cancel(self._cancel_asked)
+        commands.connect(self._reaches, lambda command: self.push(command.device, command))
+        campaigns.on_offer(lambda device: self.push(device, messages.FIRMWARE))
+        campaigns.on_withdrawn(self._offer_withdrawn)
+
+    def listen(self, session: Session, sink: Sink) -> None:
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.listen`."""
+        assert isinstance(session, DeviceSession)
+        if session.ended is not None:
+            return
+        first = session not in self._listeners[session.identity]
+        self._listeners[session.identity][session] = sink
+        if first:
+            session.on_end(lambda _code: self._forget(session))
+        self.spawn(self._greet(session, sink), f"greet {session.identity}")
+
+    def _forget(self, session: DeviceSession) -> None:
+        listeners = self._listeners[session.identity]
+        listeners.pop(session, None)
+        if not listeners:
+            del self._listeners[session.identity]
+
+    def carry(self, sink: Sink) -> Callable[[], None]:
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.carry`."""
+        self._brokers.append(sink)
+
+        def end() -> None:
+            if sink in self._brokers:
+                self._brokers.remove(sink)
+
+        return end
+
+    def came_back(self, device: str) -> None:
+        """A device says that it is online: all that is unfinished is handed over."""
+        self.spawn(self._greet_subject(device, None), f"greet {device}")
+
+    async def _greet(self, session: DeviceSession, sink: Sink) -> None:
+        await self._greet_subject(session.identity, sink)
+        for leaf in await self._registry.leaves(session.identity):
+            await self._greet_subject(leaf.id, sink)
+
+    async def _greet_subject(self, subject: str, sink: Sink | None) -> None:
+        device = await self._registry.find(subject)
+        if device is None or device.lifecycle not in SERVED:
+            return
+        sinks = [sink] if sink is not None else self._sinks(device)
+        if not sinks:
+            return
+        for source in self._sources.values():
+            for downlink in await source.unfinished(subject):
+                self._hand(sinks, device, downlink)
+
+    def _sinks(self, device: Device) -> list[Sink]:
+        listeners = self._listeners.get(device.id) or (self._listeners.get(device.gateway) if device.gateway else None)
+        return list(listeners.values()) if listeners else list(self._brokers)
+
+    def _served(self, device: Device) -> list[Sink]:
+        """The sinks of a device that is sent anything; none for one that is not."""
+        return self._sinks(device) if device.lifecycle in SERVED else []
+
+    def _give(self, sinks: list[Sink], device: Device, what: Downlink | Command) -> None:
+        """Hands over; a command is stored as handed out already, so the store hears where nothing takes it."""
+        if not isinstance(what, Command):
+            self._hand(sinks, device, what)
+        elif not sinks:
+            self._commands.not_taken(what)
+        elif self._commands.may_be_given(what):
+            self._hand(sinks, device, self._commands.downlink(what))
+
+    def _hand(self, sinks: list[Sink], device: Device, downlink: Downlink) -> None:
+        if device.gateway is not None:
+            downlink = evolve(downlink, gateway=device.gateway)
+        for sink in sinks:
+            try:
+                sink(downlink)
+            except Exception:
+                _log.exception("An adapter failed to take a downlink for %s", downlink.subject)
+
+    def _cancel_asked(self, command: Command) -> None:
+        body = {"id": command.id}
+        self.push(
+            command.device,
+            Downlink(type=messages.COMMAND_CANCEL, subject=command.device, target=command.id, body=body),
+        )
+
+    def _offer_withdrawn(self, device: str, execution: str) -> None:
+        body = {"offer": None, "cancel": execution}
+        self.push(device, Downlink(type=messages.FIRMWARE, subject=device, body=body))
+
+    def _reaches(self, device: str) -> bool:
+        """Whether what is handed out for a device now has a listener, and nothing that waits before it."""
+        known = self._sessions.known(device)
+        return known is not None and device not in self._dirty and bool(self._served(known))
+
+    def push(self, device: str, what: Downlink | Command | MessageType) -> None:
+        """Something changed for a device: it is handed over, in order.
+
+        A command as ``what`` is stored as handed out; a message type asks its source what is to be handed out.
+        """
+        self._changed(device)
+        if not self._listeners and not self._brokers:
+            if isinstance(what, Command):
+                self._commands.not_taken(what)
+            return
+        queue = self._dirty.get(device)
+        if what is messages.COMMAND and queue is None and self._commands.is_idle(device):
+            return
+        if queue is not None:
+            if what not in queue:
+                queue.append(what)
+            return
+        known = self._sessions.known(device)
+        if known is not None and not isinstance(what, MessageType):
+            self._give(self._served(known), known, what)
+            return
+        self._dirty[device] = [what]
+        self.spawn(self._pump(device), f"push {device}")
+
+    async def _pump(self, subject: str) -> None:
+        try:
+            while queue := self._dirty[subject]:
+                what = queue.pop(0)
+                device = await self._sessions.current(subject)
+                sinks = [] if device is None else self._served(device)
+                if device is None or not sinks:
+                    if isinstance(what, Command):
+                        self._commands.not_taken(what)
+                elif not isinstance(what, MessageType):
+                    self._give(self._served(device), device, what)
+                elif what is messages.COMMAND:
+                    for command in await self._commands.hand_out(subject):
+                        self._give(sinks, device, command)
+                else:
+                    body = await self._sources[what].read(subject, 0)
+                    if body is not None:
+                        self._hand(sinks, device, Downlink(type=what, subject=subject, body=body))
+        finally:
+            self._dirty.pop(subject, None)
+
+    async def tick(self) -> None:
+        """Ends commands that are past their time and hands out again what was not accepted."""
+        for device in await self._commands.tick():
+            self.push(device, messages.COMMAND)
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        """Runs ``work`` in a task of the plane; what it raises is logged."""
+        task = asyncio.create_task(_logged(work, name), name=f"fleetcore {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self) -> None:
+        """Returns once what is under way is done."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await self.settle()
+
+
+async def _logged(work: Coroutine[object, object, None], name: str) -> None:
+    try:
+        await work
+    except FleetError as error:
+        _log.warning("%s: %s", name, error)
+    except Exception:
+        _log.exception("%s failed", name)

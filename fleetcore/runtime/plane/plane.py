@@ -1,0 +1,136 @@
+"""The implementation of :class:`~fleetcore.interfaces.protocol.DevicePlane`: its parts, put together."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from fleetcore.errors import FleetError, NotFound
+from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.security import SecurityManager
+from fleetcore.interfaces.ingest import Ingest
+from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, DevicePlane, EnrollRequest, Session
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.credential import Credential
+from fleetcore.model.message import Direction, Inbound, MessageType, Rejected, Reply
+from fleetcore.model.store import ArtifactInfo
+from fleetcore.pipeline.handlers import Handlers
+from fleetcore.pipeline.refusals import Refusals
+from fleetcore.pipeline.session import DeviceSession
+from fleetcore.runtime.plane.claims import ClaimSessions
+from fleetcore.runtime.plane.downlinks import Downlinks, Sink
+from fleetcore.runtime.plane.enrolling import enroll
+from fleetcore.runtime.plane.sessions import Sessions
+from fleetcore.runtime.plane.waiting import Waiting
+from fleetcore.wire.replies import refusal, rejection, reply_to
+
+
+class Plane(DevicePlane):
+    """Delegates; what is decided here is how a call is answered, and which artifacts a device may read."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        sessions: Sessions,
+        handlers: Handlers,
+        downlinks: Downlinks,
+        waiting: Waiting,
+        claims: ClaimSessions,
+        refusals: Refusals,
+        ingest: Ingest,
+        security: SecurityManager,
+        campaigns: Campaigns,
+    ) -> None:
+        self._storage, self._ingest, self._security, self._campaigns = storage, ingest, security, campaigns
+        self._sessions, self._handlers, self._refusals = sessions, handlers, refusals
+        self._downlinks, self._waiting, self._claims = downlinks, waiting, claims
+
+    async def authenticate(
+        self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
+    ) -> DeviceSession:
+        return await self._sessions.open(credential, protocol=protocol, peer=peer, lasting=lasting)
+
+    async def claim(self, certificate: bytes, *, protocol: str, peer: str = "") -> ClaimSession | None:
+        return await self._claims.open(certificate, protocol, peer)
+
+    async def call(self, session: Session, message: Inbound) -> Reply:
+        assert isinstance(session, DeviceSession)
+        if message.type.direction is Direction.UP:
+            return reply_to(await self._ingest.submit(session, message))
+        reply = await self._answer(session, message)
+        if isinstance(reply, Rejected):
+            self._refusals.add(session, message, reply)
+            return refusal(reply)
+        return reply
+
+    async def _answer(self, session: DeviceSession, message: Inbound) -> Reply | Rejected:
+        if session.state.blocked is not None:
+            return Rejected(code=session.state.blocked, reason="The device may not speak")
+        if session.ended is not None:
+            return Rejected(code="not_authenticated", reason="The session has ended")
+        try:
+            if message.subject not in session.subjects and not await self._sessions.subject(session, message.subject):
+                return Rejected(code="not_your_device", reason="The identity may not speak for this device")
+            self._sessions.both_seen(session, message.subject)
+        except FleetError as error:
+            return rejection(error)
+        answer = await self._handlers.handle(session, message)
+        if isinstance(answer, Reply | Rejected):
+            return answer
+        raise AssertionError(f"the handler of {message.type} answers with {type(answer).__name__}")
+
+    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
+        assert isinstance(session, DeviceSession)
+        self._refusals.add(session, message, rejected)
+
+    def listen(self, session: Session, sink: Sink) -> None:
+        self._downlinks.listen(session, sink)
+
+    def carry(self, sink: Sink) -> Callable[[], None]:
+        return self._downlinks.carry(sink)
+
+    def watch_revocations(self, revoked: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        return self._security.on_listed(revoked)
+
+    async def wait(
+        self, session: Session, subject: str, what: MessageType, *, after: int = 0, timeout_s: float = 0.0
+    ) -> Mapping[str, object] | None:
+        return await self._waiting.wait(session, subject, what, after, timeout_s)
+
+    async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
+        return await self._waiting.pending(session, subject)
+
+    async def enroll(self, request: EnrollRequest) -> Reply:
+        return await enroll(self._security, request)
+
+    async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
+        await self._sessions.check(session, subject)
+        pair = await self._campaigns.open_execution(subject)
+        info = await self._storage.artifact(sha256) if pair is not None and pair[0].sha256 == sha256 else None
+        if info is None:
+            raise NotFound("No open offer of this device has that artifact", code="artifact_unknown")
+        return _Artifact(self._storage, info)
+
+    async def settle(self) -> None:
+        """Returns once what is under way is done: activations and pushes."""
+        await self._downlinks.settle()
+
+    async def close(self) -> None:
+        """Ends every session and what is under way."""
+        self._sessions.close()
+        self._claims.close()
+        await self._downlinks.close()
+
+
+class _Artifact(ArtifactReader):
+    def __init__(self, storage: Storage, info: ArtifactInfo) -> None:
+        self._storage, self._info = storage, info
+
+    @property
+    def sha256(self) -> str:
+        return self._info.sha256
+
+    @property
+    def size_bytes(self) -> int:
+        return self._info.size_bytes
+
+    def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        return self._storage.read_artifact(self._info.sha256, start, end)

@@ -1,0 +1,96 @@
+"""Waiting: what waits for a device that asks for it, now or as soon as there is something."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+
+from fleetcore.fleet.registry import Registry
+from fleetcore.interfaces.protocol import Session
+from fleetcore.model.message import Handler, MessageType, Reply, Request
+from fleetcore.model.message import Waiting as Source
+from fleetcore.pipeline.session import DeviceSession
+from fleetcore.runtime.plane.downlinks import SERVED
+from fleetcore.runtime.plane.sessions import Sessions
+from fleetcore.wire import messages
+
+#: How many devices' counts of waiting things are remembered; each changes only by what passes here.
+_PENDING_KEPT = 100_000
+
+
+class Waiting:
+    """Long polls, and what an answer says is waiting.
+
+    Args:
+        sources: what waits for devices, by message type.
+    """
+
+    def __init__(self, registry: Registry, sessions: Sessions, sources: Mapping[MessageType, Source]) -> None:
+        self._registry, self._sessions, self._sources = registry, sessions, sources
+        self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._pending: dict[str, Mapping[str, int]] = {}
+
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """All that waits, for a device that asks by a call."""
+        return {messages.INBOX: self._inbox}
+
+    async def _inbox(self, request: Request, _body: object) -> Reply:
+        body = await self._read(request.subject, messages.INBOX, 0)
+        return Reply(status=200 if body else 204, body=body)
+
+    def changed(self, device: str) -> None:
+        """Something changed for a device: its long polls look again."""
+        self._pending.pop(device, None)
+        for event in self._waiters.get(device, ()):
+            event.set()
+
+    def forget(self, device: str) -> None:
+        """A device has said something, so what waits for it may be less."""
+        self._pending.pop(device, None)
+
+    async def wait(
+        self, session: Session, subject: str, what: MessageType, after: int, timeout_s: float
+    ) -> Mapping[str, object] | None:
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.wait`."""
+        opened = await self._sessions.check(session, subject)
+        self._sessions.both_seen(opened, subject)
+        event = asyncio.Event()
+        self._waiters[subject].add(event)
+        try:
+            async with asyncio.timeout(timeout_s if timeout_s > 0 else None):
+                while True:
+                    event.clear()
+                    body = await self._read(subject, what, after)
+                    if body is not None or timeout_s <= 0 or session.ended is not None:
+                        return body
+                    await event.wait()
+        except TimeoutError:
+            return None
+        finally:
+            self._waiters[subject].discard(event)
+            if not self._waiters[subject]:
+                del self._waiters[subject]
+
+    async def _read(self, subject: str, what: MessageType, after: int) -> Mapping[str, object] | None:
+        device = await self._registry.find(subject)
+        if device is None or device.lifecycle not in SERVED:
+            return None
+        if what is not messages.INBOX:
+            return await self._sources[what].read(subject, after)
+        found = {row.waits: await source.read(subject, after) for row, source in self._sources.items()}
+        return {name: body for name, body in found.items() if body is not None} or None
+
+    async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.pending`."""
+        assert isinstance(session, DeviceSession)
+        if subject not in session.subjects:
+            return {}
+        known = self._pending.get(subject)
+        if known is not None:
+            return known
+        found = {row.waits: await source.count(subject) for row, source in self._sources.items()}
+        counts = {name: count for name, count in found.items() if count}
+        if len(self._pending) >= _PENDING_KEPT:
+            self._pending.clear()
+        self._pending[subject] = counts
+        return counts

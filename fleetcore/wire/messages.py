@@ -1,0 +1,490 @@
+"""The table of message types: everything that a device can say and be told, a row each.
+
+A row holds the body's type with its bounds, an example, and how each protocol carries the message. Protocol plugins
+read their own columns; access lists of brokers, the parameters of the protocol contract and ``docs/reference/wire.md``
+come from this table. The bounds are judged before anything is stored (:mod:`fleetcore.wire.bodies`), so a handler gets
+a body that it can trust. Receivers ignore members that they do not know (§9).
+
+To add a message type, write its body and its row here, and register its handler in the capability that it belongs to.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
+
+from fleetcore.model.message import Direction, MessageType
+from fleetcore.wire.times import Ms
+
+#: How far ahead a device may say that it sleeps or waits: a year (§4), a leap year's days.
+AHEAD_S = 366 * 86_400
+#: Text for people is cut to it, never refused.
+TEXT_CHARACTERS = 1024
+#: What every JSON reader keeps exactly (RFC 8259 §6).
+LARGEST = 2**53 - 1
+#: A command's output (§6), as JSON.
+OUTPUT_BYTES = 64 * 1024
+_DAY_MS = 86_400_000
+_POSITIONS = 1000
+#: What PEM is made of.
+ASCII = r"^[\t\n\r -~]*$"
+
+# A bound is a limit where its type says so: what lies beyond is ``limit_exceeded``, with limit and unit. Other bounds
+# are what the member can be at all, a latitude for example.
+_PERCENT, _SECONDS, _MS, _BYTES, _VERSION = (
+    {"unit": unit, "limit": True} for unit in ("percent", "seconds", "ms", "bytes", "version")
+)
+
+Json = dict[str, Any]
+Percent = Annotated[float, Meta(ge=0, le=100, extra=_PERCENT)]
+
+
+class Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The base of all bodies. A member that is null is absent."""
+
+
+class _ForPeople(Body, frozen=True, kw_only=True):
+    """A body whose ``code`` and ``reason`` are kept for people: they are cut, however long they are."""
+
+    code: Annotated[str, Meta(description="A word of the device's own.")] | None = None
+    reason: Annotated[str, Meta(description="Why, for people.")] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("code", "reason"):
+            text = getattr(self, name)
+            if text is not None and len(text) > TEXT_CHARACTERS:
+                structs.force_setattr(self, name, text[:TEXT_CHARACTERS])
+
+
+# --- from a device --------------------------------------------------------------------------------------------------
+
+
+class Position(Body, frozen=True, kw_only=True):
+    """Where a device is, WGS 84."""
+
+    lat: Annotated[float, Meta(ge=-90, le=90, extra={"unit": "degrees"})]
+    lon: Annotated[float, Meta(ge=-180, le=180, extra={"unit": "degrees"})]
+    accuracy_m: Annotated[float, Meta(ge=0, le=4e7, extra={"unit": "metres"})] | None = None
+    alt_m: Annotated[float, Meta(ge=-12_000, le=1e8, extra={"unit": "metres"})] | None = None
+    speed_mps: Annotated[float, Meta(ge=0, le=1e5, extra={"unit": "metres per second"})] | None = None
+    heading: Annotated[float, Meta(ge=0, le=360, extra={"unit": "degrees"})] | None = None
+    time: Annotated[Ms, Meta(description="When; the time of receipt if absent.")] | None = None
+    source: Literal["gnss", "cell", "wifi", "manual"] | None = None
+
+
+class Status(Body, frozen=True, kw_only=True):
+    """What a device says about its connection. Use ``offline`` with the announced session as the will."""
+
+    state: Literal["online", "sleeping", "offline"]
+    session: Annotated[str, Meta(max_length=128, description="Names the connection, and its will.")] | None = None
+    boot: Annotated[str, Meta(max_length=64, description="Why it started.")] | None = None
+    listen_s: Annotated[float, Meta(ge=0, le=AHEAD_S, extra=_SECONDS)] | None = None
+    for_s: Annotated[float, Meta(ge=0, le=AHEAD_S, extra=_SECONDS, description="How long it sleeps.")] | None = None
+    until: Annotated[Ms, Meta(description="Until when it sleeps, at most a year ahead.")] | None = None
+
+
+class RefusedLeaf(_ForPeople, frozen=True, kw_only=True):
+    """Why a device does not take a leaf of desired state."""
+
+
+class TwinAck(Body, frozen=True, kw_only=True):
+    """Which version of desired state a device has taken, and which leaves of it the device refuses."""
+
+    version: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=LARGEST,
+            extra=_VERSION,
+            description="At most the newest desired version.",
+        ),
+    ]
+    refused: (
+        Annotated[
+            dict[Annotated[str, Meta(pattern="^/")], RefusedLeaf | str],
+            Meta(description="RFC 6901 pointers, within the limits of a section of the twin."),
+        ]
+        | None
+    ) = None
+
+
+class CommandResult(_ForPeople, frozen=True, kw_only=True):
+    """How a command stands. The first end state wins."""
+
+    status: Literal["accepted", "running", "succeeded", "failed", "rejected", "cancelled"]
+    progress: Percent | None = None
+    output: Annotated[Any, Meta(description="At most 64 KiB as JSON.")] = UNSET
+    extend_ms: Annotated[int, Meta(ge=0, le=_DAY_MS, extra=_MS, description="How much longer it may take.")] | None = (
+        None
+    )
+    time: Ms | None = None
+
+
+class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
+    """How an update stands. States may be skipped, and never go back within an attempt."""
+
+    state: Literal[
+        "accepted", "deferred", "downloading", "downloaded", "installing", "rebooting",
+        "succeeded", "failed", "rejected", "cancelled", "reverted",
+    ]  # fmt: skip
+    execution: Annotated[str, Meta(max_length=128, description="Of the offer.")] = ""
+    campaign: Annotated[str, Meta(max_length=128)] | None = None
+    progress: Percent | None = None
+    bytes: Annotated[int, Meta(ge=0, le=LARGEST, extra=_BYTES)] | None = None
+    until: Annotated[Ms, Meta(description="Needed by `deferred`, at most a year ahead.")] | None = None
+    version: Annotated[str, Meta(max_length=128, description="What runs; `succeeded` needs the offer's.")] | None = None
+
+
+class TimeRequest(Body, frozen=True, kw_only=True):
+    """Asks for the time."""
+
+    client: Annotated[int, Meta(ge=-LARGEST, le=LARGEST, extra=_MS, description="Sent back.")] | None = None
+
+
+class Nothing(Body, frozen=True, kw_only=True):
+    """No members."""
+
+
+class EnrollBody(Body, frozen=True, kw_only=True):
+    """Asks for a certificate. ``csr``, or in the second step of a claim ``ownership_token``."""
+
+    csr: Annotated[str, Meta(max_length=16_384, pattern=ASCII, description="PKCS #10, PEM.")] | None = None
+    token: Annotated[str, Meta(max_length=512, description="An enrolment token; never over MQTT.")] | None = None
+    ownership_token: Annotated[str, Meta(max_length=512, description="From the first step of a claim.")] | None = None
+    parameters: Annotated[Json, Meta(description="What the device says about itself.")] | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.csr or self.ownership_token):
+            raise ValueError("csr is needed, the PEM text of a certificate request, or ownership_token")
+
+
+class RenewBody(Body, frozen=True, kw_only=True):
+    """Asks for the next certificate."""
+
+    csr: Annotated[str, Meta(max_length=16_384, pattern=ASCII, description="PKCS #10, PEM.")]
+
+
+class LeafBody(Body, frozen=True, kw_only=True):
+    """A gateway announces a device that it speaks for."""
+
+    device: Annotated[str, Meta(max_length=64, description="The leaf's id.")]
+    type: Annotated[str, Meta(max_length=128, description="`leaf` if absent.")] | None = None
+
+
+# --- to a device ----------------------------------------------------------------------------------------------------
+
+
+class DesiredChange(Body, frozen=True, kw_only=True, omit_defaults=False):
+    """A merge patch from version ``since`` of desired state to ``version``; ``since`` 0 replaces the document."""
+
+    version: Annotated[int, Meta(ge=0)]
+    since: Annotated[int, Meta(ge=0)]
+    patch: Json
+    time: str | UnsetType = UNSET
+
+
+class Command(Body, frozen=True, kw_only=True):
+    """A command. ``delivered`` means that the device posted any result for it."""
+
+    id: str
+    name: str
+    args: Json
+    sequence: int
+    lane: str
+    respond: Literal["result", "ack", "none"]
+    issued_at: str
+    expires_at: Annotated[str, Meta(description="Not started after it.")]
+    expires_in_ms: int
+    result_by: str
+    attempt: int
+    supersedes: Annotated[tuple[str, ...], Meta(description="Commands that it replaces.")] = ()
+    cancel: Annotated[bool, Meta(description="Its cancellation is asked for.")] = False
+    signed: Annotated[Json, Meta(description="A DSSE envelope; a verifying device uses only its payload.")] | None = (
+        None
+    )
+
+
+class CommandCancel(Body, frozen=True, kw_only=True):
+    """The cancellation of a command is asked for."""
+
+    id: str
+
+
+class Commands(Body, frozen=True, kw_only=True, omit_defaults=False):
+    """The oldest unfinished commands, in the order of ``sequence``; reading removes nothing."""
+
+    commands: tuple[Command, ...]
+    more: Annotated[bool, Meta(description="There are more than these.")]
+
+
+class FirmwareOffer(Body, frozen=True, kw_only=True):
+    """An update for a device."""
+
+    execution: str
+    campaign: str
+    attempt: int
+    version: str
+    component: str
+    size: int
+    sha256: str
+    install: Literal["now", "wait"]
+    url: Annotated[str, Meta(description="May be foreign: send it no credentials.")] | None = None
+    path: Annotated[str, Meta(description="On the server that the device talks to.")] | None = None
+    manifest: Annotated[Json, Meta(description="DSSE.")] | None = None
+    assignment: Annotated[Json, Meta(description="DSSE.")] | None = None
+    trust: Annotated[tuple[Json, ...], Meta(description="Versions of the trust root to follow, DSSE.")] = ()
+
+
+class Firmware(Body, frozen=True, kw_only=True, omit_defaults=False):
+    """The offer, or null where there is none; ``cancel`` names an execution whose offer is withdrawn."""
+
+    offer: FirmwareOffer | None
+    cancel: str | UnsetType = UNSET
+
+
+class TwinDocument(Body, frozen=True, kw_only=True, omit_defaults=False):
+    """A device's twin."""
+
+    desired: Json
+    desired_version: int
+    reported: Json
+    reported_version: int
+    delta: Annotated[Json, Meta(description="What of desired is not reported.")]
+    time: str
+
+
+class TimeAnswer(Body, frozen=True, kw_only=True, omit_defaults=False):
+    """The server's clock when it received the request and when it answered."""
+
+    client: int | None
+    received: str
+    sent: str
+    received_ms: int
+    sent_ms: int
+
+
+class InboxAnswer(Body, frozen=True, kw_only=True):
+    """All that waits; a member is absent where nothing does."""
+
+    desired: DesiredChange | UnsetType = UNSET
+    commands: Commands | UnsetType = UNSET
+    firmware: Firmware | UnsetType = UNSET
+
+
+class CaAnswer(Body, frozen=True, kw_only=True):
+    """The CA certificates to trust."""
+
+    ca: str
+
+
+class Certificate(Body, frozen=True, kw_only=True):
+    """The certificate, and what goes with it; in the first step of a claim ``ownership_token`` instead."""
+
+    device: str | UnsetType = UNSET
+    certificate: str | UnsetType = UNSET
+    chain: str | UnsetType = UNSET
+    ca: str | UnsetType = UNSET
+    not_after: str | UnsetType = UNSET
+    renew_after: str | UnsetType = UNSET
+    endpoints: tuple[str, ...] | UnsetType = UNSET
+    state: str | UnsetType = UNSET
+    ownership_token: str | UnsetType = UNSET
+    expires_in_s: float | UnsetType = UNSET
+    retry_after_s: float | UnsetType = UNSET
+
+
+class LeafAnswer(Body, frozen=True, kw_only=True, omit_defaults=False):
+    """The leaf as it is registered."""
+
+    device: str
+    gateway: str | None
+
+
+class Problem(Body, frozen=True, kw_only=True):
+    """Why a message was refused; over HTTP the same as problem+json (RFC 9457)."""
+
+    code: Annotated[str, Meta(description="Of the registry of errors.")]
+    title: str
+    status: int
+    type: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+    topic: Annotated[str, Meta(description="Of the message, over MQTT.")] | UnsetType = UNSET
+    packet_id: int | UnsetType | None = UNSET
+    id: Annotated[str, Meta(description="Of the message.")] | UnsetType | None = UNSET
+    received: str | UnsetType = UNSET
+    errors: Annotated[tuple[Json, ...], Meta(description="`pointer` and `code` of each fault.")] | UnsetType = UNSET
+    limit: float | UnsetType = UNSET
+    unit: str | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
+    stored: Annotated[int, Meta(description="Readings that were taken.")] | UnsetType = UNSET
+    rejected: (
+        Annotated[tuple[Json, ...], Meta(description="`index`, `metric` and `code` of each reading.")] | UnsetType
+    ) = UNSET
+    version: int | UnsetType = UNSET
+    retry_after_s: float | UnsetType = UNSET
+
+
+_COMMAND = {
+    "id": "0197a2c4-9f0e-7c3a-8a51-5d1f0e6b2c11", "name": "reboot", "args": {}, "sequence": 7, "lane": "default",
+    "respond": "result", "issued_at": "2026-01-31T12:00:00.000Z", "expires_at": "2026-01-31T12:05:00.000Z",
+    "expires_in_ms": 300_000, "result_by": "2026-01-31T12:06:00.000Z", "attempt": 1,
+}  # fmt: skip
+_OFFER = {
+    "execution": "0197a2c5-0b7d-7e52-9d5f-2f1f6c0f9a01", "campaign": "spring", "attempt": 1, "version": "2.0.0",
+    "component": "main", "size": 524_288, "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "install": "now",
+    "path": "/device/v1/artifacts/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+}  # fmt: skip
+_DESIRED = {"version": 12, "since": 11, "patch": {"interval": 60}, "time": "2026-01-31T12:00:00.000Z"}
+_CSR = "-----BEGIN CERTIFICATE REQUEST-----\nMIH1...\n-----END CERTIFICATE REQUEST-----\n"
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIC...\n-----END CERTIFICATE-----\n"
+_GET = ("GET", "HEAD")
+
+TELEMETRY = MessageType(
+    name="telemetry", title="send readings", direction=Direction.UP,
+    example={"time": 1_769_860_800_000, "values": {"temperature": 21.5, "door_open": False}},
+    mqtt=("telemetry", "telemetry/senml"), methods=("POST",), path="telemetry", coap_method="POST", coap_alias="/d/t",
+    statuses="204; 200 some refused; 422 all refused",
+    note="Codecs read it: JSON, CBOR and SenML in the forms of §3.",
+)  # fmt: skip
+EVENTS = MessageType(
+    name="event", title="tell events", direction=Direction.UP, mqtt=("events",), methods=("POST",), path="events",
+    later=frozenset({"mqtt", "http"}),
+)  # fmt: skip
+LOGS = MessageType(
+    name="logs", title="send logs", direction=Direction.UP, mqtt=("logs",), methods=("POST",), path="logs",
+    later=frozenset({"mqtt", "http"}),
+)  # fmt: skip
+LOCATION = MessageType(
+    name="location", title="send a position", direction=Direction.UP, body=Position, many=_POSITIONS,
+    example={"lat": 37.7749, "lon": -122.4194, "accuracy_m": 5.0, "source": "gnss"},
+    mqtt=("location",), methods=("POST", "PUT"), path="location", coap_method="POST, PUT", coap_alias="/d/l",
+    statuses="204; 200 some refused; 422 all refused",
+)  # fmt: skip
+STATUS = MessageType(
+    name="status", title="status, will, sleep", direction=Direction.UP, body=Status,
+    example={"state": "online", "session": "k9", "boot": "power_on"},
+    mqtt=("status",), methods=("POST",), path="status", coap_method="POST", coap_alias="/d/s", statuses="204",
+    note="`online` has all that waits sent. `sleeping` needs `for_s` or `until`. A will whose session is not the "
+    "latest announced is ignored.",
+)  # fmt: skip
+TWIN_REPORT = MessageType(
+    name="twin.report", title="report twin state", direction=Direction.UP, body=Json,
+    example={"interval": 60, "firmware": {"version": "2.0.0"}},
+    checks_version=True, media_types=("application/merge-patch+json", "application/json", "application/cbor"),
+    mqtt=("twin/reported",), methods=("PATCH",), path="twin/reported",
+    coap_method="iPATCH, POST", coap_alias="/d/r", statuses="204 with an ETag; 412",
+    note="A merge patch (RFC 7396).",
+)  # fmt: skip
+TWIN_GET = MessageType(
+    name="twin.get", title="read the own twin", direction=Direction.CALL, body=Nothing, example={},
+    answer=TwinDocument,
+    answer_example={
+        "desired": {"interval": 60}, "desired_version": 12, "reported": {"interval": 30}, "reported_version": 40,
+        "delta": {"interval": 60}, "time": "2026-01-31T12:00:00.000Z",
+    },
+    mqtt=("twin/get",), mqtt_down="twin", methods=_GET, path="twin", coap_method="GET", coap_alias="/d/w",
+    statuses="200 with an ETag; 304",
+)  # fmt: skip
+TWIN_DESIRED = MessageType(
+    name="twin.desired", title="desired state changed", direction=Direction.DOWN, body=DesiredChange, example=_DESIRED,
+    waits="desired", mqtt_down="twin/desired", methods=_GET, path="twin/desired", coap_method="GET + Observe",
+    coap_alias="/d/d", statuses="200; 204",
+    note="`?since=V&wait=S` waits up to 55 s for a version newer than V. On a gap read the twin.",
+)  # fmt: skip
+TWIN_ACK = MessageType(
+    name="twin.ack", title="acknowledge or refuse desired state", direction=Direction.UP, body=TwinAck,
+    example={"version": 12, "refused": {"/interval": {"code": "out_of_range", "reason": "min 10"}}},
+    mqtt=("twin/ack",), methods=("POST",), path="twin/ack", coap_method="POST", statuses="204",
+)  # fmt: skip
+COMMAND = MessageType(
+    name="command", title="receive a command", direction=Direction.DOWN, body=Command, example=_COMMAND,
+    answer=Commands, answer_example={"commands": [_COMMAND], "more": False},
+    waits="commands", mqtt_down="commands", methods=_GET, path="commands", coap_method="GET + Observe",
+    coap_alias="/d/c", statuses="200 a list; 204",
+    note="`?wait=S` waits up to 55 s. Not accepted within 30 s it is sent again with the same id.",
+)  # fmt: skip
+COMMAND_CANCEL = MessageType(
+    name="command.cancel", title="cancel a command", direction=Direction.DOWN, body=CommandCancel,
+    example={"id": _COMMAND["id"]}, mqtt_down="commands/{target}/cancel",
+    note='Over HTTP and CoAP `"cancel": true` in the list of commands.',
+)  # fmt: skip
+COMMAND_RESULT = MessageType(
+    name="command.result", title="answer a command", direction=Direction.UP, body=CommandResult,
+    example={"status": "succeeded", "output": {"uptime_s": 4}},
+    mqtt=("commands/{target}/result",), methods=("POST",), path="commands/{target}/result",
+    coap_method="POST", coap_alias="/d/c/{sequence}", statuses="204; 200 late; 404; 409",
+)  # fmt: skip
+FIRMWARE = MessageType(
+    name="firmware", title="receive a firmware offer or its withdrawal", direction=Direction.DOWN, body=Firmware,
+    example={"offer": _OFFER}, waits="firmware", mqtt_down="firmware", methods=_GET, path="firmware",
+    coap_method="GET + Observe", coap_alias="/d/f", statuses="200; 204",
+    note='`?wait=S` waits up to 55 s. Withdrawn: `{"offer": null, "cancel": "<execution>"}`.',
+)  # fmt: skip
+FIRMWARE_STATUS = MessageType(
+    name="firmware.status", title="report firmware progress", direction=Direction.UP, body=FirmwareStatus,
+    example={"execution": _OFFER["execution"], "state": "downloading", "progress": 40.0},
+    mqtt=("firmware/status",), methods=("POST",), path="firmware/status", coap_method="POST",
+    statuses="204; 404; 409",
+)  # fmt: skip
+ARTIFACT = MessageType(
+    name="artifact", title="download an artifact", direction=Direction.CALL, mqtt=("artifacts/+/+/+",),
+    mqtt_down="artifacts/+/+", methods=_GET, path="artifacts/{target}", coap_method="GET",
+    statuses="200; 206; 304; 404; 416", note="Bytes, with Range over HTTP. Over MQTT it is reserved.",
+    later=frozenset({"mqtt"}),
+)  # fmt: skip
+TIME = MessageType(
+    name="time", title="read the server's clock", direction=Direction.CALL, body=TimeRequest,
+    example={"client": 1_769_860_800_000}, answer=TimeAnswer,
+    answer_example={
+        "client": 1_769_860_800_000, "received": "2026-01-31T12:00:00.010Z", "sent": "2026-01-31T12:00:00.010Z",
+        "received_ms": 1_769_860_800_010, "sent_ms": 1_769_860_800_010,
+    },
+    mqtt=("time/get",), mqtt_down="time", methods=_GET, path="time", coap_method="GET", coap_alias="/d/i",
+    statuses="200", note="Over HTTP `?client=ms`.",
+)  # fmt: skip
+INBOX = MessageType(
+    name="inbox", title="all that waits", direction=Direction.CALL, body=Nothing, example={}, answer=InboxAnswer,
+    answer_example={"desired": _DESIRED, "commands": {"commands": [_COMMAND], "more": False}},
+    waits="inbox", methods=_GET, path="inbox", coap_method="GET", statuses="200; 204",
+    note="`?wait=S&since=V`. Over MQTT a `status` of `online` has it sent.",
+)  # fmt: skip
+ENROLL = MessageType(
+    name="enroll", title="enrol", direction=Direction.CALL, body=EnrollBody,
+    example={"csr": _CSR, "token": "fc_enr_…", "parameters": {"serial": "S1"}}, answer=Certificate,
+    answer_example={"device": "sensor-001", "certificate": _CERTIFICATE, "not_after": "2027-01-31T12:00:00.000Z"},
+    leaf=False, public=True, methods=("POST",), path="enroll", coap_method="POST",
+    statuses="201; 202 pending; 401; 403; 409; 422; 429", note="Over HTTP also `application/pkcs10`.",
+)  # fmt: skip
+CERTIFICATE_RENEW = MessageType(
+    name="certificate.renew", title="renew the certificate", direction=Direction.CALL, body=RenewBody,
+    example={"csr": _CSR}, answer=Certificate,
+    answer_example={"device": "sensor-001", "certificate": _CERTIFICATE, "not_after": "2027-01-31T12:00:00.000Z"},
+    methods=("POST",), path="certificates/renew", coap_method="POST", statuses="201; 403; 422",
+    note="Over HTTP also `application/pkcs10`, and EST.",
+)  # fmt: skip
+CA_GET = MessageType(
+    name="ca.get", title="read the CA bundle", direction=Direction.CALL, body=Nothing, example={}, answer=CaAnswer,
+    answer_example={"ca": _CERTIFICATE}, leaf=False, public=True, methods=_GET, path="ca", coap_method="GET",
+    statuses="200",
+)  # fmt: skip
+LEAF_REGISTER = MessageType(
+    name="leaf.register", title="register a leaf", direction=Direction.CALL, body=LeafBody,
+    example={"device": "valve-7", "type": "valve"}, answer=LeafAnswer,
+    answer_example={"device": "valve-7", "gateway": "gateway-1"}, leaf=False, methods=("POST",), path="leaf",
+    coap_method="POST", statuses="201; 403; 409",
+)  # fmt: skip
+ERRORS = MessageType(
+    name="errors", title="refused, and why", direction=Direction.DOWN, body=Problem,
+    example={
+        "code": "schema_invalid", "title": "The content does not follow the schema", "status": 422,
+        "topic": "fleet/v1/sensor-001/status", "errors": [{"pointer": "/state", "code": "schema_invalid"}],
+    },
+    mqtt_down="errors", note="Over HTTP the answer itself, problem+json.",
+)  # fmt: skip
+
+#: Every row, in the order of the documentation.
+ALL = tuple(row for row in tuple(globals().values()) if isinstance(row, MessageType))
+#: By name.
+NAMED: Mapping[str, MessageType] = MappingProxyType({row.name: row for row in ALL})

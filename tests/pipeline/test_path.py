@@ -1,0 +1,99 @@
+"""The path as a whole: every message has one outcome, whatever fails."""
+
+import pytest
+
+from fleetcore.builtin.json_codec import JsonCodec
+from fleetcore.interfaces.provider import Limits
+from fleetcore.model.message import Accepted
+from fleetcore.pipeline.decode import Codecs
+from fleetcore.pipeline.handlers import Handlers
+from fleetcore.pipeline.path import DataPath
+from fleetcore.pipeline.refusals import Refusals
+from fleetcore.testing.faults import faulty
+from fleetcore.wire.messages import COMMAND_RESULT, STATUS, TWIN_ACK
+
+from .conftest import NOW
+
+
+@pytest.fixture
+def handled():
+    return []
+
+
+@pytest.fixture
+async def path(storage, devices, clock, handled):
+    store, disk = faulty(storage)
+    handlers = Handlers(10)
+
+    async def handle(request, body):
+        handled.append(type(body).__name__)
+        return Accepted()
+
+    handlers.add({STATUS: handle, TWIN_ACK: handle, COMMAND_RESULT: handle})
+    made = DataPath(store, Codecs([JsonCodec()]), devices, handlers, clock, Limits(), Refusals(lambda *_: None))
+    made.disk = disk
+    return made
+
+
+async def test_a_mixed_batch_gives_each_message_its_outcome(path, delivery, outcomes, handled):
+    await path.process(
+        [
+            delivery({"time": NOW, "values": {"heat": 1}}),
+            delivery({"state": "online"}, row=STATUS),
+            delivery(b"rubbish"),
+            delivery({"heat": 2}, "e"),
+        ]
+    )
+
+    assert sorted(getattr(outcome, "code", f"stored {getattr(outcome, 'stored', 0)}") for outcome in outcomes) == [
+        "payload_unreadable", "stored 0", "stored 1", "stored 1",
+    ]  # fmt: skip
+    assert handled == ["Status"]
+    assert (path.accepted, path.rejected) == (3, {"payload_unreadable": 1})
+
+
+async def test_a_full_disk_refuses_for_now_and_nothing_is_half_stored(path, delivery, outcomes):
+    path.disk.fill(1)
+    batch = [delivery({"time": NOW, "values": {"heat": n}}) for n in range(3)]
+
+    await path.process(batch)
+    refused = [outcome.code for outcome in outcomes]
+    await path.process(batch)
+
+    assert refused == ["storage_full"] * 3
+    assert [type(outcome) for outcome in outcomes[3:]] == [Accepted] * 3
+
+
+async def test_an_error_of_ours_costs_only_the_message_that_meets_it(path, delivery, outcomes, monkeypatch, caplog):
+    from fleetcore.pipeline import path as module
+
+    validate = module.validate
+
+    def broken(columns, place, message, *more):
+        if message.owner == "bad":
+            raise ZeroDivisionError
+        validate(columns, place, message, *more)
+
+    monkeypatch.setattr(module, "validate", broken)
+
+    await path.process([delivery({"heat": 1}), delivery({"heat": 2}, "bad"), delivery({"heat": 3}, "e")])
+
+    assert [getattr(outcome, "code", outcome) for outcome in outcomes] == [
+        Accepted(stored=1), "internal", Accepted(stored=1)
+    ]  # fmt: skip
+
+
+async def test_other_uplinks_of_a_device_are_handled_in_their_order(path, delivery, handled):
+    rows = [(STATUS, {"state": "online"}), (TWIN_ACK, {"version": 0}), (STATUS, {"state": "offline"})]
+
+    await path.process([delivery(body, row=row) for row, body in rows])
+
+    assert handled == ["Status", "TwinAck", "Status"]
+
+
+async def test_one_device_waits_for_no_other(path, delivery, handled):
+    results = [delivery({"status": "running"}, device, row=COMMAND_RESULT, target="c") for device in "dede"]
+
+    await path.process(results)
+
+    assert handled == ["CommandResult"] * 4
