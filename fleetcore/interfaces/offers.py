@@ -65,7 +65,9 @@ def offer_protocol(
     demo: Mapping[str, object] | None = None,
     summary: str = "",
 ) -> "Provider[ProtocolAdapter]":
-    """Offers a protocol for ``[protocols.NAME]``; its opener also gets the device plane and the way into the data path. See :func:`offer_storage`.
+    """Offers a protocol for ``[protocols.NAME]``. See :func:`offer_storage`.
+
+    Its opener also gets the device plane and the way into the data path.
 
     Args:
         client: the device's side: ``client(endpoint, secrets)``.

@@ -76,7 +76,7 @@ async def test_http_refuses_every_uplink_serves_every_read_and_heals_without_a_r
 
         for name, body in UPLINKS.items():
             reply = await device.send(messages.NAMED[name], body)
-            assert (name, reply.status, reply.error["code"]) == (operation, status, code)
+            assert (name, reply.status, reply.error["code"]) == (name, status, code)
         twin = await device.request(messages.TWIN_GET)
         assert (twin.status, twin.body["reported"]) == (200, {})
 
