@@ -35,6 +35,38 @@ class Ending(ABC):
         """The connection is gone; idempotent."""
 
 
+class EndsOnce(Ending):
+    """Ends for the first reason that it is given, and tells its callbacks once."""
+
+    __slots__ = ("_callbacks", "_ended")
+
+    def __init__(self) -> None:
+        self._ended: str | None = None
+        self._callbacks: list[Callable[[str], None]] = []
+
+    @property
+    def ended(self) -> str | None:
+        return self._ended
+
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        if self._ended is not None:
+            callback(self._ended)
+        else:
+            self._callbacks.append(callback)
+
+    def close(self) -> None:
+        self.end("closed")
+
+    def end(self, code: str) -> None:
+        """Ends it for a reason; the first one stays."""
+        if self._ended is not None:
+            return
+        self._ended = code
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(code)
+
+
 class Session(Ending):
     """An authenticated device on one connection. It ends with the connection, or when the device loses its rights."""
 

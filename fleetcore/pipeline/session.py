@@ -1,8 +1,6 @@
 """A device's session, and what the data path remembers of a device while some session of it is open."""
 
-from collections.abc import Callable
-
-from fleetcore.interfaces.protocol import Ending, Session
+from fleetcore.interfaces.protocol import EndsOnce, Session
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.telemetry import Quality
 
@@ -57,38 +55,6 @@ class DeviceState:
                 return False
         self.tokens -= 1
         return True
-
-
-class EndsOnce(Ending):
-    """Ends for the first reason that it is given, and tells whoever asked."""
-
-    __slots__ = ("_callbacks", "_ended")
-
-    def __init__(self) -> None:
-        self._ended: str | None = None
-        self._callbacks: list[Callable[[str], None]] = []
-
-    @property
-    def ended(self) -> str | None:
-        return self._ended
-
-    def on_end(self, callback: Callable[[str], None]) -> None:
-        if self._ended is not None:
-            callback(self._ended)
-        else:
-            self._callbacks.append(callback)
-
-    def close(self) -> None:
-        self.end("closed")
-
-    def end(self, code: str) -> None:
-        """Ends it for a reason; the first one stays."""
-        if self._ended is not None:
-            return
-        self._ended = code
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(code)
 
 
 class DeviceSession(EndsOnce, Session):

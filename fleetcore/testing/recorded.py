@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, Ending, Session
+from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, EndsOnce, Session
 from fleetcore.model.credential import Credential
 from fleetcore.model.message import Inbound, Rejected, Reply
 
@@ -42,40 +42,15 @@ class Refusal(NamedTuple):
     rejected: Rejected
 
 
-class _EndsOnce(Ending):
-    """Ends for the first reason that it is given."""
-
-    def __init__(self) -> None:
-        self._ended: str | None = None
-        self._callbacks: list[Callable[[str], None]] = []
-
-    @property
-    def ended(self) -> str | None:
-        return self._ended
-
-    def on_end(self, callback: Callable[[str], None]) -> None:
-        if self._ended is None:
-            self._callbacks.append(callback)
-        else:
-            callback(self._ended)
-
-    def close(self) -> None:
-        self.end("closed")
-
-    def end(self, code: str) -> None:
-        """It has lost its rights, for the reason ``code``."""
-        if self._ended is None:
-            self._ended = code
-            callbacks, self._callbacks = self._callbacks, []
-            for callback in callbacks:
-                callback(code)
+class _Ends(EndsOnce):
+    """What a test can end."""
 
     def end_silently(self, code: str) -> None:
         """Ends it without telling the connection: what an adapter has to notice by itself."""
         self._ended = code
 
 
-class RecordingSession(_EndsOnce, Session):
+class RecordingSession(_Ends, Session):
     """A device's session, which a test can end."""
 
     def __init__(self, identity: str) -> None:
@@ -87,7 +62,7 @@ class RecordingSession(_EndsOnce, Session):
         return self._identity
 
 
-class RecordingClaim(_EndsOnce, ClaimSession):
+class RecordingClaim(_Ends, ClaimSession):
     """A session by a claim certificate, which a test can end."""
 
     def __init__(

@@ -540,7 +540,12 @@ class SecurityManager:
     def on_listed(self, callback: Listed) -> Callable[[], None]:
         """``callback(devices)`` is called once the list for brokers names them; returns what ends it."""
         self._listed.append(callback)
-        return lambda: self._listed.remove(callback)
+
+        def end() -> None:
+            if callback in self._listed:
+                self._listed.remove(callback)
+
+        return end
 
     def _tell(self, device: str, certificate: str | None, code: str = "device_revoked") -> None:
         self._told += 1

@@ -10,10 +10,9 @@ from fleetcore.errors import NotAuthenticated, NotAuthorised
 from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.security.profiles import CLAIM_NAME
-from fleetcore.interfaces.protocol import ClaimSession, EnrollRequest
+from fleetcore.interfaces.protocol import ClaimSession, EndsOnce, EnrollRequest
 from fleetcore.model.message import Inbound, Rejected, Reply, Request
 from fleetcore.pipeline.handlers import Handlers
-from fleetcore.pipeline.session import EndsOnce
 from fleetcore.runtime.plane.enrolling import enroll
 from fleetcore.wire import messages
 from fleetcore.wire.replies import refusal

@@ -99,9 +99,13 @@ class Downlinks:
         self.spawn(self._greet_subject(device, None), f"greet {device}")
 
     async def _greet(self, session: DeviceSession, sink: Sink) -> None:
-        await self._greet_subject(session.identity, sink)
+        def hand(downlink: Downlink) -> None:
+            if session.ended is None:
+                sink(downlink)
+
+        await self._greet_subject(session.identity, hand)
         for leaf in await self._registry.leaves(session.identity):
-            await self._greet_subject(leaf.id, sink)
+            await self._greet_subject(leaf.id, hand)
 
     async def _greet_subject(self, subject: str, sink: Sink | None) -> None:
         device = await self._registry.find(subject)
