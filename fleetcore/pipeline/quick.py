@@ -32,12 +32,10 @@ def take(
         payload = message.payload
         if (
             state is None
+            or not state.settled
+            or (state is not identity and not identity.settled)
             or message.type is not TELEMETRY
             or message.id is not None
-            or identity.blocked is not None
-            or state.blocked is not None
-            or identity.fresh
-            or state.fresh
             or identity.tokens < 1
             or session.lost_rights
             or len(payload) > limit_bytes

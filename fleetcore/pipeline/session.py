@@ -16,6 +16,7 @@ class DeviceState:
         blocked: the code with which everything of it is refused, or None.
         quality: the bits that its readings start with.
         fresh: no authenticated message has made it active yet.
+        settled: it is neither blocked nor fresh: its messages need no second look.
         tokens, refilled: its token bucket: what is left, and when (monotonic seconds) that was true.
     """
 
@@ -29,6 +30,7 @@ class DeviceState:
         "metrics",
         "quality",
         "refilled",
+        "settled",
         "tokens",
     )
 
@@ -45,6 +47,7 @@ class DeviceState:
         self.blocked = _BLOCKED.get(device.lifecycle)
         self.quality = int(Quality.QUARANTINED if device.lifecycle is Lifecycle.QUARANTINED else Quality.GOOD)
         self.fresh = device.lifecycle in (Lifecycle.REGISTERED, Lifecycle.PROVISIONED)
+        self.settled = self.blocked is None and not self.fresh
 
     def take_token(self, now_s: float, rate_per_s: float, burst: float) -> bool:
         """Spends one token of the bucket; False where it is empty."""
