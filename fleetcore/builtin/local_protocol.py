@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from fleetcore.errors import Refused, Unavailable
 from fleetcore.interfaces.ingest import Ingest
@@ -161,7 +161,7 @@ class LocalClient(DeviceClient):
             yield downlink
 
     async def enroll(self, request: EnrollRequest) -> Reply:
-        return await self._plane.enroll(request)
+        return await self._plane.enroll(evolve(request, protocol="local"))
 
     async def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
         session = self._alive()

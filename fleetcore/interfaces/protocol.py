@@ -115,6 +115,7 @@ class EnrollRequest:
         renewal: the certificate shown has to be the device's own.
         parameters: whatever the device says about itself.
         source: where it came from, for the audit.
+        protocol: the adapter's name.
     """
 
     csr: bytes = b""
@@ -125,6 +126,7 @@ class EnrollRequest:
     renewal: bool = False
     parameters: Mapping[str, object] = field(factory=dict)
     source: str = ""
+    protocol: str = ""
 
 
 class ArtifactReader(ABC):
@@ -186,9 +188,11 @@ class DevicePlane(ABC):
         """
 
     @abstractmethod
-    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
+    def refused(self, session: Session | None, message: Inbound, rejected: Rejected, *, protocol: str) -> None:
         """The adapter has refused a message by itself, before it handed it on: it is counted, and kept for operators.
 
+        Without a session, as of a peer that has not shown a credential, it is counted only. ``protocol`` is as for
+        :meth:`authenticate`.
         What :meth:`call` and :class:`~fleetcore.interfaces.ingest.Ingest` refuse is noted by them.
         """
 

@@ -61,32 +61,18 @@ def outcome_of(message: Message, limits: Limits) -> Outcome:
     return outcome
 
 
-def mark_of(message: Message, outcome: Accepted, now_ms: int) -> MessageMark:
-    """What is kept of a message with an id, so that a repeat gets the same answer."""
-    assert message.id is not None
-    answer: dict[str, object] = {"stored": outcome.stored}
-    if outcome.refused:
-        answer["refused"] = [[point.index, point.metric, point.code] for point in outcome.refused]
-    return MessageMark(device=message.owner, id=message.id, time=now_ms, answer=answer)
-
-
-def envelope_marks(message: Message, now_ms: int) -> list[MessageMark]:
-    """What is kept of the envelopes of a message that have ids and were stored for the first time."""
-    return [
-        MessageMark(
-            device=message.owner,
-            id=envelope.id,
-            time=now_ms,
-            answer={"stored": envelope.stored, "refused": [list(point) for point in envelope.refused]},
-        )
+def marks_of(message: Message, outcome: Accepted, now_ms: int) -> list[MessageMark]:
+    """What is kept of a message, and of each envelope in it, that has an id: a repeat gets the same answer."""
+    own = [] if message.id is None else [_mark(message, message.id, outcome.stored, outcome.refused, now_ms)]
+    return own + [
+        _mark(message, envelope.id, envelope.stored, envelope.refused, now_ms)
         for envelope in message.envelopes.values()
-        if envelope.mark is None and not envelope.again and envelope.stored
+        if envelope.stored and not envelope.again and envelope.mark is None and envelope.id != message.id
     ]
 
 
-def answer_of(mark: MessageMark) -> Accepted:
-    """The first answer to a message that came before."""
-    stored, refused = mark.answer.get("stored"), mark.answer.get("refused", [])
-    assert isinstance(stored, int)
-    assert isinstance(refused, list)
-    return Accepted(stored=stored, refused=tuple(PointRefusal(*point) for point in refused))
+def _mark(message: Message, id: str, stored: int, refused: Iterable[PointRefusal], now_ms: int) -> MessageMark:
+    answer: dict[str, object] = {"stored": stored}
+    if points := [[point.index, point.metric, point.code] for point in refused]:
+        answer["refused"] = points
+    return MessageMark(device=message.owner, id=id, time=now_ms, answer=answer)

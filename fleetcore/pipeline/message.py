@@ -1,9 +1,19 @@
 """A message with readings, as the steps of the data path pass it on."""
 
-from fleetcore.model.message import Outcome, PointRefusal
+from collections.abc import Iterable
+
+from fleetcore.model.message import Accepted, Outcome, PointRefusal
 from fleetcore.model.store import MessageMark
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceState
+
+
+def answer_of(mark: MessageMark) -> Accepted:
+    """The first answer to a message that came before."""
+    stored, refused = mark.answer.get("stored"), mark.answer.get("refused", [])
+    assert isinstance(stored, int)
+    assert isinstance(refused, list)
+    return Accepted(stored=stored, refused=tuple(PointRefusal(*point) for point in refused))
 
 
 class Envelope:
@@ -13,7 +23,7 @@ class Envelope:
         id: of its own.
         index: its place in the message.
         mark: what was kept of it when it came before, or None.
-        again: it came before in the same batch, so it is judged and not stored.
+        again: it stands in the message a second time, and the first was stored: it is judged and not stored.
         stored, refused: what was made of its readings now.
     """
 
@@ -23,7 +33,7 @@ class Envelope:
         self.id, self.index, self.again = id, index, False
         self.mark: MessageMark | None = None
         self.stored = 0
-        self.refused: list[tuple[str, str]] = []
+        self.refused: list[PointRefusal] = []
 
 
 class Message:
@@ -57,6 +67,12 @@ class Message:
         self.envelopes: dict[int, Envelope] = {}
         self.others: dict[str, DeviceState] = {}
 
+    @property
+    def ids(self) -> set[str]:
+        """Its own id and those of its envelopes."""
+        own = set() if self.id is None else {self.id}
+        return own | {envelope.id for envelope in self.envelopes.values()}
+
     def about(self, subject: str | None) -> DeviceState | None:
         """The device that a reading is about; None where the sender may not speak for it."""
         return self.state if subject is None or subject == self.owner else self.others.get(subject)
@@ -67,15 +83,11 @@ class Message:
             self.refused = []
         self.refused.append(PointRefusal(index, metric, code))
         if index in self.envelopes:
-            self.envelopes[index].refused.append((metric, code))
+            self.envelopes[index].refused.append(PointRefusal(0, metric, code))
 
-    def repeat(self, envelope: Envelope) -> None:
+    def repeat(self, envelope: Envelope, stored: int, refused: Iterable[PointRefusal]) -> None:
         """Takes over what was made of an envelope when it came before."""
-        assert envelope.mark is not None
-        stored, refused = envelope.mark.answer["stored"], envelope.mark.answer.get("refused", [])
-        assert isinstance(stored, int)
-        assert isinstance(refused, list)
         self.count += stored
         self.duplicates += stored
-        for metric, code in refused:
-            self.refuse(envelope.index, metric, code)
+        for point in tuple(refused):
+            self.refuse(envelope.index, point.metric, point.code)

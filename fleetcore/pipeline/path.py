@@ -26,7 +26,7 @@ from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.message import Message
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.refusals import Refusals
-from fleetcore.pipeline.session import DeviceSession
+from fleetcore.pipeline.session import DeviceSession, DeviceState
 from fleetcore.pipeline.store import Store
 from fleetcore.pipeline.validate import validate
 from fleetcore.wire.messages import COMMAND_RESULT, TELEMETRY
@@ -35,6 +35,7 @@ from fleetcore.wire.replies import rejection
 _log = logging.getLogger(__name__)
 
 _INTERNAL = Rejected(code="internal", reason="The message could not be handled")
+_FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
 
 
 class DataPath:
@@ -101,52 +102,63 @@ class DataPath:
         return messages, others
 
     async def _readings(self, simple: list[Delivery], messages: list[Message], columns: Columns) -> None:
+        later: list[Message] = []
         try:
-            await self._steps(messages, columns)
+            later = await self._steps(messages, columns)
         except (Unavailable, StorageError) as error:
             outcome = rejection(error)
             for delivery in [*simple, *(message.delivery for message in messages)]:
                 self._acknowledge.answer(delivery, outcome)
+            return
         except Exception:
             _log.exception(
                 "A batch of %d messages could not be handled; each is tried alone", len(simple) + len(messages)
             )
-            for delivery in [*simple, *(message.delivery for message in messages)]:
-                await self._alone(delivery)
+            for delivery in simple:
+                state = delivery[0].subjects.get(delivery[1].subject)
+                await self._alone(delivery, state)
+            later = messages
         else:
             self._acknowledge.stored(simple, columns.counts)
             for message in messages:
-                assert message.answer is not None
-                self._acknowledge.answer(message.delivery, message.answer)
+                if message.answer is not None:
+                    self._acknowledge.answer(message.delivery, message.answer)
+        for message in later:
+            await self._alone(message.delivery, message.state)
 
-    async def _alone(self, delivery: Delivery) -> None:
-        message = Message(delivery, delivery[0].subjects[delivery[1].subject])
-        try:
-            await self._steps([message], Columns())
-        except (Unavailable, StorageError) as error:
-            message.answer = rejection(error)
-        except Exception:
-            _log.exception("A message with readings could not be handled")
-            message.answer = _INTERNAL
-        assert message.answer is not None
-        self._acknowledge.answer(delivery, message.answer)
+    async def _alone(self, delivery: Delivery, state: DeviceState | None) -> None:
+        outcome: Outcome = _FOREIGN  # it was moved away while its batch was handled
+        if state is not None:
+            message = Message(delivery, state)
+            try:
+                await self._steps([message], Columns())
+            except (Unavailable, StorageError) as error:
+                outcome = rejection(error)
+            except Exception:
+                _log.exception("A message with readings could not be handled")
+                outcome = _INTERNAL
+            else:
+                outcome = message.answer or _INTERNAL
+        self._acknowledge.answer(delivery, outcome)
 
-    async def _steps(self, messages: list[Message], columns: Columns) -> None:
-        decoded: list[tuple[int, Message, Decoded]] = []
-        for i, message in enumerate(messages):
-            readings = decode(self._codecs, message)
-            if readings is not None:
-                decoded.append((i, message, readings))
-        again = await self._store.repeats(messages)
+    async def _steps(self, messages: list[Message], columns: Columns) -> list[Message]:
+        """Brings messages to their answers; returns those that have to wait for one of the others, untouched."""
+        pairs = [(message, decode(self._codecs, message)) for message in messages]
+        later = self._store.later(messages)
+        now = [message for message in messages if message not in later] if later else messages
+        await self._store.repeats(now)
         fresh = [
-            (i, message, readings) for i, message, readings in decoded if message.answer is None and i not in again
+            (place, message, decoded)
+            for place, (message, decoded) in enumerate(pair for pair in pairs if not later or pair[0] not in later)
+            if decoded is not None and message.answer is None
         ]
-        for _, message, readings in fresh:
-            await self._find_others(message, readings)
-        await self._store.intern([(message, readings) for _, message, readings in fresh])
-        for i, message, readings in fresh:
-            validate(columns, i, message, readings, self._storage.catalog, self._limits)
-        await self._store.commit(columns, messages, again)
+        for _, message, decoded in fresh:
+            await self._find_others(message, decoded)
+        await self._store.intern([(message, decoded) for _, message, decoded in fresh])
+        for place, message, decoded in fresh:
+            validate(columns, place, message, decoded, self._storage.catalog, self._limits)
+        await self._store.commit(columns, now)
+        return later
 
     async def _find_others(self, message: Message, decoded: Decoded) -> None:
         """The devices that single readings are about: the leaves of a gateway (WIRE.md §3)."""

@@ -24,7 +24,14 @@ def take(
     series, add_series, add_values = columns.series, columns.series.extend, columns.values.extend
     add_time, add_received = columns.times.append, columns.received.append
     add_quality, add_count = columns.quality.append, columns.counts.append
-    take, leave = taken.append, rest.append
+    take = taken.append
+    # Devices with a message that was left: what comes after it is left too, so that each keeps its order.
+    behind: set[str] = set()
+
+    def leave(delivery: Delivery) -> None:
+        rest.append(delivery)
+        behind.add(delivery[1].subject)
+
     for delivery in deliveries:
         session, message, _, received = delivery
         identity = session.state
@@ -40,6 +47,7 @@ def take(
             or session.lost_rights
             or len(payload) > limit_bytes
             or message.content_type not in _JSON
+            or (behind and message.subject in behind)
         ):
             leave(delivery)
             continue

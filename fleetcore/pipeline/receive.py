@@ -13,6 +13,7 @@ from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import Session
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Inbound, Outcome, Rejected
+from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.session import DeviceSession
 
 #: A message in the queue: who, what, whom to tell, and when it came (ms since the epoch).
@@ -36,8 +37,14 @@ class Receiver(Ingest):
         process: handles a batch and calls every message's ``done``; batches never overlap.
     """
 
-    def __init__(self, limits: Limits, clock: Clock, process: Callable[[list[Delivery]], Awaitable[None]]) -> None:
-        self._now_ms, self._process = clock.now_ms, process
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Clock,
+        process: Callable[[list[Delivery]], Awaitable[None]],
+        refusals: Refusals,
+    ) -> None:
+        self._now_ms, self._process, self._refusals = clock.now_ms, process, refusals
         self._queue: deque[Delivery] = deque()
         self._bytes = 0
         self._most_messages, self._most_bytes = limits.queue_messages, limits.queue_bytes
@@ -61,9 +68,12 @@ class Receiver(Ingest):
         size = self._bytes + len(message.payload) + _OVERHEAD_BYTES
         if waiting >= self._most_messages or size > self._most_bytes or self._closing:
             self.refused_full += 1
-            done(_CLOSING if self._closing else _OVERLOADED)
+            refused = _CLOSING if self._closing else _OVERLOADED
+            if isinstance(session, DeviceSession):
+                self._refusals.add(session, message, refused)
+            done(refused)
             return False
-        self._queue.append((session, message, done, self._now_ms()))  # type: ignore[arg-type]  # the plane makes no other session
+        self._queue.append((session, message, done, self._now_ms()))  # type: ignore[arg-type]  # no other session is made
         self._bytes = size
         if not waiting:
             self._wake.set()

@@ -26,9 +26,13 @@ class Refusals:
 
     def add(self, session: DeviceSession, message: Inbound, rejected: Rejected) -> None:
         """Notes a refusal; one for now is only counted, since the device sends the message again."""
-        self.counts[session.protocol, rejected.code] += 1
+        self.count(session.protocol, rejected.code)
         if not rejected.temporary:
             self._keep(session.identity, message, rejected)
+
+    def count(self, protocol: str, code: str) -> None:
+        """Counts a refusal of which nothing is kept: of a peer that is not a device, or of a request to enrol."""
+        self.counts[protocol, code] += 1
 
     @property
     def by_code(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ Before it, every new metric gets its series, and messages whose id was used befo
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,11 +14,11 @@ from fleetcore.interfaces.codec import Decoded
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Accepted
-from fleetcore.model.store import Commit, SeriesRequest
+from fleetcore.model.store import Commit, MessageMark, SeriesRequest
 from fleetcore.model.telemetry import SeriesKind, Tally
-from fleetcore.pipeline.acknowledge import answer_of, envelope_marks, mark_of, outcome_of
+from fleetcore.pipeline.acknowledge import marks_of, outcome_of
 from fleetcore.pipeline.columns import Columns
-from fleetcore.pipeline.message import Message
+from fleetcore.pipeline.message import Message, answer_of
 from fleetcore.pipeline.session import DeviceState
 from fleetcore.pipeline.validate import check_new_metric, not_finite
 
@@ -34,41 +34,38 @@ class Store:
         self._storage, self._clock, self._limits = storage, clock, limits
         self.tally = Tally()
 
-    async def repeats(self, messages: Sequence[Message]) -> Mapping[int, int]:
-        """Answers the messages whose id was used before.
-
-        Returns those that repeat a message of the same batch: position → position of the first.
-        """
-        wanted: dict[str, list[str]] = defaultdict(list)
+    def later(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages that share an id with an earlier one: they are handled when that one has its outcome."""
+        seen: set[tuple[str, str]] = set()
+        later = []
         for message in messages:
-            if message.answer is None:
-                wanted[message.owner] += [envelope.id for envelope in message.envelopes.values()]
-                if message.id is not None:
-                    wanted[message.owner].append(message.id)
-        asked = {device: ids for device, ids in wanted.items() if ids}
-        if not asked:
-            return {}
-        marks = await asyncio.gather(*(self._storage.marks(device, ids) for device, ids in asked.items()))
-        known = dict(zip(asked, marks, strict=True))
-        first: dict[tuple[str, str], int] = {}
-        again: dict[int, int] = {}
-        for i, message in enumerate(messages):
+            if message.answer is not None or not (message.id or message.envelopes):
+                continue
+            ids = {(message.owner, name) for name in message.ids}
+            if ids & seen:
+                later.append(message)
+            seen |= ids
+        return later
+
+    async def repeats(self, messages: Sequence[Message]) -> None:
+        """Answers the messages whose id was used before, and marks the envelopes whose id was."""
+        wanted: dict[str, set[str]] = defaultdict(set)
+        for message in messages:
+            if message.answer is None and (message.id or message.envelopes):
+                wanted[message.owner] |= message.ids
+        if not wanted:
+            return
+        marks = await asyncio.gather(*(self._storage.marks(device, sorted(ids)) for device, ids in wanted.items()))
+        known = dict(zip(wanted, marks, strict=True))
+        for message in messages:
             if message.answer is not None or message.owner not in known:
                 continue
-            if message.id is not None:
-                mark = known[message.owner].get(message.id)
-                if mark is not None:
-                    message.answer, message.repeated = answer_of(mark), True
-                    continue
-                before = first.setdefault((message.owner, message.id), i)
-                if before != i:
-                    again[i] = before
-                    continue
+            mark = known[message.owner].get(message.id) if message.id is not None else None
+            if mark is not None:
+                message.answer, message.repeated = answer_of(mark), True
+                continue
             for envelope in message.envelopes.values():
                 envelope.mark = known[message.owner].get(envelope.id)
-                envelope.again = (message.owner, envelope.id) in first
-                first.setdefault((message.owner, envelope.id), i)
-        return again
 
     async def intern(self, messages: Sequence[tuple[Message, Decoded]]) -> None:
         """Gives every new, allowed metric of the batch its series, in one call."""
@@ -93,7 +90,7 @@ class Store:
         for (state, _), series in zip(wanted.values(), made, strict=True):
             state.metrics[series.metric] = series.index
 
-    async def commit(self, columns: Columns, messages: Sequence[Message], again: Mapping[int, int]) -> None:
+    async def commit(self, columns: Columns, messages: Sequence[Message]) -> None:
         """Commits the columns; every message has its answer afterwards."""
         batch, texts, owner = columns.finish()
         bad = not_finite(batch) if messages else np.empty(0, np.int64)
@@ -104,27 +101,24 @@ class Store:
                 message.count -= 1
             batch = batch.take(np.setdiff1d(np.arange(len(batch)), bad))
         now = self._clock.now_ms()
-        marks = []
-        refused = 0
-        for i, message in enumerate(messages):
-            if message.answer is None and i not in again:
-                outcome = outcome_of(message, self._limits)
-                if message.id is not None and isinstance(outcome, Accepted):
-                    marks.append(mark_of(message, outcome, now))
-                message.answer = outcome
-                marks += envelope_marks(message, now)
+        marks: list[MessageMark] = []
+        refused = duplicates = 0
+        for message in messages:
+            if message.repeated:
+                assert isinstance(message.answer, Accepted)
+                duplicates += message.answer.stored
+                refused += len(message.answer.refused)
+            elif message.answer is None:
+                outcome = message.answer = outcome_of(message, self._limits)
+                duplicates += message.duplicates
                 refused += len(message.refused or ())
+                if isinstance(outcome, Accepted) and (message.id or message.envelopes):
+                    marks += marks_of(message, outcome, now)
         if len(batch) or texts or marks:
             done = await self._storage.commit(
                 Commit(readings=batch if len(batch) else None, texts=texts, marks=tuple(marks))
             )
             self.tally += done.tally
-        for i, first in again.items():
-            messages[i].answer, messages[i].repeated = messages[first].answer, True
-        duplicates = sum(
-            message.answer.stored if message.repeated and isinstance(message.answer, Accepted) else message.duplicates
-            for message in messages
-        )
         self.tally += Tally(refused=refused, duplicates=duplicates)
 
 

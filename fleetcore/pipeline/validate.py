@@ -11,7 +11,7 @@ from fleetcore.model.names import is_metric
 from fleetcore.model.telemetry import NO_SEQ, Series, SeriesCatalog, TelemetryBatch
 from fleetcore.model.units import convert
 from fleetcore.pipeline.columns import Columns, server_time
-from fleetcore.pipeline.message import Message
+from fleetcore.pipeline.message import Envelope, Message, answer_of
 from fleetcore.wire.times import EARLIEST_MS, time_or_code
 
 #: A device without a clock buffers at most this long; a larger ``age_ms`` is a mistake of unit.
@@ -26,12 +26,14 @@ def validate(
     Every allowed metric has its series by now.
     """
     received = message.delivery[3]
+    first: dict[str, Envelope] = {}
     for repeated in message.envelopes.values():
         if repeated.mark is not None:
-            message.repeat(repeated)
+            known = answer_of(repeated.mark)
+            message.repeat(repeated, known.stored, known.refused)
     for reading in decoded.readings:
         envelope = None if reading.id is None else message.envelopes[reading.index]
-        if envelope is not None and envelope.mark is not None:
+        if envelope is not None and (envelope.mark is not None or _comes_again(message, envelope, first)):
             continue
         state = message.about(reading.subject)
         if state is None or state.blocked is not None:
@@ -58,10 +60,20 @@ def validate(
         message.count += 1
         if envelope is not None:
             envelope.stored += 1
-            if envelope.again:
-                message.duplicates += 1
-                continue
         columns.add(place, index, value, received if time is None else time, received, quality, seq)
+
+
+def _comes_again(message: Message, envelope: Envelope, first: dict[str, Envelope]) -> bool:
+    """Whether an envelope of its id stands before it in the message and was stored: then it has that answer."""
+    earlier = first.setdefault(envelope.id, envelope)
+    if earlier is envelope or envelope.again:
+        return envelope.again
+    if not earlier.stored:
+        first[envelope.id] = envelope
+        return False
+    envelope.again = True
+    message.repeat(envelope, earlier.stored, earlier.refused)
+    return True
 
 
 def check_time(value: object, received: int, limits: Limits) -> int | str:

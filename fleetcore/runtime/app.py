@@ -387,14 +387,14 @@ class Fleet:
             self.limits,
             self.refusals,
         )
-        self.ingest = Receiver(self.limits, self.clock, self.path.process)
+        self.ingest = Receiver(self.limits, self.clock, self.path.process, self.refusals)
         self.plane = Plane(
             storage=self.storage,
             sessions=self.device_sessions,
             handlers=self.handlers,
             downlinks=self.downlinks,
             waiting=waiting,
-            claims=ClaimSessions(self.security, self.denials, self.handlers),
+            claims=ClaimSessions(self.security, self.denials, self.handlers, self.refusals),
             refusals=self.refusals,
             ingest=self.ingest,
             security=self.security,

@@ -35,7 +35,7 @@ class Denial(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A message that the adapter refused by itself."""
+    """A message that the adapter refused by itself; ``identity`` is empty without a session."""
 
     identity: str
     message: Inbound

@@ -506,8 +506,9 @@ class RecordingPlane(DevicePlane, Ingest):
             )
         return Reply(body={"ca": self.ca_pem}) if message.type is messages.CA_GET else _tell_time(body)
 
-    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
-        self.refusals.append(Refusal(session.identity, message, rejected))
+    def refused(self, session: Session | None, message: Inbound, rejected: Rejected, *, protocol: str) -> None:
+        del protocol
+        self.refusals.append(Refusal("" if session is None else session.identity, message, rejected))
 
     # what waits
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.model.message import Inbound, Reply
 from fleetcore.pipeline.handlers import Handlers
+from fleetcore.pipeline.refusals import Refusals
 from fleetcore.runtime.plane.claims import BatchSession
 from fleetcore.testing.clock import MovableClock
 from fleetcore.wire import messages
@@ -32,7 +33,14 @@ def test_a_body_of_any_kind_is_a_request_or_refused(payload):
             return Reply(status=201)
 
     session = BatchSession(
-        Security(), Denials(None, MovableClock()), Handlers(10), "spring", b"claim", "mqtt", "192.0.2.7"
+        Security(),
+        Denials(None, MovableClock()),
+        Handlers(10),
+        Refusals(lambda *_: None),
+        "spring",
+        b"claim",
+        "mqtt",
+        "192.0.2.7",
     )
     message = Inbound(type=messages.ENROLL, subject=session.name, payload=payload, content_type="application/json")
 

@@ -2,7 +2,8 @@
 
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Accepted, Dropped, Rejected
-from fleetcore.pipeline.acknowledge import Acknowledge, answer_of, mark_of, outcome_of
+from fleetcore.pipeline.acknowledge import Acknowledge, marks_of, outcome_of
+from fleetcore.pipeline.message import answer_of
 from fleetcore.pipeline.refusals import Refusals
 
 REFUSED = Rejected(code="schema_invalid", reason="as the test wants it")
@@ -49,4 +50,6 @@ def test_a_mark_gives_the_first_answer_back(message):
     made.refuse(3, "t", "time_unit")
     outcome = outcome_of(made, Limits())
 
-    assert answer_of(mark_of(made, outcome, 5)) == outcome
+    (mark,) = marks_of(made, outcome, 5)
+
+    assert answer_of(mark) == outcome

@@ -5,6 +5,8 @@ import pytest
 from fleetcore.builtin.json_codec import JsonCodec
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Accepted
+from fleetcore.model.store import SeriesRequest
+from fleetcore.model.telemetry import SeriesKind
 from fleetcore.pipeline.decode import Codecs
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.path import DataPath
@@ -97,3 +99,48 @@ async def test_one_device_waits_for_no_other(path, delivery, handled):
     await path.process(results)
 
     assert handled == ["CommandResult"] * 4
+
+
+async def test_of_messages_with_one_id_in_a_batch_the_first_that_is_stored_counts(path, delivery, outcomes, storage):
+    early, good = {"time": NOW + 10**9, "values": {"heat": 1}}, {"time": NOW, "values": {"heat": 2}}
+
+    await path.process([delivery(early, id="m"), delivery(good, id="m"), delivery(good, id="m")])
+
+    assert [getattr(outcome, "code", outcome) for outcome in outcomes] == [
+        "time_in_future", Accepted(stored=1), Accepted(stored=1)
+    ]  # fmt: skip
+    assert (path.tally.stored, path.tally.duplicates, path.tally.refused) == (1, 1, 1)
+
+
+async def test_a_leaf_that_is_moved_away_while_its_batch_fails_is_answered(
+    path, delivery, outcomes, devices, monkeypatch
+):
+    from fleetcore.pipeline import path as module
+
+    devices.add("gw", metrics={"heat": 1})
+    devices.add("leaf", gateway="gw", metrics={"heat": 2})
+    session = devices.session("gw")
+    session.subjects["leaf"] = devices.states["leaf"]
+    validate = module.validate
+
+    def broken(columns, place, message, *more):
+        session.subjects.pop("leaf", None)
+        if message.owner == "bad":
+            raise ZeroDivisionError
+        validate(columns, place, message, *more)
+
+    monkeypatch.setattr(module, "validate", broken)
+
+    await path.process([delivery({"heat": 1}, "gw", subject="leaf", session=session), delivery({"heat": 2}, "bad")])
+
+    assert [outcome.code for outcome in outcomes] == ["not_your_device", "internal"]
+
+
+async def test_readings_of_one_device_keep_their_order_past_the_quick_lane(path, delivery, outcomes, devices, storage):
+    (series,) = await storage.intern([SeriesRequest("d", "heat", None, SeriesKind.NUMBER)])
+    devices.add("d", metrics={"heat": series.index})
+
+    await path.process([delivery({"heat": 1}, id="m"), delivery({"heat": 2})])
+
+    values = [value async for piece in storage.read(series.index, 0, 1 << 45) for value in piece.value.tolist()]
+    assert values == [1.0, 2.0]

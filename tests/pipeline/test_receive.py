@@ -7,6 +7,7 @@ import pytest
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Accepted
 from fleetcore.pipeline.receive import Receiver
+from fleetcore.pipeline.refusals import Refusals
 
 LIMITS = Limits(queue_messages=4, queue_bytes=10_000)
 
@@ -20,7 +21,7 @@ async def queue(clock):
         for delivery in batch:
             delivery[2](Accepted(stored=1))
 
-    receiver = Receiver(LIMITS, clock, process)
+    receiver = Receiver(LIMITS, clock, process, Refusals(lambda *_: None))
     receiver.batches = batches
     return receiver
 

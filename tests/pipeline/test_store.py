@@ -28,13 +28,14 @@ def decoded(*metrics, value=1.0, **more):
 async def commit(store, storage, *pairs):
     """The steps from validate on, for (message, readings) pairs."""
     messages = [message for message, _ in pairs]
-    again = await store.repeats(messages)
-    fresh = [(i, *pair) for i, pair in enumerate(pairs) if pair[0].answer is None and i not in again]
+    assert store.later(messages) == []
+    await store.repeats(messages)
+    fresh = [(i, *pair) for i, pair in enumerate(pairs) if pair[0].answer is None]
     await store.intern([(message, readings) for _, message, readings in fresh])
     columns = Columns()
     for i, message, readings in fresh:
         validate(columns, i, message, readings, storage.catalog, LIMITS)
-    await store.commit(columns, messages, again)
+    await store.commit(columns, messages)
     return [message.answer for message in messages]
 
 
@@ -71,14 +72,13 @@ async def test_a_repeated_id_gets_its_first_answer_and_stores_nothing(store, sto
 
     assert second == first
     assert await storage.position() == position
-    assert store.tally == Tally(stored=1, refused=1, duplicates=1)
+    assert store.tally == Tally(stored=1, refused=2, duplicates=1)
 
 
-async def test_two_of_one_id_in_one_batch_are_one(store, storage, message):
-    answers = await commit(store, storage, *((message({}, id="m1"), decoded("a")) for _ in range(2)))
+async def test_of_two_with_one_id_in_a_batch_the_second_waits_for_the_first(store, message):
+    first, second, other = message({}, id="m1"), message({}, id="m1"), message({}, "e", id="m1")
 
-    assert answers == [Accepted(stored=1)] * 2
-    assert store.tally == Tally(stored=1, duplicates=1)
+    assert store.later([first, second, other]) == [second]
 
 
 async def test_the_same_id_of_another_device_is_another(store, storage, message):
@@ -114,15 +114,45 @@ async def test_each_envelope_of_a_list_has_its_own_id(store, storage, message):
     assert store.tally == Tally(stored=2, refused=1, duplicates=2)
 
 
-async def test_an_envelope_that_comes_twice_in_one_batch_is_stored_once(store, storage, message):
-    def one():
+@pytest.mark.parametrize("form", ["message", "envelope"])
+async def test_an_id_means_the_same_whether_a_message_has_it_or_an_envelope(store, storage, message, form):
+    def as_message(*metrics):
+        return message({}, id="x"), decoded(*metrics)
+
+    def as_envelope(*metrics):
         made = message({})
-        made.envelopes = {0: Envelope("e1", 0)}
-        return made, Decoded(
-            [DecodedReading(0, "a", 1.0, time=NOW, id="e1"), DecodedReading(0, "no name", 1.0, id="e1")]
-        )
+        made.envelopes = {0: Envelope("x", 0)}
+        return made, Decoded([DecodedReading(0, metric, 1.0, time=NOW, id="x") for metric in metrics])
 
-    answers = await commit(store, storage, one(), one())
+    before, after = (as_message, as_envelope) if form == "message" else (as_envelope, as_message)
+    await commit(store, storage, before("a", "no name"))
+    position = await storage.position()
+    (again,) = await commit(store, storage, after("b", "c"))
 
-    assert [(answer.stored, len(answer.refused)) for answer in answers] == [(1, 1)] * 2
-    assert store.tally == Tally(stored=1, refused=2, duplicates=1)
+    assert (again.stored, [point.code for point in again.refused]) == (1, ["metric_name_invalid"])
+    assert await storage.position() == position
+
+
+async def test_of_two_envelopes_of_one_id_in_a_message_the_second_is_stored_where_the_first_was_not(
+    store, storage, message
+):
+    made = message({})
+    made.envelopes = {0: Envelope("e", 0), 1: Envelope("e", 1), 2: Envelope("e", 2)}
+    readings = [DecodedReading(i, metric, 1.0, time=NOW, id="e") for i, metric in enumerate(("no name", "a", "b"))]
+
+    (answer,) = await commit(store, storage, (made, Decoded(readings)))
+
+    assert (answer.stored, [(point.index, point.code) for point in answer.refused]) == (2, [(0, "metric_name_invalid")])
+    assert store.tally == Tally(stored=1, refused=1, duplicates=1)
+    assert [
+        series.metric for series in await storage.series_of("d") if await storage.latest([series.index]) != [None]
+    ] == ["a"]
+
+
+async def test_a_message_whose_own_id_is_its_envelopes_is_stored(store, storage, message):
+    made = message({}, id="h1")
+    made.envelopes = {0: Envelope("h1", 0)}
+
+    (answer,) = await commit(store, storage, (made, Decoded([DecodedReading(0, "a", 1.0, time=NOW, id="h1")])))
+
+    assert (answer.stored, store.tally) == (1, Tally(stored=1))

@@ -13,6 +13,7 @@ from fleetcore.fleet.security.profiles import CLAIM_NAME
 from fleetcore.interfaces.protocol import ClaimSession, EndsOnce, EnrollRequest
 from fleetcore.model.message import Inbound, Rejected, Reply, Request
 from fleetcore.pipeline.handlers import Handlers
+from fleetcore.pipeline.refusals import Refusals
 from fleetcore.runtime.plane.enrolling import enroll
 from fleetcore.wire import messages
 from fleetcore.wire.replies import refusal
@@ -24,8 +25,8 @@ _ASKED = frozenset({messages.CA_GET, messages.TIME})
 class ClaimSessions:
     """Opens sessions by claim certificates, and ends those of a batch that is disabled."""
 
-    def __init__(self, security: SecurityManager, denials: Denials, handlers: Handlers) -> None:
-        self._security, self._denials, self._handlers = security, denials, handlers
+    def __init__(self, security: SecurityManager, denials: Denials, handlers: Handlers, refusals: Refusals) -> None:
+        self._security, self._denials, self._handlers, self._refusals = security, denials, handlers, refusals
         self._open: dict[str, set[BatchSession]] = defaultdict(set)
         security.on_claim_disabled(self._disabled)
 
@@ -43,7 +44,9 @@ class ClaimSessions:
             raise
 
     async def _admit(self, batch: str, certificate: bytes, protocol: str, peer: str) -> "BatchSession":
-        session = BatchSession(self._security, self._denials, self._handlers, batch, certificate, protocol, peer)
+        session = BatchSession(
+            self._security, self._denials, self._handlers, self._refusals, batch, certificate, protocol, peer
+        )
         # Known before the batch is asked about: one that is disabled meanwhile ends it.
         self._open[batch].add(session)
         session.on_end(lambda _code: self._forget(session))
@@ -84,13 +87,14 @@ class BatchSession(EndsOnce, ClaimSession):
         security: SecurityManager,
         denials: Denials,
         handlers: Handlers,
+        refusals: Refusals,
         batch: str,
         certificate: bytes,
         protocol: str,
         peer: str,
     ) -> None:
         super().__init__()
-        self._security, self._denials, self._handlers = security, denials, handlers
+        self._security, self._denials, self._handlers, self._refusals = security, denials, handlers, refusals
         self.batch, self._certificate = batch, certificate
         self._protocol, self._peer = protocol, peer
 
@@ -103,19 +107,23 @@ class BatchSession(EndsOnce, ClaimSession):
 
     async def call(self, message: Inbound) -> Reply:
         if self._ended is not None:
-            return refusal(Rejected(code="not_authorised", reason="The claim certificate is disabled"))
+            return self._refused(Rejected(code="not_authorised", reason="The claim certificate is disabled"))
         if message.type is messages.ENROLL:
             body = self._handlers.read(message)
             if isinstance(body, Rejected):
-                return refusal(body)
-            return await enroll(self._security, self._request(body))
+                return self._refused(body)
+            return await enroll(self._security, self._request(body), self._refusals)
         if message.type in _ASKED:
             answer = await self._handlers.run(Request(identity=self.name, subject=self.name), message)
-            return refusal(answer) if isinstance(answer, Rejected) else answer  # type: ignore[return-value]  # calls
+            return self._refused(answer) if isinstance(answer, Rejected) else answer  # type: ignore[return-value]  # calls
         self.denied(message.type.name, "not_authorised")
-        return refusal(
+        return self._refused(
             Rejected(code="not_authorised", reason="A claim certificate enrols devices and does nothing else")
         )
+
+    def _refused(self, rejected: Rejected) -> Reply:
+        self._refusals.count(self._protocol, rejected.code)
+        return refusal(rejected)
 
     def _request(self, body: messages.EnrollBody) -> EnrollRequest:
         return EnrollRequest(
@@ -124,4 +132,5 @@ class BatchSession(EndsOnce, ClaimSession):
             ownership=body.ownership_token,
             parameters=body.parameters or {},
             source=self._peer,
+            protocol=self._protocol,
         )

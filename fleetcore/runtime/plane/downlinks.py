@@ -109,7 +109,7 @@ class Downlinks:
 
     async def _greet_subject(self, subject: str, sink: Sink | None) -> None:
         device = await self._registry.find(subject)
-        if device is None or device.lifecycle not in SERVED:
+        if device is None or not await self._is_served(device):
             return
         sinks = [sink] if sink is not None else self._sinks(device)
         if not sinks:
@@ -123,8 +123,18 @@ class Downlinks:
         return list(listeners.values()) if listeners else list(self._brokers)
 
     def _served(self, device: Device) -> list[Sink]:
-        """The sinks of a device that is sent anything; none for one that is not."""
-        return self._sinks(device) if device.lifecycle in SERVED else []
+        """The sinks of a device that is sent anything; none for another, nor by a gateway that is known to be none."""
+        gateway = None if device.gateway is None else self._sessions.known(device.gateway)
+        if device.lifecycle not in SERVED or (gateway is not None and gateway.lifecycle not in SERVED):
+            return []
+        return self._sinks(device)
+
+    async def _is_served(self, device: Device) -> bool:
+        """Whether a device, and the gateway that it is reached through, are sent anything."""
+        if device.lifecycle not in SERVED:
+            return False
+        gateway = None if device.gateway is None else await self._sessions.current(device.gateway)
+        return gateway is None or gateway.lifecycle in SERVED
 
     def _give(self, sinks: list[Sink], device: Device, what: Downlink | Command) -> None:
         """Hands over; a command is stored as handed out already, so the store hears where nothing takes it."""
@@ -178,7 +188,8 @@ class Downlinks:
                 queue.append(what)
             return
         known = self._sessions.known(device)
-        if known is not None and not isinstance(what, MessageType):
+        reached = known is not None and (known.gateway is None or self._sessions.known(known.gateway) is not None)
+        if known is not None and reached and not isinstance(what, MessageType):
             self._give(self._served(known), known, what)
             return
         self._dirty[device] = [what]
@@ -189,7 +200,7 @@ class Downlinks:
             while queue := self._dirty[subject]:
                 what = queue.pop(0)
                 device = await self._sessions.current(subject)
-                sinks = [] if device is None else self._served(device)
+                sinks = [] if device is None or not await self._is_served(device) else self._served(device)
                 if device is None or not sinks:
                     if isinstance(what, Command):
                         self._commands.not_taken(what)

@@ -66,6 +66,8 @@ class Plane(DevicePlane):
             return Rejected(code=session.state.blocked, reason="The device may not speak")
         if session.ended is not None:
             return Rejected(code="not_authenticated", reason="The session has ended")
+        if message.subject != session.identity and not message.type.leaf:
+            return Rejected(code="operation_unknown", reason=f"{message.type} is not sent for a leaf")
         try:
             if message.subject not in session.subjects and not await self._sessions.subject(session, message.subject):
                 return Rejected(code="not_your_device", reason="The identity may not speak for this device")
@@ -77,9 +79,11 @@ class Plane(DevicePlane):
             return answer
         raise AssertionError(f"the handler of {message.type} answers with {type(answer).__name__}")
 
-    def refused(self, session: Session, message: Inbound, rejected: Rejected) -> None:
-        assert isinstance(session, DeviceSession)
-        self._refusals.add(session, message, rejected)
+    def refused(self, session: Session | None, message: Inbound, rejected: Rejected, *, protocol: str) -> None:
+        if isinstance(session, DeviceSession):
+            self._refusals.add(session, message, rejected)
+        else:
+            self._refusals.count(protocol, rejected.code)
 
     def listen(self, session: Session, sink: Sink) -> None:
         self._downlinks.listen(session, sink)
@@ -99,7 +103,7 @@ class Plane(DevicePlane):
         return await self._waiting.pending(session, subject)
 
     async def enroll(self, request: EnrollRequest) -> Reply:
-        return await enroll(self._security, request)
+        return await enroll(self._security, request, self._refusals)
 
     async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
         await self._sessions.check(session, subject)

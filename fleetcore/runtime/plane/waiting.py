@@ -28,6 +28,8 @@ class Waiting:
         self._registry, self._sessions, self._sources = registry, sessions, sources
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._pending: dict[str, Mapping[str, int]] = {}
+        #: Devices whose counts are being read: a change meanwhile makes what is read old.
+        self._reading: dict[str, object] = {}
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
@@ -40,13 +42,14 @@ class Waiting:
 
     def changed(self, device: str) -> None:
         """Something changed for a device: its long polls look again."""
-        self._pending.pop(device, None)
+        self.forget(device)
         for event in self._waiters.get(device, ()):
             event.set()
 
     def forget(self, device: str) -> None:
         """A device has said something, so what waits for it may be less."""
         self._pending.pop(device, None)
+        self._reading.pop(device, None)
 
     async def wait(
         self, session: Session, subject: str, what: MessageType, after: int, timeout_s: float
@@ -60,8 +63,12 @@ class Waiting:
             async with asyncio.timeout(timeout_s if timeout_s > 0 else None):
                 while True:
                     event.clear()
+                    # Again each time: a leaf may have been moved away, or a right lost, while it waited.
+                    await self._sessions.check(session, subject)
                     body = await self._read(subject, what, after)
-                    if body is not None or timeout_s <= 0 or session.ended is not None:
+                    if session.ended is not None:
+                        return None
+                    if body is not None or timeout_s <= 0:
                         return body
                     await event.wait()
         except TimeoutError:
@@ -88,9 +95,15 @@ class Waiting:
         known = self._pending.get(subject)
         if known is not None:
             return known
-        found = {row.waits: await source.count(subject) for row, source in self._sources.items()}
-        counts = {name: count for name, count in found.items() if count}
-        if len(self._pending) >= _PENDING_KEPT:
-            self._pending.clear()
-        self._pending[subject] = counts
-        return counts
+        reading = self._reading[subject] = object()
+        try:
+            found = {row.waits: await source.count(subject) for row, source in self._sources.items()}
+            counts = {name: count for name, count in found.items() if count}
+            if self._reading.get(subject) is reading:
+                if len(self._pending) >= _PENDING_KEPT:
+                    self._pending.clear()
+                self._pending[subject] = counts
+            return counts
+        finally:
+            if self._reading.get(subject) is reading:
+                del self._reading[subject]

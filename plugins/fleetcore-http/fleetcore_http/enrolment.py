@@ -19,6 +19,7 @@ async def enroll(exchange: Exchange) -> web.StreamResponse:
     body = await exchange.body()
     request = _request(exchange, body)
     if isinstance(request, Rejected):
+        exchange.note_refused(request)
         return problem(request)
     return reply_answer(await exchange.site.plane.enroll(request))
 
@@ -26,9 +27,10 @@ async def enroll(exchange: Exchange) -> web.StreamResponse:
 def _request(exchange: Exchange, body: bytes) -> EnrollRequest | Rejected:
     media_type = exchange.media_type()
     token = _bearer(exchange)
+    protocol = exchange.site.context.name
     source, certificate = exchange.connection.peer, shown_certificate(exchange.connection, exchange.request)
     if media_type == PKCS10 or (media_type is None and not body.lstrip().startswith(b"{")):
-        return EnrollRequest(csr=as_pem(body), token=token, certificate=certificate, source=source)
+        return EnrollRequest(csr=as_pem(body), token=token, certificate=certificate, source=source, protocol=protocol)
     if media_type not in {None, "application/json"}:
         raise Refused("Enrolling takes application/pkcs10 or application/json", code="media_type_unsupported")
     depth = exchange.site.context.limits.json_depth
@@ -42,6 +44,7 @@ def _request(exchange: Exchange, body: bytes) -> EnrollRequest | Rejected:
         ownership=members.ownership_token,
         parameters=members.parameters or {},
         source=source,
+        protocol=protocol,
     )
 
 

@@ -78,6 +78,7 @@ async def _request(exchange: Exchange) -> EnrollRequest:
         token=_password(exchange),
         certificate=shown_certificate(exchange.connection, exchange.request),
         source=exchange.connection.peer,
+        protocol=exchange.site.context.name,
     )
 
 

@@ -7,7 +7,7 @@ from attrs import define
 
 from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.protocol import Session
-from fleetcore.model.message import Inbound, MessageType, Rejected
+from fleetcore.model.message import UNKNOWN, Inbound, MessageType, Rejected
 from fleetcore.model.names import is_message_id
 from fleetcore_http.answers import pending_header
 from fleetcore_http.bodies import read_body
@@ -83,10 +83,10 @@ class Exchange:
         return key
 
     def note_refused(self, rejected: Rejected) -> None:
-        """A request of a device is refused here, before the plane has seen it."""
-        if self.session is not None and self.row is not None:
-            message = Inbound(type=self.row, subject=self.subject, payload=self.payload, target=self.target)
-            self.site.plane.refused(self.session, message, rejected)
+        """A request is refused here, before the plane has seen it."""
+        subject = self.leaf or ("" if self.session is None else self.session.identity)
+        message = Inbound(type=self.row or UNKNOWN, subject=subject, payload=self.payload, target=self.target)
+        self.site.plane.refused(self.session, message, rejected, protocol=self.site.context.name)
 
     async def message(self, type: MessageType, *, if_version: int | None = None) -> Inbound:
         """The request as the message it carries."""

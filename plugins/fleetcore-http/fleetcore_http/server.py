@@ -88,17 +88,20 @@ class Handler:
         exchange.leaf, exchange.target = match.leaf, match.target
         route = match.methods.get(request.method)
         if route is None:
-            return self._nothing_there(match)
+            return self._nothing_there(exchange, match)
         exchange.row = route.row
         if not route.open:
             exchange.session = await identify(exchange.connection, request)
         return await route.handler(exchange)
 
-    def _nothing_there(self, match: routes.Match) -> web.Response:
+    def _nothing_there(self, exchange: Exchange, match: routes.Match) -> web.Response:
         if not match.methods:
-            return problem(Rejected(code="operation_unknown", reason="Nothing is served at this path"))
+            nothing = Rejected(code="operation_unknown", reason="Nothing is served at this path")
+            exchange.note_refused(nothing)
+            return problem(nothing)
         methods = ", ".join(match.methods)
         refusal = Rejected(code="operation_unknown", reason=f"This path takes {methods}")
+        exchange.note_refused(refusal)
         response = problem(refusal, status=405)
         response.headers["Allow"] = methods
         return response

@@ -281,7 +281,7 @@ class Broker(ProtocolAdapter):
             payload=item.arrived.payload,
             target=uplink.target if uplink.type is not None else item.arrived.topic,
         )
-        self._plane.refused(session, message, rejected)
+        self._plane.refused(session, message, rejected, protocol=self._context.name)
 
     async def _await_plane(self) -> None:
         try:

@@ -172,7 +172,7 @@ class Uplinks:
             payload=payload,
             target=known.target if row is not None else known.topic,
         )
-        self._host.plane.refused(self._session, message, rejected)
+        self._host.plane.refused(self._session, message, rejected, protocol=self._host.name)
 
     def _done(self, packet_id: bytes | None, topic: str, message_id: str | None, outcome: Outcome) -> None:
         """The plane's answer, from within its own turn of the loop: nothing is written here, only gathered."""
