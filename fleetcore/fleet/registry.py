@@ -1,6 +1,5 @@
 """The registry: which devices there are, what was decided about them, and who decided it."""
 
-import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -416,5 +415,10 @@ class Registry:
 
     async def activate(self, device: str) -> None:
         """The first authenticated message makes a registered or provisioned device active."""
-        with contextlib.suppress(Conflict):  # somebody suspended or retired it in between: that stays
-            await self.move(device, Lifecycle.ACTIVE, actor=device, reason="first authenticated message")
+
+        def step(old: Device) -> tuple[Device, Sequence[Event]] | None:
+            if old.lifecycle not in (Lifecycle.REGISTERED, Lifecycle.PROVISIONED):
+                return None  # it was suspended, quarantined or retired in between: that stays
+            return self._move(old, Lifecycle.ACTIVE, None, device, "first authenticated message")
+
+        await self._finishing.run(self._told(self.records.change(device, step)))

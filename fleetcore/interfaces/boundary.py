@@ -29,3 +29,15 @@ def in_a_line(error: BaseException) -> str:
     said = " ".join(str(error).split())
     said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def as_error(error: BaseException, what: str) -> Exception:
+    """What a plugin's own thread raised, as an error that ends no more than the plugin.
+
+    Ctrl-C comes to the main thread alone, so what looks like it there is the plugin's.
+    """
+    if isinstance(error, Exception):
+        return error
+    failure = PluginError(f"{what} raised {in_a_line(error)}")
+    failure.__cause__ = error
+    return failure

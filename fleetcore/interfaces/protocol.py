@@ -94,7 +94,7 @@ class ClaimSession(Ending):
 
     @abstractmethod
     async def call(self, message: Inbound) -> Reply:
-        """``enroll``, ``ca.get`` or ``time``, answered; every other operation is refused, and that is written down.
+        """``enroll``, ``ca.get`` or ``time``, answered; every other type of message is refused, which is written down.
 
         The body of ``enroll`` is ``{"csr", "parameters"}``, or in a second step ``{"ownership_token", "parameters"}``.
         Never raises for a claimant's mistake: the reply carries the problem then.

@@ -31,14 +31,6 @@ class Quality(IntFlag):
     CLOCK_SUSPECT = 4  #: the device's clock disagreed with ours
 
 
-@frozen
-class SeriesKey:
-    """What names a series."""
-
-    device: str
-    metric: str
-
-
 @frozen(kw_only=True)
 class Series:
     """One metric of one device.

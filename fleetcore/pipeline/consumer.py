@@ -23,6 +23,9 @@ KEEP_EVERY_S = 5.0
 _PAGE = 64
 _POLL_S = 60.0
 _BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+#: After so long without a failure the next one counts as the first: longer than the longest wait, so that a piece which
+#: fails again and again in its first seconds is asked ever more seldom.
+_HEALTHY_S = 120.0
 
 
 @define
@@ -62,9 +65,11 @@ class Consumer(ABC):
                 self.status.position = self._kept = await self._storage.cursor(self.name) or 0
                 self._kept_at = self._clock.monotonic_s()
                 self._became("running", self.status.error)
+                begun_s = self._clock.monotonic_s()
                 while True:
                     await self._step()
-                    failures = 0
+                    if failures and self._clock.monotonic_s() - begun_s >= _HEALTHY_S:
+                        failures = 0
             except (ConfigError, CredentialsRejected) as error:
                 self._became("stopped", str(error))
                 self.status.failures += 1

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
-from fleetcore.errors import PluginError
+from fleetcore.errors import ConfigError, PluginError
 from fleetcore.fleet.anomalies import AnomalyDetector, anomalies_of, silences_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
@@ -32,6 +32,9 @@ from fleetcore.pipeline.worker import Worker
 
 #: How often the time that a detector was told is kept where no readings come.
 _KEEP_TIME_MS = 60_000
+
+#: Threads that may hang in one detector; then it is asked no more.
+_MOST_HANGING = 3
 
 
 @frozen(kw_only=True)
@@ -75,12 +78,20 @@ class Detection(PieceConsumer[Detector]):
         self.detector_name = name
         self._scope, self._anomalies, self._timeout_s = scope, anomalies, timeout_s
         self._worker: Worker | None = None
+        self._given_up: list[Worker] = []
         self._wanted = np.zeros(0, np.bool_)
         #: Whether the detector wants to be told the time; the time it was told last, and the one that is kept, ms.
         self._timed = False
         self._time = self._kept_time = 0
 
     async def _open(self) -> None:
+        self._given_up = [worker for worker in self._given_up if worker.alive]
+        if len(self._given_up) >= _MOST_HANGING:
+            raise ConfigError(
+                f"{len(self._given_up)} calls of detector {self.detector_name!r} hang, and a thread cannot be ended",
+                remedy="Correct its plugin, and restart the server",
+                plugin=self.detector_name,
+            )
         await super()._open()
         self._worker = Worker(self.name)
         self._timed = type(self.piece).advance is not Detector.advance
@@ -95,6 +106,7 @@ class Detection(PieceConsumer[Detector]):
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.close()
+            self._given_up.append(worker)
         await super()._shut()
 
     @property

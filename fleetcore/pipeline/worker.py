@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from fleetcore import threads
 from fleetcore.errors import PluginError
+from fleetcore.interfaces.boundary import as_error, in_a_line
 
 T = TypeVar("T")
 _Job = Callable[[], None]
@@ -25,10 +26,16 @@ class Worker:
         # The thread does not hold the worker, so one that is dropped ends its thread too.
         weakref.finalize(self, self._jobs.put, None)
         threads.stop_at_exit(self.close)
-        threads.start(threading.Thread(target=_run, args=(self._jobs,), name=name, daemon=True), threads.PLUGIN_EXIT_S)
+        self._thread = threading.Thread(target=_run, args=(self._jobs,), name=name, daemon=True)
+        threads.start(self._thread, threads.PLUGIN_EXIT_S)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs, be it in a call that hangs."""
+        return self._thread.is_alive()
 
     async def call(self, work: Callable[[], T], timeout_s: float) -> T:
-        """The result of ``work``; raises what it raises, and TimeoutError when it overruns: then abandon the worker."""
+        """The result of ``work``; raises what it raises, and PluginError when it overruns: then abandon the worker."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -46,17 +53,21 @@ class Worker:
             try:
                 result = work()
             except StopIteration as error:
-                problem = _as_error(error)  # a future does not take it
+                problem = PluginError(f"It raised {in_a_line(error)}")  # a future does not take it
             except Exception as error:
                 problem = error
             except BaseException as error:
-                problem = _as_error(error)
+                problem = as_error(error, "It")
             if not loop.is_closed():
                 loop.call_soon_threadsafe(finish, result, problem)
 
         self._jobs.put(job)
-        async with asyncio.timeout(timeout_s):
-            return await future
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError as error:
+            place = threads.place_of(self._thread)
+            raise PluginError(f"It did not answer within {timeout_s:g} s; it is at {place}") from error
 
     def close(self) -> None:
         """Lets the thread end after the call it is in; idempotent."""
@@ -67,9 +78,3 @@ def _run(jobs: "queue.SimpleQueue[_Job | None]") -> None:
     while (job := jobs.get()) is not None:
         job()
         del job  # it holds a plugin's object, and the next one may be long in coming
-
-
-def _as_error(raised: BaseException) -> PluginError:
-    error = PluginError(f"It raised {type(raised).__name__}: {raised}")
-    error.__cause__ = raised
-    return error

@@ -133,7 +133,7 @@ def holder(folder: Path) -> Holder | None:
         raise _unusable(folder, error) from error
     with _closing(place):
         try:
-            file = os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
+            file = os.open(_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
         except FileNotFoundError:
             return None if _lock_folder(place, fcntl.LOCK_SH) else _holder(place, None)
         except OSError as error:
@@ -167,7 +167,7 @@ def _try(folder: Path) -> Lease | Holder | None:
 
 def _open(folder: Path, place: int) -> int:
     try:
-        return os.open(_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, files.PRIVATE_FILE, dir_fd=place)
+        return os.open(_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, files.PRIVATE_FILE, dir_fd=place)
     except OSError as error:
         raise _unusable(folder / _FILE, error) from error
 

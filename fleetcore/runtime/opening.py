@@ -20,6 +20,7 @@ from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Context, Kind, Provider
 from fleetcore.pipeline.kept_state import KeptState
+from fleetcore.runtime.leave import end
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -211,21 +212,12 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
                 _log.error("%s ended by itself: %s", offered.what, in_a_line(error))
 
     async def _give_up(self) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait({self._task}, timeout=HEED_S)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Leaves the task to itself; what it still raises has been said or is of no more use."""
         task, self._task = self._task, None
-        if task is None:
-            return
-        if not task.done():
+        assert task is not None
+        if await end({task}, HEED_S):
             _log.error("%s does not heed being cancelled and is left behind", self._what)
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         elif not task.cancelled():
-            task.exception()
+            task.exception()  # it has been said, or is of no more use
 
     async def __aexit__(self, *_: object) -> None:
         """Closes the piece within 10 s; raises what its closing raises, an error of ours in any case."""

@@ -26,7 +26,7 @@ from attrs import define, field
 
 from fleetcore import PLUGIN_API, hookspecs, threads
 from fleetcore.errors import ConfigError, FleetError, PluginError
-from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.interfaces.boundary import as_error, in_a_line
 from fleetcore.interfaces.provider import OPEN_TIMEOUT_S, Kind, Provider
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class PluginHost:
             place = threads.place_of(thread)
             raise PluginError(f"It did not answer within {self._timeout_s:g} s; it is at {place}") from None
         if error is not None:
-            raise error
+            raise as_error(error, "It")
         return result  # type: ignore[return-value]  # None only where T allows it
 
     def _answers(self, hook: str) -> "Iterable[tuple[str, list[Any]]]":

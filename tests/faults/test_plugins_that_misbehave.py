@@ -14,6 +14,7 @@ from fleetcore.pipeline.detect import Detection, Scope
 from fleetcore.pipeline.notify import Notification
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.plugins import PluginHost
+from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.faults import Stuck
 
 #: One kind of detector and of notifier, each with one line of body.
@@ -298,6 +299,48 @@ async def test_a_state_that_is_no_bytes_is_refused_rather_than_kept(fleet_here):
     assert await fleet.storage.blob("detector/culprit") is None
 
 
+async def test_a_detector_that_fails_again_and_again_is_asked_ever_more_seldom(fleet_here, until):
+    fleet, clock, opened = fleet_here.fleet, MovableClock(), []
+
+    @asynccontextmanager
+    async def opener():
+        opened.append(clock.monotonic_s())
+        yield _Scripted(lambda: _raise(ValueError("poison")))
+
+    culprit = Detection("culprit", opener, Scope(), fleet.storage, fleet.anomalies, clock)
+    async with _consuming(culprit):
+        await fleet_here.manager.collect_telemetry("d", "heat", 5)
+        for failures in range(1, 5):
+            await until(lambda many=failures: culprit.status.failures == many)
+            await clock.advance((1.0, 2.0, 5.0, 15.0)[failures - 1])
+
+        await until(lambda: len(opened) == 5)
+
+    assert np.diff(opened).tolist() == [1.0, 2.0, 5.0, 15.0]
+
+
+async def test_a_detector_that_hangs_every_time_is_asked_no_more(fleet_here, until):
+    fleet, clock = fleet_here.fleet, MovableClock()
+
+    with Stuck() as hang:
+
+        @asynccontextmanager
+        async def opener():
+            yield _Scripted(hang)
+
+        culprit = Detection("culprit", opener, Scope(), fleet.storage, fleet.anomalies, clock, timeout_s=0.1)
+        async with _consuming(culprit):
+            await fleet_here.manager.collect_telemetry("d", "heat", 5)
+            for failures in range(1, 4):
+                await until(lambda many=failures: culprit.status.failures == many)
+                await clock.advance(60.0)
+
+            await until(lambda: culprit.status.state == "stopped")
+
+    assert "3 calls of detector 'culprit' hang" in culprit.status.error
+    assert culprit.status.error.endswith("Correct its plugin, and restart the server.")
+
+
 async def test_a_notifier_that_hangs_is_given_up_and_told_again_and_the_others_are_told(fleet_here, until):
     told, hangs = {"good": [], "bad": []}, asyncio.Event()
 
@@ -319,7 +362,7 @@ async def test_a_notifier_that_hangs_is_given_up_and_told_again_and_the_others_a
         await fleet_here.manager.collect_telemetry("d", "heat", 2_000_000)
 
         await until(lambda: told["good"] and bad.status.failures)
-        assert "TimeoutError" in bad.status.error
+        assert "did not answer within" in bad.status.error
         assert told == {"good": [2_000_000], "bad": []}
         hangs.set()
         await until(lambda: told["bad"])

@@ -73,3 +73,14 @@ async def test_the_lifecycle_too_moves_only_from_the_version_that_was_read(fleet
         await fleet.devices.move("a", Lifecycle.SUSPENDED, if_version=7)
 
     assert (await fleet.devices.move("a", Lifecycle.SUSPENDED, if_version=1)).version == 2
+
+
+@pytest.mark.parametrize("decided", [Lifecycle.SUSPENDED, Lifecycle.QUARANTINED])
+async def test_a_first_message_does_not_undo_what_was_decided_of_the_device_meanwhile(fleet, decided):
+    await fleet.devices.register("a", "sensor")
+    await fleet.devices.activate("a")
+    await fleet.devices.move("a", decided)
+
+    await fleet.devices.activate("a")
+
+    assert (await fleet.devices.get("a")).lifecycle is decided

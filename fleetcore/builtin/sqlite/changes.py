@@ -28,8 +28,6 @@ _PAIRS = "json_each(?) AS first CROSS JOIN json_each(first.value) AS second"
 Name = tuple[str, str]
 #: A unique value: its space and itself.
 Value = tuple[str, str]
-#: A row of the index: kind, name, value, sort, key.
-Ref = tuple[str, str, str, str, str]
 
 
 class RecordChanges:

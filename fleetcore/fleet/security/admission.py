@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from fleetcore import threads
 from fleetcore.errors import NotAuthorised, Unavailable
 from fleetcore.interfaces.admission import Admission, Admit, BlockingAdmission, Candidate, Refuse, Verdict, Wait
-from fleetcore.interfaces.boundary import in_a_line, plugin_code
+from fleetcore.interfaces.boundary import as_error, in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 
 #: What all admissions may take together for one enrolment, seconds; the device waits for its answer meanwhile.
@@ -125,7 +125,9 @@ class Admissions:
             if answer.done():
                 return
             if error is not None:
-                answer.set_exception(RuntimeError(in_a_line(error)) if isinstance(error, StopIteration) else error)
+                answer.set_exception(
+                    RuntimeError(in_a_line(error)) if isinstance(error, StopIteration) else as_error(error, "it")
+                )
             else:
                 answer.set_result(value)  # type: ignore[arg-type]  # whatever it is, it is judged by the caller
 

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from fleetcore.model.message import Inbound, Rejected, Reply
-from fleetcore.wire import messages
+from fleetcore.wire import messages, strict_json
+from fleetcore.wire.bodies import unreadable
+from fleetcore.wire.strict_json import StrictJsonError
 
 
 class _Request(msgspec.Struct):
@@ -23,6 +25,8 @@ class _Request(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Request)
+#: Deeper than any body may be, which is judged where the limits are known.
+_DEPTH = 64
 
 
 def _plain(value: object) -> object:
@@ -45,7 +49,10 @@ def to_json(body: object) -> bytes:
 def read_request(payload: bytes, subject: str) -> Inbound | Rejected:
     """The message that ``request/{rid}`` carries (WIRE.md §4), or why it cannot be one."""
     try:
+        strict_json.loads(payload, depth=_DEPTH)  # a member that stands twice is refused, as in every body
         request = _decoder.decode(payload)
+    except StrictJsonError as error:
+        return unreadable(error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Rejected(code="payload_unreadable", reason=f"the request cannot be read: {error}")
     kind = messages.NAMED.get(request.op)
