@@ -59,7 +59,7 @@ async def _fleet(task: dict[str, Any]) -> AsyncIterator[Served]:
 
 
 def _acknowledge_at_once(fleet: Fleet) -> Count:
-    """Makes the device plane a null one: who connects is judged as ever, what it sends is acknowledged and dropped."""
+    """Makes the data path a null one: connections are judged as ever, what they send is acknowledged and dropped."""
     seen = 0
     outcome = Accepted(stored=3)
 
@@ -69,7 +69,7 @@ def _acknowledge_at_once(fleet: Fleet) -> Count:
         done(outcome)
         return True
 
-    cast("Any", fleet.plane).deliver = deliver  # as Plane.attach does
+    cast("Any", fleet.ingest).deliver = deliver
     return lambda: seen
 
 

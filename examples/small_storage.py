@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from attrs import astuple, frozen
 from msgspec import json
 
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_storage
 from fleetcore.errors import ConfigError, NotFound, Refused, StorageError, Unavailable
 from fleetcore.interfaces import Context, Provider, Storage
 from fleetcore.interfaces.commit_plan import CommitPlan, StoredRecord, plan
@@ -287,4 +287,4 @@ async def open_small(config: SmallConfig, context: Context) -> AsyncIterator[Sma
 @hookimpl
 def fleetcore_storages() -> Iterable[Provider[Storage]]:
     """One kind of store, ``small``."""
-    return [offer("small", SmallConfig, open_small, summary="an SQL database, one thing after the other")]
+    return [offer_storage("small", SmallConfig, open_small, summary="an SQL database, one thing after the other")]

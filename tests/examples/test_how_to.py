@@ -100,7 +100,9 @@ def test_a_fleet_behind_a_broker(tmp_path):
 def test_a_detector_in_one_file_is_shown_with_what_it_offers(tmp_path):
     shutil.copy(ROOT / "examples" / "one_file_detector.py", tmp_path)
     (command,) = re.findall(
-        r"`(fleetcore plugin list --file [^`]+)`", (HOW_TO / "write-a-plugin.md").read_text(encoding="utf-8")
+        r"^\$ (fleetcore plugin list --file \S+)$",
+        (HOW_TO / "write-a-plugin.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
 
     assert re.search(r"one_file_detector.+detectors\.freezing", typed(command, tmp_path, COLUMNS="200"))
@@ -137,7 +139,7 @@ def test_a_codec_fails_its_contract_as_the_page_says_and_passes_when_mended(tmp_
 
 def test_the_calls_of_a_plugin_in_one_file_are_commands(tmp_path):
     (plugin,) = [text for text in blocks("write-a-plugin.md", "python") if "def fleetcore_calls" in text]
-    (commands, _) = blocks("write-a-plugin.md", "text")
+    (commands,) = [text for text in blocks("write-a-plugin.md", "text") if "$ fleetcore weather rain" in text]
     typed("fleetcore init ./fleet-data", tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
     toml.write_text(toml.read_text().replace("[fleet]", '[fleet]\nplugins = ["./weather.py"]', 1))

@@ -257,7 +257,12 @@ def test_plugin_list_shows_all_that_the_fleets_own_file_loads(listed):
     )
 
     assert plugins["all"]["error"] == ""
-    assert plugins["all"]["offers"] == ["admission.guests", "events.x.all.done", "calls.all_one", "commands.sing"]
+    assert sorted(plugins["all"]["offers"]) == [
+        "admission.guests",
+        "calls.all_one",
+        "commands.sing",
+        "events.x.all.done",
+    ]
     assert plugins["off"]["state"] == "disabled"
     assert code == 0
 

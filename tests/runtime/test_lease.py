@@ -12,7 +12,7 @@ import pytest
 
 from fleetcore import IoTFleetManager, files
 from fleetcore.cli.connect import connect
-from fleetcore.errors import DataFolderInUse
+from fleetcore.errors import DataFolderInUse, PluginError
 from fleetcore.frontends.control_client import ControlClient
 from fleetcore.runtime.backup import restore
 from fleetcore.runtime.lease import Lease, holder
@@ -218,7 +218,7 @@ async def test_the_lease_is_taken_whatever_the_store_is(tmp_path):
         """
 from contextlib import asynccontextmanager
 from attrs import frozen
-from fleetcore import hookimpl, offer
+from fleetcore import hookimpl, offer_storage
 
 @frozen
 class Config:
@@ -231,7 +231,7 @@ async def opening(config, context):
 
 @hookimpl
 def fleetcore_storages():
-    return [offer("mine", Config, opening)]
+    return [offer_storage("mine", Config, opening)]
 """
     )
     (tmp_path / "fleet.toml").write_text('[fleet]\nplugins = ["./plugin.py"]\n[storage]\nkind = "mine"\n')
@@ -239,7 +239,7 @@ def fleetcore_storages():
     with another(tmp_path), pytest.raises(DataFolderInUse):
         await IoTFleetManager(tmp_path).open()
 
-    with pytest.raises(AssertionError, match="opened"):
+    with pytest.raises(PluginError, match="AssertionError: opened"):
         await IoTFleetManager(tmp_path).open()
     assert holder(tmp_path) is None
 

@@ -129,7 +129,9 @@ class RecordStore(Storage):
         found = [put for put in self.records.values() if put.kind == kind and put.due is not None and put.due <= until]
         return [self._record(put) for put in sorted(found, key=lambda put: put.due)[:limit]]
 
-    catalog = marks = intern = series_of = read = read_texts = aggregate = latest = feed = wait_feed = None
+    page = values = catalog = marks = intern = series_of = read = read_texts = aggregate = latest = feed = wait_feed = (
+        None
+    )
     position = cursor = blob = maintain = forget = put_artifact = artifact = read_artifact = backup = check = None
 
 
