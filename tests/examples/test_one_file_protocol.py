@@ -12,6 +12,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces import DeviceSecrets
+from fleetcore.model.message import Downlink
 from fleetcore.testing import context
 from fleetcore.testing.protocol_contract import ProtocolContract
 from fleetcore.testing.recording_plane import RecordingPlane
@@ -88,6 +89,35 @@ async def test_a_wrong_token_is_answered_and_lets_nobody_in():
 
     assert '"code":"not_authenticated"' in came
     assert plane.sessions == []
+
+
+async def test_a_device_that_reads_nothing_is_cut_off():
+    plane = RecordingPlane()
+    config = lines.LinesConfig(listen="lines://127.0.0.1:0")
+    async with lines.open_lines(config, context("lines"), plane, plane) as adapter:
+        _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(adapter.endpoints[0]).port)
+        writer.write(hello("dev1"))
+        while not plane.listening:
+            await asyncio.sleep(0)
+
+        for _ in range(500):
+            plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c", "text": "x" * 65536}))
+        while adapter.connections:
+            await asyncio.sleep(0)
+
+        assert plane.sessions == []
+        writer.close()
+
+
+async def test_a_peer_that_says_nothing_is_cut_off(monkeypatch):
+    monkeypatch.setattr(lines, "HELLO_S", 0.01)
+    plane = RecordingPlane()
+    config = lines.LinesConfig(listen="lines://127.0.0.1:0")
+    async with lines.open_lines(config, context("lines"), plane, plane) as adapter:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(adapter.endpoints[0]).port)
+
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_it_listens_on_loopback_alone():
