@@ -461,12 +461,14 @@ def _unfit(call: Call) -> str:
         return "it is to yield items and to answer AsyncIterator[…], or neither"
     if call.declared.route is not None and _ROUTE.fullmatch(call.declared.route) is None:
         return f"{call.declared.route!r} is no method and path"
-    try:
-        answer = get_args(call.answer)[0] if call.is_stream else call.answer
-        kinds = [answer, *(one.reader.kind for one in call.parameters.values())]
-        msgspec.json.schema_components(kinds, schema_hook=_as_text)
-    except TypeError as error:
-        return f"a type of it is no plain data: {error}"
+    answer = get_args(call.answer)[0] if call.is_stream else call.answer
+    kinds = {f"the parameter {name!r}": one.reader.kind for name, one in call.parameters.items()}
+    for what, kind in {**kinds, "its answer": answer}.items():
+        try:
+            msgspec.json.schema_components([kind], schema_hook=_as_text)
+        except TypeError as error:
+            # The reason is the last line: before it stands advice for those who call msgspec.
+            return f"{what} is not plain data: {str(error).splitlines()[-1]}"
     if call.declared.scope is BY_CALL and call.method != "GET":
         return "it is no GET, so it has to say on what it needs its permission: what asks late has changed something"
     return _clash(call)

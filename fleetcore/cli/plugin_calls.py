@@ -11,7 +11,7 @@ import click
 from fleetcore.cli.connect import Remote, Target, fleet_option, remote_client
 from fleetcore.cli.derived import add_commands
 from fleetcore.cli.exits import printable
-from fleetcore.errors import FleetError, Unavailable
+from fleetcore.errors import FleetError, NotFound, Unavailable
 from fleetcore.frontends.catalogue import ANSWERS, KINDS, CallInfo, Catalogue, core, read
 
 #: What a target may call its commands; another one is not shown.
@@ -33,6 +33,8 @@ def noun(words: Sequence[str]) -> click.Group | None:
     at: Target = _place.main(list(words[1:]), prog_name="fleetcore", standalone_mode=False)
     calls = [_safe(call) for call in asyncio.run(_catalogue(at)).nouns().get(words[0], ()) if _is_fit(call)]
     if not calls:
+        if isinstance(at, Path) and not (at / "fleet.toml").exists():
+            raise NotFound(f"{at} has no fleet.toml; --data names another folder")
         return None
     group = click.Group(words[0], help=f"Calls of the plugin {words[0]}.")
     add_commands(group, words[0], calls)

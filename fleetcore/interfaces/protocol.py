@@ -239,7 +239,7 @@ class DevicePlane(ABC):
 
     @abstractmethod
     async def enroll(self, request: EnrollRequest) -> Reply:
-        """A CSR in, a chain out (WIRE.md §8): status 201, 202 while pending, or a problem."""
+        """A CSR in, a chain out (docs/reference/wire.md §11): status 201, 202 while pending, or a problem."""
 
     @abstractmethod
     async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:

@@ -49,7 +49,7 @@ class TlsProvider(Protocol):
 
 @frozen(kw_only=True)
 class Limits:
-    """The limits of CONTRACT.md §1; all configurable under ``[limits]``.
+    """What devices may send at most; all configurable under ``[limits]``.
 
     Attributes:
         message_bytes: longest message body.
@@ -82,7 +82,7 @@ class Context:
         fleet: the fleet's name.
         lease: takes the lease on a folder, for a store that one process at a time may open, and holds it for the
             ``with`` block; raises DataFolderInUse. The fleet's own folder is leased already: there it does nothing.
-        create: whether a store may be made where there is none; else it is missing, and opening refuses.
+        create: whether a store may be made where there is none; else the opener raises ConfigError.
         secret: resolves a reference (``env:NAME``, ``file:PATH``) to its value; raises ConfigError.
         tls: None where the fleet has no CA (in memory).
         data: a folder the plugin may keep files in, or None in memory.

@@ -1,7 +1,7 @@
 """Storage: where the fleet's records, readings, events and artifacts are kept.
 
-A store that passes ``fleetcore.testing.StorageContract`` may be offered under ``fleetcore_storages``. All methods
-are coroutines of one event loop, and any number of them may be under way at once.
+A store that passes ``fleetcore.testing.storage_contract.StorageContract`` may be offered under ``fleetcore_storages``.
+All methods are coroutines of one event loop, and any number of them may be under way at once.
 
 Twelve methods are the store's own; the others are derived from them, and a store overrides those that it can do more
 quickly. What each costs as it is derived stands with it. The rules of a commit are in
@@ -80,13 +80,13 @@ class Storage(ABC):
     once it has returned. *Ordered*: the feed shows commits in one order and never skips one. *Idempotent*: committing
     the same readings again changes nothing but the tally.
 
-    **The winner's rule** (WIRE.md §3): at one (series, time) one value is kept. An equal value is a duplicate. Of two
-    different values the higher ``seq`` wins, then the larger value; the event is one conflict. So any arrival order
-    stores the same readings: the store remembers the highest ``seq`` of an equal value, and of readings equal in both
-    the lower quality. ``-0.0`` counts as ``0.0``. A reading whose quality says ``SERVER_TIME`` is never a duplicate:
-    where its time is taken it moves on by 1 ms until it is free (past a long taken run, to right after the newest of
-    its series), and within a commit it gives way to times that devices gave. Repeats of such readings are told by their
-    message's id alone.
+    **The winner's rule** (docs/reference/wire.md §3): at one (series, time) one value is kept. An equal value is a
+    duplicate. Of two different values the higher ``seq`` wins, then the larger value; the event is one conflict. So any
+    arrival order stores the same readings: the store remembers the highest ``seq`` of an equal value, and of readings
+    equal in both the lower quality. ``-0.0`` counts as ``0.0``. A reading whose quality says ``SERVER_TIME`` is never a
+    duplicate: where its time is taken it moves on by 1 ms until it is free (past a long taken run, to right after the
+    newest of its series), and within a commit it gives way to times that devices gave. Repeats of such readings are
+    told by their message's id alone.
 
     **Kept of a reading** are time, value, quality and seq; ``received`` is shown by the feed and need not be kept
     longer.
@@ -112,6 +112,9 @@ class Storage(ABC):
     @abstractmethod
     async def commit(self, change: Commit) -> Committed:
         """Does all of ``change`` atomically and durably; raises and does none of it otherwise.
+
+        What is refused is not shown, neither now nor after the next opening; a commit that could not be synced may
+        be there whole after a crash.
 
         It is one commit across all groups: records, readings, texts, marks, events, cursors, blobs, counters, floors.
         Deletes are applied before puts, and unique values of all records of the commit are given free before new ones
@@ -263,12 +266,16 @@ class Storage(ABC):
     def read(self, series: int, start: int, end: int) -> AsyncIterator[SeriesData]:
         """The points of a series with ``start <= time < end`` (ms), in time order, in pieces of bounded size.
 
-        Each time occurs once. Quarantined points are included; their quality says so.
+        Each time occurs once. Quarantined points are included; their quality says so. A series that was never given
+        out, or is forgotten, has none.
         """
 
     @abstractmethod
     def read_texts(self, series: int, start: int, end: int) -> AsyncIterator[TextReading]:
-        """The text readings of a series with ``start <= time < end``, in time order, each time once."""
+        """The text readings of a series with ``start <= time < end``, in time order, each time once.
+
+        None of a series that was never given out, or is forgotten.
+        """
 
     async def series_of(self, device: str | None = None) -> Sequence[Series]:
         """All series, or those of one device, by device and metric. By :attr:`catalog`."""
@@ -414,7 +421,9 @@ class Storage(ABC):
 
     @abstractmethod
     async def backup(self, target: Path) -> None:
-        """Writes a copy, consistent as of some moment of the call, into the empty folder ``target``; writes go on.
+        """Writes a copy, consistent as of some moment of the call, into the folder ``target``; writes go on.
+
+        The folder is empty, or missing: then it is made. What was committed before the call is in the copy.
 
         Raises:
             Refused: the folder is not empty; or the store has no copy of its own to give, and its database's tools do.

@@ -1,7 +1,12 @@
-"""Backup and restore of a data folder: the store as of one moment, keys, configuration, the audit log's checkpoints."""
+"""Backup and restore of a data folder.
+
+A backup holds the store as of one moment, keys, configuration with the one-file plugins beside it, and the audit log's
+checkpoints.
+"""
 
 import asyncio
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from fleetcore import files
@@ -36,8 +41,9 @@ async def backup(fleet: Fleet, target: Path) -> None:
     async with fleet.security.rotation.unchanged:
         await asyncio.to_thread(files.copy, data / "pki", target / "pki")
         # It may stand elsewhere, and name the data folder.
-        file = fleet.config.file
-        await asyncio.to_thread(files.copy, Path(file) if file else data / _CONFIGURATION, target / _CONFIGURATION)
+        file = Path(fleet.config.file or data / _CONFIGURATION)
+        await asyncio.to_thread(files.copy, file, target / _CONFIGURATION)
+    await asyncio.to_thread(_copy_plugins, file.parent, fleet.config.fleet.plugins, target)
     made = fleet.clock.now_ms()
     await asyncio.to_thread(manifest.write, target, fleet=fleet.id, name=fleet.config.fleet.name, made=made)
 
@@ -80,6 +86,19 @@ def remove(data: Path, *, folder_too: bool) -> None:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     if folder_too and data.is_dir():
         data.rmdir()
+
+
+def _copy_plugins(folder: Path, plugins: Iterable[str], target: Path) -> None:
+    """Copies the one-file plugins below the folder of fleet.toml: without them it is refused where it is restored.
+
+    Those that it names elsewhere, by ``..`` or an absolute path, are not the fleet's own.
+    """
+    for plugin in plugins:
+        path = (folder / plugin).resolve()
+        if path.is_relative_to(folder.resolve()):
+            copy = target / path.relative_to(folder.resolve())
+            copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.copy(path, copy)
 
 
 def _check_apart(target: Path, source: Path, what: str) -> None:

@@ -85,6 +85,13 @@ class Offered:
                 remedy="Decorate it with contextlib.asynccontextmanager",
                 plugin=self.plugin,
             )
+        # What asynccontextmanager makes of a coroutine function, such as an opener that only raises.
+        body = getattr(made, "gen", None)
+        if inspect.iscoroutine(body):
+            body.close()
+            raise PluginError(
+                f"{self.what}: its opener has no yield", remedy="Yield the open object once", plugin=self.plugin
+            )
         return made
 
     def checked(self, piece: object) -> Any:

@@ -1,7 +1,8 @@
 """The contract of :class:`~fleetcore.interfaces.admission.Admission`: answers each candidate, in time, every time."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 
 import pytest
 from attrs import evolve
@@ -81,6 +82,13 @@ class AdmissionContract(Contract):
             verdict = await _decided(admission, evolve(refused, parameters=parameters))
             assert not isinstance(verdict, Admit), f"a refused device gets in by {parameters!r}"
 
+    async def test_whatever_stands_beside_the_right_word_is_answered(
+        self, admission: Admission, admitted: Candidate
+    ) -> None:
+        for name, value in admitted.parameters.items():
+            for other in _beside(value):
+                await _decided(admission, evolve(admitted, parameters={**admitted.parameters, name: other}))
+
     async def test_a_reason_is_one_line(self, admission: Admission, refused: Candidate) -> None:
         for parameters in (refused.parameters, *HOSTILE):
             verdict = await _decided(admission, evolve(refused, parameters=parameters))
@@ -88,8 +96,27 @@ class AdmissionContract(Contract):
                 assert verdict.reason.isprintable(), f"{verdict.reason!r} goes into a log"
 
 
+def _beside(value: object) -> Sequence[object]:
+    """Values that a check may take for the right one until it looks closely."""
+    text = str(value)
+    # A superscript two and an Arabic-Indic digit are digits to Python; int() reads the second and refuses the first.
+    words = [f"{text}{end}" for end in ("\u00b2", "\u0663", "\x00", "\n", " ", "\ud800", text * 500)]
+    return [*words, "", text[:1], [value], {"": value}, None, True, -1, 10**400]
+
+
 async def _decided(admission: Admission, candidate: Candidate) -> Verdict:
-    async with asyncio.timeout(TIMEOUT_S):
-        verdict: object = await admission.decide(candidate)
-    assert isinstance(verdict, Admit | Refuse | Wait), f"decide answers {type(verdict).__name__}"
+    """The verdict; an assertion that shows the candidate's parameters where there is none in time."""
+    said = f"{str(dict(candidate.parameters))[:200]} of {candidate.device.id}"
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            verdict: object = await admission.decide(candidate)
+    except TimeoutError as error:
+        raise AssertionError(f"no answer within {TIMEOUT_S:g} s to {said}") from error
+    except Exception as error:
+        raise AssertionError(f"decide raised {error!r} for {said}") from error
+    # A time-out cannot end code that blocks: the answer comes, too late, and nothing else of the server ran.
+    took_s = time.monotonic() - began
+    assert took_s < TIMEOUT_S, f"decide blocked for {took_s:.1f} s; a BlockingAdmission runs in a thread"
+    assert isinstance(verdict, Admit | Refuse | Wait), f"decide answers {verdict!r} to {said}"
     return verdict

@@ -13,10 +13,12 @@ import pytest
 
 from fleetcore.errors import FleetError, NotAuthorised, Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, ProtocolAdapter
+from fleetcore.model.credential import CertificateCredential, TokenCredential
 from fleetcore.model.message import Accepted, Direction, Downlink, MessageType, PointRefusal, Rejected, Reply
 from fleetcore.testing.contract import Contract, missing
 from fleetcore.testing.recorded import Received
 from fleetcore.testing.recording_plane import NOW_MS, RecordingPlane
+from fleetcore.testing.time_limit import waiting_for
 from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
@@ -87,7 +89,7 @@ class ProtocolContract(Contract):
 
     @pytest.fixture
     def open_adapter(self) -> OpenAdapter:
-        """Opens the adapter over a plane: ``lambda plane: open_mine(MyConfig(listen=…), context, plane)``."""
+        """Opens the adapter over a plane: ``lambda plane: open_mine(MyConfig(listen=…), context(), plane, plane)``."""
         raise missing(self, "open_adapter")
 
     @pytest.fixture
@@ -182,12 +184,12 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (_, device):
             plane.hold()
             sending = asyncio.ensure_future(device.send(row, dumps(row.example), target=_target(row)))
-            await _until(lambda: plane.waiting)
+            await _until(lambda: plane.waiting, lambda: f"a message; the plane was handed {plane.arrived}")
             early, _ = await asyncio.wait({sending}, timeout=QUIET_S)
             plane.commit()
             reply = await sending
 
-        assert not early, "the message was acknowledged before its commit"
+        assert not early, f"{row} was acknowledged before its commit, with {reply}"
         _assert_done(reply)
 
     @pytest.mark.parametrize("code", ["payload_unreadable", "unit_mismatch", "limit_exceeded", "device_suspended"])
@@ -214,13 +216,13 @@ class ProtocolContract(Contract):
             async with client(adapter.endpoints[0], "dev1") as device:
                 sending = asyncio.ensure_future(device.send(messages.TELEMETRY, b'{"a": 1}'))
                 await asyncio.wait({sending}, timeout=QUIET_S)
-                failed = not sending.done() or _failed(sending)
-            await asyncio.gather(sending, return_exceptions=True)
+                early = sending.done()
+            ended = (await asyncio.gather(sending, return_exceptions=True))[0]
             plane.outcome = None
             async with client(adapter.endpoints[0], "dev1") as device:
                 _assert_done(await device.send(messages.TELEMETRY, b'{"a": 1}'))
 
-        assert failed, "a message that was refused for now was acknowledged as a success"
+        assert not early or _failed(sending), f"what was refused for now with {code} was acknowledged with {ended}"
 
     async def test_reading_stops_under_back_pressure_and_goes_on(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -231,7 +233,7 @@ class ProtocolContract(Contract):
             plane.hold()
             plane.fill()
             sending = [asyncio.ensure_future(device.send(messages.TELEMETRY, payload)) for payload in payloads]
-            await _until(lambda: plane.arrived)
+            await _until(lambda: plane.arrived, lambda: "a message; the plane was handed none")
             await asyncio.sleep(QUIET_S)
             read = len(plane.arrived)
             plane.make_room()
@@ -297,10 +299,24 @@ class ProtocolContract(Contract):
     ) -> None:
         async with open_adapter(plane) as adapter:
             with pytest.raises(Refused):
-                async with client(adapter.endpoints[0], "stranger") as device:
-                    await device.send(messages.TELEMETRY, PAYLOADS[0])
+                await _served(client(adapter.endpoints[0], "stranger"))
 
         assert plane.received == []
+
+    async def test_the_plane_judges_what_the_device_has_shown(
+        self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
+    ) -> None:
+        async with _connected(open_adapter, client, plane) as (_, device):
+            _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
+
+        assert plane.authentications, "the plane was asked about no credential"
+        for shown in plane.authentications:
+            credential = shown.credential
+            assert isinstance(credential, TokenCredential | CertificateCredential), (
+                f"the plane was shown {credential}: it names a device and proves nothing"
+            )
+            if isinstance(credential, TokenCredential):
+                assert credential.token == plane.token("dev1"), "the plane was shown another token than the device's"
 
     async def test_a_revoked_device_is_cut_off_and_not_let_in_again(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -310,8 +326,9 @@ class ProtocolContract(Contract):
             downlinks = asyncio.ensure_future(_drain(device.downlinks()))
             plane.revoke("dev1")
 
-            await downlinks
-            await _until(lambda: adapter.connections == 0)
+            with waiting_for(lambda: "the end of the downlinks of a revoked device; they go on"):
+                await downlinks
+            await _until(lambda: adapter.connections == 0, lambda: f"no connection; there are {adapter.connections}")
             assert await _refuses(device), "a revoked device was served on its old connection"
             with pytest.raises(NotAuthorised):
                 async with client(adapter.endpoints[0], "dev1"):
@@ -326,7 +343,7 @@ class ProtocolContract(Contract):
             async with client(adapter.endpoints[0], "dev1") as device:
                 _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
 
-            await _until(lambda: adapter.connections == 0 and not plane.sessions)
+            await _all_closed(adapter, plane)
 
     async def test_closing_ends_every_connection_and_session(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -335,7 +352,10 @@ class ProtocolContract(Contract):
             device = client(adapter.endpoints[0], "dev1")
             await device.__aenter__()
         try:
-            await _until(lambda: not plane.sessions)
+            await _until(
+                lambda: not plane.sessions,
+                lambda: f"no session; there are sessions of {[session.identity for session in plane.sessions]}",
+            )
             assert await _refuses(device), "a closed adapter answered"
         finally:
             await device.__aexit__(None, None, None)
@@ -367,13 +387,14 @@ class ProtocolContract(Contract):
             coming = asyncio.ensure_future(anext(downlinks))
             await asyncio.wait({coming}, timeout=QUIET_S)
             plane.command("dev1", COMMAND)
-            command = await coming
+            with waiting_for(lambda: "a downlink command; none came"):
+                command = await coming
             desired_body = plane.desire("dev1", 1, {"interval": 5})
-            desired = await anext(downlinks)
+            desired = await _next(downlinks, messages.TWIN_DESIRED)
             plane.offer("dev1", OFFER)
-            offer = await anext(downlinks)
+            offer = await _next(downlinks, messages.FIRMWARE)
             plane.cancel("dev1", "c-0001")
-            cancel = await anext(downlinks)
+            cancel = await _next(downlinks, messages.COMMAND_CANCEL)
 
         assert (command.type, dict(command.body)) == (messages.COMMAND, COMMAND)
         assert (desired.type, dict(desired.body)) == (messages.TWIN_DESIRED, desired_body)
@@ -451,7 +472,7 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (adapter, device):
             plane.hold()
             sending = asyncio.ensure_future(device.send(messages.TELEMETRY, PAYLOADS[0]))
-            await _until(lambda: plane.waiting)
+            await _until(lambda: plane.waiting, lambda: f"a message; the plane was handed {plane.arrived}")
             draining = asyncio.ensure_future(adapter.drain())
             early, _ = await asyncio.wait({draining}, timeout=QUIET_S)
             plane.commit()
@@ -468,8 +489,7 @@ class ProtocolContract(Contract):
             await adapter.drain()
 
             with pytest.raises(Unavailable):
-                async with client(adapter.endpoints[0], "dev1") as device:
-                    await device.send(messages.TELEMETRY, PAYLOADS[0])
+                await _served(client(adapter.endpoints[0], "dev1"))
 
         assert plane.received == []
 
@@ -487,19 +507,37 @@ async def _connected(
         yield adapter, device
 
 
-async def _until(condition: Callable[[], object]) -> None:
-    """Waits for what another task or thread brings about; bounded by the test's time limit."""
-    while not condition():  # noqa: ASYNC110 - what is waited for may happen on a thread that knows no event
-        await asyncio.sleep(0.005)
+async def _until(condition: Callable[[], object], tell: Callable[[], str]) -> None:
+    """Waits for what another task or thread brings about; bounded by the test's time limit, which shows ``tell()``."""
+    with waiting_for(tell):
+        while not condition():  # noqa: ASYNC110 - what is waited for may happen on a thread that knows no event
+            await asyncio.sleep(0.005)
+
+
+async def _all_closed(adapter: ProtocolAdapter, plane: RecordingPlane) -> None:
+    """Waits until the adapter counts no connection, and the plane no session."""
+    await _until(
+        lambda: adapter.connections == 0 and not plane.sessions,
+        lambda: (
+            f"no connection and no session; there are {adapter.connections} connections"
+            f" and sessions of {[session.identity for session in plane.sessions]}"
+        ),
+    )
 
 
 async def _take(device: DeviceClient, count: int) -> list[Downlink]:
     came: list[Downlink] = []
-    async for downlink in device.downlinks():
-        came.append(downlink)
-        if len(came) == count:
-            break
+    with waiting_for(lambda: f"{count} downlinks; {[str(one.type) for one in came]} came"):
+        async for downlink in device.downlinks():
+            came.append(downlink)
+            if len(came) == count:
+                break
     return came
+
+
+async def _next(downlinks: AsyncIterator[Downlink], type: MessageType) -> Downlink:
+    with waiting_for(lambda: f"a downlink {type}; none came"):
+        return await anext(downlinks)
 
 
 async def _drain(downlinks: AsyncIterator[Downlink]) -> None:
@@ -517,6 +555,13 @@ async def _refuses(device: DeviceClient) -> bool:
         return (await device.send(messages.TELEMETRY, PAYLOADS[0])).error is not None
     except FleetError:
         return True
+
+
+async def _served(client: DeviceClient) -> None:
+    """Fails with the answer that a device got which should get none."""
+    async with client as device:
+        reply = await device.send(messages.TELEMETRY, PAYLOADS[0])
+    pytest.fail(f"it was let in, and answered with {reply}")
 
 
 def _failed(sending: "asyncio.Future[Reply]") -> bool:

@@ -189,7 +189,7 @@ class RecordingPlane(DevicePlane, Ingest):
 
     @staticmethod
     def token(device: str) -> str:
-        """The device token by which ``device`` is known; the form is WIRE.md's, the secret is public."""
+        """The device token by which ``device`` is known; its secret is public."""
         secret = base64.urlsafe_b64encode(hashlib.sha256(device.encode()).digest()).rstrip(b"=").decode()
         return f"fc_dev_{device}_{secret}"
 
@@ -244,7 +244,7 @@ class RecordingPlane(DevicePlane, Ingest):
         self._reported[device] = version, body
 
     def command(self, device: str, body: Mapping[str, object]) -> None:
-        """A command waits from now on; one of the same id takes its place. ``body`` is as WIRE.md §6 has it."""
+        """A command waits from now on; one of the same id takes its place. ``body``: docs/reference/wire.md §7.2."""
         waiting = self._commands[device]
         waiting[:] = [*(known for known in waiting if known["id"] != body["id"]), body]
         self.push(self._command_downlink(device, body))

@@ -70,6 +70,7 @@ class PrimitivesContract(StorageCase):
     async def test_named_values_that_a_commit_removes_are_gone(self, storage: Storage) -> None:
         held = Put(kind="thing", key="a", body={}, unique=frozenset({("serial", "x")}))
         await storage.commit(Commit(puts=(held,), cursors={"c": 1}, blobs={"b": b"x"}, add={("work", "open"): 2}))
+        before = await storage.values(values.BLOBS)
 
         await storage.commit(
             Commit(
@@ -82,6 +83,7 @@ class PrimitivesContract(StorageCase):
 
         for space in (values.CURSORS, values.BLOBS, values.counters_of("work"), values.uniques_of("serial")):
             assert await storage.values(space) == {}
+        assert before == {"b": b"x"}, "what was read earlier changes afterwards"
 
     async def test_a_shared_store_shows_to_each_what_the_others_committed(self, open_again: OpenStorage) -> None:
         async with open_again() as one:

@@ -13,13 +13,15 @@ import io
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 #: Seconds between the first alarm and the next, where the first one was caught or ended a task that nobody awaits.
 _AGAIN_S = 5.0
 _FRAMES = 12
+#: What tests wait for at the moment, see :func:`waiting_for`.
+_waiting: list[Callable[[], object]] = []
 
 
 class TimeLimitExceeded(BaseException):
@@ -38,6 +40,19 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
     """
     has_alarm = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     yield from (_by_alarm if has_alarm else _by_thread)(seconds, what)
+
+
+@contextmanager
+def waiting_for(tell: Callable[[], object]) -> Iterator[None]:
+    """While the block waits: where it does not end in time, the message has what ``tell()`` returns then.
+
+    For values, which the stack does not show: what there is in place of what is waited for.
+    """
+    _waiting.append(tell)
+    try:
+        yield
+    finally:
+        _waiting.remove(tell)
 
 
 def _by_alarm(seconds: float, what: str) -> Iterator[None]:
@@ -83,7 +98,10 @@ def _by_thread(seconds: float, what: str) -> Iterator[None]:
 def _message(seconds: float, what: str, frame: FrameType | None) -> str:
     """What took too long, the line that ran, and where each other task of the loop waits."""
     out = io.StringIO()
-    out.write(f"{what} took over {seconds:g} s. It was at:\n")
+    out.write(f"{what} took over {seconds:g} s.")
+    for tell in _waiting:
+        out.write(f" It waited for {tell()}.")
+    out.write(" It was at:\n")
     out.writelines(traceback.format_stack(frame, _FRAMES))
     with contextlib.suppress(RuntimeError):
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -92,4 +110,4 @@ def _message(seconds: float, what: str, frame: FrameType | None) -> str:
     return out.getvalue()
 
 
-__all__ = ["TimeLimitExceeded", "time_limit"]
+__all__ = ["TimeLimitExceeded", "time_limit", "waiting_for"]

@@ -134,6 +134,17 @@ class Random(Broken):
         return evolve(found, score=found.score + self.rng.random(len(found)))
 
 
+class StartsAgainAtEachSnapshot(StatisticalDetector):
+    """What it gives is right, and what it goes on from is not."""
+
+    def __init__(self) -> None:
+        super().__init__(StatisticalConfig())
+
+    def snapshot(self):
+        self.restore(StatisticalDetector(StatisticalConfig()).snapshot())
+        return super().snapshot()
+
+
 class RaisesOnAnEmptyBatch(Broken):
     def observe(self, batch, catalog):
         batch.series[0]
@@ -167,6 +178,8 @@ class UnfillableExplanation(Broken):
         (InfiniteScores, "test_it_finds_exactly_what_is_abnormal"),
         (WritesIntoTheBatch, "test_it_finds_exactly_what_is_abnormal"),
         (ForgetsOverRestarts, "test_a_restart_at_any_place_changes_nothing"),
+        (StartsAgainAtEachSnapshot, "test_a_restart_at_any_place_changes_nothing"),
+        (StartsAgainAtEachSnapshot, "test_a_snapshot_changes_nothing"),
         (KeepsNothingBetweenBatches, "test_how_the_stream_is_cut_changes_nothing"),
         (Random, "test_the_same_batches_give_the_same_findings"),
         (RaisesOnAnEmptyBatch, "test_an_empty_batch_has_no_findings_and_changes_nothing"),

@@ -12,6 +12,7 @@ import pytest
 from fleetcore.builtin.local_protocol import LocalConfig, open_local, open_local_client
 from fleetcore.errors import Unavailable
 from fleetcore.interfaces import DeviceSecrets, Session
+from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Reply
 from fleetcore.testing import context
 from fleetcore.testing.protocol_contract import ProtocolContract
@@ -178,6 +179,13 @@ class LetsEverybodyIn(Between):
         return await self._plane.authenticate(credential, **more)
 
 
+class VouchesForDevices(Between):
+    """Takes the device's name from its token, and never shows the plane the token."""
+
+    async def authenticate(self, credential, **more):
+        return await self._plane.authenticate(LocalCredential(credential.token.split("_")[2]), **more)
+
+
 class TellsTheOwnTwin(Between):
     async def call(self, session, message):
         if message.type is messages.TWIN_GET:
@@ -249,6 +257,7 @@ BROKEN = [
     (RefusesInSilence, "test_an_over_long_message_is_refused_with_limit_and_unit_and_the_next_passes", {}),
     (Between, "test_reading_stops_under_back_pressure_and_goes_on", {}),
     (LetsEverybodyIn, "test_an_unknown_device_is_not_let_in", {}),
+    (VouchesForDevices, "test_the_plane_judges_what_the_device_has_shown", {}),
     (KeepsSessions, "test_a_revoked_device_is_cut_off_and_not_let_in_again", {}),
     (KeepsSessions, "test_a_device_that_leaves_leaves_nothing_open", {}),
     (ListensForAll, "test_nothing_of_another_device_comes", {}),
@@ -284,3 +293,40 @@ def test_a_protocol_that_breaks_a_promise_fails_its_test(broken, test, given):
 
     assert isinstance(failure.value, (AssertionError, pytest.fail.Exception, TimeLimitExceeded)), failure.value
     assert str(failure.value).strip(), "a bare failure shows nothing"
+
+
+@pytest.mark.parametrize(
+    ("broken", "test", "given", "words"),
+    [
+        (
+            AcknowledgesAtOnce,
+            "test_nothing_is_acknowledged_before_its_commit",
+            {"row": messages.TELEMETRY},
+            r"acknowledged before its commit, with Reply\(status=204",
+        ),
+        (
+            HidesRefusals,
+            "test_a_temporary_refusal_is_no_success_and_sending_again_is",
+            {"code": "overloaded"},
+            r"refused for now with overloaded was acknowledged with Reply\(status=204",
+        ),
+        (LosesDownlinks, "test_what_happens_later_comes_then", {}, "It waited for a downlink .*firmware.*; none came"),
+        (
+            ForgetsWhatWaits,
+            "test_what_waits_comes_when_a_device_connects",
+            {},
+            r"It waited for 3 downlinks; \[\] came",
+        ),
+        (
+            KeepsSessions,
+            "test_a_device_that_leaves_leaves_nothing_open",
+            {},
+            r"It waited for no connection and no session; there are 1 connections and sessions of \['dev1'\]",
+        ),
+        (LetsEverybodyIn, "test_an_unknown_device_is_not_let_in", {}, r"let in, and answered with Reply\(status=204"),
+    ],
+    ids=lambda given: given.__name__ if isinstance(given, type) else None,
+)
+def test_a_failure_shows_what_came_in_place_of_what_was_wanted(broken, test, given, words):
+    with pytest.raises(BaseException, match=words):
+        run(test, lambda plane: opened(broken(plane)), given, 1.0)

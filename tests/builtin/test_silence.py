@@ -1,7 +1,10 @@
 """The ``silence`` detector, and what it is told: the same silences however the stream is cut, and over any crash."""
 
+from contextlib import asynccontextmanager
+
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +41,23 @@ class TestContract(DetectorContract):
     @pytest.fixture
     def silences(self):
         return [(1, START + 14_001 + 5000)]
+
+
+class SaysTheDeadlineForSince(SilenceDetector):
+    def advance(self, now_ms):
+        silences = super().advance(now_ms)
+        return evolve(silences, since=silences.deadline)
+
+
+def test_the_contract_wants_to_know_since_when_a_series_is_silent():
+    @asynccontextmanager
+    async def opened():
+        yield SaysTheDeadlineForSince(SilenceConfig(after_s=AFTER_S))
+
+    readings = batch(*((0, 1000 * second) for second in range(20)), (1, 30_000))
+
+    with pytest.raises(AssertionError, match=f"series 0 is silent since {START + 24_000}; .* {START + 19_000}"):
+        DetectorContract().test_it_finds_exactly_the_silences_as_time_passes(opened, (readings, []), [], None)
 
 
 def test_a_series_is_silent_once_nothing_was_received_for_long_enough():

@@ -26,6 +26,7 @@ def place(tmp_path, monkeypatch):
         ('init new --host a"b', 5, "no host name"),
         ("init new --listen somewhere", 5, "no address to listen on"),
         ("serve --data empty", 2, "fleetcore init"),
+        ("weather show mast-1 --data empty", 2, "empty has no fleet.toml; --data names another folder"),
         ("demo --replay noise", 5, "noise is no CSV"),
         ("demo --replay warm.csv", 5, "warm.csv:2"),
         ("demo --replay bare.csv", 5, "bare.csv:1"),

@@ -116,6 +116,18 @@ def test_a_plugin_project_is_written_where_the_page_goes_on(tmp_path):
     typed(f"{new}\n{into}\npytest --collect-only -q", tmp_path, PYTHONPATH=str(tmp_path / "fleetcore-jumps"))
 
 
+def test_the_test_of_the_page_on_protocols_passes(tmp_path):
+    (test,) = [text for text in blocks("write-a-protocol.md", "python") if "class TestLines" in text]
+    (passed,) = [text for text in blocks("write-a-protocol.md", "text") if "passed" in text]
+    shutil.copy(ROOT / "examples" / "one_file_protocol.py", tmp_path)
+    (tmp_path / "test_lines.py").write_text(test)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+
+    out = typed("python -m pytest -q -p no:cacheprovider test_lines.py", tmp_path)
+
+    assert passed.strip() in out, out
+
+
 def test_a_codec_fails_its_contract_as_the_page_says_and_passes_when_mended(tmp_path):
     codec, test, mended = blocks("test-a-plugin.md", "python")[:3]
     (shown, _) = blocks("test-a-plugin.md", "text")

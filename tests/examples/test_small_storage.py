@@ -16,6 +16,7 @@ from fleetcore.errors import DataFolderInUse, Unavailable
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.storage import Sharing
 from fleetcore.model.store import Commit, Put
+from fleetcore.runtime.backup import backup, restore
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.storage_contract import StorageContract
@@ -96,6 +97,7 @@ WRITE = """
 import asyncio, importlib.util, logging, sys
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.store import Commit, Put
+from fleetcore.runtime.backup import backup, restore
 from fleetcore.testing.clock import MovableClock
 
 spec = importlib.util.spec_from_file_location("small_storage", sys.argv[1])
@@ -265,3 +267,18 @@ async def test_several_servers_may_have_a_shared_store_open_each_on_a_folder_of_
                 await server.wait_idle()
                 assert len((await server.list_devices()).items) == 11
                 assert [reading.value for reading in await server.list_device_latest_readings("x")] == [2.0]
+
+
+async def test_a_fleet_on_it_is_restored_with_its_plugin(tmp_path):
+    data = tmp_path / "fleet"
+    (data / "mine").mkdir(parents=True)
+    shutil.copy(FILE, data / "mine")
+    (data / "fleet.toml").write_text('[fleet]\nplugins = ["mine/small_storage.py"]\n[storage]\nkind = "small"\n')
+
+    async with IoTFleetManager(data, create=True) as manager:
+        await manager.register_device("th-1", "thermometer")
+        await backup(await manager.open(), tmp_path / "copy")
+    restore(tmp_path / "copy", tmp_path / "restored")
+
+    async with IoTFleetManager(tmp_path / "restored") as manager:
+        assert (await manager.get_device("th-1"))["type"] == "thermometer"

@@ -216,6 +216,7 @@ async def test_a_plugin_that_misbehaves_is_named_in_one_line_and_harms_nothing_e
         ("async def open_bad(config, context): pass", "returned coroutine, not an async context manager"),
         ("def open_bad(config, context): return None", "returned NoneType, not an async context manager"),
         ("def open_bad(): return None", "raised TypeError"),
+        ("@asynccontextmanager\nasync def open_bad(config, context): raise OSError('gone')", "has no yield"),
         ("@asynccontextmanager\nasync def open_bad(config, context): yield {}", "yielded dict, not a Detector"),
         ("@asynccontextmanager\nasync def open_bad(config, context):\n    if False: yield", "raised RuntimeError"),
     ],

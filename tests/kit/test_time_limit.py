@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fleetcore.testing.time_limit import TimeLimitExceeded, time_limit
+from fleetcore.testing.time_limit import TimeLimitExceeded, time_limit, waiting_for
 
 
 def spin():
@@ -94,3 +94,22 @@ def test_a_busy_loop_in_another_thread_is_ended():
     thread.join(60)
 
     assert ended == ["the test took over 0.05 s"]
+
+
+def test_it_says_what_was_waited_for_and_what_there_was_then():
+    came = []
+
+    async def wait():
+        with waiting_for(lambda: f"3 messages; {came} came"):
+            came.append("one")
+            await asyncio.Event().wait()
+
+    with (
+        pytest.raises(TimeLimitExceeded, match=r"It waited for 3 messages; \['one'\] came"),
+        time_limit(0.05, "the test"),
+    ):
+        asyncio.run(wait())
+
+    with pytest.raises(TimeLimitExceeded) as after, time_limit(0.05, "the test"):
+        spin()
+    assert "It waited" not in str(after.value)

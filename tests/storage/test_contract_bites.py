@@ -2,10 +2,14 @@
 
 import asyncio
 import hashlib
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -310,6 +314,21 @@ class KeepsWhatIsRemoved(Whole):
         return done
 
 
+class GivesItsOwnValues(Whole):
+    """What it answered changes with what it answers next."""
+
+    def __init__(self, real):
+        super().__init__(real)
+        self._spaces = {}
+
+    async def values(self, space, names=None):
+        held = self._spaces.setdefault(space, {})
+        found = await self._real.values(space, names)
+        held.clear()
+        held.update(found)
+        return held
+
+
 class KeepsRecordsOfAnUnknownSeries(Whole):
     async def commit(self, change):
         if change.readings is None or not change.puts:
@@ -366,6 +385,7 @@ BROKEN = [
     (PagesByKeyAlone, "test_pages_of_an_index_go_by_sort_and_then_by_key"),
     (CountsInAnotherSpelling, "test_named_values_are_what_commits_put_there"),
     (KeepsWhatIsRemoved, "test_named_values_that_a_commit_removes_are_gone"),
+    (GivesItsOwnValues, "test_named_values_that_a_commit_removes_are_gone"),
     (KeepsRecordsOfAnUnknownSeries, "test_a_commit_with_an_unknown_series_leaves_nothing_of_itself"),
     (CountsTextsFirst, "test_a_commit_with_a_text_of_an_unknown_series_leaves_nothing_of_itself"),
     (KeepsTheCallersBody, "test_what_a_caller_does_with_a_body_later_changes_no_record"),
@@ -515,9 +535,46 @@ class PutsArtifactsAtTheEnd(Whole):
             await self._real.put_artifact(pieces(), sha256=None, limit_bytes=10**9)
 
 
+class ShowsWhatItCouldNotSync(Whole):
+    """Syncs by Python's own functions, after it has written."""
+
+    async def commit(self, change):
+        done = await self._real.commit(change)
+        with tempfile.TemporaryFile() as file:
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise StorageError(str(error)) from error
+        return done
+
+
+class HidesWhatWasCancelled(Whole):
+    """Writes a commit whose caller has gone, and shows it after the next start alone."""
+
+    def __init__(self, real):
+        super().__init__(real)
+        self._hidden = set()
+
+    async def commit(self, change):
+        task = asyncio.ensure_future(self._real.commit(change))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._hidden |= {event.time for event in change.events}
+            await task
+            raise
+
+    async def feed(self, after, limit=1000):
+        entries = await self._real.feed(after, limit)
+        return [entry for entry in entries if not self._hidden & {event.time for event in entry.events}]
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
+        (ShowsWhatItCouldNotSync, "test_a_commit_that_the_disk_refused_leaves_nothing_and_the_next_ones_are_kept"),
+        (HidesWhatWasCancelled, "test_a_cancelled_commit_is_the_same_after_opening_again"),
+        (ForgetsNothing, "test_a_forgotten_device_stays_gone_after_opening_again"),
         (AnswersBeforeItWrites, "test_what_was_committed_is_there_after_kill_9"),
         (TearsCommits, "test_what_was_committed_is_there_after_kill_9"),
         (SwallowsErrors, "test_a_commit_that_cannot_be_synced_is_not_acknowledged"),
@@ -539,6 +596,53 @@ async def test_a_store_that_is_not_durable_fails_its_test(open_at, broken, test,
         await getattr(StorageContract(), test)(opened)
 
     assert str(failure.value).strip(), "a bare failure shows nothing"
+
+
+class CopiesWhatItHadAtFirst(Whole):
+    """Backs up after its first commit, and gives this copy out ever after."""
+
+    _first = None
+
+    async def commit(self, change):
+        done = await self._real.commit(change)
+        if self._first is None:
+            self._first = Path(tempfile.mkdtemp())
+            await self._real.backup(self._first)
+        return done
+
+    async def backup(self, target):
+        shutil.copytree(self._first, target, dirs_exist_ok=True)
+        shutil.rmtree(self._first)
+
+
+async def test_a_backup_without_the_newest_commits_fails_its_test(open_at, tmp_path):
+    test = StorageContract().test_a_backup_has_all_that_was_committed_before_it
+    folders = [tmp_path / name for name in ("right", "wrong")]
+    for folder in folders:
+        folder.mkdir()
+
+    async with open_at(None) as real:
+        await test(Whole(real), open_at, folders[0])
+    async with open_at(None) as real:
+        with pytest.raises(AssertionError) as failure:
+            await test(CopiesWhatItHadAtFirst(real), open_at, folders[1])
+
+    assert "k4" in str(failure.value), "it shows what is missing"
+
+
+class CannotBackUp(Whole):
+    async def backup(self, target):
+        raise FileNotFoundError(target)
+
+
+async def test_a_backup_that_raises_fails_at_once_with_its_error(open_at, tmp_path):
+    async with open_at(None) as real:
+        with pytest.raises(FileNotFoundError, match="copy"):
+            await StorageContract().test_a_backup_made_while_writes_go_on_is_consistent(
+                CannotBackUp(real), open_at, tmp_path
+            )
+
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "its writer goes on"
 
 
 async def test_a_store_that_keeps_nothing_fails_the_test_of_reopening(open_at):
