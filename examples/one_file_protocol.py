@@ -161,7 +161,7 @@ class Lines(ProtocolAdapter):
         elif row is UNKNOWN or row is messages.ARTIFACT or row.direction is Direction.DOWN:
             rejected = Rejected(code="operation_unknown", reason=f"{frame.op!r} cannot be sent")
         if rejected is not None:
-            self._plane.refused(session, message, rejected)
+            self._plane.refused(session, message, rejected, protocol="lines")
             _reply(writer, frame.n, refusal(rejected))
             return
 
