@@ -11,6 +11,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.errors import PluginError
 from fleetcore.interfaces.provider import OPEN_TIMEOUT_S
+from fleetcore.runtime import app
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.runtime.watchdog import Watchdog
 from fleetcore.testing.clock import MovableClock
@@ -37,6 +38,7 @@ NEEDED = {"storage", "protocols", "services"}
 
 MISBEHAVIOURS = {
     "raises": 'raise RuntimeError("fell\\n over")',
+    "looks like Ctrl-C": "raise KeyboardInterrupt",
     "exits": "raise SystemExit(3)",
     "hangs": "WAIT",
     "gives rubbish": "RUBBISH",
@@ -168,6 +170,8 @@ CASES = [
     # A service may be anything.
     if (moment != "opener" or kind in OFFERED)
     and (kind, moment, misbehaviour) != ("services", "opener", "gives rubbish")
+    # On the event loop it is Ctrl-C.
+    and (moment, misbehaviour) != ("opener", "looks like Ctrl-C")
 ]
 
 
@@ -279,6 +283,47 @@ async def test_an_adapter_that_cannot_say_how_it_is_harms_neither_status_nor_sto
 
         assert one_line(status["protocols"]["bad"]["trouble"])
         assert status["protocols"]["local"]["trouble"] == ""
+
+
+_HEEDS_NOTHING = """
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass
+"""
+
+
+def _adapter_that_hangs():
+    head, _, _ = _ADAPTER.partition("    @property")
+    tail = _ADAPTER[_ADAPTER.index("@asynccontextmanager\nasync def") :]
+    return (
+        f"import asyncio\n{head}    endpoints = ()\n\n    async def drain(self):{_HEEDS_NOTHING}\n{tail}",
+        "protocols",
+    )
+
+
+def _opener_that_hangs():
+    text = source("detectors", "opener", "hangs")
+    return text.replace("await asyncio.Event().wait()", f"\n    if True:{_HEEDS_NOTHING}"), "detectors"
+
+
+@pytest.mark.parametrize("bad", [_adapter_that_hangs, _opener_that_hangs])
+def test_what_hangs_and_does_not_heed_being_cancelled_holds_up_neither_the_stop_nor_the_process(
+    folder, monkeypatch, caplog, bad
+):
+    monkeypatch.setattr(app, "_DRAIN_S", 0.2)
+    text, kind = bad()
+    data = folder(text, f"[{kind}.bad]\n")
+
+    async def main():
+        async with serving(data) as (manager, _fleet):
+            await works(manager)
+
+    asyncio.run(main())  # it waits for all tasks that it knows
+
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert any("bad" in line and ("did not drain" in line or "left behind" in line) for line in said), said
 
 
 _CODEC = """
