@@ -32,7 +32,7 @@ from fleetcore.model.store import Counter as StoreCounter
 from fleetcore.query.explain import deciding
 from fleetcore.query.parse import parse
 from fleetcore.wire import messages
-from fleetcore.wire.strict_json import dumps, loads
+from fleetcore.wire.strict_json import EXACT_INTEGER, dumps, loads
 from fleetcore.wire.times import format_time
 
 #: Not accepted by the device within this: sent again (WIRE.md §6).
@@ -47,7 +47,6 @@ SNAPSHOT = 10
 _BEGUN = frozenset({CommandState.DELIVERED, CommandState.RUNNING})
 _ARGS_BYTES = 64 * 1024
 _ARGS_DEPTH = 10
-_LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
 #: One queued command of a device holds a supersede key.
 _SUPERSEDE = "command-supersede"
 #: Ten years.
@@ -821,7 +820,7 @@ def _check_args(args: Mapping[str, object]) -> None:
             waiting.extend((value, depth + 1) for value in here)
         elif isinstance(here, float) and not math.isfinite(here):
             raise Refused("A number of the arguments is not finite")
-        elif isinstance(here, int) and abs(here) > _LARGEST_INTEGER:
+        elif isinstance(here, int) and abs(here) > EXACT_INTEGER:
             raise Refused("An integer of the arguments is beyond 2^53 - 1")
 
 

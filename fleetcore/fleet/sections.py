@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from fleetcore.errors import Refused
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.twin import Json, leaves
-from fleetcore.wire.strict_json import dumps
+from fleetcore.wire.strict_json import EXACT_INTEGER, dumps
 
-_LARGEST_INTEGER = 2**53 - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
 _LONGEST_KEY = 128
-_LARGEST: Mapping[type, float] = {float: sys.float_info.max, int: _LARGEST_INTEGER}
+_LARGEST: Mapping[type, float] = {float: sys.float_info.max, int: EXACT_INTEGER}
 #: A member that is a number or a truth, as JSON, takes fewer bytes besides its key.
 _NUMBER_BYTES = 32
 
@@ -40,7 +39,7 @@ def check_document(document: object, limits: Limits, *, pointer: str = "", depth
         check_text(document, pointer)
     elif isinstance(document, float) and not math.isfinite(document):
         raise Refused(f"The number at {pointer} is not finite", pointer=pointer)
-    elif isinstance(document, int) and not isinstance(document, bool) and abs(document) > _LARGEST_INTEGER:
+    elif isinstance(document, int) and not isinstance(document, bool) and abs(document) > EXACT_INTEGER:
         raise Refused(f"The integer at {pointer} is beyond 2^53 - 1", pointer=pointer)
 
 

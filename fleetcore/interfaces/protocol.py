@@ -77,9 +77,9 @@ class Session(Ending):
 
 
 class ClaimSession(Ending):
-    """Whoever has shown a batch's claim certificate on one connection: it may enrol devices and do nothing else.
+    """A peer that has shown a batch's claim certificate on one connection: it may enrol devices and do nothing else.
 
-    It is no session of a device. Any number may be open by one certificate, and none of them takes over from another;
+    Any number may be open by one certificate, and none of them takes over from another;
     how many and for how long is the adapter's to bound. It ends with the connection, or when the batch is disabled.
     """
 

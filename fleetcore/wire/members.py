@@ -9,12 +9,10 @@ from collections.abc import Mapping
 
 from fleetcore.errors import Refused
 from fleetcore.model.names import check_label
-from fleetcore.wire.strict_json import loads
+from fleetcore.wire.strict_json import EXACT_INTEGER, loads
 from fleetcore.wire.times import parse_time
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-#: What every JSON reader keeps exactly (RFC 8259 §6).
-LARGEST = 2**53 - 1
 
 
 class Members:
@@ -59,7 +57,7 @@ class Members:
         """Whether a member that may be absent is there."""
         return name in self._left
 
-    def integer(self, name: str, low: int, high: int = LARGEST) -> int:
+    def integer(self, name: str, low: int, high: int = EXACT_INTEGER) -> int:
         """An integer within bounds."""
         value = self.take(name)
         if type(value) is not int or not low <= value <= high:

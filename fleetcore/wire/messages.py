@@ -15,14 +15,13 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from fleetcore.model.message import Direction, MessageType
+from fleetcore.wire.strict_json import EXACT_INTEGER
 from fleetcore.wire.times import Ms
 
 #: How far ahead a device may say that it sleeps or waits: a year (§4), a leap year's days.
 AHEAD_S = 366 * 86_400
 #: Text for people is cut to it, never refused.
 TEXT_CHARACTERS = 1024
-#: What every JSON reader keeps exactly (RFC 8259 §6).
-LARGEST = 2**53 - 1
 #: A command's output (§6), as JSON.
 OUTPUT_BYTES = 64 * 1024
 _DAY_MS = 86_400_000
@@ -95,7 +94,7 @@ class TwinAck(Body, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            le=LARGEST,
+            le=EXACT_INTEGER,
             extra=_VERSION,
             description="At most the newest desired version.",
         ),
@@ -131,7 +130,7 @@ class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
     execution: Annotated[str, Meta(max_length=128, description="Of the offer.")] = ""
     campaign: Annotated[str, Meta(max_length=128)] | None = None
     progress: Percent | None = None
-    bytes: Annotated[int, Meta(ge=0, le=LARGEST, extra=_BYTES)] | None = None
+    bytes: Annotated[int, Meta(ge=0, le=EXACT_INTEGER, extra=_BYTES)] | None = None
     until: Annotated[Ms, Meta(description="Needed by `deferred`, at most a year ahead.")] | None = None
     version: Annotated[str, Meta(max_length=128, description="What runs; `succeeded` needs the offer's.")] | None = None
 
@@ -139,7 +138,7 @@ class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
 class TimeRequest(Body, frozen=True, kw_only=True):
     """Asks for the time."""
 
-    client: Annotated[int, Meta(ge=-LARGEST, le=LARGEST, extra=_MS, description="Sent back.")] | None = None
+    client: Annotated[int, Meta(ge=-EXACT_INTEGER, le=EXACT_INTEGER, extra=_MS, description="Sent back.")] | None = None
 
 
 class Nothing(Body, frozen=True, kw_only=True):

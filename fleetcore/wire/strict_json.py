@@ -19,6 +19,8 @@ from fleetcore.errors import Refused
 #: Integers lie in a signed 64-bit word, what stores and columns hold. Twins ask for less (WIRE.md §5) and check it.
 MAX_INTEGER = 2**63 - 1
 MIN_INTEGER = -(2**63)
+#: The largest integer that every JSON reader keeps exactly, also one that has only doubles (RFC 8259 §6).
+EXACT_INTEGER = 2**53 - 1
 #: Digits of MAX_INTEGER; a run of fewer cannot overflow.
 _LONG_NUMBER = b"0" * 19
 

@@ -9,6 +9,7 @@ from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.protocol import Session
 from fleetcore.model.message import UNKNOWN, Inbound, MessageType, Rejected
 from fleetcore.model.names import is_message_id
+from fleetcore.wire.strict_json import EXACT_INTEGER
 from fleetcore_http.answers import pending_header
 from fleetcore_http.bodies import read_body
 from fleetcore_http.connection import DeviceConnection
@@ -16,9 +17,6 @@ from fleetcore_http.site import Site
 
 #: WIRE.md §8: the longest a long poll may last, so that it stays below the minute of common proxies.
 MAX_WAIT_S = 55
-
-#: The largest integer that JSON can carry everywhere (WIRE.md §5).
-_MAX_INTEGER = 2**53 - 1
 
 
 @define(kw_only=True, eq=False)
@@ -100,7 +98,7 @@ class Exchange:
             if_version=if_version,
         )
 
-    def integer(self, name: str, *, most: int = _MAX_INTEGER) -> int:
+    def integer(self, name: str, *, most: int = EXACT_INTEGER) -> int:
         """A query parameter of whole numbers from 0 to ``most``; 0 where it is left out."""
         text = self.query.get(name)
         if text is None:
