@@ -18,7 +18,7 @@
     └── WrongLoop                   a manager was used from another event loop
 
 Bad input from a device is an outcome (:mod:`fleetcore.model.outcome`), not an exception: these are for callers.
-Codes are contract (WIRE.md §9): ``CODES`` is the one registry, rendered in docs/reference/errors.md.
+Codes are contract: ``CODES`` is the one registry, rendered in docs/reference/errors.md.
 """
 
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ class CborConfig:
 
 
 class CborCodec(Codec):
-    """Reads the forms of CONTRACT.md §1, written in CBOR (RFC 8949)."""
+    """Reads the forms of wire.md §3, written in CBOR (RFC 8949)."""
 
     def __init__(self, depth: int = 10) -> None:
         self._depth = depth

@@ -1,4 +1,4 @@
-"""The forms of readings that JSON and CBOR share (CONTRACT.md §1): flat, envelope, single, and lists that mix them.
+"""The forms of readings that JSON and CBOR share (wire.md §3): flat, envelope, single, and lists that mix them.
 
 Works on plain data, after a strict parser and before anybody judges names, times and limits. What is wrong with one
 reading refuses that reading; only what leaves no readings to speak of refuses the message.

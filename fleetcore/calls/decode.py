@@ -34,7 +34,7 @@ _SCALARS = {types.StrType, types.FloatType, types.BoolType}
 _MAX_FAULTS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-#: A twin's ten (WIRE.md §5) and what it is wrapped in.
+#: A twin's ten (wire.md §8) and what it is wrapped in.
 JSON_DEPTH = 12
 
 #: Kind of text → what a value of it is, and as which types it is given.

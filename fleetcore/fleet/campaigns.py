@@ -95,7 +95,7 @@ class Campaigns:
         return {messages.FIRMWARE: Waiting(read=self._firmware, count=self._count, unfinished=self._unfinished)}
 
     async def _firmware(self, device: str, _after: int) -> Mapping[str, object] | None:
-        """The offer for a device, or that one was withdrawn which the device has seen (WIRE.md §7)."""
+        """The offer for a device, or that one was withdrawn which the device has seen (wire.md §10)."""
         return await self.offer(device) or await self._withdrawal(device)
 
     async def _withdrawal(self, device: str) -> Mapping[str, object] | None:
@@ -432,7 +432,7 @@ class Campaigns:
         return min(found, key=lambda pair: (pair[0].created, pair[0].id), default=None)
 
     async def offer(self, device: str) -> dict[str, object] | None:
-        """The wire's offer for the device (WIRE.md §7), or None, as for one that has left.
+        """The wire's offer for the device (wire.md §10), or None, as for one that has left.
 
         Being shown makes a waiting execution ``offered``.
         """
@@ -489,7 +489,7 @@ class Campaigns:
         return {"offer": offer}
 
     async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:
-        """What a device says about its execution; states may be skipped, never go back (WIRE.md §7)."""
+        """What a device says about its execution; states may be skipped, never go back (wire.md §10)."""
         state = ExecutionState(body.state)
         now = self._clock.now_ms()
         until = int(body.until) if state is ExecutionState.DEFERRED and body.until is not None else None

@@ -35,13 +35,13 @@ from fleetcore.wire import messages
 from fleetcore.wire.strict_json import EXACT_INTEGER, dumps, loads
 from fleetcore.wire.times import format_time
 
-#: Not accepted by the device within this: sent again (WIRE.md §6).
+#: Not accepted by the device within this: sent again (wire.md §9).
 ACK_TIMEOUT_MS = 30_000
 #: A device that has just come back is not sent again what it was sent this recently: it may be under way still.
 _JUST_SENT_MS = 1_000
 #: How often a waiting caller looks at least, seconds.
 _LOOK_S = 1.0
-#: How many unfinished commands a snapshot shows (WIRE.md §6).
+#: How many unfinished commands a snapshot shows (wire.md §9).
 SNAPSHOT = 10
 #: The device has begun with it.
 _BEGUN = frozenset({CommandState.DELIVERED, CommandState.RUNNING})
@@ -566,7 +566,7 @@ class Commands:
         return {messages.COMMAND: Waiting(read=self._list, count=self.count_unfinished, unfinished=self._again)}
 
     async def _list(self, device: str, _after: int) -> Mapping[str, object] | None:
-        """The snapshot (WIRE.md §6), with what is handed out by showing it."""
+        """The snapshot (wire.md §9), with what is handed out by showing it."""
         given = {command.id: command for command in await self.hand_out(device)}
         left = [command for command in await self.snapshot(device) if command.id not in given]
         listed = sorted((*given.values(), *left), key=lambda command: command.sequence)[:SNAPSHOT]
@@ -660,7 +660,7 @@ class Commands:
         return None if ended else marked
 
     def wire(self, command: Command) -> dict[str, object]:
-        """The command as devices see it (WIRE.md §6)."""
+        """The command as devices see it (wire.md §9)."""
         body: dict[str, object] = {
             "id": command.id,
             "name": command.name,
@@ -684,7 +684,7 @@ class Commands:
         return body
 
     async def result(self, device: str, command: str, body: messages.CommandResult) -> Outcome:
-        """What a device says about a command; the first end state wins (WIRE.md §6)."""
+        """What a device says about a command; the first end state wins (wire.md §9)."""
         output = None if body.output is UNSET else body.output
         if output is not None and len(dumps(output)) > messages.OUTPUT_BYTES:
             return Rejected(

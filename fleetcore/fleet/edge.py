@@ -37,7 +37,7 @@ def _gateway(device: Device) -> Gateway:
 
 
 class EdgeComputing:
-    """Registers gateways and attaches leaves; a leaf's messages come over its gateway's connection (WIRE.md §2)."""
+    """Registers gateways and attaches leaves; a leaf's messages come over its gateway's connection (wire.md §2)."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

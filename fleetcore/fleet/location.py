@@ -68,7 +68,7 @@ class Locations:
     async def update(
         self, device: str, positions: Sequence[messages.Position], refused: Sequence[PointRefusal] = ()
     ) -> Outcome:
-        """Positions of a device (WIRE.md §8): the newest counts, and those from the future join the ``refused``."""
+        """Positions of a device (wire.md §5.2): the newest counts, and those from the future join the ``refused``."""
         now = self._clock.now_ms()
         good: list[Location] = []
         bad = list(refused)

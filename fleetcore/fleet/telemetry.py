@@ -16,7 +16,7 @@ from fleetcore.model.telemetry import Latest, Series, SeriesData, SeriesKind, Te
 from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
-#: Later than any event time that is accepted (WIRE.md §3).
+#: Later than any event time that is accepted (wire.md §3).
 END_OF_TIME = 4 * 10**12
 
 

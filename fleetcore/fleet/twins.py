@@ -322,7 +322,7 @@ class Twins:
 
 
 def _check_size(refused: Mapping[str, object], limits: Limits) -> None:
-    """Pointers to reasons (WIRE.md §5) stay within what a section of the twin may hold; raises Refused."""
+    """Pointers to reasons (wire.md §8) stay within what a section of the twin may hold; raises Refused."""
     for length, limit, unit in (
         (len(refused), limits.twin_keys, "keys"),
         (len(dumps(refused)), limits.twin_bytes, "bytes"),
@@ -362,7 +362,7 @@ def _expect(section: Section, if_version: int | None) -> None:
 
 
 def desired_change(twin: Twin, since: Twin | None = None) -> dict[str, object]:
-    """The wire's notification (WIRE.md §5): from an earlier state, or the whole section with ``since: 0``."""
+    """The wire's notification (wire.md §8): from an earlier state, or the whole section with ``since: 0``."""
     desired = twin.desired
     newest = max(desired.times.values(), default=0)
     body: dict[str, object] = {
@@ -374,7 +374,7 @@ def desired_change(twin: Twin, since: Twin | None = None) -> dict[str, object]:
 
 
 def twin_view(twin: Twin, now_ms: int) -> dict[str, object]:
-    """What ``GET /twin`` answers (WIRE.md §5)."""
+    """What ``GET /twin`` answers (wire.md §8)."""
     return {
         "desired": dict(twin.desired.document),
         "desired_version": twin.desired.version,

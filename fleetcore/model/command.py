@@ -1,4 +1,4 @@
-"""A command to a device and the states it goes through (SEMANTICS.md, commands)."""
+"""A command to a device and the states it goes through."""
 
 from collections.abc import Mapping
 from enum import StrEnum

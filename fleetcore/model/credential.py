@@ -81,7 +81,7 @@ class TokenCredential:
 
 @frozen
 class AssertedCredential:
-    """A broker's access control vouches that this device sent the message (WIRE.md §2)."""
+    """A broker's access control vouches that this device sent the message (wire.md §2)."""
 
     device: str
     by: str

@@ -1,4 +1,4 @@
-"""A firmware campaign and one device's way through it (WIRE.md §7, SEMANTICS.md)."""
+"""A firmware campaign and one device's way through it (wire.md §10)."""
 
 from collections.abc import Mapping
 from enum import StrEnum

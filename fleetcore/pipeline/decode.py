@@ -1,4 +1,4 @@
-"""Decode: payload bytes to readings, by the codec that the content type or the bytes ask for (WIRE.md §3)."""
+"""Decode: payload bytes to readings, by the codec that the content type or the bytes ask for (wire.md §3)."""
 
 import logging
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ _log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _CBOR = "application/cbor"
-#: A JSON array whose first object has ``bn`` or ``n``, and a CBOR array of integer-keyed maps, are SenML (WIRE.md §3).
+#: A JSON array whose first object has ``bn`` or ``n``, and a CBOR array of integer-keyed maps, are SenML (wire.md §3).
 _PACKS = {_JSON: "application/senml+json", _CBOR: "application/senml+cbor"}
 
 
 class Codecs:
-    """Chooses a codec: the declared content type first, then the bytes (WIRE.md §3)."""
+    """Chooses a codec: the declared content type first, then the bytes (wire.md §3)."""
 
     def __init__(self, codecs: Sequence[Codec]) -> None:
         self._codecs = tuple(codecs)

@@ -17,7 +17,7 @@ def answer_of(mark: MessageMark) -> Accepted:
 
 
 class Envelope:
-    """One of several envelopes of a message that has an id of its own (WIRE.md §3).
+    """One of several envelopes of a message that has an id of its own (wire.md §3).
 
     Attributes:
         id: of its own.

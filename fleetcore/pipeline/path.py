@@ -161,7 +161,7 @@ class DataPath:
         return later
 
     async def _find_others(self, message: Message, decoded: Decoded) -> None:
-        """The devices that single readings are about: the leaves of a gateway (WIRE.md §3)."""
+        """The devices that single readings are about: the leaves of a gateway (wire.md §3)."""
         session = message.delivery[0]
         for subject in {reading.subject for reading in decoded.readings} - {None, message.owner}:
             assert subject is not None

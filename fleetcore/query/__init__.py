@@ -1,1 +1,1 @@
-"""The fleet query: a syntax tree and its evaluation under three-valued logic (CONTRACT.md §6)."""
+"""The fleet query: a syntax tree and its evaluation under three-valued logic (docs/reference/query.md)."""

@@ -98,7 +98,7 @@ _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 6
 _TOKENS_S = 60.0
 #: A certificate's end is no hurry as its revocation is, and every open session is looked at.
 _CREDENTIALS_S = 60.0
-#: Together 10 s (SECURITY.md A11, 11): answering what was read, and taking from consumers what they know.
+#: Together 10 s: answering what was read, and taking from consumers what they know.
 _DRAIN_S, _KEEP_S = 8.0, 2.0
 #: A protocol that is not ready is tried again at least this often.
 _LATE_S = 30.0

@@ -17,7 +17,7 @@ from fleetcore.model.names import is_message_id
 from fleetcore.testing.contract import Contract, missing
 
 RECEIVED_MS = 1_767_225_600_000
-#: The default message limit (CONTRACT.md §1).
+#: The default message limit (wire.md §3).
 LARGEST_BYTES = 256 * 1024
 #: For one message of that size; ten times what a decoder in plain Python takes, on a busy machine.
 TIME_LIMIT_S = 5.0

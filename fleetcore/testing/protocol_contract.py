@@ -46,7 +46,7 @@ PAYLOADS: Sequence[bytes] = (
     b"not JSON \x00\xff",
 )
 
-#: Every member of WIRE.md §6.
+#: Every member of wire.md §9.
 COMMAND = {
     "id": "c-0001",
     "name": "set-interval",

@@ -78,7 +78,7 @@ class Behaviour:
     signals: tuple[Signal, ...] = (Signal(metric="temperature", unit="Cel"),)
 
 
-#: What a signed command says (WIRE.md §6).
+#: What a signed command says (wire.md §9).
 _SIGNED = frozenset({"id", "device", "name", "args", "sequence", "lane", "expires_at"})
 
 

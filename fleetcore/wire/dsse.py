@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore.errors import NotAuthenticated, Refused
 
-#: The payload type of a signed command (WIRE.md §6).
+#: The payload type of a signed command (wire.md §9).
 COMMAND_TYPE = "application/vnd.fleetcore.command+json"
 
 #: Signatures looked at in one envelope; each costs a verification, and the sender chooses their number.

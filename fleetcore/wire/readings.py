@@ -1,4 +1,4 @@
-"""What readings look like on the wire (WIRE.md §3): the reserved names, and the short cut for the commonest messages.
+"""What readings look like on the wire (wire.md §3): the reserved names, and the short cut for the commonest messages.
 
 Nearly every message of a fleet is one object of a few numbers at one time. :func:`decode_quick` reads exactly these,
 without an object per reading; whatever is not so simple, or looks the least bit wrong, is left to the full decoder,
@@ -11,7 +11,7 @@ import msgspec
 
 from fleetcore.wire.strict_json import MAX_INTEGER, MIN_INTEGER
 
-#: Member names that are never metrics in the flat form (WIRE.md §3).
+#: Member names that are never metrics in the flat form (wire.md §3).
 RESERVED = frozenset(
     {
         *("time", "age_ms", "id", "seq", "values", "metric", "value", "unit"),

@@ -10,7 +10,7 @@ from fleetcore.model.message import Accepted, Dropped, Outcome, Rejected, Reply
 
 
 def problem(outcome: Outcome, **members: object) -> dict[str, object]:
-    """The wire form of a refusal (WIRE.md §4): ``code title status type …`` plus ``members`` that are not None.
+    """The wire form of a refusal (wire.md §4): ``code title status type …`` plus ``members`` that are not None.
 
     It also explains an outcome that is not a whole refusal: readings that were left out, a message without effect.
     """

@@ -16,7 +16,7 @@ import msgspec
 
 from fleetcore.errors import Refused
 
-#: Integers lie in a signed 64-bit word, what stores and columns hold. Twins ask for less (WIRE.md §5) and check it.
+#: Integers lie in a signed 64-bit word, what stores and columns hold. Twins ask for less (wire.md §8) and check it.
 MAX_INTEGER = 2**63 - 1
 MIN_INTEGER = -(2**63)
 #: The largest integer that every JSON reader keeps exactly, also one that has only doubles (RFC 8259 §6).

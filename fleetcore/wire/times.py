@@ -1,6 +1,6 @@
 """Times as devices and operators write them, to integer milliseconds since the epoch and back.
 
-WIRE.md §3 *Time*: integers are milliseconds, text is RFC 3339 with an offset. A time that looks like seconds or
+wire.md §3 *Time*: integers are milliseconds, text is RFC 3339 with an offset. A time that looks like seconds or
 nanoseconds is refused, never guessed at. How far in the future a time may lie is not judged here: that needs a clock.
 """
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from fleetcore.errors import Refused
 
-#: Below lie seconds until the year 5138 (WIRE.md §3); as milliseconds it is 1973-03-03.
+#: Below lie seconds until the year 5138 (wire.md §3); as milliseconds it is 1973-03-03.
 EARLIEST_MS = 10**11
 #: Above lie microseconds and nanoseconds; as milliseconds it is 2096-10-02.
 LATEST_MS = 4 * 10**12

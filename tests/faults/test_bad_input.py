@@ -1,6 +1,6 @@
 """What no device should send, on both real endpoints: answered by a code, stored nowhere, the connection still good.
 
-The numbers are those of SECURITY.md A11 (52-55), then what is too long or not even a message.
+First readings and names, then what is too long or not even a message.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from fleetcore.errors import Unavailable
 from fleetcore.testing.faults import files_cannot_grow
 from fleetcore.wire import messages
 
-#: How the disk is broken, by the code that a device sees, and the HTTP status of WIRE.md §8.
+#: How the disk is broken, by the code that a device sees, and the HTTP status of wire.md §4.
 FAULTS = {"storage_full": ("fill", 507), "storage_failed": ("fail", 503)}
 #: What a device sends, and nothing of it may be acknowledged while it cannot be kept.
 UPLINKS = {
@@ -19,7 +19,7 @@ UPLINKS = {
     "status": {"state": "sleeping", "for_s": 60},
     "twin.report": {"mode": "eco"},
 }
-#: WIRE.md §4: a temporary refusal is followed by the end of the connection.
+#: wire.md §4: a temporary refusal is followed by the end of the connection.
 _SILENCE_S = 31
 
 

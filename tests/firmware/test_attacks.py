@@ -1,4 +1,4 @@
-"""The eight attacks on firmware (SECURITY.md A7), each against a device that verifies, over a line that is not ours.
+"""The eight attacks on firmware, each against a device that verifies, over a line that is not ours.
 
 The attacker has the line, the mirror, the server's store and the server's own key: whatever a manifest does not forbid.
 Each refusal is counted by the campaign.

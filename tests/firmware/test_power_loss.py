@@ -1,4 +1,4 @@
-"""A device that dies at any moment of an update goes on or goes back; never are both slots bad (SECURITY.md A11, 64)."""
+"""A device that dies at any moment of an update goes on or goes back; never are both slots bad."""
 
 import hashlib
 import json

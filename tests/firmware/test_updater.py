@@ -1,4 +1,4 @@
-"""What a verifying device takes and refuses, one rule at a time (SECURITY.md A7 and A11, 63)."""
+"""What a verifying device takes and refuses, one rule at a time."""
 
 import pytest
 

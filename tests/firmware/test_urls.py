@@ -1,4 +1,4 @@
-"""No URL that a person gives lets the server reach its own network (SECURITY.md A11, 69), wherever it is given."""
+"""No URL that a person gives lets the server reach its own network, wherever it is given."""
 
 import asyncio
 import ipaddress

@@ -9,7 +9,7 @@ from msgspec import json
 from fleetcore.builtin.sqlite.plain import listed, text
 from fleetcore.model.store import MessageMark
 
-#: WIRE.md §3: the last 10,000 ids of a device, for 24 hours.
+#: wire.md §3: the last 10,000 ids of a device, for 24 hours.
 KEEP_MS = 24 * 3600 * 1000
 KEEP_PER_DEVICE = 10_000
 

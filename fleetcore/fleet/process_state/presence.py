@@ -157,7 +157,7 @@ class PresenceBoard:
         return evolve(seen.presence, connectivity=state, last_seen=last or None)
 
     def tell(self, device: str, body: messages.Status) -> tuple[Outcome, Put | None]:
-        """What a device (or its will) says of itself (WIRE.md §4): the outcome and the put that keeps it."""
+        """What a device (or its will) says of itself (wire.md §5.3): the outcome and the put that keeps it."""
         state, name = body.state, body.session
         now = self._clock.now_ms()
         old = self._heard(device)

@@ -2,7 +2,7 @@
 
 An enrolment token; what the peer has shown in TLS, be it a claim certificate, a manufacturer's, or the one that the
 device has already (renewal); the key that the device was registered with; an operator's acceptance of a key that
-knocked (WIRE.md §8). A request that is repeated because its answer was lost gets the same certificate again. Whatever
+knocked (wire.md §11). A request that is repeated because its answer was lost gets the same certificate again. Whatever
 else is wrong is refused with a code and written down.
 """
 

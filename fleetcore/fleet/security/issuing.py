@@ -145,7 +145,7 @@ class Issuer:
         return self.directory.registration(device, actor=actor, reason=reason)
 
     def answer(self, record: CertificateRecord, **more: object) -> Reply:
-        """What a device is told that has a certificate (WIRE.md §8)."""
+        """What a device is told that has a certificate (wire.md §11)."""
         return Reply(
             status=201,
             body={

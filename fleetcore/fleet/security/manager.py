@@ -817,7 +817,7 @@ class SecurityManager:
         return self._command_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def sign_command(self, command: Mapping[str, object]) -> dict[str, object]:
-        """A DSSE envelope of the command; a verifying device believes only what is in it (WIRE.md §6)."""
+        """A DSSE envelope of the command; a verifying device believes only what is in it (wire.md §9)."""
         return sign(dumps(command), COMMAND_TYPE, [self._command_key])
 
     def sign_payload(self, payload: bytes, payload_type: str) -> dict[str, object]:

@@ -214,7 +214,7 @@ def check_leaf(certificate: x509.Certificate, profile: Profile) -> Refusal | Non
 def device_of(certificate: x509.Certificate, fleet: str) -> str | Refusal:
     """The device that the certificate names, or why it names none of this fleet.
 
-    Exactly one SAN, a URI ``urn:fleetcore:device:<fleet>:<id>``, and the common name equal to the id (WIRE.md §2).
+    Exactly one SAN, a URI ``urn:fleetcore:device:<fleet>:<id>``, and the common name equal to the id (wire.md §2).
     Raises whatever the parser does.
     """
     names = names_of(certificate)

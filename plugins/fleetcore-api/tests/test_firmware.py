@@ -1,4 +1,4 @@
-"""Firmware over the operators' API: uploads that go wrong leave nothing, and who may do what (SECURITY.md A11, 59-61)."""
+"""Firmware over the operators' API: uploads that go wrong leave nothing, and who may do what."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""Outcomes and replies as HTTP answers (WIRE.md §1): which status, which headers, which body."""
+"""Outcomes and replies as HTTP answers (wire.md §4): which status, which headers, which body."""
 
 from collections.abc import Mapping
 

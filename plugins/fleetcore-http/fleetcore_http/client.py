@@ -21,7 +21,7 @@ from fleetcore_http.inbox import Inbox
 
 _PREFIX = "/device/v1/"
 
-#: Below the 55 s of WIRE.md §8; a device that waits longer learns nothing more.
+#: Below the 55 s of wire.md §7; a device that waits longer learns nothing more.
 _WAIT_S = 50
 
 #: For an answer other than a long poll's; above any commit, below a person's patience.

@@ -15,7 +15,7 @@ from fleetcore_http.bodies import read_body
 from fleetcore_http.connection import DeviceConnection
 from fleetcore_http.site import Site
 
-#: WIRE.md §8: the longest a long poll may last, so that it stays below the minute of common proxies.
+#: wire.md §7: the longest a long poll may last, so that it stays below the minute of common proxies.
 MAX_WAIT_S = 55
 
 

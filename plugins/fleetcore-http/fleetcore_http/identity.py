@@ -14,7 +14,7 @@ from fleetcore.interfaces.protocol import Session
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
 from fleetcore_http.connection import DeviceConnection
 
-#: The prefix of a device token (WIRE.md §2); other bearers are not for this door.
+#: The prefix of a device token (wire.md §2); other bearers are not for this door.
 _DEVICE_TOKEN = "fc_dev_"  # noqa: S105 - a prefix, no secret
 
 #: The session of a connection's own certificate stands under no header.

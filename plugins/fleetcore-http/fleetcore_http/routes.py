@@ -1,4 +1,4 @@
-"""The HTTP column of the table of message types (WIRE.md §1): which address does what.
+"""The HTTP column of the table of message types (wire.md §1): which address does what.
 
 A look-up in a table: the commonest addresses are one dictionary access, the few with an id in them are split.
 Everything that is about a device is served again below ``/leaf/{leaf}/`` for a gateway that speaks for its leaves.

@@ -30,7 +30,7 @@ _TLS_BUFFER_BYTES = 16_384
 #: How often deadlines are looked at; a connection is closed at most this much after its own.
 _SWEEP_S = 1.0
 
-#: How long an answer under way may take once we are closing (SECURITY.md A11, 11).
+#: How long an answer under way may take once we are closing.
 _DRAIN_S = 10.0
 
 #: What a peer goes on sending after a refusal is read this long, so that it gets to see it (RFC 9112 §9.6).

@@ -47,7 +47,7 @@ def to_json(body: object) -> bytes:
 
 
 def read_request(payload: bytes, subject: str) -> Inbound | Rejected:
-    """The message that ``request/{rid}`` carries (WIRE.md §4), or why it cannot be one."""
+    """The message that ``request/{rid}`` carries (wire.md §4), or why it cannot be one."""
     try:
         strict_json.loads(payload, depth=_DEPTH)  # a member that stands twice is refused, as in every body
         request = _decoder.decode(payload)

@@ -92,7 +92,7 @@ log_type notice
 
 
 def access_list(service: str) -> str:
-    """Mosquitto's ``acl_file``: two explicit lists per device, the other way round for fleetcore (WIRE.md §1)."""
+    """Mosquitto's ``acl_file``: two explicit lists per device, the other way round for fleetcore (wire.md §1)."""
     lines = ["# Written by `fleetcore mqtt broker-config`. %u is the common name of the device's certificate.", ""]
     lines += [f"pattern write {name}" for name in topics.filters([name for name, _ in topics.WRITE], "%u")]
     lines += [f"pattern read {name}" for name in topics.filters(topics.READ, "%u")]

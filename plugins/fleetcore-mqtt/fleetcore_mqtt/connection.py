@@ -41,7 +41,7 @@ from fleetcore_mqtt.uplinks import REFUSED_S, Uplinks, content_type
 from fleetcore_mqtt.v5 import V5
 from fleetcore_mqtt.v311 import V311
 
-#: From the end of the TLS handshake to a whole CONNECT (SECURITY.md A11, 22).
+#: From the end of the TLS handshake to a whole CONNECT.
 CONNECT_S = 5.0
 #: The device plane answers who it is within this, or the client is asked to come again.
 AUTHENTICATION_S = 30.0
@@ -49,7 +49,7 @@ AUTHENTICATION_S = 30.0
 UNWRITABLE_S = 30.0
 #: A closed connection whose peer does not read the rest is aborted then.
 LINGER_S = 5.0
-#: The longest keep alive, which CONNACK tells a version 5 client (WIRE.md §4).
+#: The longest keep alive, which CONNACK tells a version 5 client.
 KEEP_ALIVE_S = 1200
 #: What may wait in the transport's buffer before downlinks wait in the outbox, which is bounded.
 WRITE_BUFFER_BYTES = 256 * 1024

@@ -48,7 +48,7 @@ class Downlinks:
             self._listen()
 
     def subscribe(self, packet: Subscribe) -> None:
-        """Answers a SUBSCRIBE: QoS 1 at most, and nothing beyond the device's own read list (WIRE.md §1)."""
+        """Answers a SUBSCRIBE: QoS 1 at most, and nothing beyond the device's own read list (wire.md §1)."""
         if packet.has_identifier:
             raise Violation("no subscription identifiers were offered", Reason.SUBSCRIPTION_IDS)
         codes: list[int] = []

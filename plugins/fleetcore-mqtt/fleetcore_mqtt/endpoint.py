@@ -26,7 +26,7 @@ from fleetcore_mqtt.sessions import Sessions
 #: asyncio of CPython 3.11 allocates 256 KiB per TLS connection; this is one TLS record. At 500 connections it took
 #: 158 MB down to 51 MB.
 TLS_READ_BYTES = 16_384
-#: A handshake that takes longer is cut off (SECURITY.md A11, 22).
+#: A handshake that takes longer is cut off.
 HANDSHAKE_S = 10.0
 _SWEEP_S = 1.0
 _OVERHEAD_BYTES = PACKET_BYTES - 256 * 1024
@@ -79,7 +79,7 @@ class Endpoint(ProtocolAdapter):
         self._all.add(connection)
 
     def authenticated(self, device: str, connection: HostedConnection) -> None:
-        """The newest connection of a device stands; the earlier one is told that it was taken over (WIRE.md §4)."""
+        """The newest connection of a device stands; the earlier one is told that it was taken over."""
         earlier = self._by_device.get(device)
         if earlier is not None:
             earlier.end(Reason.TAKEN_OVER)

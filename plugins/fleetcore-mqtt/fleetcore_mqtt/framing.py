@@ -5,7 +5,7 @@ Nothing is buffered for a packet that will be refused: the length is known after
 
 from fleetcore_mqtt.packets import Reason, Violation
 
-#: 256 KiB of payload, plus topic and properties (WIRE.md §4).
+#: 256 KiB of payload, plus topic and properties.
 PACKET_BYTES = 270_336
 #: A first packet longer than this is no CONNECT of a device (CVE-2023-0809 is what an unbounded one costs).
 CONNECT_BYTES = 64 * 1024

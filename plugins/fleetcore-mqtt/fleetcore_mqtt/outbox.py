@@ -1,7 +1,7 @@
 """What waits to be sent to one client, and what it has not acknowledged yet: both bounded.
 
 A client that reads slowly first loses messages that are about a state it will be told again, and then its
-connection: its queue must never become the server's memory (SECURITY.md A11, 14).
+connection: its queue must never become the server's memory.
 """
 
 from collections import deque

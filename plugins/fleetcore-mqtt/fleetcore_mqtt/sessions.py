@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 #: Sessions remembered at most; about 50 MB at a dozen filters each.
 REMEMBERED = 100_000
-#: The longest session expiry granted, in seconds (WIRE.md §4).
+#: The longest session expiry granted, in seconds.
 EXPIRY_S = 86_400
 
 

@@ -2,7 +2,7 @@
 
 The endpoint parses and authorises by it, the consumer subscribes by it and the broker's access lists are printed from
 it, so the three cannot differ. A topic is compared level by level, never by filling in a template: a name with a
-wildcard in it then has nothing to widen (SECURITY.md, the class of CVE-2017-7650).
+wildcard in it then has nothing to widen (the class of CVE-2017-7650).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PREFIX = ("fleet", "v1")
 CLAIM = "fleetcore:claim:"
 
 _TARGET = "{target}"
-#: Any call, and the answer to it: what carries a message type without a topic of its own (WIRE.md §4).
+#: Any call, and the answer to it: what carries a message type without a topic of its own (wire.md §4).
 _REQUEST, _REPLY = "request/+", "reply/+"
 
 

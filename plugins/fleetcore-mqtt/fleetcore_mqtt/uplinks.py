@@ -1,6 +1,6 @@
 """What comes from one device: a PUBLISH becomes an Inbound, and its outcome the acknowledgement.
 
-The rules of WIRE.md §4. Committed: PUBACK. Refused for good: PUBACK too, with the reason where the version has one,
+The rules of wire.md §4. Committed: PUBACK. Refused for good: PUBACK too, with the reason where the version has one,
 and a message on ``errors``. Refused for now: nothing, reading stops, and the connection's end makes the client send
 again. Whether the device may say it is the plane's decision, so a foreign subject is passed on and audited there.
 
@@ -23,14 +23,14 @@ from fleetcore_mqtt.packets import PUBACK_HEAD, Codec, Properties, Reason, Viola
 from fleetcore_mqtt.stream import Hold, PacketStream
 from fleetcore_mqtt.v311 import as_text
 
-#: From a temporary refusal to the close that makes the client send again (WIRE.md §4).
+#: From a temporary refusal to the close that makes the client send again (wire.md §4).
 REFUSED_S = 30.0
 #: Distinct topics remembered for a connection; a device uses a handful beside the results of commands.
 TOPICS = 64
 
 
 def content_type(declared: str | None, payload: bytes, *, senml: bool) -> str | None:
-    """The media type as the core wants it: declared, else what the topic says, else None (WIRE.md §3)."""
+    """The media type as the core wants it: declared, else what the topic says, else None (wire.md §3)."""
     if declared is not None:
         return declared.partition(";")[0].strip().lower()
     if not senml:

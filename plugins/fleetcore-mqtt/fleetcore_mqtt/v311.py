@@ -24,7 +24,7 @@ from fleetcore_mqtt.packets import (
     Will,
 )
 
-#: A session that is not clean has no end in 3.1.1; ours has this one (WIRE.md §4).
+#: A session that is not clean has no end in 3.1.1; ours has this one.
 SESSION_S = 86_400
 
 # CONNACK return codes, §3.2.2.3.

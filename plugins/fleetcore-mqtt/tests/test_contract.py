@@ -9,7 +9,7 @@ from fleetcore.interfaces import DeviceSecrets
 from fleetcore.testing.protocol_contract import ProtocolContract
 from fleetcore.testing.recording_plane import RecordingPlane
 
-#: MQTT 3.1.1 acknowledges without a reason and has no properties: a refusal follows on ``errors`` (WIRE.md §4).
+#: MQTT 3.1.1 acknowledges without a reason and has no properties: a refusal follows on ``errors`` (wire.md §4).
 GAPS_311 = dict.fromkeys(
     (
         "test_a_permanent_refusal_comes_back_with_its_code_and_the_next_message_passes",
