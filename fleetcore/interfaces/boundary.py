@@ -1,7 +1,8 @@
 """The line between the core and a plugin's code: what a plugin raises does not end more than the plugin."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from fleetcore.errors import PluginError
 
@@ -22,6 +23,20 @@ def plugin_code(what: str) -> Iterator[None]:
         yield
     except SystemExit as error:
         raise PluginError(f"{what} called exit({error.code!r})") from error
+
+
+@asynccontextmanager
+async def plugin_call(what: str, timeout_s: float) -> AsyncIterator[None]:
+    """As :func:`plugin_code`, around a coroutine of a plugin that may take so long at most; else raises PluginError."""
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            with plugin_code(what):
+                yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise  # the plugin's own
+        raise PluginError(f"{what} did not answer within {timeout_s:g} s") from error
 
 
 def in_a_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from attrs import define
 
 from fleetcore.errors import ConfigError, CredentialsRejected, NotFound
+from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, FeedEntry
@@ -77,7 +78,7 @@ class Consumer(ABC):
                 await self._shut()
                 return
             except Exception as error:
-                self._became("failing", f"{type(error).__name__}: {error}")
+                self._became("failing", in_a_line(error))
                 self.status.failures += 1
                 wait = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
                 failures += 1

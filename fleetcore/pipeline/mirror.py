@@ -4,13 +4,12 @@ State is level-triggered: a page of the feed is reduced to the entities it touch
 sent. Readings are sent as they come. Both are at least once: the position is kept after the hub has taken the page.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import cast
 
 from fleetcore.errors import Unavailable
-from fleetcore.interfaces.boundary import plugin_code
+from fleetcore.interfaces.boundary import plugin_call
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, MirrorItem
 from fleetcore.interfaces.storage import Storage
@@ -60,9 +59,8 @@ class Mirror(PieceConsumer[CloudBackend]):
         if "telemetry" in self._what:
             for entry in entries:
                 if entry.readings is not None and len(entry.readings):
-                    with plugin_code(self.name):
-                        async with asyncio.timeout(self._timeout_s):
-                            await self.piece.send_telemetry(entry.readings, self._storage.catalog)
+                    async with plugin_call(self.name, self._timeout_s):
+                        await self.piece.send_telemetry(entry.readings, self._storage.catalog)
         return True
 
     def _touched(self, event: Event) -> tuple[str, Facet] | None:
@@ -75,9 +73,8 @@ class Mirror(PieceConsumer[CloudBackend]):
 
     async def _apply(self, touched: list[tuple[str, Facet]]) -> None:
         items = [await self._item(entity, facet) for entity, facet in touched]
-        with plugin_code(self.name):
-            async with asyncio.timeout(self._timeout_s):
-                results = await self.piece.apply(items)
+        async with plugin_call(self.name, self._timeout_s):
+            results = await self.piece.apply(items)
         puts: list[Put] = []
         again: float | None = None
         for item, result in zip(items, results, strict=True):
@@ -89,9 +86,8 @@ class Mirror(PieceConsumer[CloudBackend]):
                 self.invalid[key] = result.reason
             elif result.state == "conflict":
                 # The fleet is the truth in this direction: learn the hub's version, then write ours over it.
-                with plugin_code(self.name):
-                    async with asyncio.timeout(self._timeout_s):
-                        remote = await self.piece.read(item.entity, item.facet)
+                async with plugin_call(self.name, self._timeout_s):
+                    remote = await self.piece.read(item.entity, item.facet)
                 version = remote.remote_version if remote else None
                 puts.append(Put(kind=_STATE, key=key, body={"remote_version": version}))
                 again = max(again or 0.0, 0.1)

@@ -1,11 +1,10 @@
 """Notify: hands what detectors found to a notifier; each anomaly at least once, in order, also over restarts."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from fleetcore.fleet.anomalies import AnomalyDetector
-from fleetcore.interfaces.boundary import plugin_code
+from fleetcore.interfaces.boundary import plugin_call
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.notifier import Notifier
 from fleetcore.interfaces.storage import Storage
@@ -41,7 +40,6 @@ class Notification(PieceConsumer[Notifier]):
         ids = [event.subject for entry in entries for event in entry.events if event.type == ANOMALY_FOUND]
         found = [one for one in [await self._anomalies.get(anomaly) for anomaly in dict.fromkeys(ids)] if one]
         if found:
-            with plugin_code(self.name):
-                async with asyncio.timeout(self._timeout_s):
-                    await self.piece.notify(found)
+            async with plugin_call(self.name, self._timeout_s):
+                await self.piece.notify(found)
         return bool(found)

@@ -103,7 +103,7 @@ async def test_plugins_that_do_not_load_are_named_and_the_rest_works(serving, se
 
         assert code == 1
         assert "✗ plugin shaky: RuntimeError: no such sensor library\n    → Correct or uninstall it" in out
-        assert "✗ plugin leaver: SystemExit: 3" in out
+        assert "✗ plugin leaver: It raised SystemExit: 3" in out
         assert "✗ plugin hooked: RuntimeError: hook fell over" in out
         assert "✗ detector/shaky: failing" in out
         assert "✗ notifier/by-shaky: failing" in out
