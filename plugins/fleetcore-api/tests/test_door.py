@@ -1,13 +1,19 @@
 """Who may come in: tokens, what is open to everybody, and what is written down of refusals."""
 
+import asyncio
+
 import httpx
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore.calls.fleet_table import core
+from fleetcore.testing.patience import PATIENCE_S
 
 
 async def test_without_a_token_only_health_and_the_document_are_answered(nobody):
+    async with asyncio.timeout(PATIENCE_S):
+        while (await nobody.get("/readyz")).json()["waiting_for"]:  # its consumers open beside it
+            await asyncio.sleep(0.01)
     for path in ("/healthz", "/readyz", "/api/v1/openapi.json"):
         assert (await nobody.get(path)).status_code == 200, path
     for path in ("/api/v1/devices", "/api/v1/nothing", "/", "/metrics"):
