@@ -9,7 +9,13 @@ from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceSession, DeviceState
 
 _RATE = Rejected(code="rate_limited", reason="The device sends too often", scope="device", retry_after_s=1.0)
-_FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
+#: The refusal of a subject that the session may not speak for.
+FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
+
+
+def silenced(code: str) -> Rejected:
+    """The refusal of a device whose lifecycle lets it say nothing; ``code`` is of its state."""
+    return Rejected(code=code, reason="The device may not speak")
 
 
 class Directory(ABC):
@@ -51,16 +57,16 @@ class Admit:
         if session.lost_rights:
             return Rejected(code=session.lost_rights, reason="The session has ended")
         if identity.blocked is not None:
-            return Rejected(code=identity.blocked, reason="The device may not speak")
+            return silenced(identity.blocked)
         if not identity.take_token(self._clock.monotonic_s(), self._rate_per_s, self._burst):
             return _RATE
         if len(message.payload) > self._limit_bytes:
             return self._too_long
         state = session.subjects.get(message.subject) or await self._directory.subject(session, message.subject)
         if state is None:
-            return _FOREIGN
+            return FOREIGN
         if state.blocked is not None:
-            return Rejected(code=state.blocked, reason="The device may not speak")
+            return silenced(state.blocked)
         self._directory.seen(identity, received)
         if state is not identity:
             self._directory.seen(state, received)

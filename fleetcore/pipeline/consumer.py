@@ -16,6 +16,7 @@ from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, FeedEntry
+from fleetcore.pipeline.back_off import back_off_s
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,6 @@ _log = logging.getLogger(__name__)
 KEEP_EVERY_S = 5.0
 _PAGE = 64
 _POLL_S = 60.0
-_BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 #: After so long without a failure the next one counts as the first: longer than the longest wait, so that a piece which
 #: fails again and again in its first seconds is asked ever more seldom.
 _HEALTHY_S = 120.0
@@ -80,7 +80,7 @@ class Consumer(ABC):
             except Exception as error:
                 self._became("failing", in_a_line(error))
                 self.status.failures += 1
-                wait = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
+                wait = back_off_s(failures)
                 failures += 1
                 _log.warning("%s failed and is tried again in %g s: %s", self.name, wait, self.status.error)
                 await self._shut()

@@ -9,6 +9,7 @@ from fleetcore.model.message import Rejected
 from fleetcore.model.names import is_message_id
 from fleetcore.pipeline.message import Envelope, Message
 from fleetcore.pipeline.receive import Delivery
+from fleetcore.wire.bodies import media_type
 
 _log = logging.getLogger(__name__)
 
@@ -94,4 +95,4 @@ def decode(codecs: Codecs, message: Message) -> Decoded | None:
 def _content_type(delivery: Delivery) -> str | None:
     """The declared media type without parameters, lower case."""
     declared = delivery[1].content_type
-    return None if not declared else declared.partition(";")[0].strip().lower()
+    return None if not declared else media_type(declared)

@@ -19,7 +19,7 @@ from fleetcore.model.message import Inbound, Outcome, Rejected, Reply
 from fleetcore.model.telemetry import Tally
 from fleetcore.pipeline import quick
 from fleetcore.pipeline.acknowledge import Acknowledge
-from fleetcore.pipeline.admit import Admit, Directory
+from fleetcore.pipeline.admit import FOREIGN, Admit, Directory
 from fleetcore.pipeline.columns import Columns
 from fleetcore.pipeline.decode import Codecs, decode
 from fleetcore.pipeline.handlers import Handlers
@@ -35,7 +35,6 @@ from fleetcore.wire.replies import rejection
 _log = logging.getLogger(__name__)
 
 _INTERNAL = Rejected(code="internal", reason="The message could not be handled")
-_FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
 
 
 class DataPath:
@@ -127,7 +126,7 @@ class DataPath:
             await self._alone(message.delivery, message.state)
 
     async def _alone(self, delivery: Delivery, state: DeviceState | None) -> None:
-        outcome: Outcome = _FOREIGN  # it was moved away while its batch was handled
+        outcome: Outcome = FOREIGN  # it was moved away while its batch was handled
         if state is not None:
             message = Message(delivery, state)
             try:

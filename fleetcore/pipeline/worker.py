@@ -62,10 +62,13 @@ class Worker:
                 loop.call_soon_threadsafe(finish, result, problem)
 
         self._jobs.put(job)
+        limit = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with limit:
                 return await future
         except TimeoutError as error:
+            if not limit.expired():
+                raise  # the work's own
             place = threads.place_of(self._thread)
             raise PluginError(f"It did not answer within {timeout_s:g} s; it is at {place}") from error
 

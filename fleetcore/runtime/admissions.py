@@ -10,9 +10,9 @@ from fleetcore.fleet.security.admission import Required
 from fleetcore.interfaces.admission import Admission
 from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.clock import Clock
+from fleetcore.pipeline.back_off import back_off_s
 
 _log = logging.getLogger(__name__)
-_BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
 class RequiredAdmission(Required):
@@ -57,7 +57,7 @@ class RequiredAdmission(Required):
             except Exception as error:
                 self.error = error.message if isinstance(error, FleetError) else in_a_line(error)
                 self._tried.set()
-                wait = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
+                wait = back_off_s(failures)
                 failures += 1
                 _log.error("[admission.%s] is not open, and no device enrols: %s", self._name, self.error)
                 await self._clock.sleep(wait)

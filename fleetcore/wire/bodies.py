@@ -31,6 +31,11 @@ class Many(list[Any]):
         self.refused = refused
 
 
+def media_type(declared: str) -> str:
+    """A declared content type without its parameters, in lower case."""
+    return declared.partition(";")[0].strip().lower()
+
+
 def unreadable(error: StrictJsonError) -> Rejected:
     """The refusal of a payload that cannot be read, with the limit where one was exceeded."""
     limit = error.limit
@@ -48,7 +53,7 @@ def read_plain(payload: bytes, content_type: str | None, depth: int) -> object:
     """The body's plain data, ``{}`` for none; :class:`Rejected` where it cannot be read (a value, as for readings)."""
     if not payload:
         return {}
-    declared = None if content_type is None else content_type.partition(";")[0].strip().lower()
+    declared = None if content_type is None else media_type(content_type)
     if declared is None:
         # 0x80-0xBF starts a CBOR array or map, 0xD9D9F7 is CBOR's own tag (RFC 8949 §3.4.6); no JSON starts so.
         declared = _CBOR if 0x80 <= payload[0] <= 0xBF or payload[:3] == b"\xd9\xd9\xf7" else "application/json"

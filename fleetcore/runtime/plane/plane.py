@@ -11,6 +11,7 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import Credential
 from fleetcore.model.message import Direction, Inbound, MessageType, Rejected, Reply
 from fleetcore.model.store import ArtifactInfo
+from fleetcore.pipeline.admit import FOREIGN, silenced
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.session import DeviceSession
@@ -63,14 +64,14 @@ class Plane(DevicePlane):
 
     async def _answer(self, session: DeviceSession, message: Inbound) -> Reply | Rejected:
         if session.state.blocked is not None:
-            return Rejected(code=session.state.blocked, reason="The device may not speak")
+            return silenced(session.state.blocked)
         if session.ended is not None:
             return Rejected(code="not_authenticated", reason="The session has ended")
         if message.subject != session.identity and not message.type.leaf:
             return Rejected(code="operation_unknown", reason=f"{message.type} is not sent for a leaf")
         try:
             if message.subject not in session.subjects and not await self._sessions.subject(session, message.subject):
-                return Rejected(code="not_your_device", reason="The identity may not speak for this device")
+                return FOREIGN
             self._sessions.both_seen(session, message.subject)
         except FleetError as error:
             return rejection(error)

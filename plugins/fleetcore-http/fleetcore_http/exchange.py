@@ -9,6 +9,7 @@ from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.protocol import Session
 from fleetcore.model.message import UNKNOWN, Inbound, MessageType, Rejected
 from fleetcore.model.names import is_message_id
+from fleetcore.wire.bodies import media_type
 from fleetcore.wire.strict_json import EXACT_INTEGER
 from fleetcore_http.answers import pending_header
 from fleetcore_http.bodies import read_body
@@ -67,7 +68,7 @@ class Exchange:
     def media_type(self) -> str | None:
         """The declared media type, lower case and without parameters; None where none is declared."""
         declared = self.request.headers.get("Content-Type")
-        return declared.partition(";")[0].strip().lower() or None if declared else None
+        return media_type(declared) or None if declared else None
 
     def message_id(self) -> str | None:
         """``Idempotency-Key``, with or without the quotes of a structured field."""

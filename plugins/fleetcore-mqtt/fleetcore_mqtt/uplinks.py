@@ -14,6 +14,7 @@ from attrs import frozen
 from fleetcore.errors import CODES
 from fleetcore.interfaces import Session
 from fleetcore.model.message import UNKNOWN, Accepted, Inbound, MessageType, Outcome, Rejected, Reply
+from fleetcore.wire.bodies import media_type
 from fleetcore.wire.replies import problem, refusal
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
@@ -32,7 +33,7 @@ TOPICS = 64
 def content_type(declared: str | None, payload: bytes, *, senml: bool) -> str | None:
     """The media type as the core wants it: declared, else what the topic says, else None (wire.md §3)."""
     if declared is not None:
-        return declared.partition(";")[0].strip().lower()
+        return media_type(declared)
     if not senml:
         return None
     return "application/senml+cbor" if payload[:1] >= b"\x80" else "application/senml+json"
