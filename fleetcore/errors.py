@@ -127,6 +127,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "not_ready": _code(503, 503, None, "Not ready yet", temporary=True),
         "storage_full": _code(507, 503, None, "The store is full", temporary=True),
         "storage_failed": _code(503, 503, None, "The store failed", temporary=True),
+        "data_damaged": _code(500, 500, None, "Stored data is damaged", temporary=True),
         "internal": _code(500, 500, _IMPLEMENTATION_SPECIFIC, "An internal error"),
     }
 )

@@ -14,6 +14,7 @@ from fleetcore.calls.responses.server import (
     PluginResponse,
     StatusResponse,
     StorageCheckResponse,
+    StorageVerifyResponse,
 )
 from fleetcore.calls.table import call
 from fleetcore.calls.types import Page, to_response
@@ -21,6 +22,7 @@ from fleetcore.model.operator import Permission
 from fleetcore.runtime.recount import recount
 from fleetcore.runtime.status import status
 
+VerifyPlace = Annotated[str, Meta(min_length=1, max_length=4096, description="``next`` of the answer before.")]
 BackupFolder = Annotated[str, Meta(min_length=1, max_length=4096, description="A new or empty folder.")]
 
 
@@ -50,7 +52,7 @@ async def list_plugins(caller: Caller) -> Page[PluginResponse]:
     return Page([to_response(PluginResponse, one) for one in host.plugins.values()])
 
 
-@call(None, Permission.CA_WRITE, cli="backup TARGET")
+@call(None, Permission.CA_WRITE, cli="backup make TARGET")
 async def back_up(caller: Caller, target: BackupFolder) -> BackupResponse:
     """Copies the data folder into a new or empty folder on the server's machine, consistent as of one moment.
 
@@ -68,7 +70,7 @@ async def back_up(caller: Caller, target: BackupFolder) -> BackupResponse:
 
 @call(None, Permission.SERVER_READ, no_cli="`fleetcore doctor` shows what it finds")
 async def check_storage(caller: Caller) -> StorageCheckResponse:
-    """Reads and checks all stored data, which takes the longer the more there is, and tells what is wrong with it.
+    """Compares what the stored data says of itself, and tells what is wrong; ``verify_storage`` reads everything.
 
     Counters that differ from what they count are corrected; ``recounted`` names them.
     """
@@ -76,6 +78,21 @@ async def check_storage(caller: Caller) -> StorageCheckResponse:
     fleet.problems = tuple(await fleet.storage.check())
     fleet.recounted = tuple(await recount(fleet.storage, fleet.counted))
     return StorageCheckResponse(problems=list(fleet.problems), recounted=list(fleet.recounted))
+
+
+@call(None, Permission.SERVER_READ, no_cli="`fleetcore doctor --deep` shows what it finds")
+async def verify_storage(caller: Caller, after: VerifyPlace | None = None) -> StorageVerifyResponse:
+    """Reads a part of all stored data, about a second's worth, and compares it with its checksums.
+
+    Call it again with the answer's ``next`` as ``after``, until that is null.
+
+    Raises:
+        Refused: ``after`` names no part.
+    """
+    verified = await caller.fleet.storage.verify(after)
+    return StorageVerifyResponse(
+        problems=list(verified.problems), done=verified.done, total=verified.total, next=verified.after
+    )
 
 
 @call(None, Permission.SERVER_READ, no_cli="commands see what was accepted before them")

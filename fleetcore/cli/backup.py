@@ -1,4 +1,4 @@
-"""``fleetcore backup``: a consistent copy of a data folder, also of a running server."""
+"""``fleetcore backup``: a consistent copy of a data folder, also of a running server; is a copy undamaged?"""
 
 from pathlib import Path
 
@@ -7,17 +7,63 @@ import click
 from fleetcore.cli.connect import data_option
 from fleetcore.cli.derived import value
 from fleetcore.cli.output import output_option, show
+from fleetcore.cli.progress import bytes_progress
+from fleetcore.errors import Refused
 from fleetcore.frontends.catalogue import core
 
 
-@click.command()
+class _Backup(click.Group):
+    """``backup FOLDER`` is short for ``backup make FOLDER``."""
+
+    #: The command that is meant where none is named.
+    default = "make"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Backup)
+def backup() -> None:
+    """Copy a data folder, also of a running server; verify a copy. ``backup FOLDER`` is ``backup make FOLDER``."""
+
+
+@backup.command()
 @click.argument("target", type=click.Path(path_type=Path, file_okay=False))
 @data_option
 @output_option
-def backup(target: Path, data: Path, output: str) -> None:
+def make(target: Path, data: Path, output: str) -> None:
     """Copy the data folder into TARGET, a new or empty folder. It holds the CA's keys: guard it."""
     answer = value(data, core()["back_up"], {"target": str(target.resolve())})
     if output != "table":
         show(answer, output)
         return
     click.echo(f"Copied {data} to {target}. Back to work with it: fleetcore restore {target} --data NEW-FOLDER")
+
+
+@backup.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@output_option
+def verify(folder: Path, output: str) -> None:
+    """Read all of the backup FOLDER and compare it with its manifest. Nothing is changed."""
+    from fleetcore.runtime import manifest
+    from fleetcore.runtime.backup import verify as read_all
+    from fleetcore.wire.times import Ms
+
+    size = manifest.size(folder)
+    with bytes_progress("Verifying the backup", size) as read:
+        found = read_all(folder, read)
+    if found is None:
+        raise Refused(
+            f"{folder} has no {manifest.NAME}: whether it is whole and undamaged cannot be seen",
+            remedy="Take another backup: an earlier release wrote this one",
+        )
+    answer = {"fleet": found.fleet, "name": found.name, "made": str(Ms(found.made)), "files": len(found.files)}
+    if output != "table":
+        show({**answer, "bytes": size}, output)
+        return
+    click.echo(
+        f"{folder} is as it was written: {len(found.files)} files, {size:,} bytes, of fleet {found.name}"
+        f" ({found.fleet[:8]}), made at {answer['made']}."
+    )

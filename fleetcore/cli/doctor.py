@@ -14,6 +14,7 @@ import click
 from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
+from fleetcore.cli.verifying import verified_store
 from fleetcore.cli.weak_settings import weaknesses
 from fleetcore.errors import FleetError, NotFound, PluginError
 
@@ -37,10 +38,11 @@ _SECRET = re.compile(r"\.(key|db|sqlite)(-wal|-shm|-journal)?$|\.toml$")
 
 @click.command()
 @data_option
+@click.option("--deep", is_flag=True, help="Read all that is stored, however much it is.")
 @output_option
-def doctor(data: Path, output: str) -> int:
+def doctor(data: Path, deep: bool, output: str) -> int:
     """Check configuration, files, certificates, storage, plugins and what runs. Exit 1 where something is wrong."""
-    findings = list(asyncio.run(_examine(data)))
+    findings = list(asyncio.run(_examine(data, deep=deep)))
     if output != "table":
         show(findings, output)
     else:
@@ -56,13 +58,14 @@ def _finding(state: str, what: str, detail: str, remedy: str = "") -> dict[str, 
     return {"state": state, "what": what, "detail": detail, "remedy": remedy}
 
 
-async def _examine(data: Path) -> list[dict[str, str]]:
+async def _examine(data: Path, *, deep: bool) -> list[dict[str, str]]:
     found = list(_files(data))
     if any(one["what"] in ("data folder", "configuration") and one["state"] == "problem" for one in found):
         return found
     try:
         async with connect(data) as caller:
             await caller.run("check_storage", {})
+            found.append(_stored(*await verified_store(caller, deep=deep)))
             found += _inside(await caller.run("get_status", {}))
             with contextlib.suppress(NotFound):  # there is none
                 found.append(_firmware_root(await caller.run("get_firmware_root", {})))
@@ -70,6 +73,16 @@ async def _examine(data: Path) -> list[dict[str, str]]:
     except FleetError as error:
         found.append(_finding("problem", "opening", error.message, error.remedy))
     return found
+
+
+def _stored(problems: list[str], unread: int) -> dict[str, str]:
+    """The stored data, as it was read."""
+    if problems:
+        return _finding("problem", "stored data", " ".join(problems), "fleetcore restore from a backup")
+    if unread:
+        detail = f"nothing wrong was met; {unread / 1e9:.1f} GB were not read"
+        return _finding("ok", "stored data", detail, "`fleetcore doctor --deep` reads everything")
+    return _finding("ok", "stored data", "all of it is as it was written")
 
 
 def _files(data: Path) -> Iterator[dict[str, str]]:

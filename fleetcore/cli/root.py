@@ -19,7 +19,7 @@ NOUNS = {
     "demo": "Make a fleet, run devices on it over every protocol, and show what happened.",
     "simulate": "Run simulated devices against a server.",
     "doctor": "Look for what is wrong and say what to do.",
-    "backup": "Copy a data folder, also of a running server.",
+    "backup": "Copy a data folder, also of a running server, or verify a copy.",
     "adopt": "Complete a data folder of which parts name no fleet, or are lost.",
     "restore": "Make a data folder from a backup.",
     "device": "Register, show and change devices.",

@@ -40,6 +40,22 @@ class ArtifactInfo:
 
 
 @frozen(kw_only=True)
+class Verified:
+    """A part of a check of everything that is stored.
+
+    Attributes:
+        problems: one sentence for each thing that is wrong in this part.
+        done: how much was read so far, of ``total``; in bytes where the store knows them.
+        after: names the next part, None at the end.
+    """
+
+    problems: tuple[str, ...]
+    done: int
+    total: int
+    after: str | None
+
+
+@frozen(kw_only=True)
 class Record:
     """One stored record; ``version`` starts at 1 and rises by one with every put."""
 

@@ -6,7 +6,7 @@ checkpoints.
 
 import asyncio
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fleetcore import files
@@ -48,19 +48,47 @@ async def backup(fleet: Fleet, target: Path) -> None:
     await asyncio.to_thread(manifest.write, target, fleet=fleet.id, name=fleet.config.fleet.name, made=made)
 
 
-def restore(source: Path, data: Path) -> bool:
-    """Makes a data folder from a backup; gives whether the backup was verified: one without a manifest cannot be.
+def verify(source: Path, read: Callable[[int], None] = lambda _: None) -> manifest.Manifest | None:
+    """Reads all of a backup and compares it with its manifest; None for one that has no manifest.
+
+    Raises Refused where it is damaged, is not a backup, or has parts of another fleet than its manifest says.
+    """
+    if not (source / "pki").is_dir():
+        raise Refused(f"{source} is not a backup of a fleet", remedy="Name a folder that `fleetcore backup` wrote")
+    found = manifest.verify(source, read)
+    if found is not None:
+        for part, named in identity.named_in(source).items():
+            if named != found.fleet:
+                whose = "no fleet" if named is None else named[:8]
+                raise Refused(
+                    f"The backup {source} is of fleet {found.fleet[:8]}, and its {part} of {whose}",
+                    code="hash_mismatch",
+                    remedy="Take another backup",
+                )
+    return found
+
+
+def restore(
+    source: Path, data: Path, *, unverified: bool = False, read: Callable[[int], None] = lambda _: None
+) -> None:
+    """Makes a data folder from a backup, once all of it is verified.
 
     Nothing is made where something is wrong, and nothing is left behind where making it fails.
+
+    Args:
+        unverified: take a backup without a manifest, whose damage cannot be seen.
+        read: called with the number of bytes of each piece that was verified.
 
     Raises Refused where ``source`` is damaged or is not a backup, Conflict where ``data`` holds something or lies in
     ``source``, ConfigError where the backup's fleet.toml names another data folder and cannot be changed.
     """
-    if not (source / "pki").is_dir():
-        raise Refused(f"{source} is not a backup of a fleet", remedy="Name a folder that `fleetcore backup` wrote")
     _check_apart(data, source, "the backup")
     _check_empty(data)
-    verified = manifest.verify(source) is not None
+    if verify(source, read) is None and not unverified:
+        raise Refused(
+            f"{source} has no {manifest.NAME}: whether it is whole and undamaged cannot be seen",
+            remedy="Where an earlier release wrote it, --unverified takes it as it is",
+        )
     mine = not data.exists()
     try:
         _make(data)
@@ -77,7 +105,6 @@ def restore(source: Path, data: Path) -> bool:
     except BaseException:
         remove(data, folder_too=mine)
         raise
-    return verified
 
 
 def remove(data: Path, *, folder_too: bool) -> None:

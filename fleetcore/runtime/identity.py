@@ -342,6 +342,11 @@ def _keys_id(keys: Path) -> str | None:
     return _text(keys / KEYS_FILE)
 
 
+def named_in(folder: Path) -> dict[str, str | None]:
+    """Which fleet the files of a folder name, by part, beside the store."""
+    return {"fleet.toml": _stated(folder / "fleet.toml", "id"), "pki/": _keys_id(folder / "pki")}
+
+
 def _text(file: Path) -> str | None:
     try:
         return file.read_text(encoding="ascii").strip() or None

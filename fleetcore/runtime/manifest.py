@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import field, frozen, validators
+from attrs import asdict, evolve, field, frozen, validators
 
 from fleetcore.errors import Refused
 
@@ -21,24 +21,40 @@ class Manifest:
         fleet: the fleet's id.
         made: when, ms since the epoch.
         files: SHA-256 (hex) of each file by its path in the backup.
+        digest: of the manifest itself; None in one that an earlier release wrote.
     """
 
     fleet: str
     name: str
     made: int
     files: dict[str, str] = field(factory=dict, validator=validators.instance_of(dict))
+    digest: str | None = None
+
+    def own_digest(self) -> str:
+        """SHA-256 (hex) of all of it but the digest."""
+        said = {"fleet": self.fleet, "name": self.name, "made": self.made, "files": self.files}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def write(folder: Path, *, fleet: str, name: str, made: int) -> None:
     """Reads every file of a backup and writes its manifest."""
-    manifest = {"fleet": fleet, "name": name, "made": made, "files": dict(_digests(folder))}
+    manifest = Manifest(fleet=fleet, name=name, made=made, files=dict(_digests(folder)))
+    said = asdict(evolve(manifest, digest=manifest.own_digest()))
     target = folder / NAME
     target.touch(mode=0o600)
-    target.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    target.write_text(json.dumps(said, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def verify(folder: Path) -> Manifest | None:
+def size(folder: Path) -> int:
+    """The bytes of a backup's files: what :func:`verify` reads."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def verify(folder: Path, read: Callable[[int], None] = lambda _: None) -> Manifest | None:
     """Reads every file of a backup and compares; None for a backup of a release that wrote no manifest.
+
+    Args:
+        read: called with the number of bytes of each piece that was read.
 
     Raises Refused, with the names of files that are damaged, missing or not of the backup.
     """
@@ -48,8 +64,10 @@ def verify(folder: Path) -> Manifest | None:
     try:
         manifest = Manifest(**json.loads(source.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise Refused(f"The manifest {source} cannot be read", remedy="Take another backup") from error
-    found = dict(_digests(folder))
+        raise _damaged(source, "cannot be read") from error
+    if manifest.digest not in (None, manifest.own_digest()):
+        raise _damaged(source, "is not as written")
+    found = dict(_digests(folder, read))
     wrong = sorted(name for name in found.keys() | manifest.files.keys() if found.get(name) != manifest.files.get(name))
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
@@ -62,11 +80,16 @@ def verify(folder: Path) -> Manifest | None:
     return manifest
 
 
-def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+def _damaged(source: Path, how: str) -> Refused:
+    return Refused(f"The manifest {source} {how}", code="hash_mismatch", remedy="Take another backup")
+
+
+def _digests(folder: Path, read: Callable[[int], None] = lambda _: None) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path != folder / NAME:
             digest = hashlib.sha256()
             with path.open("rb") as file:
                 while piece := file.read(_PIECE):
                     digest.update(piece)
+                    read(len(piece))
             yield path.relative_to(folder).as_posix(), digest.hexdigest()

@@ -105,6 +105,21 @@ async def shown(storage: Storage, after: int = 0) -> list[tuple[int, int, float]
     return found
 
 
+async def problems(storage: Storage) -> list[str]:
+    """What both checks find wrong: the quick one, and all parts of the one that reads everything."""
+    found = list(await storage.check())
+    after: str | None = None
+    while True:
+        part = await storage.verify(after)
+        assert 0 <= part.done <= part.total, "a check shows how far it is"
+        found += part.problems
+        if part.after is None:
+            assert part.done == part.total, "the last part ends at all of it"
+            return found
+        assert part.after != after, "a check goes on"
+        after = part.after
+
+
 def columns(batch: TelemetryBatch) -> dict[str, list[float]]:
     """What a batch holds, as a failed assertion can show it; without ``received``, which a store need not keep."""
     return {column: getattr(batch, column).tolist() for column in ("series", "time", "value", "quality", "seq")}

@@ -23,6 +23,7 @@ from fleetcore.testing.storage_base import (
     StorageCase,
     columns,
     event,
+    problems,
     put,
     readings,
     series,
@@ -128,7 +129,7 @@ class KeepingContract(StorageCase):
             assert [await storage.blob(f"b{n}") for n in there] == [b"%d" % n for n in there]
             assert [await storage.floor("f", f"{n}") for n in there] == [n + 1 for n in there]
             assert await storage.counters("s") == {"n": len(there)}
-            assert list(await storage.check()) == []
+            assert await problems(storage) == []
 
     async def test_an_artifact_that_was_put_is_there_after_kill_9(self, open_again: OpenStorage) -> None:
         content = bytes(range(256)) * 1000
@@ -166,7 +167,7 @@ class KeepingContract(StorageCase):
         assert said in [("before", "storage_failed"), ("before", "storage_full")]
         async with open_again() as storage:
             assert await storage.get("thing", "before") is not None
-            assert list(await storage.check()) == []
+            assert await problems(storage) == []
 
     async def test_a_full_disk_refuses_and_loses_nothing(self, open_again: OpenStorage) -> None:
         if not can_break_calls():
@@ -190,7 +191,7 @@ class KeepingContract(StorageCase):
         assert said == ("before", "storage_full")
         async with open_again() as storage:
             assert [record.key for record in (await storage.find("thing")).items] == ["before"]
-            assert list(await storage.check()) == []
+            assert await problems(storage) == []
 
     async def test_a_commit_that_the_disk_refused_leaves_nothing_and_the_next_ones_are_kept(
         self, open_again: OpenStorage
@@ -241,7 +242,7 @@ class KeepingContract(StorageCase):
                     if maintained:
                         await storage.maintain(10**15)
                 before = [await readings(storage, index) for index in indices]
-                assert list(await storage.check()) == []
+                assert await problems(storage) == []
 
     async def test_a_position_is_not_used_twice_after_upkeep_and_opening_again(self, open_again: OpenStorage) -> None:
         last = 0
@@ -281,7 +282,7 @@ class KeepingContract(StorageCase):
         assert await readings(storage, stays) == [(1000 * i, 2.0) for i in range(4)]
         assert sorted(await storage.marks("stays", ["m0", "m3"])) == ["m0", "m3"]
         assert await storage.position() == last
-        assert list(await storage.check()) == []
+        assert await problems(storage) == []
         entries = await storage.feed(last - 2)
         assert [e.time for entry in entries for e in entry.events] == [2, 3]
         assert [text for entry in entries for text in entry.texts] == []
@@ -326,7 +327,7 @@ class KeepingContract(StorageCase):
     async def test_forgetting_a_device_that_has_nothing_does_nothing(self, storage: Storage) -> None:
         await storage.forget("nobody")
 
-        assert list(await storage.check()) == []
+        assert await problems(storage) == []
 
     async def test_an_artifact_is_found_by_its_digest_and_read_in_parts(self, storage: Storage) -> None:
         content = bytes(range(256)) * 4096 + b"end"
@@ -433,7 +434,7 @@ class KeepingContract(StorageCase):
             assert await copy.position() == n
             assert await readings(copy, index) == [(1000 * i, float(i)) for i in range(n)]
             assert await _whole(copy.read_artifact(artifact.sha256)) == b"firmware"
-            assert list(await copy.check()) == []
+            assert await problems(copy) == []
 
     async def test_a_backup_has_all_that_was_committed_before_it(
         self, storage: Storage, open_backup: OpenBackup, tmp_path: Path
@@ -465,7 +466,13 @@ class KeepingContract(StorageCase):
         await store(storage, index, [1000, 2000], [1.0, 2.0])
         await storage.commit(Commit(puts=(put("a"),)))
 
-        assert list(await storage.check()) == []
+        assert await problems(storage) == []
+
+    async def test_a_part_of_a_check_that_does_not_exist_is_refused(self, storage: Storage) -> None:
+        if type(storage).verify is Storage.verify:
+            pytest.skip("this store checks everything in one part")
+        with pytest.raises(Refused):
+            await storage.verify("no such part")
 
 
 async def _state_of(storage: Storage) -> dict[str, object]:

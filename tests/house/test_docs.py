@@ -146,6 +146,8 @@ def test_a_command_and_its_options_exist(text):
     command, context = root, click.Context(root, info_name="fleetcore")
     while isinstance(command, click.Group):
         assert words, f"fleetcore {text}: which of {command.list_commands(context)}?"
+        if words[0] not in command.list_commands(context) and hasattr(command, "default"):
+            words = [command.default, *words]
         found = command.get_command(context, words[0])
         assert found is not None, f"there is no `{words[0]}` in `fleetcore {text}`"
         command, words = found, words[1:]

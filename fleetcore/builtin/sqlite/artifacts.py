@@ -10,14 +10,18 @@ import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from array import array
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import _TemporaryFileWrapper
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
+from zlib import crc32
 
-from fleetcore.builtin.sqlite import folder
+from fleetcore.builtin.sqlite import checksum, folder
 from fleetcore.builtin.sqlite.failure import translated
+from fleetcore.errors import StorageError
 from fleetcore.interfaces.storage import artifact_unknown, check_artifact_digest, check_artifact_size
 from fleetcore.model.store import ArtifactInfo
 
@@ -26,6 +30,8 @@ T = TypeVar("T")
 
 _PIECE_BYTES = 256 * 1024
 _TEMPORARY = "tmp"
+#: Blobs whose pieces' checksums are kept: 16 bytes a MiB each.
+_KNOWN = 1000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -49,8 +55,12 @@ class Artifacts(ABC):
         """Writes all blobs into an empty folder."""
 
     @abstractmethod
-    def damaged(self) -> list[str]:
-        """One sentence for each blob whose content is not what its name says."""
+    def verify(self, after: str | None) -> tuple[list[str], int, str | None]:
+        """Reads the blob that comes next; gives what is wrong with it, its bytes, and its name, None at the end."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """The bytes of all blobs."""
 
 
 class MemoryArtifacts(Artifacts):
@@ -86,8 +96,12 @@ class MemoryArtifacts(Artifacts):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(blob)
 
-    def damaged(self) -> list[str]:
-        return []
+    def verify(self, after: str | None) -> tuple[list[str], int, str | None]:
+        del after
+        return [], 0, None
+
+    def size(self) -> int:
+        return 0
 
 
 class FileArtifacts(Artifacts):
@@ -95,6 +109,7 @@ class FileArtifacts(Artifacts):
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._known: OrderedDict[str, Sequence[int]] = OrderedDict()
 
     def clean(self) -> None:
         """Removes what a process that ended in the middle of a stream left."""
@@ -143,17 +158,41 @@ class FileArtifacts(Artifacts):
             return None
 
     async def read(self, sha256: str, start: int, end: int | None) -> AsyncIterator[bytes]:
-        if self.info(sha256) is None:
+        info = self.info(sha256)
+        if info is None:
             raise artifact_unknown(sha256)
+        end = info.size_bytes if end is None else min(end, info.size_bytes)
+        if start >= end:
+            return
+        sums = await _in_thread(self._sums, sha256)
         with await _in_thread(self._place(sha256).open, "rb") as file:
-            file.seek(start)
-            left = None if end is None else max(0, end - start)
-            while left is None or left > 0:
-                some = await _in_thread(file.read, _PIECE_BYTES if left is None else min(left, _PIECE_BYTES))
-                if not some:
-                    return
-                left = None if left is None else left - len(some)
-                yield some
+            for number in range(start // _PIECE_BYTES, -(-end // _PIECE_BYTES)):
+                at = number * _PIECE_BYTES
+                piece = await _in_thread(_read_piece, file, at)
+                if number >= len(sums) or crc32(piece) != sums[number]:
+                    raise _damaged(sha256)
+                yield piece[max(0, start - at) : end - at]
+
+    def _sums(self, sha256: str) -> Sequence[int]:
+        """The checksum of each piece of a blob; it is read once as a whole, and compared with its name, for them.
+
+        Raises StorageError (``data_damaged``) where its content is another.
+        """
+        kept = self._known.get(sha256)
+        if kept is None:
+            digest, sums = hashlib.sha256(), array("L")
+            with self._place(sha256).open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    sums.append(crc32(piece))
+            if digest.hexdigest() != sha256:
+                raise _damaged(sha256)
+            kept = self._known[sha256] = sums
+            while len(self._known) > _KNOWN:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(sha256)
+        return kept
 
     def copy_to(self, target: Path) -> None:
         for place in self._all():
@@ -164,13 +203,17 @@ class FileArtifacts(Artifacts):
             with copy.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def damaged(self) -> list[str]:
-        found = []
-        for place in self._all():
-            with place.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != place.name:
-                    found.append(f"The artifact {place.name} has other content than its name says.")
-        return found
+    def verify(self, after: str | None) -> tuple[list[str], int, str | None]:
+        place = next((place for place in self._all() if after is None or place.name > after), None)
+        if place is None:
+            return [], 0, None
+        with place.open("rb") as file:
+            intact = hashlib.file_digest(file, "sha256").hexdigest() == place.name
+            size = file.tell()
+        return [] if intact else [f"{_damaged(place.name).message}."], size, place.name
+
+    def size(self) -> int:
+        return sum(place.stat().st_size for place in self._all())
 
     def _all(self) -> list[Path]:
         return sorted(place for place in self._root.glob("??/*") if _DIGEST.fullmatch(place.name))
@@ -185,6 +228,15 @@ async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as error:
         raise translated(error) from error
+
+
+def _read_piece(file: BinaryIO, at: int) -> bytes:
+    file.seek(at)
+    return file.read(_PIECE_BYTES)
+
+
+def _damaged(sha256: str) -> StorageError:
+    return checksum.damaged(f"The artifact {sha256}", sha256=sha256)
 
 
 def _sync_folder(path: Path) -> None:

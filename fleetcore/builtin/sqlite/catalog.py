@@ -1,21 +1,44 @@
 """The interned series as rows: loaded at the start, inserted as they come."""
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 
+from fleetcore.builtin.sqlite import checksum
+from fleetcore.builtin.sqlite.plain import lenient
 from fleetcore.model.catalog import Catalog
 from fleetcore.model.store import SeriesRequest
 from fleetcore.model.telemetry import Series, SeriesKind
 
+_log = logging.getLogger(__name__)
 
-def load(db: sqlite3.Connection, above: int = 0) -> list[Series]:
-    """The stored series with an index greater than ``above``."""
-    return [
-        Series(index=index, device=device, metric=metric, unit=unit, kind=SeriesKind(kind))
-        for index, device, metric, unit, kind in db.execute(
-            "SELECT id, device, metric, unit, kind FROM series WHERE id > ? ORDER BY id", (above,)
+
+def load(db: sqlite3.Connection, above: int = 0) -> tuple[list[Series], set[int]]:
+    """The stored series with an index greater than ``above``, and the indexes of those whose row is damaged.
+
+    A damaged one is there so that its readings are not taken for another's; what it is called is not sure.
+    """
+    found, damaged = [], set()
+    with lenient(db):
+        rows = db.execute(
+            "SELECT id, device, metric, unit, kind, checksum FROM series WHERE id > ? ORDER BY id", (above,)
         )
-    ]
+        for *row, kept in rows:
+            index, device, metric, unit, kind = row
+            if kept is not None and kept != checksum.of_row(*row):
+                damaged.add(index)
+                _log.error("The row of series %d (%s of %s) is damaged", index, metric, device)
+            known = kind in set(SeriesKind)
+            found.append(
+                Series(
+                    index=index,
+                    device=device,
+                    metric=metric,
+                    unit=unit,
+                    kind=SeriesKind(kind) if known else SeriesKind.NUMBER,
+                )
+            )
+    return found, damaged
 
 
 def insert(db: sqlite3.Connection, wanted: Sequence[SeriesRequest], known: Catalog) -> list[Series]:
@@ -31,6 +54,10 @@ def insert(db: sqlite3.Connection, wanted: Sequence[SeriesRequest], known: Catal
             index, unit, kind = db.execute(
                 "SELECT id, unit, kind FROM series WHERE device=? AND metric=?", (request.device, request.metric)
             ).fetchone()
+            db.execute(
+                "UPDATE series SET checksum=? WHERE id=? AND checksum IS NULL",
+                (checksum.of_row(index, request.device, request.metric, unit, kind), index),
+            )
             series = Series(index=index, device=request.device, metric=request.metric, unit=unit, kind=SeriesKind(kind))
         result.append(series)
     return result

@@ -14,16 +14,19 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
-from fleetcore.builtin.sqlite.plain import listed, text
+from fleetcore.builtin.sqlite import checksum
+from fleetcore.builtin.sqlite.plain import encode, listed, text
 from fleetcore.interfaces.commit_plan import unique_conflict, version_conflict
 from fleetcore.model.store import Commit, Delete, Put
 
-#: Rows of one INSERT: five values each stay below SQLite's bound of 32,766 parameters.
-_MOST_ROWS = 6016
+#: Rows of one INSERT: six values each stay below SQLite's bound of 32,766 parameters.
+_MOST_ROWS = 5440
 #: Longer statements have a multiple of so many rows, which keeps the prepared statements few.
 _STEP_ROWS = 64
 #: The rows of :func:`_pairs`.
 _PAIRS = "json_each(?) AS first CROSS JOIN json_each(first.value) AS second"
+#: What is written of a record: version, due, body and checksum.
+_Row = tuple[int, int | None, str, int]
 #: A record: its kind and its key.
 Name = tuple[str, str]
 #: A unique value: its space and itself.
@@ -63,7 +66,7 @@ class RecordChanges:
                 self._held.setdefault((kind, key), set()).add((space, value))
         self._touched: dict[Name, None] = {}
         self._deleted: dict[Name, None] = {}
-        self._written: dict[Name, tuple[int, int | None, str]] = {}
+        self._written: dict[Name, _Row] = {}
         self._dues: dict[Name, int | None] = {}
         self._indexed: dict[Name, Put] = {}
 
@@ -83,14 +86,15 @@ class RecordChanges:
             current[name] = 0
         for entry in commit.reindexed:
             _expect(entry, current[entry.kind, entry.key])
-        written: dict[Name, tuple[int, int | None, str]] = {}
+        written: dict[Name, _Row] = {}
         versions = []
         for put in commit.puts:
             name = (put.kind, put.key)
             _expect(put, current[name])
             version = current[name] = current[name] + 1
             versions.append(version)
-            written[name] = (version, put.due, text(put.body))
+            raw = encode(put.body)
+            written[name] = (version, put.due, raw.decode(), checksum.of_record(*name, version, raw))
         indexed = {(put.kind, put.key): put for put in (*commit.reindexed, *commit.puts)}
         uniques = self._taken(indexed, touched)
         # Nothing is refused from here on.
@@ -113,8 +117,8 @@ class RecordChanges:
         for entry in commit.reindexed:
             name = (entry.kind, entry.key)
             if name in self._written:
-                version, _, body = self._written[name]
-                self._written[name] = (version, entry.due, body)
+                version, _, body, crc = self._written[name]
+                self._written[name] = (version, entry.due, body, crc)
             else:
                 self._dues[name] = entry.due
         for anew in (self._deleted, self._dues):
@@ -148,9 +152,10 @@ class RecordChanges:
         if self._written:
             _insert(
                 db,
-                "records(kind, key, version, due, body)",
+                "records(kind, key, version, due, body, checksum)",
                 [(*name, *row) for name, row in self._written.items()],
-                " ON CONFLICT(kind, key) DO UPDATE SET version=excluded.version, due=excluded.due, body=excluded.body",
+                " ON CONFLICT(kind, key) DO UPDATE SET version=excluded.version, due=excluded.due, body=excluded.body,"
+                " checksum=excluded.checksum",
             )
         if self._dues:
             db.execute(

@@ -1,9 +1,23 @@
-"""What can be wrong with a data folder: SQLite's own check, and what these tables promise each other."""
+"""What can be wrong with a data folder: what the tables promise each other, and whether each row is what was written.
+
+The second reads everything, in parts of bounded size, each as of its own moment: commits go on, and a caller can show
+how far it is. The text that names the next part is ours: the stage, how many bytes were read, and the row's key.
+"""
 
 import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from fleetcore.builtin.sqlite import chunks, log, schema
-from fleetcore.errors import StorageError
+from attrs import frozen
+from msgspec import json
+
+from fleetcore.builtin.sqlite import checksum, chunks, damage, headers, log, schema, texts
+from fleetcore.builtin.sqlite.artifacts import Artifacts
+from fleetcore.builtin.sqlite.plain import lenient
+from fleetcore.builtin.sqlite.state import State
+from fleetcore.errors import Refused, StorageError
+from fleetcore.model.catalog import Catalog
+from fleetcore.model.store import Verified
 
 #: Each query finds offenders; the sentence is said with their number.
 _PROMISES = (
@@ -17,54 +31,208 @@ _PROMISES = (
     ("SELECT count(*) FROM chunks WHERE id NOT IN (SELECT id FROM chunk_bodies)", "chunks without content"),
     ("SELECT count(*) FROM chunk_bodies WHERE id NOT IN (SELECT id FROM chunks)", "chunk contents without a chunk"),
 )
+#: How much one part reads, about; a row counts for so much beside its content.
+_PART_BYTES, _ROW_BYTES = 16 * 1024**2, 100
+#: Damage beyond this in one part is counted, not named.
+_NAMED = 100
+#: SQLite compares their indexes with their rows; the others' rows are read and compared with their checksums.
+_TABLES = ("meta", "series", "chunks", "records", "uniques", "refs", "marks", "texts", "cursors", "counters", "floors")
+_ARTIFACTS = "artifacts"
+
+Row = tuple[Any, ...]
 
 
-def check(db: sqlite3.Connection) -> list[str]:
-    """One sentence for each thing that is wrong, as of one moment."""
+def promises(db: sqlite3.Connection, state: State) -> list[str]:
+    """One sentence for each promise that is broken, and for damage that was met so far; reads no readings."""
     found: list[str] = []
     db.execute("BEGIN")
     try:
-        found += [f"SQLite: {row}." for (row,) in db.execute("PRAGMA quick_check") if row != "ok"]
-        if found:
-            return found
         for query, what in _PROMISES:
             count = db.execute(query).fetchone()[0]
             if count:
                 found.append(f"There are {count} {what}.")
-        found += _wrong_chunks(db)
-        found += _wrong_log(db)
+        if wrong := headers.damaged(db):
+            found.append(f"The headers of {len(wrong)} chunks are damaged; opening the store makes them anew.")
+        found += _gaps(db)
     finally:
         db.execute("ROLLBACK")
+    found += [f"Chunk {index} is damaged." for index in sorted(state.damaged_chunks)[:_NAMED]]
+    found += [_sentence(_series_damaged(index)) for index in sorted(state.damaged_series)[:_NAMED]]
     return found
 
 
-def _wrong_chunks(db: sqlite3.Connection) -> list[str]:
-    found = []
-    for index, series, t_min, t_max, n, body in db.execute(
-        "SELECT c.id, c.series, c.t_min, c.t_max, c.n, b.body FROM chunks AS c JOIN chunk_bodies AS b USING (id)"
-    ):
-        try:
-            points = chunks.unpack(series, body)
-        except StorageError:
-            found.append(f"Chunk {index} of series {series} cannot be read.")
-            continue
-        if len(points) != n or int(points.time[0]) != t_min or int(points.time[-1]) != t_max:
-            found.append(f"Chunk {index} of series {series} is not what its header says.")
-    return found
-
-
-def _wrong_log(db: sqlite3.Connection) -> list[str]:
-    found = []
+def _gaps(db: sqlite3.Connection) -> list[str]:
+    """The log's positions follow each other, from the trimmed one to what is sealed at least."""
     meta = schema.meta(db)
-    expected = meta["trimmed"] + 1
-    for position, readings, extras in db.execute("SELECT position, readings, extras FROM log ORDER BY position"):
-        if position != expected:
-            found.append(f"The log goes from {expected - 1} to {position}.")
-        expected = position + 1
-        try:
-            log.entry(position, readings, extras)
-        except (StorageError, ValueError, TypeError):
-            found.append(f"Commit {position} of the log cannot be read.")
-    if meta["sealed"] > expected - 1:
-        found.append(f"Readings are sealed up to {meta['sealed']}, but the log ends at {expected - 1}.")
+    first, last, count = db.execute("SELECT min(position), max(position), count(*) FROM log").fetchone()
+    found = []
+    end = meta["trimmed"] if last is None else last
+    if first is not None and (first != meta["trimmed"] + 1 or last - first + 1 != count):
+        found.append(f"The log has {count} commits between {meta['trimmed'] + 1} and {last}.")
+    if meta["sealed"] > end:
+        found.append(f"Readings are sealed up to {meta['sealed']}, but the log ends at {end}.")
     return found
+
+
+def verify(db: sqlite3.Connection, catalog: Catalog, artifacts: Artifacts, after: str | None) -> Verified:
+    """Reads and checks a part of everything; see :meth:`~fleetcore.interfaces.Storage.verify`."""
+    stages = [*(f"table {name}" for name in _TABLES), *_WALKS, _ARTIFACTS]
+    stage, done, key = _place(after) if after is not None else (stages[0], 0, None)
+    if stage not in stages:
+        raise Refused(f"There is no part {after!r} of a check", code="schema_invalid", remedy="Begin it anew")
+    tables = _bytes(db)
+    if stage == _ARTIFACTS:
+        problems, read, key = artifacts.verify(key)
+    else:
+        problems, read, key = _part(db, catalog, stage, key)
+    # Free pages are never read, and pages of indexes are not counted: with the last row everything is done.
+    done = done + read if stage == _ARTIFACTS else min(done + read, tables)
+    if key is None:
+        at = stages.index(stage) + 1
+        stage = stages[at] if at < len(stages) else ""
+        done = tables if stage == _ARTIFACTS else done
+    whole = tables + artifacts.size()
+    return Verified(
+        problems=tuple(problems[:_NAMED] + ([f"{more} more."] if (more := len(problems) - _NAMED) > 0 else [])),
+        done=min(done, whole) if stage else whole,
+        total=whole,
+        after=json.encode([stage, done, key]).decode() if stage else None,
+    )
+
+
+def _place(after: str) -> tuple[str, int, Any]:
+    try:
+        stage, done, key = json.decode(after)
+    except ValueError as error:
+        raise Refused(
+            f"There is no part {after!r} of a check", code="schema_invalid", remedy="Begin it anew"
+        ) from error
+    return stage, done, key
+
+
+def _bytes(db: sqlite3.Connection) -> int:
+    size, pages, free = (
+        int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_size", "page_count", "freelist_count")
+    )
+    return size * (pages - free)
+
+
+def _part(db: sqlite3.Connection, catalog: Catalog, stage: str, key: Any) -> tuple[list[str], int, Any]:
+    """What is wrong, how many bytes were read, and the key to go on behind; None at the stage's end."""
+    db.execute("BEGIN")
+    try:
+        with lenient(db):
+            if stage in _WALKS:
+                return _WALKS[stage].part(db, catalog, key)
+            name = stage.partition(" ")[2]
+            rows = db.execute(f"PRAGMA integrity_check({name})").fetchall()
+            return [f"SQLite: {row}." for (row,) in rows if row != "ok"], 0, None
+    except sqlite3.DatabaseError as error:
+        # A page that cannot be read ends its table, not the check.
+        return [f"SQLite cannot read {stage} to its end: {error}."], 0, None
+    finally:
+        db.execute("ROLLBACK")
+
+
+@frozen
+class _Walk:
+    """A way through the rows of a table.
+
+    Attributes:
+        rows: selects them; the last column is their checksum.
+        key: the columns by which they are ordered, the first of those that are selected.
+        wrong: the damage of a row, None where it is intact.
+    """
+
+    rows: str
+    key: tuple[str, ...]
+    wrong: Callable[[sqlite3.Connection, Catalog, Row], StorageError | None]
+
+    def part(self, db: sqlite3.Connection, catalog: Catalog, key: Sequence[Any] | None) -> tuple[list[str], int, Any]:
+        """As :func:`_part`."""
+        order = ", ".join(self.key)
+        bound = "" if key is None else f" WHERE ({order}) > ({', '.join('?' * len(self.key))})"
+        found, read = [], 0
+        for row in db.execute(f"{self.rows}{bound} ORDER BY {order}", [] if key is None else key):
+            try:
+                error = self.wrong(db, catalog, row)
+            except StorageError as damaged:
+                error = damaged
+            if error is not None:
+                found.append(_sentence(error))
+            read += _ROW_BYTES + sum(len(value) for value in row if isinstance(value, str | bytes))
+            if read >= _PART_BYTES:
+                return found, read, list(row[: len(self.key)])
+        return found, read, None
+
+
+def _chunk(db: sqlite3.Connection, catalog: Catalog, row: Row) -> StorageError | None:
+    series, t_min, index, t_max, n, body, kept = row
+    if body is None:
+        return damage.named(db, catalog, checksum.damaged(f"Chunk {index}", series=series, chunk=index))
+    try:
+        points = chunks.unpack(series, index, body, kept)
+    except StorageError as error:
+        return damage.named(db, catalog, error)
+    if len(points) != n or int(points.time[0]) != t_min or int(points.time[-1]) != t_max:
+        return checksum.damaged(f"The header of chunk {index} of series {series}")
+    return None
+
+
+def _commit(_db: sqlite3.Connection, _catalog: Catalog, row: Row) -> StorageError | None:
+    log.entry(row)
+    return None
+
+
+def _record(_db: sqlite3.Connection, _catalog: Catalog, row: Row) -> StorageError | None:
+    return damage.of_record(*row[1:])
+
+
+def _blob(_db: sqlite3.Connection, _catalog: Catalog, row: Row) -> StorageError | None:
+    _, name, body, kept = row
+    return checksum.damaged(f"The blob {name!r}") if kept not in (None, checksum.of_blob(name, body)) else None
+
+
+def _text(_db: sqlite3.Connection, catalog: Catalog, row: Row) -> StorageError | None:
+    if row[-1] in (None, checksum.of_row(*row[:-1])):
+        return None
+    whose = catalog.series(row[0]) if catalog.has(row[0]) else None
+    name = f"series {row[0]}" if whose is None else f"{whose.metric} of {whose.device}"
+    return checksum.damaged(f"A text reading of {name} at {row[1]} ms")
+
+
+def _mark(_db: sqlite3.Connection, _catalog: Catalog, row: Row) -> StorageError | None:
+    wrong = row[-1] not in (None, checksum.of_row(*row[:-1]))
+    return checksum.damaged(f"The mark of message {row[1]!r} of {row[0]}") if wrong else None
+
+
+def _series(_db: sqlite3.Connection, _catalog: Catalog, row: Row) -> StorageError | None:
+    return None if row[-1] in (None, checksum.of_row(*row[:-1])) else _series_damaged(row[0])
+
+
+def _series_damaged(index: int) -> StorageError:
+    return checksum.damaged(f"The row of series {index}")
+
+
+_WALKS = {
+    "series": _Walk("SELECT id, device, metric, unit, kind, checksum FROM series", ("id",), _series),
+    "records": _Walk(
+        "SELECT rowid, CAST(kind AS BLOB), CAST(key AS BLOB), version, CAST(body AS BLOB), checksum FROM records",
+        ("rowid",),
+        _record,
+    ),
+    "blobs": _Walk("SELECT rowid, name, body, checksum FROM blobs", ("rowid",), _blob),
+    "marks": _Walk("SELECT device, id, time, answer, checksum FROM marks", ("device", "id"), _mark),
+    "texts": _Walk(f"SELECT {texts.COLUMNS} FROM texts", ("series", "time"), _text),  # noqa: S608 - a constant
+    "log": _Walk(f"SELECT {log.COLUMNS} FROM log", ("position",), _commit),  # noqa: S608 - a constant
+    "chunks": _Walk(
+        "SELECT c.series, c.t_min, c.id, c.t_max, c.n, b.body, b.checksum"
+        " FROM chunks AS c LEFT JOIN chunk_bodies AS b ON b.id = c.id",
+        ("c.series", "c.t_min", "c.id"),
+        _chunk,
+    ),
+}
+
+
+def _sentence(error: StorageError) -> str:
+    return f"{error.message}."

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
+from fleetcore.builtin.sqlite import checksum
 from fleetcore.builtin.sqlite.order import Points, group_starts
 from fleetcore.errors import StorageError
 from fleetcore.model.telemetry import Float64, Int64, UInt8
@@ -49,14 +50,25 @@ _HEADER = np.dtype(
 _LEVEL, _STRATEGY = 6, zlib.Z_RLE
 
 
+#: A row of ``chunks``: series, t_min, id, t_max, n, v_last, seq_last.
+Header = tuple[int, int, int, int, int, float, int]
+
+
 @frozen(eq=False)
 class Packed:
-    """One chunk, ready to be written; ``header`` is the row of ``chunks`` without its id."""
+    """One chunk, ready to be written."""
 
     series: int
     t_min: int
-    header: tuple[int | float, ...]
+    t_max: int
+    n: int
+    v_last: float
+    seq_last: int
     body: bytes
+
+    def header(self, index: int) -> Header:
+        """Its header, with the id that it gets."""
+        return (self.series, self.t_min, index, self.t_max, self.n, self.v_last, self.seq_last)
 
 
 def pack(points: Points) -> Iterator[Packed]:
@@ -103,34 +115,32 @@ def pack(points: Points) -> Iterator[Packed]:
         strict=True,
     )
     size = _HEADER.itemsize
-    for i, ((series, t_min, *rest), a, b, width) in enumerate(
-        zip(rows, starts.tolist(), ends.tolist(), widths.tolist(), strict=True)
-    ):
+    for i, (row, a, b, width) in enumerate(zip(rows, starts.tolist(), ends.tolist(), widths.tolist(), strict=True)):
         parts = [heads[i * size : (i + 1) * size]]
         parts += [planes[column][k][a:b] for column in range(4) for k in range(width[column])]
         press = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, 8, _STRATEGY)
-        yield Packed(series, t_min, tuple(rest), press.compress(b"".join(parts)) + press.flush())
+        yield Packed(*row, press.compress(b"".join(parts)) + press.flush())  # type: ignore[call-arg]  # zip is of six
 
 
-def unpack(series: int, body: bytes) -> Points:
-    """A chunk's points, sorted by time.
+def unpack(series: int, index: int, body: bytes, kept: int | None) -> Points:
+    """A chunk's points, sorted by time; ``kept`` is its checksum, None where an earlier release wrote it.
 
     Raises:
-        StorageError: these bytes are no chunk of a format that this release knows.
+        StorageError: the chunk is damaged (``data_damaged``), or has a format that this release does not know.
     """
+    if kept is not None and kept != checksum.of_chunk(series, index, body):
+        raise _damaged(series, index)
     try:
         plain = zlib.decompress(body, -zlib.MAX_WBITS)
         head = np.frombuffer(plain, _HEADER, 1)[0]
     except (zlib.error, ValueError) as error:
-        raise StorageError(
-            "A chunk of readings is damaged", remedy="Bring a backup back with `fleetcore restore`"
-        ) from error
+        raise _damaged(series, index) from error
     if head["format"] != _FORMAT:
         raise StorageError(f"A chunk has format {head['format']}, which this release does not know")
     n = int(head["n"])
     at = _HEADER.itemsize
     if len(plain) != at + n * int((head["coding"] & 0x0F).sum()):
-        raise StorageError("A chunk of readings is damaged", remedy="Bring a backup back with `fleetcore restore`")
+        raise _damaged(series, index)
     columns: list[Int64] = []
     for coding, base, step in zip(head["coding"].tolist(), head["base"].tolist(), head["step"].tolist(), strict=True):
         width = coding & 0x0F
@@ -139,6 +149,10 @@ def unpack(series: int, body: bytes) -> Points:
     time, value, quality, seq = columns
     kind = int(head["values"])
     return Points(np.full(n, series, np.int64), time, _floats(value, kind), quality.astype(np.uint8), seq)
+
+
+def _damaged(series: int, index: int) -> StorageError:
+    return checksum.damaged(f"Chunk {index} of series {series}", series=series, chunk=index)
 
 
 def _cuts(points: Points) -> Int64:

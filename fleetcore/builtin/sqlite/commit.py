@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import catalog, counters, log, marks, texts
+from fleetcore.builtin.sqlite import catalog, checksum, counters, log, marks, texts
 from fleetcore.builtin.sqlite.changes import RecordChanges
 from fleetcore.builtin.sqlite.order import Points
 from fleetcore.builtin.sqlite.plain import text
@@ -196,7 +196,10 @@ class CommitChange(Change[Committed]):
             if body is None:
                 db.execute("DELETE FROM blobs WHERE name=?", (name,))
             else:
-                db.execute("INSERT OR REPLACE INTO blobs(name, body) VALUES (?, ?)", (name, body))
+                db.execute(
+                    "INSERT OR REPLACE INTO blobs(name, body, checksum) VALUES (?, ?, ?)",
+                    (name, body, checksum.of_blob(name, body)),
+                )
 
 
 def _log(db: sqlite3.Connection, position: int, shown: Sequence[CommitChange]) -> None:
@@ -204,17 +207,24 @@ def _log(db: sqlite3.Connection, position: int, shown: Sequence[CommitChange]) -
     if len(shown) == 1:
         (commit,) = shown
         db.execute(
-            "INSERT INTO log(position, size, readings, extras) VALUES (?, ?, ?, ?)",
-            (position + 1, commit._size, commit._readings, commit._extras),
+            "INSERT INTO log(position, size, readings, extras, checksum) VALUES (?, ?, ?, ?, ?)",
+            (
+                *(position + 1, commit._size, commit._readings, commit._extras),
+                checksum.of_log(position + 1, commit._readings, commit._extras),
+            ),
         )
     elif shown:
         rows = [
-            (number, commit._size, None if commit._extras is None else commit._extras.decode())
+            (
+                *(number, commit._size, None if commit._extras is None else commit._extras.decode()),
+                checksum.of_log(number, None, commit._extras),
+            )
             for number, commit in enumerate(shown, position + 1)
         ]
         db.execute(
-            "INSERT INTO log(position, size, extras) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
-            " CAST(json_extract(value, '$[2]') AS BLOB) FROM json_each(?)",
+            "INSERT INTO log(position, size, extras, checksum) SELECT json_extract(value, '$[0]'),"
+            " json_extract(value, '$[1]'), CAST(json_extract(value, '$[2]') AS BLOB), json_extract(value, '$[3]')"
+            " FROM json_each(?)",
             (text(rows),),
         )
 

@@ -12,9 +12,9 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 from fleetcore import threads
-from fleetcore.builtin.sqlite import marks, schema, seal
+from fleetcore.builtin.sqlite import check, headers, marks, schema, seal
 from fleetcore.builtin.sqlite.artifacts import Artifacts, FileArtifacts, MemoryArtifacts
-from fleetcore.builtin.sqlite.check import check
+from fleetcore.builtin.sqlite.checked import MISSING_BYTES, add_missing
 from fleetcore.builtin.sqlite.checkpoint import Checkpointer
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.folder import ARTIFACTS, DATABASE, FILE_MODE
@@ -24,6 +24,7 @@ from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.trim import Trim, shrink
 from fleetcore.builtin.sqlite.writer import Change, Reply, Statements, Writer
 from fleetcore.errors import Refused, StorageError
+from fleetcore.model.store import Verified
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -68,6 +69,7 @@ class Engine:
                 opened.append(schema.connect(folder / DATABASE, limit_bytes=config.limit_bytes))
                 schema.migrate(opened[0])
                 seal.clear_staged(opened[0])
+                headers.mend(opened[0])
                 self.state.load(opened[0])
                 files = FileArtifacts(folder / ARTIFACTS)
                 files.clean()
@@ -145,7 +147,7 @@ class Engine:
     def _seal(self) -> None:
         try:
             seal.seal(self.state, self)
-            while seal.merge(self):
+            while seal.merge(self.state, self):
                 pass
             while self.write(Trim(self.state, self.config)):
                 pass
@@ -162,6 +164,8 @@ class Engine:
         aged = oldest is not None and now_ms - oldest >= self.config.seal_age_s * 1000
         if tail.points == 0 or tail.points >= self.config.seal_points or aged:
             self._seal()
+        while self.write(Statements(add_missing, weight=MISSING_BYTES)):
+            pass
         self.write(Statements(lambda db: marks.prune(db, now_ms, self.state.mark_counts.crowded())))
         self._beside(shrink)
 
@@ -189,8 +193,12 @@ class Engine:
         self.artifacts.copy_to(target / ARTIFACTS)
 
     def problems(self) -> list[str]:
-        """What is wrong with the stored data."""
-        return [*self.look(check), *self.artifacts.damaged()]
+        """What the tables break of what they promise each other."""
+        return self.look(lambda db: check.promises(db, self.state))
+
+    def verify(self, after: str | None) -> Verified:
+        """A part of a check that reads everything."""
+        return self.look(lambda db: check.verify(db, self.state.catalog, self.artifacts, after))
 
     # Opening and ending
 

@@ -107,10 +107,11 @@ def read(db: sqlite3.Connection, after: int, limit: int) -> list[FeedEntry]:
     """Entries from the log, fewer than ``limit`` where they are large."""
     found: list[FeedEntry] = []
     points = 0
-    for position, readings, extras in db.execute(
-        "SELECT position, readings, extras FROM log WHERE position > ? ORDER BY position LIMIT ?", (after, limit)
+    for row in db.execute(
+        f"SELECT {log.COLUMNS} FROM log WHERE position > ? ORDER BY position LIMIT ?",  # noqa: S608 - a constant
+        (after, limit),
     ):
-        found.append(log.entry(position, readings, extras))
+        found.append(log.entry(row))
         points += _points(found[-1])
         if points >= _PAGE_POINTS:
             break

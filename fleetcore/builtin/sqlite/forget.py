@@ -4,7 +4,7 @@ import sqlite3
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import log
+from fleetcore.builtin.sqlite import checksum, log
 from fleetcore.builtin.sqlite.plain import text
 from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.writer import Change
@@ -38,7 +38,8 @@ class Forget(Change[None]):
         self._state.watermarks.alive[self._series] = False
 
     def _rewrite(self, db: sqlite3.Connection, position: int) -> None:
-        readings, extras = db.execute("SELECT readings, extras FROM log WHERE position=?", (position,)).fetchone()
+        row = db.execute(f"SELECT {log.COLUMNS} FROM log WHERE position=?", (position,)).fetchone()  # noqa: S608 - a constant
+        _, readings, extras, _ = log.intact(row)
         before = (readings, extras)
         if readings is not None:
             logged = log.unpack(readings)
@@ -47,14 +48,16 @@ class Forget(Change[None]):
                 shown = None if logged.shown is None else logged.shown[stays]
                 readings = log.pack(log.Logged(logged.batch.take(stays), shown)) if stays.any() else None
         if extras is not None:
-            entry = log.entry(position, None, extras)
+            entry = log.entry((position, None, extras, None))
             texts = tuple(spoken for spoken in entry.texts if spoken.series not in self._series)
             if len(texts) < len(entry.texts):
                 extras = log.pack_extras(texts, entry.events)
         if (readings, extras) != before:
             size = self._sizes[position] = len(readings or b"") + len(extras or b"")
+            kept = checksum.of_log(position, readings, extras)
             db.execute(
-                "UPDATE log SET size=?, readings=?, extras=? WHERE position=?", (size, readings, extras, position)
+                "UPDATE log SET size=?, readings=?, extras=?, checksum=? WHERE position=?",
+                (size, readings, extras, kept, position),
             )
 
     def publish(self) -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from attrs import frozen
 from msgspec import json
 
+from fleetcore.builtin.sqlite import checksum
 from fleetcore.builtin.sqlite.plain import encode
 from fleetcore.errors import StorageError
 from fleetcore.model.store import Event, FeedEntry
@@ -71,7 +72,7 @@ def unpack(row: bytes) -> Logged:
             column, at = _widen(row, at, n, width)
             columns.append(column)
     except ValueError as error:
-        raise StorageError("A log row is damaged", remedy="Bring a backup back with `fleetcore restore`") from error
+        raise checksum.damaged("A row of the log") from error
     series, time, received, value, quality, seq, shown = columns
     batch = TelemetryBatch(
         series.astype(np.int64),
@@ -96,8 +97,22 @@ def pack_extras(texts: tuple[TextReading, ...], events: tuple[Event, ...]) -> by
     )
 
 
-def entry(position: int, readings: bytes | None, extras: bytes | None) -> FeedEntry:
-    """A row as the feed shows it."""
+#: A row as it is stored: what the functions below are given.
+COLUMNS = "position, readings, extras, checksum"
+Row = tuple[int, bytes | None, bytes | None, int | None]
+
+
+def intact(row: Row) -> Row:
+    """The row; raises StorageError (``data_damaged``) where it is not what was written."""
+    position, readings, extras, kept = row
+    if kept is not None and kept != checksum.of_log(position, readings, extras):
+        raise checksum.damaged(f"Commit {position} of the log", position=position)
+    return row
+
+
+def entry(row: Row) -> FeedEntry:
+    """A row as the feed shows it; raises as :func:`intact`."""
+    position, readings, extras, _ = intact(row)
     batch = None
     if readings is not None:
         logged = unpack(readings)

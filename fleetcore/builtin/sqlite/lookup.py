@@ -2,11 +2,10 @@
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import chunks
 from fleetcore.builtin.sqlite.order import Points, locate
 from fleetcore.builtin.sqlite.plain import listed, text
 from fleetcore.builtin.sqlite.resolve import Held
@@ -18,9 +17,16 @@ _CACHE_POINTS = 500_000
 
 
 class Lookup:
-    """Belongs to the writer thread."""
+    """Belongs to the writer thread.
 
-    def __init__(self) -> None:
+    What a damaged chunk held is not known: a late reading is stored as if it held nothing.
+
+    Args:
+        intact: unpacks a chunk (series, id, body, checksum); None for a damaged one.
+    """
+
+    def __init__(self, intact: Callable[[int, int, bytes, int | None], Points | None]) -> None:
+        self._intact = intact
         self._decoded: OrderedDict[int, Points] = OrderedDict()
         self._points = 0
 
@@ -69,18 +75,23 @@ class Lookup:
         last = last + exact
         for i in np.flatnonzero(last > first).tolist():
             chunk = self._chunk(db, int(owner[i]), int(ids[i]))
+            if chunk is None:
+                continue
             which = np.arange(first[i], last[i])
             at = np.searchsorted(chunk.time, time[which])
             there = chunk.time[at] == time[which]
             self._fill(result, missing[which[there]], chunk, at[there])
 
-    def _chunk(self, db: sqlite3.Connection, series: int, index: int) -> Points:
+    def _chunk(self, db: sqlite3.Connection, series: int, index: int) -> Points | None:
         known = self._decoded.get(index)
         if known is not None:
             self._decoded.move_to_end(index)
             return known
-        body = db.execute("SELECT body FROM chunk_bodies WHERE id=?", (index,)).fetchone()[0]
-        points = self._decoded[index] = chunks.unpack(series, body)
+        row = db.execute("SELECT body, checksum FROM chunk_bodies WHERE id=?", (index,)).fetchone()
+        points = None if row is None else self._intact(series, index, *row)
+        if points is None:
+            return None
+        self._decoded[index] = points
         self._points += len(points)
         while self._points > _CACHE_POINTS and len(self._decoded) > 1:
             self._points -= len(self._decoded.popitem(last=False)[1])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import json
 
+from fleetcore.builtin.sqlite import checksum
 from fleetcore.builtin.sqlite.plain import listed, text
 from fleetcore.model.store import MessageMark
 
@@ -31,25 +32,33 @@ class MarkCounts:
 def add(db: sqlite3.Connection, marks: Sequence[MessageMark], counts: MarkCounts) -> None:
     """Keeps marks; an id that is known keeps its first answer."""
     db.execute(
-        "INSERT INTO marks(device, id, time, answer) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
-        " json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
-        (text([[mark.device, mark.id, mark.time, text(mark.answer)] for mark in marks]),),
+        "INSERT INTO marks(device, id, time, answer, checksum) SELECT json_extract(value, '$[0]'),"
+        " json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),"
+        " json_extract(value, '$[4]') FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
+        (text([(*row, checksum.of_row(*row)) for row in map(_row, marks)]),),
     )
     for mark in marks:
         counts.added[mark.device] += 1
+
+
+def _row(mark: MessageMark) -> tuple[str, str, int, str]:
+    return mark.device, mark.id, mark.time, text(mark.answer)
 
 
 def look_up(db: sqlite3.Connection, device: str, ids: Sequence[str]) -> dict[str, MessageMark]:
     """Those of the ids that the device used."""
     rows = listed(
         db,
-        "id, time, answer",
-        "SELECT m.id, m.time, m.answer FROM json_each(?) AS j CROSS JOIN marks AS m ON m.device=? AND m.id=j.value",
+        "id, time, answer, checksum",
+        "SELECT m.id, m.time, m.answer, m.checksum FROM json_each(?) AS j"
+        " CROSS JOIN marks AS m ON m.device=? AND m.id=j.value",
         (text(list(ids)), device),
     )
     return {
         index: MessageMark(device=device, id=index, time=time, answer=json.decode(answer))
-        for index, time, answer in rows
+        for index, time, answer, kept in rows
+        # Without its mark a message is taken as new; readings that are there already count as duplicates.
+        if kept is None or kept == checksum.of_row(device, index, time, answer)
     }
 
 

@@ -7,21 +7,29 @@ from typing import Any
 
 from msgspec import json
 
+from fleetcore.builtin.sqlite import checksum
 from fleetcore.builtin.sqlite.plain import text
 from fleetcore.model import values
 from fleetcore.model.store import MessageMark
 
+
+def _intact(name: str, body: bytes, kept: int | None) -> bytes:
+    if kept is not None and kept != checksum.of_blob(name, body):
+        raise checksum.damaged(f"The blob {name!r}", blob=name)
+    return body
+
+
 #: What a space begins with → the columns that name a value (of the space, then its own), the rest, and the table.
 _TABLES: dict[str, tuple[str | None, str, str, str]] = {
     values.CURSORS: (None, "name", "position", "cursors"),
-    values.BLOBS: (None, "name", "body", "blobs"),
+    values.BLOBS: (None, "name", "name, body, checksum", "blobs"),
     values.counters_of(""): ("space", "name", "value", "counters"),
     values.floors_of(""): ("space", "name", "value", "floors"),
     values.marks_of(""): ("device", "id", "time, answer", "marks"),
     values.uniques_of(""): ("space", "value", "kind, key", "uniques"),
 }
 _VALUES: dict[str, Callable[..., bytes]] = {
-    values.BLOBS: bytes,
+    values.BLOBS: _intact,
     values.marks_of(""): lambda time, answer: values.from_mark(
         MessageMark(device="", id="", time=time, answer=json.decode(answer))
     ),

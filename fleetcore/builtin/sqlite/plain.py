@@ -6,7 +6,8 @@ costs one step.
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec.json import Encoder, decode
@@ -31,10 +32,26 @@ def text(thing: object) -> str:
     return _encoder.encode(thing).decode()
 
 
+@contextmanager
+def lenient(db: sqlite3.Connection) -> Iterator[None]:
+    """Inside it, text that is not UTF-8 is read with replacement characters: for rows whose checksum is looked at."""
+    kept, db.text_factory = db.text_factory, _replaced
+    try:
+        yield
+    finally:
+        db.text_factory = kept
+
+
+def _replaced(raw: bytes) -> str:
+    return raw.decode(errors="replace")
+
+
 def listed(db: sqlite3.Connection, columns: str, query: str, parameters: Sequence[object]) -> Any:
     """The rows of a query, in one step. Its columns are text and integers: JSON would round other numbers.
 
+    Text that is not UTF-8 comes with replacement characters, so that its row's checksum shows the damage.
     Any, because only the query says what a row is.
     """
     wrapped = f"SELECT json_group_array(json_array({columns})) FROM ({query})"  # noqa: S608 - queries of ours
-    return decode(db.execute(wrapped, parameters).fetchone()[0])
+    with lenient(db):
+        return decode(db.execute(wrapped, parameters).fetchone()[0])

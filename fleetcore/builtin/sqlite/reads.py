@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from attrs import frozen
 
-from fleetcore.builtin.sqlite import chunks
+from fleetcore.builtin.sqlite import checksum, chunks
 from fleetcore.builtin.sqlite.order import Points
 from fleetcore.builtin.sqlite.plain import listed, text
 from fleetcore.builtin.sqlite.tail import series_slice
@@ -54,12 +54,16 @@ def piece(db: sqlite3.Connection, view: View, series: int, start: int, end: int)
                 cut = int(run.time[place.start + PIECE_POINTS])
             tail.append(run.take(place))
         bodies = db.execute(
-            "SELECT body FROM chunk_bodies WHERE id IN (SELECT value FROM json_each(?))", (text(wanted),)
+            "SELECT id, body, checksum FROM chunk_bodies WHERE id IN (SELECT value FROM json_each(?))",
+            (text(wanted),),
         ).fetchall()
+        if len(bodies) < len(wanted):
+            gone = sorted(set(wanted) - {index for index, _, _ in bodies})
+            raise checksum.damaged(f"Chunk {gone[0]} of series {series}", series=series, chunk=gone[0])
     finally:
         if own:
             db.execute("COMMIT")
-    parts = [chunks.unpack(series, body) for (body,) in bodies] + tail
+    parts = [chunks.unpack(series, *row) for row in bodies] + tail
     parts = [clipped for part in parts if len(clipped := _clip(part, start, cut))]
     return _joined(parts), cut if cut < end else None
 

@@ -5,12 +5,13 @@ How they are written is in changes.py. Lists come out as one JSON text (see plai
 
 import sqlite3
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from msgspec import json
 
+from fleetcore.builtin.sqlite import checksum, damage
 from fleetcore.builtin.sqlite.dialect import SqliteDialect
-from fleetcore.builtin.sqlite.plain import listed, text
+from fleetcore.builtin.sqlite.plain import lenient, listed, text
 from fleetcore.model.store import DUE, FoundRecords, Index, Record, due_of, due_sort, place, split_place
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
@@ -19,8 +20,9 @@ from fleetcore.query.sql import Compiled, Sql, compiled
 #: Rows fetched at a time while a residual clause is evaluated.
 _PAGE_ROWS = 500
 
-_COLUMNS = "kind, key, version, body"
-Row = tuple[str, str, int, str]
+_COLUMNS = "kind, key, version, body, checksum"
+_OF_R = "r.kind, r.key, r.version, r.body, r.checksum"
+Row = tuple[str, str, int, str, int | None]
 
 _DIALECT = SqliteDialect("r.body")
 _ALL = Compiled(Sql("1=1"), exact=True)
@@ -28,17 +30,19 @@ _ALL = Compiled(Sql("1=1"), exact=True)
 
 def get(db: sqlite3.Connection, kind: str, key: str) -> Record | None:
     """One record."""
-    row = db.execute("SELECT kind, key, version, body FROM records WHERE kind=? AND key=?", (kind, key)).fetchone()
+    with lenient(db):
+        row = db.execute(f"SELECT {_COLUMNS} FROM records WHERE kind=? AND key=?", (kind, key)).fetchone()  # noqa: S608 - constants
     return _record(row) if row is not None else None
 
 
 def find_unique(db: sqlite3.Connection, space: str, value: str) -> Record | None:
     """The holder of a unique value."""
-    row = db.execute(
-        "SELECT r.kind, r.key, r.version, r.body FROM uniques AS u JOIN records AS r USING (kind, key)"
-        " WHERE u.space=? AND u.value=?",
-        (space, value),
-    ).fetchone()
+    with lenient(db):
+        row = db.execute(
+            f"SELECT {_OF_R} FROM uniques AS u JOIN records AS r USING (kind, key)"  # noqa: S608 - constants
+            " WHERE u.space=? AND u.value=?",
+            (space, value),
+        ).fetchone()
     return _record(row) if row is not None else None
 
 
@@ -47,7 +51,7 @@ def holders(db: sqlite3.Connection, space: str, values: Sequence[str]) -> dict[s
     rows = listed(
         db,
         f"value, {_COLUMNS}",
-        "SELECT u.value, r.kind, r.key, r.version, r.body FROM json_each(?) AS j"
+        f"SELECT u.value, {_OF_R} FROM json_each(?) AS j"  # noqa: S608 - constants
         " CROSS JOIN uniques AS u ON u.space=? AND u.value=j.value"
         " CROSS JOIN records AS r ON r.kind=u.kind AND r.key=u.key",
         (text(list(dict.fromkeys(values))), space),
@@ -57,12 +61,8 @@ def holders(db: sqlite3.Connection, space: str, values: Sequence[str]) -> dict[s
 
 def due(db: sqlite3.Connection, kind: str, until: int, limit: int) -> Sequence[Record]:
     """Records that are due, the earliest first."""
-    rows = listed(
-        db,
-        _COLUMNS,
-        "SELECT kind, key, version, body FROM records WHERE kind=? AND due<=? ORDER BY due, key LIMIT ?",
-        (kind, until, limit),
-    )
+    query = f"SELECT {_COLUMNS} FROM records WHERE kind=? AND due<=? ORDER BY due, key LIMIT ?"  # noqa: S608 - constants
+    rows = listed(db, _COLUMNS, query, (kind, until, limit))
     return [_record(row) for row in rows]
 
 
@@ -73,7 +73,7 @@ def page(
     if index == DUE:
         return _due_page(db, kind, after=after, limit=limit, newest=newest)
     rows = _Walk(db, kind, index, newest=newest).rows(_ALL.sql, after, None, limit)
-    return [(place(sort, key), _record((its_kind, key, version, body))) for sort, its_kind, key, version, body in rows]
+    return [(place(sort, record.key), record) for sort, *row in rows for record in (_record(row),)]
 
 
 def find(
@@ -118,21 +118,18 @@ def _due_page(
         sort, key = split_place(after)
         bound, values = f" AND (due, key) {beyond} (?, ?)", [due_of(sort), key]
     query = (
-        f"SELECT due, kind, key, version, body FROM records WHERE kind=? AND due IS NOT NULL{bound}"  # noqa: S608 - as above
+        f"SELECT due, {_COLUMNS} FROM records WHERE kind=? AND due IS NOT NULL{bound}"  # noqa: S608 - as above
         f" ORDER BY due{direction}, key{direction} LIMIT ?"
     )
     rows = listed(db, f"due, {_COLUMNS}", query, (kind, *values, limit))
-    return [
-        (place(due_sort(due), key), _record((its_kind, key, version, body)))
-        for due, its_kind, key, version, body in rows
-    ]
+    return [(place(due_sort(due), row[1]), _record(row)) for due, *row in rows]
 
 
 class _Walk:
     """One way through the records of a kind: by key, or by the entries of a ref; forwards, or the newest first."""
 
     def __init__(self, db: sqlite3.Connection, kind: str, ref: tuple[str, str] | None, *, newest: bool) -> None:
-        self._db, self._sorted = db, ref is not None
+        self._db, self._kind, self._sorted = db, kind, ref is not None
         self._parameters: tuple[str, ...]
         self._beyond, self._until, direction = ("<", ">=", " DESC") if newest else (">", "<=", "")
         if ref is None:
@@ -147,15 +144,17 @@ class _Walk:
 
     def rows(
         self, condition: Sql, after: str | None, end: str | None, size: int
-    ) -> list[tuple[str, str, str, int, str]]:
+    ) -> list[tuple[str, str, str, int, str, int | None]]:
         """The next rows behind ``after``, up to ``end``, that the condition selects: the sort and the record."""
         bounds, parameters = self._bounds(after, end)
         query = (
-            f"SELECT {self._sort} AS sort, r.kind, r.key, r.version, r.body FROM {self._from}"  # noqa: S608 - values are parameters, the rest is ours
+            f"SELECT {self._sort} AS sort, {_OF_R} FROM {self._from}"  # noqa: S608 - values are parameters, the rest is ours
             f" WHERE {self._where}{bounds} AND ({condition.text}) ORDER BY {self._order} LIMIT ?"
         )
         values = (*self._parameters, *parameters, *condition.parameters, size)
-        return cast("list[tuple[str, str, str, int, str]]", listed(self._db, f"sort, {_COLUMNS}", query, values))
+        with damage.of_records(self._db, self._kind):
+            found = listed(self._db, f"sort, {_COLUMNS}", query, values)
+        return cast("list[tuple[str, str, str, int, str, int | None]]", found)
 
     def place_of(self, number: int, after: str | None) -> str | None:
         """The place of the ``number``-th record behind ``after``, from the index alone; None where there are fewer."""
@@ -178,5 +177,10 @@ class _Walk:
         return text, tuple(values)
 
 
-def _record(row: Row) -> Record:
-    return Record(kind=row[0], key=row[1], version=row[2], body=json.decode(row[3]))
+def _record(row: Sequence[Any]) -> Record:
+    """The record; raises StorageError (``data_damaged``) where it is not what was written."""
+    kind, key, version, body, kept = row
+    raw = body.encode()
+    if kept is not None and kept != checksum.of_record(kind, key, version, raw):
+        raise damage.record_damaged(kind, key)
+    return Record(kind=kind, key=key, version=version, body=json.decode(raw))

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from fleetcore.builtin.sqlite import checksum
 from fleetcore.builtin.sqlite.dialect import add_functions
 from fleetcore.errors import StorageError
 
@@ -79,15 +80,31 @@ DROP TABLE refs;
 ALTER TABLE sorted_refs RENAME TO refs;
 CREATE INDEX refs_of ON refs(kind, key);
 
--- Of the stored bytes beside it; NULL in rows that no release has checked yet.
+-- Of the row's content (checksum.py); NULL in a chunk that an earlier release wrote, until it gets its own.
 ALTER TABLE log ADD COLUMN checksum INTEGER;
 ALTER TABLE chunk_bodies ADD COLUMN checksum INTEGER;
 ALTER TABLE records ADD COLUMN checksum INTEGER;
 ALTER TABLE blobs ADD COLUMN checksum INTEGER;
 """
 
+_VERSION_3 = """
+ALTER TABLE texts ADD COLUMN checksum INTEGER;
+ALTER TABLE marks ADD COLUMN checksum INTEGER;
+ALTER TABLE series ADD COLUMN checksum INTEGER;
+ALTER TABLE chunks ADD COLUMN checksum INTEGER;
+UPDATE records SET checksum = checksum_of_record(kind, key, version, body);
+UPDATE log SET checksum = checksum_of_log(position, readings, extras);
+UPDATE blobs SET checksum = checksum_of_blob(name, body);
+UPDATE texts SET checksum = checksum_of_row(series, time, received, quality, seq, value);
+UPDATE marks SET checksum = checksum_of_row(device, id, time, answer);
+UPDATE series SET checksum = checksum_of_row(id, device, metric, unit, kind);
+UPDATE chunks SET checksum = checksum_of_header(series, t_min, id, t_max, n, v_last, seq_last);
+-- Writing all chunks anew takes long where there are many: those up to this one get theirs bit by bit.
+INSERT INTO meta SELECT 'unsummed', value FROM meta WHERE name = 'chunks';
+"""
+
 #: Each takes the schema from its place in the list to the next version.
-_MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2)
+_MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2, _VERSION_3)
 VERSION = len(_MIGRATIONS)
 
 
@@ -103,6 +120,7 @@ def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int 
     )
     try:
         add_functions(db)
+        checksum.add_functions(db)
         # Before anything is written: the file of a newer release is left as it is.
         version = check_version(db)
         if read_only and version < VERSION:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import chunks, schema
+from fleetcore.builtin.sqlite import checksum, chunks, headers, schema
 from fleetcore.builtin.sqlite.chunks import Packed
 from fleetcore.builtin.sqlite.order import Points
 from fleetcore.builtin.sqlite.plain import listed, text
@@ -63,8 +63,8 @@ def seal(state: State, desk: Desk) -> None:
     desk.write(_Validate(state, last, position))
 
 
-def merge(desk: Desk) -> int:
-    """Merges small chunks of one size class of a series; returns how many were merged."""
+def merge(state: State, desk: Desk) -> int:
+    """Merges small chunks of one size class of a series; returns how many. Damaged ones stay as they are."""
     rows = desk.look(
         lambda db: listed(
             db,
@@ -74,11 +74,15 @@ def merge(desk: Desk) -> int:
             (_SMALL,),
         )
     )
+    rows = [row for row in rows if row[2] not in state.damaged_chunks]
     if not rows:
         return 0
     merged = 0
     for some in _crowds(np.array(rows, np.int64)):
-        points = Points.merged(desk.look(partial(_read, some=some)))
+        read = desk.look(partial(_read, some=some, state=state))
+        if len(read) < len(some):
+            continue  # what is intact is merged the next time
+        points = Points.merged(read)
         packed = list(chunks.pack(points))
         desk.write(Statements(partial(_replace, packed=packed, old=some), weight=2 * _weight(packed)))
         merged += len(some)
@@ -99,14 +103,14 @@ def insert(db: sqlite3.Connection, packed: Sequence[Packed], first: int) -> None
     rest = iter(enumerate(packed, first))
     while some := list(islice(rest, _ROWS)):
         db.execute(
-            f"INSERT INTO chunk_bodies(id, body) VALUES {', '.join(['(?, ?)'] * len(some))}",  # noqa: S608 - placeholders
-            list(chain.from_iterable((index, chunk.body) for index, chunk in some)),
+            f"INSERT INTO chunk_bodies(id, body, checksum) VALUES {', '.join(['(?, ?, ?)'] * len(some))}",  # noqa: S608 - placeholders
+            list(
+                chain.from_iterable(
+                    (index, chunk.body, checksum.of_chunk(chunk.series, index, chunk.body)) for index, chunk in some
+                )
+            ),
         )
-        db.execute(
-            "INSERT INTO chunks(series, t_min, id, t_max, n, v_last, seq_last)"  # noqa: S608 - placeholders
-            f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?)'] * len(some))}",
-            list(chain.from_iterable((chunk.series, chunk.t_min, index, *chunk.header) for index, chunk in some)),
-        )
+        headers.insert(db, [chunk.header(index) for index, chunk in some])
 
 
 def _weight(packed: Sequence[Packed]) -> int:
@@ -152,11 +156,15 @@ def _crowds(rows: Int64) -> Iterator[Int64]:
         yield np.concatenate(taken)
 
 
-def _read(db: sqlite3.Connection, some: Int64) -> list[Points]:
+def _read(db: sqlite3.Connection, some: Int64, state: State) -> list[Points]:
+    """The chunks that are intact."""
     ids = some[:, 2].tolist()
     owner = dict(zip(ids, some[:, 0].tolist(), strict=True))
-    rows = db.execute("SELECT id, body FROM chunk_bodies WHERE id IN (SELECT value FROM json_each(?))", (text(ids),))
-    return [chunks.unpack(owner[index], body) for index, body in rows]
+    rows = db.execute(
+        "SELECT id, body, checksum FROM chunk_bodies WHERE id IN (SELECT value FROM json_each(?))", (text(ids),)
+    )
+    found = (state.intact(owner[index], index, body, kept) for index, body, kept in rows)
+    return [points for points in found if points is not None]
 
 
 def _replace(db: sqlite3.Connection, packed: Sequence[Packed], old: Int64) -> None:

@@ -1,18 +1,22 @@
 """What the store keeps in memory beside its tables, and how it is read back from them at opening."""
 
+import logging
 import sqlite3
 
 import numpy as np
 
-from fleetcore.builtin.sqlite import catalog, log, schema, texts
+from fleetcore.builtin.sqlite import catalog, chunks, log, schema, texts
 from fleetcore.builtin.sqlite.feed import Feed
 from fleetcore.builtin.sqlite.lookup import Lookup
 from fleetcore.builtin.sqlite.marks import MarkCounts
 from fleetcore.builtin.sqlite.order import Points
 from fleetcore.builtin.sqlite.tail import Tail
 from fleetcore.builtin.sqlite.watermarks import Watermarks
+from fleetcore.errors import StorageError
 from fleetcore.model.catalog import Catalog
 from fleetcore.model.telemetry import TelemetryBatch
+
+_log = logging.getLogger(__name__)
 
 
 class State:
@@ -25,6 +29,8 @@ class State:
         texts: time and text of the newest text reading by series.
         sealed: the position up to which chunks hold all readings.
         forgotten: how many times a device was forgotten.
+        damaged_chunks: ids of chunks that were seen to be damaged; any thread adds to it.
+        damaged_series: series whose row is damaged: what they are called is not sure.
     """
 
     def __init__(self) -> None:
@@ -32,7 +38,7 @@ class State:
         self.watermarks = Watermarks()
         self.tail = Tail()
         self.feed = Feed()
-        self.lookup = Lookup()
+        self.lookup = Lookup(self.intact)
         self.mark_counts = MarkCounts()
         self.texts: dict[int, tuple[int, str]] = {}
         self.position = 0
@@ -40,6 +46,19 @@ class State:
         self.forgotten = 0
         self.pending: list[Points] = []
         self.sizes: list[int] = []
+        self.damaged_chunks: set[int] = set()
+        self.damaged_series: set[int] = set()
+
+    def intact(self, series: int, index: int, body: bytes, kept: int | None) -> Points | None:
+        """A chunk's points; None for a damaged one, which is logged once, for work that goes on without it."""
+        if index in self.damaged_chunks:
+            return None
+        try:
+            return chunks.unpack(series, index, body, kept)
+        except StorageError as error:
+            self.damaged_chunks.add(index)
+            _log.error("%s", error.message)
+            return None
 
     def load(self, db: sqlite3.Connection) -> None:
         """Reads everything back; the feed's entries stay in the log until they are asked for."""
@@ -65,7 +84,8 @@ class State:
 
     def add_series(self, db: sqlite3.Connection) -> None:
         """Shows the series that the table has beyond the known ones."""
-        found = catalog.load(db, self.catalog.top)
+        found, damaged = catalog.load(db, self.catalog.top)
+        self.damaged_series |= damaged
         self.catalog.add(found)
         if found:
             self.watermarks.grow(found[-1].index + 1)
@@ -90,7 +110,12 @@ class State:
 
     def load_log(self, db: sqlite3.Connection, after: int) -> None:
         """Puts the readings of log rows after a position into the tail."""
-        for (readings,) in db.execute("SELECT readings FROM log WHERE position > ? ORDER BY position", (after,)):
+        rows = db.execute(
+            f"SELECT {log.COLUMNS} FROM log WHERE position > ? ORDER BY position",  # noqa: S608 - a constant
+            (after,),
+        )
+        for row in rows:
+            readings = log.intact(row)[1]
             if readings is not None:
                 self.show(log.unpack(readings).batch)
 

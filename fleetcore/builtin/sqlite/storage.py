@@ -3,15 +3,16 @@
 import asyncio
 import sqlite3
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from fleetcore import files
-from fleetcore.builtin.sqlite import feed, folder, marks, named, reads, records, schema, texts
+from fleetcore.builtin.sqlite import checksum, damage, feed, folder, marks, named, reads, records, schema, texts
 from fleetcore.builtin.sqlite.commit import CommitChange, InternChange
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.engine import Engine
@@ -19,7 +20,7 @@ from fleetcore.builtin.sqlite.failure import storage_full, translated
 from fleetcore.builtin.sqlite.order import Points
 from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.watermarks import NEVER
-from fleetcore.errors import ConfigError
+from fleetcore.errors import ConfigError, StorageError
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.catalog import Catalog
@@ -33,6 +34,7 @@ from fleetcore.model.store import (
     MessageMark,
     Record,
     SeriesRequest,
+    Verified,
 )
 from fleetcore.model.telemetry import (
     Aggregates,
@@ -42,6 +44,8 @@ from fleetcore.model.telemetry import (
     TextReading,
 )
 from fleetcore.query.ast import Clause
+
+T = TypeVar("T")
 
 #: Readings in memory beyond this many times ``seal_points`` make commits wait for the seal.
 _TAIL_BOUND = 4
@@ -170,23 +174,33 @@ class SqliteStorage(Storage):
                 )
 
     def _piece(self, series: int, start: int, end: int, db: sqlite3.Connection) -> tuple[Points, int | None]:
-        return reads.piece(db, self._state.tail.view, series, start, end)
+        return self._read(db, series, lambda: reads.piece(db, self._state.tail.view, series, start, end))
+
+    def _read(self, db: sqlite3.Connection, series: int, work: Callable[[], T]) -> T:
+        """Reads of a series; raises StorageError (``data_damaged``) that names device, metric and time span."""
+        if series in self._state.damaged_series:
+            raise checksum.damaged(f"The row of series {series}", series=series)
+        try:
+            return work()
+        except StorageError as error:
+            raise damage.named(db, self._state.catalog, error) from error
 
     async def read_texts(self, series: int, start: int, end: int) -> AsyncIterator[TextReading]:
         series, start, end = int(series), int(start), int(end)
         while start < end:
             here = start
-            found = await self._engine.read(partial(texts.read, series=series, start=here, end=end, limit=_TEXT_PIECE))
+            found = await self._engine.read(partial(self._spoken, series, here, end))
             for reading in found:
                 yield reading
             if len(found) < _TEXT_PIECE:
                 return
             start = found[-1].time + 1
 
+    def _spoken(self, series: int, start: int, end: int, db: sqlite3.Connection) -> list[TextReading]:
+        return self._read(db, series, lambda: texts.read(db, series, start, end, _TEXT_PIECE))
+
     async def aggregate(self, series: int, start: int, end: int, bucket_ms: int) -> Aggregates:
-        found = await self._engine.read(
-            lambda db: reads.aggregate(db, self._state.tail.view, int(series), int(start), int(end), int(bucket_ms))
-        )
+        found = await self._engine.read(partial(self._buckets, int(series), int(start), int(end), int(bucket_ms)))
         return Aggregates(
             series=self._state.catalog.series(series),
             start=found.start,
@@ -198,6 +212,9 @@ class SqliteStorage(Storage):
             first=found.first,
             last=found.last,
         )
+
+    def _buckets(self, series: int, start: int, end: int, bucket_ms: int, db: sqlite3.Connection) -> reads.Buckets:
+        return self._read(db, series, lambda: reads.aggregate(db, self._state.tail.view, series, start, end, bucket_ms))
 
     async def latest(self, series: Sequence[int]) -> Sequence[Latest | None]:
         await self._follow()
@@ -270,6 +287,9 @@ class SqliteStorage(Storage):
 
     async def check(self) -> Sequence[str]:
         return await self._engine.maintain(self._engine.problems)
+
+    async def verify(self, after: str | None = None) -> Verified:
+        return await self._engine.maintain(lambda: self._engine.verify(after))
 
     async def _follow(self) -> None:
         """A read-only store takes up what the server committed meanwhile."""

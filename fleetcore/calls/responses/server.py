@@ -23,10 +23,22 @@ class StatusResponse(Response, frozen=True):
 
 
 class StorageCheckResponse(Response, frozen=True):
-    """What is wrong with the stored data, and which counters were corrected."""
+    """What is wrong with the stored data as far as a quick look shows it, and which counters were corrected."""
 
     problems: list[str]
     recounted: list[str]
+
+
+class StorageVerifyResponse(Response, frozen=True):
+    """What is wrong in the part of the stored data that was read.
+
+    ``done`` of ``total`` bytes are read so far; ``next`` names the next part, and is null after the last one.
+    """
+
+    problems: list[str]
+    done: int
+    total: int
+    next: str | None
 
 
 class BackupResponse(Response, frozen=True):

@@ -59,6 +59,7 @@ from fleetcore.calls.responses.server import (
     PluginResponse,
     StatusResponse,
     StorageCheckResponse,
+    StorageVerifyResponse,
 )
 from fleetcore.calls.responses.telemetry import (
     BucketsResponse,
@@ -174,7 +175,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
     from fleetcore.calls.operations import OperationId, OperationKind
     from fleetcore.calls.operators import GrantId, Permissions, Principal, Roles, RoleScope, TokenDays, TokenId
-    from fleetcore.calls.server import BackupFolder
+    from fleetcore.calls.server import BackupFolder, VerifyPlace
     from fleetcore.calls.telemetry import (
         Buckets,
         BucketSeconds,
@@ -2194,11 +2195,21 @@ class AsyncCalls(ABC):
         return await self._value("back_up", {"target": target}, BackupResponse)
 
     async def check_storage(self) -> StorageCheckResponse:
-        """Reads and checks all stored data, which takes the longer the more there is, and tells what is wrong with it.
+        """Compares what the stored data says of itself, and tells what is wrong; ``verify_storage`` reads everything.
 
         Counters that differ from what they count are corrected; ``recounted`` names them.
         """
         return await self._value("check_storage", {}, StorageCheckResponse)
+
+    async def verify_storage(self, after: VerifyPlace | None = None) -> StorageVerifyResponse:
+        """Reads a part of all stored data, about a second's worth, and compares it with its checksums.
+
+        Call it again with the answer's ``next`` as ``after``, until that is null.
+
+        Raises:
+            Refused: ``after`` names no part.
+        """
+        return await self._value("verify_storage", {"after": after}, StorageVerifyResponse)
 
     async def wait_idle(self) -> None:
         """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""

@@ -1,0 +1,28 @@
+"""Checksums for the chunks that a release without them wrote: some at a time, the newest first, until all have theirs.
+
+``meta.unsummed`` is the id up to which chunks may lack one. What is in them is taken as it is found, if it can be read.
+"""
+
+import sqlite3
+
+from fleetcore.builtin.sqlite import checksum, schema
+
+#: How much is written in one transaction.
+MISSING_BYTES = 4 * 1024**2
+_ROWS = 512
+
+
+def add_missing(db: sqlite3.Connection) -> bool:
+    """Adds some; False where none lacks one."""
+    top = schema.meta(db).get("unsummed", 0)
+    if top == 0:
+        return False
+    rows = db.execute(
+        "SELECT b.id, c.series, b.body FROM chunk_bodies AS b JOIN chunks AS c ON c.id = b.id"
+        " WHERE b.id BETWEEN ? AND ? AND b.checksum IS NULL",
+        (top - _ROWS + 1, top),
+    )
+    found = [(checksum.of_chunk(series, index, body), index) for index, series, body in rows]
+    db.executemany("UPDATE chunk_bodies SET checksum=? WHERE id=?", found)
+    schema.set_meta(db, "unsummed", max(0, top - _ROWS))
+    return True
