@@ -18,11 +18,11 @@ from fleetcore.calls.responses.telemetry import (
     Value,
 )
 from fleetcore.calls.table import BY_CALL, Rows, call, on
-from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word, to_response
+from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word
 from fleetcore.errors import Refused
 from fleetcore.fleet.telemetry import END_OF_TIME, no_series
 from fleetcore.model.operator import Permission
-from fleetcore.model.telemetry import Latest, Series, SeriesKind
+from fleetcore.model.telemetry import Latest, Series
 from fleetcore.query.parse import parse
 
 Metric = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/\-]{1,64}$(?!\n)")]
@@ -86,13 +86,26 @@ async def list_series(
 ) -> Page[SeriesResponse]:
     """Lists the series of some devices, all series of each; ``limit`` counts devices.
 
+    ``kind`` is what the newest reading is; readings of one metric may differ in it.
+
     Raises:
         NotFound: there is no such device.
         QuerySyntaxError: the query cannot be read.
     """
     devices, more = await _devices(caller, device, where, decode(cursor), limit)
     telemetry = caller.fleet.telemetry
-    found = [to_response(SeriesResponse, series) for name in devices for series in await telemetry.series(name)]
+    found: list[SeriesResponse] = []
+    for name in devices:
+        kinds = {latest.series.index: latest.kind for latest in await telemetry.latest(name)}
+        found += [
+            SeriesResponse(
+                device=series.device,
+                metric=series.metric,
+                unit=series.unit,
+                kind=kinds.get(series.index, series.kind),
+            )
+            for series in await telemetry.series(name)
+        ]
     return Page(found, encode(more))
 
 
@@ -168,11 +181,11 @@ async def list_readings(
 
     async def read(series: Series, first: int, last: int, count: int) -> tuple[Sequence[tuple[Ms, Value]], int | None]:
         found, following = await caller.fleet.telemetry.points(series, first, last, count)
-        return [(Ms(time), _value(series, value)) for time, value in found], following
+        return [(Ms(time), value) for time, value in found], following
 
     return await _series_page(
         caller, device, where, (start, end), points, limit, cursor,
-        list(SeriesKind), metric, read,
+        metric, read,
         lambda series, found: ReadingsResponse(
             device=series.device, metric=series.metric, unit=series.unit, points=list(found)
         ),
@@ -198,6 +211,8 @@ async def list_buckets(
 ) -> Page[BucketsResponse]:
     """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
 
+    Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+
     A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
     Raises:
@@ -205,16 +220,20 @@ async def list_buckets(
         QuerySyntaxError: the query cannot be read.
     """
     bucket_ms = max(1, int(bucket_s * 1000))
+    texts: dict[int, int] = {}
 
     async def read(series: Series, first: int, last: int, count: int) -> tuple[Sequence[BucketResponse], int | None]:
-        found, following = await caller.fleet.telemetry.buckets(series, first, last, bucket_ms, count)
+        telemetry = caller.fleet.telemetry
+        found, following = await telemetry.buckets(series, first, last, bucket_ms, count)
+        texts[series.index] = await telemetry.count_texts(series, first, last if following is None else following)
         return [BucketResponse(Ms(row[0]), *row[1:]) for row in found], following
 
     return await _series_page(
         caller, device, where, (start, end), points, limit, cursor,
-        [SeriesKind.NUMBER, SeriesKind.BOOLEAN], metric, read,
+        metric, read,
         lambda series, found: BucketsResponse(
-            device=series.device, metric=series.metric, unit=series.unit, buckets=list(found)
+            device=series.device, metric=series.metric, unit=series.unit, buckets=list(found),
+            texts=texts.pop(series.index, 0),
         ),
     )  # fmt: skip
 
@@ -224,14 +243,10 @@ def _latest(latest: Latest) -> LatestResponse:
     return LatestResponse(
         device=series.device,
         metric=series.metric,
-        value=_value(series, latest.value),
+        value=latest.value,
         unit=series.unit,
         time=Ms(latest.time),
     )
-
-
-def _value(series: Series, value: float | str) -> Value:
-    return bool(value) if series.kind is SeriesKind.BOOLEAN else value
 
 
 async def _devices(
@@ -256,7 +271,6 @@ async def _series_page(
     points: int,
     limit: int,
     cursor: str | None,
-    kinds: Sequence[SeriesKind],
     metric: str,
     read: Read[T],
     show: Callable[[Series, Sequence[T]], R],
@@ -277,8 +291,8 @@ async def _series_page(
         known = [series for series in await caller.fleet.telemetry.series(name) if series.metric == metric]
         if device is not None and not known:
             raise no_series(name, metric)
-        for series in [series for series in known if series.kind in kinds][at:]:
-            if points == 0:
+        for series in known[at:]:
+            if points <= 0:
                 return Page(found, encode(f"{name}\0{at}\0{start}"))
             items, following = await read(series, max(start, since), end, points)
             found.append(show(series, items))

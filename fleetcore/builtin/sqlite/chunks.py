@@ -99,6 +99,7 @@ def pack(points: Points) -> Iterator[Packed]:
         points.time[ends - 1].tolist(),
         counts.tolist(),
         points.value[ends - 1].tolist(),
+        points.quality[ends - 1].tolist(),
         points.seq[ends - 1].tolist(),
         strict=True,
     )

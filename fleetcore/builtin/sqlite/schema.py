@@ -86,8 +86,11 @@ ALTER TABLE records ADD COLUMN checksum INTEGER;
 ALTER TABLE blobs ADD COLUMN checksum INTEGER;
 """
 
+# 0 in older rows: what they hold was written before truth values were told apart from numbers point by point.
+_VERSION_3 = "ALTER TABLE chunks ADD COLUMN q_last INTEGER NOT NULL DEFAULT 0;"
+
 #: Each takes the schema from its place in the list to the next version.
-_MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2)
+_MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2, _VERSION_3)
 VERSION = len(_MIGRATIONS)
 
 

@@ -103,8 +103,8 @@ def insert(db: sqlite3.Connection, packed: Sequence[Packed], first: int) -> None
             list(chain.from_iterable((index, chunk.body) for index, chunk in some)),
         )
         db.execute(
-            "INSERT INTO chunks(series, t_min, id, t_max, n, v_last, seq_last)"  # noqa: S608 - placeholders
-            f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?)'] * len(some))}",
+            "INSERT INTO chunks(series, t_min, id, t_max, n, v_last, q_last, seq_last)"  # noqa: S608 - placeholders
+            f" VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * len(some))}",
             list(chain.from_iterable((chunk.series, chunk.t_min, index, *chunk.header) for index, chunk in some)),
         )
 

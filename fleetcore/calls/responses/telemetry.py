@@ -15,7 +15,7 @@ class StoredResponse(Response, frozen=True):
 
 
 class SeriesResponse(Response, frozen=True):
-    """What of a device is measured, in which unit, and of which kind."""
+    """What of a device is measured, in which unit, and of which kind its newest reading is."""
 
     device: str
     metric: str
@@ -56,9 +56,10 @@ class BucketResponse(Response, frozen=True):
 
 
 class BucketsResponse(Response, frozen=True):
-    """One series in buckets; buckets without points are left out."""
+    """One series in buckets; buckets without points are left out. ``texts`` counts readings that are in none."""
 
     device: str
     metric: str
     unit: str | None
     buckets: list[BucketResponse]
+    texts: int = 0

@@ -1056,6 +1056,8 @@ class AsyncCalls(ABC):
     ) -> Page[SeriesResponse]:
         """Lists the series of some devices, all series of each; ``limit`` counts devices.
 
+        ``kind`` is what the newest reading is; readings of one metric may differ in it.
+
         Raises:
             NotFound: there is no such device.
             QuerySyntaxError: the query cannot be read.
@@ -1068,6 +1070,8 @@ class AsyncCalls(ABC):
         self, device: OfDevice | None = None, *, where: Where | None = None
     ) -> AsyncIterator[SeriesResponse]:
         """Goes through all that ``list_series`` lists, page by page.
+
+        ``kind`` is what the newest reading is; readings of one metric may differ in it.
 
         Raises:
             NotFound: there is no such device.
@@ -1188,6 +1192,8 @@ class AsyncCalls(ABC):
     ) -> Page[BucketsResponse]:
         """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
 
+        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
@@ -1222,6 +1228,8 @@ class AsyncCalls(ABC):
         points: Buckets = 1000,
     ) -> AsyncIterator[BucketsResponse]:
         """Goes through all that ``list_buckets`` lists, page by page.
+
+        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
 
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 

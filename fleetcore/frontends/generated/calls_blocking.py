@@ -1029,6 +1029,8 @@ class BlockingCalls(ABC):
     ) -> Page[SeriesResponse]:
         """Lists the series of some devices, all series of each; ``limit`` counts devices.
 
+        ``kind`` is what the newest reading is; readings of one metric may differ in it.
+
         Raises:
             NotFound: there is no such device.
             QuerySyntaxError: the query cannot be read.
@@ -1039,6 +1041,8 @@ class BlockingCalls(ABC):
 
     def iter_series(self, device: OfDevice | None = None, *, where: Where | None = None) -> Iterator[SeriesResponse]:
         """Goes through all that ``list_series`` lists, page by page.
+
+        ``kind`` is what the newest reading is; readings of one metric may differ in it.
 
         Raises:
             NotFound: there is no such device.
@@ -1159,6 +1163,8 @@ class BlockingCalls(ABC):
     ) -> Page[BucketsResponse]:
         """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
 
+        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
@@ -1193,6 +1199,8 @@ class BlockingCalls(ABC):
         points: Buckets = 1000,
     ) -> Iterator[BucketsResponse]:
         """Goes through all that ``list_buckets`` lists, page by page.
+
+        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
 
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
