@@ -11,19 +11,22 @@ from fleetcore.calls.cursors import decode, encode, foreign
 from fleetcore.calls.responses.telemetry import (
     BucketResponse,
     BucketsResponse,
+    ImportedReadingsResponse,
     LatestResponse,
     ReadingsResponse,
+    RefusedReadingResponse,
     SeriesResponse,
     StoredResponse,
     Value,
 )
 from fleetcore.calls.table import BY_CALL, Rows, call, on
-from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word
-from fleetcore.errors import Refused
+from fleetcore.calls.types import Content, Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word
+from fleetcore.errors import CODES, NotAuthorised, NotFound, Refused
 from fleetcore.fleet.telemetry import END_OF_TIME, no_series
 from fleetcore.model.operator import Permission
 from fleetcore.model.telemetry import Latest, Series
 from fleetcore.query.parse import parse
+from fleetcore.runtime.put_readings import put_readings
 
 Metric = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/\-]{1,64}$(?!\n)")]
 OfDevice = Annotated[DeviceId, Meta(description="Of this device only.")]
@@ -37,6 +40,10 @@ Unit = Annotated[str, Meta(max_length=64, description="Its unit.")]
 When = Annotated[Ms, Meta(description="When it was read; now by default.")]
 ReadingId = Annotated[str, Meta(min_length=1, max_length=64, description="The same again is stored once.")]
 
+DryRun = Annotated[bool, Meta(description="Say what would be taken; nothing is stored.")]
+
+_PART_BYTES = 32 << 20
+_SHOWN_FAILURES = 100
 _DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BUCKET = ("start", "count", "min", "max", "mean", "sum", "first", "last")
 T = TypeVar("T")
@@ -70,6 +77,56 @@ async def collect_telemetry(
         session, device_id, metric, value, unit, time=None if time is None else int(time), id=id
     )
     return StoredResponse(device=device_id, metric=metric, stored=found.stored)
+
+
+@call(
+    "POST /telemetry/imports", Permission.TELEMETRY_WRITE, scope=BY_CALL,
+    no_cli="`fleetcore telemetry import` sends a file",
+)  # fmt: skip
+async def import_readings(caller: Caller, content: Content, *, dry_run: DryRun = False) -> ImportedReadingsResponse:
+    """Stores a part of the readings of many devices; it is committed when this returns. The same again changes nothing.
+
+    Args:
+        content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
+            of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
+            most 100,000 readings and 32 MiB.
+
+    Raises:
+        Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
+    """
+    body = bytearray()
+    async for piece in content:
+        body += piece
+        if len(body) > _PART_BYTES:
+            raise Refused(
+                "The part is too long", code="limit_exceeded", remedy=f"Send at most {_PART_BYTES} bytes at once"
+            )
+
+    async def refused(device: str) -> str | None:
+        try:
+            await caller.record(device)
+        except NotFound:
+            return "device_unknown"
+        except NotAuthorised as error:
+            return error.code
+        return None
+
+    part, done = await put_readings(caller.fleet, bytes(body), refused, dry_run=dry_run)
+    tally = done.tally
+    return ImportedReadingsResponse(
+        count=tally.sent, stored=tally.stored, duplicates=tally.duplicates, conflicts=tally.conflicts,
+        refused=tally.refused, reasons=dict(done.reasons),
+        failures=[
+            RefusedReadingResponse(
+                item=place + 1,
+                device=part.series[part.at[place]][0],
+                metric=part.series[part.at[place]][1],
+                code=code,
+                reason=CODES[code].title,
+            )
+            for place, code in zip(done.refused[:_SHOWN_FAILURES].tolist(), done.codes, strict=False)
+        ],
+    )  # fmt: skip
 
 
 @call(

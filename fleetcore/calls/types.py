@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_t
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from fleetcore.errors import Refused
 from fleetcore.wire.times import Ms, TimeFault, format_time, read_ms
 
 __all__ = [
@@ -34,11 +35,14 @@ __all__ = [
     "Where",
     "Word",
     "from_builtins",
+    "of_python",
     "present",
     "to_builtins",
     "to_response",
 ]
 
+#: What needs no second look.
+_PLAIN = frozenset({int, float, bool, str, type(None), dict, list, Ms})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -236,6 +240,28 @@ def present(**members: Any) -> dict[str, Any]:
 def to_builtins(value: object) -> Any:
     """Plain data, as every front end sends it: times are RFC 3339 text."""
     return msgspec.to_builtins(value, enc_hook=encode_hook)
+
+
+def of_python(value: object) -> Any:
+    """A value of a script as a call takes it: a scalar of numpy or Arrow as Python's, a numpy time in ms.
+
+    Raises Refused for a time without a value (NaT).
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    module = kind.__module__.partition(".")[0]
+    scalar: Any = value
+    if module == "numpy" and getattr(value, "shape", None) == ():
+        if kind.__name__ == "datetime64":
+            ms = int(scalar.astype("datetime64[ms]").astype("int64"))
+            if ms == -(2**63):
+                raise Refused("NaT is no time", code="time_invalid")
+            return Ms(ms)
+        return scalar.item()
+    if module == "pyarrow" and hasattr(value, "as_py"):
+        return scalar.as_py()
+    return value
 
 
 def from_builtins(value: object, kind: type[T]) -> T:

@@ -62,6 +62,7 @@ from fleetcore.calls.responses.server import (
 )
 from fleetcore.calls.responses.telemetry import (
     BucketsResponse,
+    ImportedReadingsResponse,
     LatestResponse,
     ReadingsResponse,
     SeriesResponse,
@@ -178,6 +179,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.telemetry import (
         Buckets,
         BucketSeconds,
+        DryRun,
         Metric,
         OfDevice,
         Points,
@@ -1045,6 +1047,19 @@ class AsyncCalls(ABC):
             {"device_id": device_id, "metric": metric, "value": value, "unit": unit, "time": time, "id": id},
             StoredResponse,
         )
+
+    async def import_readings(self, content: Source, *, dry_run: DryRun = False) -> ImportedReadingsResponse:
+        """Stores a part of the readings of many devices; it is committed when this returns. The same again changes nothing.
+
+        Args:
+            content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
+                of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
+                most 100,000 readings and 32 MiB.
+
+        Raises:
+            Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
+        """
+        return await self._value("import_readings", {"content": content, "dry_run": dry_run}, ImportedReadingsResponse)
 
     async def list_series(
         self,
