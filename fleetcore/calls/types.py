@@ -32,6 +32,7 @@ __all__ = [
     "Reason",
     "Response",
     "UnsetType",
+    "Version",
     "Where",
     "Word",
     "from_builtins",
@@ -83,7 +84,8 @@ class Names:
 
 
 # The last character of an alphabet is no newline: ``$`` alone would let one pass.
-_DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^[A-Za-z0-9 ._/:\-]{1,128}$(?!\n)"
+_DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^(?! )[A-Za-z0-9 ._/:\-]{1,128}(?<! )$(?!\n)"
+_VERSION = r"^(?! )[A-Za-z0-9 ._/:+\-]{1,128}(?<! )$(?!\n)"
 _KEY = r"^[!-~]{1,128}$(?!\n)"
 _BATCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,39}$(?!\n)"
 #: How a type of events may begin.
@@ -94,13 +96,16 @@ ALPHABETS = {
     _BATCH_NAME: "1-40 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _DEVICE_ID: "1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _KEY: "1-128 printable ASCII characters",
-    _LABEL: "1-128 characters of letters, digits, space and . _ / : -",
+    _LABEL: "1-128 characters of letters, digits, space and . _ / : -, no space first or last",
+    _VERSION: "1-128 characters of letters, digits, space and . _ / : + -, no space first or last",
 }
 #: Of a device that there is.
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID), Names("list_devices")]
 #: Of a device that a call makes.
 NewDeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
 Label = Annotated[str, Meta(pattern=_LABEL)]
+#: Of firmware, as its build writes it: MCUboot has ``1.2.3+4``.
+Version = Annotated[str, Meta(pattern=_VERSION)]
 BatchName = Annotated[str, Meta(pattern=_BATCH_NAME)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
 Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
