@@ -15,6 +15,7 @@ from attrs import define, field
 from fleetcore.calls.responses.telemetry import ImportedReadingsResponse, RefusedReadingResponse
 from fleetcore.calls.types import decode_hook, of_python
 from fleetcore.errors import CODES, Refused
+from fleetcore.model.kinds import EXACT
 from fleetcore.wire.times import Ms, TimeFault
 
 #: Readings of a part: a commit of some ten thousand gains nothing more by being larger (benchmarks/bench_store.py).
@@ -116,7 +117,7 @@ class Parts:
                     continue
                 reason = f"A {type(value).__name__} is no reading's value"
                 self.refuse(item, device, metric, "schema_invalid", reason)
-            elif isinstance(value, int) and abs(value) > 2**53:
+            elif isinstance(value, int) and abs(value) > EXACT:
                 self.refuse(item, device, metric, "number_inexact")
             else:
                 self.add(item, device, metric, time, value, unit if isinstance(unit, str) else self.unit_of(metric))

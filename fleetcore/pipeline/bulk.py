@@ -15,15 +15,13 @@ from attrs import frozen
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.kinds import EXACT
 from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, Tally, TelemetryBatch, TextReading
 from fleetcore.model.units import convert
 from fleetcore.pipeline.session import DeviceState
 from fleetcore.pipeline.validate import check_new_metric
 from fleetcore.wire.times import EARLIEST_MS, LATEST_MS
-
-#: The largest integer up to which each is a float64.
-EXACT = 2**53
 
 #: (device, metric, unit)
 Name = tuple[str, str, str | None]

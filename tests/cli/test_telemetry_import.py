@@ -133,3 +133,12 @@ def test_an_import_that_was_killed_is_started_again(data):
     assert again["stored"] + again["duplicates"] == rows
     assert again["duplicates"] >= before
     assert len(stored(data, "a", "t")) == len(stored(data, "b", "t")) == rows // 2
+
+
+def test_a_picture_says_the_true_extremes():
+    from fleetcore.cli.telemetry import sparkline
+
+    picture = sparkline([19.0, 23.0] * 500 + [60.0] + [19.0, 23.0] * 500)
+
+    assert picture.endswith("19 to 60")
+    assert "█" in picture

@@ -152,3 +152,12 @@ def test_the_blocking_manager_takes_many(tmp_path):
         found = manager.collect_many([("a", "m", np.datetime64("2026-01-01"), np.float32(1.5))])
 
     assert found.stored == 1
+
+
+async def test_an_integer_that_would_be_altered_is_refused(manager):
+    await manager.collect_telemetry("a", "m", 2**53, time=MS)
+    with pytest.raises(Refused) as refused:
+        await manager.collect_telemetry("a", "m", 2**53 + 1, time=MS + 1)
+
+    assert refused.value.code == "number_inexact"
+    assert await points(manager, "a", "m") == [(MS, float(2**53))]
