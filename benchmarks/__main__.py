@@ -27,6 +27,7 @@ NAMES = (
     "trust",
     "rights",
     "import",
+    "import_telemetry",
     "lists",
     "campaign",
     "api",

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import astuple, frozen
+from attrs import astuple, evolve, frozen
 from msgspec import json
 
 from fleetcore import hookimpl, offer_storage
@@ -173,9 +173,19 @@ class SmallStorage(Storage):
 
     async def intern(self, wanted: Sequence[SeriesRequest]) -> Sequence[Series]:
         def work() -> list[Series]:
-            return [self._catalog.find(one.device, one.metric) or self._new_series(one) for one in wanted]
+            return [self._series(one) for one in wanted]
 
         return await self._do(work)
+
+    def _series(self, one: SeriesRequest) -> Series:
+        found = self._catalog.find(one.device, one.metric)
+        if found is None:
+            return self._new_series(one)
+        if found.unit is None and one.unit is not None:
+            self._sql("UPDATE series SET unit = ? WHERE id = ?", one.unit, found.index)
+            found = evolve(found, unit=one.unit)
+            self._catalog.add([found])
+        return found
 
     def _new_series(self, one: SeriesRequest) -> Series:
         values = (one.device, one.metric, one.unit, one.kind.value)

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 class TelemetryView:
     """One series' points: numpy columns ``time`` (int64 ms) and ``value`` (float64), and ways to other libraries.
 
-    Where readings are text, ``value`` is of Python objects.
+    Where all readings are true or false, ``value`` is of bool; where they are of several kinds, or text, it is of
+    Python objects, each of the kind that was sent.
     """
 
     def __init__(self, data: "SeriesData", texts: "Sequence[TextReading]" = ()) -> None:
         self.device, self.metric, self.unit = data.series.device, data.series.metric, data.series.unit
         self.time: np.ndarray[Any, Any] = data.time
-        self.value: np.ndarray[Any, Any] = data.value
+        self.value: np.ndarray[Any, Any] = _values(data)
         self.quality: np.ndarray[Any, Any] = data.quality
         if texts:
             self._add(texts)
@@ -32,15 +33,15 @@ class TelemetryView:
         """What ``list_readings`` gave of a device, a part at least."""
         import numpy as np
 
-        from fleetcore.model.telemetry import Series, SeriesData, SeriesKind, TextReading
+        from fleetcore.model.telemetry import Quality, Series, SeriesData, TextReading
 
         points = [point for part in parts for point in part.points]
         numbers = [(time, value) for time, value in points if not isinstance(value, str)]
         data = SeriesData(
-            series=Series(index=0, device=device, metric=metric, unit=parts[0].unit, kind=SeriesKind.NUMBER),
+            series=Series(index=0, device=device, metric=metric, unit=parts[0].unit),
             time=np.array([time for time, _ in numbers], np.int64),
             value=np.array([value for _, value in numbers], np.float64),
-            quality=np.zeros(len(numbers), np.uint8),
+            quality=np.array([Quality.BOOLEAN * isinstance(value, bool) for _, value in numbers], np.uint8),
         )
         return cls(data, [TextReading(0, time, 0, value) for time, value in points if isinstance(value, str)])
 
@@ -62,7 +63,7 @@ class TelemetryView:
 
     def _repr_html_(self) -> str:
         head = "".join(
-            f"<tr><td>{format_time(int(t))}</td><td>{escape(v) if isinstance(v, str) else format(v, 'g')}</td></tr>"
+            f"<tr><td>{format_time(int(t))}</td><td>{escape(_text(v))}</td></tr>"
             for t, v in zip(self.time[:20], self.value[:20], strict=True)
         )
         return f"<p>{escape(repr(self))}</p><table><tr><th>time</th><th>{escape(self.metric)}</th></tr>{head}</table>"
@@ -86,5 +87,25 @@ class TelemetryView:
         """An Arrow table with columns time and value; needs pyarrow."""
         import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
 
-        value = self.value if self.value.dtype != object else [str(one) for one in self.value]
+        value = self.value if self.value.dtype != object else [_text(one) for one in self.value]
         return pa.table({"time": pa.array(self.time, pa.timestamp("ms", "UTC")), "value": value})
+
+
+def _values(data: "SeriesData") -> "np.ndarray[Any, Any]":
+    import numpy as np
+
+    from fleetcore.model.telemetry import booleans, shown
+
+    flags = booleans(data.series, data.value, data.quality)
+    if not flags.any():
+        return data.value
+    if flags.all():
+        return data.value.astype(np.bool_)
+    return np.array(shown(data.series, data.value, data.quality), object)
+
+
+def _text(value: object) -> str:
+    """A value as text, as JSON writes truth values."""
+    if isinstance(value, str):
+        return value
+    return ("false", "true")[bool(value)] if type(value).__name__ in ("bool", "bool_") else format(value, "g")

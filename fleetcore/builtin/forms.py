@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 
 from fleetcore.interfaces.codec import Decoded, DecodedReading
+from fleetcore.model.kinds import EXACT
 from fleetcore.model.message import Rejected
 from fleetcore.model.names import is_message_id
 from fleetcore.wire.readings import RESERVED
@@ -81,11 +82,15 @@ def as_value(value: object) -> float | bool | str | None:
     """``value`` where it can be a reading's; else None, and :func:`value_fault` says why."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and abs(value) > EXACT:
+        return None
     return value if isinstance(value, (bool, int, str)) else None
 
 
 def value_fault(value: object) -> str:
     """The code of why ``value`` cannot be a reading's value."""
+    if isinstance(value, int):
+        return "number_inexact"
     return "number_not_finite" if isinstance(value, float) else "schema_invalid"
 
 

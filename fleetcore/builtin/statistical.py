@@ -20,7 +20,7 @@ from fleetcore.errors import ConfigError
 from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.anomaly import Findings, Severity
-from fleetcore.model.telemetry import Float64, Int64, SeriesCatalog, SeriesKind, TelemetryBatch, UInt8
+from fleetcore.model.telemetry import Float64, Int64, Quality, SeriesCatalog, SeriesKind, TelemetryBatch, UInt8
 
 _VERSION = 1
 #: Readings seen; mean; variance; the count from which findings are allowed again.
@@ -90,7 +90,7 @@ class StatisticalDetector(Detector):
             return Findings.none()
         self._grow(int(batch.series.max()) + 1)
         self._learn_kinds(batch, catalog)
-        numbers = self._kind[batch.series] == _NUMBER
+        numbers = (self._kind[batch.series] == _NUMBER) & ((batch.quality & Quality.BOOLEAN) == 0)
         positions: Int64 | None = None
         if not numbers.all():
             positions = np.flatnonzero(numbers)
@@ -139,7 +139,7 @@ class StatisticalDetector(Detector):
     def _learn_kinds(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> None:
         unknown = batch.series[self._kind[batch.series] == _UNKNOWN]
         for index in np.unique(unknown).tolist() if len(unknown) else []:
-            self._kind[index] = _NUMBER if catalog.series(index).kind is SeriesKind.NUMBER else _OTHER
+            self._kind[index] = _OTHER if catalog.series(index).kind is SeriesKind.BOOLEAN else _NUMBER
 
     def _grow(self, size: int) -> None:
         self._count = cast("Int64", grown(self._count, size))

@@ -9,14 +9,14 @@ from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode, encode
 from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import Cursor, DeviceId, Json, Label, Limit, Names, Page, Reason, Word, to_response
+from fleetcore.calls.types import Cursor, DeviceId, Json, Label, Limit, Names, Page, Reason, Version, Word, to_response
 from fleetcore.errors import Refused
 from fleetcore.model.firmware import Campaign
 from fleetcore.model.operator import Permission
 
 CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
 CampaignId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_campaigns")]
-FirmwareVersion = Annotated[Label, Meta(description="The version that the devices get.")]
+FirmwareVersion = Annotated[Version, Meta(description="The version that the devices get.")]
 CampaignDevices = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000), Word("device")]
 ImageUrl = Annotated[
     str, Meta(max_length=2048, description="Where devices get the image; may be empty where the fleet has it.")

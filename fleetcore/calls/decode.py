@@ -29,7 +29,7 @@ from fleetcore.wire.decode import (
 from fleetcore.wire.strict_json import StrictJsonError, loads
 from fleetcore.wire.times import TimeFault
 
-_SCALARS = {types.StrType, types.FloatType, types.BoolType}
+_SCALARS = {types.StrType, types.IntType, types.FloatType, types.BoolType}
 #: How many faults a refusal names.
 _MAX_FAULTS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)

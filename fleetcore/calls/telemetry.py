@@ -11,19 +11,22 @@ from fleetcore.calls.cursors import decode, encode, foreign
 from fleetcore.calls.responses.telemetry import (
     BucketResponse,
     BucketsResponse,
+    ImportedReadingsResponse,
     LatestResponse,
     ReadingsResponse,
+    RefusedReadingResponse,
     SeriesResponse,
     StoredResponse,
     Value,
 )
 from fleetcore.calls.table import BY_CALL, Rows, call, on
-from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word, to_response
-from fleetcore.errors import Refused
+from fleetcore.calls.types import Content, Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word
+from fleetcore.errors import CODES, NotAuthorised, NotFound, Refused
 from fleetcore.fleet.telemetry import END_OF_TIME, no_series
 from fleetcore.model.operator import Permission
-from fleetcore.model.telemetry import Latest, Series, SeriesKind
+from fleetcore.model.telemetry import Latest, Series
 from fleetcore.query.parse import parse
+from fleetcore.runtime.put_readings import put_readings
 
 Metric = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/\-]{1,64}$(?!\n)")]
 OfDevice = Annotated[DeviceId, Meta(description="Of this device only.")]
@@ -32,11 +35,15 @@ End = Annotated[Ms, Meta(description="Until before then.")]
 Points = Annotated[int, Meta(ge=1, le=10_000, description="How many points a page has at most, of all its series.")]
 Buckets = Annotated[int, Meta(ge=1, le=10_000, description="How many buckets a page has at most, of all its series.")]
 BucketSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="Seconds a bucket."), Word("every")]
-Reading = Annotated[Value, Meta(description="A number, true or false, or text.")]
+Reading = Annotated[int | Value, Meta(description="A number, true or false, or text.")]
 Unit = Annotated[str, Meta(max_length=64, description="Its unit.")]
 When = Annotated[Ms, Meta(description="When it was read; now by default.")]
 ReadingId = Annotated[str, Meta(min_length=1, max_length=64, description="The same again is stored once.")]
 
+DryRun = Annotated[bool, Meta(description="Say what would be taken; nothing is stored.")]
+
+_PART_BYTES = 32 << 20
+_SHOWN_FAILURES = 100
 _DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BUCKET = ("start", "count", "min", "max", "mean", "sum", "first", "last")
 T = TypeVar("T")
@@ -73,6 +80,56 @@ async def collect_telemetry(
 
 
 @call(
+    "POST /telemetry/imports", Permission.TELEMETRY_WRITE, scope=BY_CALL,
+    no_cli="`fleetcore telemetry import` sends a file",
+)  # fmt: skip
+async def import_readings(caller: Caller, content: Content, *, dry_run: DryRun = False) -> ImportedReadingsResponse:
+    """Stores a part of the readings of many devices; it is committed when this returns. The same again changes nothing.
+
+    Args:
+        content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
+            of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
+            most 100,000 readings and 32 MiB.
+
+    Raises:
+        Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
+    """
+    body = bytearray()
+    async for piece in content:
+        body += piece
+        if len(body) > _PART_BYTES:
+            raise Refused(
+                "The part is too long", code="limit_exceeded", remedy=f"Send at most {_PART_BYTES} bytes at once"
+            )
+
+    async def refused(device: str) -> str | None:
+        try:
+            await caller.record(device)
+        except NotFound:
+            return "device_unknown"
+        except NotAuthorised as error:
+            return error.code
+        return None
+
+    part, done = await put_readings(caller.fleet, bytes(body), refused, dry_run=dry_run)
+    tally = done.tally
+    return ImportedReadingsResponse(
+        count=tally.sent, stored=tally.stored, duplicates=tally.duplicates, conflicts=tally.conflicts,
+        refused=tally.refused, reasons=dict(done.reasons),
+        failures=[
+            RefusedReadingResponse(
+                item=place + 1,
+                device=part.series[part.at[place]][0],
+                metric=part.series[part.at[place]][1],
+                code=code,
+                reason=CODES[code].title,
+            )
+            for place, code in zip(done.refused[:_SHOWN_FAILURES].tolist(), done.codes, strict=False)
+        ],
+    )  # fmt: skip
+
+
+@call(
     "GET /telemetry/series", Permission.DEVICES_READ, scope=BY_CALL, cli="telemetry series DEVICE",
     columns=("device", "metric", "unit", "kind"),
 )  # fmt: skip
@@ -86,13 +143,26 @@ async def list_series(
 ) -> Page[SeriesResponse]:
     """Lists the series of some devices, all series of each; ``limit`` counts devices.
 
+    ``kind`` is what the newest reading is; readings of one metric may differ in it.
+
     Raises:
         NotFound: there is no such device.
         QuerySyntaxError: the query cannot be read.
     """
     devices, more = await _devices(caller, device, where, decode(cursor), limit)
     telemetry = caller.fleet.telemetry
-    found = [to_response(SeriesResponse, series) for name in devices for series in await telemetry.series(name)]
+    found: list[SeriesResponse] = []
+    for name in devices:
+        kinds = {latest.series.index: latest.kind for latest in await telemetry.latest(name)}
+        found += [
+            SeriesResponse(
+                device=series.device,
+                metric=series.metric,
+                unit=series.unit,
+                kind=kinds.get(series.index, series.kind),
+            )
+            for series in await telemetry.series(name)
+        ]
     return Page(found, encode(more))
 
 
@@ -168,11 +238,11 @@ async def list_readings(
 
     async def read(series: Series, first: int, last: int, count: int) -> tuple[Sequence[tuple[Ms, Value]], int | None]:
         found, following = await caller.fleet.telemetry.points(series, first, last, count)
-        return [(Ms(time), _value(series, value)) for time, value in found], following
+        return [(Ms(time), value) for time, value in found], following
 
     return await _series_page(
         caller, device, where, (start, end), points, limit, cursor,
-        list(SeriesKind), metric, read,
+        metric, read,
         lambda series, found: ReadingsResponse(
             device=series.device, metric=series.metric, unit=series.unit, points=list(found)
         ),
@@ -198,6 +268,8 @@ async def list_buckets(
 ) -> Page[BucketsResponse]:
     """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
 
+    Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+
     A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
     Raises:
@@ -205,16 +277,20 @@ async def list_buckets(
         QuerySyntaxError: the query cannot be read.
     """
     bucket_ms = max(1, int(bucket_s * 1000))
+    texts: dict[int, int] = {}
 
     async def read(series: Series, first: int, last: int, count: int) -> tuple[Sequence[BucketResponse], int | None]:
-        found, following = await caller.fleet.telemetry.buckets(series, first, last, bucket_ms, count)
+        telemetry = caller.fleet.telemetry
+        found, following = await telemetry.buckets(series, first, last, bucket_ms, count)
+        texts[series.index] = await telemetry.count_texts(series, first, last if following is None else following)
         return [BucketResponse(Ms(row[0]), *row[1:]) for row in found], following
 
     return await _series_page(
         caller, device, where, (start, end), points, limit, cursor,
-        [SeriesKind.NUMBER, SeriesKind.BOOLEAN], metric, read,
+        metric, read,
         lambda series, found: BucketsResponse(
-            device=series.device, metric=series.metric, unit=series.unit, buckets=list(found)
+            device=series.device, metric=series.metric, unit=series.unit, buckets=list(found),
+            texts=texts.pop(series.index, 0),
         ),
     )  # fmt: skip
 
@@ -224,14 +300,10 @@ def _latest(latest: Latest) -> LatestResponse:
     return LatestResponse(
         device=series.device,
         metric=series.metric,
-        value=_value(series, latest.value),
+        value=latest.value,
         unit=series.unit,
         time=Ms(latest.time),
     )
-
-
-def _value(series: Series, value: float | str) -> Value:
-    return bool(value) if series.kind is SeriesKind.BOOLEAN else value
 
 
 async def _devices(
@@ -256,7 +328,6 @@ async def _series_page(
     points: int,
     limit: int,
     cursor: str | None,
-    kinds: Sequence[SeriesKind],
     metric: str,
     read: Read[T],
     show: Callable[[Series, Sequence[T]], R],
@@ -277,8 +348,8 @@ async def _series_page(
         known = [series for series in await caller.fleet.telemetry.series(name) if series.metric == metric]
         if device is not None and not known:
             raise no_series(name, metric)
-        for series in [series for series in known if series.kind in kinds][at:]:
-            if points == 0:
+        for series in known[at:]:
+            if points <= 0:
                 return Page(found, encode(f"{name}\0{at}\0{start}"))
             items, following = await read(series, max(start, since), end, points)
             found.append(show(series, items))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_t
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from fleetcore.errors import Refused
 from fleetcore.wire.times import Ms, TimeFault, format_time, read_ms
 
 __all__ = [
@@ -31,14 +32,18 @@ __all__ = [
     "Reason",
     "Response",
     "UnsetType",
+    "Version",
     "Where",
     "Word",
     "from_builtins",
+    "of_python",
     "present",
     "to_builtins",
     "to_response",
 ]
 
+#: What needs no second look.
+_PLAIN = frozenset({int, float, bool, str, type(None), dict, list, Ms})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -79,7 +84,8 @@ class Names:
 
 
 # The last character of an alphabet is no newline: ``$`` alone would let one pass.
-_DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^[A-Za-z0-9 ._/:\-]{1,128}$(?!\n)"
+_DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^(?! )[A-Za-z0-9 ._/:\-]{1,128}(?<! )$(?!\n)"
+_VERSION = r"^(?! )[A-Za-z0-9 ._/:+\-]{1,128}(?<! )$(?!\n)"
 _KEY = r"^[!-~]{1,128}$(?!\n)"
 _BATCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,39}$(?!\n)"
 #: How a type of events may begin.
@@ -90,13 +96,16 @@ ALPHABETS = {
     _BATCH_NAME: "1-40 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _DEVICE_ID: "1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
     _KEY: "1-128 printable ASCII characters",
-    _LABEL: "1-128 characters of letters, digits, space and . _ / : -",
+    _LABEL: "1-128 characters of letters, digits, space and . _ / : -, no space first or last",
+    _VERSION: "1-128 characters of letters, digits, space and . _ / : + -, no space first or last",
 }
 #: Of a device that there is.
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID), Names("list_devices")]
 #: Of a device that a call makes.
 NewDeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
 Label = Annotated[str, Meta(pattern=_LABEL)]
+#: Of firmware, as its build writes it: MCUboot has ``1.2.3+4``.
+Version = Annotated[str, Meta(pattern=_VERSION)]
 BatchName = Annotated[str, Meta(pattern=_BATCH_NAME)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
 Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
@@ -236,6 +245,28 @@ def present(**members: Any) -> dict[str, Any]:
 def to_builtins(value: object) -> Any:
     """Plain data, as every front end sends it: times are RFC 3339 text."""
     return msgspec.to_builtins(value, enc_hook=encode_hook)
+
+
+def of_python(value: object) -> Any:
+    """A value of a script as a call takes it: a scalar of numpy or Arrow as Python's, a numpy time in ms.
+
+    Raises Refused for a time without a value (NaT).
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    module = kind.__module__.partition(".")[0]
+    scalar: Any = value
+    if module == "numpy" and getattr(value, "shape", None) == ():
+        if kind.__name__ == "datetime64":
+            ms = int(scalar.astype("datetime64[ms]").astype("int64"))
+            if ms == -(2**63):
+                raise Refused("NaT is no time", code="time_invalid")
+            return Ms(ms)
+        return scalar.item()
+    if module == "pyarrow" and hasattr(value, "as_py"):
+        return scalar.as_py()
+    return value
 
 
 def from_builtins(value: object, kind: type[T]) -> T:

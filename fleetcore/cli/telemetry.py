@@ -8,6 +8,7 @@ import click
 
 from fleetcore.cli.connect import Target
 from fleetcore.cli.derived import command
+from fleetcore.cli.telemetry_import import import_
 from fleetcore.frontends.catalogue import core
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -43,14 +44,17 @@ for _name, _finish, _members in _OWN:
     telemetry.add_command(command(core()[_name], core()[_name].command, {}, finish=_finish, members=_members))
 
 
+telemetry.add_command(import_)
+
+
 def sparkline(values: list[float], width: int = 72) -> str:
-    """A one-line picture: the mean of each of ``width`` stretches."""
+    """A one-line picture: of each of ``width`` stretches the value that lies furthest from the mean of all."""
     if not values:
         return "nothing stored"
     width = min(width, len(values))
     edges = [round(i * len(values) / width) for i in range(width + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges) if b > a]
-    low, high = min(means), max(means)
+    low, high, mean = min(values), max(values), sum(values) / len(values)
+    shown = [max(values[a:b], key=lambda value: abs(value - mean)) for a, b in pairwise(edges) if b > a]
     span = (high - low) or 1.0
-    bars = "".join(_BARS[min(len(_BARS) - 1, int((one - low) / span * len(_BARS)))] for one in means)
+    bars = "".join(_BARS[min(len(_BARS) - 1, int((one - low) / span * len(_BARS)))] for one in shown)
     return f"{bars}  {low:g} to {high:g}"

@@ -30,7 +30,7 @@ from fleetcore.model.firmware import (
     ExecutionState,
 )
 from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
-from fleetcore.model.names import check_device_id, check_label
+from fleetcore.model.names import check_device_id, check_label, check_version
 from fleetcore.model.store import ArtifactInfo, Commit, Event
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import check_ahead
@@ -158,7 +158,7 @@ class Campaigns:
             Conflict: ``illegal_transition``, a device is retired.
         """
         check_label(campaign, "campaign")
-        check_label(release, "version")
+        check_version(release)
         if url:
             check_url(url)
         targets = tuple(dict.fromkeys(check_device_id(device) for device in devices))

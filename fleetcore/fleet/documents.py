@@ -10,7 +10,6 @@ from typing import cast
 from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Record
-from fleetcore.model.telemetry import SeriesKind
 from fleetcore.query.ast import Clause
 
 Document = Mapping[str, object]
@@ -173,7 +172,7 @@ class Documents:
         values: dict[str, object] = {}
         for one, newest in zip(series, found, strict=True):
             if newest is not None:
-                values[one.metric] = bool(newest.value) if one.kind is SeriesKind.BOOLEAN else newest.value
+                values[one.metric] = newest.value
         return values
 
 

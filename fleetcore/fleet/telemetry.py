@@ -12,7 +12,7 @@ from fleetcore.interfaces.protocol import Session
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Accepted, Inbound
 from fleetcore.model.names import check_metric
-from fleetcore.model.telemetry import Latest, Series, SeriesData, SeriesKind, TextReading
+from fleetcore.model.telemetry import Latest, Series, SeriesData, TextReading, shown
 from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
@@ -58,21 +58,33 @@ class Telemetry:
 
     async def points(
         self, series: Series, start: int, end: int, limit: int
-    ) -> tuple[Sequence[tuple[int, float | str]], int | None]:
-        """The first points of a series with ``start <= time < end``, and the time of the next one; None at the end."""
-        found: list[tuple[int, float | str]] = []
-        if series.kind is SeriesKind.TEXT:
-            async for text in self._storage.read_texts(series.index, start, end):
-                found.append((text.time, text.value))
-                if len(found) > limit:
-                    break
-        else:
-            async for piece in self._storage.read(series.index, start, end):
-                most = limit + 1 - len(found)
-                found += zip(piece.time[:most].tolist(), piece.value[:most].tolist(), strict=True)
-                if len(found) > limit:
-                    break
-        return found[:limit], found[limit][0] if len(found) > limit else None
+    ) -> tuple[Sequence[tuple[int, float | bool | str]], int | None]:
+        """The first points of a series with ``start <= time < end``, and the time of the next one; None at the end.
+
+        Numbers, truth values and texts as they were sent, by time. A number and a text of one time are never parted:
+        there may be one more than ``limit`` then.
+        """
+        most = limit + 2  # one to go on with, and one that may belong to the last
+        numbers: list[tuple[int, float | bool | str]] = []
+        async for piece in self._storage.read(series.index, start, end):
+            part = slice(most - len(numbers))
+            numbers += zip(
+                piece.time[part].tolist(), shown(series, piece.value[part], piece.quality[part]), strict=True
+            )
+            if len(numbers) >= most:
+                break
+        texts: list[tuple[int, float | bool | str]] = []
+        async for text in self._storage.read_texts(series.index, start, end):
+            texts.append((text.time, text.value))
+            if len(texts) >= most:
+                break
+        found = sorted(numbers + texts, key=lambda point: point[0])
+        cut = limit + 1 if limit < len(found) and limit and found[limit][0] == found[limit - 1][0] else limit
+        return found[:cut], found[cut][0] if len(found) > cut else None
+
+    async def count_texts(self, series: Series, start: int, end: int) -> int:
+        """How many text readings there are with ``start <= time < end``: those that no bucket holds."""
+        return sum([1 async for _ in self._storage.read_texts(series.index, start, end)])
 
     async def buckets(
         self, series: Series, start: int, end: int, bucket_ms: int, limit: int

@@ -9,8 +9,10 @@ from typing import Any, Self
 
 from fleetcore.calls.responses.campaigns import CampaignResponse
 from fleetcore.calls.responses.operations import OperationResponse
+from fleetcore.calls.responses.telemetry import ImportedReadingsResponse
 from fleetcore.calls.types import Ms
 from fleetcore.frontends.generated.calls_async import AsyncCalls
+from fleetcore.frontends.readings import Parts, together
 from fleetcore.frontends.registration import registration
 from fleetcore.model.operation import OperationState
 from fleetcore.views import TelemetryView
@@ -75,6 +77,36 @@ class AsyncFleet(AsyncCalls):
             manifest=None if manifest is None else dict(manifest), from_release=from_release,
             allow_downgrade=allow_downgrade, reason=reason,
         )  # fmt: skip
+
+    async def collect_many(
+        self,
+        readings: Any,
+        *,
+        device: str | None = None,
+        metric: str | None = None,
+        unit: str | Mapping[str, str] | None = None,
+        dry_run: bool = False,
+    ) -> ImportedReadingsResponse:
+        """Stores many readings, in parts; each part is committed before the next. The same again changes nothing.
+
+        Args:
+            readings: rows, as dicts or as tuples (device, metric, time, value, unit); a dict of columns, a pandas
+                DataFrame (whose index may be the time), or anything with Arrow's C stream, as Arrow tables have.
+                Rows and columns have ``value``, or a member of its own for each metric. What is missing is left out.
+            device: of readings that name none.
+            metric: of readings with a ``value`` that name none.
+            unit: of all that name none, or by metric.
+            dry_run: only says what would be taken.
+
+        Raises:
+            Refused: the readings are in no such form. What of them is not taken is counted in the answer, by reason.
+        """
+        parts = Parts(device=device, metric=metric, unit=unit)
+        total = None
+        for part in parts.of(readings):
+            answer = await self.import_readings(part, dry_run=dry_run)
+            total = answer if total is None else together(total, answer)
+        return parts.finish(total)
 
     async def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended; in a library without a server, works on it meanwhile."""

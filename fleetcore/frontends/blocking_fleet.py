@@ -16,6 +16,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from fleetcore import threads
 from fleetcore.calls.responses.campaigns import CampaignResponse
 from fleetcore.calls.responses.operations import OperationResponse
+from fleetcore.calls.responses.telemetry import ImportedReadingsResponse
 from fleetcore.calls.types import Ms
 from fleetcore.errors import Refused
 from fleetcore.frontends.async_fleet import AsyncFleet
@@ -90,6 +91,18 @@ class BlockingFleet(BlockingCalls, Generic[F]):
                 reason=reason,
             )
         )
+
+    def collect_many(
+        self,
+        readings: Any,
+        *,
+        device: str | None = None,
+        metric: str | None = None,
+        unit: str | Mapping[str, str] | None = None,
+        dry_run: bool = False,
+    ) -> ImportedReadingsResponse:
+        """Stores many readings: rows, columns, a DataFrame or an Arrow table; see :meth:`AsyncFleet.collect_many`."""
+        return self._run(self._fleet.collect_many(readings, device=device, metric=metric, unit=unit, dry_run=dry_run))
 
     def run_operation(self, operation: str) -> OperationResponse:
         """Waits until long work has ended; in a library without a server, works on it meanwhile."""

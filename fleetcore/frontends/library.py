@@ -16,7 +16,7 @@ from fleetcore.calls.caller import owner, user_of
 from fleetcore.calls.fleet_table import of_fleet
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import Table, run
-from fleetcore.calls.types import Ms, from_builtins, present
+from fleetcore.calls.types import Ms, from_builtins, of_python, present
 from fleetcore.errors import Refused, WrongLoop
 from fleetcore.frontends.async_fleet import AsyncFleet
 from fleetcore.frontends.blocking_fleet import BlockingFleet
@@ -167,7 +167,7 @@ class IoTFleetManager(AsyncFleet):
         call = self._table.get(name)
         stream = "" if call is None else call.stream
         content = async_pieces(given[stream]) if stream in given else None
-        plain = {member: value for member, value in given.items() if member != stream}
+        plain = {member: of_python(value) for member, value in given.items() if member != stream}
         answer: T = await self.call_as(self._actor, name, plain, content)
         return answer
 
@@ -256,8 +256,8 @@ class IoTFleetManager(AsyncFleet):
         Raises NotFound for a series that never was.
         """
         fleet = await self.open()
-        first = 0 if start is None else from_builtins(start, Ms)
-        last = None if end is None else from_builtins(end, Ms)
+        first = 0 if start is None else from_builtins(of_python(start), Ms)
+        last = None if end is None else from_builtins(of_python(end), Ms)
         data = await fleet.telemetry.query(device_id, metric, start=first, end=last)
         return TelemetryView(data, await fleet.telemetry.texts(device_id, metric, start=first, end=last))
 

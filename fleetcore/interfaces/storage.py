@@ -39,7 +39,7 @@ from fleetcore.model.store import (
     due_sort,
     split_place,
 )
-from fleetcore.model.telemetry import Aggregates, Latest, Series, SeriesData, TextReading
+from fleetcore.model.telemetry import Aggregates, Latest, Series, SeriesData, TextReading, shown_value
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
 
@@ -261,7 +261,10 @@ class Storage(ABC):
 
     @abstractmethod
     async def intern(self, wanted: Sequence[SeriesRequest]) -> Sequence[Series]:
-        """The series asked for, in order; new ones are made durably. Unit and kind are those of the first call."""
+        """The series asked for, in order; new ones are made durably.
+
+        The kind is that of the first call, the unit that of the first call that has one.
+        """
 
     @abstractmethod
     def read(self, series: int, start: int, end: int) -> AsyncIterator[SeriesData]:
@@ -316,7 +319,8 @@ class Storage(ABC):
     async def _latest(self, index: int) -> Latest | None:
         newest: Latest | None = None
         async for piece in self.read(index, *_EVER):
-            newest = Latest(piece.series, int(piece.time[-1]), float(piece.value[-1]))
+            value = shown_value(piece.series, float(piece.value[-1]), int(piece.quality[-1]))
+            newest = Latest(piece.series, int(piece.time[-1]), value)
         async for text in self.read_texts(index, *_EVER):
             if newest is None or text.time >= newest.time:
                 newest = Latest(self.catalog.series(index), text.time, text.value)

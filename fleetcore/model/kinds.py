@@ -17,3 +17,7 @@ class Severity(StrEnum):
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
+
+
+#: Up to here each integer is a float64, which readings are stored as.
+EXACT = 2**53

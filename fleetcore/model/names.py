@@ -8,7 +8,8 @@ import re
 from fleetcore.errors import Refused
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_LABEL = re.compile(r"[A-Za-z0-9 ._/:-]{1,128}", re.ASCII)
+_LABEL = re.compile(r"(?! )[A-Za-z0-9 ._/:-]{1,128}(?<! )", re.ASCII)
+_VERSION = re.compile(r"[A-Za-z0-9._/:+-](?:[A-Za-z0-9 ._/:+-]{0,126}[A-Za-z0-9._/:+-])?", re.ASCII)
 _METRIC = re.compile(r"[A-Za-z0-9._/-]{1,64}", re.ASCII)
 _FLEET = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
@@ -51,7 +52,18 @@ def check_label(text: str, what: str) -> str:
         raise Refused(
             f"{text!r} is no {what} name",
             code="name_invalid",
-            remedy="Use 1-128 characters of letters, digits, space and . _ / : -",
+            remedy="Use 1-128 characters of letters, digits, space and . _ / : -, no space first or last",
+        )
+    return text
+
+
+def check_version(text: str) -> str:
+    """Returns ``text``; raises :class:`Refused` where no firmware's version may be written so (``1.2.3+4`` may)."""
+    if not _VERSION.fullmatch(_text(text)):
+        raise Refused(
+            f"{text!r} is no version",
+            code="name_invalid",
+            remedy="Use 1-128 characters of letters, digits, space and . _ / : + -, no space first or last",
         )
     return text
 

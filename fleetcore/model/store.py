@@ -23,7 +23,7 @@ DUE: Index = ("", "due")
 
 @frozen
 class SeriesRequest:
-    """A series that shall exist; unit and kind count only if it is new."""
+    """A series that shall exist; the kind counts only if it is new, the unit where it has none yet."""
 
     device: str
     metric: str

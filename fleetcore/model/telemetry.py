@@ -29,6 +29,7 @@ class Quality(IntFlag):
     SERVER_TIME = 1  #: the server assigned the time
     QUARANTINED = 2  #: the device was quarantined when it sent this
     CLOCK_SUSPECT = 4  #: the device's clock disagreed with ours
+    BOOLEAN = 8  #: the reading is true or false, stored as 1.0 or 0.0
 
 
 @frozen(kw_only=True)
@@ -37,7 +38,9 @@ class Series:
 
     Attributes:
         index: the store's small non-negative integer for it, never reused.
-        unit: the unit of the first reading, or None.
+        unit: the unit of the first reading that has one, or None.
+        kind: BOOLEAN where an earlier release stored truth values in it without ``Quality.BOOLEAN``. What a reading
+            is says the reading: :func:`booleans`.
     """
 
     index: int
@@ -221,7 +224,36 @@ class Latest:
 
     series: Series
     time: int
-    value: float | str
+    value: float | bool | str
+
+    @property
+    def kind(self) -> SeriesKind:
+        """What the reading is."""
+        if isinstance(self.value, bool):
+            return SeriesKind.BOOLEAN
+        return SeriesKind.TEXT if isinstance(self.value, str) else SeriesKind.NUMBER
+
+
+def booleans(series: Series, value: Float64, quality: UInt8) -> npt.NDArray[np.bool_]:
+    """Which points of a series are true or false: what each was sent as, whatever the others are."""
+    said: npt.NDArray[np.bool_] = (quality & Quality.BOOLEAN) != 0
+    if series.kind is SeriesKind.BOOLEAN:
+        # Earlier releases stored truth values of such a series like numbers.
+        said |= (value == 0.0) | (value == 1.0)
+    return said
+
+
+def shown(series: Series, value: Float64, quality: UInt8) -> list[float | bool]:
+    """The values of some points as they were sent: numbers as float, truth values as bool."""
+    flags = booleans(series, value, quality)
+    if not flags.any():
+        return list(value.tolist())
+    return [bool(one) if flag else one for one, flag in zip(value.tolist(), flags.tolist(), strict=True)]
+
+
+def shown_value(series: Series, value: float, quality: int) -> float | bool:
+    """One point's value as it was sent."""
+    return shown(series, np.array([value]), np.array([quality], np.uint8))[0]
 
 
 @frozen

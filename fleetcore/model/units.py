@@ -5,9 +5,10 @@ other spellings. Conversion is linear within one dimension: ``base = value * fac
 the table are units too: they equal themselves and convert to nothing.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 
 from attrs import frozen
@@ -22,7 +23,7 @@ class Unit:
         dimension: units convert within one.
         factor, offset: to the dimension's base unit, as exact fractions.
         senml: the symbol registered with IANA, or None.
-        aliases: other spellings that are understood, compared exactly.
+        aliases: other spellings that are understood, compared as :func:`spelling` writes them.
     """
 
     name: str
@@ -80,6 +81,11 @@ UNITS: tuple[Unit, ...] = (
     Unit("liter_per_second", "volume flow", factor="0.001", senml="l/s"),
     Unit("cubic_meter_per_hour", "volume flow", factor="1/3600", aliases=("m3/h",)),
     Unit("liter_per_minute", "volume flow", factor="1/60000", aliases=("l/min",)),
+    Unit("kilogram_per_cubic_meter", "mass concentration", senml="kg/m3"),
+    Unit("gram_per_cubic_meter", "mass concentration", factor="1e-3", aliases=("g/m3", "mg/l", "mg/L")),
+    Unit("milligram_per_cubic_meter", "mass concentration", factor="1e-6", aliases=("mg/m3", "ug/l", "ug/L")),
+    Unit("microgram_per_cubic_meter", "mass concentration", factor="1e-9", aliases=("ug/m3", "ug/m^3", "mcg/m3")),
+    Unit("gram_per_liter", "mass concentration", aliases=("g/l", "g/L")),
     Unit("newton", "force", senml="N"),
     Unit("pascal", "pressure", senml="Pa"),
     Unit("hectopascal", "pressure", factor="100", senml="hPa", aliases=("mbar", "millibar")),
@@ -132,11 +138,18 @@ UNITS: tuple[Unit, ...] = (
     Unit("megabit_per_second", "data rate", factor="1e6", senml="Mbit/s"),
 )
 
+
+@lru_cache(maxsize=4096)
+def spelling(text: str) -> str:
+    """A unit as spellings of it are compared: by NFKC (``℃``, ``m³``), trimmed, with ``u`` for micro (``µ``, ``μ``)."""
+    return unicodedata.normalize("NFKC", text).strip().replace("\u03bc", "u")
+
+
 #: By plain name and alias. Two symbols mean one thing in SenML and another colloquially (``C``, ``F``): SenML has its
 #: own look-up in :func:`plain_name`.
 _BY_NAME: Mapping[str, Unit] = MappingProxyType(
-    {unit.senml: unit for unit in UNITS if unit.senml is not None}
-    | {spelling: unit for unit in UNITS for spelling in (unit.name, *unit.aliases)}
+    {spelling(unit.senml): unit for unit in UNITS if unit.senml is not None}
+    | {spelling(name): unit for unit in UNITS for name in (unit.name, *unit.aliases)}
 )
 _PLAIN_NAME: Mapping[str, str] = MappingProxyType({unit.senml: unit.name for unit in UNITS if unit.senml is not None})
 
@@ -148,6 +161,9 @@ def plain_name(senml: str) -> str:
 
 def convert(value: float, source: str, target: str) -> float | None:
     """``value`` in ``target``, or None where ``source`` does not convert to it. Equal names convert unchanged."""
+    if source == target:
+        return value
+    source, target = spelling(source), spelling(target)
     if source == target:
         return value
     here, there = _BY_NAME.get(source), _BY_NAME.get(target)

@@ -6,7 +6,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Rejected
 from fleetcore.pipeline.receive import Delivery
-from fleetcore.pipeline.session import DeviceSession, DeviceState
+from fleetcore.pipeline.session import OWNER, DeviceSession, DeviceState
 
 _RATE = Rejected(code="rate_limited", reason="The device sends too often", scope="device", retry_after_s=1.0)
 #: The refusal of a subject that the session may not speak for.
@@ -58,7 +58,10 @@ class Admit:
             return Rejected(code=session.lost_rights, reason="The session has ended")
         if identity.blocked is not None:
             return silenced(identity.blocked)
-        if not identity.take_token(self._clock.monotonic_s(), self._rate_per_s, self._burst):
+        # The limit is against devices: the fleet's owner waits for nothing but the store.
+        if session.protocol != OWNER and not identity.take_token(
+            self._clock.monotonic_s(), self._rate_per_s, self._burst
+        ):
             return _RATE
         if len(message.payload) > self._limit_bytes:
             return self._too_long

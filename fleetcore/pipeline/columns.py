@@ -6,7 +6,7 @@ Points that share a time form a group, so that what they share is kept once and 
 import numpy as np
 import numpy.typing as npt
 
-from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch, TextReading
+from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch, TextReading, UInt8
 
 
 class Columns:
@@ -50,7 +50,12 @@ class Columns:
         texts: tuple[TextReading, ...] = ()
         values = self.values
         numeric: npt.NDArray[np.bool_] | None = None
-        if self._owners and str in set(map(type, values)):
+        quality: UInt8 = np.repeat(np.array(self.quality, np.uint8), counts)
+        kinds = set(map(type, values))
+        if bool in kinds:
+            truth = np.fromiter((type(value) is bool for value in values), np.bool_, len(values))
+            quality[truth] |= np.uint8(Quality.BOOLEAN)
+        if str in kinds:
             numeric = np.fromiter((type(value) is not str for value in values), np.bool_, len(values))
             values = [0.0 if isinstance(value, str) else value for value in values]
         seq = np.full(len(values), NO_SEQ, np.int64)
@@ -62,7 +67,7 @@ class Columns:
             np.repeat(np.array(self.received, np.int64), counts),
             # Adding 0.0 turns -0.0 into 0.0, so that the two are one value everywhere.
             np.array(values, np.float64) + 0.0,
-            np.repeat(np.array(self.quality, np.uint8), counts),
+            quality,
             seq,
         )
         owners = np.full(len(counts), -1, np.int64)

@@ -4,6 +4,8 @@ from fleetcore.interfaces.protocol import EndsOnce, Session
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.telemetry import Quality
 
+#: The protocol of sessions through which a program speaks for devices in the owner's name.
+OWNER = "library"
 _BLOCKED = {Lifecycle.SUSPENDED: "device_suspended", Lifecycle.RETIRED: "device_retired"}
 
 

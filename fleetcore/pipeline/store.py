@@ -15,7 +15,7 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Accepted
 from fleetcore.model.store import Commit, MessageMark, SeriesRequest
-from fleetcore.model.telemetry import SeriesKind, Tally
+from fleetcore.model.telemetry import Tally
 from fleetcore.pipeline.acknowledge import marks_of, outcome_of
 from fleetcore.pipeline.columns import Columns
 from fleetcore.pipeline.message import Message, answer_of
@@ -68,22 +68,28 @@ class Store:
                 envelope.mark = known[message.owner].get(envelope.id)
 
     async def intern(self, messages: Sequence[tuple[Message, Decoded]]) -> None:
-        """Gives every new, allowed metric of the batch its series, in one call."""
+        """Gives every new, allowed metric of the batch its series, and each series its first unit, in one call."""
         wanted: dict[tuple[str, str], tuple[DeviceState, SeriesRequest]] = {}
         fresh: dict[str, int] = defaultdict(int)
         for message, decoded in messages:
             for reading in decoded.readings:
                 state = message.about(reading.subject)
-                if state is None or state.blocked is not None or reading.metric in state.metrics:
+                if state is None or state.blocked is not None:
                     continue
                 key = state.id, reading.metric
-                if key in wanted or check_new_metric(
-                    reading.metric, len(state.metrics) + fresh[state.id], self._limits
-                ):
+                if key in wanted:
+                    if reading.unit is not None and wanted[key][1].unit is None:
+                        wanted[key] = state, SeriesRequest(*key, reading.unit)
+                    continue
+                known = state.metrics.get(reading.metric)
+                if known is not None:
+                    if reading.unit is not None and self._storage.catalog.series(known).unit is None:
+                        wanted[key] = state, SeriesRequest(*key, reading.unit)
+                    continue
+                if check_new_metric(reading.metric, len(state.metrics) + fresh[state.id], self._limits):
                     continue
                 fresh[state.id] += 1
-                request = SeriesRequest(state.id, reading.metric, reading.unit, _kind(reading.value))
-                wanted[key] = state, request
+                wanted[key] = state, SeriesRequest(*key, reading.unit)
         if not wanted:
             return
         made = await self._storage.intern([request for _, request in wanted.values()])
@@ -120,9 +126,3 @@ class Store:
             )
             self.tally += done.tally
         self.tally += Tally(refused=refused, duplicates=duplicates)
-
-
-def _kind(value: object) -> SeriesKind:
-    if isinstance(value, bool):
-        return SeriesKind.BOOLEAN
-    return SeriesKind.TEXT if isinstance(value, str) else SeriesKind.NUMBER

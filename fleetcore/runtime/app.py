@@ -54,6 +54,7 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.command import Command
 from fleetcore.model.firmware import Execution
 from fleetcore.model.names import check_metric
+from fleetcore.pipeline.bulk import Bulk
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.dead_letters import DeadLetters
 from fleetcore.pipeline.decode import Codecs
@@ -402,6 +403,7 @@ class Fleet:
             security=self.security,
             campaigns=self.campaigns,
         )
+        self.bulk = Bulk(self.storage, self.clock, self.limits)
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
         self.sessions = LocalSessions(self.plane)
         await self._upgrade().run(new=new)

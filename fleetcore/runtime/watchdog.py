@@ -7,6 +7,7 @@ by SIGTERM ends the process all the same, see :class:`fleetcore.threads.Deadline
 import asyncio
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 
 from fleetcore import threads
@@ -30,6 +31,8 @@ class Watchdog:
         threads.stop_at_exit(self.stop)
         thread = threading.Thread(target=_watch, args=(*watched, self._stopped, self._every_s, self._blocked_s))
         thread.name, thread.daemon = "fleetcore watchdog", True
+        # One that is dropped without being stopped ends too: the thread holds the event alone.
+        weakref.finalize(self, self._stopped.set)
         threads.start(thread)
 
     def stop(self) -> None:

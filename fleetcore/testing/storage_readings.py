@@ -83,7 +83,7 @@ _MIXED = Arrival(
 class ReadingsContract(StorageCase):
     """Numbers and booleans."""
 
-    async def test_a_series_is_interned_once_with_the_unit_and_kind_of_the_first_call(self, storage: Storage) -> None:
+    async def test_a_series_is_interned_once_with_the_kind_of_the_first_call(self, storage: Storage) -> None:
         first = await storage.intern(
             [SeriesRequest("d", "t", "celsius"), SeriesRequest("d", "on", None, SeriesKind.BOOLEAN)]
         )
@@ -98,6 +98,30 @@ class ReadingsContract(StorageCase):
         assert again[0] == again[2] == first[0] == storage.catalog.series(first[0].index)
         assert len({one.index for one in (*first, *again)}) == 3
         assert min(one.index for one in (*first, *again)) >= 0
+
+    async def test_a_series_has_the_unit_of_the_first_call_that_has_one(self, storage: Storage) -> None:
+        (without,) = await storage.intern([SeriesRequest("d", "t")])
+        (given,) = await storage.intern([SeriesRequest("d", "t", "celsius")])
+        (later,) = await storage.intern([SeriesRequest("d", "t", "kelvin")])
+
+        assert without.unit is None, without
+        assert given == later == storage.catalog.series(without.index), (given, later)
+        assert (given.index, given.unit) == (without.index, "celsius"), given
+
+    async def test_the_newest_reading_is_true_or_false_where_it_was_sent_so(self, storage: Storage) -> None:
+        one, other = await series(storage, "one", "other")
+        await storage.commit(
+            Commit(
+                readings=TelemetryBatch.of(
+                    [one, one, other, other], [1000, 2000, 1000, 2000], [7.0, 1.0, 1.0, 1.0],
+                    quality=[0, Quality.BOOLEAN, Quality.BOOLEAN, 0],
+                )
+            )
+        )  # fmt: skip
+        await storage.maintain(10**13)
+
+        found = [latest.value for latest in await storage.latest([one, other]) if latest is not None]
+        assert [(value, type(value)) for value in found] == [(True, bool), (1.0, float)]
 
     async def test_the_catalog_does_not_know_an_index_that_was_not_given_out(self, storage: Storage) -> None:
         (index,) = await series(storage, "t")

@@ -73,7 +73,7 @@ def read_manifest(payload: bytes) -> Manifest:
     """Reads the document alone; who signed it is another question. Raises Refused, whatever the bytes."""
     members = Members.of(payload, "The manifest", limit_bytes=MANIFEST_BYTES, form=FORMAT)
     name = members.text("name", _NAME, "1-64 characters of A-Z a-z 0-9 . _ -")
-    version, seq = members.label("version"), members.integer("seq", 1)
+    version, seq = members.version("version"), members.integer("seq", 1)
     min_seq = members.integer("min_seq", 0) if members.has("min_seq") else 0
     if min_seq > seq:
         raise members.wrong("min_seq", f"at most seq, {seq}")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from fleetcore.errors import Refused
-from fleetcore.model.names import check_label
+from fleetcore.model.names import check_label, check_version
 from fleetcore.wire.strict_json import EXACT_INTEGER, loads
 from fleetcore.wire.times import parse_time
 
@@ -84,6 +84,13 @@ class Members:
             return check_label(self.take(name), name)  # type: ignore[arg-type]  # it is checked there
         except Refused as error:
             raise self.wrong(name, f"a name ({error.remedy})") from error
+
+    def version(self, name: str) -> str:
+        """A firmware's version."""
+        try:
+            return check_version(self.take(name))  # type: ignore[arg-type]  # it is checked there
+        except Refused as error:
+            raise self.wrong(name, f"a version ({error.remedy})") from error
 
     def sha256(self, name: str) -> str:
         """A digest, 64 lower-case hex digits."""

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from fleetcore.model.kinds import EXACT
 from fleetcore.wire.strict_json import MAX_INTEGER, MIN_INTEGER
 
 #: Member names that are never metrics in the flat form (wire.md §3).
@@ -23,16 +24,18 @@ RESERVED = frozenset(
 FlatMessage = tuple[int | str | None, dict[str, float]]
 
 _Integer = Annotated[int, msgspec.Meta(ge=MIN_INTEGER, le=MAX_INTEGER)]
+#: An integer that a float64 holds as it is; another is refused by the full decoder.
+_Exact = Annotated[int, msgspec.Meta(ge=-EXACT, le=EXACT)]
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    values: dict[str, _Integer | float | bool]
+    values: dict[str, _Exact | float | bool]
     time: _Integer | str | None = None
 
 
 # Typed decoders check kinds and ranges as they read, at no cost that could be measured.
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_flat = msgspec.json.Decoder(dict[str, _Integer | float | bool | str]).decode
+_decode_flat = msgspec.json.Decoder(dict[str, _Exact | float | bool | str]).decode
 
 
 def decode_quick(payload: bytes) -> FlatMessage | None:

@@ -58,3 +58,19 @@ def test_there_and_back_is_where_it_was(one, other, value):
     assert (there is None) == (one.dimension != other.dimension)
     if there is not None:
         assert convert(there, other.name, one.name) == pytest.approx(value, rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "factor"),
+    [
+        ("\u00b5g/m\u00b3", "\u03bcg/m\u00b3", 1.0),
+        ("\u00b5g/m\u00b3", "ug/m3", 1.0),
+        ("mg/m3", "\u03bcg/m\u00b3", 1000.0),
+        ("\u2103", "\u00b0C", 1.0),
+        ("\u2126", "Ohm", 1.0),
+        ("m\u00b3/h", "m3/h", 1.0),
+        ("\u00b5-own", "u-own", 1.0),
+    ],
+)
+def test_spellings_of_a_unit_are_compared_by_their_rules(one, other, factor):
+    assert convert(1.0, one, other) == pytest.approx(factor)

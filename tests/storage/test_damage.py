@@ -108,7 +108,7 @@ async def feed(storage):
 #: Table, its key, and the columns that are damaged in turn.
 COLUMNS = [
     ("chunk_bodies", "id", ["body"]),
-    ("chunks", "id", ["t_min", "t_max", "n", "v_last", "seq_last", "series"]),
+    ("chunks", "id", ["t_min", "t_max", "n", "v_last", "q_last", "seq_last", "series"]),
     ("log", "position", ["readings", "extras"]),
     ("records", "rowid", ["body", "version"]),
     ("blobs", "rowid", ["body"]),

@@ -42,15 +42,20 @@ def load(db: sqlite3.Connection, above: int = 0) -> tuple[list[Series], set[int]
 
 
 def insert(db: sqlite3.Connection, wanted: Sequence[SeriesRequest], known: Catalog) -> list[Series]:
-    """Makes those of the wanted series that are not there yet; returns all of them, in order."""
+    """Makes those of the wanted series that are not there yet, and gives units; returns all of them, in order."""
     result: list[Series] = []
     for request in wanted:
         series = known.find(request.device, request.metric)
-        if series is None:
+        if series is None or lacks(series, request):
             db.execute(
                 "INSERT INTO series(device, metric, unit, kind) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (request.device, request.metric, request.unit, request.kind.value),
             )
+            if request.unit is not None:
+                db.execute(
+                    "UPDATE series SET unit=?, checksum=NULL WHERE device=? AND metric=? AND unit IS NULL",
+                    (request.unit, request.device, request.metric),
+                )
             index, unit, kind = db.execute(
                 "SELECT id, unit, kind FROM series WHERE device=? AND metric=?", (request.device, request.metric)
             ).fetchone()
@@ -61,3 +66,8 @@ def insert(db: sqlite3.Connection, wanted: Sequence[SeriesRequest], known: Catal
             series = Series(index=index, device=request.device, metric=request.metric, unit=unit, kind=SeriesKind(kind))
         result.append(series)
     return result
+
+
+def lacks(series: Series | None, request: SeriesRequest) -> bool:
+    """Whether a request changes something: the series is new, or has no unit and is given one."""
+    return series is None or (series.unit is None and request.unit is not None)

@@ -70,7 +70,7 @@ def add_functions(db: sqlite3.Connection) -> None:
     db.create_function("checksum_of_log", 3, of_log, deterministic=True)
     db.create_function("checksum_of_blob", 2, of_blob, deterministic=True)
     db.create_function("checksum_of_row", -1, of_row, deterministic=True)
-    db.create_function("checksum_of_header", 7, of_header, deterministic=True)
+    db.create_function("checksum_of_header", 8, of_header, deterministic=True)
 
 
 def damaged(what: str, **ids: object) -> StorageError:

@@ -50,8 +50,8 @@ _HEADER = np.dtype(
 _LEVEL, _STRATEGY = 6, zlib.Z_RLE
 
 
-#: A row of ``chunks``: series, t_min, id, t_max, n, v_last, seq_last.
-Header = tuple[int, int, int, int, int, float, int]
+#: A row of ``chunks``: series, t_min, id, t_max, n, v_last, q_last, seq_last.
+Header = tuple[int, int, int, int, int, float, int, int]
 
 
 @frozen(eq=False)
@@ -63,12 +63,13 @@ class Packed:
     t_max: int
     n: int
     v_last: float
+    q_last: int
     seq_last: int
     body: bytes
 
     def header(self, index: int) -> Header:
         """Its header, with the id that it gets."""
-        return (self.series, self.t_min, index, self.t_max, self.n, self.v_last, self.seq_last)
+        return (self.series, self.t_min, index, self.t_max, self.n, self.v_last, self.q_last, self.seq_last)
 
 
 def pack(points: Points) -> Iterator[Packed]:
@@ -111,6 +112,7 @@ def pack(points: Points) -> Iterator[Packed]:
         points.time[ends - 1].tolist(),
         counts.tolist(),
         points.value[ends - 1].tolist(),
+        points.quality[ends - 1].tolist(),
         points.seq[ends - 1].tolist(),
         strict=True,
     )
@@ -119,7 +121,7 @@ def pack(points: Points) -> Iterator[Packed]:
         parts = [heads[i * size : (i + 1) * size]]
         parts += [planes[column][k][a:b] for column in range(4) for k in range(width[column])]
         press = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, 8, _STRATEGY)
-        yield Packed(*row, press.compress(b"".join(parts)) + press.flush())  # type: ignore[call-arg]  # zip is of six
+        yield Packed(*row, press.compress(b"".join(parts)) + press.flush())  # type: ignore[call-arg]  # zip is of seven
 
 
 def unpack(series: int, index: int, body: bytes, kept: int | None) -> Points:

@@ -19,7 +19,7 @@ from fleetcore.model.telemetry import Float64, Int64
 
 _log = logging.getLogger(__name__)
 
-COLUMNS = ("series", "t_min", "id", "t_max", "n", "v_last", "seq_last")
+COLUMNS = ("series", "t_min", "id", "t_max", "n", "v_last", "q_last", "seq_last")
 _LISTED = ", ".join(COLUMNS)
 _VALID = "id <= (SELECT value FROM meta WHERE name='chunks')"
 _INSERTED = 128
@@ -53,7 +53,7 @@ def insert(db: sqlite3.Connection, rows: Sequence[Header], into: str = "chunks")
     for at in range(0, len(rows), _INSERTED):
         some = [(*row, kept) for row, kept in zip(rows[at : at + _INSERTED], sums[at : at + _INSERTED], strict=True)]
         db.execute(
-            f"INSERT INTO {into}({_LISTED}, checksum) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * len(some))}",  # noqa: S608 - placeholders
+            f"INSERT INTO {into}({_LISTED}, checksum) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(some))}",  # noqa: S608 - placeholders
             list(chain.from_iterable(some)),
         )
 
@@ -124,6 +124,7 @@ def _from_body(index: int, body: bytes, kept: int | None, owners: Iterable[int])
             int(points.time[-1]),
             len(points),
             float(points.value[-1]),
+            int(points.quality[-1]),
             int(points.seq[-1]),
         )
     return None

@@ -91,6 +91,8 @@ _VERSION_3 = """
 ALTER TABLE texts ADD COLUMN checksum INTEGER;
 ALTER TABLE marks ADD COLUMN checksum INTEGER;
 ALTER TABLE series ADD COLUMN checksum INTEGER;
+-- 0 in older rows: what they hold was written before truth values were told apart from numbers point by point.
+ALTER TABLE chunks ADD COLUMN q_last INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE chunks ADD COLUMN checksum INTEGER;
 UPDATE records SET checksum = checksum_of_record(kind, key, version, body);
 UPDATE log SET checksum = checksum_of_log(position, readings, extras);
@@ -98,7 +100,7 @@ UPDATE blobs SET checksum = checksum_of_blob(name, body);
 UPDATE texts SET checksum = checksum_of_row(series, time, received, quality, seq, value);
 UPDATE marks SET checksum = checksum_of_row(device, id, time, answer);
 UPDATE series SET checksum = checksum_of_row(id, device, metric, unit, kind);
-UPDATE chunks SET checksum = checksum_of_header(series, t_min, id, t_max, n, v_last, seq_last);
+UPDATE chunks SET checksum = checksum_of_header(series, t_min, id, t_max, n, v_last, q_last, seq_last);
 -- Writing all chunks anew takes long where there are many: those up to this one get theirs bit by bit.
 INSERT INTO meta SELECT 'unsummed', value FROM meta WHERE name = 'chunks';
 """

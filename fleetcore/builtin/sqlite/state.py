@@ -93,17 +93,17 @@ class State:
 
     def _load_chunks(self, db: sqlite3.Connection, above: int) -> None:
         rows = db.execute(
-            "SELECT series, t_max, v_last, seq_last FROM chunks"
+            "SELECT series, t_max, v_last, q_last, seq_last FROM chunks"
             " WHERE id > ? AND id <= (SELECT value FROM meta WHERE name='chunks')",
             (above,),
         ).fetchall()
         if rows:
-            series, time, value, seq = zip(*rows, strict=True)
+            series, time, value, quality, seq = zip(*rows, strict=True)
             ends = Points(
                 np.array(series, np.int64),
                 np.array(time, np.int64),
                 np.array(value, np.float64),
-                np.zeros(len(rows), np.uint8),
+                np.array(quality, np.uint8),
                 np.array(seq, np.int64),
             )
             self.watermarks.load(Points.merged([ends]))

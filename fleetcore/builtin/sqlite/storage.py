@@ -12,7 +12,19 @@ from typing import TypeVar
 import numpy as np
 
 from fleetcore import files
-from fleetcore.builtin.sqlite import checksum, damage, feed, folder, marks, named, reads, records, schema, texts
+from fleetcore.builtin.sqlite import (
+    catalog,
+    checksum,
+    damage,
+    feed,
+    folder,
+    marks,
+    named,
+    reads,
+    records,
+    schema,
+    texts,
+)
 from fleetcore.builtin.sqlite.commit import CommitChange, InternChange
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.engine import Engine
@@ -42,6 +54,7 @@ from fleetcore.model.telemetry import (
     Series,
     SeriesData,
     TextReading,
+    shown_value,
 )
 from fleetcore.query.ast import Clause
 
@@ -150,7 +163,7 @@ class SqliteStorage(Storage):
     async def intern(self, wanted: Sequence[SeriesRequest]) -> Sequence[Series]:
         known = self._state.catalog
         found = [known.find(request.device, request.metric) for request in wanted]
-        if all(series is not None for series in found):
+        if not any(catalog.lacks(series, request) for series, request in zip(found, wanted, strict=True)):
             return [series for series in found if series is not None]
         return await self._engine.change(InternChange(self._state, tuple(wanted)))
 
@@ -219,14 +232,16 @@ class SqliteStorage(Storage):
     async def latest(self, series: Sequence[int]) -> Sequence[Latest | None]:
         await self._follow()
         state = self._state
-        times, values = state.watermarks.latest(np.asarray(series, np.int64))
+        times, values, qualities = state.watermarks.latest(np.asarray(series, np.int64))
         result: list[Latest | None] = []
-        for index, time, value in zip(series, times.tolist(), values.tolist(), strict=True):
+        newest = zip(series, times.tolist(), values.tolist(), qualities.tolist(), strict=True)
+        for index, time, value, quality in newest:
             spoken = state.texts.get(index)
             if spoken is not None and spoken[0] >= time:
                 result.append(Latest(state.catalog.series(index), *spoken))
             elif time != NEVER:
-                result.append(Latest(state.catalog.series(index), time, value))
+                known = state.catalog.series(index)
+                result.append(Latest(known, time, shown_value(known, value, quality)))
             else:
                 result.append(None)
         return result

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 
 from fleetcore.builtin.sqlite.order import Points, by_point
-from fleetcore.model.telemetry import Float64, Int64
+from fleetcore.model.telemetry import Float64, Int64, UInt8
 
 #: Before every time that can be stored.
 NEVER = np.iinfo(np.int64).min
@@ -24,6 +24,7 @@ class Watermarks:
         self.alive = np.zeros(1024, np.bool_)
         self._time: Int64 = np.full(1024, NEVER, np.int64)
         self._value: Float64 = np.zeros(1024)
+        self._quality: UInt8 = np.zeros(1024, np.uint8)
         self._seen: Int64 = np.zeros(1024, np.int64)
 
     def grow(self, size: int) -> None:
@@ -36,6 +37,7 @@ class Watermarks:
             self.alive = np.concatenate((self.alive, np.zeros(more, np.bool_)))
             self._time = np.concatenate((self._time, np.full(more, NEVER, np.int64)))
             self._value = np.concatenate((self._value, np.zeros(more)))
+            self._quality = np.concatenate((self._quality, np.zeros(more, np.uint8)))
             self._seen = np.zeros(len(self.newest), np.int64)
 
     def are_distinct(self, series: Int64) -> bool:
@@ -73,15 +75,17 @@ class Watermarks:
             if fresh.all():
                 self._time[points.series] = points.time
                 self._value[points.series] = points.value
+                self._quality[points.series] = points.quality
             else:
                 self._time[points.series[fresh]] = points.time[fresh]
                 self._value[points.series[fresh]] = points.value[fresh]
+                self._quality[points.series[fresh]] = points.quality[fresh]
 
-    def latest(self, series: Int64) -> tuple[Int64, Float64]:
-        """Time and value of the newest reading of each, :data:`NEVER` where there is none."""
+    def latest(self, series: Int64) -> tuple[Int64, Float64, UInt8]:
+        """Time, value and quality of the newest reading of each, :data:`NEVER` where there is none."""
         with self._lock:
             known = np.where((series >= 0) & (series < len(self._time)), series, 0)
-            return self._time[known], self._value[known]
+            return self._time[known], self._value[known], self._quality[known]
 
     def load(self, points: Points) -> None:
         """Takes readings that are stored already, at opening or when a read-only store catches up."""

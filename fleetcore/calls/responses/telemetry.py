@@ -14,8 +14,34 @@ class StoredResponse(Response, frozen=True):
     stored: int
 
 
+class RefusedReadingResponse(Response, frozen=True):
+    """A reading that was not taken; ``item`` is its place in the part, from 1."""
+
+    item: int
+    device: str
+    metric: str
+    code: str
+    reason: str
+
+
+class ImportedReadingsResponse(Response, frozen=True):
+    """Where the readings of a part went: ``count`` is ``stored + duplicates + conflicts + refused``.
+
+    ``duplicates`` were there already, ``conflicts`` stand at a time that has another value: the greater stays. A dry
+    run counts all that would be taken as ``stored``. ``reasons`` counts the refused by code; ``failures`` has some.
+    """
+
+    count: int
+    stored: int
+    duplicates: int
+    conflicts: int
+    refused: int
+    reasons: dict[str, int]
+    failures: list[RefusedReadingResponse]
+
+
 class SeriesResponse(Response, frozen=True):
-    """What of a device is measured, in which unit, and of which kind."""
+    """What of a device is measured, in which unit, and of which kind its newest reading is."""
 
     device: str
     metric: str
@@ -56,9 +82,10 @@ class BucketResponse(Response, frozen=True):
 
 
 class BucketsResponse(Response, frozen=True):
-    """One series in buckets; buckets without points are left out."""
+    """One series in buckets; buckets without points are left out. ``texts`` counts readings that are in none."""
 
     device: str
     metric: str
     unit: str | None
     buckets: list[BucketResponse]
+    texts: int = 0

@@ -63,6 +63,7 @@ from fleetcore.calls.responses.server import (
 )
 from fleetcore.calls.responses.telemetry import (
     BucketsResponse,
+    ImportedReadingsResponse,
     LatestResponse,
     ReadingsResponse,
     SeriesResponse,
@@ -179,6 +180,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.telemetry import (
         Buckets,
         BucketSeconds,
+        DryRun,
         Metric,
         OfDevice,
         Points,
@@ -1047,6 +1049,19 @@ class AsyncCalls(ABC):
             StoredResponse,
         )
 
+    async def import_readings(self, content: Source, *, dry_run: DryRun = False) -> ImportedReadingsResponse:
+        """Stores a part of the readings of many devices; it is committed when this returns. The same again changes nothing.
+
+        Args:
+            content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
+                of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
+                most 100,000 readings and 32 MiB.
+
+        Raises:
+            Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
+        """
+        return await self._value("import_readings", {"content": content, "dry_run": dry_run}, ImportedReadingsResponse)
+
     async def list_series(
         self,
         device: OfDevice | None = None,
@@ -1056,6 +1071,8 @@ class AsyncCalls(ABC):
         cursor: Cursor | None = None,
     ) -> Page[SeriesResponse]:
         """Lists the series of some devices, all series of each; ``limit`` counts devices.
+
+        ``kind`` is what the newest reading is; readings of one metric may differ in it.
 
         Raises:
             NotFound: there is no such device.
@@ -1069,6 +1086,8 @@ class AsyncCalls(ABC):
         self, device: OfDevice | None = None, *, where: Where | None = None
     ) -> AsyncIterator[SeriesResponse]:
         """Goes through all that ``list_series`` lists, page by page.
+
+        ``kind`` is what the newest reading is; readings of one metric may differ in it.
 
         Raises:
             NotFound: there is no such device.
@@ -1189,6 +1208,8 @@ class AsyncCalls(ABC):
     ) -> Page[BucketsResponse]:
         """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
 
+        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
@@ -1223,6 +1244,8 @@ class AsyncCalls(ABC):
         points: Buckets = 1000,
     ) -> AsyncIterator[BucketsResponse]:
         """Goes through all that ``list_buckets`` lists, page by page.
+
+        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
 
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 

@@ -62,6 +62,7 @@ from fleetcore.calls.responses.server import (
 )
 from fleetcore.calls.responses.telemetry import (
     BucketsResponse,
+    ImportedReadingsResponse,
     LatestResponse,
     ReadingsResponse,
     SeriesResponse,
@@ -178,6 +179,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.telemetry import (
         Buckets,
         BucketSeconds,
+        DryRun,
         Metric,
         OfDevice,
         Points,
@@ -1020,6 +1022,19 @@ class BlockingCalls(ABC):
             StoredResponse,
         )
 
+    def import_readings(self, content: Source, *, dry_run: DryRun = False) -> ImportedReadingsResponse:
+        """Stores a part of the readings of many devices; it is committed when this returns. The same again changes nothing.
+
+        Args:
+            content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
+                of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
+                most 100,000 readings and 32 MiB.
+
+        Raises:
+            Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
+        """
+        return self._value("import_readings", {"content": content, "dry_run": dry_run}, ImportedReadingsResponse)
+
     def list_series(
         self,
         device: OfDevice | None = None,
@@ -1029,6 +1044,8 @@ class BlockingCalls(ABC):
         cursor: Cursor | None = None,
     ) -> Page[SeriesResponse]:
         """Lists the series of some devices, all series of each; ``limit`` counts devices.
+
+        ``kind`` is what the newest reading is; readings of one metric may differ in it.
 
         Raises:
             NotFound: there is no such device.
@@ -1040,6 +1057,8 @@ class BlockingCalls(ABC):
 
     def iter_series(self, device: OfDevice | None = None, *, where: Where | None = None) -> Iterator[SeriesResponse]:
         """Goes through all that ``list_series`` lists, page by page.
+
+        ``kind`` is what the newest reading is; readings of one metric may differ in it.
 
         Raises:
             NotFound: there is no such device.
@@ -1160,6 +1179,8 @@ class BlockingCalls(ABC):
     ) -> Page[BucketsResponse]:
         """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
 
+        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 
         Raises:
@@ -1194,6 +1215,8 @@ class BlockingCalls(ABC):
         points: Buckets = 1000,
     ) -> Iterator[BucketsResponse]:
         """Goes through all that ``list_buckets`` lists, page by page.
+
+        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
 
         A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
 

@@ -133,6 +133,8 @@ async def test_the_command_line_refuses_alike(front_ends, capfd):
     wrong, tried = [], 0
     for call, cases in itertools.groupby(CASES, key=lambda case: case[0]):
         info = catalogue.core()[call.name]
+        if (info.command or "").startswith("enrollment claim create"):  # its command asks for a folder, --into, first
+            continue
         if not info.command or call.is_stream or call.stream or any(one in IN_FILES for one in call.required):
             continue
         for _, name, value in cases:

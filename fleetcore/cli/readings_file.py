@@ -1,0 +1,330 @@
+"""Files of readings: how one is laid out, guessed from its beginning, and its readings line by line.
+
+CSV and JSONL, wide (a column for each metric) or long (metric and value), and Parquet through pyarrow. Every guess is a
+member of :class:`Layout`, is shown before anything is sent, and gives way to an option.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from attrs import evolve, frozen
+
+from fleetcore.errors import Refused
+
+#: Rows that guesses look at.
+_SAMPLE = 200
+_DEVICE = ("device", "device_id", "deviceid", "sensor", "sensor_id", "entity_id", "id")
+_TIME = ("time", "timestamp", "ts", "datetime", "date_time", "date", "zeit", "_time", "last_changed")
+_METRIC = ("metric", "measurement", "field", "_field", "name", "variable")
+_VALUE = ("value", "_value", "reading", "state", "wert")
+_UNIT = ("unit", "unit_of_measurement", "einheit")
+NA = ("", "na", "n/a", "nan", "null", "none", "-", "#n/a", "unavailable", "unknown")
+_TRUTH = {"true": True, "false": False}
+_DATE = re.compile(
+    r"(\d{1,4})([./-])(\d{1,2})\2(\d{1,4})"
+    r"(?:[T ,]+(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?(?: ?([AaPp])\.?[Mm]\.?)?)?(?: ?([Zz]|[+-]\d\d:?\d\d))?",
+    re.ASCII,
+)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
+_PER_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+#: From this magnitude on an epoch is of the unit: seconds until the year 5138, and so on (wire.md §3).
+_MAGNITUDES = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (float("inf"), "ns"))
+
+
+@frozen(kw_only=True)
+class Layout:
+    """How a file is laid out; None where it is to be guessed, or is not there."""
+
+    form: str | None = None
+    delimiter: str | None = None
+    decimal: str | None = None
+    date_order: str | None = None
+    time_unit: str | None = None
+    zone: str | None = None
+    device: str | None = None
+    device_column: str | None = None
+    time_column: str | None = None
+    metric_column: str | None = None
+    value_column: str | None = None
+    unit_column: str | None = None
+    columns: Sequence[str] = ()
+    na: Sequence[str] = NA
+
+    def told(self) -> str:
+        """One line that says how the file is read."""
+        parts = [self.form or ""]
+        if self.form == "csv":
+            parts += [f"delimiter {self.delimiter!r}", f"decimal {self.decimal!r}"]
+        parts.append(f"device {self.device!r}" if self.device_column is None else f"device in {self.device_column!r}")
+        when = f"epoch {self.time_unit}" if self.time_unit else f"dates {self.date_order or 'ISO 8601'}"
+        parts.append(f"time in {self.time_column!r} ({when}, zone {self.zone} where none is written)")
+        if self.value_column:
+            parts.append(f"metric in {self.metric_column!r}, value in {self.value_column!r}")
+        else:
+            parts.append(f"a metric each: {', '.join(self.metrics)}")
+        return "; ".join(parts)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The columns that are metrics, of a wide file."""
+        others = {self.device_column, self.time_column, self.unit_column}
+        return [name for name in self.columns if name not in others]
+
+
+@frozen
+class Found:
+    """One reading, or why a cell is none: then ``code`` is set, and ``value`` says what stood there."""
+
+    line: int
+    device: str
+    metric: str
+    time: int
+    value: Any
+    unit: str | None = None
+    code: str = ""
+
+
+def guess(file: Path, given: Layout) -> Layout:
+    """The layout with every guess made; raises Refused where one cannot be."""
+    form = given.form or {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}.get(file.suffix.lower(), "csv")
+    layout = evolve(given, form=form)
+    if form == "csv":
+        layout = evolve(layout, delimiter=layout.delimiter or _delimiter(file))
+    sample = [row for _, row in islice(_rows(file, layout), _SAMPLE)]
+    if not sample:
+        raise Refused(f"{file} holds no row", remedy="The first line names the columns, rows follow")
+    columns = list(dict.fromkeys(name for row in sample for name in row))
+    layout = evolve(
+        layout,
+        columns=columns,
+        device_column=None if given.device else _column(columns, given.device_column, _DEVICE),
+        time_column=_column(columns, given.time_column, _TIME),
+        value_column=_column(columns, given.value_column, _VALUE),
+        unit_column=_column(columns, given.unit_column, _UNIT),
+    )
+    if layout.value_column is not None:
+        layout = evolve(layout, metric_column=_column(columns, given.metric_column, _METRIC))
+        if layout.metric_column is None:
+            layout = evolve(layout, value_column=None)
+    if layout.device_column is None and layout.device is None:
+        raise Refused(
+            f"No column of {file.name} looks like the device",
+            remedy=f"--device-column names it, one of {', '.join(columns)}; --device ID is for all rows",
+        )
+    if layout.time_column is None:
+        raise Refused(f"No column of {file.name} looks like the time", remedy=f"--time-column: {', '.join(columns)}")
+    if layout.decimal is None:
+        layout = evolve(layout, decimal=_decimal(layout, sample))
+    layout = _time_layout(layout, [row.get(str(layout.time_column)) for row in sample])
+    return evolve(layout, zone=layout.zone or "UTC")
+
+
+def count_lines(file: Path, layout: Layout) -> int:
+    """How many lines there are, or rows of a Parquet file; for a picture of the progress."""
+    if layout.form == "parquet":
+        with _parquet_file(file) as opened:
+            return int(opened.metadata.num_rows)
+    with file.open("rb") as opened:
+        return sum(piece.count(b"\n") for piece in iter(partial(opened.read, 1 << 20), b""))
+
+
+def readings(file: Path, layout: Layout) -> Iterator[Found]:
+    """The readings of a file, in its order; empty and NA cells are none."""
+    read_time = _time_reader(layout)
+    read_value = partial(_value, decimal=layout.decimal or ".", na=frozenset(text.lower() for text in layout.na))
+    device_column, time_column, unit_column = layout.device_column, layout.time_column, layout.unit_column
+    long = (layout.metric_column, layout.value_column) if layout.value_column else None
+    metrics = layout.metrics
+    for line, row in _rows(file, layout):
+        device = layout.device if device_column is None else row.get(device_column)
+        device = "" if device is None else str(device).strip()
+        cells = [(row.get(long[0]), row.get(long[1] or ""))] if long else [(name, row.get(name)) for name in metrics]
+        try:
+            time = read_time(row.get(time_column))
+        except (ValueError, OverflowError, TypeError, Refused):
+            time = None
+        given = None if unit_column is None else row.get(unit_column)
+        unit = str(given).strip() or None if given is not None else None
+        for name, cell in cells:
+            value = read_value(cell)
+            if value is None:
+                continue
+            metric = "" if name is None else str(name).strip()
+            if time is None:
+                yield Found(line, device, metric, 0, row.get(time_column), unit, "time_invalid")
+            elif isinstance(value, int | float | str):
+                yield Found(line, device, metric, time, value, unit)
+            else:
+                yield Found(line, device, metric, time, value, unit, "schema_invalid")
+
+
+def _rows(file: Path, layout: Layout) -> Iterator[tuple[int, Mapping[Any, Any]]]:
+    if layout.form == "parquet":
+        yield from _parquet(file)
+        return
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            if layout.form == "jsonl":
+                for number, line in enumerate(opened, 1):
+                    if line.strip():
+                        row = json.loads(line)
+                        if not isinstance(row, dict):
+                            raise Refused(f"{file}:{number}: this is no JSON object")
+                        yield number, row
+                return
+            reader = csv.reader(opened, delimiter=layout.delimiter or ",")
+            header = [name.strip() for name in next(reader, [])]
+            if len(set(header)) != len(header):
+                raise Refused(f"{file}:1: two columns have one name")
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, dict(zip(header, cells, strict=False))
+    except UnicodeDecodeError as error:
+        raise Refused(f"{file} is not UTF-8: {error}", remedy="Save it as UTF-8") from None
+    except (csv.Error, json.JSONDecodeError) as error:
+        raise Refused(f"{file}: {error}") from None
+
+
+def _parquet_file(file: Path) -> Any:
+    try:
+        from pyarrow import parquet  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
+    except ModuleNotFoundError as error:
+        raise Refused("Parquet needs pyarrow", remedy="pip install 'fleetcore[arrow]'") from error
+    return parquet.ParquetFile(file)
+
+
+def _parquet(file: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
+    number = 0
+    with _parquet_file(file) as opened:
+        for batch in opened.iter_batches(batch_size=10_000):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def _delimiter(file: Path) -> str:
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
+        lines = [line for line in islice(opened, 20) if line.strip()]
+    if not lines:
+        return ","
+    # The header decides: cells of data may hold decimal commas.
+    return max(",;\t|", key=lambda sign: (lines[0].count(sign) > 0, lines[0].count(sign)))
+
+
+def _column(columns: Sequence[str], given: str | None, known: Sequence[str]) -> str | None:
+    if given is not None:
+        if given not in columns:
+            raise Refused(f"There is no column {given!r}", remedy=f"There are {', '.join(columns)}")
+        return given
+    lower = {name.lower(): name for name in reversed(columns)}
+    return next((lower[name] for name in known if name in lower), None)
+
+
+def _decimal(layout: Layout, sample: Sequence[Mapping[Any, Any]]) -> str:
+    names = [layout.value_column] if layout.value_column else layout.metrics
+    cells = [str(row.get(name) or "") for row in sample for name in names]
+    commas = sum(re.fullmatch(r"-?\d+,\d+", cell) is not None for cell in cells)
+    points = sum(re.fullmatch(r"-?\d+\.\d+", cell) is not None for cell in cells)
+    return "," if commas > points else "."
+
+
+def _time_layout(layout: Layout, cells: Sequence[Any]) -> Layout:
+    texts = [str(cell).strip() for cell in cells if cell not in (None, "") and not isinstance(cell, datetime)]
+    if layout.zone is not None:
+        _zone(layout.zone)
+    if layout.time_unit or not texts:
+        return layout
+    if all(_NUMBER.fullmatch(text) for text in texts):
+        largest = max(abs(float(text)) for text in texts)
+        return evolve(layout, time_unit=next(unit for least, unit in _MAGNITUDES if largest < least))
+    if layout.date_order or all(len(text) >= 5 and text[4] == "-" for text in texts):
+        return layout
+    dates = [match for text in texts if (match := _DATE.fullmatch(text))]
+    if not dates:
+        return layout
+    if any(len(match[1]) == 4 for match in dates):
+        return evolve(layout, date_order="ymd")
+    if any(int(match[1]) > 12 for match in dates) or dates[0][2] == ".":
+        return evolve(layout, date_order="dmy")
+    if any(int(match[3]) > 12 for match in dates):
+        return evolve(layout, date_order="mdy")
+    raise Refused(
+        f"{texts[0]!r} is the day or the month first: no date in the beginning of the file tells",
+        remedy="--date-order dmy or --date-order mdy",
+    )
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise Refused(f"There is no time zone {name!r}", remedy="As in Europe/Berlin, or UTC") from None
+
+
+def _time_reader(layout: Layout) -> Callable[[Any], int]:
+    """A function from a cell to ms; it raises ValueError where the cell is no time."""
+    zone = _zone(layout.zone or "UTC")
+    per_ms = _PER_MS[layout.time_unit] if layout.time_unit else 1.0
+    order = layout.date_order
+
+    def of_datetime(when: datetime) -> int:
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=zone)
+        return round(when.timestamp() * 1000)
+
+    def read(cell: Any) -> int:
+        if isinstance(cell, datetime):
+            return of_datetime(cell)
+        if layout.time_unit:
+            text = str(cell).strip()
+            # Integers of ns lose digits as floats.
+            return int(text) * int(per_ms) if per_ms >= 1 and text.isdigit() else int(float(text) * per_ms)
+        text = cell.strip()
+        if order is None:
+            return of_datetime(datetime.fromisoformat(text))
+        return of_datetime(_date(text, order))
+
+    return read
+
+
+def _date(text: str, order: str) -> datetime:
+    match = _DATE.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    first, _, second, third, hour, minute, second_, fraction, half, offset = match.groups()
+    named = dict(zip(order, (int(first), int(second), int(third)), strict=True))
+    year = named["y"] + 2000 if named["y"] < 100 else named["y"]
+    hours = int(hour or 0)
+    if half:
+        if not 1 <= hours <= 12:
+            raise ValueError(text)
+        hours = hours % 12 + (12 if half in "pP" else 0)
+    when = datetime(  # noqa: DTZ001  # the zone follows
+        year, named["m"], named["d"], hours, int(minute or 0), int(second_ or 0),
+        int((fraction or "0")[:6].ljust(6, "0")),
+    )  # fmt: skip
+    if offset:
+        when = when.replace(tzinfo=datetime.fromisoformat(f"2000-01-01T00:00:00{offset.upper()}").tzinfo)
+    return when
+
+
+def _value(cell: Any, *, decimal: str, na: frozenset[str]) -> Any:
+    """The value of a cell; None where there is none."""
+    if not isinstance(cell, str):
+        return None if cell is None or (isinstance(cell, float) and cell != cell) else cell  # noqa: PLR0124  # NaN
+    text = cell.strip()
+    number = text.replace(",", ".") if decimal == "," else text
+    try:
+        return int(number) if number.isdigit() else float(number) if text.lower() not in na else None
+    except ValueError:
+        pass
+    lower = text.lower()
+    return None if lower in na else _TRUTH.get(lower, text)
