@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 from msgspec import Struct, json
 
-from fleetcore.errors import FleetError
+from fleetcore.errors import FleetError, StorageError
 from fleetcore.fleet.repository import Page, Pairs, Repository
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
@@ -190,6 +190,16 @@ class AuditLog:
         if ours and self.checkpoints is not None and head.marked and not marks:
             why = f"{self.checkpoints.name} held a checkpoint of row {head.marked}, and holds none now"
             return Verdict(ok=False, rows=0, checkpoints=0, why=why)
+        try:
+            return await self._chained(head, marks)
+        except StorageError as error:
+            if error.code != "data_damaged":
+                raise
+            bad = int(str(error.ids.get("key", 0)))
+            return Verdict(ok=False, rows=0, checkpoints=len(marks), bad_seq=bad, why=error.message)
+
+    async def _chained(self, head: Head, marks: Mapping[int, str]) -> Verdict:
+        """Recomputes every hash."""
         count, prev = 0, GENESIS
         async for key, row in self.rows():
             why = _wrong(row, key, count + 1, prev, marks.get(count + 1))

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from fleetcore import IoTFleetManager
+from fleetcore.builtin.sqlite import checksum
 from fleetcore.errors import NotAuthorised
 from fleetcore.fleet.audit import row_hash
 from fleetcore.model.credential import LocalCredential
@@ -35,6 +36,9 @@ async def verdict(data, **options):
 def tamper(data, statement, *parameters):
     with sqlite3.connect(data / "fleet.db") as db:
         assert db.execute(statement, parameters).rowcount
+        # As a person who can write the file would: the chain is what holds.
+        checksum.add_functions(db)
+        db.execute("UPDATE records SET checksum = checksum_of_record(kind, key, version, body)")
     db.close()
 
 
@@ -90,6 +94,20 @@ async def test_an_edited_or_deleted_row_is_found_at_its_place(tmp_path, statemen
     found = await verdict(tmp_path)
 
     assert (found.ok, found.bad_seq) == (False, bad)
+
+
+async def test_a_damaged_row_is_found_at_its_place(tmp_path):
+    await filled(tmp_path)
+    with sqlite3.connect(tmp_path / "fleet.db") as db:
+        db.execute(
+            "UPDATE records SET body=replace(body, 'registered', 'registerec') WHERE kind='audit' AND key LIKE '%2'"
+        )
+    db.close()
+
+    found = await verdict(tmp_path)
+
+    assert (found.ok, found.bad_seq) == (False, 2)
+    assert "damaged" in found.why
 
 
 async def test_a_cut_off_end_is_found_by_the_checkpoint(tmp_path):
