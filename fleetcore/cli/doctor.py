@@ -29,6 +29,8 @@ _RENEWED = {
     "server.pem": "`fleetcore serve` renews it",
     "service.pem": "`fleetcore serve` renews it, and uses it towards the broker from its next start",
 }
+#: What to do about a part that is not ready, by its name.
+_NOT_READY = {"storage": "Look at the disk: is it full, or read-only? Then restart the server"}
 _OF_A_CA = "It is a CA's: `fleetcore ca renew-issuing` or `fleetcore ca rotate` makes the next"
 
 
@@ -248,7 +250,13 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
             yield _finding("warning", name, f"{one['lost']} commits were trimmed before it saw them", "It is too slow")
         else:
             yield _finding("ok", name, one["state"])
+    told = {*status["consumers"], *(f"protocol {name}" for name in status["protocols"])}
+    for name, why in status["not_ready"].items():
+        if name not in told:
+            yield _finding("problem", name, f"not ready: {why}", _NOT_READY.get(name, "It goes on trying; see the log"))
     for name, one in status["tasks"].items():
+        if name in status["not_ready"]:
+            continue
         yield _finding("warning", f"task {name}", f"failed {one['failures']} times: {one['error']}", "See the log")
     for name, one in status["protocols"].items():
         if one["trouble"]:

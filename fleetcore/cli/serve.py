@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,8 +17,13 @@ from fleetcore.cli.connect import data_option
 from fleetcore.runtime.process import settle_memory
 from fleetcore.threads import Deadline
 
+if TYPE_CHECKING:
+    from fleetcore.runtime.app import Fleet
+
 #: From the request to stop to the end of the process, whatever hangs: below the 30 s of most supervisors.
 STOP_S = 25.0
+#: How often is looked whether everything is open, and the store at work.
+_LOOK_S = 0.25
 
 
 @click.command()
@@ -42,15 +48,38 @@ def _uvloop() -> "type[asyncio.AbstractEventLoop] | None":
 
 
 async def _serve(data: Path) -> None:
-    async with running(data) as endpoints:
+    async with _open(data) as (fleet, endpoints):
         for name, urls in endpoints.items():
             for url in urls:
                 click.echo(f"{name}: {url}")
         settle_memory()
         asked = _stop_asked()
-        click.echo("ready")
-        await asked.wait()
+        watching = asyncio.create_task(_watch(fleet), name="fleetcore watch")
+        waiting = asyncio.create_task(asked.wait(), name="fleetcore asked to stop")
+        await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
         click.echo("stopping")
+        for task in (watching, waiting):
+            task.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+async def _watch(fleet: "Fleet") -> None:
+    """Says ``ready`` once each configured listener is open; raises StorageError where the store has ended."""
+    told: dict[str, str] = {}
+    ready = False
+    while True:
+        for name, why in fleet.late.items():
+            if told.get(name) != why:
+                click.echo(f"not ready: [protocols.{name}] {why}", err=True)
+        told = dict(fleet.late)
+        if not told and not ready:
+            ready = True
+            click.echo("ready")
+        if fleet.storage.failure is not None:
+            raise fleet.storage.failure
+        await asyncio.sleep(_LOOK_S)
 
 
 @asynccontextmanager
@@ -59,6 +88,12 @@ async def running(data: Path, *, create: bool = False) -> AsyncIterator[dict[str
 
     ``create`` makes the fleet where there is only a fleet.toml.
     """
+    async with _open(data, create=create) as (_, endpoints):
+        yield endpoints
+
+
+@asynccontextmanager
+async def _open(data: Path, *, create: bool = False) -> AsyncIterator[tuple["Fleet", dict[str, list[str]]]]:
     from fleetcore.frontends.control import serve_control
     from fleetcore.frontends.library import IoTFleetManager
 
@@ -68,7 +103,7 @@ async def running(data: Path, *, create: bool = False) -> AsyncIterator[dict[str
         await fleet.serve()
         async with serve_control(manager, data):
             listening = {name: one.adapter for name, one in fleet.protocols.items()} | fleet.services
-            yield {name: list(getattr(one, "endpoints", ())) for name, one in listening.items()}
+            yield fleet, {name: list(getattr(one, "endpoints", ())) for name, one in listening.items()}
     finally:
         await manager.close()
 

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fleetcore.errors import NotFound, Refused
+from fleetcore.errors import NotFound, Refused, StorageError
 from fleetcore.model import values as named
 from fleetcore.model.catalog import Catalog
 from fleetcore.model.store import (
@@ -433,6 +433,11 @@ class Storage(ABC):
         Raises:
             Refused: the folder is not empty; or the store has no copy of its own to give, and its database's tools do.
         """
+
+    @property
+    def failure(self) -> StorageError | None:
+        """Why the store does not work any more, before it is closed; the process is then to be started anew. None."""
+        return None
 
     async def check(self) -> Sequence[str]:
         """What is wrong with the stored data as far as a quick look shows it, one sentence each. Looks at nothing."""

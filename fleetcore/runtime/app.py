@@ -87,6 +87,7 @@ from fleetcore.runtime.plane.plane import Plane
 from fleetcore.runtime.plane.sessions import Sessions
 from fleetcore.runtime.plane.waiting import Waiting
 from fleetcore.runtime.plugins import BUILTIN, PluginHost
+from fleetcore.runtime.readiness import Parts, Readiness
 from fleetcore.runtime.supervise import Supervisor
 from fleetcore.runtime.upgrade import Upgrade
 from fleetcore.runtime.watchdog import Watchdog
@@ -135,6 +136,15 @@ class OpenProtocol:
         except Exception:
             return 0
 
+    def trouble(self) -> str:
+        """What keeps it from its work, as the adapter says; that it does not say counts as trouble."""
+        try:
+            with plugin_code(f"protocol {self.name!r}"):
+                return self.adapter.trouble
+        except Exception as error:
+            why = error.message if isinstance(error, PluginError) else in_a_line(error)
+            return f"Its adapter does not say how it is: {why}"
+
     async def drain(self) -> None:
         """Has the adapter drained; a failure of it is written into the log."""
         try:
@@ -164,9 +174,20 @@ class Fleet:
         self.id = ""
         #: What the last check of the stored data found.
         self.problems: tuple[str, ...] = ()
+        #: Configured protocols that are not open yet, with the reason.
+        self.late: dict[str, str] = {}
         #: Counters that the last check set right, a sentence each.
         self.recounted: tuple[str, ...] = ()
         self.supervisor = Supervisor(clock)
+        self.readiness = Readiness(
+            Parts(
+                storage=storage,
+                clock=clock,
+                supervisor=self.supervisor,
+                consumers=lambda: self.consumers,
+                listeners=self._listeners,
+            )
+        )
         self.devices = Registry(storage, clock, self.limits)
         self.presence = PresenceBoard(storage, clock)
         self.twins = Twins(storage, clock, self.limits)
@@ -577,6 +598,7 @@ class Fleet:
                 await self._open_protocol(instance)
             except NotReady as error:
                 late.append((instance, error))
+                self.late[instance.name] = str(error)
         if late and not self.protocols:
             raise late[0][1]
         for instance in self.config.services:
@@ -586,6 +608,9 @@ class Fleet:
             _log.error("[protocols.%s] is not ready and is tried again: %s", instance.name, why)
             self.supervisor.keep(f"protocol {instance.name}", functools.partial(self._open_late, instance, why))
         self._tell_endpoints()
+
+    def _listeners(self) -> dict[str, str]:
+        return {name: each.trouble() for name, each in self.protocols.items()} | self.late
 
     async def _open_protocol(self, instance: Instance) -> None:
         adapter = await self._enter("protocols", instance, self.plane, self.ingest)
@@ -605,8 +630,10 @@ class Fleet:
                 await self._open_protocol(instance)
             except NotReady as again:
                 why = again
+                self.late[instance.name] = str(again)
             else:
                 state.failures, state.error = 0, ""
+                del self.late[instance.name]
                 _log.info("[protocols.%s] is ready", instance.name)
                 self._tell_endpoints()
                 return

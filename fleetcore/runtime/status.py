@@ -16,7 +16,7 @@ _EXAMINE_S = 10.0
 async def status(fleet: Fleet) -> dict[str, Any]:
     """Protocols, consumers, tasks, plugins, the queue, the tally, and what the last check of the store found.
 
-    It is answered from memory.
+    All but ``not_ready``, which is found by trying, is answered from memory.
     """
     tally = fleet.path.tally
     return {
@@ -35,6 +35,7 @@ async def status(fleet: Fleet) -> dict[str, Any]:
         "tasks": {name: asdict(one) for name, one in fleet.supervisor.states.items() if one.failures},
         "plugins": [asdict(one) for one in fleet.host.plugins.values()],
         "storage": list(fleet.problems),
+        "not_ready": await fleet.readiness.waiting_for(),
         "recounted": list(fleet.recounted),
     }
 

@@ -10,11 +10,13 @@ from fleetcore.interfaces.clock import Clock
 
 _log = logging.getLogger(__name__)
 _BACK_OFF_S = (0.1, 1.0, 5.0, 30.0)
+#: Work that has run so long since its last failure is taken for healthy: the next failure is a first one again.
+_HEALTHY_S = 60.0
 
 
 @define
 class TaskState:
-    """What ``doctor`` shows of a task."""
+    """What ``doctor`` shows of a task; ``failures`` are those since it last worked."""
 
     name: str
     failures: int = 0
@@ -44,14 +46,19 @@ class Supervisor:
             while True:
                 await self._clock.sleep(seconds)
                 await work()
+                state.failures, state.error = 0, ""
 
+        state = self.states.setdefault(name, TaskState(name))
         return self.keep(name, loop)
 
     async def _run(self, state: TaskState, work: Callable[[], Awaitable[None]]) -> None:
         while True:
+            begun_s = self._clock.monotonic_s()
             try:
                 await work()
             except Exception as error:
+                if self._clock.monotonic_s() - begun_s >= _HEALTHY_S:
+                    state.failures = 0
                 wait = _BACK_OFF_S[min(state.failures, len(_BACK_OFF_S) - 1)]
                 state.failures += 1
                 state.error = f"{type(error).__name__}: {error}"

@@ -74,7 +74,8 @@ class Server:
         self.process = None
         self._reading = None
 
-    async def start(self):
+    async def start(self, *, ready=True):
+        """Starts it; without ``ready`` it is not waited for until all of it is open."""
         log = (self.data / "log").open("ab")
         with log:
             self.process = await asyncio.create_subprocess_exec(
@@ -82,6 +83,11 @@ class Server:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
+        if ready:
+            await self.ready()
+
+    async def ready(self):
+        """Returns once it says so."""
         async with asyncio.timeout(PATIENCE_S):
             async for line in self.process.stdout:
                 if line == b"ready\n":
@@ -193,10 +199,10 @@ def serving(tmp_path):
     """Serves a fresh folder in a process of its own; ``more`` goes into its fleet.toml."""
 
     @asynccontextmanager
-    async def serve(more="", *, limits="", plugins=()):
+    async def serve(more="", *, limits="", plugins=(), ready=True):
         server = _folder(tmp_path / "data", more, limits, dict(plugins))
         try:
-            await server.start()
+            await server.start(ready=ready)
             yield server
         finally:
             await server.close()

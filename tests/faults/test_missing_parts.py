@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -298,13 +300,48 @@ def test_a_manifest_that_is_none_is_refused(copy, tmp_path, capsys, text):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_backup_without_a_manifest_restores_with_a_warning(data, tmp_path, capsys):
+def test_a_backup_without_a_manifest_is_refused_unless_it_is_wanted_so(data, tmp_path, capsys):
     assert run(["backup", str(tmp_path / "copy"), "--data", str(data)]) == 0
     (tmp_path / "copy" / "manifest.json").unlink()
 
-    assert run(["restore", str(tmp_path / "copy"), "--data", str(tmp_path / "new")]) == 0
+    assert run(["restore", str(tmp_path / "copy"), "--data", str(tmp_path / "new")]) != 0
+    assert not (tmp_path / "new").exists()
+    assert "has no manifest.json" in capsys.readouterr().err
+    assert run(["backup", "verify", str(tmp_path / "copy")]) != 0
+    assert run(["restore", str(tmp_path / "copy"), "--data", str(tmp_path / "new"), "--unverified"]) == 0
 
-    assert "no manifest" in capsys.readouterr().err
+
+def test_a_flipped_bit_anywhere_in_a_backup_is_found_before_a_folder_is_made(data, tmp_path, capsys):
+    assert run(["backup", str(tmp_path / "copy"), "--data", str(data)]) == 0
+    assert run(["backup", "verify", str(tmp_path / "copy")]) == 0
+    assert "is as it was written" in capsys.readouterr().out
+    chance = random.Random(3)
+    files = sorted(path for path in (tmp_path / "copy").rglob("*") if path.is_file() and path.stat().st_size)
+    for file in files * 3:
+        kept = file.read_bytes()
+        damaged = bytearray(kept)
+        damaged[chance.randrange(len(kept))] ^= 1 << chance.randrange(8)
+        file.write_bytes(damaged)
+
+        assert run(["backup", "verify", str(tmp_path / "copy")]) != 0, file
+        assert run(["restore", str(tmp_path / "copy"), "--data", str(tmp_path / "new")]) != 0, file
+        assert not (tmp_path / "new").exists()
+        file.write_bytes(kept)
+    assert run(["backup", "verify", str(tmp_path / "copy")]) == 0
+
+
+def test_doctor_reads_what_is_stored_and_names_the_damage(data, capsys):
+    assert run(["device", "register", "pump-1", "--type", "pump", "--data", str(data)]) == 0
+    with sqlite3.connect(data / "fleet.db") as db:
+        db.execute("UPDATE records SET body=replace(body, 'pump', 'pumq') WHERE kind='device'")
+    db.close()
+    capsys.readouterr()
+
+    for words in (["doctor"], ["doctor", "--deep"]):
+        assert run([*words, "--data", str(data)]) == 1
+        assert "The device record 'pump-1' is damaged" in capsys.readouterr().out
+    assert run(["device", "show", "pump-1", "--data", str(data)]) != 0
+    assert "data_damaged" in capsys.readouterr().err
 
 
 async def test_checkpoints_of_another_fleet_do_not_vouch_for_this_one(data, tmp_path):

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 
 from fleetcore.builtin.sqlite.readers import Readers
 from fleetcore.builtin.sqlite.writer import Reply
+from fleetcore.errors import StorageError
 
 #: A quarter of what the writer would bear (schema.py).
 _BYTES = 16 * 1024**2
@@ -37,6 +38,11 @@ class Checkpointer:
         self._on_writer = on_writer
         self._bytes = 0
         self._busy = self._extended = False
+
+    @property
+    def failure(self) -> StorageError | None:
+        """As of the thread."""
+        return self._thread.failure
 
     def start(self) -> None:
         """Starts the thread."""

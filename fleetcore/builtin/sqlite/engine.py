@@ -92,6 +92,12 @@ class Engine:
                 part.start()
         threads.stop_at_exit(self.abandon)
 
+    @property
+    def failure(self) -> StorageError | None:
+        """Why a thread of the store has ended before it was told to."""
+        parts = (self._writer, self._readers, self._maintainer, self._checkpointer)
+        return next((part.failure for part in parts if part is not None and part.failure is not None), None)
+
     # What coroutines call
 
     async def change(self, change: Change[T]) -> T:

@@ -90,6 +90,10 @@ class SqliteStorage(Storage):
     def catalog(self) -> Catalog:
         return self._state.catalog
 
+    @property
+    def failure(self) -> StorageError | None:
+        return self._engine.failure
+
     async def feed_lost(self) -> int:
         """How many commits were trimmed before some cursor had passed them."""
         return (await self._engine.read(schema.meta))["feed_lost"]

@@ -6,6 +6,7 @@ changes are tried one by one.
 """
 
 import asyncio
+import logging
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
@@ -19,6 +20,7 @@ from fleetcore.builtin.sqlite.failure import translated
 from fleetcore.errors import FleetError, StorageError
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 #: How long a stopping thread is waited for; it only finishes what it was given.
 _STOP_S = 60.0
@@ -112,6 +114,8 @@ class Writer:
 
     def __init__(self, db: sqlite3.Connection, wrote: Callable[[int], None] = lambda _: None) -> None:
         self._db, self._wrote = db, wrote
+        #: Why the thread has ended, once it has by an error: what memory shows may not be what is on the disk then.
+        self.failure: StorageError | None = None
         self._waiting: deque[tuple[Change[Any] | None, Callable[[sqlite3.Connection], object] | None, Reply]] = deque()
         # A re-entrant lock: a garbage collection inside a locked section may stop an abandoned store.
         self._wake = threading.Condition(threading.RLock())
@@ -142,12 +146,15 @@ class Writer:
         self, change: Change[Any] | None, work: Callable[[sqlite3.Connection], object] | None, reply: Reply
     ) -> None:
         with self._wake:
+            if self.failure is not None:
+                raise self.failure
             if self._stopping:
                 raise StorageError("The store is closed")
             self._waiting.append((change, work, reply))
             self._wake.notify()
 
     def _run(self) -> None:
+        taken: list[tuple[Change[Any] | None, Callable[[sqlite3.Connection], object] | None, Reply]] = []
         try:
             while True:
                 with self._wake:
@@ -165,8 +172,24 @@ class Writer:
                     if work is not None:
                         outcomes.append(self._one(work, reply))
                 deliver(outcomes)
+        except BaseException as error:  # noqa: BLE001 - callers get it: the thread ends, and they must not wait for it
+            self._fail(error, [reply for _, _, reply in taken])
         finally:
             self._db.close()
+
+    def _fail(self, error: BaseException, replies: list[Reply]) -> None:
+        """Answers what was taken and what waits, and refuses what comes; whether it is stored is unknown."""
+        failure = StorageError(
+            f"The store's writer ended by {type(error).__name__}: {error}",
+            remedy="Start the process anew: what is on the disk is whole",
+        )
+        failure.__cause__ = error
+        _log.error("%s", failure.message, exc_info=error)
+        with self._wake:
+            self.failure = failure
+            replies += [reply for _, _, reply in self._waiting]
+            self._waiting.clear()
+        deliver([(reply, None, failure) for reply in replies])
 
     def _one(self, work: Callable[[sqlite3.Connection], object], reply: Reply) -> Outcome:
         try:

@@ -4,7 +4,7 @@ from fleetcore.calls.types import Json, Response
 
 
 class StatusResponse(Response, frozen=True):
-    """What runs; ``problems`` of the store are in ``storage``."""
+    """What runs; ``problems`` of the store are in ``storage``, what does not work in ``not_ready``, with its reason."""
 
     fleet: str
     data: str | None
@@ -20,6 +20,7 @@ class StatusResponse(Response, frozen=True):
     plugins: list[Json]
     storage: list[str]
     recounted: list[str]
+    not_ready: Json
 
 
 class StorageCheckResponse(Response, frozen=True):

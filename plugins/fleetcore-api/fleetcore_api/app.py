@@ -62,8 +62,11 @@ async def _health(_scope: Any) -> Answered:
 
 
 async def _readiness(site: Site, _scope: Any) -> Answered:
-    """200 once every part of the server works, else 503 with the parts that do not."""
-    waiting = [one.name for one in site.fleet.consumers if one.status.state != "running"]
+    """200 once every part of the server works, else 503 with the parts that do not.
+
+    Their reasons are for operators, in `fleetcore doctor`: anybody may ask for this page.
+    """
+    waiting = list(await site.fleet.readiness.waiting_for())
     if site.closing.is_set():
         waiting.append("closing")
     body = {"status": "not ready" if waiting else "ready", "waiting_for": waiting}
