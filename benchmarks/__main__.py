@@ -17,6 +17,7 @@ from benchmarks.measure import Row
 
 NAMES = (
     "store",
+    "checksums",
     "path",
     "mqtt",
     "http",

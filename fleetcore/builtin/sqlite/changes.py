@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 from fleetcore.builtin.sqlite import checksum
-from fleetcore.builtin.sqlite.plain import encode, listed, text
+from fleetcore.builtin.sqlite.plain import listed, text
 from fleetcore.interfaces.commit_plan import unique_conflict, version_conflict
 from fleetcore.model.store import Commit, Delete, Put
 
@@ -93,8 +93,8 @@ class RecordChanges:
             _expect(put, current[name])
             version = current[name] = current[name] + 1
             versions.append(version)
-            raw = encode(put.body)
-            written[name] = (version, put.due, raw.decode(), checksum.of_record(*name, version, raw))
+            body = text(put.body)
+            written[name] = (version, put.due, body, checksum.of_record(*name, version, body))
         indexed = {(put.kind, put.key): put for put in (*commit.reindexed, *commit.puts)}
         uniques = self._taken(indexed, touched)
         # Nothing is refused from here on.

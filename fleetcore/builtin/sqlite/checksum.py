@@ -20,9 +20,9 @@ _SEED, _PRIME, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD
 _BETWEEN = "\0"
 
 
-def of_record(kind: str, key: str, version: int, body: bytes) -> int:
-    """Of a record."""
-    return crc32(body, crc32(f"{kind}\0{key}\0{version}\0".encode()))
+def of_record(kind: str, key: str, version: int, body: str) -> int:
+    """Of a record; its body is the text that is stored."""
+    return crc32(f"{kind}\0{key}\0{version}\0{body}".encode())
 
 
 def of_log(position: int, readings: bytes | None, extras: bytes | None) -> int:
@@ -63,10 +63,7 @@ def add_functions(db: sqlite3.Connection) -> None:
     def of_header(*header: float) -> int:
         return int(of_headers([np.array([value]) for value in header])[0])
 
-    def of_text_record(kind: str, key: str, version: int, body: str) -> int:
-        return of_record(kind, key, version, body.encode())
-
-    db.create_function("checksum_of_record", 4, of_text_record, deterministic=True)
+    db.create_function("checksum_of_record", 4, of_record, deterministic=True)
     db.create_function("checksum_of_log", 3, of_log, deterministic=True)
     db.create_function("checksum_of_blob", 2, of_blob, deterministic=True)
     db.create_function("checksum_of_row", -1, of_row, deterministic=True)

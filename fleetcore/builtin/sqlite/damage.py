@@ -57,8 +57,8 @@ def first_record(db: sqlite3.Connection, kind: str) -> StorageError | None:
 
 def of_record(kind: bytes, key: bytes, version: int, body: bytes, kept: int | None) -> StorageError | None:
     """The damage of a record, None where it is intact."""
-    name, its = (part.decode(errors="replace") for part in (key, kind))
-    if kept is None or kept == checksum.of_record(its, name, version, body):
+    its, name, text = (part.decode(errors="replace") for part in (kind, key, body))
+    if kept is None or kept == checksum.of_record(its, name, version, text):
         return None
     return record_damaged(its, name)
 

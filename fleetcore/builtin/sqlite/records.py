@@ -180,7 +180,6 @@ class _Walk:
 def _record(row: Sequence[Any]) -> Record:
     """The record; raises StorageError (``data_damaged``) where it is not what was written."""
     kind, key, version, body, kept = row
-    raw = body.encode()
-    if kept is not None and kept != checksum.of_record(kind, key, version, raw):
+    if kept is not None and kept != checksum.of_record(kind, key, version, body):
         raise damage.record_damaged(kind, key)
-    return Record(kind=kind, key=key, version=version, body=json.decode(raw))
+    return Record(kind=kind, key=key, version=version, body=json.decode(body))

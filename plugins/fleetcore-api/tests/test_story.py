@@ -787,6 +787,8 @@ def comparable(name, answer, authority):
     """
     if name == "get_revocation_lists":
         return {"crl": re.findall("-----[A-Z0-9 ]+-----", answer["crl"])}
+    if name == "verify_storage":
+        return answer | {"total": answer["total"] > 0}  # the file is as long as what came before made it
     if name not in ("create_claim", "list_claims", "disable_claim"):
         return answer
     for item in answer.get("items", [answer]):
