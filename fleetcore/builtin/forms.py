@@ -39,7 +39,7 @@ def read_forms(document: object) -> Decoded | Rejected:
             if fault is None:
                 forms.read(index, form, _id_of(form))
             else:
-                forms.refuse(index, fault.pointer[1:], fault.code)
+                forms.refuse(index, fault.pointer[1:], fault.code, fault.reason)
         return Decoded(forms.readings, None, forms.refused)
     if not isinstance(document, dict):
         return Rejected(code="schema_invalid", reason="readings are an object or a list of objects")
@@ -94,21 +94,31 @@ def value_fault(value: object) -> str:
     return "number_not_finite" if isinstance(value, float) else "schema_invalid"
 
 
+def _nested(metric: str, value: object) -> str:
+    """What to do about a value that is null or holds others; empty for another."""
+    if value is None:
+        return "null is not a value: leave the reading out"
+    if isinstance(value, dict) and value:
+        name = f"{metric}.{next(iter(value))}"[:_SHOWN]
+        return f"an object is not a value: send what is in it under names of its own, as {name!r}"
+    return "a list is not a value: send each entry under a name of its own" if isinstance(value, list) else ""
+
+
 class _Forms:
     def __init__(self) -> None:
         self.readings: list[DecodedReading] = []
-        self.refused: list[tuple[int, str, str]] = []
+        self.refused: list[tuple[int, str, str, str]] = []
         self._id: str | None = None
 
     def read(self, index: int, form: object, id: str | None) -> None:
         """Takes the readings of one form; ``id`` is that of its envelope in a list."""
         self._id = id
         if not isinstance(form, dict):
-            self.refuse(index, "", "schema_invalid")
+            self.refuse(index, "", "schema_invalid", "each entry of the list is an object with readings")
             return
         seq = form.get("seq")
         if seq is not None and (type(seq) is not int or not 0 <= seq <= MAX_INTEGER):
-            self.refuse(index, "seq", "schema_invalid")
+            self.refuse(index, "seq", "schema_invalid", f"seq is an integer from 0 to {MAX_INTEGER}")
             return
         values = form.get("values")
         if isinstance(values, dict):
@@ -122,12 +132,13 @@ class _Forms:
                     self._add(index, metric, value, None, form, seq)
                 elif metric not in _ABOUT:
                     # Left out silently, a device that calls its voltage "v" would lose it and never know.
-                    self.refuse(index, metric, "metric_name_invalid")
+                    hint = "is reserved beside a flat object's readings: use another name, or put it into values"
+                    self.refuse(index, metric, "metric_name_invalid", f"{metric!r} {hint}")
 
     def _read_single(self, index: int, form: Mapping[object, object], seq: int | None) -> None:
         unit = form.get("unit")
         if unit is not None and not isinstance(unit, str):
-            self.refuse(index, form["metric"], "schema_invalid")
+            self.refuse(index, form["metric"], "schema_invalid", "unit is text, as in 'Cel'")
             return
         self._add(index, form["metric"], form["value"], unit, form, seq)
 
@@ -141,17 +152,17 @@ class _Forms:
         seq: int | None,
     ) -> None:
         if not isinstance(metric, str):
-            self.refuse(index, metric, "metric_name_invalid")
+            self.refuse(index, metric, "metric_name_invalid", "the name of a metric is text")
             return
         checked = as_value(value)
         if checked is None:
-            self.refuse(index, metric, value_fault(value))
+            self.refuse(index, metric, value_fault(value), _nested(metric, value))
             return
         self.readings.append(
             DecodedReading(index, metric, checked, unit, form.get("time"), form.get("age_ms"), seq, None, self._id)
         )
 
-    def refuse(self, index: int, metric: object, code: str) -> None:
+    def refuse(self, index: int, metric: object, code: str, reason: str) -> None:
         """Notes a reading that the format itself does not take."""
         # A key of a CBOR map may be a number.
-        self.refused.append((index, str(metric)[:_SHOWN], code))
+        self.refused.append((index, str(metric)[:_SHOWN], code, reason))

@@ -32,11 +32,15 @@ class DecodedReading:
 
 @frozen
 class Decoded:
-    """A readable message: its readings, those the format itself refuses, and the message id where it carries one."""
+    """A readable message: its readings, those the format itself refuses, and the message id where it carries one.
+
+    Attributes:
+        refused: of each the index, the metric, the code, and, where the code does not say all, a sentence.
+    """
 
     readings: Sequence[DecodedReading]
     id: str | None = None
-    refused: Sequence[tuple[int, str, str]] = ()
+    refused: Sequence[tuple[int, str, str] | tuple[int, str, str, str]] = ()
 
 
 class Codec(ABC):

@@ -120,11 +120,15 @@ class Inbound(Struct, frozen=True, kw_only=True, gc=False):
 
 @frozen
 class PointRefusal:
-    """Why one reading of a message was refused; ``index`` is its place in the message's list of readings."""
+    """Why one reading of a message was refused; ``index`` is its place in the message's list of readings.
+
+    ``reason`` says in a sentence what is wrong and what to do, or is empty.
+    """
 
     index: int
     metric: str
     code: str
+    reason: str = ""
 
 
 @frozen(kw_only=True)

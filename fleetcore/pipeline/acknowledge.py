@@ -3,12 +3,11 @@
 import logging
 from collections.abc import Iterable
 
-from attrs import evolve
-
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Accepted, Outcome, PointRefusal, Rejected, accepted
 from fleetcore.model.store import MessageMark
 from fleetcore.pipeline.message import Message
+from fleetcore.pipeline.reasons import rejected
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.refusals import Refusals
 
@@ -55,10 +54,7 @@ def outcome_of(message: Message, limits: Limits) -> Outcome:
     refused = tuple(sorted(message.refused, key=lambda point: point.index))
     if message.count:
         return Accepted(stored=message.count, refused=refused)
-    outcome = Rejected(code=refused[0].code, reason="No reading of the message could be taken", refused=refused)
-    if outcome.code == "too_many_metrics":
-        return evolve(outcome, limit=limits.metrics, unit="metrics", scope="device")
-    return outcome
+    return rejected(refused, limits)
 
 
 def marks_of(message: Message, outcome: Accepted, now_ms: int) -> list[MessageMark]:
@@ -73,6 +69,6 @@ def marks_of(message: Message, outcome: Accepted, now_ms: int) -> list[MessageMa
 
 def _mark(message: Message, id: str, stored: int, refused: Iterable[PointRefusal], now_ms: int) -> MessageMark:
     answer: dict[str, object] = {"stored": stored}
-    if points := [[point.index, point.metric, point.code] for point in refused]:
+    if points := [[point.index, point.metric, point.code, point.reason] for point in refused]:
         answer["refused"] = points
     return MessageMark(device=message.owner, id=id, time=now_ms, answer=answer)

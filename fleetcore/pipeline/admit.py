@@ -8,7 +8,6 @@ from fleetcore.model.message import Rejected
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import OWNER, DeviceSession, DeviceState
 
-_RATE = Rejected(code="rate_limited", reason="The device sends too often", scope="device", retry_after_s=1.0)
 #: The refusal of a subject that the session may not speak for.
 FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
 
@@ -49,6 +48,14 @@ class Admit:
             scope="message",
         )
         self._limit_bytes = limits.message_bytes
+        self._too_often = Rejected(
+            code="rate_limited",
+            reason=f"The device sends too often: it may send {limits.rate_per_s:g} messages a second",
+            limit=int(limits.rate_per_s),
+            unit="messages/s",
+            scope="device",
+            retry_after_s=1.0,
+        )
 
     async def admit(self, delivery: Delivery) -> DeviceState | Rejected:
         """The device that the message is about, or why the message is not taken."""
@@ -62,7 +69,7 @@ class Admit:
         if session.protocol != OWNER and not identity.take_token(
             self._clock.monotonic_s(), self._rate_per_s, self._burst
         ):
-            return _RATE
+            return self._too_often
         if len(message.payload) > self._limit_bytes:
             return self._too_long
         state = session.subjects.get(message.subject) or await self._directory.subject(session, message.subject)

@@ -31,7 +31,9 @@ class Codecs:
         if content_type is not None:
             codec = self._by_type.get(content_type)
             if codec is None:
-                return Rejected(code="media_type_unsupported", reason=f"No codec reads {content_type[:100]!r}")
+                known = ", ".join(sorted(self._by_type))
+                reason = f"No codec reads {content_type[:100]!r}; read are {known}"
+                return Rejected(code="media_type_unsupported", reason=reason)
             return _read(self._pack_codec(payload, content_type) or codec, payload, received_ms)
         for codec in self._codecs:
             if _claims(codec, payload):
@@ -76,8 +78,8 @@ def decode(codecs: Codecs, message: Message) -> Decoded | None:
         message.answer = decoded
         return None
     message.id = message.id or decoded.id
-    for index, metric, code in decoded.refused:
-        message.refuse(index, metric, code)
+    for index, metric, code, *reason in decoded.refused:
+        message.refuse(index, metric, code, *reason)
     if message.id is not None and not is_message_id(message.id):
         message.answer = Rejected(
             code="schema_invalid", reason="A message id has 1-64 visible characters", pointer="/id"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from fleetcore.model.message import Accepted, Outcome, PointRefusal
 from fleetcore.model.store import MessageMark
+from fleetcore.pipeline.reasons import of_code
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceState
 
@@ -77,17 +78,18 @@ class Message:
         """The device that a reading is about; None where the sender may not speak for it."""
         return self.state if subject is None or subject == self.owner else self.others.get(subject)
 
-    def refuse(self, index: int, metric: str, code: str) -> None:
-        """Notes a reading that is not taken."""
+    def refuse(self, index: int, metric: str, code: str, reason: str = "") -> None:
+        """Notes a reading that is not taken; without a reason of its own it gets that of its code."""
+        reason = reason or of_code(code)
         if self.refused is None:
             self.refused = []
-        self.refused.append(PointRefusal(index, metric, code))
+        self.refused.append(PointRefusal(index, metric, code, reason))
         if index in self.envelopes:
-            self.envelopes[index].refused.append(PointRefusal(0, metric, code))
+            self.envelopes[index].refused.append(PointRefusal(0, metric, code, reason))
 
     def repeat(self, envelope: Envelope, stored: int, refused: Iterable[PointRefusal]) -> None:
         """Takes over what was made of an envelope when it came before."""
         self.count += stored
         self.duplicates += stored
         for point in tuple(refused):
-            self.refuse(envelope.index, point.metric, point.code)
+            self.refuse(envelope.index, point.metric, point.code, point.reason)

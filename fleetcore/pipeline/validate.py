@@ -10,6 +10,7 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.model.names import is_metric
 from fleetcore.model.telemetry import NO_SEQ, Series, SeriesCatalog, TelemetryBatch
 from fleetcore.model.units import convert
+from fleetcore.pipeline import reasons
 from fleetcore.pipeline.columns import Columns, server_time
 from fleetcore.pipeline.message import Envelope, Message, answer_of
 from fleetcore.wire.times import EARLIEST_MS, time_or_code
@@ -41,18 +42,20 @@ def validate(
             continue
         time = reading_time(reading, received, limits)
         if isinstance(time, str):
-            message.refuse(reading.index, reading.metric, time)
+            message.refuse(reading.index, reading.metric, time, reasons.of_time(reading, time, received, limits))
             continue
         index = state.metrics.get(reading.metric)
         if index is None:
-            code = check_new_metric(reading.metric, len(state.metrics), limits)
-            message.refuse(reading.index, reading.metric, code or "too_many_metrics")
+            code = check_new_metric(reading.metric, len(state.metrics), limits) or "too_many_metrics"
+            why = reasons.of_new_metric(reading.metric, code, limits)
+            message.refuse(reading.index, reading.metric, code, why)
             continue
         value = reading.value
         if reading.unit is not None:
             converted = in_unit_of(catalog.series(index), reading)
             if converted is None:
-                message.refuse(reading.index, reading.metric, "unit_mismatch")
+                why = reasons.of_unit(catalog.series(index), reading)
+                message.refuse(reading.index, reading.metric, "unit_mismatch", why)
                 continue
             value = converted
         quality = server_time(state.quality) if time is None else state.quality

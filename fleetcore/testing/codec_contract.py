@@ -144,9 +144,10 @@ def _checked(codec: Codec, payload: bytes) -> Decoded | Rejected:
         assert reading.unit is None or type(reading.unit) is str, reading
         assert reading.seq is None or (type(reading.seq) is int and reading.seq >= 0), reading
         assert reading.subject is None or type(reading.subject) is str, reading
-    for place, metric, code in outcome.refused:
+    for place, metric, code, *reason in outcome.refused:
         assert place >= 0, f"{place} is not a place in a message"
         assert type(metric) is str, f"{metric!r} is not a name"
+        assert all(type(sentence) is str for sentence in reason), reason
         assert code in CODES, f"{code!r} is not an error code"
         assert not CODES[code].temporary, f"{code!r} would make the device send bad bytes again"
     assert outcome.id is None or is_message_id(outcome.id), f"{outcome.id!r} is not a message id"

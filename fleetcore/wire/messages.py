@@ -318,7 +318,8 @@ class Problem(Body, frozen=True, kw_only=True):
     scope: str | UnsetType = UNSET
     stored: Annotated[int, Meta(description="Readings that were taken.")] | UnsetType = UNSET
     rejected: (
-        Annotated[tuple[Json, ...], Meta(description="`index`, `metric` and `code` of each reading.")] | UnsetType
+        Annotated[tuple[Json, ...], Meta(description="`index`, `metric`, `code` and `detail` of each reading.")]
+        | UnsetType
     ) = UNSET
     version: int | UnsetType = UNSET
     retry_after_s: float | UnsetType = UNSET

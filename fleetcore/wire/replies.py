@@ -83,7 +83,10 @@ def partial(outcome: Accepted) -> dict[str, object]:
 
 
 def _rejected(outcome: Accepted | Rejected) -> list[dict[str, object]]:
-    return [{"index": point.index, "metric": point.metric, "code": point.code} for point in outcome.refused]
+    return [
+        {"index": point.index, "metric": point.metric, "code": point.code, **_given({"detail": point.reason or None})}
+        for point in outcome.refused
+    ]
 
 
 def _given(members: Mapping[str, object]) -> dict[str, object]:

@@ -20,6 +20,11 @@ JSON, SENML, CBOR = JsonCodec(), SenmlCodec("default"), CborCodec()
 ALL = {"json": JSON, "senml": SENML, "cbor": CBOR}
 
 
+def codes(decoded):
+    """What the format refuses, without the sentences."""
+    return [each[:3] for each in decoded.refused]
+
+
 def decode_json(document: object) -> Decoded | Rejected:
     return JSON.decode(json.dumps(document).encode(), RECEIVED)
 
@@ -119,7 +124,7 @@ def test_in_a_list_it_costs_that_envelope_alone():
     decoded = both([{"ts": 1, "values": {"a": 1}}, {"values": {"b": 2}, "id": "e2"}])
 
     assert [(reading.metric, reading.id) for reading in decoded.readings] == [("b", "e2")]
-    assert decoded.refused == [(0, "ts", "schema_invalid")]
+    assert codes(decoded) == [(0, "ts", "schema_invalid")]
 
 
 def test_reserved_names_are_metrics_inside_an_envelope():
@@ -172,13 +177,13 @@ def test_a_list_mixes_forms_and_counts_places():
 def test_what_is_wrong_with_one_reading_refuses_that_one(document, refused):
     decoded = both(document)
 
-    assert decoded.refused == refused
+    assert codes(decoded) == refused
     assert [reading.metric for reading in decoded.readings] == ["a"]
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED - {"time", "age_ms", "seq", "id"}))
 def test_a_reserved_name_in_the_flat_form_is_refused_and_not_lost_silently(name):
-    assert both({name: 1, "a": 1}).refused == [(0, name, "metric_name_invalid")]
+    assert codes(both({name: 1, "a": 1})) == [(0, name, "metric_name_invalid")]
 
 
 @pytest.mark.parametrize("document", [3, "text", None, True, 1.5])
@@ -199,14 +204,14 @@ def test_depth_is_refused_with_the_limit():
 def test_numbers_that_are_not_finite_are_refused_one_by_one_in_cbor():
     decoded = CBOR.decode(cbor2.dumps({"a": float("nan"), "b": float("-inf"), "c": 1}), RECEIVED)
 
-    assert decoded.refused == [(0, "a", "number_not_finite"), (0, "b", "number_not_finite")]
+    assert codes(decoded) == [(0, "a", "number_not_finite"), (0, "b", "number_not_finite")]
     assert len(decoded.readings) == 1
 
 
 def test_cbor_keys_and_values_that_json_does_not_have_are_refused_one_by_one():
     decoded = CBOR.decode(cbor2.dumps({3: 1, "b": b"bytes", "c": 1}), RECEIVED)
 
-    assert decoded.refused == [(0, "3", "metric_name_invalid"), (0, "b", "schema_invalid")]
+    assert codes(decoded) == [(0, "3", "metric_name_invalid"), (0, "b", "schema_invalid")]
 
 
 # SenML

@@ -2,12 +2,17 @@
 
 import pytest
 
+from fleetcore.builtin.json_codec import JsonCodec
 from fleetcore.interfaces.codec import Decoded, DecodedReading
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.telemetry import NO_SEQ, Quality, Series, SeriesKind
+from fleetcore.pipeline.acknowledge import marks_of, outcome_of
 from fleetcore.pipeline.columns import Columns
+from fleetcore.pipeline.decode import Codecs, decode
+from fleetcore.pipeline.message import answer_of
 from fleetcore.pipeline.validate import validate
+from fleetcore.wire.replies import problem
 
 from .conftest import NOW
 
@@ -113,3 +118,59 @@ def test_a_blocked_leaf_refuses_its_readings_and_not_its_neighbours(message, dev
     through(made, {"subject": "leaf"}, {"subject": "gw"})
 
     assert (made.count, codes(made)) == (1, ["device_suspended"])
+
+
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        ({"time": NOW // 1000}, "is seconds: send milliseconds"),
+        ({"time": NOW + 3_600_000}, "3600 s ahead of the server's clock, and at most 600 s are taken"),
+        ({"time": "yesterday"}, "RFC 3339 with an offset"),
+        ({"time": NOW, "age_ms": 5}, "send one of them"),
+        ({"age_ms": -1}, "milliseconds from 0 to 366 days, not -1"),
+        ({"metric": "a b"}, "1-64 characters of A-Z"),
+        ({"metric": "third"}, "at most 2 metrics, and 'third' would be one more"),
+        ({"unit": "V"}, "kept in 'celsius', and 'V' does not convert to it"),
+        ({"metric": "plain", "unit": "V"}, "without a unit"),
+    ],
+)
+def test_each_refusal_says_what_is_wrong_and_what_is_right(sent, reading, said):
+    through(sent, reading, limits=Limits(metrics=2))
+
+    (refused,) = sent.refused
+    assert said in refused.reason
+    outcome = outcome_of(sent, Limits(metrics=2))
+    assert refused.reason in outcome.reason
+    (told,) = problem(outcome)["rejected"]
+    assert told["detail"] == refused.reason
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (b'{"AM2301": {"Temperature": 21.5}}', "an object is not a value: send what is in it under names of its own"),
+        (b'{"a": [1]}', "a list is not a value"),
+        (b'{"a": null}', "leave the reading out"),
+        (b'{"a": 9007199254740993}', "beyond 2^53"),
+        (b'{"v": 230.1}', "'v' is reserved"),
+        (b"[5]", "each entry of the list is an object"),
+    ],
+)
+def test_what_a_format_refuses_has_a_sentence_too(message, devices, payload, said):
+    devices.add("d", metrics={"t": 1})
+    sent = message(payload)
+
+    decode(Codecs([JsonCodec()]), sent)
+
+    (refused,) = sent.refused
+    assert said in refused.reason
+
+
+def test_a_mark_keeps_the_reasons_for_the_repeat(sent):
+    through(sent, {"time": NOW}, {"time": NOW // 1000})
+    sent.id = "m1"
+    outcome = outcome_of(sent, Limits())
+
+    (mark,) = marks_of(sent, outcome, NOW)
+
+    assert answer_of(mark).refused == outcome.refused

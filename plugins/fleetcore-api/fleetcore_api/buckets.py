@@ -22,9 +22,14 @@ class _Bucket:
 
 
 class Buckets:
-    """Counts."""
+    """Counts.
+
+    Attributes:
+        per_minute: how many are answered in a minute, for each key.
+    """
 
     def __init__(self, clock: Clock, per_minute: int) -> None:
+        self.per_minute = per_minute
         self._clock, self._most = clock, float(per_minute)
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 

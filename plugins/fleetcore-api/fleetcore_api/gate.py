@@ -76,7 +76,15 @@ class Gate:
         scope["user"] = rights = await self._who(scope, headers)
         wait = self._site.requests.take(rights.principal)
         if wait:
-            raise Unavailable("This principal asks too often", code="rate_limited", retry_after_s=wait)
+            most = self._site.requests.per_minute
+            raise Unavailable(
+                f"This principal asks too often: it may ask {most} times a minute",
+                code="rate_limited",
+                retry_after_s=wait,
+                limit=most,
+                unit="requests/min",
+                scope="principal",
+            )
         if scope["method"] == "OPTIONS" and (allowed := self._methods(scope["path"])):
             await _answer(send, Answer(status=204, body=b"", headers={"allow": ", ".join(allowed)}))
             return
@@ -108,7 +116,12 @@ class Gate:
             self._site.fleet.denials.note("nobody", f"api from {address}", "not_authenticated")
             if wait:
                 raise Unavailable(
-                    "Too many refused tokens from this address", code="rate_limited", retry_after_s=wait
+                    "Too many refused tokens from this address",
+                    code="rate_limited",
+                    retry_after_s=wait,
+                    limit=self._site.failures.per_minute,
+                    unit="attempts/min",
+                    scope="address",
                 ) from None
             raise
 

@@ -1,0 +1,74 @@
+"""Why a reading is refused, in a sentence with what to do: what a code alone does not tell the author of a device.
+
+It is only called for what is refused, so it may take its time.
+"""
+
+from attrs import evolve
+
+from fleetcore.errors import CODES, Refused
+from fleetcore.interfaces.codec import DecodedReading
+from fleetcore.interfaces.provider import Limits
+from fleetcore.model.message import PointRefusal, Rejected
+from fleetcore.model.telemetry import Series
+from fleetcore.wire.times import parse_time
+
+#: Longest name or text of a sender's that a sentence repeats.
+_SHOWN = 64
+_REASONS = {
+    "metric_name_invalid": "a metric is 1-64 characters of A-Z a-z 0-9 . _ / -",
+    "schema_invalid": "a value is a number, text, true or false: send what is nested under names of its own",
+    "number_not_finite": "NaN and infinities are not stored: leave the reading out",
+    "number_inexact": "an integer beyond 2^53 cannot be kept exactly: send it as text, or as a smaller unit",
+    "not_your_device": "the sender may not speak for this device",
+    "time_ambiguous": "time and age_ms are both given: send one of them",
+}
+
+
+def of_code(code: str) -> str:
+    """What holds wherever a code is given."""
+    return _REASONS.get(code) or (CODES[code].title.lower() if code in CODES else code)
+
+
+def of_time(reading: DecodedReading, code: str, received: int, limits: Limits) -> str:
+    """Why the time of a reading is refused."""
+    if code in _REASONS:
+        return _REASONS[code]
+    if reading.age_ms is not None:
+        return f"age_ms is a number of milliseconds from 0 to 366 days, not {str(reading.age_ms)[:_SHOWN]}"
+    try:
+        time = parse_time(reading.time)
+    except Refused as error:
+        return error.message
+    ahead = (time - received) / 1000
+    return f"the time is {ahead:.0f} s ahead of the server's clock, and at most {limits.future_ms / 1000:g} s are taken"
+
+
+def of_new_metric(metric: str, code: str, limits: Limits) -> str:
+    """Why a metric that the device has not had is refused."""
+    if code == "too_many_metrics":
+        return f"a device has at most {limits.metrics} metrics, and {metric[:_SHOWN]!r} would be one more"
+    return of_code(code)
+
+
+def of_unit(series: Series, reading: DecodedReading) -> str:
+    """Why a unit does not do."""
+    has = "was first sent without a unit" if series.unit is None else f"is kept in {series.unit!r}"
+    return f"{reading.metric} {has}, and {str(reading.unit)[:_SHOWN]!r} does not convert to it"
+
+
+def rejected(refused: tuple[PointRefusal, ...], limits: Limits) -> Rejected:
+    """The outcome of a message of which nothing is taken: the first reading's reason, and how many more there are."""
+    first = refused[0]
+    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    outcome = Rejected(
+        code=first.code,
+        reason=f"No reading could be taken: {first.metric[:_SHOWN]}: {first.reason}{more}",
+        refused=refused,
+    )
+    match first.code:
+        case "too_many_metrics":
+            return evolve(outcome, limit=limits.metrics, unit="metrics", scope="device")
+        case "time_in_future":
+            return evolve(outcome, limit=limits.future_ms, unit="ms", scope="message")
+        case _:
+            return outcome
