@@ -39,4 +39,4 @@ async def _check(data: Path) -> None:
     async with connect(data) as caller:
         wrong, _unread = await verified_store(caller)
     if wrong:
-        raise StorageError(f"The restored data has faults: {' '.join(wrong)}", remedy="Take another backup")
+        raise StorageError(f"The restored data has faults: {' '.join(wrong).rstrip('.')}", remedy="Take another backup")
