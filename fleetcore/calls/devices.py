@@ -212,15 +212,15 @@ async def update_device(
     if_version: IfVersion | None = None,
     reason: Reason = "",
 ) -> DeviceResponse:
-    """Changes what is registered of a device; what is not given stays, None clears.
+    """Changes what is registered of a device; what is not given stays, None clears. ``attributes`` are merged.
 
     Raises:
         NotFound: there is no such device, or no such gateway.
         VersionConflict: the device is not at ``if_version``.
     """
     members: dict[str, Any] = present(
-        model=model, name=name, tags=tags, capabilities=capabilities, attributes=attributes, location=location,
-        gateway=gateway, key_id=key_id,
+        model=model, name=name, tags=tags, capabilities=capabilities, location=location, gateway=gateway,
+        key_id=key_id, patch=attributes,
     )  # fmt: skip
     for word in members.keys() & {"tags", "capabilities"}:
         members[word] = tuple(members[word])

@@ -93,7 +93,8 @@ class Locations:
                 return None
             return evolve(old, location=newest), _updated(device, newest, now, device).events
 
-        await self._records.settle(load, step)
+        async with self._records.turn(device):
+            await self._records.settle(load, step)
         return Accepted(stored=len(good), refused=tuple(bad))
 
 

@@ -288,14 +288,26 @@ class Registry:
         return await self.records.find(ref=("gateway", gateway))
 
     async def change(
-        self, device: str, *, if_version: int | None = None, actor: str = "system", reason: str = "", **members: Any
+        self,
+        device: str,
+        *,
+        patch: Mapping[str, object] | None = None,
+        if_version: int | None = None,
+        actor: str = "system",
+        reason: str = "",
+        **members: Any,
     ) -> Device:
         """Changes descriptive members (name, model, tags, attributes, location, gateway …) in one commit.
 
         A location is also the device's position from now on, until a newer reading replaces it.
 
+        Args:
+            patch: merged into the attributes (RFC 7396), where ``attributes`` replaces them.
+
         Raises VersionConflict where the device is not at ``if_version``.
         """
+        if patch is not None:
+            check_document(patch, self._limits)
         unknown = sorted(set(members) - _SETTABLE)
         if unknown:
             raise Refused(
@@ -312,12 +324,16 @@ class Registry:
             time=now,
             actor=actor,
             reason=reason,
-            data={"members": sorted(members)},
+            data={"members": sorted([*members, *([] if patch is None else ["attributes"])])},
         )
 
         def step(old: Device) -> tuple[Device, list[Event]]:
             _expect(old, if_version)
-            return evolve(old, **members, updated=now), [event]
+            merged: dict[str, Any] = (
+                {} if patch is None else {"attributes": cast("Json", merge_patch(old.attributes, patch))}
+            )
+            self._check(device, merged)
+            return evolve(old, **members, **merged, updated=now), [event]
 
         placing = Commit()
 
@@ -327,7 +343,11 @@ class Registry:
                 placing = await self.locations.placing(device, members["location"], actor)
             return await self.records.need(device)
 
-        return await self._finishing.run(self._told(self.records.settle(load, step, lambda _old, _new: placing)))
+        async def changed() -> Device:
+            async with self.records.turn(device):
+                return await self.records.settle(load, step, lambda _old, _new: placing)
+
+        return await self._finishing.run(self._told(changed()))
 
     async def merge_attributes(
         self,

@@ -1,5 +1,6 @@
 """The registry: what a device's record may hold, and where it says that the device is."""
 
+import asyncio
 import math
 
 import pytest
@@ -84,3 +85,24 @@ async def test_a_first_message_does_not_undo_what_was_decided_of_the_device_mean
     await fleet.devices.activate("a")
 
     assert (await fleet.devices.get("a")).lifecycle is decided
+
+
+async def test_changes_at_once_without_a_version_all_hold(manager, fleet):
+    await manager.register_device("b", "sensor")
+
+    await asyncio.gather(*(manager.update_device("b", attributes={f"k{n}": n}) for n in range(50)))
+    await asyncio.gather(*(manager.update_device("b", location={"lat": 1.0, "lon": float(n)}) for n in range(50)))
+    await asyncio.gather(*(manager.set_attributes("b", {f"m{n}": n}) for n in range(50)))
+    await asyncio.gather(*(manager.set_desired("b", {f"d{n}": n}) for n in range(50)))
+
+    device = await manager.get_device("b")
+    assert device["attributes"] == {f"{letter}{n}": n for letter in "km" for n in range(50)}
+    assert len((await manager.get_twin("b"))["desired"]) == 50
+
+
+async def test_attributes_of_an_update_are_merged_as_those_of_a_twin(manager, fleet):
+    await manager.register_device("b", "sensor", {"floor": 1, "room": {"name": "hall", "door": 2}})
+
+    await manager.update_device("b", attributes={"floor": None, "room": {"door": 3}})
+
+    assert (await manager.get_device("b"))["attributes"] == {"room": {"name": "hall", "door": 3}}

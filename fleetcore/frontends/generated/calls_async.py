@@ -349,7 +349,7 @@ class AsyncCalls(ABC):
         if_version: IfVersion | None = None,
         reason: Reason = "",
     ) -> DeviceResponse:
-        """Changes what is registered of a device; what is not given stays, None clears.
+        """Changes what is registered of a device; what is not given stays, None clears. ``attributes`` are merged.
 
         Raises:
             NotFound: there is no such device, or no such gateway.
