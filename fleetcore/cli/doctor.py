@@ -245,11 +245,16 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
     for name, one in status["consumers"].items():
         if one["state"] in ("failing", "stopped"):
             remedy = "Correct its plugin or its section of fleet.toml; what it has not seen waits for it"
+            if "storage" in status["not_ready"]:
+                remedy = "It goes on by itself once the store works"
             yield _finding("problem", name, f"{one['state']} ({one['failures']} times): {one['error']}", remedy)
         elif one["lost"]:
             yield _finding("warning", name, f"{one['lost']} commits were trimmed before it saw them", "It is too slow")
         else:
             yield _finding("ok", name, one["state"])
+    for name, goes in status["left_behind"].items():
+        detail = f"the cursor of {name}, which is not configured, holds the log back until {goes[:10]}"
+        yield _finding("warning", "cursor", detail, "Nothing; or put its section back, and it goes on where it was")
     told = {*status["consumers"], *(f"protocol {name}" for name in status["protocols"])}
     for name, why in status["not_ready"].items():
         if name not in told:

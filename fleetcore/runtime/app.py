@@ -62,6 +62,7 @@ from fleetcore.pipeline.detect import Detection, Scope
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.kept_state import KeptState
 from fleetcore.pipeline.layering import LayerKeeper
+from fleetcore.pipeline.left_behind import LeftBehind
 from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror import Mirror
 from fleetcore.pipeline.notify import Notification
@@ -96,6 +97,7 @@ from fleetcore.wire.endpoints import reachable
 _log = logging.getLogger(__name__)
 
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
+_LEFT_S = 3600.0
 #: To the minute is how the last use of a token is known.
 _TOKENS_S = 60.0
 #: A certificate's end is no hurry as its revocation is, and every open session is looked at.
@@ -217,6 +219,7 @@ class Fleet:
         self.denials = Denials(storage, clock)
         self.operators = Operators(storage, self.search, clock)
         self.consumers: list[Consumer] = []
+        self.left_behind = LeftBehind(storage, clock)
         self.protocols: dict[str, OpenProtocol] = {}
         self.services: dict[str, object] = {}
         self.tls: FleetTls | None = None
@@ -465,6 +468,7 @@ class Fleet:
         self.supervisor.every("command clocks", _TICK_S, self._tick)
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
+        self.supervisor.every("cursors without a piece", _LEFT_S, self._look_behind)
         self.supervisor.every("lease on the data folder", _MAINTAIN_S, self._mend_lease)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
         self.supervisor.every("ended credentials", _CREDENTIALS_S, self._end_stale)
@@ -488,6 +492,7 @@ class Fleet:
             )
         for instance in self.config.clouds:
             await self._consume(self._mirror(instance))
+        await self._look_behind()
         for admission in self.admissions:
             self.supervisor.keep(f"admission {admission.name}", admission.run)
 
@@ -662,6 +667,9 @@ class Fleet:
 
     async def _maintain(self) -> None:
         await self.storage.maintain(self.clock.now_ms())
+
+    async def _look_behind(self) -> None:
+        await self.left_behind.look(frozenset(consumer.name for consumer in self.consumers))
 
     async def _mend_lease(self) -> None:
         if self._lease is not None:

@@ -8,6 +8,7 @@ from attrs import asdict
 from fleetcore.errors import PluginError
 from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.runtime.app import Fleet, OpenProtocol
+from fleetcore.wire.times import format_time
 
 #: How long a protocol may examine what is around it.
 _EXAMINE_S = 10.0
@@ -35,6 +36,7 @@ async def status(fleet: Fleet) -> dict[str, Any]:
         "tasks": {name: asdict(one) for name, one in fleet.supervisor.states.items() if one.failures},
         "plugins": [asdict(one) for one in fleet.host.plugins.values()],
         "storage": list(fleet.problems),
+        "left_behind": {name: format_time(goes) for name, goes in fleet.left_behind.found.items()},
         "not_ready": await fleet.readiness.waiting_for(),
         "recounted": list(fleet.recounted),
     }

@@ -9,16 +9,20 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from fleetcore.builtin.sqlite import schema
 from fleetcore.builtin.sqlite.readers import Readers
 from fleetcore.builtin.sqlite.writer import Reply
 from fleetcore.errors import StorageError
 
-#: A quarter of what the writer would bear (schema.py).
+#: Two thirds of what the writer would bear (schema.py).
 _BYTES = 16 * 1024**2
 
 #: A store that has written so much gets its WAL extended; one that is opened for a question does not.
 _EARNEST_BYTES = 256 * 1024
 _EXTENDED_BYTES = _BYTES + 4 * 1024**2
+
+#: Bytes of the WAL for a byte that a change says it writes, until the first checkpoint tells.
+_SCALE = 8.0
 
 _PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
 
@@ -36,7 +40,9 @@ class Checkpointer:
     ) -> None:
         self._thread = Readers([db])
         self._on_writer = on_writer
+        #: What was written since the last checkpoint, and how many bytes of the WAL that made the last time.
         self._bytes = 0
+        self._scale = _SCALE
         self._busy = self._extended = False
 
     @property
@@ -54,15 +60,18 @@ class Checkpointer:
         if not self._extended and self._bytes >= _EARNEST_BYTES:
             self._extended = True
             self._on_writer(extend)
-        if self._bytes >= _BYTES and not self._busy:
+        if self._bytes * self._scale >= _BYTES and not self._busy:
             self._busy = True
             self._thread.look(self._beside, Reply(None, Future()))
 
     def _beside(self, db: sqlite3.Connection) -> None:
         try:
-            # Twice: the second finds only what was committed during the first.
-            for _ in range(2):
-                db.execute(_PASSIVE).fetchall()
+            written = self._bytes
+            _, frames, _ = db.execute(_PASSIVE).fetchone()
+            # A page of which a few bytes change is a whole frame: the WAL itself says what its bytes were.
+            self._scale = max(1.0, frames * schema.PAGE_BYTES / max(1, written))
+            # Again: it finds only what was committed during the first.
+            db.execute(_PASSIVE).fetchall()
             self._on_writer(self._finish)
         finally:
             self._busy = False

@@ -15,8 +15,8 @@ from fleetcore.errors import StorageError
 #: Pages of 8 KiB: against 4 KiB about a tenth less time per commit of 10,000 readings (benchmarks/bench_store.py).
 PAGE_BYTES = 8192
 
-#: Where the writer itself writes the WAL back (64 MiB). Before it comes to that checkpoint.py has done it beside.
-_CHECKPOINT_PAGES = 8192
+#: Where the writer itself writes the WAL back (24 MiB of the file). Before it comes to that checkpoint.py has done it.
+_CHECKPOINT_PAGES = 3072
 
 #: How long another process may hold the database before a statement gives up.
 _BUSY_S = 30.0

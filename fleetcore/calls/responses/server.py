@@ -21,6 +21,7 @@ class StatusResponse(Response, frozen=True):
     storage: list[str]
     recounted: list[str]
     not_ready: Json
+    left_behind: Json
 
 
 class StorageCheckResponse(Response, frozen=True):
