@@ -56,7 +56,7 @@ async def list_plugins(caller: Caller) -> Page[PluginResponse]:
 async def back_up(caller: Caller, target: BackupFolder) -> BackupResponse:
     """Copies the data folder into a new or empty folder on the server's machine, consistent as of one moment.
 
-    The copy holds the CA's keys: guard it.
+    The copy holds the CA's keys: guard it. ``problems`` says what is damaged in what was copied.
 
     Raises:
         Conflict: the folder is not empty, or lies in the data folder.
@@ -64,8 +64,7 @@ async def back_up(caller: Caller, target: BackupFolder) -> BackupResponse:
     """
     from fleetcore.runtime.backup import backup
 
-    await backup(caller.fleet, Path(target))
-    return BackupResponse(backup=target)
+    return BackupResponse(backup=target, problems=await backup(caller.fleet, Path(target)))
 
 
 @call(None, Permission.SERVER_READ, no_cli="`fleetcore doctor` shows what it finds")

@@ -8,7 +8,7 @@ from fleetcore.cli.connect import data_option
 from fleetcore.cli.derived import value
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.progress import bytes_progress
-from fleetcore.errors import Refused
+from fleetcore.errors import Refused, StorageError
 from fleetcore.frontends.catalogue import core
 
 
@@ -33,13 +33,20 @@ def backup() -> None:
 @click.argument("target", type=click.Path(path_type=Path, file_okay=False))
 @data_option
 @output_option
-def make(target: Path, data: Path, output: str) -> None:
+def make(target: Path, data: Path, output: str) -> int:
     """Copy the data folder into TARGET, a new or empty folder. It holds the CA's keys: guard it."""
     answer = value(data, core()["back_up"], {"target": str(target.resolve())})
     if output != "table":
         show(answer, output)
-        return
+        return int(bool(answer["problems"]))
+    if answer["problems"]:
+        raise StorageError(
+            f"{target} is written, and what was copied is damaged: {' '.join(answer['problems']).rstrip('.')}",
+            code="data_damaged",
+            remedy="Keep the backups from before; `fleetcore restore` brings one back",
+        )
     click.echo(f"Copied {data} to {target}. Back to work with it: fleetcore restore {target} --data NEW-FOLDER")
+    return 0
 
 
 @backup.command()

@@ -12,6 +12,7 @@ from pathlib import Path
 from fleetcore import files
 from fleetcore.errors import Conflict, Refused
 from fleetcore.fleet.security.folder import fleet_name
+from fleetcore.interfaces.storage import Storage
 from fleetcore.runtime import identity, manifest
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.lease import Lease
@@ -19,8 +20,11 @@ from fleetcore.runtime.lease import Lease
 _CONFIGURATION = "fleet.toml"
 
 
-async def backup(fleet: Fleet, target: Path) -> None:
+async def backup(fleet: Fleet, target: Path) -> list[str]:
     """Writes everything a restore needs into ``target`` while the fleet goes on; it holds the CA's keys: guard it.
+
+    All that is stored is read and compared with its checksums: a copy of damage is damaged, and its manifest would
+    say that it is as it was written. What is wrong is given back, a sentence each; the copy is made all the same.
 
     Raises Conflict where ``target`` is not empty or lies in the data folder, Refused where the fleet is in memory.
     """
@@ -44,8 +48,21 @@ async def backup(fleet: Fleet, target: Path) -> None:
         file = Path(fleet.config.file or data / _CONFIGURATION)
         await asyncio.to_thread(files.copy, file, target / _CONFIGURATION)
     await asyncio.to_thread(_copy_plugins, file.parent, fleet.config.fleet.plugins, target)
+    problems = await _problems(fleet.storage)
     made = fleet.clock.now_ms()
     await asyncio.to_thread(manifest.write, target, fleet=fleet.id, name=fleet.config.fleet.name, made=made)
+    return problems
+
+
+async def _problems(storage: Storage) -> list[str]:
+    found: list[str] = []
+    after: str | None = None
+    while True:
+        part = await storage.verify(after)
+        found += part.problems
+        after = part.after
+        if after is None:
+            return found
 
 
 def verify(source: Path, read: Callable[[int], None] = lambda _: None) -> manifest.Manifest | None:

@@ -44,9 +44,10 @@ class StorageVerifyResponse(Response, frozen=True):
 
 
 class BackupResponse(Response, frozen=True):
-    """The folder that has the backup."""
+    """The folder that has the backup, and what is damaged in what was copied."""
 
     backup: str
+    problems: list[str]
 
 
 class InstanceResponse(Response, frozen=True):

@@ -2209,7 +2209,7 @@ class AsyncCalls(ABC):
     async def back_up(self, target: BackupFolder) -> BackupResponse:
         """Copies the data folder into a new or empty folder on the server's machine, consistent as of one moment.
 
-        The copy holds the CA's keys: guard it.
+        The copy holds the CA's keys: guard it. ``problems`` says what is damaged in what was copied.
 
         Raises:
             Conflict: the folder is not empty, or lies in the data folder.
