@@ -14,7 +14,7 @@ from fleetcore.model.events import LAYER_CHANGED, LAYER_REMOVED
 from fleetcore.model.layer import OWN, Layer, LayerKind, Origin
 from fleetcore.model.names import check_label
 from fleetcore.model.store import Commit, Delete, Event
-from fleetcore.model.twin import Json, Section, Twin, leaves, merge_patch
+from fleetcore.model.twin import Json, Section, Twin, equal, leaves, merge_patch
 
 _RANK = {LayerKind.FLEET: 0, LayerKind.GROUP: 1, LayerKind.POLICY: 2}
 
@@ -179,4 +179,4 @@ def authors(by: Mapping[str, str], before: Section, after: Section, actor: str) 
     """Who set each leaf: ``actor`` where it is new or has another value now."""
     old = leaves(before.document)
     new = leaves(after.document)
-    return {at: by.get(at, "") if at in old and old[at] == value else actor for at, value in new.items()}
+    return {at: by.get(at, "") if at in old and equal(old[at], value) else actor for at, value in new.items()}

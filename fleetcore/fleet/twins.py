@@ -26,7 +26,7 @@ from fleetcore.model.message import (
     Waiting,
 )
 from fleetcore.model.store import Commit, Delete, Event
-from fleetcore.model.twin import Json, Past, Section, Twin, delta, diff_patch, leaves, merge_patch
+from fleetcore.model.twin import Json, Past, Section, Twin, delta, diff_patch, equal, leaves, merge_patch
 from fleetcore.wire import messages
 from fleetcore.wire.replies import rejection
 from fleetcore.wire.strict_json import dumps
@@ -108,7 +108,7 @@ class Twins:
         document = cast("Json", merge_patch(section.document, patch))
         check_size(document, self._limits)
         before, after = leaves(section.document), leaves(document)
-        same = {at for at, value in after.items() if at in before and before[at] == value}
+        same = {at for at, value in after.items() if at in before and equal(before[at], value)}
         times = {at: section.times.get(at, now) if at in same else now for at in after}
         return Section(document=document, version=section.version + 1, times=times)
 
@@ -140,7 +140,7 @@ class Twins:
             kept = {OURS: old.own.document[OURS]} if OURS in old.own.document and not ours else {}
             full = diff_patch(old.own.document, {**patch, **kept}) if replace else patch
             own = self._patched(old.own, full, now)
-            if own.document == old.own.document and old.desired.version:
+            if equal(own.document, old.own.document) and old.desired.version:
                 return None
             by = authors(old.by, old.own, own, actor)
             return self._desired(evolve(old, own=own, by=by), old, actor, reason, full)
@@ -153,7 +153,7 @@ class Twins:
 
         def step(old: Twin) -> tuple[Twin, list[Event]] | None:
             document, _ = self.layers.effective(device, old.own)
-            if document == old.desired.document:
+            if equal(document, old.desired.document):
                 return None
             return self._desired(old, old, actor, reason, diff_patch(old.desired.document, document))
 
@@ -170,7 +170,7 @@ class Twins:
         """The twin with its layers over each other, and the event of it."""
         document, times = self.layers.effective(new.device, new.own)
         check_size(document, self._limits)
-        changed = document != old.desired.document or not old.desired.version
+        changed = not old.desired.version or not equal(document, old.desired.document)
         version = old.desired.version + changed
         event = Event(
             type="twin.desired",

@@ -16,6 +16,22 @@ def _is_object(value: object) -> TypeGuard[Json]:
     return kind is dict or (kind not in _LEAVES and isinstance(value, Mapping))
 
 
+def equal(a: object, b: object) -> bool:
+    """Whether two JSON values are equal as JSON has it: 1 is 1.0, and neither is true."""
+    return a == b and _alike(a, b)
+
+
+def _alike(a: object, b: object) -> bool:
+    """Of values that are equal to Python, for which true is 1."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return type(a) is type(b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return all(map(_alike, a, b))
+    if _is_object(a) and _is_object(b):
+        return all(_alike(value, b[key]) for key, value in a.items())
+    return True
+
+
 @frozen(kw_only=True)
 class Section:
     """One section. ``times`` maps a JSON pointer of each leaf to ms since the epoch; versions start at 1."""
@@ -72,7 +88,7 @@ def diff_patch(old: Json, new: Json) -> dict[str, object]:
             inner = diff_patch(before, value)
             if inner:
                 patch[key] = inner
-        elif before != value or type(before) is not type(value):
+        elif type(before) is not type(value) or not equal(before, value):
             patch[key] = value
     return patch
 
@@ -86,7 +102,7 @@ def delta(desired: Json, reported: Json) -> dict[str, object]:
             inner = delta(value, have)
             if inner:
                 result[key] = inner
-        elif key not in reported or have != value:
+        elif key not in reported or not equal(have, value):
             result[key] = value
     return result
 

@@ -275,3 +275,17 @@ async def test_a_hundred_merges_of_one_twin_at_once_all_hold(fleet, monkeypatch)
     assert conflicts == []
     # Each begins where the one before ended: the first alone reads the twin.
     assert reads.count("twin") == 1 + 1 + 2
+
+
+async def test_true_is_not_one_and_one_is_a_float_of_the_same_value(manager, fleet):
+    await manager.register_device("eq", "sensor")
+    await manager.set_desired("eq", {"a": 1, "b": 1.0, "c": [1, {"d": 0}]})
+    await fleet.twins.report("eq", {"a": True, "b": 1, "c": [1, {"d": False}]})
+
+    assert (await manager.get_twin("eq")).delta == {"a": 1, "c": [1, {"d": 0}]}
+
+    twin = await manager.set_desired("eq", {"a": True, "c": [1, {"d": False}]})
+
+    assert twin.desired_version == 2
+    assert twin.desired["a"] is True
+    assert (await manager.get_twin("eq")).delta == {}
