@@ -80,6 +80,7 @@ def test_an_unknown_key_is_found_with_its_line(fleet, data):
 def test_a_protocol_that_can_take_nothing_in_is_named(trouble, state):
     protocols = {"mqtt": {"endpoints": ["mqtts://broker:8883"], "connections": 0, "trouble": trouble, "findings": []}}
     nothing = {"storage": [], "plugins": [], "consumers": {}, "admissions": {}, "counts": {}, "tasks": {}}
+    nothing |= {"not_ready": {}, "left_behind": {}}
 
     (found,) = [one for one in _inside({**nothing, "protocols": protocols}) if one["what"] == "protocol mqtt"]
 

@@ -133,7 +133,8 @@ async def test_of_a_batch_with_one_bad_point_the_rest_is_stored_and_the_point_na
 
         assert reply.error is None
         told = reply.body if kind == "http" else await _told(device)
-        assert told["rejected"] == [{"index": 0, "metric": "heat", "code": "time_unit"}]
+        detail = "the time is seconds: send milliseconds since the epoch"
+        assert told["rejected"] == [{"index": 0, "metric": "heat", "code": "time_unit", "detail": detail}]
         assert told["stored"] == 1 or kind != "http"
         await _unharmed(server, device)
 
