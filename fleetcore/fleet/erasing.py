@@ -6,6 +6,7 @@ Its certificates' records stay too: a key that was revoked must never be accepte
 from collections.abc import AsyncIterator
 from typing import Any
 
+from fleetcore.errors import VersionConflict
 from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.groups import Groups
@@ -13,15 +14,17 @@ from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.store import Commit, Delete, Event, Record
 
-#: Kinds of records whose key is the device's id.
-_BY_KEY = ("twin", "position", "presence")
+#: Kinds of records whose key is the device's id, beside its twin.
+_BY_KEY = ("position", "presence", "device")
 _PAST = "twin_past"
 _CHUNK = 1000
+_ATTEMPTS = 20
 
 
 class Erasing:
@@ -37,10 +40,11 @@ class Erasing:
         campaigns: Campaigns,
         presence: PresenceBoard,
         groups: Groups,
+        twins: Twins,
     ) -> None:
         self._storage, self._clock, self._registry, self._lifecycles = storage, clock, registry, lifecycles
         self._commands, self._campaigns = commands, campaigns
-        self._presence, self._groups = presence, groups
+        self._presence, self._groups, self._twins = presence, groups, twins
 
     async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
@@ -57,8 +61,16 @@ class Erasing:
         event = Event(
             type="device.erased", subject=device, time=self._clock.now_ms(), actor=actor, reason=reason
         )  # fmt: skip
-        deletes = tuple(Delete(kind=kind, key=device) for kind in (*_BY_KEY, "device"))
-        await self._registry.remove(Commit(deletes=deletes, events=(event,)), device)
+        rest = Commit(deletes=tuple(Delete(kind=kind, key=device) for kind in _BY_KEY), events=(event,))
+        for attempt in range(_ATTEMPTS):
+            try:
+                await self._registry.remove(await self._twins.removing(device) + rest, device)
+            except VersionConflict:
+                # A layer changed the twin meanwhile.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                break
         self._commands.forget(device)
         await self._groups.evaluate(device)
 

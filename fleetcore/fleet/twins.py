@@ -39,6 +39,9 @@ HISTORY = 100
 _REMEMBERED_BYTES = 32 * 1024 * 1024
 _TWIN_BYTES, _TIMES_JSON = 3000, 10
 
+#: The newest desired version of an erased device, by its id.
+DESIRED_FLOOR = "twin-desired"
+
 #: Told of a desired change: device, and the wire's notification.
 Changed = Callable[[str, Mapping[str, object]], None]
 
@@ -96,8 +99,26 @@ class Twins:
         self._last_written.forget(device)
 
     async def get(self, device: str) -> Twin:
-        """The twin; an empty one where nothing was written yet."""
-        return await self._records.get(device) or Twin(device=device)
+        """The twin; an empty one where nothing was written yet.
+
+        A device that is registered again under its id may hold what was desired before it was erased: its versions go
+        on above that, so that it hears what is desired now.
+        """
+        found = await self._records.get(device)
+        if found is not None:
+            return found
+        floor = await self._storage.floor(DESIRED_FLOOR, device)
+        return Twin(device=device, desired=Section(version=floor + 1)) if floor else Twin(device=device)
+
+    async def removing(self, device: str) -> Commit:
+        """What erases the twin and keeps its version; it is refused (VersionConflict) where the twin changes first."""
+        found = await self._records.get(device)
+        if found is None:
+            return Commit()
+        return Commit(
+            deletes=(Delete(kind="twin", key=device, expect=found.version),),
+            floors={(DESIRED_FLOOR, device): found.desired.version},
+        )
 
     def iterate(self) -> AsyncIterator[Twin]:
         """Every twin that was written to; one that changes meanwhile is seen in either state."""

@@ -352,6 +352,7 @@ class Fleet:
             self.campaigns,
             self.presence,
             self.groups,
+            self.twins,
         )
         self.health = FleetHealth(
             self.devices,

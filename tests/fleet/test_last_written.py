@@ -6,7 +6,9 @@ import pytest
 
 from fleetcore.errors import StorageError
 from fleetcore.fleet.process_state.last_written import LastWritten
+from fleetcore.model.message import Accepted
 from fleetcore.model.store import Commit
+from fleetcore.wire import messages
 
 
 async def test_an_erased_device_that_is_registered_again_begins_with_an_empty_twin(fleet):
@@ -19,6 +21,24 @@ async def test_an_erased_device_that_is_registered_again_begins_with_an_empty_tw
 
     assert twin.desired.document == {"interval": 60}
     assert (await fleet.twins.get("a")).desired.document == {"interval": 60}
+
+
+async def test_versions_of_an_erased_device_go_on_when_its_id_is_registered_again(fleet):
+    await fleet.devices.register("a", "sensor")
+    for interval in range(5):
+        await fleet.twins.desire("a", {"interval": interval})
+    for _ in range(2):
+        held = (await fleet.twins.get("a")).desired.version
+        await fleet.erasing.erase("a")
+        await fleet.devices.register("a", "sensor")
+
+        # The device still holds what it was told: it has to hear that nothing is desired now, and what comes then.
+        empty = await fleet.twins.get("a")
+        assert (empty.desired.version > held, empty.desired.document) == (True, {})
+        again = await fleet.twins.desire("a", {"interval": 0})
+        assert again.desired.version > empty.desired.version
+        acknowledged = await fleet.twins.acknowledge("a", messages.TwinAck(version=again.desired.version))
+        assert isinstance(acknowledged, Accepted)
 
 
 async def test_a_change_by_another_writer_is_seen_by_the_next(fleet):

@@ -171,6 +171,24 @@ async def test_what_the_batch_does_not_list_is_not_registered(manager, registry,
     await manager.enroll(register(claim, begun, model="tx2", serial="7"))
 
 
+async def test_each_listed_serial_enrols_one_device_once(manager, registry):
+    claim = await batch(manager, serials=["7", "8"])
+    begun = [await manager.enroll(begin(claim, f"th-{n}")) for n in range(5)]
+
+    replies = await asyncio.gather(
+        *(manager.enroll(register(claim, one, serial="7")) for one in begun), return_exceptions=True
+    )
+
+    refused = [reply for reply in replies if isinstance(reply, Exception)]
+    assert [type(error) for error in refused] == [NotAuthorised] * 4
+    assert all("Another device has enrolled with this serial" in str(error) for error in refused)
+    first = next(n for n, reply in enumerate(replies) if not isinstance(reply, Exception))
+    assert [n for n in range(5) if await registry.find(f"th-{n}")] == [first]
+    # The same device again is a repetition; another one enrols with its own serial.
+    await manager.enroll(register(claim, begun[first], serial="7"))
+    await manager.enroll(register(claim, begun[(first + 1) % 5], serial="8"))
+
+
 async def test_an_id_that_is_registered_is_not_taken_over(manager, registry):
     await registry.register("th-1", "sensor")
     claim = await batch(manager)

@@ -41,6 +41,8 @@ OWNERSHIP_S = 3600
 _BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
 
 _MOST_DEVICES = 1_000_000
+#: Records of serials that have enrolled their device.
+_SERIAL = "claim_serial"
 _MOST_SERIALS = 100_000
 
 
@@ -51,7 +53,7 @@ class ClaimBatch:
     Attributes:
         quota: how many devices may enrol; ``used`` have, those that wait for their activation counted.
         models: what ``parameters.model`` may be; empty for anything.
-        serials: what ``parameters.serial`` may be; empty for anything.
+        serials: what ``parameters.serial`` may be, each for one device; empty for anything.
         per_minute: how many may begin in any minute.
         fingerprint: SHA-256 (hex) of the claim certificate, DER.
         issuer: the CA that issued it, hex; empty for one from before this was kept, which the first CA issued.
@@ -304,7 +306,8 @@ class Claims:
 
         Raises:
             NotAuthenticated: ``token_spent``; unknown, expired, or another batch's.
-            NotAuthorised: the batch does not list the model or serial, or an admission refused.
+            NotAuthorised: the batch does not list the model or serial, another device has enrolled with the serial, or
+                an admission refused.
             Unavailable: ``enrollment_pending``; an admission has not decided.
             Conflict: other parameters than before, or the id was registered meanwhile.
         """
@@ -325,6 +328,7 @@ class Claims:
             if self._clock.now_ms() >= ownership.expires or record.state is not CertificateState.PENDING_ACTIVATION:
                 raise _spent()
             device = await self._candidate(batch, ownership.device, parameters)
+            spent = await self._spending(batch, device.id, parameters)
             actor = f"claim:{batch.id}"
             await self._admissions.ask(
                 Candidate(
@@ -334,7 +338,10 @@ class Claims:
             birth = self._issuer.birth(device, actor=actor, reason=f"from {source}")
             beside = evolve(
                 birth,
-                puts=(*birth.puts, self._ownerships.put(evolve(ownership, parameters=said), expect=ownership.version)),
+                puts=(
+                    *(*birth.puts, *spent),
+                    self._ownerships.put(evolve(ownership, parameters=said), expect=ownership.version),
+                ),
             )
             try:
                 active = await self._inventory.activate(record, actor=actor, reason=record.how, beside=beside)
@@ -370,6 +377,23 @@ class Claims:
         return await self._issuer.directory.prepared(
             device, batch.device_type, model=model if isinstance(model, str) else None, tags=batch.tags
         )
+
+    async def _spending(self, batch: ClaimBatch, device: str, parameters: Mapping[str, object]) -> tuple[Put, ...]:
+        """What makes the serial of a listed individual the device's; raises NotAuthorised where it is another's."""
+        if not batch.serials:
+            return ()
+        key = f"{batch.id}/{parameters['serial']}"
+        found = await self._storage.get(_SERIAL, key)
+        if found is None:
+            return (Put(kind=_SERIAL, key=key, body={"device": device}, expect=0),)
+        if found.body["device"] != device:
+            raise NotAuthorised(
+                "Another device has enrolled with this serial",
+                remedy="Each serial of the batch enrols one device: `fleetcore device list` shows which has it",
+                batch=batch.id,
+                device=device,
+            )
+        return ()
 
     def _charge_rate(self, batch: ClaimBatch) -> None:
         now = self._clock.monotonic_s()
