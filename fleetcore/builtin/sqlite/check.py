@@ -79,7 +79,7 @@ def verify(db: sqlite3.Connection, catalog: Catalog, artifacts: Artifacts, after
     stages = [*(f"table {name}" for name in _TABLES), *_WALKS, _ARTIFACTS]
     stage, done, key = _place(after) if after is not None else (stages[0], 0, None)
     if stage not in stages:
-        raise Refused(f"There is no part {after!r} of a check", code="schema_invalid", remedy="Begin it anew")
+        raise _no_part(after)
     tables = _bytes(db)
     if stage == _ARTIFACTS:
         problems, read, key = artifacts.verify(key)
@@ -104,10 +104,12 @@ def _place(after: str) -> tuple[str, int, Any]:
     try:
         stage, done, key = json.decode(after)
     except ValueError as error:
-        raise Refused(
-            f"There is no part {after!r} of a check", code="schema_invalid", remedy="Begin it anew"
-        ) from error
+        raise _no_part(after) from error
     return stage, done, key
+
+
+def _no_part(after: str | None) -> Refused:
+    return Refused(f"The check has no part {after!r}", code="schema_invalid", remedy="Begin it anew")
 
 
 def _bytes(db: sqlite3.Connection) -> int:

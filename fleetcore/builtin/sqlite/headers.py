@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import numpy as np
-from attrs import frozen
 
 from fleetcore.builtin.sqlite import checksum, chunks
 from fleetcore.builtin.sqlite.chunks import Header
@@ -25,35 +24,23 @@ _VALID = "id <= (SELECT value FROM meta WHERE name='chunks')"
 _INSERTED = 128
 
 
-@frozen(eq=False)
-class Headers:
-    """Headers as columns."""
-
-    rows: Sequence[Header]
-    columns: tuple[Int64 | Float64, ...]
-
-    @classmethod
-    def of(cls, rows: Sequence[Header]) -> "Headers":
-        """From rows."""
-        columns = zip(*rows, strict=True) if rows else ((),) * len(COLUMNS)
-        typed: tuple[Int64 | Float64, ...] = tuple(
-            np.array(column, np.float64) if name == "v_last" else np.array(column, np.int64)
-            for name, column in zip(COLUMNS, columns, strict=True)
-        )
-        return cls(rows, typed)
-
-    def checksums(self) -> Int64:
-        """A number for each."""
-        return checksum.of_headers(self.columns)
+def _checksums(rows: Sequence[Header]) -> Int64:
+    """A number for each header."""
+    columns = zip(*rows, strict=True) if rows else ((),) * len(COLUMNS)
+    typed: list[Int64 | Float64] = [
+        np.array(column, np.float64) if name == "v_last" else np.array(column, np.int64)
+        for name, column in zip(COLUMNS, columns, strict=True)
+    ]
+    return checksum.of_headers(typed)
 
 
-def insert(db: sqlite3.Connection, rows: Sequence[Header], into: str = "chunks") -> None:
+def insert(db: sqlite3.Connection, rows: Sequence[Header]) -> None:
     """Writes headers, with their checksums."""
-    sums = Headers.of(rows).checksums().tolist()
+    sums = _checksums(rows).tolist()
     for at in range(0, len(rows), _INSERTED):
         some = [(*row, kept) for row, kept in zip(rows[at : at + _INSERTED], sums[at : at + _INSERTED], strict=True)]
         db.execute(
-            f"INSERT INTO {into}({_LISTED}, checksum) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(some))}",  # noqa: S608 - placeholders
+            f"INSERT INTO chunks({_LISTED}, checksum) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(some))}",  # noqa: S608 - placeholders
             list(chain.from_iterable(some)),
         )
 
@@ -65,7 +52,7 @@ def damaged(db: sqlite3.Connection) -> list[Header]:
         return []
     kept = np.array([-1 if row[-1] is None else row[-1] for row in found], np.int64)
     unknown = np.array([row[-1] is None for row in found], np.bool_)
-    sums = Headers.of([row[:-1] for row in found]).checksums()
+    sums = _checksums([row[:-1] for row in found])
     return [found[at][:-1] for at in np.flatnonzero((sums != kept) & ~unknown).tolist()]
 
 
