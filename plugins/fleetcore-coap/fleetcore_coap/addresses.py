@@ -1,0 +1,20 @@
+"""Where a datagram came from: the number of our socket, and the address as the system gave it."""
+
+from fleetcore.listening.addresses import network
+
+Address = tuple[object, ...]
+
+
+def network_of(address: Address) -> str:
+    """What caps count as one address."""
+    where = address[1]
+    assert isinstance(where, tuple)
+    return network(str(where[0]))
+
+
+def name_of(address: Address) -> str:
+    """The address for people, ``HOST:PORT``."""
+    where = address[1]
+    assert isinstance(where, tuple)
+    host, port = where[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

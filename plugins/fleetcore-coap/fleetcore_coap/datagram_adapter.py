@@ -1,0 +1,85 @@
+"""What the listeners on UDP have in common: their clock, their end, and the order of both."""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from fleetcore.interfaces.protocol import ProtocolAdapter
+from fleetcore.listening.lateness import sweeps
+from fleetcore_coap.site import Site
+from fleetcore_coap.sockets import Datagrams
+
+#: How often repetitions and deadlines are looked at.
+_TICK_S = 0.5
+#: How long an answer under way may take once we are closing.
+_DRAIN_S = 10.0
+
+
+class DatagramAdapter(ProtocolAdapter):
+    """An open listener; ``_site`` and ``_datagrams`` are set by the subclass."""
+
+    _site: Site
+    _datagrams: Datagrams
+
+    async def tick(self) -> None:
+        """Repeats and acknowledges what is due; called twice a second."""
+        for peer in list(self._site.awake):
+            if not peer.tick():
+                self._site.awake.discard(peer)
+
+    @abstractmethod
+    def sweep(self, now_s: float) -> None:
+        """Ends what is silent or slow for too long; called about once a second."""
+
+    def end_unfinished(self) -> None:
+        """Ends what no answer has to be waited for."""
+
+    @abstractmethod
+    def end_all(self) -> None:
+        """Ends every association."""
+
+    async def keep_time(self) -> None:
+        """Repetitions, until cancelled."""
+        while True:
+            await self._site.context.clock.sleep(_TICK_S)
+            await self.tick()
+
+    async def keep_deadlines(self) -> None:
+        """Deadlines, until cancelled."""
+        async for now_s in sweeps(self._site.context.clock):
+            self.sweep(now_s)
+
+    async def drain(self) -> None:
+        """Stops reading, waits at most 10 s for the requests under way, and closes every association."""
+        self._datagrams.stop_reading()
+        self.end_unfinished()
+        if self._site.tasks:
+            await asyncio.wait(tuple(self._site.tasks), timeout=_DRAIN_S)
+        self.end_all()
+        self._datagrams.close()
+
+    async def close(self) -> None:
+        """Ends everything; idempotent."""
+        await self.drain()
+        await self._site.end()
+
+
+A = TypeVar("A", bound=DatagramAdapter)
+
+
+@asynccontextmanager
+async def keeping(adapter: A, name: str) -> AsyncIterator[A]:
+    """Keeps an adapter's time until the context ends, and closes it then."""
+    tasks = [
+        asyncio.create_task(adapter.keep_time(), name=f"{name}: repetitions"),
+        asyncio.create_task(adapter.keep_deadlines(), name=f"{name}: deadlines"),
+    ]
+    try:
+        yield adapter
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await adapter.close()

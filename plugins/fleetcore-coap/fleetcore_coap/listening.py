@@ -1,0 +1,137 @@
+"""Who may begin a handshake: cookies before state, and one place for each address (RFC 6347 §4.2.1 and §4.2.8).
+
+A ClientHello without a valid cookie is answered with one, smaller than the hello, and forgotten. A hello with one
+begins a handshake beside the association that the address may have; that one ends when the handshake is complete, so
+a forged hello, or a device that has restarted on its port, takes nothing away before it has proved itself. A datagram
+of an address without either is dropped, without an answer.
+"""
+
+import hmac
+import secrets
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from OpenSSL import SSL
+
+from fleetcore_coap.addresses import Address
+from fleetcore_coap.association import prepare, written
+from fleetcore_coap.records import Content, Look, look, pack
+
+#: 128 bits of HMAC-SHA-256 bound to the address: a HelloVerifyRequest of 44 bytes, less than any ClientHello.
+_COOKIE_BYTES = 16
+
+
+class Door:
+    """Answers hellos with cookies, and makes OpenSSL connections of those that bring them back.
+
+    One OpenSSL object serves all hellos: it keeps nothing of one that has no valid cookie.
+    """
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._secret = secrets.token_bytes(32)
+        self._take(context)
+
+    def renew(self, context: SSL.Context) -> None:
+        """Handshakes from now on are by another context, another certificate for one; cookies stay good."""
+        self._take(context)
+
+    def _take(self, context: SSL.Context) -> None:
+        context.set_cookie_generate_callback(self._cookie)
+        context.set_cookie_verify_callback(self._is_cookie)
+        self._context = context
+        self._waiting = self._fresh()
+
+    def knows(self, address: Address, cookie: bytes) -> bool:
+        """Whether a cookie is the one that the address was given."""
+        return hmac.compare_digest(cookie, self._cookie_of(address))
+
+    def _cookie_of(self, address: Address) -> bytes:
+        return hmac.digest(self._secret, repr(address).encode(), "sha256")[:_COOKIE_BYTES]
+
+    def _cookie(self, connection: SSL.Connection) -> bytes:
+        return self._cookie_of(connection.get_app_data())
+
+    def _is_cookie(self, connection: SSL.Connection, cookie: bytes) -> bool:
+        return self.knows(connection.get_app_data(), cookie)
+
+    def _fresh(self) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_accept_state()
+        prepare(connection)
+        return connection
+
+    def hello(self, address: Address, datagram: bytes, send: Callable[[bytes], None]) -> SSL.Connection | None:
+        """The connection that this hello with its cookie begins; None where it was answered with a cookie, or bad."""
+        connection = self._waiting
+        connection.set_app_data(address)
+        connection.bio_write(datagram)
+        try:
+            connection.DTLSv1_listen()
+        except SSL.WantReadError:
+            for answer in pack(written(connection)):
+                if len(answer) <= len(datagram):
+                    send(answer)
+            return None
+        except SSL.Error:
+            self._waiting = self._fresh()  # what a broken hello has left in it must not meet the next one
+            return None
+        self._waiting = self._fresh()
+        return connection
+
+
+T = TypeVar("T")
+
+
+class Places(Generic[T]):
+    """What an address has: an association that lives, and a handshake beside it.
+
+    Attributes:
+        live, pending: by address.
+    """
+
+    def __init__(self) -> None:
+        self.live: dict[Address, T] = {}
+        self.pending: dict[Address, tuple[bytes, T]] = {}
+        #: The random of the handshake that each living association came of.
+        self._came_of: dict[Address, bytes] = {}
+
+    def begin(self, address: Address, random: bytes, thing: T) -> T | None:
+        """A handshake begins; returns the one that it takes the place of."""
+        replaced = self.pending.pop(address, None)
+        self.pending[address] = random, thing
+        return None if replaced is None else replaced[1]
+
+    def complete(self, address: Address) -> T | None:
+        """Its handshake is complete; returns the association whose place it takes."""
+        random, thing = self.pending.pop(address)
+        old = self.live.pop(address, None)
+        self.live[address], self._came_of[address] = thing, random
+        return old
+
+    def drop(self, address: Address, thing: T) -> None:
+        """It is over."""
+        if self.live.get(address) is thing:
+            del self.live[address]
+            self._came_of.pop(address, None)
+        pending = self.pending.get(address)
+        if pending is not None and pending[1] is thing:
+            del self.pending[address]
+
+    def is_late(self, address: Address, shown: Look) -> bool:
+        """Whether a hello is a repetition of the one that the living association of its address came of."""
+        return self._came_of.get(address) == shown.random
+
+    def whose(self, address: Address, shown: Look) -> T | None:
+        """Whom a datagram that begins so is for; None for a hello that is to be answered with a cookie, or nobody."""
+        pending = self.pending.get(address)
+        if shown.is_hello:
+            # The hello of the handshake under way, repeated; any other begins with a cookie.
+            return pending[1] if pending is not None and shown.cookie and pending[0] == shown.random else None
+        if pending is not None and shown.content in {Content.HANDSHAKE, Content.CHANGE_CIPHER_SPEC}:
+            return pending[1]
+        if address in self.live:
+            return self.live[address]
+        return None if pending is None else pending[1]
+
+
+__all__ = ["Door", "Look", "Places", "look"]

@@ -1,0 +1,96 @@
+"""What a peer observes (RFC 7641), and when it is told: one notification outstanding, of the newest state only.
+
+No sockets, no tasks. What changes is marked; the caller takes the next observation to notify, reads the state as it is
+by then, and says how it went. So states that came meanwhile are one notification, and a slow or sleeping peer costs
+one datagram that waits.
+"""
+
+from attrs import define
+
+from fleetcore.model.message import MessageType
+from fleetcore_coap.codec import Packet
+
+#: Observations of one peer: three kinds of state of itself and of some leaves. A further one is answered once.
+MOST = 64
+#: RFC 7641 §3.4: sequence numbers have 24 bits.
+_SEQUENCES = 1 << 24
+
+
+@define(eq=False)
+class Observation:
+    """A state that a peer is told of.
+
+    Attributes:
+        request: that began it: its token is each notification's, and its Accept their form.
+        sequence: of the last notification.
+        changed: there is something to tell.
+    """
+
+    request: Packet
+    row: MessageType
+    subject: str
+    sequence: int = 0
+    changed: bool = False
+
+    def next(self) -> int:
+        """The sequence number of the next notification."""
+        self.sequence = (self.sequence + 1) % _SEQUENCES
+        return self.sequence
+
+
+class Observations:
+    """Those of one peer.
+
+    Attributes:
+        outstanding: a notification is under way.
+    """
+
+    __slots__ = ("_by_token", "outstanding")
+
+    def __init__(self) -> None:
+        self._by_token: dict[bytes, Observation] = {}
+        self.outstanding = False
+
+    def __len__(self) -> int:
+        return len(self._by_token)
+
+    def begin(self, request: Packet, row: MessageType, subject: str) -> Observation | None:
+        """A request registers, or renews its registration; None where there are too many already."""
+        known = self._by_token.pop(request.token, None)
+        if len(self._by_token) >= MOST:
+            return None
+        made = Observation(request, row, subject, sequence=0 if known is None else known.sequence)
+        self._by_token[request.token] = made
+        return made
+
+    def end(self, token: bytes) -> None:
+        """The peer does not want it any more, or cannot be told."""
+        self._by_token.pop(token, None)
+
+    def find(self, token: bytes) -> Observation | None:
+        """The observation that a request with this token began."""
+        return self._by_token.get(token)
+
+    def changed(self, row: MessageType, subject: str) -> bool:
+        """Marks what observes this state; says whether there is any."""
+        found = [each for each in self._by_token.values() if each.row is row and each.subject == subject]
+        for each in found:
+            each.changed = True
+        return bool(found)
+
+    def take(self) -> Observation | None:
+        """The observation that is to be told next; none while a notification is outstanding."""
+        if self.outstanding:
+            return None
+        for token, each in self._by_token.items():
+            if each.changed:
+                each.changed = False
+                self.outstanding = True
+                # Behind the others, so that one that changes all the time does not starve them.
+                self._by_token[token] = self._by_token.pop(token)
+                return each
+        return None
+
+    def holds(self, observation: Observation) -> bool:
+        """Whether it is still wanted."""
+        return self._by_token.get(observation.request.token) is observation

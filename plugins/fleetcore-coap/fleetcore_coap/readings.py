@@ -1,0 +1,84 @@
+"""The short way of a message that only waits for its commit: no task for each, and one for the answers of a burst.
+
+What is unusual about a request (blocks, conditions, a path that asks the plane, a mistake) goes the long way, by a task
+of its own, where it is answered and refused.
+"""
+
+import asyncio
+from functools import partial
+from typing import Protocol
+
+from fleetcore.errors import FleetError
+from fleetcore.interfaces.protocol import Session
+from fleetcore.model.message import Direction, Outcome
+from fleetcore_coap.codec import Method, Option, Packet
+from fleetcore_coap.formats import CBOR, JSON
+from fleetcore_coap.request import Request, Speaker
+from fleetcore_coap.routes import find
+from fleetcore_coap.site import Site
+
+_USUAL = frozenset(
+    {Option.URI_HOST, Option.URI_PORT, Option.URI_PATH, Option.URI_QUERY, Option.CONTENT_FORMAT, Option.ACCEPT}
+)
+
+
+_FORMS = frozenset({None, JSON, CBOR})
+
+
+class Finishing(Speaker, Protocol):
+    """A peer whose requests end."""
+
+    async def finish(self, request: Request, outcome: Outcome) -> None:
+        """Answers a request by its outcome."""
+
+
+class Readings:
+    """Of one listener. The task that answers lives while anything is under way, so a drain may wait for it."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._most_bytes = site, site.context.limits.message_bytes
+        self._under_way = 0
+        self._ended: list[tuple[Finishing, Request, Outcome]] = []
+        self._news = asyncio.Event()
+
+    def take(self, peer: Finishing, session: Session, packet: Packet) -> bool:
+        """Hands a request over; False where it has to go the long way."""
+        if packet.code != Method.POST or any(number not in _USUAL for number, _ in packet.options):
+            return False
+        if (
+            packet.uint(Option.ACCEPT) not in {None, JSON, CBOR}
+            or len(packet.payload) > self._site.context.limits.message_bytes
+        ):
+            return False
+        try:
+            match = find(packet.texts(Option.URI_PATH))
+            if match is None or match.row is None or packet.code not in match.methods or match.sequence:
+                return False
+            if match.row.direction is not Direction.UP or match.row.media_types or match.row.checks_version:
+                return False
+            request = Request(peer=peer, packet=packet, match=match, body=packet.payload, session=session)
+            message = request.inbound(target=match.target)
+        except FleetError:
+            return False
+        self._under_way += 1
+        if self._under_way == 1:
+            self._site.spawn(self._answer(), "answers")
+        self._site.ingest.deliver(session, message, partial(self._done, peer, request))
+        return True
+
+    def _done(self, peer: Finishing, request: Request, outcome: Outcome) -> None:
+        """The plane's answer, from within its own turn of the loop: nothing is written here, only gathered."""
+        self._ended.append((peer, request, outcome))
+        self._news.set()
+
+    async def _answer(self) -> None:
+        while self._under_way:
+            await self._news.wait()
+            self._news.clear()
+            ended, self._ended = self._ended, []
+            for peer, request, outcome in ended:
+                try:
+                    await peer.finish(request, outcome)
+                except Exception:
+                    self._site.context.logger.exception("A request of %s failed", peer.name)
+            self._under_way -= len(ended)
