@@ -1,0 +1,47 @@
+"""What a connection and its endpoint need of each other, so that neither imports the other."""
+
+from typing import Protocol
+
+from attrs import frozen
+
+from fleetcore.interfaces import Clock, Context, DevicePlane, Ingest
+from fleetcore.listening.applicants import Applicants
+from fleetcore.listening.lasting import Lasting, LastingHost
+from fleetcore.model.addresses import Network
+from fleetcore_websocket.closing import Close
+from fleetcore_websocket.config import WebSocketConfig
+
+
+class HostedConnection(Lasting, Protocol):
+    """A connection, as its endpoint sees it."""
+
+    def end(self, code: Close, reason: str = "") -> None:
+        """Closes with a word. Idempotent."""
+
+
+@frozen(kw_only=True)
+class Site:
+    """What all connections of one endpoint share."""
+
+    config: WebSocketConfig
+    proxies: tuple[Network, ...]
+    context: Context
+    plane: DevicePlane
+    ingest: Ingest
+
+    @property
+    def clock(self) -> Clock:
+        """The fleet's."""
+        return self.context.clock
+
+    @property
+    def name(self) -> str:
+        """Of the instance."""
+        return self.context.name
+
+
+class Host(LastingHost[HostedConnection], Protocol):
+    """The endpoint, as its connections see it."""
+
+    site: Site
+    applicants: Applicants
