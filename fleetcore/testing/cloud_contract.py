@@ -1,18 +1,22 @@
 """The contract of :class:`~fleetcore.interfaces.cloud.CloudBackend`: states and readings arrive, faults are told.
 
 The tests look at the hub and break it past the backend, through :class:`HubControl`; for a real hub that is its own
-SDK or emulator. :mod:`fleetcore.testing.memory_cloud` is a counterpart that passes.
+SDK or emulator. The samples are bodies as the engine makes them. :mod:`fleetcore.testing.memory_cloud` is a counterpart
+that passes.
 """
 
-import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import pytest
+from attrs import evolve
 
 from fleetcore.errors import CredentialsRejected, Unavailable
-from fleetcore.interfaces.cloud import CloudBackend, Facet, MirrorItem
+from fleetcore.interfaces.cloud import CloudBackend, MirrorItem, MirrorResult
+from fleetcore.interfaces.pace import Pace
+from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, MirrorBody, RegistryBody, TwinBody
 from fleetcore.model.telemetry import Series, TelemetryBatch
+from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.contract import Contract, missing
 
 START_MS = 1_767_225_600_000
@@ -21,12 +25,16 @@ START_MS = 1_767_225_600_000
 class HubControl(Protocol):
     """How a test reaches the hub past the backend; asynchronous, for most hubs are far away."""
 
-    async def body(self, entity: str, facet: Facet) -> Mapping[str, object] | None:
-        """What the hub holds of a facet, in the mirror's terms, or None."""
+    async def has(self, key: EntityKey) -> bool:
+        """Whether the hub has the entity, whoever made it."""
         ...
 
-    async def edit(self, entity: str, facet: Facet, body: Mapping[str, object]) -> None:
-        """Changes a facet as somebody else would."""
+    async def edit(self, key: EntityKey, patch: Mapping[str, object]) -> None:
+        """Changes an entity that there is, as another writer would: ``patch`` is a member of its body, replaced."""
+        ...
+
+    async def make_foreign(self, key: EntityKey) -> None:
+        """Makes a device in the hub that carries no fleet's mark."""
         ...
 
     async def telemetry(self, device: str) -> Sequence[tuple[str, int, float]]:
@@ -34,11 +42,15 @@ class HubControl(Protocol):
         ...
 
     async def throttle(self) -> None:
-        """Makes the hub turn items away until :meth:`heal`."""
+        """Makes the hub turn everything away until :meth:`heal`."""
         ...
 
     async def go_down(self) -> None:
         """Makes the hub answer nothing until :meth:`heal`."""
+        ...
+
+    async def lose_answers(self, calls: int) -> None:
+        """Makes the hub do what the next calls ask and answer none of them."""
         ...
 
     async def reject_credentials(self) -> None:
@@ -50,6 +62,9 @@ class HubControl(Protocol):
         ...
 
 
+REGISTERED = RegistryBody(type="sensor", lifecycle="active", tags=("outdoor",), attributes={"site": "north"})
+
+
 class TwoDevices:
     """A catalog of two devices with two metrics each: series 0 and 1 are ``sensor-1``'s, 2 and 3 ``sensor-2``'s."""
 
@@ -57,25 +72,40 @@ class TwoDevices:
         return Series(index=index, device=f"sensor-{1 + index // 2}", metric=("temperature", "humidity")[index % 2])
 
 
-def twin(entity: str, version: str | None = None, **desired: object) -> MirrorItem:
+def twin(device: str, version: str | None = None, **desired: object) -> MirrorItem:
     """A device's twin as a mirror sends it."""
-    return MirrorItem(entity=entity, facet="twin", body={"desired": desired}, remote_version=version)
+    body = TwinBody(desired=desired, reported={"battery": 0.5})
+    return MirrorItem(key=EntityKey("twin", device), body=body, remote_version=version)
 
 
-def registration(entity: str, version: str | None = None) -> MirrorItem:
+def registration(device: str, version: str | None = None, body: RegistryBody = REGISTERED) -> MirrorItem:
     """A device's registration as a mirror sends it."""
-    body = {"type": "sensor", "state": "active", "tags": ["outdoor"]}
-    return MirrorItem(entity=entity, facet="registry", body=body, remote_version=version)
+    return MirrorItem(key=EntityKey("registry", device), body=body, remote_version=version)
+
+
+#: One sample of each facet; what a hub cannot hold of them it says by ``limits.facets``.
+SAMPLES: Mapping[Facet, MirrorBody] = {
+    "group": GroupBody(description="the lab"),
+    "registry": RegistryBody(type="sensor", lifecycle="active", tags=("outdoor",)),
+    "twin": TwinBody(desired={"interval": 60}, reported={"battery": 0.5}),
+    "job": JobBody(device="sensor-1", campaign="c1", release="2.0", url="https://x.example/fw", state="offered"),
+}  # fmt: skip
 
 
 @pytest.mark.asyncio
 class CloudContract(Contract):
-    """Override ``cloud`` and ``hub``, both of one empty hub, and ``unfit`` where the hub cannot hold everything."""
+    """Override ``backend`` and ``hub``, both of one empty hub, and ``unfit`` where the hub cannot hold everything."""
 
     @pytest.fixture
-    def cloud(self) -> CloudBackend:
+    def backend(self) -> CloudBackend:
         """The opened backend."""
-        raise missing(self, "cloud")
+        raise missing(self, "backend")
+
+    @pytest.fixture
+    def cloud(self, backend: CloudBackend) -> CloudBackend:
+        """The backend, as the engine has it, without a limit to its pace."""
+        backend.pace = Pace({}, MovableClock())
+        return backend
 
     @pytest.fixture
     def hub(self) -> HubControl:
@@ -87,44 +117,51 @@ class CloudContract(Contract):
         """An item that the hub cannot hold, or not all of it; None where there is none."""
         return None
 
-    async def test_a_state_that_is_applied_is_in_the_hub(self, cloud: CloudBackend, hub: HubControl) -> None:
-        registered = (await cloud.apply([registration("sensor-1")]))[0]
-        result = (await cloud.apply([twin("sensor-1", interval=60)]))[0]
+    # -- states -----------------------------------------------------------------------------------------------------
 
-        assert registered.state == "done", registered
-        assert result.state == "done", result
-        assert result.remote_version is not None
-        assert await hub.body("sensor-1", "twin") == {"desired": {"interval": 60}}
+    async def test_each_facet_that_the_hub_holds_arrives_and_can_be_read(
+        self, cloud: CloudBackend, hub: HubControl
+    ) -> None:
+        for facet, body in SAMPLES.items():
+            if facet not in cloud.limits.facets:
+                continue
+            key = EntityKey(facet, "c1:sensor-1" if facet == "job" else "lab" if facet == "group" else "sensor-1")
+            fitted = cloud.fit(MirrorItem(key=key, body=body))
+            assert fitted.item is not None, fitted
+            (result,) = await cloud.apply([fitted.item])
+            (held,) = await cloud.read([key])
 
-    async def test_a_state_that_is_applied_can_be_read_with_its_version(self, cloud: CloudBackend) -> None:
-        await cloud.apply([registration("sensor-1")])
-        result = (await cloud.apply([twin("sensor-1", interval=60)]))[0]
-
-        held = await cloud.read("sensor-1", "twin")
-
-        assert held is not None
-        assert held.body == {"desired": {"interval": 60}}
-        assert (held.entity, held.facet, held.remote_version) == ("sensor-1", "twin", result.remote_version)
+            assert result.state == "done", result
+            assert held is not None, f"{key} is not there"
+            assert (held.key, held.body) == (key, fitted.item.body)
+            assert held.remote_version == result.remote_version
+            assert await hub.has(key)
 
     async def test_what_the_hub_has_not_is_none(self, cloud: CloudBackend) -> None:
-        assert await cloud.read("nobody", "registry") is None
-        assert await cloud.read("nobody", "twin") is None
+        keys = [EntityKey("registry", "nobody"), EntityKey("twin", "nobody")]
+
+        assert list(await cloud.read(keys)) == [None, None]
 
     async def test_there_is_one_result_for_each_item_in_order(self, cloud: CloudBackend, hub: HubControl) -> None:
-        names = [f"sensor-{number}" for number in range(12)]
-        await cloud.apply([registration(name) for name in names])
-        await cloud.apply([twin("sensor-3", interval=1)])
-        await hub.edit("sensor-3", "twin", {"desired": {"interval": 99}})
+        names = [f"sensor-{number}" for number in range(min(8, cloud.limits.items))]
+        await _all(cloud, [registration(name) for name in names])
+        known = await _all(cloud, [twin(name, interval=0) for name in names])
+        await hub.edit(EntityKey("twin", names[-1]), {"desired": {"interval": 99}})
 
-        results = await cloud.apply([twin(name, interval=number) for number, name in enumerate(names)])
+        results = await cloud.apply(
+            [
+                twin(name, was.remote_version, interval=number + 1)
+                for number, (name, was) in enumerate(zip(names, known, strict=True))
+            ]
+        )
 
-        states = ["conflict" if name == "sensor-3" else "done" for name in names]
-        assert [result.state for result in results] == states
+        assert [result.state for result in results] == [*["done"] * (len(names) - 1), "conflict"]
 
-    async def test_nothing_to_apply_is_no_result(self, cloud: CloudBackend) -> None:
+    async def test_nothing_to_apply_or_read_is_nothing(self, cloud: CloudBackend) -> None:
         assert list(await cloud.apply([])) == []
+        assert list(await cloud.read([])) == []
 
-    async def test_applying_a_state_twice_equals_applying_it_once(self, cloud: CloudBackend, hub: HubControl) -> None:
+    async def test_applying_a_state_twice_equals_applying_it_once(self, cloud: CloudBackend) -> None:
         await cloud.apply([registration("sensor-1")])
         first = (await cloud.apply([twin("sensor-1", interval=60)]))[0]
 
@@ -133,80 +170,100 @@ class CloudContract(Contract):
         known = (await cloud.apply([twin("sensor-1", first.remote_version, interval=60)]))[0]
 
         assert (lost.state, known.state) == ("done", "done")
-        assert await hub.body("sensor-1", "twin") == {"desired": {"interval": 60}}
+        (held,) = await cloud.read([EntityKey("twin", "sensor-1")])
+        assert held is not None
+        assert held.body == twin("sensor-1", interval=60).body
 
-    async def test_a_new_state_replaces_the_old_one_whole(self, cloud: CloudBackend, hub: HubControl) -> None:
+    async def test_a_new_state_replaces_the_old_one_whole(self, cloud: CloudBackend) -> None:
         await cloud.apply([registration("sensor-1")])
-        first = (await cloud.apply([twin("sensor-1", interval=60, mode="eco")]))[0]
+        first = (await cloud.apply([twin("sensor-1", interval=60, mode="eco", nested={"a": 1, "b": 2})]))[0]
 
-        second = (await cloud.apply([twin("sensor-1", first.remote_version, interval=30)]))[0]
+        second = (await cloud.apply([twin("sensor-1", first.remote_version, interval=30, nested={"b": 3})]))[0]
 
         assert second.state == "done", second
         assert second.remote_version != first.remote_version
-        assert await hub.body("sensor-1", "twin") == {"desired": {"interval": 30}}
+        (held,) = await cloud.read([EntityKey("twin", "sensor-1")])
+        assert held is not None
+        assert held.body == twin("sensor-1", interval=30, nested={"b": 3}).body
 
-    async def test_a_change_by_somebody_else_is_a_conflict_and_stays(
+    async def test_members_that_a_registration_lost_are_gone(self, cloud: CloudBackend) -> None:
+        named = evolve(REGISTERED, name="north door", attributes={"site": "north", "row": "7"})
+        first = (await cloud.apply([registration("sensor-1", body=named)]))[0]
+
+        later = registration("sensor-1", first.remote_version, evolve(REGISTERED, tags=("indoor",)))
+        second = (await cloud.apply([later]))[0]
+
+        assert second.state == "done", second
+        (held,) = await cloud.read([later.key])
+        assert held is not None
+        assert held.body == later.body
+
+    async def test_a_change_by_another_writer_is_a_conflict_and_stays(
         self, cloud: CloudBackend, hub: HubControl
     ) -> None:
         await cloud.apply([registration("sensor-1")])
         first = (await cloud.apply([twin("sensor-1", interval=60)]))[0]
-        await hub.edit("sensor-1", "twin", {"desired": {"interval": 5}})
+        await hub.edit(EntityKey("twin", "sensor-1"), {"desired": {"interval": 5}})
 
         result = (await cloud.apply([twin("sensor-1", first.remote_version, interval=30)]))[0]
 
         assert result.state == "conflict", result
-        assert await hub.body("sensor-1", "twin") == {"desired": {"interval": 5}}
+        (held,) = await cloud.read([EntityKey("twin", "sensor-1")])
+        assert held is not None
+        assert isinstance(held.body, TwinBody)
+        assert held.body.desired == {"interval": 5}
 
     async def test_a_conflict_is_settled_by_reading_and_applying_again(
         self, cloud: CloudBackend, hub: HubControl
     ) -> None:
         await cloud.apply([registration("sensor-1")])
         await cloud.apply([twin("sensor-1", interval=60)])
-        await hub.edit("sensor-1", "twin", {"desired": {"interval": 5}})
+        await hub.edit(EntityKey("twin", "sensor-1"), {"desired": {"interval": 5}})
 
-        held = await cloud.read("sensor-1", "twin")
+        (held,) = await cloud.read([EntityKey("twin", "sensor-1")])
         assert held is not None
         result = (await cloud.apply([twin("sensor-1", held.remote_version, interval=30)]))[0]
 
         assert result.state == "done", result
-        assert await hub.body("sensor-1", "twin") == {"desired": {"interval": 30}}
 
     async def test_an_entity_that_is_gone_is_gone_in_the_hub(self, cloud: CloudBackend, hub: HubControl) -> None:
         first = (await cloud.apply([registration("sensor-1")]))[0]
-        gone = MirrorItem(entity="sensor-1", facet="registry", body=None, remote_version=first.remote_version)
+        gone = MirrorItem(key=EntityKey("registry", "sensor-1"), body=None, remote_version=first.remote_version)
 
-        results = [(await cloud.apply([gone]))[0], (await cloud.apply([gone]))[0]]
+        results = [(await cloud.apply([gone]))[0], (await cloud.apply([evolve(gone, remote_version=None)]))[0]]
 
         assert [result.state for result in results] == ["done", "done"], "the second time there is nothing to do"
-        assert await hub.body("sensor-1", "registry") is None
+        assert not await hub.has(gone.key)
 
-    async def test_facets_and_entities_are_apart(self, cloud: CloudBackend, hub: HubControl) -> None:
-        await cloud.apply([registration("sensor-1"), registration("sensor-2")])
+    async def test_what_another_one_made_is_left_alone(self, cloud: CloudBackend, hub: HubControl) -> None:
+        key = EntityKey("registry", "sensor-9")
+        await hub.make_foreign(key)
 
-        await cloud.apply([twin("sensor-1", interval=60)])
+        (made,) = await cloud.apply([registration("sensor-9")])
+        (removed,) = await cloud.apply([MirrorItem(key=key, body=None)])
 
-        assert await hub.body("sensor-1", "registry") == registration("sensor-1").body
-        assert (await hub.body("sensor-2", "twin") or {}).get("desired", {}) == {}
+        assert (made.state, removed.state) == ("foreign", "foreign")
+        assert made.reason
+        assert list(await cloud.read([key])) == [None]
+        assert key not in [each async for each in cloud.entities("registry")]
+        assert await hub.has(key)
 
-    async def test_the_items_stay_as_they_are(self, cloud: CloudBackend) -> None:
-        item = registration("sensor-1")
-        before = copy.deepcopy(item)
+    async def test_what_this_fleet_made_is_listed(self, cloud: CloudBackend) -> None:
+        names = [f"sensor-{number}" for number in range(25)]
+        await _all(cloud, [registration(name) for name in names])
 
-        cloud.fit(item)
-        await cloud.apply([item])
+        assert sorted([key.id async for key in cloud.entities("registry")]) == sorted(names)
 
-        assert item == before
+    # -- faults -----------------------------------------------------------------------------------------------------
 
-    async def test_throttling_is_a_result_with_a_time(self, cloud: CloudBackend, hub: HubControl) -> None:
+    async def test_throttling_is_a_result(self, cloud: CloudBackend, hub: HubControl) -> None:
         await hub.throttle()
 
         throttled = (await cloud.apply([registration("sensor-1")]))[0]
-        held = await hub.body("sensor-1", "registry")
         await hub.heal()
         healed = (await cloud.apply([registration("sensor-1")]))[0]
 
-        assert (throttled.state, held, healed.state) == ("throttled", None, "done")
-        assert throttled.retry_after_s > 0
+        assert (throttled.state, healed.state) == ("throttled", "done")
 
     async def test_a_hub_that_is_down_is_unavailable(self, cloud: CloudBackend, hub: HubControl) -> None:
         await hub.go_down()
@@ -215,6 +272,25 @@ class CloudContract(Contract):
             with pytest.raises(Unavailable):
                 await call()
 
+    async def test_a_write_whose_answer_is_lost_is_done_once_and_found(
+        self, cloud: CloudBackend, hub: HubControl
+    ) -> None:
+        await hub.lose_answers(1)
+        try:
+            (first,) = await cloud.apply([registration("sensor-1")])
+        except Unavailable:
+            pass
+        else:
+            assert first.state == "failed"
+        await hub.heal()
+
+        (again,) = await cloud.apply([registration("sensor-1")])
+
+        assert again.state in {"done", "conflict"}, again
+        (held,) = await cloud.read([EntityKey("registry", "sensor-1")])
+        assert held is not None
+        assert held.body == registration("sensor-1").body
+
     async def test_rejected_credentials_are_told_apart(self, cloud: CloudBackend, hub: HubControl) -> None:
         await hub.reject_credentials()
 
@@ -222,56 +298,84 @@ class CloudContract(Contract):
             with pytest.raises(CredentialsRejected):
                 await call()
 
+    # -- readings ---------------------------------------------------------------------------------------------------
+
     async def test_readings_of_each_device_arrive_in_order(self, cloud: CloudBackend, hub: HubControl) -> None:
-        await cloud.apply([registration("sensor-1"), registration("sensor-2")])
+        await _all(cloud, [registration("sensor-1"), registration("sensor-2")])
         series = [0, 2, 1, 3, 0, 2, 0]
         batch = TelemetryBatch.of(series, range(START_MS, START_MS + 7), [20.5, 1, 2, 3, 4, 5, -6.25])
 
-        taken = await cloud.send_telemetry(batch, TwoDevices())
+        sent = await cloud.send(batch, TwoDevices())
 
-        assert taken == len(series)
+        assert (sent.taken, dict(sent.refused), list(sent.rest)) == (len(series), {}, [])
         for device in ("sensor-1", "sensor-2"):
-            sent = [
+            wanted = [
                 (TwoDevices().series(index).metric, START_MS + at, float(batch.value[at]))
                 for at, index in enumerate(series)
                 if TwoDevices().series(index).device == device
             ]
-            assert list(await hub.telemetry(device)) == sent
+            assert list(await hub.telemetry(device)) == wanted
 
     async def test_no_readings_are_none_taken(self, cloud: CloudBackend) -> None:
-        assert await cloud.send_telemetry(TelemetryBatch.empty(), TwoDevices()) == 0
+        sent = await cloud.send(TelemetryBatch.empty(), TwoDevices())
 
-    async def test_what_fits_loses_nothing(self, cloud: CloudBackend) -> None:
-        items = [registration("sensor-1"), twin("sensor-1", interval=60)]
+        assert (sent.taken, dict(sent.refused), list(sent.rest)) == (0, {}, [])
 
-        results = [(await cloud.apply([item]))[0] for item in items]
+    async def test_readings_that_are_turned_away_are_said_to_be_sent_again(
+        self, cloud: CloudBackend, hub: HubControl
+    ) -> None:
+        await _all(cloud, [registration("sensor-1")])
+        await hub.throttle()
+        batch = TelemetryBatch.of([0, 1, 0], range(START_MS, START_MS + 3), [1.0, 2.0, 3.0])
 
-        assert [list(cloud.fit(item)) for item in items] == [[], []]
-        assert [list(result.lost) for result in results] == [[], []]
+        try:
+            sent = await cloud.send(batch, TwoDevices())
+        except Unavailable:
+            return
+        assert (sent.taken, list(sent.rest)) == (0, [0, 1, 2])
 
-    async def test_what_does_not_fit_is_told_before_and_after(
+    # -- what fits --------------------------------------------------------------------------------------------------
+
+    async def test_what_fits_loses_nothing_and_stays_as_it_is(self, cloud: CloudBackend) -> None:
+        for item in (registration("sensor-1"), twin("sensor-1", interval=60)):
+            fitted = cloud.fit(item)
+            assert (fitted.item, list(fitted.lost)) == (item, [])
+
+    async def test_what_does_not_fit_is_told_before_it_is_sent(
         self, cloud: CloudBackend, unfit: MirrorItem | None
     ) -> None:
         if unfit is None:
             pytest.skip("this hub holds everything")
-        await cloud.apply([registration(unfit.entity)])
+        await _all(cloud, [registration(unfit.key.id)])
 
-        told = list(cloud.fit(unfit))
-        result = (await cloud.apply([unfit]))[0]
+        fitted = cloud.fit(unfit)
 
-        assert told, "fit says what is lost"
-        assert list(cloud.fit(unfit)) == told, "fit is pure"
-        if result.state == "invalid":
-            assert result.reason, "a refusal says why"
-        else:
-            assert result.state == "done", result
-            assert list(result.lost) == told
+        assert fitted.lost, "fit says what is lost"
+        assert all(loss.reason for loss in fitted.lost)
+        assert cloud.fit(unfit) == fitted, "fit is pure"
+        if fitted.item is None:
+            return
+        assert not cloud.fit(fitted.item).lost, "what is left fits"
+        (result,) = await cloud.apply([fitted.item])
+        (held,) = await cloud.read([unfit.key])
+        assert result.state == "done", result
+        assert held is not None
+        assert held.body == fitted.item.body
+
+
+async def _all(cloud: CloudBackend, items: Sequence[MirrorItem]) -> list[MirrorResult]:
+    """Applies any number of items, each of which must arrive."""
+    results: list[MirrorResult] = []
+    for start in range(0, len(items), cloud.limits.items):
+        results += await cloud.apply(items[start : start + cloud.limits.items])
+    assert {result.state for result in results} <= {"done"}, results
+    return results
 
 
 def _calls(cloud: CloudBackend) -> Sequence[Callable[[], Awaitable[object]]]:
     batch = TelemetryBatch.of([0], [START_MS], [1.0])
     return (
         lambda: cloud.apply([registration("sensor-1")]),
-        lambda: cloud.read("sensor-1", "registry"),
-        lambda: cloud.send_telemetry(batch, TwoDevices()),
+        lambda: cloud.read([EntityKey("registry", "sensor-1")]),
+        lambda: cloud.send(batch, TwoDevices()),
     )

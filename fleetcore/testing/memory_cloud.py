@@ -4,14 +4,27 @@
 :class:`MemoryCloud` is the client that a mirror is given. Limits are those that real hubs have, made small.
 """
 
+import asyncio
 import copy
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from attrs import field, frozen, mutable
+from attrs import evolve, field, frozen, mutable
 
 from fleetcore.errors import CredentialsRejected, Unavailable
-from fleetcore.interfaces.cloud import CloudBackend, Facet, MirrorItem, MirrorResult
+from fleetcore.interfaces.cloud import (
+    CloudBackend,
+    CloudEvent,
+    CloudLimits,
+    Fitted,
+    MirrorItem,
+    MirrorResult,
+    Sent,
+)
+from fleetcore.interfaces.protocol import Finding
+from fleetcore.model.mirror import BODIES, EntityKey, Facet, Loss
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.wire.records import from_plain, to_plain
 from fleetcore.wire.strict_json import dumps
 
 #: Twins of the large hubs hold 8 to 32 KiB a section.
@@ -32,43 +45,64 @@ class SentReading:
     value: float
 
 
+@frozen
+class Held:
+    """What the hub has of an entity; ``owner`` is the mark of the fleet that made it, or empty."""
+
+    version: int
+    body: Body
+    owner: str = ""
+
+
 @mutable
 class MemoryHub:
     """The remote side.
 
     Attributes:
-        facets: entity and facet → version and body.
+        held: what there is, by entity.
         telemetry: readings in the order they arrived.
-        calls: how many calls arrived, refused ones included.
+        calls: how many calls arrived, refused ones included; ``writes`` counts those that changed an entity, by entity.
+        answer_s: how long an answer takes, on the loop's clock.
     """
 
-    facets: dict[tuple[str, Facet], tuple[int, Body]] = field(factory=dict)
+    held: dict[EntityKey, Held] = field(factory=dict)
     telemetry: list[SentReading] = field(factory=list)
+    events: list[CloudEvent] = field(factory=list)
     calls: int = 0
+    writes: Counter[EntityKey] = field(factory=Counter)
+    answer_s: float = 0.0
     _throttled: int = 0
     _retry_after_s: float = 1.0
+    _slow: set[EntityKey] = field(factory=set)
     _down: bool = False
     _locked: bool = False
+    _losing: int = 0
     _capacity: int | None = None
     _last_version: int = 0
 
-    def edit(self, entity: str, facet: Facet, body: Mapping[str, object] | None) -> None:
-        """Somebody else changes the hub; None removes the facet."""
+    def edit(self, key: EntityKey, body: Mapping[str, object] | None, *, owner: str | None = None) -> None:
+        """Somebody else changes the hub; None removes the entity. The mark stays, unless another is given."""
         if body is None:
-            self.facets.pop((entity, facet), None)
+            self.held.pop(key, None)
             return
-        # Versions never come back, so that a facet that was removed and made anew is another one.
+        # Versions never come back, so that an entity that was removed and made anew is another one.
         self._last_version += 1
-        self.facets[entity, facet] = (self._last_version, copy.deepcopy(dict(body)))
+        old = self.held.get(key)
+        mark = owner if owner is not None else old.owner if old is not None else ""
+        self.held[key] = Held(self._last_version, copy.deepcopy(dict(body)), mark)
 
-    def body(self, entity: str, facet: Facet) -> Body | None:
+    def body(self, key: EntityKey) -> Body | None:
         """What the hub holds, or None."""
-        held = self.facets.get((entity, facet))
-        return None if held is None else copy.deepcopy(held[1])
+        held = self.held.get(key)
+        return None if held is None else copy.deepcopy(held.body)
 
     def throttle(self, items: int = 1 << 60, retry_after_s: float = 1.0) -> None:
         """Turns the next ``items`` items away."""
         self._throttled, self._retry_after_s = items, retry_after_s
+
+    def throttle_entity(self, *keys: EntityKey) -> None:
+        """Turns these away, and no other."""
+        self._slow.update(keys)
 
     def limit_telemetry(self, readings: int | None) -> None:
         """Takes at most so many readings of one call; None for all."""
@@ -78,24 +112,39 @@ class MemoryHub:
         """Answers nothing any more."""
         self._down = True
 
+    def lose_answers(self, calls: int) -> None:
+        """Does what the next calls ask for and answers none of them."""
+        self._losing = calls
+
     def reject_credentials(self) -> None:
         """Lets nobody in any more."""
         self._locked = True
 
     def heal(self) -> None:
         """Ends all faults."""
-        self._throttled, self._down, self._locked, self._capacity = 0, False, False, None
+        self._throttled, self._down, self._locked, self._capacity, self._losing = 0, False, False, None, 0
+        self._slow.clear()
 
-    def enter(self) -> None:
+    async def enter(self) -> None:
         """One call arrives; raises as the faults demand."""
         self.calls += 1
+        if self.answer_s:
+            await asyncio.sleep(self.answer_s)
         if self._down:
             raise Unavailable("The hub in memory is down", retry_after_s=self._retry_after_s, code="not_ready")
         if self._locked:
             raise CredentialsRejected("The hub in memory rejects the credentials")
 
-    def turns_away(self) -> float | None:
-        """Whether the next item is throttled: seconds until it may come again, or None."""
+    def leave(self) -> None:
+        """An answer goes out; raises where it is lost."""
+        if self._losing:
+            self._losing -= 1
+            raise Unavailable("The answer of the hub in memory was lost", retry_after_s=0.1, code="not_ready")
+
+    def turns_away(self, key: EntityKey) -> float | None:
+        """Whether an item is throttled: seconds until it may come again, or None."""
+        if key in self._slow:
+            return self._retry_after_s
         if self._throttled <= 0:
             return None
         self._throttled -= 1
@@ -109,72 +158,112 @@ class MemoryHub:
 
 
 class MemoryCloud(CloudBackend):
-    """A mirror's client of a :class:`MemoryHub`."""
+    """A mirror's client of a :class:`MemoryHub`; ``owner`` is the mark of its fleet."""
 
-    def __init__(self, hub: MemoryHub | None = None) -> None:
+    def __init__(
+        self, hub: MemoryHub | None = None, *, owner: str = "fleet", limits: CloudLimits | None = None
+    ) -> None:
         self.hub = MemoryHub() if hub is None else hub
+        self._owner = owner
+        self.limits = limits or CloudLimits(items=10, parallel=2, readings=100)
+
+    def fit(self, item: MirrorItem) -> Fitted:
+        if item.body is None:
+            return Fitted(item=item)
+        plain = to_plain(item.body)
+        lost = [Loss(path, "the hub forbids the characters . $ # in a key") for path in _forbidden(plain, "")]
+        if lost:
+            plain = _without_forbidden(plain)
+        size = len(dumps(plain))
+        if size > LARGEST_BODY_BYTES:
+            why = f"the {item.key.facet} is {size} bytes long, the hub holds {LARGEST_BODY_BYTES}"
+            return Fitted(item=None, lost=(Loss("", why),))
+        body = from_plain(item.key.facet, plain, BODIES[item.key.facet]) if lost else item.body
+        return Fitted(item=evolve(item, body=body), lost=tuple(lost))
 
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
-        self.hub.enter()
-        return [self._apply(item) for item in items]
+        await self.hub.enter()
+        results = [self._apply(item) for item in items]
+        self.hub.leave()
+        return results
 
     def _apply(self, item: MirrorItem) -> MirrorResult:
-        wait_s = self.hub.turns_away()
+        wait_s = self.hub.turns_away(item.key)
         if wait_s is not None:
             return MirrorResult(state="throttled", retry_after_s=wait_s)
-        held = self.hub.facets.get((item.entity, item.facet))
-        if item.body is not None and len(dumps(item.body)) > LARGEST_BODY_BYTES:
-            return MirrorResult(state="invalid", reason=self.fit(item)[0])
-        wanted = None if item.body is None else _without_forbidden(item.body)
-        if wanted == (None if held is None else held[1]):
-            # Already so: also what a repeat after a lost answer finds.
-            return self._done(item)
-        if item.remote_version != (None if held is None else str(held[0])):
-            return MirrorResult(state="conflict", remote_version=None if held is None else str(held[0]))
-        self.hub.edit(item.entity, item.facet, wanted)
+        held = self.hub.held.get(item.key)
+        if held is not None and held.owner != self._owner:
+            return MirrorResult(state="foreign", reason=f"{item.key} was not made by this fleet")
+        wanted = None if item.body is None else to_plain(item.body)
+        if wanted == (None if held is None else held.body):
+            return self._done(item)  # already so
+        if item.remote_version != (None if held is None else str(held.version)):
+            return MirrorResult(state="conflict")
+        self.hub.edit(item.key, wanted, owner=self._owner)
+        self.hub.writes[item.key] += 1
         return self._done(item)
 
     def _done(self, item: MirrorItem) -> MirrorResult:
-        held = self.hub.facets.get((item.entity, item.facet))
-        return MirrorResult(
-            state="done", remote_version=None if held is None else str(held[0]), lost=tuple(self.fit(item))
-        )
+        held = self.hub.held.get(item.key)
+        return MirrorResult(state="done", remote_version=None if held is None else str(held.version))
 
-    async def read(self, entity: str, facet: Facet) -> MirrorItem | None:
-        self.hub.enter()
-        held = self.hub.facets.get((entity, facet))
-        if held is None:
+    async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
+        await self.hub.enter()
+        found = [self._read(key) for key in keys]
+        self.hub.leave()
+        return found
+
+    def _read(self, key: EntityKey) -> MirrorItem | None:
+        held = self.hub.held.get(key)
+        if held is None or held.owner != self._owner:
             return None
-        return MirrorItem(entity=entity, facet=facet, body=copy.deepcopy(held[1]), remote_version=str(held[0]))
+        body = from_plain(key.facet, copy.deepcopy(held.body), BODIES[key.facet])
+        return MirrorItem(key=key, body=body, remote_version=str(held.version))
 
-    async def send_telemetry(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> int:
-        self.hub.enter()
+    async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
+        await self.hub.enter()
+        for key in sorted(key for key, held in self.hub.held.items() if held.owner == self._owner):
+            if key.facet == facet:
+                yield key
+
+    async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
+        await self.hub.enter()
         readings = []
         for index, time, value in zip(batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True):
             series = catalog.series(index)
             readings.append(SentReading(series.device, series.metric, time, value))
-        return self.hub.take(readings)
+        taken = self.hub.take(readings)
+        self.hub.leave()
+        return Sent(taken=taken, rest=range(taken, len(readings)), retry_after_s=0.1 if taken < len(readings) else 0.0)
 
-    def fit(self, item: MirrorItem) -> Sequence[str]:
-        if item.body is None:
-            return ()
-        size = len(dumps(item.body))
-        if size > LARGEST_BODY_BYTES:
-            return (f"the {item.facet} is {size} bytes long, the hub holds {LARGEST_BODY_BYTES}",)
-        return tuple(f"the key {key!r} has a character that the hub forbids" for key in _forbidden(item.body))
+    async def inbound(self, after: str | None) -> AsyncIterator[CloudEvent]:
+        at = 0 if after is None else int(after)
+        while True:
+            while at < len(self.hub.events):
+                at += 1
+                yield evolve(self.hub.events[at - 1], position=str(at))
+            await asyncio.sleep(0.01)
+
+    async def check(self) -> Sequence[Finding]:
+        try:
+            await self.hub.enter()
+        except (Unavailable, CredentialsRejected) as error:
+            return (Finding(state="problem", what="hub", detail=str(error), remedy=error.remedy),)
+        return (Finding(state="ok", what="hub", detail="it answers"),)
 
 
 def _is_forbidden(key: str) -> bool:
     return any(char in key for char in FORBIDDEN_IN_KEYS)
 
 
-def _forbidden(body: Mapping[str, object]) -> list[str]:
+def _forbidden(body: Mapping[str, object], path: str) -> list[str]:
     found = []
     for key, value in body.items():
+        at = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
         if _is_forbidden(key):
-            found.append(key)
+            found.append(at)
         elif isinstance(value, Mapping):
-            found += _forbidden(value)
+            found += _forbidden(value, at)
     return found
 
 

@@ -1,0 +1,216 @@
+"""Mirrors to cloud hubs: how they stand, what they would send, where the hub differs, and what it does not take."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from fleetcore.calls.caller import Caller
+from fleetcore.calls.cursors import decode, encode, foreign, page_of
+from fleetcore.calls.responses.mirrors import (
+    MirrorChangeResponse,
+    MirrorDeadLetterResponse,
+    MirrorDriftResponse,
+    MirrorLossResponse,
+    MirrorReadingsResponse,
+    MirrorRefusedReadingResponse,
+    MirrorResponse,
+)
+from fleetcore.calls.table import call
+from fleetcore.calls.types import Cursor, Limit, Ms, Names, Page, Reason
+from fleetcore.errors import NotFound
+from fleetcore.model.mirror import Kept, Loss
+from fleetcore.model.operator import Permission
+from fleetcore.runtime.mirroring import Mirror
+
+MirrorName = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="As in `[clouds.NAME]`."),
+    Names("list_mirrors", "name"),
+]
+Scan = Annotated[int, Meta(ge=1, le=1000, description="How many entities are looked at.")]
+
+
+def _mirror(caller: Caller, name: str) -> Mirror:
+    found = caller.fleet.mirrors.get(name)
+    if found is None:
+        there = ", ".join(sorted(caller.fleet.mirrors)) or "none is configured"
+        raise NotFound(f"There is no mirror {name!r}", remedy=f"The mirrors of this fleet: {there}", mirror=name)
+    return found
+
+
+async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
+    position = await caller.fleet.storage.position()
+    overview = await mirror.overview()
+    readings = mirror.readings
+    return MirrorResponse(
+        name=mirror.name,
+        state=overview.state,
+        error=mirror.error or mirror.lane.error,
+        waiting=overview.waiting,
+        held=overview.held,
+        invalid=overview.invalid,
+        lost=overview.lost,
+        behind=max(0, position - mirror.looking.status.position),
+        snapshot=mirror.looking.snapshot,
+        counts=dict(mirror.lane.counts),
+        throttled=dict(mirror.pace.throttled),
+        readings=None
+        if readings is None
+        else MirrorReadingsResponse(
+            behind=max(0, position - readings.status.position),
+            taken=readings.counts["taken"],
+            refused=readings.counts["refused"],
+            expired=readings.counts["expired"],
+            over_budget=readings.counts["over_budget"],
+            within_deadband=readings.counts["within_deadband"],
+            texts=readings.counts["texts"],
+        ),
+    )
+
+
+@call(
+    "GET /mirrors", Permission.SERVER_READ, cli="mirror list",
+    columns=("name", "state", "waiting", "held", "invalid", "lost", "behind"),
+)  # fmt: skip
+async def list_mirrors(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[MirrorResponse]:
+    """Lists the mirrors and how each stands."""
+    mirrors = caller.fleet.mirrors
+    page = page_of(sorted(mirrors), cursor, limit, lambda name: name, lambda name: name)
+    return Page([await _shown(caller, mirrors[name]) for name in page.items], page.next)
+
+
+@call("GET /mirrors/{name}", Permission.SERVER_READ, cli="mirror show NAME")
+async def get_mirror(caller: Caller, name: MirrorName) -> MirrorResponse:
+    """Shows how a mirror stands."""
+    return await _shown(caller, _mirror(caller, name))
+
+
+@call("POST /mirrors/{name}/pause", Permission.SERVER_WRITE, cli="mirror pause NAME")
+async def pause_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
+    """Has a mirror send no state until it is resumed; what changes meanwhile waits. It holds over a restart."""
+    mirror = _mirror(caller, name)
+    await mirror.pause(actor=caller.actor, reason=reason)
+    return await _shown(caller, mirror)
+
+
+@call("POST /mirrors/{name}/resume", Permission.SERVER_WRITE, cli="mirror resume NAME")
+async def resume_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
+    """Has a mirror go on, at once also after failures and rejected credentials."""
+    mirror = _mirror(caller, name)
+    await mirror.resume(actor=caller.actor, reason=reason)
+    return await _shown(caller, mirror)
+
+
+@call("POST /mirrors/{name}/resync", Permission.SERVER_WRITE, cli="mirror resync NAME")
+async def resync_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
+    """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again."""
+    mirror = _mirror(caller, name)
+    await mirror.resync(actor=caller.actor, reason=reason)
+    return await _shown(caller, mirror)
+
+
+@call(
+    "GET /mirrors/{name}/plan", Permission.SERVER_READ, cli="mirror plan NAME", columns=("entity", "action", "reason"),
+)  # fmt: skip
+async def plan_mirror(
+    caller: Caller, name: MirrorName, *, limit: Scan = 100, cursor: Cursor | None = None
+) -> Page[MirrorChangeResponse]:
+    """Shows what a mirror would send of the next entities, and what the hub could not hold of them; sends nothing.
+
+    ``limit`` is how many are looked at; a page has those that would be sent.
+
+    Raises:
+        Unavailable: the hub is not open.
+    """
+    mirror = _mirror(caller, name)
+    changes, after = await mirror.comparing.plan(await mirror.cloud(), _after(cursor), limit)
+    items = [
+        MirrorChangeResponse(
+            entity=str(each.key), action=each.action, reason=each.reason, lost=[_loss(loss) for loss in each.lost]
+        )
+        for each in changes
+    ]
+    return Page(items, encode(after))
+
+
+@call("GET /mirrors/{name}/drift", Permission.SERVER_READ, cli="mirror drift NAME", columns=("entity", "state"))
+async def list_mirror_drift(
+    caller: Caller, name: MirrorName, *, limit: Scan = 100, cursor: Cursor | None = None
+) -> Page[MirrorDriftResponse]:
+    """Reads the hub and lists where it differs from the fleet; what waits to be sent differs too.
+
+    ``limit`` is how many entities are compared; the last page has what the hub has by this fleet's mark alone.
+
+    Raises:
+        Unavailable: the hub is not open, or does not answer.
+        CredentialsRejected: the hub does not take the credentials.
+    """
+    mirror = _mirror(caller, name)
+    found, after = await mirror.comparing.drift(await mirror.cloud(), _after(cursor), limit)
+    return Page([MirrorDriftResponse(entity=str(each.key), state=each.state) for each in found], encode(after))
+
+
+@call(
+    "GET /mirrors/{name}/dead-letters", Permission.SERVER_READ, cli="mirror dead-letters NAME",
+    columns=("entity", "reason", "lost_count"),
+)  # fmt: skip
+async def list_mirror_dead_letters(
+    caller: Caller, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[MirrorDeadLetterResponse]:
+    """Lists the entities that the hub refuses, with why."""
+    return await _not_whole(caller, name, "invalid", cursor, limit)
+
+
+@call(
+    "GET /mirrors/{name}/losses", Permission.SERVER_READ, cli="mirror losses NAME", columns=("entity", "lost_count"),
+)  # fmt: skip
+async def list_mirror_losses(
+    caller: Caller, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[MirrorDeadLetterResponse]:
+    """Lists the entities that the hub holds in part, with what it cannot hold."""
+    return await _not_whole(caller, name, "lost", cursor, limit)
+
+
+@call(
+    "GET /mirrors/{name}/refused-readings", Permission.SERVER_READ, cli="mirror refused-readings NAME",
+    columns=("time", "device", "metric", "reason"),
+)  # fmt: skip
+async def list_mirror_refused_readings(
+    caller: Caller, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[MirrorRefusedReadingResponse]:
+    """Lists the newest readings that the hub refused since the server started, 100 at most."""
+    readings = _mirror(caller, name).readings
+    numbered = list(enumerate([] if readings is None else reversed(readings.refused)))
+    return page_of(
+        numbered, cursor, limit, lambda each: f"{each[0]:04d}",
+        lambda each: MirrorRefusedReadingResponse(
+            device=each[1][0], metric=each[1][1], time=Ms(each[1][2]), reason=each[1][3]
+        ),
+    )  # fmt: skip
+
+
+def _after(cursor: str | None) -> str | None:
+    after = decode(cursor)
+    if after is not None and not after.partition(":")[0].isdecimal():
+        raise foreign()
+    return after
+
+
+def _loss(loss: Loss) -> MirrorLossResponse:
+    return MirrorLossResponse(path=loss.path, reason=loss.reason)
+
+
+async def _not_whole(
+    caller: Caller, name: str, only: str, cursor: str | None, limit: int
+) -> Page[MirrorDeadLetterResponse]:
+    found, after = await _mirror(caller, name).lane.kept.page(only, decode(cursor), limit)
+    return Page([_dead(str(key), kept) for key, kept in found], encode(after))
+
+
+def _dead(entity: str, kept: Kept) -> MirrorDeadLetterResponse:
+    return MirrorDeadLetterResponse(
+        entity=entity,
+        reason=kept.invalid or "",
+        lost=[_loss(loss) for loss in kept.lost],
+        lost_count=kept.lost_count,
+    )

@@ -1,0 +1,72 @@
+"""How fast a cloud may be called: a token bucket for each class of its calls, which gives way where it throttles."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+
+from fleetcore.interfaces.clock import Clock
+
+#: After an answer that throttles the rate is halved, and not again within this time: answers that were under way say
+#: the same thing.
+_HALVE_EVERY_S = 1.0
+#: How much of the configured rate comes back in a second without throttling.
+_RECOVER = 0.05
+#: The least part of the configured rate that is kept.
+_LEAST = 0.02
+
+
+class _Bucket:
+    def __init__(self, rate: float, now_s: float) -> None:
+        self.configured = self.rate = rate
+        self.level = max(1.0, rate)  # a second's worth at once
+        self.at_s, self.halved_s = now_s, -math.inf
+        self.until_s = 0.0
+
+
+class Pace:
+    """Hands out turns by class of call. Classes without a rate are not held.
+
+    Attributes:
+        throttled: answers that throttled, by class.
+    """
+
+    def __init__(self, rates: Mapping[str, float], clock: Clock) -> None:
+        self._clock = clock
+        now_s = clock.monotonic_s()
+        self._buckets = {name: _Bucket(rate, now_s) for name, rate in rates.items()}
+        self.throttled: dict[str, int] = {}
+
+    async def take(self, name: str, calls: int = 1) -> None:
+        """Returns once so many calls of a class may go out."""
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            return
+        self._refill(bucket)
+        bucket.level -= calls  # the turn is taken now, so turns come in the order in which they are asked for
+        wait_s = max(-bucket.level / bucket.rate, bucket.until_s - self._clock.monotonic_s())
+        if wait_s > 0:
+            try:
+                await self._clock.sleep(wait_s)
+            except asyncio.CancelledError:
+                bucket.level += calls
+                raise
+
+    def slow_down(self, name: str, retry_after_s: float = 0.0) -> None:
+        """The cloud throttled a call of this class, and may have said when to come again."""
+        self.throttled[name] = self.throttled.get(name, 0) + 1
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            return
+        self._refill(bucket)
+        now_s = self._clock.monotonic_s()
+        bucket.until_s = max(bucket.until_s, now_s + retry_after_s)
+        if now_s - bucket.halved_s >= _HALVE_EVERY_S:
+            bucket.rate = max(bucket.rate / 2, bucket.configured * _LEAST)
+            bucket.halved_s = now_s
+
+    def _refill(self, bucket: _Bucket) -> None:
+        now_s = self._clock.monotonic_s()
+        passed_s = now_s - bucket.at_s
+        bucket.at_s = now_s
+        bucket.level = min(max(1.0, bucket.rate), bucket.level + passed_s * bucket.rate)
+        bucket.rate = min(bucket.configured, bucket.rate + passed_s * bucket.configured * _RECOVER)

@@ -1,0 +1,115 @@
+"""What a mirror sends to a cloud hub: entities by facet, each as one frozen record.
+
+A facet is one kind of state, and each of its entities is sent whole, as it is now. Readings have a lane of their own.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from attrs import field, frozen
+
+from fleetcore.model.device import Location
+
+Facet = Literal["registry", "twin", "group", "job"]
+
+#: In the order in which they are first sent: a device's group before the device, the device before its twin.
+FACETS: tuple[Facet, ...] = ("group", "registry", "twin", "job")
+
+
+@frozen(order=True)
+class EntityKey:
+    """One entity of a facet: a device's id, a group's name, or the id of a device's part of a campaign."""
+
+    facet: Facet
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.facet}/{self.id}"
+
+
+@frozen(kw_only=True)
+class RegistryBody:
+    """A device as it is registered.
+
+    Attributes:
+        groups: all groups that it is in, sorted.
+        location: None unless the mirror is told to send it.
+    """
+
+    type: str
+    lifecycle: str
+    model: str | None = None
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    attributes: Mapping[str, object] = field(factory=dict)
+    groups: tuple[str, ...] = ()
+    gateway: str | None = None
+    location: Location | None = None
+
+
+@frozen(kw_only=True)
+class TwinBody:
+    """What is wanted of a device and what it reports."""
+
+    desired: Mapping[str, object] = field(factory=dict)
+    reported: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class GroupBody:
+    """A group; ``within`` are the groups that it lies in, ``query`` selects its members where it is dynamic."""
+
+    description: str = ""
+    query: str | None = None
+    within: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class JobBody:
+    """One device's part of a firmware campaign."""
+
+    device: str
+    campaign: str
+    release: str
+    url: str
+    state: str
+    sha256: str | None = None
+    size: int | None = None
+    progress: float | None = None
+    code: str | None = None
+    reason: str | None = None
+
+
+MirrorBody = RegistryBody | TwinBody | GroupBody | JobBody
+
+#: The body of each facet; raised with the shape of one of them, so that a backend can say what it was written for.
+BODIES: Mapping[Facet, type[MirrorBody]] = {
+    "registry": RegistryBody, "twin": TwinBody, "group": GroupBody, "job": JobBody,
+}  # fmt: skip
+
+
+@frozen
+class Loss:
+    """A part of a state that the hub cannot hold: where, as a JSON pointer, and why, in a sentence."""
+
+    path: str
+    reason: str
+
+
+@frozen(kw_only=True)
+class Kept:
+    """One entity at one hub.
+
+    Attributes:
+        remote_version: what the hub called its state after our last write.
+        digest: of the body that the hub has, 32 hexadecimal digits; None where it was removed there.
+        lost: what of it the hub cannot hold, the first 20 of ``lost_count``.
+        invalid: why the hub will never take it as it is, or None.
+    """
+
+    remote_version: str | None = None
+    digest: str | None = None
+    lost: tuple[Loss, ...] = ()
+    lost_count: int = 0
+    invalid: str | None = None

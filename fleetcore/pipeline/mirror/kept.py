@@ -1,0 +1,84 @@
+"""What a mirror keeps of each entity: the hub's version of it, what was sent last, and what the hub could not hold."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from attrs import evolve
+
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody
+from fleetcore.model.store import Commit, Counter, Put
+from fleetcore.wire.records import from_plain, to_plain
+
+KIND = "mirror_state"
+#: Losses of an entity that are kept by name; the rest is counted.
+_LOSSES = 20
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+NOTHING = Kept()
+
+
+def digest(body: MirrorBody | None) -> str | None:
+    """Of a body, 32 hexadecimal digits, the same whatever the order of its members; None for none."""
+    if body is None:
+        return None
+    return hashlib.sha256(_encoder.encode(to_plain(body))).hexdigest()[:32]
+
+
+def with_losses(kept: Kept, lost: Sequence[Loss]) -> Kept:
+    """The same with what the hub cannot hold of it."""
+    return evolve(kept, lost=tuple(lost[:_LOSSES]), lost_count=len(lost))
+
+
+class KeptStates:
+    """Those of one mirror."""
+
+    def __init__(self, mirror: str, storage: Storage) -> None:
+        self._mirror, self._storage = mirror, storage
+
+    async def get(self, key: EntityKey) -> Kept:
+        """That of an entity; :data:`NOTHING` where it was never sent."""
+        record = await self._storage.get(KIND, self._key(key))
+        return NOTHING if record is None else self._load(record.body)
+
+    def _load(self, body: Mapping[str, object]) -> Kept:
+        return from_plain(KIND, body, Kept)
+
+    def _key(self, key: EntityKey) -> str:
+        return f"mirror/{self._mirror}/{key}"
+
+    def putting(self, key: EntityKey, old: Kept, new: Kept) -> Commit:
+        """What keeps it, and counts what it says."""
+        if old == new:
+            return Commit()
+        refs = {("mirror", self._mirror)}
+        for name, there in (("invalid", new.invalid is not None), ("lost", new.lost_count > 0)):
+            if there:
+                refs.add((name, self._mirror))
+        put = Put(kind=KIND, key=self._key(key), body=to_plain(new), refs=frozenset(refs), sort=str(key))
+        return Commit(puts=(put,), add=self._counts(old, new))
+
+    def _counts(self, old: Kept, new: Kept) -> Mapping[Counter, int]:
+        changes = {
+            "invalid": (new.invalid is not None) - (old.invalid is not None),
+            "lost": (new.lost_count > 0) - (old.lost_count > 0),
+            "held": (new.digest is not None) - (old.digest is not None),
+        }
+        return {(f"mirror/{self._mirror}", name): delta for name, delta in changes.items() if delta}
+
+    async def page(
+        self, only: str, after: str | None, limit: int
+    ) -> tuple[Sequence[tuple[EntityKey, Kept]], str | None]:
+        """The next ones in the order of their keys that are ``invalid``, or have ``lost`` something."""
+        found = await self._storage.find(KIND, ref=(only, self._mirror), after=after, limit=limit)
+        return [(self._entity(record.key), self._load(record.body)) for record in found.items], found.after
+
+    def _entity(self, key: str) -> EntityKey:
+        facet, _, entity = key.removeprefix(f"mirror/{self._mirror}/").partition("/")
+        return EntityKey(facet, entity)  # type: ignore[arg-type]  # written by putting()
+
+    async def counts(self) -> Mapping[str, int]:
+        """How many entities the hub holds (``held``), will never take (``invalid``), and holds in part (``lost``)."""
+        return await self._storage.counters(f"mirror/{self._mirror}")

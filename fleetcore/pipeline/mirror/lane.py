@@ -1,0 +1,410 @@
+"""The state lane of a mirror: works off its marks, a few batches at a time, and no entity waits for another's answer.
+
+What the hub answers to a batch is kept at once, in one commit with the marks that are done. An entity that the hub
+turns away for now waits by itself; a hub that does not answer is left alone for a while, with everything.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import evolve, frozen
+
+from fleetcore.errors import CredentialsRejected, PluginError, Unavailable
+from fleetcore.interfaces.boundary import in_a_line, plugin_call, plugin_code
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.cloud import CloudBackend, Fitted, MirrorItem, MirrorResult
+from fleetcore.interfaces.storage import Storage
+from fleetcore.interfaces.waits import first_of
+from fleetcore.model.mirror import EntityKey, Kept, MirrorBody
+from fleetcore.model.store import Commit
+from fleetcore.pipeline.back_off import back_off_s
+from fleetcore.pipeline.mirror.kept import KeptStates, digest, with_losses
+from fleetcore.pipeline.mirror.marks import Marks
+
+_log = logging.getLogger(__name__)
+
+#: Marks that are ready in memory; the rest waits in the store.
+_KNOWN = 5_000
+#: How often an entity is read and written again for a conflict, before it waits as if it were turned away.
+_CONFLICTS = 3
+#: How long an entity waits that the hub turned away without saying how long, doubled each time, and at most.
+_AGAIN_S, _LONGEST_S = 1.0, 300.0
+#: Rejected credentials are tried again as often: a role may have been given back, a file renewed.
+_CREDENTIALS_S = 60.0
+
+
+class _BackendError(Exception):
+    """The backend raised what its interface does not have."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def _backend() -> Iterator[None]:
+    """Around a backend's code: errors of the interface pass, others become :class:`_BackendError`."""
+    try:
+        yield
+    except (Unavailable, CredentialsRejected, PluginError):
+        raise
+    except Exception as error:
+        raise _BackendError(error) from error
+
+
+@frozen(kw_only=True)
+class _Work:
+    """One entity as it is to be sent."""
+
+    key: EntityKey
+    kept: Kept
+    fitted: Fitted
+
+
+class StateLane:
+    """See the module.
+
+    Args:
+        body: gives the present state of an entity.
+        deletes: whether what is gone from the fleet is removed from the hub.
+        timeout_s: how long the hub may take for a batch.
+
+    Attributes:
+        at_work: whether :meth:`run` is under way.
+        state: ``running``, ``paused``, ``failing`` or ``credentials``; ``error`` says why.
+        counts: calls, entities ``written``, ``unchanged``, ``throttled``, ``conflicts``, ``failed``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        storage: Storage,
+        clock: Clock,
+        body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
+        *,
+        deletes: bool = False,
+        timeout_s: float = 60.0,
+    ) -> None:
+        self.name, self._storage, self._clock, self._body = name, storage, clock, body
+        self._deletes, self._timeout_s = deletes, timeout_s
+        self.marks, self.kept = Marks(name, storage), KeptStates(name, storage)
+        self.state, self.error = "running", ""
+        self.at_work = False
+        self.counts: Counter[str] = Counter()
+        self._paused = False
+        #: Marks that wait in memory, in their order, and those that may not be sent before a time.
+        self._ready: dict[EntityKey, None] = {}
+        self._later: list[tuple[float, int, EntityKey]] = []
+        self._delayed: set[EntityKey] = set()
+        self._tries: dict[EntityKey, int] = {}
+        self._number = itertools.count()
+        #: Under way; True where the entity was marked again meanwhile.
+        self._under_way: dict[EntityKey, bool] = {}
+        self._all_known = False
+        #: Adding and removing marks take turns: else one that comes while its entity is done would be lost.
+        self._turn = asyncio.Lock()
+        self._news, self._moved = asyncio.Event(), asyncio.Event()
+        self._failures = 0
+        self._until_s = 0.0
+        #: Called whenever the state may have changed, with why it fails, or None.
+        self.on_state: Callable[[Exception | None], None] = lambda _error: None
+
+    # -- marks ------------------------------------------------------------------------------------------------------
+
+    async def mark(self, keys: Iterable[EntityKey], beside: Commit) -> None:
+        """Marks entities, in one commit with ``beside``."""
+        async with self._turn:
+            unknown, again = [], []
+            for key in dict.fromkeys(keys):
+                if key in self._under_way:
+                    again.append(key)
+                elif key not in self._ready and key not in self._delayed:
+                    unknown.append(key)
+            adding = await self.marks.adding(unknown, self._clock.now_ms())
+            if adding != Commit() or beside != Commit():
+                await self._storage.commit(adding + beside)
+            for key in again:
+                # Its row is in the store as long as it is under way; it stays there.
+                if key in self._under_way:
+                    self._under_way[key] = True
+                else:
+                    self._ready[key] = None
+            if len(self._ready) < _KNOWN and self._all_known:
+                self._ready.update(dict.fromkeys(unknown))
+            else:
+                self._all_known = False
+        self._news.set()
+
+    async def _fill(self) -> None:
+        """Reads marks from the store while few are known."""
+        if self._all_known or len(self._ready) >= _KNOWN // 2:
+            return
+        async with self._turn:
+            after: str | None = None
+            while len(self._ready) < _KNOWN:
+                keys, after = await self.marks.page(after, 1000)
+                for key in keys:
+                    if key not in self._under_way and key not in self._delayed:
+                        self._ready.setdefault(key)
+                if after is None:
+                    self._all_known = True
+                    self._moved.set()
+                    return
+
+    # -- work -------------------------------------------------------------------------------------------------------
+
+    async def run(self, cloud: CloudBackend) -> None:
+        """Works until cancelled. Raises what is not the hub's: an error of the store."""
+        tasks: set[asyncio.Task[None]] = set()
+        self.at_work = True
+        try:
+            while True:
+                self._news.clear()
+                await self._fill()
+                self._come_due()
+                while len(tasks) < cloud.limits.parallel and (batch := self._next(cloud)):
+                    task = asyncio.create_task(self._send(cloud, batch), name=f"mirror {self.name}")
+                    tasks.add(task)
+                await self._something(tasks)
+                for task in [task for task in tasks if task.done()]:
+                    tasks.discard(task)
+                    task.result()
+        finally:
+            self.at_work = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._moved.set()
+            self._under_way.clear()
+            self._ready.clear()
+            self._later.clear()
+            self._delayed.clear()
+            self._all_known = False
+
+    async def _something(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Until a batch is done, there is news, or a time has come."""
+        waits: list[Coroutine[Any, Any, object]] = [self._news.wait()]
+        if (wait_s := self._wait_s()) is not None:
+            waits.append(self._clock.sleep(wait_s))
+        if tasks:
+            waits.append(asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
+        await first_of(*waits)
+
+    def _wait_s(self) -> float | None:
+        now_s = self._clock.monotonic_s()
+        times = [self._later[0][0]] if self._later else []
+        if self._until_s > now_s and self._ready:
+            times.append(self._until_s)
+        return max(0.0, min(times) - now_s) if times else None
+
+    def _come_due(self) -> None:
+        now_s = self._clock.monotonic_s()
+        while self._later and self._later[0][0] <= now_s:
+            _, _, key = heapq.heappop(self._later)
+            if key in self._delayed:
+                self._delayed.discard(key)
+                self._ready[key] = None
+
+    def _next(self, cloud: CloudBackend) -> list[EntityKey]:
+        if self._paused or self._clock.monotonic_s() < self._until_s:
+            return []
+        batch = list(itertools.islice(self._ready, cloud.limits.items))
+        for key in batch:
+            del self._ready[key]
+            self._under_way[key] = False
+        return batch
+
+    async def _send(self, cloud: CloudBackend, batch: Sequence[EntityKey]) -> None:
+        try:
+            work, done = await self._prepared(cloud, batch)
+            results = await self._applied(cloud, work)
+        except (Unavailable, PluginError) as error:
+            self._fails("failing", error, getattr(error, "retry_after_s", None) or 0.0)
+            self._return(batch)
+            return
+        except CredentialsRejected as error:
+            self._fails("credentials", error, _CREDENTIALS_S)
+            self._return(batch)
+            return
+        except _BackendError as failed:
+            # It may be one entity that it cannot handle, which must hold up no other.
+            said = in_a_line(failed.error)
+            _log.warning("Mirror %s: the backend failed with %d entities: %s", self.name, len(batch), said)
+            for key in batch:
+                self._again(key)
+            await self._finish(batch, [])
+            return
+        if work:
+            self._failures, self._until_s = 0, 0.0
+            self._became("running")
+        for one, result in zip(work, results, strict=True):
+            done += self._result(one, result)
+        await self._finish(batch, done)
+
+    async def _prepared(
+        self, cloud: CloudBackend, batch: Sequence[EntityKey]
+    ) -> tuple[list[_Work], list[tuple[EntityKey, Commit]]]:
+        """What has to be sent, and what is done without."""
+        work: list[_Work] = []
+        done: list[tuple[EntityKey, Commit]] = []
+        for key in batch:
+            kept, body = await self.kept.get(key), await self._body(key)
+            if body is None:
+                if kept.digest is None or not self._deletes:
+                    self.counts["unchanged"] += 1
+                    done.append((key, Commit()))
+                    continue
+                fitted = Fitted(item=MirrorItem(key=key, body=None, remote_version=kept.remote_version))
+            else:
+                item = MirrorItem(key=key, body=body, remote_version=kept.remote_version)
+                with _backend(), plugin_code(f"mirror {self.name!r}"):
+                    fitted = cloud.fit(item)
+            if fitted.item is None:
+                done.append((key, self._invalid(key, kept, fitted.reason)))
+            elif kept.digest is not None and kept.digest == digest(fitted.item.body):
+                self.counts["unchanged"] += 1
+                done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), fitted.lost))))
+            else:
+                work.append(_Work(key=key, kept=kept, fitted=fitted))
+        return work, done
+
+    async def _applied(self, cloud: CloudBackend, work: Sequence[_Work]) -> list[MirrorResult]:
+        """The hub's answers; after a conflict the hub's state is read and ours is written over it."""
+        if not work:
+            return []
+        items = [one.fitted.item for one in work if one.fitted.item is not None]
+        results = list(await self._asked(cloud, items))
+        for _ in range(_CONFLICTS):
+            which = [at for at, result in enumerate(results) if result.state == "conflict"]
+            if not which:
+                break
+            self.counts["conflicts"] += len(which)
+            keys = [items[at].key for at in which]
+            with _backend():
+                async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
+                    there = await cloud.read(keys)
+            for at, held in zip(which, there, strict=True):
+                version = None if held is None else held.remote_version
+                items[at] = evolve(items[at], remote_version=version)
+                # The answer to our own write may have been lost: then the hub has what we want already.
+                if held is not None and held.body is not None and digest(held.body) == digest(items[at].body):
+                    results[at] = MirrorResult(state="done", remote_version=version)
+            again = [at for at in which if results[at].state == "conflict"]
+            if again:
+                for at, result in zip(again, await self._asked(cloud, [items[at] for at in again]), strict=True):
+                    results[at] = result
+        return results
+
+    async def _asked(self, cloud: CloudBackend, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
+        self.counts["calls"] += 1
+        with _backend():
+            async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
+                results = await cloud.apply(items)
+        if len(results) != len(items):
+            raise PluginError(f"mirror {self.name!r} gave {len(results)} results for {len(items)} items")
+        return results
+
+    def _result(self, one: _Work, result: MirrorResult) -> list[tuple[EntityKey, Commit]]:
+        """What is kept of an answer; nothing where the entity is to be sent again."""
+        self.counts[{"done": "written", "conflict": "conflicts"}.get(result.state, result.state)] += 1
+        assert one.fitted.item is not None
+        if result.state == "done":
+            self._tries.pop(one.key, None)
+            new = Kept(remote_version=result.remote_version, digest=digest(one.fitted.item.body))
+            return [(one.key, self.kept.putting(one.key, one.kept, with_losses(new, one.fitted.lost)))]
+        if result.state in {"invalid", "foreign"}:
+            self._tries.pop(one.key, None)
+            return [(one.key, self._invalid(one.key, one.kept, result.reason or result.state))]
+        self._again(one.key, result.retry_after_s)
+        return []
+
+    def _again(self, key: EntityKey, wait_s: float = 0.0) -> None:
+        """Has an entity wait by itself, for as long as the hub says or, without a word of it, ever longer."""
+        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        self._delay(key, wait_s or min(_AGAIN_S * 2.0 ** min(tries - 1, 16), _LONGEST_S))
+
+    def _invalid(self, key: EntityKey, kept: Kept, reason: str) -> Commit:
+        return self.kept.putting(key, kept, evolve(kept, invalid=reason))
+
+    async def _finish(self, batch: Sequence[EntityKey], done: Sequence[tuple[EntityKey, Commit]]) -> None:
+        async with self._turn:
+            commit = Commit()
+            over = []
+            for key, change in done:
+                commit += change
+                if not self._under_way.get(key):
+                    over.append(key)
+            commit += self.marks.removing(over)
+            if commit != Commit():
+                await self._storage.commit(commit)
+            finished = set(over)
+            for key in batch:
+                again = self._under_way.pop(key, False)
+                if again:
+                    self._delayed.discard(key)
+                if key not in finished and key not in self._delayed:
+                    self._ready[key] = None
+        self._news.set()
+        self._moved.set()
+
+    def _delay(self, key: EntityKey, wait_s: float) -> None:
+        self._delayed.add(key)
+        heapq.heappush(self._later, (self._clock.monotonic_s() + wait_s, next(self._number), key))
+
+    def _return(self, batch: Sequence[EntityKey]) -> None:
+        """They were not sent: they are the next again, before all others."""
+        for key in batch:
+            self._under_way.pop(key, None)
+        self._ready = dict.fromkeys(batch) | self._ready
+
+    def _fails(self, state: str, error: Exception, wait_s: float) -> None:
+        self.counts["failed"] += 1
+        wait_s = max(wait_s, back_off_s(self._failures))
+        self._failures += 1
+        self._until_s = max(self._until_s, self._clock.monotonic_s() + wait_s)
+        _log.warning("Mirror %s is %s and goes on in %g s: %s", self.name, state, wait_s, in_a_line(error))
+        self._became(state, error)
+        self._news.set()
+
+    def _became(self, state: str, error: Exception | None = None) -> None:
+        self.state, self.error = ("paused" if self._paused else state), "" if error is None else in_a_line(error)
+        self._moved.set()
+        self.on_state(error)
+
+    # -- what operators do ------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Sends nothing from now on; what is under way is finished. Marks are kept."""
+        self._paused = True
+        self._became("paused")
+
+    def resume(self) -> None:
+        """Goes on, at once also after failures and rejected credentials."""
+        self._paused, self._failures, self._until_s = False, 0, 0.0
+        self._became("running")
+        self._news.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is known to wait or to be under way."""
+        return self._is_worked_off and not self._delayed
+
+    @property
+    def _is_worked_off(self) -> bool:
+        """The same, but for what the hub turned away."""
+        return self._all_known and not (self._ready or self._under_way)
+
+    async def caught_up(self) -> None:
+        """Returns once all that is marked was sent, but for what the hub turned away; at once where it is not at work.
+
+        What was marked before the call is meant.
+        """
+        while self.at_work and self.state == "running" and not self._is_worked_off:
+            self._moved.clear()
+            await self._moved.wait()

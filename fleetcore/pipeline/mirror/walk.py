@@ -1,0 +1,33 @@
+"""A walk through the entities of some facets, page by page; the facets in the order in which they are first sent."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from fleetcore.model.mirror import FACETS, EntityKey, Facet
+
+Page = Callable[[Facet, str | None, int], Awaitable[tuple[Sequence[EntityKey], str | None]]]
+
+
+class Walk:
+    """See the module.
+
+    Args:
+        page: the next entities of a facet, at most so many, behind a place in it.
+    """
+
+    def __init__(self, facets: frozenset[Facet], page: Page) -> None:
+        self.facets = tuple(facet for facet in FACETS if facet in facets)
+        self._page = page
+
+    async def next(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
+        """The next entities, at most ``limit``, and where the walk goes on, as text; None at the end.
+
+        A page may be short, or empty, and go on: it has entities of one facet.
+        """
+        number, _, place = (after or "0:").partition(":")
+        at = int(number)
+        if at >= len(self.facets):
+            return [], None
+        keys, then = await self._page(self.facets[at], place or None, limit)
+        if then is not None:
+            return keys, f"{at}:{then}"
+        return keys, f"{at + 1}:" if at + 1 < len(self.facets) else None

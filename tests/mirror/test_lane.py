@@ -1,0 +1,291 @@
+"""The state lane: what changed reaches the hub, once, whatever fails, and nothing waits for another's answer."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from fleetcore import IoTFleetManager
+from fleetcore.fleet.mirrors import Entities
+from fleetcore.interfaces.cloud import CloudLimits
+from fleetcore.model.mirror import FACETS, EntityKey
+from fleetcore.pipeline.mirror import lane
+from fleetcore.pipeline.mirror.lane import StateLane
+from fleetcore.pipeline.mirror.looking import Looking
+from fleetcore.pipeline.mirror.walk import Walk
+from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.memory_cloud import MemoryCloud, MemoryHub
+from fleetcore.testing.patience import PATIENCE_S
+
+
+def registry(device):
+    return EntityKey("registry", device)
+
+
+def twin(device):
+    return EntityKey("twin", device)
+
+
+@pytest.fixture
+def hub():
+    return MemoryHub()
+
+
+@pytest.fixture
+async def manager():
+    async with IoTFleetManager(clock=MovableClock()) as opened:
+        await opened.open()
+        yield opened
+
+
+class Running:
+    """A mirror of a fleet to a hub in memory, at work."""
+
+    def __init__(self, fleet, hub, **given):
+        entities = Entities(fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
+        self.fleet, self.hub = fleet, hub
+        self.lane = StateLane("hub", fleet.storage, fleet.clock, entities.body, **given)
+        self.looking = Looking(self.lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
+
+    @asynccontextmanager
+    async def at_work(self, **given):
+        await self.looking.start()
+        cloud = MemoryCloud(self.hub, **given)
+        tasks = [asyncio.create_task(self.looking.run()), asyncio.create_task(self.lane.run(cloud))]
+        try:
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def until(self, condition):
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def caught_up(self):
+        """Until the hub has everything."""
+        await self.looking.catch_up()
+        await self.until(lambda: self.looking.snapshot is None and self.lane.idle)
+
+
+@pytest.fixture
+async def running(manager, hub):
+    async with Running(await manager.open(), hub).at_work() as found:
+        yield found
+
+
+async def test_a_fleet_that_was_there_before_the_mirror_is_sent_whole(manager, hub):
+    await manager.create_group("lab")
+    for number in range(30):
+        await manager.register_device(f"dev-{number}", "sensor")
+    await manager.set_desired("dev-3", {"interval": 60})
+
+    async with Running(await manager.open(), hub).at_work() as running:
+        await running.caught_up()
+
+    assert {key for key in hub.held if key.facet == "registry"} == {registry(f"dev-{number}") for number in range(30)}
+    assert hub.body(twin("dev-3"))["desired"] == {"interval": 60}
+    assert hub.body(EntityKey("group", "lab")) is not None
+    assert set(hub.writes.values()) == {1}
+
+
+async def registered(manager, *devices):
+    for device in devices:
+        await manager.register_device(device, "sensor")
+
+
+async def test_a_hundred_changes_that_wait_are_one_write(manager, hub, running):
+    await registered(manager, "dev-1")
+    await running.caught_up()
+    before = hub.writes[twin("dev-1")]
+    running.lane.pause()
+    for number in range(100):
+        await manager.set_desired("dev-1", {"interval": number})
+    running.lane.resume()
+    await running.caught_up()
+
+    assert hub.writes[twin("dev-1")] - before == 1
+    assert hub.body(twin("dev-1"))["desired"] == {"interval": 99}
+
+
+async def test_an_entity_that_is_turned_away_holds_up_no_other_and_comes_again(manager, hub, running):
+    hub.throttle_entity(registry("dev-1"))
+    await registered(manager, *(f"dev-{number}" for number in range(20)))
+    await running.until(lambda: len([key for key in hub.held if key.facet == "registry"]) == 19)
+    assert registry("dev-1") not in hub.held
+
+    hub.heal()
+    await running.fleet.clock.advance(1.1)
+    await running.caught_up()
+    assert registry("dev-1") in hub.held
+
+
+async def test_a_hub_that_is_down_gets_everything_once_it_is_back(manager, hub, running):
+    await registered(manager, "dev-1")
+    await running.caught_up()
+    hub.go_down()
+    for number in range(50):
+        await manager.set_desired("dev-1", {"interval": number})
+    await running.until(lambda: running.lane.state == "failing")
+    hub.heal()
+    await running.fleet.clock.advance(60)
+    await running.caught_up()
+
+    assert running.lane.state == "running"
+    assert hub.body(twin("dev-1"))["desired"] == {"interval": 49}
+
+
+async def test_rejected_credentials_pause_the_mirror_until_they_are_good_again(manager, hub, running):
+    hub.reject_credentials()
+    await registered(manager, "dev-1")
+    await running.until(lambda: running.lane.state == "credentials")
+    hub.heal()
+    running.lane.resume()
+    await running.caught_up()
+
+    assert registry("dev-1") in hub.held
+
+
+async def test_a_write_whose_answer_was_lost_is_known_again_and_not_written_twice(manager, hub, running):
+    await registered(manager, "dev-1")
+    await running.caught_up()
+    hub.lose_answers(1)
+    await manager.set_desired("dev-1", {"interval": 5})
+    await running.until(lambda: running.lane.state == "failing")
+    await running.fleet.clock.advance(2)
+    await running.caught_up()
+    await manager.set_desired("dev-1", {"interval": 6})
+    await running.caught_up()
+
+    assert hub.body(twin("dev-1"))["desired"] == {"interval": 6}
+    assert hub.writes[twin("dev-1")] == 2, "one a change"
+
+
+async def test_what_somebody_else_changed_is_as_the_fleet_has_it_after_the_next_change(manager, hub, running):
+    await registered(manager, "dev-1")
+    await manager.set_desired("dev-1", {"interval": 5})
+    await running.caught_up()
+    hub.edit(twin("dev-1"), {"desired": {"interval": 99}, "reported": {}})
+    await manager.set_desired("dev-1", {"mode": "eco"})
+    await running.caught_up()
+
+    assert hub.body(twin("dev-1"))["desired"] == {"interval": 5, "mode": "eco"}
+    assert running.lane.counts["conflicts"] == 1
+
+
+async def test_what_this_fleet_has_not_made_is_left_alone_and_named(manager, hub, running):
+    hub.edit(registry("dev-1"), {"type": "theirs"}, owner="another fleet")
+    await registered(manager, "dev-1", "dev-2")
+    await running.caught_up()
+
+    assert hub.body(registry("dev-1")) == {"type": "theirs"}
+    assert (await running.lane.kept.get(registry("dev-1"))).invalid == "registry/dev-1 was not made by this fleet"
+    assert registry("dev-2") in hub.held
+    assert (await running.lane.kept.counts())["invalid"] == 1
+
+
+async def test_what_the_hub_cannot_hold_is_told_and_sent_once_it_can(manager, hub, running):
+    await registered(manager, "dev-1")
+    await manager.set_desired("dev-1", {"text": "x" * 9000, "a.b": 1})
+    await running.caught_up()
+    kept = await running.lane.kept.get(twin("dev-1"))
+    assert "the hub holds 8192" in kept.invalid
+
+    await manager.set_desired("dev-1", {"text": None})
+    await running.caught_up()
+    kept = await running.lane.kept.get(twin("dev-1"))
+    assert (kept.invalid, [loss.path for loss in kept.lost]) == (None, ["/desired/a.b"])
+    assert hub.body(twin("dev-1"))["desired"] == {}
+    counts = await running.lane.kept.counts()
+    assert (counts.get("invalid", 0), counts["lost"]) == (0, 1)
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+async def test_what_is_gone_from_the_fleet_is_removed_only_where_that_was_asked_for(manager, hub, deletes):
+    async with Running(await manager.open(), hub, deletes=deletes).at_work() as running:
+        await registered(manager, "dev-1", "dev-2")
+        await running.caught_up()
+        await manager.erase_device("dev-1", reason="sold")
+        await running.caught_up()
+
+    assert (registry("dev-1") in hub.held) is not deletes
+    assert registry("dev-2") in hub.held
+
+
+async def test_a_mirror_that_is_stopped_again_and_again_in_the_middle_writes_nothing_twice(manager, hub):
+    fleet = await manager.open()
+    for number in range(60):
+        await manager.register_device(f"dev-{number}", "sensor")
+    hub.answer_s = 0.002
+    for _ in range(10):
+        async with Running(fleet, hub).at_work():
+            before = hub.calls
+            async with asyncio.timeout(PATIENCE_S):
+                while hub.calls < before + 2:
+                    await asyncio.sleep(0.001)
+    async with Running(fleet, hub).at_work() as running:
+        await running.caught_up()
+
+    assert set(hub.writes.values()) == {1}
+    assert len([key for key in hub.held if key.facet == "registry"]) == 60
+    assert await running.lane.marks.waiting() == 0
+
+
+async def test_changes_that_the_feed_does_not_keep_any_more_are_found_by_looking_at_everything(manager, hub):
+    fleet = await manager.open()
+    async with Running(fleet, hub).at_work() as running:
+        await registered(manager, "dev-1")
+        await running.caught_up()
+    await manager.set_desired("dev-1", {"interval": 7})
+    running = Running(fleet, hub)
+    await running.looking.look_again()  # as it does itself where the feed says so
+    async with running.at_work():
+        await running.caught_up()
+
+    assert hub.body(twin("dev-1"))["desired"] == {"interval": 7}
+    assert hub.writes[registry("dev-1")] == 1, "what has not changed is not written again"
+
+
+@pytest.mark.parametrize("method", ["_apply", "fit"])
+async def test_an_entity_by_which_the_backend_fails_holds_up_no_other(manager, hub, monkeypatch, method):
+    works = getattr(MemoryCloud, method)
+    poison = registry("dev-3")
+
+    def failing(self, item):
+        if item.key == poison:
+            raise KeyError("thingArn")
+        return works(self, item)
+
+    monkeypatch.setattr(MemoryCloud, method, failing)
+    limits = CloudLimits(items=4, parallel=1)
+    async with Running(await manager.open(), hub).at_work(limits=limits) as running:
+        await registered(manager, *(f"dev-{number}" for number in range(12)))
+        for _ in range(60):
+            await running.fleet.clock.advance(30)
+            if len([key for key in hub.held if key.facet == "registry"]) == 11:
+                break
+        monkeypatch.setattr(MemoryCloud, method, works)
+        await running.fleet.clock.advance(301)
+        await running.caught_up()
+
+    assert len([key for key in hub.held if key.facet == "registry"]) == 12
+
+
+async def test_marks_beyond_those_that_are_known_in_memory_are_worked_off_beside_many_that_wait(
+    manager, hub, monkeypatch
+):
+    monkeypatch.setattr(lane, "_KNOWN", 4)
+    devices = [f"dev-{number:02d}" for number in range(40)]
+    hub.throttle_entity(*map(registry, devices[:20]))
+    await registered(manager, *devices)
+    async with Running(await manager.open(), hub).at_work() as running:
+        await running.until(lambda: {registry(device) for device in devices[20:]} <= hub.held.keys())
+        assert not {registry(device) for device in devices[:20]} & hub.held.keys()
+        hub.heal()
+        await running.fleet.clock.advance(2)
+        await running.caught_up()
+
+    assert {registry(device) for device in devices} <= hub.held.keys()
+    assert await running.lane.marks.waiting() == 0

@@ -1,0 +1,252 @@
+"""A mirror of a configured fleet, from fleet.toml to the hub, and what operators ask it."""
+
+import asyncio
+import re
+from contextlib import asynccontextmanager
+
+import pytest
+
+from fleetcore import IoTFleetManager
+from fleetcore.errors import ConfigError, NotFound
+from fleetcore.model.credential import LocalCredential
+from fleetcore.model.message import Accepted, Inbound
+from fleetcore.model.mirror import EntityKey
+from fleetcore.runtime.config import load
+from fleetcore.testing import memory_cloud
+from fleetcore.testing.memory_cloud import MemoryHub
+from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.wire import messages
+
+PLUGIN = """
+from contextlib import asynccontextmanager
+
+from attrs import frozen
+
+from fleetcore import hookimpl, offer_cloud
+from fleetcore.testing import memory_cloud
+
+
+@frozen
+class MemoryConfig:
+    hub: str = "hub"
+
+
+@asynccontextmanager
+async def open_memory(config, context):
+    yield memory_cloud.MemoryCloud(memory_cloud.HUBS[config.hub], owner=context.fleet)
+
+
+@hookimpl
+def fleetcore_clouds():
+    yield offer_cloud("memory", MemoryConfig, open_memory)
+"""
+
+
+def registry(device):
+    return EntityKey("registry", device)
+
+
+def twin(device):
+    return EntityKey("twin", device)
+
+
+@pytest.fixture
+def hubs(monkeypatch):
+    found = {"hub": MemoryHub(), "other": MemoryHub()}
+    monkeypatch.setattr(memory_cloud, "HUBS", found, raising=False)
+    return found
+
+
+@pytest.fixture
+def hub(hubs):
+    return hubs["hub"]
+
+
+@pytest.fixture
+def served(tmp_path, hubs):
+    """Opens the fleet of a folder with the given section: ``async with served('mirror = ["twins"]') as manager``."""
+
+    @asynccontextmanager
+    async def run(*sections):
+        (tmp_path / "memory.py").write_text(PLUGIN)
+        text = "\n".join(sections or ("[clouds.memory]",))
+        file = tmp_path / "fleet.toml"
+        known = re.findall("^id = .*\n", file.read_text(), re.MULTILINE) if file.exists() else []
+        file.write_text(f'[fleet]\n{"".join(known)}data = "data"\nplugins = ["memory.py"]\n\n{text}\n')
+        config = load(file)
+        async with IoTFleetManager(config=config, create=not (tmp_path / "data").exists()) as manager:
+            await (await manager.open()).serve()
+            yield manager
+
+    return run
+
+
+async def until(condition):
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def caught_up(manager, name="memory"):
+    mirror = (await manager.open()).mirrors[name]
+    await manager.wait_idle()
+    await until(lambda: mirror.looking.snapshot is None and mirror.lane.idle)
+
+
+async def test_a_mirror_sends_devices_twins_and_readings_and_goes_on_after_a_restart(served, hub):
+    async with served() as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"interval": 60})
+        await manager.collect_telemetry("dev-1", "temperature", 21.5)
+        await caught_up(manager)
+        before = hub.writes[registry("dev-1")]
+    async with served() as manager:
+        await manager.collect_telemetry("dev-1", "temperature", 22.5)
+        await manager.collect_telemetry("dev-1", "mode", "eco")
+        await manager.set_desired("dev-1", {"interval": 30})
+        await caught_up(manager)
+        shown = await manager.get_mirror("memory")
+
+    assert hub.body(twin("dev-1"))["desired"] == {"interval": 30}
+    assert shown.readings.taken == 1
+    assert shown.readings.texts == 1
+    assert [(each.metric, each.value) for each in hub.telemetry] == [("temperature", 21.5), ("temperature", 22.5)]
+    assert hub.writes[registry("dev-1")] == before
+
+
+async def test_two_mirrors_are_apart_and_one_that_is_down_holds_up_no_other(served, hubs):
+    hubs["hub"].go_down()
+    sections = ('[clouds.memory]\nkind = "memory"', '[clouds.second]\nkind = "memory"\nhub = "other"')
+    async with served(*sections) as manager:
+        await manager.register_device("dev-1", "sensor")
+        await caught_up(manager, "second")
+        first = await manager.get_mirror("memory")
+        second = await manager.get_mirror("second")
+
+    assert (first.state, second.state) == ("failing", "running")
+    assert "down" in first.error
+    assert (first.held, second.held) == (0, 1)
+    assert first.waiting == 1
+
+
+async def test_what_is_sent_is_what_the_section_names(served, hub):
+    section = (
+        '[clouds.memory]\nmirror = ["registry", "groups", "telemetry"]\nwhere = "type = \'truck\'"\n'
+        'metrics = ["heat"]\ndeadband = {heat = 1}'
+    )
+    async with served(section) as manager:
+        await manager.create_group("depot")
+        for device, kind in (("truck-1", "truck"), ("door-1", "door")):
+            await manager.register_device(device, kind)
+            await manager.set_desired(device, {"interval": 60})
+            for value in (20.0, 20.5, 22.0):
+                await manager.collect_telemetry(device, "heat", value)
+                await manager.collect_telemetry(device, "noise", value)
+        await caught_up(manager)
+
+    assert sorted(map(str, hub.held)) == ["group/depot", "registry/truck-1"]
+    assert [(each.device, each.metric, each.value) for each in hub.telemetry] == [
+        ("truck-1", "heat", 20.0),
+        ("truck-1", "heat", 22.0),
+    ]
+
+
+async def test_a_position_leaves_the_fleet_only_where_that_was_said(served, hub):
+    async with served() as manager:
+        await manager.register_device("dev-1", "sensor")
+        fleet = await manager.open()
+        session = await fleet.plane.authenticate(LocalCredential("dev-1"), protocol="test")
+        position = Inbound(type=messages.LOCATION, subject="dev-1", payload=b'{"lat": 1.0, "lon": 2.0}')
+        assert isinstance(await fleet.ingest.submit(session, position), Accepted)
+        await caught_up(manager)
+    assert "location" not in hub.body(registry("dev-1"))
+
+    async with served("[clouds.memory]\nlocation = true") as manager:
+        await manager.resync_mirror("memory")
+        await caught_up(manager)
+    assert hub.body(registry("dev-1"))["location"]["lat"] == 1.0
+
+
+async def test_a_paused_mirror_sends_nothing_also_after_a_restart_and_the_plan_says_what_it_would(served, hub):
+    async with served() as manager:
+        await manager.register_device("dev-1", "sensor")
+        await caught_up(manager)
+        assert (await manager.pause_mirror("memory", reason="audit")).state == "paused"
+    async with served() as manager:
+        await manager.register_device("dev-2", "sensor")
+        await manager.set_desired("dev-1", {"interval": 5, "a.b": 1})
+        await until(lambda: (manager._fleet.mirrors["memory"].state) == "paused")
+        plan = await manager.plan_mirror("memory", limit=1000)
+        assert [(each.entity, each.action) for each in plan] == [("registry/dev-2", "create")]
+        twins = await manager.plan_mirror("memory", limit=1000, cursor=plan.next)
+        assert [(each.entity, each.action, [loss.path for loss in each.lost]) for each in twins] == [
+            ("twin/dev-1", "create", ["/desired/a.b"])
+        ]
+        assert twins.next is None
+        assert registry("dev-2") not in hub.held
+
+        await manager.resume_mirror("memory")
+        await caught_up(manager)
+        assert registry("dev-2") in hub.held
+        assert [each.entity for each in await manager.list_mirror_losses("memory")] == ["twin/dev-1"]
+        events = [each.action for each in await manager.list_audit(limit=1000)]
+    assert {"mirror.paused", "mirror.resumed"} <= set(events)
+
+
+async def test_drift_names_what_differs_is_missing_or_is_too_much(served, hub):
+    async with served() as manager:
+        for number in range(4):
+            await manager.register_device(f"dev-{number}", "sensor")
+        await caught_up(manager)
+        pages, cursor = [], None
+        hub.edit(registry("dev-1"), {**hub.body(registry("dev-1")), "type": "lamp"})
+        hub.edit(registry("dev-2"), None)
+        hub.edit(registry("ghost"), {"type": "sensor", "lifecycle": "active"}, owner="default")
+        while True:
+            page = await manager.list_mirror_drift("memory", limit=3, cursor=cursor)
+            pages += page
+            cursor = page.next
+            if cursor is None:
+                break
+
+    assert [(each.entity, each.state) for each in pages] == [
+        ("registry/dev-1", "differs"),
+        ("registry/dev-2", "missing"),
+        ("registry/ghost", "extra"),
+    ]
+
+
+async def test_what_the_hub_refuses_is_a_dead_letter_until_it_fits(served):
+    async with served() as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"text": "x" * 9000})
+        await caught_up(manager)
+        (dead,) = await manager.list_mirror_dead_letters("memory")
+        assert (dead.entity, "the hub holds 8192" in dead.reason) == ("twin/dev-1", True)
+        await manager.set_desired("dev-1", {"text": None})
+        await caught_up(manager)
+        assert list(await manager.list_mirror_dead_letters("memory")) == []
+
+
+async def test_a_mirror_that_there_is_not_is_named_with_those_that_there_are(served):
+    async with served() as manager:
+        with pytest.raises(NotFound) as refused:
+            await manager.get_mirror("aws")
+    assert "memory" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('mirror = ["devices"]', "mirror"),
+        ("timeout_s = 0", "timeout_s"),
+        ("deadband = 3", "deadband"),
+        ('metrics = "heat"', "metrics"),
+    ],
+)
+async def test_a_section_that_is_wrong_is_refused_with_its_line(served, line, said):
+    with pytest.raises(ConfigError) as refused:
+        async with served(f"[clouds.memory]\n{line}"):
+            pass
+    assert said in str(refused.value) + refused.value.remedy
+    assert refused.value.line == 6

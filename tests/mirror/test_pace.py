@@ -1,0 +1,54 @@
+"""The pace of a hub's calls: its rates are kept, and give way where it throttles."""
+
+import asyncio
+
+from fleetcore.interfaces.pace import Pace
+from fleetcore.testing.clock import MovableClock
+
+
+async def taken(pace, clock, name, seconds):
+    """How many calls of a class go out within some seconds, where there are always more to make."""
+    count = 0
+
+    async def calls():
+        nonlocal count
+        while True:
+            await pace.take(name)
+            count += 1
+
+    task = asyncio.create_task(calls())
+    for _ in range(seconds * 10):
+        await clock.advance(0.1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return count
+
+
+async def test_a_class_goes_at_its_rate_after_a_seconds_worth_at_once():
+    clock = MovableClock()
+    assert 53 <= await taken(Pace({"control": 5.0}, clock), clock, "control", 10) <= 55
+
+
+async def test_a_class_without_a_rate_is_not_held():
+    pace = Pace({"control": 0.001}, MovableClock())
+    async with asyncio.timeout(5):
+        for _ in range(1000):
+            await pace.take("data")
+
+
+async def test_a_class_that_is_throttled_waits_as_long_as_it_is_told_and_goes_at_half_its_rate():
+    clock = MovableClock()
+    pace = Pace({"control": 10.0, "data": 10.0}, clock)
+    await taken(pace, clock, "control", 1)
+    for _ in range(5):  # answers that were under way say the same
+        pace.slow_down("control", retry_after_s=3.0)
+    assert await taken(pace, clock, "control", 2) == 0
+    assert pace.throttled == {"control": 5}
+
+    await clock.advance(1.0)
+    slow = await taken(pace, clock, "control", 2)
+    assert 10 <= slow <= 22, (
+        "half of its rate, of which a twentieth comes back each second, and a second's worth at once"
+    )
+    await clock.advance(20.0)
+    assert 55 <= await taken(pace, clock, "control", 5) <= 60
