@@ -27,7 +27,8 @@ generate: $(STAMP)
 	$(BIN)/python scripts/generate.py
 	$(BIN)/python scripts/reference.py
 
-bench: $(STAMP) services
+bench: $(STAMP)
+	@sh scripts/services.sh bench
 	$(BIN)/python -m benchmarks
 
 soak: $(STAMP) services
@@ -37,7 +38,7 @@ docs: $(STAMP)
 	$(BIN)/mkdocs serve
 
 # Builds a wheel of each package and runs its own tests in a fresh environment that holds nothing else.
-packages: $(STAMP)
+packages: $(STAMP) services
 	$(BIN)/python scripts/test_packages.py
 
 services:
@@ -51,6 +52,7 @@ lock:
 
 $(STAMP): requirements.lock $(PROJECTS)
 	$(PYTHON) scripts/check_python.py
+	@echo "Installing fleetcore and its tools into $(VENV), about a minute; once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \

@@ -1,7 +1,6 @@
 """Shared by every test: peers that are real programs, and what happens where one is missing."""
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from fleetcore.model.store import Commit, Committed
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.runtime.plane.downlinks import Downlinks
 from fleetcore.runtime.plane.waiting import Waiting
+from fleetcore.testing import peers
 
 # One seed and no deadline: what a test draws depends on the test alone, and what is slow is a busy machine's.
 # FLEETCORE_HYPOTHESIS=explore draws anew each time.
@@ -27,10 +27,6 @@ settings.load_profile(os.environ.get("FLEETCORE_HYPOTHESIS", "fleetcore"))
 
 
 _missing: set[str] = set()
-
-
-def _found(program: str) -> bool:
-    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is not None
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -110,15 +106,9 @@ def declared_bodies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test whose peer is missing, with the peer's name; fails it where all peers are required."""
-    for mark in item.iter_markers("peer"):
-        for program in mark.args:
-            if _found(program):
-                continue
-            if os.environ.get("FLEETCORE_REQUIRE") == "all":
-                pytest.fail(f"the peer {program!r} is not installed, and FLEETCORE_REQUIRE=all", pytrace=False)
-            _missing.add(program)
-            pytest.skip(f"the peer {program!r} is not installed")
+    """As :func:`fleetcore.testing.peers.require`; what was missing is named at the end."""
+    _missing.update(peers.missing(item))
+    peers.require(item)
 
 
 @pytest.hookimpl(wrapper=True)

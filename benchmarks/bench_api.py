@@ -6,7 +6,6 @@ before the table of calls, and ours with either parser, each in turn in every ro
 
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -20,7 +19,7 @@ from attrs import frozen
 
 from benchmarks.children import Child
 from benchmarks.earlier import earlier
-from benchmarks.measure import Row
+from benchmarks.measure import Row, program
 
 #: The last state of the repository with hand-written routes.
 COMMIT = "982b3a0"
@@ -44,7 +43,7 @@ class Figure:
 
 def run(*, quick: bool = False) -> list[Row]:
     """The rows of this benchmark; none where there is no ``wrk``."""
-    if shutil.which("wrk") is None:
+    if program("wrk", "the API is not measured") is None:
         return []
     rounds, seconds = (2, 1) if quick else (5, 3)
     variants: dict[str, dict[str, Any]] = {"h11": {"parser": "h11"}, "httptools": {"parser": "httptools"}}

@@ -5,14 +5,9 @@ growth of the server's resident memory from listening to all connected. What is 
 buffer that asyncio keeps for every TLS connection: fleetcore sets it to one TLS record, CPython's own is 256 KiB.
 """
 
-import tempfile
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-
 from attrs import frozen
 
-from benchmarks.children import child
+from benchmarks.children import child, tls_fleet
 from benchmarks.measure import Row, at_most
 
 #: ``asyncio.sslproto.SSLProtocol.max_size`` as CPython has it.
@@ -31,29 +26,11 @@ class Held:
 def hold(connections: int, *, loop: str = "asyncio", tls_read_bytes: int = 0) -> Held:
     """Holds that many connections; 0 leaves the read buffer as fleetcore sets it."""
     devices = [f"dev-{i:05d}" for i in range(connections)]
-    with tempfile.TemporaryDirectory() as data, tempfile.TemporaryDirectory() as certificates:
-        task: dict[str, Any] = {
-            "kind": "fleet",
-            "loop": loop,
-            "data": data,
-            "protocols": {"mqtt": {"listen": "mqtts://127.0.0.1:0"}},
-            "devices": devices,
-            "certificates": certificates,
-            "tls_read_bytes": tls_read_bytes,
-        }
-        with child("serving", task) as server:
-            before = server.ask("memory")["rss"]
-            load = {
-                "kind": "idle",
-                "host": "127.0.0.1",
-                "port": urlsplit(server.told["endpoints"]["mqtt"][0]).port,
-                "devices": devices,
-                "folder": certificates,
-                "ca": str(Path(certificates) / "ca.pem"),
-            }
-            with child("load", load) as client:
-                after = server.ask("memory")["rss"]
-                return Held(rss=(after - before) / connections, handshakes=connections / client.told["seconds"])
+    with tls_fleet(devices, "idle", loop=loop, tls_read_bytes=tls_read_bytes) as (server, load):
+        before = server.ask("memory")["rss"]
+        with child("load", load) as client:
+            after = server.ask("memory")["rss"]
+            return Held(rss=(after - before) / connections, handshakes=connections / client.told["seconds"])
 
 
 def run(*, quick: bool = False) -> list[Row]:

@@ -1,15 +1,17 @@
 """HTTP keep-alive posts of telemetry: our device plane to the durable commit, against an aiohttp handler that is empty.
 
 Both are plain HTTP on loopback, on the same loop, under the same client: connections that each send their next request
-when the last one is answered, so one commit takes at most as many messages as there are connections.
+when the last one is answered, so one commit takes at most as many messages as there are connections. A storm of devices
+connects over mutual TLS.
 """
 
 import tempfile
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.bench_connect_storm import storm_rows
 from benchmarks.bench_mqtt import Figure, measured
-from benchmarks.children import child
+from benchmarks.children import allow_connections, child, tls_fleet
 from benchmarks.measure import Row, at_least, at_most
 
 _CONNECTIONS = 100
@@ -46,11 +48,18 @@ def posts(count: int, *, null: bool) -> Figure:
 
 def run(*, quick: bool = False) -> list[Row]:
     """The rows of this benchmark."""
-    rounds, count = (2, 40) if quick else (5, 200)
+    rounds, count, herd = (2, 40, 400) if quick else (5, 200, 5_000)
     ours, null = [], []
     for _ in range(rounds):
         ours.append(posts(count, null=False))
         null.append(posts(count, null=True))
+    allow_connections(herd)
+    devices = [f"dev-{i:05d}" for i in range(herd)]
+    with (
+        tls_fleet(devices, "storm", loop="uvloop", protocol="http") as (_, load),
+        child("load", load) as client,
+    ):
+        storm = storm_rows(client, herd, 1 if quick else 3, " over HTTP")
     return [
         at_least(
             "HTTP POST to durable commit, rate",
@@ -68,6 +77,7 @@ def run(*, quick: bool = False) -> list[Row]:
             "µs/request",
             2.0,
         ),
+        *storm,
     ]
 
 

@@ -7,7 +7,6 @@ columns with one commit of the store.
 import asyncio
 import csv
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import Row
+from benchmarks.measure import Row, program
 from fleetcore import IoTFleetManager
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.storage import open_sqlite
@@ -51,9 +50,8 @@ def run(*, quick: bool = False) -> list[Row]:
                 against=f"bare parse and commit ({count / bare:.4g} rows/s)", ratio=bare / ours,
             ),
         ]  # fmt: skip
-        tool = shutil.which("sqlite-utils", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+        tool = program("sqlite-utils", "the import is not compared with it")
         if tool is None:
-            print("sqlite-utils is not installed: not compared with it", file=sys.stderr)
             return rows
         theirs, their_peak = _timed([tool, "insert", str(folder / "other.db"), "readings", str(file), "--csv"])
         return [

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from benchmarks.children import Child, Mosquitto, child, has_mosquitto, mosquitto
+from benchmarks.children import Child, Program, child, has_mosquitto, mosquitto
 from benchmarks.measure import Row, at_least, at_most
 
 _CONNECTIONS = 50
@@ -118,7 +118,7 @@ def behind_broker(count: int, *, null: bool) -> Figure:
         return _figure(count, time.perf_counter() - begun, consumer.ask()["cpu_s"] - before)
 
 
-def _consumer(broker: Mosquitto, data: str, *, null: bool) -> dict[str, Any]:
+def _consumer(broker: Program, data: str, *, null: bool) -> dict[str, Any]:
     if null:
         return {"kind": "paho", "host": "127.0.0.1", "port": broker.port}
     protocols = {"mqtt": {"url": f"mqtt://127.0.0.1:{broker.port}"}}

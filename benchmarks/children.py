@@ -6,12 +6,14 @@ import resource
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
@@ -95,9 +97,40 @@ def child(module: str, task: dict[str, Any], checkout: Path | None = None) -> It
         one.end()
 
 
+@contextmanager
+def tls_fleet(
+    devices: list[str], load: str, *, loop: str, protocol: str = "mqtt", **more: Any
+) -> Iterator[tuple[Child, dict[str, Any]]]:
+    """A server with a certificate for each device, listening over TLS or DTLS; and the task of a ``load`` of them."""
+    scheme = {"websocket": "wss"}.get(protocol, f"{protocol}s")
+    with tempfile.TemporaryDirectory() as data, tempfile.TemporaryDirectory() as certificates:
+        task: dict[str, Any] = {
+            "kind": "fleet",
+            "loop": loop,
+            "data": data,
+            "protocols": {protocol: {"listen": f"{scheme}://127.0.0.1:0"}},
+            "devices": devices,
+            "certificates": certificates,
+            **more,
+        }
+        with child("serving", task) as server:
+            yield (
+                server,
+                {
+                    "kind": load,
+                    "protocol": protocol,
+                    "host": "127.0.0.1",
+                    "port": urlsplit(server.told["endpoints"][protocol][0]).port,
+                    "devices": devices,
+                    "folder": certificates,
+                    "ca": str(Path(certificates) / "ca.pem"),
+                },
+            )
+
+
 @frozen(kw_only=True)
-class Mosquitto:
-    """A running broker on loopback."""
+class Program:
+    """A server that others wrote, on loopback."""
 
     port: int
     pid: int
@@ -106,6 +139,22 @@ class Mosquitto:
         """Its processor time so far; the kernel counts in hundredths of a second."""
         fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def coap_server() -> Iterator[Program]:
+    """Libcoap's server, in plain; it makes the resources that are put."""
+    program = shutil.which("coap-server-notls")
+    assert program is not None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    process = subprocess.Popen([program, "-A", "127.0.0.1", "-p", str(port), "-d", "4", "-v", "0"])
+    try:
+        yield Program(port=port, pid=process.pid)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def has_mosquitto() -> bool:
@@ -118,7 +167,7 @@ def _mosquitto() -> str | None:
 
 
 @contextmanager
-def mosquitto(folder: Path) -> Iterator[Mosquitto]:
+def mosquitto(folder: Path) -> Iterator[Program]:
     """A broker that keeps nothing on disk and asks nobody who they are: the cheapest it can be."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -142,7 +191,7 @@ def mosquitto(folder: Path) -> Iterator[Mosquitto]:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.05)
-        yield Mosquitto(port=port, pid=process.pid)
+        yield Program(port=port, pid=process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -5,7 +5,9 @@ packets are made beforehand and all of one length, so that sending is a slice: w
 """
 
 import asyncio
+import contextlib
 import json
+import os
 import ssl
 import struct
 import sys
@@ -15,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from benchmarks.herd import Herd, say, storm
 from benchmarks.loops import run_on
 
 _START_MS = 1_767_225_600_000
@@ -143,13 +146,79 @@ class HttpSender(_Sender):
         self.answered(data.count(b"HTTP/1.1 204"))
 
 
+def upgrade_request(token: str | None) -> bytes:
+    """The opening handshake of a WebSocket for devices."""
+    lines = [
+        "GET /device/v1/ws HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Protocol: fleetcore.v1", *([] if token is None else [f"Authorization: Bearer {token}"]),
+    ]  # fmt: skip
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def masked(payload: bytes) -> bytes:
+    """A text frame of a client, below 64 KiB."""
+    size = len(payload)
+    head = bytes((0x81, 0x80 | size)) if size < 126 else struct.pack(">BBH", 0x81, 0xFE, size)
+    key = b"\x5a\x01\xff\x33"
+    whole = int.from_bytes(payload, "big") ^ int.from_bytes((key * (size // 4 + 1))[:size], "big")
+    return head + key + whole.to_bytes(size, "big")
+
+
+class Frames:
+    """Counts the whole frames in what a server sends, and keeps the rest."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def count(self, data: bytes) -> int:
+        """How many frames are complete with ``data``."""
+        buffer, at, found = self._buffer + data, 0, 0
+        while len(buffer) - at >= 2:
+            size, start = buffer[at + 1], at + 2
+            if size >= 126:
+                start += 2 if size == 126 else 8
+                size = int.from_bytes(buffer[at + 2 : start], "big")
+            if len(buffer) < start + size:
+                break
+            assert buffer[at] == 0x81, buffer[at : at + 100]
+            at, found = start + size, found + 1
+        self._buffer = buffer[at:]
+        return found
+
+
+class WebSocketSender(_Sender):
+    """Text frames in JSON; every answer is a frame. A server that greets does so before anything is sent."""
+
+    def __init__(self, device: str, token: str, first: int, count: int, window: int, *, greets: bool = True) -> None:
+        super().__init__(device, token, first, count, window)
+        self._frames, self._head, self._upgraded, self._greets = Frames(), b"", False, greets
+
+    def message(self, number: int) -> bytes:
+        return masked(b'{"op":"telemetry","id":%d,"body":%b}' % (1_000_000 + number, envelope(number)))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.write(upgrade_request(self.token))
+
+    def data_received(self, data: bytes) -> None:
+        if not self._upgraded:
+            self._head, end, data = (self._head + data).partition(b"\r\n\r\n")
+            if not end:
+                return
+            assert self._head.startswith(b"HTTP/1.1 101"), self._head
+            self._upgraded = True
+        answered = self._frames.count(data)
+        if not self.opened.done() and answered >= self._greets:
+            answered -= self._greets
+            self.opened.set_result(None)
+        if answered:
+            self.answered(answered)
+
+
 async def _word() -> bool:
     """The next line of the one who started us; False at the end."""
     return bool(await asyncio.to_thread(sys.stdin.readline))
-
-
-def _say(**members: object) -> None:
-    print(json.dumps(members), flush=True)
 
 
 def _itself(protocol: _Sender) -> _Sender:
@@ -158,18 +227,22 @@ def _itself(protocol: _Sender) -> _Sender:
 
 async def _send(task: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
-    kind = {"mqtt": MqttSender, "http": HttpSender}[task["kind"]]
+    kind: Any = {
+        "mqtt": MqttSender,
+        "http": HttpSender,
+        "websocket": partial(WebSocketSender, greets=task.get("greets", True)),
+    }[task["kind"]]
     warm, count = task["warm"], task["count"]
     senders = [kind(device, token, task["first"], warm + count, task["window"]) for device, token in task["devices"]]
     for sender in senders:
         await loop.create_connection(partial(_itself, sender), task["host"], task["port"])
         await sender.opened
     await asyncio.gather(*(sender.send(warm) for sender in senders))
-    _say(ready=True)
+    say(ready=True)
     await _word()
     begun = time.perf_counter()
     await asyncio.gather(*(sender.send(count) for sender in senders))
-    _say(seconds=time.perf_counter() - begun, messages=count * len(senders))
+    say(seconds=time.perf_counter() - begun, messages=count * len(senders))
     await _word()
 
 
@@ -265,11 +338,11 @@ async def _obey(task: dict[str, Any]) -> None:
         for device in some:
             await loop.create_connection(partial(_as_protocol, device), task["host"], task["port"])
         await asyncio.gather(*(device.opened for device in some))
-    _say(ready=True)
+    say(ready=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         begun = time.perf_counter()
         await asyncio.gather(*(device.expect(int(line)) for device in devices))
-        _say(seconds=time.perf_counter() - begun)
+        say(seconds=time.perf_counter() - begun)
 
 
 def _as_protocol(protocol: asyncio.Protocol) -> asyncio.Protocol:
@@ -295,6 +368,33 @@ class _Idle(asyncio.Protocol):
             self.opened.set_exception(ConnectionError(f"{self._device} was cut off: {exc}"))
 
 
+class _IdleWebSocket(_Idle):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        transport.write(upgrade_request(None))  # type: ignore[attr-defined]  # a stream's transport
+
+    def data_received(self, data: bytes) -> None:
+        assert data.startswith(b"HTTP/1.1 101") or self.opened.done(), data
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+
+class _IdleHttp(_Idle):
+    """Sends one reading, and stays."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        body = envelope(1)
+        head = f"POST /device/v1/telemetry HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        sent = f"{head}Content-Type: application/json\r\n\r\n".encode() + body
+        transport.write(sent)  # type: ignore[attr-defined]  # a stream's transport
+
+    def data_received(self, data: bytes) -> None:
+        if not self.opened.done():
+            assert data.startswith(b"HTTP/1.1 20"), data
+            self.opened.set_result(None)
+
+
 async def _hold(task: dict[str, Any]) -> None:
     loop, slots = asyncio.get_running_loop(), asyncio.Semaphore(_HANDSHAKES)
     held = []
@@ -312,13 +412,125 @@ async def _hold(task: dict[str, Any]) -> None:
 
     begun = time.perf_counter()
     await asyncio.gather(*(one(device) for device in task["devices"]))
-    _say(ready=True, seconds=time.perf_counter() - begun, connections=len(held))
+    say(ready=True, seconds=time.perf_counter() - begun, connections=len(held))
     await _word()
+
+
+class _Herd(Herd[tuple[str, ssl.SSLContext]]):
+    """Devices that connect over TLS, each with its certificate, again at once where they are cut off."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self._host, self._port, self._ca, self._folder = task["host"], task["port"], task["ca"], Path(task["folder"])
+        super().__init__([(name, self._context(name)) for name in task["devices"]])
+        self._idle = {"websocket": _IdleWebSocket, "http": _IdleHttp}.get(task.get("protocol", ""), _Idle)
+        self._held: list[_Idle] = []
+
+    def _context(self, device: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self._ca)
+        context.load_cert_chain(self._folder / f"{device}.pem")
+        return context
+
+    async def connect(self, device: tuple[str, ssl.SSLContext]) -> None:
+        name, context = device
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                _, idle = await loop.create_connection(
+                    lambda: self._idle(name), self._host, self._port, ssl=context, server_hostname="localhost",
+                    ssl_handshake_timeout=600,
+                )  # fmt: skip
+                await idle.opened
+            except OSError:
+                self.cut_off += 1
+            else:
+                self._held.append(idle)
+                return
+
+    def leave(self) -> None:
+        for idle in self._held:
+            cast("asyncio.Transport", idle.transport).abort()
+        self._held.clear()
+
+
+async def _storm(task: dict[str, Any]) -> None:
+    await storm(_Herd(task))
+
+
+class _Timed(WebSocketSender):
+    """Sends one message at a time and says how long each took."""
+
+    async def took_s(self) -> float:
+        """Sends one more."""
+        begun = time.perf_counter()
+        await self.send(1)
+        return time.perf_counter() - begun
+
+
+class _SlowReader(asyncio.Protocol):
+    """Asks for its twin again and again and reads one byte a second of the answers."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._told = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(upgrade_request(self._token))
+
+    def data_received(self, data: bytes) -> None:
+        if not self._told:
+            ask = b"".join(masked(b'{"op":"twin.get","id":%d}' % number) for number in range(1000))
+            self.transport.write(ask)
+        self._told += len(data)
+        self.transport.pause_reading()
+
+    async def read_slowly(self) -> None:
+        """For ever."""
+        peer = self.transport.get_extra_info("socket")
+        while True:
+            await asyncio.sleep(1)
+            with contextlib.suppress(BlockingIOError):
+                self._told += len(os.read(peer.fileno(), 1))
+
+
+async def _latency(task: dict[str, Any]) -> None:
+    """``seconds`` of one message a second on each connection; answers with percentiles, a line a run."""
+    loop, every_s = asyncio.get_running_loop(), task["every_s"]
+    runs = task["runs"]
+    each = int(task["seconds"] / every_s)
+    devices = [_Timed(name, token, 0, runs * each, 1) for name, token in task["devices"]]
+    for device in devices:
+        await loop.create_connection(partial(_itself, device), task["host"], task["port"])
+        await device.opened
+    say(ready=True)
+    found: list[float] = []
+
+    async def live(number: int, device: _Timed) -> None:
+        begun = loop.time() + every_s * number / len(devices)
+        for turn in range(each):
+            await asyncio.sleep(max(0.0, begun + turn * every_s - loop.time()))
+            found.append(await device.took_s())
+
+    while word := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        slow = None
+        if word == "slow":
+            slow = _SlowReader(task["slow"][1])
+            await loop.create_connection(partial(_as_protocol, slow), task["host"], task["port"])
+            reading = loop.create_task(slow.read_slowly())
+            await asyncio.sleep(0.5)
+        found.clear()
+        await asyncio.gather(*(live(number, device) for number, device in enumerate(devices)))
+        found.sort()
+        say(p50_ms=found[len(found) // 2] * 1e3, p99_ms=found[len(found) * 99 // 100] * 1e3, count=len(found))
+        if slow is not None:
+            reading.cancel()
+            slow.transport.abort()
 
 
 def main() -> None:
     task = json.loads(sys.stdin.readline())
-    work = {"idle": _hold, "commands": _obey}.get(task["kind"], _send)
+    work = {"idle": _hold, "commands": _obey, "storm": _storm, "latency": _latency}.get(task["kind"], _send)
     run_on(task.get("loop", "uvloop"), work(task))
 
 

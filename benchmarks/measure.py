@@ -3,8 +3,12 @@
 The machine may be shared and noisy: absolute figures are for orientation, the ratios are what is claimed.
 """
 
+import os
+import shutil
 import statistics
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from attrs import frozen
 
@@ -20,6 +24,15 @@ class Row:
     ratio: float | None = None
     goal: str = ""
     met: bool | None = None
+
+
+def program(name: str, without: str) -> str | None:
+    """Where a program is, in this environment or on the system; None, and a line that says what is left out."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", ""), os.defpath]))
+    if found is None:
+        print(f"{name} is not installed (`sh scripts/services.sh bench`): {without}", file=sys.stderr)
+    return found
 
 
 def in_turn(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -62,3 +75,8 @@ def at_least(name: str, ours: list[float], against: str, theirs: list[float], un
         goal=f"≥ {limit:g} ×",
         met=ratio >= limit,
     )
+
+
+def without_goal(row: Row) -> Row:
+    """A comparison that shows where we stand and has no goal."""
+    return Row(name=row.name, value=row.value, unit=row.unit, against=row.against, ratio=row.ratio)

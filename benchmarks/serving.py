@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,6 +47,8 @@ async def _fleet(task: dict[str, Any]) -> AsyncIterator[Served]:
                 await _issue(fleet, device, Path(task["certificates"]))
             else:
                 tokens.append([device, await fleet.security.issue_device_token(device)])
+        if twin := task.get("twin"):
+            await fleet.twins.desire(task["devices"][-1], twin)
         count: Count = lambda: fleet.path.accepted  # noqa: E731 - one of two
         if task.get("null"):
             count = _acknowledge_at_once(fleet)
@@ -123,6 +126,82 @@ async def _aiohttp(_task: dict[str, Any]) -> AsyncIterator[Served]:
 
 
 @asynccontextmanager
+async def _own_echo(_task: dict[str, Any]) -> AsyncIterator[Served]:
+    """The WebSocket of our endpoint and nothing behind it: it says what it hears."""
+    from fleetcore_websocket.closing import Close
+    from fleetcore_websocket.stream import MessageStream
+    from websockets.http11 import Request
+
+    seen = 0
+
+    class Echo(MessageStream):
+        def requested(self, request: Request) -> None:
+            self.upgrade(self.wire.accept(request))
+
+        def message(self, payload: bytes) -> None:
+            nonlocal seen
+            seen += 1
+            self.send(payload)
+
+        def violated(self, code: int, reason: str) -> None:
+            raise AssertionError(code, reason)
+
+        def end(self, code: Close, reason: str = "") -> None:
+            self.say_close(code, reason)
+
+        def left(self) -> None:
+            self.flush()
+
+    server = await asyncio.get_running_loop().create_server(lambda: Echo(1 << 20), "127.0.0.1", 0)
+    async with server:
+        yield _websocket_at(server), lambda: seen
+
+
+@asynccontextmanager
+async def _websockets_echo(_task: dict[str, Any]) -> AsyncIterator[Served]:
+    """The server of websockets, which says what it hears."""
+    from websockets.asyncio.server import ServerConnection, serve
+    from websockets.exceptions import ConnectionClosed
+    from websockets.typing import Subprotocol
+
+    seen = 0
+
+    async def echo(connection: ServerConnection) -> None:
+        nonlocal seen
+        with suppress(ConnectionClosed):  # the load ends without a word
+            async for message in connection:
+                seen += 1
+                await connection.send(message)
+
+    async with serve(
+        echo, "127.0.0.1", 0, compression=None, subprotocols=[Subprotocol("fleetcore.v1")], ping_interval=None
+    ) as server:
+        yield _websocket_at(server), lambda: seen
+
+
+@asynccontextmanager
+async def _picows_echo(_task: dict[str, Any]) -> AsyncIterator[Served]:
+    """The server of picows, which is written in Cython."""
+    picows: Any = import_module("picows")  # for comparison alone: it is not among what development installs
+
+    seen = 0
+
+    class Echo(picows.WSListener):  # type: ignore[misc]  # it is untyped here
+        def on_ws_frame(self, transport: Any, frame: Any) -> None:
+            nonlocal seen
+            seen += 1
+            transport.send(frame.msg_type, frame.get_payload_as_bytes())
+
+    server = await picows.ws_create_server(lambda _request: Echo(), "127.0.0.1", 0)
+    async with server:
+        yield _websocket_at(server), lambda: seen
+
+
+def _websocket_at(server: Any) -> dict[str, object]:
+    return {"endpoints": {"websocket": [f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/device/v1/ws"]}}
+
+
+@asynccontextmanager
 async def _paho(task: dict[str, Any]) -> AsyncIterator[Served]:
     """A paho consumer that acknowledges by hand and does nothing else, in paho's own thread."""
     from paho.mqtt import client as paho
@@ -150,7 +229,51 @@ async def _paho(task: dict[str, Any]) -> AsyncIterator[Served]:
         client.loop_stop()
 
 
-_KINDS = {"fleet": _fleet, "aiohttp": _aiohttp, "paho": _paho}
+@asynccontextmanager
+async def _aiocoap(_task: dict[str, Any]) -> AsyncIterator[Served]:
+    """Aiocoap's server with two resources that do nothing: one takes readings, one answers with a small body."""
+    import socket
+
+    import aiocoap
+    from aiocoap import resource
+
+    seen = 0
+    body = b'{"fleet":"bench","time_ms":1767225600000,"limits":{"message_bytes":262144,"json_depth":10}}'
+
+    class Readings(resource.Resource):  # type: ignore[misc]  # aiocoap has no types
+        async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
+            nonlocal seen
+            del request
+            seen += 1
+            return aiocoap.Message(code=aiocoap.CHANGED)
+
+    class Small(resource.Resource):  # type: ignore[misc]  # aiocoap has no types
+        async def render_get(self, request: aiocoap.Message) -> aiocoap.Message:
+            del request
+            return aiocoap.Message(payload=body, content_format=50)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    site = resource.Site()
+    site.add_resource(["device", "v1", "telemetry"], Readings())
+    site.add_resource(["device", "v1", ""], Small())
+    context = await aiocoap.Context.create_server_context(site, bind=("127.0.0.1", port), transports=["udp6"])
+    try:
+        yield {"port": port}, lambda: seen
+    finally:
+        await context.shutdown()
+
+
+_KINDS = {
+    "fleet": _fleet,
+    "aiohttp": _aiohttp,
+    "paho": _paho,
+    "aiocoap": _aiocoap,
+    "own echo": _own_echo,
+    "websockets echo": _websockets_echo,
+    "picows echo": _picows_echo,
+}
 
 
 def _rss_bytes() -> int:

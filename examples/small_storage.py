@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from fleetcore.model.catalog import Catalog
 from fleetcore.model.store import (
     Commit,
     Committed,
+    Expired,
     FeedEntry,
     Index,
     Put,
@@ -259,6 +261,26 @@ class SmallStorage(Storage):
         del now_ms
         passed = "SELECT min(CAST(value AS INTEGER)) FROM named WHERE space = ?"
         await self._do(lambda: self._sql(f"DELETE FROM feed WHERE position <= ({passed})", CURSORS))
+
+    async def expire(self, series: Sequence[int], before: int, *, late_ms: int = 0, count: bool = False) -> Expired:
+        del late_ms  # a reading goes at its time
+
+        def work() -> Expired:
+            gone = {"numbers": 0, "texts": 0}
+            for index, table in product(series, gone):
+                last = f"(SELECT max(time) FROM {table} WHERE series = ?1)"
+                old = f"SELECT time FROM {table} WHERE series = ?1 AND time < ?2 AND time < {last} LIMIT ?3"
+                rows = self._sql(old, index, before, -1 if count else PIECE - sum(gone.values()))
+                gone[table] += len(rows)
+                if not count:
+                    self._db.executemany(
+                        f"DELETE FROM {table} WHERE series = ? AND time = ?", [(index, *r) for r in rows]
+                    )
+            total = sum(gone.values())
+            return Expired(readings=gone["numbers"], texts=gone["texts"], size_bytes=64 * total, more=total >= PIECE)
+
+        done = await self._do(work)
+        return evolve(done, more=done.more and not count)
 
     async def close(self) -> None:
         """Waits for what is under way."""

@@ -1,9 +1,12 @@
-"""A data folder, files that are replaced whole, and private copies of a folder whose files are replaced meanwhile."""
+"""A data folder and whether its disk takes anything, files that are replaced whole, and private copies of a folder."""
 
+import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from fleetcore.errors import ConfigError
 
@@ -11,6 +14,52 @@ PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 
 #: How the name ends under which a file's next content lies beside it until it is complete.
 _NEXT = ".next"
+
+#: What a file system refuses with → what to do.
+_REMEDIES: Mapping[int, str] = MappingProxyType(
+    {
+        errno.ENOSPC: "Free disk space; no restart is needed",
+        errno.EDQUOT: "Raise the user's disk quota, or free space; no restart is needed",
+        errno.EROFS: "Mount the disk writable; if the system made it read-only, its log (dmesg) says why",
+        errno.EACCES: "Give the folder to the user that runs fleetcore",
+        errno.EPERM: "Give the folder to the user that runs fleetcore",
+        errno.EIO: "Look at the disk and the system's log (dmesg); have a backup at hand",
+        errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
+    }
+)
+_PROBE_BYTES = 4096
+
+
+def remedy_of(error: OSError) -> str:
+    """What to do about an error of the file system, or an empty text."""
+    return _REMEDIES.get(error.errno or 0, "")
+
+
+def trouble(folder: Path) -> OSError | None:
+    """Why a folder takes no new file, found by writing one and removing it; None where it takes one.
+
+    It tells a full disk, a used-up quota, a disk that is or became read-only, and a folder of another user. A look at
+    flags and free blocks does not: a file system that has met an error refuses writes and still says it is writable.
+    """
+    try:
+        with tempfile.TemporaryFile(prefix=".probe-", suffix=_NEXT, dir=folder) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, for the owner alone; one that exists keeps its mode.
+
+    Raises OSError.
+    """
+    # `parents=True` would make those above with what the umask leaves, up to 0777: then others could move the folder.
+    for above in reversed(folder.absolute().parents):
+        above.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+    folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
 
 
 def make_data_folder(folder: Path) -> None:
@@ -20,17 +69,18 @@ def make_data_folder(folder: Path) -> None:
         ConfigError: it cannot be made or written to.
     """
     try:
-        folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise ConfigError(
             f"The data folder {folder} cannot be made: {error.strerror}",
-            remedy="Name a folder that this user may write to, under [fleet] data",
+            remedy=remedy_of(error) or "Name a folder that this user may write to, under [fleet] data",
             path=str(folder),
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
+        refused = trouble(folder) or PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         raise ConfigError(
-            f"The data folder {folder} cannot be written to",
-            remedy="Give the folder to the user that runs fleetcore",
+            f"The data folder {folder} cannot be written to: {refused.strerror}",
+            remedy=remedy_of(refused),
             path=str(folder),
         )
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import attrs
 import click
+import protocol_matrix
 import wire_reference
 
 from fleetcore.cli.root import root
 from fleetcore.errors import CODES
 from fleetcore.interfaces.provider import Limits, Provider
+from fleetcore.listening.limits import ListenerLimits
 from fleetcore.model.events import CORE, SUBJECT, EventType
-from fleetcore.runtime.config import CaSection, FirmwareSection, FleetSection
+from fleetcore.runtime.config import CaSection, FirmwareSection, FleetSection, RetentionSection
+from fleetcore.runtime.mirroring import MirrorSection
 from fleetcore.runtime.plugins import PluginHost
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -89,13 +92,19 @@ def configuration() -> str:
         "`env:NAME` or `file:PATH`, never a value. Several instances of a kind: `[detectors.hot-store]` with",
         '`kind = "threshold"`; without `kind` the name is the kind. `[detectors.NAME]` also takes `metrics`, the',
         "metric names it sees (all by default), and `where`, a [query](query.md) that selects the devices whose",
-        "readings it sees; `[clouds.NAME]` takes `mirror`, any of `registry`, `twins` and `telemetry`.",
+        "readings it sees; `[clouds.NAME]` takes the keys of the section of that name beside those of its plugin.",
         "`[admission.NAME]` requires a check of enrolments: see [let devices in](../how-to/let-devices-in.md).",
         'Where two plugins offer one kind, `kind = "plugin:name"` says which is meant.',
         "",
     ]
     lines += _section("[fleet]", FleetSection) + _section("[ca]", CaSection)
-    lines += _section("[firmware]", FirmwareSection) + _section("[limits]", Limits)
+    lines += (
+        _section("[retention]", RetentionSection)
+        + _section("[firmware]", FirmwareSection)
+        + _section("[limits]", Limits)
+    )
+    lines += _section("[listeners]", ListenerLimits)
+    lines += _section("[clouds.NAME]", MirrorSection)
     host = PluginHost()
     for kind in ("storage", "protocols", "detectors", "notifiers", "clouds", "services", "admission"):
         for name, provider in sorted(host.offers(kind).items()):
@@ -121,7 +130,8 @@ def _section(header: str, cls: type, provider: Provider[object] | None = None) -
 def _plain(default: object) -> object:
     if isinstance(default, tuple):
         return list(default)
-    return "" if "Factory" in type(default).__name__ else default
+    made = getattr(default, "factory", None)
+    return default if made is None else made() if made in (list, dict) else ""
 
 
 def events() -> str:
@@ -178,6 +188,7 @@ def wire() -> str:
 
 
 GENERATED = {
+    "protocols.md": protocol_matrix.page,
     "errors.md": errors,
     "cli.md": cli,
     "configuration.md": configuration,

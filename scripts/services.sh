@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the real peers that tests talk to, where it may; else names what is missing and goes on: tests that need a
-# missing peer are skipped loudly, or fail where FLEETCORE_REQUIRE=all is set.
+# missing peer are skipped loudly, or fail where FLEETCORE_REQUIRE=all is set. With `bench` also the programs that
+# benchmarks alone use; a benchmark says in a line what it leaves out without one.
 set -u
 missing=""
 need() { # PROGRAM PACKAGE
@@ -10,6 +11,26 @@ need mosquitto mosquitto
 need mosquitto_pub mosquitto-clients
 need curl curl
 need openssl openssl
+need nginx nginx-light
+need haproxy haproxy
+need coap-client-openssl libcoap3-bin
+need node nodejs
+# npm's ws, a device that others wrote: Debian's package, or from npm into build/ where node is not Debian's.
+has_ws() { NODE_PATH=build/node_modules:/usr/share/nodejs node -e 'require("ws")' >/dev/null 2>&1; }
+if ! has_ws && command -v npm >/dev/null 2>&1; then
+  npm install --silent --no-audit --no-fund --prefix build ws@8 >/dev/null 2>&1
+fi
+has_ws || missing="$missing node-ws"
+# A browser, for the how-to page about one.
+command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || need chromium-headless-shell chromium-headless-shell
+# A how-to page is a program in C.
+need gcc "gcc libc6-dev"
+need pkg-config pkg-config
+pkg-config --exists libcoap-3-openssl 2>/dev/null || missing="$missing libcoap3-dev"
+if [ "${1:-}" = bench ]; then
+  need wrk wrk
+  need sqlite-utils sqlite-utils
+fi
 [ -z "$missing" ] && exit 0
 
 as_root=""
@@ -27,6 +48,10 @@ if ! command -v apt-get >/dev/null 2>&1; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 # A broker that the package starts by itself would only be in the way; the tests start their own.
-{ $as_root apt-get update -qq && $as_root apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 \
-  || echo "Missing peers:$missing could not be installed." >&2
+install() { $as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1; }
+$as_root apt-get update -qq >/dev/null 2>&1
+install $missing && exit 0
+for package in $missing; do # one that this system does not have keeps none of the others away
+  install "$package" || echo "The peer $package could not be installed." >&2
+done
 exit 0

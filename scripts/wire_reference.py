@@ -12,6 +12,7 @@ from msgspec import inspect as types
 from fleetcore.model.message import Direction, MessageType
 from fleetcore.wire import messages
 from fleetcore.wire.decode import unit_of, values_of
+from fleetcore.wire.matrix import topics
 
 _WORDS = {
     types.StrType: "text", types.IntType: "integer", types.FloatType: "number", types.BoolType: "boolean",
@@ -42,7 +43,7 @@ def table() -> str:
 
 
 def _row(row: MessageType) -> str:
-    mqtt = [f"U `{name}`" for name in row.mqtt] + ([f"D `{row.mqtt_down}`"] if row.mqtt_down else [])
+    mqtt = topics(row)
     if not mqtt:
         mqtt = ["by request"] if row.direction is Direction.CALL and not row.later else ["-"]
     later = " *(reserved)*" if "mqtt" in row.later else ""

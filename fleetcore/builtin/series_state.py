@@ -73,7 +73,7 @@ def unpack(state: bytes, versions: Mapping[int, Sequence[type[np.generic]]]) -> 
     Raises ``ValueError`` for another version, a truncated state or foreign bytes.
     """
     if len(state) < _HEADER.size or not state.startswith(_MAGIC):
-        raise ValueError("this is no detector state")
+        raise ValueError("this is not a detector state")
     _, version, count, size = _HEADER.unpack_from(state)
     types = versions.get(version)
     if types is None or count != len(types):

@@ -9,13 +9,19 @@ from fleetcore.calls.caller import Caller, answered
 from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.table import call
-from fleetcore.calls.types import Cursor, Limit, Page, to_response
+from fleetcore.calls.types import Cursor, Limit, Ms, Page, to_response
 from fleetcore.fleet.audit import row_key
 from fleetcore.model.operator import Permission
 
 ObjectName = Annotated[str, Meta(max_length=256, description="Of this device, group, command … only.")]
+DeviceName = Annotated[str, Meta(max_length=64, description="Of this device, its commands and updates only.")]
+ActionName = Annotated[
+    str,
+    Meta(max_length=128, description="Of this action only, or, with a dot at its end, of all that begin so."),
+]
+Since = Annotated[Ms, Meta(description="Of what was done from then on only.")]
 ActorName = Annotated[str, Meta(max_length=256, description="By this person, token or device only.")]
-RowNumber = Annotated[int, Meta(ge=0, le=2**53, description="Begin after this row.")]
+RowNumber = Annotated[int, Meta(ge=0, le=2**53, description="The oldest first, after this row.")]
 #: The chain binds each row to all before it: what the newest checkpoint says is said of the older rows too.
 Checkpoints = Annotated[
     Sequence[Annotated[str, Meta(max_length=2048)]],
@@ -25,20 +31,32 @@ Checkpoints = Annotated[
 
 @call(
     "GET /audit", Permission.AUDIT_READ, cli="audit list",
-    columns=("seq", "time", "actor", "action", "object", "changed", "reason"),
+    columns=("seq", "time", "actor", "action", "object", "device", "name", "changed", "reason"),
 )  # fmt: skip
 async def list_audit(
     caller: Caller,
     *,
     object: ObjectName | None = None,
     actor: ActorName | None = None,
-    after: RowNumber = 0,
+    action: ActionName | None = None,
+    device: DeviceName | None = None,
+    since: Since | None = None,
+    after: RowNumber | None = None,
     limit: Limit = 100,
     cursor: Cursor | None = None,
 ) -> Page[AuditRowResponse]:
-    """Lists rows of the audit log in their order."""
-    start = decode(cursor) or row_key(after)
-    rows = await caller.fleet.audit.page(object=object, actor=actor, after=start, limit=limit)
+    """Lists rows of the audit log, the newest first; with ``after`` in their order."""
+    start = decode(cursor) or (None if after is None else row_key(after))
+    rows = await caller.fleet.audit.page(
+        object=object,
+        actor=actor,
+        action=action,
+        device=device,
+        since=since,
+        after=start,
+        limit=limit,
+        newest=after is None,
+    )
     return answered(rows, lambda row: to_response(AuditRowResponse, row))
 
 

@@ -21,6 +21,7 @@ from fleetcore.fleet import repository
 from fleetcore.fleet.rights import Rights
 from fleetcore.model.audit import AuditRow
 from fleetcore.model.device import Device
+from fleetcore.model.names import kind_in_words
 from fleetcore.model.operator import Permission, Role, RoleGrant
 from fleetcore.query.ast import Clause
 
@@ -294,4 +295,4 @@ def answered(page: repository.Page[R], show: Callable[[R], T]) -> Page[T]:
 
 def missing(kind: str, name: str, code: str = "not_found") -> NotFound:
     """One sentence for what does not exist and for what is not to be seen."""
-    return NotFound(f"There is no {kind} {name!r}", code=code, **{kind: name})
+    return NotFound(f"{kind_in_words(kind)} {name!r} does not exist", code=code, **{kind: name})

@@ -27,6 +27,7 @@ from fleetcore.calls.table import call, on
 from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Reason, Where, Word, to_response
 from fleetcore.errors import Refused
 from fleetcore.model.operator import Permission
+from fleetcore.query.fitting import parse_new
 
 CaId = Annotated[str, Meta(min_length=1, max_length=1024, description="Its id, as the list of CAs tells it.")]
 RotationStep = Annotated[Literal["begin", "issue", "back", "retire"], Meta(description="The step to take.")]
@@ -210,7 +211,8 @@ async def forecast_certificates(
         QuerySyntaxError: the query cannot be read.
     """
     security = caller.fleet.security
-    found = await caller.fleet.outlook.forecast(per=per, periods=periods, by=by, where=where, next=next)
+    clause = None if where is None else parse_new(where)
+    found = await caller.fleet.outlook.forecast(per=per, periods=periods, by=by, where=clause, next=next)
     return to_response(
         ForecastResponse,
         found,
@@ -228,7 +230,7 @@ async def check_certificate(caller: Caller, pem: CertificatePem) -> CertificateC
 @call("GET /revocation-lists", Permission.SECURITY_READ, cli="ca crl")
 async def get_revocation_lists(caller: Caller) -> RevocationListsResponse:
     """Gives the revocation lists of every issuing CA that has living certificates, PEM."""
-    return RevocationListsResponse(crl=(await caller.fleet.security.export_crl()).decode())
+    return RevocationListsResponse(crl=(await caller.fleet.security.revocation_lists()).decode())
 
 
 @call("POST /renewals", Permission.SECURITY_WRITE, selected_by="dry_run", no_cli="`ca renew-devices --dry-run`")

@@ -27,11 +27,11 @@ from fleetcore.calls.types import (
 from fleetcore.errors import Refused
 from fleetcore.fleet.commands import selection
 from fleetcore.model.command import Command
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.operator import Permission
 from fleetcore.query.ast import Clause
-from fleetcore.query.parse import parse
+from fleetcore.query.fitting import parse_new
 
-_DAY_MS = 24 * 3600 * 1000
 _TEN_YEARS_S = 315_360_000
 
 CommandName = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -82,9 +82,9 @@ async def _key(caller: Caller, key: str | None, first: Callable[[str], Coroutine
     if key is None:
         return None
     now = caller.fleet.clock.now_ms()
-    yesterday, today = (f"{caller.actor}/{day}/{key}" for day in (now // _DAY_MS - 1, now // _DAY_MS))
+    yesterday, today = (f"{caller.actor}/{day}/{key}" for day in (now // DAY_MS - 1, now // DAY_MS))
     used = await first(yesterday)
-    return yesterday if used is not None and now - used < _DAY_MS else today
+    return yesterday if used is not None and now - used < DAY_MS else today
 
 
 @call(
@@ -193,7 +193,7 @@ async def _selected(caller: Caller, where: str | None, devices: Sequence[str]) -
     """The query within the caller's rights; asks for the right on each named device. Raises NotFound, NotAuthorised."""
     for device in devices:
         await caller.device(device)
-    return None if where is None else caller.narrowed(parse(where))
+    return None if where is None else caller.narrowed(parse_new(where))
 
 
 @call(

@@ -171,7 +171,7 @@ def unknown(name: str, known: Iterable[str]) -> Fault:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, 1)
     remedy = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(names) or 'none'}"
-    return Fault(f"/{name[:64]}", f"there is no parameter {name[:64]!r}", remedy)
+    return Fault(f"/{name[:64]}", f"parameter {name[:64]!r} does not exist", remedy)
 
 
 def missing(name: str) -> Fault:

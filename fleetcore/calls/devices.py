@@ -38,7 +38,7 @@ from fleetcore.calls.types import (
 from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.operator import Permission
 from fleetcore.query.ast import And, Clause, Compare, Has
-from fleetcore.query.parse import parse
+from fleetcore.query.fitting import parse_new
 
 Name = Annotated[str, Meta(max_length=1024, description="What people call it.")]
 Type = Annotated[Label, Meta(description="What kind of device it is.")]
@@ -105,7 +105,7 @@ async def list_devices(
     """
     wanted: list[Clause] = [] if type is None else [Compare(("type",), "=", type)]
     wanted += [] if tag is None else [Has(("tags",), tag)]
-    wanted += [] if where is None else [parse(where)]
+    wanted += [] if where is None else [parse_new(where)]
     after = decode(cursor)
     clause = And(tuple(wanted)) if len(wanted) > 1 else next(iter(wanted), None)
     found = await caller.fleet.search.page(caller.narrowed(clause), after=after, limit=limit)
@@ -133,7 +133,7 @@ async def count_devices(caller: Caller, where: Where | None = None) -> DeviceCou
     Raises:
         QuerySyntaxError: the query cannot be read.
     """
-    clause = caller.narrowed(None if where is None else parse(where))
+    clause = caller.narrowed(None if where is None else parse_new(where))
     return DeviceCountResponse(count=await caller.fleet.search.count(clause))
 
 
@@ -148,7 +148,7 @@ async def explain_query(caller: Caller, device_id: DeviceId, where: Where) -> Ex
         NotFound: there is no such device.
         QuerySyntaxError: the query cannot be read.
     """
-    found = await caller.fleet.search.explain(where, device_id)
+    found = await caller.fleet.search.explain(parse_new(where), device_id)
     return ExplanationResponse(device=device_id, selected=found.truth is True, why=found.lines())
 
 

@@ -49,12 +49,12 @@ async def watch_events(
         raise NotFound(f"The fleet has not been at position {position}", oldest=newest + 1)
     with caller.waiting() as wait:
         while True:
-            rights = await _rights(caller)
+            rights = await rights_to_follow(caller, "watch_events")
             entries = await storage.feed(position, _PAGE)
             for entry in entries:
                 for event in await _visible(caller, entry, tuple(type)):
                     # A slow reader is here for longer than its rights may last.
-                    if not _same(rights, await _rights(caller)):
+                    if not same_rights(rights, await rights_to_follow(caller, "watch_events")):
                         break
                     yield event
                 else:
@@ -65,30 +65,32 @@ async def watch_events(
                 await wait(storage.wait_feed(position, _WAIT_S))
 
 
-async def _rights(caller: Caller) -> Rights:
+async def rights_to_follow(caller: Caller, what: str) -> Rights:
+    """The caller's rights as they are now. Raises NotAuthenticated, NotAuthorised."""
     rights = await caller.renewed()
     if not rights.holds(Permission.DEVICES_READ):
-        raise caller.denied("watch_events", Permission.DEVICES_READ)
+        raise caller.denied(what, Permission.DEVICES_READ)
     return rights
 
 
-def _same(rights: Rights, now: Rights) -> bool:
+def same_rights(rights: Rights, now: Rights) -> bool:
     """Whether the rights are what they were; a change of another principal's makes them anew, and equal."""
     return now is rights or now.to_plain() == rights.to_plain()
 
 
+async def is_visible(caller: Caller, event: Event) -> bool:
+    """Whether the caller may see an event."""
+    return await caller.rights.sees(caller.fleet.events.find(event.type), event.subject, event.data)
+
+
 async def _visible(caller: Caller, entry: FeedEntry, prefixes: tuple[str, ...]) -> list[EventResponse]:
-    types = caller.fleet.events
-    seen = [
-        event
-        for event in entry.events
-        if (not prefixes or event.type.startswith(prefixes))
-        and await caller.rights.sees(types.find(event.type), event.subject, event.data)
-    ]
-    return [_event(event, entry.position if event is seen[-1] else None) for event in seen]
+    wanted = [event for event in entry.events if not prefixes or event.type.startswith(prefixes)]
+    seen = [event for event in wanted if await is_visible(caller, event)]
+    return [event_response(event, entry.position if event is seen[-1] else None) for event in seen]
 
 
-def _event(event: Event, position: int | None) -> EventResponse:
+def event_response(event: Event, position: int | None = None) -> EventResponse:
+    """An event as it is answered."""
     return EventResponse(
         type=event.type,
         subject=event.subject,

@@ -21,9 +21,11 @@ from fleetcore.calls import (
     health,
     imports,
     layers,
+    mirrors,
     operations,
     operators,
     server,
+    storage,
     telemetry,
     twins,
 )
@@ -53,6 +55,8 @@ NOUNS = (
     operators,
     audit,
     server,
+    storage,
+    mirrors,
 )
 
 

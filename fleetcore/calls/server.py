@@ -10,7 +10,9 @@ from msgspec import Meta
 from fleetcore.calls.caller import Caller, CallerLeft
 from fleetcore.calls.responses.server import (
     BackupResponse,
+    FindingResponse,
     InstanceResponse,
+    ListenersCheckResponse,
     PluginResponse,
     StatusResponse,
     StorageCheckResponse,
@@ -19,6 +21,7 @@ from fleetcore.calls.responses.server import (
 from fleetcore.calls.table import call
 from fleetcore.calls.types import Page, to_response
 from fleetcore.model.operator import Permission
+from fleetcore.runtime.listener_trial import try_listeners
 from fleetcore.runtime.recount import recount
 from fleetcore.runtime.status import status
 
@@ -77,6 +80,16 @@ async def check_storage(caller: Caller) -> StorageCheckResponse:
     fleet.problems = tuple(await fleet.storage.check())
     fleet.recounted = tuple(await recount(fleet.storage, fleet.counted))
     return StorageCheckResponse(problems=list(fleet.problems), recounted=list(fleet.recounted))
+
+
+@call(None, Permission.SERVER_READ, no_cli="`fleetcore doctor` shows what it finds")
+async def check_listeners(caller: Caller) -> ListenersCheckResponse:
+    """Tries every listener for devices as a device that the fleet does not know, and tells what came of it.
+
+    Each attempt is counted, and stands in the audit log, as a refused certificate.
+    """
+    found = await try_listeners(caller.fleet)
+    return ListenersCheckResponse(findings=[to_response(FindingResponse, finding) for finding in found])
 
 
 @call(None, Permission.SERVER_READ, no_cli="`fleetcore doctor --deep` shows what it finds")

@@ -20,6 +20,7 @@ from fleetcore.calls import decode
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.types import OPTIONS, In, Ms, Names, Page, Word
 from fleetcore.errors import FleetError, PluginError, Refused
+from fleetcore.interfaces.boundary import contained
 from fleetcore.model.operator import Permission
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any] | AsyncIterator[Any]])
@@ -299,8 +300,10 @@ async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
         return _of_plugin(call, caller, values, items) if call.plugin else items
     try:
         answer = await call.function(caller, **values)
-    except SystemExit as error:  # it would end the process of everybody
-        raise RuntimeError(f"{call.name} wants to end the process") from error
+    except Exception:
+        raise
+    except BaseException as error:  # an exit() would end the process of everybody
+        raise RuntimeError(str(contained(error, call.name))) from error
     if not caller.asked:
         raise _unasked(call)
     return answer
@@ -338,8 +341,8 @@ async def _of_plugin(
                     raise _unasked(call)
                 caller.asked = True
                 yield item
-        except SystemExit as error:
-            raise RuntimeError(f"{call.name} wants to end the process") from error
+        except (SystemExit, KeyboardInterrupt) as error:  # GeneratorExit is how a stream that is left ends
+            raise RuntimeError(str(contained(error, call.name))) from error
 
 
 def _unasked(call: Call) -> FleetError:
@@ -460,7 +463,7 @@ def _unfit(call: Call) -> str:
     if inspect.isasyncgenfunction(call.function) != call.is_stream:
         return "it is to yield items and to answer AsyncIterator[…], or neither"
     if call.declared.route is not None and _ROUTE.fullmatch(call.declared.route) is None:
-        return f"{call.declared.route!r} is no method and path"
+        return f"{call.declared.route!r} is not a method and path"
     answer = get_args(call.answer)[0] if call.is_stream else call.answer
     kinds = {f"the parameter {name!r}": one.reader.kind for name, one in call.parameters.items()}
     for what, kind in {**kinds, "its answer": answer}.items():

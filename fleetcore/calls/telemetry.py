@@ -23,18 +23,23 @@ from fleetcore.calls.table import BY_CALL, Rows, call, on
 from fleetcore.calls.types import Content, Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word
 from fleetcore.errors import CODES, NotAuthorised, NotFound, Refused
 from fleetcore.fleet.telemetry import END_OF_TIME, no_series
+from fleetcore.model.names import LONGEST_METRIC, METRIC_ALPHABET
 from fleetcore.model.operator import Permission
 from fleetcore.model.telemetry import Latest, Series
-from fleetcore.query.parse import parse
+from fleetcore.query.fitting import parse_new
 from fleetcore.runtime.put_readings import put_readings
+from fleetcore.wire.zones import zone_of
 
-Metric = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/\-]{1,64}$(?!\n)")]
+Metric = Annotated[str, Meta(pattern=rf"^[{METRIC_ALPHABET}]{{1,{LONGEST_METRIC}}}$(?!\n)")]
 OfDevice = Annotated[DeviceId, Meta(description="Of this device only.")]
 Start = Annotated[Ms, Meta(description="From then on.")]
 End = Annotated[Ms, Meta(description="Until before then.")]
 Points = Annotated[int, Meta(ge=1, le=10_000, description="How many points a page has at most, of all its series.")]
 Buckets = Annotated[int, Meta(ge=1, le=10_000, description="How many buckets a page has at most, of all its series.")]
 BucketSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="Seconds a bucket."), Word("every")]
+Zone = Annotated[
+    str, Meta(max_length=64, description="The time zone of days and hours, by its IANA name, as in Europe/Berlin.")
+]
 Reading = Annotated[int | Value, Meta(description="A number, true or false, or text.")]
 Unit = Annotated[str, Meta(max_length=64, description="Its unit.")]
 When = Annotated[Ms, Meta(description="When it was read; now by default.")]
@@ -42,6 +47,8 @@ ReadingId = Annotated[str, Meta(min_length=1, max_length=64, description="The sa
 
 DryRun = Annotated[bool, Meta(description="Say what would be taken; nothing is stored.")]
 
+#: Characters of a text among the newest readings: a list of a thousand devices stays some hundred kB.
+_PREVIEW = 256
 _PART_BYTES = 32 << 20
 _SHOWN_FAILURES = 100
 _DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -89,7 +96,8 @@ async def import_readings(caller: Caller, content: Content, *, dry_run: DryRun =
     Args:
         content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
             of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
-            most 100,000 readings and 32 MiB.
+            most 100,000 readings and 32 MiB. In a dry run ``before`` says how many of the first stand for those that
+            parts before this one have, at times that this one names again; they are not counted.
 
     Raises:
         Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
@@ -118,7 +126,7 @@ async def import_readings(caller: Caller, content: Content, *, dry_run: DryRun =
         refused=tally.refused, reasons=dict(done.reasons),
         failures=[
             RefusedReadingResponse(
-                item=place + 1,
+                item=place + 1 - part.before,
                 device=part.series[part.at[place]][0],
                 metric=part.series[part.at[place]][1],
                 code=code,
@@ -180,6 +188,8 @@ async def list_latest_readings(
 ) -> Page[LatestResponse]:
     """Lists the newest reading, by event time, of each metric of some devices; ``limit`` counts devices.
 
+    Of a long text it has the beginning; `list_readings` has all of it.
+
     Raises:
         NotFound: there is no such device.
         QuerySyntaxError: the query cannot be read.
@@ -195,6 +205,8 @@ async def list_latest_readings(
 )  # fmt: skip
 async def list_device_latest_readings(caller: Caller, device_id: DeviceId) -> Page[LatestResponse]:
     """Lists the newest reading, by event time, of each metric of a device.
+
+    Of a long text it has the beginning; `list_readings` has all of it.
 
     Raises:
         NotFound: there is no such device.
@@ -262,11 +274,16 @@ async def list_buckets(
     where: Where | None = None,
     start: Start | None = None,
     end: End | None = None,
+    tz: Zone = "UTC",
     points: Buckets = 1000,
     limit: Limit = 100,
     cursor: Cursor | None = None,
 ) -> Page[BucketsResponse]:
-    """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
+    """Lists count, min, max, mean, sum, first and last of a metric per bucket; empty buckets are left out.
+
+    A bucket begins where the clock of ``tz``, counted from 1970-01-01 00:00, is a multiple of ``bucket_s``: one of
+    86,400 s is a day of the calendar, of 23 or 25 hours where the clock is changed; an hour that the clock runs through
+    twice is two buckets. ``start`` of a bucket is in UTC.
 
     Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
 
@@ -275,13 +292,14 @@ async def list_buckets(
     Raises:
         NotFound: there is no such device, or it has sent nothing of the metric.
         QuerySyntaxError: the query cannot be read.
+        Refused: ``tz`` is not a time zone.
     """
-    bucket_ms = max(1, int(bucket_s * 1000))
+    bucket_ms, zone = max(1, int(bucket_s * 1000)), zone_of(tz)
     texts: dict[int, int] = {}
 
     async def read(series: Series, first: int, last: int, count: int) -> tuple[Sequence[BucketResponse], int | None]:
         telemetry = caller.fleet.telemetry
-        found, following = await telemetry.buckets(series, first, last, bucket_ms, count)
+        found, following = await telemetry.buckets(series, first, last, bucket_ms, count, zone)
         texts[series.index] = await telemetry.count_texts(series, first, last if following is None else following)
         return [BucketResponse(Ms(row[0]), *row[1:]) for row in found], following
 
@@ -296,13 +314,15 @@ async def list_buckets(
 
 
 def _latest(latest: Latest) -> LatestResponse:
-    series = latest.series
+    series, value = latest.series, latest.value
+    characters = len(value) if isinstance(value, str) and len(value) > _PREVIEW else None
     return LatestResponse(
         device=series.device,
         metric=series.metric,
-        value=latest.value,
+        value=value[:_PREVIEW] if isinstance(value, str) else value,
         unit=series.unit,
         time=Ms(latest.time),
+        characters=characters,
     )
 
 
@@ -315,7 +335,7 @@ async def _devices(
             raise Refused("Name the devices by a query or by an id, not by both", pointer="/where")
         return [await caller.device(device)], None
     found = await caller.fleet.search.page(
-        caller.narrowed(None if where is None else parse(where)), after=after, limit=limit
+        caller.narrowed(None if where is None else parse_new(where)), after=after, limit=limit
     )
     return found.ids, found.after
 

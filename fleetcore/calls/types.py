@@ -48,7 +48,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 #: Options that every command may have: what an option gives to a call is called otherwise, by a :class:`Word`.
-OPTIONS = frozenset({"ca", "data", "help", "output", "server", "token", "yes"})
+OPTIONS = frozenset({"ca", "data", "help", "output", "plain_http", "server", "token", "yes"})
 #: A JSON object whose members the caller chooses.
 Json = dict[str, Any]
 
@@ -261,7 +261,7 @@ def of_python(value: object) -> Any:
         if kind.__name__ == "datetime64":
             ms = int(scalar.astype("datetime64[ms]").astype("int64"))
             if ms == -(2**63):
-                raise Refused("NaT is no time", code="time_invalid")
+                raise Refused("NaT is not a time", code="time_invalid")
             return Ms(ms)
         return scalar.item()
     if module == "pyarrow" and hasattr(value, "as_py"):

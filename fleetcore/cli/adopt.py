@@ -1,6 +1,7 @@
 """``fleetcore adopt``: completes a data folder whose parts name no fleet, or of which a part is lost for good."""
 
 import asyncio
+import shlex
 from pathlib import Path
 
 import click
@@ -26,4 +27,4 @@ def adopt(data: Path, name: str | None, new_ca: bool, empty_store: bool) -> None
     before, fleet = asyncio.run(complete(data, adoption, name=name))
     for part, named in (("fleet.toml", before.toml_id), ("pki/", before.keys_id)):
         click.echo(f"{part:12}{'was of this fleet' if named == fleet else 'is now of this fleet'}")
-    click.echo(f"{data} holds the fleet {fleet}. Next: fleetcore doctor --data {data}")
+    click.echo(f"{data} holds the fleet {fleet}. Next: fleetcore doctor --data {shlex.quote(str(data))}")

@@ -22,8 +22,10 @@ _LOOK_S = 1.0
 
 def _line(row: dict[str, Any]) -> str:
     changed = f" {', '.join(row['changed'])}" if row["changed"] else ""
+    what = f" {row['name']}" if row["name"] else ""
+    where = f" on {row['device']}" if row["device"] else ""
     why = f" ({row['reason']})" if row["reason"] else ""
-    return printable(f"{row['time']} {row['actor']}: {row['action']} {row['object']}{changed}{why}")
+    return printable(f"{row['time']} {row['actor']}: {row['action']} {row['object']}{what}{where}{changed}{why}")
 
 
 @click.group()
@@ -34,7 +36,8 @@ def audit() -> None:
 def _follow(at: Target, given: Mapping[str, Any], rows: list[dict[str, Any]], output: str, *, follow: bool) -> Any:
     if not follow:
         return rows
-    after = int(given.get("after", 0))
+    after = int(given.get("after") or 0)
+    rows = sorted(rows, key=lambda row: row["seq"])
     while True:
         for row in rows:
             click.echo(json.dumps(row) if output in ("json", "jsonl") else _line(row))

@@ -1,5 +1,6 @@
 """``fleetcore backup``: a consistent copy of a data folder, also of a running server; is a copy undamaged?"""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ from fleetcore.cli.connect import data_option
 from fleetcore.cli.derived import value
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.progress import bytes_progress
-from fleetcore.errors import Refused, StorageError
+from fleetcore.errors import StorageError
 from fleetcore.frontends.catalogue import core
 
 
@@ -45,7 +46,8 @@ def make(target: Path, data: Path, output: str) -> int:
             code="data_damaged",
             remedy="Keep the backups from before; `fleetcore restore` brings one back",
         )
-    click.echo(f"Copied {data} to {target}. Back to work with it: fleetcore restore {target} --data NEW-FOLDER")
+    place = shlex.quote(str(target))
+    click.echo(f"Copied {data} to {target}. Back to work with it: fleetcore restore {place} --data NEW-FOLDER")
     return 0
 
 
@@ -62,10 +64,7 @@ def verify(folder: Path, output: str) -> None:
     with bytes_progress("Verifying the backup", size) as read:
         found = read_all(folder, read)
     if found is None:
-        raise Refused(
-            f"{folder} has no {manifest.NAME}: whether it is whole and undamaged cannot be seen",
-            remedy="Take another backup: an earlier release wrote this one",
-        )
+        raise manifest.missing(folder, "Take another backup: an earlier release wrote this one")
     answer = {"fleet": found.fleet, "name": found.name, "made": str(Ms(found.made)), "files": len(found.files)}
     if output != "table":
         show({**answer, "bytes": size}, output)

@@ -90,7 +90,7 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="ascii")
     except UnicodeDecodeError:
-        raise ConfigError("It is no PEM file", file=str(file)) from None
+        raise ConfigError("It is not a PEM file", file=str(file)) from None
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import click
 from fleetcore.cli import envelopes
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.derived import command
+from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.exits import PARTLY
 from fleetcore.cli.output import output_option, show
 from fleetcore.frontends.catalogue import core
@@ -75,7 +76,7 @@ def _tell(output: str) -> Callable[[Mapping[str, Any]], None]:
     def tell(current: Mapping[str, Any]) -> None:
         match output:
             case "jsonl":
-                click.echo(json.dumps(current, ensure_ascii=False))
+                click.echo(json.dumps(current, ensure_ascii=not takes_all()))
             case "table":
                 counts = ", ".join(f"{name} {number}" for name, number in sorted(current["counts"].items()) if number)
                 click.echo(f"{current['state']}: {counts or 'no devices yet'}")

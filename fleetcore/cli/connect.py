@@ -48,11 +48,17 @@ def data_option(command: F) -> F:
 
 @frozen
 class Remote:
-    """A server by its address; ``token`` as it was given: itself, or a reference ``env:NAME`` or ``file:PATH``."""
+    """A server by its address.
+
+    Attributes:
+        token: as it was given: itself, or a reference ``env:NAME`` or ``file:PATH``.
+        plain: whether the token may go over ``http://``, to this machine alone.
+    """
 
     url: str
     token: str | None
     ca: Path | None
+    plain: bool = False
 
 
 Target = Path | Remote
@@ -69,13 +75,21 @@ def fleet_option(command: F) -> F:
         envvar="FLEETCORE_CA",
         help="For --server: the fleet's CA, pki/ca.pem of its data folder.",
     )
+    @click.option(
+        "--plain-http",
+        is_flag=True,
+        envvar="FLEETCORE_PLAIN_HTTP",
+        help="For --server http://, of this machine alone: the token goes without encryption.",
+    )
     @functools.wraps(command)
-    def run(*args: Any, data: Path, server: str | None, token: str | None, ca: Path | None, **given: Any) -> Any:
+    def run(
+        *args: Any, data: Path, server: str | None, token: str | None, ca: Path | None, plain_http: bool, **given: Any
+    ) -> Any:
         where = click.get_current_context().get_parameter_source
         folder_named = where("data") is click.core.ParameterSource.COMMANDLINE
         if folder_named and where("server") is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError("--data and --server are two places: give one of them")
-        at: Target = data if server is None or folder_named else Remote(server, token, ca)
+        at: Target = data if server is None or folder_named else Remote(server, token, ca, plain_http)
         return command(*args, at=at, **given)
 
     return data_option(run)  # type: ignore[return-value]  # the same command with its place resolved
@@ -123,7 +137,7 @@ def target_of(context: click.Context) -> Target:
     data, server = words.get("data") or Path(DEFAULT_DATA), words.get("server")
     if server is None or where("data") is click.core.ParameterSource.COMMANDLINE:
         return Path(data)
-    return Remote(server, words.get("token"), words.get("ca"))
+    return Remote(server, words.get("token"), words.get("ca"), bool(words.get("plain_http")))
 
 
 class _Caller:
@@ -157,7 +171,7 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
         return
     data = at
     if not await asyncio.to_thread(data.is_dir):
-        raise Refused(f"There is no data folder {data}", remedy="`fleetcore init` makes one; --data names another")
+        raise Refused(f"Data folder {data} does not exist", remedy="`fleetcore init` makes one; --data names another")
     from fleetcore.runtime import lease
 
     if await asyncio.to_thread(lease.holder, data) is not None:
@@ -177,9 +191,12 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
 
 
 def remote_client(at: Remote) -> Any:
-    """The client of a server; raises Refused without a token."""
+    """The client of a server; raises Refused without a token, and where it would go without encryption unasked."""
     if at.token is None:
         raise Refused("A server asks for a token", remedy="`fleetcore token create` there; then --token file:PATH")
+    if at.url.lower().startswith("http://") and not at.plain:
+        remedy = "Use https://; on this machine alone, --plain-http allows it"
+        raise Refused(f"{at.url!r} would send the token without encryption", remedy=remedy)
     try:
         from fleetcore.client import AsyncFleetClient
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
 """``fleetcore demo``: a whole fleet at work on this machine, over real protocols, in a temporary folder.
 
 What it prints is counted on both sides, by the devices and by the server; it exits 0 only where the two agree and
-what it set out to do really happened.
+what it set out to do really happened, and 7 where readings of a replayed file are refused.
 """
 
 import asyncio
@@ -27,13 +27,18 @@ from fleetcore.cli.numbers import Number
 @click.option("--keep", is_flag=True, help="Stay up afterwards, until interrupted.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated signals and faults.")
 def demo(devices: int, duration: float, replay: Path | None, keep: bool, seed: int) -> int:
-    """Make a fleet, run devices on it over every installed protocol, and show what happened."""
-    from fleetcore.cli.showcase import replay_file, run_demo
+    """Make a fleet, run devices on it over every installed protocol, and show what happened.
 
+    Exit 7 where readings of a replayed file are refused.
+    """
     logging.basicConfig(level=logging.ERROR)
     with _folder(keep) as data:
         if replay is not None:
+            from fleetcore.cli.replaying import replay_file
+
             return asyncio.run(replay_file(data, replay, keep=keep))
+        from fleetcore.cli.showcase import run_demo
+
         return asyncio.run(run_demo(data, devices, duration, seed, keep=keep))
 
 

@@ -22,7 +22,7 @@ _PAIRS = "NAME=VALUE"
 #: In the text of a confirmation: a parameter.
 _NAMED = re.compile(r"\{(\w+)\}")
 #: Names that every command has already: a parameter of that name has another one inside.
-_TAKEN = frozenset({"at", "ca", "data", "help", "output", "pairs", "server", "token", "yes"})
+_TAKEN = frozenset({"at", "ca", "data", "help", "output", "pairs", "plain_http", "server", "token", "yes"})
 
 
 def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> None:
@@ -213,7 +213,7 @@ def pair(text: str) -> tuple[str, Any]:
 
     name, sign, value = text.partition("=")
     if not sign or not name:
-        raise Refused(f"{text!r} is no NAME=VALUE", remedy="Write it as in floor=3")
+        raise Refused(f"{text!r} is not NAME=VALUE", remedy="Write it as in floor=3")
     try:
         return name, strict_json.loads(value.encode())
     except strict_json.StrictJsonError:

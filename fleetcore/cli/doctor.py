@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import re
+import shlex
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleetcore import files
 from fleetcore.cli.connect import connect, data_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
@@ -21,6 +25,8 @@ from fleetcore.errors import FleetError, NotFound, PluginError
 if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
+#: Of a store's limit: beyond it readings are refused soon, or are already.
+_NEARLY = 0.7
 _WEEK_S = 7 * 86_400
 #: Several people have to sign the next trust root.
 _MONTH_S = 30 * 86_400
@@ -29,8 +35,12 @@ _RENEWED = {
     "server.pem": "`fleetcore serve` renews it",
     "service.pem": "`fleetcore serve` renews it, and uses it towards the broker from its next start",
 }
+#: A disk with less free than both of these has not much time left: a seal or a backup may fill it.
+_LITTLE_FREE, _LITTLE_FREE_BYTES = 0.05, 1 << 30
 #: What to do about a part that is not ready, by its name.
-_NOT_READY = {"storage": "Look at the disk: is it full, or read-only? Then restart the server"}
+_NOT_READY = {"storage": "If it is full, raise [storage] limit_bytes; else restart the server, whose log has the error"}
+#: Of a mirror: counts of entities that its hub does not hold as they are.
+_NOT_WHOLE = {"invalid": "are refused by the hub", "lost": "are held in part"}
 _OF_A_CA = "It is a CA's: `fleetcore ca renew-issuing` or `fleetcore ca rotate` makes the next"
 
 
@@ -68,7 +78,9 @@ async def _examine(data: Path, *, deep: bool) -> list[dict[str, str]]:
         async with connect(data) as caller:
             await caller.run("check_storage", {})
             found.append(_stored(*await verified_store(caller, deep=deep)))
-            found += _inside(await caller.run("get_status", {}))
+            full = any(one["what"] == "disk" and one["state"] == "problem" for one in found)
+            found += _inside(await caller.run("get_status", {}), disk_refuses=full)
+            found += (await caller.run("check_listeners", {}))["findings"]
             with contextlib.suppress(NotFound):  # there is none
                 found.append(_firmware_root(await caller.run("get_firmware_root", {})))
             found += _cas(await caller.run("forecast_certificates", {"periods": 1, "next": 3}))
@@ -93,7 +105,8 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
     file = data / "fleet.toml"
     if not file.is_file():
         there = any((data / part).exists() for part in ("pki", "fleet.db"))
-        remedy = "Restore it from a backup, or `fleetcore adopt` writes another" if there else f"fleetcore init {data}"
+        place = shlex.quote(str(data))
+        remedy = "Restore it from a backup, or `fleetcore adopt` writes another" if there else f"fleetcore init {place}"
         yield _finding("problem", "data folder", f"{data} has no fleet.toml", remedy)
         return
     try:
@@ -105,6 +118,7 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
     except FleetError as error:
         yield _finding("problem", "configuration", error.message, error.remedy)
     yield from _permissions(data)
+    yield _disk(data)
     yield from _certificates(data / "pki")
 
 
@@ -123,13 +137,28 @@ def _permissions(data: Path) -> Iterator[dict[str, str]]:
             writable.append(name)
         elif stat.S_ISREG(mode) and mode & 0o077 and _SECRET.search(path.name):
             readable.append(name)
-    remedy = f"chmod -R go= {data}"
+    remedy = f"chmod -R go= {shlex.quote(str(data))}"
     if readable:
         yield _finding("problem", "permissions", f"others can read {', '.join(readable)}", remedy)
     if writable:
         yield _finding("problem", "permissions", f"others can change {', '.join(writable)}", remedy)
     if not (readable or writable):
         yield _finding("ok", "permissions", "keys and data are the owner's alone")
+
+
+def _disk(data: Path) -> dict[str, str]:
+    """Whether the disk of the data folder takes anything, and how much is left."""
+    refused = files.trouble(data)
+    if refused is not None:
+        why = {errno.ENOSPC: "full", errno.EROFS: "read-only"}.get(refused.errno or 0, "")
+        detail = f"it takes nothing: {refused.strerror or refused}"
+        detail = f"it is {why}: reads are answered, nothing is stored" if why else detail
+        return _finding("problem", "disk", detail, files.remedy_of(refused))
+    room = shutil.disk_usage(data)
+    detail = f"{room.free / 1e9:.1f} GB of {room.total / 1e9:.1f} GB are free"
+    if room.free < _LITTLE_FREE_BYTES and room.free < room.total * _LITTLE_FREE:
+        return _finding("warning", "disk", detail, "Free space before it is full, or shorten what is kept")
+    return _finding("ok", "disk", detail)
 
 
 def _check_sections(config: "Config") -> None:
@@ -233,7 +262,38 @@ def _plugins(status: dict[str, Any]) -> Iterator[dict[str, str]]:
             yield _finding("ok", f"counts of {piece}", detail)
 
 
-def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
+def _mirrors(mirrors: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """What hubs have of the fleet; whether a mirror fails is said by its consumer."""
+    for name, one in mirrors.items():
+        detail = f"{one['state']}: {one['held']:,} entities are in the hub, {one['waiting']:,} wait"
+        wrong = [f"{one[what]:,} {said}" for what, said in _NOT_WHOLE.items() if one[what]]
+        if one["invalid"]:
+            remedy = f"`fleetcore mirror dead-letters {name}` names them and says why"
+            yield _finding("warning", f"mirror {name}", f"{detail}; {', '.join(wrong)}", remedy)
+        elif one["state"] == "paused":
+            yield _finding("warning", f"mirror {name}", detail, f"`fleetcore mirror resume {name}` has it go on")
+        else:
+            yield _finding("ok", f"mirror {name}", "; ".join([detail, *wrong]))
+
+
+def _room(room: dict[str, Any], retention: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """How much room the store takes, and what retention gave back."""
+    if room:
+        total, limit = room["total_bytes"], room["limit_bytes"]
+        taken = f"{total / 1e6:,.1f} MB" + (f" of {limit / 1e6:,.1f} MB" if limit else "")
+        # Free pages are used before anything grows.
+        if limit and total - room["free_bytes"] > _NEARLY * limit:
+            remedy = "Let [retention] drop more, or raise limit_bytes of [storage]: at its end readings are refused"
+            yield _finding("warning", "room", f"the store takes {taken}", remedy)
+        else:
+            yield _finding("ok", "room", f"the store takes {taken}, {room['free_bytes'] / 1e6:,.1f} MB of it free")
+    if retention["on"] or retention["readings"] or retention["texts"]:
+        gone = f"{retention['readings'] + retention['texts']:,} readings were too old and are gone"
+        last = f"; the last pass was at {retention['last']}" if retention["last"] else ""
+        yield _finding("ok", "retention", f"{gone}{last}" if retention["on"] else f"off; {gone}")
+
+
+def _inside(status: dict[str, Any], *, disk_refuses: bool = False) -> Iterator[dict[str, str]]:
     wrong = status["storage"]
     if wrong:
         yield _finding("problem", "storage", "; ".join(wrong), "fleetcore restore from a backup")
@@ -244,7 +304,7 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
     yield from _plugins(status)
     for name, one in status["consumers"].items():
         if one["state"] in ("failing", "stopped"):
-            remedy = "Correct its plugin or its section of fleet.toml; what it has not seen waits for it"
+            remedy = one["remedy"]
             if "storage" in status["not_ready"]:
                 remedy = "It goes on by itself once the store works"
             yield _finding("problem", name, f"{one['state']} ({one['failures']} times): {one['error']}", remedy)
@@ -252,13 +312,19 @@ def _inside(status: dict[str, Any]) -> Iterator[dict[str, str]]:
             yield _finding("warning", name, f"{one['lost']} commits were trimmed before it saw them", "It is too slow")
         else:
             yield _finding("ok", name, one["state"])
+    yield from _mirrors(status["mirrors"])
+    yield from _room(status["room"], status["retention"])
     for name, goes in status["left_behind"].items():
         detail = f"the cursor of {name}, which is not configured, holds the log back until {goes[:10]}"
-        yield _finding("warning", "cursor", detail, "Nothing; or put its section back, and it goes on where it was")
+        remedy = f"Put its section back, and it goes on where it was; or `fleetcore storage drop {name}`; or nothing"
+        yield _finding("warning", "cursor", detail, remedy)
     told = {*status["consumers"], *(f"protocol {name}" for name in status["protocols"])}
     for name, why in status["not_ready"].items():
         if name not in told:
-            yield _finding("problem", name, f"not ready: {why}", _NOT_READY.get(name, "It goes on trying; see the log"))
+            remedy = _NOT_READY.get(name, "It goes on trying; see the log")
+            if name == "storage" and disk_refuses:
+                remedy = "It goes on by itself once the disk takes something again: see disk"
+            yield _finding("problem", name, f"not ready: {why}", remedy)
     for name, one in status["tasks"].items():
         if name in status["not_ready"]:
             continue

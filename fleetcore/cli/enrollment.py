@@ -11,6 +11,7 @@ from fleetcore.cli.connect import Target
 from fleetcore.cli.derived import command
 from fleetcore.cli.numbers import Number
 from fleetcore.errors import Conflict, Refused
+from fleetcore.files import make_private
 from fleetcore.frontends.catalogue import core
 
 _EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -98,7 +99,7 @@ def _without_files(_context: click.Context, _parameter: click.Parameter, folder:
 def _written(
     _at: Target, _given: Mapping[str, Any], answer: Mapping[str, Any], _output: str, *, into: Path
 ) -> dict[str, Any]:
-    into.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(into)
     for name, member in _FOR_THE_FACTORY.items():
         handle = os.open(into / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as stream:
@@ -131,7 +132,7 @@ def _pem(_context: click.Context, _parameter: click.Parameter, file: Path) -> st
         return file.read_text(encoding="ascii")
     except UnicodeDecodeError:
         raise Refused(
-            f"{file} is no PEM file", code="certificate_invalid", remedy="Convert it: openssl x509 -inform DER -in …"
+            f"{file} is not a PEM file", code="certificate_invalid", remedy="Convert it: openssl x509 -inform DER -in …"
         ) from None
 
 

@@ -25,7 +25,7 @@ def read(path: Path) -> dict[str, Any]:
     except StrictJsonError as error:
         raise Refused(f"{path}: {error.message}", code=error.code) from error
     if not isinstance(envelope, dict):
-        raise Refused(f"{path} is no signed file", remedy="Give trust.json, or what `firmware sign` wrote")
+        raise Refused(f"{path} is not a signed file", remedy="Give trust.json, or what `firmware sign` wrote")
     return envelope
 
 

@@ -19,10 +19,10 @@ from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.trust import now_ms, passphrase_of, passphrase_option, trust
 from fleetcore.frontends.catalogue import core
+from fleetcore.model.days import DAY_MS
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
-_DAY_MS = 86_400_000
 
 
 @click.group()
@@ -119,7 +119,7 @@ def _manifest_of(image: Path, given: Mapping[str, Any]) -> Any:
         size=size,
         sha256=sha256,
         created=now,
-        expires=now + round(given["days"] * _DAY_MS),
+        expires=now + round(given["days"] * DAY_MS),
         requires_seq=given["requires"] or 0,
         chunks=None if given["chunk"] is None else Chunks(size=given["chunk"], sha256=tuple(pieces)),
         delta_from=None if base is None else _digest(base)[0],

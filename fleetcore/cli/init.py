@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from fleetcore import files
 from fleetcore.errors import Conflict, Refused
 from fleetcore.model.names import check_fleet
 
@@ -35,6 +37,10 @@ hosts = [{hosts}]
 
 [notifiers.log]
 
+# Readings are kept for ever, unless this drops those that are older: docs/how-to/keep-readings-for-a-limited-time.md.
+# [retention]
+# default_days = 365
+
 # Limits of what devices may send; these are the defaults.
 # [limits]
 # message_bytes = 262144
@@ -48,6 +54,12 @@ _LISTEN = {
         '# fleetcore is itself the MQTT endpoint. Behind a broker instead: url = "mqtts://broker.example:8883"\n'
         '[protocols.mqtt]\nlisten = "mqtts://{host}:8883"\n'
     ),
+    # Comments: these ports stay closed until an operator opens them.
+    "websocket": (
+        "# Telemetry, commands and desired state on one connection, also for browsers.\n"
+        '# [protocols.websocket]\n# listen = "wss://{host}:8445"\n'
+    ),
+    "coap": '# CoAP over DTLS for constrained devices.\n# [protocols.coap]\n# listen = "coaps://{host}:5684"\n',
 }
 
 
@@ -55,7 +67,7 @@ def _check_address(listen: str) -> None:
     try:
         ipaddress.ip_address(listen)
     except ValueError:
-        message = f"{listen!r} is no address to listen on"
+        message = f"{listen!r} is not an address to listen on"
         raise Refused(message, code="name_invalid", remedy="Name an IP address of this machine") from None
 
 
@@ -97,14 +109,14 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
             file.write_text(text, encoding="utf-8")
         asyncio.run(make())
     click.echo(f"Made {folder}: fleet.toml, the CA and the keys under pki/ (back them up: nothing can replace them).")
-    click.echo(f"Next: fleetcore serve --data {folder}")
+    click.echo(f"Next: fleetcore serve --data {shlex.quote(str(folder))}")
 
 
 @contextlib.contextmanager
 def _all_or_nothing(folder: Path) -> Iterator[None]:
     """Makes the folder; what is half made by an error is taken away, or it would be in the way of the next try."""
     mine = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_private(folder)
     there = set(folder.iterdir())
     try:
         yield

@@ -1,6 +1,6 @@
 """All items of a list, read page after page over an open connection."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fleetcore.cli.connect import Caller
@@ -10,23 +10,31 @@ from fleetcore.frontends.catalogue import PAGE, CallInfo
 
 async def items_of(caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None = None) -> list[Any]:
     """All items of a list, or the first ``most``, for a command that has its connection."""
+    return [item async for page in pages_of(caller, call, given, most) for item in page]
+
+
+async def pages_of(
+    caller: Caller, call: CallInfo, given: Mapping[str, Any], most: int | None = None
+) -> AsyncIterator[Sequence[Any]]:
+    """The same, a page at a time: of a long list no more than a page is in memory."""
     if not any(parameter.name == "cursor" for parameter in call.parameters):
-        whole: list[Any] = _page(await caller.run(call.name, given))["items"]
-        return whole[:most]
-    found: list[Any] = []
+        yield _page(await caller.run(call.name, given))["items"][:most]
+        return
+    count = 0
     cursor: str | None = None
-    while most is None or len(found) < most:
-        limit = PAGE if most is None else min(PAGE, most - len(found))
+    while most is None or count < most:
+        limit = PAGE if most is None else min(PAGE, most - count)
         page = _page(await caller.run(call.name, {**given, "limit": limit, "cursor": cursor}))
-        found += page["items"]
+        count += len(page["items"])
+        yield page["items"]
         cursor = page["next"]
         if cursor is None:
             break
-    return found
 
 
 def _page(answer: Any) -> Mapping[str, Any]:
     """A page that was answered; of a plugin's call only its server knows the answer's type."""
     if isinstance(answer, dict) and isinstance(answer.get("items"), list) and "next" in answer:
         return answer
-    raise Unavailable("The server's answer cannot be read: it is no page", remedy="Is it a fleetcore server?")
+    message = "The server's answer cannot be read: it is not a page of a list"
+    raise Unavailable(message, remedy="Is it a fleetcore server?")

@@ -13,5 +13,5 @@ class Number(click.FloatRange):
         """As click does; fails for what is not finite."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number

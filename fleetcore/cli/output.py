@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fleetcore.cli.encoding import escaped, takes_all
 from fleetcore.cli.exits import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,12 +34,12 @@ def show(result: Any, output: str, columns: Sequence[str] = (), members: Mapping
     rows: list[Mapping[str, Any]] = result if isinstance(result, list) else [result]
     match output:
         case "json":
-            click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(result, indent=2, ensure_ascii=not takes_all()))
         case "jsonl":
             for row in rows:
-                click.echo(json.dumps(row, ensure_ascii=False))
+                click.echo(json.dumps(row, ensure_ascii=not takes_all()))
         case "csv":
-            click.echo(_csv(rows), nl=False)
+            click.echo(escaped(_csv(rows)), nl=False)
         case _:
             _people(result, columns, members)
 
@@ -46,13 +47,13 @@ def show(result: Any, output: str, columns: Sequence[str] = (), members: Mapping
 def show_line(item: Mapping[str, Any], output: str, columns: Sequence[str] = ()) -> None:
     """Prints one item of a stream on one line: JSON for ``json`` and ``jsonl``, else its columns."""
     if output in ("json", "jsonl"):
-        click.echo(json.dumps(item, ensure_ascii=False))
+        click.echo(json.dumps(item, ensure_ascii=not takes_all()))
         return
     names = list(columns) or list(item)
     if output == "csv":
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow([_harmless(item.get(name)) for name in names])
-        click.echo(line.getvalue(), nl=False)
+        click.echo(escaped(line.getvalue()), nl=False)
     else:
         from fleetcore.cli import tables
 

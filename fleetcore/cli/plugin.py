@@ -1,6 +1,7 @@
 """``fleetcore plugin``: what is installed, and a start for one of your own."""
 
 import asyncio
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +98,11 @@ def new(name: str, into: Path) -> None:
     from fleetcore.cli.template import write_plugin
 
     if not name.isidentifier() or not name.islower():
-        raise Refused(f"{name!r} is no plugin name", code="name_invalid", remedy="Use lower-case letters, digits and _")
+        raise Refused(
+            f"{name!r} is not a plugin name", code="name_invalid", remedy="Use lower-case letters, digits and _"
+        )
     folder = write_plugin(name, into)
-    click.echo(f"Wrote {folder}. Try it:  cd {folder} && pip install -e '.[test]' && pytest")
+    click.echo(f"Wrote {folder}. Try it:  cd {shlex.quote(str(folder))} && pip install -e '.[test]' && pytest")
 
 
 @plugin.command()

@@ -8,16 +8,17 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from attrs import evolve, frozen
 
+from fleetcore.cli.lines import lines_of
 from fleetcore.errors import Refused
+from fleetcore.wire.zones import zone_of
 
 #: Rows that guesses look at.
 _SAMPLE = 200
@@ -98,7 +99,7 @@ def guess(file: Path, given: Layout) -> Layout:
     layout = evolve(given, form=form)
     if form == "csv":
         layout = evolve(layout, delimiter=layout.delimiter or _delimiter(file))
-    sample = [row for _, row in islice(_rows(file, layout), _SAMPLE)]
+    sample = [row for _, row in islice(_rows(file, layout), _SAMPLE) if row is not None]
     if not sample:
         raise Refused(f"{file} holds no row", remedy="The first line names the columns, rows follow")
     columns = list(dict.fromkeys(name for row in sample for name in row))
@@ -144,6 +145,9 @@ def readings(file: Path, layout: Layout) -> Iterator[Found]:
     long = (layout.metric_column, layout.value_column) if layout.value_column else None
     metrics = layout.metrics
     for line, row in _rows(file, layout):
+        if row is None:
+            yield Found(line, "", "", 0, None, None, "payload_unreadable")
+            continue
         device = layout.device if device_column is None else row.get(device_column)
         device = "" if device is None else str(device).strip()
         cells = [(row.get(long[0]), row.get(long[1] or ""))] if long else [(name, row.get(name)) for name in metrics]
@@ -166,21 +170,19 @@ def readings(file: Path, layout: Layout) -> Iterator[Found]:
                 yield Found(line, device, metric, time, value, unit, "schema_invalid")
 
 
-def _rows(file: Path, layout: Layout) -> Iterator[tuple[int, Mapping[Any, Any]]]:
+def _rows(file: Path, layout: Layout) -> Iterator[tuple[int, Mapping[Any, Any] | None]]:
+    """The rows that hold something, with their lines; None for a line that is not a JSON object."""
     if layout.form == "parquet":
         yield from _parquet(file)
         return
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             if layout.form == "jsonl":
-                for number, line in enumerate(opened, 1):
+                for number, line in enumerate(lines_of(opened, file), 1):
                     if line.strip():
-                        row = json.loads(line)
-                        if not isinstance(row, dict):
-                            raise Refused(f"{file}:{number}: this is no JSON object")
-                        yield number, row
+                        yield number, _object(line)
                 return
-            reader = csv.reader(opened, delimiter=layout.delimiter or ",")
+            reader = csv.reader(lines_of(opened, file), delimiter=layout.delimiter or ",")
             header = [name.strip() for name in next(reader, [])]
             if len(set(header)) != len(header):
                 raise Refused(f"{file}:1: two columns have one name")
@@ -189,8 +191,19 @@ def _rows(file: Path, layout: Layout) -> Iterator[tuple[int, Mapping[Any, Any]]]
                     yield reader.line_num, dict(zip(header, cells, strict=False))
     except UnicodeDecodeError as error:
         raise Refused(f"{file} is not UTF-8: {error}", remedy="Save it as UTF-8") from None
-    except (csv.Error, json.JSONDecodeError) as error:
+    except csv.Error as error:
         raise Refused(f"{file}: {error}") from None
+
+
+def _object(line: str) -> Mapping[str, Any] | None:
+    """A line of JSONL; None for one that is not an object. NaN, which Python and others write, is a missing value."""
+    try:
+        row = json.loads(line)
+        if "\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is not text
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _parquet_file(file: Path) -> Any:
@@ -212,7 +225,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
 
 def _delimiter(file: Path) -> str:
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
-        lines = [line for line in islice(opened, 20) if line.strip()]
+        lines = [line for line in islice(lines_of(opened, file), 20) if line.strip()]
     if not lines:
         return ","
     # The header decides: cells of data may hold decimal commas.
@@ -222,7 +235,7 @@ def _delimiter(file: Path) -> str:
 def _column(columns: Sequence[str], given: str | None, known: Sequence[str]) -> str | None:
     if given is not None:
         if given not in columns:
-            raise Refused(f"There is no column {given!r}", remedy=f"There are {', '.join(columns)}")
+            raise Refused(f"Column {given!r} does not exist", remedy=f"There are {', '.join(columns)}")
         return given
     lower = {name.lower(): name for name in reversed(columns)}
     return next((lower[name] for name in known if name in lower), None)
@@ -239,11 +252,13 @@ def _decimal(layout: Layout, sample: Sequence[Mapping[Any, Any]]) -> str:
 def _time_layout(layout: Layout, cells: Sequence[Any]) -> Layout:
     texts = [str(cell).strip() for cell in cells if cell not in (None, "") and not isinstance(cell, datetime)]
     if layout.zone is not None:
-        _zone(layout.zone)
+        zone_of(layout.zone)
     if layout.time_unit or not texts:
         return layout
-    if all(_NUMBER.fullmatch(text) for text in texts):
-        largest = max(abs(float(text)) for text in texts)
+    numbers = [text for text in texts if _NUMBER.fullmatch(text)]
+    dated = sum(text[4:5] == "-" or _DATE.fullmatch(text) is not None for text in texts)
+    if numbers and len(numbers) >= dated:  # what is neither is refused, one by one
+        largest = max(abs(float(text)) for text in numbers)
         return evolve(layout, time_unit=next(unit for least, unit in _MAGNITUDES if largest < least))
     if layout.date_order or all(len(text) >= 5 and text[4] == "-" for text in texts):
         return layout
@@ -262,16 +277,9 @@ def _time_layout(layout: Layout, cells: Sequence[Any]) -> Layout:
     )
 
 
-def _zone(name: str) -> tzinfo:
-    try:
-        return UTC if name == "UTC" else ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise Refused(f"There is no time zone {name!r}", remedy="As in Europe/Berlin, or UTC") from None
-
-
 def _time_reader(layout: Layout) -> Callable[[Any], int]:
     """A function from a cell to ms; it raises ValueError where the cell is no time."""
-    zone = _zone(layout.zone or "UTC")
+    zone = zone_of(layout.zone or "UTC")
     per_ms = _PER_MS[layout.time_unit] if layout.time_unit else 1.0
     order = layout.date_order
 
@@ -287,7 +295,7 @@ def _time_reader(layout: Layout) -> Callable[[Any], int]:
             text = str(cell).strip()
             # Integers of ns lose digits as floats.
             return int(text) * int(per_ms) if per_ms >= 1 and text.isdigit() else int(float(text) * per_ms)
-        text = cell.strip()
+        text = str(cell).strip()
         if order is None:
             return of_datetime(datetime.fromisoformat(text))
         return of_datetime(_date(text, order))

@@ -1,6 +1,7 @@
 """``fleetcore restore``: a data folder from a backup."""
 
 import asyncio
+import shlex
 from pathlib import Path
 
 import click
@@ -32,7 +33,7 @@ def restore(source: Path, data: Path, unverified: bool) -> None:
     except BaseException:
         remove(data, folder_too=mine)
         raise
-    click.echo(f"Restored {source} to {data}. Next: fleetcore serve --data {data}")
+    click.echo(f"Restored {source} to {data}. Next: fleetcore serve --data {shlex.quote(str(data))}")
 
 
 async def _check(data: Path) -> None:

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fleetcore import __version__
+from fleetcore.cli.encoding import tolerate
 from fleetcore.cli.exits import exit_code, printable, report
 from fleetcore.errors import FleetError, PluginError
 
@@ -40,6 +41,8 @@ NOUNS = {
     "ca": "The CAs: what ends when, revoking, rotation, new certificates for many devices.",
     "token": "Make, list and revoke tokens of the operators' API.",
     "audit": "Read and verify the audit log.",
+    "mirror": "See what cloud hubs have of the fleet, and pause, resume or repair what is sent to them.",
+    "storage": "See how much room the store takes, what is too old to keep, and what removed pieces left.",
     "plugin": "List plugins, or start one of your own.",
 }
 
@@ -105,7 +108,7 @@ class Root(click.Group):
                 return args[0], added, args[1:]
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f" Did you mean {near[0]!r}?" if near else " `fleetcore --help` lists all."
-            raise click.UsageError(f"There is no command {args[0]!r}.{hint}{why}", ctx)
+            raise click.UsageError(f"Command {args[0]!r} does not exist.{hint}{why}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -150,6 +153,7 @@ def root() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; our errors become one line on stderr and an exit code of docs/reference/cli.md."""
+    tolerate()
     try:
         result = root.main(arguments, prog_name="fleetcore", standalone_mode=False)
     except click.exceptions.Abort:

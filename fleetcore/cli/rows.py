@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from attrs import frozen
 
+from fleetcore.cli.lines import lines_of
 from fleetcore.errors import Refused
 from fleetcore.wire import strict_json
 
@@ -47,13 +48,15 @@ def read(path: Path) -> Iterator[Line]:
 def _lines(path: Path, *, parsed: bool) -> Iterator[Line]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _csv(path, file, parsed=parsed) if path.suffix.lower() == ".csv" else _jsonl(file, parsed=parsed)
+            yield from (
+                _csv(path, file, parsed=parsed) if path.suffix.lower() == ".csv" else _jsonl(path, file, parsed=parsed)
+            )
     except UnicodeDecodeError as error:
         raise Refused(f"{path} is not UTF-8: {error}", remedy="Save it as UTF-8") from None
 
 
-def _jsonl(file: TextIO, *, parsed: bool) -> Iterator[Line]:
-    for number, line in enumerate(file, 1):
+def _jsonl(path: Path, file: TextIO, *, parsed: bool) -> Iterator[Line]:
+    for number, line in enumerate(lines_of(file, path), 1):
         if not line.strip():
             continue
         if not parsed:
@@ -62,11 +65,11 @@ def _jsonl(file: TextIO, *, parsed: bool) -> Iterator[Line]:
         try:
             yield Line(number, strict_json.loads(line.encode(), depth=_DEPTH))
         except strict_json.StrictJsonError as error:
-            yield Line(number, wrong=f"this is no JSON row: {error}")
+            yield Line(number, wrong=f"this is not a JSON row: {error}")
 
 
 def _csv(path: Path, file: TextIO, *, parsed: bool) -> Iterator[Line]:
-    reader = csv.DictReader(file, strict=True)
+    reader = csv.DictReader(lines_of(file, path), strict=True)
     try:
         if "id" not in (reader.fieldnames or ()):
             raise Refused(f"{path}:1: the header has no column id", remedy="The first line names the columns")

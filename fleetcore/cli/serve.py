@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING
 import click
 
 from fleetcore.cli.connect import data_option
+from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.listening.descriptors import raise_limit
 from fleetcore.runtime.process import settle_memory
 from fleetcore.threads import Deadline
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from fleetcore.runtime.app import Fleet
@@ -34,9 +38,24 @@ def serve(data: Path, verbose: bool) -> None:
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    runner = asyncio.Runner(loop_factory=_uvloop())
-    with runner:
-        runner.run(_serve(data))
+    raise_limit()
+    with asyncio.Runner(loop_factory=_uvloop()) as runner:
+        serving = runner.get_loop().create_task(_serve(data), name="fleetcore serve")
+        while True:
+            try:
+                runner.run(_ended(serving))
+            except (SystemExit, KeyboardInterrupt) as error:
+                # asyncio stops its loop for an exit() in a task or callback, of a plugin's own for example. The loop
+                # is whole, and the task that has failed by it is told.
+                if serving.done():
+                    raise
+                _log.error("%s left a task, as of a plugin; the server goes on", in_a_line(error))
+            else:
+                return
+
+
+async def _ended(serving: "asyncio.Task[None]") -> None:
+    await serving
 
 
 def _uvloop() -> "type[asyncio.AbstractEventLoop] | None":

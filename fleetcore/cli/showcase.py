@@ -1,14 +1,12 @@
 """What ``fleetcore demo`` does: a server with every installed protocol, devices over each, and an honest account."""
 
 import asyncio
-import csv
-import math
+import json
 import random
-import re
+import shlex
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,11 @@ import click
 from fleetcore.cli.connect import Caller, connect
 from fleetcore.cli.items import items_of
 from fleetcore.cli.progress import progress
+from fleetcore.cli.refused import exit_code
 from fleetcore.cli.serve import running
-from fleetcore.cli.simulated_fleet import SimulatedFleet, Way, ways_in
+from fleetcore.cli.simulated_fleet import PUSHES_TO_LEAVES, SimulatedFleet, Way, ways_in
+from fleetcore.cli.stored import stored_values
 from fleetcore.cli.telemetry import sparkline
-from fleetcore.errors import NotFound, Refused
 from fleetcore.frontends.catalogue import PAGE, core
 from fleetcore.interfaces.provider import Provider
 from fleetcore.runtime.plugins import PluginHost
@@ -28,12 +27,14 @@ from fleetcore.testing.simulator import Behaviour, Signal
 
 _STEP_S = 60  # simulated seconds between two readings of a device
 _FAULT = 25.0  # added to the value; the noise is 0.15
-_IN_FLIGHT = 64
-_CELLS = "Times are ISO 8601 or ms since the epoch, values numbers"
-_LONGEST_DATE = 8  # digits: ISO 8601 also writes 20260131
-_UNNAMEABLE = re.compile(r"[^A-Za-z0-9._/-]+", re.ASCII)
-_LONGEST_METRIC = 64
 _FIRMWARE = b"fleetcore demo firmware 2.0.0\n" * 2048
+
+_NEXT = """
+What next:
+  fleetcore demo --keep                     the same, and stay up to look around
+  fleetcore demo --replay FILE.csv          your own recorded readings, through the same way
+  fleetcore init ./fleet-data               a fleet of your own; then: fleetcore serve --data ./fleet-data
+The first ten minutes: docs/tutorials/first-ten-minutes.md"""
 
 _TOML = """\
 [fleet]
@@ -52,7 +53,7 @@ burst = 100000
 
 
 @asynccontextmanager
-async def _server(data: Path) -> AsyncIterator[tuple[Caller, list[Way]]]:
+async def server(data: Path) -> AsyncIterator[tuple[Caller, list[Way]]]:
     """A server on free loopback ports with every network protocol that is installed."""
     offers = PluginHost().offers("protocols")
     network = {name: one for name, one in offers.items() if one.demo is not None and name != "local"}
@@ -68,8 +69,6 @@ async def _server(data: Path) -> AsyncIterator[tuple[Caller, list[Way]]]:
 
 
 def _section(provider: Provider[Any]) -> str:
-    import json
-
     lines = [
         f"[protocols.{provider.name}]",
         *(f"{key} = {json.dumps(value)}" for key, value in (provider.demo or {}).items()),
@@ -78,22 +77,43 @@ def _section(provider: Provider[Any]) -> str:
 
 
 class Account:
-    """What was set out and what happened; every line that does not hold makes the demo fail."""
+    """What was set out and what happened; every line that does not hold makes the demo fail.
+
+    Attributes:
+        refused: readings that the server refused; with any, it was done in part.
+    """
 
     def __init__(self) -> None:
         self.failed: list[str] = []
+        self.refused = 0
 
     def expect(self, holds: bool, text: str) -> None:
-        """Prints a line with its mark."""
+        """Prints a line with its mark: a tick says that what the user wanted has happened."""
         click.echo(f"{'✓' if holds else '✗'} {text}")
         if not holds:
             self.failed.append(text)
+
+    def check(self, holds: bool, text: str) -> None:
+        """Prints a line of bookkeeping: a cross where it does not add up, and no tick where it does."""
+        if holds:
+            click.echo(f"  {text}")
+        else:
+            self.expect(False, text)
+
+    def taken(self, tally: Mapping[str, int]) -> None:
+        """Prints where readings went, with a tick where none was refused."""
+        self.refused += tally["refused"]
+        click.echo(
+            f"{'✗' if tally['refused'] else '✓'} {tally['stored']} of {tally['sent']} readings stored, "
+            f"{tally['duplicates']} were there already, {tally['conflicts']} conflict, {tally['refused']} refused"
+        )
 
     def close(self) -> int:
         """The exit code."""
         if self.failed:
             click.echo(f"{len(self.failed)} of these did not happen as it should", err=True)
-        return int(bool(self.failed))
+            return 1
+        return exit_code(self.refused)
 
 
 def _behaviours(count: int, steps: int, seed: int) -> list[Behaviour]:
@@ -119,7 +139,7 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
     account = Account()
     steps = max(240, int(duration * 24))
     behaviours = _behaviours(devices, steps, seed)
-    async with _server(data) as (caller, ways):
+    async with server(data) as (caller, ways):
         fleet = SimulatedFleet(caller, ways, data / "pki")
         names = [f"demo-{number:04d}" for number in range(1, devices + 1)]
         try:
@@ -130,16 +150,21 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
             await _anomalies(account, caller, fleet)
             await _firmware(account, caller, fleet)
             await _commands(account, caller, fleet)
+            await _leaves(account, caller, fleet, ways)
             await _health(caller)
-            if keep:
-                click.echo(f"\nstaying up on {data}; try: fleetcore device list --data {data}   (Ctrl-C ends it)")
-                await _until_interrupted()
+            if not keep:
+                click.echo(_NEXT)
+            else:
+                place = shlex.quote(str(data))
+                click.echo(f"\nstaying up on {data}; try: fleetcore device list --data {place}   (Ctrl-C ends it)")
+                await until_interrupted()
         finally:
             await fleet.close()
     return account.close()
 
 
-async def _until_interrupted() -> None:
+async def until_interrupted() -> None:
+    """Stays up until Ctrl-C."""
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
@@ -187,16 +212,7 @@ async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) ->
     for one in found[:3]:
         click.echo(f"    {one['time']} {one['device']} {one['metric']}: {one['explanation']}")
     worst = min(injected)
-    click.echo(f"    {worst} {sparkline([value for _, value in await _points(caller, worst, 'temperature')], 60)}")
-
-
-async def _points(caller: Caller, device: str, metric: str) -> list[Any]:
-    asked = {"device": device, "metric": metric, "points": 10_000}
-    try:
-        series = await items_of(caller, core()["list_readings"], asked)
-    except NotFound:  # every reading of it was refused, or its cells are empty
-        return []
-    return [point for part in series for point in part["points"]]
+    click.echo(f"    {worst} {sparkline(await stored_values(caller, worst, 'temperature'), 60)}")
 
 
 async def _campaign(caller: Caller, name: str, devices: Sequence[str], artifact: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,128 +259,26 @@ async def _commands(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
     )
 
 
+async def _leaves(account: Account, caller: Caller, fleet: SimulatedFleet, ways: Sequence[Way]) -> None:
+    """Behind one device of each protocol that pushes what is for leaves: it becomes a gateway, and registers one."""
+    able = [number for number, way in enumerate(ways) if way.kind in PUSHES_TO_LEAVES]
+    for number in able:
+        await fleet.add_leaves(number, [f"demo-leaf-{ways[number].name}"])
+    if not able:
+        return
+    done = 0
+    for leaf in fleet.leaves:
+        await leaf.send({"flow": 3.5}, 1)
+        command = await caller.run("send_command", {"device_id": leaf.device, "name": "open", "wait_s": 20.0})
+        done += command["state"] == "succeeded" and len(leaf.ran) == 1
+    sent, names = sum(leaf.acknowledged for leaf in fleet.leaves), ", ".join(ways[number].name for number in able)
+    account.expect(
+        sent == done == len(able),
+        f"{len(able)} leaves behind gateways over {names}: {sent} readings stored, {done} commands run",
+    )
+
+
 async def _health(caller: Caller) -> None:
     health = await caller.run("get_fleet_health", {})
     parts = ", ".join(f"{name} {part:.0%}" for name, part in health["parts"].items())
     click.echo(f"  fleet health {health['score']}%: {parts}")
-
-
-# --- replay ---------------------------------------------------------------------------------------------------------
-
-
-def read_csv(file: Path) -> tuple[list[str], list[tuple[int, dict[str, float]]]]:
-    """Metrics and rows (ms, values) of a CSV: timestamp, then one column per metric.
-
-    Empty and non-finite cells are left out; what a metric may not be called by becomes an underscore. Raises Refused
-    with the line of what cannot be read, and where nothing is left to send.
-    """
-    try:
-        return _read_rows(file)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise Refused(f"{file} is no CSV: {error}", remedy="Write UTF-8 text: timestamp,metric[,metric…]") from error
-
-
-def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, float]]]]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream)
-        header = next(reader, [])
-        if len(header) < 2:
-            raise Refused(f"{file}:1: there is no metric column", remedy="Write: timestamp,metric[,metric…]")
-        metrics = [
-            _UNNAMEABLE.sub("_", name.strip())[:_LONGEST_METRIC] or f"column_{at}"
-            for at, name in enumerate(header[1:], 2)
-        ]
-        twice = next((name for name in metrics if metrics.count(name) > 1), None)
-        if twice is not None:
-            raise Refused(f"{file}:1: two columns are both called {twice}", remedy="Give each metric a name of its own")
-        rows = []
-        for number, cells in enumerate(reader, 2):
-            if not cells:
-                continue
-            if len(cells) > len(header):
-                raise Refused(
-                    f"{file}:{number}: {len(cells)} cells under {len(header)} headings",
-                    remedy="Give every column a heading; quote a cell that holds a comma",
-                )
-            try:
-                when = _time_ms(cells[0].strip())
-                values = {
-                    metric: value
-                    for metric, text in zip(metrics, cells[1:], strict=False)
-                    if text.strip() and math.isfinite(value := float(text))
-                }
-            except ValueError as error:
-                raise Refused(f"{file}:{number}: {error}", remedy=_CELLS) from error
-            if values:
-                rows.append((when, values))
-    if not rows:
-        raise Refused(f"{file} holds no reading", remedy=_CELLS)
-    return metrics, rows
-
-
-def _time_ms(text: str) -> int:
-    """A time as recorders write it: ms since the epoch, or ISO 8601, in UTC where no offset is given."""
-    if text.isdecimal() and len(text) > _LONGEST_DATE:
-        return int(text)
-    when = datetime.fromisoformat(text)
-    return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-async def replay_file(data: Path, file: Path, *, keep: bool) -> int:
-    """Sends a file's readings through a real protocol, end to end; returns the exit code."""
-    account = Account()
-    metrics, rows = read_csv(file)
-    name = "replay-" + "".join(c if c.isalnum() or c in "._-" else "-" for c in file.stem)[:50]
-    async with _server(data) as (caller, ways):
-        fleet = SimulatedFleet(caller, ways, data / "pki")
-        try:
-            device = await fleet.add(name, "replay", Behaviour(signals=()), way=ways[-1])
-            begun = time.monotonic()
-            slots = asyncio.Semaphore(_IN_FLIGHT)
-
-            async def one(at: int, values: dict[str, float]) -> None:
-                async with slots:
-                    await device.send({"time": at, "values": values}, len(values))
-                    step()
-
-            with progress("replaying", len(rows)) as step:
-                async with asyncio.TaskGroup() as group:
-                    for at, values in rows:
-                        group.create_task(one(at, values))
-            seconds = time.monotonic() - begun
-            await caller.run("wait_idle", {})
-            await _replayed(account, caller, device.device, metrics, device.sent, device.acknowledged)
-            click.echo(f"  {device.sent} readings over {ways[-1].name} in {seconds:.1f} s")
-            if keep:
-                click.echo(f"\nstaying up on {data}   (Ctrl-C ends it)")
-                await _until_interrupted()
-        finally:
-            await fleet.close()
-    return account.close()
-
-
-async def _replayed(
-    account: Account, caller: Caller, device: str, metrics: Sequence[str], sent: int, acknowledged: int
-) -> None:
-    tally = (await caller.run("get_status", {}))["readings"]
-    account.expect(
-        sent == tally["sent"] == tally["stored"] + tally["duplicates"] + tally["conflicts"] + tally["refused"],
-        "sent = stored + duplicates + conflicts + refused: "
-        f"{sent} = {tally['stored']} + {tally['duplicates']} + {tally['conflicts']} + {tally['refused']}",
-    )
-    # MQTT acknowledges a message as a whole where some of its readings are refused, so then it may be more.
-    kept = sent - tally["refused"]
-    account.expect(
-        kept <= acknowledged <= (sent if tally["refused"] else kept),
-        f"{acknowledged} in messages acknowledged after their commit",
-    )
-    read = 0
-    for metric in metrics:
-        points = await _points(caller, device, metric)
-        read += len(points)
-        click.echo(f"  {metric:<24} {sparkline([value for _, value in points])}")
-    account.expect(read == tally["stored"], f"{read} readings read back from the store")
-    found = await items_of(caller, core()["list_anomalies"], {"device": device})
-    click.echo(f"  {len(found)} anomalies found")
-    for one in found[:10]:
-        click.echo(f"    {one['time']} {one['metric']}: {one['explanation']}")

@@ -1,6 +1,7 @@
 """Signing keys as files: made, kept from others, opened. Only the shell of who signs ever holds a private one."""
 
 import os
+import shlex
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -32,6 +33,7 @@ def make(private: Path, public: Path, passphrase: str | None) -> Ed25519PublicKe
         file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
         file.flush()
         os.fsync(file.fileno())
+    public.touch(0o644)  # devices trust this key: only its owner may change the file, whatever the umask
     public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return key.public_key()
 
@@ -39,7 +41,7 @@ def make(private: Path, public: Path, passphrase: str | None) -> Ed25519PublicKe
 def open_private(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
     """The key of a file that nobody else may read. Raises Refused for any other, and for a wrong passphrase."""
     if path.stat().st_mode & 0o077:
-        raise Refused(f"The key {path} can be read by others", remedy=f"chmod 600 {path}")
+        raise Refused(f"The key {path} can be read by others", remedy=f"chmod 600 {shlex.quote(str(path))}")
     try:
         key = load_pem_private_key(path.read_bytes(), None if passphrase is None else passphrase.encode())
     except TypeError as error:
@@ -48,7 +50,7 @@ def open_private(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
             f"The key {path} {needs}", remedy="Give --passphrase env:NAME or file:PATH, or leave it out"
         ) from error
     except ValueError as error:
-        raise Refused(f"{path} is no private key in PEM, or the passphrase is wrong") from error
+        raise Refused(f"{path} is not a private key in PEM, or the passphrase is wrong") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise Refused(f"{path} is no Ed25519 key", remedy="Make one: fleetcore firmware keygen")
     return key
@@ -59,7 +61,7 @@ def open_public(path: Path) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(path.read_bytes())
     except ValueError as error:
-        raise Refused(f"{path} is no public key in PEM", remedy="Give the .pub that keygen wrote") from error
+        raise Refused(f"{path} is not a public key in PEM", remedy="Give the .pub that keygen wrote") from error
     if not isinstance(key, Ed25519PublicKey):
         raise Refused(f"{path} is no Ed25519 key", remedy="Make one: fleetcore firmware keygen")
     return key

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     help="Seconds between readings of a device.",
 )
 @click.option("--prefix", default="sim", show_default=True, help="Devices are called PREFIX-0001 …")
+@click.option(
+    "--leaves",
+    type=click.IntRange(0, 1_000),
+    default=0,
+    show_default=True,
+    help="Behind each device, as a gateway.",
+)
 @click.option("--model", help="Their hardware model.")
 @click.option(
     "--trust",
@@ -40,6 +47,7 @@ def simulate(
     duration: float,
     every_s: float,
     prefix: str,
+    leaves: int,
     model: str | None,
     trust: Path | None,
     data: Path,
@@ -56,9 +64,12 @@ def simulate(
 
         server = raw_key(open_public(data / "pki" / "command.pub"))
         behaviour = Behaviour(model=model, seq=1, trust=envelopes.read(trust), command_key=server)
-    sent, acknowledged, updated = asyncio.run(_simulate(devices, duration, every_s, prefix, behaviour, data))
+    sent, acknowledged, updated = asyncio.run(
+        _simulate(devices, duration, every_s, prefix, behaviour, data, leaves=leaves)
+    )
     if output == "table":
-        click.echo(f"{devices} devices sent {sent} readings, {acknowledged} were acknowledged")
+        behind = f" and {devices * leaves} leaves" if leaves else ""
+        click.echo(f"{devices} devices{behind} sent {sent} readings, {acknowledged} were acknowledged")
         if updated:
             click.echo(f"{updated} of them have new firmware")
     else:
@@ -67,7 +78,7 @@ def simulate(
 
 
 async def _simulate(
-    devices: int, duration: float, every_s: float, prefix: str, behaviour: "Behaviour", data: Path
+    devices: int, duration: float, every_s: float, prefix: str, behaviour: "Behaviour", data: Path, *, leaves: int = 0
 ) -> tuple[int, int, int]:
     from fleetcore.cli.progress import progress
     from fleetcore.cli.simulated_fleet import SimulatedFleet, ways_in
@@ -76,23 +87,26 @@ async def _simulate(
     async with connect(data) as caller:
         status = await caller.run("get_status", {})
         ways = ways_in(status["protocols"], PluginHost().offers("protocols"))
-        fleet = SimulatedFleet(caller, ways, data / "pki")
+        fleet = SimulatedFleet(caller, ways, data / "pki", gateways=leaves > 0)
         names = [f"{prefix}-{number:04d}" for number in range(1, devices + 1)]
         try:
             with progress("enrolling", devices) as step:
                 await fleet.add_all(names, "simulated", [behaviour] * devices, step)
+            for at, name in enumerate(names if leaves else ()):
+                await fleet.add_leaves(at, [f"{name}-leaf-{number}" for number in range(1, leaves + 1)])
+            senders = [*fleet.devices, *fleet.leaves]
             steps = max(1, int(duration / every_s))
             start_ms = int(time.time() * 1000) - 1000
             with progress("sending", steps) as step:
                 for number in range(steps):
                     begun = time.monotonic()
                     await asyncio.gather(
-                        *(device.send_second(0, start_ms + int(number * every_s * 1000)) for device in fleet.devices)
+                        *(device.send_second(0, start_ms + int(number * every_s * 1000)) for device in senders)
                     )
                     step()
                     await asyncio.sleep(max(0.0, every_s - (time.monotonic() - begun)))
         finally:
             await fleet.close()
-    sent = sum(device.sent for device in fleet.devices)
-    acknowledged = sum(device.acknowledged for device in fleet.devices)
+    sent = sum(device.sent for device in senders)
+    acknowledged = sum(device.acknowledged for device in senders)
     return sent, acknowledged, sum(bool(device.updates) for device in fleet.devices)

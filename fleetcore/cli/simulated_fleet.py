@@ -9,16 +9,23 @@ from attrs import evolve, frozen
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from fleetcore.cli.connect import Caller
-from fleetcore.errors import FleetError, Refused, Unavailable
+from fleetcore.errors import Conflict, FleetError, Refused, Unavailable
 from fleetcore.frontends.registration import registration
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.provider import Provider
 from fleetcore.runtime.clock import SystemClock
+from fleetcore.testing.simulated_leaf import simulated_leaf
 from fleetcore.testing.simulator import Behaviour, ClientFactory, SimulatedDevice
+from fleetcore.wire import messages
 from fleetcore.wire.endpoints import reachable
+from fleetcore.wire.replies import error_of
 
 #: Enrolments and connections under way at once: TLS handshakes are work for both ends.
 _AT_ONCE = 8
+#: Protocols whose clients the server tells what is for leaves; over the others a gateway asks for each.
+PUSHES_TO_LEAVES = frozenset({"mqtt", "websocket"})
+#: Protocols over which a device can enrol and download.
+_ABLE = frozenset({"http", "local"})
 
 
 @frozen(kw_only=True)
@@ -50,19 +57,26 @@ def ways_in(protocols: dict[str, Any], offers: dict[str, Provider[Any]]) -> list
 
 
 class SimulatedFleet:
-    """Makes devices, spreads them over the ways in, and ends them."""
+    """Makes devices, spreads them over the ways in, and ends them; ``gateways`` over those that a gateway can speak."""
 
-    def __init__(self, caller: Caller, ways: Sequence[Way], pki: Path) -> None:
-        self._caller, self._ways = caller, ways
+    def __init__(self, caller: Caller, ways: Sequence[Way], pki: Path, *, gateways: bool = False) -> None:
+        self._caller = caller
+        self._ways = [way for way in ways if way.kind in PUSHES_TO_LEAVES] if gateways else ways
+        if not self._ways:
+            raise Refused(
+                "The server has no protocol open that a simulated gateway could speak",
+                remedy="Add [protocols.mqtt] or [protocols.websocket] to fleet.toml",
+            )
         # What a factory would put into a device: whom it trusts, and whose commands it obeys.
         self._ca = (pki / "ca.pem").read_bytes()
         key = load_pem_public_key((pki / "command.pub").read_bytes())
         self._command_key = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
         self._slots = asyncio.Semaphore(_AT_ONCE)
         # Enrolment and downloads need a protocol that can do them: HTTP where there is one, in process otherwise.
-        able = [way for way in ways if way.kind in ("http", "local")]
+        able = [way for way in ways if way.kind in _ABLE]
         self._able = able[0] if able else None
         self.devices: list[SimulatedDevice] = []
+        self.leaves: list[SimulatedDevice] = []
 
     def way_of(self, number: int) -> Way:
         """Over which protocol the device with this number speaks."""
@@ -78,9 +92,12 @@ class SimulatedFleet:
         properties: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> SimulatedDevice:
-        """Registers, enrols and connects one device."""
+        """Registers, enrols and connects one device; one that was simulated before is enrolled anew.
+
+        Raises Conflict where a device with this id was not made by a simulation.
+        """
         way = way or self.way_of(len(self.devices))
-        download = (self._able.client, self._able.endpoint) if self._able and way.kind == "mqtt" else None
+        download = (self._able.client, self._able.endpoint) if self._able and way.kind not in _ABLE else None
         simulated = SimulatedDevice(
             DeviceSecrets(device=device, ca=self._ca),
             way.client,
@@ -94,7 +111,10 @@ class SimulatedFleet:
         async with self._slots:
             model = {} if behaviour.model is None else {"model": behaviour.model}
             members = registration({**model, **(properties or {})})
-            await self._caller.run("create_device", {"id": device, "type": kind, **members})
+            try:
+                await self._caller.run("create_device", {"id": device, "type": kind, **members})
+            except Conflict:
+                await self._take_again(device, kind)
             if self._able is not None:
                 made = await self._caller.run("create_enrollment_token", {"device": device})
                 await simulated.enroll(made["token"], client=self._able.client, endpoint=self._able.endpoint)
@@ -103,6 +123,16 @@ class SimulatedFleet:
                 simulated.use_token(made["token"])
             await simulated.connect()
         return simulated
+
+    async def _take_again(self, device: str, kind: str) -> None:
+        """Lets a device of an earlier simulation in again, whose key went with that process."""
+        there = await self._caller.run("get_device", {"device_id": device})
+        if there["type"] != kind or there["id"] != device:
+            raise Conflict(
+                f"Device {there['id']!r} exists and was not made by a simulation",
+                remedy="Name others by --prefix",
+                device=device,
+            )
 
     async def add_all(
         self, names: Sequence[str], kind: str, behaviours: Sequence[Behaviour], step: Callable[[], None]
@@ -120,6 +150,27 @@ class SimulatedFleet:
         except* FleetError as errors:
             raise errors.exceptions[0] from errors
 
+    async def add_leaves(self, number: int, names: Sequence[str]) -> list[SimulatedDevice]:
+        """Makes the device with this number a gateway, and registers and connects leaves behind it.
+
+        Raises Refused where its protocol is none of :data:`PUSHES_TO_LEAVES`.
+        """
+        gateway, way = self.devices[number], self.way_of(number)
+        if way.kind not in PUSHES_TO_LEAVES:
+            raise Refused(f"A simulated gateway cannot speak {way.name}", code="operation_unknown")
+        await self._caller.run("register_gateway", {"id": gateway.device, "may_register": True})
+        made = []
+        for name in names:
+            reply = await gateway.connection.request(messages.LEAF_REGISTER, {"device": name, "type": "leaf"})
+            if reply.error is not None and reply.error["code"] != "already_exists":
+                raise error_of(reply)
+            leaf = simulated_leaf(gateway, name, SystemClock())
+            self.leaves.append(leaf)
+            made.append(leaf)
+            await leaf.connect()
+        return made
+
     async def close(self) -> None:
         """Disconnects all."""
-        await asyncio.gather(*(device.disconnect() for device in self.devices), return_exceptions=True)
+        for some in (self.leaves, self.devices):
+            await asyncio.gather(*(device.disconnect() for device in some), return_exceptions=True)

@@ -1,6 +1,6 @@
 """``fleetcore telemetry``: readings as they were stored, with a picture of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -47,7 +47,7 @@ for _name, _finish, _members in _OWN:
 telemetry.add_command(import_)
 
 
-def sparkline(values: list[float], width: int = 72) -> str:
+def sparkline(values: Sequence[float], width: int = 72) -> str:
     """A one-line picture: of each of ``width`` stretches the value that lies furthest from the mean of all."""
     if not values:
         return "nothing stored"

@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
-from fleetcore.cli.exits import PARTLY, printable
+from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.readings_file import NA, Layout, count_lines, guess, readings
+from fleetcore.cli.refused import by_reason, exit_code
 from fleetcore.errors import CODES
 
 _HINTS = {
@@ -23,9 +24,8 @@ _HINTS = {
     "time_invalid": "--date-order, --time-unit or --time-column",
     "time_in_future": "--zone names the time zone of the file",
     "unit_mismatch": "--unit METRIC=UNIT, or leave the unit out",
-    "metric_name_invalid": "1-64 characters of A-Z a-z 0-9 . _ / -: rename the column",
-    "too_many_metrics": "`metrics` in [limits] says how many a device may have; is the file long, not wide?",
-    "number_inexact": "store such numbers as text",
+    "payload_unreadable": "a line of JSONL is one JSON object",
+    "number_not_finite": "leave such a cell empty, or name it by --na",
 }
 #: Refused readings that are named line by line.
 _NAMED = 10
@@ -76,7 +76,7 @@ async def _import(at: Target, file: Path, layout: Layout, units: dict[str, str],
     from fleetcore.cli.progress import progress
     from fleetcore.frontends.readings import Parts
 
-    parts = Parts(unit=units)
+    parts = Parts(unit=units, dry_run=dry_run)
     total: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
@@ -120,27 +120,30 @@ async def _import(at: Target, file: Path, layout: Layout, units: dict[str, str],
         **{name: total[name] for name in ("count", "stored", "duplicates", "conflicts", "refused")},
         "reasons": dict(reasons),
         "failures": [
-            {name: failure[name] for name in ("line", "device", "metric", "code")} for failure in failures[:_NAMED]
+            {name: failure[name] for name in ("line", "device", "metric", "code")}
+            for failure in sorted(failures, key=lambda failure: int(failure["line"]))[:_NAMED]
         ],
     }
 
 
 def _conclude(ended: dict[str, Any], output: str, *, dry_run: bool) -> int:
     for failure in ended["failures"]:
-        place = f"line {failure['line']}: {failure['device']} {failure['metric']}"
+        place = f"line {failure['line']}: {failure['device']} {failure['metric']}".rstrip(": ")
         click.echo(printable(f"{place}: {CODES[failure['code']].title} [{failure['code']}]"), err=True)
     if ended["refused"] > len(ended["failures"]):
         click.echo(f"… and {ended['refused'] - len(ended['failures'])} more", err=True)
     if output != "table":
         show(ended, output)
     elif dry_run:
-        click.echo(f"{ended['stored']} of {ended['count']} readings would be taken, {ended['refused']} refused")
+        click.echo(
+            f"{ended['stored']} of {ended['count']} readings would be stored, {ended['duplicates']} are there already, "
+            f"{ended['conflicts']} conflict, {ended['refused']} would be refused"
+        )
     else:
         click.echo(
             f"{ended['stored']} of {ended['count']} readings stored, {ended['duplicates']} were there already, "
             f"{ended['conflicts']} conflict, {ended['refused']} refused"
         )
-    for code, count in sorted(ended["reasons"].items()):
-        hint = f": {_HINTS[code]}" if code in _HINTS else ""
-        click.echo(f"  {code} {count}{hint}", err=output != "table")
-    return PARTLY if ended["refused"] else 0
+    for line in by_reason(ended["reasons"], _HINTS):
+        click.echo(line, err=output != "table")
+    return exit_code(ended["refused"])

@@ -18,10 +18,10 @@ from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.errors import Refused
 from fleetcore.frontends.catalogue import core
+from fleetcore.model.days import DAY_MS
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
-_DAY_MS = 86_400_000
 
 passphrase_option = click.option("--passphrase", metavar="REF", help="Of the key: env:NAME or file:PATH, never itself.")
 
@@ -100,7 +100,7 @@ def init(
     assert roots is not None
     made = Trust(
         version=1 if old is None else old.version + 1,
-        expires=now_ms() + round(days * _DAY_MS),
+        expires=now_ms() + round(days * DAY_MS),
         keys=keys,
         root=roots,
         firmware=role(makers, firmware_threshold, old.firmware if old else None),

@@ -32,9 +32,9 @@ def as_object(_context: click.Context, parameter: click.Parameter, words: Sequen
     try:
         found: Any = strict_json.loads(" ".join(words).encode())
     except strict_json.StrictJsonError as error:
-        raise Refused(f"/{what}: this is no JSON: {error.reason}", remedy=remedy) from None
+        raise Refused(f"/{what}: this is not JSON: {error.reason}", remedy=remedy) from None
     if not isinstance(found, dict):
-        raise Refused(f"/{what}: this is no JSON object", remedy=remedy)
+        raise Refused(f"/{what}: this is not a JSON object", remedy=remedy)
     return " ".join(words)
 
 

@@ -101,7 +101,8 @@ class AsyncFleetClient(AsyncFleet):
         if name == "wait_idle":  # a read waits until what this client wrote was seen
             await self._answer("GET", "/devices", params={"limit": 1})
             return from_builtins(None, kind)
-        sent, begun_s = request(await self._known(name), given), wire.now_s()
+        call = await self._known(name)
+        sent, begun_s = request(call, given), wire.now_s()
         source, wait_s = sent.source, given.get("wait_s", 0.0)
         # Anything else is refused by the server.
         wait_s = float(wait_s) if isinstance(wait_s, int | float) and math.isfinite(wait_s) else 0.0
@@ -110,7 +111,7 @@ class AsyncFleetClient(AsyncFleet):
             content=source if source is None or isinstance(source, bytes) else async_pieces(source),
             timeout_s=min(wait_s, wire.WAIT_S) + (wire.TIMEOUT_S if source is None else wire.UPLOAD_TIMEOUT_S),
         )  # fmt: skip
-        found = answer(answered.content, kind)
+        found = answer(call, answered.content, kind)
         if name == "send_command":
             # The server waits shorter than it was asked to: the rest of the time it is asked again.
             command: Any = found
@@ -154,7 +155,7 @@ class AsyncFleetClient(AsyncFleet):
             self._served = read(await self.catalogue())
             call = self._served.get(name)
         if call is None or (call.route and name not in core() and not is_served(call)):
-            raise Refused(f"There is no call {name!r}", code="operation_unknown")
+            raise Refused(f"Call {name!r} does not exist", code="operation_unknown")
         if not call.route:
             raise Refused(
                 f"{name} belongs to the server's own machine",

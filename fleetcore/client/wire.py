@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fleetcore.errors import (
     Conflict,
@@ -49,14 +50,23 @@ _AGAIN = frozenset({429, 502, 503, 504, 507})
 
 
 def base_of(url: str) -> str:
-    """The address of the API. Raises Refused for what is none, and for one that would send the token in the clear."""
-    scheme, _, rest = url.partition("://")
-    host = rest.partition("/")[0]
-    if scheme not in ("http", "https") or not host:
-        raise Refused(f"{url!r} is no address of a server", remedy="Write it as in https://fleet.example:8444")
-    if scheme == "http" and not is_loopback(host.rpartition("@")[2].partition(":")[0]):
+    """The address of the API.
+
+    Raises Refused for what is not an address of a server, and for one that would send the token in the clear.
+    """
+    remedy = "Write it as in https://fleet.example:8444"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise Refused(f"{url!r} is not an address of a server: {error}", remedy=remedy) from error
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise Refused(f"{url!r} is not an address of a server", remedy=remedy)
+    if "@" in parts.netloc:
+        raise Refused("The address of a server takes no user and no password", remedy="Give the token by itself")
+    if parts.scheme == "http" and not is_loopback(host):
         raise Refused(f"{url!r} would send the token in the clear", remedy="Use https://")
-    return url.rstrip("/").removesuffix("/api/v1") + "/api/v1"
+    return parts.geturl().rstrip("/").removesuffix("/api/v1") + "/api/v1"
 
 
 def trust(ca: str | Path | None) -> ssl.SSLContext:

@@ -10,6 +10,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.anomaly import Anomaly, Findings, Silences
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.store import Put
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 from fleetcore.wire.times import format_time
@@ -17,11 +18,8 @@ from fleetcore.wire.times import format_time
 KIND = "anomaly"
 
 
-_DAY_MS = 86_400_000
-
-
 def _refs(anomaly: Anomaly) -> Pairs:
-    day = anomaly.found // _DAY_MS
+    day = anomaly.found // DAY_MS
     return [
         ("device", anomaly.device),
         ("detector", anomaly.detector),
@@ -123,7 +121,7 @@ class AnomalyDetector:
 
     async def found_since(self, time: int, device: str | None = None) -> AsyncIterator[Anomaly]:
         """What was found at or after a time (ms since the epoch), on a device or on all, day by day."""
-        for day in range(time // _DAY_MS, self._clock.now_ms() // _DAY_MS + 1):
+        for day in range(time // DAY_MS, self._clock.now_ms() // DAY_MS + 1):
             ref = ("found", f"{day}") if device is None else ("found-of", f"{device}/{day}")
             async for anomaly in self.records.iterate(ref=ref):
                 if anomaly.found >= time:

@@ -16,10 +16,11 @@ from fleetcore.errors import FleetError, StorageError
 from fleetcore.fleet.repository import Page, Pairs, Repository
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.audit import GENESIS, AuditRow, Checkpoint
-from fleetcore.model.events import CORE
-from fleetcore.model.store import Event, Put
+from fleetcore.model.events import CORE, SUBJECT, Subject
+from fleetcore.model.parts import parts
+from fleetcore.model.store import Event, Put, Record
 from fleetcore.model.twin import leaves
-from fleetcore.query.ast import Compare
+from fleetcore.query.ast import And, Clause, Compare, Like, Or
 from fleetcore.wire.dsse import verify as open_envelope
 from fleetcore.wire.records import from_plain, to_plain
 
@@ -63,9 +64,9 @@ def row_key(seq: int) -> str:
     return f"{seq:016d}"
 
 
-def row_hash(row: AuditRow) -> str:
-    """The hash that the row must carry."""
-    return _hash({name: value for name, value in to_plain(row).items() if name not in ("hash", "version")}, row.prev)
+def row_hash(body: Mapping[str, object]) -> str:
+    """The hash that a row must carry, of all that is stored of it: a member more is another hash."""
+    return _hash({name: value for name, value in body.items() if name != "hash"}, str(body.get("prev")))
 
 
 def _hash(plain: Mapping[str, object], prev: str) -> str:
@@ -87,9 +88,23 @@ def sealed(event: Event, position: int, seq: int, prev: str) -> tuple[Put, str]:
         "data_hash": hashlib.sha256(_CANONICAL.encode(event.data)).hexdigest() if event.data else "",
         "prev": prev,
     }
+    device, name = _about(event)
+    # Only where there is something to say: rows of earlier releases have neither.
+    body |= {"device": device} if device else {}
+    body |= {"name": name} if name else {}
     body["hash"] = digest = _hash(body, prev)
     refs = frozenset((("object", event.subject), ("actor", event.actor)))
     return Put(kind=KIND, key=row_key(seq), body=body, expect=0, refs=refs), digest
+
+
+def _about(event: Event) -> tuple[str, str]:
+    """The device of an event about something of a device, and the name of a command."""
+    kind = CORE.get(event.type)
+    if kind is None or not event.data:
+        return "", ""
+    device = "" if kind.device in ("", None, SUBJECT) else event.data.get(kind.device)
+    name = event.data.get("name") if kind.subject is Subject.COMMAND else ""
+    return str(device or ""), str(name or "")
 
 
 def _changed(event: Event) -> tuple[str, ...]:
@@ -122,25 +137,37 @@ class AuditLog:
         *,
         object: str | None = None,
         actor: str | None = None,
+        action: str | None = None,
+        device: str | None = None,
+        since: int | None = None,
         after: str | None = None,
         limit: int = 100,
         newest: bool = False,
     ) -> Page[AuditRow]:
-        """The next rows in their order, or the newest first; of one object or by one actor where named.
+        """The next rows in their order, or the newest first.
 
-        Of both, at most :data:`SCAN` rows of the object are looked at: the page may be short, and goes on.
+        Objects and actors have an index. Of what has none, or of two conditions, at most :data:`SCAN` rows are looked
+        at: the page may be short, and goes on.
+
+        Args:
+            action: the event's type, or its beginning with a dot at the end: ``command.``.
+            device: rows about a device, and about what is the device's: its commands, its part of campaigns.
+            since: ms since the epoch; rows of what was done from then on.
         """
-        if object is None or actor is None:
-            ref = ("object", object) if object is not None else ("actor", actor) if actor is not None else None
-            return await self._records.page(ref=ref, after=after, limit=limit, newest=newest)
-        return await self._records.page(
-            ref=("object", object),
-            where=Compare(("actor",), "=", actor),
-            after=after,
-            limit=limit,
-            newest=newest,
-            scan=SCAN,
-        )
+        ref = ("object", object) if object is not None else ("actor", actor) if actor is not None else None
+        where: list[Clause] = []
+        if object is not None and actor is not None:
+            where.append(Compare(("actor",), "=", actor))
+        if action is not None:
+            whole = not action.endswith(".")
+            where.append(Compare(("action",), "=", action) if whole else Like(("action",), f"{action}*"))
+        if device is not None:
+            where.append(Or((Compare(("device",), "=", device), Compare(("object",), "=", device))))
+        if since is not None:
+            where.append(Compare(("time",), ">=", since))
+        clause = None if not where else where[0] if len(where) == 1 else And(tuple(where))
+        scan = None if clause is None else SCAN
+        return await self._records.page(ref=ref, where=clause, after=after, limit=limit, newest=newest, scan=scan)
 
     async def list(
         self, *, object: str | None = None, actor: str | None = None, after: int = 0, limit: int = 100
@@ -156,17 +183,17 @@ class AuditLog:
 
     async def rows(self) -> AsyncIterator[tuple[str, AuditRow]]:
         """All rows with their keys."""
-        after: str | None = None
-        while True:
-            page = await self._storage.find(KIND, after=after)
+        async for record in self._stored():
+            yield record.key, from_plain(KIND, record.body, AuditRow)
+
+    async def _stored(self) -> AsyncIterator[Record]:
+        """All rows as they are stored."""
+        async for page in parts(lambda after: self._storage.find(KIND, after=after), lambda page: page.after):
             for record in page.items:
-                yield record.key, from_plain(KIND, record.body, AuditRow)
-            after = page.after
-            if after is None:
-                return
+                yield record
 
     async def verify(self, trusted: Sequence[Any] = (), checkpoints: Sequence[bytes] | None = None) -> Verdict:
-        """Recomputes every hash, and compares with where the sealer was and with the signed checkpoints.
+        """Recomputes every hash of what is stored; compares with the sealer, the signed checkpoints and the indexes.
 
         Args:
             trusted: Ed25519 public keys whose checkpoints count.
@@ -201,8 +228,17 @@ class AuditLog:
     async def _chained(self, head: Head, marks: Mapping[int, str]) -> Verdict:
         """Recomputes every hash."""
         count, prev = 0, GENESIS
-        async for key, row in self.rows():
-            why = _wrong(row, key, count + 1, prev, marks.get(count + 1))
+        # How many rows each object and actor has, and the sum of their numbers.
+        indexed: dict[tuple[str, str], tuple[int, int]] = {}
+        async for record in self._stored():
+            try:
+                row = from_plain(KIND, record.body, AuditRow)
+            except FleetError as error:
+                return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=count + 1, why=error.message)
+            why = _wrong(row, record, count + 1, prev, marks.get(count + 1))
+            for pair in _refs(row):
+                many, total = indexed.get(pair, (0, 0))
+                indexed[pair] = many + 1, total + row.seq
             if not why and row.seq == head.seq and row.hash != head.hash:
                 why = "it is not the row that was sealed last"
             if why:
@@ -215,19 +251,32 @@ class AuditLog:
             why = f"rows were sealed up to {head.seq}, and the log ends with row {count}"
         if why:
             return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=count + 1, why=why)
+        for (name, value), expected in indexed.items():
+            bad = await self._missing(name, value, expected, count)
+            if bad is not None:
+                why = f"the index of rows by {name} does not lead to it, so a list of {value!r} is not whole"
+                return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=bad, why=why)
         return Verdict(ok=True, rows=count, checkpoints=len(marks))
+
+    async def _missing(self, name: str, value: str, expected: tuple[int, int], count: int) -> int | None:
+        """The first row that an index does not have, or has too many, up to ``count``; None where it is whole."""
+        found = [row.seq async for row in self._records.iterate(ref=(name, value)) if row.seq <= count]
+        if (len(found), sum(found)) == expected:
+            return None
+        wanted = {row.seq async for _, row in self.rows() if row.seq <= count and (name, value) in _refs(row)}
+        return min(wanted.symmetric_difference(found), default=found[0] if found else 1)
 
     async def _head(self) -> Head:
         kept = await self._storage.blob(HEAD)
         return Head() if kept is None else json.decode(kept, type=Head)
 
 
-def _wrong(row: AuditRow, key: str, seq: int, prev: str, mark: str | None) -> str:
-    if key != row_key(seq) or row.seq != seq:
+def _wrong(row: AuditRow, record: Record, seq: int, prev: str, mark: str | None) -> str:
+    if record.key != row_key(seq) or row.seq != seq:
         return f"row {seq} is missing: the next one is {row.seq}"
     if row.prev != prev:
         return "it does not follow the row before it"
-    if row.hash != row_hash(row):
+    if row.hash != row_hash(record.body):
         return "its content is not what was hashed"
     if mark is not None and mark != row.hash:
         return "a signed checkpoint says otherwise"

@@ -19,6 +19,7 @@ from fleetcore.fleet.fetch import check_url, fetch
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
@@ -41,7 +42,7 @@ DEVICE_RETIRED = "device_retired"
 #: The largest artifact that is fetched or taken in.
 ARTIFACT_BYTES = 1 << 30
 #: How long a device is told that an offer was withdrawn, where it says nothing about it: a week.
-WITHDRAWN_MS = 7 * 86_400_000
+WITHDRAWN_MS = 7 * DAY_MS
 #: Devices that are looked at, or executions that are ended, side by side.
 _TOGETHER = 200
 #: The entry of campaigns that a restart has to look at.
@@ -238,7 +239,7 @@ class Campaigns:
         """A device, with what is known of its model and firmware; raises NotFound, or Conflict for a retired one."""
         record = await self._storage.get("device", device)
         if record is None:
-            raise NotFound(f"There is no device {device!r}", remedy="Register it first", device=device)
+            raise NotFound(f"Device {device!r} does not exist", remedy="Register it first", device=device)
         if record.body["lifecycle"] == Lifecycle.RETIRED:
             raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
         twin = await self._storage.get("twin", device)

@@ -30,7 +30,7 @@ from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, Event
 from fleetcore.model.store import Counter as StoreCounter
 from fleetcore.query.explain import deciding
-from fleetcore.query.parse import parse
+from fleetcore.query.fitting import parse_new
 from fleetcore.wire import messages
 from fleetcore.wire.strict_json import EXACT_INTEGER, dumps, loads
 from fleetcore.wire.times import format_time
@@ -313,7 +313,7 @@ class Commands:
             version=1,
         )
         event = Event(
-            type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data={"device": device}
+            type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data=_told(command)
         )
         # With its sequence, so that what stands before it in its lane has been counted before it.
         self._entering[device, lane] += 1
@@ -442,7 +442,7 @@ class Commands:
         if not all(0 < within <= _LONGEST_S for within in (deliver_within_s, execute_within_s, result_within_s)):
             raise Refused(f"A command's times are seconds above 0 and up to {_LONGEST_S:.0f}")
         if precondition is not None:
-            parse(precondition)
+            parse_new(precondition)
 
     async def _superseded(self, device: str, key: str | None) -> Sequence[Command]:
         if key is None:
@@ -490,7 +490,7 @@ class Commands:
                 time=self._clock.now_ms(),
                 actor=actor,
                 reason=reason,
-                data={"device": current.device},
+                data=_told(current),
             )
             current = await self._change(
                 current.device,
@@ -527,7 +527,7 @@ class Commands:
                 time=now,
                 actor=actor,
                 reason=reason or code,
-                data={"device": old.device},
+                data=_told(old),
             )
             return evolve(old, state=state, code=code, finished_at=now, version=old.version + 1), [event]
 
@@ -727,7 +727,7 @@ class Commands:
                 result_hash=digest if ended else None,
                 version=old.version + 1,
             )
-            event = Event(type=f"command.{new.state}", subject=command, time=now, actor=device, data={"device": device})
+            event = Event(type=f"command.{new.state}", subject=command, time=now, actor=device, data=_told(new))
             return new, [event]
 
         try:
@@ -760,7 +760,7 @@ class Commands:
 def _sent(command: Command, now: int, *, version: int) -> tuple[Command, Event]:
     """The command as it is handed to a transport, and the event of it; one that wants no answer has its end."""
     attempt = command.attempt + 1
-    data = {"device": command.device, "attempt": attempt}
+    data = {**_told(command), "attempt": attempt}
     event = Event(type="command.sent", subject=command.id, time=now, data=data)
     new = evolve(command, state=CommandState.SENT, attempt=attempt, sent_at=now, version=version)
     if command.respond == "none":
@@ -825,8 +825,14 @@ def _check_args(args: Mapping[str, object]) -> None:
 
 
 def _cancelled(command: Command, now: int, actor: str, reason: str) -> Event:
-    data = {"device": command.device}
-    return Event(type="command.cancelled", subject=command.id, time=now, actor=actor, reason=reason, data=data)
+    return Event(
+        type="command.cancelled", subject=command.id, time=now, actor=actor, reason=reason, data=_told(command)
+    )
+
+
+def _told(command: Command) -> dict[str, object]:
+    """What an event of a command says of it."""
+    return {"device": command.device, "name": command.name}
 
 
 def _unique(command: Command) -> Pairs:

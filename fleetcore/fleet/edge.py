@@ -24,7 +24,7 @@ def _gateway(device: Device) -> Gateway:
     section = device.attributes.get(GATEWAY)
     if not isinstance(section, Mapping):
         raise Refused(
-            f"Device {device.id!r} is no gateway",
+            f"Device {device.id!r} is not a gateway",
             code="not_authorised",
             remedy="Register it with EdgeComputing.register_gateway",
         )

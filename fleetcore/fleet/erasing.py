@@ -3,7 +3,7 @@
 Its certificates' records stay too: a key that was revoked must never be accepted again.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fleetcore.errors import VersionConflict
@@ -28,7 +28,11 @@ _ATTEMPTS = 20
 
 
 class Erasing:
-    """Erases devices. Doing it again after a crash goes on where it stopped: the device's record goes last."""
+    """Erases devices. Doing it again after a crash goes on where it stopped: the device's record goes last.
+
+    Args:
+        forget_refused: removes the refused messages that are kept of a device.
+    """
 
     def __init__(
         self,
@@ -41,16 +45,19 @@ class Erasing:
         presence: PresenceBoard,
         groups: Groups,
         twins: Twins,
+        forget_refused: Callable[[str], Awaitable[None]],
     ) -> None:
         self._storage, self._clock, self._registry, self._lifecycles = storage, clock, registry, lifecycles
         self._commands, self._campaigns = commands, campaigns
         self._presence, self._groups, self._twins = presence, groups, twins
+        self._forget_refused = forget_refused
 
     async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
         await self._lifecycles.move(device, Lifecycle.RETIRED, actor=actor, reason=reason or "erased")
         # Also for one that was retired before its campaigns ended with it: they must not wait for it.
         await self._campaigns.leave(device, DEVICE_RETIRED, actor=actor)
+        await self._forget_refused(device)
         await self._storage.forget(device)
         for records in (self._commands.records, self._campaigns.executions):
             await self._remove(records, device)

@@ -86,9 +86,9 @@ def check_url(url: str) -> tuple[SplitResult, str, int]:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
-        raise Refused(f"{url!r} is no URL", code="url_forbidden") from error
+        raise Refused(f"{url!r} is not a URL", code="url_forbidden") from error
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise Refused(f"{url!r} is no URL", code="url_forbidden", remedy="Write other characters as %XX")
+        raise Refused(f"{url!r} is not a URL", code="url_forbidden", remedy="Write other characters as %XX")
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.password:
         raise Refused(
             f"{url!r} cannot be fetched", code="url_forbidden", remedy="Use http or https, without credentials in it"

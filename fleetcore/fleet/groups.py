@@ -26,6 +26,7 @@ from fleetcore.model.store import Commit, Delete, Event, place
 from fleetcore.query.ast import Clause
 from fleetcore.query.evaluate import matches
 from fleetcore.query.explain import deciding, explain
+from fleetcore.query.fitting import parse_new
 from fleetcore.query.parse import parse
 from fleetcore.query.resolve import is_timed
 
@@ -95,7 +96,7 @@ class Groups:
         """The group; raises NotFound."""
         found = self._groups.get(group)
         if found is None:
-            raise NotFound(f"There is no group {group!r}", group=group)
+            raise NotFound(f"Group {group!r} does not exist", group=group)
         return found
 
     def has(self, group: str) -> bool:
@@ -178,6 +179,8 @@ class Groups:
             NotFound: a group that it is to lie in.
         """
         check_label(group, "group")
+        if query is not None:
+            parse_new(query)
         now = self._clock.now_ms()
         made = Group(
             id=group, query=query, within=tuple(within), description=description, created=now, updated=now
@@ -208,6 +211,8 @@ class Groups:
         reason: str = "",
     ) -> Group:
         """Changes what is given; a static group stays static, a dynamic one dynamic. Raises as :meth:`create` does."""
+        if query is not None:
+            parse_new(query)
         async with self._lock:
             old = self.get(group)
             _expect(old, if_version)
@@ -288,7 +293,7 @@ class Groups:
             if add:
                 for device in changing:
                     if await self._storage.get("device", device) is None:
-                        raise NotFound(f"There is no device {device!r}; nobody was put in", device=device)
+                        raise NotFound(f"Device {device!r} does not exist; nothing was put in", device=device)
             now = self._clock.now_ms()
             why = reason or f"put in by {actor}"
             joining = [Membership(device=one, group=group, since=now, why=why) for one in changing] if add else []

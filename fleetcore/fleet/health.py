@@ -1,7 +1,8 @@
 """Health: a score from 0 to 100 whose parts can be seen, of a device, a group or the fleet, from what is stored.
 
-No data is not healthy: a device that was never heard of has none of what depends on it. What a device has no part in,
-a battery for one, is left out of its score instead.
+No data is not healthy: a device that was never heard of has none of what depends on it, in its score and in that of
+the fleet. The part ``anomalies`` of many devices is shown of those that were heard of: 1.0 where none has an anomaly. A
+part that does not apply to a device, such as the battery where it has none, is left out of its score instead.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,14 +17,15 @@ from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.credential import CertificateState
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Connectivity, Device, Lifecycle
 from fleetcore.model.firmware import EXECUTION_ENDS, ExecutionState
 from fleetcore.model.twin import Twin, delta
 
 #: Anomalies found within this time count.
-RECENT_MS = 24 * 3600 * 1000
+RECENT_MS = DAY_MS
 #: A certificate that ends sooner is no good one.
-EXPIRY_MS = 14 * 24 * 3600 * 1000
+EXPIRY_MS = 14 * DAY_MS
 #: A battery above this is a good one; below, its part falls to 0 (percent).
 BATTERY_PERCENT = 20.0
 _WEIGHTS = {
@@ -101,7 +103,13 @@ class FleetHealth:
                 sums[name] += part
                 having[name] += 1
         parts = {name: round(sums[name] / having[name], 4) for name in _WEIGHTS if having[name]}
-        return Health(score=_score(parts) if counts["devices"] else None, parts=parts, counts=counts)
+        score = _score(parts) if counts["devices"] else None
+        # Only devices that were heard of count: nothing is known of the others.
+        heard = counts["devices"] - counts[Connectivity.NEVER.value]
+        parts.pop("anomalies", None)
+        if heard:
+            parts["anomalies"] = round(sums["anomalies"] / heard, 4)
+        return Health(score=score, parts={name: parts[name] for name in _WEIGHTS if name in parts}, counts=counts)
 
     async def _parts(self, device: str, troubled: set[str]) -> Mapping[str, float]:
         presence = self._presence.of(device)

@@ -120,7 +120,7 @@ class Importing:
                 del self._dry_runs[name]
         name = of or uuid4().hex
         if of is not None and of not in self._dry_runs:
-            raise NotFound(f"There is no dry run {of!r}, or it waited too long", remedy="Begin again", operation=of)
+            raise NotFound(f"Dry run {of!r} does not exist, or it waited too long", remedy="Begin again", operation=of)
         run = self._dry_runs.pop(name)[0] if of is not None else DryRun(self._registry)
         for first in range(0, len(rows), _PART):
             await run.add(rows[first : first + _PART])
@@ -167,7 +167,7 @@ class Importing:
         async with self._lock(operation):
             found = await self._operations.get(operation)
             if found.kind != KIND:
-                raise NotFound(f"There is no import {operation!r}", operation=operation)
+                raise NotFound(f"Import {operation!r} does not exist", operation=operation)
             progress = _progress(found)
             if found.state is not OperationState.RUNNING or progress is None or not progress.open:
                 raise Conflict(

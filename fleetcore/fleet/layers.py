@@ -59,7 +59,7 @@ class Layers:
         """The layer; raises NotFound."""
         found = self._layers.get(layer)
         if found is None:
-            raise NotFound(f"There is no layer {layer!r}", layer=layer)
+            raise NotFound(f"Layer {layer!r} does not exist", layer=layer)
         return found
 
     def laid_on(self, group: str) -> Sequence[str]:

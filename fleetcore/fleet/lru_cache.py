@@ -8,23 +8,23 @@ V = TypeVar("V")
 
 
 class LruCache(Generic[V]):
-    """The last ``limit`` values by key; the one unused for longest goes first. Keys are digests, never secrets."""
+    """The last ``limit`` values by key; the longest unused goes first. Keys are digests or ids, never secrets."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._values: OrderedDict[bytes, V] = OrderedDict()
+        self._values: OrderedDict[bytes | str, V] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def get(self, key: bytes) -> V | None:
+    def get(self, key: bytes | str) -> V | None:
         """The value, which is now the latest used, or None."""
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
         return value
 
-    def put(self, key: bytes, value: V) -> None:
+    def put(self, key: bytes | str, value: V) -> None:
         """Remembers a value."""
         self._values[key] = value
         self._values.move_to_end(key)

@@ -32,7 +32,7 @@ class Nesting:
         for group in groups.values():
             for outer in group.within:
                 if outer not in groups:
-                    raise NotFound(f"There is no group {outer!r}", remedy="Create it first", group=outer)
+                    raise NotFound(f"Group {outer!r} does not exist", remedy="Create it first", group=outer)
         self._above = {name: self._climb(name) for name in groups}
         inside: dict[str, set[str]] = {name: {name} for name in groups}
         for name, above in self._above.items():

@@ -24,13 +24,16 @@ from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.repository import Pairs, Repository
-from fleetcore.fleet.rights import Rights, scope_clause
+from fleetcore.fleet.rights import GROUP_SCOPE, Rights, scope_clause
 from fleetcore.fleet.search import Search
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.interfaces.waits import first_of
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.names import check_label
 from fleetcore.model.operator import OperatorToken, Permission, Role, RoleGrant
 from fleetcore.model.store import Commit, Delete, Event
+from fleetcore.query.fitting import parse_new
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -38,7 +41,6 @@ _log = logging.getLogger(__name__)
 #: ``fc_pat_<id>_<43 characters>``; secret scanners know it by its prefix.
 _TOKEN = re.compile(r"fc_pat_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _SECRET_BYTES = 32  # 43 characters of base64url
-_DAY_MS = 86_400_000
 DEFAULT_DAYS = 90.0
 LONGEST_DAYS = 366.0
 #: How exactly the last use is known: each note of it is a commit.
@@ -103,13 +105,9 @@ class RightsWatch:
 
         What the others return or raise is not told: the caller looks again.
         """
-        waiting = [asyncio.ensure_future(other) for other in (*others, self._changed.wait(), self._expiry())]
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(*others, self._changed.wait(), self._expiry())
         finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
             self._changed.clear()  # the caller asks for them now
 
     async def _expiry(self) -> None:
@@ -179,7 +177,7 @@ class Operators:
             sha256=hashlib.sha256(secret.encode()).hexdigest(),
             created=now,
             created_by=actor,
-            expires=now + int(days * _DAY_MS),
+            expires=now + int(days * DAY_MS),
             permissions=tuple(_permission(one) for one in permissions),
         )
         event = Event(
@@ -303,8 +301,10 @@ class Operators:
         try:
             wanted = Role(role)
         except ValueError as error:
-            raise Refused(f"There is no role {role!r}", remedy=f"Roles: {', '.join(Role)}") from error
+            raise Refused(f"Role {role!r} does not exist", remedy=f"Roles: {', '.join(Role)}") from error
         scope_clause(scope)
+        if scope and not scope.startswith(GROUP_SCOPE):
+            parse_new(scope)
         for held in await self.grant_records.find(ref=("principal", principal)):
             if (held.role, held.scope) == (wanted, scope):
                 return held
@@ -352,4 +352,4 @@ def _permission(name: str) -> Permission:
     try:
         return Permission(name)
     except ValueError as error:
-        raise Refused(f"There is no permission {name!r}", remedy=f"Permissions: {', '.join(Permission)}") from error
+        raise Refused(f"Permission {name!r} does not exist", remedy=f"Permissions: {', '.join(Permission)}") from error

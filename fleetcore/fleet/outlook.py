@@ -37,7 +37,7 @@ class Outlook:
         Raises Refused for another ``per`` or ``by``, QuerySyntaxError.
         """
         if per not in list(Period):
-            raise Refused(f"There is no period {per!r}", remedy=f"Use one of: {', '.join(Period)}")
+            raise Refused(f"Period {per!r} does not exist", remedy=f"Use one of: {', '.join(Period)}")
         only: Callable[[str], bool] = lambda _device: True  # noqa: E731 - the other branch is a method
         if where is not None:
             only = set(await self._search.ids(where)).__contains__

@@ -24,6 +24,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import Failure, Operation, OperationState
+from fleetcore.query.fitting import parse_new
 from fleetcore.wire.strict_json import dumps
 
 KIND = "renewal"
@@ -227,7 +228,7 @@ class Renewals:
         async for record in self._security.living():
             holders[record.device] = holders.get(record.device, False) or record.issuer == issuer
         if where is not None:
-            wanted = await self._search.ids(where)
+            wanted = await self._search.ids(parse_new(where))
         elif devices:
             wanted = sorted(set(devices))
             for device in wanted:
@@ -360,7 +361,7 @@ def _sizes(waves: Sequence[str], count: int) -> tuple[int, ...]:
         except ValueError:
             value = -1
         if not (0 < value <= 100 if share else value > 0):
-            raise Refused(f"{text!r} is no wave", remedy="Write a number of devices, or a share: 10%")
+            raise Refused(f"{text!r} is not a wave", remedy="Write a number of devices, or a share: 10%")
         size = min(left, max(1, ceil(count * value / 100)) if share else int(value))
         if size:
             sizes.append(size)

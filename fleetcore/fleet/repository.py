@@ -14,6 +14,7 @@ from fleetcore.errors import NotFound, VersionConflict
 from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.process_state.turns import Turns
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.names import kind_in_words
 from fleetcore.model.store import Commit, Counter, Delete, Event, Put, Record, place
 from fleetcore.query.ast import Clause
 from fleetcore.wire.records import from_plain, to_plain
@@ -138,7 +139,7 @@ class Repository(Generic[T]):
         """The item; raises :class:`NotFound` with ``code``."""
         item = await self.get(key)
         if item is None:
-            raise NotFound(f"There is no {self.kind} {key!r}", code=code, **{self.kind: key})
+            raise NotFound(f"{kind_in_words(self.kind)} {key!r} does not exist", code=code, **{self.kind: key})
         return item
 
     def place(self, item: T) -> str:

@@ -17,15 +17,16 @@ from fleetcore.model.operator import ROLES, Permission, RoleGrant
 from fleetcore.query.ast import And, Clause, Or
 from fleetcore.query.parse import parse
 
-_GROUP = "group:"
+#: How a scope begins that is a group's name.
+GROUP_SCOPE = "group:"
 
 
 def scope_clause(scope: str) -> Clause | None:
     """A grant's scope as a clause, None for the whole fleet; raises QuerySyntaxError."""
     if not scope:
         return None
-    if scope.startswith(_GROUP):
-        name = scope.removeprefix(_GROUP).replace("'", "''")
+    if scope.startswith(GROUP_SCOPE):
+        name = scope.removeprefix(GROUP_SCOPE).replace("'", "''")
         return parse(f"group in ('{name}')")
     return parse(scope)
 
@@ -73,9 +74,9 @@ class Rights:
     def named_groups(self, permission: Permission) -> frozenset[str]:
         """Groups that are the scope of a grant that has it."""
         return frozenset(
-            scope.removeprefix(_GROUP)
+            scope.removeprefix(GROUP_SCOPE)
             for allowed, scope in self._grants
-            if permission in allowed and scope.startswith(_GROUP)
+            if permission in allowed and scope.startswith(GROUP_SCOPE)
         )
 
     async def allows(self, permission: Permission, device: str) -> bool:
@@ -83,9 +84,9 @@ class Rights:
         for allowed, scope in self._grants:
             if permission not in allowed:
                 continue
-            if scope.startswith(_GROUP):
+            if scope.startswith(GROUP_SCOPE):
                 # From memory: it is asked for each device of a long list.
-                if scope.removeprefix(_GROUP) in self._search.documents.groups_of(device):
+                if scope.removeprefix(GROUP_SCOPE) in self._search.documents.groups_of(device):
                     return True
                 continue
             clause = _readable(scope)

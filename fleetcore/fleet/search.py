@@ -220,7 +220,7 @@ class Search:
     async def _need(self, device: str, parts: frozenset[str]) -> Document:
         document = await self.documents.of(device, parts)
         if document is None:
-            raise NotFound(f"There is no device {device!r}", device=device)
+            raise NotFound(f"Device {device!r} does not exist", device=device)
         return document
 
 

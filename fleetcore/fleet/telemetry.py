@@ -1,11 +1,13 @@
 """Telemetry as people ask for it: by device and metric, in ranges, in buckets, the newest; readings put in by hand."""
 
 from collections.abc import Sequence
+from datetime import UTC, tzinfo
 
 import numpy as np
 from attrs import evolve
 
 from fleetcore.errors import FleetError, NotFound, Refused
+from fleetcore.fleet.local_buckets import Bucket, local_buckets
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import Session
@@ -87,12 +89,15 @@ class Telemetry:
         return sum([1 async for _ in self._storage.read_texts(series.index, start, end)])
 
     async def buckets(
-        self, series: Series, start: int, end: int, bucket_ms: int, limit: int
-    ) -> tuple[Sequence[tuple[int, int, float, float, float, float, float, float]], int | None]:
+        self, series: Series, start: int, end: int, bucket_ms: int, limit: int, zone: tzinfo = UTC
+    ) -> tuple[Sequence[Bucket], int | None]:
         """The first buckets of the points with ``start <= time < end``, and the start of the next one.
 
-        Each is start, count, min, max, mean, sum, first and last.
+        Each is start, count, min, max, mean, sum, first and last; they are those of the zone's clock.
         """
+        if zone is not UTC:
+            rows = await local_buckets(self._storage, series.index, start, end, bucket_ms, zone, limit + 1)
+            return rows[:limit], rows[limit][0] if len(rows) > limit else None
         found = await self._storage.aggregate(series.index, start, end, bucket_ms)
         names = ("start", "count", "min", "max", "mean", "sum", "first", "last")
         columns = [getattr(found, name)[: limit + 1].tolist() for name in names]

@@ -119,7 +119,7 @@ class TrustRoot:
         if self._chain and (number is None or 1 <= number <= len(self._chain)):
             return self._chain[-1 if number is None else number - 1]
         raise NotFound(
-            "There is no trust root" if number is None else f"There is no version {number} of the trust root",
+            "No trust root is set" if number is None else f"Version {number} of the trust root does not exist",
             remedy="Make one: fleetcore firmware trust init, sign, set",
         )
 

@@ -370,7 +370,7 @@ def _past_key(device: str, section: str, version: int) -> str:
 
 def _check_section(section: str) -> None:
     if section not in ("desired", "reported"):
-        raise Refused(f"{section!r} is no section with a history", remedy="Use desired or reported")
+        raise Refused(f"{section!r} is not a section with a history", remedy="Use desired or reported")
 
 
 def _expect(section: Section, if_version: int | None) -> None:

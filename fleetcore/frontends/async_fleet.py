@@ -96,12 +96,12 @@ class AsyncFleet(AsyncCalls):
             device: of readings that name none.
             metric: of readings with a ``value`` that name none.
             unit: of all that name none, or by metric.
-            dry_run: only says what would be taken.
+            dry_run: only says what a run would say; it remembers each time, some 100 bytes a reading.
 
         Raises:
             Refused: the readings are in no such form. What of them is not taken is counted in the answer, by reason.
         """
-        parts = Parts(device=device, metric=metric, unit=unit)
+        parts = Parts(device=device, metric=metric, unit=unit, dry_run=dry_run)
         total = None
         for part in parts.of(readings):
             answer = await self.import_readings(part, dry_run=dry_run)

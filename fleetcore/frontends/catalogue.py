@@ -68,6 +68,7 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         members: of the answer, or of each item of a page or a stream, with their kinds: ``id`` (long, made by the
             fleet), ``text`` (for people), ``choice``, ``boolean``, ``time``, ``integer``, ``count``, ``bytes``,
             ``number``, ``value``, ``list`` or ``object``; what is not named is a ``word``.
+        needs: members that every answer, or every item of it, has.
         confirm: what the command line says before it makes the call; empty where it does not ask.
         confirm_when: it asks only where these parameters are given so.
     """
@@ -85,6 +86,7 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     selected_by: str = ""
     also: Mapping[str, Mapping[str, Any]] = {}
     members: Mapping[str, str] = {}
+    needs: Sequence[str] = ()
     confirm: str = ""
     confirm_when: Mapping[str, Any] = {}
     deprecated: str = ""

@@ -28,7 +28,7 @@ from fleetcore.calls.types import to_builtins
 from fleetcore.errors import FleetError, Refused
 from fleetcore.frontends.control_client import CATALOGUE, FRAME_BYTES, LENGTH, LINE_BYTES, address_of, socket_of
 from fleetcore.frontends.library import IoTFleetManager
-from fleetcore.wire.strict_json import nests_deeper, too_deep
+from fleetcore.wire import strict_json
 
 _log = logging.getLogger(__name__)
 #: How deep a line may nest at all; what a call takes is judged by the call, as in the library.
@@ -47,7 +47,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 @asynccontextmanager
 async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[None]:
-    """Answers calls until the block ends. The data folder's lock is held, so a left-over socket is nobody's.
+    """Answers calls until the block ends. The data folder's lock is held, so no process answers on a socket left over.
 
     At the end streams end, what waits is answered as it stands, and nothing of a connection stays.
     """
@@ -68,7 +68,8 @@ async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[N
         yield
     finally:
         server.close()
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that became read-only it stays; the next server replaces it
+            path.unlink(missing_ok=True)
         closing.set()
         if conversations:
             await asyncio.wait(conversations, timeout=_GRACE_S)
@@ -200,14 +201,7 @@ async def _end(*tasks: "asyncio.Future[Any]") -> None:
 
 def _read(line: bytes) -> tuple[str, Mapping[str, Any], bool]:
     """The name of a call, what it is given, and whether a stream follows; raises Refused."""
-    try:
-        request = json.loads(line.decode())
-    except RecursionError:
-        raise too_deep(_DEPTH) from None
-    except ValueError as error:
-        raise Refused(f"no JSON: {error}", code="payload_unreadable", pointer="") from error
-    if nests_deeper(line, _DEPTH):
-        raise too_deep(_DEPTH)
+    request = strict_json.loads(line, depth=_DEPTH)
     if not isinstance(request, dict):
         raise Refused("A line is a JSON object", remedy='Send {"call": NAME, "given": {…}}', pointer="")
     name, given = request.get("call"), request.get("given", {} if request.get("call") == CATALOGUE else None)

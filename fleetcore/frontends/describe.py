@@ -64,6 +64,7 @@ def _call(call: Call, short: set[str]) -> CallInfo:
         selected_by=declared.selected_by,
         also=dict(declared.also),
         members={name: kind for name, kind in _members(call, short) if kind != WORD},
+        needs=_needs(call),
         confirm=declared.confirm,
         confirm_when=dict(declared.confirm_when),
         deprecated=declared.deprecated,
@@ -102,6 +103,15 @@ def _members(call: Call, short: set[str]) -> Iterator[tuple[str, str]]:
         hints = get_type_hints(item)
         for name in item.__struct_fields__:
             yield name, "id" if name in short else _kind(name, hints[name])
+
+
+def _needs(call: Call) -> list[str]:
+    """The members that no answer leaves out."""
+    item = _item(call)
+    if not (isinstance(item, type) and issubclass(item, Response)):
+        return []
+    all_of_them = not item.__struct_config__.omit_defaults
+    return [one.name for one in msgspec.structs.fields(item) if one.required or all_of_them]
 
 
 def _kind(name: str, hint: Any) -> str:

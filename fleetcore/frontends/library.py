@@ -146,7 +146,7 @@ class IoTFleetManager(AsyncFleet):
         fleet = await self.open()
         call = self._table.get(name)
         if call is None:
-            raise Refused(f"There is no call {name!r}", code="operation_unknown")
+            raise Refused(f"Call {name!r} does not exist", code="operation_unknown")
         return await run(call, owner(fleet, actor, left=left), present(**given), content=content)
 
     async def catalogue(self) -> bytes:

@@ -52,7 +52,8 @@ def _modules(table: Table, plugin: str) -> dict[ModuleType, list[Call]]:
                 )
             found.setdefault(module, []).append(call)
     if not found:
-        raise NotFound(f"There is no plugin {plugin!r} with calls", remedy="`fleetcore plugin list` shows the plugins")
+        remedy = "`fleetcore plugin list` shows the plugins"
+        raise NotFound(f"Plugin {plugin!r} has no calls, or is not installed", remedy=remedy)
     return found
 
 

@@ -7,6 +7,7 @@ cannot travel at all (no time, no number) is counted here by the codes of the da
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -27,12 +28,18 @@ _encode = msgspec.json.Encoder().encode
 
 @define
 class Parts:
-    """Fills parts with readings and counts those that cannot travel."""
+    """Fills parts with readings and counts those that cannot travel.
+
+    Attributes:
+        dry_run: the parts of a dry run name what parts before them had at the same times, some 100 bytes a reading of
+            memory, so that they are counted as in a run.
+    """
 
     device: str | None = None
     metric: str | None = None
     unit: str | Mapping[str, str] | None = None
     count: int = 0
+    dry_run: bool = False
     reasons: "Counter[str]" = field(factory=Counter)
     failures: list[RefusedReadingResponse] = field(factory=list)
     _series: dict[tuple[str, str, str | None], int] = field(factory=dict)
@@ -41,6 +48,11 @@ class Parts:
     _value: list[Any] = field(factory=list)
     #: Of each reading in the present part its number among all.
     items: list[int] = field(factory=list)
+    #: By device and metric, in a dry run: what parts before the present one have at each time.
+    _seen: dict[tuple[str, str], dict[int, Any]] = field(factory=dict)
+    _names: list[tuple[str, str, str | None]] = field(factory=list)
+    _named: set[tuple[str, str, int]] = field(factory=set)
+    _before: list[tuple[int, int, Any]] = field(factory=list)
 
     def of(self, readings: Any) -> Iterator[bytes]:
         """The parts of readings in any of the forms; raises Refused for another form."""
@@ -58,21 +70,59 @@ class Parts:
 
     def take(self) -> bytes:
         """The present part; a new one begins. It names all series so far, so that the first unit of each is known."""
-        body = _encode({"series": list(self._series), "at": self._at, "time": self._time, "value": self._value})
+        at, time, value = self._at, self._time, self._value
+        columns: dict[str, Any] = {"series": list(self._series)}
+        if self._before:
+            columns["before"] = len(self._before)
+            at, time, value = ([*map(itemgetter(i), self._before), *given] for i, given in enumerate((at, time, value)))
+        body = _encode(columns | {"at": at, "time": time, "value": value})
+        if self.dry_run:
+            self._remember()
         self._at, self._time, self._value, self.items = [], [], [], []
         return body
 
+    def _remember(self) -> None:
+        """What the present part has is from now on before the next one."""
+        for place, time, value in [*zip(self._at, self._time, self._value, strict=True)]:
+            device, metric, _ = self._names[place]
+            seen = self._seen.setdefault((device, metric), {})
+            there = seen.get(time)
+            if there is None:
+                seen[time] = (place, value)
+            elif (place, value) != there and (place, value) not in (there if isinstance(there, list) else ()):
+                seen[time] = [*(there if isinstance(there, list) else [there]), (place, value)]
+        self._before, self._named = [], set()
+
     def add(self, item: int, device: str, metric: str, time: int, value: Any, unit: str | None) -> None:
-        """One reading whose time and value are plain: ms, and a finite number, true or false, or text."""
+        """One reading whose time and value are plain: ms, and a number, true or false, or text.
+
+        A number that is not finite, or that cannot be held exactly, is counted as refused.
+        """
+        if isinstance(value, float) and not math.isfinite(value):
+            self.refuse(item, device, metric, "number_not_finite")
+            return
+        if isinstance(value, int) and abs(value) > EXACT:
+            self.refuse(item, device, metric, "number_inexact")
+            return
         key = device, metric, unit
         place = self._series.get(key)
         if place is None:
             place = self._series[key] = len(self._series)
+            self._names.append(key)
+        if self.dry_run and (device, metric, time) not in self._named:
+            self._name_again(device, metric, time)
         self.count += 1
         self._at.append(place)
         self._time.append(time)
         self._value.append(value)
         self.items.append(item)
+
+    def _name_again(self, device: str, metric: str, time: int) -> None:
+        """What parts before the present one have at a time, once a part."""
+        there = self._seen.get((device, metric), {}).get(time)
+        if there is not None:
+            self._named.add((device, metric, time))
+            self._before += [(place, time, value) for place, value in (there if isinstance(there, list) else [there])]
 
     def refuse(self, item: int, device: object, metric: object, code: str, reason: str = "") -> None:
         """Counts a reading that cannot travel."""
@@ -110,15 +160,11 @@ class Parts:
             value = of_python(given)
             if value is None or (_VALUE not in row and isinstance(value, float) and math.isnan(value)):
                 continue  # a cell without a value
-            if isinstance(value, float) and not math.isfinite(value):
-                self.refuse(item, device, metric, "number_not_finite")
-            elif not isinstance(value, int | float | str):
+            if not isinstance(value, int | float | str):
                 if type(value).__name__ in ("NAType", "NaTType"):
                     continue
-                reason = f"A {type(value).__name__} is no reading's value"
+                reason = f"A {type(value).__name__} is not a reading's value"
                 self.refuse(item, device, metric, "schema_invalid", reason)
-            elif isinstance(value, int) and abs(value) > EXACT:
-                self.refuse(item, device, metric, "number_inexact")
             else:
                 self.add(item, device, metric, time, value, unit if isinstance(unit, str) else self.unit_of(metric))
 
@@ -152,7 +198,7 @@ def together(first: ImportedReadingsResponse, second: ImportedReadingsResponse) 
 def _rows(readings: Any) -> Iterator[Mapping[str, Any]]:
     """The rows of whatever readings are given as. Frames and tables are known by what they can do."""
     if isinstance(readings, str | bytes):
-        raise Refused("Text is no list of readings", remedy="Give rows, columns, a DataFrame or an Arrow table")
+        raise Refused("Text is not a list of readings", remedy="Give rows, columns, a DataFrame or an Arrow table")
     if hasattr(readings, "iloc") and hasattr(readings, "columns"):  # pandas
         columns = {str(name): readings[name].to_numpy() for name in readings.columns}
         if _TIME not in columns:
@@ -166,7 +212,7 @@ def _rows(readings: Any) -> Iterator[Mapping[str, Any]]:
     if names:  # a structured array of numpy
         return _of_columns({name: readings[name] for name in names})
     if not isinstance(readings, Iterable):
-        raise Refused(f"{type(readings).__name__} is no list of readings")
+        raise Refused(f"{type(readings).__name__} is not a list of readings")
     return map(_row_of, readings)
 
 
@@ -176,7 +222,7 @@ def _row_of(row: Any) -> Mapping[str, Any]:
     if isinstance(row, Sequence) and not isinstance(row, str | bytes) and 4 <= len(row) <= len(_NAMES):
         return dict(zip((_DEVICE, _METRIC, _TIME, _VALUE, _UNIT), row, strict=False))
     raise Refused(
-        f"{str(row)[:60]!r} is no reading", remedy="Give dicts, or tuples (device, metric, time, value, unit)"
+        f"{str(row)[:60]!r} is not a reading", remedy="Give dicts, or tuples (device, metric, time, value, unit)"
     )
 
 

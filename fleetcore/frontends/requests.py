@@ -57,7 +57,7 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
         elif parameter.place == "path":
             if _is_sendable(parameter, value, faults):
                 path = path.replace(f"{{{parameter.name}}}", quote(_text(parameter, value), safe=""))
-        elif value is UNSET or (value == parameter.default and not parameter.required and not parameter.clears):
+        elif value is UNSET or (_is_default(value, parameter) and not parameter.required and not parameter.clears):
             continue
         elif parameter.place == "query":
             if _is_sendable(parameter, value, faults):
@@ -71,6 +71,11 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
         raise decode.refusal(faults)
     has_body = any(parameter.place == "body" for parameter in call.parameters)
     return Request(call.method, path, query, headers, body if has_body else whole, given.get(call.stream))
+
+
+def _is_default(value: object, parameter: ParameterInfo) -> bool:
+    """Whether a value need not be sent; of another type it is sent, so that the server judges it: true is not 1."""
+    return type(value) is type(parameter.default) and value == parameter.default
 
 
 def _is_header(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
@@ -103,13 +108,37 @@ def _text(parameter: ParameterInfo, value: object) -> str:
     return msgspec.json.encode(value).decode() if parameter.kind == "json" else str(value)
 
 
-def answer(content: bytes, kind: type[T]) -> T:
-    """What the server answered, as the call's answer; nothing is None. Raises Unavailable for what is none."""
+def answer(call: CallInfo, content: bytes, kind: type[T]) -> T:
+    """What the server answered, as the call's answer; nothing is None.
+
+    Raises Unavailable for what is not an answer of this call, as another program at the address may give one.
+    """
     try:
-        return from_builtins(msgspec.json.decode(content) if content else None, kind)
+        found = msgspec.json.decode(content) if content else None
+        if wrong := _wrong(call, found):
+            raise Refused(wrong)
+        return from_builtins(found, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Refused) as error:
+        why = error.message if isinstance(error, Refused) else str(error)
         remedy = "Is it a fleetcore server, of a release like this one?"
-        raise Unavailable(f"The server's answer cannot be read: {error}", remedy=remedy) from error
+        raise Unavailable(f"The server's answer to {call.name} cannot be read: {why}", remedy=remedy) from error
+
+
+def _wrong(call: CallInfo, found: Any) -> str:
+    """What keeps plain data from being an answer of a call; empty where nothing does."""
+    if call.answer == "nothing":
+        return "" if found is None else "it holds something, and this call answers nothing"
+    items: Any = [found]
+    if call.answer == "page":
+        if not isinstance(found, dict) or not {"items", "next"} <= found.keys() or not isinstance(found["items"], list):
+            return "it is not a page of a list"
+        items = found["items"]
+    for item in items:
+        if call.needs and not isinstance(item, dict):
+            return "it is not an object"
+        if missing := [name for name in call.needs if name not in item]:
+            return f"it has no member {missing[0]!r}"
+    return ""
 
 
 def is_served(call: CallInfo) -> bool:

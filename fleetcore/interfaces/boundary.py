@@ -1,6 +1,8 @@
 """The line between the core and a plugin's code: what a plugin raises does not end more than the plugin."""
 
 import asyncio
+import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -12,17 +14,20 @@ _LONGEST = 400
 
 @contextmanager
 def plugin_code(what: str) -> Iterator[None]:
-    """Around a plugin's code: ``exit()`` in it is the plugin's failure. Everything else it raises passes as it is.
+    """Around a plugin's code: an exit or an interrupt in it becomes a PluginError; errors pass as they are.
 
-    An ``exit()`` that left a task would end the event loop, and the server. Ctrl-C is the operator's, and passes.
+    An ``exit()`` that left a task would end the event loop, and the server; a ``GeneratorExit`` would end its task
+    without a word. Cancellation passes, and Ctrl-C, which is the operator's.
 
     Args:
         what: the piece, as the operator knows it: ``notifier 'mail'``.
     """
     try:
         yield
-    except SystemExit as error:
-        raise PluginError(f"{what} called exit({error.code!r})") from error
+    except Exception:
+        raise
+    except BaseException as error:
+        raise contained(error, what) from error
 
 
 @asynccontextmanager
@@ -37,6 +42,35 @@ async def plugin_call(what: str, timeout_s: float) -> AsyncIterator[None]:
         if not limit.expired():
             raise  # the plugin's own
         raise PluginError(f"{what} did not answer within {timeout_s:g} s") from error
+
+
+def contained(error: BaseException, what: str) -> Exception:
+    """What left a plugin's code, as an error that ends no more than the plugin.
+
+    Raises ``error`` itself where it is not the plugin's: cancellation, and Ctrl-C.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, asyncio.CancelledError) or (isinstance(error, KeyboardInterrupt) and _ctrl_c_raises(error)):
+        raise error
+    did = f"called exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {in_a_line(error)}"
+    failure = PluginError(f"{what} {did}")
+    failure.__cause__ = error
+    return failure
+
+
+def _ctrl_c_raises(error: KeyboardInterrupt) -> bool:
+    """Whether Ctrl-C may have raised it here: by Python's own handler, or as the second one of ``asyncio.run``.
+
+    A server has a handler of its own, so what looks like Ctrl-C in its plugins is theirs.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None and trace.tb_frame.f_code.co_name == "_on_sigint":
+        return True
+    in_main = threading.current_thread() is threading.main_thread()
+    return in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def in_a_line(error: BaseException) -> str:

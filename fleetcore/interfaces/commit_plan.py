@@ -237,7 +237,7 @@ def unique_conflict(space: str, value: str, kind: str, key: str) -> Conflict:
 def unknown_series(index: int) -> NotFound:
     """The refusal of readings of a series that was never given out, or that is forgotten."""
     return NotFound(
-        f"There is no series {index}, or it was forgotten; nothing was stored",
+        f"Series {index} does not exist, or was forgotten; nothing was stored",
         remedy="Intern the series again",
         series=index,
     )

@@ -10,12 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from ssl import SSLContext
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import field, frozen
 
 from fleetcore.model.credential import Credential
 from fleetcore.model.message import Downlink, Inbound, MessageType, Rejected, Reply
+
+if TYPE_CHECKING:
+    from fleetcore.wire.messages import EnrollBody
 
 
 class Ending(ABC):
@@ -128,6 +131,27 @@ class EnrollRequest:
     source: str = ""
     protocol: str = ""
 
+    @classmethod
+    def of(
+        cls,
+        body: "EnrollBody",
+        *,
+        token: str | None = None,
+        certificate: bytes | None = None,
+        source: str,
+        protocol: str,
+    ) -> Self:
+        """The request that a body and what the peer has shown make; ``token`` may be from either: the caller says."""
+        return cls(
+            csr=(body.csr or "").encode("ascii"),
+            token=token,
+            certificate=certificate,
+            ownership=body.ownership_token,
+            parameters=body.parameters or {},
+            source=source,
+            protocol=protocol,
+        )
+
 
 class ArtifactReader(ABC):
     """An artifact that the subject may download."""
@@ -179,6 +203,23 @@ class DevicePlane(ABC):
         """
         del certificate, protocol, peer
         return None
+
+    async def shared_key(self, token_id: str, *, protocol: str, peer: str = "") -> bytes | None:
+        """The key that a device proves to have by PSK or OSCORE; None where the token is not good, which is noted.
+
+        ``token_id`` and the key are as :mod:`fleetcore.wire.shared_keys` makes them. A peer that has proved that it has
+        the key is authenticated by :class:`~fleetcore.model.credential.KeyCredential`. A plane without an override
+        takes no such keys.
+        """
+        del token_id, protocol, peer
+        return None
+
+    def key_refused(self, token_id: str, *, protocol: str, peer: str = "") -> None:
+        """A peer has named a token and does not have the key that :meth:`shared_key` gave for it: it is noted.
+
+        ``token_id`` is empty where the peer named none that can be read.
+        """
+        del token_id, protocol, peer
 
     @abstractmethod
     async def call(self, session: Session, message: Inbound) -> Reply:
@@ -268,6 +309,11 @@ class ProtocolAdapter(ABC):
     def connections(self) -> int:
         """Open connections, for ``doctor`` and metrics."""
         return 0
+
+    @property
+    def listens(self) -> bool:
+        """Whether devices connect to its endpoints, which ``doctor`` then tries as one; not so behind a broker."""
+        return True
 
     async def examine(self) -> Sequence[Finding]:
         """Looks for what is wrong around the protocol, a broker's access list for one; for ``doctor``."""

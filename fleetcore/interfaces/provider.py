@@ -9,14 +9,30 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from attrs import field, frozen, validators
 
+from fleetcore.errors import ConfigError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.state import PluginState
+from fleetcore.listening.budget import Budget
 
 T = TypeVar("T")
 _POSITIVE = validators.gt(0)
 
 #: How long a plugin may take to import, to answer a hook, and to open each of its pieces; ``[fleet] open_timeout_s``.
 OPEN_TIMEOUT_S = 30.0
+
+
+@frozen(kw_only=True)
+class TlsMaterial:
+    """What the ``ssl`` module's contexts are made of, for a handshake that it has no means for: DTLS.
+
+    Attributes:
+        chain, key: of the server, PEM, the chain leaf first.
+        trusted: the CA certificates that clients may chain to, PEM.
+    """
+
+    chain: bytes
+    key: bytes = field(repr=False)
+    trusted: bytes
 
 
 class TlsProvider(Protocol):
@@ -28,6 +44,20 @@ class TlsProvider(Protocol):
         A client certificate is asked for, not demanded, and verified against the fleet's CAs where shown. With
         ``enrolling`` a registered manufacturer's and an expired one pass the handshake too, as enrolling may go by
         them; :meth:`DevicePlane.authenticate` refuses both.
+        """
+        ...
+
+    def material(self, *, enrolling: bool = False) -> TlsMaterial:
+        """What :meth:`server` makes its context of, as it is now; ask again, for it changes with each renewal.
+
+        ``enrolling`` as there. Raises ConfigError where the server's certificate or key cannot be read.
+        """
+        ...
+
+    def certificate_refused(self, why: str) -> None:
+        """A handshake by :meth:`material` has ended by the client's certificate; ``why`` in OpenSSL's words.
+
+        It is counted and written down as with contexts of :meth:`server`, which tell it by themselves.
         """
         ...
 
@@ -88,6 +118,8 @@ class Context:
         data: a folder the plugin may keep files in, or None in memory.
         state: what the piece has to know after a restart, 64 KiB in all: see :class:`PluginState`. A store's is in
             memory alone, since it is read before there is a store.
+        listening: what listeners have to share: their deadlines and caps, and the process's descriptors. A
+            :class:`~fleetcore.listening.listener.Listener` keeps to it.
         count: counts something under a name, ``count("refused")``; callable from any thread, never raises. The
             counters are shown by ``fleetcore doctor`` and in ``/metrics``. Names beyond the first 64 of a piece, and
             those that are not 1-64 of ``a-z 0-9 _``, are counted together as ``_other``.
@@ -103,8 +135,50 @@ class Context:
     data: Path | None = None
     create: bool = True
     state: PluginState = field(factory=PluginState)
+    listening: Budget = field(factory=Budget)
     lease: Callable[[Path], AbstractContextManager[object]] = field(default=lambda _folder: nullcontext())
     count: Callable[[str], None] = field(default=lambda _name: None)
+
+    def discovery(self, device: str | None, **limits: int) -> dict[str, Any]:
+        """What a device is told first: the fleet, its time, the limits, and the ``device`` that its credential names.
+
+        ``limits`` are the protocol's own, beside those of every protocol.
+        """
+        common = self.limits
+        found: dict[str, Any] = {
+            "fleet": self.fleet,
+            "time_ms": self.clock.now_ms(),
+            "limits": {
+                "message_bytes": common.message_bytes,
+                "json_depth": common.json_depth,
+                "twin_bytes": common.twin_bytes,
+                "twin_keys": common.twin_keys,
+                "metrics": common.metrics,
+                **limits,
+            },
+        }
+        return found if device is None else {**found, "device": device}
+
+    def server_tls(
+        self, url: str, *, plain: str, client_certificates: bool = True, enrolling: bool = False
+    ) -> SSLContext:
+        """The TLS context of the listener ``url``; ``plain`` is a URL without TLS that would do instead.
+
+        The rest as for :meth:`TlsProvider.server`. Raises ConfigError in a fleet without a CA.
+        """
+        return self.tls_of(url, plain=plain).server(client_certificates=client_certificates, enrolling=enrolling)
+
+    def tls_of(self, url: str, *, plain: str) -> TlsProvider:
+        """:attr:`tls`, for the listener ``url``, where ``plain`` is a URL without TLS that would do instead.
+
+        Raises ConfigError in a fleet without a CA.
+        """
+        if self.tls is None:
+            raise ConfigError(
+                f"{url} needs a server certificate and the fleet has no CA",
+                remedy=f"Run fleetcore init, or listen on {plain}",
+            )
+        return self.tls
 
 
 #: What an offer is of: the sections of fleet.toml, and ``codecs``, which have none.

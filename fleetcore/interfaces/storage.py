@@ -29,12 +29,14 @@ from fleetcore.model.store import (
     ArtifactInfo,
     Commit,
     Committed,
+    Expired,
     FeedEntry,
     FoundRecords,
     Index,
     MessageMark,
     Record,
     SeriesRequest,
+    StoreSize,
     Verified,
     due_sort,
     split_place,
@@ -424,6 +426,33 @@ class Storage(ABC):
     async def forget(self, device: str) -> None:
         """Erases a device's series, readings, texts and marks for good; events about it and its records stay."""
 
+    async def expire(self, series: Sequence[int], before: int, *, late_ms: int = 0, count: bool = False) -> Expired:
+        """Drops readings and texts of some series that are older than ``before`` (ms): a bounded number of them.
+
+        Call it again while the answer has ``more``. Commits go on between and beside the calls, and a read that is
+        under way shows what it comes to as it is then. A call that is killed has dropped its part whole or not at all.
+
+        Readings at ``before`` and later stay, and so do the newest number and the newest text of each series: they
+        are a device's last known values. A store keeps readings in larger units than one, so older ones may stay up
+        to ``late_ms`` longer, and those that :meth:`maintain` has not put away yet as long as it has not. The feed is
+        not changed. What went is forgotten: where the same reading is sent again, it counts as new. Series that were
+        never given out or are forgotten are skipped.
+
+        Args:
+            series: a thousand at a time, or so: the work is that of their readings which are old.
+            before: an event time.
+            late_ms: how much longer readings may stay.
+            count: only tell what all the calls would drop, once the store has put away what it has.
+
+        Raises:
+            Refused: the store does not do it (by default).
+        """
+        del series, before, late_ms, count
+        raise Refused(
+            "This store does not drop readings by their age",
+            remedy="Leave [retention] out of fleet.toml, and see what the store's database can do",
+        )
+
     @abstractmethod
     async def backup(self, target: Path) -> None:
         """Writes a copy, consistent as of some moment of the call, into the folder ``target``; writes go on.
@@ -433,6 +462,10 @@ class Storage(ABC):
         Raises:
             Refused: the folder is not empty; or the store has no copy of its own to give, and its database's tools do.
         """
+
+    async def size(self) -> StoreSize:
+        """How much room the store takes, by its parts, and its limit. Says nothing: no parts."""
+        return StoreSize()
 
     @property
     def failure(self) -> StorageError | None:
@@ -480,7 +513,7 @@ def check_artifact_digest(found: str, wanted: str | None) -> None:
 
 def artifact_unknown(sha256: str) -> NotFound:
     """The error of an artifact that is not there."""
-    return NotFound(f"There is no artifact {sha256}", code="artifact_unknown", sha256=sha256)
+    return NotFound(f"Artifact {sha256} does not exist", code="artifact_unknown", sha256=sha256)
 
 
 def _artifact(sha256: str) -> str:

@@ -14,6 +14,9 @@ class AuditRow:
         seq: from 1, without gaps.
         time: ms since the epoch, when it was done.
         position: of the change in the feed; several rows may share it.
+        device: the device that it is about, where ``object`` is a thing of the device; empty in rows of earlier
+            releases.
+        name: what the command was called, empty for anything else.
         changed: the names of what was changed, never the values.
         data_hash: SHA-256 (hex) of what was changed, as canonical JSON: it can be compared and not read back.
         prev, hash: SHA-256 (hex) of the row before, and of ``prev`` with all members above.
@@ -26,6 +29,8 @@ class AuditRow:
     object: str
     reason: str = ""
     position: int = 0
+    device: str = ""
+    name: str = ""
     changed: tuple[str, ...] = ()
     data_hash: str = ""
     prev: str = GENESIS

@@ -38,6 +38,13 @@ class Catalog:
         chosen = self._by_index.values() if device is None else self._by_name.get(device, {}).values()
         return sorted(chosen, key=lambda series: (series.device, series.metric))
 
+    def by_metric(self) -> dict[str, list[int]]:
+        """The indices of all series, by metric."""
+        found: dict[str, list[int]] = {}
+        for index, series in list(self._by_index.items()):
+            found.setdefault(series.metric, []).append(index)
+        return found
+
     def add(self, some: Iterable[Series]) -> None:
         """Shows series that are durable."""
         for series in some:

@@ -4,6 +4,9 @@ from enum import StrEnum
 
 from attrs import field, frozen
 
+#: How tokens begin, by what they are for.
+DEVICE_TOKEN, ENROLLMENT_TOKEN = "fc_dev_", "fc_enr_"
+
 
 class CertificateState(StrEnum):
     """Where a certificate stands."""
@@ -80,6 +83,13 @@ class TokenCredential:
 
 
 @frozen
+class KeyCredential:
+    """The peer has proved that it has the shared key of this device token (:mod:`fleetcore.wire.shared_keys`)."""
+
+    token_id: str
+
+
+@frozen
 class AssertedCredential:
     """A broker's access control vouches that this device sent the message (wire.md §2)."""
 
@@ -94,4 +104,4 @@ class LocalCredential:
     device: str
 
 
-Credential = CertificateCredential | TokenCredential | AssertedCredential | LocalCredential
+Credential = CertificateCredential | TokenCredential | KeyCredential | AssertedCredential | LocalCredential

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from types import MappingProxyType, UnionType
-from typing import Literal
 
 from attrs import frozen
 
@@ -18,6 +17,7 @@ from fleetcore.errors import Refused
 from fleetcore.model.command import CommandState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import CampaignState, ExecutionState
+from fleetcore.model.mirror import EntityKey, Facet
 from fleetcore.model.operation import OperationState
 from fleetcore.model.operator import Permission
 from fleetcore.model.store import Event
@@ -41,6 +41,7 @@ class Subject(StrEnum):
     TRUST = "trust root"
     TOKEN = "token"  # noqa: S105 - the kind of a thing
     PRINCIPAL = "principal"
+    MIRROR = "mirror"
     OBJECT = "object"
     PLUGIN = "plugin's own"
 
@@ -54,9 +55,6 @@ RECORD = frozenset(
 DOCUMENT = RECORD | {
     "desired", "reported", "firmware", "power", "groups", "connectivity", "last_seen", "latest",
 }  # fmt: skip
-
-#: What of a device a cloud hub holds a copy of.
-Facet = Literal["registry", "twin"]
 
 #: The value of :attr:`EventType.device` where the subject itself is the device.
 SUBJECT = "subject"
@@ -89,7 +87,7 @@ class EventType:
             for what concerns the whole fleet. The permission is needed on that device, or for the whole fleet.
         audited: whether it becomes a row of the audit log.
         changes: the parts of the device's document that it may have changed.
-        facet: what of the device a cloud hub has to be told again.
+        facet: what a mirror has to tell its hub again: of the device, or, of groups and jobs, of the subject.
         names: the member of its data that names what was changed: a list of names, a patch, or one name.
         data: the members of its data.
         extra: whether its data may have more members than these.
@@ -116,6 +114,13 @@ class EventType:
         """The same, of an event's parts; an audit row has the subject alone."""
         found = subject if self.device == SUBJECT else data.get(self.device) if self.device else None
         return found if isinstance(found, str) else None
+
+    def mirrored(self, event: Event) -> EntityKey | None:
+        """The entity of which a cloud hub's copy is old now, or None."""
+        if self.facet is None:
+            return None
+        entity = self.device_of(event) if self.facet in {"registry", "twin"} else event.subject
+        return None if entity is None else EntityKey(self.facet, entity)
 
     def faults(self, event: Event) -> Iterator[str]:
         """What of an event's data is not as declared."""
@@ -151,6 +156,7 @@ ANOMALY_FOUND = "anomaly.found"
 GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.changed"
 LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"
 ACCESS_DENIED = "access.denied"
+RETENTION_DROPPED, LEFT_BEHIND_DROPPED = "retention.dropped", "left_behind.dropped"
 
 
 def _of_devices() -> Iterator[EventType]:
@@ -200,7 +206,8 @@ def _of_twins() -> Iterator[EventType]:
 
 def _of_commands() -> Iterator[EventType]:
     for name in (*CommandState, "cancel_requested"):
-        data = {"device": _TEXT, **({"attempt": _INTEGER} if name == CommandState.SENT else {})}
+        called = Member(kind=str, optional=True)  # events of earlier releases have none
+        data = {"device": _TEXT, "name": called, **({"attempt": _INTEGER} if name == CommandState.SENT else {})}
         words = "is asked to be cancelled" if name == "cancel_requested" else f"became {name.replace('_', ' ')}"
         yield EventType(
             name=f"command.{name}", subject=Subject.COMMAND, device="device", permission=Permission.DEVICES_READ,
@@ -225,7 +232,7 @@ def _of_campaigns() -> Iterator[EventType]:
         yield EventType(
             name=f"execution.{state}", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,
             meaning=f"A device's part of a campaign became {state.replace('_', ' ')}.",
-            data={"campaign": _TEXT, "device": _TEXT, "code": Member(kind=str, optional=True)},
+            data={"campaign": _TEXT, "device": _TEXT, "code": Member(kind=str, optional=True)}, facet="job",
         )  # fmt: skip
     yield EventType(
         name="release.added", subject=Subject.RELEASE, permission=Permission.CAMPAIGNS_READ,
@@ -257,14 +264,16 @@ def _of_groups() -> Iterator[EventType]:
     for name, meaning in ((GROUP_JOINED, "A device is in a group."), (GROUP_LEFT, "A device left a group.")):
         yield EventType(
             name=name, subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ, meaning=meaning,
-            changes=frozenset({"groups"}), names="group", data=why,
+            changes=frozenset({"groups"}), facet="registry", names="group", data=why,
         )  # fmt: skip
     for name, meaning in (
         ("group.created", "There is a new group."),
         (GROUP_CHANGED, "A group's query, description or place changed."),
         ("group.removed", "A group is gone; its devices stay."),
     ):
-        yield EventType(name=name, subject=Subject.GROUP, permission=Permission.GROUPS_READ, meaning=meaning)
+        yield EventType(
+            name=name, subject=Subject.GROUP, permission=Permission.GROUPS_READ, meaning=meaning, facet="group"
+        )
     yield EventType(
         name=LAYER_CHANGED, subject=Subject.LAYER, permission=Permission.DEVICES_READ, names="patch",
         meaning="A layer of desired state changed; its devices follow.",
@@ -279,13 +288,23 @@ def _of_groups() -> Iterator[EventType]:
 def _of_readings() -> Iterator[EventType]:
     yield EventType(
         name="location.updated", subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ,
-        meaning="A device has a newer position.", audited=False, changes=frozenset({"location"}),
+        meaning="A device has a newer position.", audited=False, changes=frozenset({"location"}), facet="registry",
         data={"lat": Member(kind=float), "lon": Member(kind=float), "time": Member(kind=int | None)},
     )  # fmt: skip
     yield EventType(
         name=ANOMALY_FOUND, subject=Subject.ANOMALY, device="device", permission=Permission.DEVICES_READ,
         meaning="A detector found an anomaly.", audited=False,
         data={"device": _TEXT, "metric": _TEXT, "severity": _TEXT},
+    )  # fmt: skip
+    yield EventType(
+        name=RETENTION_DROPPED, subject=Subject.OBJECT, permission=Permission.SERVER_READ,
+        meaning="Readings were older than [retention] keeps them, and are gone: all since the event before.",
+        data={"readings": _INTEGER, "texts": _INTEGER, "size_bytes": _INTEGER},
+    )  # fmt: skip
+    yield EventType(
+        name=LEFT_BEHIND_DROPPED, subject=Subject.OBJECT, permission=Permission.SERVER_READ,
+        meaning="The place in the log and the state of a piece that is not configured any more are dropped.",
+        data={"behind": _INTEGER},
     )  # fmt: skip
     for verb in ("replayed", "discarded"):
         yield EventType(
@@ -348,6 +367,15 @@ def _of_credentials() -> Iterator[EventType]:
     yield wide("ca.root_offline", Subject.CA, "A root's key was taken out of the data folder.", root=_TEXT)
 
 
+def _of_mirrors() -> Iterator[EventType]:
+    for name, meaning in (
+        ("mirror.paused", "A mirror sends no state until it is resumed."),
+        ("mirror.resumed", "A mirror goes on."),
+        ("mirror.resynced", "A mirror looks at every entity again."),
+    ):
+        yield EventType(name=name, subject=Subject.MIRROR, permission=Permission.SERVER_READ, meaning=meaning)
+
+
 def _of_operators() -> Iterator[EventType]:
     def about(name: str, subject: Subject, meaning: str, **data: Member) -> EventType:
         return EventType(name=name, subject=subject, permission=Permission.AUDIT_READ, meaning=meaning, data=data)
@@ -370,7 +398,7 @@ CORE: Mapping[str, EventType] = MappingProxyType(
         event_type.name: event_type
         for family in (
             _of_devices, _of_twins, _of_readings, _of_commands, _of_groups, _of_campaigns, _of_operations,
-            _of_credentials, _of_operators,
+            _of_credentials, _of_mirrors, _of_operators,
         )
         for event_type in family()
     }

@@ -7,10 +7,16 @@ import re
 
 from fleetcore.errors import Refused
 
+#: Of a metric's name, for patterns: a class of characters, or a part of a wider one.
+METRIC_ALPHABET = r"A-Za-z0-9._/\-"
+LONGEST_METRIC = 64
+#: The same for people.
+METRIC_IN_WORDS = f"1-{LONGEST_METRIC} characters of A-Z a-z 0-9 . _ / -"
+
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LABEL = re.compile(r"(?! )[A-Za-z0-9 ._/:-]{1,128}(?<! )", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9._/:+-](?:[A-Za-z0-9 ._/:+-]{0,126}[A-Za-z0-9._/:+-])?", re.ASCII)
-_METRIC = re.compile(r"[A-Za-z0-9._/-]{1,64}", re.ASCII)
+_METRIC = re.compile(rf"[{METRIC_ALPHABET}]{{1,{LONGEST_METRIC}}}", re.ASCII)
 _FLEET = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
 
@@ -21,7 +27,7 @@ def is_device_id(text: str) -> bool:
 
 
 def is_metric(text: str) -> bool:
-    """Whether ``text`` is 1-64 characters of ``A-Z a-z 0-9 . _ / -``."""
+    """Whether ``text`` is a metric's name: ``METRIC_IN_WORDS``."""
     return _METRIC.fullmatch(text) is not None
 
 
@@ -39,7 +45,7 @@ def check_device_id(text: str) -> str:
     """Returns ``text``; raises :class:`Refused` (``name_invalid``) where it is no device id."""
     if not _DEVICE_ID.fullmatch(_text(text)):
         raise Refused(
-            f"{text!r} is no device id",
+            f"{text!r} is not a device id",
             code="name_invalid",
             remedy="Use 1-64 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
         )
@@ -61,7 +67,7 @@ def check_version(text: str) -> str:
     """Returns ``text``; raises :class:`Refused` where no firmware's version may be written so (``1.2.3+4`` may)."""
     if not _VERSION.fullmatch(_text(text)):
         raise Refused(
-            f"{text!r} is no version",
+            f"{text!r} is not a version",
             code="name_invalid",
             remedy="Use 1-128 characters of letters, digits, space and . _ / : + -, no space first or last",
         )
@@ -72,9 +78,9 @@ def check_metric(text: str) -> str:
     """Returns ``text``; raises :class:`Refused` (``metric_name_invalid``) where it is no metric name."""
     if not _METRIC.fullmatch(_text(text)):
         raise Refused(
-            f"{text!r} is no metric name",
+            f"{text!r} is not a metric name",
             code="metric_name_invalid",
-            remedy="Use 1-64 characters of A-Z a-z 0-9 . _ / -",
+            remedy=f"Use {METRIC_IN_WORDS}",
         )
     return text
 
@@ -82,10 +88,16 @@ def check_metric(text: str) -> str:
 def check_fleet(text: str) -> str:
     """Returns ``text``; raises :class:`Refused` where it is no fleet name."""
     if not _FLEET.fullmatch(_text(text)):
-        raise Refused(f"{text!r} is no fleet name", code="name_invalid", remedy="Use 1-32 characters of a-z 0-9 -")
+        raise Refused(f"{text!r} is not a fleet name", code="name_invalid", remedy="Use 1-32 characters of a-z 0-9 -")
     return text
 
 
 def device_uri(fleet: str, device: str) -> str:
     """The one SAN URI of a device certificate."""
     return f"urn:fleetcore:device:{fleet}:{device}"
+
+
+def kind_in_words(kind: str) -> str:
+    """What a kind of record is called where a sentence begins with it: ``Claim batch`` of ``claim_batch``."""
+    words = kind.replace("_", " ")
+    return (words[:1].upper() + words[1:]).replace(" ca", " CA")

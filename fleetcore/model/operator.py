@@ -40,6 +40,7 @@ class Permission(StrEnum):
     QUARANTINE_READ = "quarantine:read"
     QUARANTINE_WRITE = "quarantine:write"
     SERVER_READ = "server:read"
+    SERVER_WRITE = "server:write"
     AUDIT_READ = "audit:read"
     OPERATORS_WRITE = "operators:write"
 

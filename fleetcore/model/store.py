@@ -56,6 +56,51 @@ class Verified:
 
 
 @frozen(kw_only=True)
+class Expired:
+    """What of some series went, or would go, because it is old.
+
+    Attributes:
+        readings, texts: how many of each.
+        size_bytes: about how much room they took.
+        more: whether the next call has something to drop.
+    """
+
+    readings: int = 0
+    texts: int = 0
+    size_bytes: int = 0
+    more: bool = False
+
+    def __add__(self, other: "Expired") -> "Expired":
+        """Both together, with the ``more`` of the other, the later one."""
+        return Expired(
+            readings=self.readings + other.readings,
+            texts=self.texts + other.texts,
+            size_bytes=self.size_bytes + other.size_bytes,
+            more=other.more,
+        )
+
+
+@frozen(kw_only=True)
+class StoreSize:
+    """How much room a store takes.
+
+    Attributes:
+        parts: bytes by part: ``database``, ``log``, ``artifacts`` and ``other`` of the built-in store in a folder.
+        free_bytes: of these, what new content takes before anything grows.
+        limit_bytes: what all parts together may take, or None.
+    """
+
+    parts: Mapping[str, int] = field(factory=dict)
+    free_bytes: int = 0
+    limit_bytes: int | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """All parts."""
+        return sum(self.parts.values())
+
+
+@frozen(kw_only=True)
 class Record:
     """One stored record; ``version`` starts at 1 and rises by one with every put."""
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 
+from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Accepted, Outcome, PointRefusal, Rejected, accepted
 from fleetcore.model.store import MessageMark
@@ -43,8 +44,8 @@ class Acknowledge:
 def _tell(delivery: Delivery, outcome: Outcome) -> None:
     try:
         delivery[2](outcome)
-    except Exception:
-        _log.exception("An adapter failed to take an outcome")
+    except BaseException as error:
+        _log.error("An adapter failed to take an outcome", exc_info=contained(error, "it"))
 
 
 def outcome_of(message: Message, limits: Limits) -> Outcome:

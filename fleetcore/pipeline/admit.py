@@ -5,8 +5,9 @@ from abc import ABC, abstractmethod
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Rejected
+from fleetcore.pipeline.rate import RateLimit
 from fleetcore.pipeline.receive import Delivery
-from fleetcore.pipeline.session import OWNER, DeviceSession, DeviceState
+from fleetcore.pipeline.session import DeviceSession, DeviceState
 
 #: The refusal of a subject that the session may not speak for.
 FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
@@ -38,8 +39,8 @@ class Admit:
     """The step."""
 
     def __init__(self, directory: Directory, clock: Clock, limits: Limits) -> None:
-        self._directory, self._clock = directory, clock
-        self._rate_per_s, self._burst = limits.rate_per_s, limits.burst
+        self._directory = directory
+        self._rate = RateLimit(clock, limits)
         self._too_long = Rejected(
             code="limit_exceeded",
             reason="The message is too long",
@@ -48,14 +49,6 @@ class Admit:
             scope="message",
         )
         self._limit_bytes = limits.message_bytes
-        self._too_often = Rejected(
-            code="rate_limited",
-            reason=f"The device sends too often: it may send {limits.rate_per_s:g} messages a second",
-            limit=int(limits.rate_per_s),
-            unit="messages/s",
-            scope="device",
-            retry_after_s=1.0,
-        )
 
     async def admit(self, delivery: Delivery) -> DeviceState | Rejected:
         """The device that the message is about, or why the message is not taken."""
@@ -65,11 +58,8 @@ class Admit:
             return Rejected(code=session.lost_rights, reason="The session has ended")
         if identity.blocked is not None:
             return silenced(identity.blocked)
-        # The limit is against devices: the fleet's owner waits for nothing but the store.
-        if session.protocol != OWNER and not identity.take_token(
-            self._clock.monotonic_s(), self._rate_per_s, self._burst
-        ):
-            return self._too_often
+        if (too_often := self._rate.refusal(session)) is not None:
+            return too_often
         if len(message.payload) > self._limit_bytes:
             return self._too_long
         state = session.subjects.get(message.subject) or await self._directory.subject(session, message.subject)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
+from fleetcore.errors import Refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
@@ -19,6 +20,7 @@ from fleetcore.model.kinds import EXACT
 from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, Tally, TelemetryBatch, TextReading
 from fleetcore.model.units import convert
+from fleetcore.pipeline.foretell import foretell
 from fleetcore.pipeline.session import DeviceState
 from fleetcore.pipeline.validate import check_new_metric
 from fleetcore.wire.times import EARLIEST_MS, LATEST_MS
@@ -36,17 +38,19 @@ class Part:
         series: the series that ``at`` counts in; of a metric without a unit the first unit counts for all.
         at, time: of each reading its series and its time, ms since the epoch.
         value: of each reading.
+        before: how many of the first are there already as far as a dry run goes, and are not counted.
     """
 
     series: Sequence[Name]
     at: Int64
     time: Int64
     value: Sequence[Value]
+    before: int = 0
 
 
 @frozen(kw_only=True)
 class Imported:
-    """Where the readings of a part went; ``refused`` has their places, ``codes`` of each the code of why."""
+    """Where the counted readings of a part went; ``refused`` has their places, ``codes`` of each the code of why."""
 
     tally: Tally
     refused: Int64
@@ -67,8 +71,12 @@ class Bulk:
     async def put(self, part: Part, states: Mapping[str, DeviceState | str], *, dry_run: bool) -> Imported:
         """Stores a part; it is durable when this returns. ``states`` has each device, or the code of why it has none.
 
-        With ``dry_run`` nothing is stored, and ``stored`` counts what would be taken.
+        With ``dry_run`` nothing is stored, and the tally is the one that a run would give now.
+
+        Raises Refused for a part with readings that are not counted, where it is not a dry run.
         """
+        if part.before and not dry_run:
+            raise Refused("A part has readings before it in a dry run alone", code="schema_invalid", pointer="/before")
         now = self._clock.now_ms()
         codes = np.zeros(len(part.at), np.uint8)
         known: list[str] = [""]
@@ -89,10 +97,15 @@ class Bulk:
             if type(given) is int and abs(given) > EXACT:
                 refuse(np.arange(len(codes)) == place, "number_inexact")
         taken = codes == 0
-        tally = Tally(stored=int(taken.sum()))
-        if not dry_run and taken.any():
-            tally = await self._commit(part, indices, scale, (text, truth, value), taken, states, now)
+        tally = Tally()
+        if taken.any():
+            _in_the_stores_unit(part, scale, (text, truth, value), taken)
+            if dry_run:
+                tally = await self._foretell(part, (text, value), taken)
+            else:
+                tally = await self._commit(part, indices, (text, truth, value), taken, states, now)
         refused = np.flatnonzero(~taken)
+        refused = refused[refused >= part.before]
         return Imported(
             tally=tally + Tally(refused=len(refused)),
             refused=refused,
@@ -156,23 +169,33 @@ class Bulk:
                 indices[place] = found.index
         return indices, conversions
 
+    async def _foretell(
+        self,
+        part: Part,
+        columns: "tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]",
+        taken: npt.NDArray[np.bool_],
+    ) -> Tally:
+        text, value = columns
+        places = np.flatnonzero(taken)
+        return await foretell(
+            self._storage,
+            [(device, metric) for device, metric, _ in part.series],
+            part.at[places],
+            part.time[places],
+            [str(part.value[i]) if text[i] else float(value[i]) + 0.0 for i in places.tolist()],
+            counted_from=int((places < part.before).sum()),
+        )
+
     async def _commit(
         self,
         part: Part,
         indices: Int64,
-        conversions: list[tuple[str, str] | None],
         columns: "tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.float64]]",
         taken: npt.NDArray[np.bool_],
         states: Mapping[str, DeviceState | str],
         now: int,
     ) -> Tally:
         text, truth, value = columns
-        for place, conversion in enumerate(conversions):
-            if conversion is not None:
-                which = np.flatnonzero((part.at == place) & taken & ~text)
-                for at in which.tolist():
-                    value[at] = convert(float(value[at]), *conversion)
-                truth[which] = False
         quality = np.array(
             [0 if isinstance(state := states.get(device, ""), str) else state.quality for device, _, _ in part.series],
             np.uint8,
@@ -189,6 +212,22 @@ class Bulk:
         )
         done = await self._storage.commit(Commit(readings=batch if len(batch) else None, texts=texts))
         return done.tally
+
+
+def _in_the_stores_unit(
+    part: Part,
+    conversions: Sequence[tuple[str, str] | None],
+    columns: "tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.float64]]",
+    taken: npt.NDArray[np.bool_],
+) -> None:
+    """Converts the numbers of series that are given in another unit than they are stored in."""
+    text, truth, value = columns
+    for place, conversion in enumerate(conversions):
+        if conversion is not None:
+            which = np.flatnonzero((part.at == place) & taken & ~text)
+            for at in which.tolist():
+                value[at] = convert(float(value[at]), *conversion)
+            truth[which] = False
 
 
 def _columns(

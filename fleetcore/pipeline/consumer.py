@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from fleetcore.errors import ConfigError, CredentialsRejected, NotFound
-from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.errors import ConfigError, CredentialsRejected, FleetError, NotFound, Unavailable
+from fleetcore.interfaces.boundary import contained, in_a_line
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, FeedEntry
@@ -35,9 +35,26 @@ class ConsumerState:
 
     state: str = "starting"
     error: str = ""
+    remedy: str = ""
     failures: int = 0
     lost: int = 0
     position: int = 0
+
+
+def remedy_of(error: BaseException) -> str:
+    """What to do about a failure, by its cause: credentials, the other end or the network, or a mistake."""
+    match error:
+        case CredentialsRejected():
+            return error.remedy or "Put the credentials in its section of fleet.toml right, then restart the server"
+        case FleetError() if error.remedy:
+            return error.remedy
+        case Unavailable():
+            return "Nothing, if what it speaks to comes back; else look at the network and at the other end"
+        case OSError() | TimeoutError():
+            return "Look at the network and at the other end: it goes on trying"
+    if error.__cause__ is not None:
+        return remedy_of(error.__cause__)
+    return "Correct its plugin or its section of fleet.toml; what it has not seen waits for it"
 
 
 class Consumer(ABC):
@@ -65,32 +82,34 @@ class Consumer(ABC):
                 await self._open()
                 self.status.position = self._kept = await self._storage.cursor(self.name) or 0
                 self._kept_at = self._clock.monotonic_s()
-                self._became("running", self.status.error)
+                self.show("running", self.status.error, self.status.remedy)
                 begun_s = self._clock.monotonic_s()
                 while True:
                     await self._step()
                     if failures and self._clock.monotonic_s() - begun_s >= _HEALTHY_S:
                         failures = 0
             except (ConfigError, CredentialsRejected) as error:
-                self._became("stopped", str(error))
+                self.show("stopped", str(error), remedy_of(error))
                 self.status.failures += 1
                 _log.error("%s has stopped until a person acts: %s", self.name, error)
                 await self._shut()
                 return
-            except Exception as error:
-                self._became("failing", in_a_line(error))
+            except asyncio.CancelledError:
+                await self._shut()
+                raise
+            except BaseException as raised:
+                failed = contained(raised, self.name)
+                self.show("failing", in_a_line(failed), remedy_of(failed))
                 self.status.failures += 1
                 wait = back_off_s(failures)
                 failures += 1
                 _log.warning("%s failed and is tried again in %g s: %s", self.name, wait, self.status.error)
                 await self._shut()
                 await self._clock.sleep(wait)
-            except BaseException:
-                await self._shut()
-                raise
 
-    def _became(self, state: str, error: str) -> None:
-        self.status.state, self.status.error = state, error
+    def show(self, state: str, error: str, remedy: str) -> None:
+        """Says how it is with it from now on."""
+        self.status.state, self.status.error, self.status.remedy = state, error, remedy
         self._moved.set()
 
     async def _step(self) -> None:
@@ -103,6 +122,7 @@ class Consumer(ABC):
             self.status.lost += oldest - after - 1
             _log.error("%s was too slow: %d commits were trimmed before it saw them", self.name, oldest - after - 1)
             self.status.position = oldest - 1
+            await self._missed()
             self._moved.set()
             return
         if not entries:
@@ -129,6 +149,9 @@ class Consumer(ABC):
 
     async def _shut(self) -> None:  # noqa: B027 - see _open
         """Lets go of what :meth:`_open` made; must not raise."""
+
+    async def _missed(self) -> None:  # noqa: B027 - see _open
+        """The feed does not keep what comes after the kept position any more."""
 
     async def _rest(self, after: int, seconds: float) -> bool:
         """Waits for something behind a position, so long at most; True where there may be something."""

@@ -1,4 +1,7 @@
-"""Dead letters: refused messages, kept in a ring of fixed size so that they can be listed, understood and replayed."""
+"""Dead letters: refused messages, kept in bounded number so that they can be listed, understood and replayed.
+
+A device takes at most its share, so that a faulty device does not push out what was refused of all others.
+"""
 
 import base64
 import contextlib
@@ -9,84 +12,140 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.dead_letter import DeadLetter
 from fleetcore.model.message import Inbound, Rejected
+from fleetcore.model.parts import parts
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.records import from_plain, to_plain
 
 _KIND = "dead_letter"
-#: How many are kept; the oldest makes room.
-RING = 1000
+#: How many are kept, and how many of one sender; an older one of the same sender, or else of the sender that has most,
+#: makes room.
+KEPT, SHARE = 1000, 100
 #: A longer payload is cut: a dead letter is for understanding, and cut ones cannot be replayed.
 _PAYLOAD_BYTES = 4096
-
-
-def _key(number: int) -> str:
-    return f"{number % RING:04d}"
+#: So are the rest of what the sender chose, and a reason that quotes it: a string of MQTT has up to 64 KiB.
+_MEMBER_LENGTH = 512
 
 
 class DeadLetters:
-    """The ring. Adding is in memory; :meth:`flush` writes what is new."""
+    """What is kept. Adding is in memory; :meth:`flush` writes what is new."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
-        self._new: deque[DeadLetter] = deque(maxlen=RING)
+        #: What is kept by sender, oldest first: its number, and the key of its record.
+        self._kept: dict[str, deque[tuple[int, str]]] = {}
+        self._new: dict[str, DeadLetter] = {}
+        self._gone: set[str] = set()
         self._next = 0
 
     async def load(self) -> None:
-        """Finds where the ring stands."""
-        letters = await self.list()
-        self._next = letters[-1].number + 1 if letters else 0
+        """Finds what is kept."""
+        for key, letter in await self._read():
+            self._kept.setdefault(letter.identity, deque()).append((letter.number, key))
+            self._next = letter.number + 1
 
     def add(self, identity: str, message: Inbound, outcome: Rejected) -> None:
         """Keeps a refused message."""
+        if len(self._kept.get(identity, ())) >= SHARE:
+            self._make_room(identity)
+        elif sum(map(len, self._kept.values())) >= KEPT:
+            self._make_room(max(self._kept, key=lambda sender: len(self._kept[sender])))
         payload = message.payload[:_PAYLOAD_BYTES]
-        self._new.append(
-            DeadLetter(
-                number=self._next,
-                device=message.subject,
-                identity=identity,
-                operation=message.type.name,
-                code=outcome.code,
-                reason=outcome.reason,
-                time=self._clock.now_ms(),
-                payload=base64.b64encode(payload).decode(),
-                whole=len(payload) == len(message.payload),
-                content_type=message.content_type,
-                id=message.id,
-                target=message.target,
-                if_version=message.if_version,
-            )
+        own = message.content_type, message.id, message.target
+        content_type, message_id, target = (None if text is None else text[:_MEMBER_LENGTH] for text in own)
+        number, self._next = self._next, self._next + 1
+        key = f"{number:012d}"
+        self._kept.setdefault(identity, deque()).append((number, key))
+        self._new[key] = DeadLetter(
+            number=number,
+            device=message.subject,
+            identity=identity,
+            operation=message.type.name,
+            code=outcome.code,
+            reason=outcome.reason[:_MEMBER_LENGTH],
+            time=self._clock.now_ms(),
+            payload=base64.b64encode(payload).decode(),
+            whole=payload == message.payload and (content_type, message_id, target) == own,
+            content_type=content_type,
+            id=message_id,
+            target=target,
+            if_version=message.if_version,
         )
-        self._next += 1
+
+    def _make_room(self, identity: str) -> None:
+        number, key = self._kept[identity][0]
+        self._taken_out(identity, number, key)
+        if self._new.pop(key, None) is None:
+            self._gone.add(key)
 
     async def flush(self) -> None:
-        """Writes what was added since."""
-        if self._new:
-            new = list(self._new)
-            self._new.clear()
-            await self._storage.commit(
-                Commit(puts=tuple(Put(kind=_KIND, key=_key(one.number), body=to_plain(one)) for one in new))
-            )
+        """Writes what has changed since."""
+        if self._new or self._gone:
+            new, self._new = self._new, {}
+            gone, self._gone = self._gone, set()
+            try:
+                await self._storage.commit(
+                    Commit(
+                        puts=tuple(Put(kind=_KIND, key=key, body=to_plain(letter)) for key, letter in new.items()),
+                        deletes=tuple(Delete(kind=_KIND, key=key) for key in sorted(gone)),
+                    )
+                )
+            except BaseException:
+                # The next flush writes them; what had to make room meanwhile is not written at all.
+                self._gone |= gone
+                kept = {key for letters in self._kept.values() for _, key in letters}
+                self._new = {key: letter for key, letter in new.items() if key in kept} | self._new
+                raise
 
     async def get(self, number: int) -> DeadLetter:
-        """One letter; raises NotFound where it is not kept any more."""
+        """A letter by its number; raises NotFound where it is not kept any more."""
         await self.flush()
-        record = await self._storage.get(_KIND, _key(number))
-        letter = None if record is None else from_plain(_KIND, record.body, DeadLetter)
-        if letter is None or letter.number != number:
-            raise NotFound(f"There is no dead letter {number}", remedy=f"The newest {RING} are kept")
-        return letter
+        key = self._key_of(number)
+        record = None if key is None else await self._storage.get(_KIND, key)
+        if record is None:
+            raise NotFound(
+                f"Dead letter {number} does not exist",
+                remedy=f"The newest {KEPT} are kept, {SHARE} of a device; see fleetcore quarantine list",
+            )
+        return from_plain(_KIND, record.body, DeadLetter)
+
+    def _key_of(self, number: int) -> str | None:
+        return next((key for letters in self._kept.values() for each, key in letters if each == number), None)
 
     async def remove(self, letter: DeadLetter, event: Event) -> None:
-        """Removes a letter, with the event that says who did; one whose place a newer letter took is gone already."""
-        record = await self._storage.get(_KIND, _key(letter.number))
-        if record is None or record.body.get("number") != letter.number:
+        """Removes a letter, with the event that says who did; one that has made room is gone already."""
+        key = self._key_of(letter.number)
+        record = None if key is None else await self._storage.get(_KIND, key)
+        if key is None or record is None:
             return
-        with contextlib.suppress(VersionConflict):  # a newer letter took its place just now
-            delete = Delete(kind=_KIND, key=_key(letter.number), expect=record.version)
+        with contextlib.suppress(VersionConflict):  # it was removed just now
+            delete = Delete(kind=_KIND, key=key, expect=record.version)
             await self._storage.commit(Commit(deletes=(delete,), events=(event,)))
+        self._taken_out(letter.identity, letter.number, key)
 
-    async def list(self) -> "list[DeadLetter]":
+    async def forget(self, device: str) -> None:
+        """Removes what was refused of a device, and of others about it: it is erased."""
+        await self.flush()
+        gone = [(key, letter) for key, letter in await self._read() if device in (letter.identity, letter.device)]
+        if gone:
+            await self._storage.commit(Commit(deletes=tuple(Delete(kind=_KIND, key=key) for key, _ in gone)))
+        for key, letter in gone:
+            self._taken_out(letter.identity, letter.number, key)
+
+    def _taken_out(self, identity: str, number: int, key: str) -> None:
+        letters = self._kept.get(identity)
+        if letters is not None and (number, key) in letters:
+            letters.remove((number, key))
+            if not letters:
+                del self._kept[identity]
+
+    async def _read(self) -> list[tuple[str, DeadLetter]]:
+        pages = parts(lambda after: self._storage.find(_KIND, after=after, limit=KEPT), lambda page: page.after)
+        found = [
+            (record.key, from_plain(_KIND, record.body, DeadLetter)) async for page in pages for record in page.items
+        ]
+        return sorted(found, key=lambda each: each[1].number)
+
+    async def list(self) -> list[DeadLetter]:
         """What is kept, oldest first."""
         await self.flush()
-        page = await self._storage.find(_KIND, limit=RING)
-        return sorted((from_plain(_KIND, record.body, DeadLetter) for record in page.items), key=lambda one: one.number)
+        return [letter for _, letter in await self._read()]

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Sequence
 
-from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.interfaces.boundary import contained, in_a_line
 from fleetcore.interfaces.codec import Codec, Decoded
 from fleetcore.model.message import Rejected
 from fleetcore.model.names import is_message_id
 from fleetcore.pipeline.message import Envelope, Message
 from fleetcore.pipeline.receive import Delivery
-from fleetcore.wire.bodies import media_type
+from fleetcore.wire.headers import media_type
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ def _read(codec: Codec, payload: bytes, received_ms: int) -> Decoded | Rejected:
     """What a codec reads; one that raises or answers rubbish costs this message alone."""
     try:
         found: object = codec.decode(payload, received_ms)
-    except (Exception, SystemExit) as error:
-        failed = in_a_line(error)
+    except BaseException as error:
+        failed = in_a_line(contained(error, "it"))
     else:
         if isinstance(found, Decoded | Rejected):
             return found
@@ -65,8 +65,9 @@ def _read(codec: Codec, payload: bytes, received_ms: int) -> Decoded | Rejected:
 def _claims(codec: Codec, payload: bytes) -> bool:
     try:
         return codec.claims(payload)
-    except (Exception, SystemExit) as error:
-        _log.error("The codec %s failed on a look at a message: %s", type(codec).__name__, in_a_line(error))
+    except BaseException as error:
+        failed = in_a_line(contained(error, "it"))
+        _log.error("The codec %s failed on a look at a message: %s", type(codec).__name__, failed)
         return False
 
 

@@ -6,7 +6,6 @@ it is about, so the same anomalies come out and are kept once. A detector that l
 follows from the readings (:mod:`fleetcore.model.ticks`) and is kept with the state.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -19,13 +18,14 @@ from fleetcore.fleet.anomalies import AnomalyDetector, anomalies_of, silences_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.storage import Storage
+from fleetcore.interfaces.waits import first_of
 from fleetcore.model.anomaly import Anomaly, Findings, Silences
 from fleetcore.model.events import ANOMALY_FOUND
 from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.model.ticks import LAG_MS, TICK_MS, parts, tick
 from fleetcore.pipeline.consumer import KEEP_EVERY_S
-from fleetcore.pipeline.kept_state import KeptState
+from fleetcore.pipeline.kept_state import KeptState, time_blob
 from fleetcore.pipeline.piece import PieceConsumer
 from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.worker import Worker
@@ -111,7 +111,7 @@ class Detection(PieceConsumer[Detector]):
 
     @property
     def _time_name(self) -> str:
-        return f"{self.name}/time"
+        return time_blob(self.name)
 
     async def _mask(self, batch: TelemetryBatch) -> npt.NDArray[np.bool_] | None:
         """Which readings are in scope; None for all."""
@@ -209,14 +209,7 @@ class Detection(PieceConsumer[Detector]):
                 await self._show([_Step(now, TelemetryBatch.empty())])
         if self._to_keep() and self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
             return False
-        waiting = asyncio.create_task(super()._rest(after, seconds), name=f"{self.name} waits for readings")
-        timer = asyncio.create_task(self._clock.sleep(TICK_MS / 1000), name=f"{self.name} waits for a second")
-        try:
-            await asyncio.wait({waiting, timer}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            timer.cancel()
-            await asyncio.gather(waiting, timer, return_exceptions=True)
+        await first_of(super()._rest(after, seconds), self._clock.sleep(TICK_MS / 1000))
         return True
 
     def _to_keep(self) -> bool:

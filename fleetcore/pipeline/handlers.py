@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleetcore.errors import FleetError
+from fleetcore.interfaces.boundary import contained
 from fleetcore.model.message import Handler, Inbound, MessageType, Outcome, Rejected, Reply, Request
 from fleetcore.pipeline.session import DeviceSession
 from fleetcore.wire.bodies import read_body
@@ -72,6 +73,6 @@ class Handlers:
             return await handler(request, body)
         except FleetError as error:
             return rejection(error)
-        except Exception:
-            _log.exception("Handling %s failed", message.type)
+        except BaseException as error:
+            _log.error("Handling %s failed", message.type, exc_info=contained(error, "a part of it"))
             return Rejected(code="internal", reason="The message could not be handled")

@@ -7,6 +7,9 @@ from fleetcore.interfaces.state import PluginState
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit
 
+#: Of a piece that is a consumer: what its cursor's name begins with, and its section in fleet.toml.
+CONSUMERS = {"detector": "detectors", "notifier": "notifiers", "mirror": "clouds"}
+
 _decoder = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
@@ -21,7 +24,7 @@ class KeptState:
 
     def __init__(self, storage: Storage, piece: str, *, with_cursor: bool) -> None:
         self._storage, self._with_cursor = storage, with_cursor
-        self.name = f"state/{piece}"
+        self.name = state_blob(piece)
         self._lent: PluginState | None = None
         self._written = self._taken = 0
 
@@ -54,6 +57,22 @@ class KeptState:
 
     async def _write(self, values: dict[str, bytes]) -> None:
         await self._storage.commit(Commit(blobs={self.name: _encoded(values)}))
+
+
+def state_blob(piece: str) -> str:
+    """Where the state of a piece, ``detectors.hot``, is kept."""
+    return f"state/{piece}"
+
+
+def time_blob(cursor: str) -> str:
+    """Where the time that a detector was told last is kept, by the name of its cursor."""
+    return f"{cursor}/time"
+
+
+def blobs_of(cursor: str) -> tuple[str, ...]:
+    """All that a consumer keeps beside its cursor: its snapshot, its time, and its state."""
+    kind, _, name = cursor.partition("/")
+    return cursor, time_blob(cursor), state_blob(f"{CONSUMERS[kind]}.{name}")
 
 
 def _encoded(values: dict[str, bytes]) -> bytes | None:

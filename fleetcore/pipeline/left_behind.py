@@ -1,25 +1,27 @@
 """Cursors of pieces that are no longer configured: they hold the log back as if the piece would come again.
 
 A piece may come again, after a day without its section of fleet.toml for one, and goes on where it was. So its cursor
-is kept for a week, is shown meanwhile, and is then dropped with the state that the piece kept.
+is kept for a week, is shown meanwhile, and is then dropped with the state that the piece kept; earlier on demand.
 """
 
 import logging
 from collections.abc import Mapping
 
+from fleetcore.errors import Conflict, NotFound
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model import values
-from fleetcore.model.store import Commit
+from fleetcore.model.days import DAY_MS
+from fleetcore.model.events import LEFT_BEHIND_DROPPED
+from fleetcore.model.store import Commit, Event
+from fleetcore.pipeline.kept_state import CONSUMERS, blobs_of
 
 _log = logging.getLogger(__name__)
 
 #: How long a cursor without a piece stays.
-KEEP_MS = 7 * 24 * 3600 * 1000
+KEEP_MS = 7 * DAY_MS
 #: Blobs that say since when a cursor has no piece.
 _SINCE = "left-behind/"
-#: What the names of the cursors of pieces begin with, and where the state of such a piece is kept.
-_STATES = {"detector": "detectors", "notifier": "notifiers", "mirror": "clouds"}
 
 
 class LeftBehind:
@@ -31,14 +33,16 @@ class LeftBehind:
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
+        self._configured = frozenset[str]()
         self.found: Mapping[str, int] = {}
 
     async def look(self, configured: frozenset[str]) -> None:
         """Notes what is new, forgets what came again, and drops what is due."""
+        self._configured = configured
         cursors = await self._storage.values(values.CURSORS)
         kept = await self._storage.values(values.BLOBS, [_SINCE + name for name in cursors])
         marks = {name.removeprefix(_SINCE): int(since) for name, since in kept.items()}
-        now, blobs, gone, found = self._clock.now_ms(), dict[str, bytes | None](), dict[str, int | None](), {}
+        now, blobs, gone, found = self._clock.now_ms(), dict[str, bytes | None](), list[str](), {}
         for name in cursors:
             if not self._is_left(name, configured):
                 continue
@@ -47,16 +51,58 @@ class LeftBehind:
             since = marks.get(name, now)
             if now - since < KEEP_MS:
                 found[name] = since + KEEP_MS
-                continue
-            kind, _, piece = name.partition("/")
-            gone[name] = None
-            blobs |= dict.fromkeys((_SINCE + name, name, f"{name}/time", f"state/{_STATES[kind]}.{piece}"))
-            _log.warning("%s is not configured any more: its place in the log and its state are dropped", name)
-        for name in marks.keys() - found.keys() - gone.keys():
+            else:
+                gone.append(name)
+        for name in marks.keys() - found.keys() - set(gone):
             blobs[_SINCE + name] = None
-        if blobs or gone:
-            await self._storage.commit(Commit(cursors=gone, blobs=blobs))
+        if blobs:
+            await self._storage.commit(Commit(blobs=blobs))
         self.found = found
+        for name in gone:
+            await self._drop(name, "system", f"not configured for {KEEP_MS // DAY_MS} days")
+
+    async def behind(self) -> dict[str, int]:
+        """How many commits each of them holds back, by the cursor's name."""
+        position = await self._storage.position()
+        kept = await self._storage.values(values.CURSORS, self.found)
+        return {name: max(0, position - values.to_number(cursor)) for name, cursor in kept.items()}
+
+    async def drop(self, name: str, *, actor: str, reason: str = "") -> None:
+        """Drops one of them now, with its state.
+
+        Raises:
+            Conflict: its piece is configured.
+            NotFound: there is none of that name.
+        """
+        if name in self._configured:
+            raise Conflict(
+                f"{name} is configured, and goes on where its cursor is",
+                remedy="Take its section out of fleet.toml first, and restart the server",
+                name=name,
+            )
+        if name not in self.found:
+            raise NotFound(
+                f"Nothing of {name!r} was left behind",
+                remedy="`fleetcore storage left-behind` lists what is",
+                name=name,
+            )
+        await self._drop(name, actor, reason)
+
+    async def _drop(self, name: str, actor: str, reason: str) -> None:
+        cursor = await self._storage.cursor(name)
+        behind = 0 if cursor is None else max(0, await self._storage.position() - cursor)
+        event = Event(
+            type=LEFT_BEHIND_DROPPED,
+            subject=name,
+            time=self._clock.now_ms(),
+            actor=actor,
+            reason=reason,
+            data={"behind": behind},
+        )
+        blobs = dict.fromkeys((_SINCE + name, *blobs_of(name)))
+        await self._storage.commit(Commit(cursors={name: None}, blobs=blobs, events=(event,)))
+        self.found = {other: goes for other, goes in self.found.items() if other != name}
+        _log.warning("%s is not configured any more: its place in the log and its state are dropped", name)
 
     def _is_left(self, name: str, configured: frozenset[str]) -> bool:
-        return name.partition("/")[0] in _STATES and name not in configured
+        return name.partition("/")[0] in CONSUMERS and name not in configured

@@ -19,6 +19,7 @@ class _Columns(msgspec.Struct, forbid_unknown_fields=True):
     at: list[Annotated[int, msgspec.Meta(ge=0, le=2**31)]]
     time: list[_Time]
     value: list[int | float | bool | str]
+    before: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 _decode = msgspec.json.Decoder(_Columns).decode
@@ -29,7 +30,7 @@ def read_part(body: bytes) -> Part:
     try:
         columns = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"The part is no JSON of columns: {error}", code="schema_invalid") from None
+        raise Refused(f"The part is not JSON of columns: {error}", code="schema_invalid") from None
     n = len(columns.at)
     if not n or not n == len(columns.time) == len(columns.value):
         raise Refused("at, time and value are not of one length, or empty", code="schema_invalid")
@@ -38,4 +39,4 @@ def read_part(body: bytes) -> Part:
     at = np.array(columns.at, np.int64)
     if int(at.max()) >= len(columns.series):
         raise Refused("at names a series that is not there", code="schema_invalid", pointer="/at")
-    return Part(columns.series, at, np.array(columns.time, np.int64), columns.value)
+    return Part(columns.series, at, np.array(columns.time, np.int64), columns.value, min(columns.before, n))

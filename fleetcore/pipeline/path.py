@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from fleetcore.errors import StorageError, Unavailable
+from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Decoded
 from fleetcore.interfaces.provider import Limits
@@ -62,6 +63,11 @@ class DataPath:
         return self._store.tally
 
     @property
+    def reasons(self) -> dict[str, int]:
+        """Readings refused since the start, by code."""
+        return dict(self._store.reasons)
+
+    @property
     def accepted(self) -> int:
         """Messages accepted since the start."""
         return self._acknowledge.accepted
@@ -109,9 +115,11 @@ class DataPath:
             for delivery in [*simple, *(message.delivery for message in messages)]:
                 self._acknowledge.answer(delivery, outcome)
             return
-        except Exception:
-            _log.exception(
-                "A batch of %d messages could not be handled; each is tried alone", len(simple) + len(messages)
+        except BaseException as error:
+            _log.error(
+                "A batch of %d messages could not be handled; each is tried alone",
+                len(simple) + len(messages),
+                exc_info=contained(error, "a part of it"),
             )
             for delivery in simple:
                 state = delivery[0].subjects.get(delivery[1].subject)
@@ -133,8 +141,8 @@ class DataPath:
                 await self._steps([message], Columns())
             except (Unavailable, StorageError) as error:
                 outcome = rejection(error)
-            except Exception:
-                _log.exception("A message with readings could not be handled")
+            except BaseException as error:
+                _log.error("A message with readings could not be handled", exc_info=contained(error, "a part of it"))
                 outcome = _INTERNAL
             else:
                 outcome = message.answer or _INTERNAL

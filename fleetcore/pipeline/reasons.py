@@ -9,13 +9,14 @@ from fleetcore.errors import CODES, Refused
 from fleetcore.interfaces.codec import DecodedReading
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import PointRefusal, Rejected
+from fleetcore.model.names import METRIC_IN_WORDS
 from fleetcore.model.telemetry import Series
-from fleetcore.wire.times import parse_time
+from fleetcore.wire.times import LONGEST_AGE_DAYS, parse_time
 
 #: Longest name or text of a sender's that a sentence repeats.
 _SHOWN = 64
 _REASONS = {
-    "metric_name_invalid": "a metric is 1-64 characters of A-Z a-z 0-9 . _ / -",
+    "metric_name_invalid": f"a metric is {METRIC_IN_WORDS}",
     "schema_invalid": "a value is a number, text, true or false: send what is nested under names of its own",
     "number_not_finite": "NaN and infinities are not stored: leave the reading out",
     "number_inexact": "an integer beyond 2^53 cannot be kept exactly: send it as text, or as a smaller unit",
@@ -34,7 +35,8 @@ def of_time(reading: DecodedReading, code: str, received: int, limits: Limits) -
     if code in _REASONS:
         return _REASONS[code]
     if reading.age_ms is not None:
-        return f"age_ms is a number of milliseconds from 0 to 366 days, not {str(reading.age_ms)[:_SHOWN]}"
+        given = str(reading.age_ms)[:_SHOWN]
+        return f"age_ms is a number of milliseconds from 0 to {LONGEST_AGE_DAYS} days, not {given}"
     try:
         time = parse_time(reading.time)
     except Refused as error:

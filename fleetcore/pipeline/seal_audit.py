@@ -73,23 +73,21 @@ class AuditSealer(Consumer):
         if not rows:
             return False
         mark = self._due(seq, prev)
-        # A checkpoint counts from the commit after it was written: a crash before writes another one, and takes none
-        # for there that is not.
-        head = Head(seq=seq, hash=prev, marked=self._marked, marked_ms=self._marked_ms)
         position = entries[-1].position
         await self._storage.commit(
-            Commit(
-                puts=tuple(rows),
-                cursors={self.name: position},
-                blobs={HEAD: json.encode(head)},
-            )
+            Commit(puts=tuple(rows), cursors={self.name: position}, blobs={HEAD: self._head(seq, prev)})
         )
         self._seq, self._hash = seq, prev
         self._kept, self._kept_at = position, self._clock.monotonic_s()
         if mark is not None:
+            # It counts once it is written: a crash before writes another one, and takes none for there that is not.
             await self._append(mark)
             self._marked, self._marked_ms = mark.seq, mark.time
+            await self._storage.commit(Commit(blobs={HEAD: self._head(seq, prev)}))
         return False
+
+    def _head(self, seq: int, digest: str) -> bytes:
+        return json.encode(Head(seq=seq, hash=digest, marked=self._marked, marked_ms=self._marked_ms))
 
     def _gap(self, lost: int) -> Event:
         return Event(

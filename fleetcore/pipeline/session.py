@@ -68,7 +68,8 @@ class DeviceSession(EndsOnce, Session):
     Attributes:
         state: of the identity.
         asserted: somebody else has looked at the credential, and which one it was is not known.
-        credential_key, credential_until: the certificate that opened it, and when that ends, ms since the epoch.
+        credential_key: the certificate that opened it; None for a token.
+        credential_until: when the certificate or token ends, ms since the epoch, or None.
         lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.
         subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the directory.
     """

@@ -4,7 +4,7 @@ Before it, every new metric gets its series, and messages whose id was used befo
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,11 +28,13 @@ class Store:
 
     Attributes:
         tally: where all readings went since the start.
+        reasons: how many of the tally's refused readings were refused for which code.
     """
 
     def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
         self._storage, self._clock, self._limits = storage, clock, limits
         self.tally = Tally()
+        self.reasons: Counter[str] = Counter()
 
     def later(self, messages: Sequence[Message]) -> list[Message]:
         """The messages that share an id with an earlier one: they are handled when that one has its outcome."""
@@ -108,16 +110,17 @@ class Store:
             batch = batch.take(np.setdiff1d(np.arange(len(batch)), bad))
         now = self._clock.now_ms()
         marks: list[MessageMark] = []
-        refused = duplicates = 0
+        reasons: Counter[str] = Counter()
+        duplicates = 0
         for message in messages:
             if message.repeated:
                 assert isinstance(message.answer, Accepted)
                 duplicates += message.answer.stored
-                refused += len(message.answer.refused)
+                reasons.update(point.code for point in message.answer.refused)
             elif message.answer is None:
                 outcome = message.answer = outcome_of(message, self._limits)
                 duplicates += message.duplicates
-                refused += len(message.refused or ())
+                reasons.update(point.code for point in message.refused or ())
                 if isinstance(outcome, Accepted) and (message.id or message.envelopes):
                     marks += marks_of(message, outcome, now)
         if len(batch) or texts or marks:
@@ -125,4 +128,5 @@ class Store:
                 Commit(readings=batch if len(batch) else None, texts=texts, marks=tuple(marks))
             )
             self.tally += done.tally
-        self.tally += Tally(refused=refused, duplicates=duplicates)
+        self.tally += Tally(refused=reasons.total(), duplicates=duplicates)
+        self.reasons += reasons

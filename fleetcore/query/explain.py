@@ -33,7 +33,7 @@ class Explanation:
         truth = {True: "true", False: "false", None: "unknown"}[self.truth]
         seen = ""
         if self.path is not None:
-            seen = f"   {self.path} is {self.seen!r}" if self.present else f"   there is no {self.path}"
+            seen = f"   {self.path} is {self.seen!r}" if self.present else f"   {self.path} is not there"
         here = f"{indent}{mark} {truth:7} {self.clause}{seen}"
         return [here, *(line for part in self.parts for line in part.lines(indent + "  "))]
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 
 from fleetcore.errors import Refused
+from fleetcore.model.days import DAY_MS
 from fleetcore.query.ast import (
     And,
     Box,
@@ -76,7 +77,7 @@ _GROUP = "group"
 
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 #: A thousand years: from any present, what lies so far off is still a date.
-_LONGEST_MS = 365_000 * 86_400_000
+_LONGEST_MS = 365_000 * DAY_MS
 #: What a database keeps as an integer; beyond it a number is a float everywhere.
 _LARGEST_INTEGER = 2**63 - 1
 _MS = {"ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, "d": 8.64e7, "w": 6.048e8}
@@ -262,7 +263,7 @@ def _path(token: "Token") -> Path:
     if root not in FIELDS:
         near = difflib.get_close_matches(root.lower(), FIELDS, 1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Fields: {', '.join(FIELDS)}"
-        raise _at(token, f"there is no field {root!r}", remedy)
+        raise _at(token, f"field {root!r} does not exist", remedy)
     if len(parts) > 1 and not FIELDS[root]:
         raise _at(token, f"{root} has no members", f"Write {root} alone")
     return tuple(parts)
@@ -328,12 +329,12 @@ def _builder() -> Any:
             except (ValueError, OverflowError):
                 when = None
             if when is None:
-                raise _at(token, "this is no time with a zone", "Write it as in t'2026-01-01T00:00:00Z'")
+                raise _at(token, "this is not a time with a zone", "Write it as in t'2026-01-01T00:00:00Z'")
             return Instant((when - _EPOCH) // _MILLISECOND)
 
         def version(self, token: "Token") -> Version:
             if version_key(token[2:-1]) is None:
-                raise _at(token, "this is no version", "Write it as in v'1.2.3' (Semantic Versioning)")
+                raise _at(token, "this is not a version", "Write it as in v'1.2.3' (Semantic Versioning)")
             return Version(str(token[2:-1]))
 
         def list(self, *values: Literal_) -> tuple[Literal_, ...]:

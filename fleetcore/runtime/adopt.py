@@ -32,7 +32,7 @@ async def adopt(data: Path, adoption: Adoption, *, name: str | None = None) -> t
 
 def _configuration(data: Path, name: str | None) -> Config:
     if not data.is_dir():
-        raise ConfigError(f"There is no data folder {data}", remedy="Name the folder of a fleet with --data")
+        raise ConfigError(f"Data folder {data} does not exist", remedy="Name the folder of a fleet with --data")
     toml = data / "fleet.toml"
     if toml.is_file():
         config = load(toml)

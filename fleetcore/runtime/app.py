@@ -27,6 +27,7 @@ from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
 from fleetcore.fleet.importing import Importing
 from fleetcore.fleet.lifecycles import Lifecycles
+from fleetcore.fleet.mirrors import Entities
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.outlook import Outlook
@@ -51,6 +52,7 @@ from fleetcore.interfaces.codec import Codec
 from fleetcore.interfaces.protocol import ProtocolAdapter
 from fleetcore.interfaces.provider import Context, Kind, Provider
 from fleetcore.interfaces.storage import Storage
+from fleetcore.listening.budget import Budget
 from fleetcore.model.command import Command
 from fleetcore.model.firmware import Execution
 from fleetcore.model.names import check_metric
@@ -64,11 +66,13 @@ from fleetcore.pipeline.kept_state import KeptState
 from fleetcore.pipeline.layering import LayerKeeper
 from fleetcore.pipeline.left_behind import LeftBehind
 from fleetcore.pipeline.membership import MembershipKeeper
-from fleetcore.pipeline.mirror import Mirror
+from fleetcore.pipeline.mirror.engine import Mirror
 from fleetcore.pipeline.notify import Notification
 from fleetcore.pipeline.path import DataPath
-from fleetcore.pipeline.receive import Receiver
+from fleetcore.pipeline.rate import RateLimit
+from fleetcore.pipeline.receive import Delivery, Receiver
 from fleetcore.pipeline.refusals import Refusals
+from fleetcore.pipeline.retention import Retention
 from fleetcore.pipeline.seal_audit import AuditSealer
 from fleetcore.pipeline.selection import Selection
 from fleetcore.query.ast import Exists
@@ -80,6 +84,7 @@ from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.counts import Counts
 from fleetcore.runtime.lease import Lease
 from fleetcore.runtime.leave import end
+from fleetcore.runtime.mirroring import mirror_of, split
 from fleetcore.runtime.opening import HEED_S, Offered, Opening, open_in_time
 from fleetcore.runtime.plane.claims import ClaimSessions
 from fleetcore.runtime.plane.downlinks import Downlinks
@@ -108,8 +113,7 @@ _DRAIN_S, _KEEP_S = 8.0, 2.0
 _LATE_S = 30.0
 _CHECKPOINTS = "audit-checkpoints.jsonl"
 #: Kinds whose pieces are consumers of the feed.
-_CONSUMERS = frozenset({"detectors", "notifiers", "clouds"})
-_MIRRORED = frozenset({"registry", "twins", "telemetry"})
+_CONSUMERS = frozenset({"detectors", "notifiers"})
 
 
 @frozen(kw_only=True)
@@ -120,6 +124,15 @@ class OpenProtocol:
     kind: str
     adapter: ProtocolAdapter
     provider: Provider[ProtocolAdapter]
+
+    @property
+    def listens(self) -> bool:
+        """Whether devices connect to its endpoints, as the adapter says; False where it fails to."""
+        try:
+            with plugin_code(f"protocol {self.name!r}"):
+                return bool(self.adapter.listens)
+        except PluginError:
+            return False
 
     def endpoints(self) -> Sequence[str]:
         """The URLs that the adapter names; none where it fails to."""
@@ -172,6 +185,8 @@ class Fleet:
         #: What plugins count.
         self.counts = counts
         self.limits = config.limits
+        #: What all listeners share.
+        self.listening = Budget(config.listeners, now_s=clock.monotonic_s)
         #: The fleet's id; empty in memory.
         self.id = ""
         #: What the last check of the stored data found.
@@ -219,7 +234,9 @@ class Fleet:
         self.denials = Denials(storage, clock)
         self.operators = Operators(storage, self.search, clock)
         self.consumers: list[Consumer] = []
+        self.mirrors: dict[str, Mirror] = {}
         self.left_behind = LeftBehind(storage, clock)
+        self.retention = Retention(storage, clock, config.retention.periods)
         self.protocols: dict[str, OpenProtocol] = {}
         self.services: dict[str, object] = {}
         self.tls: FleetTls | None = None
@@ -309,6 +326,7 @@ class Fleet:
             data=self.config.data,
             tls=self.tls,
             count=self.counts.of(f"{kind}.{name}"),
+            listening=self.listening,
         )
 
     async def _open_parts(self, *, new: bool, new_ca: bool) -> None:
@@ -353,6 +371,7 @@ class Fleet:
             self.presence,
             self.groups,
             self.twins,
+            self.dead_letters.forget,
         )
         self.health = FleetHealth(
             self.devices,
@@ -395,6 +414,7 @@ class Fleet:
             sessions=self.device_sessions,
             sources=sources,
             changed=waiting.changed,
+            presence=self.presence,
         )
         self.device_sessions.on_first_message(self._activate)
         self.presence.on_online(self.downlinks.came_back)
@@ -415,7 +435,7 @@ class Fleet:
             self.limits,
             self.refusals,
         )
-        self.ingest = Receiver(self.limits, self.clock, self.path.process, self.refusals)
+        self.ingest = Receiver(self.limits, self.clock, self._process, self.refusals)
         self.plane = Plane(
             storage=self.storage,
             sessions=self.device_sessions,
@@ -427,6 +447,7 @@ class Fleet:
             ingest=self.ingest,
             security=self.security,
             campaigns=self.campaigns,
+            rate=RateLimit(self.clock, self.limits),
         )
         self.bulk = Bulk(self.storage, self.clock, self.limits)
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
@@ -438,7 +459,7 @@ class Fleet:
         await self.twins.layers.load()
         await self.trust_root.load()
         self.security.rotation.delivery = TrustDelivery(self.twins)
-        await self.security.settle_cas()
+        await self.security.settle_cas(starting=True)
         await self.dead_letters.load()
 
     @property
@@ -470,6 +491,7 @@ class Fleet:
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
         self.supervisor.every("cursors without a piece", _LEFT_S, self._look_behind)
+        await self._open_retention()
         self.supervisor.every("lease on the data folder", _MAINTAIN_S, self._mend_lease)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
         self.supervisor.every("ended credentials", _CREDENTIALS_S, self._end_stale)
@@ -492,10 +514,23 @@ class Fleet:
                 Notification(instance.name, opener, self.storage, self.anomalies, self.clock, kept=kept)
             )
         for instance in self.config.clouds:
-            await self._consume(self._mirror(instance))
+            await self._open_mirror(instance)
         await self._look_behind()
         for admission in self.admissions:
             self.supervisor.keep(f"admission {admission.name}", admission.run)
+
+    async def _open_retention(self) -> None:
+        await self.retention.load()
+        if not self.retention.periods.is_on:
+            return
+        if getattr(type(self.storage), "expire", None) is Storage.expire:
+            raise ConfigError(
+                f"The store {self.config.storage.kind!r} does not drop readings by their age",
+                file=self.config.file,
+                line=self.config.line_of("retention"),
+                remedy="Leave [retention] out, and see what the store's database can do",
+            )
+        self.supervisor.every("retention", self.retention.every_s, self.retention.run)
 
     async def _consume(self, consumer: Consumer) -> None:
         await consumer.start()
@@ -558,7 +593,7 @@ class Fleet:
         with _at(self.config, "detectors", instance.name, "metrics"):
             for metric in metrics:
                 check_metric(metric)
-        selection = self._selection(instance, table.pop("where", None))
+        selection = self._selection("detectors", instance, table.pop("where", None))
         kept = self._kept("detectors", instance)
         opener = self._prepare("detectors", evolve(instance, table=table), kept=kept)
         return Detection(
@@ -571,26 +606,34 @@ class Fleet:
             kept=kept,
         )
 
-    def _selection(self, instance: Instance, where: object) -> Selection | None:
+    def _selection(self, kind: Kind, instance: Instance, where: object) -> Selection | None:
         if where is None:
             return None
-        with _at(self.config, "detectors", instance.name, "where"):
+        with _at(self.config, kind, instance.name, "where"):
             if not isinstance(where, str):
-                raise ConfigError(f"[detectors.{instance.name}] where is a query in quotes")
+                raise ConfigError(f"[{kind}.{instance.name}] where is a query in quotes")
             return Selection(parse(where), self.search, self.storage, self.clock)
 
-    def _mirror(self, instance: Instance) -> Mirror:
-        table = dict(instance.table)
-        what = table.pop("mirror", ["registry", "twins", "telemetry"])
-        if not isinstance(what, list) or not set(what) <= _MIRRORED:
-            raise ConfigError(
-                f"[clouds.{instance.name}] mirror is a list of {', '.join(sorted(_MIRRORED))}",
-                file=self.config.file,
-                line=self.config.line_of("clouds", instance.name, "mirror"),
-            )
-        kept = self._kept("clouds", instance)
-        opener = self._prepare("clouds", evolve(instance, table=table), kept=kept)
-        return Mirror(instance.name, opener, frozenset(what), self.storage, self.clock, kept=kept)
+    async def _open_mirror(self, instance: Instance) -> None:
+        section, rest = split(self.config, instance)
+        selection = self._selection("clouds", instance, section.where)
+        # It is read now and then beside the feed, so it does not follow the feed: it is asked each time.
+        entities = Entities(
+            self.storage,
+            self.devices,
+            self.twins,
+            self.groups,
+            self.campaigns,
+            located=section.location,
+            selects=None if section.where is None else functools.partial(self.search.is_true, parse(section.where)),
+        )
+        opener = self._prepare("clouds", rest)
+        mirror = mirror_of(instance.name, section, opener, entities, selection, self.storage, self.clock)
+        self.mirrors[instance.name] = mirror
+        await self._consume(mirror.looking)
+        if mirror.readings is not None:
+            await self._consume(mirror.readings)
+        self.supervisor.keep(f"mirror {instance.name}", mirror.run)
 
     async def serve(self) -> None:
         """Opens the configured protocols and services.
@@ -648,6 +691,12 @@ class Fleet:
         host = next(iter(self.config.fleet.hosts), "localhost")
         self.security.endpoints = [reachable(url, host) for one in self.protocols.values() for url in one.endpoints()]
 
+    async def _process(self, deliveries: list[Delivery]) -> None:
+        await self.path.process(deliveries)
+        self.downlinks.heard(
+            device for session, inbound, *_ in deliveries for device in (session.identity, inbound.subject)
+        )
+
     async def _tick(self) -> None:
         self.device_sessions.forget_full_buckets()
         await self.downlinks.tick()
@@ -691,6 +740,8 @@ class Fleet:
         await self.plane.settle()
         for consumer in self.consumers:
             await consumer.catch_up()
+        for mirror in self.mirrors.values():
+            await mirror.lane.caught_up()
 
     async def close(self) -> None:
         """Drains the queue, keeps what consumers know, closes every connection and the store. Idempotent."""

@@ -13,6 +13,7 @@ from fleetcore import files
 from fleetcore.errors import Conflict, Refused
 from fleetcore.fleet.security.folder import fleet_name
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.parts import parts
 from fleetcore.runtime import identity, manifest
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.lease import Lease
@@ -55,14 +56,7 @@ async def backup(fleet: Fleet, target: Path) -> list[str]:
 
 
 async def _problems(storage: Storage) -> list[str]:
-    found: list[str] = []
-    after: str | None = None
-    while True:
-        part = await storage.verify(after)
-        found += part.problems
-        after = part.after
-        if after is None:
-            return found
+    return [problem async for part in parts(storage.verify, lambda part: part.after) for problem in part.problems]
 
 
 def verify(source: Path, read: Callable[[int], None] = lambda _: None) -> manifest.Manifest | None:
@@ -102,10 +96,7 @@ def restore(
     _check_apart(data, source, "the backup")
     _check_empty(data)
     if verify(source, read) is None and not unverified:
-        raise Refused(
-            f"{source} has no {manifest.NAME}: whether it is whole and undamaged cannot be seen",
-            remedy="Where an earlier release wrote it, --unverified takes it as it is",
-        )
+        raise manifest.missing(source, "Where an earlier release wrote it, --unverified takes it as it is")
     mine = not data.exists()
     try:
         _make(data)
@@ -141,7 +132,7 @@ def _copy_plugins(folder: Path, plugins: Iterable[str], target: Path) -> None:
         path = (folder / plugin).resolve()
         if path.is_relative_to(folder.resolve()):
             copy = target / path.relative_to(folder.resolve())
-            copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_private(copy.parent)
             files.copy(path, copy)
 
 
@@ -156,8 +147,8 @@ def _check_empty(folder: Path) -> None:
 
 
 def _make(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    files.make_private(folder)
+    folder.chmod(files.PRIVATE_FOLDER)
 
 
 def _write(target: Path, content: bytes) -> None:

@@ -6,8 +6,10 @@ separate the levels, and the value is read as TOML where it is some, else as tex
 
 import codecs
 import difflib
+import math
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,19 +21,24 @@ from attrs import field, frozen, validators
 
 from fleetcore.errors import ConfigError, Refused
 from fleetcore.interfaces.provider import OPEN_TIMEOUT_S, Limits
+from fleetcore.listening.limits import ListenerLimits
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.names import check_fleet
+from fleetcore.model.retention import Periods, is_pattern
 
 T = TypeVar("T")
 Table = dict[str, object]
 
 _PREFIX = "FLEETCORE_"
+#: The shortest period of retention, in days.
+_MINUTE_DAYS = 1 / 1440
 #: Environment variables that are switches of tools, not keys of fleet.toml.
 _NOT_KEYS = frozenset({"FLEETCORE_REQUIRE", "FLEETCORE_TOKEN", "FLEETCORE_SERVER"})
 #: Sections that hold named instances of what plugins offer.
 INSTANCES = ("protocols", "detectors", "notifiers", "clouds", "services", "admission")
 _SECTIONS = (
-    "fleet", "storage", "limits", "ca", "firmware", "protocols", "detectors", "notifiers", "clouds", "services",
-    "admission",
+    "fleet", "storage", "retention", "limits", "listeners", "ca", "firmware", "protocols", "detectors", "notifiers",
+    "clouds", "services", "admission",
 )  # fmt: skip
 
 
@@ -86,6 +93,52 @@ class FirmwareSection:
     assignment_hours: int = field(default=72, validator=(validators.ge(1), validators.le(8760)))
 
 
+class Days(float):
+    """How many days something is kept; without an end it is ``forever``."""
+
+    def __repr__(self) -> str:
+        return "forever" if math.isinf(self) else super().__repr__()
+
+
+@frozen(kw_only=True)
+class RetentionSection:
+    """``[retention]``: readings that are older are dropped, in the background. Without it all are kept for ever.
+
+    A reading stays up to a tenth of its period longer, and may stay an hour longer. The newest reading of each metric
+    of a device stays: it is the last known value.
+
+    Attributes:
+        default_days: how many days readings are kept, by their time: a number, fractions too, down to a minute, or
+            ``"forever"``.
+        metric_days: the same for single metrics: by name, as in ``vibration = 7``, or by a pattern in which ``*``
+            stands for any characters, as in ``"debug/*" = 0.5``. The pattern with the most other characters counts.
+    """
+
+    default_days: Days = field(default=Days(math.inf), validator=validators.ge(Days(_MINUTE_DAYS)))
+    metric_days: Mapping[str, Days] = field(factory=dict)
+
+    @metric_days.validator
+    def _check(self, _: object, value: Mapping[str, Days]) -> None:
+        for pattern, days in value.items():
+            if not is_pattern(pattern):
+                raise ValueError(f"metric_days: {pattern!r} is not a name of a metric, nor a pattern of one")
+            if not days >= _MINUTE_DAYS:
+                raise ValueError(f"metric_days: {pattern!r} must be at least a minute, {_MINUTE_DAYS}: {days}")
+
+    @property
+    def periods(self) -> Periods:
+        """The periods in ms."""
+        return Periods(
+            default_ms=period_ms(self.default_days),
+            metrics={pattern: period_ms(days) for pattern, days in self.metric_days.items()},
+        )
+
+
+def period_ms(days: float) -> int | None:
+    """A period in ms; None is for ever."""
+    return None if math.isinf(days) else round(days * DAY_MS)
+
+
 @frozen(kw_only=True)
 class Instance:
     """One named section of a kind: ``[detectors.cold-rooms]`` with its kind and the keys left for the plugin.
@@ -106,7 +159,9 @@ class Config:
 
     fleet: FleetSection = FleetSection()
     limits: Limits = Limits()
+    listeners: ListenerLimits = ListenerLimits()
     ca: CaSection = CaSection()
+    retention: RetentionSection = RetentionSection()
     firmware: FirmwareSection = FirmwareSection()
     storage: Instance = field(factory=lambda: Instance(name="sqlite", kind="sqlite", table={}))
     protocols: tuple[Instance, ...] = ()
@@ -149,7 +204,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None)
         except tomllib.TOMLDecodeError as error:
             found = re.search(r"at line (\d+)", str(error))
             raise ConfigError(
-                f"This is no TOML: {error}", file=str(file), line=int(found[1]) if found else 0
+                f"This is not TOML: {error}", file=str(file), line=int(found[1]) if found else 0
             ) from error
     variables = {
         name: value
@@ -190,7 +245,7 @@ def _read(file: Path) -> str:
 
 def _override(table: Table, name: str, text: str) -> None:
     path = [part.lower() for part in name[len(_PREFIX) :].split("__")]
-    if len(path) > 2:  # [detectors.cold-rooms]: no variable can have the dash
+    if len(path) > 2 and path[0] in INSTANCES:  # [detectors.cold-rooms]: no variable can have the dash
         below = table.get(path[0])
         known = below if isinstance(below, dict) else {}
         spoken = {instance.lower().replace("-", "_"): instance for instance in known}
@@ -199,7 +254,7 @@ def _override(table: Table, name: str, text: str) -> None:
     for part in path[:-1]:
         below = here.setdefault(part, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"The environment variable {name} goes below {part!r}, which is no table")
+            raise ConfigError(f"The environment variable {name} goes below {part!r}, which is not a table")
         here = cast("Table", below)
     try:
         here[path[-1]] = tomllib.loads(f"value = {text}")["value"]
@@ -226,6 +281,8 @@ def build(table: Mapping[str, object], file: str = "", source: str = "") -> Conf
     return Config(
         fleet=fleet,
         limits=structure(Limits, tables.get("limits", {}), ("limits",), file, source),
+        listeners=structure(ListenerLimits, tables.get("listeners", {}), ("listeners",), file, source),
+        retention=structure(RetentionSection, tables.get("retention", {}), ("retention",), file, source),
         ca=structure(CaSection, tables.get("ca", {}), ("ca",), file, source),
         firmware=structure(FirmwareSection, tables.get("firmware", {}), ("firmware",), file, source),
         storage=Instance(name=kind, kind=kind, table=storage),
@@ -267,7 +324,7 @@ def _check_keys(
             near = difflib.get_close_matches(key, known, 1)
             where = ".".join(path)
             raise ConfigError(
-                f"There is no key {key!r}" + (f" in [{where}]" if where else ""),
+                f"Key {key!r} does not exist" + (f" in [{where}]" if where else ""),
                 file=file,
                 line=line_of(source, (*path, key)),
                 remedy=f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(sorted(known)) or 'none'}",
@@ -297,6 +354,17 @@ _strict("a number", (int, float))
 _strict("a boolean", (bool,))
 
 
+def _days(value: object, _cls: type) -> Days:
+    if value == "forever":
+        return Days(math.inf)
+    if isinstance(value, str):
+        raise TypeError(f'it should be a number of days, or "forever", not {value!r}')
+    return Days(_converter.structure(value, float))
+
+
+_converter.register_structure_hook(Days, _days)
+
+
 def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], file: str, source: str) -> T:
     """Structures a table into an attrs class, key by key, so that an error knows its key."""
     fields = attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
@@ -307,7 +375,9 @@ def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], 
         try:
             if get_origin(one.type) in (tuple, list, frozenset) and not isinstance(value, list):
                 raise TypeError(f"it should be a list, not {_toml_type(value)}")
-            values[key] = _converter.structure(value, cast("type[object]", one.type))
+            made = values[key] = _converter.structure(value, cast("type[object]", one.type))
+            if isinstance(made, float) and not math.isfinite(made):
+                raise TypeError(f"it should be a finite number, not {made}")
         except Exception as error:
             why = (
                 str(error)
@@ -366,7 +436,9 @@ def secret(reference: str) -> str:
         path = Path(name)
         try:
             if path.stat().st_mode & 0o077:
-                raise ConfigError(f"The secret file {name} can be read by others", remedy=f"chmod 600 {name}")
+                raise ConfigError(
+                    f"The secret file {name} can be read by others", remedy=f"chmod 600 {shlex.quote(name)}"
+                )
             return path.read_text().strip()
         except OSError as error:
             raise ConfigError(f"The secret file {name} cannot be read: {error.strerror}") from error

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import re
 import secrets
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +151,7 @@ def is_new(parts: Parts, *, create: bool | None, adoption: Adoption | None = Non
         what = "a fleet.toml, and no fleet" if parts.has_toml else "no fleet"
         raise ConfigError(
             f"{parts.data} holds {what}",
-            remedy=f"`fleetcore init {parts.data}` makes one. Was one there? {_REMEDY}",
+            remedy=f"`fleetcore init {shlex.quote(str(parts.data))}` makes one. Was one there? {_REMEDY}",
             path=str(parts.data),
         )
     may = adoption or Adoption()
@@ -164,12 +165,10 @@ def is_new(parts: Parts, *, create: bool | None, adoption: Adoption | None = Non
         if not there
     ]
     if missing:
-        lost = missing == ["fleet.toml"]
+        lost, place = missing == ["fleet.toml"], shlex.quote(str(parts.data))
         raise ConfigError(
             f"{parts.data} holds a fleet without {' and '.join(missing)}; nothing was made or changed",
-            remedy=f"Restore it from a backup, or `fleetcore adopt --data {parts.data}` writes another"
-            if lost
-            else _REMEDY,
+            remedy=f"Restore it from a backup, or `fleetcore adopt --data {place}` writes another" if lost else _REMEDY,
             path=str(parts.data),
         )
     return False
@@ -181,7 +180,7 @@ def begin(parts: Parts) -> Parts:
         return parts
     fleet = new_id()
     with contextlib.suppress(OSError):
-        parts.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_private(parts.data)
         files.replace(parts.data / _MAKING, f"{fleet}\n".encode())
     return evolve(parts, making=fleet)
 
@@ -233,7 +232,7 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool, adoption: Adoptio
         raise ConfigError(
             f"{unnamed} of {parts.data} {'names' if len(lacking) == 1 else 'name'} no fleet,"
             f" and the store is of {store_id[:8]}",
-            remedy=f"Was it replaced? `fleetcore adopt --data {parts.data}` writes the id into it",
+            remedy=f"Was it replaced? `fleetcore adopt --data {shlex.quote(str(parts.data))}` writes the id into it",
             path=str(parts.data),
         )
     if store_id is None and parts.has_keys and not await _are_of(parts.data / "pki", storage):

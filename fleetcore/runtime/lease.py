@@ -242,7 +242,8 @@ def _closing(descriptor: int) -> Iterator[None]:
 
 
 def _unusable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"{path} cannot be opened: {error.strerror}", path=str(path))
+    remedy = files.remedy_of(error)
+    return ConfigError(f"{path} cannot be opened: {error.strerror}", remedy=remedy, path=str(path))
 
 
 def _in_use(folder: Path, by: Holder) -> DataFolderInUse:

@@ -50,6 +50,11 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def missing(folder: Path, remedy: str) -> Refused:
+    """What to raise where a backup without a manifest does not do."""
+    return Refused(f"{folder} has no {NAME}: whether it is whole and undamaged cannot be seen", remedy=remedy)
+
+
 def verify(folder: Path, read: Callable[[int], None] = lambda _: None) -> Manifest | None:
     """Reads every file of a backup and compares; None for a backup of a release that wrote no manifest.
 

@@ -26,7 +26,7 @@ from attrs import define, field
 
 from fleetcore import PLUGIN_API, hookspecs, threads
 from fleetcore.errors import ConfigError, FleetError, PluginError
-from fleetcore.interfaces.boundary import as_error, in_a_line
+from fleetcore.interfaces.boundary import as_error, contained, in_a_line
 from fleetcore.interfaces.provider import OPEN_TIMEOUT_S, Kind, Provider
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ class PluginHost:
             info.warnings += _unused(module)
             if self._collects:
                 self._collect(name, info)
-        except (Exception, SystemExit) as error:
-            self._fail(info, *_reason(error))
+        except BaseException as error:
+            self._fail(info, *_reason(_alone(error)))
             for offers in self._offers.values():
                 for offered in [key for key, (owner, _) in offers.items() if owner == name]:
                     del offers[offered]
@@ -269,8 +269,8 @@ class PluginHost:
                 continue
             try:
                 found = self._within(name, partial(self._ask, name, hook))
-            except (Exception, SystemExit) as error:
-                self.failed(name, hook, error)
+            except BaseException as error:
+                self.failed(name, hook, _alone(error))
             else:
                 yield name, found
 
@@ -322,14 +322,18 @@ class PluginHost:
                 f"{place}No plugin offers {kind} {name!r}, and these failed to load: {'; '.join(broken)}{without}",
                 remedy="Correct or uninstall them, or correct the name",
             )
-        if section and there and (guess := self._guess(kind, keys)):
+        near = difflib.get_close_matches(name, there, 1)
+        guess = self._guess(kind, keys) if section else ""
+        if section and there and (guess or not near):
+            kinds = ", ".join(f'kind = "{one}"' for one in there)
             raise ConfigError(
                 f"{section} has no kind, and no plugin offers {kind} {name!r}{without}",
                 file=file,
                 line=line,
-                remedy=f'Add kind = "{guess}" to the section. There is: {", ".join(there)}',
+                remedy=f'Add kind = "{guess}" to the section. There is: {", ".join(there)}'
+                if guess
+                else f"Add its kind to the section: {kinds}; or install fleetcore-{name}",
             )
-        near = difflib.get_close_matches(name, there, 1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         remedy = f"{hint}There is: {', '.join(there) or 'none'}. Install fleetcore-{name}, or correct the name"
         raise ConfigError(f"No plugin offers {kind} {name!r}{without}", file=file, line=line, remedy=remedy)
@@ -406,6 +410,11 @@ class PluginHost:
         _log.warning("Plugin %s: %s", name, said)
 
 
+def _alone(error: BaseException) -> BaseException:
+    """An ``exit()`` as it is, for its words; anything else as :func:`contained` has it."""
+    return error if isinstance(error, SystemExit) else contained(error, "It")
+
+
 def _reason(error: BaseException) -> tuple[str, str]:
     """What to say of a plugin that did not load, and the remedy."""
     if isinstance(error, FleetError):
@@ -428,7 +437,7 @@ def _unused(module: ModuleType) -> list[str]:
             found.append(f"{hook} is not asked: it has no interface yet, and will be a hook once it has one")
         elif marked is not None and hook not in _HOOKS:
             near = difflib.get_close_matches(hook, _HOOKS, 1)
-            found.append(f"There is no hook {hook}" + (f". Did you mean {near[0]}?" if near else ""))
+            found.append(f"Hook {hook} does not exist" + (f". Did you mean {near[0]}?" if near else ""))
         elif marked is None and name.startswith("fleetcore_"):
             near = difflib.get_close_matches(name, _HOOKS, 1)
             hint = f", and is called {near[0]}" if near and near[0] != name else ""
@@ -456,7 +465,7 @@ def _importer(entry: EntryPoint) -> Callable[[], ModuleType]:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise ConfigError(f"There is no plugin file {path}", remedy="Correct [fleet] plugins")
+        raise ConfigError(f"Plugin file {path} does not exist", remedy="Correct [fleet] plugins")
     if path.suffix != ".py":
         raise ConfigError(f"{path} is not a Python file", remedy="A one-file plugin is called NAME.py")
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from attrs import asdict
 
-from fleetcore.errors import PluginError
+from fleetcore.errors import FleetError, PluginError
 from fleetcore.interfaces.boundary import in_a_line, plugin_code
+from fleetcore.model.store import StoreSize
 from fleetcore.runtime.app import Fleet, OpenProtocol
 from fleetcore.wire.times import format_time
 
@@ -17,7 +18,7 @@ _EXAMINE_S = 10.0
 async def status(fleet: Fleet) -> dict[str, Any]:
     """Protocols, consumers, tasks, plugins, the queue, the tally, and what the last check of the store found.
 
-    All but ``not_ready``, which is found by trying, is answered from memory.
+    All but ``not_ready``, which is found by trying, and the store's room is answered from memory.
     """
     tally = fleet.path.tally
     return {
@@ -27,7 +28,7 @@ async def status(fleet: Fleet) -> dict[str, Any]:
         "sessions": len(fleet.device_sessions),
         "queue": {"waiting": fleet.ingest.waiting, "refused_full": fleet.ingest.refused_full},
         "messages": {"accepted": fleet.path.accepted, "rejected": dict(fleet.path.rejected)},
-        "readings": {**asdict(tally), "sent": tally.sent},
+        "readings": {**asdict(tally), "sent": tally.sent, "reasons": fleet.path.reasons},
         "consumers": {one.name: asdict(one.status) for one in fleet.consumers},
         "admissions": {
             one.name: {"kind": one.kind, "state": one.state, "error": one.error} for one in fleet.admissions
@@ -36,9 +37,36 @@ async def status(fleet: Fleet) -> dict[str, Any]:
         "tasks": {name: asdict(one) for name, one in fleet.supervisor.states.items() if one.failures},
         "plugins": [asdict(one) for one in fleet.host.plugins.values()],
         "storage": list(fleet.problems),
+        "room": await _room(fleet),
+        "retention": _retention(fleet),
         "left_behind": {name: format_time(goes) for name, goes in fleet.left_behind.found.items()},
+        "mirrors": {name: asdict(await mirror.overview()) for name, mirror in fleet.mirrors.items()},
         "not_ready": await fleet.readiness.waiting_for(),
         "recounted": list(fleet.recounted),
+    }
+
+
+async def room(fleet: Fleet) -> StoreSize:
+    """What the store takes of its limit; no parts of a store that does not say it, or does not work any more."""
+    try:
+        return await fleet.storage.size()
+    except FleetError:
+        return StoreSize()
+
+
+async def _room(fleet: Fleet) -> dict[str, Any]:
+    size = await room(fleet)
+    return {**asdict(size), "total_bytes": size.total_bytes} if size.parts else {}
+
+
+def _retention(fleet: Fleet) -> dict[str, Any]:
+    retention = fleet.retention
+    return {
+        "on": retention.periods.is_on,
+        "last": format_time(retention.last_ms) if retention.last_ms else None,
+        "readings": retention.dropped.readings,
+        "texts": retention.dropped.texts,
+        "size_bytes": retention.dropped.size_bytes,
     }
 
 

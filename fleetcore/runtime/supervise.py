@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from attrs import define
 
+from fleetcore.errors import FleetError
+from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -56,13 +58,17 @@ class Supervisor:
             begun_s = self._clock.monotonic_s()
             try:
                 await work()
-            except Exception as error:
+            except BaseException as raised:
+                error = contained(raised, state.name)
                 if self._clock.monotonic_s() - begun_s >= _HEALTHY_S:
                     state.failures = 0
                 wait = _BACK_OFF_S[min(state.failures, len(_BACK_OFF_S) - 1)]
                 state.failures += 1
                 state.error = f"{type(error).__name__}: {error}"
-                _log.exception("Task %s failed and is started again in %g s", state.name, wait)
+                # What is the matter with the store or another part is said by its error; a trace is for our faults.
+                trace = None if isinstance(error, FleetError) else error
+                said = "Task %s failed and is started again in %g s: %s"
+                _log.error(said, state.name, wait, state.error, exc_info=trace)
                 await self._clock.sleep(wait)
             else:
                 return

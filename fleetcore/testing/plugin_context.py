@@ -24,6 +24,8 @@ from fleetcore.errors import ConfigError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Context, Limits, TlsProvider
 from fleetcore.interfaces.state import PluginState
+from fleetcore.listening.budget import Budget
+from fleetcore.listening.limits import ListenerLimits
 from fleetcore.testing.clock import MovableClock
 
 
@@ -46,6 +48,7 @@ def context(
     logger: logging.Logger | None = None,
     secrets: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    listeners: ListenerLimits | None = None,
     tls: TlsProvider | None = None,
     data: Path | None = None,
     in_memory: bool = False,
@@ -60,6 +63,7 @@ def context(
         logger: by default ``fleetcore.NAME``.
         secrets: reference → value. Another reference raises ConfigError, as on a server.
         limits: by default those of a fresh fleet.
+        listeners: deadlines and caps of listeners; by default those of a fresh fleet.
         tls: certificates, such as a :class:`~fleetcore.testing.throwaway_ca.ThrowawayCa`; by default there are none.
         data: the plugin's folder; by default an empty one of its own, which goes when the context does.
         in_memory: there is no folder, as in a fleet without a data folder.
@@ -92,6 +96,7 @@ def context(
         data=None if in_memory else own if data is None else data,
         create=create,
         state=PluginState(dict(state or {})),
+        listening=Budget(listeners),
         count=count,
         counted=counted,
     )

@@ -20,7 +20,7 @@ from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Refused
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import ArtifactReader, DevicePlane, EnrollRequest, Session
 from fleetcore.interfaces.provider import Limits
-from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
+from fleetcore.model.credential import DEVICE_TOKEN, CertificateCredential, Credential, KeyCredential, TokenCredential
 from fleetcore.model.message import Accepted, Direction, Downlink, Inbound, MessageType, Outcome, Rejected, Reply
 from fleetcore.testing.recorded import (
     Authentication,
@@ -34,6 +34,7 @@ from fleetcore.testing.recorded import (
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import read_body
 from fleetcore.wire.replies import refusal, reply_to
+from fleetcore.wire.shared_keys import shared_key
 
 Sink = Callable[[Downlink], None]
 #: What becomes of a message, or None for what would become of it anyway.
@@ -191,7 +192,7 @@ class RecordingPlane(DevicePlane, Ingest):
     def token(device: str) -> str:
         """The device token by which ``device`` is known; its secret is public."""
         secret = base64.urlsafe_b64encode(hashlib.sha256(device.encode()).digest()).rstrip(b"=").decode()
-        return f"fc_dev_{device}_{secret}"
+        return f"{DEVICE_TOKEN}{device}_{secret}"
 
     def hold_authentication(self) -> None:
         """Lets nobody in, and refuses nobody, until :meth:`let_in`."""
@@ -207,6 +208,11 @@ class RecordingPlane(DevicePlane, Ingest):
         for session in [session for session in self.sessions if session.identity == device]:
             session.end(code)
         self._list_revoked(frozenset({device}))
+
+    def register_again(self, device: str) -> None:
+        """A new device has the name of one that has lost its rights; nothing waits for it."""
+        del self._revoked[device]
+        self._commands.pop(device, None)
 
     def renew_revocations(self) -> None:
         """Writes the revocation list anew, with nobody new on it."""
@@ -313,6 +319,10 @@ class RecordingPlane(DevicePlane, Ingest):
             device = known.get(credential.token, "")
             if not device or credential.device not in {None, device}:
                 raise NotAuthenticated("The token is unknown or another device's")
+        elif isinstance(credential, KeyCredential):
+            device = self._token_ids().get(credential.token_id, "")
+            if not device:
+                raise NotAuthenticated("The device token is not valid")
         else:
             device = credential.device
         if device not in self.devices:
@@ -320,6 +330,20 @@ class RecordingPlane(DevicePlane, Ingest):
         if device in self._revoked:
             raise NotAuthorised(f"Device {device!r} has lost its rights", code=self._revoked[device])
         return device
+
+    async def shared_key(self, token_id: str, *, protocol: str, peer: str = "") -> bytes | None:
+        await self._authenticating.wait()
+        device = self._token_ids().get(token_id)
+        if device is None or device in self._revoked:
+            self._deny("unknown", "session", "not_authenticated", peer=peer, protocol=protocol)
+            return None
+        return shared_key(device, self.token(device)).key
+
+    def key_refused(self, token_id: str, *, protocol: str, peer: str = "") -> None:
+        self._deny("unknown", "session", "not_authenticated", token=token_id, peer=peer, protocol=protocol)
+
+    def _token_ids(self) -> dict[str, str]:
+        return {shared_key(device, self.token(device)).token: device for device in self.devices}
 
     def _forget(self, session: RecordingSession) -> None:
         self.sessions.remove(session)

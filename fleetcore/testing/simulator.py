@@ -96,6 +96,7 @@ class SimulatedDevice:
         ran: commands that were really run, in order.
         sent, acknowledged: readings.
         problems: refusals that came back, by code.
+        leaves: what takes the downlinks of those that it speaks for, by id.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class SimulatedDevice:
         self.sent = 0
         self.acknowledged = 0
         self.problems: dict[str, int] = {}
+        self.leaves: dict[str, Callable[[Downlink], None]] = {}
         self._traffic, self._taking = Traffic(), asyncio.Lock()
         self.credentials = CredentialCare(
             clock,
@@ -229,14 +231,16 @@ class SimulatedDevice:
         listening, self._listening = self._listening, None
         await _closed(client, listening)
 
-    def _connected(self) -> DeviceClient:
+    @property
+    def connection(self) -> DeviceClient:
+        """Its client; raises Unavailable where it is not connected."""
         if self._client is None:
             raise Unavailable(f"{self.device} is not connected", code="not_ready")
         return self._client
 
     async def _send(self, type: MessageType, body: object, *, target: str | None = None) -> Reply:
         async with self._traffic.message():
-            reply = await self._connected().send(type, body, target=target)
+            reply = await self.connection.send(type, body, target=target)
         if reply.error is not None:
             code = str(reply.error.get("code", "internal"))
             self.problems[code] = self.problems.get(code, 0) + 1
@@ -244,7 +248,7 @@ class SimulatedDevice:
 
     async def _request(self, type: MessageType, body: object) -> Reply:
         async with self._traffic.message():
-            return await self._connected().request(type, body)
+            return await self.connection.request(type, body)
 
     async def report(self, patch: Mapping[str, object]) -> Reply:
         """Reports twin state."""
@@ -267,6 +271,10 @@ class SimulatedDevice:
 
     async def _listen(self, client: DeviceClient) -> None:
         async for downlink in client.downlinks():
+            leaf = self.leaves.get(downlink.subject)
+            if leaf is not None:
+                leaf(downlink)
+                continue
             try:
                 async with self._taking:
                     await self._take(downlink)
@@ -290,7 +298,7 @@ class SimulatedDevice:
         if version <= self.desired_version:
             return
         if since not in (0, self.desired_version):
-            reply = await self._connected().request(messages.TWIN_GET)
+            reply = await self.connection.request(messages.TWIN_GET)
             body = reply.body or {}
             self.desired = cast("dict[str, object]", body.get("desired", {}))
             self.desired_version = cast("int", body.get("desired_version", self.desired_version))
@@ -342,7 +350,7 @@ class SimulatedDevice:
         key = Ed25519PublicKey.from_public_bytes(self.behaviour.command_key)
         payload = loads(dsse.verify(signed, COMMAND_TYPE, [key]).payload)
         if not isinstance(payload, dict) or not payload.keys() >= _SIGNED:
-            raise Refused("The signed payload is no command", code="schema_invalid")
+            raise Refused("The signed payload is not a command", code="schema_invalid")
         if payload.get("device") != self.device or payload.get("id") != body.get("id"):
             raise Refused("The command is signed for somebody else", code="not_your_device")
         if cast("int", payload["sequence"]) <= self._last_sequence.get(str(payload["lane"]), 0):
@@ -379,7 +387,7 @@ class SimulatedDevice:
             raise NotFound("This device downloads from its own server alone", code="artifact_unknown")
         sha256 = cast("str", offer["sha256"])
         if self._download_by is None:
-            async for piece in self._connected().artifact(sha256, start):
+            async for piece in self.connection.artifact(sha256, start):
                 yield piece
             return
         factory, endpoint = self._download_by

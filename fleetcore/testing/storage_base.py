@@ -9,6 +9,7 @@ import pytest_asyncio
 from attrs import evolve
 
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.parts import parts
 from fleetcore.model.store import Commit, Committed, Event, Put, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, TelemetryBatch, TextReading
 from fleetcore.testing.contract import Contract, missing
@@ -108,16 +109,16 @@ async def shown(storage: Storage, after: int = 0) -> list[tuple[int, int, float]
 async def problems(storage: Storage) -> list[str]:
     """What both checks find wrong: the quick one, and all parts of the one that reads everything."""
     found = list(await storage.check())
-    after: str | None = None
-    while True:
-        part = await storage.verify(after)
+    named: set[str] = set()
+    async for part in parts(storage.verify, lambda part: part.after):
         assert 0 <= part.done <= part.total, "a check shows how far it is"
         found += part.problems
         if part.after is None:
             assert part.done == part.total, "the last part ends at all of it"
-            return found
-        assert part.after != after, "a check goes on"
-        after = part.after
+        else:
+            assert part.after not in named, "a check goes on"
+            named.add(part.after)
+    return found
 
 
 def columns(batch: TelemetryBatch) -> dict[str, list[float]]:

@@ -13,6 +13,7 @@
 The tests are coroutines: pytest-asyncio runs them.
 """
 
+from fleetcore.testing.storage_expiry import ExpiryContract
 from fleetcore.testing.storage_feed import FeedContract
 from fleetcore.testing.storage_keeping import KeepingContract
 from fleetcore.testing.storage_primitives import PrimitivesContract
@@ -22,6 +23,6 @@ from fleetcore.testing.storage_texts import TextsContract
 
 
 class StorageContract(
-    RecordsContract, ReadingsContract, TextsContract, FeedContract, KeepingContract, PrimitivesContract
+    RecordsContract, ReadingsContract, TextsContract, FeedContract, KeepingContract, ExpiryContract, PrimitivesContract
 ):
     """All promises of a store. Override ``open_storage``, and ``open_again`` and ``open_backup`` where they apply."""

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.interfaces.provider import TlsMaterial
 from fleetcore.testing.certificates import CLIENT, SERVER, forge
 from fleetcore.wire.tls import server_context
 
@@ -52,6 +53,7 @@ class ThrowawayCa:
 
     Attributes:
         pem, path: the root certificate, and its file.
+        refusals: why handshakes ended by a client's certificate, as far as their listener says so.
     """
 
     def __init__(self, folder: Path | None = None, *, fleet: str = "default") -> None:
@@ -64,6 +66,7 @@ class ThrowawayCa:
         self.pem = self._root.public_bytes(Encoding.PEM)
         self.path = self._write("ca.pem", self.pem)
         self._made: dict[str, Identity] = {}
+        self.refusals: list[str] = []
 
     # identities
 
@@ -114,6 +117,16 @@ class ThrowawayCa:
             client_certificates=client_certificates,
             enrolling=enrolling,
         )
+
+    def material(self, *, enrolling: bool = False) -> TlsMaterial:
+        """The server's chain and key, and the root."""
+        del enrolling
+        own = self.server_identity()
+        return TlsMaterial(chain=own.certificate, key=own.key, trusted=self.pem)
+
+    def certificate_refused(self, why: str) -> None:
+        """Keeps the reason in ``refusals``."""
+        self.refusals.append(why)
 
     def ca_bundle(self) -> bytes:
         """The root certificate, PEM."""

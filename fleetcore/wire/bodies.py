@@ -13,6 +13,7 @@ from fleetcore.errors import Refused
 from fleetcore.model.message import MessageType, PointRefusal, Rejected
 from fleetcore.wire import strict_json
 from fleetcore.wire.decode import Fault, Invalid, check_finite, fault_of, plain_hook
+from fleetcore.wire.headers import media_type
 from fleetcore.wire.messages import AHEAD_S, ASCII
 from fleetcore.wire.strict_cbor import loads as load_cbor
 from fleetcore.wire.strict_json import StrictJsonError
@@ -29,11 +30,6 @@ class Many(list[Any]):
     def __init__(self, refused: tuple[PointRefusal, ...]) -> None:
         super().__init__()
         self.refused = refused
-
-
-def media_type(declared: str) -> str:
-    """A declared content type without its parameters, in lower case."""
-    return declared.partition(";")[0].strip().lower()
 
 
 def unreadable(error: StrictJsonError) -> Rejected:

@@ -30,7 +30,7 @@ _SENTENCES: Sequence[tuple[re.Pattern[str], str]] = [
         (r"Expected `(?:int|float)` > (\S+)", "it must be more than {0}"),
         (r"Expected `([^`]+)`, got `([^`]+)`", "it must be {0}, not {1}"),
         (r"Object missing required field `([^`]*)`", "{0!r} is missing"),
-        (r"Object contains unknown field `([^`]*)`", "there is no member {0!r}"),
+        (r"Object contains unknown field `([^`]*)`", "member {0!r} does not exist"),
         (r"Invalid enum value (.*)", "{0} is not one of its values"),
     )
 ]

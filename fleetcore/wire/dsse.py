@@ -124,11 +124,11 @@ def verify(envelope: object, payload_type: str, trusted: Iterable[Ed25519PublicK
 
 def _decoded(text: object, member: str) -> bytes:
     if not isinstance(text, str):
-        raise Refused(f"{member} is no text")
+        raise Refused(f"{member} is not text")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:  # ValueError: a character outside ASCII
-        raise Refused(f"{member} is no base64") from error
+        raise Refused(f"{member} is not base64") from error
 
 
 def _signed(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""HTTP listeners: where they listen, taken apart and judged, and where they are reached."""
+"""Listeners: where they listen, taken apart and judged, and where they are reached."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -7,8 +7,6 @@ from attrs import frozen
 
 from fleetcore.errors import ConfigError
 
-#: Ports of the schemes (RFC 9110 §4.2).
-_DEFAULT_PORT = {"https": 443, "http": 80}
 _ALL = frozenset({"0.0.0.0", "::"})  # noqa: S104 - they are looked for, nothing is bound to them
 
 
@@ -30,31 +28,54 @@ class Listener:
     tls: bool
 
 
-def http_listener(url: str, *, example: str, secrets: str) -> Listener:
-    """``https://HOST:PORT``, or ``http://`` on a loopback address.
+@frozen
+class Schemes:
+    """The two schemes of a protocol, with TLS and without, and their ports."""
+
+    secure: str
+    secure_port: int
+    plain: str
+    plain_port: int
+
+
+#: RFC 9110 §4.2.
+HTTP = Schemes("https", 443, "http", 80)
+#: RFC 6455 §3.
+WEBSOCKET = Schemes("wss", 443, "ws", 80)
+
+
+def take_apart(url: str, schemes: Schemes, *, example: str, secrets: str, protected: bool = False) -> Listener:
+    """``SCHEME://HOST:PORT``, where the scheme without TLS is for a loopback address alone.
 
     Args:
         example: a URL that would do, for the error.
         secrets: what would go without encryption, as in "would send tokens".
+        protected: each message is protected by itself, so the scheme without TLS is for any address.
 
     Raises:
         ConfigError: it is no such URL, or not safe to listen on.
     """
-    remedy = f"Write https://HOST:PORT, {example} for one"
+    remedy = f"Write {schemes.secure}://HOST:PORT, {example} for one"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"{url!r} is no URL to listen on: {error}", remedy=remedy) from error
-    if parts.scheme not in _DEFAULT_PORT or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-        raise ConfigError(f"{url!r} is no URL to listen on", remedy=remedy)
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ConfigError(f"{url!r} is not a URL to listen on: {error}", remedy=remedy) from error
+    ports = {schemes.secure: schemes.secure_port, schemes.plain: schemes.plain_port}
+    if parts.scheme not in ports or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+        raise ConfigError(f"{url!r} is not a URL to listen on", remedy=remedy)
+    tls = parts.scheme == schemes.secure
+    if not tls and not protected and not is_loopback(parts.hostname):
         raise ConfigError(
             f"{url!r} {secrets} without encryption",
-            remedy="Use https://, or listen on 127.0.0.1 behind a proxy that ends TLS",
+            remedy=f"Use {schemes.secure}://, or listen on 127.0.0.1 behind a proxy that ends TLS",
         )
-    port = _DEFAULT_PORT[parts.scheme] if port is None else port
-    return Listener(host=parts.hostname, port=port, tls=parts.scheme == "https")
+    return Listener(host=parts.hostname, port=ports[parts.scheme] if port is None else port, tls=tls)
+
+
+def http_listener(url: str, *, example: str, secrets: str) -> Listener:
+    """``https://HOST:PORT``, or ``http://`` on a loopback address; as :func:`take_apart`."""
+    return take_apart(url, HTTP, example=example, secrets=secrets)
 
 
 def is_loopback(host: str) -> bool:

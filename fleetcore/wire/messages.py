@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.message import Direction, MessageType
 from fleetcore.wire.strict_json import EXACT_INTEGER
 from fleetcore.wire.times import Ms
@@ -24,7 +25,6 @@ AHEAD_S = 366 * 86_400
 TEXT_CHARACTERS = 1024
 #: A command's output (§6), as JSON.
 OUTPUT_BYTES = 64 * 1024
-_DAY_MS = 86_400_000
 _POSITIONS = 1000
 #: What PEM is made of.
 ASCII = r"^[\t\n\r -~]*$"
@@ -114,7 +114,7 @@ class CommandResult(_ForPeople, frozen=True, kw_only=True):
     status: Literal["accepted", "running", "succeeded", "failed", "rejected", "cancelled"]
     progress: Percent | None = None
     output: Annotated[Any, Meta(description="At most 64 KiB as JSON.")] = UNSET
-    extend_ms: Annotated[int, Meta(ge=0, le=_DAY_MS, extra=_MS, description="How much longer it may take.")] | None = (
+    extend_ms: Annotated[int, Meta(ge=0, le=DAY_MS, extra=_MS, description="How much longer it may take.")] | None = (
         None
     )
     time: Ms | None = None

@@ -5,7 +5,7 @@ Every protocol uses these, so that a refusal says the same on each of them.
 
 from collections.abc import Mapping
 
-from fleetcore.errors import CODES, FleetError, Unavailable
+from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Refused, Unavailable
 from fleetcore.model.message import Accepted, Dropped, Outcome, Rejected, Reply
 
 
@@ -75,6 +75,19 @@ def rejection(error: FleetError) -> Rejected:
         version=version if isinstance(version, int) else None,
         retry_after_s=error.retry_after_s if isinstance(error, Unavailable) else None,
     )
+
+
+def error_of(reply: Reply) -> FleetError:
+    """A refusal, for a device's side of a protocol: the exception that its interface names."""
+    members = reply.error or {}
+    code = str(members.get("code"))
+    code = code if code in CODES else "internal"
+    text = str(members.get("reason") or members.get("detail") or members.get("title") or f"status {reply.status}")
+    if reply.status in {429, 503, 507}:
+        wait = members.get("retry_after_s")
+        return Unavailable(text, code=code, retry_after_s=float(wait) if isinstance(wait, int | float) else 1.0)
+    kinds: Mapping[int, type[FleetError]] = {401: NotAuthenticated, 403: NotAuthorised, 404: NotFound}
+    return kinds.get(reply.status, Refused)(text, code=code)
 
 
 def partial(outcome: Accepted) -> dict[str, object]:

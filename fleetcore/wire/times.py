@@ -9,11 +9,15 @@ from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 
 from fleetcore.errors import Refused
+from fleetcore.model.days import DAY_MS
 
 #: Below lie seconds until the year 5138 (wire.md §3); as milliseconds it is 1973-03-03.
 EARLIEST_MS = 10**11
 #: Above lie microseconds and nanoseconds; as milliseconds it is 2096-10-02.
 LATEST_MS = 4 * 10**12
+#: A device without a clock buffers at most this long; a larger ``age_ms`` is a mistake of unit.
+LONGEST_AGE_DAYS = 366
+LONGEST_AGE_MS = LONGEST_AGE_DAYS * DAY_MS
 
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,32}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII

@@ -3,7 +3,7 @@
 import pytest
 
 from fleetcore.errors import IllegalTransition, VersionConflict
-from fleetcore.model.credential import LocalCredential, TokenCredential
+from fleetcore.model.credential import AssertedCredential, LocalCredential, TokenCredential
 from fleetcore.model.device import TRANSITIONS, Lifecycle
 from fleetcore.model.message import Accepted, Downlink, Inbound
 from fleetcore.wire import messages
@@ -261,6 +261,23 @@ async def test_a_leafs_downlink_names_the_gateway_it_is_registered_with(manager)
         (messages.TWIN_DESIRED, "leaf", "gw"),
         (messages.COMMAND, "leaf", "gw"),
     }
+
+
+async def test_a_gateway_behind_a_broker_that_says_it_is_online_is_told_what_waits_for_its_leaves(manager):
+    fleet = await manager.open()
+    await manager.register_device("gw", "gateway")
+    await manager.edge.register_gateway("gw", may_register=True)
+    await fleet.edge.register_leaf("gw", "leaf", "sensor")
+    await manager.set_desired("leaf", {"interval": 60})
+    carried: list[Downlink] = []
+    fleet.plane.carry(carried.append)
+    by_broker = await fleet.plane.authenticate(AssertedCredential("gw", "broker"), protocol="test")
+    online = Inbound(type=messages.STATUS, subject="gw", payload=dumps({"state": "online"}))
+
+    assert isinstance(await fleet.ingest.submit(by_broker, online), Accepted)
+
+    await until(lambda: carried)
+    assert [(each.type, each.subject, each.gateway) for each in carried] == [(messages.TWIN_DESIRED, "leaf", "gw")]
 
 
 async def test_a_token_names_its_device_and_revoking_ends_the_session(manager):

@@ -4,11 +4,15 @@ import pytest
 from attrs import evolve
 
 from fleetcore.errors import FleetError
-from fleetcore.interfaces.cloud import MirrorItem, MirrorResult
+from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult, Sent
+from fleetcore.interfaces.pace import Pace
+from fleetcore.model.mirror import EntityKey, Loss, TwinBody
+from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.cloud_contract import CloudContract, registration, twin
 from fleetcore.testing.memory_cloud import LARGEST_BODY_BYTES, MemoryCloud, MemoryHub
 
-UNFIT = MirrorItem(entity="sensor-1", facet="twin", body={"desired": {"a.b": 1, "c": {"$d": 2}, "e": 3}})
+UNFIT = MirrorItem(key=EntityKey("twin", "sensor-1"), body=TwinBody(desired={"a.b": 1, "c": {"$d": 2, "e": 3}, "f": 4}))
+TOO_LONG = MirrorItem(key=EntityKey("twin", "sensor-1"), body=TwinBody(desired={"text": "x" * LARGEST_BODY_BYTES}))
 
 
 class Control:
@@ -17,20 +21,27 @@ class Control:
     def __init__(self, hub: MemoryHub) -> None:
         self.hub = hub
 
-    async def body(self, entity, facet):
-        return self.hub.body(entity, facet)
+    async def has(self, key):
+        return key in self.hub.held
 
-    async def edit(self, entity, facet, body):
-        self.hub.edit(entity, facet, body)
+    async def edit(self, key, patch):
+        self.hub.edit(key, {**self.hub.body(key), **patch})
+
+    async def make_foreign(self, key):
+        self.hub.edit(key, {"type": "theirs", "lifecycle": "active"})
 
     async def telemetry(self, device):
-        return [(one.metric, one.time, one.value) for one in self.hub.telemetry if one.device == device]
+        return [(each.metric, each.time, each.value) for each in self.hub.telemetry if each.device == device]
 
     async def throttle(self):
         self.hub.throttle()
+        self.hub.limit_telemetry(0)
 
     async def go_down(self):
         self.hub.go_down()
+
+    async def lose_answers(self, calls):
+        self.hub.lose_answers(calls)
 
     async def reject_credentials(self):
         self.hub.reject_credentials()
@@ -41,26 +52,23 @@ class Control:
 
 class TestMemoryCloud(CloudContract):
     @pytest.fixture
-    def cloud(self):
+    def backend(self):
         return MemoryCloud()
 
     @pytest.fixture
-    def hub(self, cloud):
-        return Control(cloud.hub)
+    def hub(self, backend):
+        return Control(backend.hub)
 
     @pytest.fixture(params=["keys", "size"])
     def unfit(self, request):
-        large = MirrorItem(entity="sensor-1", facet="twin", body={"desired": {"text": "x" * LARGEST_BODY_BYTES}})
-        return UNFIT if request.param == "keys" else large
+        return TOO_LONG if request.param == "size" else UNFIT
 
 
-async def test_what_the_hub_forbids_is_left_out_and_the_rest_is_there():
-    cloud = MemoryCloud()
+def test_what_the_hub_forbids_is_left_out_with_its_place():
+    fitted = MemoryCloud().fit(UNFIT)
 
-    result = (await cloud.apply([UNFIT]))[0]
-
-    assert cloud.hub.body("sensor-1", "twin") == {"desired": {"c": {}, "e": 3}}
-    assert len(result.lost) == 2
+    assert fitted.item.body == TwinBody(desired={"c": {"e": 3}, "f": 4})
+    assert [loss.path for loss in fitted.lost] == ["/desired/a.b", "/desired/c/$d"]
 
 
 async def test_throttling_may_hit_some_items_of_a_call():
@@ -76,7 +84,7 @@ async def test_throttling_may_hit_some_items_of_a_call():
 async def test_a_version_never_comes_back():
     cloud = MemoryCloud()
     first = (await cloud.apply([twin("a", interval=1)]))[0]
-    cloud.hub.edit("a", "twin", None)
+    cloud.hub.edit(EntityKey("twin", "a"), None)
 
     again = (await cloud.apply([twin("a", interval=2)]))[0]
 
@@ -86,23 +94,30 @@ async def test_a_version_never_comes_back():
 
 class OverwritesConflicts(MemoryCloud):
     def _apply(self, item):
-        held = self.hub.facets.get((item.entity, item.facet))
-        return super()._apply(evolve(item, remote_version=str(held[0]) if held else None))
+        held = self.hub.held.get(item.key)
+        return super()._apply(evolve(item, remote_version=str(held.version) if held else None))
 
 
 class Merges(MemoryCloud):
     def _apply(self, item):
-        held = self.hub.body(item.entity, item.facet) or {}
-        old, new = held.get("desired"), (item.body or {}).get("desired")
-        both = {**old, **new} if old and new else None
-        return super()._apply(evolve(item, body={"desired": both}) if both else item)
+        held = (self.hub.body(item.key) or {}).get("desired", {})
+        if isinstance(item.body, TwinBody):
+            item = evolve(item, body=evolve(item.body, desired={**held, **item.body.desired}))
+        return super()._apply(item)
+
+
+class KeepsOldMembers(MemoryCloud):
+    def _apply(self, item):
+        held = self.hub.body(item.key) or {}
+        if item.key.facet == "registry" and item.body is not None and held.get("name"):
+            item = evolve(item, body=evolve(item.body, name=held["name"]))
+        return super()._apply(item)
 
 
 class NotIdempotent(MemoryCloud):
     def _apply(self, item):
-        held = self.hub.facets.get((item.entity, item.facet))
-        if item.remote_version is None and held is not None:
-            return MirrorResult(state="conflict", remote_version=str(held[0]))
+        if item.remote_version is None and item.key in self.hub.held:
+            return MirrorResult(state="conflict")
         return super()._apply(item)
 
 
@@ -123,7 +138,32 @@ class KeepsTheGone(MemoryCloud):
 
 class OneFacet(MemoryCloud):
     def _apply(self, item):
-        return super()._apply(evolve(item, facet="twin", remote_version=None))
+        return super()._apply(evolve(item, key=EntityKey("twin", item.key.id), remote_version=None))
+
+
+class TakesOver(MemoryCloud):
+    def _apply(self, item):
+        held = self.hub.held.get(item.key)
+        if held is not None:
+            self.hub.edit(item.key, held.body, owner=self._owner)
+            item = evolve(item, remote_version=str(self.hub.held[item.key].version))
+        return super()._apply(item)
+
+
+class ListsAFew(MemoryCloud):
+    async def entities(self, facet):
+        count = 0
+        async for key in super().entities(facet):
+            count += 1
+            if count <= 10:
+                yield key
+
+
+class MakesTwice(MemoryCloud):
+    def _apply(self, item):
+        if item.key in self.hub.held and item.body is not None and item.remote_version is None:
+            return MirrorResult(state="invalid", reason="it exists")
+        return super()._apply(item)
 
 
 class RaisesWhenThrottled(MemoryCloud):
@@ -135,71 +175,83 @@ class RaisesWhenThrottled(MemoryCloud):
 
 
 class ForeignErrors(MemoryCloud):
-    async def read(self, entity, facet):
+    async def read(self, keys):
         try:
-            return await super().read(entity, facet)
+            return await super().read(keys)
         except FleetError as error:
             raise ConnectionError(str(error)) from error
 
 
 class Shuffles(MemoryCloud):
-    async def send_telemetry(self, batch, catalog):
-        return await super().send_telemetry(batch.take(slice(None, None, -1)), catalog)
+    async def send(self, batch, catalog):
+        return await super().send(batch.take(slice(None, None, -1)), catalog)
 
 
 class CountsWrongly(MemoryCloud):
-    async def send_telemetry(self, batch, catalog):
-        return await super().send_telemetry(batch, catalog) + 1
+    async def send(self, batch, catalog):
+        sent = await super().send(batch, catalog)
+        return evolve(sent, taken=sent.taken + 1)
+
+
+class DropsTheRest(MemoryCloud):
+    async def send(self, batch, catalog):
+        await super().send(batch, catalog)
+        return Sent(taken=len(batch))
 
 
 class LosesSilently(MemoryCloud):
-    def _done(self, item):
-        return evolve(super()._done(item), lost=())
+    def fit(self, item):
+        return evolve(super().fit(item), lost=())
 
 
 class AlwaysComplains(MemoryCloud):
     def fit(self, item):
-        return ("something may be lost",)
+        return Fitted(item=item, lost=(Loss("", "something may be lost"),))
 
 
-class InventsFacets(MemoryCloud):
-    async def read(self, entity, facet):
-        return await super().read(entity, facet) or MirrorItem(entity=entity, facet=facet, body={})
+class InventsEntities(MemoryCloud):
+    async def read(self, keys):
+        found = await super().read(keys)
+        return [held or MirrorItem(key=key, body=TwinBody()) for key, held in zip(keys, found, strict=True)]
 
 
-class ChangesItems(MemoryCloud):
-    def _apply(self, item):
-        result = super()._apply(item)
-        item.body["applied"] = True
-        return result
+class ReadsNothing(MemoryCloud):
+    async def read(self, keys):
+        await super().read(keys)
+        return [None] * len(keys)
 
 
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
-        (WritesNothing, "test_a_state_that_is_applied_is_in_the_hub"),
-        (WritesNothing, "test_a_state_that_is_applied_can_be_read_with_its_version"),
-        (InventsFacets, "test_what_the_hub_has_not_is_none"),
+        (WritesNothing, "test_each_facet_that_the_hub_holds_arrives_and_can_be_read"),
+        (ReadsNothing, "test_each_facet_that_the_hub_holds_arrives_and_can_be_read"),
+        (OneFacet, "test_each_facet_that_the_hub_holds_arrives_and_can_be_read"),
+        (InventsEntities, "test_what_the_hub_has_not_is_none"),
         (LosesResults, "test_there_is_one_result_for_each_item_in_order"),
         (NotIdempotent, "test_applying_a_state_twice_equals_applying_it_once"),
         (Merges, "test_a_new_state_replaces_the_old_one_whole"),
-        (OverwritesConflicts, "test_a_change_by_somebody_else_is_a_conflict_and_stays"),
-        (WritesNothing, "test_a_conflict_is_settled_by_reading_and_applying_again"),
+        (KeepsOldMembers, "test_members_that_a_registration_lost_are_gone"),
+        (OverwritesConflicts, "test_a_change_by_another_writer_is_a_conflict_and_stays"),
+        (ReadsNothing, "test_a_conflict_is_settled_by_reading_and_applying_again"),
         (KeepsTheGone, "test_an_entity_that_is_gone_is_gone_in_the_hub"),
-        (OneFacet, "test_facets_and_entities_are_apart"),
-        (ChangesItems, "test_the_items_stay_as_they_are"),
-        (RaisesWhenThrottled, "test_throttling_is_a_result_with_a_time"),
+        (TakesOver, "test_what_another_one_made_is_left_alone"),
+        (ListsAFew, "test_what_this_fleet_made_is_listed"),
+        (RaisesWhenThrottled, "test_throttling_is_a_result"),
         (ForeignErrors, "test_a_hub_that_is_down_is_unavailable"),
+        (MakesTwice, "test_a_write_whose_answer_is_lost_is_done_once_and_found"),
         (ForeignErrors, "test_rejected_credentials_are_told_apart"),
         (Shuffles, "test_readings_of_each_device_arrive_in_order"),
         (CountsWrongly, "test_readings_of_each_device_arrive_in_order"),
         (CountsWrongly, "test_no_readings_are_none_taken"),
-        (AlwaysComplains, "test_what_fits_loses_nothing"),
-        (LosesSilently, "test_what_does_not_fit_is_told_before_and_after"),
+        (DropsTheRest, "test_readings_that_are_turned_away_are_said_to_be_sent_again"),
+        (AlwaysComplains, "test_what_fits_loses_nothing_and_stays_as_it_is"),
+        (LosesSilently, "test_what_does_not_fit_is_told_before_it_is_sent"),
     ],
 )
 async def test_the_contract_bites(broken, test):
     cloud = broken()
+    cloud.pace = Pace({}, MovableClock())
     given = {"cloud": cloud, "hub": Control(cloud.hub), "unfit": UNFIT}
     method = getattr(CloudContract(), test)
     wanted = method.__code__.co_varnames[1 : method.__code__.co_argcount]

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 from cryptography import x509
 
-from fleetcore.cli.doctor import _inside
+from fleetcore.cli.doctor import _inside, _mirrors, _room
 from fleetcore.fleet.security import PkiFolder
 from fleetcore.testing.clock import MovableClock
 
@@ -80,7 +80,7 @@ def test_an_unknown_key_is_found_with_its_line(fleet, data):
 def test_a_protocol_that_can_take_nothing_in_is_named(trouble, state):
     protocols = {"mqtt": {"endpoints": ["mqtts://broker:8883"], "connections": 0, "trouble": trouble, "findings": []}}
     nothing = {"storage": [], "plugins": [], "consumers": {}, "admissions": {}, "counts": {}, "tasks": {}}
-    nothing |= {"not_ready": {}, "left_behind": {}}
+    nothing |= {"not_ready": {}, "left_behind": {}, "mirrors": {}, "room": {}, "retention": NO_RETENTION}
 
     (found,) = [one for one in _inside({**nothing, "protocols": protocols}) if one["what"] == "protocol mqtt"]
 
@@ -109,3 +109,44 @@ def test_a_root_with_a_passphrase_is_no_weak_setting(run, data):
     (data / "pki" / "root.key").write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
 
     assert "root's key" not in run("doctor", "--data", data).out
+
+
+NO_RETENTION = {"on": False, "last": None, "readings": 0, "texts": 0, "size_bytes": 0}
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "limit", "state"),
+    [(90, 0, 100, "warning"), (90, 50, 100, "ok"), (50, 0, 100, "ok"), (10**6, 0, None, "ok")],
+)
+def test_a_store_that_comes_to_its_limit_is_named_before_it_refuses(total, free, limit, state):
+    room = {"total_bytes": total, "free_bytes": free, "limit_bytes": limit, "parts": {"database": total}}
+
+    (found,) = _room(room, NO_RETENTION)
+
+    assert (found["what"], found["state"]) == ("room", state)
+    assert ("[retention]" in found["remedy"]) is (state == "warning")
+
+
+def test_what_retention_dropped_is_shown():
+    last = "2026-11-28T00:00:00.000Z"
+    (found,) = _room({}, {"on": True, "last": last, "readings": 1200, "texts": 34, "size_bytes": 5})
+
+    assert (found["what"], found["state"]) == ("retention", "ok")
+    assert "1,234 readings" in found["detail"]
+    assert last in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("given", "state", "said"),
+    [
+        ({"state": "running", "waiting": 3, "held": 2000, "invalid": 0, "lost": 1}, "ok", "2,000 entities"),
+        ({"state": "running", "waiting": 0, "held": 2, "invalid": 4, "lost": 0}, "warning", "4 are refused by the hub"),
+        ({"state": "paused", "waiting": 7, "held": 2, "invalid": 0, "lost": 0}, "warning", "7 wait"),
+    ],
+)
+def test_a_mirror_says_what_its_hub_has_and_what_it_refuses(given, state, said):
+    (found,) = _mirrors({"aws": given})
+
+    assert (found["state"], found["what"]) == (state, "mirror aws")
+    assert said in found["detail"]
+    assert ("fleetcore mirror" in found["remedy"]) is (state == "warning")

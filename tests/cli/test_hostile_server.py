@@ -1,4 +1,7 @@
-"""A server that says what it should not: its catalogue and its answers drive neither the shell nor the terminal."""
+"""A server that says what it should not, or is another program: nothing of it drives the shell or the terminal.
+
+Guards against tokens sent without encryption, and against answers that are taken for what they are not.
+"""
 
 import json
 import threading
@@ -20,6 +23,7 @@ def ask(run):
     def go(catalogue, answer, *words):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                self.rfile.read(int(self.headers.get("content-length", 0)))
                 sent = catalogue if self.path == "/api/v1/calls" else answer
                 body = sent if isinstance(sent, bytes) else json.dumps(sent).encode()
                 self.send_response(200)
@@ -27,13 +31,15 @@ def ask(run):
                 self.end_headers()
                 self.wfile.write(body)
 
+            do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - as http.server calls them
+
             def log_message(self, *_words):
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
-        return run(*words, "--server", f"http://127.0.0.1:{server.server_port}", "--token", "t")
+        return run(*words, "--server", f"http://127.0.0.1:{server.server_port}", "--plain-http", "--token", "t")
 
     yield go
     for server in servers:
@@ -66,7 +72,7 @@ def test_what_is_no_catalogue_is_told_as_such(ask, sent):
 def test_a_call_of_which_no_command_can_be_made_is_none(ask, changed):
     done = ask([{**CALL, **changed}], {}, "odds", "show")
 
-    assert (done.code, "There is no command 'odds'" in done.err) == (2, True)
+    assert (done.code, "Command 'odds' does not exist" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,7 @@ def test_a_call_goes_to_its_server_alone(ask, route):
     done = ask([{**CALL, "route": route}], {"a": 1}, "odds", "show")
 
     assert (done.code, done.out) == (5, "")
-    assert "There is no call 'odds_get'" in done.err
+    assert "Call 'odds_get' does not exist" in done.err
 
 
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
@@ -89,6 +95,68 @@ def test_names_of_members_drive_no_terminal(ask, output):
         done = ask([call], answer, "odds", "show", "-o", output)
 
         assert (done.code, "\x1b" in done.out + done.err) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "verify"), ("device", "show", "x"), ("device", "register", "x", "--type", "t"), ("device", "list"),
+        ("device", "retire", "x"), ("device", "erase", "x"), ("health", "fleet"), ("command", "send", "x", "blink"),
+        ("ca", "crl"), ("ca", "show"), ("token", "list"), ("telemetry", "latest", "x"), ("enrollment", "token", "create"),
+        ("twin", "show", "x"), ("group", "show", "x"), ("plugin", "detectors"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [b'{"hello": "world"}', b"[]", b'"x"', b"5", b"[null]", b'{"items": [{"a": 1}], "next": null}', b"{}", b"\xff"],
+)
+def test_the_answer_of_another_program_is_told_as_such(ask, words, answer):
+    done = ask(answer, answer, *words)
+
+    assert (done.code, done.out) == (6, ""), done.out
+    assert "cannot be read" in done.err
+    assert "Is it a fleetcore server" in done.err
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1", "HTTP://127.0.0.1:1", "http://fleet.example:8444"],
+)
+def test_a_token_goes_without_encryption_only_where_the_command_line_says_so(run, url):
+    done = run("device", "list", "--server", url, "--token", "t")
+
+    assert done.code == 5
+    assert "would send the token without encryption" in done.err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1", "HTTP://127.0.0.1:1"])
+def test_it_may_go_to_this_machine(run, url):
+    done = run("device", "list", "--server", url, "--plain-http", "--token", "t")
+
+    assert done.code == 6
+    assert "cannot be reached" in done.err
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://fleet.example:8444", "in the clear"),
+        ("http://127.0.0.1.evil.example", "in the clear"),
+        ("http://127.0.0.1@evil.example", "no user and no password"),
+        ("http://me:secret@127.0.0.1:1", "no user and no password"),
+        ("http://[::1", "not an address of a server"),
+        ("http://127.0.0.1:99999", "not an address of a server"),
+        ("ftp://127.0.0.1", "not an address of a server"),
+        ("https://", "not an address of a server"),
+    ],
+)
+def test_no_token_leaves_this_machine_without_encryption(run, url, why):
+    done = run("device", "list", "--server", url, "--plain-http", "--token", "t")
+
+    assert done.code == 5
+    assert why in done.err
+    assert "secret" not in done.err
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"items": 3}', b"null"])

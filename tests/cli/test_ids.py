@@ -29,7 +29,7 @@ class Fleet:
             return {"items": [{"id": one} for one in self.ids], "next": None}
         self.asked.append(given["operation"])
         if given["operation"] not in self.ids:
-            raise NotFound(f"There is no operation {given['operation']!r}")
+            raise NotFound(f"Operation {given['operation']!r} does not exist")
         return given["operation"]
 
 
@@ -63,7 +63,7 @@ def test_of_two_ids_that_begin_so_both_are_named():
 
 @pytest.mark.parametrize("typed", ["dddd", "aaa"[: LEAST_TYPED - 1]])
 def test_no_id_that_begins_so_is_the_error_that_it_was(typed):
-    with pytest.raises(NotFound, match=f"There is no operation '{typed}'"):
+    with pytest.raises(NotFound, match=f"Operation '{typed}' does not exist"):
         show(Fleet(), typed)
 
 
@@ -157,9 +157,9 @@ def test_the_place_is_that_of_the_environment(named, monkeypatch):
     "place",
     [
         ["--data", "/nowhere"],
-        ["--server", "http://127.0.0.1:1", "--token", "x"],
+        ["--server", "http://127.0.0.1:1", "--plain-http", "--token", "x"],
         ["--server", "https://127.0.0.1:1"],
-        ["--server", "http://127.0.0.1:1", "--token", "env:NOBODY_SET_IT"],
+        ["--server", "http://127.0.0.1:1", "--plain-http", "--token", "env:NOBODY_SET_IT"],
     ],
 )
 def test_a_fleet_that_cannot_be_read_completes_nothing_in_silence(place, capfd):

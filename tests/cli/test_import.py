@@ -103,7 +103,7 @@ def test_a_file_that_is_none_is_refused_by_its_line(fleet, tmp_path, name, text,
         (
             "in.jsonl",
             '{"id": "a"}\n{"id": \n{"id": "!"}\n{"id": "d", "attributes": {"n": NaN}}\n{"id": "e", "id": "f"}\n{"id": "c"}\n',
-            {"line 2": "no JSON", "line 3": "no device id", "line 4": "no JSON", "line 5": "no JSON"},
+            {"line 2": "not a JSON", "line 3": "not a device id", "line 4": "not a JSON", "line 5": "not a JSON"},
         ),
     ],
 )

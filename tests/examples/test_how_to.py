@@ -38,8 +38,9 @@ def typed(text, folder, **more):
     return done.stdout
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def free_port(kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as listener:
+        listener.bind(("127.0.0.1", 0))
         return str(listener.getsockname()[1])
 
 
@@ -184,6 +185,44 @@ def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
         "token", "renewal", "key_id", "approval", "claim", "manufacturer",
     }  # fmt: skip
     assert {one["state"] for one in certificates if one["device"] == "meter-1"} == {"revoked"}
+
+
+@pytest.mark.peer("gcc", "pkg-config", "openssl", "coap-client-openssl")
+def test_a_device_in_c_with_libcoap_sends_a_reading_and_answers_a_command(tmp_path):
+    if subprocess.run(["pkg-config", "--exists", "libcoap-3-openssl"], check=False).returncode:
+        missing = pytest.fail if os.environ.get("FLEETCORE_REQUIRE") == "all" else pytest.skip
+        missing("libcoap3-dev is not installed")
+    page = "write-a-device-in-c.md"
+    make, serve, enroll, build, run, command = blocks(page, "sh")
+    (program,) = blocks(page, "c")
+    http, mqtt, coap = free_port(), free_port(), free_port(socket.SOCK_DGRAM)
+    typed(make, tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    text = toml.read_text().replace("8443", http).replace("8883", mqtt).replace("5684", coap)
+    toml.write_text(text.replace("0.0.0.0", "127.0.0.1"))
+    (tmp_path / "device.c").write_text(program)
+    said = []
+
+    def waiting(process):
+        for line in process.stdout:
+            said.append(line.strip())
+            if line == "waiting\n":
+                return
+        raise AssertionError((tmp_path / "log").read_text())
+
+    with running(serve, tmp_path, ready):
+        typed(enroll.replace("5684", coap), tmp_path)
+        typed(build.replace("-Wextra", "-Wextra -Werror"), tmp_path)
+        with running(run.replace("5684", coap), tmp_path, waiting) as device:
+            typed(command, tmp_path)
+            said += [line.strip() for line in device.stdout]
+            assert device.wait(PATIENCE_S) == 0
+        listed = json.loads(typed("fleetcore command list -o json", tmp_path))
+        series = json.loads(typed("fleetcore telemetry series -o json", tmp_path))
+
+    assert said == ["stored", "waiting", "command 1", "answered"]
+    assert [(each["name"], each["state"]) for each in listed] == [("blink", "succeeded")]
+    assert [(each["device"], each["metric"]) for each in series] == [("meter-1", "temperature")]
 
 
 def test_firmware_is_signed_released_and_offered(tmp_path):

@@ -68,7 +68,9 @@ def python(blocks):
     return [sys.executable, "-W", "error", "-c", script]
 
 
-def test_the_command_line_does_what_the_page_says(tmp_path):
+def test_the_command_line_does_what_the_page_says_beside_the_fleet_of_the_first_tutorial(tmp_path):
+    run(bash(["fleetcore init ./fleet-data --name lab"]), tmp_path)
+
     check_output(run(bash(blocks("sh")), tmp_path))
 
 
@@ -81,6 +83,7 @@ async def served(tmp_path):
     """The page's data folder with the API on a free port, being served; gives its address, and a token in a file."""
     init, *_ = blocks("sh")
     await asyncio.to_thread(run, bash([init]), tmp_path)
+    tmp_path /= "state-tutorial"
     settings = tmp_path / "fleet-data" / "fleet.toml"
     text = settings.read_text(encoding="utf-8").split("\n[protocols")[0]
     settings.write_text(f'{text}\n[services.api]\nlisten = "https://127.0.0.1:0"\n', encoding="utf-8")
@@ -104,7 +107,7 @@ def test_the_blocking_library_does_the_same(tmp_path):
 async def test_the_command_line_does_the_same_through_the_control_socket(tmp_path, served):
     _, *commands = blocks("sh")
 
-    check_output(await asyncio.to_thread(run, bash(commands), tmp_path))
+    check_output(await asyncio.to_thread(run, bash(commands), tmp_path / "state-tutorial"))
 
 
 @pytest.mark.peer("curl")
@@ -112,7 +115,7 @@ async def test_the_api_does_the_same(tmp_path, served):
     first, *steps = blocks("sh api")
     first = first.replace("https://127.0.0.1:8444", served)
 
-    out = await asyncio.to_thread(run, bash([first, *steps]), tmp_path)
+    out = await asyncio.to_thread(run, bash([first, *steps]), tmp_path / "state-tutorial")
 
     for shown in (
         '"done":3',
@@ -132,7 +135,7 @@ async def test_the_command_line_does_the_same_on_a_server(tmp_path, served):
     where = where.replace("https://127.0.0.1:8444", served)
     elsewhere = {"FLEETCORE_DATA": str(tmp_path / "none")}
 
-    check_output(await asyncio.to_thread(run, bash([where, *commands]), tmp_path, **elsewhere))
+    check_output(await asyncio.to_thread(run, bash([where, *commands]), tmp_path / "state-tutorial", **elsewhere))
 
 
 async def test_the_client_does_the_same_on_a_server(tmp_path, served):
@@ -141,7 +144,7 @@ async def test_the_client_does_the_same_on_a_server(tmp_path, served):
     token = "from pathlib import Path\ntoken = Path('admin.token').read_text()"
     where = where.replace("https://127.0.0.1:8444", served)
 
-    await asyncio.to_thread(run, python([token, where, *steps]), tmp_path)
+    await asyncio.to_thread(run, python([token, where, *steps]), tmp_path / "state-tutorial")
 
 
 async def test_the_blocking_client_does_the_same_on_a_server(tmp_path, served):
@@ -150,4 +153,4 @@ async def test_the_blocking_client_does_the_same_on_a_server(tmp_path, served):
     token = "from pathlib import Path\ntoken = Path('admin.token').read_text()"
     where = where.replace("https://127.0.0.1:8444", served).replace("AsyncFleetClient", "FleetClient")
 
-    await asyncio.to_thread(run, script([token, where, *blocking(steps)]), tmp_path)
+    await asyncio.to_thread(run, script([token, where, *blocking(steps)]), tmp_path / "state-tutorial")

@@ -16,8 +16,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from fleetcore_coap.plugin import open_client as coap_client
 from fleetcore_http.plugin import open_client as http_client
 from fleetcore_mqtt.client import MqttDeviceClient
+from fleetcore_websocket.plugin import open_client as websocket_client
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Unavailable
@@ -54,6 +56,16 @@ above = {limit}
 once = false
 """
 
+_COAP = """
+[protocols.coap]
+listen = "{url}"
+psk = true
+
+[protocols.oscore]
+kind = "coap"
+listen = "{protected}"
+oscore = true
+"""
 #: Readings above it are what the servers' detector must find.
 LIMIT = 1_000_000
 
@@ -61,6 +73,12 @@ LIMIT = 1_000_000
 def _free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
+
+
+def _free_datagram_port():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as each:
+        each.bind(("127.0.0.1", 0))
+        return each.getsockname()[1]
 
 
 class Server:
@@ -71,6 +89,11 @@ class Server:
         self.http, self.mqtt = (
             f"{scheme}://127.0.0.1:{port}" for scheme, port in zip(("https", "mqtts"), ports, strict=True)
         )
+        #: Where it speaks CoAP, if it was asked to.
+        self.coap = f"coaps://127.0.0.1:{_free_datagram_port()}"
+        #: And for messages under OSCORE.
+        self.oscore = f"coap://127.0.0.1:{_free_datagram_port()}"
+        self._tokens = {}
         self.process = None
         self._reading = None
 
@@ -121,16 +144,29 @@ class Server:
         return await _command(*words, "--data", str(self.data), timeout_s=timeout_s)
 
     async def device(self, name, **options):
-        """A registered device with a certificate, which it got over HTTP."""
+        """A registered device with a certificate, which it got over HTTP, and a token for where it is of use."""
         await self.caller.run("create_device", {"id": name, "type": "sensor", **registration(options)})
         made = await self.caller.run("create_enrollment_token", {"device": name})
         secrets = DeviceSecrets(device=name, ca=(self.data / "pki" / "ca.pem").read_bytes())
         device = SimulatedDevice(secrets, http_client, self.http, SystemClock())
         await device.enroll(made["token"])
+        issued = await self.caller.run("issue_device_token", {"device_id": name})
+        self._tokens[name] = issued["token"]
         return device.secrets
 
+    def by_token(self, secrets):
+        """What a device has that has its token alone."""
+        return DeviceSecrets(device=secrets.device, token=self._tokens[secrets.device])
+
     def client(self, kind, secrets):
-        """The device's side: ``http``, ``mqtt`` or ``mqtt 3.1.1``."""
+        """The device's side: ``http``, ``mqtt``, ``mqtt 3.1.1``, ``coap`` by certificate or key, ``oscore``, or
+        ``websocket`` of a server in this process."""
+        if kind.startswith("coap"):
+            return coap_client(self.coap, secrets)
+        if kind == "oscore":
+            return coap_client(self.oscore, self.by_token(secrets))
+        if kind == "websocket":
+            return websocket_client(self.fleet.protocols["websocket"].adapter.endpoints[0], secrets)
         if kind == "http":
             return http_client(self.http, secrets)
         return MqttDeviceClient(self.mqtt, secrets, version="3.1.1" if kind == "mqtt 3.1.1" else "5")
@@ -179,7 +215,7 @@ def _made(name="faults"):
     return folder, tomllib.loads((folder / "fleet.toml").read_text())["fleet"]["id"]
 
 
-def _folder(data, more, limits, plugins):
+def _folder(data, more, limits, plugins, coap=False):
     """A data folder with its fleet.toml and one-file plugins (name → source); nothing runs on it yet."""
     made, fleet = _made()
     shutil.copytree(made, data)
@@ -189,9 +225,11 @@ def _folder(data, more, limits, plugins):
     for name, source in plugins.items():
         (data / f"{name}.py").write_text(source)
     names = ", ".join(f'"./{name}.py"' for name in plugins)
+    server = Server(data, ports)
+    more += _COAP.format(url=server.coap, protected=server.oscore) if coap else ""
     (data / "fleet.toml").write_text(text.replace("[fleet]", f'[fleet]\nid = "{fleet}"\nplugins = [{names}]') + more)
     (data / "fleet.toml").chmod(0o600)
-    return Server(data, ports)
+    return server
 
 
 @pytest.fixture
@@ -199,8 +237,8 @@ def serving(tmp_path):
     """Serves a fresh folder in a process of its own; ``more`` goes into its fleet.toml."""
 
     @asynccontextmanager
-    async def serve(more="", *, limits="", plugins=(), ready=True):
-        server = _folder(tmp_path / "data", more, limits, dict(plugins))
+    async def serve(more="", *, limits="", plugins=(), ready=True, coap=False):
+        server = _folder(tmp_path / "data", more, limits, dict(plugins), coap)
         try:
             await server.start(ready=ready)
             yield server
@@ -246,9 +284,9 @@ def in_process(tmp_path):
     """A whole server in this process, real listeners included, whose store has levers: ``server.disk``."""
 
     @asynccontextmanager
-    async def serve(more="", *, limits="", clock=None):
+    async def serve(more="", *, limits="", clock=None, coap=False):
         text = f'{more}\n[storage]\nkind = "faulty"\n'
-        server = _folder(tmp_path / "data", text, limits, {"faulty_store": _FAULTY})
+        server = _folder(tmp_path / "data", text, limits, {"faulty_store": _FAULTY}, coap)
         async with IoTFleetManager(server.data, clock=clock) as manager:
             server.manager, server.fleet = manager, await manager.open()
             server.disk = server.fleet.storage
@@ -260,6 +298,20 @@ def in_process(tmp_path):
                     server.disk.heal()
 
     return serve
+
+
+@pytest.fixture
+def quick_coap(monkeypatch):
+    """The times of RFC 7252 §4.8 are for links over the world: in this process a twentieth of them.
+
+    A server in a process of its own keeps to the real ones.
+    """
+    monkeypatch.setattr("fleetcore_coap.exchanges.ACK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("fleetcore_coap.exchanges.PROCESSING_S", 0.01)
+    for module in ("channel", "datagram_adapter"):
+        monkeypatch.setattr(f"fleetcore_coap.{module}._TICK_S", 0.02)
+    for name in ("ANSWER_S", "HANDSHAKE_S"):
+        monkeypatch.setattr(f"fleetcore_coap.channel.{name}", 3.0)
 
 
 @pytest.fixture

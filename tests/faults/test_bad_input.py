@@ -73,7 +73,7 @@ REFUSED = {
 
 @pytest.fixture
 async def server(in_process):
-    async with in_process() as running:
+    async with in_process(coap=True) as running:
         running.secrets = await running.device("d")
         running.witness = await running.device("witness")
         yield running
@@ -97,7 +97,7 @@ async def _unharmed(server, device):
     assert (await server.manager.query_telemetry("d", "heat")).value.tolist() == [20.5]
 
 
-@pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1"])
+@pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1", "coap", "oscore"])
 async def test_what_cannot_be_read_is_refused_by_that_code(server, kind):
     async with server.client(kind, server.secrets) as device:
         for name, payload in UNREADABLE.items():
@@ -112,7 +112,7 @@ async def test_what_cannot_be_read_is_refused_by_that_code(server, kind):
     assert len(await server.manager.list_dead_letters()) == len(UNREADABLE)
 
 
-@pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1"])
+@pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1", "coap", "oscore"])
 async def test_what_can_be_read_and_not_be_meant_is_refused_with_its_reason(server, kind):
     async with server.client(kind, server.secrets) as device:
         for name, (payload, code) in REFUSED.items():
@@ -125,21 +125,21 @@ async def test_what_can_be_read_and_not_be_meant_is_refused_with_its_reason(serv
         await _unharmed(server, device)
 
 
-@pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1"])
+@pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1", "coap", "oscore"])
 async def test_of_a_batch_with_one_bad_point_the_rest_is_stored_and_the_point_named(server, kind):
     batch = [{"fine": 1}, {"time": 5, "values": {"heat": 2}}, {"fine": 3, "time": 1_750_000_000_000}]
     async with server.client(kind, server.secrets) as device:
         reply = await device.send(messages.TELEMETRY, batch[1:])
 
         assert reply.error is None
-        told = reply.body if kind == "http" else await _told(device)
+        told = reply.body if kind in {"http", "coap", "oscore"} else await _told(device)
         detail = "the time is seconds: send milliseconds since the epoch"
         assert told["rejected"] == [{"index": 0, "metric": "heat", "code": "time_unit", "detail": detail}]
-        assert told["stored"] == 1 or kind != "http"
+        assert told["stored"] == 1 or kind not in {"http", "coap", "oscore"}
         await _unharmed(server, device)
 
 
-@pytest.mark.parametrize("kind", ["http", "mqtt"])
+@pytest.mark.parametrize("kind", ["http", "mqtt", "coap", "oscore"])
 async def test_ten_thousand_metric_names_end_at_the_cap(server, kind):
     async with server.client(kind, server.secrets) as device:
         refused = 0
@@ -155,7 +155,7 @@ async def test_ten_thousand_metric_names_end_at_the_cap(server, kind):
         assert reply.error is None
 
 
-@pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1"])
+@pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1", "coap", "oscore"])
 async def test_a_message_longer_than_the_limit_is_refused_with_limit_unit_and_scope(server, kind):
     padding = b" " * (_MOST + 1 - len(_BATCH % b"6"))
     async with server.client(kind, server.secrets) as device:
@@ -163,7 +163,7 @@ async def test_a_message_longer_than_the_limit_is_refused_with_limit_unit_and_sc
 
         reply = await device.send(messages.TELEMETRY, (_BATCH % b"6") + padding)
 
-        told = reply.error if kind == "http" else await _told(device)
+        told = reply.error if kind in {"http", "coap", "oscore"} else await _told(device)
         assert (told["code"], told["limit"], told["unit"], told["scope"]) == (
             "limit_exceeded",
             _MOST,
@@ -220,7 +220,7 @@ async def test_garbage_on_a_connection_ends_that_connection_alone(server, port):
 
 async def test_a_body_on_any_other_uplink_is_held_to_the_same_reading(server):
     operations = (messages.LOCATION, messages.STATUS, messages.TWIN_REPORT, messages.TWIN_ACK)
-    for kind in ("http", "mqtt"):
+    for kind in ("http", "mqtt", "coap", "oscore"):
         async with server.client(kind, server.secrets) as device:
             for operation in operations:
                 for name in ("NaN", "30,000 levels", "a key twice", "an escaped NUL", "trailing bytes", "2^64"):

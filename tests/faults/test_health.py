@@ -103,7 +103,8 @@ async def test_a_listener_that_cannot_open_is_not_ready_and_comes_once_it_can(se
         port = taken.getsockname()[1]
         more = f'\n[protocols.second]\nkind = "mqtt"\nlisten = "mqtts://127.0.0.1:{port}"\n'
         async with serving(more, ready=False) as server:
-            await until(lambda: "not ready: [protocols.second] cannot listen" in (server.data / "log").read_text())
+            said = f"not ready: [protocols.second] mqtts://127.0.0.1:{port} cannot be bound"
+            await until(lambda: said in (server.data / "log").read_text())
             code, out, _ = await server.command("doctor")
             assert code == 1
             assert "✗ protocol second: not ready" in out

@@ -16,6 +16,7 @@ from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.faults import Stuck
+from fleetcore.wire import messages
 
 #: One kind of detector and of notifier, each with one line of body.
 _PLUGIN = """\
@@ -191,7 +192,7 @@ def _raise(error):
 RUBBISH = {
     "nothing": lambda: None,
     "a list of findings": lambda: [_columns()],
-    "a score that is no number": lambda: _columns(score=(np.nan,)),
+    "a score that is not a number": lambda: _columns(score=(np.nan,)),
     "an endless score": lambda: _columns(score=(np.inf,)),
     "a negative score": lambda: _columns(score=(-1.0,)),
     "a reading of another batch": lambda: _columns(index=(10_000,)),
@@ -205,6 +206,8 @@ RUBBISH = {
     "an exception": lambda: _raise(KeyError("x")),
     "the end of an iterator": lambda: next(iter(())),
     "an exit": lambda: _raise(SystemExit(3)),
+    "what looks like Ctrl-C": lambda: _raise(KeyboardInterrupt()),
+    "the end of a generator": lambda: _raise(GeneratorExit()),
     "a hang": Stuck(),
 }
 
@@ -368,3 +371,112 @@ async def test_a_notifier_that_hangs_is_given_up_and_told_again_and_the_others_a
         await until(lambda: told["bad"])
 
     assert told["bad"] == [2_000_000]
+
+
+_ENDS_EVERYTHING = """
+import asyncio
+from contextlib import asynccontextmanager
+
+from attrs import frozen
+
+from fleetcore import hookimpl, offer_admission, offer_codec, offer_detector, offer_notifier, offer_service
+from fleetcore.interfaces import Admission, Codec, Detector, Notifier
+
+
+class Bad(Detector, Notifier, Admission, Codec):
+    media_types = ("text/x-bad",)
+
+    def observe(self, batch, catalog):
+        RAISE
+
+    async def notify(self, *given):
+        RAISE
+
+    async def decide(self, candidate):
+        RAISE
+
+    def claims(self, payload):
+        RAISE
+
+    def decode(self, payload, received_ms):
+        RAISE
+
+
+async def fail():
+    RAISE
+
+
+def fall():
+    RAISE
+
+
+@frozen
+class Config:
+    pass
+
+
+@asynccontextmanager
+async def open_bad(config, context):
+    yield Bad()
+
+
+@asynccontextmanager
+async def open_service(config, context, fleet):
+    asyncio.get_running_loop().call_later(0.2, fall)
+    task = asyncio.create_task(fail())
+    yield Bad()
+
+
+@hookimpl
+def fleetcore_detectors():
+    return [offer_detector("bad", Config, open_bad)]
+
+
+@hookimpl
+def fleetcore_notifiers():
+    return [offer_notifier("bad", Config, open_bad)]
+
+
+@hookimpl
+def fleetcore_admissions():
+    return [offer_admission("bad", Config, open_bad)]
+
+
+@hookimpl
+def fleetcore_codecs():
+    return [offer_codec("bad", Config, open_bad)]
+
+
+@hookimpl
+def fleetcore_services():
+    return [offer_service("bad", Config, open_service)]
+"""
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt", "GeneratorExit"])
+async def test_what_would_end_the_process_ends_no_more_than_the_plugin(serving, senders, until, raised):
+    plugins = {"bad": _ENDS_EVERYTHING.replace("RAISE", f"raise {raised}")}
+    async with serving("[detectors.bad]\n[notifiers.bad]\n[services.bad]\n", plugins=plugins) as server:
+        secrets = await server.device("d")
+        async with server.client("http", secrets) as device:
+            for body in ({"heat": 2_000_000}, b"no format at all"):
+                await device.send(messages.TELEMETRY, body)
+
+            async def both_failed():
+                consumers = (await server.caller.run("get_status", {}))["consumers"]
+                return consumers["detector/bad"]["failures"] and consumers["notifier/bad"]["failures"]
+
+            await until(both_failed)
+            assert (await device.send(messages.TELEMETRY, {"heat": 1})).error is None
+        assert server.process.returncode is None
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt", "GeneratorExit"])
+async def test_an_admission_that_would_end_the_process_lets_nobody_in(serving, raised):
+    plugins = {"bad": _ENDS_EVERYTHING.replace("RAISE", f"raise {raised}")}
+    async with serving("[admission.bad]\n", plugins=plugins) as server:
+        with pytest.raises(Refused, match="newcomer was not enrolled"):
+            await server.device("newcomer")
+
+        assert (await server.command("device", "list"))[0] == 0
+        assert server.process.returncode is None

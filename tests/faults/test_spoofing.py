@@ -1,4 +1,4 @@
-"""Who says that it is somebody else, in topic, path, header, client id or payload: refused by a code, on both endpoints.
+"""Who says that it is somebody else, in topic, path, header, client id or payload: refused by a code, on every endpoint.
 
 Mallory has a valid certificate of her own and is a gateway with a leaf; honest and elsewhere's leaf are not hers.
 """
@@ -19,8 +19,10 @@ from fleetcore.interfaces import DeviceSecrets
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.simulator import SimulatedDevice
 from fleetcore.wire import messages
+from fleetcore.wire.shared_keys import SharedKey, shared_key
 
-KINDS = ("http", "mqtt", "mqtt 3.1.1")
+BY_CERTIFICATE = ("http", "mqtt", "mqtt 3.1.1", "websocket", "coap")
+KINDS = (*BY_CERTIFICATE, "coap by key", "oscore")
 FOREIGN = ("honest", "their-leaf", "nobody")
 UPLINKS = {
     messages.TELEMETRY: {"heat": 666},
@@ -34,8 +36,10 @@ UPLINKS = {
 @pytest.fixture
 async def fleet(in_process):
     """A server with honest, mallory, her leaf and another gateway's; ``server.of`` has their secrets."""
-    async with in_process() as server:
+    async with in_process('[protocols.websocket]\nlisten = "wss://127.0.0.1:0"\n', coap=True) as server:
         server.of = {name: await server.device(name) for name in ("honest", "mallory")}
+        token = (await server.manager.issue_device_token("mallory")).token
+        server.of["mallory by key"] = evolve(server.of["mallory"], certificate=None, key=None, token=token)
         for gateway, leaf in (("mallory", "her-leaf"), ("elsewhere", "their-leaf")):
             await server.manager.register_gateway(gateway)
             await server.manager.register_device(leaf, "sensor", {"gateway": gateway})
@@ -69,7 +73,7 @@ def _der(secrets):
 
 
 def _mallorys(server, kind):
-    return server.client(kind, server.of["mallory"])
+    return server.client(kind, server.of["mallory by key" if kind == "coap by key" else "mallory"])
 
 
 async def _refusal(device, kind, reply):
@@ -191,6 +195,20 @@ async def test_without_a_certificate_no_header_is_a_credential(fleet):
                 assert (response.status, (await response.json())["code"]) == (401, "not_authenticated")
 
 
+@pytest.mark.parametrize(("kind", "module"), [("coap by key", "channel"), ("oscore", "oscore.channel")])
+async def test_anothers_token_is_proved_by_its_own_key_alone(fleet, kind, module):
+    mallory = fleet.of["mallory by key"]
+    mine = shared_key("mallory", mallory.token)
+    theirs = shared_key("honest", (await fleet.manager.issue_device_token("honest")).token)
+    async with _honest_goes_on(fleet):
+        for identity in (theirs.token, "honest:" + mine.token.partition(":")[2], "honest", "their-leaf"):
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(f"fleetcore_coap.{module}.shared_key", lambda *_of: SharedKey(identity, mine.key))  # noqa: B023
+                with pytest.raises(NotAuthenticated):
+                    async with fleet.client(kind, mallory):
+                        pass
+
+
 async def _namesake(folder):
     """Honest's namesake in a fleet of the same name with another CA."""
     folder.mkdir(mode=0o700)
@@ -207,10 +225,10 @@ async def _namesake(folder):
         return device.secrets
 
 
-async def test_a_namesakes_certificate_of_another_ca_is_refused_by_both(fleet, tmp_path):
+async def test_a_namesakes_certificate_of_another_ca_is_refused_by_all(fleet, tmp_path):
     namesake = await _namesake(tmp_path / "other")
     async with _honest_goes_on(fleet):
-        for kind in KINDS:
+        for kind in BY_CERTIFICATE:
             with pytest.raises((Unavailable, NotAuthenticated, NotAuthorised)):
                 async with fleet.client(kind, evolve(namesake, ca=fleet.of["honest"].ca)):
                     pass
@@ -257,7 +275,7 @@ async def test_of_a_pack_with_own_and_foreign_names_the_own_are_stored_and_the_f
 
         assert reply.error is None
         told = reply.body
-        if kind != "http":
+        if kind.startswith("mqtt"):
             told = await anext(one.body async for one in mallory.downlinks() if one.type is messages.ERRORS)
         assert told["stored"] == 1
         assert [one["code"] for one in told["rejected"]] == ["not_your_device"]

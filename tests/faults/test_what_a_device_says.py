@@ -81,7 +81,7 @@ TAKEN = [
 
 @pytest.fixture
 async def server(in_process):
-    async with in_process() as running:
+    async with in_process(coap=True) as running:
         running.secrets = await running.device("d")
         await running.manager.set_desired("d", {"interval": 60})
         running.command = (await running.manager.send_command("d", "reboot"))["id"]
@@ -103,7 +103,7 @@ async def _shown(server):
     return seen, twin, command.progress, place
 
 
-@pytest.mark.parametrize("kind", ["http", "mqtt"])
+@pytest.mark.parametrize("kind", ["http", "mqtt", "coap", "oscore"])
 async def test_what_is_out_of_bounds_is_refused_by_code_place_and_limit_and_changes_nothing(server, kind):
     async with server.client(kind, server.secrets) as device:
         assert (await device.send(messages.STATUS, {"state": "online", "session": "s"})).error is None
@@ -141,7 +141,7 @@ async def test_what_is_not_finite_is_refused(server):
         assert (await _shown(server))[1:] == before[1:]
 
 
-@pytest.mark.parametrize("kind", ["http", "mqtt"])
+@pytest.mark.parametrize("kind", ["http", "mqtt", "coap", "oscore"])
 async def test_what_is_within_bounds_is_taken_and_shown(server, kind):
     async with server.client(kind, server.secrets) as device:
         for name, body in TAKEN:

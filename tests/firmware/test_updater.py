@@ -246,7 +246,7 @@ async def test_a_damaged_active_slot_gives_way_to_the_other(tmp_path, signers, c
     await again.take(offer_of(signers, attempt=2))
 
     assert again.said[-1] == ("succeeded", None)
-    assert again.loaded == len(IMAGE), "the highest seq alone is no reason to do nothing"
+    assert again.loaded == len(IMAGE), "the highest seq alone is not a reason to do nothing"
 
 
 async def test_an_offer_that_waits_is_loaded_and_started_when_it_says_now(bench, signers):

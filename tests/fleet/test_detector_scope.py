@@ -34,5 +34,5 @@ async def test_a_detector_sees_the_devices_that_its_query_selects(tmp_path):
 async def test_a_query_that_cannot_be_read_names_file_line_and_column(tmp_path):
     (tmp_path / "fleet.toml").write_text(TOML.replace("type = ", "typ = "))
 
-    with pytest.raises(ConfigError, match=r"fleet.toml:5: .*column 1: there is no field 'typ'. Did you mean 'type'"):
+    with pytest.raises(ConfigError, match=r"fleet.toml:5: .*column 1: field 'typ' does not exist. Did you mean 'type'"):
         await IoTFleetManager(tmp_path, create=True).open()

@@ -23,6 +23,18 @@ async def test_no_data_is_not_healthy_and_what_a_device_does_not_have_is_left_ou
     assert (await fleet.health.fleet()).score == 50.0
 
 
+async def test_without_an_anomaly_the_part_is_whole_whoever_was_never_heard_of(fleet, clock):
+    for device in ("never", "well"):
+        await fleet.devices.register(device, "sensor")
+    unheard = await fleet.health.fleet()
+    await heard(fleet, clock, "well")
+
+    health = await fleet.health.fleet()
+
+    assert "anomalies" not in unheard.parts
+    assert (health.parts["anomalies"], health.counts["devices_with_anomalies"]) == (1.0, 0)
+
+
 async def test_a_low_battery_is_a_part_of_its_own(fleet, clock):
     await fleet.devices.register("a", "sensor")
     await heard(fleet, clock, "a")

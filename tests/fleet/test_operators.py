@@ -210,9 +210,10 @@ async def test_wrong_tokens_are_not_remembered(fleet):
     token = (await fleet.operators.create_token("ana")).token
     await fleet.operators.authenticate(token)
 
-    for number in range(50):
+    endings = [f"{number:02}" for number in range(51) if not token.endswith(f"{number:02}")]
+    for ending in endings[:50]:
         with pytest.raises(NotAuthenticated):
-            await fleet.operators.authenticate(f"{token[:-2]}{number:02}")
+            await fleet.operators.authenticate(token[:-2] + ending)
 
     assert len(fleet.operators._known) == 1
 

@@ -150,7 +150,7 @@ def test_a_fleet_toml_disables_and_gives_the_time_limit(tmp_path):
         ),
         (
             "from fleetcore import hookimpl\n@hookimpl\ndef fleetcore_detektors(): return []",
-            "There is no hook fleetcore_detektors. Did you mean fleetcore_detectors?",
+            "Hook fleetcore_detektors does not exist. Did you mean fleetcore_detectors?",
         ),
         (
             "from fleetcore import hookimpl\n@hookimpl\ndef fleetcore_runners(): return []",

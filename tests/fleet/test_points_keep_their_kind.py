@@ -89,3 +89,19 @@ async def test_a_unit_is_fixed_by_the_first_reading_that_has_one(order):
 
     assert [value for _, value in page.points] == [1.0, 2.0, 3.0]
     assert page.unit == next(unit for unit, _ in order if unit is not None)
+
+
+@pytest.mark.parametrize("length", [256, 257, 60_000])
+async def test_the_newest_readings_have_the_beginning_of_a_long_text_and_how_long_it_is(length):
+    text = "ü" * length
+    async with IoTFleetManager() as manager:
+        await manager.create_device("d", "t")
+        await manager.collect_telemetry("d", "m", text)
+        (latest,) = (await manager.list_latest_readings("d")).items
+        (of_device,) = (await manager.list_device_latest_readings("d")).items
+        (series,) = (await manager.list_readings("m", device="d")).items
+
+    assert latest == of_device
+    assert latest.value == text[:256]
+    assert latest.characters == (None if length == 256 else length)
+    assert [value for _, value in series.points] == [text]

@@ -254,5 +254,5 @@ def test_waves_hold_everybody_once_and_none_is_empty(count, waves):
 
 @pytest.mark.parametrize("wave", ["0", "-1", "0%", "101%", "x", "", "%", "1.5", "nan%"])
 def test_what_is_no_wave_is_refused(wave):
-    with pytest.raises(Refused, match="no wave"):
+    with pytest.raises(Refused, match="not a wave"):
         _sizes([wave], 10)

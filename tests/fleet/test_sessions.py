@@ -5,12 +5,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 
 from fleetcore import IoTFleetManager
-from fleetcore.errors import FleetError, NotAuthorised
+from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised
 from fleetcore.interfaces.protocol import EnrollRequest
-from fleetcore.model.credential import AssertedCredential, CertificateCredential, TokenCredential
+from fleetcore.model.credential import AssertedCredential, CertificateCredential, KeyCredential, TokenCredential
 from fleetcore.model.device import Lifecycle
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.credentials import make_csr, make_key
+from fleetcore.wire.shared_keys import shared_key
 
 DAY_MS = 86_400_000
 
@@ -141,3 +142,72 @@ async def test_a_session_of_a_superseded_certificate_ends(fleet):
     await fleet.clock.advance(61)
 
     assert (old.ended, new.ended) == ("device_revoked", None)
+
+
+def by_token(token) -> TokenCredential:
+    return TokenCredential(token)
+
+
+def by_key(token) -> KeyCredential:
+    return KeyCredential(shared_key("th-1", token).token)
+
+
+@pytest.mark.parametrize("shown_as", [by_token, by_key])
+async def test_a_session_ends_with_the_token_that_opened_it(fleet, shown_as):
+    await fleet.devices.register("th-1", type="sensor")
+    token = await fleet.security.issue_device_token("th-1", ttl_s=60)
+    for_ever = await fleet.security.issue_device_token("th-1")
+    session, other = [await fleet.plane.authenticate(shown_as(held), protocol="coap") for held in (token, for_ever)]
+
+    fleet.clock.jump(60_001)
+    fleet.device_sessions.end_stale()
+
+    assert (session.ended, other.ended) == ("not_authenticated", None)
+    with pytest.raises(NotAuthenticated):
+        await fleet.plane.authenticate(shown_as(token), protocol="coap")
+
+
+async def test_a_shared_key_is_what_the_device_makes_of_its_token_while_it_is_good(fleet):
+    await fleet.devices.register("th-1", type="sensor")
+    held = shared_key("th-1", await fleet.security.issue_device_token("th-1"))
+    assert await fleet.plane.shared_key(held.token, protocol="coap") == held.key
+    session = await fleet.plane.authenticate(KeyCredential(held.token), protocol="coap")
+    assert session.identity == "th-1"
+
+    await fleet.security.revoke("th-1", reason="stolen")
+
+    assert session.ended == "device_revoked"
+    assert await fleet.plane.shared_key(held.token, protocol="coap") is None
+    with pytest.raises(NotAuthenticated):
+        await fleet.plane.authenticate(KeyCredential(held.token), protocol="coap")
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["", "th-1", "th-1:", "th-1:0123", "th-1:0123456789abcde\0", "th-1:0123456789ABCDEF", "\0", "x" * 1000, "é:0"],
+)
+async def test_an_id_that_no_token_can_have_is_refused_before_the_store_is_asked(fleet, monkeypatch, named):
+    asked = []
+    monkeypatch.setattr(fleet.security._device_tokens, "_stored", asked.append)
+
+    assert await fleet.plane.shared_key(named, protocol="coap") is None
+    assert asked == []
+
+
+async def test_a_peer_that_does_not_have_the_key_it_names_is_written_down_once_for_all_its_tries(fleet):
+    for _ in range(3):
+        fleet.plane.key_refused("th-1:0123456789abcdef", protocol="coap", peer="192.0.2.1:5")
+    await fleet.denials.flush()
+    await fleet.settle()
+    (row,) = [row for row in await fleet.audit.list(limit=100) if row.action == "access.denied"]
+
+    assert (row.actor, row.object, row.reason) == ("unknown", "session", "not_authenticated: not the key of the token")
+
+
+async def test_what_operators_see_of_a_token_says_nothing_of_its_key(fleet):
+    await fleet.devices.register("th-1", type="sensor")
+    held = shared_key("th-1", await fleet.security.issue_device_token("th-1"))
+    assert len(held.key) == 32
+    seen = held.token.partition(":")[2]
+    assert seen not in held.key.decode()
+    assert seen + held.key.decode() not in repr(held)

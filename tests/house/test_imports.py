@@ -20,15 +20,17 @@ MAY = {
     "query": {"errors", "model"},
     "wire": {"errors", "model", "query"},
     "views": {"calls", "errors", "model", "wire"},
-    "calls": {"errors", "model", "query", "wire", "fleet", "runtime"},
+    "calls": {"errors", "model", "query", "wire", "interfaces", "fleet", "runtime"},
     "client": {"calls", "errors", "frontends", "model", "views", "wire"},
-    "interfaces": {"errors", "model", "query", "wire"},
-    "fleet": {"errors", "files", "model", "query", "wire", "interfaces", "threads"},
+    "listening": {"errors"},
+    "interfaces": {"errors", "model", "query", "wire", "listening"},
+    "fleet": {"errors", "files", "listening", "model", "query", "wire", "interfaces", "threads"},
     "pipeline": {"errors", "model", "query", "wire", "interfaces", "fleet", "threads"},
     "builtin": {"errors", "files", "model", "query", "wire", "interfaces", "hookspecs", "threads"},
-    "testing": {"errors", "model", "query", "wire", "interfaces"},
+    "testing": {"errors", "model", "query", "wire", "interfaces", "listening"},
     "runtime": {
         "errors",
+        "listening",
         "files",
         "model",
         "query",
@@ -53,11 +55,24 @@ MAY = {
         "runtime",
         "threads",
     },
-    "cli": {"client", "errors", "model", "wire", "interfaces", "runtime", "calls", "frontends", "testing", "threads"},
+    "cli": {
+        "client",
+        "errors",
+        "files",
+        "model",
+        "wire",
+        "interfaces",
+        "runtime",
+        "calls",
+        "frontends",
+        "listening",
+        "testing",
+        "threads",
+    },
     "__main__": {"cli"},
     "__init__": {"errors", "fleet", "hookspecs", "interfaces", "frontends", "cli"},
 }
-PLUGINS_SEE = {"errors", "model", "query", "wire", "interfaces", "hookspecs", "testing", "threads"}
+PLUGINS_SEE = {"errors", "model", "query", "wire", "interfaces", "hookspecs", "listening", "testing", "threads"}
 #: The operators' API is handed the open fleet, and speaks to its capabilities.
 API_SEES = PLUGINS_SEE | {"calls", "fleet", "frontends", "runtime"}
 TOP_LEVEL_NAMES = {"hookimpl", "__version__", "PLUGIN_API"} | {

@@ -18,12 +18,12 @@ ALLOWED = {
     ("caller.py", "rows", "find"): "EventTypes.find is a table in memory",
     ("devices.py", "list_device_history", "rows"): "Access.rows leaves out of a page what is not to be seen",
     ("health.py", "diagnose_device", "rows"): "as in list_device_history",
-    ("events.py", "_visible", "find"): "EventTypes.find is a table in memory",
+    ("events.py", "is_visible", "find"): "EventTypes.find is a table in memory",
     ("groups.py", "_group", "count"): "kept in memory",
     ("health.py", "get_group_health", "members"): "a group's health is that of all its devices",
     ("devices.py", "count_devices", "count"): "how many devices a query selects is asked for explicitly",
     ("health.py", "get_fleet_health", "fleet"): "the fleet's health is that of all its devices",
-    ("dead_letters.py", "list_dead_letters", "list"): "a ring of 1,000 in memory",
+    ("dead_letters.py", "list_dead_letters", "list"): "at most 1,000 are kept",
     ("certificates.py", "list_device_certificates", "inventory"): "of one device, by its index entry",
 }
 

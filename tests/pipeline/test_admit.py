@@ -38,6 +38,14 @@ async def test_the_bucket_empties_and_fills_with_time(admit, delivery, devices, 
     assert codes == ["in", "in", "rate_limited", "in"]
 
 
+async def test_a_rate_below_one_a_second_is_told_as_it_is(devices, clock, delivery):
+    devices.add("d", tokens=0)
+
+    refused = await Admit(devices, clock, Limits(rate_per_s=0.1, burst=1)).admit(delivery({}))
+
+    assert (refused.limit, refused.unit, refused.retry_after_s) == (1, "messages in 10 s", 10.0)
+
+
 @pytest.mark.parametrize(
     ("lifecycle", "code"), [(Lifecycle.SUSPENDED, "device_suspended"), (Lifecycle.RETIRED, "device_retired")]
 )

@@ -73,6 +73,7 @@ async def test_a_repeated_id_gets_its_first_answer_and_stores_nothing(store, sto
     assert second == first
     assert await storage.position() == position
     assert store.tally == Tally(stored=1, refused=2, duplicates=1)
+    assert store.reasons == {"metric_name_invalid": 2}
 
 
 async def test_of_two_with_one_id_in_a_batch_the_second_waits_for_the_first(store, message):

@@ -129,7 +129,7 @@ def test_the_explanation_names_the_clause_that_decided_and_what_it_saw():
     assert found.truth is None
     one = deciding(explain(resolved(parse("type = 'temperature-sensor' and power.battery > 20"), NOW), DEVICE))
     assert (one.clause, one.truth, one.seen) == ("power.battery > 20", False, 12)
-    assert any("there is no reported.x" in line for line in found.lines())
+    assert any("reported.x is not there" in line for line in found.lines())
 
 
 def test_a_query_knows_which_fields_it_looks_at_and_whether_time_alone_changes_its_answer():

@@ -77,13 +77,13 @@ MALFORMED = {
     "a list": [],
     "nothing": None,
     "no payload": {key: value for key, value in forged().items() if key != "payload"},
-    "a payload that is no base64": forged(payload="%%%"),
+    "a payload that is not base64": forged(payload="%%%"),
     "a payload outside ASCII": forged(payload="é"),
     "no signatures": forged(signatures=[]),
     "too many signatures": forged(signatures=forged()["signatures"] * 17),
     "signatures that are text": forged(signatures="abc"),
     "a signature that is a number": forged(signatures=[7]),
-    "a signature that is no base64": forged(signatures=[{"sig": "*"}]),
+    "a signature that is not base64": forged(signatures=[{"sig": "*"}]),
 }
 
 

@@ -10,20 +10,24 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import (
     Conflict,
+    FleetError,
     NotAuthenticated,
     NotAuthorised,
     NotFound,
     PluginError,
     Refused,
     StorageError,
-    Unavailable,
 )
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.security.admission import AlwaysOpen, Required
+from fleetcore.fleet.security.enrollment import StrangerRefused
 from fleetcore.interfaces.admission import Admission, Admit, BlockingAdmission, Refuse, Wait
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.credential import CertificateState, EnrollmentState
 from fleetcore.model.device import Lifecycle
+from fleetcore.model.message import Reply
+from fleetcore.pipeline.refusals import Refusals
+from fleetcore.runtime.plane.enrolling import enroll
 from fleetcore.testing.faults import Stuck
 
 from .conftest import DAY, HOUR, csr, der, leaf_of, new_key, spki
@@ -155,13 +159,103 @@ async def test_accepting_a_second_key_keeps_the_first_unless_it_is_to_be_replace
 
 async def test_strangers_cannot_fill_the_waiting_room(manager, registry, storage):
     await registry.register("th-1", "sensor")
-    for _ in range(5):
-        await manager.enroll(ask())
+    for host in range(5):
+        await manager.enroll(evolve(ask(), source=f"192.0.2.{host}:1"))
 
-    with pytest.raises(Unavailable) as refused:
-        await manager.enroll(ask())
+    with pytest.raises(StrangerRefused) as refused:
+        await manager.enroll(evolve(ask(), source="192.0.2.9:1"))
 
     assert refused.value.code == "rate_limited"
+
+
+async def test_one_address_takes_two_of_a_devices_places(manager, registry):
+    await registry.register("th-1", "sensor")
+    for port in range(2):
+        await manager.enroll(evolve(ask(), source=f"192.0.2.7:{port}"))
+
+    with pytest.raises(StrangerRefused) as refused:
+        await manager.enroll(evolve(ask(), source="192.0.2.7:9"))
+    other = await manager.enroll(evolve(ask(), source="192.0.2.8:9"))
+
+    assert (refused.value.code, other.status) == ("rate_limited", 202)
+
+
+async def test_a_place_goes_from_a_key_that_is_silent_to_the_next_and_a_device_that_asks_keeps_its_own(
+    manager, registry, clock
+):
+    await registry.register("th-1", "sensor")
+    device = evolve(ask(), source="192.0.2.100:1")
+    await manager.enroll(device)
+    for host in range(4):
+        await manager.enroll(evolve(ask(), source=f"192.0.2.{host}:1"))
+
+    await clock.advance(599)
+    await manager.enroll(device)
+    await clock.advance(2)
+    late = await manager.enroll(evolve(ask(), source="192.0.2.50:1"))
+    waiting = [one.source for one in await manager.enrollments()]
+
+    assert late.status == 202
+    assert len(waiting) == 5
+    assert {"192.0.2.100:1", "192.0.2.50:1"} <= set(waiting)
+
+
+STANDINGS = ["unknown", "waiting", "suspended", "retired", "registered with a key", "full"]
+
+
+@pytest.mark.parametrize("standing", STANDINGS)
+@pytest.mark.parametrize("how", ["small", "long"])
+async def test_a_stranger_hears_the_same_of_every_id_and_the_audit_log_has_the_reason(
+    manager, registry, storage, standing, how
+):
+    if standing != "unknown":
+        await registry.register("th-1", "sensor", key_id="ab" * 32 if standing == "registered with a key" else None)
+    if standing in ("suspended", "retired"):
+        await storage.commit(registry.moving(await registry.get("th-1"), Lifecycle(standing)))
+    if standing == "full":
+        for host in range(5):
+            await manager.enroll(evolve(ask(), source=f"192.0.2.{host}:1"))
+    refusals, before = Refusals(lambda *_: None), len(storage.events)
+    asked = ask(parameters={"serial": "x" * 5000} if how == "long" else {})
+
+    reply = await enroll(manager, asked, refusals)
+
+    if how == "long":
+        assert (reply.status, reply.error["code"]) == (413, "limit_exceeded")
+        return
+    spki = reply.body["fingerprint"]
+    assert reply == Reply(
+        status=202,
+        body={"code": "enrollment_pending", "device": "th-1", "fingerprint": spki, "retry_after_s": 30},
+    )
+    told = {
+        "unknown": "device_unknown",
+        "waiting": "",
+        "suspended": "device_suspended",
+        "retired": "device_retired",
+        "registered with a key": "not_authorised",
+        "full": "rate_limited",
+    }[standing]
+    event = storage.events[before]
+    assert (event.type, event.reason) == (f"enrollment.{'refused' if told else 'pending'}", told)
+    assert dict(refusals.counts) == ({(asked.protocol, told): 1} if told else {})
+
+
+async def test_wrong_tokens_of_an_address_are_slowed_and_a_good_one_still_passes(manager):
+    wrong = evolve(ask(token=f"fc_enr_{'0' * 16}_{'x' * 43}"), source="192.0.2.7:1")
+    codes = []
+    for _ in range(21):
+        with pytest.raises(FleetError) as refused:
+            await manager.enroll(wrong)
+        codes.append(refused.value.code)
+    token = await manager.create_enrollment_token()
+
+    good = await manager.enroll(evolve(ask("th-2", token=token), source="192.0.2.7:2"))
+    with pytest.raises(NotAuthenticated):
+        await manager.enroll(evolve(wrong, source="192.0.2.8:1"))
+
+    assert codes == ["token_spent"] * 20 + ["rate_limited"]
+    assert good.status == 201
 
 
 async def test_what_a_stranger_says_about_itself_is_bounded(manager, registry):
@@ -194,7 +288,7 @@ async def test_one_token_used_64_times_at_once_gives_exactly_one_certificate(man
 
     assert len(issued(storage)) == 1
     assert [reply.status for reply in replies if not isinstance(reply, Exception)] == [201]
-    assert {reply.code for reply in replies if isinstance(reply, Exception)} == {"token_spent"}
+    assert {reply.code for reply in replies if isinstance(reply, Exception)} <= {"token_spent", "rate_limited"}
     assert len(await registry.list()) == 1
 
 

@@ -41,7 +41,7 @@ async def test_one_token_used_64_times_at_once_gives_exactly_one_certificate(tmp
         given, refused = await race(manager, [EnrollRequest(csr=csr(f"th-{i}"), token=token) for i in range(64)])
 
         assert len(given) == len(await manager.inventory()) == 1
-        assert set(refused) == {"token_spent"}
+        assert set(refused) <= {"token_spent", "rate_limited"}  # wrong tokens of one address are slowed
 
 
 async def test_one_request_sent_64_times_at_once_gives_one_certificate_to_all(tmp_path, clock, authority):

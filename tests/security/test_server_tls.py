@@ -90,7 +90,7 @@ def test_a_listener_that_could_not_take_the_new_certificate_takes_it_the_next_ti
 def test_a_missing_key_is_named(tls, folder):
     folder.server[1].unlink()
 
-    with pytest.raises(ConfigError, match=r"server\.pem"):
+    with pytest.raises(ConfigError, match=r"server\.key"):
         tls.server()
 
 

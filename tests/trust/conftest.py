@@ -23,6 +23,22 @@ listen = "https://127.0.0.1:0"
 
 [protocols.mqtt]
 listen = "mqtts://127.0.0.1:0"
+
+[protocols.websocket]
+listen = "wss://127.0.0.1:0"
+
+[protocols.coap]
+listen = "coaps://127.0.0.1:0"
+psk = true
+
+[protocols.coap-tcp]
+kind = "coap"
+listen = "coaps+tcp://127.0.0.1:0"
+
+[protocols.oscore]
+kind = "coap"
+listen = "coap://127.0.0.1:0"
+oscore = true
 """
 
 

@@ -7,6 +7,7 @@ import tempfile
 from urllib.parse import urlsplit
 
 import pytest
+from fleetcore_coap.frames import Frames
 
 from fleetcore.errors import FleetError
 from fleetcore.interfaces.protocol import DeviceSecrets
@@ -27,13 +28,24 @@ class Careless(DeviceSecrets):
         return context
 
 
-KINDS = ("http", "mqtt", "mqtt 3.1.1")
+_UPGRADE = (
+    b"GET /device/v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: fleetcore.v1\r\n\r\n"
+)
+KINDS = ("http", "mqtt", "mqtt 3.1.1", "websocket", "coap", "coap-tcp")
 
 
 def client(served, kind, secrets):
+    from fleetcore_coap.plugin import open_client as coap_client
     from fleetcore_http.plugin import open_client
     from fleetcore_mqtt.client import MqttDeviceClient
+    from fleetcore_websocket.plugin import open_client as websocket_client
 
+    if kind in {"coap", "coap by key", "coap-tcp", "oscore"}:
+        return coap_client(served.url(kind.partition(" ")[0]), secrets)
+    if kind == "websocket":
+        return websocket_client(served.url("websocket"), secrets)
     if kind == "http":
         return open_client(served.url("http"), secrets)
     return MqttDeviceClient(served.url("mqtt"), secrets, version="3.1.1" if kind == "mqtt 3.1.1" else "5")
@@ -53,6 +65,21 @@ async def says(served, kind, forged):
 def forged_by(served, **wrong):
     issuing = served.security.authority.issuing
     return forge(issuing.certificate, issuing.key, fleet="trust", device="th-1", **wrong)
+
+
+@pytest.fixture(autouse=True)
+def careless_over_dtls(monkeypatch):
+    """The same carelessness over DTLS, of the client alone: its OpenSSL is another one, in the same process."""
+    from fleetcore_coap import contexts
+
+    careful = contexts.client_context
+
+    def careless(*secrets):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(contexts, "_CIPHERS", b"ALL:@SECLEVEL=0")
+            return careful(*secrets)
+
+    monkeypatch.setattr("fleetcore_coap.channel.client_context", careless)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,8 +115,18 @@ async def test_a_foreign_ca_of_the_same_names_and_a_revoked_certificate_are_refu
     assert (await served.manager.list_device_latest_readings("th-1")).items == []
 
 
+def _coap_code(peer):
+    """The code of the first answer on a stream, behind what the server says of itself."""
+    frames = Frames(4096)
+    while data := peer.recv(4096):
+        for packet in frames.take(data):
+            if packet.code < 0xE0:
+                return bytes([packet.code])
+    return b""
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-@pytest.mark.parametrize("kind", ["http", "mqtt"])
+@pytest.mark.parametrize("kind", ["http", "mqtt", "websocket", "coap-tcp"])
 async def test_a_resumed_session_does_not_bring_a_revoked_device_back(served, shell, kind, version):
     token = await served.security.create_enrollment_token()
     assert await shell.enroll("simpleenroll", await shell.key("th-1"), "-u", f"x:{token}") == 200
@@ -110,6 +147,11 @@ async def test_a_resumed_session_does_not_bring_a_revoked_device_back(served, sh
             ):
                 if kind == "http":
                     peer.sendall(b"GET /device/v1/twin HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                elif kind == "websocket":
+                    peer.sendall(_UPGRADE)
+                elif kind == "coap-tcp":  # CSM, then GET /d/c
+                    peer.sendall(bytes.fromhex("00e1 4001b1640163"))
+                    return peer.session, peer.session_reused, _coap_code(peer)
                 else:  # MQTT 3.1.1: CONNECT with an empty client id
                     peer.sendall(bytes.fromhex("100c00044d5154540402003c0000"))
                 answer = b""
@@ -125,6 +167,10 @@ async def test_a_resumed_session_does_not_bring_a_revoked_device_back(served, sh
     _, reused, second = await handshake(session)
     if kind == "http":
         assert (first[:12], second[:12]) == (b"HTTP/1.1 200", b"HTTP/1.1 403")
+    elif kind == "websocket":
+        assert (first[:12], second[:12]) == (b"HTTP/1.1 101", b"HTTP/1.1 403")
+    elif kind == "coap-tcp":
+        assert (first, second) == (b"\x45", b"\x83")
     else:
         assert first[:1] == b"\x20"
         assert first[3] == 0

@@ -143,7 +143,7 @@ async def test_what_a_device_says_after_its_revocation_is_not_stored(behind, tmp
 
     await behind.security.revoke("bad", reason="stolen")
     await behind.security.close()
-    await asyncio.gather(*behind.fleet.protocols["mqtt"].adapter._tasks)
+    await asyncio.gather(*behind.fleet.protocols["mqtt"].adapter._tasks._tasks)
     await program(*bad.publish("bad", "-m", '{"power": 2}'))
 
     assert [one["value"] for one in await behind.manager.list_device_latest_readings("bad")] == [1]

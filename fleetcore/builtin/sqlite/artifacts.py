@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from array import array
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from zlib import crc32
 from fleetcore.builtin.sqlite import checksum, folder
 from fleetcore.builtin.sqlite.failure import translated
 from fleetcore.errors import StorageError
+from fleetcore.files import make_private
 from fleetcore.interfaces.storage import artifact_unknown, check_artifact_digest, check_artifact_size
 from fleetcore.model.store import ArtifactInfo
 
@@ -93,7 +95,7 @@ class MemoryArtifacts(Artifacts):
     def copy_to(self, target: Path) -> None:
         for digest, blob in self._blobs.items():
             place = target / digest[:2] / digest
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_private(place.parent)
             place.write_bytes(blob)
 
     def verify(self, after: str | None) -> tuple[list[str], int, str | None]:
@@ -105,10 +107,18 @@ class MemoryArtifacts(Artifacts):
 
 
 class FileArtifacts(Artifacts):
-    """Blobs below a folder that this process alone writes to."""
+    """Blobs below a folder that this process alone writes to.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    Args:
+        admit: raises where a blob of so many bytes has no room.
+    """
+
+    def __init__(self, root: Path, admit: Callable[[int], None] = lambda _: None) -> None:
+        self._root, self._admit = root, admit
+        #: The bytes of all blobs, once they were asked for, and of those that are on their way.
+        self._total: int | None = None
+        self._counting = threading.Lock()
+        self._coming = 0
         self._known: OrderedDict[str, Sequence[int]] = OrderedDict()
 
     def clean(self) -> None:
@@ -117,16 +127,20 @@ class FileArtifacts(Artifacts):
 
     async def put(self, content: AsyncIterator[bytes], sha256: str | None, limit_bytes: int) -> ArtifactInfo:
         file = await _in_thread(self._begin)
+        size = 0
         try:
-            digest, size = hashlib.sha256(), 0
+            digest = hashlib.sha256()
             async for some in content:
                 size += len(some)
+                self._coming += len(some)
                 check_artifact_size(size, limit_bytes)
+                self._admit(self._coming)
                 await _in_thread(digest.update, some)
                 await _in_thread(file.write, some)
             check_artifact_digest(digest.hexdigest(), sha256)
             await _in_thread(self._finish, file, digest.hexdigest())
         finally:
+            self._coming -= size
             # A full disk lets a buffered file not even close in peace.
             with suppress(OSError):
                 file.close()
@@ -144,7 +158,10 @@ class FileArtifacts(Artifacts):
         os.fsync(file.fileno())
         place = self._place(digest)
         place.parent.mkdir(mode=0o700, exist_ok=True)
-        Path(file.name).replace(place)
+        with self._counting:
+            if self._total is not None and not place.exists():
+                self._total += Path(file.name).stat().st_size
+            Path(file.name).replace(place)
         # The name is durable only with its folder, and that with the folder above it.
         for above in (place.parent, self._root):
             _sync_folder(above)
@@ -197,14 +214,14 @@ class FileArtifacts(Artifacts):
     def copy_to(self, target: Path) -> None:
         for place in self._all():
             copy = target / place.parent.name / place.name
-            copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(copy.parent)
             shutil.copyfile(place, copy)
             copy.chmod(folder.FILE_MODE)
             with copy.open("rb") as file:
                 os.fsync(file.fileno())
 
     def verify(self, after: str | None) -> tuple[list[str], int, str | None]:
-        place = next((place for place in self._all() if after is None or place.name > after), None)
+        place = self._next("" if after is None else after)
         if place is None:
             return [], 0, None
         with place.open("rb") as file:
@@ -213,13 +230,32 @@ class FileArtifacts(Artifacts):
         return [] if intact else [f"{_damaged(place.name).message}."], size, place.name
 
     def size(self) -> int:
-        return sum(place.stat().st_size for place in self._all())
+        with self._counting:
+            if self._total is None:
+                self._total = sum(place.stat().st_size for place in self._all())
+            return self._total
 
     def _all(self) -> list[Path]:
-        return sorted(place for place in self._root.glob("??/*") if _DIGEST.fullmatch(place.name))
+        return [place for above in self._folders() for place in _blobs(above)]
+
+    def _folders(self) -> list[Path]:
+        return sorted(self._root.glob("??"))
+
+    def _next(self, name: str) -> Path | None:
+        """The first blob whose name is behind another; folders before its own are not looked into."""
+        for above in self._folders():
+            if above.name >= name[:2]:
+                found = next((place for place in _blobs(above) if place.name > name), None)
+                if found is not None:
+                    return found
+        return None
 
     def _place(self, digest: str) -> Path:
         return self._root / digest[:2] / digest
+
+
+def _blobs(above: Path) -> list[Path]:
+    return sorted(place for place in above.iterdir() if _DIGEST.fullmatch(place.name))
 
 
 async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

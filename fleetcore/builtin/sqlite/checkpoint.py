@@ -8,18 +8,19 @@ that done, the next commit starts the WAL from its beginning.
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from fleetcore.builtin.sqlite import schema
 from fleetcore.builtin.sqlite.readers import Readers
 from fleetcore.builtin.sqlite.writer import Reply
 from fleetcore.errors import StorageError
 
-#: Two thirds of what the writer would bear (schema.py).
-_BYTES = 16 * 1024**2
+#: Of what the writer would bear (schema.py), how much is let come before it is written back, and how long the WAL is
+#: made once.
+_BACK, _EXTENDED = 2 / 3, 5 / 6
 
 #: A store that has written so much gets its WAL extended; one that is opened for a question does not.
 _EARNEST_BYTES = 256 * 1024
-_EXTENDED_BYTES = _BYTES + 4 * 1024**2
 
 #: Bytes of the WAL for a byte that a change says it writes, until the first checkpoint tells.
 _SCALE = 8.0
@@ -33,11 +34,16 @@ class Checkpointer:
     Args:
         db: a connection of its own.
         on_writer: has the writer do something between two commits.
+        wal_bytes: how long the WAL may become.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, on_writer: Callable[[Callable[[sqlite3.Connection], object]], None]
+        self,
+        db: sqlite3.Connection,
+        on_writer: Callable[[Callable[[sqlite3.Connection], object]], None],
+        wal_bytes: int,
     ) -> None:
+        self._back, self._extension = int(wal_bytes * _BACK), int(wal_bytes * _EXTENDED)
         self._thread = Readers([db])
         self._on_writer = on_writer
         #: What was written since the last checkpoint, and how many bytes of the WAL that made the last time.
@@ -59,8 +65,8 @@ class Checkpointer:
         self._bytes += weight
         if not self._extended and self._bytes >= _EARNEST_BYTES:
             self._extended = True
-            self._on_writer(extend)
-        if self._bytes * self._scale >= _BYTES and not self._busy:
+            self._on_writer(partial(extend, size_bytes=self._extension))
+        if self._bytes * self._scale >= self._back and not self._busy:
             self._busy = True
             self._thread.look(self._beside, Reply(None, Future()))
 
@@ -85,13 +91,13 @@ class Checkpointer:
         self._thread.stop(wait=wait)
 
 
-def extend(db: sqlite3.Connection) -> None:
+def extend(db: sqlite3.Connection, size_bytes: int) -> None:
     """Makes the WAL long: a transaction that outgrows the cache spills into it, and leaves only the length behind."""
     kept = int(db.execute("PRAGMA cache_size").fetchone()[0])
     db.execute("PRAGMA cache_size=16")
     db.execute("BEGIN IMMEDIATE")
     try:
-        db.execute("INSERT INTO blobs(name, body) VALUES ('', zeroblob(?))", (_EXTENDED_BYTES,))
+        db.execute("INSERT INTO blobs(name, body) VALUES ('', zeroblob(?))", (size_bytes,))
     finally:
         db.execute("ROLLBACK")
         db.execute(f"PRAGMA cache_size={kept}")

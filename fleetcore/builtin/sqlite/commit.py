@@ -1,7 +1,7 @@
 """A commit: records, readings, texts, marks, events, cursors and blobs in one transaction."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -28,10 +28,13 @@ class CommitChange(Change[Committed]):
 
     A commit that shows nothing (only marks, cursors, blobs, or readings that are there already) takes no place in the
     feed: a consumer that keeps its cursor must not wake itself.
+
+    Args:
+        admit: raises where the store has no room for readings.
     """
 
-    def __init__(self, state: State, change: Commit) -> None:
-        self._state, self._change = state, change
+    def __init__(self, state: State, change: Commit, admit: Callable[[sqlite3.Connection], None]) -> None:
+        self._state, self._change, self._admit = state, change, admit
         self._plain = change.readings is None and not change.texts
         self._versions: tuple[int, ...] = ()
         self._resolved: Resolved | None = None
@@ -83,6 +86,8 @@ class CommitChange(Change[Committed]):
     def _judge(self, db: sqlite3.Connection, together: RecordChanges) -> None:
         """Raises what refuses the commit; nothing is written yet."""
         change = self._change
+        if not self._plain:
+            self._admit(db)
         self._versions = together.take(change)
         readings = change.readings
         self._resolved = self._resolve(db, readings) if readings is not None and len(readings) else None

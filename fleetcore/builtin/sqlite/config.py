@@ -14,7 +14,10 @@ class SqliteConfig:
         seal_age_s: readings older than this are packed by the next maintenance, however few they are.
         feed_keep_commits, feed_keep_bytes: how much of the feed is kept for a consumer that lags behind; what is
             given up beyond that is counted in ``feed_lost``.
-        limit_bytes: the largest size of the database file, or None; a full one answers ``storage_full``.
+        limit_bytes: how much all files below the data folder may take, or None: the database, its write-ahead log (24
+            MiB, or an eighth of the limit), artifacts, and whatever else lies there. Readings and artifacts that have
+            no room are refused as ``storage_full``; operators' changes go on in what is kept free of readings, an
+            eighth of the limit and at most 64 MiB.
     """
 
     path: str | None = None

@@ -5,7 +5,7 @@ Nothing here refers to the object that callers hold, so that one which is droppe
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from time import monotonic
@@ -17,14 +17,17 @@ from fleetcore.builtin.sqlite.artifacts import Artifacts, FileArtifacts, MemoryA
 from fleetcore.builtin.sqlite.checked import MISSING_BYTES, add_missing
 from fleetcore.builtin.sqlite.checkpoint import Checkpointer
 from fleetcore.builtin.sqlite.config import SqliteConfig
+from fleetcore.builtin.sqlite.expire import Expiry
 from fleetcore.builtin.sqlite.folder import ARTIFACTS, DATABASE, FILE_MODE
 from fleetcore.builtin.sqlite.forget import Forget, erase_traces
 from fleetcore.builtin.sqlite.readers import Readers
+from fleetcore.builtin.sqlite.room import Room
 from fleetcore.builtin.sqlite.state import State
-from fleetcore.builtin.sqlite.trim import Trim, shrink
+from fleetcore.builtin.sqlite.trim import Trim, cut_free, shrink
 from fleetcore.builtin.sqlite.writer import Change, Reply, Statements, Writer
 from fleetcore.errors import Refused, StorageError
-from fleetcore.model.store import Verified
+from fleetcore.files import make_private
+from fleetcore.model.store import Expired, Verified
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -71,15 +74,19 @@ class Engine:
                 seal.clear_staged(opened[0])
                 headers.mend(opened[0])
                 self.state.load(opened[0])
-                files = FileArtifacts(folder / ARTIFACTS)
+                files = FileArtifacts(folder / ARTIFACTS, self._admit_artifact)
                 files.clean()
                 self.artifacts = files
                 opened.append(schema.connect(folder / DATABASE))
-                self._checkpointer = Checkpointer(opened[1], self._between_commits)
+                wal_bytes = schema.wal_bytes(config.limit_bytes)
+                self._checkpointer = Checkpointer(opened[1], self._between_commits, wal_bytes)
                 self._writer = Writer(opened[0], self._checkpointer.wrote)
                 opened.extend(schema.connect(folder / DATABASE, read_only=True) for _ in range(_READERS + 1))
                 self._readers = Readers(opened[2 : 2 + _READERS])
                 self._maintainer = Readers(opened[2 + _READERS :])
+            self.room = Room(folder, config.limit_bytes, self.artifacts)
+            if self._writer is not None:
+                self.room.fit(opened[0])
         except BaseException:
             for db in opened:
                 db.close()
@@ -142,6 +149,9 @@ class Engine:
             return work(self._maintaining)
         return self._beside(work)
 
+    def _admit_artifact(self, size_bytes: int) -> None:
+        self.room.admit_artifact(size_bytes)
+
     def _between_commits(self, work: Work[object]) -> None:
         self._writing().look(work, Reply(None, Future()))
 
@@ -173,7 +183,14 @@ class Engine:
         while self.write(Statements(add_missing, weight=MISSING_BYTES)):
             pass
         self.write(Statements(lambda db: marks.prune(db, now_ms, self.state.mark_counts.crowded())))
-        self._beside(shrink)
+        while self._beside(shrink):
+            pass
+        self._beside(self.room.fit)
+
+    def expire(self, series: Sequence[int], may: int, must: int, *, count: bool) -> Expired:
+        """Some of what :meth:`~fleetcore.interfaces.Storage.expire` drops, or what all of it would be."""
+        expiry = Expiry(self.state, self, series, may, must)
+        return expiry.count() if count else expiry.step()
 
     def forget(self, device: str) -> None:
         """Erases a device; commits wait meanwhile."""
@@ -181,13 +198,15 @@ class Engine:
         self._beside(lambda db: db.execute("PRAGMA secure_delete=ON").fetchall())
         try:
             self.write(Forget(self.state, device))
+            while self._beside(cut_free):
+                pass
             self._beside(erase_traces)
         finally:
-            self._beside(lambda db: db.execute("PRAGMA secure_delete=OFF").fetchall())
+            self._beside(lambda db: db.execute("PRAGMA secure_delete=FAST").fetchall())
 
     def backup(self, target: Path) -> None:
         """Copies the database in one read transaction, then the artifacts, which never change."""
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(target)
         if any(target.iterdir()):
             raise Refused(f"{target} is not empty", code="already_exists", remedy="Name a new folder", path=str(target))
         (target / DATABASE).touch(FILE_MODE)

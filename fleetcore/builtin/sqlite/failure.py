@@ -4,8 +4,11 @@ import errno
 import sqlite3
 
 from fleetcore.errors import FleetError, StorageError, Unavailable
+from fleetcore.files import remedy_of
 
 _FULL_RETRY_S = 10.0
+#: SQLite says no more than "disk I/O error", also of a disk that became read-only.
+_LOOK = "`fleetcore doctor` says what the disk refuses; no restart is needed"
 
 
 def storage_full() -> Unavailable:
@@ -14,7 +17,20 @@ def storage_full() -> Unavailable:
         "The store is full and took nothing of this",
         code="storage_full",
         retry_after_s=_FULL_RETRY_S,
-        remedy="Free disk space or raise [storage] limit_bytes; no restart is needed",
+        remedy="Free disk space, let [retention] drop more, or raise limit_bytes of [storage]",
+    )
+
+
+def limit_reached(limit_bytes: int) -> Unavailable:
+    """What a caller gets while the store's files have come to ``limit_bytes``."""
+    return Unavailable(
+        f"The store is full: limit_bytes of [storage] is {limit_bytes} bytes. It took nothing of this",
+        code="storage_full",
+        retry_after_s=_FULL_RETRY_S,
+        remedy="Let [retention] drop more, or raise limit_bytes; once there is room, it goes on by itself",
+        limit=limit_bytes,
+        unit="bytes",
+        scope="store",
     )
 
 
@@ -25,7 +41,7 @@ def translated(error: BaseException) -> BaseException:
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return storage_full()
-        return StorageError(f"The store's files failed: {error.strerror or error}")
+        return StorageError(f"The store's files failed: {error.strerror or error}", remedy=remedy_of(error) or _LOOK)
     code = getattr(error, "sqlite_errorcode", 0) or 0
     match code & 0xFF:
         case 13:
@@ -38,4 +54,4 @@ def translated(error: BaseException) -> BaseException:
         case 5 | 6:
             return Unavailable(f"Another process holds the database: {error}", code="storage_failed")
         case _:
-            return StorageError(f"The database failed: {error}")
+            return StorageError(f"The database failed: {error}", remedy=_LOOK)

@@ -81,6 +81,5 @@ class Forget(Change[None]):
 
 
 def erase_traces(db: sqlite3.Connection) -> None:
-    """Cuts free pages off the file and empties the WAL: copies of what was erased lay in both."""
-    db.execute("PRAGMA incremental_vacuum").fetchall()
+    """Empties the WAL: copies of what was erased lay in it, as in the free pages, which are cut off before."""
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -8,10 +8,11 @@ from msgspec import json
 
 from fleetcore.builtin.sqlite import checksum
 from fleetcore.builtin.sqlite.plain import listed, text
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.store import MessageMark
 
 #: wire.md §3: the last 10,000 ids of a device, for 24 hours.
-KEEP_MS = 24 * 3600 * 1000
+KEEP_MS = DAY_MS
 KEEP_PER_DEVICE = 10_000
 
 

@@ -16,7 +16,7 @@ from msgspec.json import Encoder, decode
 def _other(thing: object) -> object:
     if isinstance(thing, Mapping):
         return dict(thing)
-    raise TypeError(f"{type(thing).__name__} is no plain data: use text, numbers, booleans, lists and mappings")
+    raise TypeError(f"{type(thing).__name__} is not plain data: use text, numbers, booleans, lists and mappings")
 
 
 _encoder = Encoder(enc_hook=_other)
@@ -46,7 +46,9 @@ def _replaced(raw: bytes) -> str:
     return raw.decode(errors="replace")
 
 
-def listed(db: sqlite3.Connection, columns: str, query: str, parameters: Sequence[object]) -> Any:
+def listed(
+    db: sqlite3.Connection, columns: str, query: str, parameters: Sequence[object] | Mapping[str, object]
+) -> Any:
     """The rows of a query, in one step. Its columns are text and integers: JSON would round other numbers.
 
     Text that is not UTF-8 comes with replacement characters, so that its row's checksum shows the damage.

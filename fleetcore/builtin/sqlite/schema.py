@@ -15,8 +15,9 @@ from fleetcore.errors import StorageError
 #: Pages of 8 KiB: against 4 KiB about a tenth less time per commit of 10,000 readings (benchmarks/bench_store.py).
 PAGE_BYTES = 8192
 
-#: Where the writer itself writes the WAL back (24 MiB of the file). Before it comes to that checkpoint.py has done it.
-_CHECKPOINT_PAGES = 3072
+#: Where the writer itself writes the WAL back. Before it comes to that checkpoint.py has done it. A store with a limit
+#: sets an eighth of it aside for the WAL, if that is less.
+_WAL_BYTES, _WAL_SHARE = 24 * 1024**2, 8
 
 #: How long another process may hold the database before a statement gives up.
 _BUSY_S = 30.0
@@ -139,19 +140,22 @@ def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int 
                 db.execute("PRAGMA journal_mode=WAL")
             # FULL: in WAL mode NORMAL loses the last commits at a power cut.
             db.execute("PRAGMA synchronous=FULL")
-            db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-            db.execute(f"PRAGMA journal_size_limit={_CHECKPOINT_PAGES * PAGE_BYTES}")
-            # Some distributions build with it on; it writes every freed page. `forget` asks for it where it counts.
-            db.execute("PRAGMA secure_delete=OFF")
-            if limit_bytes is not None:
-                page = int(db.execute("PRAGMA page_size").fetchone()[0])
-                db.execute(f"PRAGMA max_page_count={max(1, limit_bytes // page)}")
+            db.execute(f"PRAGMA wal_autocheckpoint={wal_bytes(limit_bytes) // PAGE_BYTES}")
+            db.execute(f"PRAGMA journal_size_limit={wal_bytes(limit_bytes)}")
+            # What is moved or deleted within a page that is written anyway is overwritten: no copy outlives `forget`,
+            # which asks for ON, the mode that writes every freed page too.
+            db.execute("PRAGMA secure_delete=FAST")
         db.execute("PRAGMA cache_size=-32768")
         db.execute("PRAGMA temp_store=MEMORY")
     except BaseException:
         db.close()
         raise
     return db
+
+
+def wal_bytes(limit_bytes: int | None) -> int:
+    """How long the WAL may become in a store of this limit."""
+    return _WAL_BYTES if limit_bytes is None else max(PAGE_BYTES, min(_WAL_BYTES, limit_bytes // _WAL_SHARE))
 
 
 def version_of(db: sqlite3.Connection) -> int:

@@ -58,7 +58,7 @@ def seal(state: State, desk: Desk) -> None:
     last = desk.write(Statements(clear_staged))
     packed = chunks.pack(points)
     while some := list(islice(packed, _SLICE)):
-        desk.write(Statements(partial(insert, packed=some, first=last + 1), weight=_weight(some)))
+        desk.write(Statements(partial(insert, packed=some, first=last + 1), weight=weight(some)))
         last += len(some)
     desk.write(_Validate(state, last, position))
 
@@ -84,7 +84,7 @@ def merge(state: State, desk: Desk) -> int:
             continue  # what is intact is merged the next time
         points = Points.merged(read)
         packed = list(chunks.pack(points))
-        desk.write(Statements(partial(_replace, packed=packed, old=some), weight=2 * _weight(packed)))
+        desk.write(Statements(partial(replace, packed=packed, old=some), weight=2 * weight(packed)))
         merged += len(some)
     return merged
 
@@ -113,7 +113,8 @@ def insert(db: sqlite3.Connection, packed: Sequence[Packed], first: int) -> None
         headers.insert(db, [chunk.header(index) for index, chunk in some])
 
 
-def _weight(packed: Sequence[Packed]) -> int:
+def weight(packed: Sequence[Packed]) -> int:
+    """Bytes that writing chunks takes, roughly."""
     return sum(len(chunk.body) + 128 for chunk in packed)
 
 
@@ -167,13 +168,19 @@ def _read(db: sqlite3.Connection, some: Int64, state: State) -> list[Points]:
     return [points for points in found if points is not None]
 
 
-def _replace(db: sqlite3.Connection, packed: Sequence[Packed], old: Int64) -> None:
+def replace(db: sqlite3.Connection, packed: Sequence[Packed], old: Int64) -> None:
+    """Writes chunks in the place of others, rows of ``series, t_min, id``. A full database has room by what goes."""
+    remove(db, old)
     first = schema.meta(db)["chunks"] + 1
     insert(db, packed, first)
+    schema.set_meta(db, "chunks", first + len(packed) - 1)
+
+
+def remove(db: sqlite3.Connection, old: Int64) -> None:
+    """Removes chunks, rows of ``series, t_min, id``."""
     db.execute(
         "DELETE FROM chunks WHERE (series, t_min, id) IN (SELECT json_extract(value, '$[0]'),"
         " json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?))",
         (text(old[:, :3].tolist()),),
     )
     db.execute("DELETE FROM chunk_bodies WHERE id IN (SELECT value FROM json_each(?))", (text(old[:, 2].tolist()),))
-    schema.set_meta(db, "chunks", first + len(packed) - 1)

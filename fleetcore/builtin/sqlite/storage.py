@@ -40,12 +40,14 @@ from fleetcore.model.store import (
     ArtifactInfo,
     Commit,
     Committed,
+    Expired,
     FeedEntry,
     FoundRecords,
     Index,
     MessageMark,
     Record,
     SeriesRequest,
+    StoreSize,
     Verified,
 )
 from fleetcore.model.telemetry import (
@@ -101,7 +103,7 @@ class SqliteStorage(Storage):
     async def commit(self, change: Commit) -> Committed:
         if change.readings is not None:
             await self._room()
-        result = await self._engine.change(CommitChange(self._state, change))
+        result = await self._engine.change(CommitChange(self._state, change, self._engine.room.admit))
         if self._state.tail.points >= self._engine.config.seal_points:
             self._engine.seal_soon()
         return result
@@ -289,6 +291,10 @@ class SqliteStorage(Storage):
     async def forget(self, device: str) -> None:
         await self._engine.maintain(lambda: self._engine.forget(device))
 
+    async def expire(self, series: Sequence[int], before: int, *, late_ms: int = 0, count: bool = False) -> Expired:
+        wanted, must = list(series), int(before) - int(late_ms)
+        return await self._engine.maintain(lambda: self._engine.expire(wanted, int(before), must, count=count))
+
     async def put_artifact(
         self, content: AsyncIterator[bytes], *, sha256: str | None, limit_bytes: int
     ) -> ArtifactInfo:
@@ -303,6 +309,9 @@ class SqliteStorage(Storage):
 
     async def backup(self, target: Path) -> None:
         await self._engine.maintain(lambda: self._engine.backup(target))
+
+    async def size(self) -> StoreSize:
+        return await self._engine.read(self._engine.room.size)
 
     async def check(self) -> Sequence[str]:
         return await self._engine.maintain(self._engine.problems)
@@ -339,7 +348,7 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
         there = self._place is None or (self._place / folder.DATABASE).is_file()
         if not there and (self._config.read_only or not self._create):
             raise ConfigError(
-                f"There is no store in {self._place}",
+                f"{self._place} holds no store",
                 remedy="Name the folder of a fleet, or restore a backup",
                 path=str(self._place),
             )

@@ -22,6 +22,9 @@ _SLICE_BYTES = 8 * 1024**2
 #: 32 MiB; free pages are used again, so a few of them do no harm.
 _SHRINK_PAGES = 32 * 1024**2 // schema.PAGE_BYTES
 
+#: Pages cut off at a time, 4 MiB in 10 ms or so: a commit waits for no more than that.
+_CUT_PAGES = 512
+
 
 class Trim(Change[bool]):
     """Deletes some of the rows that may go; the result says whether there are more."""
@@ -63,8 +66,18 @@ class Trim(Change[bool]):
             self._state.feed.trimmed += self._gone
 
 
-def shrink(db: sqlite3.Connection) -> None:
-    """Gives free pages back to the file system, where they are more than a quarter of a large file."""
+def shrink(db: sqlite3.Connection) -> bool:
+    """Gives some free pages back to the file system, where they are more than a quarter of a large file.
+
+    False where that is not so, or not any more.
+    """
     free, pages = (int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_count"))
-    if free > _SHRINK_PAGES and free > pages // 4:
-        db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+    return free > _SHRINK_PAGES and free > pages // 4 and cut_free(db)
+
+
+def cut_free(db: sqlite3.Connection) -> bool:
+    """Cuts some free pages off the file; False where there was none."""
+    before = int(db.execute("PRAGMA freelist_count").fetchone()[0])
+    # As a script: execute() takes one step of the statement, and each step cuts one page.
+    db.executescript(f"PRAGMA incremental_vacuum({_CUT_PAGES})")
+    return int(db.execute("PRAGMA freelist_count").fetchone()[0]) < before

@@ -13,6 +13,8 @@ class AuditRowResponse(Response, frozen=True):
     object: str
     reason: str
     position: int
+    device: str
+    name: str
     changed: list[str]
     data_hash: str
     prev: str

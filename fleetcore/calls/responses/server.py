@@ -22,6 +22,24 @@ class StatusResponse(Response, frozen=True):
     recounted: list[str]
     not_ready: Json
     left_behind: Json
+    mirrors: Json
+    room: Json
+    retention: Json
+
+
+class FindingResponse(Response, frozen=True):
+    """What an examination has shown; ``state`` is ok, warning or problem."""
+
+    state: str
+    what: str
+    detail: str
+    remedy: str
+
+
+class ListenersCheckResponse(Response, frozen=True):
+    """What came of each trial."""
+
+    findings: list[FindingResponse]
 
 
 class StorageCheckResponse(Response, frozen=True):

@@ -28,7 +28,7 @@ class ImportedReadingsResponse(Response, frozen=True):
     """Where the readings of a part went: ``count`` is ``stored + duplicates + conflicts + refused``.
 
     ``duplicates`` were there already, ``conflicts`` stand at a time that has another value: the greater stays. A dry
-    run counts all that would be taken as ``stored``. ``reasons`` counts the refused by code; ``failures`` has some.
+    run counts what a run would count now. ``reasons`` counts the refused by code; ``failures`` has some.
     """
 
     count: int
@@ -50,13 +50,18 @@ class SeriesResponse(Response, frozen=True):
 
 
 class LatestResponse(Response, frozen=True):
-    """The reading with the newest event time of a series."""
+    """The reading with the newest event time of a series.
+
+    ``value`` of a long text is its first 256 characters, and ``characters`` says how many it has; else that is null.
+    ``GET /telemetry`` has the whole text.
+    """
 
     device: str
     metric: str
     value: Value
     unit: str | None
     time: Ms
+    characters: int | None = None
 
 
 class ReadingsResponse(Response, frozen=True):

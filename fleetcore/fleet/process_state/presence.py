@@ -55,6 +55,7 @@ class PresenceBoard:
         self.last: dict[str, int] = {}
         self._dirty: set[str] = set()
         self._online: list[Callable[[str], None]] = []
+        self._changes: list[Callable[[str], None]] = []
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
@@ -64,6 +65,18 @@ class PresenceBoard:
     def on_online(self, callback: Callable[[str], None]) -> None:
         """``callback(device)`` whenever a device says that it is online."""
         self._online.append(callback)
+
+    def on_change(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """``callback(device)`` whenever a session or a word of the device may have changed its connectivity.
+
+        What the passing of time alone changes, and what follows from a message, is not told. Returns what ends it.
+        """
+        self._changes.append(callback)
+        return lambda: self._changes.remove(callback)
+
+    def _changed(self, device: str) -> None:
+        for callback in tuple(self._changes):
+            callback(device)
 
     async def _told(self, request: Request, body: messages.Status) -> Outcome:
         outcome, put = self.tell(request.subject, body)
@@ -108,6 +121,7 @@ class PresenceBoard:
         )
         self._board[device] = evolve(old, presence=presence, sessions=old.sessions + 1)
         self._dirty.add(device)
+        self._changed(device)
 
     def closed(self, device: str) -> None:
         """A session of the device ended; where it was the last, the device is offline, unless it said it sleeps."""
@@ -118,6 +132,7 @@ class PresenceBoard:
             new = evolve(new, presence=gone, away_since=self._clock.now_ms())
         self._board[device] = new
         self._dirty.add(device)
+        self._changed(device)
 
     def _heard(self, device: str) -> _Seen:
         """What is known, the last message with it: one that came after the device went away has brought it back."""
@@ -156,6 +171,13 @@ class PresenceBoard:
             return seen.presence
         return evolve(seen.presence, connectivity=state, last_seen=last or None)
 
+    def is_asleep(self, device: str) -> bool:
+        """Whether it has said that it sleeps, its time is not over, and nothing was heard of it since."""
+        seen = self._board.get(device)
+        if seen is None or seen.presence.connectivity is not Connectivity.ASLEEP:
+            return False
+        return self.of(device).connectivity is Connectivity.ASLEEP
+
     def tell(self, device: str, body: messages.Status) -> tuple[Outcome, Put | None]:
         """What a device (or its will) says of itself (wire.md §5.3): the outcome and the put that keeps it."""
         state, name = body.state, body.session
@@ -180,10 +202,11 @@ class PresenceBoard:
         else:
             if name is not None and presence.session is not None and name != presence.session:
                 return Dropped(reason="an outdated will: another session was announced since"), None
-            if presence.connectivity is not Connectivity.ASLEEP or name is not None:
+            if not self.is_asleep(device):  # a radio that is off for the sleep ends its connection: the will says so
                 presence = evolve(presence, connectivity=Connectivity.OFFLINE, asleep_until=None)
                 away_since = now
         self._board[device] = evolve(old, presence=presence, away_since=away_since)
+        self._changed(device)
         return accepted(0), self._put(device)
 
     def _put(self, device: str) -> Put:

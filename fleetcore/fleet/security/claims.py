@@ -154,7 +154,7 @@ class Claims:
         """
         if not _BATCH.fullmatch(batch):
             raise Refused(
-                f"{batch!r} is no batch name", code="name_invalid", remedy="Use 1-40 characters of A-Z a-z 0-9 . _ -"
+                f"{batch!r} is not a batch name", code="name_invalid", remedy="Use 1-40 characters of A-Z a-z 0-9 . _ -"
             )
         check_label(device_type, "type")
         for text in (*tags, *models):

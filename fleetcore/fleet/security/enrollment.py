@@ -24,6 +24,8 @@ from fleetcore.errors import (
     Unavailable,
     VersionConflict,
 )
+from fleetcore.fleet.buckets import Buckets
+from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions
@@ -38,11 +40,12 @@ from fleetcore.interfaces.admission import Candidate
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
+from fleetcore.listening.addresses import network
 from fleetcore.model.addresses import host_of
 from fleetcore.model.credential import Admits, CertificateState, EnrollmentState, Refusal
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Reply
-from fleetcore.model.store import Commit, Event, Put
+from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.strict_json import dumps
 
 _log = logging.getLogger(__name__)
@@ -53,8 +56,15 @@ _NOT_SEEN = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED})
 #: When a device whose key waits for acceptance asks again, seconds.
 RETRY_AFTER_S = 30
 
-#: Keys that may wait for one device: anybody can knock in a device's name.
-_MOST_PENDING = 5
+#: Keys that may wait for one device, and those of them that one address may have sent: anybody can knock in a device's
+#: name.
+_MOST_PENDING, _MOST_PENDING_OF_ONE = 5, 2
+#: A device that waits asks every ``RETRY_AFTER_S``; a key that was silent so long gives its place to the next.
+_SILENT_S = 600.0
+#: Keys whose last question is remembered; one that is not counts from the start of the process.
+_REMEMBERED = 10_000
+#: Wrong enrolment tokens of one address before further ones are answered 429.
+_WRONG_TOKENS_PER_MINUTE = 20
 
 #: What a device may say about itself that is kept for the operator to read.
 _PARAMETERS_BYTES = 4096
@@ -86,6 +96,16 @@ class EnrollmentRecord:
     decided_by: str = ""
     reason: str = ""
     version: int = 0
+
+
+class StrangerRefused(NotAuthorised):
+    """A refusal by how an id stands, of a peer that has shown nothing: it must not learn which ids there are.
+
+    Attributes:
+        answer: what the peer is told instead, the same for every id: that its key waits.
+    """
+
+    answer: Reply
 
 
 class Enrollment:
@@ -126,6 +146,9 @@ class Enrollment:
         self._token_locks = KeyedLocks()
         self._refusals: set[tuple[str, str, str, str]] = set()
         self._refusals_minute = 0
+        self._wrong_tokens = Buckets(clock, _WRONG_TOKENS_PER_MINUTE)
+        self._asked: LruCache[float] = LruCache(_REMEMBERED)
+        self._begun_s = clock.monotonic_s()
 
     # --- what devices ask ----------------------------------------------------------------------------------------
 
@@ -137,6 +160,8 @@ class Enrollment:
             NotAuthenticated: ``token_spent``.
             NotAuthorised: ``device_unknown``, ``device_suspended``, ``device_retired``, ``device_revoked`` (the key
                 was), ``not_your_device`` (the token is another's), ``not_authorised`` (rejected or not admitted).
+            StrangerRefused: the same, and ``rate_limited``, to a peer with neither a token nor a certificate; events
+                have the reason, and the peer is to hear its ``answer`` alone.
             Conflict: ``key_in_use``, ``already_exists``.
             Unavailable: ``rate_limited``, or the store cannot take it now.
         """
@@ -151,6 +176,8 @@ class Enrollment:
             return await self._enroll(asked, request)
         except (Refused, Conflict) as error:
             await self._write_refusal(device, error, request.source)
+            if error.code == "token_spent":
+                self._slow(request.source)
             raise
         except Unavailable as error:
             if error.code != "enrollment_pending":
@@ -158,6 +185,11 @@ class Enrollment:
             waiting, fingerprint = str(error.ids["device"]), str(error.ids["fingerprint"])
             await self._write_waiting(waiting, fingerprint, str(error.ids["reason"]), request.source)
             return _pending(waiting, fingerprint, error.retry_after_s)
+
+    def _slow(self, source: str) -> None:
+        """A wrong token more from an address; raises Unavailable where they are too many. A good one always passes."""
+        too_many = "Too many refused enrolment tokens from this address"
+        self._wrong_tokens.check(network(host_of(source)), too_many, unit="attempts/min", scope="address")
 
     async def _register_claimed(self, ownership: str, request: EnrollRequest) -> Reply:
         batch = None if request.certificate is None else self._verifier.check_claim(request.certificate)
@@ -363,8 +395,25 @@ class Enrollment:
         """What the request may have, as of now; nothing is consumed."""
         if request.token is not None:
             return await self._decide_by_token(asked, request.token, request.source)
+        # What is wrong with the request itself comes first: it says nothing of the id.
+        if len(dumps(dict(request.parameters))) > _PARAMETERS_BYTES:
+            raise Refused(
+                f"The parameters are longer than {_PARAMETERS_BYTES} bytes",
+                code="limit_exceeded",
+                limit=_PARAMETERS_BYTES,
+                unit="bytes",
+                scope="request",
+            )
+        await self._inventory.key_for(asked.device, asked.spki)
+        try:
+            return await self._decide_by_key(asked, request)
+        except (NotAuthorised, Unavailable) as error:
+            hidden = StrangerRefused(error.message, code=error.code, remedy=error.remedy, device=asked.device)
+            hidden.answer = _pending(asked.device, asked.spki, RETRY_AFTER_S)
+            raise hidden from error
+
+    async def _decide_by_key(self, asked: CertificateRequest, request: EnrollRequest) -> Grant | Reply:
         device = check_device(await self._directory.find(asked.device), asked.device)
-        await self._inventory.key_for(device.id, asked.spki)
         known = await self._inventory.current(device.id, asked.spki)
         if known is not None:
             return self._issuer.answer(known)
@@ -436,26 +485,11 @@ class Enrollment:
             case EnrollmentState.REJECTED:
                 raise NotAuthorised("The key was rejected by an operator", device=device.id)
             case EnrollmentState.PENDING:
+                self._asked.put(record.id.encode(), self._clock.monotonic_s())
                 return _pending(device.id, asked.spki, RETRY_AFTER_S)
 
     async def _knock(self, device: Device, asked: CertificateRequest, request: EnrollRequest) -> EnrollmentRecord:
-        waiting = await self.records.find(ref=("device", device.id))
-        if sum(one.state is EnrollmentState.PENDING for one in waiting) >= _MOST_PENDING:
-            raise Unavailable(
-                f"{_MOST_PENDING} keys wait for the acceptance of {device.id!r} already",
-                code="rate_limited",
-                retry_after_s=RETRY_AFTER_S,
-                remedy="Accept or reject them",
-                device=device.id,
-            )
-        if len(dumps(dict(request.parameters))) > _PARAMETERS_BYTES:
-            raise Refused(
-                f"The parameters are longer than {_PARAMETERS_BYTES} bytes",
-                code="limit_exceeded",
-                limit=_PARAMETERS_BYTES,
-                unit="bytes",
-                scope="request",
-            )
+        gone = await self._make_place(device.id, request.source)
         now = self._clock.now_ms()
         record = EnrollmentRecord(
             id=f"{device.id}:{asked.spki}",
@@ -473,10 +507,42 @@ class Enrollment:
             actor=request.source or "unknown",
             data={"fingerprint": asked.spki},
         )
+        put = self.records.put(record, expect=0)
         try:
-            return await self.records.create(record, [event])
-        except VersionConflict:
-            return await self.records.need(record.id)
+            await self._storage.commit(Commit(puts=(put,), deletes=tuple(gone), events=(event,)))
+        except VersionConflict as error:
+            # The same key knocked twice at once, or the one that was to give its place was decided about.
+            known = await self.records.get(record.id)
+            if known is None:
+                raise Unavailable("Too many enrolments at once", retry_after_s=1.0, device=device.id) from error
+            return known
+        return await self.records.need(record.id)
+
+    async def _make_place(self, device: str, source: str) -> list[Delete]:
+        """The keys that give their places to one more of a device; raises Unavailable where none does."""
+        found = await self.records.find(ref=("device", device))
+        waiting = [one for one in found if one.state is EnrollmentState.PENDING]
+        near = [one for one in waiting if network(host_of(one.source)) == network(host_of(source))]
+        gone: list[EnrollmentRecord] = []
+        for places, most in ((near, _MOST_PENDING_OF_ONE), (waiting, _MOST_PENDING)):
+            left = [one for one in places if one not in gone]
+            if len(left) < most:
+                continue
+            silent = min(left, key=self._last_asked_s)
+            if self._clock.monotonic_s() - self._last_asked_s(silent) < _SILENT_S:
+                raise Unavailable(
+                    f"{len(left)} keys wait for the acceptance of {device!r} already",
+                    code="rate_limited",
+                    retry_after_s=RETRY_AFTER_S,
+                    remedy="Accept or reject them",
+                    device=device,
+                )
+            gone.append(silent)
+        return [Delete(kind="enrollment", key=one.id, expect=one.version) for one in gone]
+
+    def _last_asked_s(self, record: EnrollmentRecord) -> float:
+        asked = self._asked.get(record.id.encode())
+        return self._begun_s if asked is None else asked
 
     # --- what operators decide -----------------------------------------------------------------------------------
 

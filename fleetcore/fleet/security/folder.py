@@ -19,6 +19,7 @@ again by :meth:`PkiFolder.settle`.
 
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -134,7 +135,7 @@ class PkiFolder:
             "crl.pem": authority.crl([], 1),
             **({"fleet.id": f"{identity}\n".encode()} if identity else {}),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_private(path.parent)
         made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mode 0700 by its promise
         try:
             for name, content in contents.items():
@@ -158,7 +159,7 @@ class PkiFolder:
             ConfigError: a file is missing, unreadable, readable by others, or does not belong to the rest.
         """
         if not path.is_dir():
-            raise NotFound(f"There is no PKI folder {path}", remedy="Run `fleetcore init`")
+            raise NotFound(f"PKI folder {path} does not exist", remedy="Run `fleetcore init`")
         for place in (path, *path.glob("*.key")):
             _check_private(place)
         _check_fleet(path / "service.pem", fleet)
@@ -405,7 +406,9 @@ def _check_private(path: Path) -> None:
     if os.name == "posix" and mode & 0o077:
         want = files.PRIVATE_FOLDER if path.is_dir() else files.PRIVATE_FILE
         raise ConfigError(
-            f"Others can reach it (mode {mode:04o})", file=str(path), remedy=f"Run `chmod {want:o} {path}`"
+            f"Others can reach it (mode {mode:04o})",
+            file=str(path),
+            remedy=f"Run `chmod {want:o} {shlex.quote(str(path))}`",
         )
 
 
@@ -413,7 +416,11 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"Cannot be read: {error.strerror}", file=str(path)) from error
+        raise ConfigError(
+            f"Cannot be read: {error.strerror}",
+            file=str(path),
+            remedy=f"Bring it back from a backup of {path.parent} (`fleetcore restore`)",
+        ) from error
 
 
 def _certificate(path: Path) -> x509.Certificate:

@@ -21,13 +21,14 @@ from fleetcore.fleet.security.verify import certificate_key, identity_of
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import CertificateState, Refusal
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.store import Commit, Delete, Event, Put
 
 #: A device renews at two thirds of the lifetime, ± 10 % by its id: a fleet made in one day does not renew in one hour.
 _RENEW_AT, _JITTER = 2 / 3, 0.1
 
 #: Revoked certificates that expired this lately are still loaded: the server's clock may be set back meanwhile.
-_EXPIRED_LATELY_MS = 30 * 86_400_000
+_EXPIRED_LATELY_MS = 30 * DAY_MS
 
 #: How often a change is tried against concurrent writers.
 ATTEMPTS = 20

@@ -36,7 +36,7 @@ from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile
 from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
-from fleetcore.fleet.security.tokens import DeviceTokens, EnrollmentToken, EnrollmentTokens
+from fleetcore.fleet.security.tokens import DeviceToken, DeviceTokens, EnrollmentToken, EnrollmentTokens
 from fleetcore.fleet.security.verify import CertificateVerifier, Identity, refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
@@ -244,7 +244,7 @@ class SecurityManager:
     async def load(self) -> None:
         """Reads what is revoked and whose devices may enrol; comes before the first connection."""
         await self._inventory.load()
-        await self.settle_cas()
+        await self.settle_cas(starting=True)
         if self.tls is not None:
             self.tls.admit([one.pem for one in await self.manufacturers.usable()])
 
@@ -309,9 +309,13 @@ class SecurityManager:
         """Whether the certificate was revoked; both in hex; from memory."""
         return self._inventory.is_revoked(issuer, serial)
 
-    async def verify_token(self, token: str) -> str:
-        """The device of a device token; raises NotAuthenticated."""
+    async def verify_token(self, token: str) -> DeviceToken:
+        """The record of a device token; raises NotAuthenticated."""
         return await self._device_tokens.verify(token)
+
+    async def token_of(self, token_id: str) -> DeviceToken:
+        """The record of a device token by its id, while it is good; raises NotAuthenticated."""
+        return await self._device_tokens.need(token_id)
 
     async def validate(self, certificate: bytes) -> Report:
         """Judges a certificate, PEM or DER, as if a device had shown it; of a chain, the first.
@@ -415,7 +419,7 @@ class SecurityManager:
         """Which devices hang on an issuing CA whose key is lost, by its id; raises NotFound."""
         trust = self.authority.trust
         if all(one.id != ca for one in (*trust.issuing, *trust.former)):
-            raise NotFound(f"There is no issuing CA {ca!r}", remedy="`fleetcore ca show` lists them", ca=ca)
+            raise NotFound(f"Issuing CA {ca!r} does not exist", remedy="`fleetcore ca show` lists them", ca=ca)
         return await dependents_on(self._inventory.all_alive(), ca, trust.trusts)
 
     async def revoke(
@@ -564,9 +568,9 @@ class SecurityManager:
             devices, self._unlisted = self._unlisted, set()
             try:
                 await self.export_crl()
-            except (FleetError, OSError):
+            except (FleetError, OSError) as error:
                 self._unlisted |= devices
-                _log.exception("The revocation list could not be written; it is tried again within the hour")
+                _log.warning("The revocation list could not be written and is tried again within the hour: %s", error)
                 return
             self._listed_at = self._clock.monotonic_s()
             for callback in self._listed:
@@ -581,12 +585,17 @@ class SecurityManager:
             self.tls.renew_service_if_due()
             self._list()
 
-    async def settle_cas(self) -> None:
+    async def settle_cas(self, *, starting: bool = False) -> None:
         """Brings what follows from the CAs in line with them, where a crash came between; an error is logged."""
         try:
             await self.rotation.settle()
-        except (FleetError, OSError):
-            _log.exception("What follows from the CAs is not in line with them; it is tried again within the hour")
+        except (FleetError, OSError) as error:
+            # Not in the log of a start: where a listener needs the file the start fails by it and says so.
+            _log.log(
+                logging.DEBUG if starting else logging.WARNING,
+                "What follows from the CAs is behind them, and is tried again within the hour: %s",
+                error,
+            )
 
     async def close(self) -> None:
         """Finishes what was begun, and a revocation list that is being written."""
@@ -609,6 +618,20 @@ class SecurityManager:
             if self.folder is not None:
                 await asyncio.to_thread(files.replace, self.folder.crl, crl)
         return crl
+
+    async def revocation_lists(self) -> bytes:
+        """The lists as they were last exported, once an export under way is done; makes them where there are none.
+
+        Reading them writes nothing, so they can be read on a full disk.
+        """
+        if self._listing is not None:
+            await asyncio.wait({self._listing})
+        if self.folder is not None:
+            try:
+                return await asyncio.to_thread(self.folder.crl.read_bytes)
+            except OSError:
+                pass
+        return await self.export_crl()
 
     async def _crl(self, issuing: IssuingCa) -> bytes:
         issuer = issuing.id
@@ -832,5 +855,5 @@ class SecurityManager:
 def _fingerprint(text: str) -> str:
     plain = text.replace(":", "").lower()
     if len(plain) != 64 or not set(plain) <= set("0123456789abcdef"):
-        raise NotFound(f"{text!r} is no fingerprint", remedy="Give all 64 hex digits that the device shows")
+        raise NotFound(f"{text!r} is not a fingerprint", remedy="Give all 64 hex digits that the device shows")
     return plain

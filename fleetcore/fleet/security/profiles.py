@@ -158,7 +158,7 @@ def host_name(host: str) -> x509.GeneralName:
         pass
     label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
     if len(host) > 253 or not re.fullmatch(rf"(\*\.)?{label}(\.{label})*", host, re.ASCII):
-        raise Refused(f"{host!r} is no host name", code="name_invalid", remedy="Use a DNS name or an IP address")
+        raise Refused(f"{host!r} is not a host name", code="name_invalid", remedy="Use a DNS name or an IP address")
     return x509.DNSName(host)
 
 

@@ -14,7 +14,7 @@ from fleetcore.fleet.security.authority import KeyPair, issuer_id, pem
 from fleetcore.fleet.security.folder import CONSUMER, PkiFolder
 from fleetcore.fleet.security.profiles import names_of
 from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.provider import TlsProvider
+from fleetcore.interfaces.provider import TlsMaterial, TlsProvider
 from fleetcore.wire.tls import server_context
 
 #: A server's certificate is renewed at this part of its lifetime, as a device's is.
@@ -43,8 +43,9 @@ class FleetTls(TlsProvider):
 
     def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> ssl.SSLContext:
         """A listener's context; raises ConfigError where the server's certificate or key cannot be used."""
+        self._server()  # says which file it is where a part is missing
         certificate, key = self._folder.server
-        ca = self._folder.authority.ca_pem() + "".join(self._admitted if enrolling else ()).encode()
+        ca = self._trusted(enrolling=enrolling)
         try:
             context = server_context(
                 certificate,
@@ -52,7 +53,7 @@ class FleetTls(TlsProvider):
                 ca,
                 client_certificates=client_certificates,
                 enrolling=enrolling,
-                refused=self._told,
+                refused=self.certificate_refused,
             )
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"The server's certificate cannot be used: {error}", file=str(certificate)) from error
@@ -61,7 +62,17 @@ class FleetTls(TlsProvider):
             self._enrolling.add(context)
         return context
 
-    def _told(self, why: str) -> None:
+    def material(self, *, enrolling: bool = False) -> TlsMaterial:
+        self._server()
+        certificate, key = self._folder.server
+        return TlsMaterial(
+            chain=certificate.read_bytes(), key=key.read_bytes(), trusted=self._trusted(enrolling=enrolling)
+        )
+
+    def _trusted(self, *, enrolling: bool) -> bytes:
+        return self._folder.authority.ca_pem() + "".join(self._admitted if enrolling else ()).encode()
+
+    def certificate_refused(self, why: str) -> None:
         self.refused(why)
 
     def admit(self, cas: Sequence[str]) -> None:

@@ -4,7 +4,6 @@
 hash on every request would be a way to keep the server busy. The prefix lets secret scanners know them.
 """
 
-import hashlib
 import hmac
 import ipaddress
 import re
@@ -19,12 +18,14 @@ from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.addresses import host_of, within
+from fleetcore.model.credential import DEVICE_TOKEN, ENROLLMENT_TOKEN
 from fleetcore.model.names import check_device_id, check_label
 from fleetcore.model.store import Commit, Delete, Event
+from fleetcore.wire.shared_keys import digest_of, is_token_id, token_id
 
 _SECRET_BYTES = 32  # 43 characters of base64url
-_DEVICE_TOKEN = re.compile(r"fc_dev_([A-Za-z0-9][A-Za-z0-9._-]{0,63})_([A-Za-z0-9_-]{43})", re.ASCII)
-_ENROLLMENT_TOKEN = re.compile(r"fc_enr_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
+_DEVICE_TOKEN = re.compile(DEVICE_TOKEN + r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})_([A-Za-z0-9_-]{43})", re.ASCII)
+_ENROLLMENT_TOKEN = re.compile(ENROLLMENT_TOKEN + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 
 #: Device tokens whose record is kept in memory.
 _REMEMBERED = 100_000
@@ -85,10 +86,6 @@ class TokenUse:
     version: int = 0
 
 
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 class DeviceTokens:
     """Issues, checks and revokes device tokens ``fc_dev_<device>_<43 characters>``."""
 
@@ -102,9 +99,9 @@ class DeviceTokens:
         """A new token; older ones stay good. It is told here and never again."""
         check_device_id(device)
         secret, now = secrets.token_urlsafe(_SECRET_BYTES), self._clock.now_ms()
-        digest = _hash(secret)
+        digest = digest_of(secret)
         record = DeviceToken(
-            id=f"{device}:{digest[:16]}",
+            id=token_id(device, digest),
             device=device,
             sha256=digest,
             created=now,
@@ -114,7 +111,7 @@ class DeviceTokens:
             type="token.issued", subject=device, time=now, actor=actor, reason=reason, data={"token": record.id}
         )
         await self.records.create(record, [event])
-        return f"fc_dev_{device}_{secret}"
+        return f"{DEVICE_TOKEN}{device}_{secret}"
 
     async def holders(self) -> AsyncIterator[str]:
         """The devices that have a token that is good."""
@@ -123,26 +120,34 @@ class DeviceTokens:
             if record.expires is None or now < record.expires:
                 yield record.device
 
-    async def verify(self, token: str) -> str:
-        """The device of a token; raises NotAuthenticated, with one and the same message whatever is wrong."""
+    async def verify(self, token: str) -> DeviceToken:
+        """A token's record; raises NotAuthenticated, with one and the same message whatever is wrong."""
         match = _DEVICE_TOKEN.fullmatch(token)
         if match is None:
             raise _no_token()
-        device, digest = match[1], _hash(match[2])
-        cached = bytes.fromhex(digest)
-        record = self._known.get(cached)
-        if record is None or record.device != device:
-            record = await self._stored(device, digest)
-            self._known.put(cached, record)
+        digest = digest_of(match[2])
+        record = await self.need(token_id(match[1], digest))
+        if not hmac.compare_digest(record.sha256, digest):
+            raise _no_token()
+        return record
+
+    async def need(self, token: str) -> DeviceToken:
+        """The record of the token with this id, while it is good; raises NotAuthenticated."""
+        record = self._known.get(token)
+        if record is None:
+            if not is_token_id(token):  # of an id of any other form a store may make anything
+                raise _no_token()
+            record = await self._stored(token)
+            self._known.put(record.id, record)
         if record.expires is not None and self._clock.now_ms() >= record.expires:
             raise _no_token()
-        return device
+        return record
 
-    async def _stored(self, device: str, digest: str) -> DeviceToken:
+    async def _stored(self, token: str) -> DeviceToken:
         while True:
             seen = self._revocations
-            record = await self.records.get(f"{device}:{digest[:16]}")
-            if record is None or not hmac.compare_digest(record.sha256, digest):
+            record = await self.records.get(token)
+            if record is None:
                 raise _no_token()
             if seen == self._revocations:  # else it may be gone since it was read
                 return record
@@ -182,7 +187,7 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise Refused(
-            f"{text!r} is no network", remedy="Write address/bits with no bit set beyond them: 192.0.2.0/24"
+            f"{text!r} is not a network", remedy="Write address/bits with no bit set beyond them: 192.0.2.0/24"
         ) from error
 
 
@@ -242,7 +247,7 @@ class EnrollmentTokens:
         now, name, secret = self._clock.now_ms(), secrets.token_hex(8), secrets.token_urlsafe(_SECRET_BYTES)
         record = EnrollmentToken(
             id=name,
-            sha256=_hash(secret),
+            sha256=digest_of(secret),
             uses=uses,
             left=uses,
             expires=now + int(ttl_s * 1000),
@@ -262,7 +267,7 @@ class EnrollmentTokens:
             data={"token": name, "uses": uses, "expires": record.expires},
         )
         await self.records.create(record, [event])
-        return f"fc_enr_{name}_{secret}"
+        return f"{ENROLLMENT_TOKEN}{name}_{secret}"
 
     async def check(self, token: str) -> EnrollmentToken:
         """The record of a token that has not expired; whether uses are left is for the caller, who may be repeating.
@@ -278,7 +283,7 @@ class EnrollmentTokens:
         """The record of a token, though it may have ended; None where there is none."""
         match = _ENROLLMENT_TOKEN.fullmatch(token)
         record = await self.records.get(match[1]) if match is not None else None
-        if match is None or record is None or not hmac.compare_digest(record.sha256, _hash(match[2])):
+        if match is None or record is None or not hmac.compare_digest(record.sha256, digest_of(match[2])):
             return None
         return record
 

@@ -51,16 +51,25 @@ from fleetcore.calls.responses.firmware import (
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import DiagnosisResponse, HealthResponse
 from fleetcore.calls.responses.layers import LayerResponse
+from fleetcore.calls.responses.mirrors import (
+    MirrorChangeResponse,
+    MirrorDeadLetterResponse,
+    MirrorDriftResponse,
+    MirrorRefusedReadingResponse,
+    MirrorResponse,
+)
 from fleetcore.calls.responses.operations import DeviceRowResponse, ImportCheckResponse, OperationResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
 from fleetcore.calls.responses.server import (
     BackupResponse,
     InstanceResponse,
+    ListenersCheckResponse,
     PluginResponse,
     StatusResponse,
     StorageCheckResponse,
     StorageVerifyResponse,
 )
+from fleetcore.calls.responses.storage import LeftBehindResponse, MetricRetentionResponse, StorageResponse
 from fleetcore.calls.responses.telemetry import (
     BucketsResponse,
     ImportedReadingsResponse,
@@ -77,7 +86,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from fleetcore.calls.anomalies import AnomalyId, NewestFirst
-    from fleetcore.calls.audit import ActorName, Checkpoints, ObjectName, RowNumber
+    from fleetcore.calls.audit import ActionName, ActorName, Checkpoints, DeviceName, ObjectName, RowNumber
     from fleetcore.calls.campaigns import (
         AllowDowngrade,
         CampaignDevices,
@@ -174,9 +183,11 @@ if TYPE_CHECKING:
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
     from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
+    from fleetcore.calls.mirrors import MirrorName, Scan
     from fleetcore.calls.operations import OperationId, OperationKind
     from fleetcore.calls.operators import GrantId, Permissions, Principal, Roles, RoleScope, TokenDays, TokenId
     from fleetcore.calls.server import BackupFolder, VerifyPlace
+    from fleetcore.calls.storage import Days, LeftBehindName, OfMetrics
     from fleetcore.calls.telemetry import (
         Buckets,
         BucketSeconds,
@@ -187,6 +198,7 @@ if TYPE_CHECKING:
         Reading,
         ReadingId,
         Unit,
+        Zone,
     )
     from fleetcore.calls.twins import AttributesVersion, DesiredVersion, TwinPatch, TwinSection
     from fleetcore.calls.types import (
@@ -1055,7 +1067,8 @@ class AsyncCalls(ABC):
         Args:
             content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
                 of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
-                most 100,000 readings and 32 MiB.
+                most 100,000 readings and 32 MiB. In a dry run ``before`` says how many of the first stand for those that
+                parts before this one have, at times that this one names again; they are not counted.
 
         Raises:
             Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
@@ -1105,6 +1118,8 @@ class AsyncCalls(ABC):
     ) -> Page[LatestResponse]:
         """Lists the newest reading, by event time, of each metric of some devices; ``limit`` counts devices.
 
+        Of a long text it has the beginning; `list_readings` has all of it.
+
         Raises:
             NotFound: there is no such device.
             QuerySyntaxError: the query cannot be read.
@@ -1120,6 +1135,8 @@ class AsyncCalls(ABC):
     ) -> AsyncIterator[LatestResponse]:
         """Goes through all that ``list_latest_readings`` lists, page by page.
 
+        Of a long text it has the beginning; `list_readings` has all of it.
+
         Raises:
             NotFound: there is no such device.
             QuerySyntaxError: the query cannot be read.
@@ -1128,6 +1145,8 @@ class AsyncCalls(ABC):
 
     async def list_device_latest_readings(self, device_id: DeviceId) -> Page[LatestResponse]:
         """Lists the newest reading, by event time, of each metric of a device.
+
+        Of a long text it has the beginning; `list_readings` has all of it.
 
         Raises:
             NotFound: there is no such device.
@@ -1202,11 +1221,16 @@ class AsyncCalls(ABC):
         where: Where | None = None,
         start: Time | None = None,
         end: Time | None = None,
+        tz: Zone = "UTC",
         points: Buckets = 1000,
         limit: Limit = 100,
         cursor: Cursor | None = None,
     ) -> Page[BucketsResponse]:
-        """Lists count, min, max, mean, sum, first and last of a metric per bucket, in UTC; empty buckets are left out.
+        """Lists count, min, max, mean, sum, first and last of a metric per bucket; empty buckets are left out.
+
+        A bucket begins where the clock of ``tz``, counted from 1970-01-01 00:00, is a multiple of ``bucket_s``: one of
+        86,400 s is a day of the calendar, of 23 or 25 hours where the clock is changed; an hour that the clock runs through
+        twice is two buckets. ``start`` of a bucket is in UTC.
 
         Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
 
@@ -1215,6 +1239,7 @@ class AsyncCalls(ABC):
         Raises:
             NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
+            Refused: ``tz`` is not a time zone.
         """
         return await self._value(
             "list_buckets",
@@ -1225,6 +1250,7 @@ class AsyncCalls(ABC):
                 "where": where,
                 "start": start,
                 "end": end,
+                "tz": tz,
                 "points": points,
                 "limit": limit,
                 "cursor": cursor,
@@ -1241,9 +1267,14 @@ class AsyncCalls(ABC):
         where: Where | None = None,
         start: Time | None = None,
         end: Time | None = None,
+        tz: Zone = "UTC",
         points: Buckets = 1000,
     ) -> AsyncIterator[BucketsResponse]:
         """Goes through all that ``list_buckets`` lists, page by page.
+
+        A bucket begins where the clock of ``tz``, counted from 1970-01-01 00:00, is a multiple of ``bucket_s``: one of
+        86,400 s is a day of the calendar, of 23 or 25 hours where the clock is changed; an hour that the clock runs through
+        twice is two buckets. ``start`` of a bucket is in UTC.
 
         Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
 
@@ -1252,6 +1283,7 @@ class AsyncCalls(ABC):
         Raises:
             NotFound: there is no such device, or it has sent nothing of the metric.
             QuerySyntaxError: the query cannot be read.
+            Refused: ``tz`` is not a time zone.
         """
         return self._pages(
             "list_buckets",
@@ -1262,6 +1294,7 @@ class AsyncCalls(ABC):
                 "where": where,
                 "start": start,
                 "end": end,
+                "tz": tz,
                 "points": points,
             },
             BucketsResponse,
@@ -2169,22 +2202,45 @@ class AsyncCalls(ABC):
         *,
         object: ObjectName | None = None,
         actor: ActorName | None = None,
-        after: RowNumber = 0,
+        action: ActionName | None = None,
+        device: DeviceName | None = None,
+        since: Time | None = None,
+        after: RowNumber | None = None,
         limit: Limit = 100,
         cursor: Cursor | None = None,
     ) -> Page[AuditRowResponse]:
-        """Lists rows of the audit log in their order."""
+        """Lists rows of the audit log, the newest first; with ``after`` in their order."""
         return await self._value(
             "list_audit",
-            {"object": object, "actor": actor, "after": after, "limit": limit, "cursor": cursor},
+            {
+                "object": object,
+                "actor": actor,
+                "action": action,
+                "device": device,
+                "since": since,
+                "after": after,
+                "limit": limit,
+                "cursor": cursor,
+            },
             Page[AuditRowResponse],
         )
 
     def iter_audit(
-        self, *, object: ObjectName | None = None, actor: ActorName | None = None, after: RowNumber = 0
+        self,
+        *,
+        object: ObjectName | None = None,
+        actor: ActorName | None = None,
+        action: ActionName | None = None,
+        device: DeviceName | None = None,
+        since: Time | None = None,
+        after: RowNumber | None = None,
     ) -> AsyncIterator[AuditRowResponse]:
         """Goes through all that ``list_audit`` lists, page by page."""
-        return self._pages("list_audit", {"object": object, "actor": actor, "after": after}, AuditRowResponse)
+        return self._pages(
+            "list_audit",
+            {"object": object, "actor": actor, "action": action, "device": device, "since": since, "after": after},
+            AuditRowResponse,
+        )
 
     async def verify_audit(self, checkpoints: Checkpoints | None = None) -> VerdictResponse:
         """Recomputes every hash and compares with signed checkpoints: those given, else those that the server keeps."""
@@ -2224,6 +2280,13 @@ class AsyncCalls(ABC):
         """
         return await self._value("check_storage", {}, StorageCheckResponse)
 
+    async def check_listeners(self) -> ListenersCheckResponse:
+        """Tries every listener for devices as a device that the fleet does not know, and tells what came of it.
+
+        Each attempt is counted, and stands in the audit log, as a refused certificate.
+        """
+        return await self._value("check_listeners", {}, ListenersCheckResponse)
+
     async def verify_storage(self, after: VerifyPlace | None = None) -> StorageVerifyResponse:
         """Reads a part of all stored data, about a second's worth, and compares it with its checksums.
 
@@ -2237,6 +2300,172 @@ class AsyncCalls(ABC):
     async def wait_idle(self) -> None:
         """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""
         await self._value("wait_idle", {}, type(None))
+
+    async def get_storage(self) -> StorageResponse:
+        """Shows how much room the store takes by its parts, its limit, and what retention dropped so far."""
+        return await self._value("get_storage", {}, StorageResponse)
+
+    async def list_due_readings(
+        self,
+        *,
+        days: Days | None = None,
+        metric: OfMetrics | None = None,
+        limit: Limit = 100,
+        cursor: Cursor | None = None,
+    ) -> Page[MetricRetentionResponse]:
+        """Lists what retention would drop now, metric by metric: a dry run, which drops nothing.
+
+        Without ``days`` by what is configured. Readings that came within the last hour go an hour later.
+
+        Raises:
+            Refused: the store does not drop readings by their age.
+        """
+        return await self._value(
+            "list_due_readings",
+            {"days": days, "metric": metric, "limit": limit, "cursor": cursor},
+            Page[MetricRetentionResponse],
+        )
+
+    def iter_due_readings(
+        self, *, days: Days | None = None, metric: OfMetrics | None = None
+    ) -> AsyncIterator[MetricRetentionResponse]:
+        """Goes through all that ``list_due_readings`` lists, page by page.
+
+        Without ``days`` by what is configured. Readings that came within the last hour go an hour later.
+
+        Raises:
+            Refused: the store does not drop readings by their age.
+        """
+        return self._pages("list_due_readings", {"days": days, "metric": metric}, MetricRetentionResponse)
+
+    async def list_left_behind(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[LeftBehindResponse]:
+        """Lists detectors, notifiers and clouds that are not configured any more and still hold the log back."""
+        return await self._value("list_left_behind", {"limit": limit, "cursor": cursor}, Page[LeftBehindResponse])
+
+    def iter_left_behind(self) -> AsyncIterator[LeftBehindResponse]:
+        """Goes through all that ``list_left_behind`` lists, page by page."""
+        return self._pages("list_left_behind", {}, LeftBehindResponse)
+
+    async def drop_left_behind(self, name: LeftBehindName, *, reason: Reason = "") -> None:
+        """Drops the cursor and the state of a piece that is not configured any more, before they go by themselves.
+
+        Raises:
+            NotFound: it left nothing behind.
+            Conflict: it is configured.
+        """
+        await self._value("drop_left_behind", {"name": name, "reason": reason}, type(None))
+
+    async def list_mirrors(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[MirrorResponse]:
+        """Lists the mirrors and how each stands."""
+        return await self._value("list_mirrors", {"limit": limit, "cursor": cursor}, Page[MirrorResponse])
+
+    def iter_mirrors(self) -> AsyncIterator[MirrorResponse]:
+        """Goes through all that ``list_mirrors`` lists, page by page."""
+        return self._pages("list_mirrors", {}, MirrorResponse)
+
+    async def get_mirror(self, name: MirrorName) -> MirrorResponse:
+        """Shows how a mirror stands."""
+        return await self._value("get_mirror", {"name": name}, MirrorResponse)
+
+    async def pause_mirror(self, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
+        """Has a mirror send no state until it is resumed; what changes meanwhile waits. It holds over a restart."""
+        return await self._value("pause_mirror", {"name": name, "reason": reason}, MirrorResponse)
+
+    async def resume_mirror(self, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
+        """Has a mirror go on, at once also after failures and rejected credentials."""
+        return await self._value("resume_mirror", {"name": name, "reason": reason}, MirrorResponse)
+
+    async def resync_mirror(self, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
+        """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again."""
+        return await self._value("resync_mirror", {"name": name, "reason": reason}, MirrorResponse)
+
+    async def plan_mirror(
+        self, name: MirrorName, *, limit: Scan = 100, cursor: Cursor | None = None
+    ) -> Page[MirrorChangeResponse]:
+        """Shows what a mirror would send of the next entities, and what the hub could not hold of them; sends nothing.
+
+        ``limit`` is how many are looked at; a page has those that would be sent.
+
+        Raises:
+            Unavailable: the hub is not open.
+        """
+        return await self._value(
+            "plan_mirror", {"name": name, "limit": limit, "cursor": cursor}, Page[MirrorChangeResponse]
+        )
+
+    def iter_plan_mirror(self, name: MirrorName) -> AsyncIterator[MirrorChangeResponse]:
+        """Goes through all that ``plan_mirror`` lists, page by page.
+
+        ``limit`` is how many are looked at; a page has those that would be sent.
+
+        Raises:
+            Unavailable: the hub is not open.
+        """
+        return self._pages("plan_mirror", {"name": name}, MirrorChangeResponse)
+
+    async def list_mirror_drift(
+        self, name: MirrorName, *, limit: Scan = 100, cursor: Cursor | None = None
+    ) -> Page[MirrorDriftResponse]:
+        """Reads the hub and lists where it differs from the fleet; what waits to be sent differs too.
+
+        ``limit`` is how many entities are compared; the last page has what the hub has by this fleet's mark alone.
+
+        Raises:
+            Unavailable: the hub is not open, or does not answer.
+            CredentialsRejected: the hub does not take the credentials.
+        """
+        return await self._value(
+            "list_mirror_drift", {"name": name, "limit": limit, "cursor": cursor}, Page[MirrorDriftResponse]
+        )
+
+    def iter_mirror_drift(self, name: MirrorName) -> AsyncIterator[MirrorDriftResponse]:
+        """Goes through all that ``list_mirror_drift`` lists, page by page.
+
+        ``limit`` is how many entities are compared; the last page has what the hub has by this fleet's mark alone.
+
+        Raises:
+            Unavailable: the hub is not open, or does not answer.
+            CredentialsRejected: the hub does not take the credentials.
+        """
+        return self._pages("list_mirror_drift", {"name": name}, MirrorDriftResponse)
+
+    async def list_mirror_dead_letters(
+        self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[MirrorDeadLetterResponse]:
+        """Lists the entities that the hub refuses, with why."""
+        return await self._value(
+            "list_mirror_dead_letters", {"name": name, "limit": limit, "cursor": cursor}, Page[MirrorDeadLetterResponse]
+        )
+
+    def iter_mirror_dead_letters(self, name: MirrorName) -> AsyncIterator[MirrorDeadLetterResponse]:
+        """Goes through all that ``list_mirror_dead_letters`` lists, page by page."""
+        return self._pages("list_mirror_dead_letters", {"name": name}, MirrorDeadLetterResponse)
+
+    async def list_mirror_losses(
+        self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[MirrorDeadLetterResponse]:
+        """Lists the entities that the hub holds in part, with what it cannot hold."""
+        return await self._value(
+            "list_mirror_losses", {"name": name, "limit": limit, "cursor": cursor}, Page[MirrorDeadLetterResponse]
+        )
+
+    def iter_mirror_losses(self, name: MirrorName) -> AsyncIterator[MirrorDeadLetterResponse]:
+        """Goes through all that ``list_mirror_losses`` lists, page by page."""
+        return self._pages("list_mirror_losses", {"name": name}, MirrorDeadLetterResponse)
+
+    async def list_mirror_refused_readings(
+        self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[MirrorRefusedReadingResponse]:
+        """Lists the newest readings that the hub refused since the server started, 100 at most."""
+        return await self._value(
+            "list_mirror_refused_readings",
+            {"name": name, "limit": limit, "cursor": cursor},
+            Page[MirrorRefusedReadingResponse],
+        )
+
+    def iter_mirror_refused_readings(self, name: MirrorName) -> AsyncIterator[MirrorRefusedReadingResponse]:
+        """Goes through all that ``list_mirror_refused_readings`` lists, page by page."""
+        return self._pages("list_mirror_refused_readings", {"name": name}, MirrorRefusedReadingResponse)
 
     @abstractmethod
     def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:

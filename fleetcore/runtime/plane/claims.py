@@ -126,11 +126,4 @@ class BatchSession(EndsOnce, ClaimSession):
         return refusal(rejected)
 
     def _request(self, body: messages.EnrollBody) -> EnrollRequest:
-        return EnrollRequest(
-            csr=(body.csr or "").encode("ascii"),
-            certificate=self._certificate,
-            ownership=body.ownership_token,
-            parameters=body.parameters or {},
-            source=self._peer,
-            protocol=self._protocol,
-        )
+        return EnrollRequest.of(body, certificate=self._certificate, source=self._peer, protocol=self._protocol)

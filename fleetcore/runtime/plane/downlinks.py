@@ -1,21 +1,24 @@
 """Downlinks: what is sent to a device, and through which connection.
 
 A change reaches the sinks of the device's own sessions, else its gateway's, else those of brokers in between. What is
-unfinished is handed over again when a device comes back. Handing over counts as *sent*, never as delivered.
+unfinished is handed over again when a device comes back. Handing over counts as *sent*, never as delivered. A device
+that sleeps is not woken: what it is to be told waits until it speaks or comes back.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from attrs import evolve
 
 from fleetcore.errors import FleetError
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.twins import Twins
+from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.protocol import Session
 from fleetcore.model.command import Command
 from fleetcore.model.device import Device, Lifecycle
@@ -29,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 Sink = Callable[[Downlink], None]
 
+#: Ticks between two looks at devices whose sleep may be over without a word of them.
+_OVERSLEPT = 60
+
 #: The lifecycles in which a device is sent anything.
 SERVED = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED, Lifecycle.ACTIVE})
 
@@ -39,6 +45,7 @@ class Downlinks:
     Args:
         sources: what waits for devices, by message type.
         changed: called with the device before anything is handed over.
+        presence: knows which devices sleep, and which were heard of.
     """
 
     def __init__(
@@ -51,9 +58,13 @@ class Downlinks:
         sessions: Sessions,
         sources: Mapping[MessageType, Source],
         changed: Callable[[str], None],
+        presence: PresenceBoard,
     ) -> None:
         self._registry, self._commands, self._sessions = registry, commands, sessions
-        self._sources, self._changed = sources, changed
+        self._sources, self._changed, self._presence = sources, changed, presence
+        #: Devices that sleep → those from which something is held back: itself, and leaves behind it.
+        self._held: dict[str, set[str]] = {}
+        self._ticks = 0
         self._listeners: dict[str, dict[DeviceSession, Sink]] = defaultdict(dict)
         self._brokers: list[Sink] = []
         self._dirty: dict[str, list[Downlink | Command | MessageType]] = {}
@@ -95,21 +106,41 @@ class Downlinks:
         return end
 
     def came_back(self, device: str) -> None:
-        """A device says that it is online: all that is unfinished is handed over."""
-        self.spawn(self._greet_subject(device, None), f"greet {device}")
+        """A device says that it is online, or wakes: all that is unfinished is handed over."""
+        if device in self._held:
+            self._held[device].discard(device)
+        self.spawn(self._greet_back(device), f"greet {device}")
+
+    def heard(self, devices: Iterable[str]) -> None:
+        """Messages of these devices were handled: what is held back for them is handed over while they are awake."""
+        if not self._held:
+            return
+        for sleeper in self._held.keys() & set(devices):
+            if self._presence.is_asleep(sleeper):
+                continue
+            for device in self._held.pop(sleeper):
+                # It may sleep again before this is done; it has been awake for it.
+                self.spawn(self._greet_subject(device, None, awake=sleeper), f"greet {device}")
 
     async def _greet(self, session: DeviceSession, sink: Sink) -> None:
         def hand(downlink: Downlink) -> None:
             if session.ended is None:
                 sink(downlink)
 
-        await self._greet_subject(session.identity, hand)
+        await self._greet_subject(session.identity, hand, awake=session.identity)
         for leaf in await self._registry.leaves(session.identity):
             await self._greet_subject(leaf.id, hand)
 
-    async def _greet_subject(self, subject: str, sink: Sink | None) -> None:
+    async def _greet_back(self, device: str) -> None:
+        await self._greet_subject(device, None)
+        if self._brokers and device not in self._listeners:  # no session of a gateway's own greets its leaves
+            for leaf in await self._registry.leaves(device):
+                await self._greet_subject(leaf.id, None)
+
+    async def _greet_subject(self, subject: str, sink: Sink | None, *, awake: str = "") -> None:
+        """Hands over all that is unfinished, unless the device or its gateway sleeps; ``awake`` has just spoken."""
         device = await self._registry.find(subject)
-        if device is None or not await self._is_served(device):
+        if device is None or not await self._is_served(device) or self._holds_back(device, awake):
             return
         sinks = [sink] if sink is not None else self._sinks(device)
         if not sinks:
@@ -127,7 +158,15 @@ class Downlinks:
         gateway = None if device.gateway is None else self._sessions.known(device.gateway)
         if device.lifecycle not in SERVED or (gateway is not None and gateway.lifecycle not in SERVED):
             return []
-        return self._sinks(device)
+        return [] if self._holds_back(device) else self._sinks(device)
+
+    def _holds_back(self, device: Device, awake: str = "") -> bool:
+        """Whether the device, or the gateway that it is reached through, sleeps; what is held back is noted."""
+        for each in (device.id, device.gateway):
+            if each is not None and each != awake and self._presence.is_asleep(each):
+                self._held.setdefault(each, set()).add(device.id)
+                return True
+        return False
 
     async def _is_served(self, device: Device) -> bool:
         """Whether a device, and the gateway that it is reached through, are sent anything."""
@@ -151,8 +190,9 @@ class Downlinks:
         for sink in sinks:
             try:
                 sink(downlink)
-            except Exception:
-                _log.exception("An adapter failed to take a downlink for %s", downlink.subject)
+            except BaseException as error:
+                failure = contained(error, "it")
+                _log.error("An adapter failed to take a downlink for %s", downlink.subject, exc_info=failure)
 
     def _cancel_asked(self, command: Command) -> None:
         body = {"id": command.id}
@@ -217,7 +257,14 @@ class Downlinks:
             self._dirty.pop(subject, None)
 
     async def tick(self) -> None:
-        """Ends commands that are past their time and hands out again what was not accepted."""
+        """Ends commands that are past their time, hands out again what was not accepted, and what was held back."""
+        self._ticks += 1
+        heard = self._presence.last
+        for sleeper in list(self._held):
+            # A sleep that is over is found once a minute; all else that ends one is a word of the device.
+            if (sleeper in heard or self._ticks % _OVERSLEPT == 0) and not self._presence.is_asleep(sleeper):
+                for device in self._held.pop(sleeper):
+                    self.came_back(device)
         for device in await self._commands.tick():
             self.push(device, messages.COMMAND)
 

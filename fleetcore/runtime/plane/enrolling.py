@@ -4,6 +4,8 @@ import logging
 
 from fleetcore.errors import FleetError
 from fleetcore.fleet.security import SecurityManager
+from fleetcore.fleet.security.enrollment import StrangerRefused
+from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.message import Rejected, Reply
 from fleetcore.pipeline.refusals import Refusals
@@ -15,14 +17,18 @@ _log = logging.getLogger(__name__)
 async def enroll(security: SecurityManager, request: EnrollRequest, refusals: Refusals) -> Reply:
     """See :meth:`fleetcore.interfaces.protocol.DevicePlane.enroll`.
 
-    A refusal is counted and audited. It is never kept as a dead letter: the request may hold a token.
+    A refusal is counted and audited, also where a stranger hears what
+    it would hear of any id. It is never kept as a dead letter: the request may hold a token.
     """
     try:
         reply = await security.enroll(request)
+    except StrangerRefused as error:
+        refusals.count(request.protocol, error.code)
+        return error.answer
     except FleetError as error:
         reply = refusal(rejection(error))
-    except Exception:
-        _log.exception("An enrolment failed")
+    except BaseException as error:
+        _log.error("An enrolment failed", exc_info=contained(error, "a part of it"))
         reply = refusal(Rejected(code="internal", reason="The enrolment could not be handled"))
     if reply.error is not None:
         refusals.count(request.protocol, str(reply.error["code"]))

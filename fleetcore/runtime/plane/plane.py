@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from fleetcore.errors import FleetError, NotFound
+from fleetcore.errors import FleetError, NotFound, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.ingest import Ingest
@@ -13,6 +13,7 @@ from fleetcore.model.message import Direction, Inbound, MessageType, Rejected, R
 from fleetcore.model.store import ArtifactInfo
 from fleetcore.pipeline.admit import FOREIGN, silenced
 from fleetcore.pipeline.handlers import Handlers
+from fleetcore.pipeline.rate import RateLimit
 from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.session import DeviceSession
 from fleetcore.runtime.plane.claims import ClaimSessions
@@ -39,7 +40,9 @@ class Plane(DevicePlane):
         ingest: Ingest,
         security: SecurityManager,
         campaigns: Campaigns,
+        rate: RateLimit,
     ) -> None:
+        self._rate = rate
         self._storage, self._ingest, self._security, self._campaigns = storage, ingest, security, campaigns
         self._sessions, self._handlers, self._refusals = sessions, handlers, refusals
         self._downlinks, self._waiting, self._claims = downlinks, waiting, claims
@@ -67,6 +70,8 @@ class Plane(DevicePlane):
             return silenced(session.state.blocked)
         if session.ended is not None:
             return Rejected(code="not_authenticated", reason="The session has ended")
+        if (too_often := self._rate.refusal(session)) is not None:
+            return too_often
         if message.subject != session.identity and not message.type.leaf:
             return Rejected(code="operation_unknown", reason=f"{message.type} is not sent for a leaf")
         try:
@@ -86,6 +91,12 @@ class Plane(DevicePlane):
         else:
             self._refusals.count(protocol, rejected.code)
 
+    async def shared_key(self, token_id: str, *, protocol: str, peer: str = "") -> bytes | None:
+        return await self._sessions.shared_key(token_id, protocol=protocol, peer=peer)
+
+    def key_refused(self, token_id: str, *, protocol: str, peer: str = "") -> None:
+        self._sessions.key_refused(token_id, protocol=protocol, peer=peer)
+
     def listen(self, session: Session, sink: Sink) -> None:
         self._downlinks.listen(session, sink)
 
@@ -98,6 +109,7 @@ class Plane(DevicePlane):
     async def wait(
         self, session: Session, subject: str, what: MessageType, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
+        self._take_token(session)
         return await self._waiting.wait(session, subject, what, after, timeout_s)
 
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
@@ -107,12 +119,26 @@ class Plane(DevicePlane):
         return await enroll(self._security, request, self._refusals)
 
     async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
+        self._take_token(session)
         await self._sessions.check(session, subject)
         pair = await self._campaigns.open_execution(subject)
         info = await self._storage.artifact(sha256) if pair is not None and pair[0].sha256 == sha256 else None
         if info is None:
             raise NotFound("No open offer of this device has that artifact", code="artifact_unknown")
         return _Artifact(self._storage, info)
+
+    def _take_token(self, session: Session) -> None:
+        assert isinstance(session, DeviceSession)
+        if (too_often := self._rate.refusal(session)) is not None:
+            self._refusals.count(session.protocol, too_often.code)
+            raise Unavailable(
+                too_often.reason,
+                code=too_often.code,
+                retry_after_s=too_often.retry_after_s or 1.0,
+                limit=too_often.limit,
+                unit=too_often.unit,
+                scope=too_often.scope,
+            )
 
     async def settle(self) -> None:
         """Returns once what is under way is done: activations and pushes."""

@@ -20,10 +20,20 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import Session
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.credential import AssertedCredential, CertificateCredential, Credential, TokenCredential
+from fleetcore.model.credential import (
+    AssertedCredential,
+    CertificateCredential,
+    Credential,
+    KeyCredential,
+    TokenCredential,
+)
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.pipeline.admit import Directory
 from fleetcore.pipeline.session import DeviceSession, DeviceState
+from fleetcore.wire.shared_keys import key_of
+
+#: Of an id of a token that a peer names: a device id, a colon and 16 digits fit.
+_LONGEST = 96
 
 
 class Sessions(Directory):
@@ -87,9 +97,13 @@ class Sessions(Directory):
             identity = await self._security.identity(credential.der)
             device_id, key, until = identity.device, identity.certificate, identity.not_after
         elif isinstance(credential, TokenCredential):
-            device_id = await self._security.verify_token(credential.token)
+            record = await self._security.verify_token(credential.token)
+            device_id, until = record.device, record.expires
             if credential.device is not None and credential.device != device_id:
                 raise NotAuthenticated("The token belongs to another device than the user name says")
+        elif isinstance(credential, KeyCredential):
+            record = await self._security.token_of(credential.token_id)
+            device_id, until = record.device, record.expires
         else:
             device_id = credential.device
         device = await self._registry.find(device_id)
@@ -101,6 +115,8 @@ class Sessions(Directory):
         # It may have lost its right since it was looked at. Nothing else runs between this and the session.
         if isinstance(credential, TokenCredential):
             await self._security.verify_token(credential.token)
+        elif isinstance(credential, KeyCredential):
+            await self._security.token_of(credential.token_id)
         elif isinstance(credential, AssertedCredential):
             await self._security.check_asserted(device_id)
         if state.device.lifecycle is Lifecycle.RETIRED:
@@ -115,6 +131,25 @@ class Sessions(Directory):
         self._open[device_id].add(session)
         session.on_end(lambda _code: self._forget(session))
         return session
+
+    async def shared_key(self, token_id: str, *, protocol: str, peer: str) -> bytes | None:
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.shared_key`; an unknown token is written down."""
+        try:
+            record = await self._security.token_of(token_id)
+        except NotAuthenticated as error:
+            # The id names the device that tries; it is no secret.
+            self._denials.note(
+                "unknown", "session", error.code, protocol=protocol, peer=peer, token=token_id[:_LONGEST]
+            )
+            return None
+        return key_of(record.sha256)
+
+    def key_refused(self, token_id: str, *, protocol: str, peer: str) -> None:
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.key_refused`."""
+        named = {"token": token_id} if token_id else {}
+        self._denials.note(
+            "unknown", "session", "not_authenticated: not the key of the token", protocol=protocol, peer=peer, **named
+        )
 
     def _forget(self, session: DeviceSession) -> None:
         device = session.identity
@@ -170,16 +205,15 @@ class Sessions(Directory):
                 session.end(code)
 
     def end_stale(self) -> None:
-        """Ends the sessions whose certificate is past its dates or superseded by now; a revocation does not wait."""
+        """Ends sessions whose certificate or token has expired or is superseded by now; a revocation does not wait."""
         now = self._clock.now_ms()
         for sessions in list(self._open.values()):
             for session in list(sessions):
-                if session.credential_key is None:
-                    continue
-                if self._security.is_refused(session.credential_key):
+                key, until = session.credential_key, session.credential_until
+                if key is not None and self._security.is_refused(key):
                     session.end("device_revoked")
-                elif session.credential_until is not None and now > session.credential_until:
-                    session.end("certificate_invalid")
+                elif until is not None and now > until:
+                    session.end("not_authenticated" if key is None else "certificate_invalid")
 
     def close(self) -> None:
         """Ends every session."""

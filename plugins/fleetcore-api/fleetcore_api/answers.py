@@ -21,21 +21,22 @@ from fleetcore.errors import NotAuthorised, Refused
 from fleetcore.fleet.rights import Rights
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.store import Commit, Delete, Put
 from fleetcore.wire.decode import Invalid
 
 KIND = "api_answer"
-KEPT_MS = 24 * 3600 * 1000
+KEPT_MS = DAY_MS
 _HEADERS = frozenset({b"content-type", b"location", b"etag", b"fleetcore-position"})
 _KEY = Reader("idempotency_key", IdempotencyKey)
 
 
-def check_key(header: bytes | None) -> str | None:
+def check_key(header: str | None) -> str | None:
     """The key, or None without one; raises Refused for what is no key, as every front end does."""
     if header is None:
         return None
     try:
-        key: str = _KEY.value(header.decode("latin-1"))
+        key: str = _KEY.value(header)
     except Invalid as invalid:
         raise refusal([invalid.fault]) from None
     return key

@@ -13,8 +13,9 @@ from fleetcore.errors import Refused
 from fleetcore.frontends.describe import describe, to_json
 from fleetcore.model.operator import Permission
 from fleetcore_api import metrics
-from fleetcore_api.endpoints import PREFIX, Page, caller_of, refused, routes, streamed
-from fleetcore_api.gate import Gate
+from fleetcore_api.callers import caller_of
+from fleetcore_api.endpoints import PREFIX, Page, refused, routes, streamed
+from fleetcore_api.gate import HEADERS, Gate
 from fleetcore_api.openapi import document, methods_at
 from fleetcore_api.problems import problem
 from fleetcore_api.respond import Answered
@@ -43,7 +44,7 @@ def _constant(content: bytes) -> Any:
     headers = {"etag": tag, "cache-control": "no-cache"}
 
     async def answer(scope: Any) -> Answered:
-        if (b"if-none-match", tag.encode()) in scope["headers"]:
+        if scope[HEADERS].get("if-none-match") == tag:
             return Answered(304, headers=headers)
         return Answered(200, content, {**headers, "content-type": "application/json"})
 

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fleetcore.calls.caller import Caller
 from fleetcore.calls.table import Call, Table, admit, invoke
 from fleetcore.errors import FleetError, Refused
-from fleetcore_api.gate import KEPT, SHOWN_ONCE, KeptAnswer
+from fleetcore.wire.headers import Headers
+from fleetcore_api.callers import caller_of
+from fleetcore_api.gate import HEADERS, KEPT, SHOWN_ONCE, KeptAnswer
 from fleetcore_api.problems import Answer, problem
 from fleetcore_api.respond import Answered, answered, chosen, format_of, values_of
 from fleetcore_api.site import Site
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 PREFIX = "/api/v1"
 _NAMED = re.compile(r"\{\w+\}")
 #: A body that is bytes.
-_OCTETS = "application/octet-stream"
+_OCTETS = ("application/octet-stream",)
 
 
 def routes(table: Table, site: Site) -> list[Route]:
@@ -44,19 +45,6 @@ def streamed(table: Table) -> Callable[[str, str], bool]:
     calls = [call for call in table if call.path and call.stream]
     found = [(call.method, re.compile(PREFIX + _NAMED.sub("[^/]+", call.path))) for call in calls]
     return lambda method, path: any(method == one and pattern.fullmatch(path) for one, pattern in found)
-
-
-def caller_of(site: Site, scope: Any, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
-    """Who sent a request that the gate let through; ``left`` returns when nothing is to be waited for any more."""
-    operators, token = site.fleet.operators, scope["auth"]
-    return Caller(
-        site.fleet,
-        scope["user"],
-        renew=lambda: operators.authenticate(token),
-        watch=lambda: operators.watch(token),
-        max_wait_s=site.config.command_wait_s,
-        left=left,
-    )
 
 
 class Page:
@@ -108,9 +96,9 @@ class _Endpoint:
             call,
             path={name: _named(text) for name, text in request.path_params.items()},
             query=query,
-            headers=dict(scope["headers"]),
+            headers=scope[HEADERS],
             body=b"" if call.stream else await request.body(),
-            content=_content(request, self._site) if call.stream else None,
+            content=_content(request, scope[HEADERS], self._site) if call.stream else None,
         )
         found = await invoke(call, caller, values)
         if call.is_stream:
@@ -149,10 +137,10 @@ def _named(text: str) -> str:
     return text.replace("%2F", "/").replace("%25", "%")
 
 
-def _content(request: Request, site: Site) -> AsyncIterator[bytes]:
+def _content(request: Request, headers: Headers, site: Site) -> AsyncIterator[bytes]:
     """The body in pieces; raises Refused for a media type that is not that of bytes."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != _OCTETS:
-        raise Refused(f"The body is sent as {_OCTETS}", code="media_type_unsupported")
+    headers.coding(())
+    headers.check_media_type(_OCTETS)
     return _pieces(request, site)
 
 

@@ -5,7 +5,9 @@ It stands outside the web framework, so nothing of a request is looked at by any
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -13,8 +15,10 @@ from attrs import define
 
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
 from fleetcore.fleet.rights import Rights
+from fleetcore.listening.addresses import network
+from fleetcore.wire.headers import Headers
+from fleetcore_api import live
 from fleetcore_api.answers import Answers, check_key
-from fleetcore_api.buckets import network
 from fleetcore_api.problems import Answer, problem
 from fleetcore_api.site import Site
 
@@ -23,6 +27,8 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What anybody may read: whether the server lives, and what the API is.
 OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 _POSITION = b"fleetcore-position"
+#: The member of a request's scope with its headers as the gate read them; nothing else looks at the raw ones.
+HEADERS = "fleetcore.headers"
 #: The member of a request's scope that says that its answer is kept already.
 KEPT = "fleetcore.kept"
 #: The member that names the members of its answer that are shown once.
@@ -57,10 +63,12 @@ class Gate:
         """
         self._inner, self._site, self._methods, self._streamed = inner, site, methods, streamed
         self._answers = Answers(site.fleet.storage, site.fleet.clock)
+        self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        if scope["type"] != "http":
+        """Answers one request, or holds one conversation."""
+        if scope["type"] == "websocket":
+            await self._converse(scope, receive, send)
             return
         try:
             await self._pass(scope, self._site.until_end(receive), send)
@@ -68,23 +76,67 @@ class Gate:
             await _answer(send, problem(error))
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            scope[HEADERS] = headers = Headers.of(scope["headers"])
+        except Refused as error:
+            # Where the next request begins may be in doubt.
+            await _answer(send, problem(error, headers={"connection": "close"}))
+            return
         scope["path"] = _path(scope)
         if scope["path"] in OPEN and scope["method"] == "GET":
             await self._inner(scope, receive, send)
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        scope["user"] = rights = await self._who(scope, headers)
-        wait = self._site.requests.take(rights.principal)
-        if wait:
-            most = self._site.requests.per_minute
+        async with self._admitted(scope, headers.credential("bearer")) as rights:
+            await self._serve(rights, headers, scope, receive, send)
+
+    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # the handshake, which is in the scope already
+        shown: list[str] = []
+        try:
+            headers = Headers.of(scope["headers"])
+            scope["path"] = _path(scope)
+            shown = live.check(scope, self._site.config.origins)
+            bearer = headers.credential("bearer")
+            if len(shown) + (bearer is not None) > 1:
+                raise NotAuthenticated("More than one token was shown")
+            async with self._admitted(scope, shown[0] if shown else bearer):
+                await live.LiveStream(self._site)(scope, receive, send)
+        except FleetError as error:
+            await live.refuse(send, error, browser=bool(shown))
+
+    @asynccontextmanager
+    async def _admitted(self, scope: Scope, token: str | None) -> AsyncIterator[Rights]:
+        """What a token opens: its principal's rights, while its request, or its stream, lasts."""
+        scope["user"] = rights = await self._who(scope, token)
+        self._site.check_rate(rights.principal)
+        with self._under_way(rights.principal):
+            yield rights
+
+    @contextmanager
+    def _under_way(self, principal: str) -> Iterator[None]:
+        """A request, or a stream, of a principal that has not ended."""
+        most = self._site.fleet.listening.limits.per_identity
+        if self._open[principal] >= most:
+            self._site.fleet.listening.note(
+                self._site.name, "per_identity", f"{principal} has {most} requests under way"
+            )
             raise Unavailable(
-                f"This principal asks too often: it may ask {most} times a minute",
+                f"This principal has {most} requests under way",
                 code="rate_limited",
-                retry_after_s=wait,
+                remedy="Wait for their answers, end event streams that are not read, or raise [listeners] per_identity",
                 limit=most,
-                unit="requests/min",
+                unit="requests",
                 scope="principal",
             )
+        self._open[principal] += 1
+        try:
+            yield
+        finally:
+            self._open[principal] -= 1
+            if not self._open[principal]:
+                del self._open[principal]
+
+    async def _serve(self, rights: Rights, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "OPTIONS" and (allowed := self._methods(scope["path"])):
             await _answer(send, Answer(status=204, body=b"", headers={"allow": ", ".join(allowed)}))
             return
@@ -93,7 +145,7 @@ class Gate:
             await self._inner(scope, receive, send)
             return
         await self._wait(headers)
-        key = check_key(headers.get(b"idempotency-key")) if scope["method"] == "POST" else None
+        key = check_key(headers.idempotency_key) if scope["method"] == "POST" else None
         if self._streamed(scope["method"], scope["path"]):
             await self._inner(scope, receive, self._with_position(send))
             return
@@ -103,41 +155,32 @@ class Gate:
             return
         await self._once(key, rights, scope, body, receive, send)
 
-    async def _who(self, scope: Scope, headers: dict[bytes, bytes]) -> Rights:
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    async def _who(self, scope: Scope, token: str | None) -> Rights:
         try:
-            if scheme.lower() != b"bearer" or not token:
+            if token is None:
                 raise NotAuthenticated("A bearer token is needed", remedy="Send Authorization: Bearer fc_pat_…")
-            scope["auth"] = token.strip().decode("latin-1")
+            scope["auth"] = token
             return await self._site.fleet.operators.authenticate(scope["auth"])
         except NotAuthenticated:
             address = scope["client"][0] if scope.get("client") else ""
-            wait = self._site.failures.take(network(address))
             self._site.fleet.denials.note("nobody", f"api from {address}", "not_authenticated")
-            if wait:
-                raise Unavailable(
-                    "Too many refused tokens from this address",
-                    code="rate_limited",
-                    retry_after_s=wait,
-                    limit=self._site.failures.per_minute,
-                    unit="attempts/min",
-                    scope="address",
-                ) from None
+            too_many = "Too many refused tokens from this address"
+            self._site.failures.check(network(address), too_many, unit="attempts/min", scope="address")
             raise
 
-    async def _wait(self, headers: dict[bytes, bytes]) -> None:
-        text = headers.get(_POSITION)
+    async def _wait(self, headers: Headers) -> None:
+        text = headers.get(_POSITION.decode())
         if text is None:
             return
-        if not text.isdigit() or len(text) > 18:
+        if not (text.isascii() and text.isdigit()) or len(text) > 18:
             raise Refused("Fleetcore-Position is a number that a write was answered with")
         await self._site.reach(int(text))
 
     async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Runs a request whose key was not seen before; else gives the first answer again, where it still may."""
         name = self._answers.name(rights.principal, scope["method"], scope["path"], key)
-        match = dict(scope["headers"]).get(b"if-match")
-        sent = (body, scope["query_string"], *(() if match is None else (match,)))
+        match = scope[HEADERS].get("if-match")
+        sent = (body, scope["query_string"], *(() if match is None else (match.encode("latin-1"),)))
         digest = hashlib.sha256(b"\0".join(sent)).hexdigest()
         async with self._answers.turn(name):
             kept = await self._answers.find(name, digest, rights)
@@ -186,11 +229,10 @@ def _path(scope: Scope) -> str:
     return path
 
 
-async def _read(receive: Receive, headers: dict[bytes, bytes], site: Site) -> bytes:
+async def _read(receive: Receive, headers: Headers, site: Site) -> bytes:
     most = site.config.body_bytes
-    length = headers.get(b"content-length", b"0")
     pieces, size = [], 0
-    if length.isdigit() and int(length) > most:
+    if (headers.content_length or 0) > most:
         raise _too_long(most)
     while True:
         message = await receive()

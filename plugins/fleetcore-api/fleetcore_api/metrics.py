@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from fleetcore.runtime.app import Fleet
+from fleetcore.runtime.status import room
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[Mapping[str, str], float]
@@ -11,6 +12,7 @@ Sample = tuple[Mapping[str, str], float]
 async def text(fleet: Fleet) -> str:
     """What the server did since it started, and how it stands."""
     tally, position = fleet.path.tally, await fleet.storage.position()
+    size, dropped = await room(fleet), fleet.retention.dropped
     outcomes = ("stored", "duplicates", "conflicts", "refused")
     lines: list[str] = []
     for name, kind, meaning, samples in (
@@ -38,6 +40,46 @@ async def text(fleet: Fleet) -> str:
             "gauge",
             "Open connections by protocol.",
             [({"protocol": name}, one.connections()) for name, one in fleet.protocols.items()],
+        ),
+        (
+            "listener_bound_total",
+            "counter",
+            "How often a listener reached one of its bounds.",
+            [
+                ({"listener": name, "bound": bound}, count)
+                for (name, bound), count in sorted(fleet.listening.reached.items())
+            ],
+        ),
+        (
+            "listener_connections",
+            "gauge",
+            "Connections that a listener has accepted, those that have not spoken yet too.",
+            [({"listener": share.name}, share.open) for share in fleet.listening.shares],
+        ),
+        (
+            "storage_bytes",
+            "gauge",
+            "Bytes that the store takes, by part.",
+            [({"part": part}, taken) for part, taken in size.parts.items()],
+        ),
+        ("storage_free_bytes", "gauge", "Bytes in the store that new content takes first.", [({}, size.free_bytes)]),
+        (
+            "storage_limit_bytes",
+            "gauge",
+            "Bytes that all parts of the store may take together; absent without a limit.",
+            [] if size.limit_bytes is None else [({}, size.limit_bytes)],
+        ),
+        (
+            "retention_dropped_total",
+            "counter",
+            "Readings that were older than their period and are gone, by kind, since the fleet was made.",
+            [({"kind": "number"}, dropped.readings), ({"kind": "text"}, dropped.texts)],
+        ),
+        (
+            "retention_freed_bytes_total",
+            "counter",
+            "Bytes that dropped readings took, since the fleet was made.",
+            [({}, dropped.size_bytes)],
         ),
         ("feed_position", "gauge", "Position of the last commit.", [({}, position)]),
         (

@@ -11,6 +11,7 @@ from fleetcore.calls.table import Call, Rows
 from fleetcore.calls.types import Page, Response, encode_hook
 from fleetcore.errors import Refused
 from fleetcore.wire.decode import Fault, Invalid
+from fleetcore.wire.headers import Headers
 from fleetcore.wire.strict_json import loads
 from fleetcore_api.preconditions import expected
 from fleetcore_api.tables import ARROW, CSV, arrow, csv
@@ -20,6 +21,9 @@ FORMATS: tuple[Format, ...] = ("json", "csv", "arrow")
 _encode = msgspec.json.Encoder(enc_hook=encode_hook).encode
 _MAX_QUERY_MEMBERS = 100
 _MAX_TAG = 64
+_JSON = ("application/json",)
+#: A change is a merge patch (RFC 7396), whichever of the two names it has.
+_PATCHES = ("application/merge-patch+json", *_JSON)
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -61,7 +65,7 @@ def values_of(
     *,
     path: Mapping[str, str],
     query: bytes,
-    headers: Mapping[bytes, bytes],
+    headers: Headers,
     body: bytes = b"",
     content: AsyncIterator[bytes] | None = None,
 ) -> dict[str, Any]:
@@ -70,7 +74,6 @@ def values_of(
     Args:
         path: the named parts of the path, decoded.
         query: the query as it was sent.
-        headers: by their names in lower case.
         body: the whole body; empty where the call takes it piece by piece.
         content: the body in pieces.
 
@@ -79,27 +82,27 @@ def values_of(
     """
     given: dict[str, Any] = {name: [text] for name, text in path.items()} | _query(call, query)
     for name in call.placed["last-event-id"]:
-        header = headers.get(b"last-event-id")
+        header = headers.get("last-event-id")
         if header is not None:
-            given[name] = [header.decode("latin-1")]
+            given[name] = [header]
     texts = set(given)
-    values = call.values(given | _body(call, body), texts=texts, content=content)
+    values = call.values(given | _body(call, headers, body), texts=texts, content=content)
     match = call.parameters.get("if_version")
     if match is not None:
-        version = _version(headers.get(b"if-match"), match.section, required=call.declared.match_required)
+        version = _version(headers.get("if-match"), match.section, required=call.declared.match_required)
         if version is not None:
             values["if_version"] = version
-    key = headers.get(b"idempotency-key")
+    key = headers.idempotency_key
     if key is not None:
-        values |= {name: key.decode("latin-1") for name in call.placed["idempotency-key"]}
+        values |= dict.fromkeys(call.placed["idempotency-key"], key)
     return values
 
 
-def _version(header: bytes | None, section: str, *, required: bool) -> int | None:
+def _version(header: str | None, section: str, *, required: bool) -> int | None:
     if header is not None and len(header) > _MAX_TAG:
         fault = Fault("/if_version", f"If-Match may have at most {_MAX_TAG} characters", "Send an ETag")
         raise decode.refusal([fault])
-    return expected(None if header is None else header.decode("latin-1"), section, required=required)
+    return expected(header, section, required=required)
 
 
 def _query(call: Call, query: bytes) -> dict[str, list[str]]:
@@ -118,12 +121,14 @@ def _query(call: Call, query: bytes) -> dict[str, list[str]]:
     return found
 
 
-def _body(call: Call, body: bytes) -> dict[str, Any]:
+def _body(call: Call, headers: Headers, body: bytes) -> dict[str, Any]:
     whole, known = next(iter(call.placed["whole"]), None), call.placed["body"]
     if not body:
         if whole is not None or known & set(call.required):
             raise Refused("The request has no body", remedy="Send a JSON object, {} for one without members")
         return {}
+    headers.coding(())
+    headers.check_media_type(_PATCHES if call.method == "PATCH" else _JSON)
     plain = loads(body, depth=decode.JSON_DEPTH)
     if whole is not None:
         return {whole: plain}
@@ -182,6 +187,6 @@ def format_of(call: Call, query: bytes) -> tuple[Format, bytes]:
     if not asked:
         return "json", rest
     if asked[1:] or asked[0] not in FORMATS:
-        fault = Fault("/format", f"{asked[-1][:64]!r} is no format", f"Use one of: {', '.join(FORMATS)}")
+        fault = Fault("/format", f"{asked[-1][:64]!r} is not a format", f"Use one of: {', '.join(FORMATS)}")
         raise decode.refusal([fault])
     return FORMATS[FORMATS.index(asked[0])], rest

@@ -1,7 +1,6 @@
 """The listener: uvicorn inside the fleet's event loop, with the fleet's TLS context and without signal handlers."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,11 +11,15 @@ import uvicorn
 
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.interfaces.provider import Context
+from fleetcore.listening.listener import Listener as OpenListener
+from fleetcore.listening.sockets import bind
 from fleetcore.runtime.app import Fleet
 from fleetcore.wire.endpoints import Listener
 from fleetcore_api.app import build
 from fleetcore_api.config import ApiConfig
+from fleetcore_api.live import FRAME_BYTES
 from fleetcore_api.site import Site
+from fleetcore_api.timed import TimedConnections
 
 #: How long requests under way may take once the service closes.
 _GRACE_S = 3
@@ -43,44 +46,53 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
     listener = config.listener()
     if listener.tls and context.tls is None:
         raise ConfigError("HTTPS needs the fleet's CA", remedy="`fleetcore init` makes one; in memory use http://")
-    site = Site(config=config, fleet=fleet)
+    site = Site(name=context.name, config=config, fleet=fleet)
     settings = uvicorn.Config(
         build(site),
         log_config=None,
         access_log=False,
         lifespan="off",
         server_header=False,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=FRAME_BYTES,
+        ws_per_message_deflate=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=int(min(_KEEP_ALIVE_S, context.listening.limits.idle_s)) or 1,
         timeout_graceful_shutdown=_GRACE_S,
         h11_max_incomplete_event_size=32 * 1024,
         http=_parser(config),
     )
     settings.load()
-    settings.ssl = context.tls.server(client_certificates=False) if listener.tls and context.tls else None
+    tls = context.tls.server(client_certificates=False) if listener.tls and context.tls else None
     bound = _bind(listener)
     server = uvicorn.Server(settings)
     server.lifespan = settings.lifespan_class(settings)
-    await server.startup(sockets=[bound])
+    # In place of its own startup, which would accept without any bound.
+    server.servers, server.started = [], True
+    timed = TimedConnections(settings, server.server_state, context.listening.limits, context.clock)
+    listening = OpenListener(context.name, bound, timed.connection, context.listening, context.clock, tls=tls)
+    listening.open()
+    sweeping = asyncio.create_task(timed.sweep(), name=f"sweep of service {context.name}")
     ticking = asyncio.create_task(_tick(server), name=f"service {context.name}")
     scheme = "https" if listener.tls else "http"
     host = f"[{listener.host}]" if ":" in listener.host else listener.host
-    url = f"{scheme}://{host}:{bound.getsockname()[1]}"
+    url = f"{scheme}://{host}:{bound[0].getsockname()[1]}"
     context.logger.info("The operators' API listens on %s", url)
     try:
         yield ApiServer(url, site)
     finally:
         site.close()
-        ticking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ticking
-        await _shut(server, bound)
+        listening.close()
+        for task in (ticking, sweeping):
+            task.cancel()
+        await asyncio.gather(ticking, sweeping, return_exceptions=True)
+        await _shut(server)
+        await listening.wait_closed()
 
 
-async def _shut(server: uvicorn.Server, bound: socket.socket) -> None:
+async def _shut(server: uvicorn.Server) -> None:
     """Ends the listener; one that was answered and does not close its end of TLS is not waited for."""
-    shutting = asyncio.ensure_future(server.shutdown(sockets=[bound]))
+    shutting = asyncio.ensure_future(server.shutdown())
     try:
         await asyncio.wait({shutting}, timeout=_CLOSE_S)
         for connection in [*server.server_state.connections]:
@@ -106,15 +118,8 @@ async def _tick(server: uvicorn.Server) -> None:
         await asyncio.sleep(1)
 
 
-def _bind(listener: Listener) -> socket.socket:
-    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
-    # Named, for asyncio turns Nagle's algorithm off only where the protocol is: else each answer waits 40 ms.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+def _bind(listener: Listener) -> list[socket.socket]:
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((listener.host, listener.port))
+        return bind(listener.host, listener.port)
     except OSError as error:
-        bound.close()
         raise NotReady(f"{listener.host}:{listener.port} cannot be listened on: {error}") from error
-    bound.setblocking(False)
-    return bound

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fleetcore.errors import FleetError, NotReady, Refused
+from fleetcore.fleet.buckets import Buckets
 from fleetcore.runtime.app import Fleet
-from fleetcore_api.buckets import Buckets
 from fleetcore_api.config import ApiConfig
 
 #: Consumers that tell the outside: nothing that is read here waits for them.
@@ -14,14 +14,19 @@ _OUTWARD = ("mirror/", "notifier/")
 
 
 class Site:
-    """One open API."""
+    """One open API; ``name`` is that of its section."""
 
-    def __init__(self, *, config: ApiConfig, fleet: Fleet) -> None:
-        self.config, self.fleet = config, fleet
+    def __init__(self, *, name: str, config: ApiConfig, fleet: Fleet) -> None:
+        self.name, self.config, self.fleet = name, config, fleet
         self.failures = Buckets(fleet.clock, config.failures_per_minute)
         self.requests = Buckets(fleet.clock, config.requests_per_minute)
         self.closing = asyncio.Event()
         self._end: asyncio.Future[None] | None = None
+
+    def check_rate(self, principal: str) -> None:
+        """Counts a request of a principal; raises Unavailable where it asks too often."""
+        too_often = f"This principal asks too often: it may ask {self.requests.per_minute} times a minute"
+        self.requests.check(principal, too_often, unit="requests/min", scope="principal")
 
     def close(self) -> None:
         """Ends event streams, and requests that wait: for their body, or for something to happen."""

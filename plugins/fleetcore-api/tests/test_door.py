@@ -7,6 +7,7 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.plugin import open_api
 
 from fleetcore.calls.fleet_table import core
+from fleetcore.listening.limits import ListenerLimits
 from fleetcore.testing.patience import PATIENCE_S
 
 
@@ -140,6 +141,28 @@ async def test_a_principal_that_asks_too_often_is_slowed_down_by_all_of_its_toke
     assert answers[-1].json()["code"] == "rate_limited"
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 6
     assert (other.status_code, later.status_code) == (200, 200)
+
+
+async def test_a_principal_has_a_bounded_number_of_requests_under_way_and_no_other_waits(fleet):
+    fleet.listening.limits = ListenerLimits(per_identity=2)
+    tokens = {}
+    for name in ("greedy", "patient"):
+        await fleet.operators.grant(name, "viewer")
+        tokens[name] = {"Authorization": f"Bearer {(await fleet.operators.create_token(name)).token}"}
+    config = ApiConfig(listen="http://127.0.0.1:0")
+    async with open_api(config, fleet._context("api"), fleet) as server, httpx.AsyncClient() as client:
+        url = f"{server.url}/api/v1"
+        async with client.stream("GET", f"{url}/events", headers=tokens["greedy"]):
+            async with client.stream("GET", f"{url}/events", headers=tokens["greedy"]):
+                refused = await client.get(f"{url}/devices", headers=tokens["greedy"])
+                other = await client.get(f"{url}/devices", headers=tokens["patient"])
+            async with asyncio.timeout(PATIENCE_S):
+                while (again := await client.get(f"{url}/devices", headers=tokens["greedy"])).status_code != 200:
+                    await asyncio.sleep(0.01)
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert refused.json()["ids"] == {"limit": 2, "unit": "requests", "scope": "principal"}
+    assert (other.status_code, again.status_code) == (200, 200)
 
 
 def test_no_fixed_word_stands_where_a_callers_id_may_stand():

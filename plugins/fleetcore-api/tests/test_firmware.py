@@ -135,8 +135,10 @@ async def test_content_longer_than_its_length_is_another_request_and_never_conte
 async def test_a_bomb_is_kept_packed_as_it_came(admin, left):
     bomb = gzip.compress(bytes(200_000_000))
 
-    answer = await admin.post("/firmware/artifacts", content=bomb, headers={**OCTETS, "Content-Encoding": "gzip"})
+    coded = await admin.post("/firmware/artifacts", content=bomb, headers={**OCTETS, "Content-Encoding": "gzip"})
+    answer = await admin.post("/firmware/artifacts", content=bomb, headers=OCTETS)
 
+    assert coded.status_code == 415
     assert answer.json() == {"sha256": hashlib.sha256(bomb).hexdigest(), "size_bytes": len(bomb)}
     assert left() == [f"{digest(bomb)[:2]}/{digest(bomb)}"]
 

@@ -118,7 +118,7 @@ async def test_on_a_running_server(folder, capfd):
         api = open_api(ApiConfig(listen="http://127.0.0.1:0"), fleet._context("api"), fleet)
         async with api as server, serve_control(manager, folder), AsyncFleetClient(server.url, token) as client:
             made = to_builtins(await manager.call("weather_rain", device_id="mast-1", mm=2.5))
-            there = ["--server", server.url, "--token", token]
+            there = ["--server", server.url, "--plain-http", "--token", token]
             found = [
                 await client.call("weather_get", device_id="mast-1"),
                 await ControlClient(folder).run("weather_get", {"device_id": "mast-1"}),
@@ -176,7 +176,7 @@ def _blocking(url, token):
         ),
         ('"GET /x/weather/drops"', '"POST /x/weather/drops"', "it streams, and is no GET"),
         ('"GET /x/weather/drops"', '"BREW /x/weather/drops"', "it streams, and is no GET"),
-        ('"GET /x/weather/drops"', '"GET /x/weather/{drops:path}"', "is no method and path"),
+        ('"GET /x/weather/drops"', '"GET /x/weather/{drops:path}"', "is not a method and path"),
         (
             'scope=on("device_id"),\n      cli="weather rain',
             'scope=ANYWHERE,\n      cli="weather rain NOPE',

@@ -94,7 +94,7 @@ ALL = [
     "/devices?where=tags has 'a'",
     "/devices?where=groups has 'tenth'",
     "/devices?where=gateway = 'd-0000'",
-    "/devices?where=created > 5",
+    "/devices?where=created > t'2020-01-01T00:00:00Z'",
     "/devices?where=tags has 'a' and groups has 'tenth' and not id = 'd-0010'",
     "/devices/d-1500",
     "/devices/d-1500/health",

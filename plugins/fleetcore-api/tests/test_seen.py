@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import httpx
 import pytest
@@ -107,6 +108,9 @@ async def test_metrics_can_be_scraped(served, admin, fleet):
     assert 'fleetcore_plugin_counts_total{piece="protocols.late",name="knocked"} 1' in text
 
     assert 'fleetcore_readings_total{outcome="stored"} 11' in text
+    for name in ('retention_dropped_total{kind="number"}', "retention_freed_bytes_total", "storage_free_bytes"):
+        assert f"fleetcore_{name} " in text
+    assert re.search(r'^fleetcore_storage_bytes\{part="\w+"\} [1-9]', text, re.MULTILINE)
     for line in text.splitlines():
         assert line.startswith("#") or float(line.rpartition(" ")[2]) >= 0, line
 
@@ -226,7 +230,7 @@ async def test_erasing_leaves_nothing_but_what_happened(admin, fleet):
 
     gone = await admin.delete("/devices/a", params={"purge": True, "reason": "asked to"})
     await fleet.settle()
-    rows = (await admin.get("/audit", params={"object": "a"})).json()["items"]
+    rows = (await admin.get("/audit", params={"object": "a", "after": 0})).json()["items"]
 
     assert gone.status_code == 204
     assert (await admin.get("/devices/a")).status_code == 404

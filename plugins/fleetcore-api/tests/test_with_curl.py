@@ -12,6 +12,7 @@ import pytest
 from fleetcore.cli.root import run
 from fleetcore.cli.serve import running
 from fleetcore.frontends.control_client import ControlClient
+from fleetcore.testing.patience import PATIENCE_S
 
 pytestmark = pytest.mark.peer("curl")
 
@@ -90,3 +91,30 @@ async def test_the_how_to_works_as_it_is_written(tmp_path):
         "retry: 2000",
     ):
         assert shown in out, f"{shown}\n{out}"
+
+
+async def test_the_script_that_watches_a_fleet_works_as_it_is_written(server):
+    folder, url = server
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "watch-a-fleet-live.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    control = ControlClient(folder)
+    made = await control.run("create_token", {"principal": "ana", "roles": ["viewer"]})
+    await control.run("create_device", {"id": "truck-1", "type": "truck"})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script),
+        env={**os.environ, "API": f"{url}/api/v1", "TOKEN": made["token"], "CA": str(folder / "pki" / "ca.pem")},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            first = [json.loads(await process.stdout.readline()) for _ in range(3)]
+            reading = {"device_id": "truck-1", "metric": "temperature", "value": 22.0}
+            await control.run("collect_telemetry", reading)
+            while (changed := json.loads(await process.stdout.readline()))["op"] == "at":
+                pass
+    finally:
+        process.kill()
+        await process.wait()
+
+    assert [frame["op"] for frame in first] == ["hello", "state", "ready"]
+    assert (changed["device"], changed["state"]["latest"]) == ("truck-1", {"temperature": 22.0})

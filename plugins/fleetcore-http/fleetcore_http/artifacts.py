@@ -27,15 +27,16 @@ async def download(exchange: Exchange) -> web.StreamResponse:
     if _SHA256.fullmatch(sha256) is None:
         raise NotFound("That is no SHA-256 digest", code="artifact_unknown")
     artifact = await exchange.site.plane.open_artifact(exchange.who, exchange.subject, sha256)
-    headers = exchange.request.headers
+    headers = exchange.headers
     etag = f'"{artifact.sha256}"'
     shown = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache", "Server": "fleetcore"}
-    if "If-None-Match" in headers and matches(headers["If-None-Match"], etag):
+    held = headers.get("if-none-match")
+    if held is not None and matches(held, etag):
         return web.Response(status=304, headers=shown)
     size = artifact.size_bytes
     span: tuple[int, int] | None = None
-    asked = headers.get("Range") if exchange.request.method == "GET" else None  # RFC 9110 §14.2: for GET alone
-    if asked is not None and headers.get("If-Range", etag) == etag:
+    asked = headers.get("range") if exchange.request.method == "GET" else None  # RFC 9110 §14.2: for GET alone
+    if asked is not None and headers.get("if-range") in (None, etag):
         span = one_range(asked, size)
         if span is not None and span[0] >= span[1]:
             response: web.StreamResponse = problem(

@@ -4,13 +4,16 @@ What the bytes mean is the codecs' business.
 """
 
 import zlib
+from collections.abc import Mapping
 
 from aiohttp import web
 
 from fleetcore.errors import FleetError, Refused
+from fleetcore.wire.headers import Headers
 
-#: zlib's window bits for a gzip wrapper (RFC 1952): 15 for the window, 16 for gzip.
-_GZIP = 15 + 16
+#: Content coding → zlib's window bits for it: gzip is RFC 1952, deflate is RFC 1950 and not the bare stream of
+#: RFC 1951 that some senders take it for (RFC 9110 §8.4.1.2).
+_WINDOWS: Mapping[str, int] = {"gzip": 15 + 16, "deflate": 15}
 
 
 class BodyLimitError(FleetError):
@@ -19,30 +22,27 @@ class BodyLimitError(FleetError):
     default_code = "limit_exceeded"
 
 
-async def read_body(request: web.BaseRequest, limit_bytes: int) -> bytes:
+async def read_body(request: web.BaseRequest, headers: Headers, limit_bytes: int) -> bytes:
     """The body's bytes with the content coding undone.
 
     Raises:
         BodyLimitError: the body, or what it inflates to, is longer than ``limit_bytes``. A length declared beyond it
             is refused unread.
-        Refused: ``media_type_unsupported`` for a coding other than gzip, ``payload_unreadable`` for broken framing.
+        Refused: ``media_type_unsupported`` for a coding other than gzip and deflate, ``payload_unreadable`` for
+            broken framing.
     """
-    headers = request.headers
-    length = headers.get("Content-Length")
-    if length is not None and (len(length) > 19 or int(length) > limit_bytes):  # the parser lets digits pass only
+    length = headers.content_length
+    if length is not None and length > limit_bytes:
         raise BodyLimitError("The body is longer than the limit")
-    coding = headers.get("Content-Encoding")
-    if coding is not None:
-        coding = coding.strip().lower()
-        if coding not in {"gzip", "x-gzip", "identity", ""}:
-            raise Refused(f"Content-Encoding {coding[:64]!r} is not gzip", code="media_type_unsupported")
-    if "Expect" in headers:
-        await _continue(request, headers["Expect"])
+    coding = headers.coding(tuple(_WINDOWS))
+    if headers.continues:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # an interim answer is not the answer
     try:
         body = await _read(request, limit_bytes)
     except web.RequestPayloadError as error:
         raise Refused("The body's framing is broken", code="payload_unreadable") from error
-    return inflate(body, limit_bytes) if coding in {"gzip", "x-gzip"} else body
+    return inflate(body, coding, limit_bytes) if coding in _WINDOWS else body
 
 
 async def _read(request: web.BaseRequest, limit_bytes: int) -> bytes:
@@ -60,26 +60,19 @@ async def _read(request: web.BaseRequest, limit_bytes: int) -> bytes:
     return bytes(pieces)
 
 
-async def _continue(request: web.BaseRequest, expectation: str) -> None:
-    """RFC 9110 §10.1.1: the client waits for a word before it sends the body."""
-    if expectation.strip().lower() != "100-continue":
-        raise Refused("The only expectation is 100-continue", code="schema_invalid")
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # an interim answer is not the answer
+def inflate(body: bytes, coding: str, limit_bytes: int) -> bytes:
+    """``body`` without its coding; raises as :func:`read_body`. Inflating stops at the limit.
 
-
-def inflate(body: bytes, limit_bytes: int) -> bytes:
-    """``body`` without its gzip coding; raises as :func:`read_body`. Inflating stops at the limit.
-
-    One gzip member only: a body of many tiny ones would make the work quadratic.
+    One stream, or member of gzip, only: a body of many tiny ones would make the work quadratic.
     """
-    inflater = zlib.decompressobj(_GZIP)
+    inflater = zlib.decompressobj(_WINDOWS[coding])
     try:
         plain = inflater.decompress(body, limit_bytes + 1)
     except zlib.error as error:
-        raise Refused("The gzip coding is broken", code="payload_unreadable") from error
+        remedy = "Send the zlib format (RFC 1950), which begins with 78" if coding == "deflate" else ""
+        raise Refused(f"The {coding} coding is broken", code="payload_unreadable", remedy=remedy) from error
     if len(plain) > limit_bytes:
         raise BodyLimitError("The body inflates past the limit")
     if not inflater.eof or inflater.unused_data:
-        raise Refused("The body is not one complete gzip member", code="payload_unreadable")
+        raise Refused(f"The body is not one complete {coding} stream", code="payload_unreadable")
     return plain

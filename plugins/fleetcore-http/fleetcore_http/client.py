@@ -12,12 +12,13 @@ from typing import Self
 
 import aiohttp
 
-from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, NotFound, Refused, Unavailable
+from fleetcore.errors import Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.wire import messages
-from fleetcore_http.csr import as_pem
-from fleetcore_http.inbox import Inbox
+from fleetcore.wire.csr import as_pem
+from fleetcore.wire.inbox import Inbox
+from fleetcore.wire.replies import error_of
 
 _PREFIX = "/device/v1/"
 
@@ -134,7 +135,7 @@ class HttpDeviceClient(DeviceClient):
                     return
                 raise
             if reply.error is not None:
-                error = _error(reply)
+                error = error_of(reply)
                 if not isinstance(error, Unavailable):
                     raise error
                 await self._inbox.pause(error.retry_after_s, self._closing)
@@ -257,19 +258,6 @@ def _version(etag: str | None) -> int | None:
     return int(digits) if digits.isdigit() else None
 
 
-def _error(reply: Reply) -> FleetError:
-    """A refusal as the exception that the interface names."""
-    problem = reply.error or {}
-    code = str(problem.get("code"))
-    code = code if code in CODES else "internal"
-    text = str(problem.get("reason") or problem.get("detail") or problem.get("title") or f"status {reply.status}")
-    if reply.status in {429, 503, 507}:
-        wait = problem.get("retry_after_s")
-        return Unavailable(text, code=code, retry_after_s=float(wait) if isinstance(wait, int | float) else 1.0)
-    kinds: Mapping[int, type[FleetError]] = {401: NotAuthenticated, 403: NotAuthorised, 404: NotFound}
-    return kinds.get(reply.status, Refused)(text, code=code)
-
-
 def _raise(reply: Reply) -> None:
     if reply.error is not None:
-        raise _error(reply)
+        raise error_of(reply)

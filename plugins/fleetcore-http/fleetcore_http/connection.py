@@ -48,10 +48,28 @@ class DeviceConnection(RequestHandler):
         deadline: by the site's monotonic clock; the sweep aborts the connection after it.
     """
 
-    __slots__ = ("_in_head", "_poll", "busy", "certificate", "deadline", "proxied", "reading_body", "sessions", "site")
+    __slots__ = (
+        "_in_head",
+        "_lost",
+        "_poll",
+        "busy",
+        "certificate",
+        "deadline",
+        "proxied",
+        "reading_body",
+        "sessions",
+        "site",
+    )
 
-    def __init__(self, site: Site, manager: web.Server, **options: Any) -> None:  # Any: aiohttp's own keywords
+    def __init__(
+        self,
+        site: Site,
+        manager: web.Server,
+        lost: Callable[[], None],
+        **options: Any,  # aiohttp's own keywords
+    ) -> None:
         super().__init__(manager, **options)
+        self._lost = lost
         self.site = site
         self.certificate: bytes | None = None
         self.proxied = False
@@ -77,12 +95,12 @@ class DeviceConnection(RequestHandler):
             self.certificate = tls.getpeercert(True)
         # A peer that connects and says nothing has the time of a header section, not of an idle connection.
         self._in_head = True
-        self.deadline = self.site.clock.monotonic_s() + self.site.config.header_timeout_s
+        self.deadline = self.site.clock.monotonic_s() + self.site.deadlines.head_s
 
     def data_received(self, data: bytes) -> None:
         if data and not (self._in_head or self.busy):  # aiohttp also calls it with nothing, to go on parsing
             self._in_head = True
-            self.deadline = self.site.clock.monotonic_s() + self.site.config.header_timeout_s
+            self.deadline = self.site.clock.monotonic_s() + self.site.deadlines.head_s
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -90,7 +108,10 @@ class DeviceConnection(RequestHandler):
         self.deadline = inf
         self.end_poll()
         while self.sessions:
-            self.sessions.popitem()[1].close()
+            session = self.sessions.popitem()[1]
+            self.site.holders.leave(session.identity, self)
+            session.close()
+        self._lost()
 
     def begin(self) -> None:
         """A request's header section is complete."""
@@ -101,7 +122,7 @@ class DeviceConnection(RequestHandler):
     def expect_body(self) -> None:
         """The rest of a body is awaited from now on."""
         self.reading_body = True
-        self.deadline = self.site.clock.monotonic_s() + self.site.config.body_timeout_s
+        self.deadline = self.site.clock.monotonic_s() + self.site.deadlines.body_s
 
     def got_body(self) -> None:
         """It is there, or not wanted any more."""
@@ -110,7 +131,7 @@ class DeviceConnection(RequestHandler):
 
     def expect_reading(self) -> None:
         """The peer must take what is being sent within the idle time."""
-        self.deadline = self.site.clock.monotonic_s() + self.site.config.idle_s
+        self.deadline = self.site.clock.monotonic_s() + self.site.deadlines.idle_s
 
     def end(self) -> None:
         """The request is answered but for the writing."""
@@ -127,16 +148,27 @@ class DeviceConnection(RequestHandler):
     def adopt(self, key: str, session: Session) -> None:
         """Keeps ``session`` for the following requests with the same credential, until it or the connection ends."""
         if len(self.sessions) >= SESSIONS_PER_CONNECTION:
-            self.sessions.pop(next(iter(self.sessions))).close()
+            oldest = self.sessions.pop(next(iter(self.sessions)))
+            if not self._speaks_for(oldest.identity):
+                self.site.holders.leave(oldest.identity, self)
+            oldest.close()
         self.sessions[key] = session
+        if not self.proxied:  # a proxy's connection is not the device's
+            self.site.holders.enter(session.identity, self, self.abort)
         session.on_end(lambda code: self._session_ended(key, session, code))
         if self.transport is None:  # lost while the credential was being checked
             self.sessions.pop(key, None)
+            self.site.holders.leave(session.identity, self)
             session.close()
+
+    def _speaks_for(self, identity: str) -> bool:
+        return any(session.identity == identity for session in self.sessions.values())
 
     def _session_ended(self, key: str, session: Session, code: str) -> None:
         if self.sessions.get(key) is session:
             del self.sessions[key]
+            if not self._speaks_for(session.identity):
+                self.site.holders.leave(session.identity, self)
         if code == "closed":  # by ourselves
             return
         if self._poll is not None and self._poll.session is session:
@@ -150,13 +182,16 @@ class DeviceConnection(RequestHandler):
         """Awaits ``waiting``; None as soon as the connection, the session or the site ends."""
         try:
             async with asyncio.timeout(None) as scope:
-                self._poll = Poll(session, scope)
+                self._poll = poll = Poll(session, scope)
+                self.site.polls.enter(session.identity, poll, poll.end)
                 if self.site.draining:
                     self._poll.end()
                 return await waiting
         except TimeoutError:
             return None
         finally:
+            if self._poll is not None:
+                self.site.polls.leave(session.identity, self._poll)
             self._poll = None
 
     def end_poll(self) -> None:
@@ -196,17 +231,17 @@ class DeviceServer(web.Server):
         self._site = site
         self._options = options
 
-    def __call__(self) -> DeviceConnection:
-        return DeviceConnection(self._site, self, loop=self._loop, **self._options)
+    def connection(self, lost: Callable[[], None]) -> DeviceConnection:
+        """The protocol of a connection; ``lost`` is called when it is over."""
+        return DeviceConnection(self._site, self, lost, loop=self._loop, **self._options)
 
     @property
     def open(self) -> list[DeviceConnection]:
         """The open connections."""
         return cast("list[DeviceConnection]", self.connections)
 
-    def sweep(self) -> None:
+    def sweep(self, now_s: float) -> None:
         """Aborts every connection that is past its deadline."""
-        now = self._site.clock.monotonic_s()
         for connection in self.open:
-            if connection.deadline <= now:
+            if connection.deadline <= now_s:
                 connection.abort()

@@ -2,12 +2,11 @@
 
 from aiohttp import web
 
-from fleetcore.errors import Refused
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.message import Rejected
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import read_body
-from fleetcore_http.csr import PKCS10, as_pem
+from fleetcore.wire.csr import PKCS10, as_pem
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.identity import shown_certificate
 from fleetcore_http.problems import problem
@@ -26,28 +25,16 @@ async def enroll(exchange: Exchange) -> web.StreamResponse:
 
 def _request(exchange: Exchange, body: bytes) -> EnrollRequest | Rejected:
     media_type = exchange.media_type()
-    token = _bearer(exchange)
+    token = exchange.headers.credential("bearer")
     protocol = exchange.site.context.name
-    source, certificate = exchange.connection.peer, shown_certificate(exchange.connection, exchange.request)
+    source, certificate = exchange.connection.peer, shown_certificate(exchange.connection, exchange.headers)
     if media_type == PKCS10 or (media_type is None and not body.lstrip().startswith(b"{")):
         return EnrollRequest(csr=as_pem(body), token=token, certificate=certificate, source=source, protocol=protocol)
-    if media_type not in {None, "application/json"}:
-        raise Refused("Enrolling takes application/pkcs10 or application/json", code="media_type_unsupported")
+    exchange.headers.check_media_type((PKCS10, "application/json"))
     depth = exchange.site.context.limits.json_depth
     members = read_body(messages.ENROLL, body, media_type, depth)
     if isinstance(members, Rejected):
         return members
-    return EnrollRequest(
-        csr=(members.csr or "").encode("ascii"),
-        token=members.token or token,
-        certificate=certificate,
-        ownership=members.ownership_token,
-        parameters=members.parameters or {},
-        source=source,
-        protocol=protocol,
+    return EnrollRequest.of(
+        members, token=members.token or token, certificate=certificate, source=source, protocol=protocol
     )
-
-
-def _bearer(exchange: Exchange) -> str | None:
-    scheme, _, token = exchange.request.headers.get("Authorization", "").partition(" ")
-    return token.strip() or None if scheme.lower() == "bearer" else None

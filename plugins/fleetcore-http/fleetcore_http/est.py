@@ -11,11 +11,11 @@ from base64 import b64decode, b64encode
 from aiohttp import web
 from attrs import evolve
 
-from fleetcore.errors import NotAuthenticated, Refused, Unavailable
+from fleetcore.errors import NotAuthenticated, Unavailable
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.message import Rejected, Reply
+from fleetcore.wire.csr import PKCS10, as_pem
 from fleetcore_http.answers import empty
-from fleetcore_http.csr import PKCS10, as_pem
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.identity import shown_certificate
 from fleetcore_http.problems import problem
@@ -71,12 +71,11 @@ async def simple_reenroll(exchange: Exchange) -> web.StreamResponse:
 
 async def _request(exchange: Exchange) -> EnrollRequest:
     body = await exchange.body()
-    if exchange.media_type() not in {None, PKCS10}:
-        raise Refused("A certificate request is sent as application/pkcs10", code="media_type_unsupported")
+    exchange.headers.check_media_type((PKCS10,))
     return EnrollRequest(
         csr=as_pem(body),
         token=_password(exchange),
-        certificate=shown_certificate(exchange.connection, exchange.request),
+        certificate=shown_certificate(exchange.connection, exchange.headers),
         source=exchange.connection.peer,
         protocol=exchange.site.context.name,
     )
@@ -84,11 +83,11 @@ async def _request(exchange: Exchange) -> EnrollRequest:
 
 def _password(exchange: Exchange) -> str | None:
     """The password of HTTP Basic (RFC 7617); the user name is the client's own affair."""
-    scheme, _, coded = exchange.request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "basic":
+    coded = exchange.headers.credential("basic")
+    if coded is None:
         return None
     try:
-        _, colon, password = b64decode(coded.strip(), validate=True).decode().partition(":")
+        _, colon, password = b64decode(coded, validate=True).decode().partition(":")
     except (ValueError, binascii.Error):
         colon, password = "", ""
     if not colon:

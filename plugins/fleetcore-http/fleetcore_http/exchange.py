@@ -1,15 +1,14 @@
 """One request under way: what the handlers of :mod:`fleetcore_http.routes` have in hand."""
 
-from collections.abc import Mapping
-
 from aiohttp import web
 from attrs import define
+from multidict import MultiMapping
 
 from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.protocol import Session
 from fleetcore.model.message import UNKNOWN, Inbound, MessageType, Rejected
 from fleetcore.model.names import is_message_id
-from fleetcore.wire.bodies import media_type
+from fleetcore.wire.headers import Headers
 from fleetcore.wire.strict_json import EXACT_INTEGER
 from fleetcore_http.answers import pending_header
 from fleetcore_http.bodies import read_body
@@ -25,6 +24,7 @@ class Exchange:
     """A request and what its address said.
 
     Attributes:
+        headers: as they are read; none before they were judged.
         session: of the device that speaks; None only on the routes that anybody may use.
         row: the type of message that the path stands for, or None.
         leaf: the leaf in the path, or None: then the subject is the device that speaks.
@@ -35,6 +35,7 @@ class Exchange:
     site: Site
     connection: DeviceConnection
     request: web.BaseRequest
+    headers: Headers = Headers(fields={})
     session: Session | None = None
     row: MessageType | None = None
     leaf: str | None = None
@@ -56,27 +57,24 @@ class Exchange:
         """The body, read once; raises as :func:`fleetcore_http.bodies.read_body`."""
         limit = self.site.context.limits.message_bytes
         if self.request.content.is_eof():
-            self.payload = await read_body(self.request, limit)
+            self.payload = await read_body(self.request, self.headers, limit)
             return self.payload
         self.connection.expect_body()
         try:
-            self.payload = await read_body(self.request, limit)
+            self.payload = await read_body(self.request, self.headers, limit)
             return self.payload
         finally:
             self.connection.got_body()
 
     def media_type(self) -> str | None:
-        """The declared media type, lower case and without parameters; None where none is declared."""
-        declared = self.request.headers.get("Content-Type")
-        return media_type(declared) or None if declared else None
+        """The declared media type as :class:`Headers` has it; None where none is declared."""
+        return self.headers.media_type
 
     def message_id(self) -> str | None:
-        """``Idempotency-Key``, with or without the quotes of a structured field."""
-        key = self.request.headers.get("Idempotency-Key")
+        """``Idempotency-Key``; raises Refused for what is no message id."""
+        key = self.headers.idempotency_key
         if key is None:
             return None
-        if len(key) > 2 and key[0] == key[-1] == '"':
-            key = key[1:-1]
         if not is_message_id(key):
             raise Refused("Idempotency-Key is not 1-64 printable ASCII characters")
         return key
@@ -101,16 +99,19 @@ class Exchange:
 
     def integer(self, name: str, *, most: int = EXACT_INTEGER) -> int:
         """A query parameter of whole numbers from 0 to ``most``; 0 where it is left out."""
-        text = self.query.get(name)
-        if text is None:
+        texts = self.query.getall(name, ())
+        if not texts:
             return 0
+        if texts[1:]:
+            raise Refused(f"{name} stands in the query twice", remedy="Send it once")
+        text: str = texts[0]
         if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
-            raise Refused(f"{name} is no whole number from 0 to {most}")
+            raise Refused(f"{name} is not a whole number from 0 to {most}")
         return int(text)
 
     @property
-    def query(self) -> Mapping[str, str]:
-        """The query parameters; of one that is repeated the first counts."""
+    def query(self) -> MultiMapping[str]:
+        """The query parameters."""
         return self.request.rel_url.query
 
     async def note_pending(self, response: web.StreamResponse) -> None:

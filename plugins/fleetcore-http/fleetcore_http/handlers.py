@@ -5,12 +5,12 @@ import re
 from aiohttp import web
 from msgspec.structs import replace
 
-from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, Refused, VersionConflict
+from fleetcore.errors import CODES, NotAuthenticated, NotAuthorised, VersionConflict
 from fleetcore.model.message import Accepted, Dropped, Inbound, MessageType
 from fleetcore.wire import messages
+from fleetcore.wire.csr import PKCS10, as_pem
 from fleetcore.wire.strict_json import dumps
 from fleetcore_http.answers import accepted, empty, json_answer, matches, quoted
-from fleetcore_http.csr import PKCS10, as_pem
 from fleetcore_http.exchange import MAX_WAIT_S, Exchange
 from fleetcore_http.identity import identify_if_shown
 from fleetcore_http.problems import problem
@@ -22,8 +22,8 @@ _REPORTED_VERSION = re.compile(r'"(?:d\d{1,15}\.)?r?(\d{1,15})"', re.ASCII)
 
 async def uplink(exchange: Exchange, row: MessageType) -> web.StreamResponse:
     """A message to be committed: answered after the commit."""
-    if row.media_types and exchange.media_type() not in {None, *row.media_types}:  # undeclared, the bytes are looked at
-        raise Refused(f"It is sent as {', '.join(row.media_types)}", code="media_type_unsupported")
+    if row.media_types:
+        exchange.headers.check_media_type(row.media_types)
     message = await exchange.message(row, if_version=_if_match(exchange) if row.checks_version else None)
     outcome = await exchange.site.ingest.submit(exchange.who, message)
     if isinstance(outcome, Accepted):
@@ -38,7 +38,7 @@ async def call(exchange: Exchange, row: MessageType) -> web.StreamResponse:
     plane = exchange.site.plane
     message = await exchange.message(row) if "POST" in row.methods else _read(exchange, row)
     reply = await plane.call(exchange.who, message)
-    known = exchange.request.headers.get("If-None-Match")
+    known = exchange.headers.get("if-none-match")
     if known is not None and reply.error is None and reply.etag is not None and matches(known, quoted(reply.etag)):
         return web.Response(status=304, headers={"ETag": quoted(reply.etag), "Server": "fleetcore"})
     return reply_answer(reply)
@@ -64,7 +64,7 @@ async def renew(exchange: Exchange) -> web.StreamResponse:
 
 def _if_match(exchange: Exchange) -> int | None:
     """The reported version that must be the current one. A tag that is not of ours cannot match (RFC 9110 §13.1.1)."""
-    header = exchange.request.headers.get("If-Match")
+    header = exchange.headers.get("if-match")
     if header is None or header.strip() == "*":
         return None
     match = _REPORTED_VERSION.fullmatch(header.strip())
@@ -87,7 +87,7 @@ async def await_downlink(exchange: Exchange, row: MessageType) -> web.StreamResp
 async def ca_bundle(exchange: Exchange) -> web.StreamResponse:
     """``GET /ca``: the bundle that devices trust. It is public, so that a device can ask before it is enrolled."""
     plane = exchange.site.plane
-    session = await identify_if_shown(exchange.connection, exchange.request)
+    session = await identify_if_shown(exchange.connection, exchange.headers)
     if session is not None:
         message = Inbound(type=messages.CA_GET, subject=session.identity, payload=b"")
         return reply_answer(await plane.call(session, message))
@@ -99,21 +99,7 @@ async def ca_bundle(exchange: Exchange) -> web.StreamResponse:
 
 async def discover(exchange: Exchange) -> web.StreamResponse:
     """``GET /device/v1/``: the limits, for anybody; and who the credential says you are, where one is shown."""
-    session = await identify_if_shown(exchange.connection, exchange.request)
+    session = await identify_if_shown(exchange.connection, exchange.headers)
     exchange.session = session
-    limits = exchange.site.context.limits
-    body: dict[str, object] = {
-        "fleet": exchange.site.context.fleet,
-        "time_ms": exchange.site.clock.now_ms(),
-        "limits": {
-            "message_bytes": limits.message_bytes,
-            "json_depth": limits.json_depth,
-            "twin_bytes": limits.twin_bytes,
-            "twin_keys": limits.twin_keys,
-            "metrics": limits.metrics,
-            "wait_s": MAX_WAIT_S,
-        },
-    }
-    if session is not None:
-        body["device"] = session.identity
-    return json_answer(200, body)
+    device = None if session is None else session.identity
+    return json_answer(200, exchange.site.context.discovery(device, wait_s=MAX_WAIT_S))

@@ -1,43 +1,40 @@
 """Listening: the adapter that the core holds, and the one function every request goes through."""
 
 import asyncio
-import asyncio.sslproto
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from ssl import SSLContext
 
 from aiohttp import web
 
-from fleetcore.errors import ConfigError, FleetError, NotAuthenticated, NotAuthorised, NotReady
+from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DevicePlane, ProtocolAdapter
 from fleetcore.interfaces.provider import Context
+from fleetcore.listening.lateness import sweeps
+from fleetcore.listening.listener import Listener as OpenListener
+from fleetcore.listening.sockets import names, open_sockets
 from fleetcore.model.message import Rejected
 from fleetcore.wire.endpoints import Listener
+from fleetcore.wire.headers import Headers
+from fleetcore.wire.proxies import proxies
 from fleetcore.wire.replies import rejection
 from fleetcore_http import routes
 from fleetcore_http.bodies import BodyLimitError
 from fleetcore_http.config import HttpConfig
 from fleetcore_http.connection import DeviceConnection, DeviceServer
 from fleetcore_http.exchange import Exchange
+from fleetcore_http.holders import Holders
 from fleetcore_http.identity import identify
 from fleetcore_http.problems import problem
 from fleetcore_http.site import Site
-
-#: One TLS record (RFC 8446 §5.1). asyncio's default keeps 256 KiB a connection: 2.6 GB for 10,000 devices.
-_TLS_BUFFER_BYTES = 16_384
-
-#: How often deadlines are looked at; a connection is closed at most this much after its own.
-_SWEEP_S = 1.0
 
 #: How long an answer under way may take once we are closing.
 _DRAIN_S = 10.0
 
 #: What a peer goes on sending after a refusal is read this long, so that it gets to see it (RFC 9112 §9.6).
 _LINGER_S = 1.0
-
-#: How long a peer may take to answer our closing of the TLS layer; most devices just vanish.
-_TLS_CLOSE_S = 2.0
 
 
 class Handler:
@@ -82,6 +79,7 @@ class Handler:
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
+        exchange.headers = Headers.of(request.raw_headers)
         target = request.raw_path
         path = target.partition("?")[0] if target.startswith("/") else request.rel_url.raw_path
         match = routes.find(path)
@@ -91,7 +89,7 @@ class Handler:
             return self._nothing_there(exchange, match)
         exchange.row = route.row
         if not route.open:
-            exchange.session = await identify(exchange.connection, request)
+            exchange.session = await identify(exchange.connection, exchange.headers)
         return await route.handler(exchange)
 
     def _nothing_there(self, exchange: Exchange, match: routes.Match) -> web.Response:
@@ -110,7 +108,7 @@ class Handler:
 class HttpAdapter(ProtocolAdapter):
     """A listener that is open; made by :func:`serve`."""
 
-    def __init__(self, site: Site, server: DeviceServer, listening: asyncio.Server, endpoints: Sequence[str]) -> None:
+    def __init__(self, site: Site, server: DeviceServer, listening: OpenListener, endpoints: Sequence[str]) -> None:
         self._site = site
         self._server = server
         self._listening = listening
@@ -144,19 +142,29 @@ async def serve(config: HttpConfig, context: Context, plane: DevicePlane, ingest
     """Listens as ``config`` says until the context ends; raises as :func:`fleetcore_http.plugin.open_http`."""
     config.check()
     listener = config.listener()
+    limits = context.listening.limits
+    reached = partial(_too_many, context)
     site = Site(
-        config=config, context=context, plane=plane, ingest=ingest, proxies=config.proxies(), clock=context.clock
+        config=config,
+        context=context,
+        plane=plane,
+        ingest=ingest,
+        proxies=proxies(config.trusted_proxies),
+        clock=context.clock,
+        deadlines=config.deadlines(limits),
+        holders=Holders(limits.per_identity, reached),
+        polls=Holders(limits.per_identity, reached),
     )
     server = DeviceServer(
         site,
         Handler(site),
-        keepalive_timeout=config.idle_s,
+        keepalive_timeout=site.deadlines.idle_s,
         lingering_time=_LINGER_S,
         logger=context.logger,
         access_log=None,
         auto_decompress=False,  # bodies.inflate does it, within the limit
     )
-    listening = await _listen(listener, config, context, server)
+    listening = _listen(listener, config, context, server)
     adapter = HttpAdapter(site, server, listening, _endpoints(listener, listening))
     sweeper = asyncio.create_task(_sweep(site, server), name=f"{context.name}: sweep")
     try:
@@ -169,45 +177,26 @@ async def serve(config: HttpConfig, context: Context, plane: DevicePlane, ingest
         await listening.wait_closed()
 
 
-async def _listen(listener: Listener, config: HttpConfig, context: Context, server: DeviceServer) -> asyncio.Server:
+def _too_many(context: Context, identity: str) -> None:
+    remedy = f"the oldest of {identity} ends; [listeners] per_identity bounds connections and long polls of a device"
+    context.listening.note(context.name, "per_identity", remedy)
+
+
+def _listen(listener: Listener, config: HttpConfig, context: Context, server: DeviceServer) -> OpenListener:
     tls: SSLContext | None = None
     if listener.tls:
-        if context.tls is None:
-            raise ConfigError(
-                f"{config.listen} needs a server certificate and the fleet has no CA",
-                remedy="Run fleetcore init, or listen on http://127.0.0.1:PORT",
-            )
-        tls = context.tls.server(enrolling=True)
-        asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
-    try:
-        return await asyncio.get_running_loop().create_server(
-            server,
-            listener.host,
-            listener.port,
-            backlog=1024,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else config.header_timeout_s,
-            ssl_shutdown_timeout=None if tls is None else _TLS_CLOSE_S,
-        )
-    except OSError as error:
-        raise NotReady(
-            f"{config.listen} cannot be bound: {error.strerror or error}",
-            remedy="Choose a free port and an own address",
-        ) from error
+        tls = context.server_tls(config.listen, plain="http://127.0.0.1:PORT", enrolling=True)
+    bound = open_sockets(config.listen, listener.host, listener.port)
+    opened = OpenListener(context.name, bound, server.connection, context.listening, context.clock, tls=tls)
+    opened.open()
+    return opened
 
 
-def _endpoints(listener: Listener, listening: asyncio.Server) -> list[str]:
-    """The configured host with the port that was bound; a name with two addresses may have been given two."""
+def _endpoints(listener: Listener, listening: OpenListener) -> list[str]:
     scheme = "https" if listener.tls else "http"
-    ports = {socket.getsockname()[1] for socket in listening.sockets}
-    if len(ports) == 1:
-        hosts = [(listener.host, ports.pop())]
-    else:
-        hosts = [socket.getsockname()[:2] for socket in listening.sockets]
-    return [f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host, port in hosts]
+    return [f"{scheme}://{name}" for name in names(listener.host, listening.sockets)]
 
 
 async def _sweep(site: Site, server: DeviceServer) -> None:
-    while True:
-        await site.clock.sleep(_SWEEP_S)
-        server.sweep()
+    async for now in sweeps(site.clock):
+        server.sweep(now)

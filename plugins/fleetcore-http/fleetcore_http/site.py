@@ -7,7 +7,8 @@ from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DevicePlane
 from fleetcore.interfaces.provider import Context
 from fleetcore.model.addresses import Network
-from fleetcore_http.config import HttpConfig
+from fleetcore_http.config import Deadlines, HttpConfig
+from fleetcore_http.holders import Holders
 
 
 @define(kw_only=True, eq=False)
@@ -20,4 +21,7 @@ class Site:
     ingest: Ingest
     proxies: tuple[Network, ...]
     clock: Clock
+    deadlines: Deadlines
+    holders: Holders
+    polls: Holders
     draining: bool = False

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
@@ -15,22 +13,15 @@ from fleetcore_http.plugin import open_http
 
 from fleetcore.interfaces.protocol import ProtocolAdapter
 from fleetcore.interfaces.provider import Limits
-from fleetcore.testing import context
+from fleetcore.listening.limits import ListenerLimits
+from fleetcore.testing import context, peers
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.recording_plane import RecordingPlane
 from fleetcore.testing.throwaway_ca import ThrowawayCa
 
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    for mark in item.iter_markers("peer"):
-        name = mark.args[0]
-        if shutil.which(name) is None:
-            message = f"{name} is not installed"
-            if os.environ.get("FLEETCORE_REQUIRE") == "all":
-                pytest.fail(message, pytrace=False)
-            pytest.skip(message)
+pytest_runtest_setup = peers.require
 
 
 @frozen(kw_only=True)
@@ -39,6 +30,7 @@ class Served:
 
     adapter: ProtocolAdapter
     clock: MovableClock
+    reached: Mapping[tuple[str, str], int]
 
     @property
     def url(self) -> str:
@@ -95,11 +87,13 @@ async def serve(authority: ThrowawayCa, plane: RecordingPlane):
     """Opens the plugin: ``await serve(limits=…, trusted_proxies=…)``; plain HTTP with ``tls=False``."""
     async with AsyncExitStack() as stack:
 
-        async def open_one(*, tls: bool = True, limits: Limits | None = None, **config: object) -> Served:
-            lent = context("http", limits=limits, tls=authority)
+        async def open_one(
+            *, tls: bool = True, limits: Limits | None = None, per_identity: int = 64, **config: object
+        ) -> Served:
+            lent = context("http", limits=limits, tls=authority, listeners=ListenerLimits(per_identity=per_identity))
             settings = HttpConfig(listen=f"http{'s' if tls else ''}://127.0.0.1:0", **config)
             adapter = await stack.enter_async_context(open_http(settings, lent, plane, plane))
-            return Served(adapter=adapter, clock=lent.clock)
+            return Served(adapter=adapter, clock=lent.clock, reached=lent.listening.reached)
 
         yield open_one
 

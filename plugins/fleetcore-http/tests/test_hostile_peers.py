@@ -3,6 +3,7 @@
 import gzip
 import logging
 import tracemalloc
+import zlib
 from contextlib import suppress
 from math import inf
 
@@ -115,22 +116,27 @@ async def test_a_body_of_exactly_the_limit_passes(serve, connect, plane):
     assert len(plane.messages[0].payload) == 1000
 
 
-async def test_a_gzip_bomb_is_refused_at_the_limit(served, connect, plane):
-    bomb = gzip.compress(b"\0" * 50_000_000, compresslevel=9)
+BOMBS = [("gzip", gzip.compress), ("deflate", zlib.compress)]
+
+
+@pytest.mark.parametrize(("coding", "compress"), BOMBS, ids=["gzip", "deflate"])
+async def test_a_bomb_is_refused_at_the_limit(served, connect, plane, coding, compress):
+    bomb = compress(b"\0" * 50_000_000, 9)
     raw = await connect(served)
 
-    await raw.say(*HEAD, "Content-Encoding: gzip", f"Content-Length: {len(bomb)}", body=bomb)
+    await raw.say(*HEAD, f"Content-Encoding: {coding}", f"Content-Length: {len(bomb)}", body=bomb)
 
     assert (await raw.answer()).status == 413
     assert plane.arrived == []
 
 
-def test_inflating_a_bomb_stops_at_the_limit():
-    bomb = gzip.compress(b"\0" * 50_000_000, compresslevel=9)
+@pytest.mark.parametrize(("coding", "compress"), BOMBS, ids=["gzip", "deflate"])
+def test_inflating_a_bomb_stops_at_the_limit(coding, compress):
+    bomb = compress(b"\0" * 50_000_000, 9)
     tracemalloc.start()
     try:
         with pytest.raises(BodyLimitError):
-            inflate(bomb, 256 * 1024)
+            inflate(bomb, coding, 256 * 1024)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -144,17 +150,52 @@ def test_inflating_a_bomb_stops_at_the_limit():
         ("gzip", b"no gzip at all", 400),
         ("gzip", gzip.compress(b"{}")[:-3], 400),
         ("gzip", gzip.compress(b"{}") + gzip.compress(b"{}"), 400),
+        ("deflate", zlib.compress(b'{"t": 1}'), 204),
+        ("deflate", zlib.compress(b"{}")[:-3], 400),
+        ("deflate", zlib.compress(b"{}") + b"{}", 400),
+        ("deflate", zlib.compress(b"{}")[2:-4], 400),
+        ("gzip, deflate", zlib.compress(gzip.compress(b"{}")), 415),
         ("br", b"{}", 415),
         ("gzip, gzip", gzip.compress(gzip.compress(b"{}")), 415),
         ("identity", b"{}", 204),
     ],
 )
-async def test_a_content_coding_is_gzip_whole_and_single_or_refused(served, connect, coding, body, status):
+async def test_a_content_coding_is_one_that_is_read_whole_and_single_or_refused(served, connect, coding, body, status):
     raw = await connect(served)
 
     await raw.say(*HEAD, f"Content-Encoding: {coding}", f"Content-Length: {len(body)}", body=body)
 
     assert (await raw.answer()).status == status
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Authorization: Bearer fc_dev_dev1_x", "Authorization: Bearer fc_dev_dev2_y"),
+        ("Content-Type: application/json", "content-type: text/plain"),
+        ("Idempotency-Key: a", "Idempotency-Key: b"),
+        ("If-Match: *", 'If-Match: "r1"'),
+        ("Host: y",),
+        ("Client-Cert: :YQ==:", "Client-Cert: :YQ==:"),
+    ],
+)
+async def test_a_header_that_two_readers_could_take_differently_is_refused(served, connect, plane, lines):
+    raw = await connect(served)
+
+    await raw.say(*HEAD, *lines, "Content-Length: 2", body=b"{}")
+
+    answer = await raw.answer()
+    assert (answer.status, answer.json["code"]) == (400, "payload_unreadable")
+    assert "twice" in answer.json["detail"] or "Duplicate" in answer.json["detail"]  # the parser's own word
+    assert plane.arrived == []
+
+
+async def test_a_query_parameter_that_stands_twice_is_refused(served, connect):
+    raw = await connect(served)
+
+    await raw.say("GET /device/v1/commands?wait=0&wait=55 HTTP/1.1", "Host: x")
+
+    assert (await raw.answer()).status == 422
 
 
 async def test_an_unknown_expectation_is_refused(served, connect):
@@ -313,3 +354,34 @@ async def test_a_peer_that_does_not_read_its_download_is_cut_off(served, connect
 
     await until(lambda: served.adapter.connections == 0)
     await until(lambda: plane.opened[0].ended)
+
+
+async def test_a_device_that_opens_too_many_connections_loses_its_oldest_and_no_other_does(serve, connect, until):
+    served = await serve(per_identity=2)
+    other = await connect(served, "dev2")
+    await other.say("GET /device/v1/time HTTP/1.1", "Host: x")
+    await other.answer()
+    opened = []
+    for _ in range(3):
+        opened.append(raw := await connect(served, "dev1"))
+        await raw.say("GET /device/v1/time HTTP/1.1", "Host: x")
+        await raw.answer()
+
+    assert await opened[0].rest() == b""
+    for raw in (*opened[1:], other):
+        await raw.say("GET /device/v1/time HTTP/1.1", "Host: x")
+        assert (await raw.answer()).status == 200
+    assert served.reached["http", "per_identity"] == 1
+
+
+async def test_the_oldest_of_too_many_long_polls_is_answered(serve, connect, plane, until):
+    served = await serve(tls=False, per_identity=2, trusted_proxies=("127.0.0.1/32",))
+    token = f"Authorization: Bearer {plane.token('dev1')}"
+    polls = []
+    for count in range(1, 4):
+        polls.append(raw := await connect(served))
+        await raw.say("GET /device/v1/commands?wait=55 HTTP/1.1", "Host: x", token)
+        await until(lambda count=count: plane.polls >= min(count, 2))
+
+    assert (await polls[0].answer()).status == 204
+    await until(lambda: plane.polls == 2)

@@ -137,9 +137,11 @@ def test_a_time_of_nothing_is_refused(name):
         HttpConfig(**{name: 0}).check()
 
 
-def test_a_proxy_that_is_no_address_is_refused():
+async def test_a_proxy_that_is_no_address_is_refused(served, plane):
+    config = HttpConfig(listen="http://127.0.0.1:0", trusted_proxies=("proxy.example",))
     with pytest.raises(ConfigError, match="trusted_proxies"):
-        HttpConfig(trusted_proxies=("proxy.example",)).proxies()
+        async with open_http(config, context("http", clock=served.clock), plane, plane):
+            pass
 
 
 async def test_https_without_a_ca_says_what_to_do(served, plane):

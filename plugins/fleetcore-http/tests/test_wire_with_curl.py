@@ -156,6 +156,8 @@ async def test_a_report_on_another_version_is_412(curl, plane, tag):
     [
         ("application/merge-patch+json", 204),
         ("application/json; charset=utf-8", 204),
+        ("Application/JSON;Charset=UTF-8", 204),
+        ("application/json; charset=utf-16", 415),
         ("application/json-patch+json", 415),
         ("text/plain", 415),
     ],

@@ -34,7 +34,7 @@ def read_address(url: str) -> Address:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigError(f"{url} is no address: {error}", remedy="Use mqtts://HOST:PORT") from error
+        raise ConfigError(f"{url} is not an address: {error}", remedy="Use mqtts://HOST:PORT") from error
     if parts.scheme not in {"mqtt", "mqtts"} or not host:
         raise ConfigError(f"{url} is no MQTT address", remedy="Use mqtts://HOST:PORT")
     secure = parts.scheme == "mqtts"

@@ -6,14 +6,17 @@ inside is found by the one strict reader of the core and not smoothed over here.
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import msgspec
 
+from fleetcore.errors import CODES
 from fleetcore.model.message import Inbound, Rejected, Reply
 from fleetcore.wire import messages, strict_json
 from fleetcore.wire.bodies import unreadable
+from fleetcore.wire.replies import problem
 from fleetcore.wire.strict_json import StrictJsonError
+from fleetcore.wire.times import format_time
+from fleetcore_mqtt.packets import Reason
 
 
 class _Request(msgspec.Struct):
@@ -86,6 +89,21 @@ def reply_body(reply: Reply) -> dict[str, object]:
     return out
 
 
-def rfc3339(now_ms: int) -> str:
-    """Milliseconds since the epoch as RFC 3339 with three fraction digits and ``Z``."""
-    return datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+#: What the end of a connection means in the codes of ``errors``; the rest breaks the rules of the protocol.
+_CLOSINGS = {
+    Reason.TAKEN_OVER: ("session_taken_over", "another connection of this device has taken its place"),
+    Reason.BUSY: ("overloaded", "connect and send again later"),
+    Reason.QUOTA: ("overloaded", "too much waits for this client"),
+    Reason.SHUTTING_DOWN: ("overloaded", "the server is stopping"),
+    Reason.KEEP_ALIVE: ("protocol_violation", "nothing came for one and a half times the keep alive"),
+    Reason.TOO_LARGE: ("limit_exceeded", "the packet is too large"),
+}
+
+
+def closing(reason: Reason, text: str, now_ms: int) -> dict[str, object]:
+    """What a client of 3.1.1, which has no DISCONNECT from the server, reads on ``errors`` before the close."""
+    code, known = _CLOSINGS.get(reason, ("protocol_violation", text))
+    if text in CODES:  # why the plane has ended the session
+        code, known = text, CODES[text].title
+    rejected = Rejected(code=code, reason=known)
+    return problem(rejected, received=format_time(now_ms), closed=True)

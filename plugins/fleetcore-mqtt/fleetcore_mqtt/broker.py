@@ -8,25 +8,26 @@ loses its rights, so a broker with an old access list lets nothing through.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from math import ceil
 from ssl import SSLContext
-from typing import Any
 
 from attrs import frozen
 
 from fleetcore.errors import CODES, ConfigError, CredentialsRejected, FleetError, NotReady, Refused
 from fleetcore.interfaces import Context, DevicePlane, Ingest, ProtocolAdapter, Session
 from fleetcore.interfaces.protocol import Finding
+from fleetcore.listening.tasks import Tasks
 from fleetcore.model.credential import AssertedCredential
 from fleetcore.model.message import UNKNOWN, Accepted, Downlink, Inbound, Outcome, Rejected
 from fleetcore.wire.replies import problem, refusal
+from fleetcore.wire.times import format_time
 from fleetcore.wire.tls import client_context
 from fleetcore_mqtt import topics, trial
 from fleetcore_mqtt.addresses import Address, read_address
-from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
+from fleetcore_mqtt.bodies import read_request, reply_body, to_json
 from fleetcore_mqtt.config import MqttConfig
 from fleetcore_mqtt.eviction import Eviction
 from fleetcore_mqtt.link import Arrived, Link, LinkState, Publication
@@ -86,7 +87,7 @@ class Broker(ProtocolAdapter):
         self._under_way = 0
         self._reasons: set[str] = set()
         self._retrying = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(context.logger)
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._up, self._why = False, ""
 
@@ -103,6 +104,10 @@ class Broker(ProtocolAdapter):
     @property
     def trouble(self) -> str:
         return "" if self._up else f"the broker {self._url} is out of reach: {self._why}"
+
+    @property
+    def listens(self) -> bool:
+        return False
 
     async def examine(self) -> Sequence[Finding]:
         if self._context.tls is None or not self._address.secure or not self._up:
@@ -140,9 +145,7 @@ class Broker(ProtocolAdapter):
     async def close(self) -> None:
         """Disconnects; what is not acknowledged stays at the broker."""
         await self._link.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
@@ -162,16 +165,6 @@ class Broker(ProtocolAdapter):
             self._context.count("mqtt_broker_lost")
             self._context.logger.warning("%s: %s", self._url, state.why)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._context.logger.error("%s failed", task.get_name(), exc_info=error)
-
     def _stop(self, reason: str) -> None:
         self._reasons.add(reason)
         self._link.stop_reading()
@@ -188,7 +181,7 @@ class Broker(ProtocolAdapter):
             uplink = topics.parse(arrived.topic)
             if uplink is None:
                 # Below no device: nobody to tell.
-                self._context.count("mqtt_topic_invalid")
+                self._refuse_unheard(arrived, Rejected(code="topic_invalid", reason="no topic of a device"))
                 self._link.acknowledge(arrived)
                 continue
             self._under_way += 1
@@ -213,7 +206,7 @@ class Broker(ProtocolAdapter):
         session = self._sessions.get(item.device)
         if session is None or session.ended is not None:
             self._opening[item.device] = [item]
-            self._spawn(self._open(item.device), f"mqtt session of {item.device}")
+            self._tasks.spawn(self._open(item.device), f"mqtt session of {item.device}")
             return
         self._sessions.move_to_end(item.device)
         self._hand_over(session, item)
@@ -234,6 +227,8 @@ class Broker(ProtocolAdapter):
         if refusal is not None:
             self._context.count("mqtt_broker_device_refused")
             for item in waiting:
+                if not refusal.temporary:
+                    self._refuse_unheard(item.arrived, refusal)
                 self._done(item, refusal)
             return
         self._sessions[device] = session
@@ -261,9 +256,9 @@ class Broker(ProtocolAdapter):
             )
             if not self._ingest.deliver(session, message, partial(self._done, item)) and "plane" not in self._reasons:
                 self._stop("plane")
-                self._spawn(self._await_plane(), "mqtt back-pressure")
+                self._tasks.spawn(self._await_plane(), "mqtt back-pressure")
         elif uplink.request is not None or uplink.type is not None:
-            self._spawn(self._call(session, item), f"mqtt call of {item.device}")
+            self._tasks.spawn(self._call(session, item), f"mqtt call of {item.device}")
         else:
             rejected = Rejected(code="operation_unknown", reason=f"nothing is known of {uplink.name!r}")
             self._refuse(session, item, rejected)
@@ -282,6 +277,11 @@ class Broker(ProtocolAdapter):
             target=uplink.target if uplink.type is not None else item.arrived.topic,
         )
         self._plane.refused(session, message, rejected, protocol=self._context.name)
+
+    def _refuse_unheard(self, arrived: Arrived, rejected: Rejected) -> None:
+        """A message without a device, or of one that may not speak: counted."""
+        message = Inbound(type=UNKNOWN, subject="", payload=arrived.payload, target=arrived.topic)
+        self._plane.refused(None, message, rejected, protocol=self._context.name)
 
     async def _await_plane(self) -> None:
         try:
@@ -306,7 +306,7 @@ class Broker(ProtocolAdapter):
     def _reference(self, item: _Item) -> dict[str, object]:
         out: dict[str, object] = {
             "topic": item.arrived.topic,
-            "received": rfc3339(self._context.clock.now_ms()),
+            "received": format_time(self._context.clock.now_ms()),
         }
         # The packet id is the broker's and would tell the device nothing.
         if (message_id := _message_id(item.arrived)) is not None:
@@ -328,7 +328,7 @@ class Broker(ProtocolAdapter):
         self._check_held()
         if not self._retrying:
             self._retrying = True
-            self._spawn(self._retry(), "mqtt retry")
+            self._tasks.spawn(self._retry(), "mqtt retry")
 
     async def _retry(self) -> None:
         try:
@@ -396,7 +396,7 @@ class Broker(ProtocolAdapter):
 
     def revoked(self, devices: frozenset[str]) -> None:
         """The sink of :meth:`DevicePlane.watch_revocations`: the broker is to end what the registry has ended."""
-        self._spawn(self._eviction.carry_out(devices), "mqtt eviction")
+        self._tasks.spawn(self._eviction.carry_out(devices), "mqtt eviction")
 
     def send(self, downlink: Downlink) -> None:
         """The sink of :meth:`DevicePlane.carry`."""

@@ -4,6 +4,7 @@ The access list is printed from the one table in :mod:`.topics`. Written for Mos
 tried against 2.0.11.
 """
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class BrokerFiles:
         crl = "" if self.crl is None else f"crlfile {self.crl}\n"
         user = "" if self.user is None else _USER.format(user=self.user)
         return f"""\
-# Written by `fleetcore mqtt broker-config`. Run: mosquitto -c {self.out / CONFIG}
+# Written by `fleetcore mqtt broker-config`. Run: mosquitto -c {shlex.quote(str(self.out / CONFIG))}
 # After a revocation: write the list anew (crlfile) and send SIGHUP.
 
 # What is not acknowledged to fleetcore yet survives a restart. After a crash of the broker, or of its machine, what
@@ -78,7 +79,8 @@ acl_file {self.out / ACCESS}
 
 max_packet_size {PACKET_BYTES}
 max_keepalive 1200
-retain_available false
+# fleetcore ignores RETAIN. Without this the broker would close the connection of a device that sets it.
+retain_available true
 # Towards fleetcore this is how many wait for their commit; towards a device its own Receive Maximum is smaller.
 max_inflight_messages 1000
 # While fleetcore is away; beyond it the broker drops messages, so the disk must hold it.

@@ -11,6 +11,7 @@ from secrets import token_hex
 
 from fleetcore.errors import CODES
 from fleetcore.interfaces import ClaimSession
+from fleetcore.listening.applicants import CONNECTED_S, MESSAGES
 from fleetcore.model.message import Rejected
 from fleetcore.wire.replies import refusal
 from fleetcore_mqtt import topics
@@ -32,13 +33,10 @@ from fleetcore_mqtt.packets import (
     Violation,
     Welcome,
 )
+from fleetcore_mqtt.sending import sender
 from fleetcore_mqtt.stream import Hold, PacketStream
 from fleetcore_mqtt.v311 import as_text
 
-#: A device enrols in two round trips; a plugin that is asked about it has five seconds for each.
-CONNECTED_S = 120.0
-#: What one connection may ask or try before it has to come again: two steps, and their repetitions.
-MESSAGES = 64
 FILTERS = 8
 #: Replies that the client has not acknowledged.
 WINDOW = 8
@@ -59,10 +57,11 @@ class Claimant:
         leave: Callable[[Disconnect], None],
     ) -> None:
         self._stream, self._host, self._codec, self._session, self._leave = stream, host, codec, session, leave
-        self._reasons, self._packet_bytes = connect.reasons, connect.packet_bytes
+        self._reasons = connect.reasons
         self._filters: dict[str, int] = {}
         self._messages = 0
-        self._outbox = Outbox(self._send, min(connect.receive_maximum, WINDOW), host.clock.monotonic_s)
+        send = sender(stream, host, codec, connect.packet_bytes)
+        self._outbox = Outbox(send, min(connect.receive_maximum, WINDOW), host.clock.monotonic_s)
         self.busy = False
         self.until_s = host.clock.monotonic_s() + CONNECTED_S
         host.claimants.enter(session.name)
@@ -173,16 +172,6 @@ class Claimant:
             self._stream.send(PUBACK_HEAD + packet_id)
 
     def _post(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
-        qos = max((granted for name, granted in self._filters.items() if topics.matches(name, topic)), default=None)
+        qos = topics.granted(self._filters, topic)
         if qos is not None:
             self._outbox.put(Message(topic=topic, payload=payload, qos=qos, correlation=correlation))
-
-    def _send(self, message: Message, packet_id: int | None) -> bool:
-        packet = self._codec.publish(
-            message.topic, message.payload, packet_id, expiry_s=None, correlation=message.correlation
-        )
-        if self._packet_bytes is not None and len(packet) > self._packet_bytes:
-            self._host.count("mqtt_downlink_too_large")
-            return False
-        self._stream.send(packet)
-        return True

@@ -12,9 +12,11 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
+from attrs import evolve
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -22,7 +24,7 @@ from paho.mqtt.properties import Properties
 
 from fleetcore import threads
 from fleetcore.errors import CODES, ConfigError, NotAuthenticated, NotAuthorised, Refused, Unavailable
-from fleetcore.interfaces import DeviceClient, DeviceSecrets, EnrollRequest
+from fleetcore.interfaces import DeviceClient, DeviceSecrets, EnrollRequest, claiming
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.wire import messages
 from fleetcore_mqtt import topics
@@ -72,7 +74,7 @@ class MqttDeviceClient(DeviceClient):
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets, *, version: str = "5") -> None:
         if version not in {"5", "3.1.1"}:
-            raise ConfigError(f"there is no MQTT {version} here", remedy='Use "5" or "3.1.1"')
+            raise ConfigError(f"MQTT {version} is not spoken here", remedy='Use "5" or "3.1.1"')
         self.session = chance.token_hex(4)
         self._url, self._address = endpoint, read_address(endpoint)
         self._secrets = secrets
@@ -331,14 +333,8 @@ class MqttDeviceClient(DeviceClient):
             raise Refused(
                 "MQTT enrols by a claim certificate alone", code="operation_unknown", remedy="Enrol over HTTP"
             )
-        parameters = {"parameters": dict(request.parameters)} if request.parameters else {}
-        if request.ownership is not None:
-            return await self.request(messages.ENROLL, {"ownership_token": request.ownership, **parameters})
-        begun = await self.request(messages.ENROLL, {"csr": _pem(request.csr), **parameters})
-        token = None if begun.body is None else begun.body.get("ownership_token")
-        if token is None or not request.at_once:
-            return begun
-        return await self.request(messages.ENROLL, {"ownership_token": token})
+        # A token never goes over MQTT (docs/reference/wire.md §1).
+        return await claiming.enroll(evolve(request, token=None), partial(self.request, messages.ENROLL))
 
     def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
         del sha256, start
@@ -356,18 +352,6 @@ def _claim_name(certificate: bytes) -> str | None:
         return None  # the TLS library says better what is wrong with it
     name = str(names[0].value) if len(names) == 1 else ""
     return name if name.startswith(topics.CLAIM) else None
-
-
-def _pem(csr: bytes) -> str:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    if csr.lstrip().startswith(b"-----"):
-        return csr.decode("ascii", "replace")
-    try:
-        return x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM).decode("ascii")
-    except ValueError as error:
-        raise Refused(f"the certificate request cannot be read: {error}", code="csr_invalid") from error
 
 
 def _reply(body: Mapping[str, Any]) -> Reply:

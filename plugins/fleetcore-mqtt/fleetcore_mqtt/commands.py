@@ -1,6 +1,7 @@
 """``fleetcore mqtt``: what an operator does about MQTT that the core knows nothing of."""
 
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -64,12 +65,12 @@ def broker_config(
     except FleetError as error:
         click.echo(error, err=True)
         raise SystemExit(5) from error
-    click.echo(f"Run it: mosquitto -c {out.resolve() / CONFIG}")
+    click.echo(f"Run it: mosquitto -c {shlex.quote(str(out.resolve() / CONFIG))}")
 
 
 def _file(path: Path) -> Path:
     if not path.is_file():
-        raise NotFound(f"There is no file {path}", remedy="`fleetcore init` makes the fleet's CA; or name the file")
+        raise NotFound(f"File {path} does not exist", remedy="`fleetcore init` makes the fleet's CA; or name the file")
     return path.resolve()
 
 
@@ -84,7 +85,7 @@ def _write(out: Path, port: int, *, ca: Path, cert: Path, key: Path, crl: Path, 
         service=_common_name(service),
         user=_owner(),
     ).render()
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, text in files.items():
         path = out / name
         path.write_text(text)
@@ -110,7 +111,7 @@ def _common_name(certificate: Path) -> str:
     try:
         subject = x509.load_pem_x509_certificate(certificate.read_bytes()).subject
     except ValueError as error:
-        raise Refused(f"{certificate} is no certificate: {error}") from error
+        raise Refused(f"{certificate} is not a certificate: {error}") from error
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) != 1:
         raise Refused(f"{certificate} has {len(names)} common names", remedy="Use the fleet's service certificate")

@@ -9,14 +9,16 @@ Order of a connection: authenticate, then authorise, and only then touch any sta
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
-from functools import partial
-from typing import cast
 
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
 from fleetcore.interfaces import ClaimSession, Session
+from fleetcore.listening.applicants import Applicants
 from fleetcore.model.credential import CertificateCredential, Credential, TokenCredential
-from fleetcore.model.message import Inbound
+from fleetcore.model.message import UNKNOWN, Inbound, Rejected
+from fleetcore.wire.replies import problem
+from fleetcore.wire.times import format_time
 from fleetcore_mqtt import topics
+from fleetcore_mqtt.bodies import closing
 from fleetcore_mqtt.claimant import Claimant
 from fleetcore_mqtt.downlinks import WINDOW, Downlinks
 from fleetcore_mqtt.framing import CONNECT_BYTES
@@ -37,12 +39,10 @@ from fleetcore_mqtt.packets import (
 )
 from fleetcore_mqtt.sessions import EXPIRY_S
 from fleetcore_mqtt.stream import Hold, PacketStream
-from fleetcore_mqtt.uplinks import REFUSED_S, Uplinks, content_type
+from fleetcore_mqtt.uplinks import TOPIC_BYTES, Uplinks, content_type
 from fleetcore_mqtt.v5 import V5
 from fleetcore_mqtt.v311 import V311
 
-#: From the end of the TLS handshake to a whole CONNECT.
-CONNECT_S = 5.0
 #: The device plane answers who it is within this, or the client is asked to come again.
 AUTHENTICATION_S = 30.0
 #: A client that takes nothing for this long is cut off.
@@ -66,8 +66,9 @@ class _State(Enum):
 class Connection(PacketStream):
     """See the module. Everything runs on the loop of the endpoint."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, lost: Callable[[], None] = lambda: None) -> None:
         super().__init__(CONNECT_BYTES)
+        self._lost = lost
         self._host = host
         self._state = _State.WAITING
         self._codec = _CODECS[4]
@@ -81,6 +82,7 @@ class Connection(PacketStream):
         self._silence_s = 0.0
         # Moments of the monotonic clock that the sweep compares with, in seconds.
         self._opened_s = self._heard_s = host.clock.monotonic_s()
+        self._asked_s = self._opened_s
         self._unwritable_s: float | None = None
         self._closed_s: float | None = None
 
@@ -102,11 +104,6 @@ class Connection(PacketStream):
         """Reads nothing more; what was read is answered."""
         self.hold(Hold.DRAIN)
 
-    def abort(self) -> None:
-        """Drops the transport without a word."""
-        if self.transport is not None:
-            self.transport.abort()
-
     def end(self, reason: Reason, text: str = "", *, will: bool = False) -> None:
         """Says why, where the version can, and closes. Idempotent.
 
@@ -117,7 +114,7 @@ class Connection(PacketStream):
             return
         match self._state:
             case _State.OPEN:
-                self.send(self._codec.disconnect(reason, text if self._reasons else ""))
+                self._say_why(reason, text)
             case _State.AUTHENTICATING:
                 self.send(self._codec.refuse(reason, text))
             case _State.WAITING:
@@ -126,13 +123,28 @@ class Connection(PacketStream):
             self._will = None
         self._close()
 
+    def broken(self, violation: Violation) -> None:
+        session = self._session
+        message = Inbound(type=UNKNOWN, subject=self.identity, payload=b"")
+        rejected = Rejected(code="protocol_violation", reason=str(violation))
+        self._host.plane.refused(session, message, rejected, protocol=self._host.name)
+        super().broken(violation)
+
+    def _say_why(self, reason: Reason, text: str) -> None:
+        """The DISCONNECT, or a message on ``errors`` where the version has none."""
+        if self._codec.version >= 5:
+            self.send(self._codec.disconnect(reason, text if self._reasons else ""))
+        elif self._downlinks is not None:
+            self._downlinks.complain(closing(reason, text, self._host.clock.now_ms()))
+
     def _close(self) -> None:
         """The one way in which a connection ends, whoever ends it."""
         self.flush()
         self.closed = True
         self._closed_s = self._host.clock.monotonic_s()
-        if self._downlinks is not None:
-            self._host.sessions.keep(self.identity, self._downlinks.filters, self._expiry_s)
+        downlinks = self._downlinks
+        if downlinks is not None and self._session is not None and self._session.ended is None:
+            self._host.sessions.keep(self.identity, downlinks.filters, downlinks.outbox.unacked, self._expiry_s)
         if self.transport is not None:
             self.transport.close()
 
@@ -142,13 +154,13 @@ class Connection(PacketStream):
             if now_s - self._closed_s >= LINGER_S:
                 self.abort()
         elif self._state is _State.WAITING:
-            if now_s - self._opened_s >= CONNECT_S:
+            if now_s - self._opened_s >= self._host.connect_s:
                 self.end(Reason.PROTOCOL_ERROR)
         elif self._state is _State.AUTHENTICATING:
-            if now_s - self._opened_s >= AUTHENTICATION_S:
+            if now_s - self._asked_s >= AUTHENTICATION_S:
                 self.end(Reason.UNAVAILABLE)
-        elif self._uplinks and self._uplinks.refused_s is not None and now_s - self._uplinks.refused_s >= REFUSED_S:
-            self.end(Reason.BUSY, "temporarily refused: connect and send again")
+        elif self._uplinks and self._uplinks.retries.overdue(now_s):
+            self._uplinks.retries.give_up()
         elif self._claimant is not None and now_s >= self._claimant.until_s:
             self.end(Reason.CONNECT_TIME)
         elif self._unwritable_s is not None and now_s - self._unwritable_s >= UNWRITABLE_S:
@@ -162,9 +174,7 @@ class Connection(PacketStream):
     # -- asyncio.Protocol -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not asserted: uvloop's transports, which ``fleetcore serve`` runs on, are no subclass of asyncio's.
-        self.transport = transport = cast("asyncio.Transport", transport)
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        super().connection_made(transport)
         self._host.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how it was lost changes nothing
@@ -172,6 +182,7 @@ class Connection(PacketStream):
         if not self.closed:
             self._close()
         self._host.lost(self)
+        self._lost()
         if self._claimant is not None:
             self._claimant.lost()
         session, will = self._session, self._will
@@ -180,6 +191,8 @@ class Connection(PacketStream):
                 session.close()
             else:
                 self._host.spawn(self._publish_will(session, will), f"mqtt will of {session.identity}")
+        # Each refers to this connection, which holds OpenSSL's part; the collector comes to such a ring after hours.
+        self._uplinks = self._downlinks = self._claimant = None
 
     def pause_writing(self) -> None:
         self._unwritable_s = self._host.clock.monotonic_s()
@@ -235,9 +248,13 @@ class Connection(PacketStream):
             self.end(Reason.VERSION)
             return
         self._codec = codec
+        if codec.version >= 5:
+            # From here on its end is answered with a reason; 3.1.1 closes without a word (§3.1.4).
+            self._state = _State.AUTHENTICATING
         connect = codec.read(data, start, at, end)
         assert isinstance(connect, Connect)
         self._state = _State.AUTHENTICATING
+        self._asked_s = self._host.clock.monotonic_s()
         self.hold(Hold.AUTHENTICATION)
         self._host.spawn(self._authenticate(connect), "mqtt authentication")
 
@@ -259,7 +276,7 @@ class Connection(PacketStream):
             return
         session: Session | ClaimSession | None = None
         try:
-            credential, name, peer = self._credential(connect), self._host.name, self._peer()
+            credential, name, peer = self._credential(connect), self._host.name, self.peer
             if isinstance(credential, CertificateCredential):
                 session = await self._host.plane.claim(credential.der, protocol=name, peer=peer)
             if session is None:
@@ -285,8 +302,7 @@ class Connection(PacketStream):
                 self._open(connect, session)
 
     def _credential(self, connect: Connect) -> Credential:
-        tls = None if self.transport is None else self.transport.get_extra_info("ssl_object")
-        der = None if tls is None else tls.getpeercert(binary_form=True)
+        der = self.peer_certificate
         if der:
             return CertificateCredential(der)
         if connect.password is None:
@@ -296,14 +312,12 @@ class Connection(PacketStream):
         except UnicodeDecodeError as error:
             raise NotAuthenticated("the device token is not text") from error
 
-    def _peer(self) -> str:
-        found = None if self.transport is None else self.transport.get_extra_info("peername")
-        return f"{found[0]}:{found[1]}" if found else ""
-
     def _open(self, connect: Connect, session: Session) -> None:
         host, codec = self._host, self._codec
         self._session, self._state = session, _State.OPEN
-        self._will, self._reasons = connect.will, connect.reasons
+        self._reasons = connect.reasons
+        refused = None if connect.will is None else _will_refusal(connect.will, session.identity)
+        self._will = connect.will if refused is None else None
         self.limit_bytes = host.packet_bytes
         host.authenticated(session.identity, self)
         kept = host.sessions.take(session.identity)
@@ -327,12 +341,15 @@ class Connection(PacketStream):
                     expiry_s=None if self._expiry_s == connect.expiry_s else self._expiry_s,
                     receive_maximum=host.in_flight,
                     packet_bytes=host.packet_bytes,
+                    reason="" if refused is None or not connect.reasons else f"{refused.code}: {refused.reason}",
                 )
             )
         )
         self.release(Hold.AUTHENTICATION)
         if kept is not None:
             downlinks.restore(kept)
+        if connect.will is not None and refused is not None:
+            self._drop_will(session, connect.will, refused)
         session.on_end(self._session_ended)
 
     def _serve_claim(self, connect: Connect, session: ClaimSession) -> None:
@@ -340,7 +357,7 @@ class Connection(PacketStream):
         if self.closed:
             session.close()
             return
-        objection = self._host.claimants.objection(connect, session, self._codec)
+        objection = _claim_objection(self._host.claimants, connect, session, self._codec)
         if objection is not None:
             session.close()
             self._host.count("mqtt_claim_refused")
@@ -352,8 +369,17 @@ class Connection(PacketStream):
         self.release(Hold.AUTHENTICATION)
         session.on_end(self._session_ended)
 
+    def _drop_will(self, session: Session, will: Will, refused: Rejected) -> None:
+        """The connection goes on without it: bridges and gateways send wills that are meant for brokers."""
+        message = Inbound(type=UNKNOWN, subject=session.identity, payload=will.payload, target=will.topic[:TOPIC_BYTES])
+        self._host.plane.refused(session, message, refused, protocol=self._host.name)
+        if self._downlinks is not None:
+            received = format_time(self._host.clock.now_ms())
+            self._downlinks.complain(problem(refused, topic=will.topic[:TOPIC_BYTES], received=received))
+
     def _session_ended(self, code: str) -> None:
-        self.end(Reason.ADMINISTRATIVE, code)
+        # The plane closes the sessions of all devices where it ends itself, before the endpoint does.
+        self.end(Reason.SHUTTING_DOWN if code == "closed" else Reason.ADMINISTRATIVE, code)
 
     async def _publish_will(self, session: Session, will: Will) -> None:
         """Hands the will over as what it is: a message of the device, judged by its rights of this moment."""
@@ -361,7 +387,7 @@ class Connection(PacketStream):
             delay_s = min(will.delay_s, self._expiry_s)
             if delay_s:
                 await self._host.clock.sleep(delay_s)
-                if self._host.current(session.identity) is not None:
+                if self._host.is_connected(session.identity):
                     return
             meaning = topics.parse(will.topic)
             assert meaning is not None
@@ -382,21 +408,35 @@ class Connection(PacketStream):
 
 
 def _objection(connect: Connect, identity: str, version: int) -> Reason | None:
-    """Why an authenticated client is refused all the same, or None: its client id or its will is not its own."""
+    """Why an authenticated client is refused all the same, or None: for its client id, or the QoS of its will."""
     if connect.client_id not in {"", identity}:
         return Reason.CLIENT_ID
     if not connect.client_id and not connect.clean and version < 5:
         return Reason.CLIENT_ID  # MQTT 3.1.1 §3.1.3.1
-    if connect.will is None:
-        return None
-    meaning = topics.parse(connect.will.topic)
-    if meaning is not None and meaning.device != identity:
+    # MQTT 5.0 §3.2.2.3.4: a will of more than the Maximum QoS is refused.
+    return Reason.QOS if connect.will is not None and connect.will.qos == 2 and version >= 5 else None
+
+
+def _claim_objection(claimants: Applicants, connect: Connect, session: ClaimSession, codec: Codec) -> Reason | None:
+    """Why a claimant is refused at its CONNECT, or None."""
+    if connect.will is not None:
+        session.denied("will", "not_authorised")
         return Reason.NOT_AUTHORISED
+    if not connect.client_id and not connect.clean and codec.version < 5:
+        return Reason.CLIENT_ID  # MQTT 3.1.1 §3.1.3.1
+    if claimants.full(session.name):
+        session.denied("session", "overloaded")
+        return Reason.BUSY
+    return None
+
+
+def _will_refusal(will: Will, identity: str) -> Rejected | None:
+    """Why a will is dropped, or None: it says something that the device may not say, or nothing."""
+    meaning = topics.parse(will.topic)
+    if meaning is not None and meaning.device != identity:
+        return Rejected(code="not_your_device", reason="the will is dropped: its topic is of another device")
     if meaning is None or meaning.type not in topics.DELIVERED:
-        return Reason.TOPIC_INVALID
-    return Reason.QOS if connect.will.qos == 2 and version >= 5 else None
-
-
-def factory(host: Host) -> Callable[[], Connection]:
-    """What makes a connection for each accepted transport."""
-    return partial(Connection, host)
+        return Rejected(
+            code="topic_invalid", reason=f"the will is dropped: its topic is none that {identity} publishes to"
+        )
+    return None

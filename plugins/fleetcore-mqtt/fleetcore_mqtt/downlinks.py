@@ -1,8 +1,6 @@
 """What goes to one device: its subscriptions, what they let through, and the push of all that is unfinished."""
 
-from collections.abc import Mapping
 from functools import partial
-from math import ceil
 
 from fleetcore.interfaces import Session
 from fleetcore.model.message import Downlink
@@ -12,12 +10,16 @@ from fleetcore_mqtt.bodies import to_json
 from fleetcore_mqtt.host import Host
 from fleetcore_mqtt.outbox import Message, Outbox
 from fleetcore_mqtt.packets import Codec, Reason, Subscribe, Unsubscribe, Violation
+from fleetcore_mqtt.sending import sender
+from fleetcore_mqtt.sessions import Kept
 from fleetcore_mqtt.stream import PacketStream
 
 #: Unacknowledged downlinks towards a client; a 3.1.1 client cannot say how many it can take.
 WINDOW = 20
 #: Filters of one device; the whole read list twice is 18.
 FILTERS = 64
+#: A filter of ours is at most this long: the memory of a connection is bounded in bytes.
+FILTER_LENGTH = 512
 
 _REPLACEABLE = frozenset({messages.TWIN_DESIRED, messages.ERRORS, messages.TIME})
 
@@ -36,14 +38,15 @@ class Downlinks:
         packet_bytes: int | None,
     ) -> None:
         self._stream, self._host, self._codec, self._session = stream, host, codec, session
-        self._packet_bytes = packet_bytes
         self._listening = 0
+        self._unheard: object = None
         self.filters: dict[str, int] = {}
-        self.outbox = Outbox(self._send, min(window, WINDOW), host.clock.monotonic_s)
+        self.outbox = Outbox(sender(stream, host, codec, packet_bytes), min(window, WINDOW), host.clock.monotonic_s)
 
-    def restore(self, filters: Mapping[str, int]) -> None:
-        """Takes up the subscriptions of an earlier connection."""
-        self.filters = dict(filters)
+    def restore(self, kept: Kept) -> None:
+        """Takes up the session of an earlier connection: its unacknowledged messages, then its subscriptions."""
+        self.outbox.resume_with(kept.unacked)
+        self.filters = dict(kept.filters)
         if self.filters:
             self._listen()
 
@@ -53,7 +56,7 @@ class Downlinks:
             raise Violation("no subscription identifiers were offered", Reason.SUBSCRIPTION_IDS)
         codes: list[int] = []
         for name, qos in packet.filters:
-            if not topics.is_filter(name):
+            if not topics.is_filter(name) or len(name) > FILTER_LENGTH:
                 codes.append(Reason.FILTER_INVALID)
             elif not topics.may_subscribe(self._session.identity, name):
                 self._host.count("mqtt_subscription_refused")
@@ -66,6 +69,8 @@ class Downlinks:
         self._stream.send(self._codec.suback(packet.packet_id, codes))
         if any(code <= 1 for code in codes):
             self._listen()
+            if self._unheard is not None:
+                self.complain(self._unheard)
 
     def unsubscribe(self, packet: Unsubscribe) -> None:
         """Answers an UNSUBSCRIBE."""
@@ -83,13 +88,14 @@ class Downlinks:
         expires_s: float | None = None,
         replaceable: bool = False,
         correlation: bytes | None = None,
-    ) -> None:
-        """Publishes to the device where it has subscribed; a client that lets too much wait is closed."""
+        about: str | None = None,
+    ) -> bool:
+        """Publishes to the device; False where it has not subscribed. A client that lets too much wait is closed."""
         if self._stream.closed:
-            return
-        qos = max((granted for name, granted in self.filters.items() if topics.matches(name, topic)), default=None)
+            return False
+        qos = topics.granted(self.filters, topic)
         if qos is None:
-            return
+            return False
         message = Message(
             topic=topic,
             payload=payload,
@@ -97,10 +103,18 @@ class Downlinks:
             expires_s=expires_s,
             replaceable=replaceable,
             correlation=correlation,
+            about=about,
         )
         if not self.outbox.put(message):
             self._host.count("mqtt_slow_consumer")
             self._stream.end(Reason.QUOTA, "too much waits for this client", will=True)
+        return True
+
+    def complain(self, body: object) -> None:
+        """Publishes to ``errors``; a device that has not subscribed to it yet hears the latest when it does."""
+        identity = self._session.identity
+        heard = self.post(topics.below(identity, identity, "errors"), to_json(body), replaceable=True)
+        self._unheard = None if heard else body
 
     def _listen(self) -> None:
         """Has all that is unfinished pushed, now and whenever something comes up.
@@ -118,18 +132,19 @@ class Downlinks:
         expires_s = None
         if downlink.expires_ms is not None:
             expires_s = self._host.clock.monotonic_s() + downlink.expires_ms / 1000
-        self.post(topic, to_json(downlink.body), expires_s=expires_s, replaceable=downlink.type in _REPLACEABLE)
-
-    def _send(self, message: Message, packet_id: int | None) -> bool:
-        expiry_s = None
-        if message.expires_s is not None:
-            expiry_s = max(1, ceil(message.expires_s - self._host.clock.monotonic_s()))
-        packet = self._codec.publish(
-            message.topic, message.payload, packet_id, expiry_s=expiry_s, correlation=message.correlation
+        self.post(
+            topic,
+            to_json(downlink.body),
+            expires_s=expires_s,
+            replaceable=downlink.type in _REPLACEABLE,
+            about=f"{topic} {downlink.body.get('id', '')}" if _is_told_anew(downlink) else None,
         )
-        if self._packet_bytes is not None and len(packet) > self._packet_bytes:
-            # MQTT 5.0 §3.1.2.11.4: as if it had been delivered.
-            self._host.count("mqtt_downlink_too_large")
-            return False
-        self._stream.send(packet)
-        return True
+
+
+def _is_told_anew(downlink: Downlink) -> bool:
+    """Whether it is unfinished until the device answers: the plane hands it over whenever the device listens."""
+    if downlink.type is messages.COMMAND:
+        return downlink.body.get("respond") != "none"
+    return downlink.type is messages.TWIN_DESIRED or (
+        downlink.type is messages.FIRMWARE and downlink.body.get("offer") is not None
+    )

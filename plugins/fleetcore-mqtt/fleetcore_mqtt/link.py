@@ -194,7 +194,7 @@ class Link:
             wait_s = min(wait_s * 2, longest_s)
             # A session that is not read could not even be told that it is there: it is taken up when reading goes on.
             while not self._stopping.is_set() and (self._reading_stopped or time.monotonic() < until_s):
-                select.select([self._wake_out], [], [], min(_TURN_S, max(0.01, until_s - time.monotonic())))
+                _ready([self._wake_out], [], min(_TURN_S, max(0.01, until_s - time.monotonic())))
                 self._drain_wake()
 
     def _connect(self) -> None:
@@ -217,9 +217,7 @@ class Link:
             # What TLS has decrypted already is not seen by select.
             pending = readable and self._address.secure and cast("ssl.SSLSocket", sock).pending() > 0
             wanted: list[Any] = [self._wake_out, sock] if readable else [self._wake_out]
-            ready, writable, _ = select.select(
-                wanted, [sock] if client.want_write() else [], [], 0 if pending else _TURN_S
-            )
+            ready, writable = _ready(wanted, [sock] if client.want_write() else [], 0 if pending else _TURN_S)
             if self._wake_out in ready:
                 self._drain_wake()
             if pending or sock in ready:
@@ -294,3 +292,20 @@ class Link:
                 self._connection, message.mid, message.qos, message.topic, bytes(message.payload), message.properties
             )
         )
+
+
+def _ready(readable: Sequence[Any], writable: Sequence[Any], seconds: float) -> tuple[list[Any], list[Any]]:
+    """What of these can be read and written, within a time; as ``select``, which takes no descriptor above 1023."""
+    poll = select.poll()
+    wanted: dict[int, int] = {}
+    for sockets, event in ((readable, select.POLLIN), (writable, select.POLLOUT)):
+        for each in sockets:
+            wanted[each.fileno()] = wanted.get(each.fileno(), 0) | event
+    for number, events in wanted.items():
+        poll.register(number, events)
+    found = dict(poll.poll(seconds * 1000))
+    ended = select.POLLHUP | select.POLLERR
+    return (
+        [each for each in readable if found.get(each.fileno(), 0) & (select.POLLIN | ended)],
+        [each for each in writable if found.get(each.fileno(), 0) & (select.POLLOUT | ended)],
+    )

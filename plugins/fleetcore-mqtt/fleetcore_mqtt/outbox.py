@@ -5,7 +5,7 @@ connection: its queue must never become the server's memory.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import frozen
 
@@ -22,6 +22,7 @@ class Message:
         qos: 0 or 1.
         expires_s: when it makes no sense any more, by the monotonic clock, or None.
         replaceable: it may be left out where the queue is full, because a later one or a read tells the same.
+        about: names what the plane tells anew, as it is by then, when the device listens again; None for all else.
     """
 
     topic: str
@@ -30,23 +31,45 @@ class Message:
     expires_s: float | None = None
     replaceable: bool = False
     correlation: bytes | None = None
+    about: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of what is kept with it; correlation data is the client's and up to 64 KiB long."""
+        return len(self.topic) + len(self.payload) + len(self.correlation or b"")
 
 
 class Outbox:
-    """Sends through ``send(message, packet_id)`` while the window is open, keeps the rest in order.
+    """Sends through ``send(message, packet_id, again)`` while the window is open, keeps the rest in order.
 
     ``send`` returns False for a message that it left out: nothing will acknowledge it.
     """
 
-    __slots__ = ("_bytes", "_next", "_now_s", "_paused", "_pending", "_send", "_unacked", "_window")
+    __slots__ = (
+        "_again",
+        "_awaited",
+        "_bytes",
+        "_next",
+        "_now_s",
+        "_paused",
+        "_pending",
+        "_send",
+        "_unacked",
+        "_window",
+    )
 
-    def __init__(self, send: Callable[[Message, int | None], bool], window: int, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, send: Callable[[Message, int | None, bool], bool], window: int, now_s: Callable[[], float]
+    ) -> None:
         self._send = send
         self._window = window
         self._now_s = now_s
         self._pending: deque[Message] = deque()
         self._bytes = 0
-        self._unacked: set[int] = set()
+        self._unacked: dict[int, Message] = {}
+        #: Of an earlier connection: what to send once more, and the packet ids of what the plane is to tell anew.
+        self._again: deque[tuple[int, Message]] = deque()
+        self._awaited: dict[str, int] = {}
         self._next = 0
         self._paused = False
 
@@ -55,22 +78,45 @@ class Outbox:
         """Messages that are not sent yet."""
         return len(self._pending)
 
+    @property
+    def unacked(self) -> Mapping[int, Message]:
+        """What was sent and is not acknowledged, by packet id, in the order of sending."""
+        return {**self._unacked, **dict(self._again)}
+
+    def resume_with(self, unacked: Mapping[int, Message]) -> None:
+        """Sends what an earlier connection left unacknowledged, before anything else (MQTT 5.0 §4.4).
+
+        What the plane tells anew waits for that and then goes with its old packet id: as it was it may be out of date,
+        a command that is cancelled by now for one. The window is this connection's, which may be narrower.
+        """
+        for packet_id, message in unacked.items():
+            if message.about is None:
+                self._again.append((packet_id, message))
+            else:
+                self._awaited[message.about] = packet_id
+        self._advance()
+
     def put(self, message: Message) -> bool:
         """Sends or keeps a message; False where the queue is full of messages that cannot be left out."""
+        before = None if message.about is None else self._awaited.pop(message.about, None)
+        if before is not None and message.qos:
+            self._again.append((before, message))
+            self._advance()
+            return True
         self._pending.append(message)
-        self._bytes += len(message.payload)
+        self._bytes += message.size
         self._advance()
         while len(self._pending) > PENDING_MESSAGES or self._bytes > PENDING_BYTES:
             victim = next((each for each in self._pending if each.replaceable), None)
             if victim is None:
                 return False
             self._pending.remove(victim)
-            self._bytes -= len(victim.payload)
+            self._bytes -= victim.size
         return True
 
     def acknowledged(self, packet_id: int) -> None:
         """The client has taken that message; an id that is not in flight is ignored (MQTT 5.0 §4.4 allows repeats)."""
-        self._unacked.discard(packet_id)
+        self._unacked.pop(packet_id, None)
         self._advance()
 
     def pause(self) -> None:
@@ -83,21 +129,28 @@ class Outbox:
         self._advance()
 
     def _advance(self) -> None:
-        while self._pending and not self._paused:
+        while self._again and not self._paused and len(self._unacked) < self._window:
+            before, message = self._again.popleft()
+            if not self._expired(message) and self._send(message, before, True):
+                self._unacked[before] = message
+        while self._pending and not self._paused and not self._again:
             message = self._pending[0]
-            expired = message.expires_s is not None and message.expires_s <= self._now_s()
+            expired = self._expired(message)
             if not expired and message.qos and len(self._unacked) >= self._window:
                 return
             self._pending.popleft()
-            self._bytes -= len(message.payload)
+            self._bytes -= message.size
             if not expired:
                 packet_id = self._take_id() if message.qos else None
-                if not self._send(message, packet_id) and packet_id is not None:
-                    self._unacked.discard(packet_id)
+                if self._send(message, packet_id, False) and packet_id is not None:
+                    self._unacked[packet_id] = message
+
+    def _expired(self, message: Message) -> bool:
+        return message.expires_s is not None and message.expires_s <= self._now_s()
 
     def _take_id(self) -> int:
+        taken = {*self._unacked, *self._awaited.values()} if self._awaited else self._unacked
         while True:
             self._next = self._next % 65_535 + 1
-            if self._next not in self._unacked:
-                self._unacked.add(self._next)
+            if self._next not in taken:
                 return self._next

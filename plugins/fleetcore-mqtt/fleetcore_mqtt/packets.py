@@ -156,7 +156,7 @@ PUBACK_HEAD = b"\x40\x02"
 
 @frozen(kw_only=True)
 class Welcome:
-    """What a successful CONNACK tells; 3.1.1 has room for ``session_present`` alone."""
+    """What a successful CONNACK tells; 3.1.1 has room for ``session_present`` alone. ``reason`` is for people."""
 
     session_present: bool
     assigned_id: str | None
@@ -164,6 +164,7 @@ class Welcome:
     expiry_s: int | None
     receive_maximum: int
     packet_bytes: int
+    reason: str = ""
 
 
 class Codec(ABC):
@@ -192,9 +193,16 @@ class Codec(ABC):
 
     @abstractmethod
     def publish(
-        self, topic: str, payload: bytes, packet_id: int | None, *, expiry_s: int | None, correlation: bytes | None
+        self,
+        topic: str,
+        payload: bytes,
+        packet_id: int | None,
+        *,
+        expiry_s: int | None,
+        correlation: bytes | None,
+        again: bool = False,
     ) -> bytes:
-        """A PUBLISH to the client: QoS 1 with a packet id, QoS 0 without."""
+        """A PUBLISH to the client: QoS 1 with a packet id, QoS 0 without; ``again`` where it was sent before."""
 
     @abstractmethod
     def refuse_publish(self, packet_id: bytes, reason: int, text: str) -> bytes:

@@ -5,7 +5,7 @@ it, so the three cannot differ. A topic is compared level by level, never by fil
 wildcard in it then has nothing to widen (the class of CVE-2017-7650).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
@@ -221,6 +221,11 @@ def matches(text: str, topic: str) -> bool:
             # "a/#" selects "a" too (MQTT 5.0 §4.7.1.2).
             return False
     return len(shape) == len(levels) or shape[len(levels) :] == ["#"]
+
+
+def granted(filters: Mapping[str, int], topic: str) -> int | None:
+    """The highest QoS that filters, each with its own, give a topic; None where none selects it."""
+    return max((qos for name, qos in filters.items() if matches(name, topic)), default=None)
 
 
 def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:

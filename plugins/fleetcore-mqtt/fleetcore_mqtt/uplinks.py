@@ -1,12 +1,14 @@
 """What comes from one device: a PUBLISH becomes an Inbound, and its outcome the acknowledgement.
 
 The rules of wire.md §4. Committed: PUBACK. Refused for good: PUBACK too, with the reason where the version has one,
-and a message on ``errors``. Refused for now: nothing, reading stops, and the connection's end makes the client send
-again. Whether the device may say it is the plane's decision, so a foreign subject is passed on and audited there.
+and a message on ``errors``. Refused for now: nothing, reading stops, and it is tried again
+(:mod:`.retries`). Whether the device may say it is the plane's decision, so a foreign subject is passed on and audited
+there.
 
 The common path makes no task and no future.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from attrs import frozen
@@ -14,20 +16,22 @@ from attrs import frozen
 from fleetcore.errors import CODES
 from fleetcore.interfaces import Session
 from fleetcore.model.message import UNKNOWN, Accepted, Inbound, MessageType, Outcome, Rejected, Reply
-from fleetcore.wire.bodies import media_type
+from fleetcore.wire.headers import media_type
 from fleetcore.wire.replies import problem, refusal
+from fleetcore.wire.times import format_time
 from fleetcore_mqtt import topics
-from fleetcore_mqtt.bodies import read_request, reply_body, rfc3339, to_json
+from fleetcore_mqtt.bodies import read_request, reply_body, to_json
 from fleetcore_mqtt.downlinks import Downlinks
 from fleetcore_mqtt.host import Host
 from fleetcore_mqtt.packets import PUBACK_HEAD, Codec, Properties, Reason, Violation
+from fleetcore_mqtt.retries import REFUSED_S, Retries
 from fleetcore_mqtt.stream import Hold, PacketStream
 from fleetcore_mqtt.v311 import as_text
 
-#: From a temporary refusal to the close that makes the client send again (wire.md §4).
-REFUSED_S = 30.0
 #: Distinct topics remembered for a connection; a device uses a handful beside the results of commands.
 TOPICS = 64
+#: A longer topic is none of ours and is not remembered: the memory of a connection is bounded in bytes.
+TOPIC_BYTES = 512
 
 
 def content_type(declared: str | None, payload: bytes, *, senml: bool) -> str | None:
@@ -68,14 +72,13 @@ class Uplinks:
         self._read_publish = codec.read_publish
         self._topics: dict[bytes, _Known] = {}
         self._in_flight: set[bytes] = set()
-        self._refused = 0
         self._calls = 0
-        self.refused_s: float | None = None
+        self.retries = Retries(stream, host)
 
     @property
     def busy(self) -> bool:
         """Whether something that was read is not answered yet; a temporary refusal is an answer."""
-        return self._calls > 0 or len(self._in_flight) > self._refused
+        return self._calls > 0 or len(self._in_flight) > self.retries.count
 
     def publish(self, data: bytes, start: int, at: int, end: int) -> None:
         """One PUBLISH packet; raises Violation."""
@@ -101,7 +104,10 @@ class Uplinks:
             id=message_id,
             target=known.target,
         )
-        done = partial(self._done, packet_id, known.topic, message_id)
+        self._hand_over(packet_id, known.topic, message)
+
+    def _hand_over(self, packet_id: bytes | None, topic: str, message: Inbound) -> None:
+        done = partial(self._done, packet_id, topic, message)
         if not self._deliver(self._session, message, done) and not self._stream.holds(Hold.PLANE):
             self._stream.hold(Hold.PLANE)
             self._host.spawn(self._await_plane(), "mqtt back-pressure")
@@ -117,16 +123,13 @@ class Uplinks:
             limit = self._message_bytes
             message_id = None if properties is None else properties.id
             rejected = Rejected(code="limit_exceeded", reason="too long", limit=limit, unit="bytes", scope="message")
-            self._note(known, payload, rejected)
-            self._done(packet_id, topic, message_id, rejected)
+            self._done(packet_id, topic, self._note(known, payload, rejected, message_id), rejected)
         elif uplink.request is not None or uplink.type is not None:
             self._call(packet_id, known, uplink, payload, properties)
         else:
-            self._refuse(packet_id, known, payload, "operation_unknown", f"nothing is known of {uplink.name!r}")
+            self._refuse(packet_id, known, payload, "operation_unknown", f"nothing is known of {uplink.name[:64]!r}")
 
     def _learn(self, raw: bytes) -> _Known:
-        if len(self._topics) >= TOPICS:
-            self._topics.clear()
         topic = as_text(raw)
         uplink = topics.parse(topic)
         if uplink is None:
@@ -134,7 +137,10 @@ class Uplinks:
         else:
             quick = uplink.type if uplink.type in topics.DELIVERED else None
             known = _Known(topic, uplink, quick, uplink.subject, uplink.target, uplink.senml)
-        self._topics[raw] = known
+        if len(raw) <= TOPIC_BYTES:
+            if len(self._topics) >= TOPICS:
+                self._topics.clear()
+            self._topics[raw] = known
         return known
 
     def _enter(self, packet_id: bytes, duplicate: int) -> bool:
@@ -145,11 +151,10 @@ class Uplinks:
                 return False
             # Acknowledging one of two messages under one id would lose the other.
             raise Violation("a packet id is used again before its PUBACK", Reason.PROTOCOL_ERROR)
-        if len(held) >= self._limit:
-            raise Violation("more messages in flight than Receive Maximum", Reason.RECEIVE_MAXIMUM)
         held.add(packet_id)
-        if len(held) >= self._limit and self._codec.version < 5:
-            # 3.1.1 cannot be told how many: reading waits for the acknowledgements instead.
+        if len(held) >= self._limit:
+            # 3.1.1 cannot be told how many, and common clients of version 5 send on regardless of what they are told:
+            # reading waits for the acknowledgements instead.
             self._stream.hold(Hold.WINDOW)
         return True
 
@@ -161,35 +166,38 @@ class Uplinks:
 
     def _refuse(self, packet_id: bytes | None, known: _Known, payload: bytes, code: str, reason: str) -> None:
         rejected = Rejected(code=code, reason=reason)
-        self._note(known, payload, rejected)
-        self._done(packet_id, known.topic, None, rejected)
+        self._done(packet_id, known.topic, self._note(known, payload, rejected), rejected)
 
-    def _note(self, known: _Known, payload: bytes, rejected: Rejected) -> None:
+    def _note(self, known: _Known, payload: bytes, rejected: Rejected, message_id: str | None = None) -> Inbound:
         """A message is refused here, before the plane has seen it."""
         row = known.uplink.type if known.uplink is not None else None
         message = Inbound(
             type=row or UNKNOWN,
             subject=known.subject or self._session.identity,
             payload=payload,
-            target=known.target if row is not None else known.topic,
+            id=message_id,
+            target=known.target if row is not None else known.topic[:TOPIC_BYTES],
         )
         self._host.plane.refused(self._session, message, rejected, protocol=self._host.name)
+        return message
 
-    def _done(self, packet_id: bytes | None, topic: str, message_id: str | None, outcome: Outcome) -> None:
+    def _done(self, packet_id: bytes | None, topic: str, message: Inbound, outcome: Outcome) -> None:
         """The plane's answer, from within its own turn of the loop: nothing is written here, only gathered."""
         if self._stream.closed:
             return
         if not isinstance(outcome, Rejected):
             self._acknowledge(packet_id, 0, "")
             if isinstance(outcome, Accepted) and outcome.refused:
-                self._complain(problem(outcome, **self._reference(packet_id, topic, message_id)))
+                self._complain(problem(outcome, **self._reference(packet_id, topic, message.id)))
         elif outcome.temporary:
-            self._stay_silent(packet_id, outcome)
+            again = partial(self._hand_over, packet_id, topic, message)
+            self._stay_silent(packet_id, outcome.retry_after_s, len(message.payload), again)
         else:
             self._acknowledge(packet_id, CODES[outcome.code].mqtt or 0, f"{outcome.code}: {outcome.reason}")
-            self._complain(problem(outcome, **self._reference(packet_id, topic, message_id)))
+            self._complain(problem(outcome, **self._reference(packet_id, topic, message.id)))
 
     def _acknowledge(self, packet_id: bytes | None, reason: int, text: str) -> None:
+        self.retries.succeeded()
         if packet_id is None:
             return
         self._in_flight.discard(packet_id)
@@ -200,24 +208,24 @@ class Uplinks:
         else:
             self._stream.send(PUBACK_HEAD + packet_id)
 
-    def _stay_silent(self, packet_id: bytes | None, outcome: Rejected) -> None:
-        self._host.count("mqtt_temporary_refusal")
+    def _stay_silent(
+        self, packet_id: bytes | None, after_s: float | None, size: int, again: Callable[[], None]
+    ) -> None:
         if packet_id is not None:
-            self._refused += 1
-            if self.refused_s is None:
-                self.refused_s = self._host.clock.monotonic_s()
-            self._stream.hold(Hold.REFUSED)
-        elif not self._stream.holds(Hold.THROTTLE):
-            # At QoS 0 nothing will be sent again, so there is nothing to close for: reading pauses.
+            self.retries.keep(size, after_s, again)
+            return
+        self._host.count("mqtt_temporary_refusal")
+        if not self._stream.holds(Hold.THROTTLE):
+            # At QoS 0 nothing was promised, so the message is gone; reading pauses.
             self._stream.hold(Hold.THROTTLE)
-            self._host.spawn(self._throttle(outcome.retry_after_s or 1.0), "mqtt throttle")
+            self._host.spawn(self._throttle(after_s or 1.0), "mqtt throttle")
 
     async def _throttle(self, seconds: float) -> None:
         await self._host.clock.sleep(min(seconds, REFUSED_S))
         self._stream.release(Hold.THROTTLE)
 
     def _reference(self, packet_id: bytes | None, topic: str, message_id: str | None) -> dict[str, object]:
-        out: dict[str, object] = {"topic": topic, "received": rfc3339(self._host.clock.now_ms())}
+        out: dict[str, object] = {"topic": topic, "received": format_time(self._host.clock.now_ms())}
         if packet_id is not None:
             out["packet_id"] = int.from_bytes(packet_id, "big")
         if message_id is not None:
@@ -225,8 +233,7 @@ class Uplinks:
         return out
 
     def _complain(self, body: object) -> None:
-        identity = self._session.identity
-        self._downlinks.post(topics.below(identity, identity, "errors"), to_json(body), replaceable=True)
+        self._downlinks.complain(body)
 
     def _call(
         self,
@@ -252,7 +259,8 @@ class Uplinks:
             correlation = None if properties is None else properties.correlation
             work = self._request(packet_id, target, known, payload, correlation)
         else:
-            work = self._ask(packet_id, known.topic, uplink, payload)
+            again = partial(self._call, packet_id, known, uplink, payload, None)  # nothing below reads the properties
+            work = self._ask(packet_id, known.topic, uplink, payload, again)
         self._host.spawn(work, f"mqtt call of {identity}")
 
     async def _request(
@@ -269,7 +277,14 @@ class Uplinks:
             self._acknowledge(packet_id, 0, "")
             self._downlinks.post(target, to_json(reply_body(reply)), correlation=correlation)
 
-    async def _ask(self, packet_id: bytes | None, topic: str, uplink: topics.Uplink, payload: bytes) -> None:
+    async def _ask(
+        self,
+        packet_id: bytes | None,
+        topic: str,
+        uplink: topics.Uplink,
+        payload: bytes,
+        again: Callable[[], None],
+    ) -> None:
         assert uplink.type is not None
         reply = await self._run(Inbound(type=uplink.type, subject=uplink.subject, payload=payload))
         if self._stream.closed:
@@ -282,7 +297,8 @@ class Uplinks:
         code = str(reply.error.get("code"))
         known = CODES.get(code, CODES["internal"])
         if known.temporary:
-            self._stay_silent(packet_id, Rejected(code=code, reason=code))
+            after_s = reply.error.get("retry_after_s")
+            self._stay_silent(packet_id, after_s if isinstance(after_s, int | float) else None, len(payload), again)
         else:
             self._acknowledge(packet_id, known.mqtt or 0, f"{code}: {reply.error.get('detail', known.title)}")
             self._complain({**reply.error, **self._reference(packet_id, topic, None)})

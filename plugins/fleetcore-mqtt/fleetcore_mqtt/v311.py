@@ -179,7 +179,7 @@ def split_publish(data: bytes, start: int, at: int, end: int) -> tuple[bytes, by
             if first & 0x08:
                 raise Violation("DUP at QoS 0")
         case 0x04:
-            raise Violation("QoS 2 is not offered", Reason.QOS)
+            raise Violation("QoS 2 is not offered: publish at QoS 1", Reason.QOS)
         case _:
             raise Violation("QoS 3")
     if behind > end:
@@ -219,12 +219,13 @@ class V311(Codec):
         *,
         expiry_s: int | None,  # noqa: ARG002 - no room for it in this version
         correlation: bytes | None,  # noqa: ARG002 - no room for it in this version
+        again: bool = False,
     ) -> bytes:
         name = topic.encode()
         head = len(name).to_bytes(2, "big") + name
         if packet_id is not None:
             head += packet_id.to_bytes(2, "big")
-        first = Kind.PUBLISH << 4 | (packet_id is not None) << 1
+        first = Kind.PUBLISH << 4 | again << 3 | (packet_id is not None) << 1
         return bytes((first,)) + varint(len(head) + len(payload)) + head + payload
 
     def refuse_publish(self, packet_id: bytes, reason: int, text: str) -> bytes:  # noqa: ARG002 - no room for it

@@ -52,6 +52,9 @@ _FIXED: Final = {
 }
 _SUBSCRIPTION_ID, _USER = 0x0B, 0x26
 
+#: A longer message id is none (names.py), and stays none where it is cut: what waits is bounded by its payload.
+_ID_LENGTH: Final = 128
+
 _AT_LEAST_ONCE, _AT_MOST_ONCE = QoS.AT_LEAST_ONCE, QoS.AT_MOST_ONCE
 
 
@@ -159,7 +162,7 @@ def _library_read(packet: bytes) -> mqtt5.Packet:
 def _message_id(user_properties: list[tuple[str, str]]) -> str | None:
     for name, value in user_properties:
         if name == "id":
-            return value
+            return value[:_ID_LENGTH]
     return None
 
 
@@ -216,19 +219,30 @@ class V5(Codec):
             retain_available=False,
             shared_subscription_available=False,
             subscription_id_available=False,
+            reason_str=welcome.reason or None,
         ).write()
 
     def refuse(self, reason: Reason, text: str = "") -> bytes:
+        if reason is Reason.SHUTTING_DOWN:
+            reason = Reason.UNAVAILABLE  # the other is for a DISCONNECT alone (§3.2.2.2)
         return ConnAckPacket(reason_code=ConnAckReasonCode(reason), reason_str=text or None).write()
 
     def publish(
-        self, topic: str, payload: bytes, packet_id: int | None, *, expiry_s: int | None, correlation: bytes | None
+        self,
+        topic: str,
+        payload: bytes,
+        packet_id: int | None,
+        *,
+        expiry_s: int | None,
+        correlation: bytes | None,
+        again: bool = False,
     ) -> bytes:
         return PublishPacket(
             topic,
             payload,
             qos=_AT_MOST_ONCE if packet_id is None else _AT_LEAST_ONCE,
             packet_id=packet_id,
+            duplicate=again,
             message_expiry_interval=expiry_s,
             correlation_data=correlation,
             content_type="application/json",

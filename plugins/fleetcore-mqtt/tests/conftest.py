@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
 from contextlib import asynccontextmanager
 
 import mqtt5
@@ -13,6 +11,7 @@ from fleetcore_mqtt.plugin import open_mqtt
 
 from fleetcore.model.message import Rejected
 from fleetcore.testing import context as plugin_context
+from fleetcore.testing import peers
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.recording_plane import RecordingPlane
@@ -23,12 +22,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "peer(name): needs a real peer program")
 
 
-def pytest_runtest_setup(item):
-    for mark in item.iter_markers("peer"):
-        if shutil.which(mark.args[0]) is None:
-            if os.environ.get("FLEETCORE_REQUIRE") == "all":
-                pytest.fail(f"{mark.args[0]} is not installed")
-            pytest.skip(f"{mark.args[0]} is not installed")
+pytest_runtest_setup = peers.require
 
 
 def make_plane():

@@ -9,12 +9,12 @@ import json
 import logging
 
 import pytest
-from fleetcore_mqtt import claimant, limiter
 from fleetcore_mqtt.connection import Connection
 from fleetcore_mqtt.endpoint import Endpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fleetcore.listening import applicants
 from fleetcore.model.credential import CertificateCredential
 from fleetcore.model.message import Reply
 from fleetcore.testing import context
@@ -193,7 +193,7 @@ async def test_what_is_open_ends_with_its_batch(connected, codec, plane):
 async def test_a_connection_ends_at_its_deadline_busy_or_not(connected, codec, clock, plane, busy, until):
     wire = await connected(keep_alive=0)
     plane.hold_calls()
-    await clock.advance(claimant.CONNECTED_S - 2)
+    await clock.advance(applicants.CONNECTED_S - 2)
     await wire.send(codec.publish(REQUEST, ENROLL, 5) if busy else b"\xc0\x00")
     if busy:
         await until(lambda: plane.calls)
@@ -209,7 +209,7 @@ async def test_a_connection_ends_at_its_deadline_busy_or_not(connected, codec, c
 async def test_so_many_are_connected_and_a_place_that_is_left_is_given_again(
     connected, dial, codec, plane, monkeypatch, until
 ):
-    monkeypatch.setattr(limiter, "CONNECTIONS", 2)
+    monkeypatch.setattr(applicants, "CONNECTIONS", 2)
     first, _second = await connected(), await connected()
     third = await dial.wire(codec)
 
@@ -227,10 +227,10 @@ async def test_so_many_are_connected_and_a_place_that_is_left_is_given_again(
 async def test_one_connection_may_say_so_much(connected, codec, plane):
     wire = await connected(subscribed=False)
 
-    await wire.send(*(codec.publish("a", b"", None) for _ in range(claimant.MESSAGES + 1)))
+    await wire.send(*(codec.publish("a", b"", None) for _ in range(applicants.MESSAGES + 1)))
 
     assert [end[2] for end in await wire.closed()] == ([0x97] if codec.version == 5 else [])
-    assert len(plane.denials) == claimant.MESSAGES
+    assert len(plane.denials) == applicants.MESSAGES
 
 
 async def test_a_message_that_is_longer_than_any_request_closes(connected, codec, plane):
@@ -348,6 +348,6 @@ def test_a_claimant_who_sends_anything_is_closed_or_answered(sent, version, plan
         await endpoint.close()
         assert problems == []
         assert (plane.claims, plane.sessions, plane.received) == ([], [], [])
-        assert endpoint.claimants._by_name.total() == 0
+        assert len(endpoint.claimants) == 0
 
     asyncio.run(feed())

@@ -1,7 +1,10 @@
 """Programs that others wrote against the endpoint over mutual TLS: mosquitto_pub, mosquitto_sub, paho, openssl."""
 
 import asyncio
+import getpass
 import json
+import socket
+from contextlib import contextmanager
 
 import pytest
 from paho.mqtt import client as paho
@@ -111,26 +114,97 @@ async def test_revocation_ends_a_running_mosquitto_sub(tls_endpoint, plane, pki,
 
 
 @pytest.mark.parametrize("protocol", [paho.MQTTv5, paho.MQTTv311], ids=["5", "3.1.1"])
-async def test_paho_sends_again_after_a_temporary_refusal(tls_endpoint, plane, pki, clock, until, protocol):
-    plane.outcome = Rejected(code="storage_full", reason="full")
+async def test_paho_is_answered_after_a_temporary_refusal(tls_endpoint, plane, pki, clock, counts, until, protocol):
+    with _paho(tls_endpoint, pki, protocol) as client:
+        await until(client.is_connected)
+        plane.outcome = Rejected(code="storage_full", reason="full")
+        info = client.publish("fleet/v1/dev1/telemetry", b'{"t": 1}', qos=1)
+        await until(lambda: counts["mqtt_temporary_refusal"])
+        assert not info.is_published()
+        plane.outcome = None
+
+        await clock.advance(1)
+
+        await until(info.is_published)
+        assert plane.bodies == [b'{"t": 1}']
+
+
+@pytest.mark.parametrize("protocol", [paho.MQTTv5, paho.MQTTv311], ids=["5", "3.1.1"])
+async def test_paho_sends_again_after_a_refusal_of_half_a_minute(
+    tls_endpoint, plane, pki, clock, counts, until, protocol
+):
+    with _paho(tls_endpoint, pki, protocol) as client:
+        await until(client.is_connected)
+        plane.outcome = Rejected(code="storage_full", reason="full")
+        info = client.publish("fleet/v1/dev1/telemetry", b'{"t": 1}', qos=1)
+        await until(lambda: counts["mqtt_temporary_refusal"])
+        opened = len(plane.authentications)
+
+        await clock.advance(31)
+        await until(lambda: len(plane.authentications) > opened)
+        plane.outcome = None
+        await clock.advance(1)
+
+        await until(info.is_published)
+        assert plane.bodies == [b'{"t": 1}']
+
+
+@contextmanager
+def _paho(endpoint, pki, protocol):
     more = {} if protocol == paho.MQTTv5 else {"clean_session": False}
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id="dev1", protocol=protocol, **more)
     client.tls_set_context(pki.secrets("dev1").tls())
     client.reconnect_delay_set(1, 1)
-    port = int(tls_endpoint.endpoints[0].rpartition(":")[2])
-    await asyncio.to_thread(client.connect, "127.0.0.1", port)
+    client.connect_async("127.0.0.1", int(endpoint.endpoints[0].rpartition(":")[2]))
     client.loop_start()
-    info = client.publish("fleet/v1/dev1/telemetry", b'{"t": 1}', qos=1)
-    await until(lambda: any(c._uplinks and c._uplinks.refused_s is not None for c in tls_endpoint._all))
-    assert not info.is_published()
-    plane.outcome = None
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
 
-    await clock.advance(31)
 
-    await until(info.is_published)
+@pytest.mark.peer("mosquitto")
+@pytest.mark.parametrize("version", ["mqttv311", "mqttv50"])
+async def test_a_mosquitto_bridge_with_its_usual_notifications_forwards(
+    tls_endpoint, plane, pki, version, program, until, tmp_path
+):
+    """Its will is below ``$SYS`` and retained, and so is what it publishes about itself."""
+    own = pki.device("dev1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        local = free.getsockname()[1]
+    config = tmp_path / "bridge.conf"
+    config.write_text(
+        f"""user {getpass.getuser()}
+listener {local} 127.0.0.1
+allow_anonymous true
+connection fleetcore
+address 127.0.0.1:{tls_endpoint.endpoints[0].rpartition(":")[2]}
+remote_clientid dev1
+bridge_protocol_version {version}
+bridge_cafile {pki.path}
+bridge_certfile {own.certificate_path}
+bridge_keyfile {own.key_path}
+topic fleet/v1/dev1/telemetry out 1
+topic fleet/v1/dev1/commands in 1
+"""
+    )
+    async with program("mosquitto", "-c", config):
+        await until(lambda: plane.listening)
+        sending = ["mosquitto_pub", "-p", local, "-q", "1", "-r", "-t", "fleet/v1/dev1/telemetry", "-m", '{"t": 1}']
+        async with program(*sending) as sender:
+            await asyncio.wait_for(sender.communicate(), PATIENCE_S)
+        await until(lambda: plane.bodies)
+        listening = ["mosquitto_sub", "-p", local, "-t", "fleet/v1/dev1/commands", "-C", "1"]
+        async with asyncio.timeout(PATIENCE_S), program(*listening) as listener:
+            heard = asyncio.ensure_future(listener.communicate())
+            while not heard.done():
+                plane.push(Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"}))
+                await asyncio.wait({heard}, timeout=0.1)
+
     assert plane.bodies == [b'{"t": 1}']
-    client.disconnect()
-    await asyncio.to_thread(client.loop_stop)
+    assert heard.result()[0] == b'{"id":"c1"}\n'
 
 
 @pytest.mark.peer("openssl")

@@ -1,14 +1,14 @@
-"""How often somebody may do something: a bucket each, refilled over a minute, for a bounded number of somebodies.
+"""Token buckets by key, refilled over a minute; the number of keys that are remembered is bounded.
 
-One for each address that shows bad tokens, one for each principal that asks. A good token passes whatever its
+The keys are addresses that show bad tokens, and principals that ask. A good token passes whatever its
 neighbours do: tokens cannot be guessed, so the first is about load and logs alone.
 """
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
 
 from attrs import frozen
 
+from fleetcore.errors import Unavailable
 from fleetcore.interfaces.clock import Clock
 
 _KEPT = 10_000
@@ -44,13 +44,10 @@ class Buckets:
             self._buckets.popitem(last=False)
         return (1 - left) * _MINUTE_S / self._most if limited else 0.0
 
-
-def network(address: str) -> str:
-    """The key of an address: an IPv6 customer has a whole /64 to write from."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return str(IPv6Address(int(parsed) >> 64 << 64))
-    return str(parsed)
+    def check(self, key: str, message: str, *, unit: str, scope: str) -> None:
+        """One more; raises Unavailable (``rate_limited``) with ``message`` and the limit where it is one too many."""
+        wait = self.take(key)
+        if wait:
+            raise Unavailable(
+                message, code="rate_limited", retry_after_s=wait, limit=self.per_minute, unit=unit, scope=scope
+            ) from None

@@ -27,7 +27,7 @@ def as_pem(csr: bytes) -> bytes:
     except (ValueError, binascii.Error):
         der = b""
     if not der:
-        raise Refused("The body is no certificate request", code="csr_invalid")
+        raise Refused("The body is not a certificate request", code="csr_invalid")
     coded = b64encode(der)
     lines = [coded[at : at + 64] for at in range(0, len(coded), 64)]  # RFC 7468 §2
     return b"\n".join([_BEGIN, *lines, _END, b""])

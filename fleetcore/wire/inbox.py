@@ -1,7 +1,7 @@
 """What the device's side has already seen of its inbox: a snapshot in, only what is new out.
 
-The body of ``GET /inbox`` is ``{"desired": {…}, "commands": {"commands": […], "more": bool}, "firmware": {…}}``; a
-member is absent where nothing waits. A command is new by its id and attempt, an offer by what it says.
+The answer to ``inbox`` has ``desired``, ``commands`` (``{"commands": […], "more": bool}``) and ``firmware``; a member
+is absent where nothing waits. A command is new by its id and attempt, an offer by what it says.
 """
 
 import asyncio

@@ -1,0 +1,129 @@
+"""How much room the store's files take, and the bound on them: ``limit_bytes`` counts every file below the folder.
+
+Of the bound the write-ahead log has a share that is set aside, artifacts and other files have what they take, and the
+database has the rest. Readings are refused a little before the database comes to its end: packing what is stored,
+dropping what is old, cursors and operators' changes need room too, and bring room back.
+"""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from fleetcore.builtin.sqlite import schema
+from fleetcore.builtin.sqlite.artifacts import Artifacts
+from fleetcore.builtin.sqlite.failure import limit_reached
+from fleetcore.builtin.sqlite.folder import ARTIFACTS, DATABASE
+from fleetcore.model.store import StoreSize
+
+#: What readings leave free for the rest: an eighth of the limit, at most 64 MiB (a seal of 16 M readings).
+_RESERVE, _RESERVE_MOST = 8, 64 * 1024**2
+
+
+class Room:
+    """The files of a folder; without one, or without a limit, nothing is refused.
+
+    Args:
+        folder: None for a store in memory.
+        limit_bytes: None without one.
+        artifacts: the store's, whose size it knows.
+    """
+
+    def __init__(self, folder: Path | None, limit_bytes: int | None, artifacts: Artifacts) -> None:
+        self._folder, self._artifacts = folder, artifacts
+        self.limit_bytes = limit_bytes if folder is not None else None
+        #: What log and other files take of the limit, as of the last look at them.
+        self._beside = 0
+        #: Pages in use when they were first found to be more than the limit lets the database have.
+        self._over: int | None = None
+        self._look()
+
+    def fit(self, db: sqlite3.Connection) -> None:
+        """Looks at the files again; ``db`` is the writing connection, which SQLite itself keeps within the limit."""
+        if self.limit_bytes is not None:
+            self._look()
+            pages, free, page = _pages(db)
+            most, used = self._for_database() // page, pages - free
+            if most >= used:
+                self._over = None
+            else:
+                # The limit was lowered, or other files came. What brings room back, as erasing does, needs some first.
+                self._over = used if self._over is None else self._over
+                most = self._over + self._reserve(self.limit_bytes) // page
+            db.execute(f"PRAGMA max_page_count={max(1, most)}").fetchall()
+
+    @staticmethod
+    def _reserve(limit_bytes: int) -> int:
+        return min(_RESERVE_MOST, limit_bytes // _RESERVE)
+
+    def admit(self, db: sqlite3.Connection) -> None:
+        """Raises Unavailable (``storage_full``) where no more readings are taken."""
+        if self.limit_bytes is None:
+            return
+        size, free, page = _pages(db)
+        if (size - free) * page > self._for_database() - self._reserve(self.limit_bytes):
+            raise limit_reached(self.limit_bytes)
+
+    def admit_artifact(self, size_bytes: int) -> None:
+        """Raises Unavailable (``storage_full``) where an artifact of so many bytes has no room."""
+        if self.limit_bytes is None:
+            return
+        assert self._folder is not None
+        if _size(self._folder / DATABASE) + size_bytes > self._for_database():
+            raise limit_reached(self.limit_bytes)
+
+    def size(self, db: sqlite3.Connection) -> StoreSize:
+        """What the files take now."""
+        pages, free, page = _pages(db)
+        if self._folder is None:
+            return StoreSize(parts={"memory": pages * page}, free_bytes=free * page)
+        parts = {
+            "database": _size(self._folder / DATABASE),
+            "log": self._log(),
+            "artifacts": self._artifacts.size(),
+            "other": sum(_others(self._folder)),
+        }
+        return StoreSize(parts=parts, free_bytes=free * page, limit_bytes=self.limit_bytes)
+
+    def _look(self) -> None:
+        if self.limit_bytes is not None and self._folder is not None:
+            log = max(self._log(), schema.wal_bytes(self.limit_bytes))
+            self._beside = log + sum(_others(self._folder))
+
+    def _for_database(self) -> int:
+        assert self.limit_bytes is not None
+        return self.limit_bytes - self._beside - self._artifacts.size()
+
+    def _log(self) -> int:
+        assert self._folder is not None
+        return sum(_size(self._folder / f"{DATABASE}{end}") for end in ("-wal", "-shm"))
+
+
+def _pages(db: sqlite3.Connection) -> tuple[int, int, int]:
+    """Pages of the database, how many of them are free, and the bytes of one."""
+    return tuple(  # type: ignore[return-value]  # three
+        int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _others(folder: Path) -> Iterator[int]:
+    """The sizes of the files that are neither the database's nor artifacts; those that come and go are left out."""
+    for place, folders, names in os.walk(folder):
+        if Path(place) == folder:
+            folders[:] = [name for name in folders if name != ARTIFACTS]
+            names = [name for name in names if not name.startswith(DATABASE)]
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(place, name))  # noqa: PTH118 - a Path for each file takes ten times as long
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(found.st_mode):
+                yield found.st_size

@@ -1,0 +1,85 @@
+"""Mirrors: how each stands, and what it would send, cannot send, or finds to be otherwise."""
+
+from fleetcore.calls.types import Ms, Response
+
+
+class MirrorReadingsResponse(Response, frozen=True):
+    """Readings of a mirror since the server started, and ``behind``: commits that its lane has not looked at.
+
+    Readings that are ``texts`` are not sent.
+    """
+
+    behind: int
+    taken: int
+    refused: int
+    expired: int
+    over_budget: int
+    within_deadband: int
+    texts: int
+
+
+class MirrorResponse(Response, frozen=True):
+    """A mirror.
+
+    ``state`` is ``opening``, ``running``, ``paused``, ``failing`` or ``credentials``. ``waiting`` entities are to be
+    sent, ``held`` are in the hub, ``invalid`` will never be taken as they are, ``lost`` are held in part. ``snapshot``
+    is how many entities the snapshot that is under way has looked at. ``counts`` and ``throttled`` are since the
+    server started.
+    """
+
+    name: str
+    state: str
+    error: str
+    waiting: int
+    held: int
+    invalid: int
+    lost: int
+    behind: int
+    snapshot: int | None
+    counts: dict[str, int]
+    throttled: dict[str, int]
+    readings: MirrorReadingsResponse | None
+
+
+class MirrorLossResponse(Response, frozen=True):
+    """A part of an entity that the hub cannot hold: its place, a JSON pointer, and why."""
+
+    path: str
+    reason: str
+
+
+class MirrorChangeResponse(Response, frozen=True):
+    """What a mirror would do with an entity: ``create``, ``change``, ``remove`` or ``refuse`` (``reason`` says why)."""
+
+    entity: str
+    action: str
+    reason: str
+    lost: list[MirrorLossResponse]
+
+
+class MirrorDriftResponse(Response, frozen=True):
+    """An entity that is otherwise in the hub.
+
+    ``state`` is ``missing``, ``differs``, or ``extra``: the hub has it by this fleet's mark, and the fleet has not.
+    """
+
+    entity: str
+    state: str
+
+
+class MirrorDeadLetterResponse(Response, frozen=True):
+    """An entity that the hub does not hold whole: ``reason`` where it refuses it, else ``lost`` of ``lost_count``."""
+
+    entity: str
+    reason: str
+    lost: list[MirrorLossResponse]
+    lost_count: int
+
+
+class MirrorRefusedReadingResponse(Response, frozen=True):
+    """A reading that the hub refused."""
+
+    device: str
+    metric: str
+    time: Ms
+    reason: str

@@ -1,0 +1,23 @@
+"""Lines of a text file of any size: a file without line ends must not be read into memory as one line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from fleetcore.errors import Refused
+
+#: Longest line in characters: a row of 100,000 cells of long numbers has some 2 million.
+LONGEST = 1 << 24
+
+
+def lines_of(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines with their ends; raises Refused at one that is longer than a row can be."""
+    number = 0
+    while line := file.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            raise Refused(
+                f"{path}:{number}: the line has more than {LONGEST:,} characters",
+                remedy="Write a row a line; is it a text file?",
+            )
+        yield line

@@ -1,0 +1,94 @@
+"""Reading that can be held back: the half of a lasting connection's protocol that every wire needs.
+
+While anything holds nothing is read: asyncio lets the socket's buffer and so the peer's window fill, which is the
+back-pressure of a listener. What the bytes mean, and what is sent, is the subclass's.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from ssl import SSLObject
+from typing import cast
+
+#: What may wait in a transport's buffer before ``pause_writing`` is called.
+WRITE_BUFFER_BYTES = 256 * 1024
+
+
+class HeldProtocol(asyncio.Protocol, ABC):
+    """Belongs to the loop that it is made in.
+
+    The reasons to hold are bits, which the subclass names, and no IntFlag, whose operators run in Python: they are
+    applied for every message.
+
+    Attributes:
+        transport: None before the connection is made and after it is lost.
+        closed: it has ended, or is ending; set by the subclass.
+        heard: something has come since the subclass last set it to False.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport | None = None
+        self.closed = False
+        self.heard = True
+        self._holds = 0
+        self._paused = False
+
+    @abstractmethod
+    def read_on(self) -> None:
+        """Takes what was received meanwhile, and resumes unless that holds again; called once nothing holds."""
+
+    @property
+    def peer(self) -> str:
+        """``host:port`` of the other end, for people to read."""
+        name = None if self.transport is None else self.transport.get_extra_info("peername")
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """What the peer has shown in TLS, DER, verified by the listener's context; None where it showed nothing."""
+        tls: SSLObject | None = None if self.transport is None else self.transport.get_extra_info("ssl_object")
+        return None if tls is None else tls.getpeercert(binary_form=True)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not asserted: uvloop's transports, which ``fleetcore serve`` runs on, are no subclass of asyncio's.
+        self.transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+
+    def abort(self) -> None:
+        """Drops the transport without a word."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def held(self) -> bool:
+        """Whether anything keeps the connection from reading."""
+        return self._holds != 0
+
+    def holds(self, why: int) -> bool:
+        """Whether ``why`` is among the reasons not to read."""
+        return self._holds & why != 0
+
+    def hold(self, why: int) -> None:
+        """Stops reading; what is here already waits too."""
+        self._holds |= why
+        if not self._paused and self.transport is not None and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def release(self, why: int) -> None:
+        """Takes one reason away; with the last one reading goes on."""
+        if self._holds & why:
+            self._holds &= ~why
+            if not self._holds:
+                # Not at once: the caller may stand in the middle of reading what is before.
+                self.loop.call_soon(self._released)
+
+    def _released(self) -> None:
+        if not self._holds:
+            self.read_on()
+
+    def resume(self) -> None:
+        """Reads the transport again."""
+        if self._paused and self.transport is not None and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()

@@ -1,0 +1,187 @@
+"""Lasting connections of one listener: who is connected, takeover, deadlines, draining and the end.
+
+For protocols whose connections belong to devices and stay, as those of MQTT and WebSocket do. What is said on a
+connection, and with which word it ends, is the protocol's: a subclass gives the words.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from logging import Logger
+from ssl import SSLContext
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from fleetcore.listening.budget import Budget
+from fleetcore.listening.lateness import Ticking, sweeps
+from fleetcore.listening.listener import Listener
+from fleetcore.listening.sockets import names, open_sockets
+from fleetcore.listening.tasks import Tasks
+
+
+class Lasting(Protocol):
+    """A connection, as what gathers it sees it."""
+
+    @property
+    def identity(self) -> str:
+        """The device, or empty before it is authenticated."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that was read is not answered yet."""
+
+    def drain(self) -> None:
+        """Reads nothing more; what was read is answered."""
+
+    def sweep(self, now_s: float) -> None:
+        """Ends what has waited too long at this moment of the monotonic clock."""
+
+    def abort(self) -> None:
+        """Drops the transport without a word."""
+
+
+C = TypeVar("C", bound=Lasting)
+H_contra = TypeVar("H_contra", bound=Lasting, contravariant=True)
+
+
+class LastingHost(Protocol[H_contra]):
+    """What gathers the connections, as they see it; :class:`LastingConnections` is one."""
+
+    def opened(self, connection: H_contra) -> None:
+        """A transport is connected."""
+
+    def authenticated(self, device: str, connection: H_contra) -> None:
+        """It speaks for ``device`` from now on: the newest connection of a device stands, an earlier one ends."""
+
+    def lost(self, connection: H_contra) -> None:
+        """Its transport is gone."""
+
+    def is_connected(self, device: str) -> bool:
+        """Whether a connection speaks for ``device``."""
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Runs ``work`` until it ends or the connections close; what it raises is logged."""
+
+
+class LastingConnections(LastingHost[C], ABC, Generic[C]):
+    """Open within :meth:`listening`; everything runs on the loop that it is made in.
+
+    Args:
+        name: of the instance, for tasks, logs and metrics.
+        closing_s: how long a connection may take to end after it was told to.
+    """
+
+    def __init__(self, name: str, budget: Budget, clock: Ticking, logger: Logger, *, closing_s: float) -> None:
+        self.name, self.logger = name, logger
+        self._clock, self._budget, self._closing_s = clock, budget, closing_s
+        self._listener: Listener | None = None
+        self._endpoints: tuple[str, ...] = ()
+        self._all: set[C] = set()
+        self._by_device: dict[str, C] = {}
+        self._tasks = Tasks(logger)
+        self._emptied = asyncio.Event()
+
+    # -- what the protocol says -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def connection(self, lost: Callable[[], None]) -> asyncio.BaseProtocol:
+        """The protocol of an accepted transport; ``lost`` is called when it is over."""
+
+    @abstractmethod
+    def replace(self, earlier: C) -> None:
+        """Ends a connection whose device has another one now."""
+
+    @abstractmethod
+    def dismiss(self, connection: C) -> None:
+        """Ends a connection because the server stops."""
+
+    # -- what the connections say ---------------------------------------------------------------------------------
+
+    def opened(self, connection: C) -> None:
+        self._all.add(connection)
+
+    def authenticated(self, device: str, connection: C) -> None:
+        earlier = self._by_device.get(device)
+        self._by_device[device] = connection
+        if earlier is not None:
+            self.replace(earlier)
+
+    def lost(self, connection: C) -> None:
+        self._all.discard(connection)
+        if self._by_device.get(connection.identity) is connection:
+            del self._by_device[connection.identity]
+        if not self._all:
+            self._emptied.set()
+
+    def is_connected(self, device: str) -> bool:
+        return device in self._by_device
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.spawn(work, name)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> Sequence[str]:
+        """The URLs that are listened on, port 0 resolved."""
+        return self._endpoints
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._all)
+
+    @asynccontextmanager
+    async def listening(
+        self, url: str, host: str, port: int, tls: SSLContext | None, path: str = ""
+    ) -> AsyncIterator[Self]:
+        """Listens while the context lasts, then ends every connection with a word, then without.
+
+        ``path`` stands behind host and port in :attr:`endpoints`, and the scheme is that of ``url``.
+        Raises NotReady where the address cannot be bound.
+        """
+        sockets = open_sockets(url, host, port)
+        self._listener = Listener(self.name, sockets, self.connection, self._budget, self._clock, tls=tls)
+        self._listener.open()
+        scheme = url.partition(":")[0]
+        self._endpoints = tuple(f"{scheme}://{name}{path}" for name in names(host, sockets))
+        sweeper = asyncio.get_running_loop().create_task(self._sweep(), name=f"{self.name}: sweep")
+        try:
+            yield self
+        finally:
+            sweeper.cancel()
+            await asyncio.gather(sweeper, return_exceptions=True)
+            await self.close()
+
+    async def drain(self) -> None:
+        """Stops accepting and reading; returns once what was read is answered."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection in self._all:
+            connection.drain()
+        # Looked at rather than signalled: a signal would cost every message something for the sake of the last ones.
+        while any(connection.busy for connection in self._all):  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
+
+    async def _sweep(self) -> None:
+        """What has waited too long ends within a second after its time."""
+        async for now_s in sweeps(self._clock):
+            for connection in tuple(self._all):
+                connection.sweep(now_s)
+
+    async def close(self) -> None:
+        """Ends every connection with a word, then without; :meth:`listening` calls it."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection in tuple(self._all):
+            self.dismiss(connection)
+        if self._all:
+            self._emptied.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), self._closing_s)
+            for connection in tuple(self._all):
+                connection.abort()
+            await asyncio.sleep(0)
+        await self._tasks.end()
+        if self._listener is not None:
+            await self._listener.wait_closed()

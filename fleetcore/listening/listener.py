@@ -1,0 +1,260 @@
+"""A listener: accepts within its share, orders TLS handshakes, and cuts off peers that do not read.
+
+A connection goes through three rooms. Until its first byte it costs a descriptor and nothing else. Then it waits for
+its turn to shake hands; its deadline begins with the turn, so that the server's own load is not charged to it. A
+handshake whose peer is slow gives its turn on after a moment and goes on beside the others, and addresses take turns:
+peers that stall hold up only those behind them at their own address.
+Then its protocol has it. While the budget is used up, connections wait unaccepted.
+"""
+
+import asyncio
+import asyncio.sslproto
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from functools import partial
+from ssl import SSLContext
+from typing import Any, cast
+
+from fleetcore.listening.addresses import network
+from fleetcore.listening.budget import Budget
+from fleetcore.listening.lateness import Ticking, sweeps
+from fleetcore.listening.turns import Turns
+from fleetcore.listening.unread import UnreadWatch
+
+#: Connections that the system keeps until they are accepted; it takes the less of this and its own bound.
+_BACKLOG = 4096
+#: Connections accepted in one turn of the loop.
+_AT_ONCE = 64
+#: A handshake keeps its turn for this long where its peer is slow: a few round trips over the internet.
+_TURN_S = 0.25
+#: A connection is asked whether its peer reads in one sweep of so many: it costs a system call.
+_ASKED_EVERY = 8
+#: How long a peer may take to answer our closing of the TLS layer; most devices just vanish.
+TLS_CLOSE_S = 2.0
+#: One TLS record (RFC 8446 §5.1). asyncio's default keeps 256 KiB a connection: 2.6 GB for 10,000 devices.
+_TLS_BUFFER_BYTES = 16_384
+#: After the system had no descriptor or memory for another connection, the next one is tried then.
+_SHORT_S = 1.0
+_SHORT = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
+
+
+class _Guest:
+    """A connection from its acceptance to its end."""
+
+    __slots__ = ("address", "ended", "greeting", "number", "socket", "transport", "unread", "until_s")
+
+    def __init__(self, connection: socket.socket, address: str, until_s: float, number: int) -> None:
+        self.socket, self.address, self.until_s, self.number = connection, address, until_s, number
+        self.transport: asyncio.Transport | None = None
+        self.greeting: asyncio.Task[None] | None = None
+        self.unread = UnreadWatch()
+        self.ended = False
+
+
+class Listener:
+    """Open from :meth:`open` to :meth:`close`; made with the sockets that it listens on.
+
+    Args:
+        name: of the section, for logs and metrics.
+        protocol: makes the protocol of a connection; what it is given is to be called in ``connection_lost``.
+        tls: the context of a listener with TLS.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sockets: Sequence[socket.socket],
+        protocol: Callable[[Callable[[], None]], asyncio.BaseProtocol],
+        budget: Budget,
+        clock: Ticking,
+        *,
+        tls: SSLContext | None = None,
+    ) -> None:
+        self.name, self.sockets = name, tuple(sockets)
+        self.limits = budget.limits
+        self._protocol, self._budget, self._clock, self._tls = protocol, budget, clock, tls
+        self._loop = asyncio.get_running_loop()
+        self.turns = Turns(self.limits.handshakes)
+        self._guests: set[_Guest] = set()
+        self._share = budget.enter(name, self._accept_on)
+        self._accepting = self._closed = False
+        self._accepted_so_far = 0
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """Connections in all rooms."""
+        return len(self._guests)
+
+    def open(self) -> None:
+        """Listens."""
+        if self._tls is not None:
+            # A class attribute, read when a connection is made: asyncio takes no parameter for it.
+            cast("Any", asyncio.sslproto.SSLProtocol).max_size = _TLS_BUFFER_BYTES
+        for each in self.sockets:
+            each.setblocking(False)
+            each.listen(_BACKLOG)
+        self._accept_on()
+        self._sweeper = self._loop.create_task(self._sweep(), name=f"{self.name}: listener")
+
+    def close(self) -> None:
+        """Accepts nothing more and ends what has not come to its protocol yet; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_accepting()
+        for each in self.sockets:
+            each.close()
+        for guest in tuple(self._guests):
+            if guest.greeting is not None:
+                guest.greeting.cancel()
+            elif guest.transport is None:
+                self._loop.remove_reader(guest.socket)
+                self._gone(guest)
+        if not self._guests:
+            self._end()
+
+    async def wait_closed(self) -> None:
+        """Returns once no connection is on its way to its protocol."""
+        greetings = [guest.greeting for guest in self._guests if guest.greeting is not None]
+        await asyncio.gather(*greetings, return_exceptions=True)
+        self._end()
+
+    def _end(self) -> None:
+        """Closed, and its connections are gone, or are their protocols' affair."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+            self._budget.leave(self._share)
+
+    # -- accepting ------------------------------------------------------------------------------------------------
+
+    def _accept_on(self) -> None:
+        if not self._accepting and not self._closed:
+            self._accepting = True
+            for each in self.sockets:
+                self._loop.add_reader(each, self._accept, each)
+
+    def _stop_accepting(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for each in self.sockets:
+                self._loop.remove_reader(each)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            if not self._share.has_room():
+                self._stop_accepting()
+                return
+            try:
+                connection, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError as error:
+                if error.errno not in _SHORT:
+                    raise
+                self._share.note(
+                    "descriptors", f"the system has none left ({error.strerror}); is the reserve too small?"
+                )
+                self._stop_accepting()
+                self._loop.call_later(_SHORT_S, self._accept_on)
+                return
+            self._accepted(connection, network(str(address[0])))
+
+    def _accepted(self, connection: socket.socket, address: str) -> None:
+        if not self._share.enter(address):
+            connection.close()
+            return
+        connection.setblocking(False)
+        # A peer that is gone is noticed, also where its protocol has no keep-alive.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._accepted_so_far += 1
+        until_s = self._clock.monotonic_s() + self.limits.head_s
+        guest = _Guest(connection, address, until_s, self._accepted_so_far)
+        self._guests.add(guest)
+        if self._tls is None:
+            self._greet(guest)
+        else:
+            self._loop.add_reader(connection, self._speaks, guest)
+
+    def _speaks(self, guest: _Guest) -> None:
+        """The first byte is there; also where the peer has left, which the handshake finds out."""
+        self._loop.remove_reader(guest.socket)
+        self._greet(guest)
+
+    def _greet(self, guest: _Guest) -> None:
+        guest.until_s = float("inf")  # it waits for us now
+        guest.greeting = self._loop.create_task(self._greeting(guest), name=f"{self.name}: handshake")
+
+    async def _greeting(self, guest: _Guest) -> None:
+        turn = None if self._tls is None else await self._turn(guest)
+        try:
+            guest.transport, _ = await self._loop.connect_accepted_socket(
+                partial(self._protocol, partial(self._gone, guest)),
+                guest.socket,
+                ssl=self._tls,
+                # The sweep ends what takes too long: a timer of the loop would count the loop's own delay.
+                ssl_handshake_timeout=None if self._tls is None else self.limits.handshake_s * 100,
+                ssl_shutdown_timeout=None if self._tls is None else TLS_CLOSE_S,
+            )
+        except (OSError, EOFError, RuntimeError):
+            pass  # the peer left, or its handshake failed: why is told where the certificate is looked at
+        finally:
+            guest.greeting = None
+            if turn is not None:
+                turn.end()
+            if guest.transport is None:
+                self._gone(guest)
+
+    async def _turn(self, guest: _Guest) -> Any:
+        try:
+            turn = await self.turns.take(guest.address)
+        except asyncio.CancelledError:
+            guest.greeting = None
+            self._gone(guest)
+            raise
+        guest.until_s = self._clock.monotonic_s() + self.limits.handshake_s
+        self._loop.call_later(_TURN_S, turn.end)
+        return turn
+
+    def _gone(self, guest: _Guest) -> None:
+        if guest.ended:
+            return
+        guest.ended = True
+        self._guests.discard(guest)
+        if guest.transport is None:
+            with suppress(OSError):
+                guest.socket.close()
+        self._share.leave(guest.address)
+        if self._closed and not self._guests:
+            self._end()
+
+    # -- deadlines ------------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        every = max(1, min(_ASKED_EVERY, int(self.limits.unread_s / 4)))
+        sweep = 0
+        async for now in sweeps(self._clock):
+            sweep += 1
+            for guest in tuple(self._guests):
+                if guest.transport is None or guest.number % every == sweep % every:
+                    self._judge(guest, now)
+
+    def _judge(self, guest: _Guest, now_s: float) -> None:
+        if guest.transport is not None:
+            # By the time of the system, whose queue it is, and not of a clock that a test moves.
+            if guest.unread.overdue(guest.transport, time.monotonic(), self.limits.unread_s):
+                self._share.note("unread_s", "a peer that took nothing of what it was sent is cut off")
+                guest.transport.abort()
+        elif now_s < guest.until_s:
+            return
+        elif guest.greeting is not None:
+            self._share.note("handshake_s", "a TLS handshake took too long and is cut off")
+            guest.greeting.cancel()
+        else:
+            self._share.note("head_s", "a peer that connected and said nothing is cut off")
+            self._loop.remove_reader(guest.socket)
+            self._gone(guest)

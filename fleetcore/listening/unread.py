@@ -1,0 +1,37 @@
+"""Peers that read nothing: what waits to be sent stays the same, and with it the memory that it takes."""
+
+import asyncio
+import fcntl
+import struct
+import termios
+from contextlib import suppress
+from math import inf
+
+
+def waiting_bytes(transport: asyncio.Transport) -> tuple[int, int]:
+    """What waits in the transport, and in the system (TIOCOUTQ, tcp(7)): sent or not, the peer has not taken it."""
+    queued = 0
+    connection = transport.get_extra_info("socket")
+    with suppress(OSError, ValueError, AttributeError):
+        (queued,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
+    return transport.get_write_buffer_size(), queued
+
+
+class UnreadWatch:
+    """Watches one connection; :meth:`overdue` is asked about once a second."""
+
+    __slots__ = ("_since_s", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting = (0, 0)
+        self._since_s = inf
+
+    def overdue(self, transport: asyncio.Transport, now_s: float, unread_s: float) -> bool:
+        """Whether the peer has taken nothing of what waits for it for ``unread_s``."""
+        waiting = waiting_bytes(transport)
+        if waiting == (0, 0):
+            self._since_s = inf
+        elif waiting != self._waiting or self._since_s == inf:
+            self._since_s = now_s
+        self._waiting = waiting
+        return now_s - self._since_s >= unread_s

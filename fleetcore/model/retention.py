@@ -1,0 +1,78 @@
+"""How long readings are kept, by metric: a default, and names or patterns that say otherwise."""
+
+import re
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from fleetcore.model.names import LONGEST_METRIC, METRIC_ALPHABET
+
+#: Readings are dropped in the units in which a store keeps them: they may stay a tenth of their period longer, and an
+#: hour at least, since a store puts away what it has within an hour.
+_LATE, _LATE_LEAST_MS = 10, 3_600_000
+_PATTERN = re.compile(rf"[{METRIC_ALPHABET}*]{{1,{LONGEST_METRIC}}}", re.ASCII)
+
+
+@frozen(kw_only=True)
+class Periods:
+    """The periods in ms; None is for ever.
+
+    Attributes:
+        default_ms: of a metric that no pattern names.
+        metrics: by the name of a metric, or a pattern: ``*`` stands for any characters, none too. Of several that
+            fit, the one with the most characters beside ``*`` counts, and of two equal ones the longer period.
+    """
+
+    default_ms: int | None = None
+    metrics: Mapping[str, int | None] = field(factory=dict)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything ever goes."""
+        return any(period is not None for period in (self.default_ms, *self.metrics.values()))
+
+    @property
+    def shortest_ms(self) -> int | None:
+        """The shortest one."""
+        return min((period for period in (self.default_ms, *self.metrics.values()) if period is not None), default=None)
+
+    def of(self, metric: str) -> int | None:
+        """How long readings of a metric are kept."""
+        found = [
+            (len(pattern.replace("*", "")), "*" not in pattern, float("inf") if period is None else period, period)
+            for pattern, period in self.metrics.items()
+            if fits(pattern, metric)
+        ]
+        return max(found, key=lambda each: each[:3])[3] if found else self.default_ms
+
+
+@frozen(kw_only=True)
+class MetricDue:
+    """What of one metric is due: readings, texts, and about how much room they take.
+
+    Attributes:
+        period_ms: how long its readings are kept; None is for ever.
+        series: how many devices have it.
+    """
+
+    metric: str
+    period_ms: int | None
+    series: int
+    readings: int
+    texts: int
+    size_bytes: int
+
+
+def late_ms(period_ms: int) -> int:
+    """How much longer than their period readings may stay."""
+    return max(period_ms // _LATE, min(_LATE_LEAST_MS, period_ms))
+
+
+def is_pattern(text: str) -> bool:
+    """Whether some metric's name could fit it."""
+    return _PATTERN.fullmatch(text) is not None
+
+
+def fits(pattern: str, metric: str) -> bool:
+    """Whether a pattern, or a name, is of a metric."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), metric) is not None

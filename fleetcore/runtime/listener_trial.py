@@ -1,0 +1,78 @@
+"""Whether a device gets through to a listener, found out as a device would, as a stranger.
+
+What is to be seen is a refusal of the gate: then the port is open, the handshake works, the server's certificate is the
+fleet's and names the host, and the answer came from the fleet. The attempt is counted,
+and stands in the audit log, as a refused certificate.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised
+from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, Finding
+from fleetcore.interfaces.provider import TlsProvider
+from fleetcore.runtime.app import Fleet
+from fleetcore.wire import messages
+from fleetcore.wire.endpoints import reachable
+
+#: The device's side of a protocol, as its plugin offers it.
+Client = Callable[[str, DeviceSecrets], DeviceClient]
+#: No device of any fleet: the ids of a fleet's devices are not looked at before the certificate is.
+GUEST = "fleetcore-doctor"
+#: From the first packet to the answer.
+TRIAL_S = 5.0
+#: A listener on every address is tried on the loopback.
+_HERE = "127.0.0.1"
+_REFUSED = frozenset({401, 403})
+
+
+async def try_listeners(fleet: Fleet) -> list[Finding]:
+    """What came of visiting every listener of an open fleet, all at once; none in a fleet without certificates."""
+    if fleet.tls is None:
+        return []
+    tls = fleet.tls
+    return await asyncio.gather(
+        *(
+            try_listener(one.provider.client, endpoint, tls)
+            for one in fleet.protocols.values()
+            if one.listens and one.provider.client is not None
+            for endpoint in one.endpoints()
+        )
+    )
+
+
+async def try_listener(client: Client, endpoint: str, tls: TlsProvider) -> Finding:
+    """Visits a listener and says what came of it; takes at most :data:`TRIAL_S`. Raises nothing."""
+    what = f"listener {endpoint}"
+    try:
+        chain, key = await asyncio.to_thread(tls.evictor, GUEST)
+        secrets = DeviceSecrets(device=GUEST, certificate=chain, key=key, ca=tls.ca_bundle())
+        async with asyncio.timeout(TRIAL_S), client(reachable(endpoint, _HERE), secrets) as visitor:
+            reply = await visitor.request(messages.TWIN_GET)
+        if reply.error is not None and reply.status in _REFUSED:
+            return _gets_through(what)
+    except (NotAuthenticated, NotAuthorised):
+        return _gets_through(what)
+    except TimeoutError:
+        why = f"no answer within {TRIAL_S:g} s"
+    except FleetError as error:
+        why = error.message
+    except Exception as error:
+        why = f"its client failed: {error!r}"
+    else:
+        return Finding(
+            state="problem",
+            what=what,
+            detail="it lets in a device that this fleet does not know",
+            remedy="Stop the server and report it; the audit log has what came in",
+        )
+    return Finding(
+        state="problem",
+        what=what,
+        detail=f"a device does not get through to it: {why}",
+        remedy="Look for a firewall or another program on the port, then at the server's log",
+    )
+
+
+def _gets_through(what: str) -> Finding:
+    return Finding(state="ok", what=what, detail="a device gets through to it, and a stranger is refused")

@@ -1,0 +1,40 @@
+"""A WebSocket that a browser's script opens: it shows an Origin, and its token as a subprotocol."""
+
+from collections.abc import Collection, Iterable, Sequence
+from urllib.parse import urlsplit
+
+from fleetcore.errors import ConfigError, NotAuthorised
+
+#: The subprotocol that carries a token, for a script that cannot set a header. It is never echoed.
+TOKEN_PREFIX = "fleetcore.token."  # noqa: S105 - a prefix, no secret
+
+
+def check_origins(origins: Iterable[str]) -> None:
+    """Judges a setting ``origins``; raises ConfigError for what no browser sends."""
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query or parts.fragment:
+            raise ConfigError(
+                f"origins: {origin!r} is not an origin", remedy="Write https://HOST or https://HOST:PORT, no slash"
+            )
+
+
+def check_origin(shown: Sequence[str], origins: Collection[str], section: str) -> None:
+    """Lets a handshake pass that shows no Origin, as a program's, or a configured one.
+
+    Args:
+        shown: the values of its ``Origin`` headers.
+        section: of fleet.toml, in which ``origins`` stands.
+
+    Raises:
+        NotAuthorised: a page of another origin, or of two.
+    """
+    if len(shown) > 1 or (shown and shown[0] not in origins):
+        raise NotAuthorised(
+            f"Scripts of {shown[0][:200]!r} may not connect", remedy=f"Name its origin in [{section}] origins"
+        )
+
+
+def tokens(offered: Iterable[str]) -> list[str]:
+    """The tokens among the subprotocols that a handshake offers."""
+    return [name.removeprefix(TOKEN_PREFIX) for name in offered if name.startswith(TOKEN_PREFIX)]

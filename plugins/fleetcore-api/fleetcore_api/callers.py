@@ -1,0 +1,20 @@
+"""The caller that a request, or a live stream, is for the calls."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fleetcore.calls.caller import Caller
+from fleetcore_api.site import Site
+
+
+def caller_of(site: Site, scope: Any, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
+    """Who sent a request that the gate let through; ``left`` returns when nothing is to be waited for any more."""
+    operators, token = site.fleet.operators, scope["auth"]
+    return Caller(
+        site.fleet,
+        scope["user"],
+        renew=lambda: operators.authenticate(token),
+        watch=lambda: operators.watch(token),
+        max_wait_s=site.config.command_wait_s,
+        left=left,
+    )

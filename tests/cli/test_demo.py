@@ -1,0 +1,23 @@
+"""``fleetcore demo``: devices over every installed protocol send, obey and are updated, and all of it happens."""
+
+import re
+
+from fleetcore.runtime.plugins import PluginHost
+from fleetcore.testing.patience import PATIENCE_S
+
+
+def test_devices_over_every_installed_protocol_are_updated(process):
+    done = process("demo", "--duration", "2", timeout=PATIENCE_S)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, provider in PluginHost().offers("protocols").items():
+        if provider.demo is not None and name != "local":  # in process, for where there is no other
+            assert re.search(rf"\d+ over {name}\b", done.stdout), done.stdout
+    assert "rejected" not in done.stdout
+
+
+def test_a_leaf_behind_a_gateway_sends_and_obeys_over_mqtt_and_websocket(process):
+    done = process("demo", "--duration", "1", "--devices", "4", timeout=PATIENCE_S)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 leaves behind gateways over mqtt, websocket: 2 readings stored, 2 commands run" in done.stdout
