@@ -6,7 +6,7 @@ twice equals applying it once. Readings are sent at least once, each device's in
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Literal
 
 from attrs import field, frozen
@@ -27,6 +27,7 @@ class CloudLimits:
         readings: of one :meth:`CloudBackend.send`.
         rates: calls a second by class of call, as documented for the hub; ``[clouds.NAME.rates]`` overrides them.
         facets: those that the hub can hold.
+        commands: whether commands come from it.
     """
 
     items: int = 100
@@ -34,6 +35,7 @@ class CloudLimits:
     readings: int = 500
     rates: Mapping[str, float] = field(factory=dict)
     facets: frozenset[Facet] = frozenset(FACETS)
+    commands: bool = False
 
 
 @frozen(kw_only=True)
@@ -96,20 +98,54 @@ class Sent:
 
 
 @frozen(kw_only=True)
-class CloudEvent:
-    """Something that comes from the hub.
+class CloudUse:
+    """What a mirror does with its hub: a backend asks for no more rights and makes no more there than this needs.
 
     Attributes:
-        id: the hub's own; one that was handled is not handled again.
-        kind: ``command`` (``name`` and ``args`` in the body) or ``desired`` (a merge patch in the body).
-        position: an opaque text that continues behind it.
+        sends: facets that are sent.
+        reads: facets whose changes at the hub come into the fleet.
+        readings: whether readings are sent.
+        deletes: whether what is gone from the fleet is removed from the hub.
+        commands: whether commands come from the hub.
     """
 
+    sends: frozenset[Facet] = frozenset(FACETS)
+    reads: frozenset[Facet] = frozenset()
+    readings: bool = True
+    deletes: bool = True
+    commands: bool = False
+
+
+@frozen(kw_only=True)
+class CloudCommand:
+    """A command for a device, given at the hub; ``id`` is the hub's own, and a command that comes twice is run once."""
+
     id: str
-    kind: Literal["command", "desired"]
     device: str
-    body: Mapping[str, object]
-    position: str
+    name: str
+    args: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class CloudChange:
+    """An entity may have changed at the hub: the engine reads it. One too many costs a call and does no harm."""
+
+    entity: EntityKey
+
+
+@frozen(kw_only=True)
+class Arrived:
+    """What came from the hub together.
+
+    Attributes:
+        events: in their order.
+        invalid: what came and cannot be read, a sentence each; they are counted and logged.
+        position: an opaque text; :meth:`CloudBackend.inbound` goes on behind it. None where the hub itself remembers.
+    """
+
+    events: Sequence[CloudCommand | CloudChange]
+    invalid: Sequence[str] = ()
+    position: str | None = None
 
 
 class CloudBackend(ABC):
@@ -121,9 +157,11 @@ class CloudBackend(ABC):
     Attributes:
         limits: of the hub; read once, after it was opened.
         pace: set by the engine. ``await self.pace.take("class")`` stands before each call of the SDK.
+        use: set by the engine before it calls anything.
     """
 
     limits: CloudLimits = CloudLimits()
+    use: CloudUse = CloudUse()
     pace: Pace
 
     @abstractmethod
@@ -149,16 +187,27 @@ class CloudBackend(ABC):
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         """Sends readings, at most ``limits.readings``, each device's in order, at least once."""
 
-    def inbound(self, after: str | None) -> AsyncIterator[CloudEvent]:
-        """What comes from the hub behind a position, for ever. Nothing: the default."""
+    def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
+        """What comes from the hub behind a position, for ever. Nothing: the default.
+
+        The next one is asked for when all of the last one is kept: then, and not before, a backend may take it off
+        the hub's queue. It is closed (``aclose``) where the mirror stops, and what was not kept comes again.
+        """
         del after
         return _nothing()
 
     async def check(self) -> Sequence[Finding]:
-        """Tries credentials, permissions and quotas, for ``doctor`` and ``mirror check``. Nothing: the default."""
+        """Tries credentials, permissions and quotas, for ``mirror check``. Changes nothing. Nothing: the default."""
         return ()
 
+    def policy(self) -> Mapping[str, str]:
+        """The least rights at the hub that :attr:`use` needs, as texts by form (``json``, ``terraform``, …). Pure.
 
-async def _nothing() -> AsyncIterator[CloudEvent]:
+        None: the default.
+        """
+        return {}
+
+
+async def _nothing() -> AsyncGenerator[Arrived, None]:
     return
     yield

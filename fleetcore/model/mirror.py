@@ -34,6 +34,7 @@ class RegistryBody:
     Attributes:
         groups: all groups that it is in, sorted.
         location: None unless the mirror is told to send it.
+        via: the fleets that it came through to this one, by their ids, and this one: what ends a loop of mirrors.
     """
 
     type: str
@@ -46,6 +47,7 @@ class RegistryBody:
     groups: tuple[str, ...] = ()
     gateway: str | None = None
     location: Location | None = None
+    via: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -5,19 +5,22 @@ SDK or emulator. The samples are bodies as the engine makes them. :mod:`fleetcor
 that passes.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 import pytest
 from attrs import evolve
 
 from fleetcore.errors import CredentialsRejected, Unavailable
-from fleetcore.interfaces.cloud import CloudBackend, MirrorItem, MirrorResult
+from fleetcore.interfaces.cloud import Arrived, CloudBackend, CloudCommand, MirrorItem, MirrorResult
 from fleetcore.interfaces.pace import Pace
 from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, MirrorBody, RegistryBody, TwinBody
 from fleetcore.model.telemetry import Series, TelemetryBatch
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.contract import Contract, missing
+from fleetcore.testing.patience import PATIENCE_S
 
 START_MS = 1_767_225_600_000
 
@@ -39,6 +42,10 @@ class HubControl(Protocol):
 
     async def telemetry(self, device: str) -> Sequence[tuple[str, int, float]]:
         """Metric, time and value of the readings of a device that arrived, in order."""
+        ...
+
+    async def command(self, device: str, name: str, args: Mapping[str, object]) -> None:
+        """Gives a command for a device, as the hub's users do; never asked of a hub that has none."""
         ...
 
     async def throttle(self) -> None:
@@ -334,6 +341,53 @@ class CloudContract(Contract):
             return
         assert (sent.taken, list(sent.rest)) == (0, [0, 1, 2])
 
+    # -- what comes from the hub ------------------------------------------------------------------------------------
+
+    async def test_a_command_comes_until_it_was_kept_and_then_no_more(
+        self, cloud: CloudBackend, hub: HubControl
+    ) -> None:
+        if not cloud.limits.commands:
+            pytest.skip("this hub has no commands")
+        cloud.use = evolve(cloud.use, commands=True)
+        await _all(cloud, [registration("sensor-1")])
+        await hub.command("sensor-1", "reboot", {"delay_s": 5})
+        async with aclosing(cloud.inbound(None)) as arriving:
+            first, _ = await _commands(arriving, "reboot")
+        await hub.command("sensor-1", "blink", {})
+        async with aclosing(cloud.inbound(None)) as arriving:
+            again, _ = await _commands(arriving, "blink")
+            await hub.command("sensor-1", "locate", {})
+            later, arrived = await _commands(arriving, "locate")  # asking for it said that the others were kept
+        async with aclosing(cloud.inbound(arrived.position)) as arriving:
+            await hub.command("sensor-1", "measure", {})
+            restarted, _ = await _commands(arriving, "measure")
+
+        assert [(each.device, each.name, each.args) for each in first] == [("sensor-1", "reboot", {"delay_s": 5})]
+        assert {each.id for each in first} < {each.id for each in again}, "it was not kept: it comes again"
+        assert [each.name for each in later] == ["locate"]
+        assert "reboot" not in {each.name for each in restarted}
+        assert "blink" not in {each.name for each in restarted}
+
+    async def test_a_policy_is_text_by_form(self, cloud: CloudBackend) -> None:
+        assert all(form and text.strip() for form, text in cloud.policy().items())
+
+    async def test_checking_changes_nothing_and_finds_nothing_wrong(self, cloud: CloudBackend) -> None:
+        found = await cloud.check()
+
+        assert [finding for finding in found if finding.state == "problem"] == []
+        for facet in cloud.limits.facets:
+            assert [each async for each in cloud.entities(facet)] == []
+
+    async def test_a_check_tells_what_is_wrong(self, cloud: CloudBackend, hub: HubControl) -> None:
+        if not await cloud.check():
+            pytest.skip("this backend checks nothing")
+        await hub.reject_credentials()
+
+        found = [finding for finding in await cloud.check() if finding.state == "problem"]
+
+        assert found
+        assert all(finding.detail and finding.remedy for finding in found)
+
     # -- what fits --------------------------------------------------------------------------------------------------
 
     async def test_what_fits_loses_nothing_and_stays_as_it_is(self, cloud: CloudBackend) -> None:
@@ -361,6 +415,17 @@ class CloudContract(Contract):
         assert result.state == "done", result
         assert held is not None
         assert held.body == fitted.item.body
+
+
+async def _commands(arriving: AsyncGenerator[Arrived, None], until: str) -> tuple[list[CloudCommand], Arrived]:
+    """The commands that come next, up to one of this name, and what that came in."""
+    found: list[CloudCommand] = []
+    async with asyncio.timeout(PATIENCE_S):
+        async for arrived in arriving:
+            found += [event for event in arrived.events if isinstance(event, CloudCommand)]
+            if until in {command.name for command in found}:
+                return found, arrived
+    raise AssertionError("what comes from the hub has ended")
 
 
 async def _all(cloud: CloudBackend, items: Sequence[MirrorItem]) -> list[MirrorResult]:

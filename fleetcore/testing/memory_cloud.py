@@ -7,14 +7,16 @@
 import asyncio
 import copy
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from attrs import evolve, field, frozen, mutable
 
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import (
+    Arrived,
     CloudBackend,
-    CloudEvent,
+    CloudChange,
+    CloudCommand,
     CloudLimits,
     Fitted,
     MirrorItem,
@@ -67,7 +69,7 @@ class MemoryHub:
 
     held: dict[EntityKey, Held] = field(factory=dict)
     telemetry: list[SentReading] = field(factory=list)
-    events: list[CloudEvent] = field(factory=list)
+    events: list[CloudCommand | CloudChange] = field(factory=list)
     calls: int = 0
     writes: Counter[EntityKey] = field(factory=Counter)
     answer_s: float = 0.0
@@ -133,7 +135,7 @@ class MemoryHub:
         if self._down:
             raise Unavailable("The hub in memory is down", retry_after_s=self._retry_after_s, code="not_ready")
         if self._locked:
-            raise CredentialsRejected("The hub in memory rejects the credentials")
+            raise CredentialsRejected("The hub in memory rejects the credentials", remedy="Heal it")
 
     def leave(self) -> None:
         """An answer goes out; raises where it is lost."""
@@ -165,7 +167,7 @@ class MemoryCloud(CloudBackend):
     ) -> None:
         self.hub = MemoryHub() if hub is None else hub
         self._owner = owner
-        self.limits = limits or CloudLimits(items=10, parallel=2, readings=100)
+        self.limits = limits or CloudLimits(items=10, parallel=2, readings=100, commands=True)
 
     def fit(self, item: MirrorItem) -> Fitted:
         if item.body is None:
@@ -236,19 +238,21 @@ class MemoryCloud(CloudBackend):
         self.hub.leave()
         return Sent(taken=taken, rest=range(taken, len(readings)), retry_after_s=0.1 if taken < len(readings) else 0.0)
 
-    async def inbound(self, after: str | None) -> AsyncIterator[CloudEvent]:
+    async def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
         at = 0 if after is None else int(after)
         while True:
+            await self.hub.enter()
             while at < len(self.hub.events):
-                at += 1
-                yield evolve(self.hub.events[at - 1], position=str(at))
+                events = self.hub.events[at : at + self.limits.items]
+                at += len(events)
+                yield Arrived(events=events, position=str(at))
             await asyncio.sleep(0.01)
 
     async def check(self) -> Sequence[Finding]:
         try:
             await self.hub.enter()
         except (Unavailable, CredentialsRejected) as error:
-            return (Finding(state="problem", what="hub", detail=str(error), remedy=error.remedy),)
+            return (Finding(state="problem", what="hub", detail=str(error), remedy=error.remedy or "Heal it"),)
         return (Finding(state="ok", what="hub", detail="it answers"),)
 
 

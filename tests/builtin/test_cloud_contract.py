@@ -1,11 +1,14 @@
 """The cloud in memory passes the contract, and broken backends do not."""
 
+import itertools
+
 import pytest
 from attrs import evolve
 
 from fleetcore.errors import FleetError
-from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult, Sent
+from fleetcore.interfaces.cloud import Arrived, CloudCommand, Fitted, MirrorItem, MirrorResult, Sent
 from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import EntityKey, Loss, TwinBody
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.cloud_contract import CloudContract, registration, twin
@@ -32,6 +35,9 @@ class Control:
 
     async def telemetry(self, device):
         return [(each.metric, each.time, each.value) for each in self.hub.telemetry if each.device == device]
+
+    async def command(self, device, name, args):
+        self.hub.events.append(CloudCommand(id=f"c{len(self.hub.events)}", device=device, name=name, args=args))
 
     async def throttle(self):
         self.hub.throttle()
@@ -221,6 +227,44 @@ class ReadsNothing(MemoryCloud):
         return [None] * len(keys)
 
 
+class ForgetsWhatWasNotKept(MemoryCloud):
+    async def inbound(self, after):
+        self.hub.events, events = [], self.hub.events
+        yield Arrived(events=events, position="0")
+        async for arrived in super().inbound("0"):
+            yield arrived
+
+
+class GivesCommandsNewIds(MemoryCloud):
+    numbers = itertools.count()
+
+    async def inbound(self, after):
+        async for arrived in super().inbound(after):
+            yield evolve(arrived, events=[evolve(each, id=f"n{next(self.numbers)}") for each in arrived.events])
+
+
+class HasNoPosition(MemoryCloud):
+    async def inbound(self, after):
+        async for arrived in super().inbound(None):
+            yield arrived
+
+
+class FindsNothing(MemoryCloud):
+    async def check(self):
+        return (Finding(state="ok", what="hub", detail="it answers"),)
+
+
+class TriesByWriting(MemoryCloud):
+    async def check(self):
+        await self.apply([registration("a-trial")])
+        return await super().check()
+
+
+class PrintsNothing(MemoryCloud):
+    def policy(self):
+        return {"json": " "}
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
@@ -246,6 +290,12 @@ class ReadsNothing(MemoryCloud):
         (CountsWrongly, "test_no_readings_are_none_taken"),
         (DropsTheRest, "test_readings_that_are_turned_away_are_said_to_be_sent_again"),
         (AlwaysComplains, "test_what_fits_loses_nothing_and_stays_as_it_is"),
+        (ForgetsWhatWasNotKept, "test_a_command_comes_until_it_was_kept_and_then_no_more"),
+        (GivesCommandsNewIds, "test_a_command_comes_until_it_was_kept_and_then_no_more"),
+        (HasNoPosition, "test_a_command_comes_until_it_was_kept_and_then_no_more"),
+        (FindsNothing, "test_a_check_tells_what_is_wrong"),
+        (TriesByWriting, "test_checking_changes_nothing_and_finds_nothing_wrong"),
+        (PrintsNothing, "test_a_policy_is_text_by_form"),
         (LosesSilently, "test_what_does_not_fit_is_told_before_it_is_sent"),
     ],
 )
