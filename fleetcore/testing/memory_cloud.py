@@ -79,6 +79,7 @@ class MemoryHub:
     _down: bool = False
     _locked: bool = False
     _losing: int = 0
+    _answered_first: int = 0
     _capacity: int | None = None
     _last_version: int = 0
 
@@ -114,9 +115,9 @@ class MemoryHub:
         """Answers nothing any more."""
         self._down = True
 
-    def lose_answers(self, calls: int) -> None:
-        """Does what the next calls ask for and answers none of them."""
-        self._losing = calls
+    def lose_answers(self, calls: int, *, after: int = 0) -> None:
+        """Does what the next calls ask for and answers none of them; ``after`` so many that are answered."""
+        self._losing, self._answered_first = calls, after
 
     def reject_credentials(self) -> None:
         """Lets nobody in any more."""
@@ -139,7 +140,9 @@ class MemoryHub:
 
     def leave(self) -> None:
         """An answer goes out; raises where it is lost."""
-        if self._losing:
+        if self._losing and self._answered_first:
+            self._answered_first -= 1
+        elif self._losing:
             self._losing -= 1
             raise Unavailable("The answer of the hub in memory was lost", retry_after_s=0.1, code="not_ready")
 

@@ -32,6 +32,11 @@ def with_losses(kept: Kept, lost: Sequence[Loss]) -> Kept:
     return evolve(kept, lost=tuple(lost[:_LOSSES]), lost_count=len(lost))
 
 
+def _listed(kept: Kept) -> Mapping[str, bool]:
+    """The lists of entities, and whether one is in each."""
+    return {"invalid": kept.invalid is not None, "lost": kept.lost_count > 0, "paused": kept.paused is not None}
+
+
 class KeptStates:
     """Those of one mirror."""
 
@@ -54,24 +59,19 @@ class KeptStates:
         if old == new:
             return Commit()
         refs = {("mirror", self._mirror)}
-        for name, there in (("invalid", new.invalid is not None), ("lost", new.lost_count > 0)):
-            if there:
-                refs.add((name, self._mirror))
+        refs |= {(name, self._mirror) for name, there in _listed(new).items() if there}
         put = Put(kind=KIND, key=self._key(key), body=to_plain(new), refs=frozenset(refs), sort=str(key))
         return Commit(puts=(put,), add=self._counts(old, new))
 
     def _counts(self, old: Kept, new: Kept) -> Mapping[Counter, int]:
-        changes = {
-            "invalid": (new.invalid is not None) - (old.invalid is not None),
-            "lost": (new.lost_count > 0) - (old.lost_count > 0),
-            "held": (new.digest is not None) - (old.digest is not None),
-        }
+        before, after = ({**_listed(one), "held": one.digest is not None} for one in (old, new))
+        changes = {name: after[name] - before[name] for name in after}
         return {(f"mirror/{self._mirror}", name): delta for name, delta in changes.items() if delta}
 
     async def page(
         self, only: str, after: str | None, limit: int
     ) -> tuple[Sequence[tuple[EntityKey, Kept]], str | None]:
-        """The next ones in the order of their keys that are ``invalid``, or have ``lost`` something."""
+        """The next ones in the order of their keys that are ``invalid``, ``lost`` or ``paused``; ``mirror`` for all."""
         found = await self._storage.find(KIND, ref=(only, self._mirror), after=after, limit=limit)
         return [(self._entity(record.key), self._load(record.body)) for record in found.items], found.after
 
@@ -80,5 +80,5 @@ class KeptStates:
         return EntityKey(facet, entity)  # type: ignore[arg-type]  # written by putting()
 
     async def counts(self) -> Mapping[str, int]:
-        """How many entities the hub holds (``held``), will never take (``invalid``), and holds in part (``lost``)."""
+        """How many entities the hub holds (``held``), and how many are in each list of :meth:`page`."""
         return await self._storage.counters(f"mirror/{self._mirror}")

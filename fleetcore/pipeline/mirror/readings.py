@@ -17,10 +17,10 @@ from fleetcore.interfaces.boundary import plugin_call
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.days import DAY_MS
 from fleetcore.model.store import Commit, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.pipeline.consumer import Consumer
+from fleetcore.pipeline.mirror.budget import DayBudget
 from fleetcore.pipeline.selection import Selection
 
 #: Refused readings that are named; the newest.
@@ -71,7 +71,10 @@ class ReadingsLane(Consumer):
         self.counts: Counter[str] = Counter()
         self.refused: list[tuple[str, str, int, str]] = []
         self._sent_last: dict[int, float] = {}
-        self._day, self._of_day = 0, 0
+        self.budget = DayBudget(name, "readings", rules.per_day, storage, clock)
+
+    async def _open(self) -> None:
+        await self.budget.load()
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         cloud = await self._cloud()
@@ -81,9 +84,9 @@ class ReadingsLane(Consumer):
             self.counts["texts"] += len(entry.texts)
             if entry.readings is not None and len(entry.readings):
                 batch = await self._chosen(entry.readings)
-                await self._send(cloud, batch)
+                spent = await self._send(cloud, batch)
                 # Kept by itself: a page that fails begins again where it stopped.
-                await self._storage.commit(Commit(cursors={self.name: entry.position}))
+                await self._storage.commit(Commit(cursors={self.name: entry.position}) + spent)
                 self._kept, self._kept_at = entry.position, self._clock.monotonic_s()
         return False
 
@@ -114,9 +117,12 @@ class ReadingsLane(Consumer):
         self.counts["within_deadband"] += len(batch) - int(keep.sum())
         return batch.take(keep)
 
-    async def _send(self, cloud: CloudBackend, batch: TelemetryBatch) -> None:
-        batch = self._within_budget(batch)
+    async def _send(self, cloud: CloudBackend, batch: TelemetryBatch) -> Commit:
+        """Sends them, as far as the day's budget goes; what keeps that it was spent."""
+        room = min(self.budget.room(), len(batch))
+        over, batch = len(batch) - room, batch.take(np.arange(room, dtype=np.int64))
         most = cloud.limits.readings
+        spent = Commit()
         for start in range(0, len(batch), most):
             piece = batch.take(np.arange(start, min(start + most, len(batch)), dtype=np.int64))
             while len(piece):
@@ -125,6 +131,7 @@ class ReadingsLane(Consumer):
                 if sent.taken + len(sent.refused) + len(sent.rest) != len(piece):
                     raise PluginError(f"{self.name}: the backend accounts for other readings than it was given")
                 self.counts["taken"] += sent.taken
+                spent = _later(spent, self.budget.spend(sent.taken))
                 for at, why in sent.refused.items():
                     self._refuse(piece, at, why)
                 if not sent.taken and not sent.refused and sent.rest:
@@ -132,19 +139,15 @@ class ReadingsLane(Consumer):
                 piece = piece.take(np.array(sent.rest, np.int64))
                 if len(piece):
                     await self._clock.sleep(sent.retry_after_s or _AGAIN_S)
+        self.counts["over_budget"] += over
+        return spent
 
     def _refuse(self, batch: TelemetryBatch, at: int, why: str) -> None:
         series = self._storage.catalog.series(int(batch.series[at]))
         self.counts["refused"] += 1
         self.refused = [*self.refused[1 - _NAMED :], (series.device, series.metric, int(batch.time[at]), why)]
 
-    def _within_budget(self, batch: TelemetryBatch) -> TelemetryBatch:
-        if self._rules.per_day is None:
-            return batch
-        day = self._clock.now_ms() // DAY_MS
-        if day != self._day:
-            self._day, self._of_day = day, 0
-        room = max(0, self._rules.per_day - self._of_day)
-        self._of_day += min(room, len(batch))
-        self.counts["over_budget"] += max(0, len(batch) - room)
-        return batch.take(np.arange(min(room, len(batch)), dtype=np.int64))
+
+def _later(before: Commit, after: Commit) -> Commit:
+    """What keeps a budget after both: the later state of it, and the events of each."""
+    return Commit(puts=after.puts or before.puts, events=(*before.events, *after.events))
