@@ -155,11 +155,14 @@ class CloudBackend(ABC):
     :class:`~fleetcore.errors.Unavailable` (tried again with back-off); nothing else for a remote failure.
 
     Attributes:
+        identity: which hub it is (an account, a region, an address), the same at each opening. Where it is another one
+            than last time, nothing is known of it, and everything is sent.
         limits: of the hub; read once, after it was opened.
         pace: set by the engine. ``await self.pace.take("class")`` stands before each call of the SDK.
         use: set by the engine before it calls anything.
     """
 
+    identity: str = ""
     limits: CloudLimits = CloudLimits()
     use: CloudUse = CloudUse()
     pace: Pace

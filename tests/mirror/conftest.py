@@ -29,7 +29,9 @@ class MemoryConfig:
 
 @asynccontextmanager
 async def open_memory(config, context):
-    yield memory_cloud.MemoryCloud(memory_cloud.HUBS[config.hub], owner=context.fleet)
+    cloud = memory_cloud.MemoryCloud(memory_cloud.HUBS[config.hub], owner=context.fleet)
+    cloud.identity = config.hub
+    yield cloud
 
 
 @hookimpl

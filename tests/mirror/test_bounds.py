@@ -174,3 +174,47 @@ async def test_a_device_that_came_through_too_many_fleets_goes_no_further(served
         if sent and via:
             assert hub.body(registry("dev-1"))["via"] == via
             assert hub.body(registry("dev-1"))["attributes"] == {"site": "north"}
+
+
+async def test_another_hub_under_the_same_name_gets_everything(served, hubs):
+    for hub in ("hub", "other", "other"):
+        async with served(f'[clouds.memory]\nmirror = ["registry"]\nhub = "{hub}"') as manager:
+            if hub == "hub":
+                await manager.register_device("dev-1", "sensor")
+            await caught_up(manager)
+            held = (await manager.get_mirror("memory")).held
+
+            assert registry("dev-1") in hubs[hub].held
+            assert held == 1
+    assert hubs["other"].writes[registry("dev-1")] == 1
+
+
+async def test_two_mirrors_to_one_hub_do_not_make_each_other_write(served, hub):
+    sections = ('[clouds.memory]\nkind = "memory"', '[clouds.second]\nkind = "memory"')
+    async with served(*sections) as manager:
+        for number in range(20):
+            await manager.register_device(f"dev-{number}", "sensor")
+            await manager.set_desired(f"dev-{number}", {"interval": number})
+        for name in ("memory", "second"):
+            await caught_up(manager, name)
+        writes = hub.writes.total()
+        await manager.set_desired("dev-1", {"interval": 99})
+        for name in ("memory", "second"):
+            await manager.resync_mirror(name)
+            await caught_up(manager, name)
+
+        assert hub.body(twin("dev-1"))["desired"] == {"interval": 99}
+        assert hub.writes.total() == writes + 1
+
+
+async def test_a_mirror_whose_place_was_dropped_begins_anew(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry"]') as manager:
+        await manager.register_device("dev-1", "sensor")
+        await caught_up(manager)
+    async with served("# none") as manager:
+        await manager.drop_left_behind("mirror/memory")
+    hub.held.clear()
+    async with served('[clouds.memory]\nmirror = ["registry"]') as manager:
+        await caught_up(manager)
+
+    assert registry("dev-1") in hub.held

@@ -25,7 +25,7 @@ from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.inbox import Inbox
 from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.looking import Looking
+from fleetcore.pipeline.mirror.looking import HUB_KIND, Looking
 from fleetcore.pipeline.mirror.readings import ReadingsLane
 
 _log = logging.getLogger(__name__)
@@ -173,6 +173,17 @@ class Mirror:
     def _event(self, what: str, actor: str, reason: str, **data: object) -> Event:
         return Event(type=what, subject=self.name, time=self._clock.now_ms(), actor=actor, reason=reason, data=data)
 
+    async def _know(self, hub: str) -> None:
+        """Forgets what is kept where this is another hub than it is of, and has everything looked at again."""
+        known = await self._storage.get(HUB_KIND, self.name)
+        if known is not None and known.body["hub"] == hub:
+            return
+        await self.lane.kept.forget()
+        if known is not None:
+            _log.warning("Mirror %s has another hub (%s): everything is sent to it", self.name, hub)
+            await self.looking.look_again()
+        await self._storage.commit(Commit(puts=(Put(kind=HUB_KIND, key=self.name, body={"hub": hub}),)))
+
     async def _listen(self, inbox: Inbox, hub: Hub) -> None:
         """Takes what comes from the hub, and begins again where that fails; what is sent goes on."""
         failures = 0
@@ -204,6 +215,7 @@ class Mirror:
                     self.pace = cloud.pace = Pace({**cloud.limits.rates, **self._rates}, self._clock)
                     cloud.use = self._use
                     self._hub, self.error, failures = Hub(self.name, cloud, timeout_s=self._timeout_s), "", 0
+                    await self._know(cloud.identity)
                     self._opened.set()
                     self._show(None)
                     listening = None if self.inbox is None else asyncio.create_task(self._listen(self.inbox, self._hub))

@@ -8,12 +8,14 @@ from attrs import evolve
 
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody
-from fleetcore.model.store import Commit, Counter, Put
+from fleetcore.model.store import Commit, Counter, Delete, Put
 from fleetcore.wire.records import from_plain, to_plain
 
 KIND = "mirror_state"
 #: Losses of an entity that are kept by name; the rest is counted.
 _LOSSES = 20
+#: Entities that are forgotten in one commit.
+_FORGET = 200
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -78,6 +80,19 @@ class KeptStates:
     def _entity(self, key: str) -> EntityKey:
         facet, _, entity = key.removeprefix(f"mirror/{self._mirror}/").partition("/")
         return EntityKey(facet, entity)  # type: ignore[arg-type]  # written by putting()
+
+    async def forget(self) -> None:
+        """Drops what is kept of every entity, page by page."""
+        while True:
+            found = await self._storage.find(KIND, ref=("mirror", self._mirror), limit=_FORGET)
+            if not found.items:
+                return
+            change = Commit()
+            for record in found.items:
+                change += Commit(
+                    deletes=(Delete(kind=KIND, key=record.key),), add=self._counts(self._load(record.body), NOTHING)
+                )
+            await self._storage.commit(change)
 
     async def counts(self) -> Mapping[str, int]:
         """How many entities the hub holds (``held``), and how many are in each list of :meth:`page`."""

@@ -15,7 +15,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.events import CORE, GROUP_CHANGED
 from fleetcore.model.mirror import FACETS, EntityKey, Facet
-from fleetcore.model.store import Commit, Event, FeedEntry, Put
+from fleetcore.model.store import Commit, Delete, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.mirror.lane import StateLane
 from fleetcore.pipeline.mirror.walk import Walk
@@ -23,6 +23,8 @@ from fleetcore.pipeline.mirror.walk import Walk
 _log = logging.getLogger(__name__)
 
 _KIND = "mirror_snapshot"
+#: Which hub it is that is kept.
+HUB_KIND = "mirror_hub"
 _PAGE = 500
 _DEVICES: frozenset[Facet] = frozenset({"registry"})
 _POSITION = frozenset({"location"})
@@ -65,8 +67,11 @@ class Looking(Consumer):
     async def start(self) -> None:
         begun = await self._storage.get(_KIND, self._lane.name)
         if await self._storage.cursor(self.name) is None:
-            position = await self._storage.position()
-            await self._storage.commit(Commit(cursors={self.name: position}, puts=(self._progress(FACETS),)))
+            # A mirror that begins anew knows nothing of its hub, whatever was kept of an earlier one of its name.
+            position, forget = await self._storage.position(), Delete(kind=HUB_KIND, key=self._lane.name)
+            await self._storage.commit(
+                Commit(cursors={self.name: position}, puts=(self._progress(FACETS),), deletes=(forget,))
+            )
         elif begun is None:
             await self._storage.commit(Commit(puts=(self._progress(FACETS),)))
 
