@@ -82,7 +82,6 @@ async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
             expired=readings.counts["expired"],
             over_budget=readings.counts["over_budget"],
             within_deadband=readings.counts["within_deadband"],
-            texts=readings.counts["texts"],
         ),
         inbox=None
         if mirror.inbox is None

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import FACETS, EntityKey, Facet, Loss, MirrorBody
-from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 
 
 @frozen(kw_only=True)
@@ -189,6 +189,11 @@ class CloudBackend(ABC):
     @abstractmethod
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         """Sends readings, at most ``limits.readings``, each device's in order, at least once."""
+
+    async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
+        """The same for readings that are texts. All of them are refused: the default."""
+        del catalog
+        return Sent(taken=0, refused=dict.fromkeys(range(len(texts)), "This hub is sent numbers alone"))
 
     def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
         """What comes from the hub behind a position, for ever. Nothing: the default.

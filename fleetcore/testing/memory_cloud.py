@@ -25,7 +25,7 @@ from fleetcore.interfaces.cloud import (
 )
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import BODIES, EntityKey, Facet, Loss
-from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore.wire.records import from_plain, to_plain
 from fleetcore.wire.strict_json import dumps
 
@@ -44,7 +44,7 @@ class SentReading:
     device: str
     metric: str
     time: int
-    value: float
+    value: float | str
 
 
 @frozen
@@ -237,6 +237,16 @@ class MemoryCloud(CloudBackend):
         for index, time, value in zip(batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True):
             series = catalog.series(index)
             readings.append(SentReading(series.device, series.metric, time, value))
+        taken = self.hub.take(readings)
+        self.hub.leave()
+        return Sent(taken=taken, rest=range(taken, len(readings)), retry_after_s=0.1 if taken < len(readings) else 0.0)
+
+    async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
+        await self.hub.enter()
+        series = [catalog.series(text.series) for text in texts]
+        readings = [
+            SentReading(of.device, of.metric, text.time, text.value) for of, text in zip(series, texts, strict=True)
+        ]
         taken = self.hub.take(readings)
         self.hub.leave()
         return Sent(taken=taken, rest=range(taken, len(readings)), retry_after_s=0.1 if taken < len(readings) else 0.0)

@@ -25,9 +25,9 @@ async def test_a_mirror_sends_devices_twins_and_readings_and_goes_on_after_a_res
         shown = await manager.get_mirror("memory")
 
     assert hub.body(twin("dev-1"))["desired"] == {"interval": 30}
-    assert shown.readings.taken == 1
-    assert shown.readings.texts == 1
-    assert [(each.metric, each.value) for each in hub.telemetry] == [("temperature", 21.5), ("temperature", 22.5)]
+    assert shown.readings.taken == 2
+    sent = [(each.metric, each.value) for each in hub.telemetry]
+    assert sorted(sent) == [("mode", "eco"), ("temperature", 21.5), ("temperature", 22.5)]
     assert hub.writes[registry("dev-1")] == before
 
 

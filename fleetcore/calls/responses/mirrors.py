@@ -5,10 +5,7 @@ from fleetcore.calls.types import Ms, Response
 
 
 class MirrorReadingsResponse(Response, frozen=True):
-    """Readings of a mirror since the server started, and ``behind``: commits that its lane has not looked at.
-
-    Readings that are ``texts`` are not sent.
-    """
+    """Readings of a mirror since the server started, and ``behind``: commits that its lane has not looked at."""
 
     behind: int
     taken: int
@@ -16,7 +13,6 @@ class MirrorReadingsResponse(Response, frozen=True):
     expired: int
     over_budget: int
     within_deadband: int
-    texts: int
 
 
 class MirrorInboxResponse(Response, frozen=True):
