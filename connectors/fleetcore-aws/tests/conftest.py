@@ -1,5 +1,8 @@
 """The connector on the real SDK against a counterpart."""
 
+import asyncio
+import queue
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -8,10 +11,12 @@ from fleetcore_aws.plugin import open_aws
 from fleetcore_aws.testing.control import Control
 from fleetcore_aws.testing.front import hub_back, serving
 from fleetcore_aws.testing.hub import Hub
+from fleetcore_aws.testing.moto_back import moto, reset, strict_moto
 
 from fleetcore.interfaces.pace import Pace
 from fleetcore.testing import context
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.patience import PATIENCE_S
 
 QUEUE = "http://127.0.0.1/123456789012/commands"
 
@@ -43,12 +48,13 @@ async def hub(front):
 
 
 @pytest.fixture
-def opened(front):
+def opened(request):
     """Opens the connector: ``async with opened(thing_prefix="p-") as cloud``."""
 
     @asynccontextmanager
-    async def run(clock=None, fleet="default", pace=True, **settings):
-        config = AwsConfig(**{"region": "us-east-1", "endpoint": front.endpoint, "threads": 8, **settings})
+    async def run(clock=None, fleet="default", pace=True, at=None, **settings):
+        endpoint = (at or request.getfixturevalue("front")).endpoint
+        config = AwsConfig(**{"region": "us-east-1", "endpoint": endpoint, "threads": 8, **settings})
         async with open_aws(config, context(fleet=fleet, clock=clock)) as cloud:
             if pace:
                 cloud.pace = Pace({}, MovableClock())
@@ -61,3 +67,33 @@ def opened(front):
 async def cloud(opened):
     async with opened() as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint():
+    """moto's server, one for all tests, in a loop and thread of its own."""
+    started, ended = queue.Queue(), threading.Event()
+
+    async def run():
+        try:
+            async with moto() as endpoint:
+                started.put(endpoint)
+                await asyncio.to_thread(ended.wait)
+        except BaseException as error:
+            started.put(error)
+            raise
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name="moto")
+    thread.start()
+    endpoint = started.get(timeout=PATIENCE_S)
+    assert isinstance(endpoint, str), endpoint
+    yield endpoint
+    ended.set()
+    thread.join()
+
+
+@pytest.fixture
+async def moto_front(moto_endpoint):
+    await reset(moto_endpoint)
+    async with strict_moto(moto_endpoint) as front:
+        yield front

@@ -14,18 +14,33 @@ DEEP = TwinBody(desired={"a": {"b": {"c": {"d": {"e": {"f": 1}}}}}})
 LARGE = TwinBody(reported={"text": "x" * 8192})
 
 
-class TestOwnCounterpart(CloudContract):
+class OnAws(CloudContract):
     @pytest.fixture
-    async def backend(self, opened):
-        async with opened(pace=False, commands_queue=QUEUE) as cloud:
+    async def backend(self, opened, at):
+        async with opened(at=at, pace=False, commands_queue=QUEUE) as cloud:
             yield cloud
 
     @pytest.fixture
-    def hub(self, front):
-        control = Control(front, queue=QUEUE)
+    async def hub(self, at):
+        control = Control(at, queue=QUEUE)
         yield control
         control.close()
 
     @pytest.fixture(params=[NULLS, DEEP, LARGE], ids=["nulls", "deep", "large"])
     def unfit(self, request):
         return MirrorItem(key=TWIN, body=request.param)
+
+
+class TestOwnCounterpart(OnAws):
+    @pytest.fixture
+    async def at(self, front):
+        return front
+
+
+class TestMotoBehindTheStrictProxy(OnAws):
+    @pytest.fixture
+    async def at(self, moto_front):
+        control = Control(moto_front)
+        await control.call("sqs", "create_queue", QueueName="commands")
+        control.close()
+        return moto_front
