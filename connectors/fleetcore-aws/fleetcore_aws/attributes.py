@@ -60,6 +60,8 @@ class LaidOut:
 def lay_out(body: RegistryBody, fleet: str, prefix: str) -> LaidOut:
     """Distributes a body that fits."""
     plain = {name: value for name, value in to_plain(body).items() if value not in ((), [], {})}
+    if body.location is not None:  # whose members are None by default, which a shadow has no form for
+        plain["location"] = {name: value for name, value in to_plain(body.location).items() if value is not None}
     thing_type = THING.encode(body.type, prefix)
     room = _WITHOUT_TYPE if thing_type is None else _WITH_TYPE
     attributes = {MARK: fleet}

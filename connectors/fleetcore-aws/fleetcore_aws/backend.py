@@ -18,12 +18,14 @@ from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, RegistryBody, TwinBody
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 from fleetcore_aws.actions import RATES
+from fleetcore_aws.checking import Checking
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed, as_result, for_all, unavailable
 from fleetcore_aws.groups import Groups
 from fleetcore_aws.inbound import Inbound
 from fleetcore_aws.jobs import Jobs
+from fleetcore_aws.policy import policy
 from fleetcore_aws.readings import Readings
 from fleetcore_aws.registry import Registry, Things
 from fleetcore_aws.twins import Twins
@@ -43,6 +45,7 @@ class AwsCloud(CloudBackend):
         self._jobs = Jobs(clients, things, prefix)
         self._readings = Readings(clients, config, fleet)
         self._inbound = Inbound(clients, config)
+        self._checking = Checking(clients, config, fleet)
 
     @property
     def pace(self) -> Pace:
@@ -145,7 +148,7 @@ class AwsCloud(CloudBackend):
         return super().inbound(after) if self._config.commands_queue is None else self._inbound.arriving()
 
     async def check(self) -> Sequence[Finding]:
-        return ()
+        return await self._checking.check(self.use)
 
     def policy(self) -> Mapping[str, str]:
-        return {}
+        return policy(self.use, self._config, self._fleet)

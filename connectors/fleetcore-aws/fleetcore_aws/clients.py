@@ -13,7 +13,9 @@ from typing import Any
 
 import boto3
 import botocore.exceptions as sdk
+import botocore.session
 from botocore.config import Config
+from botocore.loaders import create_loader
 
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.clock import Clock
@@ -23,6 +25,9 @@ from fleetcore_aws import answers
 from fleetcore_aws.actions import RATES
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed, from_answer
+
+#: Models of services, read once a process: with them most of the time goes that making a client takes.
+_MODELS = create_loader()
 
 #: Refused credentials are looked for anew no more often: making clients costs a tenth of a second.
 _RENEW_EVERY_S = 5.0
@@ -132,7 +137,9 @@ class Clients:
                 self._old += self._clients.values()  # calls may be under way: they are closed at the end
                 self._session, self._clients, self._refused = None, {}, False
             if self._session is None:
-                self._session = boto3.Session(profile_name=self._config.profile, region_name=self._config.region)
+                core = botocore.session.Session(profile=self._config.profile)
+                core.register_component("data_loader", _MODELS)
+                self._session = boto3.Session(botocore_session=core, region_name=self._config.region)
                 self._made_s = now_s
             if service not in self._clients:
                 self._clients[service] = self._make(service)

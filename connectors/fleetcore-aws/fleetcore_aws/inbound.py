@@ -75,8 +75,12 @@ class Inbound:
 
     async def _taken(self, handles: Sequence[str]) -> None:
         entries = [{"Id": str(at), "ReceiptHandle": handle} for at, handle in enumerate(handles)]
-        # Where it fails they come again, and the engine knows their ids.
-        await self._clients.beside("sqs:DeleteMessage", QueueUrl=self._queue, Entries=entries)
+        try:
+            await self._clients.call("sqs:DeleteMessage", QueueUrl=self._queue, Entries=entries)
+        except CallFailed as failed:
+            # They come again, and the engine knows their ids; without the right they would come for ever.
+            if failed.kind == "credentials":
+                raise for_all(failed) from failed
 
     async def _given_back(self, handles: Sequence[str]) -> None:
         entries = [

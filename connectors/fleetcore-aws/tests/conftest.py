@@ -48,13 +48,13 @@ async def hub(front):
 
 
 @pytest.fixture
-def opened(request):
+def opened(front):
     """Opens the connector: ``async with opened(thing_prefix="p-") as cloud``."""
 
     @asynccontextmanager
     async def run(clock=None, fleet="default", pace=True, at=None, **settings):
-        endpoint = (at or request.getfixturevalue("front")).endpoint
-        config = AwsConfig(**{"region": "us-east-1", "endpoint": endpoint, "threads": 8, **settings})
+        settings = {"region": "us-east-1", "endpoint": (at or front).endpoint, "threads": 8, **settings}
+        config = AwsConfig(**settings)
         async with open_aws(config, context(fleet=fleet, clock=clock)) as cloud:
             if pace:
                 cloud.pace = Pace({}, MovableClock())

@@ -1,9 +1,11 @@
-"""The contract of backends, on the real SDK against both counterparts."""
+"""The contract of backends, on the real SDK against both counterparts, which keep to the printed policy."""
+
+import json
 
 import pytest
 from fleetcore_aws.testing.control import Control
 
-from fleetcore.interfaces.cloud import MirrorItem
+from fleetcore.interfaces.cloud import CloudUse, MirrorItem
 from fleetcore.model.mirror import EntityKey, TwinBody
 from fleetcore.testing.cloud_contract import CloudContract
 
@@ -17,7 +19,9 @@ LARGE = TwinBody(reported={"text": "x" * 8192})
 class OnAws(CloudContract):
     @pytest.fixture
     async def backend(self, opened, at):
-        async with opened(at=at, pace=False, commands_queue=QUEUE) as cloud:
+        async with opened(at=at, pace=False, commands_queue=QUEUE, account="123456789012", poll_s=1) as cloud:
+            cloud.use = CloudUse(commands=True)
+            at.faults.policy = json.loads(cloud.policy()["json"])
             yield cloud
 
     @pytest.fixture

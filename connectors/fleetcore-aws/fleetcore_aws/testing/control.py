@@ -11,7 +11,7 @@ from fleetcore.model.mirror import EntityKey
 from fleetcore_aws.documents import patch
 from fleetcore_aws.names import THING, job_id
 from fleetcore_aws.testing.front import Front
-from fleetcore_aws.testing.hub import REGION
+from fleetcore_aws.testing.operations import REGION
 from fleetcore_aws.twins import SHADOW
 
 

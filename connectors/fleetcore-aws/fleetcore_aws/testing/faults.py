@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from attrs import field, mutable
+from attrs import mutable
 
-from fleetcore_aws.testing.operations import Call
+from fleetcore_aws.testing.operations import ACCOUNT, REGION, Call, arn
 from fleetcore_aws.testing.rules import RefusedByAws
 
 _KEY = re.compile(r"Credential=([^/]+)/")
@@ -41,7 +41,6 @@ class Faults:
     refused: str = ""
     key: str = ""
     policy: Mapping[str, Any] | None = None
-    denied: list[str] = field(factory=list)
 
     def heal(self) -> None:
         """Ends them; the delay, the key and the policy stay."""
@@ -55,9 +54,10 @@ class Faults:
         key = _KEY.search(call.request.headers.get("authorization", ""))
         if self.key and (key is None or key[1] != self.key):
             raise RefusedByAws("ExpiredTokenException", "The security token included in the request is expired", 403)
-        if self.policy is not None and not allows(self.policy, call.action):
-            self.denied.append(call.action)
-            raise RefusedByAws("AccessDeniedException", f"User is not authorized to perform: {call.action}", 403)
+        for resource in () if self.policy is None else resources_of(call):
+            if not allows(self.policy or {}, call.action, resource):
+                said = f"User is not authorized to perform: {call.action} on resource: {resource}"
+                raise RefusedByAws("AccessDeniedException", said, 403)
         if self._counted("throttled", call):
             status = _THROTTLING_STATUS.get(call.service, 400)
             raise RefusedByAws("ThrottlingException", "Rate exceeded", status, self.retry_after_s)
@@ -78,11 +78,42 @@ class Faults:
         return True
 
 
-def allows(policy: Mapping[str, Any], action: str) -> bool:
-    """Whether a policy allows an action on something at all; resources and conditions are not looked at."""
-    for statement in policy["Statement"]:
-        actions = statement["Action"]
-        for each in [actions] if isinstance(actions, str) else actions:
-            if re.fullmatch(re.escape(each).replace(r"\*", ".*"), action):
-                return bool(statement["Effect"] == "Allow")
-    return False
+def allows(policy: Mapping[str, Any], action: str, resource: str) -> bool:
+    """Whether a policy allows an action on a resource; conditions are not looked at."""
+    return any(
+        statement["Effect"] == "Allow"
+        and any(_matches(each, action) for each in _listed(statement["Action"]))
+        and any(_matches(each, resource) for each in _listed(statement["Resource"]))
+        for statement in policy["Statement"]
+    )
+
+
+def _listed(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
+
+
+#: What the name in a path is, by a part of the operation; the first that fits counts.
+_KINDS = {"ThingType": "thingtype", "ThingGroup": "thinggroup", "Job": "job", "Publish": "topic", "Thing": "thing"}
+
+
+def resources_of(call: Call) -> Sequence[str]:
+    """The ARNs that a call works on; the right must be had on each (service authorization reference)."""
+    document = call.document
+    if call.service == "sqs":
+        return [f"arn:aws:sqs:{REGION}:{ACCOUNT}:{document['QueueUrl'].rpartition('/')[2]}"]
+    if call.service == "kinesis":
+        return [f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{document['StreamName']}"]
+    if call.service == "firehose":
+        return [f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{document['DeliveryStreamName']}"]
+    if "ThingToThingGroup" in call.operation or "ThingFromThingGroup" in call.operation:
+        return [arn("thing", document["thingName"]), arn("thinggroup", document["thingGroupName"])]
+    if not call.name:
+        return ["*"]
+    if call.operation == "ListThingGroupsForThing":
+        return [arn("thing", call.name)]
+    kind = next(kind for part, kind in _KINDS.items() if part in call.operation)
+    return [arn(kind, call.name), *(document.get("targets", ()) if call.operation == "CreateJob" else ())]

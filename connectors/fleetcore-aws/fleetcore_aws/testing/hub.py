@@ -14,16 +14,10 @@ from typing import Any
 
 from attrs import field, mutable
 
-from fleetcore_aws.testing.operations import Call
+from fleetcore_aws.testing.operations import Call, arn
 from fleetcore_aws.testing.rules import RefusedByAws, check, invalid, large, missing, without_nulls
 
-ACCOUNT, REGION = "123456789012", "us-east-1"
 Body = Mapping[str, Any] | bytes
-
-
-def arn(kind: str, name: str) -> str:
-    """The ARN of something of AWS IoT."""
-    return f"arn:aws:iot:{REGION}:{ACCOUNT}:{kind}/{name}"
 
 
 @mutable(kw_only=True)

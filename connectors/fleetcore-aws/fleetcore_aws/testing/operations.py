@@ -9,6 +9,8 @@ from attrs import frozen
 
 from fleetcore_aws.testing.http1 import Request, unquoted
 
+ACCOUNT, REGION = "123456789012", "us-east-1"
+
 #: Method and path → operation; parts in braces are names. From the service models that the SDK carries.
 _ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/things"): "ListThings",
@@ -49,6 +51,11 @@ _DATA = {"GetThingShadow", "UpdateThingShadow", "DeleteThingShadow", "ListNamedS
 _TARGETS = {"AmazonSQS": "sqs", "Kinesis_20131202": "kinesis", "Firehose_20150804": "firehose"}
 _SINGLE = {"SendMessageBatch": "SendMessage", "DeleteMessageBatch": "DeleteMessage"}
 _SINGLE |= {"ChangeMessageVisibilityBatch": "ChangeMessageVisibility"}
+
+
+def arn(kind: str, name: str) -> str:
+    """The ARN of something of AWS IoT."""
+    return f"arn:aws:iot:{REGION}:{ACCOUNT}:{kind}/{name}"
 
 
 @frozen(kw_only=True)
