@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/fleetcore demo
 
 test: $(STAMP) services
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" tests plugins
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" tests plugins connectors
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -32,7 +32,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 soak: $(STAMP) services
-	$(BIN)/python -m pytest -m soak --timeout 7200 tests plugins
+	$(BIN)/python -m pytest -m soak --timeout 7200 tests plugins connectors
 
 docs: $(STAMP)
 	$(BIN)/mkdocs serve

@@ -21,6 +21,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted(ROOT.glob("plugins/*/README.md")),
+    *sorted(ROOT.glob("connectors/*/README.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -97,7 +98,12 @@ _OF_THE_CORE = {
 
 
 #: Pages that mkdocs does not build; it checks the links of the others.
-BESIDE_THE_DOCS = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("plugins/*/README.md")]
+BESIDE_THE_DOCS = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("*/README.md"),
+    *ROOT.glob("plugins/*/README.md"),
+    *ROOT.glob("connectors/*/README.md"),
+]
 
 
 @pytest.mark.parametrize("page", BESIDE_THE_DOCS, ids=lambda page: str(page.relative_to(ROOT)))

@@ -129,7 +129,12 @@ def test_plugins_see_the_interfaces_alone_and_never_each_other(file: Path) -> No
     assert not beyond
 
 
-PACKAGES = [ROOT / "fleetcore", *sorted(file.parent for file in ROOT.glob("plugins/*/fleetcore_*/__init__.py"))]
+PACKAGES = [
+    ROOT / "fleetcore",
+    *sorted(
+        file.parent for folder in ("plugins", "connectors") for file in ROOT.glob(f"{folder}/*/fleetcore_*/__init__.py")
+    ),
+]
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -223,8 +228,8 @@ def test_every_module_of_a_plugin_entry_point_is_light() -> None:
     import subprocess
     import sys
 
-    heavy = ("paho", "mqtt5", "aiohttp", "boto3", "numpy", "cryptography", "starlette", "uvicorn")
-    for file in sorted(ROOT.glob("plugins/*/*/plugin.py")):
+    heavy = ("paho", "mqtt5", "aiohttp", "boto3", "botocore", "numpy", "cryptography", "starlette", "uvicorn")
+    for file in sorted([*ROOT.glob("plugins/*/*/plugin.py"), *ROOT.glob("connectors/*/*/plugin.py")]):
         module = f"{file.parent.name}.plugin"
         code = f"import sys, {module}; print([one for one in {heavy!r} if one in sys.modules])"
         out = subprocess.run(

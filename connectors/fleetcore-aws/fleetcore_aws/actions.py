@@ -1,0 +1,141 @@
+"""The actions that this connector may call: at which rate, on what, and what for. One table for all who ask.
+
+Calls are paced by it (an action is a class of calls), the printed policy lists it, and findings name it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from attrs import frozen
+
+from fleetcore.interfaces.cloud import CloudUse
+from fleetcore_aws.config import AwsConfig
+
+Resource = Literal["*", "thing", "type", "group", "job", "topic", "stream", "delivery", "queue", "commands"]
+
+#: Where the rates come from. They are defaults a region and an account, which some regions have lower, and most can
+#: be raised; ``[clouds.NAME.rates]`` then says so.
+SOURCES: Mapping[str, str] = {
+    "iot": "https://docs.aws.amazon.com/general/latest/gr/iot-core.html",
+    "jobs": "https://docs.aws.amazon.com/general/latest/gr/iot_device_management.html",
+    "kinesis": "https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html",
+    "firehose": "https://docs.aws.amazon.com/firehose/latest/dev/limits.html",
+    "sqs": "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html",
+}
+
+
+@frozen
+class Action:
+    """One action.
+
+    Attributes:
+        rate: calls a second; 0 where AWS has no bound that matters here.
+        on: what it works on, in a policy.
+        why: what it is for.
+    """
+
+    rate: float
+    on: tuple[Resource, ...]
+    why: str
+
+
+ACTIONS: Mapping[str, Action] = {
+    "iot:CreateThing": Action(100, ("thing",), "makes the thing of a device"),
+    "iot:DescribeThing": Action(350, ("thing",), "reads a thing, its version and its mark"),
+    "iot:UpdateThing": Action(100, ("thing",), "writes a thing's attributes"),
+    "iot:DeleteThing": Action(100, ("thing",), "removes the thing of a device that is gone"),
+    "iot:ListThings": Action(10, ("*",), "finds the things of this fleet"),
+    "iot:CreateThingType": Action(15, ("type",), "makes a thing type when its first device comes"),
+    "iot:GetThingShadow": Action(400, ("thing",), "reads a twin, and what of a device has no room in attributes"),
+    "iot:UpdateThingShadow": Action(400, ("thing",), "writes a twin, and what of a device has no room in attributes"),
+    "iot:DeleteThingShadow": Action(400, ("thing",), "removes a twin, and what had no room in attributes"),
+    "iot:ListNamedShadowsForThing": Action(400, ("thing",), "finds the twins of this fleet"),
+    "iot:CreateThingGroup": Action(25, ("group",), "makes a group"),
+    "iot:DescribeThingGroup": Action(100, ("group",), "reads a group, its version and its mark"),
+    "iot:UpdateThingGroup": Action(15, ("group",), "writes a group"),
+    "iot:DeleteThingGroup": Action(15, ("group",), "removes a group that is gone"),
+    "iot:ListThingGroups": Action(10, ("*",), "finds the groups of this fleet"),
+    "iot:AddThingToThingGroup": Action(100, ("thing", "group"), "puts a device into its groups"),
+    "iot:RemoveThingFromThingGroup": Action(100, ("thing", "group"), "takes a device out of groups"),
+    "iot:ListThingGroupsForThing": Action(10, ("thing",), "reads which groups a device is in"),
+    "iot:CreateJob": Action(10, ("job", "thing"), "makes the job of a device's part of a campaign"),
+    "iot:DescribeJob": Action(10, ("job",), "reads a job's state"),
+    "iot:GetJobDocument": Action(10, ("job",), "reads a job's document and mark"),
+    "iot:UpdateJob": Action(10, ("job",), "writes a job's state"),
+    "iot:CancelJob": Action(10, ("job",), "ends the job of a part that is gone"),
+    "iot:DeleteJob": Action(10, ("job",), "removes the job of a part that is gone"),
+    "iot:ListJobs": Action(10, ("*",), "finds the jobs of this fleet"),
+    "iot:Publish": Action(100, ("topic",), "sends readings"),
+    "iot:DescribeEndpoint": Action(10, ("*",), "asks for the endpoint of shadows and messages"),
+    "kinesis:PutRecords": Action(0, ("stream",), "sends readings"),
+    "firehose:PutRecordBatch": Action(1000, ("delivery",), "sends readings"),
+    "sqs:SendMessage": Action(300, ("queue",), "sends readings"),
+    "sqs:ReceiveMessage": Action(0, ("commands",), "takes commands and changes from the queue"),
+    "sqs:DeleteMessage": Action(0, ("commands",), "takes off the queue what the fleet has kept"),
+    "sqs:ChangeMessageVisibility": Action(0, ("commands",), "gives back what the fleet has not kept"),
+    "sqs:GetQueueAttributes": Action(0, ("commands",), "looks whether the queue is there"),
+}
+
+RATES: Mapping[str, float] = {name: action.rate for name, action in ACTIONS.items() if action.rate}
+
+#: What sending readings needs, by ``telemetry.via``.
+SENDING: Mapping[str, str] = {
+    "iot-data": "iot:Publish",
+    "kinesis": "kinesis:PutRecords",
+    "firehose": "firehose:PutRecordBatch",
+    "sqs": "sqs:SendMessage",
+}
+
+_MARKED = ("iot:DescribeThing", "iot:ListThings")
+#: facet → to read it, beside these to write it, and beside those to remove it.
+_FACETS: Mapping[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
+    "registry": (
+        (*_MARKED, "iot:GetThingShadow"),
+        ("iot:CreateThing", "iot:UpdateThing", "iot:CreateThingType", "iot:UpdateThingShadow", "iot:DeleteThingShadow"),
+        ("iot:DeleteThing",),
+    ),
+    "twin": (
+        ("iot:ListThings", "iot:GetThingShadow", "iot:ListNamedShadowsForThing"),
+        ("iot:UpdateThingShadow",),
+        ("iot:DeleteThingShadow",),
+    ),
+    "group": (
+        ("iot:DescribeThingGroup", "iot:ListThingGroups"),
+        ("iot:CreateThingGroup", "iot:UpdateThingGroup"),
+        ("iot:DeleteThingGroup",),
+    ),
+    "job": (
+        ("iot:DescribeThing", "iot:DescribeJob", "iot:GetJobDocument", "iot:ListJobs"),
+        ("iot:CreateJob", "iot:UpdateJob"),
+        ("iot:CancelJob", "iot:DeleteJob"),
+    ),
+}
+_MEMBERSHIP = ("iot:AddThingToThingGroup", "iot:RemoveThingFromThingGroup", "iot:ListThingGroupsForThing")
+_COMMANDS = (
+    "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes",
+)  # fmt: skip
+
+
+def needed(use: CloudUse, config: AwsConfig) -> Sequence[str]:
+    """The actions that a mirror so used and configured calls, in the table's order."""
+    found: set[str] = set()
+    for facet in use.sends | use.reads:
+        read, written, removed = _FACETS[facet]
+        found.update(read)
+        if facet in use.sends:
+            found.update(written)
+            if use.deletes:
+                found.update(removed)
+    if {"registry", "group"} <= use.sends:
+        found.update(_MEMBERSHIP)
+    if use.readings:
+        found.add(SENDING[config.telemetry.via])
+    if config.commands_queue is not None and (use.commands or use.reads):
+        found.update(_COMMANDS)
+    if config.endpoint is None and config.data_endpoint is None and any(_by_data(name) for name in found):
+        found.add("iot:DescribeEndpoint")
+    return [name for name in ACTIONS if name in found]
+
+
+def _by_data(action: str) -> bool:
+    return action == "iot:Publish" or "Shadow" in action

@@ -1,0 +1,154 @@
+"""The backend: one facet's module for each item, all of a batch at once, and what failures mean for the whole."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+
+from fleetcore.interfaces.cloud import (
+    Arrived,
+    CloudBackend,
+    CloudLimits,
+    CloudUse,
+    Fitted,
+    MirrorItem,
+    MirrorResult,
+    Sent,
+)
+from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.protocol import Finding
+from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, RegistryBody, TwinBody
+from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore_aws.actions import RATES
+from fleetcore_aws.checking import Checking
+from fleetcore_aws.clients import Clients
+from fleetcore_aws.config import AwsConfig
+from fleetcore_aws.failures import CallFailed, as_result, for_all, unavailable
+from fleetcore_aws.groups import Groups
+from fleetcore_aws.inbound import Inbound
+from fleetcore_aws.jobs import Jobs
+from fleetcore_aws.policy import policy
+from fleetcore_aws.readings import Readings
+from fleetcore_aws.registry import Registry, Things
+from fleetcore_aws.twins import Twins
+
+
+class AwsCloud(CloudBackend):
+    """AWS IoT Core for one fleet."""
+
+    def __init__(self, config: AwsConfig, fleet: str, clients: Clients) -> None:
+        self._config, self._fleet, self._clients = config, fleet, clients
+        self.limits = CloudLimits(items=100, parallel=4, rates=RATES, commands=config.commands_queue is not None)
+        prefix = config.thing_prefix
+        things = Things(clients, fleet, prefix)
+        self._registry = Registry(clients, things, prefix)
+        self._twins = Twins(clients, things, prefix)
+        self._groups = Groups(clients, fleet, prefix)
+        self._jobs = Jobs(clients, things, prefix)
+        self._readings = Readings(clients, config, fleet)
+        self._inbound = Inbound(clients, config)
+        self._checking = Checking(clients, config, fleet)
+
+    @property
+    def pace(self) -> Pace:
+        """How fast each action may be called."""
+        return self._clients.pace
+
+    @pace.setter
+    def pace(self, pace: Pace) -> None:
+        self._clients.pace = pace
+
+    @property
+    def use(self) -> CloudUse:
+        """What the mirror does with AWS."""
+        return self._registry.use
+
+    @use.setter
+    def use(self, use: CloudUse) -> None:
+        self._registry.use = use
+
+    def fit(self, item: MirrorItem) -> Fitted:
+        match item.body:
+            case None:
+                return Fitted(item=item)
+            case RegistryBody() as body:
+                return self._registry.fit(item, body)
+            case TwinBody() as body:
+                return self._twins.fit(item, body)
+            case GroupBody() as body:
+                return self._groups.fit(item, body)
+            case JobBody() as body:
+                return self._jobs.fit(item, body)
+
+    async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
+        results = await asyncio.gather(*(self._apply(item) for item in items), return_exceptions=True)
+        found: list[MirrorResult] = []
+        lost: list[CallFailed] = []
+        for result in results:
+            if isinstance(result, CallFailed):
+                lost += [result] if result.lost else []
+                found.append(as_result(result))
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found.append(result)
+        if lost and len(lost) == len(items):
+            raise unavailable(lost[0]) from lost[0]
+        return found
+
+    async def _apply(self, item: MirrorItem) -> MirrorResult:
+        body = item.body
+        match item.key.facet:
+            case "registry":
+                assert body is None or isinstance(body, RegistryBody)
+                return await self._registry.apply(item, body)
+            case "twin":
+                assert body is None or isinstance(body, TwinBody)
+                return await self._twins.apply(item, body)
+            case "group":
+                assert body is None or isinstance(body, GroupBody)
+                return await self._groups.apply(item, body)
+            case "job":
+                assert body is None or isinstance(body, JobBody)
+                return await self._jobs.apply(item, body)
+
+    async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
+        found = await asyncio.gather(*(self._facet(key.facet).read(key) for key in keys), return_exceptions=True)
+        read: list[MirrorItem | None] = []
+        for each in found:
+            if isinstance(each, CallFailed):
+                raise for_all(each) from each
+            if isinstance(each, BaseException):
+                raise each
+            read.append(each)
+        return read
+
+    async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
+        listing = self._facet(facet).entities()
+        while True:
+            try:
+                key = await anext(listing)
+            except StopAsyncIteration:
+                return
+            except CallFailed as failed:
+                raise for_all(failed) from failed
+            yield key
+
+    def _facet(self, facet: Facet) -> Registry | Twins | Groups | Jobs:
+        facets: Mapping[Facet, Registry | Twins | Groups | Jobs] = {
+            "registry": self._registry,
+            "twin": self._twins,
+            "group": self._groups,
+            "job": self._jobs,
+        }
+        return facets[facet]
+
+    async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
+        return await self._readings.send(batch, catalog)
+
+    def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
+        return super().inbound(after) if self._config.commands_queue is None else self._inbound.arriving()
+
+    async def check(self) -> Sequence[Finding]:
+        return await self._checking.check(self.use)
+
+    def policy(self) -> Mapping[str, str]:
+        return policy(self.use, self._config, self._fleet)

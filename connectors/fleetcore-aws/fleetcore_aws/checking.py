@@ -1,0 +1,92 @@
+"""``mirror check``: tries each right that can be tried without a change, and says which cannot.
+
+An answer that something is not there shows that the right is: AWS looks at rights first.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from fleetcore.interfaces.cloud import CloudUse
+from fleetcore.interfaces.protocol import Finding
+from fleetcore_aws.actions import ACTIONS, SOURCES, needed
+from fleetcore_aws.attributes import MARK
+from fleetcore_aws.clients import Clients
+from fleetcore_aws.config import AwsConfig
+from fleetcore_aws.failures import CallFailed, rejected
+from fleetcore_aws.names import fleet_digest
+from fleetcore_aws.twins import SHADOW
+
+#: Whether a device is called so does not matter: nothing of it is changed.
+_NO_ONE = "fleetcore-check"
+
+
+class Checking:
+    """See the module."""
+
+    def __init__(self, clients: Clients, config: AwsConfig, fleet: str) -> None:
+        self._clients, self._config, self._fleet = clients, config, fleet
+
+    def _trials(self) -> Mapping[str, Mapping[str, object]]:
+        """Actions that change nothing, with what they are tried with."""
+        thing = f"{self._config.thing_prefix}{_NO_ONE}"
+        job = f"{fleet_digest(self._fleet)}-{_NO_ONE}"
+        entry = {"Id": "0", "ReceiptHandle": _NO_ONE}
+        return {
+            "iot:DescribeThing": {"thingName": thing},
+            "iot:ListThings": {"attributeName": MARK, "attributeValue": self._fleet, "maxResults": 1},
+            "iot:GetThingShadow": {"thingName": thing, "shadowName": SHADOW},
+            "iot:ListNamedShadowsForThing": {"thingName": thing},
+            "iot:DescribeThingGroup": {"thingGroupName": thing},
+            "iot:ListThingGroups": {"maxResults": 1},
+            "iot:ListThingGroupsForThing": {"thingName": thing},
+            "iot:DescribeJob": {"jobId": job},
+            "iot:GetJobDocument": {"jobId": job},
+            "iot:ListJobs": {"maxResults": 1},
+            "iot:DescribeEndpoint": {"endpointType": "iot:Data-ATS"},
+            "sqs:GetQueueAttributes": {
+                "QueueUrl": self._config.commands_queue,
+                "AttributeNames": ["ApproximateNumberOfMessages"],
+            },
+            # With a receipt that no message has they change nothing.
+            "sqs:DeleteMessage": {"QueueUrl": self._config.commands_queue, "Entries": [entry]},
+            "sqs:ChangeMessageVisibility": {
+                "QueueUrl": self._config.commands_queue,
+                "Entries": [{**entry, "VisibilityTimeout": 0}],
+            },
+        }
+
+    async def check(self, use: CloudUse) -> Sequence[Finding]:
+        """As the interface has it."""
+        trials = self._trials()
+        wanted = needed(use, self._config)
+        tried = [action for action in wanted if action in trials]
+        found = list(await asyncio.gather(*(self._try(action, trials[action]) for action in tried)))
+        if untried := [action for action in wanted if action not in trials]:
+            detail = f"cannot be tried without writing: {', '.join(untried)}; the printed policy has them"
+            found.append(Finding(state="ok", what="rights that write", detail=detail))
+        paced = ", ".join(f"{action} {ACTIONS[action].rate:g}/s" for action in wanted if ACTIONS[action].rate)
+        detail = f"kept to unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCES['iot']})"
+        found.append(Finding(state="ok", what="quotas", detail=detail))
+        return found
+
+    async def _try(self, action: str, arguments: Mapping[str, object]) -> Finding:
+        why = ACTIONS[action].why
+        try:
+            await self._clients.call(action, **arguments)
+        except CallFailed as failed:
+            if action.startswith("sqs:") and failed.kind == "missing":
+                return Finding(
+                    state="problem",
+                    what=action,
+                    detail=str(failed),
+                    remedy="Name a queue that exists in commands_queue",
+                )
+            if failed.kind == "credentials":
+                return Finding(state="problem", what=action, detail=str(failed), remedy=rejected(failed).remedy)
+            if failed.kind == "throttled":
+                remedy = "Lower its rate in [clouds.NAME.rates], or have the quota raised"
+                return Finding(state="warning", what=action, detail=str(failed), remedy=remedy)
+            if failed.kind != "missing":
+                remedy = "See whether AWS can be reached from here"
+                return Finding(state="problem", what=action, detail=str(failed), remedy=remedy)
+        return Finding(state="ok", what=action, detail=f"allowed: it {why}")

@@ -1,0 +1,216 @@
+"""The one place where the SDK is called: paced, in a bounded pool of threads, its errors told once.
+
+The engine repeats what failed, so the SDK does not. Credentials that were refused are looked for anew at the next
+call, since a file may have been renewed: the SDK itself reads it once.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import boto3
+import botocore.exceptions as sdk
+import botocore.session
+from botocore.config import Config
+from botocore.loaders import create_loader
+
+from fleetcore.errors import ConfigError
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.provider import Context
+from fleetcore_aws import answers
+from fleetcore_aws.actions import RATES
+from fleetcore_aws.config import AwsConfig
+from fleetcore_aws.failures import CallFailed, from_answer
+
+#: Models of services, read once a process: with them most of the time goes that making a client takes.
+_MODELS = create_loader()
+
+#: Refused credentials are looked for anew no more often: making clients costs a tenth of a second.
+_RENEW_EVERY_S = 5.0
+
+#: action → service and method of the SDK, where they do not follow from its name.
+_DATA = {
+    "iot:GetThingShadow": "get_thing_shadow",
+    "iot:UpdateThingShadow": "update_thing_shadow",
+    "iot:DeleteThingShadow": "delete_thing_shadow",
+    "iot:ListNamedShadowsForThing": "list_named_shadows_for_thing",
+    "iot:Publish": "publish",
+}
+#: A batch needs the right to its single action.
+_BATCHES = {
+    "sqs:SendMessage": "send_message_batch",
+    "sqs:DeleteMessage": "delete_message_batch",
+    "sqs:ChangeMessageVisibility": "change_message_visibility_batch",
+}
+
+_NO_CREDENTIALS = (
+    sdk.NoCredentialsError,
+    sdk.PartialCredentialsError,
+    sdk.CredentialRetrievalError,
+    sdk.NoAuthTokenError,
+    sdk.TokenRetrievalError,
+    sdk.SSOError,
+)
+
+
+def method_of(action: str) -> tuple[str, str]:
+    """The SDK's service and method of an action."""
+    service, name = action.split(":")
+    if action in _DATA:
+        return "iot-data", _DATA[action]
+    if action in _BATCHES:
+        return service, _BATCHES[action]
+    return service, "".join(f"_{char.lower()}" if char.isupper() else char for char in name).lstrip("_")
+
+
+class Clients:
+    """See the module; open it with :func:`open_clients`.
+
+    Attributes:
+        pace: of calls, by action.
+    """
+
+    def __init__(self, config: AwsConfig, clock: Clock) -> None:
+        self._config, self._clock = config, clock
+        self.pace = Pace(RATES, clock)
+        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="fleetcore aws")
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._clients: dict[str, Any] = {}
+        self._old: list[Any] = []
+        self._refused = False
+        self._made_s = -_RENEW_EVERY_S
+
+    async def call(self, action: str, **arguments: object) -> answers.Answer:
+        """Calls an action of AWS.
+
+        Raises:
+            CallFailed: for every way in which it may end without a good answer, and nothing else.
+        """
+        await self.pace.take(action)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, self._run, action, arguments)
+        except CallFailed as failed:
+            if failed.paced:
+                self.pace.slow_down(action, failed.retry_after_s)
+            self._refused = self._refused or failed.kind == "credentials"
+            raise
+
+    async def beside(self, action: str, **arguments: object) -> None:
+        """A call whose failure changes nothing."""
+        with suppress(CallFailed):
+            await self.call(action, **arguments)
+
+    def now(self, action: str, **arguments: object) -> answers.Answer:
+        """Calls in this thread, unpaced; for what has to be done when nothing waits any more."""
+        return self._run(action, arguments)
+
+    def _run(self, action: str, arguments: Mapping[str, object]) -> answers.Answer:
+        service, method = method_of(action)
+        try:
+            client = self._client(service)
+            answer: dict[str, Any] = getattr(client, method)(**arguments)
+            if hasattr(answer.get("payload"), "read"):
+                answer["payload"] = answer["payload"].read()
+        except CallFailed:
+            raise
+        except sdk.ClientError as error:
+            raise _from_client(action, error) from error
+        except _NO_CREDENTIALS as error:
+            raise CallFailed(action, "credentials", str(error)) from error
+        except sdk.ParamValidationError as error:
+            raise CallFailed(action, "invalid", str(error)) from error
+        except (sdk.BotoCoreError, OSError) as error:
+            # Connections refused, timed out, cut; names without an address; answers that nothing can be made of.
+            raise CallFailed(action, "unavailable", str(error), lost=True) from error
+        return answer
+
+    def _client(self, service: str) -> Any:
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            if self._refused and now_s - self._made_s >= _RENEW_EVERY_S:
+                self._old += self._clients.values()  # calls may be under way: they are closed at the end
+                self._session, self._clients, self._refused = None, {}, False
+            if self._session is None:
+                core = botocore.session.Session(profile=self._config.profile)
+                core.register_component("data_loader", _MODELS)
+                self._session = boto3.Session(botocore_session=core, region_name=self._config.region)
+                self._made_s = now_s
+            if service not in self._clients:
+                self._clients[service] = self._make(service)
+            return self._clients[service]
+
+    def _make(self, service: str) -> Any:
+        config = self._config
+        endpoint = config.endpoint
+        if service == "iot-data" and endpoint is None:
+            endpoint = config.data_endpoint or self._data_endpoint()
+        wait_s = max(config.read_timeout_s, config.poll_s + 10) if service == "sqs" else config.read_timeout_s
+        return self._session.client(
+            service,
+            endpoint_url=endpoint,
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": 1},
+                connect_timeout=config.connect_timeout_s,
+                read_timeout=wait_s,
+                max_pool_connections=config.threads,
+                tcp_keepalive=True,
+                user_agent_extra="fleetcore-aws",
+            ),
+        )
+
+    def _data_endpoint(self) -> str:
+        """An account has its own, which signs with a certificate that is trusted today: ``-ats``."""
+        action = "iot:DescribeEndpoint"
+        if "iot" not in self._clients:
+            self._clients["iot"] = self._make("iot")
+        try:
+            answer = self._clients["iot"].describe_endpoint(endpointType="iot:Data-ATS")
+        except sdk.ClientError as error:
+            raise _from_client(action, error) from error
+        return f"https://{answers.text(action, answer, 'endpointAddress')}"
+
+    def check_config(self) -> None:
+        """Raises :class:`ConfigError` where no client can be made: no region, no such profile."""
+        try:
+            self._client("iot")
+        except sdk.NoRegionError as error:
+            raise ConfigError("No region is known", remedy='Add region = "eu-central-1"') from error
+        except sdk.ProfileNotFound as error:
+            raise ConfigError(str(error), remedy="Name a profile of ~/.aws/config") from error
+        except ValueError as error:
+            raise ConfigError(f"The endpoint cannot be used: {error}", remedy="Write https://HOST") from error
+
+    def close(self) -> None:
+        """Waits for calls under way, and closes every connection."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for client in (*self._old, *self._clients.values()):
+            client.close()
+
+
+def _from_client(action: str, error: sdk.ClientError) -> CallFailed:
+    said = error.response.get("Error", {})
+    meta = error.response.get("ResponseMetadata", {})
+    return from_answer(
+        action,
+        said.get("Code") or "Unknown",
+        said.get("Message") or "",
+        meta.get("HTTPStatusCode", 0),
+        meta.get("HTTPHeaders", {}),
+    )
+
+
+@asynccontextmanager
+async def open_clients(config: AwsConfig, context: Context) -> AsyncIterator[Clients]:
+    """Clients for the block. Raises :class:`ConfigError` where none can be made."""
+    clients = Clients(config, context.clock)
+    try:
+        await asyncio.to_thread(clients.check_config)
+        yield clients
+    finally:
+        await asyncio.to_thread(clients.close)

@@ -1,0 +1,94 @@
+"""What ``[clouds.NAME]`` may say beside what every mirror may, and what of it is refused.
+
+Credentials are never among it: they come by the SDK's own chain (environment, profile, the role of the machine).
+"""
+
+import re
+from typing import Literal
+
+from attrs import Factory, field, frozen, validators
+
+from fleetcore.errors import ConfigError
+
+_PREFIX = re.compile(r"[a-zA-Z0-9:_-]{0,63}", re.ASCII)
+_TOPIC = re.compile(r"[^+#$\0][^+#\0]{0,99}")
+
+
+@frozen(kw_only=True)
+class Telemetry:
+    """``telemetry = {…}``: where readings go.
+
+    Attributes:
+        via: ``iot-data`` publishes a message a device; the others put records into a stream or a queue.
+        topic: what topics begin with; the fleet's name, the thing's and ``telemetry`` follow.
+        qos: of published messages.
+        stream: the name of the Kinesis stream or of the Firehose delivery stream.
+        queue: the URL of the SQS queue.
+    """
+
+    via: Literal["iot-data", "kinesis", "firehose", "sqs"] = "iot-data"
+    topic: str = "fleetcore"
+    qos: int = field(default=1, validator=validators.in_((0, 1)))
+    stream: str | None = None
+    queue: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not _TOPIC.fullmatch(self.topic) or self.topic.count("/") > 3:
+            raise ConfigError(
+                "telemetry.topic is no start of a topic", remedy="Use up to 100 characters without + # $, 4 levels"
+            )
+        if self.via in {"kinesis", "firehose"} and not self.stream:
+            raise ConfigError(f"telemetry by {self.via} has no stream", remedy='Add stream = "NAME" to telemetry')
+        if self.via == "sqs" and not self.queue:
+            raise ConfigError("telemetry by sqs has no queue", remedy='Add queue = "https://…" to telemetry')
+
+
+@frozen(kw_only=True)
+class AwsConfig:
+    """``[clouds.NAME]`` with ``kind = "aws"``.
+
+    Attributes:
+        region: by default the SDK's own chain says it.
+        account: the account's number, which makes the printed policy narrower.
+        endpoint: one for all services, for a local counterpart.
+        data_endpoint: of shadows and messages, ``https://…-ats.iot.REGION.amazonaws.com``; asked for where not given.
+        profile: of the SDK's configuration file.
+        thing_prefix: what names of things, types and groups begin with.
+        threads: calls of the SDK that may be under way.
+        connect_timeout_s: for a connection.
+        read_timeout_s: for an answer.
+        telemetry: where readings go.
+        commands_queue: the URL of an SQS queue that a rule fills with commands and changed shadows.
+        poll_s: how long the queue is waited on at a time, 20 at most.
+        access_key_id: refused, as are the next two: credentials do not belong into fleet.toml.
+        secret_access_key: refused.
+        session_token: refused.
+    """
+
+    region: str | None = None
+    account: str | None = None
+    endpoint: str | None = None
+    data_endpoint: str | None = None
+    profile: str | None = None
+    thing_prefix: str = ""
+    threads: int = field(default=32, validator=validators.gt(0))
+    connect_timeout_s: float = field(default=5.0, validator=validators.gt(0.0))
+    read_timeout_s: float = field(default=20.0, validator=validators.gt(0.0))
+    telemetry: Telemetry = Factory(Telemetry)
+    commands_queue: str | None = None
+    poll_s: int = field(default=5, validator=[validators.ge(0), validators.le(20)])
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("access_key_id", "secret_access_key", "session_token"):
+            if getattr(self, name) is not None:
+                raise ConfigError(
+                    f"{name} does not belong here",
+                    remedy="Remove it, and give the SDK its credentials: AWS_PROFILE, the environment or a role",
+                )
+        if not _PREFIX.fullmatch(self.thing_prefix):
+            raise ConfigError(
+                "thing_prefix is no start of a thing's name", remedy="Use up to 63 characters of a-z A-Z 0-9 : _ -"
+            )

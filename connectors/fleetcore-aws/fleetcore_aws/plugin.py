@@ -1,0 +1,38 @@
+"""The entry point: offers the cloud ``aws``.
+
+Loaded at every start of fleetcore, so it does not import boto3; the opener does that.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fleetcore.hookspecs import hookimpl
+from fleetcore.interfaces.offers import offer_cloud
+from fleetcore.interfaces.provider import Context, Provider
+from fleetcore_aws.config import AwsConfig
+
+if TYPE_CHECKING:
+    from fleetcore.interfaces.cloud import CloudBackend
+
+FLEETCORE_PLUGIN_API = 2
+
+
+@asynccontextmanager
+async def open_aws(config: AwsConfig, context: Context) -> "AsyncIterator[CloudBackend]":
+    """Makes the SDK's clients; calls nothing yet, so a hub that is down is told by the first call.
+
+    Raises:
+        ConfigError: no region, or a profile that does not exist.
+    """
+    from fleetcore_aws.backend import AwsCloud
+    from fleetcore_aws.clients import open_clients
+
+    async with open_clients(config, context) as clients:
+        yield AwsCloud(config, context.fleet, clients)
+
+
+@hookimpl
+def fleetcore_clouds() -> "Iterable[Provider[CloudBackend]]":
+    """Offers ``aws``."""
+    yield offer_cloud("aws", AwsConfig, open_aws, summary="AWS IoT Core: things, shadows, thing groups, jobs")

@@ -1,0 +1,93 @@
+"""One named shadow: read, replaced as a whole, removed. Each with the version that AWS gave it."""
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+from attrs import frozen
+
+from fleetcore_aws import answers
+from fleetcore_aws.clients import Clients
+from fleetcore_aws.documents import Document, patch, same
+from fleetcore_aws.failures import CallFailed
+
+_GET = "iot:GetThingShadow"
+_UPDATE = "iot:UpdateThingShadow"
+
+
+@frozen
+class Shadow:
+    """What a shadow holds."""
+
+    version: int
+    desired: Document
+    reported: Document
+
+
+class Shadows:
+    """The shadows of one name."""
+
+    def __init__(self, clients: Clients, name: str) -> None:
+        self._clients, self._name = clients, name
+
+    async def get(self, thing: str) -> Shadow | None:
+        """The shadow; None where there is none, or no such thing."""
+        try:
+            answer = await self._clients.call(_GET, thingName=thing, shadowName=self._name)
+        except CallFailed as failed:
+            if failed.kind == "missing":
+                return None
+            raise
+        document = _document(_GET, answer)
+        state = answers.record(_GET, document, "state")
+        return Shadow(
+            answers.number(_GET, document, "version"), _section(state, "desired"), _section(state, "reported")
+        )
+
+    async def replace(self, thing: str, there: Shadow | None, desired: Document, reported: Document) -> int:
+        """Brings the shadow from what is there to the given state; its version then.
+
+        Raises CallFailed, of kind ``conflict`` where another writer was faster.
+        """
+        old = there or Shadow(0, {}, {})
+        if there is not None and same(old.desired, desired) and same(old.reported, reported):
+            return there.version
+        request: dict[str, object] = {
+            "state": {
+                name: changed
+                for name, changed in (
+                    ("desired", patch(old.desired, desired)),
+                    ("reported", patch(old.reported, reported)),
+                )
+                if changed
+            }
+        }
+        if there is not None:
+            request["version"] = there.version
+        payload = json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode()
+        answer = await self._clients.call(_UPDATE, thingName=thing, shadowName=self._name, payload=payload)
+        return answers.number(_UPDATE, _document(_UPDATE, answer), "version")
+
+    async def remove(self, thing: str) -> None:
+        """Removes the shadow, where there is one."""
+        try:
+            await self._clients.call("iot:DeleteThingShadow", thingName=thing, shadowName=self._name)
+        except CallFailed as failed:
+            if failed.kind != "missing":
+                raise
+
+
+def _document(action: str, answer: answers.Answer) -> Mapping[str, object]:
+    payload = answer.get("payload")
+    try:
+        found = json.loads(payload) if isinstance(payload, bytes) else None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CallFailed(action, "unavailable", "the answer has no document; it was cut off", lost=True)
+    return cast("Mapping[str, object]", found)
+
+
+def _section(state: Mapping[str, object], name: str) -> Document:
+    section = state.get(name)
+    return cast("Document", section) if isinstance(section, dict) else {}

@@ -1,0 +1,112 @@
+"""Which operation of AWS a request asks for, and the IAM action that it needs."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from fleetcore_aws.testing.http1 import Request, unquoted
+
+ACCOUNT, REGION = "123456789012", "us-east-1"
+
+#: Method and path → operation; parts in braces are names. From the service models that the SDK carries.
+_ROUTES: Mapping[tuple[str, str], str] = {
+    ("GET", "/things"): "ListThings",
+    ("POST", "/things/{name}"): "CreateThing",
+    ("GET", "/things/{name}"): "DescribeThing",
+    ("PATCH", "/things/{name}"): "UpdateThing",
+    ("DELETE", "/things/{name}"): "DeleteThing",
+    ("GET", "/things/{name}/thing-groups"): "ListThingGroupsForThing",
+    ("POST", "/thing-types/{name}"): "CreateThingType",
+    ("GET", "/thing-groups"): "ListThingGroups",
+    ("PUT", "/thing-groups/addThingToThingGroup"): "AddThingToThingGroup",
+    ("PUT", "/thing-groups/removeThingFromThingGroup"): "RemoveThingFromThingGroup",
+    ("POST", "/thing-groups/{name}"): "CreateThingGroup",
+    ("GET", "/thing-groups/{name}"): "DescribeThingGroup",
+    ("PATCH", "/thing-groups/{name}"): "UpdateThingGroup",
+    ("DELETE", "/thing-groups/{name}"): "DeleteThingGroup",
+    ("GET", "/jobs"): "ListJobs",
+    ("PUT", "/jobs/{name}"): "CreateJob",
+    ("GET", "/jobs/{name}"): "DescribeJob",
+    ("PATCH", "/jobs/{name}"): "UpdateJob",
+    ("DELETE", "/jobs/{name}"): "DeleteJob",
+    ("PUT", "/jobs/{name}/cancel"): "CancelJob",
+    ("GET", "/jobs/{name}/job-document"): "GetJobDocument",
+    ("GET", "/endpoint"): "DescribeEndpoint",
+    ("GET", "/things/{name}/shadow"): "GetThingShadow",
+    ("POST", "/things/{name}/shadow"): "UpdateThingShadow",
+    ("DELETE", "/things/{name}/shadow"): "DeleteThingShadow",
+    ("GET", "/api/things/shadow/ListNamedShadowsForThing/{name}"): "ListNamedShadowsForThing",
+    ("POST", "/topics/{name}"): "Publish",
+}
+_PLAIN = {route: operation for route, operation in _ROUTES.items() if "{" not in route[1]}
+_NAMED = [
+    (method, re.compile(re.escape(path).replace(re.escape("{name}"), "([^/]+)")), operation)
+    for (method, path), operation in _ROUTES.items()
+    if "{" in path
+]
+_DATA = {"GetThingShadow", "UpdateThingShadow", "DeleteThingShadow", "ListNamedShadowsForThing", "Publish"}
+_TARGETS = {"AmazonSQS": "sqs", "Kinesis_20131202": "kinesis", "Firehose_20150804": "firehose"}
+_SINGLE = {"SendMessageBatch": "SendMessage", "DeleteMessageBatch": "DeleteMessage"}
+_SINGLE |= {"ChangeMessageVisibilityBatch": "ChangeMessageVisibility"}
+
+
+def arn(kind: str, name: str) -> str:
+    """The ARN of something of AWS IoT."""
+    return f"arn:aws:iot:{REGION}:{ACCOUNT}:{kind}/{name}"
+
+
+@frozen(kw_only=True)
+class Call:
+    """An operation that is asked for.
+
+    Attributes:
+        service: ``iot``, ``iot-data``, ``sqs``, ``kinesis`` or ``firehose``.
+        name: the thing, group, job or topic in its path.
+        document: the body as JSON; empty where it has none, or none that can be read.
+    """
+
+    service: str
+    operation: str
+    name: str
+    document: Mapping[str, Any]
+    request: Request
+
+    @property
+    def action(self) -> str:
+        """The IAM action that it needs."""
+        service = "iot" if self.service == "iot-data" else self.service
+        return f"{service}:{_SINGLE.get(self.operation, self.operation)}"
+
+
+def call_of(request: Request) -> Call | None:
+    """What a request asks for; None for what there is no operation of."""
+    target = request.headers.get("x-amz-target", "")
+    if target:
+        service, _, operation = target.partition(".")
+        if service not in _TARGETS:
+            return None
+        return _call(_TARGETS[service], operation, "", request)
+    operation_ = _PLAIN.get((request.method, request.path))
+    if operation_ is not None:
+        return _call("iot", operation_, "", request)
+    for method, pattern, named in _NAMED:
+        if method == request.method and (found := pattern.fullmatch(request.path)):
+            return _call("iot-data" if named in _DATA else "iot", named, unquoted(found[1]), request)
+    return None
+
+
+def _call(service: str, operation: str, name: str, request: Request) -> Call:
+    try:
+        document = json.loads(request.body) if request.body else {}
+    except ValueError:
+        document = {}
+    return Call(
+        service=service,
+        operation=operation,
+        name=name,
+        document=document if isinstance(document, dict) else {},
+        request=request,
+    )

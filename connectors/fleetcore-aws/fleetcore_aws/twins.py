@@ -1,0 +1,100 @@
+"""Twins as the named shadow ``twin`` of a thing.
+
+The shadow carries the fleet's mark in its reported section: so a twin without members is there too, and a shadow
+that another writer has made anew is told apart without a call for the thing.
+"""
+
+from collections.abc import AsyncIterator
+
+from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
+from fleetcore.model.mirror import EntityKey, Loss, TwinBody
+from fleetcore_aws.attributes import MARK
+from fleetcore_aws.clients import Clients
+from fleetcore_aws.documents import LARGEST_BYTES, Document, holdable, same, size
+from fleetcore_aws.failures import CallFailed
+from fleetcore_aws.names import THING
+from fleetcore_aws.registry import Things
+from fleetcore_aws.shadows import Shadow, Shadows
+
+SHADOW = "twin"
+_NAMED = "iot:ListNamedShadowsForThing"
+_FOREIGN = "There is a shadow of that name which this fleet has not made"
+
+
+class Twins:
+    """See the module."""
+
+    def __init__(self, clients: Clients, things: Things, prefix: str) -> None:
+        self._clients, self._things, self._prefix = clients, things, prefix
+        self._shadows = Shadows(clients, SHADOW)
+
+    def fit(self, item: MirrorItem, body: TwinBody) -> Fitted:
+        """As the interface has it."""
+        if THING.encode(item.key.id, self._prefix) is None:
+            return Fitted(item=None, lost=(Loss("", "The device's id is too long for a thing's name"),))
+        lost: list[Loss] = []
+        desired = holdable(body.desired, "/desired", lost)
+        reported = holdable(body.reported, "/reported", lost)
+        if MARK in reported:
+            del reported[MARK]
+            lost.append(Loss(f"/reported/{MARK}", "The name is taken by the mark of the fleet"))
+        if size({"desired": desired, "reported": self._marked(reported)}) > LARGEST_BYTES:
+            return Fitted(item=None, lost=(Loss("", f"A shadow holds {LARGEST_BYTES} bytes"),))
+        if not lost:
+            return Fitted(item=item)
+        fitted = TwinBody(desired=desired, reported=reported)
+        return Fitted(item=MirrorItem(key=item.key, body=fitted, remote_version=item.remote_version), lost=lost)
+
+    def _marked(self, reported: Document) -> Document:
+        return {**reported, MARK: self._things.fleet}
+
+    def _owns(self, shadow: Shadow) -> bool:
+        return shadow.reported.get(MARK) == self._things.fleet
+
+    async def apply(self, item: MirrorItem, body: TwinBody | None) -> MirrorResult:
+        """As the interface has it, of one item; raises CallFailed."""
+        name = THING.encode(item.key.id, self._prefix)
+        if name is None:
+            return MirrorResult(state="done" if body is None else "invalid", reason="The id is too long")
+        there = await self._shadows.get(name)
+        if there is not None and not self._owns(there):
+            return MirrorResult(state="foreign", reason=_FOREIGN)
+        version = None if there is None else str(there.version)
+        reported = {} if body is None else self._marked(body.reported)
+        if there is None and body is None:
+            return MirrorResult(state="done")
+        if there is not None and body is not None and same([there.desired, there.reported], [body.desired, reported]):
+            return MirrorResult(state="done", remote_version=version)
+        if item.remote_version != version:
+            return MirrorResult(state="conflict")
+        if body is None:
+            await self._shadows.remove(name)
+            return MirrorResult(state="done")
+        written = await self._shadows.replace(name, there, body.desired, reported)
+        return MirrorResult(state="done", remote_version=str(written))
+
+    async def read(self, key: EntityKey) -> MirrorItem | None:
+        """As the interface has it, of one key; raises CallFailed."""
+        name = THING.encode(key.id, self._prefix)
+        there = None if name is None else await self._shadows.get(name)
+        if there is None or not self._owns(there):
+            return None
+        reported = {each: value for each, value in there.reported.items() if each != MARK}
+        body = TwinBody(desired=there.desired, reported=reported)
+        return MirrorItem(key=key, body=body, remote_version=str(there.version))
+
+    async def entities(self) -> AsyncIterator[EntityKey]:
+        """As the interface has it; raises CallFailed. A call for each thing: AWS lists shadows by thing alone."""
+        async for device in self._things.devices():
+            name = THING.encode(device, self._prefix)
+            try:
+                answer = await self._clients.call(_NAMED, thingName=name)
+            except CallFailed as failed:
+                if failed.kind == "missing":  # removed since it was listed
+                    continue
+                raise
+            named = answer.get("results")
+            if not isinstance(named, list):
+                raise CallFailed(_NAMED, "unavailable", "the answer has no results; it was cut off", lost=True)
+            if SHADOW in named:
+                yield EntityKey("twin", device)

@@ -1,0 +1,229 @@
+"""What AWS and the network do wrong, and what becomes of it."""
+
+import asyncio
+
+import pytest
+from attrs import evolve
+from fleetcore_aws.failures import from_answer
+
+from fleetcore.errors import ConfigError, CredentialsRejected, Unavailable
+from fleetcore.interfaces.cloud import MirrorItem
+from fleetcore.interfaces.pace import Pace
+from fleetcore.model.mirror import EntityKey, GroupBody
+from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.cloud_contract import START_MS, TwoDevices, registration, twin
+
+REGISTRY = EntityKey("registry", "sensor-1")
+TWIN = EntityKey("twin", "sensor-1")
+
+
+async def states(cloud, *items):
+    return [result.state for result in await cloud.apply(items)]
+
+
+@pytest.mark.parametrize(
+    ("action", "facet"),
+    [
+        ("iot:ListThings", "registry"),
+        ("iot:ListNamedShadowsForThing", "twin"),
+        ("iot:ListThingGroups", "group"),
+        ("iot:ListJobs", "job"),
+    ],
+)
+async def test_a_list_that_was_cut_is_a_failure_and_no_empty_list(cloud, front, action, facet):
+    await cloud.apply([registration("sensor-1")])
+    front.faults.only, front.faults.halved = (action,), 1
+
+    with pytest.raises(Unavailable):
+        [key async for key in cloud.entities(facet)]
+
+
+@pytest.mark.parametrize("action", ["iot:DescribeThing", "iot:GetThingShadow"])
+async def test_a_state_that_was_cut_is_a_failure_and_not_gone(cloud, front, action):
+    await cloud.apply([registration("sensor-1")])
+    await cloud.apply([twin("sensor-1", interval=1)])
+    front.faults.only, front.faults.halved = (action,), 1
+
+    with pytest.raises(Unavailable):
+        await cloud.read([REGISTRY if action == "iot:DescribeThing" else TWIN])
+
+
+async def test_a_write_whose_answer_was_cut_is_done_again(cloud, front):
+    front.faults.only, front.faults.halved = ("iot:CreateThing",), 1
+
+    first = await states(cloud, registration("sensor-1"), registration("sensor-2"))
+    again = await states(cloud, registration("sensor-1"), registration("sensor-2"))
+
+    assert sorted(first) == ["done", "failed"]
+    assert again == ["done", "done"]
+
+
+async def test_a_write_to_a_twin_whose_answer_was_lost_is_a_conflict_that_reading_settles(cloud, front):
+    await cloud.apply([registration("sensor-1")])
+    (known,) = await cloud.apply([twin("sensor-1", interval=1)])
+    front.faults.only, front.faults.lost = ("iot:UpdateThingShadow",), 1
+    with pytest.raises(Unavailable):
+        await cloud.apply([twin("sensor-1", known.remote_version, interval=2)])
+
+    again = await states(cloud, twin("sensor-1", known.remote_version, interval=2))
+    newer = await states(cloud, twin("sensor-1", known.remote_version, interval=3))
+
+    assert (again, newer) == (["done"], ["conflict"])
+
+
+async def test_throttling_is_known_by_its_code_under_both_statuses(cloud, front, hub):
+    cloud.pace = Pace({"iot:CreateThing": 100.0, "iot:GetThingShadow": 100.0}, MovableClock())
+    front.faults.throttled, front.faults.retry_after_s = 1 << 30, 7.0
+
+    results = await cloud.apply([registration("sensor-1"), twin("sensor-1", interval=1)])
+
+    assert [(each.state, each.retry_after_s) for each in results] == [("throttled", 7.0)] * 2
+    assert cloud.pace.throttled == {"iot:CreateThingType": 1, "iot:GetThingShadow": 1}
+
+
+async def test_one_item_that_is_throttled_or_fails_harms_no_other(cloud, front):
+    await cloud.apply([registration("sensor-0")])  # which makes the type
+    for fault, state in (("throttled", "throttled"), ("errors", "failed"), ("lost", "failed")):
+        front.faults.heal()
+        front.faults.only = ("iot:CreateThing",)
+        setattr(front.faults, fault, 1)
+
+        found = await states(cloud, *(registration(f"{fault}-{number}") for number in range(4)))
+
+        assert sorted(found) == sorted(["done"] * 3 + [state])
+
+
+async def test_one_invalid_item_harms_no_other(cloud):
+    too_long = MirrorItem(key=EntityKey("registry", "." * 64), body=registration("x").body)
+
+    assert cloud.fit(too_long).item is None
+    assert await states(cloud, too_long, registration("sensor-2")) == ["invalid", "done"]
+
+
+def test_a_full_account_is_waited_for_and_does_not_slow_other_calls():
+    failed = from_answer("iot:CreateJob", "LimitExceededException", "too many", 409, {})
+
+    assert (failed.kind, failed.paced) == ("throttled", False)
+    assert failed.retry_after_s >= 60
+
+
+@pytest.mark.parametrize("refused", ["UnrecognizedClientException", "ExpiredTokenException", "AccessDeniedException"])
+async def test_refused_credentials_say_which_action_to_allow(cloud, front, refused):
+    front.faults.refused = refused
+
+    with pytest.raises(CredentialsRejected) as failure:
+        await cloud.apply([registration("sensor-1"), twin("sensor-1")])
+
+    assert "iot:" in failure.value.remedy
+
+
+async def test_credentials_that_were_renewed_in_their_file_are_used(opened, front, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    file.write_text("[default]\naws_access_key_id = OLD\naws_secret_access_key = x\n")
+    front.faults.key = "OLD"
+    clock = MovableClock()
+    async with opened(clock=clock) as cloud:
+        assert await states(cloud, registration("sensor-1")) == ["done"]
+        front.faults.key = "NEW"
+        with pytest.raises(CredentialsRejected):
+            await cloud.apply([registration("sensor-2")])
+        file.write_text("[default]\naws_access_key_id = NEW\naws_secret_access_key = x\n")
+        await clock.advance(60)
+
+        assert await states(cloud, registration("sensor-2")) == ["done"]
+
+
+async def test_no_credentials_at_all_are_rejected(opened, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    async with opened() as cloud:
+        with pytest.raises(CredentialsRejected):
+            await cloud.apply([registration("sensor-1")])
+
+
+async def test_a_name_that_has_no_address_is_unavailable(opened):
+    async with opened(endpoint="http://nowhere.invalid:1") as cloud:
+        with pytest.raises(Unavailable):
+            await cloud.apply([registration("sensor-1")])
+        found = await cloud.check()
+
+    assert "problem" in {each.state for each in found}
+
+
+async def test_an_answer_that_does_not_come_is_unavailable(opened, front):
+    front.faults.delay_s = 5.0
+    async with opened(read_timeout_s=0.05) as cloud:
+        with pytest.raises(Unavailable):
+            await cloud.read([REGISTRY])
+
+
+async def test_a_device_that_was_made_anew_by_another_one_is_left_alone(cloud, hub):
+    (first,) = await cloud.apply([registration("sensor-1")])
+    await hub.call("iot", "delete_thing", thingName="sensor-1")
+    await hub.make_foreign(REGISTRY)
+
+    later = registration("sensor-1", first.remote_version, evolve(registration("x").body, name="new"))
+    assert await states(cloud, later) == ["foreign"]
+    assert await states(cloud, MirrorItem(key=REGISTRY, body=None, remote_version=first.remote_version)) == ["foreign"]
+    assert await cloud.read([REGISTRY]) == [None]
+
+
+async def test_a_twin_that_was_made_anew_by_another_one_is_left_alone(cloud, hub):
+    await cloud.apply([registration("sensor-1")])
+    (first,) = await cloud.apply([twin("sensor-1", interval=1)])
+    at = {"thingName": "sensor-1", "shadowName": "twin"}
+    await hub.call("iot-data", "delete_thing_shadow", **at)
+    await hub.call("iot-data", "update_thing_shadow", payload=b'{"state": {"desired": {"theirs": 1}}}', **at)
+
+    assert await states(cloud, twin("sensor-1", first.remote_version, interval=2)) == ["foreign"]
+    assert await states(cloud, MirrorItem(key=TWIN, body=None, remote_version=first.remote_version)) == ["foreign"]
+    assert (await hub.twin("sensor-1"))[0] == {"desired": {"theirs": 1}}
+
+
+async def test_a_group_and_a_job_of_another_fleet_are_left_alone(opened, cloud):
+    group = MirrorItem(key=EntityKey("group", "lab"), body=GroupBody(description="ours"))
+    await cloud.apply([group])
+    async with opened(fleet="other") as other:
+        found = [*await states(other, evolve(group, body=GroupBody())), *await states(other, evolve(group, body=None))]
+        read = await other.read([group.key])
+        listed = [key async for key in other.entities("group")]
+
+    assert (found, read, listed) == (["foreign", "foreign"], [None], [])
+
+
+async def test_a_cancelled_call_leaves_nothing_behind(opened, front):
+    front.faults.delay_s = 0.2
+    async with opened() as cloud:
+        task = asyncio.create_task(cloud.apply([registration("sensor-1")]))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_readings_whose_answer_is_lost_are_sent_again(cloud, front):
+    front.faults.lost = 1
+    batch = TelemetryBatch.of([0, 2], range(START_MS, START_MS + 2), [1.0, 2.0])
+
+    sent = await cloud.send(batch, TwoDevices())
+
+    assert sent.taken == 1
+    assert len(sent.rest) == 1
+
+
+async def test_what_is_wrong_in_the_configuration_is_told_at_once(opened, monkeypatch):
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    for settings in (
+        {"region": None},
+        {"profile": "nobody"},
+        {"endpoint": "not a url"},
+        {"secret_access_key": "x"},
+        {"thing_prefix": "a b"},
+    ):
+        with pytest.raises(ConfigError) as failure:
+            async with opened(**settings):
+                pass
+        assert failure.value.remedy
