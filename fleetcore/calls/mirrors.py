@@ -1,24 +1,32 @@
 """Mirrors to cloud hubs: how they stand, what they would send, where the hub differs, and what it does not take."""
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from msgspec import Meta
 
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.cursors import decode, encode, foreign, page_of
+from fleetcore.calls.operations import operation_response
 from fleetcore.calls.responses.mirrors import (
     MirrorChangeResponse,
+    MirrorCheckResponse,
     MirrorDeadLetterResponse,
     MirrorDriftResponse,
+    MirrorInboxResponse,
     MirrorLossResponse,
+    MirrorPausedResponse,
+    MirrorPolicyResponse,
     MirrorReadingsResponse,
+    MirrorRefusedCommandResponse,
     MirrorRefusedReadingResponse,
     MirrorResponse,
 )
+from fleetcore.calls.responses.operations import OperationResponse
+from fleetcore.calls.responses.server import FindingResponse
 from fleetcore.calls.table import call
-from fleetcore.calls.types import Cursor, Limit, Ms, Names, Page, Reason
+from fleetcore.calls.types import Cursor, Limit, Ms, Names, Page, Reason, to_response
 from fleetcore.errors import NotFound
-from fleetcore.model.mirror import Kept, Loss
+from fleetcore.model.mirror import FACETS, EntityKey, Facet, Kept, Loss
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.mirroring import Mirror
 
@@ -27,6 +35,14 @@ MirrorName = Annotated[
     Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="As in `[clouds.NAME]`."),
     Names("list_mirrors", "name"),
 ]
+Entity = Annotated[
+    str,
+    Meta(
+        pattern=rf"^({'|'.join(sorted(FACETS))})/[^\n\x00]{{1,256}}$(?!\n)",
+        description="As the lists of a mirror have it: `twin/pump-1`.",
+    ),
+]
+Removals = Annotated[int, Meta(ge=1, le=1_000_000, description="How many more.")]
 Scan = Annotated[int, Meta(ge=1, le=1000, description="How many entities are looked at.")]
 
 
@@ -50,6 +66,9 @@ async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
         held=overview.held,
         invalid=overview.invalid,
         lost=overview.lost,
+        paused=overview.paused,
+        removals_wait=overview.removals_wait,
+        lag_s=overview.lag_s,
         behind=max(0, position - mirror.looking.status.position),
         snapshot=mirror.looking.snapshot,
         counts=dict(mirror.lane.counts),
@@ -63,7 +82,12 @@ async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
             expired=readings.counts["expired"],
             over_budget=readings.counts["over_budget"],
             within_deadband=readings.counts["within_deadband"],
-            texts=readings.counts["texts"],
+        ),
+        inbox=None
+        if mirror.inbox is None
+        else MirrorInboxResponse(
+            **{name: mirror.inbox.counts[name] for name in ("commands", "refused", "changes", "invalid")},
+            error=mirror.inbox_error,
         ),
     )
 
@@ -86,18 +110,35 @@ async def get_mirror(caller: Caller, name: MirrorName) -> MirrorResponse:
 
 
 @call("POST /mirrors/{name}/pause", Permission.SERVER_WRITE, cli="mirror pause NAME")
-async def pause_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
-    """Has a mirror send no state until it is resumed; what changes meanwhile waits. It holds over a restart."""
+async def pause_mirror(
+    caller: Caller, name: MirrorName, *, entity: Entity | None = None, reason: Reason = ""
+) -> MirrorResponse:
+    """Has a mirror send no state until it is resumed; what changes meanwhile waits. It holds over a restart.
+
+    With ``entity`` that one alone is left as the hub has it.
+    """
     mirror = _mirror(caller, name)
-    await mirror.pause(actor=caller.actor, reason=reason)
+    if entity is None:
+        await mirror.pause(actor=caller.actor, reason=reason)
+    else:
+        await mirror.pause_entity(_key(entity), actor=caller.actor, reason=reason)
     return await _shown(caller, mirror)
 
 
 @call("POST /mirrors/{name}/resume", Permission.SERVER_WRITE, cli="mirror resume NAME")
-async def resume_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
-    """Has a mirror go on, at once also after failures and rejected credentials."""
+async def resume_mirror(
+    caller: Caller, name: MirrorName, *, entity: Entity | None = None, reason: Reason = ""
+) -> MirrorResponse:
+    """Has a mirror go on, at once also after failures and rejected credentials; or with one paused entity.
+
+    Raises:
+        NotFound: the entity is not paused.
+    """
     mirror = _mirror(caller, name)
-    await mirror.resume(actor=caller.actor, reason=reason)
+    if entity is None:
+        await mirror.resume(actor=caller.actor, reason=reason)
+    else:
+        await mirror.resume_entity(_key(entity), actor=caller.actor, reason=reason)
     return await _shown(caller, mirror)
 
 
@@ -107,6 +148,55 @@ async def resync_mirror(caller: Caller, name: MirrorName, *, reason: Reason = ""
     mirror = _mirror(caller, name)
     await mirror.resync(actor=caller.actor, reason=reason)
     return await _shown(caller, mirror)
+
+
+@call(
+    "POST /mirrors/{name}/apply", Permission.SERVER_WRITE, cli="mirror apply NAME", status=202,
+    confirm="Reads the whole hub of {name}, and writes to it what differs there.",
+)  # fmt: skip
+async def apply_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "") -> OperationResponse:
+    """Reads the hub and brings it in step where it differs; ``list_mirror_drift`` shows that before.
+
+    It goes on in the background. What is found is sent by the mirror itself: ``waiting`` tells how much is left.
+    """
+    mirror = _mirror(caller, name)
+    overview = await mirror.overview()
+    operation = await caller.fleet.repair.start(name, overview.held, actor=caller.actor, reason=reason)
+    return await operation_response(caller, operation)
+
+
+@call(
+    "POST /mirrors/{name}/removals", Permission.SERVER_WRITE, cli="mirror allow-removals NAME COUNT",
+    confirm="Removes {count} more entities from the hub of {name} today, where as many wait.",
+)  # fmt: skip
+async def allow_mirror_removals(
+    caller: Caller, name: MirrorName, count: Removals, *, reason: Reason = ""
+) -> MirrorResponse:
+    """Lets a mirror remove more entities from its hub today than ``removals_per_day`` allows."""
+    mirror = _mirror(caller, name)
+    await mirror.allow_removals(count, actor=caller.actor, reason=reason)
+    return await _shown(caller, mirror)
+
+
+@call("GET /mirrors/{name}/check", Permission.SERVER_READ, cli="mirror check NAME")
+async def check_mirror(caller: Caller, name: MirrorName) -> MirrorCheckResponse:
+    """Tries the credentials, permissions and quotas that a mirror needs at its hub; changes nothing there.
+
+    Raises:
+        Unavailable: the hub is not open, or does not answer.
+    """
+    found = await (await _mirror(caller, name).hub()).check()
+    return MirrorCheckResponse(findings=[to_response(FindingResponse, finding) for finding in found])
+
+
+@call("GET /mirrors/{name}/policy", Permission.SERVER_READ, cli="mirror policy NAME")
+async def get_mirror_policy(caller: Caller, name: MirrorName) -> MirrorPolicyResponse:
+    """Shows the least rights that a mirror needs at its hub, as it is configured, to be given to its credentials.
+
+    Raises:
+        Unavailable: the backend is not open.
+    """
+    return MirrorPolicyResponse(policy=dict((await _mirror(caller, name).hub()).policy()))
 
 
 @call(
@@ -123,7 +213,7 @@ async def plan_mirror(
         Unavailable: the hub is not open.
     """
     mirror = _mirror(caller, name)
-    changes, after = await mirror.comparing.plan(await mirror.cloud(), _after(cursor), limit)
+    changes, after = await mirror.comparing.plan(await mirror.hub(), _after(cursor), limit)
     items = [
         MirrorChangeResponse(
             entity=str(each.key), action=each.action, reason=each.reason, lost=[_loss(loss) for loss in each.lost]
@@ -146,7 +236,7 @@ async def list_mirror_drift(
         CredentialsRejected: the hub does not take the credentials.
     """
     mirror = _mirror(caller, name)
-    found, after = await mirror.comparing.drift(await mirror.cloud(), _after(cursor), limit)
+    found, after = await mirror.comparing.drift(await mirror.hub(), _after(cursor), limit)
     return Page([MirrorDriftResponse(entity=str(each.key), state=each.state) for each in found], encode(after))
 
 
@@ -171,6 +261,33 @@ async def list_mirror_losses(
     return await _not_whole(caller, name, "lost", cursor, limit)
 
 
+@call("GET /mirrors/{name}/paused", Permission.SERVER_READ, cli="mirror paused NAME", columns=("entity", "reason"))
+async def list_mirror_paused(
+    caller: Caller, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[MirrorPausedResponse]:
+    """Lists the entities that are left as the hub has them until they are resumed."""
+    found, after = await _mirror(caller, name).lane.kept.page("paused", decode(cursor), limit)
+    return Page([MirrorPausedResponse(entity=str(key), reason=kept.paused or "") for key, kept in found], encode(after))
+
+
+@call(
+    "GET /mirrors/{name}/refused-commands", Permission.SERVER_READ, cli="mirror refused-commands NAME",
+    columns=("id", "device", "command", "reason"),
+)  # fmt: skip
+async def list_mirror_refused_commands(
+    caller: Caller, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[MirrorRefusedCommandResponse]:
+    """Lists the newest commands of the hub that the fleet refused since the server started, 100 at most."""
+    inbox = _mirror(caller, name).inbox
+    numbered = list(enumerate([] if inbox is None else reversed(inbox.refused)))
+    return page_of(
+        numbered, cursor, limit, lambda each: f"{each[0]:04d}",
+        lambda each: MirrorRefusedCommandResponse(
+            id=each[1][0], device=each[1][1], command=each[1][2], reason=each[1][3]
+        ),
+    )  # fmt: skip
+
+
 @call(
     "GET /mirrors/{name}/refused-readings", Permission.SERVER_READ, cli="mirror refused-readings NAME",
     columns=("time", "device", "metric", "reason"),
@@ -189,9 +306,14 @@ async def list_mirror_refused_readings(
     )  # fmt: skip
 
 
+def _key(entity: str) -> EntityKey:
+    facet, _, name = entity.partition("/")
+    return EntityKey(cast("Facet", facet), name)  # the pattern has it
+
+
 def _after(cursor: str | None) -> str | None:
     after = decode(cursor)
-    if after is not None and not after.partition(":")[0].isdecimal():
+    if after is not None and not (after.partition(":")[0].isdecimal() or after.startswith("kept:")):
         raise foreign()
     return after
 

@@ -40,7 +40,7 @@ _LITTLE_FREE, _LITTLE_FREE_BYTES = 0.05, 1 << 30
 #: What to do about a part that is not ready, by its name.
 _NOT_READY = {"storage": "If it is full, raise [storage] limit_bytes; else restart the server, whose log has the error"}
 #: Of a mirror: counts of entities that its hub does not hold as they are.
-_NOT_WHOLE = {"invalid": "are refused by the hub", "lost": "are held in part"}
+_NOT_WHOLE = {"invalid": "are refused", "lost": "are held in part", "paused": "are paused"}
 _OF_A_CA = "It is a CA's: `fleetcore ca renew-issuing` or `fleetcore ca rotate` makes the next"
 
 
@@ -266,10 +266,16 @@ def _mirrors(mirrors: dict[str, Any]) -> Iterator[dict[str, str]]:
     """What hubs have of the fleet; whether a mirror fails is said by its consumer."""
     for name, one in mirrors.items():
         detail = f"{one['state']}: {one['held']:,} entities are in the hub, {one['waiting']:,} wait"
+        if one["waiting"]:
+            detail += f" since {one['lag_s']:,.0f} s"
         wrong = [f"{one[what]:,} {said}" for what, said in _NOT_WHOLE.items() if one[what]]
         if one["invalid"]:
             remedy = f"`fleetcore mirror dead-letters {name}` names them and says why"
             yield _finding("warning", f"mirror {name}", f"{detail}; {', '.join(wrong)}", remedy)
+        elif one["removals_wait"]:
+            detail += f"; {one['removals_wait']:,} are gone from the fleet and stay in the hub until tomorrow"
+            remedy = f"`fleetcore mirror plan {name}` names them, `fleetcore mirror allow-removals {name}` lets more go"
+            yield _finding("warning", f"mirror {name}", detail, remedy)
         elif one["state"] == "paused":
             yield _finding("warning", f"mirror {name}", detail, f"`fleetcore mirror resume {name}` has it go on")
         else:

@@ -226,7 +226,8 @@ class Groups:
                 updated=self._clock.now_ms(),
             )
             nesting = self._checked(new)
-            event = Event(type=GROUP_CHANGED, subject=group, time=new.updated, actor=actor, reason=reason)
+            moved = {} if new.within == old.within else {"within": list(new.within)}
+            event = Event(type=GROUP_CHANGED, subject=group, time=new.updated, actor=actor, reason=reason, data=moved)
             done = await self._storage.commit(
                 Commit(puts=(self._records.put(new, expect=old.version),), events=(event,))
             )

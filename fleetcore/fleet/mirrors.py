@@ -1,6 +1,8 @@
 """What a mirror sends: the present state of an entity, and which entities there are."""
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.groups import Groups
@@ -9,9 +11,20 @@ from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device
 from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, MirrorBody, RegistryBody, TwinBody
+from fleetcore.model.twin import Json, diff_patch
 
 #: The stored kind of each facet, and the index that lists an entity's records.
 _KINDS: dict[Facet, str] = {"registry": "device", "twin": "twin", "group": "group", "job": "execution"}
+
+#: The attribute of a device that came from another fleet: the ids of the fleets that it came through.
+VIA = "fleetcore_via"
+#: A device that came through so many is mirrored no further.
+MOST_HOPS = 3
+
+
+def _via(device: Device) -> tuple[str, ...]:
+    value = device.attributes.get(VIA)
+    return tuple(str(each) for each in value) if isinstance(value, list | tuple) else ()
 
 
 class Entities:
@@ -20,6 +33,7 @@ class Entities:
     Args:
         located: whether a device's position is told.
         selects: whether a device is mirrored; one that is not is as if it were gone. None: all are.
+        fleet: the id of this fleet: what came through it already is not sent again.
     """
 
     def __init__(
@@ -32,7 +46,9 @@ class Entities:
         *,
         located: bool = False,
         selects: Callable[[str], Awaitable[bool]] | None = None,
+        fleet: str = "",
     ) -> None:
+        self._fleet = fleet
         self._storage, self._registry, self._twins = storage, registry, twins
         self._groups, self._campaigns, self._located, self._selects = groups, campaigns, located, selects
 
@@ -50,7 +66,10 @@ class Entities:
 
     async def _device(self, device_id: str) -> Device | None:
         device = await self._registry.find(device_id)
-        return None if device is None or (self._selects is not None and not await self._selects(device_id)) else device
+        if device is None or (self._selects is not None and not await self._selects(device_id)):
+            return None
+        via = _via(device)
+        return None if len(via) >= MOST_HOPS or self._fleet in via else device
 
     async def _registered(self, device_id: str) -> RegistryBody | None:
         device = await self._device(device_id)
@@ -63,10 +82,11 @@ class Entities:
             name=device.name,
             tags=tuple(sorted(device.tags)),
             capabilities=tuple(sorted(device.capabilities)),
-            attributes=device.attributes,
+            attributes={name: value for name, value in device.attributes.items() if name != VIA},
             groups=tuple(self._groups.of(device_id)),
             gateway=device.gateway,
             location=await self._registry.locations.of(device_id) if self._located else None,
+            via=_via(device),
         )
 
     async def _twin(self, device: str) -> TwinBody | None:
@@ -98,6 +118,27 @@ class Entities:
             code=execution.code,
             reason=execution.reason,
         )
+
+    def taker(self, actor: str) -> Callable[[EntityKey, Json, Json], Awaitable[None]]:
+        """:meth:`take` in the name of an actor."""
+        return functools.partial(self.take, actor=actor)
+
+    async def take(self, key: EntityKey, old: Json, new: Json, *, actor: str) -> None:
+        """Brings the shared part of an entity (:mod:`.shared_state`) from one document to another.
+
+        Raises:
+            Refused: the fleet does not have such a thing: it is too large, has a name that is none, or is its own.
+        """
+        reason = "it was changed at the hub"
+        if key.facet == "twin":
+            await self._twins.desire(key.id, diff_patch(old, new), actor=actor, reason=reason)
+            return
+        members: dict[str, Any] = {name: new.get(name) for name in ("name", "model") if old.get(name) != new.get(name)}
+        if old.get("tags") != new.get("tags"):
+            members["tags"] = sorted(cast("Json", new.get("tags", {})))
+        before, after = (cast("Json", document.get("attributes", {})) for document in (old, new))
+        patch = diff_patch(before, after) or None
+        await self._registry.change(key.id, patch=patch, actor=actor, reason=reason, **members)
 
     async def page(self, facet: Facet, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
         """The next entities of a facet by key; all together are a snapshot, beside which changes are marked."""

@@ -32,13 +32,34 @@ if TYPE_CHECKING:
         Clock as Clock,
     )
     from fleetcore.interfaces.cloud import (
+        Arrived as Arrived,
+    )
+    from fleetcore.interfaces.cloud import (
         CloudBackend as CloudBackend,
+    )
+    from fleetcore.interfaces.cloud import (
+        CloudChange as CloudChange,
+    )
+    from fleetcore.interfaces.cloud import (
+        CloudCommand as CloudCommand,
+    )
+    from fleetcore.interfaces.cloud import (
+        CloudLimits as CloudLimits,
+    )
+    from fleetcore.interfaces.cloud import (
+        CloudUse as CloudUse,
+    )
+    from fleetcore.interfaces.cloud import (
+        Fitted as Fitted,
     )
     from fleetcore.interfaces.cloud import (
         MirrorItem as MirrorItem,
     )
     from fleetcore.interfaces.cloud import (
         MirrorResult as MirrorResult,
+    )
+    from fleetcore.interfaces.cloud import (
+        Sent as Sent,
     )
     from fleetcore.interfaces.codec import (
         Codec as Codec,
@@ -149,6 +170,13 @@ _HOME = {
     "DeviceSecrets": "fleetcore.interfaces.protocol",
     "EnrollRequest": "fleetcore.interfaces.protocol",
     "Ingest": "fleetcore.interfaces.ingest",
+    "Arrived": "fleetcore.interfaces.cloud",
+    "CloudChange": "fleetcore.interfaces.cloud",
+    "CloudCommand": "fleetcore.interfaces.cloud",
+    "CloudLimits": "fleetcore.interfaces.cloud",
+    "CloudUse": "fleetcore.interfaces.cloud",
+    "Fitted": "fleetcore.interfaces.cloud",
+    "Sent": "fleetcore.interfaces.cloud",
     "MirrorItem": "fleetcore.interfaces.cloud",
     "MirrorResult": "fleetcore.interfaces.cloud",
     "Notifier": "fleetcore.interfaces.notifier",
@@ -162,12 +190,17 @@ _HOME = {
 __all__ = [
     "Admission",
     "Admit",
+    "Arrived",
     "ArtifactReader",
     "BlockingAdmission",
     "Candidate",
     "ClaimSession",
     "Clock",
     "CloudBackend",
+    "CloudChange",
+    "CloudCommand",
+    "CloudLimits",
+    "CloudUse",
     "Codec",
     "Context",
     "DecodedReading",
@@ -176,6 +209,7 @@ __all__ = [
     "DevicePlane",
     "DeviceSecrets",
     "EnrollRequest",
+    "Fitted",
     "Ingest",
     "MirrorItem",
     "MirrorResult",
@@ -184,6 +218,7 @@ __all__ = [
     "ProtocolAdapter",
     "Provider",
     "Refuse",
+    "Sent",
     "Session",
     "Sharing",
     "Storage",

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import FACETS, EntityKey, Facet, Loss, MirrorBody
-from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 
 
 @frozen(kw_only=True)
@@ -155,11 +155,14 @@ class CloudBackend(ABC):
     :class:`~fleetcore.errors.Unavailable` (tried again with back-off); nothing else for a remote failure.
 
     Attributes:
+        identity: which hub it is (an account, a region, an address), the same at each opening. Where it is another one
+            than last time, nothing is known of it, and everything is sent.
         limits: of the hub; read once, after it was opened.
         pace: set by the engine. ``await self.pace.take("class")`` stands before each call of the SDK.
         use: set by the engine before it calls anything.
     """
 
+    identity: str = ""
     limits: CloudLimits = CloudLimits()
     use: CloudUse = CloudUse()
     pace: Pace
@@ -186,6 +189,11 @@ class CloudBackend(ABC):
     @abstractmethod
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         """Sends readings, at most ``limits.readings``, each device's in order, at least once."""
+
+    async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
+        """The same for readings that are texts. All of them are refused: the default."""
+        del catalog
+        return Sent(taken=0, refused=dict.fromkeys(range(len(texts)), "This hub is sent numbers alone"))
 
     def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
         """What comes from the hub behind a position, for ever. Nothing: the default.

@@ -272,8 +272,9 @@ def _of_groups() -> Iterator[EventType]:
         ("group.removed", "A group is gone; its devices stay."),
     ):
         yield EventType(
-            name=name, subject=Subject.GROUP, permission=Permission.GROUPS_READ, meaning=meaning, facet="group"
-        )
+            name=name, subject=Subject.GROUP, permission=Permission.GROUPS_READ, meaning=meaning, facet="group",
+            data={"within": Member(kind=list, optional=True)} if name == GROUP_CHANGED else {},
+        )  # fmt: skip
     yield EventType(
         name=LAYER_CHANGED, subject=Subject.LAYER, permission=Permission.DEVICES_READ, names="patch",
         meaning="A layer of desired state changed; its devices follow.",
@@ -367,13 +368,22 @@ def _of_credentials() -> Iterator[EventType]:
     yield wide("ca.root_offline", Subject.CA, "A root's key was taken out of the data folder.", root=_TEXT)
 
 
+#: Data of the events of mirrors: the entity that is meant, where it is not all of them; what a budget is of; how many.
+_OF_MIRRORS = (("entity", str), ("budget", str), ("count", int))
+
+
 def _of_mirrors() -> Iterator[EventType]:
     for name, meaning in (
         ("mirror.paused", "A mirror sends no state until it is resumed."),
         ("mirror.resumed", "A mirror goes on."),
         ("mirror.resynced", "A mirror looks at every entity again."),
+        ("mirror.removals_allowed", "A mirror may remove more entities from its hub today."),
+        ("mirror.budget_spent", "A mirror has done as much as it may in a day, of readings or of removals."),
     ):
-        yield EventType(name=name, subject=Subject.MIRROR, permission=Permission.SERVER_READ, meaning=meaning)
+        yield EventType(
+            name=name, subject=Subject.MIRROR, permission=Permission.SERVER_READ, meaning=meaning,
+            data={name: Member(kind=kind, optional=True) for name, kind in _OF_MIRRORS},
+        )  # fmt: skip
 
 
 def _of_operators() -> Iterator[EventType]:

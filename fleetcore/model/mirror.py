@@ -34,7 +34,8 @@ class RegistryBody:
     Attributes:
         groups: all groups that it is in, sorted.
         location: None unless the mirror is told to send it.
-        via: the fleets that it came through to this one, by their ids, and this one: what ends a loop of mirrors.
+        via: of a device that came from another fleet, the ids of the fleets that it came through, this one not among
+            them: what ends a loop of mirrors.
     """
 
     type: str
@@ -107,7 +108,11 @@ class Kept:
         remote_version: what the hub called its state after our last write.
         digest: of the body that the hub has, 32 hexadecimal digits; None where it was removed there.
         lost: what of it the hub cannot hold, the first 20 of ``lost_count``.
-        invalid: why the hub will never take it as it is, or None.
+        invalid: why it cannot be brought in step as it is, or None.
+        agreed: of an entity that goes both ways, what fleet and hub had when they last agreed; None where they never
+            did.
+        sent: what was written of it since, and may have arrived.
+        paused: why it is left as it is until it is resumed, or None.
     """
 
     remote_version: str | None = None
@@ -115,3 +120,6 @@ class Kept:
     lost: tuple[Loss, ...] = ()
     lost_count: int = 0
     invalid: str | None = None
+    agreed: Mapping[str, object] | None = None
+    sent: Mapping[str, object] | None = None
+    paused: str | None = None

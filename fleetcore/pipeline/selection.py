@@ -29,13 +29,14 @@ class Selection:
     def __init__(self, where: Clause, search: Search, storage: Storage, clock: Clock) -> None:
         self._where, self._search, self._storage, self._clock = where, search, storage, clock
         self._known: dict[str, bool] = {}
-        self._timed = is_timed(where) or bool(parts_of(where) & TIMED)
+        #: Whether the answer hangs on the time, or on readings: nothing stored says then that it has changed.
+        self.is_timed = is_timed(where) or bool(parts_of(where) & (TIMED | {"latest"}))
         self._by_readings = "latest" in parts_of(where)
         self._since_s = clock.monotonic_s()
 
     def follow(self, entries: Sequence[FeedEntry]) -> None:
         """Forgets what the entries may have changed."""
-        if self._by_readings or (self._timed and self._clock.monotonic_s() - self._since_s >= _BELIEVED_S):
+        if self._by_readings or (self.is_timed and self._clock.monotonic_s() - self._since_s >= _BELIEVED_S):
             self._known.clear()
             self._since_s = self._clock.monotonic_s()
         for entry in entries:

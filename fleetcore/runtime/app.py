@@ -67,6 +67,7 @@ from fleetcore.pipeline.layering import LayerKeeper
 from fleetcore.pipeline.left_behind import LeftBehind
 from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror.engine import Mirror
+from fleetcore.pipeline.mirror.repair import Repair
 from fleetcore.pipeline.notify import Notification
 from fleetcore.pipeline.path import DataPath
 from fleetcore.pipeline.rate import RateLimit
@@ -235,6 +236,7 @@ class Fleet:
         self.operators = Operators(storage, self.search, clock)
         self.consumers: list[Consumer] = []
         self.mirrors: dict[str, Mirror] = {}
+        self.repair = Repair(self.mirrors, self.operations)
         self.left_behind = LeftBehind(storage, clock)
         self.retention = Retention(storage, clock, config.retention.periods)
         self.protocols: dict[str, OpenProtocol] = {}
@@ -625,10 +627,11 @@ class Fleet:
             self.groups,
             self.campaigns,
             located=section.location,
+            fleet=self.id,
             selects=None if section.where is None else functools.partial(self.search.is_true, parse(section.where)),
         )
         opener = self._prepare("clouds", rest)
-        mirror = mirror_of(instance.name, section, opener, entities, selection, self.storage, self.clock)
+        mirror = mirror_of(instance.name, section, opener, entities, self.commands, selection, self.storage, self.clock)
         self.mirrors[instance.name] = mirror
         await self._consume(mirror.looking)
         if mirror.readings is not None:

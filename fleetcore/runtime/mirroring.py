@@ -7,24 +7,35 @@ from typing import Literal
 import attrs
 from attrs import evolve, field, frozen, validators
 
+from fleetcore.errors import ConfigError
+from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.mirrors import Entities
+from fleetcore.fleet.search import parts_of
+from fleetcore.fleet.shared_state import PARTS, Part
 from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.cloud import CloudBackend
+from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.merge import Side
 from fleetcore.model.mirror import Facet
 from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.engine import Mirror
+from fleetcore.pipeline.mirror.inbox import Inbox
 from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.looking import Looking
+from fleetcore.pipeline.mirror.looking import Looking, Watch
 from fleetcore.pipeline.mirror.readings import ReadingRules, ReadingsLane
+from fleetcore.pipeline.mirror.settling import Direction, Settling, Way
 from fleetcore.pipeline.mirror.walk import Walk
 from fleetcore.pipeline.selection import Selection
+from fleetcore.query.parse import parse
 from fleetcore.runtime.config import Config, Instance
 
 What = Literal["registry", "twins", "groups", "jobs", "telemetry"]
 
 #: What a mirror's settings call the facets.
 _CALLED: Mapping[str, Facet] = {"registry": "registry", "twins": "twin", "groups": "group", "jobs": "job"}
+#: Whose value of a leaf counts that both sides changed, unless the section says otherwise.
+_WINS: Mapping[Part, Side] = {"desired": "cloud", "registry": "fleet"}
+_RATE = validators.deep_mapping(validators.instance_of(str), validators.gt(0.0))
 
 
 @frozen(kw_only=True)
@@ -35,25 +46,62 @@ class MirrorSection:
         mirror: what is sent.
         where: a query: devices that it selects, and their readings, alone are sent.
         location: whether positions of devices are sent.
+        direction: of ``desired`` (what is desired of devices) and ``registry`` (their names, models, tags and
+            attributes): ``out``, ``in`` or ``both``.
+        wins: of the same, ``fleet`` or ``cloud``: whose value counts where both changed it; by itself the cloud's of
+            ``desired`` and the fleet's of ``registry``.
+        poll_s: how often the hub is read for changes of what comes in.
+        commands: commands that may be given to devices at the hub, by their names; ``["*"]`` for all.
         delete: whether what is gone from the fleet is removed from the hub, of what this fleet has made there.
+        removals_per_day: at most so many entities a day (UTC); the rest waits.
         rates: calls a second by class of call, over the plugin's own.
         metrics: the metrics whose readings are sent; ``["*"]`` for all.
         deadband: metric → by how much a value must differ from the one that was sent last.
         keep_readings_s: readings that could not be sent for as long are dropped, and counted.
-        messages_per_day: at most so many readings a day.
+        messages_per_day: at most so many readings a day (UTC).
         timeout_s: how long the hub may take for a batch.
     """
 
     mirror: list[What] = field(factory=lambda: ["registry", "twins", "telemetry"])
     where: str | None = None
     location: bool = False
+    direction: dict[Part, Direction] = field(factory=dict)
+    wins: dict[Part, Side] = field(factory=dict)
+    poll_s: float = field(default=300.0, validator=validators.ge(1.0))
+    commands: list[str] = field(factory=list)
     delete: bool = False
-    rates: dict[str, float] = field(factory=dict)
+    removals_per_day: int = field(default=1000, validator=validators.ge(0))
+    rates: dict[str, float] = field(factory=dict, validator=_RATE)
     metrics: list[str] = field(factory=lambda: ["*"])
     deadband: dict[str, float] = field(factory=dict)
     keep_readings_s: float = field(default=86_400.0, validator=validators.gt(0.0))
     messages_per_day: int | None = field(default=None, validator=validators.optional(validators.ge(0)))
     timeout_s: float = field(default=60.0, validator=validators.gt(0.0))
+
+    @property
+    def facets(self) -> frozenset[Facet]:
+        """Those that are mirrored."""
+        return frozenset(_CALLED[what] for what in self.mirror if what in _CALLED)
+
+    @property
+    def ways(self) -> Mapping[Facet, Way]:
+        """The facets of which something comes in."""
+        found: dict[Facet, Way] = {}
+        for part, direction in self.direction.items():
+            if direction != "out":
+                found[PARTS[part]] = Way(direction=direction, wins=self.wins.get(part, _WINS[part]))
+        return found
+
+    @property
+    def use(self) -> CloudUse:
+        """What a mirror of it does with its hub."""
+        return CloudUse(
+            sends=self.facets,
+            reads=frozenset(self.ways),
+            readings="telemetry" in self.mirror,
+            deletes=self.delete,
+            commands=bool(self.commands),
+        )
 
 
 def split(config: Config, instance: Instance) -> tuple[MirrorSection, Instance]:
@@ -61,6 +109,13 @@ def split(config: Config, instance: Instance) -> tuple[MirrorSection, Instance]:
     own = {member.name for member in attrs.fields(MirrorSection)}
     common = {name: value for name, value in instance.table.items() if name in own}
     section = config.structure(MirrorSection, common, "clouds", instance.name)
+    if missing := set(section.ways) - section.facets:
+        names = sorted(name for name, facet in _CALLED.items() if facet in missing)
+        raise ConfigError(
+            f"[clouds.{instance.name}] has a direction for what it does not mirror",
+            file=config.file,
+            remedy=f"Add {' and '.join(names)} to its mirror",
+        )
     rest = {name: value for name, value in instance.table.items() if name not in own}
     return section, evolve(instance, table=rest)
 
@@ -70,17 +125,40 @@ def mirror_of(
     section: MirrorSection,
     opener: Callable[[], AbstractAsyncContextManager[CloudBackend]],
     entities: Entities,
+    commands: Commands,
     selection: Selection | None,
     storage: Storage,
     clock: Clock,
 ) -> Mirror:
     """The mirror of a section, not running yet."""
-    lane = StateLane(name, storage, clock, entities.body, deletes=section.delete, timeout_s=section.timeout_s)
-    facets = frozenset(_CALLED[what] for what in section.mirror if what in _CALLED)
-    walk = Walk(facets, entities.page)
-    looking = Looking(lane, walk, storage, clock, located=section.location)
-    comparing = Comparing(name, walk, entities.body, lane.kept, timeout_s=section.timeout_s)
-    mirror = Mirror(name, opener, lane, looking, comparing, storage, clock, rates=section.rates)
+    settling = Settling(section.ways, entities.body, entities.taker(f"mirror/{name}")) if section.ways else None
+    lane = StateLane(
+        name,
+        storage,
+        clock,
+        entities.body,
+        settling=settling,
+        deletes=section.delete,
+        deletes_per_day=section.removals_per_day,
+    )
+    walk = Walk(section.facets, entities.page)
+    comes_in = bool(section.ways or section.commands)
+    inbox = (
+        Inbox(lane, commands, storage, names=frozenset(section.commands), mirrored=entities.body) if comes_in else None
+    )
+    mirror = Mirror(
+        name,
+        opener,
+        lane,
+        Looking(lane, walk, storage, clock, watch=_watch(section, selection)),
+        Comparing(walk, entities.body, lane.kept, deletes=section.delete),
+        storage,
+        clock,
+        inbox=inbox,
+        use=section.use,
+        rates=section.rates,
+        timeout_s=section.timeout_s,
+    )
     if "telemetry" in section.mirror:
         rules = ReadingRules(
             metrics=frozenset(section.metrics),
@@ -92,6 +170,18 @@ def mirror_of(
             name, mirror.cloud, rules, storage, clock, selection=selection, timeout_s=section.timeout_s
         )
     return mirror
+
+
+def _watch(section: MirrorSection, selection: Selection | None) -> Watch:
+    polled = set(section.ways)
+    if selection is not None and selection.is_timed:
+        polled |= section.facets
+    return Watch(
+        located=section.location,
+        parts=frozenset() if section.where is None else parts_of(parse(section.where)),
+        polled=frozenset(polled),
+        every_s=section.poll_s,
+    )
 
 
 __all__ = ["Mirror", "MirrorSection", "mirror_of", "split"]

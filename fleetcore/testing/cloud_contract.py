@@ -17,7 +17,7 @@ from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import Arrived, CloudBackend, CloudCommand, MirrorItem, MirrorResult
 from fleetcore.interfaces.pace import Pace
 from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, MirrorBody, RegistryBody, TwinBody
-from fleetcore.model.telemetry import Series, TelemetryBatch
+from fleetcore.model.telemetry import Series, TelemetryBatch, TextReading
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.contract import Contract, missing
 from fleetcore.testing.patience import PATIENCE_S
@@ -40,7 +40,7 @@ class HubControl(Protocol):
         """Makes a device in the hub that carries no fleet's mark."""
         ...
 
-    async def telemetry(self, device: str) -> Sequence[tuple[str, int, float]]:
+    async def telemetry(self, device: str) -> Sequence[tuple[str, int, float | str]]:
         """Metric, time and value of the readings of a device that arrived, in order."""
         ...
 
@@ -320,6 +320,27 @@ class CloudContract(Contract):
                 (TwoDevices().series(index).metric, START_MS + at, float(batch.value[at]))
                 for at, index in enumerate(series)
                 if TwoDevices().series(index).device == device
+            ]
+            assert list(await hub.telemetry(device)) == wanted
+
+    async def test_texts_of_each_device_arrive_in_order(self, cloud: CloudBackend, hub: HubControl) -> None:
+        await _all(cloud, [registration("sensor-1"), registration("sensor-2")])
+        texts = [
+            TextReading(series=index, time=START_MS + at, received=START_MS, value=value)
+            for at, (index, value) in enumerate([(0, "eco"), (2, "Ärger"), (0, ""), (1, 'a "quoted"\nline')])
+        ]
+
+        sent = await cloud.send_texts(texts, TwoDevices())
+
+        if len(sent.refused) == len(texts):
+            assert all(sent.refused.values())
+            pytest.skip("this hub is sent numbers alone")
+        assert (sent.taken, dict(sent.refused), list(sent.rest)) == (len(texts), {}, [])
+        for device in ("sensor-1", "sensor-2"):
+            wanted = [
+                (TwoDevices().series(text.series).metric, text.time, text.value)
+                for text in texts
+                if TwoDevices().series(text.series).device == device
             ]
             assert list(await hub.telemetry(device)) == wanted
 

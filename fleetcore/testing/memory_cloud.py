@@ -25,7 +25,7 @@ from fleetcore.interfaces.cloud import (
 )
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import BODIES, EntityKey, Facet, Loss
-from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore.wire.records import from_plain, to_plain
 from fleetcore.wire.strict_json import dumps
 
@@ -44,7 +44,7 @@ class SentReading:
     device: str
     metric: str
     time: int
-    value: float
+    value: float | str
 
 
 @frozen
@@ -79,6 +79,7 @@ class MemoryHub:
     _down: bool = False
     _locked: bool = False
     _losing: int = 0
+    _answered_first: int = 0
     _capacity: int | None = None
     _last_version: int = 0
 
@@ -114,9 +115,9 @@ class MemoryHub:
         """Answers nothing any more."""
         self._down = True
 
-    def lose_answers(self, calls: int) -> None:
-        """Does what the next calls ask for and answers none of them."""
-        self._losing = calls
+    def lose_answers(self, calls: int, *, after: int = 0) -> None:
+        """Does what the next calls ask for and answers none of them; ``after`` so many that are answered."""
+        self._losing, self._answered_first = calls, after
 
     def reject_credentials(self) -> None:
         """Lets nobody in any more."""
@@ -139,7 +140,9 @@ class MemoryHub:
 
     def leave(self) -> None:
         """An answer goes out; raises where it is lost."""
-        if self._losing:
+        if self._losing and self._answered_first:
+            self._answered_first -= 1
+        elif self._losing:
             self._losing -= 1
             raise Unavailable("The answer of the hub in memory was lost", retry_after_s=0.1, code="not_ready")
 
@@ -234,6 +237,16 @@ class MemoryCloud(CloudBackend):
         for index, time, value in zip(batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True):
             series = catalog.series(index)
             readings.append(SentReading(series.device, series.metric, time, value))
+        taken = self.hub.take(readings)
+        self.hub.leave()
+        return Sent(taken=taken, rest=range(taken, len(readings)), retry_after_s=0.1 if taken < len(readings) else 0.0)
+
+    async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
+        await self.hub.enter()
+        series = [catalog.series(text.series) for text in texts]
+        readings = [
+            SentReading(of.device, of.metric, text.time, text.value) for of, text in zip(series, texts, strict=True)
+        ]
         taken = self.hub.take(readings)
         self.hub.leave()
         return Sent(taken=taken, rest=range(taken, len(readings)), retry_after_s=0.1 if taken < len(readings) else 0.0)

@@ -193,6 +193,11 @@ class Shuffles(MemoryCloud):
         return await super().send(batch.take(slice(None, None, -1)), catalog)
 
 
+class LosesTexts(MemoryCloud):
+    async def send_texts(self, texts, catalog):
+        return evolve(await super().send_texts(texts[1:], catalog), taken=len(texts))
+
+
 class CountsWrongly(MemoryCloud):
     async def send(self, batch, catalog):
         sent = await super().send(batch, catalog)
@@ -287,6 +292,7 @@ class PrintsNothing(MemoryCloud):
         (ForeignErrors, "test_rejected_credentials_are_told_apart"),
         (Shuffles, "test_readings_of_each_device_arrive_in_order"),
         (CountsWrongly, "test_readings_of_each_device_arrive_in_order"),
+        (LosesTexts, "test_texts_of_each_device_arrive_in_order"),
         (CountsWrongly, "test_no_readings_are_none_taken"),
         (DropsTheRest, "test_readings_that_are_turned_away_are_said_to_be_sent_again"),
         (AlwaysComplains, "test_what_fits_loses_nothing_and_stays_as_it_is"),

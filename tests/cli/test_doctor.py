@@ -139,13 +139,15 @@ def test_what_retention_dropped_is_shown():
 @pytest.mark.parametrize(
     ("given", "state", "said"),
     [
-        ({"state": "running", "waiting": 3, "held": 2000, "invalid": 0, "lost": 1}, "ok", "2,000 entities"),
-        ({"state": "running", "waiting": 0, "held": 2, "invalid": 4, "lost": 0}, "warning", "4 are refused by the hub"),
-        ({"state": "paused", "waiting": 7, "held": 2, "invalid": 0, "lost": 0}, "warning", "7 wait"),
+        ({"waiting": 3, "held": 2000, "lost": 1}, "ok", "2,000 entities"),
+        ({"held": 2, "invalid": 4}, "warning", "4 are refused"),
+        ({"state": "paused", "waiting": 7, "lag_s": 61.2}, "warning", "7 wait since 61 s"),
+        ({"waiting": 9, "removals_wait": 9}, "warning", "9 are gone from the fleet and stay in the hub until tomorrow"),
     ],
 )
 def test_a_mirror_says_what_its_hub_has_and_what_it_refuses(given, state, said):
-    (found,) = _mirrors({"aws": given})
+    stands = dict.fromkeys(("waiting", "held", "invalid", "lost", "paused", "removals_wait"), 0)
+    (found,) = _mirrors({"aws": {"state": "running", "lag_s": 0.0, **stands, **given}})
 
     assert (found["state"], found["what"]) == (state, "mirror aws")
     assert said in found["detail"]

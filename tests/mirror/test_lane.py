@@ -10,6 +10,7 @@ from fleetcore.fleet.mirrors import Entities
 from fleetcore.interfaces.cloud import CloudLimits
 from fleetcore.model.mirror import FACETS, EntityKey
 from fleetcore.pipeline.mirror import lane
+from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.lane import StateLane
 from fleetcore.pipeline.mirror.looking import Looking
 from fleetcore.pipeline.mirror.walk import Walk
@@ -51,7 +52,10 @@ class Running:
     async def at_work(self, **given):
         await self.looking.start()
         cloud = MemoryCloud(self.hub, **given)
-        tasks = [asyncio.create_task(self.looking.run()), asyncio.create_task(self.lane.run(cloud))]
+        tasks = [
+            asyncio.create_task(self.looking.run()),
+            asyncio.create_task(self.lane.run(Hub("hub", cloud, timeout_s=60.0))),
+        ]
         try:
             yield self
         finally:

@@ -1,96 +1,13 @@
 """A mirror of a configured fleet, from fleet.toml to the hub, and what operators ask it."""
 
-import asyncio
-import re
-from contextlib import asynccontextmanager
-
 import pytest
 
-from fleetcore import IoTFleetManager
 from fleetcore.errors import ConfigError, NotFound
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Accepted, Inbound
-from fleetcore.model.mirror import EntityKey
-from fleetcore.runtime.config import load
-from fleetcore.testing import memory_cloud
-from fleetcore.testing.memory_cloud import MemoryHub
-from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 
-PLUGIN = """
-from contextlib import asynccontextmanager
-
-from attrs import frozen
-
-from fleetcore import hookimpl, offer_cloud
-from fleetcore.testing import memory_cloud
-
-
-@frozen
-class MemoryConfig:
-    hub: str = "hub"
-
-
-@asynccontextmanager
-async def open_memory(config, context):
-    yield memory_cloud.MemoryCloud(memory_cloud.HUBS[config.hub], owner=context.fleet)
-
-
-@hookimpl
-def fleetcore_clouds():
-    yield offer_cloud("memory", MemoryConfig, open_memory)
-"""
-
-
-def registry(device):
-    return EntityKey("registry", device)
-
-
-def twin(device):
-    return EntityKey("twin", device)
-
-
-@pytest.fixture
-def hubs(monkeypatch):
-    found = {"hub": MemoryHub(), "other": MemoryHub()}
-    monkeypatch.setattr(memory_cloud, "HUBS", found, raising=False)
-    return found
-
-
-@pytest.fixture
-def hub(hubs):
-    return hubs["hub"]
-
-
-@pytest.fixture
-def served(tmp_path, hubs):
-    """Opens the fleet of a folder with the given section: ``async with served('mirror = ["twins"]') as manager``."""
-
-    @asynccontextmanager
-    async def run(*sections):
-        (tmp_path / "memory.py").write_text(PLUGIN)
-        text = "\n".join(sections or ("[clouds.memory]",))
-        file = tmp_path / "fleet.toml"
-        known = re.findall("^id = .*\n", file.read_text(), re.MULTILINE) if file.exists() else []
-        file.write_text(f'[fleet]\n{"".join(known)}data = "data"\nplugins = ["memory.py"]\n\n{text}\n')
-        config = load(file)
-        async with IoTFleetManager(config=config, create=not (tmp_path / "data").exists()) as manager:
-            await (await manager.open()).serve()
-            yield manager
-
-    return run
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-async def caught_up(manager, name="memory"):
-    mirror = (await manager.open()).mirrors[name]
-    await manager.wait_idle()
-    await until(lambda: mirror.looking.snapshot is None and mirror.lane.idle)
+from .conftest import caught_up, registry, twin, until
 
 
 async def test_a_mirror_sends_devices_twins_and_readings_and_goes_on_after_a_restart(served, hub):
@@ -108,9 +25,9 @@ async def test_a_mirror_sends_devices_twins_and_readings_and_goes_on_after_a_res
         shown = await manager.get_mirror("memory")
 
     assert hub.body(twin("dev-1"))["desired"] == {"interval": 30}
-    assert shown.readings.taken == 1
-    assert shown.readings.texts == 1
-    assert [(each.metric, each.value) for each in hub.telemetry] == [("temperature", 21.5), ("temperature", 22.5)]
+    assert shown.readings.taken == 2
+    sent = [(each.metric, each.value) for each in hub.telemetry]
+    assert sorted(sent) == [("mode", "eco"), ("temperature", 21.5), ("temperature", 22.5)]
     assert hub.writes[registry("dev-1")] == before
 
 

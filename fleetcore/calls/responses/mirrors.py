@@ -1,13 +1,11 @@
 """Mirrors: how each stands, and what it would send, cannot send, or finds to be otherwise."""
 
+from fleetcore.calls.responses.server import FindingResponse
 from fleetcore.calls.types import Ms, Response
 
 
 class MirrorReadingsResponse(Response, frozen=True):
-    """Readings of a mirror since the server started, and ``behind``: commits that its lane has not looked at.
-
-    Readings that are ``texts`` are not sent.
-    """
+    """Readings of a mirror since the server started, and ``behind``: commits that its lane has not looked at."""
 
     behind: int
     taken: int
@@ -15,16 +13,30 @@ class MirrorReadingsResponse(Response, frozen=True):
     expired: int
     over_budget: int
     within_deadband: int
-    texts: int
+
+
+class MirrorInboxResponse(Response, frozen=True):
+    """What came from a hub since the server started.
+
+    ``commands`` were taken, ``refused`` ones were not; ``changes`` are words of a change, ``invalid`` what could not be
+    read. ``error`` is why nothing came last time.
+    """
+
+    commands: int
+    refused: int
+    changes: int
+    invalid: int
+    error: str
 
 
 class MirrorResponse(Response, frozen=True):
     """A mirror.
 
     ``state`` is ``opening``, ``running``, ``paused``, ``failing`` or ``credentials``. ``waiting`` entities are to be
-    sent, ``held`` are in the hub, ``invalid`` will never be taken as they are, ``lost`` are held in part. ``snapshot``
-    is how many entities the snapshot that is under way has looked at. ``counts`` and ``throttled`` are since the
-    server started.
+    sent, the first of them since ``lag_s``; ``held`` are in the hub, ``invalid`` will never be taken as they are,
+    ``lost`` are held in part, ``paused`` are left as they are. ``removals_wait`` are to be removed when the day's
+    budget of removals is new. ``snapshot`` is how many entities the snapshot that is under way has looked at.
+    ``counts`` and ``throttled`` are since the server started.
     """
 
     name: str
@@ -34,11 +46,15 @@ class MirrorResponse(Response, frozen=True):
     held: int
     invalid: int
     lost: int
+    paused: int
+    removals_wait: int
+    lag_s: float
     behind: int
     snapshot: int | None
     counts: dict[str, int]
     throttled: dict[str, int]
     readings: MirrorReadingsResponse | None
+    inbox: MirrorInboxResponse | None
 
 
 class MirrorLossResponse(Response, frozen=True):
@@ -74,6 +90,34 @@ class MirrorDeadLetterResponse(Response, frozen=True):
     reason: str
     lost: list[MirrorLossResponse]
     lost_count: int
+
+
+class MirrorPausedResponse(Response, frozen=True):
+    """An entity that is left as the hub has it, and why."""
+
+    entity: str
+    reason: str
+
+
+class MirrorRefusedCommandResponse(Response, frozen=True):
+    """A command that was given at the hub, by the hub's id for it, and why the fleet did not take it."""
+
+    id: str
+    device: str
+    command: str
+    reason: str
+
+
+class MirrorCheckResponse(Response, frozen=True):
+    """What the trial of credentials, permissions and quotas has shown; nothing where the backend tries none."""
+
+    findings: list[FindingResponse]
+
+
+class MirrorPolicyResponse(Response, frozen=True):
+    """The least rights that the mirror needs at its hub, by the form of the text; empty where the backend has none."""
+
+    policy: dict[str, str]
 
 
 class MirrorRefusedReadingResponse(Response, frozen=True):

@@ -52,8 +52,12 @@ from fleetcore.calls.responses.health import DiagnosisResponse, HealthResponse
 from fleetcore.calls.responses.layers import LayerResponse
 from fleetcore.calls.responses.mirrors import (
     MirrorChangeResponse,
+    MirrorCheckResponse,
     MirrorDeadLetterResponse,
     MirrorDriftResponse,
+    MirrorPausedResponse,
+    MirrorPolicyResponse,
+    MirrorRefusedCommandResponse,
     MirrorRefusedReadingResponse,
     MirrorResponse,
 )
@@ -182,7 +186,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
     from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
-    from fleetcore.calls.mirrors import MirrorName, Scan
+    from fleetcore.calls.mirrors import Entity, MirrorName, Removals, Scan
     from fleetcore.calls.operations import OperationId, OperationKind
     from fleetcore.calls.operators import GrantId, Permissions, Principal, Roles, RoleScope, TokenDays, TokenId
     from fleetcore.calls.server import BackupFolder, VerifyPlace
@@ -2318,17 +2322,51 @@ class BlockingCalls(ABC):
         """Shows how a mirror stands."""
         return self._value("get_mirror", {"name": name}, MirrorResponse)
 
-    def pause_mirror(self, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
-        """Has a mirror send no state until it is resumed; what changes meanwhile waits. It holds over a restart."""
-        return self._value("pause_mirror", {"name": name, "reason": reason}, MirrorResponse)
+    def pause_mirror(self, name: MirrorName, *, entity: Entity | None = None, reason: Reason = "") -> MirrorResponse:
+        """Has a mirror send no state until it is resumed; what changes meanwhile waits. It holds over a restart.
 
-    def resume_mirror(self, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
-        """Has a mirror go on, at once also after failures and rejected credentials."""
-        return self._value("resume_mirror", {"name": name, "reason": reason}, MirrorResponse)
+        With ``entity`` that one alone is left as the hub has it.
+        """
+        return self._value("pause_mirror", {"name": name, "entity": entity, "reason": reason}, MirrorResponse)
+
+    def resume_mirror(self, name: MirrorName, *, entity: Entity | None = None, reason: Reason = "") -> MirrorResponse:
+        """Has a mirror go on, at once also after failures and rejected credentials; or with one paused entity.
+
+        Raises:
+            NotFound: the entity is not paused.
+        """
+        return self._value("resume_mirror", {"name": name, "entity": entity, "reason": reason}, MirrorResponse)
 
     def resync_mirror(self, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
         """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again."""
         return self._value("resync_mirror", {"name": name, "reason": reason}, MirrorResponse)
+
+    def apply_mirror(self, name: MirrorName, *, reason: Reason = "") -> OperationResponse:
+        """Reads the hub and brings it in step where it differs; ``list_mirror_drift`` shows that before.
+
+        It goes on in the background. What is found is sent by the mirror itself: ``waiting`` tells how much is left.
+        """
+        return self._value("apply_mirror", {"name": name, "reason": reason}, OperationResponse)
+
+    def allow_mirror_removals(self, name: MirrorName, count: Removals, *, reason: Reason = "") -> MirrorResponse:
+        """Lets a mirror remove more entities from its hub today than ``removals_per_day`` allows."""
+        return self._value("allow_mirror_removals", {"name": name, "count": count, "reason": reason}, MirrorResponse)
+
+    def check_mirror(self, name: MirrorName) -> MirrorCheckResponse:
+        """Tries the credentials, permissions and quotas that a mirror needs at its hub; changes nothing there.
+
+        Raises:
+            Unavailable: the hub is not open, or does not answer.
+        """
+        return self._value("check_mirror", {"name": name}, MirrorCheckResponse)
+
+    def get_mirror_policy(self, name: MirrorName) -> MirrorPolicyResponse:
+        """Shows the least rights that a mirror needs at its hub, as it is configured, to be given to its credentials.
+
+        Raises:
+            Unavailable: the backend is not open.
+        """
+        return self._value("get_mirror_policy", {"name": name}, MirrorPolicyResponse)
 
     def plan_mirror(
         self, name: MirrorName, *, limit: Scan = 100, cursor: Cursor | None = None
@@ -2401,6 +2439,32 @@ class BlockingCalls(ABC):
     def iter_mirror_losses(self, name: MirrorName) -> Iterator[MirrorDeadLetterResponse]:
         """Goes through all that ``list_mirror_losses`` lists, page by page."""
         return self._pages("list_mirror_losses", {"name": name}, MirrorDeadLetterResponse)
+
+    def list_mirror_paused(
+        self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[MirrorPausedResponse]:
+        """Lists the entities that are left as the hub has them until they are resumed."""
+        return self._value(
+            "list_mirror_paused", {"name": name, "limit": limit, "cursor": cursor}, Page[MirrorPausedResponse]
+        )
+
+    def iter_mirror_paused(self, name: MirrorName) -> Iterator[MirrorPausedResponse]:
+        """Goes through all that ``list_mirror_paused`` lists, page by page."""
+        return self._pages("list_mirror_paused", {"name": name}, MirrorPausedResponse)
+
+    def list_mirror_refused_commands(
+        self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[MirrorRefusedCommandResponse]:
+        """Lists the newest commands of the hub that the fleet refused since the server started, 100 at most."""
+        return self._value(
+            "list_mirror_refused_commands",
+            {"name": name, "limit": limit, "cursor": cursor},
+            Page[MirrorRefusedCommandResponse],
+        )
+
+    def iter_mirror_refused_commands(self, name: MirrorName) -> Iterator[MirrorRefusedCommandResponse]:
+        """Goes through all that ``list_mirror_refused_commands`` lists, page by page."""
+        return self._pages("list_mirror_refused_commands", {"name": name}, MirrorRefusedCommandResponse)
 
     def list_mirror_refused_readings(
         self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None

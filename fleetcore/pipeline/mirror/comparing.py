@@ -5,11 +5,14 @@ from typing import Literal
 
 from attrs import frozen
 
-from fleetcore.interfaces.boundary import plugin_call, plugin_code
-from fleetcore.interfaces.cloud import CloudBackend, MirrorItem
-from fleetcore.model.mirror import EntityKey, Loss, MirrorBody
+from fleetcore.interfaces.cloud import MirrorItem
+from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody
+from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.kept import KeptStates, digest
 from fleetcore.pipeline.mirror.walk import Walk
+
+#: In front of a place among the kept states. A plan looks at them last: what is gone from the fleet is there alone.
+_KEPT = "kept:"
 
 
 @frozen(kw_only=True)
@@ -24,77 +27,97 @@ class Change:
 
 @frozen(kw_only=True)
 class Difference:
-    """An entity that the hub has otherwise: see :class:`~fleetcore.calls.responses.mirrors.MirrorDriftResponse`."""
+    """An entity that the hub has otherwise: see :class:`~fleetcore.calls.responses.mirrors.MirrorDriftResponse`.
+
+    ``held`` is what the hub has.
+    """
 
     key: EntityKey
     state: Literal["missing", "differs", "extra"]
+    held: MirrorItem | None = None
 
 
 class Comparing:
-    """Looks at the entities of a mirror in their order; an ``after`` is a place of the :class:`Walk`."""
+    """Looks at the entities of a mirror in their order; an ``after`` is a place in it."""
 
     def __init__(
         self,
-        name: str,
         walk: Walk,
         body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
         kept: KeptStates,
         *,
-        timeout_s: float,
+        deletes: bool,
     ) -> None:
-        self._name, self._walk, self._body, self._kept, self._timeout_s = name, walk, body, kept, timeout_s
+        self._walk, self._body, self._kept, self._deletes = walk, body, kept, deletes
 
-    async def plan(self, cloud: CloudBackend, after: str | None, limit: int) -> tuple[list[Change], str | None]:
+    async def plan(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Change], str | None]:
         """What would be sent of the next ``limit`` entities; those that are as the hub has them are left out."""
-        keys, after = await self._walk.next(after, limit)
-        changes = []
-        for key in keys:
-            body, kept = await self._body(key), await self._kept.get(key)
-            if body is None:
-                if kept.digest is not None:
-                    changes.append(Change(key=key, action="remove"))
-                continue
-            with plugin_code(f"mirror {self._name!r}"):
-                fitted = cloud.fit(MirrorItem(key=key, body=body, remote_version=kept.remote_version))
-            if fitted.item is None:
-                changes.append(Change(key=key, action="refuse", reason=fitted.reason))
-            elif kept.digest != digest(fitted.item.body):
-                action: Literal["create", "change"] = "create" if kept.digest is None else "change"
-                changes.append(Change(key=key, action=action, lost=fitted.lost))
-        return changes, after
+        if after is not None and after.startswith(_KEPT):
+            return await self._removals(after.removeprefix(_KEPT), limit)
+        keys, following = await self._walk.next(after, limit)
+        found = [await self._change(hub, key) for key in keys]
+        return [change for change in found if change is not None], following or (_KEPT if self._deletes else None)
 
-    async def drift(self, cloud: CloudBackend, after: str | None, limit: int) -> tuple[list[Difference], str | None]:
-        """Where the hub differs in the next ``limit`` entities; the last page has what the hub alone has."""
+    async def _change(self, hub: Hub, key: EntityKey) -> Change | None:
+        body, kept = await self._body(key), await self._kept.get(key)
+        if body is None or kept.paused is not None:
+            return None
+        fitted = hub.fit(key, body, kept.remote_version)
+        if fitted.item is None:
+            return Change(key=key, action="refuse", reason=fitted.reason)
+        if kept.digest == digest(fitted.item.body):
+            return None
+        return Change(key=key, action="create" if kept.digest is None else "change", lost=fitted.lost)
+
+    async def _removals(self, after: str, limit: int) -> tuple[list[Change], str | None]:
+        states, following = await self._kept.page("mirror", after or None, limit)
+        found = [
+            Change(key=key, action="remove")
+            for key, kept in states
+            if self._would_remove(key, kept) and await self._body(key) is None
+        ]
+        return found, None if following is None else f"{_KEPT}{following}"
+
+    def _would_remove(self, key: EntityKey, kept: Kept) -> bool:
+        return key.facet in self._walk.facets and kept.digest is not None and kept.paused is None
+
+    async def drift(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Difference], str | None]:
+        """Where the hub differs in the next ``limit`` entities; the last page has what the hub alone has.
+
+        Only what the hub should hold is asked for: dead letters and paused entities are told apart from drift.
+        """
         keys, following = await self._walk.next(after, limit)
         found: list[Difference] = []
-        for start in range(0, len(keys), cloud.limits.items):
-            part = keys[start : start + cloud.limits.items]
-            async with plugin_call(f"mirror {self._name!r}", self._timeout_s):
-                there = await cloud.read(part)
-            for key, held in zip(part, there, strict=True):
-                difference = await self._difference(cloud, key, held)
-                if difference is not None:
-                    found.append(difference)
+        for key, held in zip(keys, await hub.read(keys), strict=True):
+            difference = await self._difference(hub, key, held)
+            if difference is not None:
+                found.append(difference)
         if following is None:
-            found += await self._extra(cloud)
+            found += await self._extra(hub)
         return found, following
 
-    async def _difference(self, cloud: CloudBackend, key: EntityKey, held: MirrorItem | None) -> Difference | None:
-        body = await self._body(key)
-        if body is None:
-            return None  # it has gone meanwhile, or is not mirrored: the last page tells
-        with plugin_code(f"mirror {self._name!r}"):
-            fitted = cloud.fit(MirrorItem(key=key, body=body))
+    async def _difference(self, hub: Hub, key: EntityKey, held: MirrorItem | None) -> Difference | None:
+        body, kept = await self._body(key), await self._kept.get(key)
+        if body is None or kept.paused is not None or kept.invalid is not None:
+            return None
+        fitted = hub.fit(key, body)
         if fitted.item is None:
-            return None  # it is a dead letter
+            return None
+        if held is None:
+            # An answer that was cut may look like one without it.
+            (held,) = await hub.read([key])
         if held is None:
             return Difference(key=key, state="missing")
-        return None if digest(held.body) == digest(fitted.item.body) else Difference(key=key, state="differs")
+        return (
+            None if digest(held.body) == digest(fitted.item.body) else Difference(key=key, state="differs", held=held)
+        )
 
-    async def _extra(self, cloud: CloudBackend) -> list[Difference]:
-        return [
-            Difference(key=key, state="extra")
-            for facet in self._walk.facets
-            async for key in cloud.entities(facet)
-            if await self._body(key) is None
-        ]
+    async def _extra(self, hub: Hub) -> list[Difference]:
+        found = []
+        for facet in self._walk.facets:
+            async for key in hub.entities(facet):
+                if await self._body(key) is None:
+                    (held,) = await hub.read([key])
+                    if held is not None:
+                        found.append(Difference(key=key, state="extra", held=held))
+        return found

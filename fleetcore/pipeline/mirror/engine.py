@@ -8,21 +8,24 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from fleetcore.errors import ConfigError, Unavailable
+from fleetcore.errors import ConfigError, NotFound, Unavailable
 from fleetcore.interfaces.boundary import contained, in_a_line
 from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.cloud import CloudBackend
+from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
+from fleetcore.model.mirror import EntityKey
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.consumer import remedy_of
 from fleetcore.pipeline.mirror.comparing import Comparing
+from fleetcore.pipeline.mirror.hub import Hub
+from fleetcore.pipeline.mirror.inbox import Inbox
 from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.looking import Looking
+from fleetcore.pipeline.mirror.looking import HUB_KIND, Looking
 from fleetcore.pipeline.mirror.readings import ReadingsLane
 
 _log = logging.getLogger(__name__)
@@ -32,13 +35,20 @@ _PAUSED = "mirror_paused"
 
 @frozen(kw_only=True)
 class Overview:
-    """How a mirror stands: entities that wait, that the hub holds, will never take, and holds in part."""
+    """How a mirror stands: entities that wait, that the hub holds, will never take, holds in part, and are paused.
+
+    ``lag_s`` is for how long the one has waited that has waited longest, ``removals_wait`` how many have tomorrow's
+    turn to be removed.
+    """
 
     state: str
     waiting: int
     held: int
     invalid: int
     lost: int
+    paused: int
+    removals_wait: int
+    lag_s: float
 
 
 class Mirror:
@@ -46,10 +56,13 @@ class Mirror:
 
     Args:
         opener: opens the backend; asked again after a failure.
+        inbox: takes what comes from the hub; None where nothing may come.
+        use: what is done with the hub.
         rates: calls a second by class, over those of the backend.
+        timeout_s: how long the hub may take for a batch.
 
     Attributes:
-        error: why the backend is not open, or empty.
+        error: why the backend is not open, or empty; ``inbox_error``: why nothing came from the hub last time.
         readings: None where no readings are sent.
     """
 
@@ -63,24 +76,32 @@ class Mirror:
         storage: Storage,
         clock: Clock,
         *,
+        inbox: Inbox | None,
+        use: CloudUse,
         rates: Mapping[str, float],
+        timeout_s: float,
     ) -> None:
         self.name, self._opener, self.lane, self.looking = name, opener, lane, looking
         self.comparing, self._storage, self._clock, self._rates = comparing, storage, clock, rates
+        self.inbox, self._use, self._timeout_s = inbox, use, timeout_s
         self.readings: ReadingsLane | None = None
-        self.error = ""
+        self.error, self.inbox_error = "", ""
         self.pace = Pace({}, clock)
-        self._cloud: CloudBackend | None = None
+        self._hub: Hub | None = None
         self._opened, self._again = asyncio.Event(), asyncio.Event()
         lane.on_state = self._show
 
-    async def cloud(self) -> CloudBackend:
-        """The backend, as soon as it is open; raises Unavailable where it cannot be opened now."""
-        while self._cloud is None:
+    async def hub(self) -> Hub:
+        """The hub, as soon as it is open; raises Unavailable where it cannot be opened now."""
+        while self._hub is None:
             if self.error:
                 raise Unavailable(f"The hub is not open: {self.error}")
             await self._opened.wait()
-        return self._cloud
+        return self._hub
+
+    async def cloud(self) -> CloudBackend:
+        """Its backend, in the same way."""
+        return (await self.hub()).cloud
 
     def _show(self, error: Exception | None) -> None:
         """What ``doctor`` shows of the mirror is what its first consumer says."""
@@ -90,19 +111,22 @@ class Mirror:
     @property
     def state(self) -> str:
         """``opening`` until the backend is open, ``failing`` where it does not open; else the state lane's."""
-        if self._cloud is None:
+        if self._hub is None:
             return "failing" if self.error else "opening"
         return self.lane.state
 
     async def overview(self) -> Overview:
         """How it stands."""
-        kept = await self.lane.kept.counts()
+        kept, since_ms = await self.lane.kept.counts(), await self.lane.marks.oldest_ms()
         return Overview(
             state=self.state,
             waiting=await self.lane.marks.waiting(),
             held=kept.get("held", 0),
             invalid=kept.get("invalid", 0),
             lost=kept.get("lost", 0),
+            paused=kept.get("paused", 0),
+            removals_wait=len(self.lane.removals_wait),
+            lag_s=0.0 if since_ms is None else max(0.0, (self._clock.now_ms() - since_ms) / 1000),
         )
 
     # -- what operators do ------------------------------------------------------------------------------------------
@@ -120,12 +144,63 @@ class Mirror:
         self.lane.resume()
         self._again.set()
 
+    async def pause_entity(self, key: EntityKey, *, actor: str, reason: str) -> None:
+        """Leaves one entity as the hub has it until it is resumed; it may be one that is not there yet."""
+        kept = await self.lane.kept.get(key)
+        why = reason or f"{actor} paused it"
+        event = self._event("mirror.paused", actor, reason, entity=str(key))
+        change = self.lane.kept.putting(key, kept, evolve(kept, paused=why))
+        await self._storage.commit(change + Commit(events=(event,)))
+
+    async def resume_entity(self, key: EntityKey, *, actor: str, reason: str) -> None:
+        """Brings one entity in step again. Raises NotFound where it is not paused."""
+        kept = await self.lane.kept.get(key)
+        if kept.paused is None:
+            remedy = f"`fleetcore mirror paused {self.name}` lists those that are"
+            raise NotFound(f"Mirror {self.name!r} has not paused {key}", remedy=remedy, entity=str(key))
+        event = self._event("mirror.resumed", actor, reason, entity=str(key))
+        change = self.lane.kept.putting(key, kept, evolve(kept, paused=None))
+        await self.lane.mark([key], change + Commit(events=(event,)))
+
+    async def allow_removals(self, count: int, *, actor: str, reason: str) -> None:
+        """Lets so many more entities be removed from the hub today."""
+        await self.lane.allow_removals(count, self._event("mirror.removals_allowed", actor, reason, count=count))
+
     async def resync(self, *, actor: str, reason: str) -> None:
         """Looks at everything again."""
         await self.looking.look_again(self._event("mirror.resynced", actor, reason))
 
-    def _event(self, what: str, actor: str, reason: str) -> Event:
-        return Event(type=what, subject=self.name, time=self._clock.now_ms(), actor=actor, reason=reason)
+    def _event(self, what: str, actor: str, reason: str, **data: object) -> Event:
+        return Event(type=what, subject=self.name, time=self._clock.now_ms(), actor=actor, reason=reason, data=data)
+
+    async def _know(self, hub: str) -> None:
+        """Forgets what is kept where this is another hub than it is of, and has everything looked at again."""
+        known = await self._storage.get(HUB_KIND, self.name)
+        if known is not None and known.body["hub"] == hub:
+            return
+        await self.lane.kept.forget()
+        if known is not None:
+            _log.warning("Mirror %s has another hub (%s): everything is sent to it", self.name, hub)
+            await self.looking.look_again()
+        await self._storage.commit(Commit(puts=(Put(kind=HUB_KIND, key=self.name, body={"hub": hub}),)))
+
+    async def _listen(self, inbox: Inbox, hub: Hub) -> None:
+        """Takes what comes from the hub, and begins again where that fails; what is sent goes on."""
+        failures = 0
+        while True:
+            try:
+                await inbox.run(hub)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                self.inbox_error = in_a_line(error)
+                wait_s = back_off_s(failures)
+                failures += 1
+                said = "Mirror %s hears nothing, and tries again in %g s: %s"
+                _log.warning(said, self.name, wait_s, self.inbox_error)
+                await self._clock.sleep(wait_s)
+            else:
+                return  # the hub gives nothing
 
     # -- work -------------------------------------------------------------------------------------------------------
 
@@ -138,14 +213,20 @@ class Mirror:
             try:
                 async with self._opener() as cloud:
                     self.pace = cloud.pace = Pace({**cloud.limits.rates, **self._rates}, self._clock)
-                    self._cloud, self.error, failures = cloud, "", 0
+                    cloud.use = self._use
+                    self._hub, self.error, failures = Hub(self.name, cloud, timeout_s=self._timeout_s), "", 0
+                    await self._know(cloud.identity)
                     self._opened.set()
                     self._show(None)
+                    listening = None if self.inbox is None else asyncio.create_task(self._listen(self.inbox, self._hub))
                     try:
-                        await self.lane.run(cloud)
+                        await self.lane.run(self._hub)
                     finally:
-                        self._cloud = None
+                        self._hub = None
                         self._opened.clear()
+                        if listening is not None:
+                            listening.cancel()
+                            await asyncio.gather(listening, return_exceptions=True)
             except ConfigError as error:
                 self.error = str(error)
                 self.looking.show("stopped", self.error, remedy_of(error))

@@ -8,12 +8,14 @@ from attrs import evolve
 
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody
-from fleetcore.model.store import Commit, Counter, Put
+from fleetcore.model.store import Commit, Counter, Delete, Put
 from fleetcore.wire.records import from_plain, to_plain
 
 KIND = "mirror_state"
 #: Losses of an entity that are kept by name; the rest is counted.
 _LOSSES = 20
+#: Entities that are forgotten in one commit.
+_FORGET = 200
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -30,6 +32,11 @@ def digest(body: MirrorBody | None) -> str | None:
 def with_losses(kept: Kept, lost: Sequence[Loss]) -> Kept:
     """The same with what the hub cannot hold of it."""
     return evolve(kept, lost=tuple(lost[:_LOSSES]), lost_count=len(lost))
+
+
+def _listed(kept: Kept) -> Mapping[str, bool]:
+    """The lists of entities, and whether one is in each."""
+    return {"invalid": kept.invalid is not None, "lost": kept.lost_count > 0, "paused": kept.paused is not None}
 
 
 class KeptStates:
@@ -54,24 +61,19 @@ class KeptStates:
         if old == new:
             return Commit()
         refs = {("mirror", self._mirror)}
-        for name, there in (("invalid", new.invalid is not None), ("lost", new.lost_count > 0)):
-            if there:
-                refs.add((name, self._mirror))
+        refs |= {(name, self._mirror) for name, there in _listed(new).items() if there}
         put = Put(kind=KIND, key=self._key(key), body=to_plain(new), refs=frozenset(refs), sort=str(key))
         return Commit(puts=(put,), add=self._counts(old, new))
 
     def _counts(self, old: Kept, new: Kept) -> Mapping[Counter, int]:
-        changes = {
-            "invalid": (new.invalid is not None) - (old.invalid is not None),
-            "lost": (new.lost_count > 0) - (old.lost_count > 0),
-            "held": (new.digest is not None) - (old.digest is not None),
-        }
+        before, after = ({**_listed(one), "held": one.digest is not None} for one in (old, new))
+        changes = {name: after[name] - before[name] for name in after}
         return {(f"mirror/{self._mirror}", name): delta for name, delta in changes.items() if delta}
 
     async def page(
         self, only: str, after: str | None, limit: int
     ) -> tuple[Sequence[tuple[EntityKey, Kept]], str | None]:
-        """The next ones in the order of their keys that are ``invalid``, or have ``lost`` something."""
+        """The next ones in the order of their keys that are ``invalid``, ``lost`` or ``paused``; ``mirror`` for all."""
         found = await self._storage.find(KIND, ref=(only, self._mirror), after=after, limit=limit)
         return [(self._entity(record.key), self._load(record.body)) for record in found.items], found.after
 
@@ -79,6 +81,19 @@ class KeptStates:
         facet, _, entity = key.removeprefix(f"mirror/{self._mirror}/").partition("/")
         return EntityKey(facet, entity)  # type: ignore[arg-type]  # written by putting()
 
+    async def forget(self) -> None:
+        """Drops what is kept of every entity, page by page."""
+        while True:
+            found = await self._storage.find(KIND, ref=("mirror", self._mirror), limit=_FORGET)
+            if not found.items:
+                return
+            change = Commit()
+            for record in found.items:
+                change += Commit(
+                    deletes=(Delete(kind=KIND, key=record.key),), add=self._counts(self._load(record.body), NOTHING)
+                )
+            await self._storage.commit(change)
+
     async def counts(self) -> Mapping[str, int]:
-        """How many entities the hub holds (``held``), will never take (``invalid``), and holds in part (``lost``)."""
+        """How many entities the hub holds (``held``), and how many are in each list of :meth:`page`."""
         return await self._storage.counters(f"mirror/{self._mirror}")

@@ -9,23 +9,25 @@ import heapq
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
 
-from fleetcore.errors import CredentialsRejected, PluginError, Unavailable
-from fleetcore.interfaces.boundary import in_a_line, plugin_call, plugin_code
+from fleetcore.errors import Conflict, CredentialsRejected, NotFound, PluginError, Refused, Unavailable
+from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.cloud import CloudBackend, Fitted, MirrorItem, MirrorResult
+from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
 from fleetcore.model.mirror import EntityKey, Kept, MirrorBody
-from fleetcore.model.store import Commit
+from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
+from fleetcore.pipeline.mirror.budget import DayBudget
+from fleetcore.pipeline.mirror.hub import BackendError, Hub
 from fleetcore.pipeline.mirror.kept import KeptStates, digest, with_losses
 from fleetcore.pipeline.mirror.marks import Marks
+from fleetcore.pipeline.mirror.settling import Settling
 
 _log = logging.getLogger(__name__)
 
@@ -39,25 +41,6 @@ _AGAIN_S, _LONGEST_S = 1.0, 300.0
 _CREDENTIALS_S = 60.0
 
 
-class _BackendError(Exception):
-    """The backend raised what its interface does not have."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-@contextmanager
-def _backend() -> Iterator[None]:
-    """Around a backend's code: errors of the interface pass, others become :class:`_BackendError`."""
-    try:
-        yield
-    except (Unavailable, CredentialsRejected, PluginError):
-        raise
-    except Exception as error:
-        raise _BackendError(error) from error
-
-
 @frozen(kw_only=True)
 class _Work:
     """One entity as it is to be sent."""
@@ -66,19 +49,30 @@ class _Work:
     kept: Kept
     fitted: Fitted
 
+    @property
+    def body(self) -> MirrorBody | None:
+        """The state that the hub is to have."""
+        return None if self.fitted.item is None else self.fitted.item.body
+
+
+#: Entities that are done, each with what is kept of that.
+_Done = list[tuple[EntityKey, Commit]]
+
 
 class StateLane:
     """See the module.
 
     Args:
         body: gives the present state of an entity.
-        deletes: whether what is gone from the fleet is removed from the hub.
-        timeout_s: how long the hub may take for a batch.
+        settling: how what goes both ways is settled; None where all goes out.
+        deletes: whether what is gone from the fleet is removed from the hub, and at most so many a day: a fleet that
+            was emptied by mistake is not emptied at the hub. What is over waits.
 
     Attributes:
-        at_work: whether :meth:`run` is under way.
-        state: ``running``, ``paused``, ``failing`` or ``credentials``; ``error`` says why.
-        counts: calls, entities ``written``, ``unchanged``, ``throttled``, ``conflicts``, ``failed``.
+        counts: since the start: ``calls``, entities ``written``, ``taken`` (the hub's part came into the fleet),
+            ``unchanged``, ``conflicts``, leaves that both sides had changed (``both_changed``), ``throttled``,
+            ``failed``, ``invalid``, ``foreign``, and ``unsettled``: changed at the hub again and again.
+        removals_wait: entities whose removal waits for tomorrow's budget.
     """
 
     def __init__(
@@ -88,11 +82,16 @@ class StateLane:
         clock: Clock,
         body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
         *,
+        settling: Settling | None = None,
         deletes: bool = False,
-        timeout_s: float = 60.0,
+        deletes_per_day: int | None = None,
     ) -> None:
         self.name, self._storage, self._clock, self._body = name, storage, clock, body
-        self._deletes, self._timeout_s = deletes, timeout_s
+        self.deletes, self._settling = deletes, settling
+        self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
+        #: Removals that are under way.
+        self._removing: set[EntityKey] = set()
+        self.removals_wait: set[EntityKey] = set()
         self.marks, self.kept = Marks(name, storage), KeptStates(name, storage)
         self.state, self.error = "running", ""
         self.at_work = False
@@ -159,17 +158,18 @@ class StateLane:
 
     # -- work -------------------------------------------------------------------------------------------------------
 
-    async def run(self, cloud: CloudBackend) -> None:
+    async def run(self, hub: Hub) -> None:
         """Works until cancelled. Raises what is not the hub's: an error of the store."""
         tasks: set[asyncio.Task[None]] = set()
+        await self._removals.load()
         self.at_work = True
         try:
             while True:
                 self._news.clear()
                 await self._fill()
                 self._come_due()
-                while len(tasks) < cloud.limits.parallel and (batch := self._next(cloud)):
-                    task = asyncio.create_task(self._send(cloud, batch), name=f"mirror {self.name}")
+                while len(tasks) < hub.limits.parallel and (batch := self._next(hub)):
+                    task = asyncio.create_task(self._send(hub, batch), name=f"mirror {self.name}")
                     tasks.add(task)
                 await self._something(tasks)
                 for task in [task for task in tasks if task.done()]:
@@ -185,6 +185,8 @@ class StateLane:
             self._ready.clear()
             self._later.clear()
             self._delayed.clear()
+            self.removals_wait.clear()
+            self._removing.clear()
             self._all_known = False
 
     async def _something(self, tasks: set[asyncio.Task[None]]) -> None:
@@ -211,19 +213,28 @@ class StateLane:
                 self._delayed.discard(key)
                 self._ready[key] = None
 
-    def _next(self, cloud: CloudBackend) -> list[EntityKey]:
+    def _next(self, hub: Hub) -> list[EntityKey]:
         if self._paused or self._clock.monotonic_s() < self._until_s:
             return []
-        batch = list(itertools.islice(self._ready, cloud.limits.items))
+        batch = list(itertools.islice(self._ready, hub.limits.items))
         for key in batch:
             del self._ready[key]
             self._under_way[key] = False
         return batch
 
-    async def _send(self, cloud: CloudBackend, batch: Sequence[EntityKey]) -> None:
+    async def _send(self, hub: Hub, batch: Sequence[EntityKey]) -> None:
         try:
-            work, done = await self._prepared(cloud, batch)
-            results = await self._applied(cloud, work)
+            work, done = await self._prepared(hub, batch)
+            if self._settling is not None:
+                work = await self._settled(hub, self._settling, work, done)
+            results = await self._applied(hub, work)
+        except BackendError as error:
+            # It may be one entity that it cannot handle, which must hold up no other.
+            _log.warning("Mirror %s: the backend failed with %d entities: %s", self.name, len(batch), error)
+            for key in batch:
+                self._again(key)
+            await self._finish(batch, [])
+            return
         except (Unavailable, PluginError) as error:
             self._fails("failing", error, getattr(error, "retry_after_s", None) or 0.0)
             self._return(batch)
@@ -232,14 +243,6 @@ class StateLane:
             self._fails("credentials", error, _CREDENTIALS_S)
             self._return(batch)
             return
-        except _BackendError as failed:
-            # It may be one entity that it cannot handle, which must hold up no other.
-            said = in_a_line(failed.error)
-            _log.warning("Mirror %s: the backend failed with %d entities: %s", self.name, len(batch), said)
-            for key in batch:
-                self._again(key)
-            await self._finish(batch, [])
-            return
         if work:
             self._failures, self._until_s = 0, 0.0
             self._became("running")
@@ -247,48 +250,132 @@ class StateLane:
             done += self._result(one, result)
         await self._finish(batch, done)
 
-    async def _prepared(
-        self, cloud: CloudBackend, batch: Sequence[EntityKey]
-    ) -> tuple[list[_Work], list[tuple[EntityKey, Commit]]]:
+    async def _prepared(self, hub: Hub, batch: Sequence[EntityKey]) -> tuple[list[_Work], _Done]:
         """What has to be sent, and what is done without."""
         work: list[_Work] = []
-        done: list[tuple[EntityKey, Commit]] = []
+        done: _Done = []
         for key in batch:
             kept, body = await self.kept.get(key), await self._body(key)
+            if kept.paused is not None:
+                done.append((key, Commit()))
+                continue
             if body is None:
-                if kept.digest is None or not self._deletes:
-                    self.counts["unchanged"] += 1
+                removal = self._removal(key, kept)
+                if removal is None:
                     done.append((key, Commit()))
-                    continue
-                fitted = Fitted(item=MirrorItem(key=key, body=None, remote_version=kept.remote_version))
-            else:
-                item = MirrorItem(key=key, body=body, remote_version=kept.remote_version)
-                with _backend(), plugin_code(f"mirror {self.name!r}"):
-                    fitted = cloud.fit(item)
+                elif self._may_remove(key):
+                    work.append(removal)
+                continue
+            fitted = hub.fit(key, body, kept.remote_version)
             if fitted.item is None:
                 done.append((key, self._invalid(key, kept, fitted.reason)))
-            elif kept.digest is not None and kept.digest == digest(fitted.item.body):
+            elif self._goes_both_ways(key) or kept.digest is None or kept.digest != digest(fitted.item.body):
+                work.append(_Work(key=key, kept=kept, fitted=fitted))
+            else:
                 self.counts["unchanged"] += 1
                 done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), fitted.lost))))
-            else:
-                work.append(_Work(key=key, kept=kept, fitted=fitted))
         return work, done
 
-    async def _applied(self, cloud: CloudBackend, work: Sequence[_Work]) -> list[MirrorResult]:
-        """The hub's answers; after a conflict the hub's state is read and ours is written over it."""
+    def _goes_both_ways(self, key: EntityKey) -> bool:
+        return self._settling is not None and self._settling.covers(key)
+
+    def _removal(self, key: EntityKey, kept: Kept) -> _Work | None:
+        """What removes an entity that is gone from the fleet; None where there is nothing to remove."""
+        if kept.digest is None or not self.deletes:
+            self.counts["unchanged"] += 1
+            return None
+        fitted = Fitted(item=MirrorItem(key=key, body=None, remote_version=kept.remote_version))
+        return _Work(key=key, kept=kept, fitted=fitted)
+
+    def _may_remove(self, key: EntityKey) -> bool:
+        """Whether today's removals leave room; without it the entity waits for tomorrow, or until more are allowed."""
+        if self._removals.room() > len(self._removing):
+            self._removing.add(key)
+            self.removals_wait.discard(key)
+            return True
+        if not self.removals_wait:
+            _log.warning(
+                "Mirror %s has removed %d entities today, the rest waits: `fleetcore mirror allow-removals %s`",
+                self.name, self._removals.spent, self.name,
+            )  # fmt: skip
+        self.removals_wait.add(key)
+        self._delay(key, self._removals.until_tomorrow_s())
+        return False
+
+    async def allow_removals(self, count: int, *events: Event) -> None:
+        """Lets so many more entities be removed today."""
+        await self._storage.commit(self._removals.allow(count) + Commit(events=events))
+        for key in self.removals_wait & self._delayed:
+            self._delayed.discard(key)
+            self._ready[key] = None
+        self.removals_wait.clear()
+        self._news.set()
+
+    async def _settled(self, hub: Hub, settling: Settling, work: Sequence[_Work], done: _Done) -> list[_Work]:
+        """The same with what goes both ways read, merged and kept; what is in step then is done."""
+        both = [one for one in work if settling.covers(one.key) and one.body is not None]
+        if not both:
+            return list(work)
+        self.counts["calls"] += 1
+        held_by = dict(zip([one.key for one in both], await hub.read([one.key for one in both]), strict=True))
+        left: list[_Work] = []
+        intents = Commit()
+        for one in work:
+            if one.key not in held_by or one.body is None:
+                left.append(one)
+                continue
+            held = held_by[one.key]
+            try:
+                settled = await settling.settle(hub, one.key, one.kept, one.body, held)
+            except Refused as error:
+                reason = f"The fleet does not take what the hub has: {error.message}"
+                done.append((one.key, self._invalid(one.key, one.kept, reason)))
+                continue
+            except (NotFound, Conflict) as error:
+                _log.info("Mirror %s: %s changed meanwhile: %s", self.name, one.key, error)
+                settled = None
+            if settled is None:
+                self._again(one.key)
+                continue
+            self.counts["both_changed"] += settled.conflicts
+            self.counts["taken"] += settled.body is not one.body
+            version = None if held is None else held.remote_version
+            if held is not None and digest(held.body) == digest(settled.body):
+                new = Kept(remote_version=version, digest=digest(settled.body), agreed=settled.agreed)
+                change = self.kept.putting(one.key, one.kept, with_losses(new, one.fitted.lost))
+                self.counts["unchanged"] += 1
+                self._tries.pop(one.key, None)
+                done.append((one.key, change))
+                continue
+            kept = evolve(one.kept, sent=settled.agreed)
+            intents += self.kept.putting(one.key, one.kept, kept)
+            item = MirrorItem(key=one.key, body=settled.body, remote_version=version)
+            left.append(evolve(one, kept=kept, fitted=evolve(one.fitted, item=item)))
+        if intents != Commit():
+            await self._storage.commit(intents)
+        return left
+
+    async def _applied(self, hub: Hub, work: Sequence[_Work]) -> list[MirrorResult]:
+        """The hub's answers; after a conflict the hub's state is read and ours is written over it.
+
+        What goes both ways is settled anew instead.
+        """
         if not work:
             return []
         items = [one.fitted.item for one in work if one.fitted.item is not None]
-        results = list(await self._asked(cloud, items))
+        self.counts["calls"] += 1
+        results = list(await hub.apply(items))
         for _ in range(_CONFLICTS):
-            which = [at for at, result in enumerate(results) if result.state == "conflict"]
+            which = [
+                at
+                for at, result in enumerate(results)
+                if result.state == "conflict" and not self._goes_both_ways(items[at].key)
+            ]
             if not which:
                 break
             self.counts["conflicts"] += len(which)
-            keys = [items[at].key for at in which]
-            with _backend():
-                async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
-                    there = await cloud.read(keys)
+            self.counts["calls"] += 1
+            there = await hub.read([items[at].key for at in which])
             for at, held in zip(which, there, strict=True):
                 version = None if held is None else held.remote_version
                 items[at] = evolve(items[at], remote_version=version)
@@ -297,26 +384,17 @@ class StateLane:
                     results[at] = MirrorResult(state="done", remote_version=version)
             again = [at for at in which if results[at].state == "conflict"]
             if again:
-                for at, result in zip(again, await self._asked(cloud, [items[at] for at in again]), strict=True):
+                self.counts["calls"] += 1
+                for at, result in zip(again, await hub.apply([items[at] for at in again]), strict=True):
                     results[at] = result
         return results
 
-    async def _asked(self, cloud: CloudBackend, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
-        self.counts["calls"] += 1
-        with _backend():
-            async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
-                results = await cloud.apply(items)
-        if len(results) != len(items):
-            raise PluginError(f"mirror {self.name!r} gave {len(results)} results for {len(items)} items")
-        return results
-
-    def _result(self, one: _Work, result: MirrorResult) -> list[tuple[EntityKey, Commit]]:
+    def _result(self, one: _Work, result: MirrorResult) -> _Done:
         """What is kept of an answer; nothing where the entity is to be sent again."""
-        self.counts[{"done": "written", "conflict": "conflicts"}.get(result.state, result.state)] += 1
-        assert one.fitted.item is not None
+        self.counts[{"done": "written", "conflict": "unsettled"}.get(result.state, result.state)] += 1
         if result.state == "done":
             self._tries.pop(one.key, None)
-            new = Kept(remote_version=result.remote_version, digest=digest(one.fitted.item.body))
+            new = Kept(remote_version=result.remote_version, digest=digest(one.body), agreed=one.kept.sent)
             return [(one.key, self.kept.putting(one.key, one.kept, with_losses(new, one.fitted.lost)))]
         if result.state in {"invalid", "foreign"}:
             self._tries.pop(one.key, None)
@@ -334,7 +412,8 @@ class StateLane:
 
     async def _finish(self, batch: Sequence[EntityKey], done: Sequence[tuple[EntityKey, Commit]]) -> None:
         async with self._turn:
-            commit = Commit()
+            commit = self._removals.spend(sum(key in self._removing for key, _ in done))
+            self._removing.difference_update(batch)
             over = []
             for key, change in done:
                 commit += change
@@ -359,6 +438,8 @@ class StateLane:
 
     def _return(self, batch: Sequence[EntityKey]) -> None:
         """They were not sent: they are the next again, before all others."""
+        self._removing.difference_update(batch)
+        self._delayed.difference_update(batch)
         for key in batch:
             self._under_way.pop(key, None)
         self._ready = dict.fromkeys(batch) | self._ready

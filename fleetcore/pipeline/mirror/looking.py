@@ -1,17 +1,20 @@
 """What a mirror has to look at: first everything, then what the feed says has changed.
 
 A snapshot marks every entity, page by page with its progress; the feed is followed from before it began. Where the feed
-was trimmed before it was seen, the snapshot is made again.
+was trimmed before it was seen, the snapshot is made again. What the feed does not tell is looked at from time to time:
+changes at the hub, and devices that a query selects by the time of day.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import cast
+
+from attrs import frozen
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.events import CORE
-from fleetcore.model.mirror import EntityKey
+from fleetcore.model.events import CORE, GROUP_CHANGED
+from fleetcore.model.mirror import FACETS, EntityKey, Facet
 from fleetcore.model.store import Commit, Delete, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.mirror.lane import StateLane
@@ -20,8 +23,27 @@ from fleetcore.pipeline.mirror.walk import Walk
 _log = logging.getLogger(__name__)
 
 _KIND = "mirror_snapshot"
+#: Which hub it is that is kept.
+HUB_KIND = "mirror_hub"
 _PAGE = 500
+_DEVICES: frozenset[Facet] = frozenset({"registry"})
 _POSITION = frozenset({"location"})
+
+
+@frozen(kw_only=True)
+class Watch:
+    """What is looked at beside what the feed names.
+
+    Attributes:
+        located: whether a new position of a device is something to send.
+        parts: parts of a device's document that decide whether it is mirrored at all.
+        polled: facets that are looked at every ``every_s``, since the feed does not tell their changes.
+    """
+
+    located: bool = False
+    parts: frozenset[str] = frozenset()
+    polled: frozenset[Facet] = frozenset()
+    every_s: float = 300.0
 
 
 class Looking(Consumer):
@@ -29,76 +51,88 @@ class Looking(Consumer):
 
     Args:
         walk: through all that the mirror sends.
-        located: whether a new position of a device is something to send.
 
     Attributes:
         snapshot: how many entities a snapshot that is under way has marked so far; None without one.
     """
 
     def __init__(
-        self,
-        lane: StateLane,
-        walk: Walk,
-        storage: Storage,
-        clock: Clock,
-        *,
-        located: bool = False,
+        self, lane: StateLane, walk: Walk, storage: Storage, clock: Clock, *, watch: Watch | None = None
     ) -> None:
         super().__init__(f"mirror/{lane.name}", storage, clock)
-        self._lane, self._walk, self._located = lane, walk, located
+        self._lane, self._walk, self._watch = lane, walk, watch or Watch()
         self.snapshot: int | None = None
+        self._looked_s = clock.monotonic_s()
 
     async def start(self) -> None:
+        begun = await self._storage.get(_KIND, self._lane.name)
         if await self._storage.cursor(self.name) is None:
-            position = await self._storage.position()
-            await self._storage.commit(Commit(cursors={self.name: position}, puts=(self._progress(None, 0),)))
+            # A mirror that begins anew knows nothing of its hub, whatever was kept of an earlier one of its name.
+            position, forget = await self._storage.position(), Delete(kind=HUB_KIND, key=self._lane.name)
+            await self._storage.commit(
+                Commit(cursors={self.name: position}, puts=(self._progress(FACETS),), deletes=(forget,))
+            )
+        elif begun is None:
+            await self._storage.commit(Commit(puts=(self._progress(FACETS),)))
 
-    def _progress(self, after: str | None, marked: int) -> Put:
-        return Put(kind=_KIND, key=self._lane.name, body={"after": after, "marked": marked})
+    def _progress(
+        self, facets: Collection[str], after: str | None = None, marked: int = 0, *, ended: bool = False
+    ) -> Put:
+        body = {"facets": sorted(facets), "after": after, "marked": marked, "ended": ended}
+        return Put(kind=_KIND, key=self._lane.name, body=body)
 
-    async def look_again(self, *events: Event) -> None:
-        """Has every entity looked at again, in a snapshot that begins now; one under way begins anew."""
-        await self._storage.commit(Commit(puts=(self._progress(None, 0),), events=events))
+    async def look_again(self, *events: Event, facets: Collection[Facet] = FACETS) -> None:
+        """Has every entity looked at again, in a snapshot that begins now; one under way begins anew, with its facets.
+
+        Args:
+            facets: those that are looked at.
+        """
+        record = await self._storage.get(_KIND, self._lane.name)
+        under_way = () if record is None or record.body["ended"] else cast("Sequence[str]", record.body["facets"])
+        await self._storage.commit(Commit(puts=(self._progress({*facets, *under_way}),), events=events))
         self.snapshot = 0
 
     async def _open(self) -> None:
         record = await self._storage.get(_KIND, self._lane.name)
-        self.snapshot = None if record is None else cast("int", record.body["marked"])
+        self.snapshot = None if record is None or record.body["ended"] else cast("int", record.body["marked"])
 
     async def _rest(self, after: int, seconds: float) -> bool:
         """Between two looks at the feed a page of the snapshot is marked, while there is one."""
         if await self._storage.wait_feed(after, 0.0):
             return True
-        if not await self.step():
-            return await self._storage.wait_feed(after, seconds)
-        return True
+        if await self.step():
+            return True
+        if self._watch.polled:
+            left_s = self._looked_s + self._watch.every_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                await self.look_again(facets=self._watch.polled)
+                return True
+            seconds = min(seconds, left_s)
+        return await self._storage.wait_feed(after, seconds)
 
     async def step(self) -> bool:
         """Marks the next page of a snapshot; False where there is none."""
         record = await self._storage.get(_KIND, self._lane.name)
-        if record is None:
+        if record is None or record.body["ended"]:
             self.snapshot = None
             return False
-        marked = cast("int", record.body["marked"])
-        keys, after = await self._walk.next(cast("str | None", record.body["after"]), _PAGE)
+        facets, marked = cast("Sequence[str]", record.body["facets"]), cast("int", record.body["marked"])
+        keys, after = await self._walk.next(cast("str | None", record.body["after"]), _PAGE, facets)
+        marked += len(keys)
+        progress = self._progress(facets, after, marked, ended=after is None)
+        await self._lane.mark(keys, Commit(puts=(progress,)))
+        self.snapshot = None if after is None else marked
         if after is None:
-            await self._lane.mark(keys, Commit(deletes=(Delete(kind=_KIND, key=self._lane.name),)))
-            self.snapshot = None
-        else:
-            self.snapshot = marked + len(keys)
-            await self._lane.mark(keys, Commit(puts=(self._progress(after, self.snapshot),)))
+            self._looked_s = self._clock.monotonic_s()
         return True
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
-        touched: dict[EntityKey, None] = {}
-        for entry in entries:
-            for event in entry.events:
-                kind = CORE.get(event.type)
-                if kind is None or (kind.changes == _POSITION and not self._located):
-                    continue
-                key = kind.mirrored(event)
-                if key is not None and key.facet in self._walk.facets:
-                    touched[key] = None
+        events = [event for entry in entries for event in entry.events]
+        touched = dict.fromkeys(
+            key for event in events for key in self._touched(event) if key.facet in self._walk.facets
+        )
+        if "registry" in self._walk.facets and any(_moves_devices(event) for event in events):
+            await self.look_again(facets=_DEVICES)
         if not touched:
             return False
         position = entries[-1].position
@@ -106,8 +140,28 @@ class Looking(Consumer):
         self._kept, self._kept_at = position, self._clock.monotonic_s()
         return False
 
+    def _touched(self, event: Event) -> Iterator[EntityKey]:
+        kind = CORE.get(event.type)
+        if kind is None:
+            return
+        device = kind.device_of(event)
+        if device is not None and kind.changes & self._watch.parts:
+            # The query may select it now, or no more.
+            yield EntityKey("registry", device)
+            yield EntityKey("twin", device)
+        if kind.changes == _POSITION and not self._watch.located:
+            return
+        key = kind.mirrored(event)
+        if key is not None:
+            yield key
+
     async def _missed(self) -> None:
         _log.warning(
             "Mirror %s: the feed does not keep what it missed, so it looks at everything again", self._lane.name
         )
         await self.look_again()
+
+
+def _moves_devices(event: Event) -> bool:
+    """Whether a group lies within others now, and its devices with it."""
+    return event.type == GROUP_CHANGED and "within" in event.data

@@ -35,7 +35,7 @@ class Marks:
             Put(
                 kind=KIND,
                 key=self._key(key),
-                body={"facet": key.facet, "id": key.id},
+                body={"facet": key.facet, "id": key.id, "since": now_ms},
                 refs=frozenset({("mirror", self._mirror)}),
                 sort=_SORT.format(now_ms),
             )
@@ -54,6 +54,11 @@ class Marks:
         """The next marked entities, those that have waited longest first."""
         found = await self._storage.find(KIND, ref=("mirror", self._mirror), after=after, limit=limit)
         return [_entity(record.body) for record in found.items], found.after
+
+    async def oldest_ms(self) -> int | None:
+        """Since when the one that has waited longest has waited, ms since the epoch; None where there is none."""
+        found = await self._storage.find(KIND, ref=("mirror", self._mirror), limit=1)
+        return int(found.items[0].body["since"]) if found.items else None  # type: ignore[call-overload]  # see adding()
 
     async def waiting(self) -> int:
         """How many there are."""

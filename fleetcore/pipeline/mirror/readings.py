@@ -5,7 +5,7 @@ longer than the lane's time to live, what a message budget does not cover and wh
 refused ones are named.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,18 +15,20 @@ from attrs import field, frozen
 from fleetcore.errors import PluginError, Unavailable
 from fleetcore.interfaces.boundary import plugin_call
 from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.cloud import CloudBackend
+from fleetcore.interfaces.cloud import CloudBackend, Sent
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.days import DAY_MS
 from fleetcore.model.store import Commit, FeedEntry
-from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.model.telemetry import TelemetryBatch, TextReading
 from fleetcore.pipeline.consumer import Consumer
+from fleetcore.pipeline.mirror.budget import DayBudget
 from fleetcore.pipeline.selection import Selection
 
 #: Refused readings that are named; the newest.
 _NAMED = 100
 #: How long the rest of a batch waits where the hub does not say.
 _AGAIN_S = 1.0
+#: How often the place in the feed is kept at least while there is something; a crash repeats what came since.
+_KEEP_S = 1.0
 
 
 @frozen(kw_only=True)
@@ -50,8 +52,7 @@ class ReadingsLane(Consumer):
     """See the module.
 
     Attributes:
-        counts: readings ``taken``, ``refused``, ``expired``, ``over_budget``, ``within_deadband``, and ``texts``, which
-            are not sent.
+        counts: readings ``taken``, ``refused``, ``expired``, ``over_budget`` and ``within_deadband``.
         refused: the newest that the hub refused: device, metric, time (ms) and why.
     """
 
@@ -69,37 +70,83 @@ class ReadingsLane(Consumer):
         super().__init__(f"mirror/{name}/telemetry", storage, clock)
         self._cloud, self._rules, self._selection, self._timeout_s = cloud, rules, selection, timeout_s
         self.counts: Counter[str] = Counter()
-        self.refused: list[tuple[str, str, int, str]] = []
+        self.refused: deque[tuple[str, str, int, str]] = deque(maxlen=_NAMED)
         self._sent_last: dict[int, float] = {}
-        self._day, self._of_day = 0, 0
+        self.budget = DayBudget(name, "readings", rules.per_day, storage, clock)
+
+    async def _open(self) -> None:
+        await self.budget.load()
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         cloud = await self._cloud()
         if self._selection is not None:
             self._selection.follow(entries)
+        group: list[FeedEntry] = []
+        count = 0
         for entry in entries:
-            self.counts["texts"] += len(entry.texts)
-            if entry.readings is not None and len(entry.readings):
-                batch = await self._chosen(entry.readings)
-                await self._send(cloud, batch)
-                # Kept by itself: a page that fails begins again where it stopped.
-                await self._storage.commit(Commit(cursors={self.name: entry.position}))
-                self._kept, self._kept_at = entry.position, self._clock.monotonic_s()
+            group.append(entry)
+            count += len(entry.texts) + (0 if entry.readings is None else len(entry.readings))
+            # Kept group by group: a page that fails half-way does not begin anew for ever.
+            if count >= cloud.limits.readings:
+                await self._deliver(cloud, group, keep=True)
+                group, count = [], 0
+        if count:
+            await self._deliver(cloud, group, keep=self._clock.monotonic_s() - self._kept_at >= _KEEP_S)
         return False
 
+    async def _deliver(self, cloud: CloudBackend, group: Sequence[FeedEntry], *, keep: bool) -> None:
+        """Sends what some commits have, and keeps how far that is where it is asked for or a budget was spent."""
+        catalog, most = self._storage.catalog, cloud.limits.readings
+        batch = await self._chosen(
+            TelemetryBatch.concat([each.readings for each in group if each.readings is not None])
+        )
+        texts = await self._chosen_texts([text for each in group for text in each.texts])
+        spent = await self._send(
+            len(batch), most,
+            lambda at: cloud.send(batch.take(np.array(at, np.int64)), catalog),
+            lambda at: (int(batch.series[at]), int(batch.time[at])),
+        )  # fmt: skip
+        spent = _later(
+            spent,
+            await self._send(
+                len(texts), most,
+                lambda at: cloud.send_texts([texts[each] for each in at], catalog),
+                lambda at: (texts[at].series, texts[at].time),
+            ),
+        )  # fmt: skip
+        if keep or spent != Commit():
+            position = group[-1].position
+            await self._storage.commit(Commit(cursors={self.name: position}) + spent)
+            self._kept, self._kept_at = position, self._clock.monotonic_s()
+
     async def _chosen(self, batch: TelemetryBatch) -> TelemetryBatch:
-        """The readings of a commit that are to be sent."""
+        """The readings that are to be sent."""
         if "*" not in self._rules.metrics:
-            catalog = self._storage.catalog
             series, place = np.unique(batch.series, return_inverse=True)
-            wanted = [catalog.series(index).metric in self._rules.metrics for index in series.tolist()]
+            wanted = [self._is_wanted(index) for index in series.tolist()]
             batch = batch.take(np.array(wanted, np.bool_)[place])
         if self._selection is not None and len(batch):
             batch = batch.take(await self._selection.mask(batch))
-        fresh: npt.NDArray[np.bool_] = batch.time >= self._clock.now_ms() - round(self._rules.ttl_s * 1000)
+        fresh: npt.NDArray[np.bool_] = batch.time >= self._oldest_ms()
         self.counts["expired"] += len(batch) - int(fresh.sum())
         batch = batch.take(fresh)
         return self._outside_deadband(batch) if self._rules.deadband else batch
+
+    async def _chosen_texts(self, texts: Sequence[TextReading]) -> Sequence[TextReading]:
+        catalog = self._storage.catalog
+        found = [text for text in texts if self._is_wanted(text.series)]
+        if self._selection is not None:
+            found = [text for text in found if await self._selection.selects(catalog.series(text.series).device)]
+        fresh = [text for text in found if text.time >= self._oldest_ms()]
+        self.counts["expired"] += len(found) - len(fresh)
+        return fresh
+
+    def _is_wanted(self, series: int) -> bool:
+        metrics = self._rules.metrics
+        return "*" in metrics or self._storage.catalog.series(series).metric in metrics
+
+    def _oldest_ms(self) -> int:
+        return self._clock.now_ms() - round(self._rules.ttl_s * 1000)
 
     def _outside_deadband(self, batch: TelemetryBatch) -> TelemetryBatch:
         catalog, bands = self._storage.catalog, self._rules.deadband
@@ -114,37 +161,46 @@ class ReadingsLane(Consumer):
         self.counts["within_deadband"] += len(batch) - int(keep.sum())
         return batch.take(keep)
 
-    async def _send(self, cloud: CloudBackend, batch: TelemetryBatch) -> None:
-        batch = self._within_budget(batch)
-        most = cloud.limits.readings
-        for start in range(0, len(batch), most):
-            piece = batch.take(np.arange(start, min(start + most, len(batch)), dtype=np.int64))
-            while len(piece):
+    async def _send(
+        self,
+        count: int,
+        most: int,
+        send: Callable[[Sequence[int]], Awaitable[Sent]],
+        about: Callable[[int], tuple[int, int]],
+    ) -> Commit:
+        """Sends readings by their places, as far as the day's budget goes; what keeps that it was spent.
+
+        Args:
+            most: of one call.
+            about: series and time of a reading, for those that are refused.
+        """
+        room = min(self.budget.room(), count)
+        spent = Commit()
+        for start in range(0, room, most):
+            at: Sequence[int] = range(start, min(start + most, room))
+            while at:
                 async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
-                    sent = await cloud.send(piece, self._storage.catalog)
-                if sent.taken + len(sent.refused) + len(sent.rest) != len(piece):
+                    sent = await send(at)
+                if sent.taken + len(sent.refused) + len(sent.rest) != len(at):
                     raise PluginError(f"{self.name}: the backend accounts for other readings than it was given")
                 self.counts["taken"] += sent.taken
-                for at, why in sent.refused.items():
-                    self._refuse(piece, at, why)
+                spent = _later(spent, self.budget.spend(sent.taken))
+                for each, why in sent.refused.items():
+                    self._refuse(*about(at[each]), why)
                 if not sent.taken and not sent.refused and sent.rest:
                     raise Unavailable("The hub takes no readings now", retry_after_s=sent.retry_after_s or _AGAIN_S)
-                piece = piece.take(np.array(sent.rest, np.int64))
-                if len(piece):
+                at = [at[each] for each in sent.rest]
+                if at:
                     await self._clock.sleep(sent.retry_after_s or _AGAIN_S)
+        self.counts["over_budget"] += count - room
+        return spent
 
-    def _refuse(self, batch: TelemetryBatch, at: int, why: str) -> None:
-        series = self._storage.catalog.series(int(batch.series[at]))
+    def _refuse(self, series: int, time: int, why: str) -> None:
+        found = self._storage.catalog.series(series)
         self.counts["refused"] += 1
-        self.refused = [*self.refused[1 - _NAMED :], (series.device, series.metric, int(batch.time[at]), why)]
+        self.refused.append((found.device, found.metric, time, why))
 
-    def _within_budget(self, batch: TelemetryBatch) -> TelemetryBatch:
-        if self._rules.per_day is None:
-            return batch
-        day = self._clock.now_ms() // DAY_MS
-        if day != self._day:
-            self._day, self._of_day = day, 0
-        room = max(0, self._rules.per_day - self._of_day)
-        self._of_day += min(room, len(batch))
-        self.counts["over_budget"] += max(0, len(batch) - room)
-        return batch.take(np.arange(min(room, len(batch)), dtype=np.int64))
+
+def _later(before: Commit, after: Commit) -> Commit:
+    """What keeps a budget after both: the later state of it, and the events of each."""
+    return Commit(puts=after.puts or before.puts, events=(*before.events, *after.events))

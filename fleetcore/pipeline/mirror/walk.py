@@ -1,6 +1,6 @@
 """A walk through the entities of some facets, page by page; the facets in the order in which they are first sent."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from fleetcore.model.mirror import FACETS, EntityKey, Facet
 
@@ -18,13 +18,20 @@ class Walk:
         self.facets = tuple(facet for facet in FACETS if facet in facets)
         self._page = page
 
-    async def next(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
+    async def next(
+        self, after: str | None, limit: int, only: Collection[str] | None = None
+    ) -> tuple[Sequence[EntityKey], str | None]:
         """The next entities, at most ``limit``, and where the walk goes on, as text; None at the end.
 
         A page may be short, or empty, and go on: it has entities of one facet.
+
+        Args:
+            only: the facets that it goes through; None for all.
         """
         number, _, place = (after or "0:").partition(":")
         at = int(number)
+        while at < len(self.facets) and not (only is None or self.facets[at] in only):
+            at, place = at + 1, ""
         if at >= len(self.facets):
             return [], None
         keys, then = await self._page(self.facets[at], place or None, limit)

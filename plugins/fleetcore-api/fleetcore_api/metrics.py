@@ -1,12 +1,15 @@
 """Metrics of the server for Prometheus (text format 0.0.4). Nothing here costs more with more devices."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fleetcore.runtime.app import Fleet
+from fleetcore.runtime.mirroring import Mirror
 from fleetcore.runtime.status import room
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[Mapping[str, str], float]
+#: A name, its kind, what it means, and its samples.
+_Family = tuple[str, str, str, Sequence[Sample]]
 
 
 async def text(fleet: Fleet) -> str:
@@ -15,7 +18,7 @@ async def text(fleet: Fleet) -> str:
     size, dropped = await room(fleet), fleet.retention.dropped
     outcomes = ("stored", "duplicates", "conflicts", "refused")
     lines: list[str] = []
-    for name, kind, meaning, samples in (
+    families: Sequence[_Family] = (
         (
             "readings_total",
             "counter",
@@ -94,6 +97,7 @@ async def text(fleet: Fleet) -> str:
             "Failures of a consumer.",
             [({"consumer": one.name}, one.status.failures) for one in fleet.consumers],
         ),
+        *await _mirrors(fleet),
         (
             "plugin_counts_total",
             "counter",
@@ -104,9 +108,57 @@ async def text(fleet: Fleet) -> str:
                 for name, count in names.items()
             ],
         ),
-    ):
+    )
+    for name, kind, meaning, samples in families:
         lines += _family(f"fleetcore_{name}", kind, meaning, samples)
     return "\n".join(lines) + "\n"
+
+
+async def _mirrors(fleet: Fleet) -> list[_Family]:
+    """How the mirrors stand, and what they did."""
+    overviews = {name: await mirror.overview() for name, mirror in fleet.mirrors.items()}
+    gauges = (
+        ("waiting", "Entities that a mirror has yet to bring to its hub."),
+        ("lag_seconds", "For how long the entity has waited that has waited longest."),
+        ("held", "Entities that a hub holds."),
+        ("invalid", "Entities that cannot be brought in step."),
+        ("lost", "Entities that a hub holds in part."),
+        ("paused", "Entities that are left as they are."),
+        ("removals_wait", "Entities whose removal waits for the next day's budget."),
+    )
+    found: list[_Family] = [
+        (
+            f"mirror_{gauge}",
+            "gauge",
+            meaning,
+            [({"mirror": name}, getattr(one, gauge.replace("seconds", "s"))) for name, one in overviews.items()],
+        )
+        for gauge, meaning in gauges
+    ]
+    counted: tuple[tuple[str, str, str, Callable[[Mirror], Mapping[str, int]]], ...] = (
+        ("state", "outcome", "Entities and calls of a mirror by what became of them.", lambda one: one.lane.counts),
+        ("throttled", "class", "Calls that a hub throttled, by class.", lambda one: one.pace.throttled),
+        (
+            "readings",
+            "outcome",
+            "Readings of a mirror by what became of them.",
+            lambda one: {} if one.readings is None else one.readings.counts,
+        ),
+        (
+            "inbox",
+            "outcome",
+            "What came from a hub by what became of it.",
+            lambda one: {} if one.inbox is None else one.inbox.counts,
+        ),
+    )
+    for what, label, meaning, counts in counted:
+        samples = [
+            ({"mirror": name, label: key}, count)
+            for name, mirror in fleet.mirrors.items()
+            for key, count in sorted(counts(mirror).items())
+        ]
+        found.append((f"mirror_{what}_total", "counter", meaning, samples))
+    return found
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[str]:

@@ -1,0 +1,58 @@
+"""The part of an entity that a mirror may also take from a hub: what is desired of a device, and how it is described.
+
+What a device reports is its own, and what the fleet itself says (lifecycle, groups, campaigns) is the fleet's: neither
+is taken from a hub.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, cast
+
+from attrs import evolve
+
+from fleetcore.fleet.layers import OURS
+from fleetcore.model.mirror import Facet, MirrorBody, RegistryBody, TwinBody
+from fleetcore.model.twin import Json
+
+Part = Literal["desired", "registry"]
+
+#: The facet that each part belongs to.
+PARTS: Mapping[Part, Facet] = {"desired": "twin", "registry": "registry"}
+
+
+def shared(body: MirrorBody) -> Json:
+    """That part of a body as one document, without nulls; tags are members, so that each is a leaf."""
+    match body:
+        case TwinBody():
+            return _without_nulls({name: value for name, value in body.desired.items() if name != OURS})
+        case RegistryBody():
+            tags = dict.fromkeys(body.tags, True)
+            described = {"name": body.name, "model": body.model, "tags": tags, "attributes": body.attributes}
+            return _without_nulls(described)
+        case _:
+            return {}
+
+
+def with_shared(body: MirrorBody, document: Json) -> MirrorBody:
+    """The body with another such part."""
+    match body:
+        case TwinBody():
+            ours = {name: value for name, value in body.desired.items() if name == OURS}
+            return evolve(body, desired={**document, **ours})
+        case RegistryBody():
+            return evolve(
+                body,
+                name=cast("str | None", document.get("name")),
+                model=cast("str | None", document.get("model")),
+                tags=tuple(sorted(cast("Json", document.get("tags", {})))),
+                attributes=cast("Json", document.get("attributes", {})),
+            )
+        case _:
+            return body
+
+
+def _without_nulls(document: Json) -> dict[str, object]:
+    return {
+        name: _without_nulls(value) if isinstance(value, Mapping) else value
+        for name, value in document.items()
+        if value is not None
+    }

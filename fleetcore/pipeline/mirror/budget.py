@@ -1,0 +1,77 @@
+"""A day's budget of a mirror: how much of something it may do from midnight to midnight (UTC), over restarts.
+
+What was spent is kept by the commit that keeps what it was spent on. The commit that spends the last of it says
+so in an event, ``mirror.budget_spent``.
+"""
+
+from typing import cast
+
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.days import DAY_MS
+from fleetcore.model.store import Commit, Event, Put
+
+KIND = "mirror_budget"
+
+
+class DayBudget:
+    """See the module.
+
+    Args:
+        per_day: None for as much as there is.
+    """
+
+    def __init__(self, mirror: str, what: str, per_day: int | None, storage: Storage, clock: Clock) -> None:
+        self._mirror, self._what, self.per_day, self._storage, self._clock = mirror, what, per_day, storage, clock
+        self._key = f"{mirror}/{what}"
+        self._day, self.spent, self._more, self._told = -1, 0, 0, False
+
+    async def load(self) -> None:
+        """Reads what was spent of the day; before anything else."""
+        record = await self._storage.get(KIND, self._key)
+        if record is not None:
+            self._day, self.spent, self._more = (cast("int", record.body[name]) for name in ("day", "spent", "more"))
+            self._told = self.per_day is not None and self.spent >= self.per_day + self._more
+
+    def room(self) -> int:
+        """How much is left of today."""
+        self._turn_over()
+        return 1 << 62 if self.per_day is None else max(0, self.per_day + self._more - self.spent)
+
+    def spend(self, count: int) -> Commit:
+        """Takes some of it; what keeps that."""
+        self._turn_over()
+        self.spent += count
+        if self.per_day is None or not count:
+            return Commit()
+        spent = self.spent >= self.per_day + self._more and not self._told
+        self._told = self._told or spent
+        return self._kept() + Commit(events=(self._alarm(),) if spent else ())
+
+    def allow(self, count: int) -> Commit:
+        """So much more for today; what keeps that."""
+        self._turn_over()
+        self._more, self._told = self._more + count, False
+        return self._kept()
+
+    def until_tomorrow_s(self) -> float:
+        """When there is a new budget."""
+        return (DAY_MS - self._clock.now_ms() % DAY_MS) / 1000
+
+    def _turn_over(self) -> None:
+        day = self._clock.now_ms() // DAY_MS
+        if day != self._day:
+            self._day, self.spent, self._more, self._told = day, 0, 0, False
+
+    def _alarm(self) -> Event:
+        return Event(
+            type="mirror.budget_spent",
+            subject=self._mirror,
+            time=self._clock.now_ms(),
+            actor="system",
+            data={"budget": self._what, "count": self.spent},
+        )
+
+    def _kept(self) -> Commit:
+        body = {"day": self._day, "spent": self.spent, "more": self._more}
+        return Commit(puts=(Put(kind=KIND, key=self._key, body=body),))

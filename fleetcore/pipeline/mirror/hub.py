@@ -1,0 +1,105 @@
+"""A backend as the engine calls it: in time, with answers that are as they should be, and errors that are told apart.
+
+Errors of the interface pass: :class:`~fleetcore.errors.Unavailable`, :class:`~fleetcore.errors.CredentialsRejected`,
+and :class:`~fleetcore.errors.PluginError` of a call that took too long. Any other is a :class:`BackendError`.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from typing import TypeVar
+
+from fleetcore.errors import CredentialsRejected, PluginError, Unavailable
+from fleetcore.interfaces.boundary import in_a_line, plugin_call, plugin_code
+from fleetcore.interfaces.cloud import Arrived, CloudBackend, CloudLimits, Fitted, MirrorItem, MirrorResult
+from fleetcore.interfaces.protocol import Finding
+from fleetcore.model.mirror import EntityKey, Facet, MirrorBody
+
+_T = TypeVar("_T")
+
+
+class BackendError(PluginError):
+    """The backend raised what its interface does not have."""
+
+
+@contextmanager
+def _told_apart(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (Unavailable, CredentialsRejected, PluginError):
+        raise
+    except Exception as error:
+        raise BackendError(f"{what} raised {in_a_line(error)}") from error
+
+
+class Hub:
+    """See the module.
+
+    Args:
+        timeout_s: how long the hub may take for a batch.
+    """
+
+    def __init__(self, name: str, cloud: CloudBackend, *, timeout_s: float) -> None:
+        self.name, self.cloud, self._timeout_s = name, cloud, timeout_s
+        self._what = f"mirror {name!r}"
+
+    @property
+    def limits(self) -> CloudLimits:
+        """Those of the backend."""
+        return self.cloud.limits
+
+    def fit(self, key: EntityKey, body: MirrorBody, remote_version: str | None = None) -> Fitted:
+        """A state as the hub can hold it."""
+        with _told_apart(self._what), plugin_code(self._what):
+            return self.cloud.fit(MirrorItem(key=key, body=body, remote_version=remote_version))
+
+    async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
+        """One result for each item; at most ``limits.items``."""
+        return await self._answered(items, self.cloud.apply(items))
+
+    async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
+        """The hub's states of any number of entities, in order."""
+        found: list[MirrorItem | None] = []
+        for start in range(0, len(keys), self.limits.items):
+            part = keys[start : start + self.limits.items]
+            found += await self._answered(part, self.cloud.read(part))
+        return found
+
+    async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
+        """What the hub has of a facet by this fleet's mark. However long it takes."""
+        async for key in self._given(self.cloud.entities(facet)):
+            yield key
+
+    async def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
+        """What comes from the hub."""
+        async with aclosing(self.cloud.inbound(after)) as arriving:
+            async for arrived in self._given(arriving):
+                yield arrived
+
+    async def check(self) -> Sequence[Finding]:
+        """What the backend finds of credentials, permissions and quotas."""
+        with _told_apart(self._what):
+            async with plugin_call(self._what, self._timeout_s):
+                return await self.cloud.check()
+
+    def policy(self) -> Mapping[str, str]:
+        """The least rights that are needed, by form."""
+        with _told_apart(self._what), plugin_code(self._what):
+            return self.cloud.policy()
+
+    async def _given(self, given: AsyncIterator[_T]) -> AsyncIterator[_T]:
+        while True:
+            # Not around the yield, where this generator is closed.
+            with _told_apart(self._what), plugin_code(self._what):
+                try:
+                    each = await anext(given)
+                except StopAsyncIteration:
+                    return
+            yield each
+
+    async def _answered(self, asked: Sequence[object], call: Awaitable[Sequence[_T]]) -> Sequence[_T]:
+        with _told_apart(self._what):
+            async with plugin_call(self._what, self._timeout_s):
+                answers = await call
+        if len(answers) != len(asked):
+            raise PluginError(f"{self._what} gave {len(answers)} answers for {len(asked)} items")
+        return answers

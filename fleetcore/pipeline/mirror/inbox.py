@@ -1,0 +1,101 @@
+"""The inbox of a mirror: commands that come from its hub, each run once, and word of what changed there.
+
+A command is known by the hub's id for it: one that comes again, after a crash or by the hub's own repetition, is the
+same command. How far the hub was read is kept after what came was.
+"""
+
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import aclosing
+from typing import cast
+
+from fleetcore.errors import Conflict, NotFound, Refused
+from fleetcore.fleet.commands import Commands
+from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.interfaces.cloud import Arrived, CloudCommand
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.mirror import EntityKey
+from fleetcore.model.store import Commit, Put
+from fleetcore.pipeline.mirror.hub import Hub
+from fleetcore.pipeline.mirror.lane import StateLane
+
+_log = logging.getLogger(__name__)
+
+KIND = "mirror_inbox"
+#: Refused commands that are named; the newest.
+_NAMED = 100
+
+
+class Inbox:
+    """See the module.
+
+    Args:
+        names: the commands that may be given at the hub; ``*`` for all.
+        mirrored: whether a device is one of the mirror's.
+
+    Attributes:
+        counts: since the start: ``commands``, ``refused`` ones, ``changes`` and what was ``invalid``.
+        refused: the newest refused commands: the hub's id, device, name and why.
+    """
+
+    def __init__(
+        self,
+        lane: StateLane,
+        commands: Commands,
+        storage: Storage,
+        *,
+        names: Collection[str],
+        mirrored: Callable[[EntityKey], Awaitable[object | None]],
+    ) -> None:
+        self._lane, self._commands, self._storage = lane, commands, storage
+        self._names, self._mirrored = names, mirrored
+        self.counts: Counter[str] = Counter()
+        self.refused: deque[tuple[str, str, str, str]] = deque(maxlen=_NAMED)
+
+    async def run(self, hub: Hub) -> None:
+        """Takes what comes until cancelled; returns where the hub gives nothing."""
+        record = await self._storage.get(KIND, self._lane.name)
+        after = None if record is None else cast("str", record.body["position"])
+        async with aclosing(hub.inbound(after)) as arriving:
+            async for arrived in arriving:
+                await self.take(arrived)
+
+    async def take(self, arrived: Arrived) -> None:
+        """Keeps what came, and then how far the hub was read."""
+        for reason in arrived.invalid:
+            self.counts["invalid"] += 1
+            _log.warning("Mirror %s cannot read what came from the hub: %s", self._lane.name, reason)
+        changed = []
+        for event in arrived.events:
+            if isinstance(event, CloudCommand):
+                await self._command(event)
+            else:
+                changed.append(event.entity)
+        beside = Commit()
+        if arrived.position is not None:
+            beside = Commit(puts=(Put(kind=KIND, key=self._lane.name, body={"position": arrived.position}),))
+        await self._lane.mark(changed, beside)
+        self.counts["changes"] += len(changed)
+
+    async def _command(self, command: CloudCommand) -> None:
+        actor = f"mirror/{self._lane.name}"
+        try:
+            if not (command.name in self._names or "*" in self._names):
+                raise Refused(f"[clouds.{self._lane.name}] commands does not name {command.name!r}", code="forbidden")
+            if await self._mirrored(EntityKey("registry", command.device)) is None:
+                raise NotFound(f"Device {command.device!r} is not one of the mirror's", code="device_unknown")
+            await self._commands.send(
+                command.device,
+                command.name,
+                command.args,
+                idempotency_key=f"{actor}/{command.id}",
+                actor=actor,
+                reason="it was given at the hub",
+            )
+        except (Refused, NotFound, Conflict) as error:
+            self.counts["refused"] += 1
+            self.refused.append((command.id, command.device, command.name, in_a_line(error)))
+            _log.warning("Mirror %s refuses a command of the hub: %s", self._lane.name, error)
+            return
+        self.counts["commands"] += 1

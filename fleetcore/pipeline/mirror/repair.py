@@ -1,0 +1,84 @@
+"""Repair: finds where a hub differs from the fleet and has it brought in step, page by page as an operation.
+
+A page that is done again after a crash finds nothing that was repaired already.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+from attrs import evolve
+
+from fleetcore.errors import PluginError, Unavailable
+from fleetcore.fleet.operations import Operations
+from fleetcore.model.mirror import Kept
+from fleetcore.model.operation import Operation, OperationState
+from fleetcore.model.store import Commit
+from fleetcore.pipeline.mirror.comparing import Comparing, Difference
+from fleetcore.pipeline.mirror.hub import Hub
+from fleetcore.pipeline.mirror.kept import digest
+from fleetcore.pipeline.mirror.lane import StateLane
+
+KIND = "mirror repair"
+_PAGE = 200
+
+
+class Repaired(Protocol):
+    """A mirror, as a repair needs it."""
+
+    lane: StateLane
+    comparing: Comparing
+
+    async def hub(self) -> Hub:
+        """The open hub."""
+        ...
+
+
+class Repair:
+    """Drives these operations for all mirrors of a fleet."""
+
+    def __init__(self, mirrors: Mapping[str, Repaired], operations: Operations) -> None:
+        self._mirrors, self._operations = mirrors, operations
+        operations.drive(KIND, self._drive)
+
+    async def start(self, mirror: str, total: int, *, actor: str, reason: str) -> Operation:
+        """Starts one; ``total`` is about how many entities there are."""
+        spec = {"mirror": mirror, "after": None}
+        found = await self._operations.start(KIND, [mirror], spec=spec, actor=actor, reason=reason)
+        return evolve(found, total=max(1, total))
+
+    async def _drive(self, operation: Operation, items: Sequence[object]) -> Operation | None:
+        mirror = self._mirrors.get(cast("str", items[0]))
+        if mirror is None:
+            return evolve(operation, state=OperationState.STOPPED)
+        after = cast("str | None", operation.spec["after"])
+        try:
+            hub = await mirror.hub()
+            found, following = await mirror.comparing.drift(hub, after, _PAGE)
+        except (Unavailable, PluginError):
+            return None  # the mirror itself says why, and goes on trying
+        await mend(mirror.lane, found)
+        counts = Counter(operation.result) + Counter(one.state for one in found)
+        done = operation.done + _PAGE if following else operation.total
+        state = operation.state if following else OperationState.SUCCEEDED
+        spec = {**operation.spec, "after": following}
+        return evolve(operation, done=done, result=dict(counts), state=state, spec=spec)
+
+
+async def mend(lane: StateLane, found: Sequence[Difference]) -> None:
+    """Keeps what the hub really has of these entities, and marks them: the lane does the rest.
+
+    What the hub alone has is left there where the mirror does not remove.
+    """
+    found = [each for each in found if each.state != "extra" or lane.deletes]
+    change = Commit()
+    for each in found:
+        kept = await lane.kept.get(each.key)
+        change += lane.kept.putting(each.key, kept, _as_found(kept, each))
+    await lane.mark([each.key for each in found], change)
+
+
+def _as_found(kept: Kept, found: Difference) -> Kept:
+    if found.held is None:
+        return evolve(kept, digest=None, remote_version=None)
+    return evolve(kept, digest=digest(found.held.body), remote_version=found.held.remote_version)
