@@ -6,7 +6,7 @@ PACKAGES := . $(sort $(wildcard plugins/*/ connectors/*/))
 PROJECTS := $(foreach p,$(PACKAGES),$(wildcard $(p)/pyproject.toml))
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check generate bench soak docs lock packages services clean
+.PHONY: demo test check generate bench soak docs clouds lock packages services clean
 
 demo: $(STAMP)
 	$(BIN)/fleetcore demo
@@ -36,6 +36,10 @@ soak: $(STAMP) services
 
 docs: $(STAMP)
 	$(BIN)/mkdocs serve
+
+# Counterparts of the clouds on the loopback, with the lines of a fleet.toml that lead to them; until interrupted.
+clouds: $(STAMP)
+	$(BIN)/python -m fleetcore_aws.testing
 
 # Builds a wheel of each package and runs its own tests in a fresh environment that holds nothing else.
 packages: $(STAMP) services

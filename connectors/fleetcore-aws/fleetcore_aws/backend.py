@@ -63,7 +63,7 @@ class AwsCloud(CloudBackend):
 
     @use.setter
     def use(self, use: CloudUse) -> None:
-        self._registry.use = use
+        self._registry.use = self._twins.use = use
 
     def fit(self, item: MirrorItem) -> Fitted:
         match item.body:

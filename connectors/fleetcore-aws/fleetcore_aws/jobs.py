@@ -27,6 +27,7 @@ _CHANGING = ("state", "progress", "code", "reason")
 _LARGEST_DOCUMENT = 32 * 1024
 _LONGEST_DESCRIPTION = 2028
 _FOREIGN = "There is a job of that id which this fleet has not made"
+_PAGE = 250
 _GOING = "DELETION_IN_PROGRESS"
 
 
@@ -155,7 +156,7 @@ class Jobs:
         """As the interface has it; raises CallFailed. A hashed id costs a look at the job's document."""
         more: dict[str, object] = {}
         while True:
-            answer = await self._clients.call(_LIST, **more)
+            answer = await self._clients.call(_LIST, maxResults=_PAGE, **more)
             for each in answers.records(_LIST, answer, "jobs"):
                 name = answers.text(_LIST, each, "jobId")
                 if not is_job_of(self._things.fleet, name) or each.get("status") == _GOING:

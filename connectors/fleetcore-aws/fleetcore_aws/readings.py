@@ -141,14 +141,13 @@ class Readings:
         most, largest = _AT_ONCE[self._to.via]
         found: list[CallFailed | None] = []
         while len(found) < len(messages):
-            start = end = len(found)
-            length = 0
-            while end < len(messages) and end - start < most and (end == start or length < largest):
+            start, end = len(found), len(found) + 1
+            length = len(messages[start].data)
+            while end < len(messages) and end - start < most and length + len(messages[end].data) <= largest:
                 length += len(messages[end].data)
-                end += 1 if end == start or length <= largest else 0
-            part = messages[start:end]
+                end += 1
             try:
-                found += await self._put_at_once(part)
+                found += await self._put_at_once(messages[start:end])
             except CallFailed as failed:
                 found += [failed] * (len(messages) - start)
         return found

@@ -1,19 +1,19 @@
 """Twins as the named shadow ``twin`` of a thing.
 
 The shadow carries the fleet's mark in its reported section: so a twin without members is there too, and a shadow
-that another writer has made anew is told apart without a call for the thing.
+that another writer has made anew is told apart without a call for the thing; the first one asks for it.
 """
 
 from collections.abc import AsyncIterator
 
-from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
+from fleetcore.interfaces.cloud import CloudUse, Fitted, MirrorItem, MirrorResult
 from fleetcore.model.mirror import EntityKey, Loss, TwinBody
 from fleetcore_aws.attributes import MARK
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.documents import LARGEST_BYTES, Document, holdable, same, size
 from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
-from fleetcore_aws.registry import Things
+from fleetcore_aws.registry import FOREIGN, Things
 from fleetcore_aws.shadows import Shadow, Shadows
 
 SHADOW = "twin"
@@ -27,6 +27,7 @@ class Twins:
     def __init__(self, clients: Clients, things: Things, prefix: str) -> None:
         self._clients, self._things, self._prefix = clients, things, prefix
         self._shadows = Shadows(clients, SHADOW)
+        self.use = CloudUse()
 
     def fit(self, item: MirrorItem, body: TwinBody) -> Fitted:
         """As the interface has it."""
@@ -70,8 +71,19 @@ class Twins:
         if body is None:
             await self._shadows.remove(name)
             return MirrorResult(state="done")
+        if there is None and (refused := await self._without_thing(name)) is not None:
+            return refused
         written = await self._shadows.replace(name, there, body.desired, reported)
         return MirrorResult(state="done", remote_version=str(written))
+
+    async def _without_thing(self, name: str) -> MirrorResult | None:
+        """Why a first shadow is not written: its thing is not there, or is another one's."""
+        if "registry" not in self.use.sends:
+            return None  # then things are made by others, and shadows alone are ours
+        thing = await self._things.describe(name)
+        if thing is None:
+            return MirrorResult(state="failed", reason="There is no thing of that name yet")
+        return None if self._things.owns(thing) else MirrorResult(state="foreign", reason=FOREIGN)
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
         """As the interface has it, of one key; raises CallFailed."""

@@ -9,7 +9,7 @@ import pytest
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.plugin import open_aws
 from fleetcore_aws.testing.control import Control
-from fleetcore_aws.testing.front import hub_back, serving
+from fleetcore_aws.testing.front import HubBack, serving
 from fleetcore_aws.testing.hub import Hub
 from fleetcore_aws.testing.moto_back import moto, reset, strict_moto
 
@@ -36,7 +36,7 @@ def credentials(monkeypatch, tmp_path):
 
 @pytest.fixture
 async def front():
-    async with serving(hub_back(Hub())) as front:
+    async with serving(HubBack(Hub())) as front:
         yield front
 
 

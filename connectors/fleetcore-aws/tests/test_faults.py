@@ -7,7 +7,7 @@ from attrs import evolve
 from fleetcore_aws.failures import from_answer
 
 from fleetcore.errors import ConfigError, CredentialsRejected, Unavailable
-from fleetcore.interfaces.cloud import MirrorItem
+from fleetcore.interfaces.cloud import CloudUse, MirrorItem
 from fleetcore.interfaces.pace import Pace
 from fleetcore.model.mirror import EntityKey, GroupBody
 from fleetcore.model.telemetry import TelemetryBatch
@@ -181,6 +181,14 @@ async def test_a_twin_that_was_made_anew_by_another_one_is_left_alone(cloud, hub
     assert await states(cloud, twin("sensor-1", first.remote_version, interval=2)) == ["foreign"]
     assert await states(cloud, MirrorItem(key=TWIN, body=None, remote_version=first.remote_version)) == ["foreign"]
     assert (await hub.twin("sensor-1"))[0] == {"desired": {"theirs": 1}}
+
+
+async def test_no_twin_is_written_to_a_thing_of_another_one(cloud, hub):
+    await hub.make_foreign(REGISTRY)
+
+    assert await states(cloud, twin("sensor-1"), twin("sensor-2")) == ["foreign", "failed"]
+    cloud.use = CloudUse(sends=frozenset({"twin"}))
+    assert await states(cloud, twin("sensor-1")) == ["done"], "things that others make have twins of ours"
 
 
 async def test_a_group_and_a_job_of_another_fleet_are_left_alone(opened, cloud):

@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from attrs import evolve, field, mutable
+from attrs import evolve, field, frozen, mutable
 
 from fleetcore_aws.testing.faults import Faults
 from fleetcore_aws.testing.http1 import Answer, Request, Server
@@ -91,16 +91,18 @@ def _readings(call: Call) -> list[bytes]:
     return []
 
 
-def hub_back(hub: Hub) -> Back:
+@frozen
+class HubBack:
     """A back in dictionaries."""
 
-    async def answer(call: Call) -> Answer:
-        if call.operation == "ReceiveMessage":
-            await _waited(hub, call)
-        body = hub.do(call)
-        return Answer(body=body if isinstance(body, bytes) else json.dumps(body).encode())
+    hub: Hub
 
-    return answer
+    async def __call__(self, call: Call) -> Answer:
+        """The answer. Raises :class:`RefusedByAws`."""
+        if call.operation == "ReceiveMessage":
+            await _waited(self.hub, call)
+        body = self.hub.do(call)
+        return Answer(body=body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 async def _waited(hub: Hub, call: Call) -> None:
