@@ -2,7 +2,7 @@
 
 import asyncio
 
-from fleetcore_aws.testing.front import hub_back, serving
+from fleetcore_aws.testing.front import HubBack, serving
 from fleetcore_aws.testing.hub import Hub
 
 from fleetcore import IoTFleetManager
@@ -17,6 +17,7 @@ region = "us-east-1"
 endpoint = "{endpoint}"
 mirror = ["registry", "twins", "groups", "telemetry"]
 delete = true
+write_every_s = 0.1
 rates = {{"iot:CreateThing" = 1000}}
 timeout_s = 30
 """
@@ -58,7 +59,7 @@ async def talk(manager, stop):
 
 async def test_two_hubs_are_in_step_after_one_was_cut_and_throttled(tmp_path, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
-    async with serving(hub_back(Hub())) as steady, serving(hub_back(Hub())) as shaky:
+    async with serving(HubBack(Hub())) as steady, serving(HubBack(Hub())) as shaky:
         text = "".join(
             SECTION.format(name=name, endpoint=front.endpoint) for name, front in (("steady", steady), ("shaky", shaky))
         )
