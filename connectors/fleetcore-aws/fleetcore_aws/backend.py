@@ -36,7 +36,13 @@ class AwsCloud(CloudBackend):
 
     def __init__(self, config: AwsConfig, fleet: str, clients: Clients) -> None:
         self._config, self._fleet, self._clients = config, fleet, clients
-        self.limits = CloudLimits(items=100, parallel=4, rates=RATES, commands=config.commands_queue is not None)
+        self.limits = CloudLimits(
+            items=100,
+            parallel=4,
+            rates=RATES,
+            commands=config.commands_queue is not None,
+            remembers=frozenset({"twin"}),
+        )
         prefix = config.thing_prefix
         things = Things(clients, fleet, prefix)
         self._registry = Registry(clients, things, prefix)
