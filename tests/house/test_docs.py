@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import click
 import pytest
 
 from fleetcore.cli.root import root
 from fleetcore.runtime.config import load
+from fleetcore.runtime.mirroring import MirrorSection
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -92,7 +94,7 @@ _OF_THE_CORE = {
     "services": (),
     "detectors": ("metrics", "where"),
     "notifiers": (),
-    "clouds": ("mirror",),
+    "clouds": tuple(each.name for each in attrs.fields(MirrorSection)),
     "admission": (),
 }
 
