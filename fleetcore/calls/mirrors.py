@@ -12,6 +12,7 @@ from fleetcore.calls.responses.mirrors import (
     MirrorCheckResponse,
     MirrorDeadLetterResponse,
     MirrorDriftResponse,
+    MirrorDriftsResponse,
     MirrorInboxResponse,
     MirrorLossResponse,
     MirrorPausedResponse,
@@ -223,21 +224,26 @@ async def plan_mirror(
     return Page(items, encode(after))
 
 
-@call("GET /mirrors/{name}/drift", Permission.SERVER_READ, cli="mirror drift NAME", columns=("entity", "state"))
+@call("GET /mirrors/{name}/drift", Permission.SERVER_READ, cli="mirror drift NAME")
 async def list_mirror_drift(
-    caller: Caller, name: MirrorName, *, limit: Scan = 100, cursor: Cursor | None = None
-) -> Page[MirrorDriftResponse]:
-    """Reads the hub and lists where it differs from the fleet; what waits to be sent differs too.
+    caller: Caller, name: MirrorName, *, after: Cursor | None = None, limit: Scan = 100
+) -> MirrorDriftsResponse:
+    """Reads a part of the hub and tells where it differs from the fleet; what waits to be sent differs too.
 
-    ``limit`` is how many entities are compared; the last page has what the hub has by this fleet's mark alone.
+    ``limit`` is how many entities are compared. Call it again with the answer's ``next`` as ``after``, until that is
+    null; the last part has what the hub has by this fleet's mark alone.
 
     Raises:
         Unavailable: the hub is not open, or does not answer.
         CredentialsRejected: the hub does not take the credentials.
     """
     mirror = _mirror(caller, name)
-    found, after = await mirror.comparing.drift(await mirror.hub(), _after(cursor), limit)
-    return Page([MirrorDriftResponse(entity=str(each.key), state=each.state) for each in found], encode(after))
+    part = await mirror.comparing.drift(await mirror.hub(), _after(after), limit)
+    return MirrorDriftsResponse(
+        differences=[MirrorDriftResponse(entity=str(each.key), state=each.state) for each in part.differences],
+        compared=part.compared,
+        next=encode(part.after),
+    )
 
 
 @call(

@@ -106,7 +106,7 @@ class Kept:
 
     Attributes:
         remote_version: what the hub called its state after our last write.
-        digest: of the body that the hub has, 32 hexadecimal digits; None where it was removed there.
+        digest: of the body that the hub has, 32 hexadecimal digits; None where it has none, empty where it may have.
         lost: what of it the hub cannot hold, the first 20 of ``lost_count``.
         invalid: why it cannot be brought in step as it is, or None.
         agreed: of an entity that goes both ways, what fleet and hub had when they last agreed; None where they never

@@ -82,6 +82,7 @@ from fleetcore.runtime import identity
 from fleetcore.runtime.admissions import RequiredAdmission
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
+from fleetcore.runtime.core_keys import CORE_KEYS
 from fleetcore.runtime.counts import Counts
 from fleetcore.runtime.lease import Lease
 from fleetcore.runtime.leave import end
@@ -827,7 +828,7 @@ def _offered(
     return Offered(
         provider=provider,
         plugin=host.plugin_of(kind, instance.kind),
-        section=config.structure(provider.config_class, instance.table, *path),
+        section=config.structure(provider.config_class, instance.table, *path, taken=CORE_KEYS.get(kind, ())),
         context=context,
         more=more,
         timeout_s=config.fleet.open_timeout_s,

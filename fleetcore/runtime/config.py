@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast, get_origin
 
@@ -185,9 +185,12 @@ class Config:
         """The line at which a key stands in the file; 0 where it does not (the environment, a default)."""
         return line_of(self.source, path)
 
-    def structure(self, cls: type[T], table: Mapping[str, object], *path: str) -> T:
-        """A plugin's section as its config class; raises ConfigError with the place and the nearest known key."""
-        return structure(cls, table, path, self.file, self.source)
+    def structure(self, cls: type[T], table: Mapping[str, object], *path: str, taken: Sequence[str] = ()) -> T:
+        """A plugin's section as its config class; raises ConfigError with the place and the nearest known key.
+
+        ``taken`` are keys that the section may have too, and that are not in the table any more.
+        """
+        return structure(cls, table, path, self.file, self.source, taken)
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
@@ -365,10 +368,12 @@ def _days(value: object, _cls: type) -> Days:
 _converter.register_structure_hook(Days, _days)
 
 
-def structure(cls: type[T], table: Mapping[str, object], path: tuple[str, ...], file: str, source: str) -> T:
+def structure(
+    cls: type[T], table: Mapping[str, object], path: tuple[str, ...], file: str, source: str, taken: Sequence[str] = ()
+) -> T:
     """Structures a table into an attrs class, key by key, so that an error knows its key."""
     fields = attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
-    _check_keys(table, tuple(fields), path, file, source)
+    _check_keys(table, (*fields, *taken), path, file, source)
     values: dict[str, object] = {}
     for key, value in table.items():
         one = fields[key]

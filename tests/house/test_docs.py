@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import attrs
 import click
 import pytest
 
 from fleetcore.cli.root import root
 from fleetcore.runtime.config import load
-from fleetcore.runtime.mirroring import MirrorSection
+from fleetcore.runtime.core_keys import CORE_KEYS
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -83,20 +82,9 @@ def test_a_fleet_toml_is_taken_with_all_its_keys(text, beside):
     for kind in ("protocols", "services", "detectors", "notifiers", "clouds", "admission"):
         offers = host.offers(kind) | (jumps if kind == "detectors" else {})
         for one in getattr(config, kind):
-            keys = {key: value for key, value in one.table.items() if key not in _OF_THE_CORE[kind]}
+            keys = {key: value for key, value in one.table.items() if key not in CORE_KEYS.get(kind, ())}
             offered = offers[one.kind] if one.kind in offers else host.find(kind, one.kind)
             config.structure(offered.config_class, keys, kind, one.name)
-
-
-#: Keys of an instance that the core takes before its plugin sees the rest.
-_OF_THE_CORE = {
-    "protocols": (),
-    "services": (),
-    "detectors": ("metrics", "where"),
-    "notifiers": (),
-    "clouds": tuple(each.name for each in attrs.fields(MirrorSection)),
-    "admission": (),
-}
 
 
 #: Pages that mkdocs does not build; it checks the links of the others.

@@ -10,9 +10,9 @@ from .conftest import caught_up, registry, twin, until
 async def drift(manager):
     found, cursor = [], None
     while True:
-        page = await manager.list_mirror_drift("memory", limit=2, cursor=cursor)
-        found += [(each.entity, each.state) for each in page]
-        cursor = page.next
+        part = await manager.list_mirror_drift("memory", limit=2, after=cursor)
+        found += [(each.entity, each.state) for each in part.differences]
+        cursor = part.next
         if cursor is None:
             return found
 
@@ -106,7 +106,7 @@ async def test_apply_brings_the_hub_in_step(served, hub):
         await caught_up(manager)
 
         ended = await manager.get_operation(operation.id)
-        assert (ended.state, ended.result) == ("succeeded", {"differs": 1, "missing": 1, "extra": 1})
+        assert (ended.state, ended.result) == ("succeeded", {"compared": 6, "differs": 1, "missing": 1, "extra": 1})
         assert await drift(manager) == []
         assert hub.writes.total() == writes + 3
         assert registry("ghost") not in hub.held
@@ -218,3 +218,18 @@ async def test_a_mirror_whose_place_was_dropped_begins_anew(served, hub):
         await caught_up(manager)
 
     assert registry("dev-1") in hub.held
+
+
+async def test_what_was_made_without_an_answer_is_removed_when_it_goes(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry"]\ndelete = true') as manager:
+        hub.lose_answers(1)
+        await manager.register_device("dev-1", "sensor")
+        await until(lambda: registry("dev-1") in hub.held)
+        assert (await manager.get_mirror("memory")).held == 0
+        await manager.pause_mirror("memory")
+        await erase(manager, "dev-1")
+        await manager.resume_mirror("memory")
+        await until(lambda: registry("dev-1") not in hub.held)
+        await caught_up(manager)
+
+        assert await drift(manager) == []

@@ -120,9 +120,9 @@ async def test_drift_names_what_differs_is_missing_or_is_too_much(served, hub):
         hub.edit(registry("dev-2"), None)
         hub.edit(registry("ghost"), {"type": "sensor", "lifecycle": "active"}, owner="default")
         while True:
-            page = await manager.list_mirror_drift("memory", limit=3, cursor=cursor)
-            pages += page
-            cursor = page.next
+            part = await manager.list_mirror_drift("memory", limit=3, after=cursor)
+            pages += part.differences
+            cursor = part.next
             if cursor is None:
                 break
 
@@ -167,3 +167,11 @@ async def test_a_section_that_is_wrong_is_refused_with_its_line(served, line, sa
             pass
     assert said in str(refused.value) + refused.value.remedy
     assert refused.value.line == 6
+
+
+async def test_a_key_that_a_section_has_not_is_told_with_those_of_the_core(served):
+    with pytest.raises(ConfigError) as refused:
+        async with served("[clouds.memory]\ndirections = {}"):
+            pass
+
+    assert refused.value.remedy == "Did you mean 'direction'?"

@@ -83,6 +83,17 @@ class MirrorDriftResponse(Response, frozen=True):
     state: str
 
 
+class MirrorDriftsResponse(Response, frozen=True):
+    """Where the hub differs among the entities of a part, and how many of it were compared.
+
+    ``next`` names the next part, and is null after the last one.
+    """
+
+    differences: list[MirrorDriftResponse]
+    compared: int
+    next: str | None
+
+
 class MirrorDeadLetterResponse(Response, frozen=True):
     """An entity that the hub does not hold whole: ``reason`` where it refuses it, else ``lost`` of ``lost_count``."""
 

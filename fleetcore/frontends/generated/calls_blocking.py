@@ -54,7 +54,7 @@ from fleetcore.calls.responses.mirrors import (
     MirrorChangeResponse,
     MirrorCheckResponse,
     MirrorDeadLetterResponse,
-    MirrorDriftResponse,
+    MirrorDriftsResponse,
     MirrorPausedResponse,
     MirrorPolicyResponse,
     MirrorRefusedCommandResponse,
@@ -2391,30 +2391,18 @@ class BlockingCalls(ABC):
         return self._pages("plan_mirror", {"name": name}, MirrorChangeResponse)
 
     def list_mirror_drift(
-        self, name: MirrorName, *, limit: Scan = 100, cursor: Cursor | None = None
-    ) -> Page[MirrorDriftResponse]:
-        """Reads the hub and lists where it differs from the fleet; what waits to be sent differs too.
+        self, name: MirrorName, *, after: Cursor | None = None, limit: Scan = 100
+    ) -> MirrorDriftsResponse:
+        """Reads a part of the hub and tells where it differs from the fleet; what waits to be sent differs too.
 
-        ``limit`` is how many entities are compared; the last page has what the hub has by this fleet's mark alone.
-
-        Raises:
-            Unavailable: the hub is not open, or does not answer.
-            CredentialsRejected: the hub does not take the credentials.
-        """
-        return self._value(
-            "list_mirror_drift", {"name": name, "limit": limit, "cursor": cursor}, Page[MirrorDriftResponse]
-        )
-
-    def iter_mirror_drift(self, name: MirrorName) -> Iterator[MirrorDriftResponse]:
-        """Goes through all that ``list_mirror_drift`` lists, page by page.
-
-        ``limit`` is how many entities are compared; the last page has what the hub has by this fleet's mark alone.
+        ``limit`` is how many entities are compared. Call it again with the answer's ``next`` as ``after``, until that is
+        null; the last part has what the hub has by this fleet's mark alone.
 
         Raises:
             Unavailable: the hub is not open, or does not answer.
             CredentialsRejected: the hub does not take the credentials.
         """
-        return self._pages("list_mirror_drift", {"name": name}, MirrorDriftResponse)
+        return self._value("list_mirror_drift", {"name": name, "after": after, "limit": limit}, MirrorDriftsResponse)
 
     def list_mirror_dead_letters(
         self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None

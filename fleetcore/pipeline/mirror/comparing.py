@@ -37,6 +37,15 @@ class Difference:
     held: MirrorItem | None = None
 
 
+@frozen(kw_only=True)
+class Drift:
+    """Where the hub differs in a part, how many entities of it were compared, and where the next part begins."""
+
+    differences: Sequence[Difference]
+    compared: int
+    after: str | None
+
+
 class Comparing:
     """Looks at the entities of a mirror in their order; an ``after`` is a place in it."""
 
@@ -67,7 +76,7 @@ class Comparing:
             return Change(key=key, action="refuse", reason=fitted.reason)
         if kept.digest == digest(fitted.item.body):
             return None
-        return Change(key=key, action="create" if kept.digest is None else "change", lost=fitted.lost)
+        return Change(key=key, action="change" if kept.digest else "create", lost=fitted.lost)
 
     async def _removals(self, after: str, limit: int) -> tuple[list[Change], str | None]:
         states, following = await self._kept.page("mirror", after or None, limit)
@@ -81,36 +90,41 @@ class Comparing:
     def _would_remove(self, key: EntityKey, kept: Kept) -> bool:
         return key.facet in self._walk.facets and kept.digest is not None and kept.paused is None
 
-    async def drift(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Difference], str | None]:
+    async def drift(self, hub: Hub, after: str | None, limit: int) -> Drift:
         """Where the hub differs in the next ``limit`` entities; the last page has what the hub alone has.
 
         Only what the hub should hold is asked for: dead letters and paused entities are told apart from drift.
         """
         keys, following = await self._walk.next(after, limit)
         found: list[Difference] = []
+        compared = 0
         for key, held in zip(keys, await hub.read(keys), strict=True):
-            difference = await self._difference(hub, key, held)
+            fitted = await self._fitted(hub, key)
+            if fitted is None:
+                continue
+            compared += 1
+            difference = await self._difference(hub, fitted, held)
             if difference is not None:
                 found.append(difference)
         if following is None:
             found += await self._extra(hub)
-        return found, following
+        return Drift(differences=found, compared=compared, after=following)
 
-    async def _difference(self, hub: Hub, key: EntityKey, held: MirrorItem | None) -> Difference | None:
+    async def _fitted(self, hub: Hub, key: EntityKey) -> MirrorItem | None:
+        """What the hub should hold of an entity; None where it is none of its business."""
         body, kept = await self._body(key), await self._kept.get(key)
         if body is None or kept.paused is not None or kept.invalid is not None:
             return None
-        fitted = hub.fit(key, body)
-        if fitted.item is None:
-            return None
+        return hub.fit(key, body).item
+
+    async def _difference(self, hub: Hub, wanted: MirrorItem, held: MirrorItem | None) -> Difference | None:
+        key = wanted.key
         if held is None:
             # An answer that was cut may look like one without it.
             (held,) = await hub.read([key])
         if held is None:
             return Difference(key=key, state="missing")
-        return (
-            None if digest(held.body) == digest(fitted.item.body) else Difference(key=key, state="differs", held=held)
-        )
+        return None if digest(held.body) == digest(wanted.body) else Difference(key=key, state="differs", held=held)
 
     async def _extra(self, hub: Hub) -> list[Difference]:
         found = []

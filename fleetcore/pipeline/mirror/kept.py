@@ -20,6 +20,8 @@ _FORGET = 200
 _encoder = msgspec.json.Encoder(order="sorted")
 
 NOTHING = Kept()
+#: The digest of an entity that was sent for the first time, until the hub has said that it has it.
+UNCONFIRMED = ""
 
 
 def digest(body: MirrorBody | None) -> str | None:
@@ -66,7 +68,7 @@ class KeptStates:
         return Commit(puts=(put,), add=self._counts(old, new))
 
     def _counts(self, old: Kept, new: Kept) -> Mapping[Counter, int]:
-        before, after = ({**_listed(one), "held": one.digest is not None} for one in (old, new))
+        before, after = ({**_listed(one), "held": bool(one.digest)} for one in (old, new))
         changes = {name: after[name] - before[name] for name in after}
         return {(f"mirror/{self._mirror}", name): delta for name, delta in changes.items() if delta}
 

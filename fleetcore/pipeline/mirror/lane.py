@@ -9,7 +9,7 @@ import heapq
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -25,7 +25,7 @@ from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.mirror.budget import DayBudget
 from fleetcore.pipeline.mirror.hub import BackendError, Hub
-from fleetcore.pipeline.mirror.kept import KeptStates, digest, with_losses
+from fleetcore.pipeline.mirror.kept import UNCONFIRMED, KeptStates, digest, with_losses
 from fleetcore.pipeline.mirror.marks import Marks
 from fleetcore.pipeline.mirror.settling import Settling
 
@@ -43,11 +43,12 @@ _CREDENTIALS_S = 60.0
 
 @frozen(kw_only=True)
 class _Work:
-    """One entity as it is to be sent."""
+    """One entity as it is to be sent; ``agreed`` is what fleet and hub share then, where it goes both ways."""
 
     key: EntityKey
     kept: Kept
     fitted: Fitted
+    agreed: Mapping[str, object] | None = None
 
     @property
     def body(self) -> MirrorBody | None:
@@ -227,6 +228,7 @@ class StateLane:
             work, done = await self._prepared(hub, batch)
             if self._settling is not None:
                 work = await self._settled(hub, self._settling, work, done)
+            work = await self._announced(work)
             results = await self._applied(hub, work)
         except BackendError as error:
             # It may be one entity that it cannot handle, which must hold up no other.
@@ -312,14 +314,13 @@ class StateLane:
         self._news.set()
 
     async def _settled(self, hub: Hub, settling: Settling, work: Sequence[_Work], done: _Done) -> list[_Work]:
-        """The same with what goes both ways read, merged and kept; what is in step then is done."""
+        """The same with what goes both ways read and merged; what is in step then is done."""
         both = [one for one in work if settling.covers(one.key) and one.body is not None]
         if not both:
             return list(work)
         self.counts["calls"] += 1
         held_by = dict(zip([one.key for one in both], await hub.read([one.key for one in both]), strict=True))
         left: list[_Work] = []
-        intents = Commit()
         for one in work:
             if one.key not in held_by or one.body is None:
                 left.append(one)
@@ -347,13 +348,29 @@ class StateLane:
                 self._tries.pop(one.key, None)
                 done.append((one.key, change))
                 continue
-            kept = evolve(one.kept, sent=settled.agreed)
-            intents += self.kept.putting(one.key, one.kept, kept)
             item = MirrorItem(key=one.key, body=settled.body, remote_version=version)
-            left.append(evolve(one, kept=kept, fitted=evolve(one.fitted, item=item)))
-        if intents != Commit():
-            await self._storage.commit(intents)
+            left.append(evolve(one, agreed=settled.agreed, fitted=evolve(one.fitted, item=item)))
         return left
+
+    async def _announced(self, work: Sequence[_Work]) -> list[_Work]:
+        """Keeps what is about to be written, as far as it must be known if no answer comes.
+
+        An entity that was made without our knowing it would stay there when it goes from the fleet; and what goes both
+        ways would come back as the hub's own change.
+        """
+        announced: list[_Work] = []
+        change = Commit()
+        for one in work:
+            kept = one.kept
+            if one.body is not None and kept.digest is None:
+                kept = evolve(kept, digest=UNCONFIRMED)
+            if one.agreed is not None:
+                kept = evolve(kept, sent=one.agreed)
+            change += self.kept.putting(one.key, one.kept, kept)
+            announced.append(evolve(one, kept=kept))
+        if change != Commit():
+            await self._storage.commit(change)
+        return announced
 
     async def _applied(self, hub: Hub, work: Sequence[_Work]) -> list[MirrorResult]:
         """The hub's answers; after a conflict the hub's state is read and ours is written over it.
@@ -394,7 +411,7 @@ class StateLane:
         self.counts[{"done": "written", "conflict": "unsettled"}.get(result.state, result.state)] += 1
         if result.state == "done":
             self._tries.pop(one.key, None)
-            new = Kept(remote_version=result.remote_version, digest=digest(one.body), agreed=one.kept.sent)
+            new = Kept(remote_version=result.remote_version, digest=digest(one.body), agreed=one.agreed)
             return [(one.key, self.kept.putting(one.key, one.kept, with_losses(new, one.fitted.lost)))]
         if result.state in {"invalid", "foreign"}:
             self._tries.pop(one.key, None)

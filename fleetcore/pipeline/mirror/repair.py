@@ -44,8 +44,7 @@ class Repair:
     async def start(self, mirror: str, total: int, *, actor: str, reason: str) -> Operation:
         """Starts one; ``total`` is about how many entities there are."""
         spec = {"mirror": mirror, "after": None}
-        found = await self._operations.start(KIND, [mirror], spec=spec, actor=actor, reason=reason)
-        return evolve(found, total=max(1, total))
+        return await self._operations.start(KIND, [mirror], spec={**spec, "about": total}, actor=actor, reason=reason)
 
     async def _drive(self, operation: Operation, items: Sequence[object]) -> Operation | None:
         mirror = self._mirrors.get(cast("str", items[0]))
@@ -54,15 +53,19 @@ class Repair:
         after = cast("str | None", operation.spec["after"])
         try:
             hub = await mirror.hub()
-            found, following = await mirror.comparing.drift(hub, after, _PAGE)
+            part = await mirror.comparing.drift(hub, after, _PAGE)
         except (Unavailable, PluginError):
             return None  # the mirror itself says why, and goes on trying
-        await mend(mirror.lane, found)
-        counts = Counter(operation.result) + Counter(one.state for one in found)
-        done = operation.done + _PAGE if following else operation.total
-        state = operation.state if following else OperationState.SUCCEEDED
-        spec = {**operation.spec, "after": following}
-        return evolve(operation, done=done, result=dict(counts), state=state, spec=spec)
+        await mend(mirror.lane, part.differences)
+        counts = Counter(operation.result) + Counter(compared=part.compared)
+        counts.update(one.state for one in part.differences)
+        done = operation.done + part.compared
+        spec = {**operation.spec, "after": part.after}
+        if part.after is None:
+            # How many there are was a guess at the start.
+            ended = OperationState.SUCCEEDED
+            return evolve(operation, done=done, total=done, result=dict(counts), state=ended, spec=spec)
+        return evolve(operation, done=done, total=max(operation.total, done), result=dict(counts), spec=spec)
 
 
 async def mend(lane: StateLane, found: Sequence[Difference]) -> None:

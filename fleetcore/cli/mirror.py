@@ -1,0 +1,103 @@
+"""``fleetcore mirror``: what cloud hubs have of the fleet."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from fleetcore.cli.connect import Target, connect
+from fleetcore.cli.derived import command
+from fleetcore.cli.exits import PARTLY, printable
+from fleetcore.cli.operation import conclude, follow
+from fleetcore.cli.output import show
+from fleetcore.cli.progress import progress
+from fleetcore.cli.root import NOUNS
+from fleetcore.frontends.catalogue import core
+from fleetcore.model.parts import parts
+
+
+@click.group(help=NOUNS["mirror"])
+def mirror() -> None:
+    """The noun."""
+
+
+def _drift(at: Target, given: Mapping[str, Any], output: str) -> Any:
+    """All parts, as a list; on a terminal with how many entities were compared."""
+
+    async def run() -> tuple[list[dict[str, Any]], int]:
+        found, compared = [], 0
+        async with connect(at) as caller:
+            held = (await caller.run("get_mirror", {"name": given["name"]}))["held"]
+
+            async def ask(after: str | None) -> dict[str, Any]:
+                more = {} if after is None else {"after": after}
+                part: dict[str, Any] = await caller.run("list_mirror_drift", {**given, **more})
+                return part
+
+            with progress("Comparing", held) as step:
+                async for part in parts(ask, lambda part: part["next"]):
+                    found += part["differences"]
+                    compared += part["compared"]
+                    step(part["compared"])
+        return found, compared
+
+    found, compared = asyncio.run(run())
+    if output != "table":
+        return found
+    if found:
+        show(found, output, ("entity", "state"))
+    click.echo(f"{compared:,} entities compared, {len(found) or 'none'} differ{'s' if len(found) < 2 else ''}")
+    return None
+
+
+def _apply(at: Target, given: Mapping[str, Any], output: str, *, wait: bool) -> Any:
+    async def run() -> dict[str, Any]:
+        async with connect(at) as caller:
+            started: dict[str, Any] = await caller.run("apply_mirror", dict(given))
+            if not wait:
+                return started
+            held = (await caller.run("get_mirror", {"name": given["name"]}))["held"]
+            with progress("Comparing", held) as step:
+                return await follow(caller, started, step)
+
+    ended = asyncio.run(run())
+    if not wait:
+        return ended
+    raise SystemExit(conclude(ended, output))
+
+
+def _checked(_at: Target, _given: Mapping[str, Any], answer: dict[str, Any], output: str) -> Any:
+    if output != "table":
+        return answer["findings"]
+    for finding in answer["findings"]:
+        remedy = f"  ({finding['remedy']})" if finding["remedy"] else ""
+        click.echo(printable(f"{finding['state']:<8} {finding['what']}: {finding['detail']}{remedy}"))
+    if not answer["findings"]:
+        click.echo("This connector tries nothing.")
+    if any(finding["state"] == "problem" for finding in answer["findings"]):
+        raise SystemExit(PARTLY)
+    return None
+
+
+def _policy(_at: Target, given: Mapping[str, Any], answer: dict[str, Any], output: str, *, form: str) -> Any:
+    policy = answer["policy"]
+    if output != "table":
+        return policy
+    if form not in policy:
+        there = ", ".join(sorted(policy)) or "none"
+        raise click.UsageError(f"{given['name']} has no policy as {form!r}; there is: {there}")
+    click.echo(policy[form].rstrip())
+    return None
+
+
+_WAIT = click.Option(["--wait/--no-wait"], default=True, help="Follow it to its end; the default.")
+_FORM = click.Option(["--form"], default="json", show_default=True, help="json, terraform …, as the connector has it.")
+for _name, _way in (
+    ("list_mirror_drift", {"ask": _drift}),
+    ("apply_mirror", {"ask": _apply, "options": [_WAIT]}),
+    ("check_mirror", {"finish": _checked}),
+    ("get_mirror_policy", {"finish": _policy, "options": [_FORM]}),
+):
+    _call = core()[_name]
+    mirror.add_command(command(_call, _call.command, {}, **_way))
