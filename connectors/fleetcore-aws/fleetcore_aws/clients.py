@@ -108,10 +108,6 @@ class Clients:
         with suppress(CallFailed):
             await self.call(action, **arguments)
 
-    def now(self, action: str, **arguments: object) -> answers.Answer:
-        """Calls in this thread, unpaced; for what has to be done when nothing waits any more."""
-        return self._run(action, arguments)
-
     def _run(self, action: str, arguments: Mapping[str, object]) -> answers.Answer:
         service, method = method_of(action)
         try:
