@@ -14,7 +14,7 @@ from fleetcore_aws.config import AwsConfig
 Resource = Literal["*", "thing", "type", "group", "job", "topic", "stream", "delivery", "queue", "commands"]
 
 #: Where the rates come from. They are defaults a region and an account, which some regions have lower, and most can
-#: be raised; ``[clouds.NAME.rates]`` then says so.
+#: be raised; ``[clouds.NAME.rates]`` then says so. Calls for shadows share 400 where a region has least.
 SOURCES: Mapping[str, str] = {
     "iot": "https://docs.aws.amazon.com/general/latest/gr/iot-core.html",
     "jobs": "https://docs.aws.amazon.com/general/latest/gr/iot_device_management.html",
@@ -46,10 +46,10 @@ ACTIONS: Mapping[str, Action] = {
     "iot:DeleteThing": Action(100, ("thing",), "removes the thing of a device that is gone"),
     "iot:ListThings": Action(10, ("*",), "finds the things of this fleet"),
     "iot:CreateThingType": Action(15, ("type",), "makes a thing type when its first device comes"),
-    "iot:GetThingShadow": Action(400, ("thing",), "reads a twin, and what of a device has no room in attributes"),
-    "iot:UpdateThingShadow": Action(400, ("thing",), "writes a twin, and what of a device has no room in attributes"),
-    "iot:DeleteThingShadow": Action(400, ("thing",), "removes a twin, and what had no room in attributes"),
-    "iot:ListNamedShadowsForThing": Action(400, ("thing",), "finds the twins of this fleet"),
+    "iot:GetThingShadow": Action(180, ("thing",), "reads a twin, and what of a device has no room in attributes"),
+    "iot:UpdateThingShadow": Action(160, ("thing",), "writes a twin, and what of a device has no room in attributes"),
+    "iot:DeleteThingShadow": Action(40, ("thing",), "removes a twin, and what had no room in attributes"),
+    "iot:ListNamedShadowsForThing": Action(20, ("thing",), "finds the twins of this fleet"),
     "iot:CreateThingGroup": Action(25, ("group",), "makes a group"),
     "iot:DescribeThingGroup": Action(100, ("group",), "reads a group, its version and its mark"),
     "iot:UpdateThingGroup": Action(15, ("group",), "writes a group"),
@@ -57,7 +57,7 @@ ACTIONS: Mapping[str, Action] = {
     "iot:ListThingGroups": Action(10, ("*",), "finds the groups of this fleet"),
     "iot:AddThingToThingGroup": Action(100, ("thing", "group"), "puts a device into its groups"),
     "iot:RemoveThingFromThingGroup": Action(100, ("thing", "group"), "takes a device out of groups"),
-    "iot:ListThingGroupsForThing": Action(10, ("thing",), "reads which groups a device is in"),
+    "iot:ListThingGroupsForThing": Action(100, ("thing",), "reads which groups a device is in"),
     "iot:CreateJob": Action(10, ("job", "thing"), "makes the job of a device's part of a campaign"),
     "iot:DescribeJob": Action(10, ("job",), "reads a job's state"),
     "iot:GetJobDocument": Action(10, ("job",), "reads a job's document and mark"),
@@ -65,7 +65,7 @@ ACTIONS: Mapping[str, Action] = {
     "iot:CancelJob": Action(10, ("job",), "ends the job of a part that is gone"),
     "iot:DeleteJob": Action(10, ("job",), "removes the job of a part that is gone"),
     "iot:ListJobs": Action(10, ("*",), "finds the jobs of this fleet"),
-    "iot:Publish": Action(100, ("topic",), "sends readings"),
+    "iot:Publish": Action(2000, ("topic",), "sends readings"),
     "iot:DescribeEndpoint": Action(10, ("*",), "asks for the endpoint of shadows and messages"),
     "kinesis:PutRecords": Action(0, ("stream",), "sends readings"),
     "firehose:PutRecordBatch": Action(1000, ("delivery",), "sends readings"),

@@ -16,7 +16,7 @@ from fleetcore.interfaces.cloud import (
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, RegistryBody, TwinBody
-from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore_aws.actions import RATES
 from fleetcore_aws.checking import Checking
 from fleetcore_aws.clients import Clients
@@ -36,6 +36,9 @@ class AwsCloud(CloudBackend):
 
     def __init__(self, config: AwsConfig, fleet: str, clients: Clients) -> None:
         self._config, self._fleet, self._clients = config, fleet, clients
+        # Without a call; so another account is known as such only where the configuration names it.
+        where = (config.account, clients.region, config.endpoint or config.data_endpoint, config.thing_prefix)
+        self.identity = "/".join(each or "-" for each in where)
         self.limits = CloudLimits(
             items=100,
             parallel=4,
@@ -149,6 +152,9 @@ class AwsCloud(CloudBackend):
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         return await self._readings.send(batch, catalog)
+
+    async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
+        return await self._readings.send_texts(texts, catalog)
 
     def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
         return super().inbound(after) if self._config.commands_queue is None else self._inbound.arriving()

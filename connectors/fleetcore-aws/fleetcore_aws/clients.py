@@ -72,11 +72,13 @@ class Clients:
 
     Attributes:
         pace: of calls, by action.
+        region: that calls go to.
     """
 
     def __init__(self, config: AwsConfig, clock: Clock) -> None:
         self._config, self._clock = config, clock
         self.pace = Pace(RATES, clock)
+        self.region = ""
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="fleetcore aws")
         self._lock = threading.Lock()
         self._session: Any = None
@@ -105,10 +107,6 @@ class Clients:
         """A call whose failure changes nothing."""
         with suppress(CallFailed):
             await self.call(action, **arguments)
-
-    def now(self, action: str, **arguments: object) -> answers.Answer:
-        """Calls in this thread, unpaced; for what has to be done when nothing waits any more."""
-        return self._run(action, arguments)
 
     def _run(self, action: str, arguments: Mapping[str, object]) -> answers.Answer:
         service, method = method_of(action)
@@ -150,7 +148,7 @@ class Clients:
         endpoint = config.endpoint
         if service == "iot-data" and endpoint is None:
             endpoint = config.data_endpoint or self._data_endpoint()
-        wait_s = max(config.read_timeout_s, config.poll_s + 10) if service == "sqs" else config.read_timeout_s
+        wait_s = max(config.read_timeout_s, config.queue_wait_s + 10) if service == "sqs" else config.read_timeout_s
         return self._session.client(
             service,
             endpoint_url=endpoint,
@@ -178,7 +176,7 @@ class Clients:
     def check_config(self) -> None:
         """Raises :class:`ConfigError` where no client can be made: no region, no such profile."""
         try:
-            self._client("iot")
+            self.region = str(self._client("iot").meta.region_name)
         except sdk.NoRegionError as error:
             raise ConfigError("No region is known", remedy='Add region = "eu-central-1"') from error
         except sdk.ProfileNotFound as error:

@@ -59,7 +59,7 @@ class AwsConfig:
         read_timeout_s: for an answer.
         telemetry: where readings go.
         commands_queue: the URL of an SQS queue that a rule fills with commands and changed shadows.
-        poll_s: how long the queue is waited on at a time, 20 at most.
+        queue_wait_s: how long the queue is waited on at a time, 20 at most.
         access_key_id: refused, as are the next two: credentials do not belong into fleet.toml.
         secret_access_key: refused.
         session_token: refused.
@@ -76,7 +76,7 @@ class AwsConfig:
     read_timeout_s: float = field(default=20.0, validator=validators.gt(0.0))
     telemetry: Telemetry = Factory(Telemetry)
     commands_queue: str | None = None
-    poll_s: int = field(default=5, validator=[validators.ge(0), validators.le(20)])
+    queue_wait_s: int = field(default=5, validator=[validators.ge(0), validators.le(20)])
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)

@@ -31,7 +31,7 @@ class Inbound:
 
     def __init__(self, clients: Clients, config: AwsConfig) -> None:
         self._clients, self._queue, self._prefix = clients, config.commands_queue, config.thing_prefix
-        self._poll_s = config.poll_s
+        self._wait_s = config.queue_wait_s
 
     async def arriving(self) -> AsyncGenerator[Arrived, None]:
         """As the interface has it; the queue itself remembers, so there are no positions."""
@@ -59,7 +59,7 @@ class Inbound:
         """Waits for messages. If it is cancelled, what the call under way still receives is given back."""
         asked = asyncio.ensure_future(
             self._clients.call(
-                _RECEIVE, QueueUrl=self._queue, MaxNumberOfMessages=_AT_ONCE, WaitTimeSeconds=self._poll_s
+                _RECEIVE, QueueUrl=self._queue, MaxNumberOfMessages=_AT_ONCE, WaitTimeSeconds=self._wait_s
             )
         )
         try:

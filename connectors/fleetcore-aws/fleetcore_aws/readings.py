@@ -13,7 +13,7 @@ from typing import cast
 from attrs import frozen
 
 from fleetcore.interfaces.cloud import Sent
-from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, shown
+from fleetcore.model.telemetry import Series, SeriesCatalog, TelemetryBatch, TextReading, shown
 from fleetcore_aws import answers
 from fleetcore_aws.actions import SENDING
 from fleetcore_aws.clients import Clients
@@ -29,6 +29,16 @@ _AT_ONCE: Mapping[str, tuple[int, int]] = {
     "firehose": (500, 3 * 1024 * 1024),
     "sqs": (10, 240 * 1024),
 }
+
+
+@frozen(kw_only=True)
+class _Reading:
+    """One reading and where it stands in what is sent."""
+
+    at: int
+    series: Series
+    time: int
+    said: float | bool | str
 
 
 @frozen(kw_only=True)
@@ -49,7 +59,31 @@ class Readings:
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         """As the interface has it."""
-        messages, refused = self._messages(batch, catalog)
+        refused: dict[int, str] = {}
+        readings = []
+        for at, (index, time, value) in enumerate(
+            zip(batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True)
+        ):
+            series = catalog.series(index)
+            if not math.isfinite(value):
+                refused[at] = "JSON has no form for a number that is not finite"
+                continue
+            (said,) = shown(series, batch.value[at : at + 1], batch.quality[at : at + 1])
+            readings.append(_Reading(at=at, series=series, time=time, said=said))
+        return await self._send(readings, refused)
+
+    async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
+        """As the interface has it."""
+        readings = [
+            _Reading(at=at, series=catalog.series(text.series), time=text.time, said=text.value)
+            for at, text in enumerate(texts)
+        ]
+        return await self._send(readings, {})
+
+    async def _send(self, readings: Sequence[_Reading], refused: dict[int, str]) -> Sent:
+        count = len(readings) + len(refused)
+        messages, unnamed = self._messages(readings)
+        refused |= unnamed
         failures = await (self._published(messages) if self._to.via == "iot-data" else self._put(messages))
         errors = [failed for failed in failures if failed is not None]
         for error in errors:
@@ -66,7 +100,7 @@ class Readings:
                 stopped.add(message.thing)
                 rest += message.indices
         return Sent(
-            taken=len(batch) - len(refused) - len(rest),
+            taken=count - len(refused) - len(rest),
             refused=refused,
             rest=sorted(rest),
             retry_after_s=max((error.retry_after_s for error in errors), default=0.0),
@@ -74,27 +108,23 @@ class Readings:
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
-    def _messages(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> tuple[list[_Message], dict[int, str]]:
+    def _messages(self, readings: Sequence[_Reading]) -> tuple[list[_Message], dict[int, str]]:
+        """Messages, and what there can be none of."""
         devices: dict[str, list[tuple[int, bytes]]] = {}
+        for each in readings:
+            plain: dict[str, object] = {"metric": each.series.metric, "time": each.time, "value": each.said}
+            if each.series.unit is not None:
+                plain["unit"] = each.series.unit
+            text = json.dumps(plain, separators=(",", ":")).encode()
+            devices.setdefault(each.series.device, []).append((each.at, text))
         refused: dict[int, str] = {}
-        columns = zip(batch.series.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True)
-        for at, (index, time, value) in enumerate(columns):
-            series = catalog.series(index)
-            if not math.isfinite(value):
-                refused[at] = "JSON has no form for a number that is not finite"
-                continue
-            (said,) = shown(series, batch.value[at : at + 1], batch.quality[at : at + 1])
-            reading: dict[str, object] = {"metric": series.metric, "time": time, "value": said}
-            if series.unit is not None:
-                reading["unit"] = series.unit
-            devices.setdefault(series.device, []).append((at, json.dumps(reading, separators=(",", ":")).encode()))
         messages = []
-        for device, readings in devices.items():
+        for device, parts in devices.items():
             thing = THING.encode(device, self._prefix)
             if thing is None:
-                refused |= {at: "The device's id is too long for a thing's name" for at, _ in readings}
+                refused |= {at: "The device's id is too long for a thing's name" for at, _ in parts}
                 continue
-            messages += self._cut(device, thing, readings)
+            messages += self._cut(device, thing, parts)
         return messages, refused
 
     def _cut(self, device: str, thing: str, readings: Sequence[tuple[int, bytes]]) -> list[_Message]:

@@ -19,7 +19,7 @@ LARGE = TwinBody(reported={"text": "x" * 8192})
 class OnAws(CloudContract):
     @pytest.fixture
     async def backend(self, opened, at):
-        async with opened(at=at, pace=False, commands_queue=QUEUE, account="123456789012", poll_s=1) as cloud:
+        async with opened(at=at, pace=False, commands_queue=QUEUE, account="123456789012", queue_wait_s=1) as cloud:
             cloud.use = CloudUse(commands=True)
             at.faults.policy = json.loads(cloud.policy()["json"])
             yield cloud

@@ -16,7 +16,7 @@ QUEUE = "http://127.0.0.1/123456789012/commands"
 
 @pytest.fixture
 async def cloud(opened):
-    async with opened(commands_queue=QUEUE, poll_s=1, thing_prefix="p-") as cloud:
+    async with opened(commands_queue=QUEUE, queue_wait_s=1, thing_prefix="p-") as cloud:
         yield cloud
 
 

@@ -1,6 +1,7 @@
 """A fleet mirrored to AWS by the engine, from fleet.toml to things and shadows."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -8,9 +9,12 @@ from fleetcore_aws.testing.front import HubBack, serving
 from fleetcore_aws.testing.hub import Hub
 
 from fleetcore import IoTFleetManager
+from fleetcore.model.mirror import EntityKey
 from fleetcore.runtime.config import load
 from fleetcore.testing.cloud_contract import registration, twin
 from fleetcore.testing.patience import PATIENCE_S
+
+QUEUE = "http://127.0.0.1/123456789012/commands"
 
 
 async def until(condition):
@@ -47,6 +51,36 @@ async def test_a_fleet_is_mirrored_through_an_outage(tmp_path, front, hub):
     assert list(front.back.hub.groups) == ["lab"]
     assert [each["readings"][0]["value"] for each in front.messages] == [21.5]
     assert (shown.state, shown.invalid) == ("running", 0)
+
+
+async def test_what_aws_users_want_and_command_comes_into_the_fleet(tmp_path, front, hub):
+    file = tmp_path / "fleet.toml"
+    file.write_text(
+        f'[fleet]\ndata = "data"\n[clouds.aws]\nregion = "us-east-1"\nendpoint = "{front.endpoint}"\n'
+        'mirror = ["registry", "twins"]\ndirection = {desired = "both"}\ncommands = ["reboot"]\n'
+        'poll_s = 3600\ncommands_queue = "http://127.0.0.1/123456789012/commands"\nqueue_wait_s = 1\n'
+    )
+    key = EntityKey("twin", "dev.1")
+    async with IoTFleetManager(config=load(file), create=True) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["aws"]
+        await manager.register_device("dev.1", "sensor")
+        await manager.set_desired("dev.1", {"interval": 60, "mode": "eco"})
+        await until(lambda: "twin" in front.back.hub.shadows.get("dev:2E1", {}))
+        await until(lambda: mirror.lane.idle)
+
+        await hub.edit(key, {"desired": {"interval": 60, "mode": "fast"}})
+        body = {"thing": "dev:2E1", "previous": {}, "current": {}}
+        await hub.call("sqs", "send_message", QueueUrl=QUEUE, MessageBody=json.dumps(body))
+        async with asyncio.timeout(PATIENCE_S):
+            while (await manager.get_twin("dev.1")).desired != {"interval": 60, "mode": "fast"}:
+                await asyncio.sleep(0.01)
+        await hub.command("dev.1", "reboot", {"delay_s": 5})
+        async with asyncio.timeout(PATIENCE_S):
+            while not (commands := await manager.list_device_commands("dev.1")):
+                await asyncio.sleep(0.01)
+
+    assert [(each.name, each.args, each.issued_by) for each in commands] == [("reboot", {"delay_s": 5}, "mirror/aws")]
 
 
 async def everything(cloud, count):

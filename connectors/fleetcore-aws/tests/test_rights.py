@@ -55,7 +55,7 @@ async def everything(cloud, hub):
         assert gone.state == "done", gone
 
 
-CONFIG = {"commands_queue": QUEUE, "account": ACCOUNT, "poll_s": 1}
+CONFIG = {"commands_queue": QUEUE, "account": ACCOUNT, "queue_wait_s": 1}
 NEEDED = needed(ALL, AwsConfig(endpoint="http://127.0.0.1", **CONFIG))
 
 

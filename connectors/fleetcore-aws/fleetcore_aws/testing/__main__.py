@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 from contextlib import AsyncExitStack, suppress
 
@@ -32,7 +33,10 @@ async def run(delay_s: float, *, with_moto: bool) -> None:
             sys.stdout.write(_HOW.format(name=title, front=front, control=CONTROL))
         sys.stdout.write("Any credentials do: export AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing\n")
         sys.stdout.flush()
-        await asyncio.Event().wait()
+        ended = asyncio.Event()
+        with suppress(NotImplementedError):  # where there are no signals; a terminated parent must take moto with it
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        await ended.wait()
 
 
 def main() -> None:

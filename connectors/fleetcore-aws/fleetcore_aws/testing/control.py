@@ -75,7 +75,7 @@ class Control:
         """See the contract."""
         await self.call("iot", "create_thing", thingName=THING.encode(key.id))
 
-    async def telemetry(self, device: str) -> Sequence[tuple[str, int, float]]:
+    async def telemetry(self, device: str) -> Sequence[tuple[str, int, float | str]]:
         """See the contract."""
         return [
             (reading["metric"], reading["time"], reading["value"])
