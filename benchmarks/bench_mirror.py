@@ -211,6 +211,7 @@ def _ingest(rounds: int) -> list[Row]:
                     _toml(Path(name), endpoints, '["registry", "twins", "telemetry"]', {})
                     with _fleet(Path(name), devices) as fleet:
                         _said(fleet, "ingest", devices=devices, rounds=2)
+                        _said(fleet, "behind")
                         took[which].append(_said(fleet, "ingest", devices=devices, rounds=readings)["seconds"])
     stored = {which: [devices * readings / each for each in values] for which, values in took.items()}
     row = at_least(

@@ -125,6 +125,13 @@ async def fleet(task: dict[str, Any]) -> None:
                 await asyncio.gather(*sent)
             return {"seconds": time.perf_counter() - begun, "processor": time.process_time() - used}
 
+        async def behind() -> dict[str, Any]:
+            """Until every mirror has found that its hub is down, and waits."""
+            for mirror in opened.mirrors.values():
+                while mirror.lane.state != "failing" or mirror.lane.counts["failed"] < 3:
+                    await asyncio.sleep(0.02)
+            return {}
+
         async def resume() -> dict[str, Any]:
             nonlocal begun_s
             begun_s = time.perf_counter()
@@ -132,7 +139,14 @@ async def fleet(task: dict[str, Any]) -> None:
                 await manager.resume_mirror(name)
             return {}
 
-        does: dict[str, Answer] = {"step": step, "fill": fill, "change": change, "ingest": ingest, "resume": resume}
+        does: dict[str, Answer] = {
+            "step": step,
+            "fill": fill,
+            "change": change,
+            "ingest": ingest,
+            "resume": resume,
+            "behind": behind,
+        }
         await serve(does, {"resident": _resident()})
 
 

@@ -340,3 +340,32 @@ async def test_an_item_says_what_was_sent_last_where_its_hub_remembers(manager, 
     bodies = [last and last.desired for key, last in seen if key == twin("dev-1")]
     assert bodies == [None, {"interval": 0}, {"interval": 1}, {"interval": 9}]
     assert all(last is None for key, last in seen if key == registry("dev-1"))
+
+
+async def test_a_hub_that_is_down_is_tried_with_one_entity(manager, hub):
+    sizes = []
+
+    class Counts(MemoryCloud):
+        async def apply(self, items):
+            sizes.append(len(items))
+            return await super().apply(items)
+
+    clock = (await manager.open()).clock
+    for number in range(50):
+        await manager.register_device(f"dev-{number}", "sensor")
+    hub.go_down()
+    running = Running(await manager.open(), hub)
+    async with running.at_work(Counts, limits=CloudLimits(items=10, parallel=3)):
+        await running.until(lambda: running.lane.state == "failing")
+        for _ in range(3):
+            tried = len(sizes)
+            await clock.advance(60.0)
+            await running.until(lambda tried=tried: len(sizes) > tried)
+        assert set(sizes[3:]) == {1}
+
+        hub.heal()
+        await clock.advance(60.0)
+        await running.until(lambda: len(hub.held) == 50)
+
+    assert max(sizes) == 10
+    assert sizes[-1] > 1

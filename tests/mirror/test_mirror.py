@@ -1,10 +1,14 @@
 """A mirror of a configured fleet, from fleet.toml to the hub, and what operators ask it."""
 
+import io
+import json
+
 import pytest
 
 from fleetcore.errors import ConfigError, NotFound
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Accepted, Inbound
+from fleetcore.testing import memory_cloud
 from fleetcore.wire import messages
 
 from .conftest import caught_up, registry, twin, until
@@ -175,3 +179,29 @@ async def test_a_key_that_a_section_has_not_is_told_with_those_of_the_core(serve
             pass
 
     assert refused.value.remedy == "Did you mean 'direction'?"
+
+
+async def test_a_hub_that_takes_no_readings_is_tried_with_one(served, hub, monkeypatch):
+    monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.01,))
+    sizes, send = [], memory_cloud.MemoryCloud.send
+
+    async def counted(self, batch, catalog):
+        sizes.append(len(batch))
+        return await send(self, batch, catalog)
+
+    monkeypatch.setattr(memory_cloud.MemoryCloud, "send", counted)
+    async with served('[clouds.memory]\nmirror = ["telemetry"]') as manager:
+        await manager.register_device("dev-1", "sensor")
+        hub.go_down()
+        content = {
+            "series": [["dev-1", "heat", None]],
+            "at": [0] * 90,
+            "time": [now - n for n in range(90)],
+        }
+        await manager.import_readings(io.BytesIO(json.dumps({**content, "value": [1.0] * 90}).encode()))
+        await until(lambda: len(sizes) > 3)
+        assert set(sizes[1:]) == {1}
+        hub.heal()
+        await until(lambda: len(hub.telemetry) == 90)
+
+    assert sizes[-1] == 89

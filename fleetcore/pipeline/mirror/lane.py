@@ -126,7 +126,7 @@ class StateLane:
         #: Adding and removing marks take turns: else one that comes while its entity is done would be lost.
         self._turn = asyncio.Lock()
         self._news, self._moved = asyncio.Event(), asyncio.Event()
-        self._failures = 0
+        self._failures, self._untried = 0, True
         self._until_s = 0.0
         #: Called whenever the state may have changed, with why it fails, or None.
         self.on_state: Callable[[Exception | None], None] = lambda _error: None
@@ -185,7 +185,7 @@ class StateLane:
                 self._news.clear()
                 await self._fill()
                 self._come_due()
-                while len(tasks) < hub.limits.parallel and (batch := self._next(hub)):
+                while len(tasks) < self._most(1, hub.limits.parallel) and (batch := self._next(hub)):
                     task = asyncio.create_task(self._send(hub, batch), name=f"mirror {self.name}")
                     tasks.add(task)
                 await self._something(tasks)
@@ -236,7 +236,7 @@ class StateLane:
         if self._paused or self._clock.monotonic_s() < self._until_s:
             return []
         batch: list[EntityKey] = []
-        while self._ready and len(batch) < hub.limits.items:
+        while self._ready and len(batch) < self._most(1, hub.limits.items):
             key = next(iter(self._ready))
             del self._ready[key]
             if wait_s := self._early_s(key):
@@ -246,6 +246,10 @@ class StateLane:
                 batch.append(key)
                 self._under_way[key] = False
         return batch
+
+    def _most(self, tried: int, usual: int) -> int:
+        """A hub that did not answer, or was not asked yet, is tried with little: calls that fail cost as much."""
+        return tried if self._failures or self._untried else usual
 
     def _early_s(self, key: EntityKey) -> float:
         """How much too early it is to write an entity again."""
@@ -281,7 +285,7 @@ class StateLane:
             self._return(batch)
             return
         if work:
-            self._failures, self._until_s = 0, 0.0
+            self._failures, self._until_s, self._untried = 0, 0.0, False
             self._became("running")
         for one, result in zip(work, results, strict=True):
             done += self._result(hub, one, result)

@@ -72,6 +72,7 @@ class ReadingsLane(Consumer):
         self.counts: Counter[str] = Counter()
         self.refused: deque[tuple[str, str, int, str]] = deque(maxlen=_NAMED)
         self._sent_last: dict[int, float] = {}
+        self._trying = True
         self.budget = DayBudget(name, "readings", rules.per_day, storage, clock)
 
     async def _open(self) -> None:
@@ -176,9 +177,13 @@ class ReadingsLane(Consumer):
         """
         room = min(self.budget.room(), count)
         spent = Commit()
-        for start in range(0, room, most):
-            at: Sequence[int] = range(start, min(start + most, room))
+        start = 0
+        while start < room:
+            # A hub that did not take the last ones is tried with one.
+            at: Sequence[int] = range(start, min(start + (1 if self._trying else most), room))
+            start = at[-1] + 1
             while at:
+                self._trying = True
                 async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
                     sent = await send(at)
                 if sent.taken + len(sent.refused) + len(sent.rest) != len(at):
@@ -189,6 +194,7 @@ class ReadingsLane(Consumer):
                     self._refuse(*about(at[each]), why)
                 if not sent.taken and not sent.refused and sent.rest:
                     raise Unavailable("The hub takes no readings now", retry_after_s=sent.retry_after_s or _AGAIN_S)
+                self._trying = False
                 at = [at[each] for each in sent.rest]
                 if at:
                     await self._clock.sleep(sent.retry_after_s or _AGAIN_S)
