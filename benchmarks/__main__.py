@@ -35,6 +35,7 @@ NAMES = (
     "lists",
     "campaign",
     "api",
+    "mirror",
 )
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -68,6 +68,11 @@ class Child:
         found: dict[str, Any] = json.loads(answer)
         return found
 
+    @property
+    def pid(self) -> int:
+        """The process, by its id."""
+        return self._process.pid
+
     def wait_for(self, count: int) -> None:
         """Returns once the process has counted ``count`` messages."""
         until = time.monotonic() + _PATIENCE_S

@@ -28,6 +28,8 @@ class CloudLimits:
         rates: calls a second by class of call, as documented for the hub; ``[clouds.NAME.rates]`` overrides them.
         facets: those that the hub can hold.
         commands: whether commands come from it.
+        remembers: facets whose items say what was sent ``last``. Where a state is replaced by naming what goes from it,
+            that saves a read before each write.
     """
 
     items: int = 100
@@ -36,6 +38,7 @@ class CloudLimits:
     rates: Mapping[str, float] = field(factory=dict)
     facets: frozenset[Facet] = frozenset(FACETS)
     commands: bool = False
+    remembers: frozenset[Facet] = frozenset()
 
 
 @frozen(kw_only=True)
@@ -43,11 +46,13 @@ class MirrorItem:
     """The present state of one entity; ``body`` None means that it is gone.
 
     ``remote_version`` is what the last successful :class:`MirrorResult` said, None where nothing is known of the hub's.
+    ``last`` is the state that the hub had at that version, of facets that it ``remembers``; None where it is not known.
     """
 
     key: EntityKey
     body: MirrorBody | None
     remote_version: str | None = None
+    last: MirrorBody | None = None
 
 
 @frozen(kw_only=True)

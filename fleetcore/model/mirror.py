@@ -112,6 +112,7 @@ class Kept:
         agreed: of an entity that goes both ways, what fleet and hub had when they last agreed; None where they never
             did.
         sent: what was written of it since, and may have arrived.
+        body: what the hub has, as plain data, of facets that its backend remembers.
         paused: why it is left as it is until it is resumed, or None.
     """
 
@@ -122,4 +123,5 @@ class Kept:
     invalid: str | None = None
     agreed: Mapping[str, object] | None = None
     sent: Mapping[str, object] | None = None
+    body: Mapping[str, object] | None = None
     paused: str | None = None

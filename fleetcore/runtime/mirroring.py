@@ -54,6 +54,7 @@ class MirrorSection:
         commands: commands that may be given to devices at the hub, by their names; ``["*"]`` for all.
         delete: whether what is gone from the fleet is removed from the hub, of what this fleet has made there.
         removals_per_day: at most so many entities a day (UTC); the rest waits.
+        write_every_s: an entity is written once in so long at most; what changes meanwhile is one write.
         rates: calls a second by class of call, over the plugin's own.
         metrics: the metrics whose readings are sent; ``["*"]`` for all.
         deadband: metric → by how much a value must differ from the one that was sent last.
@@ -71,6 +72,7 @@ class MirrorSection:
     commands: list[str] = field(factory=list)
     delete: bool = False
     removals_per_day: int = field(default=1000, validator=validators.ge(0))
+    write_every_s: float = field(default=5.0, validator=validators.ge(0.0))
     rates: dict[str, float] = field(factory=dict, validator=_RATE)
     metrics: list[str] = field(factory=lambda: ["*"])
     deadband: dict[str, float] = field(factory=dict)
@@ -140,6 +142,7 @@ def mirror_of(
         settling=settling,
         deletes=section.delete,
         deletes_per_day=section.removals_per_day,
+        every_s=section.write_every_s,
     )
     walk = Walk(section.facets, entities.page)
     comes_in = bool(section.ways or section.commands)

@@ -49,9 +49,9 @@ class Running:
         self.looking = Looking(self.lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
 
     @asynccontextmanager
-    async def at_work(self, **given):
+    async def at_work(self, kind=MemoryCloud, **given):
         await self.looking.start()
-        cloud = MemoryCloud(self.hub, **given)
+        cloud = kind(self.hub, **given)
         tasks = [
             asyncio.create_task(self.looking.run()),
             asyncio.create_task(self.lane.run(Hub("hub", cloud, timeout_s=60.0))),
@@ -293,3 +293,50 @@ async def test_marks_beyond_those_that_are_known_in_memory_are_worked_off_beside
 
     assert {registry(device) for device in devices} <= hub.held.keys()
     assert await running.lane.marks.waiting() == 0
+
+
+async def test_many_changes_of_an_entity_are_few_writes(manager, hub):
+    clock = (await manager.open()).clock
+    async with Running(await manager.open(), hub, every_s=5.0).at_work() as running:
+        await manager.register_device("dev-1", "sensor")
+        for number in range(100):
+            await manager.set_desired("dev-1", {"interval": number})
+        await running.looking.catch_up()
+        await running.until(lambda: hub.writes[twin("dev-1")] == 1)
+        sent_first = hub.body(twin("dev-1"))["desired"]["interval"]
+        await manager.set_desired("dev-1", {"interval": 100})
+        await running.looking.catch_up()
+        waiting = asyncio.create_task(running.lane.caught_up())
+        await running.until(lambda: not running.lane.idle)
+        assert hub.body(twin("dev-1"))["desired"]["interval"] == sent_first
+        assert not waiting.done()
+
+        await clock.advance(5.0)
+        await waiting
+
+        assert hub.body(twin("dev-1"))["desired"]["interval"] == 100
+        assert hub.writes[twin("dev-1")] == 2
+
+
+async def test_an_item_says_what_was_sent_last_where_its_hub_remembers(manager, hub):
+    seen = []
+
+    class Remembers(MemoryCloud):
+        async def apply(self, items):
+            seen.extend((item.key, item.last) for item in items)
+            return await super().apply(items)
+
+    running = Running(await manager.open(), hub)
+    limits = CloudLimits(items=10, remembers=frozenset({"twin"}))
+    async with running.at_work(Remembers, limits=limits):
+        await manager.register_device("dev-1", "sensor")
+        for number in range(2):
+            await manager.set_desired("dev-1", {"interval": number})
+            await running.caught_up()
+        hub.edit(twin("dev-1"), {"desired": {"interval": 9}, "reported": {}})
+        await manager.set_desired("dev-1", {"interval": 3})
+        await running.caught_up()
+
+    bodies = [last and last.desired for key, last in seen if key == twin("dev-1")]
+    assert bodies == [None, {"interval": 0}, {"interval": 1}, {"interval": 9}]
+    assert all(last is None for key, last in seen if key == registry("dev-1"))

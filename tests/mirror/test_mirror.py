@@ -166,7 +166,7 @@ async def test_a_section_that_is_wrong_is_refused_with_its_line(served, line, sa
         async with served(f"[clouds.memory]\n{line}"):
             pass
     assert said in str(refused.value) + refused.value.remedy
-    assert refused.value.line == 6
+    assert refused.value.line == 7
 
 
 async def test_a_key_that_a_section_has_not_is_told_with_those_of_the_core(served):

@@ -39,7 +39,13 @@ class AwsCloud(CloudBackend):
         # Without a call; so another account is known as such only where the configuration names it.
         where = (config.account, clients.region, config.endpoint or config.data_endpoint, config.thing_prefix)
         self.identity = "/".join(each or "-" for each in where)
-        self.limits = CloudLimits(items=100, parallel=4, rates=RATES, commands=config.commands_queue is not None)
+        self.limits = CloudLimits(
+            items=100,
+            parallel=4,
+            rates=RATES,
+            commands=config.commands_queue is not None,
+            remembers=frozenset({"twin"}),
+        )
         prefix = config.thing_prefix
         things = Things(clients, fleet, prefix)
         self._registry = Registry(clients, things, prefix)

@@ -17,6 +17,7 @@ region = "us-east-1"
 endpoint = "{endpoint}"
 mirror = ["registry", "twins", "groups", "telemetry"]
 delete = true
+write_every_s = 0.1
 rates = {{"iot:CreateThing" = 1000}}
 timeout_s = 30
 """

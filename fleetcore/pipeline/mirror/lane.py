@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import itertools
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
-from fleetcore.model.mirror import EntityKey, Kept, MirrorBody
+from fleetcore.model.mirror import BODIES, EntityKey, Kept, MirrorBody
 from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.mirror.budget import DayBudget
@@ -28,6 +29,7 @@ from fleetcore.pipeline.mirror.hub import BackendError, Hub
 from fleetcore.pipeline.mirror.kept import UNCONFIRMED, KeptStates, digest, with_losses
 from fleetcore.pipeline.mirror.marks import Marks
 from fleetcore.pipeline.mirror.settling import Settling
+from fleetcore.wire.records import from_plain, to_plain
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +58,14 @@ class _Work:
         return None if self.fitted.item is None else self.fitted.item.body
 
 
+def _with_last(fitted: Fitted, key: EntityKey, kept: Kept) -> Fitted:
+    """With what was sent last, where that is kept."""
+    if fitted.item is None or kept.body is None:
+        return fitted
+    last = from_plain("mirror_state", kept.body, BODIES[key.facet])
+    return evolve(fitted, item=evolve(fitted.item, last=last))
+
+
 #: Entities that are done, each with what is kept of that.
 _Done = list[tuple[EntityKey, Commit]]
 
@@ -68,6 +78,7 @@ class StateLane:
         settling: how what goes both ways is settled; None where all goes out.
         deletes: whether what is gone from the fleet is removed from the hub, and at most so many a day: a fleet that
             was emptied by mistake is not emptied at the hub. What is over waits.
+        every_s: an entity is written once in so long at most; what changes meanwhile is one write.
 
     Attributes:
         counts: since the start: ``calls``, entities ``written``, ``taken`` (the hub's part came into the fleet),
@@ -86,6 +97,7 @@ class StateLane:
         settling: Settling | None = None,
         deletes: bool = False,
         deletes_per_day: int | None = None,
+        every_s: float = 0.0,
     ) -> None:
         self.name, self._storage, self._clock, self._body = name, storage, clock, body
         self.deletes, self._settling = deletes, settling
@@ -104,6 +116,10 @@ class StateLane:
         self._delayed: set[EntityKey] = set()
         self._tries: dict[EntityKey, int] = {}
         self._number = itertools.count()
+        #: When entities were written, the oldest first, and those that wait for that alone.
+        self._every_s = every_s
+        self._written_s: dict[EntityKey, float] = {}
+        self._paced: set[EntityKey] = set()
         #: Under way; True where the entity was marked again meanwhile.
         self._under_way: dict[EntityKey, bool] = {}
         self._all_known = False
@@ -186,6 +202,7 @@ class StateLane:
             self._ready.clear()
             self._later.clear()
             self._delayed.clear()
+            self._paced.clear()
             self.removals_wait.clear()
             self._removing.clear()
             self._all_known = False
@@ -212,16 +229,34 @@ class StateLane:
             _, _, key = heapq.heappop(self._later)
             if key in self._delayed:
                 self._delayed.discard(key)
+                self._paced.discard(key)
                 self._ready[key] = None
 
     def _next(self, hub: Hub) -> list[EntityKey]:
         if self._paused or self._clock.monotonic_s() < self._until_s:
             return []
-        batch = list(itertools.islice(self._ready, hub.limits.items))
-        for key in batch:
+        batch: list[EntityKey] = []
+        while self._ready and len(batch) < hub.limits.items:
+            key = next(iter(self._ready))
             del self._ready[key]
-            self._under_way[key] = False
+            if wait_s := self._early_s(key):
+                self._paced.add(key)
+                self._delay(key, wait_s)
+            else:
+                batch.append(key)
+                self._under_way[key] = False
         return batch
+
+    def _early_s(self, key: EntityKey) -> float:
+        """How much too early it is to write an entity again."""
+        now_s = self._clock.monotonic_s()
+        while self._written_s:
+            oldest, at_s = next(iter(self._written_s.items()))
+            if now_s - at_s < self._every_s:
+                break
+            del self._written_s[oldest]
+        at_s = self._written_s.get(key, -math.inf)
+        return max(0.0, at_s + self._every_s - now_s)
 
     async def _send(self, hub: Hub, batch: Sequence[EntityKey]) -> None:
         try:
@@ -249,7 +284,7 @@ class StateLane:
             self._failures, self._until_s = 0, 0.0
             self._became("running")
         for one, result in zip(work, results, strict=True):
-            done += self._result(one, result)
+            done += self._result(hub, one, result)
         await self._finish(batch, done)
 
     async def _prepared(self, hub: Hub, batch: Sequence[EntityKey]) -> tuple[list[_Work], _Done]:
@@ -268,7 +303,7 @@ class StateLane:
                 elif self._may_remove(key):
                     work.append(removal)
                 continue
-            fitted = hub.fit(key, body, kept.remote_version)
+            fitted = _with_last(hub.fit(key, body, kept.remote_version), key, kept)
             if fitted.item is None:
                 done.append((key, self._invalid(key, kept, fitted.reason)))
             elif self._goes_both_ways(key) or kept.digest is None or kept.digest != digest(fitted.item.body):
@@ -348,7 +383,8 @@ class StateLane:
                 self._tries.pop(one.key, None)
                 done.append((one.key, change))
                 continue
-            item = MirrorItem(key=one.key, body=settled.body, remote_version=version)
+            last = None if held is None else held.body
+            item = MirrorItem(key=one.key, body=settled.body, remote_version=version, last=last)
             left.append(evolve(one, agreed=settled.agreed, fitted=evolve(one.fitted, item=item)))
         return left
 
@@ -395,7 +431,7 @@ class StateLane:
             there = await hub.read([items[at].key for at in which])
             for at, held in zip(which, there, strict=True):
                 version = None if held is None else held.remote_version
-                items[at] = evolve(items[at], remote_version=version)
+                items[at] = evolve(items[at], remote_version=version, last=None if held is None else held.body)
                 # The answer to our own write may have been lost: then the hub has what we want already.
                 if held is not None and held.body is not None and digest(held.body) == digest(items[at].body):
                     results[at] = MirrorResult(state="done", remote_version=version)
@@ -406,12 +442,19 @@ class StateLane:
                     results[at] = result
         return results
 
-    def _result(self, one: _Work, result: MirrorResult) -> _Done:
+    def _result(self, hub: Hub, one: _Work, result: MirrorResult) -> _Done:
         """What is kept of an answer; nothing where the entity is to be sent again."""
         self.counts[{"done": "written", "conflict": "unsettled"}.get(result.state, result.state)] += 1
         if result.state == "done":
             self._tries.pop(one.key, None)
-            new = Kept(remote_version=result.remote_version, digest=digest(one.body), agreed=one.agreed)
+            self._written_s[one.key] = self._clock.monotonic_s()
+            remembered = one.body is not None and one.key.facet in hub.limits.remembers
+            new = Kept(
+                remote_version=result.remote_version,
+                digest=digest(one.body),
+                agreed=one.agreed,
+                body=to_plain(one.body) if remembered else None,
+            )
             return [(one.key, self.kept.putting(one.key, one.kept, with_losses(new, one.fitted.lost)))]
         if result.state in {"invalid", "foreign"}:
             self._tries.pop(one.key, None)
@@ -496,7 +539,7 @@ class StateLane:
     @property
     def _is_worked_off(self) -> bool:
         """The same, but for what the hub turned away."""
-        return self._all_known and not (self._ready or self._under_way)
+        return self._all_known and not (self._ready or self._under_way or self._paced)
 
     async def caught_up(self) -> None:
         """Returns once all that is marked was sent, but for what the hub turned away; at once where it is not at work.
