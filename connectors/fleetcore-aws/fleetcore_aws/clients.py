@@ -7,8 +7,8 @@ call, since a file may have been renewed: the SDK itself reads it once.
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import boto3
@@ -25,6 +25,7 @@ from fleetcore_aws import answers
 from fleetcore_aws.actions import RATES
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed, from_answer
+from fleetcore_aws.pool import Pool
 
 #: Models of services, read once a process: with them most of the time goes that making a client takes.
 _MODELS = create_loader()
@@ -79,7 +80,7 @@ class Clients:
         self._config, self._clock = config, clock
         self.pace = Pace(RATES, clock)
         self.region = ""
-        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="fleetcore aws")
+        self._pool = Pool(config.threads, "fleetcore aws")
         self._lock = threading.Lock()
         self._session: Any = None
         self._clients: dict[str, Any] = {}
@@ -94,9 +95,8 @@ class Clients:
             CallFailed: for every way in which it may end without a good answer, and nothing else.
         """
         await self.pace.take(action)
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, self._run, action, arguments)
+            return await self._pool.run(partial(self._run, action, arguments))
         except CallFailed as failed:
             if failed.paced:
                 self.pace.slow_down(action, failed.retry_after_s)
@@ -158,6 +158,8 @@ class Clients:
                 read_timeout=wait_s,
                 max_pool_connections=config.threads,
                 tcp_keepalive=True,
+                # What is sent is made to fit before (fitting is pure), and AWS judges the rest.
+                parameter_validation=False,
                 user_agent_extra="fleetcore-aws",
             ),
         )
@@ -186,7 +188,7 @@ class Clients:
 
     def close(self) -> None:
         """Waits for calls under way, and closes every connection."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
         for client in (*self._old, *self._clients.values()):
             client.close()
 
