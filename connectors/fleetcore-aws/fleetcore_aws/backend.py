@@ -30,6 +30,9 @@ from fleetcore_aws.readings import Readings
 from fleetcore_aws.registry import Registry, Things
 from fleetcore_aws.twins import Twins
 
+#: What is done before what, within a batch: a thing's groups before it, and it before what needs it.
+_STAGES: Sequence[Sequence[Facet]] = (("group",), ("registry",), ("twin", "job"))
+
 
 class AwsCloud(CloudBackend):
     """AWS IoT Core for one fleet."""
@@ -88,10 +91,14 @@ class AwsCloud(CloudBackend):
                 return self._jobs.fit(item, body)
 
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
-        results = await asyncio.gather(*(self._apply(item) for item in items), return_exceptions=True)
+        results: dict[int, MirrorResult | BaseException] = {}
+        for stage in _STAGES:
+            which = [at for at, item in enumerate(items) if item.key.facet in stage]
+            done = await asyncio.gather(*(self._apply(items[at]) for at in which), return_exceptions=True)
+            results |= zip(which, done, strict=True)
         found: list[MirrorResult] = []
         lost: list[CallFailed] = []
-        for result in results:
+        for result in (results[at] for at in range(len(items))):
             if isinstance(result, CallFailed):
                 lost += [result] if result.lost else []
                 found.append(as_result(result))

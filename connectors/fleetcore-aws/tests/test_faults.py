@@ -5,11 +5,13 @@ import asyncio
 import pytest
 from attrs import evolve
 from fleetcore_aws.failures import from_answer
+from fleetcore_aws.names import job_id
+from fleetcore_aws.testing.operations import arn
 
 from fleetcore.errors import ConfigError, CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import CloudUse, MirrorItem
 from fleetcore.interfaces.pace import Pace
-from fleetcore.model.mirror import EntityKey, GroupBody
+from fleetcore.model.mirror import EntityKey, GroupBody, JobBody
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.cloud_contract import START_MS, TwoDevices, registration, twin
@@ -202,6 +204,79 @@ async def test_a_group_and_a_job_of_another_fleet_are_left_alone(opened, cloud):
     assert (found, read, listed) == (["foreign", "foreign"], [None], [])
 
 
+async def test_a_job_of_another_one_under_our_id_is_left_alone(cloud, hub):
+    await cloud.apply([registration("sensor-1")])
+    key, target = EntityKey("job", "c1:sensor-1"), arn("thing", "sensor-1")
+    document = '{"fleetcore": {"fleet": "other", "id": "c1:sensor-1"}}'
+    await hub.call("iot", "create_job", jobId=job_id("default", key.id), targets=[target], document=document)
+    body = JobBody(device="sensor-1", campaign="c1", release="2", url="https://x.example", state="offered")
+
+    assert await states(cloud, MirrorItem(key=key, body=body), MirrorItem(key=key, body=None)) == ["foreign"] * 2
+    assert await cloud.read([key]) == [None]
+
+
+def meanwhile(front, action, change):
+    """Another writer changes the hub right after the next answer to an action."""
+    back, changes = front.back, [change]
+
+    async def answer(call):
+        answered = await back(call)
+        if call.action == action and changes:
+            changes.pop()()
+        return answered
+
+    front.back = answer
+
+
+async def test_a_thing_that_is_changed_between_reading_and_writing_is_a_conflict(cloud, front):
+    (made,) = await cloud.apply([registration("sensor-1")])
+
+    hub = front.back.hub
+
+    def change():
+        hub.things["sensor-1"].attributes["theirs"] = "1"
+        hub.things["sensor-1"].version += 1
+
+    meanwhile(front, "iot:DescribeThing", change)
+    later = registration("sensor-1", made.remote_version, evolve(registration("x").body, tags=("new",)))
+    assert await states(cloud, later) == ["conflict"]
+    meanwhile(front, "iot:DescribeThing", change)
+    (held,) = await cloud.read([REGISTRY])
+    assert await states(cloud, MirrorItem(key=REGISTRY, body=None, remote_version=held.remote_version)) == ["conflict"]
+
+
+async def test_a_twin_that_is_changed_between_reading_and_writing_is_a_conflict(cloud, front, hub):
+    await cloud.apply([registration("sensor-1")])
+    (made,) = await cloud.apply([twin("sensor-1", interval=1)])
+
+    shadows = front.back.hub.shadows
+
+    def change():
+        shadow = shadows["sensor-1"]["twin"]
+        shadow.state["desired"]["interval"] = 5
+        shadow.version += 1
+
+    meanwhile(front, "iot:GetThingShadow", change)
+
+    assert await states(cloud, twin("sensor-1", made.remote_version, interval=2)) == ["conflict"]
+    assert (await hub.twin("sensor-1"))[0]["desired"] == {"interval": 5}
+
+
+async def test_a_group_that_is_changed_between_reading_and_writing_is_a_conflict(cloud, front):
+    item = MirrorItem(key=EntityKey("group", "lab"), body=GroupBody())
+    (made,) = await cloud.apply([item])
+
+    held = front.back.hub.groups["lab"]
+
+    def change():
+        held.version += 1
+
+    meanwhile(front, "iot:DescribeThingGroup", change)
+
+    later = evolve(item, body=GroupBody(description="new"), remote_version=made.remote_version)
+    assert await states(cloud, later) == ["conflict"]
+
+
 async def test_a_cancelled_call_leaves_nothing_behind(opened, front):
     front.faults.delay_s = 0.2
     async with opened() as cloud:
@@ -235,3 +310,17 @@ async def test_what_is_wrong_in_the_configuration_is_told_at_once(opened, monkey
             async with opened(**settings):
                 pass
         assert failure.value.remedy
+
+
+async def test_the_endpoint_of_shadows_is_asked_for_and_a_cut_answer_is_no_endpoint(opened, front, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_IOT", front.endpoint)
+    async with opened(endpoint=None) as cloud:
+        front.faults.halved = 1
+        with pytest.raises(Unavailable) as cut:
+            await cloud.read([TWIN])
+        with pytest.raises(Unavailable) as found:
+            await cloud.read([TWIN])
+
+    assert "endpointAddress" in str(cut.value)
+    assert "counterpart.invalid" in str(found.value)
+    assert front.calls == {"iot:DescribeEndpoint": 2}

@@ -75,9 +75,12 @@ async def test_a_message_that_comes_while_the_mirror_stops_comes_again_at_once(c
         await asyncio.sleep(0.001)
     waiting.cancel()
     await put(hub, {"device": "a", "command": "reboot"})
+    while not front.back.hub.queues["commands"][0].receipt:
+        await asyncio.sleep(0.001)
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await arriving.aclose()
+    assert front.back.hub.visible("commands"), "nobody has to wait until it is visible again by itself"
 
     async with asyncio.timeout(PATIENCE_S), aclosing(cloud.inbound(None)) as again:
         arrived = await anext(again)

@@ -218,3 +218,10 @@ async def test_a_type_that_was_removed_at_aws_is_made_again(cloud, front, hub):
     await applied(cloud, registration("sensor-2"))
 
     assert first.state == "failed"
+
+
+async def test_one_batch_may_hold_a_device_and_all_that_needs_it(cloud):
+    device = registration("sensor-1", body=evolve(PLAIN, groups=("lab",)))
+    items = [MirrorItem(key=JOB_KEY, body=JOB), twin("sensor-1"), device, group("lab")]
+
+    assert [result.state for result in await cloud.apply(items)] == ["done"] * 4

@@ -148,3 +148,23 @@ async def test_messages_go_to_a_topic_of_their_thing(opened, front):
         await cloud.send(TelemetryBatch.of([0], [START_MS], [1.0]), TwoDevices())
 
     assert topics == [("plant/7/default/p-sensor-1/telemetry", {"qos": "0"})]
+
+
+async def test_nothing_of_a_device_is_sent_after_what_was_not_taken(opened, front):
+    count = 4000  # two messages
+    batch = TelemetryBatch.of([0] * count, range(START_MS, START_MS + count), [0.5] * count)
+    front.faults.errors = 1
+    async with opened() as cloud:
+        sent = await cloud.send(batch, TwoDevices())
+
+    assert list(sent.rest) == list(range(count))
+    assert front.messages == []
+    assert front.calls["iot:Publish"] == 1
+
+
+async def test_a_hub_that_is_down_is_unavailable_however_many_messages_a_device_has(opened, front):
+    batch = TelemetryBatch.of([0] * 4000, range(START_MS, START_MS + 4000), [0.5] * 4000)
+    front.faults.down = True
+    async with opened() as cloud:
+        with pytest.raises(Unavailable):
+            await cloud.send(batch, TwoDevices())
