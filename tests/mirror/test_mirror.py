@@ -193,6 +193,7 @@ async def test_a_hub_that_takes_no_readings_is_tried_with_one(served, hub, monke
     async with served('[clouds.memory]\nmirror = ["telemetry"]') as manager:
         await manager.register_device("dev-1", "sensor")
         hub.go_down()
+        now = time.time_ns() // 1_000_000
         content = {
             "series": [["dev-1", "heat", None]],
             "at": [0] * 90,
