@@ -108,7 +108,8 @@ def _coalescing(devices: int) -> list[Row]:
         _toml(Path(name), {"aws": hub.told["endpoint"]}, '["registry", "twins"]', rates)
         with _fleet(Path(name), devices) as fleet:
             _said(fleet, "step", held=devices)
-            _said(fleet, "change", devices=devices, times=times)
+            for value in range(times):
+                _said(fleet, "change", devices=devices, value=value)
             _said(fleet, "step", held=2 * devices)
         calls = hub.ask("calls")["calls"]["iot:UpdateThingShadow"]
     saved = devices * times / calls
@@ -129,9 +130,10 @@ def _catching_up(devices: int) -> list[Row]:
             {**_RAISED, "iot:DescribeThing": _FREE, "iot:UpdateThingShadow": quota, "iot:GetThingShadow": _FREE},
         )  # fmt: skip
         with _fleet(Path(name), devices) as fleet:
-            _said(fleet, "step", held=devices)
+            _said(fleet, "change", devices=devices, value=0)
+            _said(fleet, "step", held=2 * devices)
             _said(hub, "faults", down=True)
-            _said(fleet, "change", devices=devices, times=1)
+            _said(fleet, "change", devices=devices, value=1)
             before = hub.ask("calls")["calls"].get("iot:UpdateThingShadow", 0)
             _said(hub, "faults", down=False)
             _said(fleet, "resume")

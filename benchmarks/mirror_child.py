@@ -21,6 +21,7 @@ from fleetcore.runtime.process import settle_memory
 
 REGION = "us-east-1"
 _PART = 1000
+_AT_ONCE = 100
 
 Answer = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -112,10 +113,10 @@ async def fleet(task: dict[str, Any]) -> None:
             await step(devices)
             return {"seconds": time.perf_counter() - begun, "processor": time.process_time() - used}
 
-        async def change(devices: int, times: int) -> dict[str, Any]:
-            for number in range(times):
-                for device in range(devices):
-                    await opened.twins.desire(f"dev-{device}", {"interval": number})
+        async def change(devices: int, value: int) -> dict[str, Any]:
+            for first in range(0, devices, _AT_ONCE):
+                part = range(first, min(devices, first + _AT_ONCE))
+                await asyncio.gather(*(opened.twins.desire(f"dev-{device}", {"interval": value}) for device in part))
             return {}
 
         async def ingest(devices: int, rounds: int) -> dict[str, Any]:
