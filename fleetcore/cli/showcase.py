@@ -17,11 +17,13 @@ from fleetcore.cli.items import items_of
 from fleetcore.cli.progress import progress
 from fleetcore.cli.refused import exit_code
 from fleetcore.cli.serve import running
+from fleetcore.cli.showcase_mirrors import sections, show_mirrors, trials_of
 from fleetcore.cli.simulated_fleet import PUSHES_TO_LEAVES, SimulatedFleet, Way, ways_in
 from fleetcore.cli.stored import stored_values
 from fleetcore.cli.telemetry import sparkline
 from fleetcore.frontends.catalogue import PAGE, core
 from fleetcore.interfaces.provider import Provider
+from fleetcore.interfaces.trial import Trial
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.simulator import Behaviour, Signal
 
@@ -49,16 +51,19 @@ burst = 100000
 [detectors.statistical]
 
 {protocols}
+
+{mirrors}
 """
 
 
 @asynccontextmanager
-async def server(data: Path) -> AsyncIterator[tuple[Caller, list[Way]]]:
-    """A server on free loopback ports with every network protocol that is installed."""
+async def server(data: Path, trials: Mapping[str, Trial] = {}) -> AsyncIterator[tuple[Caller, list[Way]]]:
+    """A server on free loopback ports with every network protocol that is installed, and mirrors to the trials."""
     offers = PluginHost().offers("protocols")
     network = {name: one for name, one in offers.items() if one.demo is not None and name != "local"}
     chosen = network or {"local": offers["local"]}
-    (data / "fleet.toml").write_text(_TOML.format(protocols="\n".join(map(_section, chosen.values()))))
+    protocols = "\n".join(map(_section, chosen.values()))
+    (data / "fleet.toml").write_text(_TOML.format(protocols=protocols, mirrors=sections(trials)))
     async with running(data, create=True) as endpoints, connect(data) as caller:
         names = ", ".join(f"{name} ({', '.join(urls)})" for name, urls in endpoints.items())
         click.echo(f"server   {names}")
@@ -139,7 +144,7 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
     account = Account()
     steps = max(240, int(duration * 24))
     behaviours = _behaviours(devices, steps, seed)
-    async with server(data) as (caller, ways):
+    async with trials_of(PluginHost().offers("clouds")) as trials, server(data, trials) as (caller, ways):
         fleet = SimulatedFleet(caller, ways, data / "pki")
         names = [f"demo-{number:04d}" for number in range(1, devices + 1)]
         try:
@@ -151,6 +156,7 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
             await _firmware(account, caller, fleet)
             await _commands(account, caller, fleet)
             await _leaves(account, caller, fleet, ways)
+            await show_mirrors(account, caller, trials, [device.device for device in fleet.devices])
             await _health(caller)
             if not keep:
                 click.echo(_NEXT)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fleetcore.interfaces.notifier import Notifier
     from fleetcore.interfaces.protocol import DeviceClient, DevicePlane, DeviceSecrets, ProtocolAdapter
     from fleetcore.interfaces.storage import Storage
+    from fleetcore.interfaces.trial import Trial
 
 C = TypeVar("C")
 FleetT = TypeVar("FleetT")
@@ -103,10 +104,15 @@ def offer_cloud(
     config: type[C],
     opener: "Callable[[C, Context], AbstractAsyncContextManager[CloudBackend]]",
     *,
+    trial: "Callable[[], AbstractAsyncContextManager[Trial]] | None" = None,
     summary: str = "",
 ) -> "Provider[CloudBackend]":
-    """Offers a cloud hub for ``[clouds.NAME]``. See :func:`offer_storage`."""
-    return _offer("clouds", name, config, opener, summary)
+    """Offers a cloud hub for ``[clouds.NAME]``. See :func:`offer_storage`.
+
+    Args:
+        trial: runs a counterpart of the hub on this machine; ``fleetcore demo`` mirrors its fleet to it.
+    """
+    return _offer("clouds", name, config, opener, summary, trial=trial)
 
 
 def offer_service(
@@ -139,7 +145,10 @@ def _offer(
     summary: str,
     client: Callable[..., Any] | None = None,
     demo: Mapping[str, object] | None = None,
+    trial: "Callable[[], AbstractAsyncContextManager[Trial]] | None" = None,
 ) -> Provider[T]:
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise TypeError(f"{name!r} is not a valid name of an offer: use letters, digits, - and _")
-    return Provider(kind=kind, name=name, config_class=config, opener=opener, client=client, demo=demo, summary=summary)
+    return Provider(
+        kind=kind, name=name, config_class=config, opener=opener, client=client, demo=demo, trial=trial, summary=summary
+    )

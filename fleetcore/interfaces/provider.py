@@ -12,6 +12,7 @@ from attrs import field, frozen, validators
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.state import PluginState
+from fleetcore.interfaces.trial import Trial
 from fleetcore.listening.budget import Budget
 
 T = TypeVar("T")
@@ -195,4 +196,5 @@ class Provider(Generic[T]):
     opener: Callable[..., AbstractAsyncContextManager[T]]
     client: Callable[..., Any] | None = None
     demo: Mapping[str, object] | None = None
+    trial: Callable[[], AbstractAsyncContextManager[Trial]] | None = None
     summary: str = ""

@@ -14,6 +14,12 @@ def test_devices_over_every_installed_protocol_are_updated(process):
         if provider.demo is not None and name != "local":  # in process, for where there is no other
             assert re.search(rf"\d+ over {name}\b", done.stdout), done.stdout
     assert "rejected" not in done.stdout
+    for name, provider in PluginHost().offers("clouds").items():
+        if provider.trial is not None:
+            assert f"✓ mirrored to {name}: " in done.stdout, done.stdout
+            assert re.search(
+                rf"✓ {name} has caught up after [\d.]+ s: \d+ devices and twins compared, none", done.stdout
+            )
 
 
 def test_a_leaf_behind_a_gateway_sends_and_obeys_over_mqtt_and_websocket(process):

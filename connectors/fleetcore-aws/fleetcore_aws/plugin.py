@@ -4,7 +4,7 @@ Loaded at every start of fleetcore, so it does not import boto3; the opener does
 """
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fleetcore.hookspecs import hookimpl
@@ -14,6 +14,7 @@ from fleetcore_aws.config import AwsConfig
 
 if TYPE_CHECKING:
     from fleetcore.interfaces.cloud import CloudBackend
+    from fleetcore.interfaces.trial import Trial
 
 FLEETCORE_PLUGIN_API = 2
 
@@ -32,7 +33,15 @@ async def open_aws(config: AwsConfig, context: Context) -> "AsyncIterator[CloudB
         yield AwsCloud(config, context.fleet, clients)
 
 
+def _trial() -> "AbstractAsyncContextManager[Trial]":
+    from fleetcore_aws.testing.trial import open_trial
+
+    return open_trial()
+
+
 @hookimpl
 def fleetcore_clouds() -> "Iterable[Provider[CloudBackend]]":
     """Offers ``aws``."""
-    yield offer_cloud("aws", AwsConfig, open_aws, summary="AWS IoT Core: things, shadows, thing groups, jobs")
+    yield offer_cloud(
+        "aws", AwsConfig, open_aws, trial=_trial, summary="AWS IoT Core: things, shadows, thing groups, jobs"
+    )

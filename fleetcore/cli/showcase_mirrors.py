@@ -1,0 +1,104 @@
+"""The part of ``fleetcore demo`` that mirrors the fleet: to each installed connector's trial, through an outage."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+from fleetcore.cli.connect import Caller
+from fleetcore.interfaces.provider import Provider
+from fleetcore.interfaces.trial import Trial
+
+#: Every change is to be seen at once.
+_SETTINGS = {"mirror": ["registry", "twins", "telemetry"], "write_every_s": 0}
+_PATIENCE_S = 60.0
+_LOOK_S = 0.05
+
+
+class Told(Protocol):
+    """What keeps account of the demo."""
+
+    def expect(self, holds: bool, text: str) -> None:
+        """Prints what was set out to happen, and whether it did."""
+        ...
+
+
+@asynccontextmanager
+async def trials_of(offers: Mapping[str, Provider[Any]]) -> AsyncIterator[Mapping[str, Trial]]:
+    """The trials of the connectors that have one, by name."""
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(offer.trial())
+            for name, offer in sorted(offers.items())
+            if offer.trial is not None
+        }
+
+
+def sections(trials: Mapping[str, Trial]) -> str:
+    """Their sections of fleet.toml."""
+    return "\n\n".join(
+        "\n".join(
+            [
+                f"[clouds.{name}]",
+                *(f"{key} = {json.dumps(value)}" for key, value in {**_SETTINGS, **one.settings}.items()),
+            ]
+        )
+        for name, one in trials.items()
+    )
+
+
+async def show_mirrors(account: Told, caller: Caller, trials: Mapping[str, Trial], devices: Sequence[str]) -> None:
+    """Each mirror in step, cut off while every device is changed, and in step again."""
+    for name, trial in trials.items():
+        compared, differ = await _in_step(caller, name, 2 * len(devices))
+        account.expect(not differ, f"mirrored to {name}: {_counted(compared, differ)}")
+        trial.cut()
+        try:
+            for device in devices:
+                await caller.run("set_desired", {"device_id": device, "patch": {"mirrored": {"to": name}}})
+            waited = await _until(caller, name, lambda shown: _is_cut(shown, len(devices)))
+        finally:
+            trial.heal()
+        waiting = waited["waiting"]
+        account.expect(waiting == len(devices), f"{name} was cut off: {waiting} changes waited, and the fleet went on")
+        begun = time.monotonic()
+        await caller.run("resume_mirror", {"name": name, "reason": "the demo healed it"})
+        compared, differ = await _in_step(caller, name, 2 * len(devices))
+        took = time.monotonic() - begun
+        account.expect(not differ, f"{name} has caught up after {took:.1f} s: {_counted(compared, differ)}")
+
+
+def _is_cut(shown: Mapping[str, Any], changes: int) -> bool:
+    return shown["state"] == "failing" and bool(shown["waiting"] >= changes)
+
+
+def _counted(compared: int, differ: int) -> str:
+    return f"{compared} devices and twins compared, {differ or 'none'} differ{'s' if differ < 2 else ''}"
+
+
+async def _in_step(caller: Caller, name: str, held: int) -> tuple[int, int]:
+    """Once nothing waits: how many entities were compared, and how many differ."""
+    await caller.run("wait_idle", {})
+    await _until(caller, name, lambda shown: shown["waiting"] == 0 and shown["held"] >= held)
+    compared = differ = 0
+    after: str | None = None
+    while True:
+        part = await caller.run(
+            "list_mirror_drift", {"name": name} if after is None else {"name": name, "after": after}
+        )
+        compared += part["compared"]
+        differ += len(part["differences"])
+        after = part["next"]
+        if after is None:
+            return compared, differ
+
+
+async def _until(caller: Caller, name: str, holds: Any) -> dict[str, Any]:
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        shown: dict[str, Any] = await caller.run("get_mirror", {"name": name})
+        if holds(shown) or time.monotonic() > until:
+            return shown
+        await asyncio.sleep(_LOOK_S)
