@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from fleetcore.cli.connect import Caller
 from fleetcore.interfaces.provider import Provider
 from fleetcore.interfaces.trial import Trial
+from fleetcore.model.parts import parts
 
 #: Every change is to be seen at once.
 _SETTINGS = {"mirror": ["registry", "twins", "telemetry"], "write_every_s": 0}
@@ -79,20 +80,31 @@ def _counted(compared: int, differ: int) -> str:
 
 
 async def _in_step(caller: Caller, name: str, held: int) -> tuple[int, int]:
-    """Once nothing waits: how many entities were compared, and how many differ."""
-    await caller.run("wait_idle", {})
-    await _until(caller, name, lambda shown: shown["waiting"] == 0 and shown["held"] >= held)
-    compared = differ = 0
-    after: str | None = None
+    """Once nothing waits: how many entities were compared, and how many differ.
+
+    Devices go on reporting, so what differs at first is looked at again.
+    """
+    until = time.monotonic() + _PATIENCE_S
     while True:
-        part = await caller.run(
-            "list_mirror_drift", {"name": name} if after is None else {"name": name, "after": after}
-        )
+        await caller.run("wait_idle", {})
+        await _until(caller, name, lambda shown: shown["waiting"] == 0 and shown["held"] >= held)
+        compared, differ = await _compared(caller, name)
+        if not differ or time.monotonic() > until:
+            return compared, differ
+
+
+async def _compared(caller: Caller, name: str) -> tuple[int, int]:
+    compared = differ = 0
+
+    async def ask(after: str | None) -> dict[str, Any]:
+        given = {"name": name} if after is None else {"name": name, "after": after}
+        part: dict[str, Any] = await caller.run("list_mirror_drift", given)
+        return part
+
+    async for part in parts(ask, lambda part: part["next"]):
         compared += part["compared"]
         differ += len(part["differences"])
-        after = part["next"]
-        if after is None:
-            return compared, differ
+    return compared, differ
 
 
 async def _until(caller: Caller, name: str, holds: Any) -> dict[str, Any]:
