@@ -126,7 +126,7 @@ def _taken(answer: httpx.Response) -> httpx.Response:
 async def open_documents(config: DocumentsConfig, context: Context) -> AsyncIterator[Documents]:
     """Credentials come from ``.netrc``, as httpx reads it."""
     async with httpx.AsyncClient(base_url=config.url, timeout=30.0) as http:
-        yield Documents(http, context.fleet)
+        yield Documents(http, context.mark)
 
 
 @hookimpl

@@ -110,7 +110,7 @@ class Context:
 
     Attributes:
         name: of the instance (``cold-rooms`` of ``[detectors.cold-rooms]``).
-        fleet: the fleet's name.
+        fleet: the fleet's name; ``fleet_id`` tells it from others of that name.
         lease: takes the lease on a folder, for a store that one process at a time may open, and holds it for the
             ``with`` block; raises DataFolderInUse. The fleet's own folder is leased already: there it does nothing.
         create: whether a store may be made where there is none; else the opener raises ConfigError.
@@ -135,10 +135,19 @@ class Context:
     tls: TlsProvider | None = None
     data: Path | None = None
     create: bool = True
+    fleet_id: str = ""
     state: PluginState = field(factory=PluginState)
     listening: Budget = field(factory=Budget)
     lease: Callable[[Path], AbstractContextManager[object]] = field(default=lambda _folder: nullcontext())
     count: Callable[[str], None] = field(default=lambda _name: None)
+
+    @property
+    def mark(self) -> str:
+        """What a connector marks with what it makes at a hub: the name, and the start of the id.
+
+        A hub may be another fleet's too, and many fleets have the name that they were given at first.
+        """
+        return f"{self.fleet}-{self.fleet_id[:12]}" if self.fleet_id else self.fleet
 
     def discovery(self, device: str | None, **limits: int) -> dict[str, Any]:
         """What a device is told first: the fleet, its time, the limits, and the ``device`` that its credential names.

@@ -322,6 +322,7 @@ class Fleet:
         return Context(
             name=name,
             fleet=self.config.fleet.name,
+            fleet_id=self.id,
             clock=self.clock,
             logger=logging.getLogger(f"fleetcore.plugin.{name}"),
             secret=secret,

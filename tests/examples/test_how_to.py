@@ -3,6 +3,7 @@
 Only ports differ from what a reader types, since other tests run beside these, and nothing is installed.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -281,3 +283,59 @@ def test_a_root_follows_another_while_devices_send(tmp_path):
     assert certificates[0]["certificates"] == 4
     assert (tmp_path / "root.key").stat().st_mode & 0o777 == 0o600
     assert not list((tmp_path / "fleet-data" / "pki").glob("root*.key"))
+
+
+@pytest.mark.peer("curl")
+def test_a_fleet_is_mirrored_to_aws_and_through_an_outage(tmp_path, monkeypatch):
+    page = "mirror-to-aws.md"
+    commands, (shown, compared) = blocks(page, "sh"), blocks(page, "text")
+    _, counterpart, export, made, look, drift, cut, heal, policy, check, plan = commands
+    section, _ = blocks(page, "toml")
+    hub, api = free_ports(2)
+    ports = {"4580": str(hub), "4581": str(hub + 1), "8443": api}
+    for name, value in re.findall(r"(\w+)=(\S+)", export):
+        monkeypatch.setitem(ENVIRONMENT, name, value)
+    monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
+
+    def own(text):
+        for port, free in ports.items():
+            text = text.replace(port, free)
+        return text
+
+    def listening(process):
+        assert any("endpoint" in line for line in process.stdout)
+
+    (tmp_path / "fleet-data").mkdir()
+    (tmp_path / "fleet-data" / "fleet.toml").write_text(own(section))
+    init, serve = made.splitlines()
+    typed(init, tmp_path)
+    with running(own(counterpart), tmp_path, listening), running(serve, tmp_path, ready):
+        typed(look, tmp_path)
+        listed = until(lambda: typed("fleetcore mirror list", tmp_path), shown.splitlines()[1].split())
+        assert listed.split()[:3] == shown.split()[:3]
+        assert until(lambda: typed(drift, tmp_path), compared.split()) == compared
+        assert "failing" in until(lambda: typed(own(cut), tmp_path), ["failing"])
+        assert compared in until(lambda: typed(own(heal), tmp_path), compared.split())
+        json_policy, terraform = policy.splitlines()
+        assert "iot:CreateThing" in str(json.loads(typed(json_policy, tmp_path)))
+        assert 'data "aws_iam_policy_document"' in typed(terraform, tmp_path)
+        assert "problem" not in typed(check, tmp_path)
+        typed(plan, tmp_path)
+
+
+def free_ports(count):
+    """The first of two ports in a row that are free, and others."""
+    while True:
+        first = int(free_port())
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+            return [first, *(free_port() for _ in range(count - 1))]
+
+
+def until(ask, words):
+    """What a command says once it has all these words."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        said = ask()
+        if set(words) <= set(said.split()):
+            return said
+    raise AssertionError(said)

@@ -29,7 +29,7 @@ class MemoryConfig:
 
 @asynccontextmanager
 async def open_memory(config, context):
-    cloud = memory_cloud.MemoryCloud(memory_cloud.HUBS[config.hub], owner=context.fleet)
+    cloud = memory_cloud.MemoryCloud(memory_cloud.HUBS[config.hub], owner=context.mark)
     cloud.identity = config.hub
     yield cloud
 

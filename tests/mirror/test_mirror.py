@@ -123,7 +123,7 @@ async def test_drift_names_what_differs_is_missing_or_is_too_much(served, hub):
         pages, cursor = [], None
         hub.edit(registry("dev-1"), {**hub.body(registry("dev-1")), "type": "lamp"})
         hub.edit(registry("dev-2"), None)
-        hub.edit(registry("ghost"), {"type": "sensor", "lifecycle": "active"}, owner="default")
+        hub.edit(registry("ghost"), {"type": "sensor", "lifecycle": "active"}, owner=hub.held[registry("dev-1")].owner)
         while True:
             part = await manager.list_mirror_drift("memory", limit=3, after=cursor)
             pages += part.differences

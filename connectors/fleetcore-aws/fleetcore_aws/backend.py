@@ -35,10 +35,10 @@ _STAGES: Sequence[Sequence[Facet]] = (("group",), ("registry",), ("twin", "job")
 
 
 class AwsCloud(CloudBackend):
-    """AWS IoT Core for one fleet."""
+    """AWS IoT Core for one fleet, which marks with ``mark`` what it makes."""
 
-    def __init__(self, config: AwsConfig, fleet: str, clients: Clients) -> None:
-        self._config, self._fleet, self._clients = config, fleet, clients
+    def __init__(self, config: AwsConfig, fleet: str, mark: str, clients: Clients) -> None:
+        self._config, self._fleet, self._mark, self._clients = config, fleet, mark, clients
         # Without a call; so another account is known as such only where the configuration names it.
         where = (config.account, clients.region, config.endpoint or config.data_endpoint, config.thing_prefix)
         self.identity = "/".join(each or "-" for each in where)
@@ -50,14 +50,14 @@ class AwsCloud(CloudBackend):
             remembers=frozenset({"twin"}),
         )
         prefix = config.thing_prefix
-        things = Things(clients, fleet, prefix)
+        things = Things(clients, mark, prefix)
         self._registry = Registry(clients, things, prefix)
         self._twins = Twins(clients, things, prefix)
-        self._groups = Groups(clients, fleet, prefix)
+        self._groups = Groups(clients, mark, prefix)
         self._jobs = Jobs(clients, things, prefix)
         self._readings = Readings(clients, config, fleet)
         self._inbound = Inbound(clients, config)
-        self._checking = Checking(clients, config, fleet)
+        self._checking = Checking(clients, config, mark)
 
     @property
     def pace(self) -> Pace:
@@ -170,4 +170,4 @@ class AwsCloud(CloudBackend):
         return await self._checking.check(self.use)
 
     def policy(self) -> Mapping[str, str]:
-        return policy(self.use, self._config, self._fleet)
+        return policy(self.use, self._config, self._fleet, self._mark)

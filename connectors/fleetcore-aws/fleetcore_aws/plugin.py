@@ -30,7 +30,7 @@ async def open_aws(config: AwsConfig, context: Context) -> "AsyncIterator[CloudB
     from fleetcore_aws.clients import open_clients
 
     async with open_clients(config, context) as clients:
-        yield AwsCloud(config, context.fleet, clients)
+        yield AwsCloud(config, context.fleet, context.mark, clients)
 
 
 def _trial() -> "AbstractAsyncContextManager[Trial]":

@@ -10,9 +10,9 @@ from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.names import fleet_digest
 
 
-def policy(use: CloudUse, config: AwsConfig, fleet: str) -> Mapping[str, str]:
+def policy(use: CloudUse, config: AwsConfig, fleet: str, mark: str) -> Mapping[str, str]:
     """The policy by form: ``json`` and ``terraform``."""
-    statements = _statements(use, config, fleet)
+    statements = _statements(use, config, fleet, mark)
     document = {
         "Version": "2012-10-17",
         "Statement": [
@@ -23,16 +23,16 @@ def policy(use: CloudUse, config: AwsConfig, fleet: str) -> Mapping[str, str]:
     return {"json": json.dumps(document, indent=2), "terraform": _terraform(statements, fleet)}
 
 
-def _statements(use: CloudUse, config: AwsConfig, fleet: str) -> Mapping[tuple[str, ...], Sequence[str]]:
+def _statements(use: CloudUse, config: AwsConfig, fleet: str, mark: str) -> Mapping[tuple[str, ...], Sequence[str]]:
     """Actions by what they work on: those on the same make one statement."""
     found: dict[tuple[str, ...], list[str]] = {}
     for name in needed(use, config):
-        resources = tuple(_arn(resource, config, fleet) for resource in ACTIONS[name].on)
+        resources = tuple(_arn(resource, config, fleet, mark) for resource in ACTIONS[name].on)
         found.setdefault(resources, []).append(name)
     return found
 
 
-def _arn(resource: Resource, config: AwsConfig, fleet: str) -> str:
+def _arn(resource: Resource, config: AwsConfig, fleet: str, mark: str) -> str:
     telemetry = config.telemetry
     match resource:
         case "*":
@@ -44,7 +44,7 @@ def _arn(resource: Resource, config: AwsConfig, fleet: str) -> str:
         case "group":
             return _of(config, "iot", f"thinggroup/{config.thing_prefix}*")
         case "job":
-            return _of(config, "iot", f"job/{fleet_digest(fleet)}*")
+            return _of(config, "iot", f"job/{fleet_digest(mark)}*")
         case "topic":
             return _of(config, "iot", f"topic/{telemetry.topic}/{fleet}/{config.thing_prefix}*")
         case "stream":

@@ -46,7 +46,7 @@ async def test_a_fleet_is_mirrored_through_an_outage(tmp_path, front, hub):
         await until(lambda: mirror.lane.idle)
         shown = await manager.get_mirror("aws")
 
-    assert things["dev:2E1"].attributes["fleetcore:fleet"] == "default"
+    assert things["dev:2E1"].attributes["fleetcore:fleet"].startswith("default-")
     assert shadows["dev:2E1"]["twin"].state["desired"] == {"interval": 60}
     assert list(front.back.hub.groups) == ["lab"]
     assert [each["readings"][0]["value"] for each in front.messages] == [21.5]

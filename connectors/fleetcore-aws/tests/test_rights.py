@@ -95,7 +95,7 @@ def test_a_mirror_that_does_less_needs_less():
     use = CloudUse(sends=frozenset({"registry"}), readings=False, deletes=False)
     config = AwsConfig(region="eu-central-1", account=ACCOUNT, thing_prefix="plant-")
 
-    (statements,) = [json.loads(policy(use, config, "default")["json"])["Statement"]]
+    (statements,) = [json.loads(policy(use, config, "default", "default")["json"])["Statement"]]
     resources = {action: each["Resource"] for each in statements for action in each["Action"]}
 
     assert resources["iot:CreateThing"] == [f"arn:aws:iot:eu-central-1:{ACCOUNT}:thing/plant-*"]
@@ -126,14 +126,14 @@ def test_a_mirror_that_does_less_needs_less():
 def test_readings_need_the_right_to_their_service_alone(telemetry, action, resource):
     config = AwsConfig(region="eu-central-1", account=ACCOUNT, telemetry=telemetry)
 
-    statements = json.loads(policy(CloudUse(), config, "default")["json"])["Statement"]
+    statements = json.loads(policy(CloudUse(), config, "default", "default")["json"])["Statement"]
 
     assert [each["Resource"] for each in statements if action in each["Action"]] == [[resource]]
     assert not any("iot:Publish" in each["Action"] for each in statements)
 
 
 def test_both_forms_say_the_same():
-    made = policy(ALL, AwsConfig(region="eu-central-1", **CONFIG), "cold-rooms")
+    made = policy(ALL, AwsConfig(region="eu-central-1", **CONFIG), "cold-rooms", "cold-rooms")
 
     for statement in json.loads(made["json"])["Statement"]:
         assert f'sid       = "{statement["Sid"]}"' in made["terraform"]

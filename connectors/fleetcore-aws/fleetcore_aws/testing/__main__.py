@@ -20,12 +20,12 @@ _HOW = """{name}
 """
 
 
-async def run(delay_s: float, *, with_moto: bool) -> None:
+async def run(delay_s: float, port: int, *, with_moto: bool) -> None:
     """Serves until cancelled."""
     async with AsyncExitStack() as stack:
         started: dict[str, Front] = {}
         name = f"AWS in dictionaries, {delay_s * 1000:g} ms a call"
-        started[name] = await stack.enter_async_context(serving(HubBack(Hub()), delay_s=delay_s))
+        started[name] = await stack.enter_async_context(serving(HubBack(Hub()), port, delay_s=delay_s))
         if with_moto:
             endpoint = await stack.enter_async_context(moto())
             started["moto behind the strict proxy"] = await stack.enter_async_context(strict_moto(endpoint))
@@ -43,10 +43,11 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m fleetcore_aws.testing", description=__doc__)
     parser.add_argument("--delay-ms", type=float, default=40.0, help="how long AWS in dictionaries takes for a call")
+    parser.add_argument("--port", type=int, default=0, help="of AWS in dictionaries; the next one sets its faults")
     parser.add_argument("--without-moto", action="store_true", help="start AWS in dictionaries alone")
     given = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        asyncio.run(run(given.delay_ms / 1000, with_moto=not given.without_moto))
+        asyncio.run(run(given.delay_ms / 1000, given.port, with_moto=not given.without_moto))
 
 
 if __name__ == "__main__":

@@ -116,8 +116,11 @@ async def _waited(hub: Hub, call: Call) -> None:
 
 @asynccontextmanager
 async def serving(back: Back, port: int = 0, *, delay_s: float = 0.0) -> AsyncIterator[Front]:
-    """Listens on the loopback for the block; ``port`` is the front door's."""
+    """Listens on the loopback for the block; ``port`` is the front door's, and the next one the side door's."""
     front = Front(back=back, faults=Faults(delay_s=delay_s))
-    async with Server(front.at_the_front, port) as door, Server(front.at_the_side) as side:
+    async with (
+        Server(front.at_the_front, port) as door,
+        Server(front.at_the_side, port + 1 if port else 0) as side,
+    ):
         front.endpoint, front.side = door.endpoint, side.endpoint
         yield front
