@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from fleetcore.listening.sockets import bind
+from fleetcore.testing.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_all_addresses_are_those_of_both_families_on_one_port(bound, host, peer)
     sockets = bound(host)
     (port,) = {each.getsockname()[1] for each in sockets}
 
-    with socket.create_connection((peer, port), timeout=5):
+    with socket.create_connection((peer, port), timeout=PATIENCE_S):
         (met,) = [each for each in sockets if each.family == (socket.AF_INET6 if ":" in peer else socket.AF_INET)]
         connection, address = met.accept()
         connection.close()
@@ -41,7 +42,7 @@ def test_all_addresses_are_those_of_both_families_on_one_port(bound, host, peer)
 def test_an_ipv4_peer_keeps_its_own_address(bound):
     sockets = bound("::")
 
-    with socket.create_connection(("127.0.0.1", sockets[0].getsockname()[1]), timeout=5):
+    with socket.create_connection(("127.0.0.1", sockets[0].getsockname()[1]), timeout=PATIENCE_S):
         connection, (address, _) = sockets[1].accept()
         connection.close()
 

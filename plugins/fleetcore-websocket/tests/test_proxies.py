@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.proxies import proxy
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "put-a-proxy-in-front.md"
@@ -80,7 +81,7 @@ async def test_a_long_message_and_a_burst_pass(through, plane):
     raw.say(op="telemetry", id="long", body={"t": "x" * 200_000})
     for number in range(50):
         raw.say(op="telemetry", id=number, body={"t": number})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         replies = [(await raw.json())["re"] for _ in range(51)]
 
     assert replies == ["long", *range(50)]
