@@ -39,17 +39,17 @@ _sweep_at = _SWEEP
 _lock = threading.RLock()
 
 
-def start(thread: threading.Thread, exit_s: float = EXIT_S) -> None:
+def start(thread: threading.Thread, exit_s: float | None = None) -> None:
     """Starts a daemon thread that is waited for at exit, for ``exit_s`` at most. Its name says whose it is."""
     with _lock:
-        _running[thread] = exit_s
+        _running[thread] = EXIT_S if exit_s is None else exit_s
     thread.start()
 
 
-def adopt(exit_s: float = EXIT_S) -> None:
+def adopt(exit_s: float | None = None) -> None:
     """Has the current thread waited for at exit: for one that a library started."""
     with _lock:
-        _running[threading.current_thread()] = exit_s
+        _running[threading.current_thread()] = EXIT_S if exit_s is None else exit_s
 
 
 def stop_at_exit(stop: Stop) -> None:

@@ -8,6 +8,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.calls.caller import Caller, owner
 from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound
 from fleetcore.model.operator import Permission
+from fleetcore.testing.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_waiting_ends_when_the_rights_may_have_changed(fleet):
         waiting = asyncio.ensure_future(pause(asyncio.Event().wait()))
         await asyncio.sleep(0)
         await fleet.operators.withdraw(grant.id)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await waiting
 
 

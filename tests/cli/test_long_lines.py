@@ -10,6 +10,17 @@ from fleetcore.errors import Refused
 from fleetcore.testing.patience import PATIENCE_S
 
 _MIB = 1 << 20
+#: The program, whose address space may grow by less than what the file would take. It begins with what numpy reserves
+#: for its threads, which depends on how many processors there are.
+_LIMITED = f"""
+import numpy, resource, runpy, sys
+from pathlib import Path
+
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + {1600 * _MIB},) * 2)
+sys.argv[0] = "fleetcore"
+runpy.run_module("fleetcore", run_name="__main__")
+"""
 
 
 def test_lines_are_those_of_the_file(tmp_path):
@@ -44,13 +55,7 @@ def test_a_file_without_line_ends_is_refused_and_never_in_memory(data, tmp_path,
         with (tmp_path / name).open("wb") as file:
             file.truncate(2048 * _MIB)  # zeros that take no room on the disk
     at = [] if words[0] == "demo" else ["--data", str(data)]
-    # Its own address space ends below what the file would take.
-    limited = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, ({1800 * _MIB},) * 2)"
-    command = [
-        sys.executable,
-        "-c",
-        f"{limited}; sys.argv[0] = 'fleetcore'; runpy.run_module('fleetcore', run_name='__main__')",
-    ]
+    command = [sys.executable, "-c", _LIMITED]
     done = subprocess.run(
         [*command, *words, *at], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )

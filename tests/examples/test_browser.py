@@ -14,8 +14,9 @@ import pytest
 from websockets.sync.client import connect
 
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
 
-from .test_how_to import blocks, free_port, ready, running, typed
+from .test_how_to import blocks, ready, running, typed
 
 #: What the program is called: Debian's small one, else a whole browser.
 CHROMIUM = next(
@@ -74,7 +75,7 @@ def opened(url, folder):
 def test_a_page_in_a_browser_is_a_device_as_its_page_shows_it(tmp_path):
     make, serve, register, serve_page, use = blocks("connect-a-browser.md", "sh")
     (html,) = blocks("connect-a-browser.md", "html")
-    ports = {name: free_port() for name in ("8443", "8883", "8445", "8000")}
+    ports = {name: str(free_port()) for name in ("8443", "8883", "8445", "8000")}
 
     def moved(text):
         for name, port in ports.items():

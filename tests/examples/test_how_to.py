@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_datagram_port, free_port
 
 ROOT = Path(__file__).parents[2]
 HOW_TO = ROOT / "docs" / "how-to"
@@ -38,12 +39,6 @@ def typed(text, folder, **more):
     )
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
 
 
 @contextmanager
@@ -73,7 +68,7 @@ def test_a_fleet_behind_a_broker(tmp_path):
     configure, broker = commands.splitlines()
     typed("fleetcore init ./fleet-data", tmp_path)
     typed(configure, tmp_path)
-    mqtt, http = free_port(), free_port()
+    mqtt, http = str(free_port()), str(free_port())
     config, toml = tmp_path / "broker" / "mosquitto.conf", tmp_path / "fleet-data" / "fleet.toml"
     config.write_text(config.read_text().replace("8883", mqtt))
     url = section.splitlines()[1].replace("8883", mqtt)
@@ -170,7 +165,7 @@ def test_the_calls_of_a_plugin_in_one_file_are_commands(tmp_path):
 @pytest.mark.peer("curl", "openssl", "mosquitto_rr")
 def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
     make, serve, *device = blocks("let-devices-in.md", "sh")
-    http, mqtt = free_port(), free_port()
+    http, mqtt = str(free_port()), str(free_port())
     typed(make, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
     toml.write_text(toml.read_text().replace("8443", http).replace("8883", mqtt))
@@ -197,7 +192,7 @@ def test_a_device_in_c_with_libcoap_sends_a_reading_and_answers_a_command(tmp_pa
     page = "write-a-device-in-c.md"
     make, serve, enroll, build, run, command = blocks(page, "sh")
     (program,) = blocks(page, "c")
-    http, mqtt, coap = free_port(), free_port(), free_port(socket.SOCK_DGRAM)
+    http, mqtt, coap = str(free_port()), str(free_port()), str(free_datagram_port())
     typed(make, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
     text = toml.read_text().replace("8443", http).replace("8883", mqtt).replace("5684", coap)
@@ -260,7 +255,7 @@ def test_a_root_follows_another_while_devices_send(tmp_path):
     server, devices = serve.splitlines()
     typed(first, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
-    toml.write_text(toml.read_text().replace("8443", free_port()).replace("8883", free_port()))
+    toml.write_text(toml.read_text().replace("8443", str(free_port())).replace("8883", str(free_port())))
     old = (tmp_path / "fleet-data" / "pki" / "root.pem").read_text()
 
     def enrolled(_process):

@@ -7,7 +7,6 @@ simulated devices send.
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -16,14 +15,10 @@ from pathlib import Path
 import pytest
 
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorials" / "first-ten-minutes.md"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
 
 
 class Reader:
@@ -31,7 +26,7 @@ class Reader:
 
     def __init__(self, folder):
         self.folder = folder
-        self.changed = {"8443": free_port(), "8883": free_port(), "--duration 10": "--duration 2"}
+        self.changed = {"8443": str(free_port()), "8883": str(free_port()), "--duration 10": "--duration 2"}
         self.blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": path, "HOME": str(folder)}

@@ -6,7 +6,6 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_datagram_port, free_port
 from fleetcore.testing.simulator import SimulatedDevice
 from fleetcore.wire import messages
 
@@ -70,17 +70,6 @@ oscore = true
 LIMIT = 1_000_000
 
 
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def _free_datagram_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as each:
-        each.bind(("127.0.0.1", 0))
-        return each.getsockname()[1]
-
-
 class Server:
     """``fleetcore serve`` on a data folder: started, killed and started again on the same ports."""
 
@@ -90,9 +79,9 @@ class Server:
             f"{scheme}://127.0.0.1:{port}" for scheme, port in zip(("https", "mqtts"), ports, strict=True)
         )
         #: Where it speaks CoAP, if it was asked to.
-        self.coap = f"coaps://127.0.0.1:{_free_datagram_port()}"
+        self.coap = f"coaps://127.0.0.1:{free_datagram_port()}"
         #: And for messages under OSCORE.
-        self.oscore = f"coap://127.0.0.1:{_free_datagram_port()}"
+        self.oscore = f"coap://127.0.0.1:{free_datagram_port()}"
         self._tokens = {}
         self.process = None
         self._reading = None
@@ -220,7 +209,7 @@ def _folder(data, more, limits, plugins, coap=False):
     made, fleet = _made()
     shutil.copytree(made, data)
     data.chmod(0o700)
-    ports = _free_port(), _free_port()
+    ports = free_port(), free_port()
     text = _TOML.format(http=ports[0], mqtt=ports[1], limit=LIMIT, limits=limits)
     for name, source in plugins.items():
         (data / f"{name}.py").write_text(source)

@@ -17,6 +17,7 @@ from fleetcore_api.plugin import open_api
 from fleetcore import IoTFleetManager
 from fleetcore.calls.fleet_table import core
 from fleetcore.frontends.control import serve_control
+from fleetcore.testing.patience import PATIENCE_S
 
 #: Reads that name nothing and do not stream.
 READS = [
@@ -57,7 +58,7 @@ async def main(folder):
         async with (
             open_api(config, context, fleet) as server,
             httpx.AsyncClient(
-                base_url=server.url + "/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=60
+                base_url=server.url + "/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S
             ) as api,
         ):
             numbers = iter(range(10_000))

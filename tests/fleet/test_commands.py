@@ -12,6 +12,7 @@ from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import OperationState
 from fleetcore.query.parse import QuerySyntaxError
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 
 
@@ -254,7 +255,7 @@ async def test_a_key_that_came_with_another_command_is_refused(fleet, devices):
 async def test_a_key_that_comes_again_does_not_supersede_its_own_command(fleet):
     first = await fleet.commands.send("d-0", "x", supersede="s", idempotency_key="k")
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         again = await fleet.commands.send("d-0", "x", supersede="s", idempotency_key="k")
 
     assert (again.id, again.state) == (first.id, "queued")

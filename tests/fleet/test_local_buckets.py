@@ -1,5 +1,6 @@
 """Buckets of a time zone. Guards against days that are cut at midnight UTC, or have 24 hours where they have 23 or 25."""
 
+import itertools
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -56,6 +57,16 @@ def expected(times, bucket_ms, zone):
     return sorted((min(values), len(values), max(values), sum(values)) for values in found.values())
 
 
+@pytest.fixture
+async def manager():
+    async with IoTFleetManager() as manager:
+        yield manager
+
+
+#: Each example has a device of its own, and all one fleet: to open one takes longer than the rest of the example.
+_numbers = itertools.count()
+
+
 @given(
     zone=st.sampled_from(sorted(ZONES)),
     bucket_ms=st.sampled_from([HOUR // 4, HOUR, 2 * HOUR, 6 * HOUR, DAY, 7 * DAY, 365 * DAY]),
@@ -67,14 +78,14 @@ def expected(times, bucket_ms, zone):
 )
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_points_are_in_the_bucket_that_the_clock_on_the_wall_was_in(
-    zone, bucket_ms, year, month, hour, step, count
+    manager, zone, bucket_ms, year, month, hour, step, count
 ):
     times = [ms(year, month, 1) + hour * HOUR + at * step for at in range(count)]
     times = [time for time in times if time < ms(2026, 6, 1)]
-    async with IoTFleetManager() as manager:
-        await manager.create_device("d", "t")
-        await manager.collect_many([("d", "m", time, float(at)) for at, time in enumerate(times)])
-        (page,) = (await manager.list_buckets("m", bucket_ms / 1000, device="d", tz=zone)).items
+    device = f"d-{next(_numbers)}"
+    await manager.create_device(device, "t")
+    await manager.collect_many([(device, "m", time, float(at)) for at, time in enumerate(times)])
+    (page,) = (await manager.list_buckets("m", bucket_ms / 1000, device=device, tz=zone)).items
 
     assert sorted((b.first, b.count, b.last, b.sum) for b in page.buckets) == expected(times, bucket_ms, zone)
     starts = [b.start for b in page.buckets]

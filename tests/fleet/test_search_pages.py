@@ -1,13 +1,16 @@
 """Pages of devices: put together they are what the query selects, and none costs more than its share of the fleet."""
 
 import pytest
+import pytest_asyncio
 
+from fleetcore import IoTFleetManager
 from fleetcore.fleet.rights import scope_clause
 from fleetcore.fleet.search import SCAN
 from fleetcore.model.device import Device
 from fleetcore.model.operator import Permission
 from fleetcore.model.store import Commit
 from fleetcore.query.ast import And, Or
+from fleetcore.testing.clock import MovableClock
 
 QUERIES = [
     None,
@@ -28,8 +31,7 @@ QUERIES = [
 ]
 
 
-@pytest.fixture
-async def devices(fleet):
+async def sixty(fleet):
     """Sixty devices: some in a group that lies in another, in both, or in a third; some that reported."""
     ids = [f"d-{number:02d}" for number in range(60)]
     for number, device in enumerate(ids):
@@ -47,6 +49,19 @@ async def devices(fleet):
     return ids
 
 
+@pytest.fixture
+async def devices(fleet):
+    return await sixty(fleet)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared():
+    """A fleet for all tests that only read it, and its sixty devices."""
+    async with IoTFleetManager(clock=MovableClock()) as manager:
+        fleet = await manager.open()
+        yield fleet, await sixty(fleet)
+
+
 async def pages(fleet, where, limit, **options):
     after, found, count = None, [], 0
     while count == 0 or after is not None:
@@ -57,18 +72,22 @@ async def pages(fleet, where, limit, **options):
     return found
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("scan", [3, 17, SCAN])
 @pytest.mark.parametrize("where", QUERIES)
-async def test_all_pages_are_all_devices_that_a_query_selects(fleet, devices, where, scan):
+async def test_all_pages_are_all_devices_that_a_query_selects(shared, where, scan):
+    fleet, devices = shared
     selected = [device for device in devices if where is None or await fleet.search.is_true(where, device)]
 
     for limit in (1, 7, 1000):
         assert await pages(fleet, where, limit, scan=scan) == selected
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("scopes", [["group:inner"], ["group:inner", "group:other"], ["group:top", "type = 'b'"]])
 @pytest.mark.parametrize("where", [query for query in QUERIES if query])
-async def test_a_scope_beside_a_query_selects_what_both_do(fleet, devices, where, scopes):
+async def test_a_scope_beside_a_query_selects_what_both_do(shared, where, scopes):
+    fleet, devices = shared
     clauses = [scope_clause(scope) for scope in scopes]
     narrowed = And((Or(tuple(clauses)), fleet.search.resolved(where)))
     selected = [device for device in devices if await fleet.search.is_true(narrowed, device)]

@@ -11,6 +11,7 @@ from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Inbound
 from fleetcore.pipeline.session import DeviceSession, DeviceState
 from fleetcore.runtime.plane.waiting import Waiting
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 
 
@@ -28,7 +29,7 @@ async def edge(fleet):
 async def _polling(fleet):
     session = await fleet.plane.authenticate(LocalCredential("g1"), protocol="test")
     poll = asyncio.create_task(fleet.plane.wait(session, "leaf", messages.COMMAND, after=0, timeout_s=60.0))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not fleet.plane._waiting._waiters.get("leaf"):
             await asyncio.sleep(0)
     return poll

@@ -4,6 +4,7 @@ import asyncio
 
 from fleetcore.interfaces.pace import Pace
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.patience import PATIENCE_S
 
 
 async def taken(pace, clock, name, seconds):
@@ -31,7 +32,7 @@ async def test_a_class_goes_at_its_rate_after_a_seconds_worth_at_once():
 
 async def test_a_class_without_a_rate_is_not_held():
     pace = Pace({"control": 0.001}, MovableClock())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         for _ in range(1000):
             await pace.take("data")
 

@@ -136,14 +136,8 @@ class Mosquitto(Peer):
         _, _, complaints = await ran("mosquitto_pub", *self._options("-t", topic), *named, "-m", payload(body).decode())
         if "failed" not in complaints:
             return Heard()
-        _, out, complaints = await ran(
-            "mosquitto_rr",
-            *self._options("-t", topic, "-e", self._topic("errors")),
-            "-W",
-            "10",
-            "-m",
-            payload(body).decode(),
-        )
+        topics = self._options("-t", topic, "-e", self._topic("errors"))
+        _, out, complaints = await ran("mosquitto_rr", *topics, "-W", _TOLD_S, "-m", payload(body).decode())
         assert out, complaints
         told = json.loads(out)
         self.used.add(messages.ERRORS)
@@ -155,7 +149,7 @@ class Mosquitto(Peer):
         asked |= {} if reported is None else {"if_version": reported}
         asked |= {} if leaf is None else {"device": leaf}
         topics = self._options("-t", self._topic(f"request/{number}"), "-e", self._topic(f"reply/{number}"))
-        _, out, complaints = await ran("mosquitto_rr", *topics, "-W", "30", "-m", payload(asked).decode())
+        _, out, complaints = await ran("mosquitto_rr", *topics, "-W", _TOLD_S, "-m", payload(asked).decode())
         assert out, complaints
         reply = json.loads(out)
         return Heard(body=reply.get("body")) if reply["ok"] else Heard(reply["error"]["code"], reply["error"])
@@ -252,7 +246,8 @@ class CoapClient(Coap):
         options += [] if if_match is None else ["-O", f"1,0x{if_match}"]
         with TemporaryDirectory() as folder:
             file = Path(folder) / "out"
-            command = ["coap-client-openssl", "-v", 7, "-B", 30, "-o", file, *self._shown(), *options, f"coaps:{url}"]
+            told = ("-v", 7, "-B", _TOLD_S, "-o", file)
+            command = ["coap-client-openssl", *told, *self._shown(), *options, f"coaps:{url}"]
             _, out, _ = await ran(*command)
             body = file.read_bytes() if file.exists() else b""
         text = out.decode("utf-8", "replace")

@@ -31,6 +31,7 @@ from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.layer import LayerKind
 from fleetcore.runtime.backup import restore
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire.records import to_plain
 from fleetcore.wire.times import format_time
 
@@ -372,7 +373,7 @@ def served(fleet):
 
 
 def client_of(server):
-    return httpx.AsyncClient(base_url=server.url + "/api/v1/", timeout=20)
+    return httpx.AsyncClient(base_url=server.url + "/api/v1/", timeout=PATIENCE_S)
 
 
 def differences(now, then, path="", *, growing=False):

@@ -37,6 +37,7 @@ from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound, Rejected
 from fleetcore.runtime.backup import backup
 from fleetcore.testing.clock import MovableClock
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.signers import IMAGE, START_MS, Signers, digest
 from fleetcore.wire import messages
 
@@ -414,7 +415,7 @@ class Story:
         """An answer that is kept for its Idempotency-Key, and refusals."""
         async with (
             open_api(ApiConfig(listen="http://127.0.0.1:0"), self.fleet._context("api"), self.fleet) as server,
-            httpx.AsyncClient(base_url=server.url + "/api/v1/", timeout=20) as client,
+            httpx.AsyncClient(base_url=server.url + "/api/v1/", timeout=PATIENCE_S) as client,
         ):
             sent = {"path": "devices", "key": "delivery-3", "json": {"id": "kept-1", "type": "probe"}}
             root, eve = (
@@ -546,7 +547,7 @@ async def recorded(data, clock, secrets, *, last=None):
 async def asked(fleet, wanted, secrets):
     async with (
         open_api(ApiConfig(listen="http://127.0.0.1:0"), fleet._context("api"), fleet) as server,
-        httpx.AsyncClient(base_url=server.url + "/api/v1/", timeout=20) as client,
+        httpx.AsyncClient(base_url=server.url + "/api/v1/", timeout=PATIENCE_S) as client,
     ):
         for name, path in wanted:
             token = {"Authorization": f"Bearer {secrets['operator_tokens'][name]}"}

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import tomllib
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
 
 from .conftest import Served, Shell
 
@@ -36,11 +36,6 @@ reload = ["kill", "-HUP", "{pid}"]
 kind = "mqtt"
 listen = "mqtts://127.0.0.1:0"
 """
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @pytest.fixture

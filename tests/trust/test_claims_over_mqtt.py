@@ -51,7 +51,7 @@ class Line:
         text = message if isinstance(message, str) else json.dumps(message)
         code, out, err = await self.program(
             *self.words(
-                *("mosquitto_rr", "-W", "20", "-t", f"fleet/v1/{self.name}/request/{rid}"),
+                *("mosquitto_rr", "-W", str(int(PATIENCE_S)), "-t", f"fleet/v1/{self.name}/request/{rid}"),
                 *("-e", f"fleet/v1/{self.name}/reply/{rid}", "-m", text),
             ),
             timeout_s=PATIENCE_S,
@@ -237,7 +237,9 @@ async def test_nothing_of_a_device_comes_of_a_claimants_connection(served, line_
 async def test_a_claim_certificate_reads_its_replies_alone(served, line_of, wanted):
     line = await line_of()
 
-    code, _, err = await line.program(*line.words("mosquitto_sub", "-W", "5", "-t", wanted.format(name=line.name)))
+    code, _, err = await line.program(
+        *line.words("mosquitto_sub", "-W", str(int(PATIENCE_S)), "-t", wanted.format(name=line.name))
+    )
 
     assert (code != 27, "denied" in err.decode()) == (True, True), err
     assert {row.object for row in await served.audited("access.denied")} == {"subscribe"}

@@ -55,7 +55,8 @@ class Device:
                 credential += [flag, str(self.folder / name)]
         url = served.url(self.listener).replace("127.0.0.1", "localhost")
         process = await asyncio.create_subprocess_exec(
-            *("coap-client-openssl", "-v", "7", "-B", "20", "-R", str(served.ca), *credential, "-m", "post"),
+            *("coap-client-openssl", "-v", "7", "-B", str(int(PATIENCE_S)), "-R", str(served.ca), *credential),
+            *("-m", "post"),
             *("-t", str(form), "-f", str(sent), "-o", str(got), f"{url}/device/v1/{path}"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

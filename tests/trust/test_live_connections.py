@@ -84,6 +84,9 @@ async def test_a_device_that_is_revoked_in_mid_stream_is_cut_off_and_nothing_of_
     await asyncio.wait([sending], timeout=1.0)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
+    async with asyncio.timeout(PATIENCE_S):
+        while adapter.connections:
+            await asyncio.sleep(0.01)
 
     assert None not in stream.outcomes[under_way:]
     assert await _stored(served) <= stored + 1  # one message may have been on its way through the queue

@@ -21,6 +21,7 @@ from fleetcore.frontends.control import serve_control
 from fleetcore.frontends.control_client import ControlClient
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.command_line import OTHERWISE, command_of, words
+from fleetcore.testing.patience import PATIENCE_S
 
 #: What some parameter takes; the first that fits is its good value.
 GOOD = [
@@ -187,7 +188,7 @@ async def test_a_key_that_is_none_is_refused_alike_by_every_front_end(served, ma
         await manager.send_command("a", "blink", idempotency_key=key)
 
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key.encode()}
-    async with httpx.AsyncClient(base_url=served.url + "/api/v1") as http:
+    async with httpx.AsyncClient(base_url=served.url + "/api/v1", timeout=PATIENCE_S) as http:
         answers = [
             await http.post(path, json=body, headers=headers)
             for path, body in (("/devices/a/commands", {"name": "blink"}), ("/groups", {"id": "lab"}))

@@ -127,7 +127,10 @@ async def test_a_principal_that_asks_too_often_is_slowed_down_by_all_of_its_toke
     for name in ("greedy", "greedy", "patient"):
         await fleet.operators.grant(name, "viewer")
         tokens.append((await fleet.operators.create_token(name)).token)
-    async with open_api(config, fleet._context("api"), fleet) as server, httpx.AsyncClient() as client:
+    async with (
+        open_api(config, fleet._context("api"), fleet) as server,
+        httpx.AsyncClient(timeout=PATIENCE_S) as client,
+    ):
 
         async def ask(token):
             return await client.get(f"{server.url}/api/v1/devices", headers={"Authorization": f"Bearer {token}"})
@@ -150,7 +153,10 @@ async def test_a_principal_has_a_bounded_number_of_requests_under_way_and_no_oth
         await fleet.operators.grant(name, "viewer")
         tokens[name] = {"Authorization": f"Bearer {(await fleet.operators.create_token(name)).token}"}
     config = ApiConfig(listen="http://127.0.0.1:0")
-    async with open_api(config, fleet._context("api"), fleet) as server, httpx.AsyncClient() as client:
+    async with (
+        open_api(config, fleet._context("api"), fleet) as server,
+        httpx.AsyncClient(timeout=PATIENCE_S) as client,
+    ):
         url = f"{server.url}/api/v1"
         async with client.stream("GET", f"{url}/events", headers=tokens["greedy"]):
             async with client.stream("GET", f"{url}/events", headers=tokens["greedy"]):

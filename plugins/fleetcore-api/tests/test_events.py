@@ -11,6 +11,7 @@ from fleetcore.model.events import CORE, SUBJECT, EventType, EventTypes, Subject
 from fleetcore.model.operator import ROLES, Permission, Role
 from fleetcore.model.store import Commit, Event
 from fleetcore.runtime.plugins import PluginHost
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 
 #: A value of each kind that a member of an event's data may have.
@@ -53,7 +54,10 @@ async def happened(fleet, manager):
 async def seen(client, after):
     """What a stream shows, up to the last of the events: type and subject of each, or the status of a refusal."""
     found = []
-    async with client.stream("GET", "/events", headers={"Last-Event-ID": str(after)}) as answer, asyncio.timeout(20):
+    async with (
+        client.stream("GET", "/events", headers={"Last-Event-ID": str(after)}) as answer,
+        asyncio.timeout(PATIENCE_S),
+    ):
         if answer.status_code != 200:
             return answer.status_code
         async for line in answer.aiter_lines():

@@ -9,6 +9,7 @@ from fleetcore_api import streams
 from fleetcore.calls.events import watch_events
 from fleetcore.errors import NotAuthenticated, NotAuthorised, Unavailable
 from fleetcore.model.store import Commit, Put
+from fleetcore.testing.patience import PATIENCE_S
 
 
 async def token_of(fleet, client):
@@ -36,7 +37,7 @@ class Stream:
     async def subjects(self, until=None):
         """The subjects of the devices' events up to one, or to the stream's end."""
         found = []
-        async with asyncio.timeout(30):  # against hanging for ever, not a verdict
+        async with asyncio.timeout(PATIENCE_S):
             async for line in self._lines:
                 if line.startswith("data: "):
                     event = json.loads(line.removeprefix("data: "))
@@ -165,7 +166,7 @@ async def test_waiting_for_a_command_ends_with_the_right(as_role, fleet, manager
 
     await take_away(fleet, client, what)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await waiting).status_code == status
     (command,) = await fleet.commands.list("a")
     assert command.state == "queued"
@@ -180,7 +181,7 @@ async def test_waiting_for_a_command_ends_when_the_device_leaves_the_scope(as_ro
 
     await manager.update_device("a", tags=[])
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await waiting).status_code == 404
 
 

@@ -199,7 +199,10 @@ async def test_a_stream_ends_where_its_reader_leaves(admin, fleet):
 async def test_a_stream_ends_with_the_server(fleet, as_role):
     token = (await fleet.operators.create_token("x")).token
     await fleet.operators.grant("x", "viewer")
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client, asyncio.timeout(PATIENCE_S):
+    async with (
+        httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S) as client,
+        asyncio.timeout(PATIENCE_S),
+    ):
         async with open_api(ApiConfig(listen="http://127.0.0.1:0"), fleet._context("api2"), fleet) as server:
             answer = await client.send(client.build_request("GET", server.url + "/api/v1/events"), stream=True)
         lines = [line async for line in answer.aiter_lines()]

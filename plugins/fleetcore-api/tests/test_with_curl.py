@@ -36,7 +36,7 @@ async def serving(folder, section):
 
 async def curl(folder, *arguments):
     process = await asyncio.create_subprocess_exec(
-        *("curl", "-sS", "--max-time", "20", "--cacert", str(folder / "pki" / "ca.pem"), *arguments),
+        *("curl", "-sS", "--max-time", str(PATIENCE_S), "--cacert", str(folder / "pki" / "ca.pem"), *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -109,7 +109,7 @@ def coap_client(authority: ThrowawayCa):
             own = authority.device(device)
             identity = ["-c", str(own.certificate_path), "-j", str(own.key_path)]
         process = await asyncio.create_subprocess_exec(
-            *(program, "-v", "7", "-B", "10", "-R", str(authority.path), *identity, *options, url),
+            *(program, "-v", "7", "-B", str(int(PATIENCE_S)), "-R", str(authority.path), *identity, *options, url),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

@@ -53,9 +53,9 @@ def by_key(authority, device):
 def libcoap():
     """libcoap's client with an identity and a key: what it printed."""
 
-    async def run(url, *options, identity=MINE.token, key=MINE.key, program="coap-client-openssl"):
+    async def run(url, *options, identity=MINE.token, key=MINE.key, program="coap-client-openssl", within_s=PATIENCE_S):
         process = await asyncio.create_subprocess_exec(
-            *(program, "-v", "7", "-B", "5", "-u", identity, "-k", key.decode(), *options, url),
+            *(program, "-v", "7", "-B", str(int(within_s)), "-u", identity, "-k", key.decode(), *options, url),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -106,7 +106,8 @@ async def test_devices_with_certificates_and_strangers_are_served_on_the_same_po
 
 @pytest.mark.parametrize("program", KEY_PROGRAMS)
 async def test_a_wrong_key_gets_no_answer_and_is_written_down(keyed, plane, libcoap, program):
-    codes = await libcoap(f"{keyed.url}/d/t", "-m", "post", "-e", '{"t": 1}', key=THEIRS.key, program=program)
+    asked = f"{keyed.url}/d/t", "-m", "post", "-e", '{"t": 1}'
+    codes = await libcoap(*asked, key=THEIRS.key, program=program, within_s=5)
 
     assert codes == []
     assert plane.authentications == []

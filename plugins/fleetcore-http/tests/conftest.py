@@ -113,7 +113,7 @@ def curl(authority: ThrowawayCa, served: Served):
             own = authority.device(device)
             identity = ["--cert", str(own.certificate_path), "--key", str(own.key_path)]
         process = await asyncio.create_subprocess_exec(
-            *("curl", "-sS", "--max-time", "20", "-i", "--cacert", str(authority.path), *identity, *options),
+            *("curl", "-sS", "--max-time", str(PATIENCE_S), "-i", "--cacert", str(authority.path), *identity, *options),
             f"{served.url}/device/v1{path}",
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

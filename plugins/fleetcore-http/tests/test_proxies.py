@@ -3,13 +3,13 @@
 import asyncio
 import re
 import shutil
-import socket
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
 from fleetcore.testing.proxies import proxy
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "put-a-proxy-in-front.md"
@@ -19,12 +19,6 @@ PROXIES = [pytest.param(name, marks=pytest.mark.peer(name)) for name in ("haprox
 def section(name):
     (found,) = re.findall(rf"^```{name}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return found
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @pytest.fixture

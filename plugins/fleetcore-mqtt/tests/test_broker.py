@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 import sys
 
@@ -24,15 +23,10 @@ from fleetcore.interfaces import DeviceSecrets
 from fleetcore.model.credential import AssertedCredential
 from fleetcore.model.message import Downlink, Rejected
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
 from fleetcore.wire import messages
 
 pytestmark = pytest.mark.peer("mosquitto")
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 class Mosquitto:

@@ -3,7 +3,6 @@
 import asyncio
 import getpass
 import json
-import socket
 from contextlib import contextmanager
 
 import pytest
@@ -12,6 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fleetcore.model.message import Downlink, Rejected
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
 from fleetcore.wire import messages
 
 
@@ -171,9 +171,7 @@ async def test_a_mosquitto_bridge_with_its_usual_notifications_forwards(
 ):
     """Its will is below ``$SYS`` and retained, and so is what it publishes about itself."""
     own = pki.device("dev1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        local = free.getsockname()[1]
+    local = free_port()
     config = tmp_path / "bridge.conf"
     config.write_text(
         f"""user {getpass.getuser()}

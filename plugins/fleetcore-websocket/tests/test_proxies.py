@@ -3,12 +3,13 @@
 import asyncio
 import re
 import shutil
-import socket
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
+from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
 from fleetcore.testing.proxies import proxy
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "put-a-proxy-in-front.md"
@@ -19,9 +20,7 @@ TEXT = 1
 async def through(request, serve, authority, tmp_path, connect):
     """Opens raw connections through a proxy: ``await through("dev1")``; ``through.served`` is the plugin behind it."""
     name, served = request.param, await serve(tls=False, trusted_proxies=("127.0.0.1",))
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     server = authority.server_identity()
     certificate, key = server.certificate_path.read_bytes(), server.key_path.read_bytes()
     (tmp_path / "server.pem").write_bytes(certificate + (key if name == "haproxy" else b""))
@@ -80,7 +79,7 @@ async def test_a_long_message_and_a_burst_pass(through, plane):
     raw.say(op="telemetry", id="long", body={"t": "x" * 200_000})
     for number in range(50):
         raw.say(op="telemetry", id=number, body={"t": number})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         replies = [(await raw.json())["re"] for _ in range(51)]
 
     assert replies == ["long", *range(50)]

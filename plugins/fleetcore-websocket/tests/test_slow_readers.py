@@ -9,6 +9,7 @@ from fleetcore_websocket.downlinks import KEPT
 from fleetcore.interfaces.provider import Limits
 from fleetcore.listening.limits import ListenerLimits
 from fleetcore.model.message import Downlink
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 
 #: Of the socket of a device that reads slowly; the system doubles it.
@@ -130,7 +131,7 @@ async def test_draining_does_not_wait_for_a_device_that_does_not_read(slow, plan
         slow.say(op="twin.get", id=number)
     await until(lambda: not connection_of(slow.served).writable)
 
-    await asyncio.wait_for(slow.served.adapter.drain(), 5)
+    await asyncio.wait_for(slow.served.adapter.drain(), PATIENCE_S)
 
 
 @pytest.fixture
