@@ -28,6 +28,7 @@ class CloudLimits:
         rates: calls a second by class of call, as documented for the hub; ``[clouds.NAME.rates]`` overrides them.
         facets: those that the hub can hold.
         commands: whether commands come from it.
+        readings_after_device: whether readings of a device are refused until it is there: then they wait for it.
         remembers: facets whose items say what was sent ``last``. Where a state is replaced by naming what goes from it,
             that saves a read before each write.
     """
@@ -38,6 +39,7 @@ class CloudLimits:
     rates: Mapping[str, float] = field(factory=dict)
     facets: frozenset[Facet] = frozenset(FACETS)
     commands: bool = False
+    readings_after_device: bool = False
     remembers: frozenset[Facet] = frozenset()
 
 

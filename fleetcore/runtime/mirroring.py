@@ -169,8 +169,20 @@ def mirror_of(
             ttl_s=section.keep_readings_s,
             per_day=section.messages_per_day,
         )
+
+        async def devices_at(position: int) -> None:
+            await mirror.looking.catch_up(position)
+            await lane.caught_up()
+
         mirror.readings = ReadingsLane(
-            name, mirror.cloud, rules, storage, clock, selection=selection, timeout_s=section.timeout_s
+            name,
+            mirror.cloud,
+            rules,
+            storage,
+            clock,
+            selection=selection,
+            devices_at=devices_at if "registry" in section.mirror else None,
+            timeout_s=section.timeout_s,
         )
     return mirror
 

@@ -34,6 +34,9 @@ LARGEST_BODY_BYTES = 8 * 1024
 #: Characters that hubs give a meaning of their own in keys.
 FORBIDDEN_IN_KEYS = ".$#"
 
+#: Whether a client says that readings have to wait for their device.
+READINGS_AFTER_DEVICE = False
+
 Body = dict[str, object]
 
 
@@ -170,7 +173,9 @@ class MemoryCloud(CloudBackend):
     ) -> None:
         self.hub = MemoryHub() if hub is None else hub
         self._owner = owner
-        self.limits = limits or CloudLimits(items=10, parallel=2, readings=100, commands=True)
+        self.limits = limits or CloudLimits(
+            items=10, parallel=2, readings=100, commands=True, readings_after_device=READINGS_AFTER_DEVICE
+        )
 
     def fit(self, item: MirrorItem) -> Fitted:
         if item.body is None:

@@ -1,5 +1,6 @@
 """A mirror of a configured fleet, from fleet.toml to the hub, and what operators ask it."""
 
+import asyncio
 import io
 import json
 import time
@@ -207,3 +208,32 @@ async def test_a_hub_that_takes_no_readings_is_tried_with_one(served, hub, monke
         await until(lambda: len(hub.telemetry) == 90)
 
     assert sizes[-1] == 89
+
+
+async def test_readings_wait_for_their_device_where_the_hub_refuses_them_before(served, hub, monkeypatch):
+    apply, go = memory_cloud.MemoryCloud.apply, asyncio.Event()
+
+    async def late(self, items):
+        await go.wait()
+        return await apply(self, items)
+
+    async def strict(self, batch, catalog):
+        known = {key.id for key in self.hub.held if key.facet == "registry"}
+        unknown = [at for at, index in enumerate(batch.series) if catalog.series(int(index)).device not in known]
+        assert not unknown
+        return await send(self, batch, catalog)
+
+    send = memory_cloud.MemoryCloud.send
+    monkeypatch.setattr(memory_cloud.MemoryCloud, "apply", late)
+    monkeypatch.setattr(memory_cloud.MemoryCloud, "send", strict)
+    monkeypatch.setattr(memory_cloud, "READINGS_AFTER_DEVICE", True)
+    async with served() as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.collect_telemetry("dev-1", "heat", 1.0)
+        mirror = (await manager.open()).mirrors["memory"]
+        await until(lambda: mirror.lane.counts["calls"])
+        assert not hub.telemetry
+        go.set()
+        await until(lambda: hub.telemetry)
+
+    assert mirror.readings.status.failures == 0

@@ -402,7 +402,7 @@ class StateLane:
         change = Commit()
         for one in work:
             kept = one.kept
-            if one.body is not None and kept.digest is None:
+            if self.deletes and one.body is not None and kept.digest is None:
                 kept = evolve(kept, digest=UNCONFIRMED)
             if one.agreed is not None:
                 kept = evolve(kept, sent=one.agreed)

@@ -51,6 +51,9 @@ class ReadingRules:
 class ReadingsLane(Consumer):
     """See the module.
 
+    Args:
+        devices_at: returns once the hub has the devices that there were at a position, those that it takes at all.
+
     Attributes:
         counts: readings ``taken``, ``refused``, ``expired``, ``over_budget`` and ``within_deadband``.
         refused: the newest that the hub refused: device, metric, time (ms) and why.
@@ -65,9 +68,11 @@ class ReadingsLane(Consumer):
         clock: Clock,
         *,
         selection: Selection | None = None,
+        devices_at: Callable[[int], Awaitable[None]] | None = None,
         timeout_s: float = 60.0,
     ) -> None:
         super().__init__(f"mirror/{name}/telemetry", storage, clock)
+        self._devices_at = devices_at
         self._cloud, self._rules, self._selection, self._timeout_s = cloud, rules, selection, timeout_s
         self.counts: Counter[str] = Counter()
         self.refused: deque[tuple[str, str, int, str]] = deque(maxlen=_NAMED)
@@ -102,6 +107,8 @@ class ReadingsLane(Consumer):
             TelemetryBatch.concat([each.readings for each in group if each.readings is not None])
         )
         texts = await self._chosen_texts([text for each in group for text in each.texts])
+        if self._devices_at is not None and cloud.limits.readings_after_device:
+            await self._devices_at(group[-1].position)
         spent = await self._send(
             len(batch), most,
             lambda at: cloud.send(batch.take(np.array(at, np.int64)), catalog),
