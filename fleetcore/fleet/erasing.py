@@ -18,6 +18,7 @@ from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Lifecycle
+from fleetcore.model.events import DEVICE_ERASED
 from fleetcore.model.store import Commit, Delete, Event, Record
 
 #: Kinds of records whose key is the device's id, beside its twin.
@@ -66,7 +67,7 @@ class Erasing:
         await self._delete(_PAST, [key async for key in self._past(device)])
         self._presence.forget(device)
         event = Event(
-            type="device.erased", subject=device, time=self._clock.now_ms(), actor=actor, reason=reason
+            type=DEVICE_ERASED, subject=device, time=self._clock.now_ms(), actor=actor, reason=reason
         )  # fmt: skip
         rest = Commit(deletes=tuple(Delete(kind=kind, key=device) for kind in _BY_KEY), events=(event,))
         for attempt in range(_ATTEMPTS):

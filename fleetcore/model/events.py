@@ -154,6 +154,7 @@ _TEXT, _INTEGER = Member(kind=str), Member(kind=int)
 # The types to which some part of the fleet answers by name.
 ANOMALY_FOUND = "anomaly.found"
 GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.changed"
+DEVICE_ERASED = "device.erased"
 LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"
 ACCESS_DENIED = "access.denied"
 RETENTION_DROPPED, LEFT_BEHIND_DROPPED = "retention.dropped", "left_behind.dropped"
@@ -178,7 +179,9 @@ def _of_devices() -> Iterator[EventType]:
                 data={"from": _TEXT, "to": _TEXT},
             )  # fmt: skip
     # Its groups it leaves by events of their own.
-    yield about("erased", "A device is gone with its readings and state.", DOCUMENT - {"groups"})
+    yield about(
+        DEVICE_ERASED.removeprefix("device."), "A device is gone with its readings and state.", DOCUMENT - {"groups"}
+    )
 
 
 def _of_twins() -> Iterator[EventType]:

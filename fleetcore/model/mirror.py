@@ -26,6 +26,13 @@ class EntityKey:
     def __str__(self) -> str:
         return f"{self.facet}/{self.id}"
 
+    @property
+    def device(self) -> str | None:
+        """The device that it is of; None for a group."""
+        if self.facet == "group":
+            return None
+        return self.id.partition(":")[2] if self.facet == "job" else self.id
+
 
 @frozen(kw_only=True)
 class RegistryBody:

@@ -233,3 +233,16 @@ async def test_what_was_made_without_an_answer_is_removed_when_it_goes(served, h
         await caught_up(manager)
 
         assert await drift(manager) == []
+
+
+async def test_the_twin_of_an_erased_device_goes_from_the_hub_with_it(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry", "twins"]\ndelete = true') as manager:
+        for device in ("dev-1", "dev-2"):
+            await manager.register_device(device, "sensor")
+            await manager.set_desired(device, {"interval": 1})
+        await caught_up(manager)
+        await erase(manager, "dev-1")
+        await caught_up(manager)
+
+        assert set(hub.held) == {registry("dev-2"), twin("dev-2")}
+        assert await drift(manager) == []

@@ -63,6 +63,8 @@ class KeptStates:
         if old == new:
             return Commit()
         refs = {("mirror", self._mirror)}
+        if key.device is not None:
+            refs.add(("device", f"{self._mirror}/{key.device}"))
         refs |= {(name, self._mirror) for name, there in _listed(new).items() if there}
         put = Put(kind=KIND, key=self._key(key), body=to_plain(new), refs=frozenset(refs), sort=str(key))
         return Commit(puts=(put,), add=self._counts(old, new))
@@ -78,6 +80,17 @@ class KeptStates:
         """The next ones in the order of their keys that are ``invalid``, ``lost`` or ``paused``; ``mirror`` for all."""
         found = await self._storage.find(KIND, ref=(only, self._mirror), after=after, limit=limit)
         return [(self._entity(record.key), self._load(record.body)) for record in found.items], found.after
+
+    async def of_device(self, device: str) -> Sequence[EntityKey]:
+        """All entities of a device."""
+        found: list[EntityKey] = []
+        after: str | None = None
+        while True:
+            page = await self._storage.find(KIND, ref=("device", f"{self._mirror}/{device}"), after=after, limit=1000)
+            found += [self._entity(record.key) for record in page.items]
+            after = page.after
+            if after is None:
+                return found
 
     def _entity(self, key: str) -> EntityKey:
         facet, _, entity = key.removeprefix(f"mirror/{self._mirror}/").partition("/")

@@ -426,7 +426,7 @@ class StateLane:
             which = [
                 at
                 for at, result in enumerate(results)
-                if result.state == "conflict" and not self._goes_both_ways(items[at].key)
+                if result.state == "conflict" and (items[at].body is None or not self._goes_both_ways(items[at].key))
             ]
             if not which:
                 break

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.events import CORE, GROUP_CHANGED
+from fleetcore.model.events import CORE, DEVICE_ERASED, GROUP_CHANGED
 from fleetcore.model.mirror import FACETS, EntityKey, Facet
 from fleetcore.model.store import Commit, Delete, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
@@ -131,6 +131,10 @@ class Looking(Consumer):
         touched = dict.fromkeys(
             key for event in events for key in self._touched(event) if key.facet in self._walk.facets
         )
+        for event in events:
+            if event.type == DEVICE_ERASED:
+                # Its twin and its jobs go with it, and no event says so.
+                touched.update(dict.fromkeys(await self._lane.kept.of_device(event.subject)))
         if "registry" in self._walk.facets and any(_moves_devices(event) for event in events):
             await self.look_again(facets=_DEVICES)
         if not touched:
