@@ -2,7 +2,9 @@
 
 import pytest
 
+from fleetcore.errors import Unavailable
 from fleetcore.fleet.mirrors import VIA
+from fleetcore.testing.memory_cloud import MemoryCloud
 
 from .conftest import caught_up, registry, twin, until
 
@@ -245,4 +247,32 @@ async def test_the_twin_of_an_erased_device_goes_from_the_hub_with_it(served, hu
         await caught_up(manager)
 
         assert set(hub.held) == {registry("dev-2"), twin("dev-2")}
+        assert await drift(manager) == []
+
+
+async def test_a_scan_that_breaks_off_is_made_again(served, hub, monkeypatch):
+    entities, breaks = MemoryCloud.entities, iter([Unavailable("The page token has expired", code="not_ready")])
+
+    async def breaking(self, facet):
+        given = 0
+        async for key in entities(self, facet):
+            if given == 2:
+                for broken in breaks:
+                    raise broken
+            given += 1
+            yield key
+
+    monkeypatch.setattr(MemoryCloud, "entities", breaking)
+    async with served('[clouds.memory]\nmirror = ["registry"]\ndelete = true') as manager:
+        for number in range(5):
+            await manager.register_device(f"dev-{number}", "sensor")
+        await caught_up(manager)
+        hub.edit(registry("ghost"), {"type": "sensor", "lifecycle": "active"}, owner=hub.held[registry("dev-1")].owner)
+        hub.edit(registry("dev-3"), None)
+
+        operation = await manager.apply_mirror("memory")
+        await (await manager.open()).operations.run(operation.id)
+        await caught_up(manager)
+
+        assert set(hub.held) == {registry(f"dev-{number}") for number in range(5)}
         assert await drift(manager) == []

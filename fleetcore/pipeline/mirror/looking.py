@@ -131,10 +131,9 @@ class Looking(Consumer):
         touched = dict.fromkeys(
             key for event in events for key in self._touched(event) if key.facet in self._walk.facets
         )
-        for event in events:
-            if event.type == DEVICE_ERASED:
-                # Its twin and its jobs go with it, and no event says so.
-                touched.update(dict.fromkeys(await self._lane.kept.of_device(event.subject)))
+        for device in {device for event in events if (device := self._may_go(event)) is not None}:
+            # What the hub has of it besides goes with it, and no event says so.
+            touched.update(dict.fromkeys(await self._lane.kept.of_device(device)))
         if "registry" in self._walk.facets and any(_moves_devices(event) for event in events):
             await self.look_again(facets=_DEVICES)
         if not touched:
@@ -148,9 +147,8 @@ class Looking(Consumer):
         kind = CORE.get(event.type)
         if kind is None:
             return
-        device = kind.device_of(event)
-        if device is not None and kind.changes & self._watch.parts:
-            # The query may select it now, or no more.
+        device = self._may_go(event)
+        if device is not None:
             yield EntityKey("registry", device)
             yield EntityKey("twin", device)
         if kind.changes == _POSITION and not self._watch.located:
@@ -158,6 +156,13 @@ class Looking(Consumer):
         key = kind.mirrored(event)
         if key is not None:
             yield key
+
+    def _may_go(self, event: Event) -> str | None:
+        """The device that was erased, or that the query may select now, or no more."""
+        kind = CORE.get(event.type)
+        if kind is None or not (event.type == DEVICE_ERASED or kind.changes & self._watch.parts):
+            return None
+        return kind.device_of(event)
 
     async def _missed(self) -> None:
         _log.warning(
