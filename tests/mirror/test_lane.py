@@ -369,3 +369,26 @@ async def test_a_hub_that_is_down_is_tried_with_one_entity(manager, hub):
 
     assert max(sizes) == 10
     assert sizes[-1] > 1
+
+
+async def test_what_is_in_step_already_is_looked_at_in_batches_after_a_start(manager, hub):
+    for number in range(30):
+        await manager.register_device(f"dev-{number}", "sensor")
+    async with Running(await manager.open(), hub).at_work() as running:
+        await running.caught_up()
+    fleet = await manager.open()
+    again = Running(fleet, hub)
+    commits, commit = [], fleet.storage.commit
+
+    async def counted(change):
+        commits.append(change)
+        return await commit(change)
+
+    fleet.storage.commit = counted
+    async with again.at_work():
+        await again.looking.look_again()
+        await again.until(lambda: again.looking.snapshot is None)
+        await again.caught_up()
+
+    assert again.lane.counts["unchanged"] == 30
+    assert len(commits) < 15, "not one for each"

@@ -185,7 +185,7 @@ class StateLane:
                 self._news.clear()
                 await self._fill()
                 self._come_due()
-                while len(tasks) < self._most(1, hub.limits.parallel) and (batch := self._next(hub)):
+                while len(tasks) < (1 if self._trying else hub.limits.parallel) and (batch := self._next(hub)):
                     task = asyncio.create_task(self._send(hub, batch), name=f"mirror {self.name}")
                     tasks.add(task)
                 await self._something(tasks)
@@ -236,7 +236,7 @@ class StateLane:
         if self._paused or self._clock.monotonic_s() < self._until_s:
             return []
         batch: list[EntityKey] = []
-        while self._ready and len(batch) < self._most(1, hub.limits.items):
+        while self._ready and len(batch) < hub.limits.items:
             key = next(iter(self._ready))
             del self._ready[key]
             if wait_s := self._early_s(key):
@@ -247,9 +247,10 @@ class StateLane:
                 self._under_way[key] = False
         return batch
 
-    def _most(self, tried: int, usual: int) -> int:
-        """A hub that did not answer, or was not asked yet, is tried with little: calls that fail cost as much."""
-        return tried if self._failures or self._untried else usual
+    @property
+    def _trying(self) -> bool:
+        """Whether the hub did not answer, or was not asked yet: then it is tried with one entity."""
+        return bool(self._failures) or self._untried
 
     def _early_s(self, key: EntityKey) -> float:
         """How much too early it is to write an entity again."""
@@ -265,6 +266,8 @@ class StateLane:
     async def _send(self, hub: Hub, batch: Sequence[EntityKey]) -> None:
         try:
             work, done = await self._prepared(hub, batch)
+            if self._trying:
+                work = work[:1]  # the others are ready again
             if self._settling is not None:
                 work = await self._settled(hub, self._settling, work, done)
             work = await self._announced(work)
@@ -451,6 +454,7 @@ class StateLane:
         self.counts[{"done": "written", "conflict": "unsettled"}.get(result.state, result.state)] += 1
         if result.state == "done":
             self._tries.pop(one.key, None)
+            self._written_s.pop(one.key, None)  # the newest is the last
             self._written_s[one.key] = self._clock.monotonic_s()
             remembered = one.body is not None and one.key.facet in hub.limits.remembers
             new = Kept(
