@@ -241,3 +241,16 @@ async def test_what_went_out_alone_is_what_both_sides_had_once_it_goes_both_ways
 
         assert await desired(manager) == {"interval": 3}
         assert hub.body(twin("dev-1"))["desired"] == {"interval": 3}
+
+
+async def test_what_the_hub_changed_before_it_went_from_the_fleet_is_removed(served, hub):
+    async with served(BOTH + "\ndelete = true") as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"interval": 1})
+        await caught_up(manager)
+        hub.edit(twin("dev-1"), {"desired": {"interval": 2}, "reported": {}})
+        await manager.erase_device("dev-1")
+        await until(lambda: not hub.held)
+        await caught_up(manager)
+
+        assert (await manager.get_mirror("memory")).waiting == 0

@@ -20,7 +20,7 @@ from fleetcore.interfaces.waits import first_of
 from fleetcore.model.mirror import EntityKey
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.pipeline.back_off import back_off_s
-from fleetcore.pipeline.consumer import remedy_of
+from fleetcore.pipeline.consumer import HEALTHY_S, remedy_of
 from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.inbox import Inbox
@@ -188,12 +188,15 @@ class Mirror:
         """Takes what comes from the hub, and begins again where that fails; what is sent goes on."""
         failures = 0
         while True:
+            begun_s = self._clock.monotonic_s()
             try:
                 await inbox.run(hub)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 self.inbox_error = in_a_line(error)
+                if self._clock.monotonic_s() - begun_s >= HEALTHY_S:
+                    failures = 0
                 wait_s = back_off_s(failures)
                 failures += 1
                 said = "Mirror %s hears nothing, and tries again in %g s: %s"

@@ -459,7 +459,7 @@ class StateLane:
     async def _applied(self, hub: Hub, work: Sequence[_Work]) -> list[MirrorResult]:
         """The hub's answers; after a conflict the hub's state is read and ours is written over it.
 
-        What goes both ways is settled anew instead.
+        What goes both ways is settled anew instead, unless it is removed.
         """
         if not work:
             return []
@@ -470,7 +470,7 @@ class StateLane:
             which = [
                 at
                 for at, result in enumerate(results)
-                if result.state == "conflict" and not self._goes_both_ways(items[at].key)
+                if result.state == "conflict" and (items[at].body is None or not self._goes_both_ways(items[at].key))
             ]
             if not which:
                 break
