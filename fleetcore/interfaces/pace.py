@@ -43,7 +43,8 @@ class Pace:
             return
         self._refill(bucket)
         bucket.level -= calls  # the turn is taken now, so turns come in the order in which they are asked for
-        wait_s = max(-bucket.level / bucket.rate, bucket.until_s - self._clock.monotonic_s())
+        # Behind what the cloud said, one after another as ever: all that waits would else come at once.
+        wait_s = max(0.0, bucket.until_s - self._clock.monotonic_s()) + max(0.0, -bucket.level / bucket.rate)
         if wait_s > 0:
             try:
                 await self._clock.sleep(wait_s)
@@ -59,7 +60,9 @@ class Pace:
             return
         self._refill(bucket)
         now_s = self._clock.monotonic_s()
-        bucket.until_s = max(bucket.until_s, now_s + retry_after_s)
+        if now_s + retry_after_s > bucket.until_s:
+            bucket.until_s = now_s + retry_after_s
+            bucket.level = min(bucket.level, 1.0)
         if now_s - bucket.halved_s >= _HALVE_EVERY_S:
             bucket.rate = max(bucket.rate / 2, bucket.configured * _LEAST)
             bucket.halved_s = now_s
@@ -67,6 +70,8 @@ class Pace:
     def _refill(self, bucket: _Bucket) -> None:
         now_s = self._clock.monotonic_s()
         passed_s = now_s - bucket.at_s
+        # Turns come back only while calls may go out.
+        earned_s = max(0.0, now_s - max(bucket.at_s, bucket.until_s))
         bucket.at_s = now_s
-        bucket.level = min(max(1.0, bucket.rate), bucket.level + passed_s * bucket.rate)
+        bucket.level = min(max(1.0, bucket.rate), bucket.level + earned_s * bucket.rate)
         bucket.rate = min(bucket.configured, bucket.rate + passed_s * bucket.configured * _RECOVER)

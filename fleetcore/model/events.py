@@ -153,6 +153,7 @@ _TEXT, _INTEGER = Member(kind=str), Member(kind=int)
 
 # The types to which some part of the fleet answers by name.
 ANOMALY_FOUND = "anomaly.found"
+DEVICE_ERASED = "device.erased"
 GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.changed"
 DEVICE_ERASED = "device.erased"
 LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"

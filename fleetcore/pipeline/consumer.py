@@ -26,7 +26,7 @@ _PAGE = 64
 _POLL_S = 60.0
 #: After so long without a failure the next one counts as the first: longer than the longest wait, so that a piece which
 #: fails again and again in its first seconds is asked ever more seldom.
-_HEALTHY_S = 120.0
+HEALTHY_S = 120.0
 
 
 @define
@@ -86,7 +86,7 @@ class Consumer(ABC):
                 begun_s = self._clock.monotonic_s()
                 while True:
                     await self._step()
-                    if failures and self._clock.monotonic_s() - begun_s >= _HEALTHY_S:
+                    if failures and self._clock.monotonic_s() - begun_s >= HEALTHY_S:
                         failures = 0
             except (ConfigError, CredentialsRejected) as error:
                 self.show("stopped", str(error), remedy_of(error))

@@ -139,6 +139,7 @@ def mirror_of(
         storage,
         clock,
         entities.body,
+        facets=section.facets,
         settling=settling,
         deletes=section.delete,
         deletes_per_day=section.removals_per_day,

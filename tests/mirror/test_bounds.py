@@ -276,3 +276,59 @@ async def test_a_scan_that_breaks_off_is_made_again(served, hub, monkeypatch):
 
         assert set(hub.held) == {registry(f"dev-{number}") for number in range(5)}
         assert await drift(manager) == []
+
+
+async def test_a_device_that_is_there_again_does_not_wait_for_its_removal(served, hub):
+    section = '[clouds.memory]\nmirror = ["registry"]\ndelete = true\nremovals_per_day = 0'
+    async with served(section) as manager:
+        await manager.register_device("dev-1", "sensor")
+        await caught_up(manager)
+        await manager.erase_device("dev-1")
+        lane = (await manager.open()).mirrors["memory"].lane
+        await until(lambda: lane.removals_wait)
+        await manager.register_device("dev-1", "pump")
+        await until(lambda: hub.body(registry("dev-1"))["type"] == "pump")
+
+
+async def test_what_is_gone_from_the_fleet_is_no_dead_letter(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry", "twins"]') as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"text": "x" * 9000})
+        await caught_up(manager)
+        assert [each.entity for each in await manager.list_mirror_dead_letters("memory")] == ["twin/dev-1"]
+        await manager.erase_device("dev-1")
+        await caught_up(manager)
+
+        assert (await manager.get_mirror("memory")).invalid == 0
+
+
+async def test_a_twin_goes_with_its_device(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry", "twins"]\ndelete = true') as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"interval": 1})
+        await caught_up(manager)
+        assert twin("dev-1") in hub.held
+        await manager.erase_device("dev-1")
+        await caught_up(manager)
+
+    assert not hub.held
+
+
+async def test_an_entity_that_is_paused_while_it_is_written_stays_paused(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry"]') as manager:
+        await manager.register_device("dev-1", "sensor")
+        await caught_up(manager)
+        hub.answer_s = 0.1
+        await manager.update_device("dev-1", tags=["a"])
+        calls = hub.calls
+        await until(lambda: hub.calls > calls)
+        await manager.pause_mirror("memory", entity="registry/dev-1")
+        hub.answer_s = 0.0
+        await manager.update_device("dev-1", tags=["b"])
+        await caught_up(manager)
+        shown = await manager.get_mirror("memory")
+
+        assert (shown.paused, hub.body(registry("dev-1"))["tags"]) == (1, ["a"])
+        await manager.resume_mirror("memory", entity="registry/dev-1")
+        await caught_up(manager)
+        assert hub.body(registry("dev-1"))["tags"] == ["b"]

@@ -131,3 +131,41 @@ async def test_what_cannot_be_read_is_counted(served, text):
         await mirror.inbox.take(Arrived(events=[], invalid=[f"{text} is no command"]))
 
         assert (await manager.get_mirror("memory")).inbox.invalid == 1
+
+
+HALF = "\ud800"  # half a surrogate pair, which JSON can spell and no store can hold
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        CloudCommand(id="c1", device=HALF, name="reboot"),
+        CloudCommand(id="c1", device="a\0b", name="reboot"),
+        CloudCommand(id=HALF, device="dev-1", name="reboot"),
+        CloudCommand(id="c1", device="dev-1", name=HALF),
+        CloudCommand(id="c1", device="dev-1", name="reboot", args={HALF: 1}),
+        CloudCommand(id="c1", device="dev-1", name="reboot", args={"delay_s": 2**70}),
+        CloudChange(entity=twin(HALF)),
+    ],
+)
+async def test_what_no_store_can_hold_holds_up_nothing(served, hub, odd):
+    async with served('[clouds.memory]\ncommands = ["*"]') as manager:
+        await manager.register_device("dev-1", "sensor")
+        hub.events += [odd, reboot(2)]
+        await arrived(manager, hub)
+        commands = await manager.list_device_commands("dev-1")
+        counts = (await manager.open()).mirrors["memory"].inbox.counts
+
+    assert [each.args for each in commands] == [{"delay_s": 2}]
+    assert counts["refused"] + counts["invalid"] == 1
+
+
+async def test_word_of_a_change_has_nothing_sent_that_is_not_mirrored(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry"]\ncommands = ["reboot"]') as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"interval": 1})
+        hub.events.append(CloudChange(entity=twin("dev-1")))
+        await arrived(manager, hub)
+        await caught_up(manager)
+
+    assert twin("dev-1") not in hub.held

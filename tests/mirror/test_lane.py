@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fleetcore import IoTFleetManager
+from fleetcore.errors import Unavailable
 from fleetcore.fleet.mirrors import Entities
 from fleetcore.interfaces.cloud import CloudLimits
 from fleetcore.model.mirror import FACETS, EntityKey
+from fleetcore.model.store import Commit
 from fleetcore.pipeline.mirror import lane
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.lane import StateLane
@@ -392,3 +394,42 @@ async def test_what_is_in_step_already_is_looked_at_in_batches_after_a_start(man
 
     assert again.lane.counts["unchanged"] == 30
     assert len(commits) < 15, "not one for each"
+
+
+@pytest.mark.parametrize("error", [Unavailable("it does not answer"), KeyError("thingArn")])
+async def test_an_entity_with_which_no_batch_ends_holds_up_no_other(manager, hub, error):
+    class Odd(MemoryCloud):
+        async def apply(self, items):
+            if any(item.key.id == "dev-3" for item in items):
+                raise error
+            return await super().apply(items)
+
+    running = Running(await manager.open(), hub)
+    async with running.at_work(Odd, limits=CloudLimits(items=100, parallel=1)):
+        await registered(manager, "first")
+        await running.caught_up()
+        running.lane.pause()
+        await registered(manager, *(f"dev-{number}" for number in range(12)))
+        await running.looking.catch_up()
+        running.lane.resume()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(hub.held) < 12:
+                await running.fleet.clock.advance(30.0)
+                await asyncio.sleep(0.002)
+
+    assert registry("dev-3") not in hub.held
+
+
+async def test_what_went_while_the_feed_was_not_kept_is_removed(manager, hub):
+    fleet = await manager.open()
+    async with Running(fleet, hub, deletes=True).at_work() as running:
+        await registered(manager, "dev-1", "dev-2")
+        await running.caught_up()
+    await manager.erase_device("dev-1")
+    running = Running(fleet, hub, deletes=True)
+    await fleet.storage.commit(Commit(cursors={running.looking.name: await fleet.storage.position()}))
+    await running.looking.look_again()  # as it does itself where the feed was trimmed
+    async with running.at_work():
+        await running.caught_up()
+
+    assert set(hub.held) == {registry("dev-2")}

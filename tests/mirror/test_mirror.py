@@ -11,6 +11,7 @@ from fleetcore.errors import ConfigError, NotFound
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Accepted, Inbound
 from fleetcore.testing import memory_cloud
+from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 
 from .conftest import caught_up, registry, twin, until
@@ -237,3 +238,36 @@ async def test_readings_wait_for_their_device_where_the_hub_refuses_them_before(
         await until(lambda: hub.telemetry)
 
     assert mirror.readings.status.failures == 0
+
+
+async def test_readings_go_on_after_credentials_were_rejected(served, hub, monkeypatch):
+    monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.01,))
+    async with served('[clouds.memory]\nmirror = ["telemetry"]') as manager:
+        await manager.register_device("dev-1", "sensor")
+        hub.reject_credentials()
+        await manager.collect_telemetry("dev-1", "heat", 1.0)
+        lane = (await manager.open()).mirrors["memory"].readings
+        await until(lambda: lane.status.failures)
+        assert "rejects the credentials" in lane.status.error
+        hub.heal()
+        await until(lambda: hub.telemetry)
+
+    assert [reading.value for reading in hub.telemetry] == [1.0]
+
+
+async def test_what_is_not_mirrored_any_more_is_not_sent_though_it_was_marked(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry", "twins"]') as manager:
+        await manager.pause_mirror("memory")
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"interval": 1})
+        marks = (await manager.open()).mirrors["memory"].lane.marks
+        async with asyncio.timeout(PATIENCE_S):
+            while await marks.waiting() < 2:
+                await asyncio.sleep(0.005)
+    async with served('[clouds.memory]\nmirror = ["registry"]') as manager:
+        await manager.resume_mirror("memory")
+        await caught_up(manager)
+        shown = await manager.get_mirror("memory")
+
+    assert set(hub.held) == {registry("dev-1")}
+    assert shown.waiting == 0

@@ -53,3 +53,19 @@ async def test_a_class_that_is_throttled_waits_as_long_as_it_is_told_and_goes_at
     )
     await clock.advance(20.0)
     assert 55 <= await taken(pace, clock, "control", 5) <= 60
+
+
+async def test_what_waited_for_a_throttling_hub_comes_one_after_another():
+    clock = MovableClock()
+    pace = Pace({"control": 10.0}, clock)
+    pace.slow_down("control", 30.0)
+    waiting = [asyncio.create_task(pace.take("control")) for _ in range(300)]
+    await clock.advance(29.9)
+    assert not any(each.done() for each in waiting)
+    await clock.advance(1.1)
+    gone = sum(each.done() for each in waiting)
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert 1 <= gone <= 12

@@ -220,3 +220,37 @@ async def test_a_paused_entity_is_left_as_it_is_and_the_others_go_on(manager, hu
     assert (await manager.get_mirror("memory")).paused == 0
     with pytest.raises(NotFound, match="has not paused"):
         await manager.resume_mirror("memory", entity="twin/dev-1")
+
+
+@pytest.mark.parametrize("before", ["", '\ndirection = {desired = "both"}'])
+async def test_what_went_out_alone_is_what_both_sides_had_once_it_goes_both_ways(served, hub, before):
+    section = '[clouds.memory]\nmirror = ["registry", "twins"]'
+    async with served(section + before) as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"interval": 1})
+        await caught_up(manager)
+    async with served(section) as manager:
+        await manager.set_desired("dev-1", {"interval": 2})
+        await caught_up(manager)
+        await manager.pause_mirror("memory")
+        await manager.set_desired("dev-1", {"interval": 3})
+        await manager.wait_idle()
+    async with served(section + '\ndirection = {desired = "both"}') as manager:
+        await manager.resume_mirror("memory")
+        await caught_up(manager)
+
+        assert await desired(manager) == {"interval": 3}
+        assert hub.body(twin("dev-1"))["desired"] == {"interval": 3}
+
+
+async def test_what_the_hub_changed_before_it_went_from_the_fleet_is_removed(served, hub):
+    async with served(BOTH + "\ndelete = true") as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.set_desired("dev-1", {"interval": 1})
+        await caught_up(manager)
+        hub.edit(twin("dev-1"), {"desired": {"interval": 2}, "reported": {}})
+        await manager.erase_device("dev-1")
+        await until(lambda: not hub.held)
+        await caught_up(manager)
+
+        assert (await manager.get_mirror("memory")).waiting == 0

@@ -20,7 +20,7 @@ from fleetcore.interfaces.waits import first_of
 from fleetcore.model.mirror import EntityKey
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.pipeline.back_off import back_off_s
-from fleetcore.pipeline.consumer import remedy_of
+from fleetcore.pipeline.consumer import HEALTHY_S, remedy_of
 from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.inbox import Inbox
@@ -146,11 +146,9 @@ class Mirror:
 
     async def pause_entity(self, key: EntityKey, *, actor: str, reason: str) -> None:
         """Leaves one entity as the hub has it until it is resumed; it may be one that is not there yet."""
-        kept = await self.lane.kept.get(key)
         why = reason or f"{actor} paused it"
         event = self._event("mirror.paused", actor, reason, entity=str(key))
-        change = self.lane.kept.putting(key, kept, evolve(kept, paused=why))
-        await self._storage.commit(change + Commit(events=(event,)))
+        await self.lane.amend(key, lambda kept: evolve(kept, paused=why), Commit(events=(event,)))
 
     async def resume_entity(self, key: EntityKey, *, actor: str, reason: str) -> None:
         """Brings one entity in step again. Raises NotFound where it is not paused."""
@@ -159,8 +157,10 @@ class Mirror:
             remedy = f"`fleetcore mirror paused {self.name}` lists those that are"
             raise NotFound(f"Mirror {self.name!r} has not paused {key}", remedy=remedy, entity=str(key))
         event = self._event("mirror.resumed", actor, reason, entity=str(key))
-        change = self.lane.kept.putting(key, kept, evolve(kept, paused=None))
-        await self.lane.mark([key], change + Commit(events=(event,)))
+        # Marked first: what it missed is looked at also where the server ends between the two.
+        await self.lane.mark([key], Commit())
+        await self.lane.amend(key, lambda kept: evolve(kept, paused=None), Commit(events=(event,)))
+        await self.lane.mark([key], Commit())
 
     async def allow_removals(self, count: int, *, actor: str, reason: str) -> None:
         """Lets so many more entities be removed from the hub today."""
@@ -188,12 +188,15 @@ class Mirror:
         """Takes what comes from the hub, and begins again where that fails; what is sent goes on."""
         failures = 0
         while True:
+            begun_s = self._clock.monotonic_s()
             try:
                 await inbox.run(hub)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 self.inbox_error = in_a_line(error)
+                if self._clock.monotonic_s() - begun_s >= HEALTHY_S:
+                    failures = 0
                 wait_s = back_off_s(failures)
                 failures += 1
                 said = "Mirror %s hears nothing, and tries again in %g s: %s"

@@ -16,6 +16,7 @@ from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.cloud import Arrived, CloudCommand
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.mirror import EntityKey
+from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, Put
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.lane import StateLane
@@ -70,8 +71,10 @@ class Inbox:
         for event in arrived.events:
             if isinstance(event, CloudCommand):
                 await self._command(event)
-            else:
+            elif _is_text(event.entity.id):
                 changed.append(event.entity)
+            else:
+                self.counts["invalid"] += 1
         beside = Commit()
         if arrived.position is not None:
             beside = Commit(puts=(Put(kind=KIND, key=self._lane.name, body={"position": arrived.position}),))
@@ -81,9 +84,11 @@ class Inbox:
     async def _command(self, command: CloudCommand) -> None:
         actor = f"mirror/{self._lane.name}"
         try:
+            if not (_is_text(command.id) and _is_text(command.name)):
+                raise Refused("The command's id or name is no Unicode", code="name_invalid")
             if not (command.name in self._names or "*" in self._names):
                 raise Refused(f"[clouds.{self._lane.name}] commands does not name {command.name!r}", code="forbidden")
-            if await self._mirrored(EntityKey("registry", command.device)) is None:
+            if await self._mirrored(EntityKey("registry", check_device_id(command.device))) is None:
                 raise NotFound(f"Device {command.device!r} is not one of the mirror's", code="device_unknown")
             await self._commands.send(
                 command.device,
@@ -99,3 +104,8 @@ class Inbox:
             _log.warning("Mirror %s refuses a command of the hub: %s", self._lane.name, error)
             return
         self.counts["commands"] += 1
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text is Unicode: over half a surrogate pair the store raises, and what holds it would come for ever."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)

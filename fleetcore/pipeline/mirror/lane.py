@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -21,7 +21,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
-from fleetcore.model.mirror import BODIES, EntityKey, Kept, MirrorBody
+from fleetcore.model.mirror import BODIES, FACETS, EntityKey, Facet, Kept, MirrorBody
 from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.mirror.budget import DayBudget
@@ -41,6 +41,7 @@ _CONFLICTS = 3
 _AGAIN_S, _LONGEST_S = 1.0, 300.0
 #: Rejected credentials are tried again as often: a role may have been given back, a file renewed.
 _CREDENTIALS_S = 60.0
+_NO_CHANGE = Commit()
 
 
 @frozen(kw_only=True)
@@ -75,6 +76,7 @@ class StateLane:
 
     Args:
         body: gives the present state of an entity.
+        facets: those that are sent; a mark of another one, which an earlier configuration left, is dropped.
         settling: how what goes both ways is settled; None where all goes out.
         deletes: whether what is gone from the fleet is removed from the hub, and at most so many a day: a fleet that
             was emptied by mistake is not emptied at the hub. What is over waits.
@@ -94,13 +96,14 @@ class StateLane:
         clock: Clock,
         body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
         *,
+        facets: Collection[Facet] = FACETS,
         settling: Settling | None = None,
         deletes: bool = False,
         deletes_per_day: int | None = None,
         every_s: float = 0.0,
     ) -> None:
         self.name, self._storage, self._clock, self._body = name, storage, clock, body
-        self.deletes, self._settling = deletes, settling
+        self.deletes, self._settling, self._facets = deletes, settling, facets
         self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
         #: Removals that are under way.
         self._removing: set[EntityKey] = set()
@@ -116,6 +119,8 @@ class StateLane:
         self._delayed: set[EntityKey] = set()
         self._tries: dict[EntityKey, int] = {}
         self._number = itertools.count()
+        #: Entities of a batch by which the backend failed: each is tried by itself, to find the one.
+        self._alone: set[EntityKey] = set()
         #: When entities were written, the oldest first, and those that wait for that alone.
         self._every_s = every_s
         self._written_s: dict[EntityKey, float] = {}
@@ -140,6 +145,11 @@ class StateLane:
             for key in dict.fromkeys(keys):
                 if key in self._under_way:
                     again.append(key)
+                elif key in self.removals_wait:
+                    # It may be there again: then it does not wait for tomorrow.
+                    self.removals_wait.discard(key)
+                    self._delayed.discard(key)
+                    self._ready[key] = None
                 elif key not in self._ready and key not in self._delayed:
                     unknown.append(key)
             adding = await self.marks.adding(unknown, self._clock.now_ms())
@@ -156,6 +166,27 @@ class StateLane:
             else:
                 self._all_known = False
         self._news.set()
+
+    async def amend(self, key: EntityKey, how: Callable[[Kept], Kept], beside: Commit = _NO_CHANGE) -> None:
+        """Changes what is kept of an entity, in one commit with ``beside``; while it is under way, after that."""
+        while key in self._under_way:
+            self._moved.clear()
+            await self._moved.wait()
+        self._under_way[key] = False
+        try:
+            kept = await self.kept.get(key)
+            await self._storage.commit(self.kept.putting(key, kept, how(kept)) + beside)
+        finally:
+            if self._under_way.pop(key, False):
+                self._ready[key] = None
+            self._news.set()
+            self._moved.set()
+
+    async def gone(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
+        """Of the next entities that the hub may have, those that the fleet has no more, and where it goes on."""
+        states, following = await self.kept.page("mirror", after, limit)
+        found = [key for key, kept in states if kept.digest is not None and await self._body(key) is None]
+        return found, following
 
     async def _fill(self) -> None:
         """Reads marks from the store while few are known."""
@@ -203,6 +234,7 @@ class StateLane:
             self._later.clear()
             self._delayed.clear()
             self._paced.clear()
+            self._alone.clear()
             self.removals_wait.clear()
             self._removing.clear()
             self._all_known = False
@@ -238,13 +270,19 @@ class StateLane:
         batch: list[EntityKey] = []
         while self._ready and len(batch) < hub.limits.items:
             key = next(iter(self._ready))
+            if key in self._alone and batch:
+                break
             del self._ready[key]
-            if wait_s := self._early_s(key):
+            if key in self._under_way:
+                self._under_way[key] = True
+            elif wait_s := self._early_s(key):
                 self._paced.add(key)
                 self._delay(key, wait_s)
             else:
                 batch.append(key)
                 self._under_way[key] = False
+                if key in self._alone:
+                    break
         return batch
 
     @property
@@ -264,10 +302,12 @@ class StateLane:
         return max(0.0, at_s + self._every_s - now_s)
 
     async def _send(self, hub: Hub, batch: Sequence[EntityKey]) -> None:
+        asked: Sequence[EntityKey] = batch
         try:
             work, done = await self._prepared(hub, batch)
-            if self._trying:
+            if self._trying and work:
                 work = work[:1]  # the others are ready again
+                asked = [work[0].key]
             if self._settling is not None:
                 work = await self._settled(hub, self._settling, work, done)
             work = await self._announced(work)
@@ -275,13 +315,21 @@ class StateLane:
         except BackendError as error:
             # It may be one entity that it cannot handle, which must hold up no other.
             _log.warning("Mirror %s: the backend failed with %d entities: %s", self.name, len(batch), error)
-            for key in batch:
-                self._again(key)
+            if len(asked) > 1:
+                self._alone.update(batch)
+                self._return(batch)
+                self._news.set()
+                return
+            self._again(asked[0])
             await self._finish(batch, [])
             return
         except (Unavailable, PluginError) as error:
             self._fails("failing", error, getattr(error, "retry_after_s", None) or 0.0)
             self._return(batch)
+            if len(asked) == 1:
+                # It may be this one entity that gets no answer: the next one to be tried is another.
+                self._ready.pop(asked[0])
+                self._ready[asked[0]] = None
             return
         except CredentialsRejected as error:
             self._fails("credentials", error, _CREDENTIALS_S)
@@ -300,13 +348,14 @@ class StateLane:
         done: _Done = []
         for key in batch:
             kept, body = await self.kept.get(key), await self._body(key)
-            if kept.paused is not None:
+            if kept.paused is not None or key.facet not in self._facets:
                 done.append((key, Commit()))
                 continue
             if body is None:
                 removal = self._removal(key, kept)
                 if removal is None:
-                    done.append((key, Commit()))
+                    # What is gone is no dead letter any more.
+                    done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), ()))))
                 elif self._may_remove(key):
                     work.append(removal)
                 continue
@@ -418,7 +467,7 @@ class StateLane:
     async def _applied(self, hub: Hub, work: Sequence[_Work]) -> list[MirrorResult]:
         """The hub's answers; after a conflict the hub's state is read and ours is written over it.
 
-        What goes both ways is settled anew instead.
+        What goes both ways is settled anew instead, unless it is removed.
         """
         if not work:
             return []
@@ -482,6 +531,7 @@ class StateLane:
         async with self._turn:
             commit = self._removals.spend(sum(key in self._removing for key, _ in done))
             self._removing.difference_update(batch)
+            self._alone.difference_update(key for key, _ in done)
             over = []
             for key, change in done:
                 commit += change
@@ -517,7 +567,7 @@ class StateLane:
         wait_s = max(wait_s, back_off_s(self._failures))
         self._failures += 1
         self._until_s = max(self._until_s, self._clock.monotonic_s() + wait_s)
-        _log.warning("Mirror %s is %s and goes on in %g s: %s", self.name, state, wait_s, in_a_line(error))
+        _log.warning("Mirror %s (%s) goes on in %g s: %s", self.name, state, wait_s, in_a_line(error))
         self._became(state, error)
         self._news.set()
 

@@ -26,6 +26,8 @@ _KIND = "mirror_snapshot"
 #: Which hub it is that is kept.
 HUB_KIND = "mirror_hub"
 _PAGE = 500
+#: In front of a place among the kept states, as in a plan.
+_KEPT = "kept:"
 _DEVICES: frozenset[Facet] = frozenset({"registry"})
 _POSITION = frozenset({"location"})
 
@@ -117,7 +119,7 @@ class Looking(Consumer):
             self.snapshot = None
             return False
         facets, marked = cast("Sequence[str]", record.body["facets"]), cast("int", record.body["marked"])
-        keys, after = await self._walk.next(cast("str | None", record.body["after"]), _PAGE, facets)
+        keys, after = await self._page(cast("str | None", record.body["after"]), facets)
         marked += len(keys)
         progress = self._progress(facets, after, marked, ended=after is None)
         await self._lane.mark(keys, Commit(puts=(progress,)))
@@ -125,6 +127,14 @@ class Looking(Consumer):
         if after is None:
             self._looked_s = self._clock.monotonic_s()
         return True
+
+    async def _page(self, after: str | None, facets: Collection[str]) -> tuple[Sequence[EntityKey], str | None]:
+        """The next entities; at the end those that went while nobody looked, which only what is kept of them names."""
+        if after is not None and after.startswith(_KEPT):
+            keys, following = await self._lane.gone(after.removeprefix(_KEPT) or None, _PAGE)
+            return keys, None if following is None else f"{_KEPT}{following}"
+        keys, following = await self._walk.next(after, _PAGE, facets)
+        return keys, following or (_KEPT if self._lane.deletes and set(facets) >= set(FACETS) else None)
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         events = [event for entry in entries for event in entry.events]

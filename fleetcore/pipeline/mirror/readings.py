@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen
 
-from fleetcore.errors import PluginError, Unavailable
+from fleetcore.errors import CredentialsRejected, PluginError, Unavailable
 from fleetcore.interfaces.boundary import plugin_call
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, Sent
@@ -191,8 +191,7 @@ class ReadingsLane(Consumer):
             start = at[-1] + 1
             while at:
                 self._trying = True
-                async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
-                    sent = await send(at)
+                sent = await self._answered(send(at))
                 if sent.taken + len(sent.refused) + len(sent.rest) != len(at):
                     raise PluginError(f"{self.name}: the backend accounts for other readings than it was given")
                 self.counts["taken"] += sent.taken
@@ -207,6 +206,15 @@ class ReadingsLane(Consumer):
                     await self._clock.sleep(sent.retry_after_s or _AGAIN_S)
         self.counts["over_budget"] += count - room
         return spent
+
+    async def _answered(self, call: Awaitable[Sent]) -> Sent:
+        """The hub's answer. Rejected credentials are tried again: a role may have been given back, a file renewed."""
+        try:
+            async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
+                return await call
+        except CredentialsRejected as error:
+            # As such it would end the consumer, until the server is restarted.
+            raise Unavailable(str(error), remedy=error.remedy) from error
 
     def _refuse(self, series: int, time: int, why: str) -> None:
         found = self._storage.catalog.series(series)

@@ -3,6 +3,7 @@
 A page that is done again after a crash finds nothing that was repaired already.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
@@ -74,14 +75,12 @@ async def mend(lane: StateLane, found: Sequence[Difference]) -> None:
     What the hub alone has is left there where the mirror does not remove.
     """
     found = [each for each in found if each.state != "extra" or lane.deletes]
-    change = Commit()
     for each in found:
-        kept = await lane.kept.get(each.key)
-        change += lane.kept.putting(each.key, kept, _as_found(kept, each))
-    await lane.mark([each.key for each in found], change)
+        await lane.amend(each.key, functools.partial(_as_found, each))
+    await lane.mark([each.key for each in found], Commit())
 
 
-def _as_found(kept: Kept, found: Difference) -> Kept:
+def _as_found(found: Difference, kept: Kept) -> Kept:
     if found.held is None:
         return evolve(kept, digest=None, remote_version=None)
     return evolve(kept, digest=digest(found.held.body), remote_version=found.held.remote_version)

@@ -15,6 +15,7 @@ from fleetcore.model.merge import Side, merge
 from fleetcore.model.mirror import EntityKey, Facet, Kept, MirrorBody
 from fleetcore.model.twin import equal
 from fleetcore.pipeline.mirror.hub import Hub
+from fleetcore.pipeline.mirror.kept import digest
 
 Direction = Literal["out", "in", "both"]
 
@@ -83,7 +84,7 @@ class Settling:
         if way.direction == "in":
             document, conflicts = theirs, 0
         else:
-            merged = merge(kept.agreed or {}, mine, theirs, sent=kept.sent, wins=way.wins)
+            merged = merge(_base(kept, held.body, theirs), mine, theirs, sent=kept.sent, wins=way.wins)
             document, conflicts = merged.document, len(merged.conflicts)
         if equal(document, mine):
             return Settled(body=ours, conflicts=conflicts)
@@ -95,3 +96,10 @@ class Settling:
         # What the fleet has after it, for a layer may stand above what was taken.
         body = with_shared(fitted.body, document) if way.direction == "in" else fitted.body
         return Settled(body=body, conflicts=conflicts)
+
+
+def _base(kept: Kept, held: MirrorBody, theirs: Mapping[str, object]) -> Mapping[str, object]:
+    """What both sides had last. What went out alone so far is that, as long as the hub has it as it was sent."""
+    if kept.agreed is not None:
+        return kept.agreed
+    return theirs if kept.digest == digest(held) else {}
