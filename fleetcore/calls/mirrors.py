@@ -88,7 +88,7 @@ async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
         if mirror.inbox is None
         else MirrorInboxResponse(
             **{name: mirror.inbox.counts[name] for name in ("commands", "refused", "changes", "invalid")},
-            error=mirror.inbox_error,
+            error=mirror.inbox.error,
         ),
     )
 

@@ -271,3 +271,23 @@ async def test_what_is_not_mirrored_any_more_is_not_sent_though_it_was_marked(se
 
     assert set(hub.held) == {registry("dev-1")}
     assert shown.waiting == 0
+
+
+async def test_a_reading_that_a_backend_cannot_handle_is_refused_and_holds_up_no_other(served, hub, monkeypatch):
+    send = memory_cloud.MemoryCloud.send
+
+    async def odd(self, batch, catalog):
+        if 13.0 in batch.value:
+            raise ValueError("13 is no number")
+        return await send(self, batch, catalog)
+
+    monkeypatch.setattr(memory_cloud.MemoryCloud, "send", odd)
+    async with served('[clouds.memory]\nmirror = ["telemetry"]') as manager:
+        await manager.register_device("dev-1", "sensor")
+        for value in range(10, 20):
+            await manager.collect_telemetry("dev-1", "heat", float(value))
+        await until(lambda: len(hub.telemetry) == 9)
+        (refused,) = await manager.list_mirror_refused_readings("memory")
+
+    assert [each.value for each in hub.telemetry] == [10, 11, 12, 14, 15, 16, 17, 18, 19]
+    assert refused.reason == "The backend raised ValueError: 13 is no number"

@@ -34,6 +34,10 @@ from fleetcore_aws.twins import Twins
 _STAGES: Sequence[Sequence[Facet]] = (("group",), ("registry",), ("twin", "job"))
 
 
+#: How often an entity is read that AWS throttles.
+_READS = 5
+
+
 class AwsCloud(CloudBackend):
     """AWS IoT Core for one fleet, which marks with ``mark`` what it makes."""
 
@@ -127,7 +131,7 @@ class AwsCloud(CloudBackend):
                 return await self._jobs.apply(item, body)
 
     async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
-        found = await asyncio.gather(*(self._facet(key.facet).read(key) for key in keys), return_exceptions=True)
+        found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
         read: list[MirrorItem | None] = []
         for each in found:
             if isinstance(each, CallFailed):
@@ -136,6 +140,16 @@ class AwsCloud(CloudBackend):
                 raise each
             read.append(each)
         return read
+
+    async def _read(self, key: EntityKey) -> MirrorItem | None:
+        """Again where AWS throttles, once the pace lets it: one that is throttled is no reason to fail the others."""
+        for _ in range(_READS - 1):
+            try:
+                return await self._facet(key.facet).read(key)
+            except CallFailed as failed:
+                if failed.kind != "throttled":
+                    raise
+        return await self._facet(key.facet).read(key)
 
     async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
         listing = self._facet(facet).entities()

@@ -324,3 +324,16 @@ async def test_the_endpoint_of_shadows_is_asked_for_and_a_cut_answer_is_no_endpo
     assert "endpointAddress" in str(cut.value)
     assert "counterpart.invalid" in str(found.value)
     assert front.calls == {"iot:DescribeEndpoint": 2}
+
+
+async def test_a_read_that_is_throttled_is_made_again_and_fails_no_other(cloud, front, hub):
+    names = [f"sensor-{number}" for number in range(5)]
+    await cloud.apply([registration(name) for name in names])
+    front.faults.only = ("iot:DescribeThing",)
+    await hub.throttle()
+    front.faults.throttled = 3
+
+    found = await cloud.read([EntityKey("registry", name) for name in names])
+
+    assert [each.key.id for each in found] == names
+    assert front.faults.throttled == 0

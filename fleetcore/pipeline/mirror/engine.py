@@ -62,7 +62,7 @@ class Mirror:
         timeout_s: how long the hub may take for a batch.
 
     Attributes:
-        error: why the backend is not open, or empty; ``inbox_error``: why nothing came from the hub last time.
+        error: why the backend is not open, or empty.
         readings: None where no readings are sent.
     """
 
@@ -85,7 +85,7 @@ class Mirror:
         self.comparing, self._storage, self._clock, self._rates = comparing, storage, clock, rates
         self.inbox, self._use, self._timeout_s = inbox, use, timeout_s
         self.readings: ReadingsLane | None = None
-        self.error, self.inbox_error = "", ""
+        self.error = ""
         self.pace = Pace({}, clock)
         self._hub: Hub | None = None
         self._opened, self._again = asyncio.Event(), asyncio.Event()
@@ -194,13 +194,13 @@ class Mirror:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                self.inbox_error = in_a_line(error)
+                inbox.error = in_a_line(error)
                 if self._clock.monotonic_s() - begun_s >= HEALTHY_S:
                     failures = 0
                 wait_s = back_off_s(failures)
                 failures += 1
                 said = "Mirror %s hears nothing, and tries again in %g s: %s"
-                _log.warning(said, self.name, wait_s, self.inbox_error)
+                _log.warning(said, self.name, wait_s, inbox.error)
                 await self._clock.sleep(wait_s)
             else:
                 return  # the hub gives nothing

@@ -37,6 +37,7 @@ class Inbox:
 
     Attributes:
         counts: since the start: ``commands``, ``refused`` ones, ``changes`` and what was ``invalid``.
+        error: why nothing comes from the hub, or empty.
         refused: the newest refused commands: the hub's id, device, name and why.
     """
 
@@ -52,6 +53,7 @@ class Inbox:
         self._lane, self._commands, self._storage = lane, commands, storage
         self._names, self._mirrored = names, mirrored
         self.counts: Counter[str] = Counter()
+        self.error = ""
         self.refused: deque[tuple[str, str, str, str]] = deque(maxlen=_NAMED)
 
     async def run(self, hub: Hub) -> None:
@@ -61,6 +63,7 @@ class Inbox:
         async with aclosing(hub.inbound(after)) as arriving:
             async for arrived in arriving:
                 await self.take(arrived)
+                self.error = ""
 
     async def take(self, arrived: Arrived) -> None:
         """Keeps what came, and then how far the hub was read."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from attrs import field, frozen
 
 from fleetcore.errors import CredentialsRejected, PluginError, Unavailable
-from fleetcore.interfaces.boundary import plugin_call
+from fleetcore.interfaces.boundary import in_a_line, plugin_call
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, Sent
 from fleetcore.interfaces.storage import Storage
@@ -184,26 +184,38 @@ class ReadingsLane(Consumer):
         """
         room = min(self.budget.room(), count)
         spent = Commit()
-        start = 0
-        while start < room:
-            # A hub that did not take the last ones is tried with one.
-            at: Sequence[int] = range(start, min(start + (1 if self._trying else most), room))
-            start = at[-1] + 1
-            while at:
-                self._trying = True
+        pending = deque[Sequence[int]](range(first, min(first + most, room)) for first in range(0, room, most))
+        while pending:
+            at = pending.popleft()
+            if self._trying and len(at) > 1:
+                # A hub that did not take the last ones is tried with one.
+                pending.appendleft(at[1:])
+                at = at[:1]
+            self._trying = True
+            try:
                 sent = await self._answered(send(at))
-                if sent.taken + len(sent.refused) + len(sent.rest) != len(at):
-                    raise PluginError(f"{self.name}: the backend accounts for other readings than it was given")
-                self.counts["taken"] += sent.taken
-                spent = _later(spent, self.budget.spend(sent.taken))
-                for each, why in sent.refused.items():
-                    self._refuse(*about(at[each]), why)
-                if not sent.taken and not sent.refused and sent.rest:
-                    raise Unavailable("The hub takes no readings now", retry_after_s=sent.retry_after_s or _AGAIN_S)
+            except (Unavailable, PluginError, OSError):
+                raise
+            except Exception as error:
+                # It may be one reading that the backend cannot handle, which must hold up no other.
                 self._trying = False
-                at = [at[each] for each in sent.rest]
-                if at:
-                    await self._clock.sleep(sent.retry_after_s or _AGAIN_S)
+                if len(at) == 1:
+                    self._refuse(*about(at[0]), f"The backend raised {in_a_line(error)}")
+                else:
+                    pending.extendleft((at[len(at) // 2 :], at[: len(at) // 2]))
+                continue
+            if sent.taken + len(sent.refused) + len(sent.rest) != len(at):
+                raise PluginError(f"{self.name}: the backend accounts for other readings than it was given")
+            self.counts["taken"] += sent.taken
+            spent = _later(spent, self.budget.spend(sent.taken))
+            for each, why in sent.refused.items():
+                self._refuse(*about(at[each]), why)
+            if not sent.taken and not sent.refused and sent.rest:
+                raise Unavailable("The hub takes no readings now", retry_after_s=sent.retry_after_s or _AGAIN_S)
+            self._trying = False
+            if sent.rest:
+                pending.appendleft([at[each] for each in sent.rest])
+                await self._clock.sleep(sent.retry_after_s or _AGAIN_S)
         self.counts["over_budget"] += count - room
         return spent
 
