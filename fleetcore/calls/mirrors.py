@@ -144,10 +144,21 @@ async def resume_mirror(
 
 
 @call("POST /mirrors/{name}/resync", Permission.SERVER_WRITE, cli="mirror resync NAME")
-async def resync_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
-    """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again."""
+async def resync_mirror(
+    caller: Caller, name: MirrorName, *, entity: Entity | None = None, reason: Reason = ""
+) -> MirrorResponse:
+    """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again.
+
+    With ``entity`` that one alone, a dead letter for one.
+
+    Raises:
+        NotFound: neither side has the entity.
+    """
     mirror = _mirror(caller, name)
-    await mirror.resync(actor=caller.actor, reason=reason)
+    if entity is None:
+        await mirror.resync(actor=caller.actor, reason=reason)
+    else:
+        await mirror.look_at(_key(entity), actor=caller.actor, reason=reason)
     return await _shown(caller, mirror)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleetcore.errors import Unavailable
+from fleetcore.errors import NotFound, Unavailable
 from fleetcore.fleet.mirrors import VIA
 from fleetcore.testing.memory_cloud import MemoryCloud
 
@@ -332,3 +332,21 @@ async def test_an_entity_that_is_paused_while_it_is_written_stays_paused(served,
         await manager.resume_mirror("memory", entity="registry/dev-1")
         await caught_up(manager)
         assert hub.body(registry("dev-1"))["tags"] == ["b"]
+
+
+async def test_one_dead_letter_is_tried_again(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry"]') as manager:
+        for device in ("dev-1", "dev-2"):
+            hub.edit(registry(device), {"type": "theirs", "lifecycle": "active"}, owner="another")
+            await manager.register_device(device, "sensor")
+        await caught_up(manager)
+        assert len(await manager.list_mirror_dead_letters("memory")) == 2
+        hub.held.clear()
+
+        await manager.resync_mirror("memory", entity="registry/dev-1")
+        await caught_up(manager)
+
+        assert set(hub.held) == {registry("dev-1")}
+        assert [each.entity for each in await manager.list_mirror_dead_letters("memory")] == ["registry/dev-2"]
+        with pytest.raises(NotFound, match="has no registry/nobody"):
+            await manager.resync_mirror("memory", entity="registry/nobody")

@@ -2337,9 +2337,15 @@ class BlockingCalls(ABC):
         """
         return self._value("resume_mirror", {"name": name, "entity": entity, "reason": reason}, MirrorResponse)
 
-    def resync_mirror(self, name: MirrorName, *, reason: Reason = "") -> MirrorResponse:
-        """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again."""
-        return self._value("resync_mirror", {"name": name, "reason": reason}, MirrorResponse)
+    def resync_mirror(self, name: MirrorName, *, entity: Entity | None = None, reason: Reason = "") -> MirrorResponse:
+        """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again.
+
+        With ``entity`` that one alone, a dead letter for one.
+
+        Raises:
+            NotFound: neither side has the entity.
+        """
+        return self._value("resync_mirror", {"name": name, "entity": entity, "reason": reason}, MirrorResponse)
 
     def apply_mirror(self, name: MirrorName, *, reason: Reason = "") -> OperationResponse:
         """Reads the hub and brings it in step where it differs; ``list_mirror_drift`` shows that before.

@@ -170,6 +170,13 @@ class Mirror:
         """Looks at everything again."""
         await self.looking.look_again(self._event("mirror.resynced", actor, reason))
 
+    async def look_at(self, key: EntityKey, *, actor: str, reason: str) -> None:
+        """Looks at one entity again, a dead letter for one; raises NotFound where neither side has it."""
+        if not await self.lane.knows(key):
+            raise NotFound(f"Mirror {self.name!r} has no {key}", entity=str(key))
+        event = self._event("mirror.resynced", actor, reason, entity=str(key))
+        await self.lane.mark([key], Commit(events=(event,)))
+
     def _event(self, what: str, actor: str, reason: str, **data: object) -> Event:
         return Event(type=what, subject=self.name, time=self._clock.now_ms(), actor=actor, reason=reason, data=data)
 

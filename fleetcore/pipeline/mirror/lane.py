@@ -26,7 +26,7 @@ from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.mirror.budget import DayBudget
 from fleetcore.pipeline.mirror.hub import BackendError, Hub
-from fleetcore.pipeline.mirror.kept import UNCONFIRMED, KeptStates, digest, with_losses
+from fleetcore.pipeline.mirror.kept import NOTHING, UNCONFIRMED, KeptStates, digest, with_losses
 from fleetcore.pipeline.mirror.marks import Marks
 from fleetcore.pipeline.mirror.settling import Settling
 from fleetcore.wire.records import from_plain, to_plain
@@ -187,6 +187,10 @@ class StateLane:
         states, following = await self.kept.page("mirror", after, limit)
         found = [key for key, kept in states if kept.digest is not None and await self._body(key) is None]
         return found, following
+
+    async def knows(self, key: EntityKey) -> bool:
+        """Whether the fleet has an entity, or something is kept of it."""
+        return await self.kept.get(key) != NOTHING or await self._body(key) is not None
 
     async def _fill(self) -> None:
         """Reads marks from the store while few are known."""

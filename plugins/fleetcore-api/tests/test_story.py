@@ -411,6 +411,7 @@ STORY = [
     ("resume_mirror", {"name": "hub", "entity": "twin/pump-1"}),
     ("resume_mirror", {"name": "hub", "entity": "twin/pump-1"}),
     ("resync_mirror", {"name": "hub"}),
+    ("resync_mirror", {"name": "hub", "entity": "twin/pump-1"}),
     ("check_mirror", {"name": "hub"}),
     ("get_mirror_policy", {"name": "hub"}),
     ("apply_mirror", {"name": "hub"}),
