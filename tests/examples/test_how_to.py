@@ -287,7 +287,7 @@ def test_a_fleet_is_mirrored_to_aws_and_through_an_outage(tmp_path, monkeypatch)
     _, counterpart, export, made, look, drift, cut, heal, policy, check, plan = commands
     section, _ = blocks(page, "toml")
     hub, api = free_ports(2)
-    ports = {"4580": str(hub), "4581": str(hub + 1), "8443": api}
+    ports = {"4580": str(hub), "4581": str(hub + 1), "8443": str(api)}
     for name, value in re.findall(r"(\w+)=(\S+)", export):
         monkeypatch.setitem(ENVIRONMENT, name, value)
     monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
