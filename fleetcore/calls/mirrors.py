@@ -1,6 +1,7 @@
 """Mirrors to cloud hubs: how they stand, what they would send, where the hub differs, and what it does not take."""
 
-from typing import Annotated, cast
+from collections.abc import Callable, Collection
+from typing import Annotated, TypeVar, cast
 
 from msgspec import Meta
 
@@ -30,6 +31,9 @@ from fleetcore.errors import NotFound
 from fleetcore.model.mirror import FACETS, EntityKey, Facet, Kept, Loss
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.mirroring import Mirror
+
+_T = TypeVar("_T")
+_S = TypeVar("_S")
 
 MirrorName = Annotated[
     str,
@@ -171,9 +175,8 @@ async def apply_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "")
 
     It goes on in the background. What is found is sent by the mirror itself: ``waiting`` tells how much is left.
     """
-    mirror = _mirror(caller, name)
-    overview = await mirror.overview()
-    operation = await caller.fleet.repair.start(name, overview.held, actor=caller.actor, reason=reason)
+    _mirror(caller, name)
+    operation = await caller.fleet.repair.start(name, actor=caller.actor, reason=reason)
     return await operation_response(caller, operation)
 
 
@@ -296,13 +299,8 @@ async def list_mirror_refused_commands(
 ) -> Page[MirrorRefusedCommandResponse]:
     """Lists the newest commands of the hub that the fleet refused since the server started, 100 at most."""
     inbox = _mirror(caller, name).inbox
-    numbered = list(enumerate([] if inbox is None else reversed(inbox.refused)))
-    return page_of(
-        numbered, cursor, limit, lambda each: f"{each[0]:04d}",
-        lambda each: MirrorRefusedCommandResponse(
-            id=each[1][0], device=each[1][1], command=each[1][2], reason=each[1][3]
-        ),
-    )  # fmt: skip
+    refused = () if inbox is None else inbox.refused
+    return _newest(refused, cursor, limit, lambda each: _command(*each))
 
 
 @call(
@@ -314,13 +312,23 @@ async def list_mirror_refused_readings(
 ) -> Page[MirrorRefusedReadingResponse]:
     """Lists the newest readings that the hub refused since the server started, 100 at most."""
     readings = _mirror(caller, name).readings
-    numbered = list(enumerate([] if readings is None else reversed(readings.refused)))
-    return page_of(
-        numbered, cursor, limit, lambda each: f"{each[0]:04d}",
-        lambda each: MirrorRefusedReadingResponse(
-            device=each[1][0], metric=each[1][1], time=Ms(each[1][2]), reason=each[1][3]
-        ),
-    )  # fmt: skip
+    refused = () if readings is None else readings.refused
+
+    def shown(each: tuple[str, str, int, str]) -> MirrorRefusedReadingResponse:
+        device, metric, time, reason = each
+        return MirrorRefusedReadingResponse(device=device, metric=metric, time=Ms(time), reason=reason)
+
+    return _newest(refused, cursor, limit, shown)
+
+
+def _command(id: str, device: str, command: str, reason: str) -> MirrorRefusedCommandResponse:
+    return MirrorRefusedCommandResponse(id=id, device=device, command=command, reason=reason)
+
+
+def _newest(refused: Collection[_T], cursor: str | None, limit: int, shown: Callable[[_T], _S]) -> Page[_S]:
+    """A page of what was refused, the newest first."""
+    numbered = list(enumerate(reversed(list(refused))))
+    return page_of(numbered, cursor, limit, lambda each: f"{each[0]:04d}", lambda each: shown(each[1]))
 
 
 def _key(entity: str) -> EntityKey:

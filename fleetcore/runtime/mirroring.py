@@ -155,7 +155,7 @@ def mirror_of(
         opener,
         lane,
         Looking(lane, walk, storage, clock, watch=_watch(section, selection)),
-        Comparing(walk, entities.body, lane.kept, deletes=section.delete),
+        Comparing(walk, entities.body, lane),
         storage,
         clock,
         inbox=inbox,

@@ -12,6 +12,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
+from fleetcore import threads
+
 _T = TypeVar("_T")
 
 
@@ -25,6 +27,7 @@ class Pool:
         self._threads: list[threading.Thread] = []
         self._under_way = 0
         self._told = False
+        threads.stop_at_exit(self._stop)
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """What ``work`` returns or raises, in a thread. Work that has begun goes on where the caller is cancelled."""
@@ -35,7 +38,7 @@ class Pool:
             if self._under_way > len(self._threads) < self._size:
                 thread = threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True)
                 self._threads.append(thread)
-                thread.start()
+                threads.start(thread)
             self._jobs.put((future, work))
             return await future
         finally:
@@ -67,9 +70,12 @@ class Pool:
             else:
                 future.set_exception(cast("Exception", error))
 
-    def close(self) -> None:
-        """Ends the threads, after the work that is under way."""
+    def _stop(self) -> None:
         for _ in self._threads:
             self._jobs.put(None)
+
+    def close(self) -> None:
+        """Ends the threads, after the work that is under way."""
+        self._stop()
         for thread in self._threads:
             thread.join()

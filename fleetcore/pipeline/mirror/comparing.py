@@ -6,9 +6,10 @@ from typing import Literal
 from attrs import frozen
 
 from fleetcore.interfaces.cloud import MirrorItem
-from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody
+from fleetcore.model.mirror import EntityKey, Loss, MirrorBody
 from fleetcore.pipeline.mirror.hub import Hub
-from fleetcore.pipeline.mirror.kept import KeptStates, digest
+from fleetcore.pipeline.mirror.kept import digest
+from fleetcore.pipeline.mirror.lane import StateLane
 from fleetcore.pipeline.mirror.walk import Walk
 
 #: In front of a place among the kept states. A plan looks at them last: what is gone from the fleet is there alone.
@@ -53,11 +54,10 @@ class Comparing:
         self,
         walk: Walk,
         body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
-        kept: KeptStates,
-        *,
-        deletes: bool,
+        lane: StateLane,
     ) -> None:
-        self._walk, self._body, self._kept, self._deletes = walk, body, kept, deletes
+        self._walk, self._body, self._kept = walk, body, lane.kept
+        self._gone, self._deletes = lane.gone, lane.deletes
 
     async def plan(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Change], str | None]:
         """What would be sent of the next ``limit`` entities; those that are as the hub has them are left out."""
@@ -79,16 +79,9 @@ class Comparing:
         return Change(key=key, action="change" if kept.digest else "create", lost=fitted.lost)
 
     async def _removals(self, after: str, limit: int) -> tuple[list[Change], str | None]:
-        states, following = await self._kept.page("mirror", after or None, limit)
-        found = [
-            Change(key=key, action="remove")
-            for key, kept in states
-            if self._would_remove(key, kept) and await self._body(key) is None
-        ]
+        gone, following = await self._gone(after or None, limit)
+        found = [Change(key=key, action="remove") for key in gone]
         return found, None if following is None else f"{_KEPT}{following}"
-
-    def _would_remove(self, key: EntityKey, kept: Kept) -> bool:
-        return key.facet in self._walk.facets and kept.digest is not None and kept.paused is None
 
     async def drift(self, hub: Hub, after: str | None, limit: int) -> Drift:
         """Where the hub differs in the next ``limit`` entities; the last page has what the hub alone has.

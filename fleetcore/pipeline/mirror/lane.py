@@ -183,10 +183,13 @@ class StateLane:
             self._moved.set()
 
     async def gone(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
-        """Of the next entities that the hub may have, those that the fleet has no more, and where it goes on."""
+        """Of the next entities that the hub may have, those that the fleet has no more, and where it goes on.
+
+        Those that are paused, or of a facet that is not sent, are left out.
+        """
         states, following = await self.kept.page("mirror", after, limit)
-        found = [key for key, kept in states if kept.digest is not None and await self._body(key) is None]
-        return found, following
+        sent = [key for key, kept in states if kept.digest is not None and kept.paused is None]
+        return [key for key in sent if key.facet in self._facets and await self._body(key) is None], following
 
     async def knows(self, key: EntityKey) -> bool:
         """Whether the fleet has an entity, or something is kept of it."""
@@ -436,8 +439,9 @@ class StateLane:
             self.counts["both_changed"] += settled.conflicts
             self.counts["taken"] += settled.body is not one.body
             version = None if held is None else held.remote_version
-            if held is not None and digest(held.body) == digest(settled.body):
-                new = Kept(remote_version=version, digest=digest(settled.body), agreed=settled.agreed)
+            wanted = digest(settled.body)
+            if held is not None and digest(held.body) == wanted:
+                new = Kept(remote_version=version, digest=wanted, agreed=settled.agreed)
                 change = self.kept.putting(one.key, one.kept, with_losses(new, one.fitted.lost))
                 self.counts["unchanged"] += 1
                 self._tries.pop(one.key, None)

@@ -42,10 +42,9 @@ class Repair:
         self._mirrors, self._operations = mirrors, operations
         operations.drive(KIND, self._drive)
 
-    async def start(self, mirror: str, total: int, *, actor: str, reason: str) -> Operation:
-        """Starts one; ``total`` is about how many entities there are."""
-        spec = {"mirror": mirror, "after": None}
-        return await self._operations.start(KIND, [mirror], spec={**spec, "about": total}, actor=actor, reason=reason)
+    async def start(self, mirror: str, *, actor: str, reason: str) -> Operation:
+        """Starts one."""
+        return await self._operations.start(KIND, [mirror], spec={"after": None}, actor=actor, reason=reason)
 
     async def _drive(self, operation: Operation, items: Sequence[object]) -> Operation | None:
         mirror = self._mirrors.get(cast("str", items[0]))
@@ -61,9 +60,8 @@ class Repair:
         counts = Counter(operation.result) + Counter(compared=part.compared)
         counts.update(one.state for one in part.differences)
         done = operation.done + part.compared
-        spec = {**operation.spec, "after": part.after}
+        spec = {"after": part.after}
         if part.after is None:
-            # How many there are was a guess at the start.
             ended = OperationState.SUCCEEDED
             return evolve(operation, done=done, total=done, result=dict(counts), state=ended, spec=spec)
         return evolve(operation, done=done, total=max(operation.total, done), result=dict(counts), spec=spec)
