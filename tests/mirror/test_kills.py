@@ -56,7 +56,7 @@ async def run(fleet, hub, death):
     """A mirror works until it is in step, or killed."""
     entities = Entities(fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
     settling = Settling({"twin": Way(direction="both", wins="cloud")}, entities.body, entities.taker("mirror/hub"))
-    lane = StateLane("hub", fleet.storage, fleet.clock, entities.body, settling=settling, deletes=True)
+    lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, settling=settling, deletes=True)
     looking = Looking(lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
     await looking.start()
     await looking.look_again()  # the hub is polled
