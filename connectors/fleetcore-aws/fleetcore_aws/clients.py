@@ -20,12 +20,12 @@ from botocore.loaders import create_loader
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.pool import Pool
 from fleetcore.interfaces.provider import Context
 from fleetcore_aws import answers
 from fleetcore_aws.actions import RATES
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed, from_answer
-from fleetcore_aws.pool import Pool
 
 #: Models of services, read once a process: with them most of the time goes that making a client takes.
 _MODELS = create_loader()

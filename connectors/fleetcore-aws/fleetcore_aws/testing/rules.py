@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fleetcore_aws.testing.http1 import Answer
+from fleetcore.testing.http1 import Answer
 from fleetcore_aws.testing.operations import Call
 
 _NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
