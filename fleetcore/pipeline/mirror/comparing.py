@@ -123,7 +123,7 @@ class Comparing:
         return None if digest(held.body) == digest(wanted.body) else Difference(key=key, state="differs", held=held)
 
     async def _extra(self, hub: Hub) -> list[Difference]:
-        found = []
+        found: dict[EntityKey, Difference] = {}
         for facet in self._walk.facets:
             async for keys in _parts(hub.entities(facet)):
                 bodies = await self._bodies(keys)
@@ -131,8 +131,8 @@ class Comparing:
                 there = await hub.read(extra) if extra else ()
                 for key, held in zip(extra, there, strict=True):
                     if held is not None:
-                        found.append(Difference(key=key, state="extra", held=held))
-        return found
+                        found[key] = Difference(key=key, state="extra", held=held)
+        return list(found.values())
 
 
 async def _parts(keys: AsyncIterator[EntityKey]) -> AsyncIterator[Sequence[EntityKey]]:
