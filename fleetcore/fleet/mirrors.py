@@ -1,20 +1,35 @@
 """What a mirror sends: the present state of an entity, and which entities there are."""
 
 import functools
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device
-from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, MirrorBody, RegistryBody, TwinBody
+from fleetcore.model.mirror import (
+    CertificateBody,
+    DeviceCertificate,
+    EntityKey,
+    Facet,
+    GroupBody,
+    JobBody,
+    MirrorBody,
+    RegistryBody,
+    TwinBody,
+)
 from fleetcore.model.twin import Json, diff_patch
+from fleetcore.wire.tls import der_of
 
-#: The stored kind of each facet, and the index that lists an entity's records.
-_KINDS: dict[Facet, str] = {"registry": "device", "twin": "twin", "group": "group", "job": "execution"}
+#: The stored kind whose records are the entities of each facet; a device without a certificate is one too many of them.
+_KINDS: dict[Facet, str] = {
+    "group": "group", "registry": "device", "certificate": "device", "twin": "twin", "job": "execution",
+}  # fmt: skip
 
 #: The attribute of a device that came from another fleet: the ids of the fleets that it came through.
 VIA = "fleetcore_via"
@@ -27,10 +42,15 @@ def _via(device: Device) -> tuple[str, ...]:
     return tuple(str(each) for each in value) if isinstance(value, list | tuple) else ()
 
 
+async def _none(_device: str) -> Sequence[CertificateRecord]:
+    return ()
+
+
 class Entities:
     """The fleet, as mirrors see it.
 
     Args:
+        certificates: those with which a device gets in now; without it no device has one.
         located: whether a device's position is told.
         selects: whether a device is mirrored; one that is not is as if it were gone. None: all are.
         fleet: the id of this fleet: what came through it already is not sent again.
@@ -44,6 +64,7 @@ class Entities:
         groups: Groups,
         campaigns: Campaigns,
         *,
+        certificates: Callable[[str], Awaitable[Sequence[CertificateRecord]]] = _none,
         located: bool = False,
         selects: Callable[[str], Awaitable[bool]] | None = None,
         fleet: str = "",
@@ -51,12 +72,15 @@ class Entities:
         self._fleet = fleet
         self._storage, self._registry, self._twins = storage, registry, twins
         self._groups, self._campaigns, self._located, self._selects = groups, campaigns, located, selects
+        self._certificates = certificates
 
     async def body(self, key: EntityKey) -> MirrorBody | None:
         """The entity as it is now; None where there is none (any more)."""
         match key.facet:
             case "registry":
                 return await self._registered(key.id)
+            case "certificate":
+                return await self._certified(key.id)
             case "twin":
                 return await self._twin(key.id)
             case "group":
@@ -88,6 +112,14 @@ class Entities:
             location=await self._registry.locations.of(device_id) if self._located else None,
             via=_via(device),
         )
+
+    async def _certified(self, device: str) -> CertificateBody | None:
+        records = () if await self._device(device) is None else await self._certificates(device)
+        found = [
+            DeviceCertificate(fingerprint=hashlib.sha256(der_of(record.pem.encode())).hexdigest(), pem=record.pem)
+            for record in records
+        ]
+        return CertificateBody(certificates=tuple(sorted(found, key=lambda one: one.fingerprint))) if found else None
 
     async def _twin(self, device: str) -> TwinBody | None:
         if await self._device(device) is None:

@@ -16,7 +16,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.merge import Side
-from fleetcore.model.mirror import Facet
+from fleetcore.model.mirror import CALLED, Facet
 from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.engine import Mirror
 from fleetcore.pipeline.mirror.inbox import Inbox
@@ -29,10 +29,8 @@ from fleetcore.pipeline.selection import Selection
 from fleetcore.query.parse import parse
 from fleetcore.runtime.config import Config, Instance
 
-What = Literal["registry", "twins", "groups", "jobs", "telemetry"]
+What = Literal["registry", "twins", "groups", "jobs", "certificates", "telemetry"]
 
-#: What a mirror's settings call the facets.
-_CALLED: Mapping[str, Facet] = {"registry": "registry", "twins": "twin", "groups": "group", "jobs": "job"}
 #: Whose value of a leaf counts that both sides changed, unless the section says otherwise.
 _WINS: Mapping[Part, Side] = {"desired": "cloud", "registry": "fleet"}
 _RATE = validators.deep_mapping(validators.instance_of(str), validators.gt(0.0))
@@ -83,7 +81,7 @@ class MirrorSection:
     @property
     def facets(self) -> frozenset[Facet]:
         """Those that are mirrored."""
-        return frozenset(_CALLED[what] for what in self.mirror if what in _CALLED)
+        return frozenset(facet for facet, called in CALLED.items() if called in self.mirror)
 
     @property
     def ways(self) -> Mapping[Facet, Way]:
@@ -112,7 +110,7 @@ def split(config: Config, instance: Instance) -> tuple[MirrorSection, Instance]:
     common = {name: value for name, value in instance.table.items() if name in own}
     section = config.structure(MirrorSection, common, "clouds", instance.name)
     if missing := set(section.ways) - section.facets:
-        names = sorted(name for name, facet in _CALLED.items() if facet in missing)
+        names = sorted(CALLED[facet] for facet in missing)
         raise ConfigError(
             f"[clouds.{instance.name}] has a direction for what it does not mirror",
             file=config.file,

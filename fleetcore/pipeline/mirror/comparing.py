@@ -57,7 +57,7 @@ class Comparing:
         lane: StateLane,
     ) -> None:
         self._walk, self._body, self._kept = walk, body, lane.kept
-        self._gone, self._deletes = lane.gone, lane.deletes
+        self._gone, self._removes = lane.gone, lane.removes
 
     async def plan(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Change], str | None]:
         """What would be sent of the next ``limit`` entities; those that are as the hub has them are left out."""
@@ -65,7 +65,7 @@ class Comparing:
             return await self._removals(after.removeprefix(_KEPT), limit)
         keys, following = await self._walk.next(after, limit)
         found = [await self._change(hub, key) for key in keys]
-        return [change for change in found if change is not None], following or (_KEPT if self._deletes else None)
+        return [change for change in found if change is not None], following or (_KEPT if self._removes() else None)
 
     async def _change(self, hub: Hub, key: EntityKey) -> Change | None:
         body, kept = await self._body(key), await self._kept.get(key)
