@@ -1,21 +1,37 @@
 """What a mirror sends: the present state of an entity, and which entities there are."""
 
 import functools
+import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device
 from fleetcore.model.firmware import Campaign, Execution
-from fleetcore.model.mirror import FACETS, EntityKey, Facet, GroupBody, JobBody, MirrorBody, RegistryBody, TwinBody
+from fleetcore.model.mirror import (
+    FACETS,
+    CertificateBody,
+    DeviceCertificate,
+    EntityKey,
+    Facet,
+    GroupBody,
+    JobBody,
+    MirrorBody,
+    RegistryBody,
+    TwinBody,
+)
 from fleetcore.model.twin import Json, diff_patch
+from fleetcore.wire.tls import der_of
 
-#: The stored kind of each facet, and the index that lists an entity's records.
-_KINDS: dict[Facet, str] = {"registry": "device", "twin": "twin", "group": "group", "job": "execution"}
+#: The stored kind whose records are the entities of each facet; a device without a certificate is one too many of them.
+_KINDS: dict[Facet, str] = {
+    "group": "group", "registry": "device", "certificate": "device", "twin": "twin", "job": "execution",
+}  # fmt: skip
 
 #: The attribute of a device that came from another fleet: the ids of the fleets that it came through.
 VIA = "fleetcore_via"
@@ -46,10 +62,15 @@ def _job(execution: Execution, campaigns: Mapping[str, Campaign]) -> JobBody | N
     )
 
 
+async def _none(_device: str) -> Sequence[CertificateRecord]:
+    return ()
+
+
 class Entities:
     """The fleet, as mirrors see it.
 
     Args:
+        certificates: those with which a device gets in now; without it no device has one.
         located: whether a device's position is told.
         selects: whether a device is mirrored; one that is not is as if it were gone. None: all are.
         fleet: the id of this fleet: what came through it already is not sent again.
@@ -63,6 +84,7 @@ class Entities:
         groups: Groups,
         campaigns: Campaigns,
         *,
+        certificates: Callable[[str], Awaitable[Sequence[CertificateRecord]]] = _none,
         located: bool = False,
         selects: Callable[[str], Awaitable[bool]] | None = None,
         fleet: str = "",
@@ -70,6 +92,7 @@ class Entities:
         self._fleet = fleet
         self._storage, self._registry, self._twins = storage, registry, twins
         self._groups, self._campaigns, self._located, self._selects = groups, campaigns, located, selects
+        self._certificates = certificates
 
     async def body(self, key: EntityKey) -> MirrorBody | None:
         """The entity as it is now; None where there is none (any more)."""
@@ -89,6 +112,8 @@ class Entities:
                     found[key] = self._group(key.id)
                 case "registry" if key.id in devices:
                     found[key] = await self._registered(devices[key.id])
+                case "certificate" if key.id in devices:
+                    found[key] = await self._certified(key.id)
                 case "twin" if key.id in twins:
                     twin = twins[key.id]
                     found[key] = TwinBody(desired=twin.desired.document, reported=twin.reported.document)
@@ -121,6 +146,13 @@ class Entities:
             location=await self._registry.locations.of(device.id) if self._located else None,
             via=_via(device),
         )
+
+    async def _certified(self, device: str) -> CertificateBody | None:
+        found = [
+            DeviceCertificate(fingerprint=hashlib.sha256(der_of(record.pem.encode())).hexdigest(), pem=record.pem)
+            for record in await self._certificates(device)
+        ]
+        return CertificateBody(certificates=tuple(sorted(found, key=lambda one: one.fingerprint))) if found else None
 
     def _group(self, name: str) -> GroupBody | None:
         if not self._groups.has(name):

@@ -16,7 +16,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.merge import Side
-from fleetcore.model.mirror import Facet
+from fleetcore.model.mirror import CALLED, Facet
 from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.engine import Mirror
 from fleetcore.pipeline.mirror.inbox import Inbox
@@ -29,10 +29,8 @@ from fleetcore.pipeline.selection import Selection
 from fleetcore.query.parse import parse
 from fleetcore.runtime.config import Config, Instance
 
-What = Literal["registry", "twins", "groups", "jobs"]
+What = Literal["registry", "twins", "groups", "jobs", "certificates"]
 
-#: What a mirror's settings call the facets.
-_CALLED: Mapping[str, Facet] = {"registry": "registry", "twins": "twin", "groups": "group", "jobs": "job"}
 #: Whose value of a leaf counts that both sides changed, unless the section says otherwise.
 _WINS: Mapping[Part, Side] = {"desired": "cloud", "registry": "fleet"}
 _RATE = validators.deep_mapping(validators.instance_of(str), validators.gt(0.0))
@@ -82,7 +80,7 @@ class MirrorSection:
 
     def __attrs_post_init__(self) -> None:
         if missing := set(self.ways) - self.facets:
-            names = sorted(name for name, facet in _CALLED.items() if facet in missing)
+            names = sorted(CALLED[facet] for facet in missing)
             raise ConfigError("direction names what is not mirrored", remedy=f"Add {' and '.join(names)} to mirror")
         unsent = set() if "*" in self.metrics else self.deadband.keys() - {"*", *self.metrics}
         if unsent:
@@ -94,7 +92,7 @@ class MirrorSection:
     @property
     def facets(self) -> frozenset[Facet]:
         """Those that are mirrored."""
-        return frozenset(_CALLED[what] for what in self.mirror)
+        return frozenset(facet for facet, called in CALLED.items() if called in self.mirror)
 
     @property
     def ways(self) -> Mapping[Facet, Way]:

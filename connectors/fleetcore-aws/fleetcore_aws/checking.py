@@ -18,6 +18,8 @@ from fleetcore_aws.twins import SHADOW
 
 #: Whether a device is called so does not matter: nothing of it is changed.
 _NO_ONE = "fleetcore-check"
+#: No certificate has this fingerprint.
+_NO_CERTIFICATE = "0" * 64
 
 
 class Checking:
@@ -39,6 +41,10 @@ class Checking:
             "iot:DescribeThingGroup": {"thingGroupName": thing},
             "iot:ListThingGroups": {"maxResults": 1},
             "iot:ListThingGroupsForThing": {"thingName": thing},
+            "iot:ListThingPrincipals": {"thingName": thing},
+            "iot:DescribeCertificate": {"certificateId": _NO_CERTIFICATE},
+            "iot:UpdateCertificate": {"certificateId": _NO_CERTIFICATE, "newStatus": "INACTIVE"},
+            "iot:DeleteCertificate": {"certificateId": _NO_CERTIFICATE},
             "iot:DescribeJob": {"jobId": job},
             "iot:GetJobDocument": {"jobId": job},
             "iot:ListJobs": {"maxResults": 1},

@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import botocore.exceptions as sdk
 import botocore.session
+from botocore import xform_name
 from botocore.config import Config
 from botocore.loaders import create_loader
 
@@ -68,7 +69,7 @@ def method_of(action: str) -> tuple[str, str]:
         return "iot-data", _DATA[action]
     if action in _BATCHES:
         return service, _BATCHES[action]
-    return service, "".join(f"_{char.lower()}" if char.isupper() else char for char in name).lstrip("_")
+    return service, xform_name(name)
 
 
 class Clients:

@@ -43,6 +43,10 @@ def _arn(resource: Resource, config: AwsConfig, fleet: str, mark: str) -> str:
             return _of(config, "iot", f"thingtype/{config.thing_prefix}*")
         case "group":
             return _of(config, "iot", f"thinggroup/{config.thing_prefix}*")
+        case "cert":
+            return _of(config, "iot", "cert/*")
+        case "policy":
+            return _of(config, "iot", f"policy/{config.certificate_policy}")
         case "job":
             return _of(config, "iot", f"job/{fleet_digest(mark)}*")
         case "topic":

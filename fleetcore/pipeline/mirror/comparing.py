@@ -59,7 +59,7 @@ class Comparing:
         lane: StateLane,
     ) -> None:
         self._walk, self._bodies, self._kept = walk, bodies, lane.kept
-        self._gone, self._deletes = lane.gone, lane.deletes
+        self._gone, self._removes = lane.gone, lane.removes
 
     async def plan(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Change], str | None]:
         """What would be sent of the next ``limit`` entities; those that are as the hub has them are left out."""
@@ -68,7 +68,7 @@ class Comparing:
         keys, following = await self._walk.next(after, limit)
         bodies, states = await self._bodies(keys), await self._kept.get_many(keys)
         found = [self._change(hub, key, bodies[key], states[key]) for key in keys if key in bodies]
-        return [change for change in found if change is not None], following or (_KEPT if self._deletes else None)
+        return [change for change in found if change is not None], following or (_KEPT if self._removes() else None)
 
     def _change(self, hub: Hub, key: EntityKey, body: MirrorBody, kept: Kept) -> Change | None:
         if kept.paused is not None:

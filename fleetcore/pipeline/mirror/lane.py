@@ -21,7 +21,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
-from fleetcore.model.mirror import BODIES, FACETS, EntityKey, Facet, Kept, MirrorBody
+from fleetcore.model.mirror import BODIES, FACETS, WITHDRAWN, EntityKey, Facet, Kept, MirrorBody
 from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.mirror.budget import DayBudget
@@ -139,6 +139,10 @@ class StateLane:
         #: Called whenever the state may have changed, with why it fails, or None.
         self.on_state: Callable[[Exception | None], None] = lambda _error: None
 
+    def removes(self, *facets: Facet) -> bool:
+        """Whether the hub is told what is gone from the fleet: of these facets, or of any that is sent."""
+        return self.deletes or not WITHDRAWN.isdisjoint(facets or self._facets)
+
     # -- marks ------------------------------------------------------------------------------------------------------
 
     async def mark(self, keys: Iterable[EntityKey], beside: Commit) -> None:
@@ -188,12 +192,13 @@ class StateLane:
     async def gone(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
         """Of the next entities that the hub may have, those that the fleet has no more, and where it goes on.
 
-        Those that are paused, or of a facet that is not sent, are left out.
+        Those that are paused, of a facet that is not sent, or of one that stays at the hub, are left out.
         """
         states, following = await self.kept.page("mirror", after, limit)
         sent = [key for key, kept in states if kept.digest is not None and kept.paused is None]
-        bodies = await self._bodies([key for key in sent if key.facet in self._facets])
-        return [key for key in sent if key.facet in self._facets and key not in bodies], following
+        known = [key for key in sent if key.facet in self._facets and self.removes(key.facet)]
+        bodies = await self._bodies(known)
+        return [key for key in known if key not in bodies], following
 
     async def knows(self, key: EntityKey) -> bool:
         """Whether the fleet has an entity, or something is kept of it."""
@@ -386,7 +391,7 @@ class StateLane:
 
     def _removal(self, key: EntityKey, kept: Kept) -> _Work | None:
         """What removes an entity that is gone from the fleet; None where there is nothing to remove."""
-        if kept.digest is None or not self.deletes:
+        if kept.digest is None or not self.removes(key.facet):
             self.counts["unchanged"] += 1
             return None
         fitted = Fitted(item=MirrorItem(key=key, body=None, remote_version=kept.remote_version))
@@ -394,6 +399,8 @@ class StateLane:
 
     def _may_remove(self, key: EntityKey) -> bool:
         """Whether today's removals leave room; without it the entity waits for tomorrow, or until more are allowed."""
+        if key.facet in WITHDRAWN:
+            return True
         if self._removals.room() > len(self._removing):
             self._removing.add(key)
             self.removals_wait.discard(key)
@@ -467,7 +474,7 @@ class StateLane:
         change = Commit()
         for one in work:
             kept = one.kept
-            if self.deletes and one.body is not None and kept.digest is None:
+            if self.removes(one.key.facet) and one.body is not None and kept.digest is None:
                 kept = evolve(kept, digest=UNCONFIRMED)
             if one.agreed is not None:
                 kept = evolve(kept, sent=one.agreed)

@@ -101,7 +101,10 @@ def _matches(pattern: str, text: str) -> bool:
 
 
 #: What the name in a path is, by a part of the operation; the first that fits counts.
-_KINDS = {"ThingType": "thingtype", "ThingGroup": "thinggroup", "Job": "job", "Publish": "topic", "Thing": "thing"}
+_KINDS = {
+    "ThingType": "thingtype", "ThingGroup": "thinggroup", "Job": "job", "Publish": "topic", "Thing": "thing",
+    "Certificate": "cert", "Policy": "policy",
+}  # fmt: skip
 
 
 def resources_of(call: Call) -> Sequence[str]:
@@ -115,6 +118,10 @@ def resources_of(call: Call) -> Sequence[str]:
         return [f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{document['DeliveryStreamName']}"]
     if "ThingToThingGroup" in call.operation or "ThingFromThingGroup" in call.operation:
         return [arn("thing", document["thingName"]), arn("thinggroup", document["thingGroupName"])]
+    if call.operation in {"AttachThingPrincipal", "DetachThingPrincipal"}:
+        return [arn("thing", call.name), call.principal]
+    if call.operation in {"AttachPolicy", "DetachPolicy"}:
+        return [arn("policy", call.name), document["target"]]
     if not call.name:
         return ["*"]
     if call.operation == "ListThingGroupsForThing":

@@ -22,6 +22,14 @@ from fleetcore_aws.testing.operations import Call
 from fleetcore_aws.testing.rules import RefusedByAws, check, invalid, large, without_nulls
 
 _RUNNING = re.compile(rb"Running on (http://127\.0\.0\.1:\d+)")
+#: By itself moto gives a certificate another id than AWS does.
+_MAIN = """
+from moto.core.config import default_user_config
+from moto.server import main
+
+default_user_config["iot"] = {"use_valid_cert": True}
+main()
+"""
 _READING = ("Get", "Describe", "List", "Receive")
 
 
@@ -176,7 +184,7 @@ async def moto() -> AsyncIterator[str]:
         sys.executable,
         "-u",
         "-c",
-        "from moto.server import main; main()",
+        _MAIN,
         "-H",
         "127.0.0.1",
         "-p",

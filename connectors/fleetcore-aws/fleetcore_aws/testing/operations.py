@@ -19,6 +19,16 @@ _ROUTES: Mapping[tuple[str, str], str] = {
     ("PATCH", "/things/{name}"): "UpdateThing",
     ("DELETE", "/things/{name}"): "DeleteThing",
     ("GET", "/things/{name}/thing-groups"): "ListThingGroupsForThing",
+    ("GET", "/things/{name}/principals"): "ListThingPrincipals",
+    ("PUT", "/things/{name}/principals"): "AttachThingPrincipal",
+    ("DELETE", "/things/{name}/principals"): "DetachThingPrincipal",
+    ("POST", "/certificate/register-no-ca"): "RegisterCertificateWithoutCA",
+    ("GET", "/certificates/{name}"): "DescribeCertificate",
+    ("PUT", "/certificates/{name}"): "UpdateCertificate",
+    ("DELETE", "/certificates/{name}"): "DeleteCertificate",
+    ("POST", "/policies/{name}"): "CreatePolicy",
+    ("PUT", "/target-policies/{name}"): "AttachPolicy",
+    ("POST", "/target-policies/{name}"): "DetachPolicy",
     ("POST", "/thing-types/{name}"): "CreateThingType",
     ("GET", "/thing-groups"): "ListThingGroups",
     ("PUT", "/thing-groups/addThingToThingGroup"): "AddThingToThingGroup",
@@ -64,7 +74,7 @@ class Call:
 
     Attributes:
         service: ``iot``, ``iot-data``, ``sqs``, ``kinesis`` or ``firehose``.
-        name: the thing, group, job or topic in its path.
+        name: the thing, group, certificate, policy, job or topic in its path.
         document: the body as JSON; empty where it has none, or none that can be read.
     """
 
@@ -73,6 +83,11 @@ class Call:
     name: str
     document: Mapping[str, Any]
     request: Request
+
+    @property
+    def principal(self) -> str:
+        """The ARN that a thing is attached to."""
+        return self.request.headers.get("x-amzn-principal", "")
 
     @property
     def action(self) -> str:
