@@ -61,6 +61,7 @@ ACTIONS: Mapping[str, Action] = {
     "iot:ListThingGroups": Action(10, ("*",), "finds the groups of this fleet"),
     "iot:AddThingToThingGroup": Action(100, ("thing", "group"), "puts a device into its groups"),
     "iot:RemoveThingFromThingGroup": Action(100, ("thing", "group"), "takes a device out of groups"),
+    "iot:ListThingsInThingGroup": Action(100, ("group",), "reads which devices a group has that is imported"),
     "iot:ListThingGroupsForThing": Action(100, ("thing",), "reads which groups a device is in"),
     "iot:RegisterCertificateWithoutCA": Action(10, ("*",), "registers a device's certificate"),
     "iot:DescribeCertificate": Action(10, ("cert",), "reads whether a certificate is active"),
@@ -157,6 +158,8 @@ def needed(use: CloudUse, config: AwsConfig) -> Sequence[str]:
         found -= _WITH_POLICY
     if {"registry", "group"} <= use.sends:
         found.update(_MEMBERSHIP)
+    if use.imports and "group" in use.sends:
+        found.add("iot:ListThingsInThingGroup")
     if use.readings:
         found.add(SENDING[config.telemetry.via])
     if config.commands_queue is not None and (use.commands or use.reads):

@@ -14,7 +14,7 @@ from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed, rejected
 from fleetcore_aws.names import fleet_digest
-from fleetcore_aws.twins import SHADOW
+from fleetcore_aws.shadows import named
 
 #: Whether a device is called so does not matter: nothing of it is changed.
 _NO_ONE = "fleetcore-check"
@@ -36,11 +36,12 @@ class Checking:
         return {
             "iot:DescribeThing": {"thingName": thing},
             "iot:ListThings": {"attributeName": MARK, "attributeValue": self._fleet, "maxResults": 1},
-            "iot:GetThingShadow": {"thingName": thing, "shadowName": SHADOW},
+            "iot:GetThingShadow": {"thingName": thing, **named(self._config.shadow)},
             "iot:ListNamedShadowsForThing": {"thingName": thing},
             "iot:DescribeThingGroup": {"thingGroupName": thing},
             "iot:ListThingGroups": {"maxResults": 1},
             "iot:ListThingGroupsForThing": {"thingName": thing},
+            "iot:ListThingsInThingGroup": {"thingGroupName": thing, "maxResults": 1},
             "iot:ListThingPrincipals": {"thingName": thing},
             "iot:DescribeCertificate": {"certificateId": _NO_CERTIFICATE},
             "iot:UpdateCertificate": {"certificateId": _NO_CERTIFICATE, "newStatus": "INACTIVE"},

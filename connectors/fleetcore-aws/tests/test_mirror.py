@@ -12,15 +12,9 @@ from fleetcore import IoTFleetManager
 from fleetcore.model.mirror import EntityKey
 from fleetcore.runtime.config import load
 from fleetcore.testing.cloud_contract import registration, twin
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.patience import PATIENCE_S, until
 
 QUEUE = "http://127.0.0.1/123456789012/commands"
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_fleet_is_mirrored_through_an_outage(tmp_path, front, hub):

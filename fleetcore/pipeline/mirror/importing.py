@@ -1,8 +1,8 @@
 """Import: devices and groups that others have made at a hub become the fleet's, page by page as an operation.
 
-The fleet's part is done here: a device is registered in one commit with the note that the hub's is to be taken over.
-The state lane does the hub's part with its next write. A page that is done again after a crash goes on where it was:
-what the fleet has already is left as it is.
+The fleet's part is done here: a device is registered in one commit with the note that the hub's is to be taken over,
+and paused until its twin and groups are here too. The state lane does the hub's part with its next write. A page that
+is done again after a crash goes on where it was: what the fleet has already is left as it is.
 """
 
 import asyncio
@@ -27,6 +27,8 @@ from fleetcore.wire.records import to_plain
 
 KIND = "mirror import"
 
+#: Why a device is paused whose twin and groups are not imported yet.
+_BEGUN = "Its import is under way"
 #: In front of a group's name: where members are read, once all groups and devices are the fleet's.
 _MEMBERS = "members:"
 #: Groups whose members are read between two records of how far it is.
@@ -208,19 +210,25 @@ class CloudImports:
             return Counter()  # it has gone meanwhile
         if judged.action == "create":
             made = self._adopting.prepared(device.key.id, device.body, cast("str", operation.spec["type"]))
-            kept = lane.kept.putting(device.key, await lane.kept.get(device.key), _imported(device, hub.limits))
+            # The lane leaves it alone until all of it is here: what it has taken over is not listed again.
+            begun = evolve(_imported(device, hub.limits), paused=_BEGUN)
+            kept = lane.kept.putting(device.key, await lane.kept.get(device.key), begun)
             await self._adopting.register(made, kept, actor=actor, reason=reason)
         members = [
             await self._adopting.join(each, [device.key.id], actor=actor, reason=reason)
             for each in self._adopting.static(device.body.groups)
         ]
         twin = by_facet.get("twin")
-        if twin is not None and "twin" in lane.facets and (await lane.kept.get(twin.key)).digest is None:
+        here = [device.key]
+        if twin is not None and "twin" in lane.facets:
+            here.append(twin.key)
             assert isinstance(twin.body, TwinBody)
-            await self._adopting.fill(device.key.id, twin.body, actor=actor, reason=reason)
-            # Not before: the twin that the lane sends must be the hub's, not an empty one.
-            await lane.amend(twin.key, lambda _: _imported(twin, hub.limits))
-            await lane.mark([twin.key], Commit())
+            if (await lane.kept.get(twin.key)).digest is None:
+                await self._adopting.fill(device.key.id, twin.body, actor=actor, reason=reason)
+                # Not before: the twin that the lane sends must be the hub's, not an empty one.
+                await lane.amend(twin.key, lambda _: _imported(twin, hub.limits))
+        await lane.amend(device.key, _whole)
+        await lane.mark(here, Commit())
         return Counter({"devices": 1, "members": sum(members)})
 
     async def _take_group(
@@ -236,6 +244,10 @@ class CloudImports:
                 await lane.amend(group.key, lambda _: Kept())
                 raise
         return Counter(groups=1)
+
+
+def _whole(kept: Kept) -> Kept:
+    return evolve(kept, paused=None) if kept.paused == _BEGUN else kept
 
 
 def _by(operation: Operation, lane: StateLane) -> tuple[str, str]:

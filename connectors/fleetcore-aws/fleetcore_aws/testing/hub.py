@@ -178,8 +178,19 @@ class Hub:
         name, value = query.get("attributeName"), query.get("attributeValue")
         found = [each for each, thing in self.things.items() if name is None or thing.attributes.get(name) == value]
         page, after = _page(found, query.get("nextToken"), int(query.get("maxResults", "25")))
-        listed = [{"thingName": each, "attributes": self.things[each].attributes} for each in page]
+        listed = [self._listed(each) for each in page]
         return {"things": listed, **after}
+
+    def _listed(self, name: str) -> Mapping[str, Any]:
+        thing = self.things[name]
+        of_type = {} if thing.type is None else {"thingTypeName": thing.type}
+        return {"thingName": name, "attributes": thing.attributes, "version": thing.version, **of_type}
+
+    def do_ListThingsInThingGroup(self, call: Call) -> Body:  # noqa: N802
+        query = call.request.query
+        found = sorted(self._group(call.name).things)
+        page, after = _page(found, query.get("nextToken"), int(query.get("maxResults", "25")))
+        return {"things": page, **after}
 
     def do_CreateThingType(self, call: Call) -> Body:  # noqa: N802
         self.types.add(call.name)

@@ -37,6 +37,7 @@ _ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/thing-groups/{name}"): "DescribeThingGroup",
     ("PATCH", "/thing-groups/{name}"): "UpdateThingGroup",
     ("DELETE", "/thing-groups/{name}"): "DeleteThingGroup",
+    ("GET", "/thing-groups/{name}/things"): "ListThingsInThingGroup",
     ("GET", "/jobs"): "ListJobs",
     ("PUT", "/jobs/{name}"): "CreateJob",
     ("GET", "/jobs/{name}"): "DescribeJob",
