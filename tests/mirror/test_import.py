@@ -1,8 +1,10 @@
 """What others have made at a hub becomes the fleet's: planned, registered, taken over at the hub, and once."""
 
+import asyncio
+
 import pytest
 
-from fleetcore.errors import Refused
+from fleetcore.errors import Refused, StorageError
 from fleetcore.model.mirror import EntityKey, GroupBody, RegistryBody, TwinBody
 from fleetcore.testing.patience import until
 from fleetcore.wire.records import to_plain
@@ -165,3 +167,42 @@ async def test_a_mirror_that_may_not_import_says_what_to_add(served, hub):
             await manager.import_mirror("memory")
 
     assert refused.value.remedy == "Add imports = true to [clouds.memory]"
+
+
+@pytest.mark.parametrize("commits", range(2, 30, 3))
+async def test_an_import_ends_the_same_whichever_commit_is_its_last_before_a_crash(served, hub, monkeypatch, commits):
+    monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.01,))
+    hub.edit(EntityKey("group", "lab"), to_plain(GroupBody()))
+    for number in range(3):
+        device(hub, f"pump-{number}", desired={"interval": number}, reported={"battery": 0.5}, groups=("lab",))
+    async with served(SECTION) as manager:
+        fleet = await manager.open()
+        commit, left = fleet.storage.commit, commits
+
+        async def mortal(change):
+            nonlocal left
+            if not left:
+                raise StorageError("The disk is gone")
+            left -= 1
+            return await commit(change)
+
+        started = await manager.import_mirror("memory")
+        fleet.storage.commit = mortal
+        for _ in range(200):
+            await asyncio.sleep(0)
+        await until(lambda: not left or fleet.mirrors["memory"].lane.idle)
+        fleet.storage.commit = commit if left else mortal
+    async with served(SECTION) as manager:
+        while (ended := await manager.get_operation(started.id)).state == "running":
+            await asyncio.sleep(0.005)
+        await caught_up(manager)
+        differ, compared = await drift(manager)
+        twins = [(await manager.get_twin(f"pump-{number}")).desired for number in range(3)]
+        members = [each.device for each in (await manager.list_group_members("lab")).items]
+        paused = (await manager.get_mirror("memory")).paused
+
+    assert (ended.failed, differ, compared, paused) == (0, [], 7, 0)
+    assert twins == [{"interval": number} for number in range(3)]
+    assert members == ["pump-0", "pump-1", "pump-2"]
+    assert {each.owner for each in hub.held.values()} != {""}
+    assert len({each.owner for each in hub.held.values()}) == 1
