@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from fleetcore.errors import Refused, StorageError
+from fleetcore.fleet.adopting import Adopting
 from fleetcore.model.mirror import EntityKey, GroupBody, RegistryBody, TwinBody
 from fleetcore.testing.patience import until
 from fleetcore.wire.records import to_plain
@@ -206,3 +207,32 @@ async def test_an_import_ends_the_same_whichever_commit_is_its_last_before_a_cra
     assert members == ["pump-0", "pump-1", "pump-2"]
     assert {each.owner for each in hub.held.values()} != {""}
     assert len({each.owner for each in hub.held.values()}) == 1
+
+
+async def test_a_device_is_not_taken_over_before_all_of_it_is_here(served, hub, monkeypatch):
+    device(hub, "pump-1", desired={"interval": 9})
+    fill = Adopting.fill
+
+    async def fails(*_, **__):
+        raise StorageError("The disk is gone")
+
+    monkeypatch.setattr(Adopting, "fill", fails)
+    async with served(SECTION) as manager:
+        started = await manager.import_mirror("memory")
+
+        async def registered():
+            return (await manager.list_devices()).items
+
+        await until(registered)
+        await caught_up(manager)
+        assert hub.held[EntityKey("registry", "pump-1")].owner == ""
+    monkeypatch.setattr(Adopting, "fill", fill)
+    async with served(SECTION) as manager:
+        while (ended := await manager.get_operation(started.id)).state == "running":
+            await asyncio.sleep(0.005)
+        await caught_up(manager)
+        twin = await manager.get_twin("pump-1")
+
+    assert (ended.state, ended.result) == ("succeeded", {"devices": 1})
+    assert twin.desired == {"interval": 9}
+    assert hub.held[EntityKey("registry", "pump-1")].owner == hub.held[EntityKey("twin", "pump-1")].owner != ""
