@@ -13,11 +13,13 @@ from fleetcore.errors import CredentialsRejected
 from fleetcore.interfaces.cloud import CloudUse, MirrorItem
 from fleetcore.model.mirror import EntityKey, GroupBody, JobBody, RegistryBody, TwinBody
 from fleetcore.model.telemetry import TelemetryBatch
-from fleetcore.testing.cloud_contract import START_MS, TwoDevices
+from fleetcore.testing.cloud_contract import START_MS, TwoDevices, certified
+from fleetcore.testing.throwaway_ca import ThrowawayCa
 
 QUEUE = "http://127.0.0.1/123456789012/commands"
 ACCOUNT = "123456789012"
 ALL = CloudUse(commands=True)
+CA = ThrowawayCa()
 BODIES = [
     (EntityKey("group", "lab"), GroupBody(), GroupBody(description="the lab")),
     (
@@ -25,6 +27,7 @@ BODIES = [
         RegistryBody(type="sensor", lifecycle="active", groups=("lab",), name="north door"),
         RegistryBody(type="sensor", lifecycle="active"),
     ),
+    (EntityKey("certificate", "sensor-1"), certified(CA.another("sensor-1")), certified(CA.another("sensor-1"))),
     (EntityKey("twin", "sensor-1"), TwinBody(), TwinBody(desired={"interval": 1})),
     (
         EntityKey("job", "c1:sensor-1"),
@@ -36,6 +39,7 @@ BODIES = [
 
 async def everything(cloud, hub):
     """Does all that a mirror does."""
+    await hub.call("iot", "create_policy", policyName="devices", policyDocument="{}")
     for key, first, second in BODIES:
         (made,) = await cloud.apply([MirrorItem(key=key, body=first)])
         await cloud.read([key])
@@ -55,7 +59,7 @@ async def everything(cloud, hub):
         assert gone.state == "done", gone
 
 
-CONFIG = {"commands_queue": QUEUE, "account": ACCOUNT, "queue_wait_s": 1}
+CONFIG = {"commands_queue": QUEUE, "account": ACCOUNT, "queue_wait_s": 1, "certificate_policy": "devices"}
 NEEDED = needed(ALL, AwsConfig(endpoint="http://127.0.0.1", **CONFIG))
 
 
@@ -98,6 +102,7 @@ def test_a_mirror_that_does_less_needs_less():
     (statements,) = [json.loads(policy(use, config, "default", "default")["json"])["Statement"]]
     resources = {action: each["Resource"] for each in statements for action in each["Action"]}
 
+    assert not [action for action in resources if "Certificate" in action or "Principal" in action]
     assert resources["iot:CreateThing"] == [f"arn:aws:iot:eu-central-1:{ACCOUNT}:thing/plant-*"]
     assert resources["iot:ListThings"] == ["*"]
     assert not {"iot:DeleteThing", "iot:Publish", "iot:CreateJob", "iot:CreateThingGroup"} & resources.keys()
