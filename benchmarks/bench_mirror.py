@@ -214,7 +214,7 @@ def _ingest(rounds: int) -> list[Row]:
             for which, names in (("without", ()), ("with", ("a", "b", "c"))):
                 with tempfile.TemporaryDirectory() as name:
                     endpoints = dict.fromkeys(names, hub.told["endpoint"])
-                    _toml(Path(name), endpoints, '["registry", "twins", "telemetry"]', {})
+                    _toml(Path(name), endpoints, '["registry", "twins"]\nmetrics = ["*"]', {})
                     with _fleet(Path(name), devices) as fleet:
                         _said(fleet, "ingest", devices=devices, rounds=2)
                         _said(fleet, "behind")

@@ -8,6 +8,7 @@ kind = "fleet"
 url = "https://hq.example:8443"
 token = "env:HEADQUARTERS_TOKEN"
 ca = "hq-ca.pem"
+metrics = ["temperature"]
 
 There a device carries in its attributes which fleets it came through, the last of which owns it, and what a fleet
 cannot have of a device that is not its own: life cycle, groups, gateway, position, and what the device reports.

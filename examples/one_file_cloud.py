@@ -5,6 +5,7 @@ plugins = ["./one_file_cloud.py"]
 
 [clouds.documents]
 url = "http://127.0.0.1:8000"
+metrics = ["temperature"]
 
 ``PUT``, ``GET`` and ``DELETE`` of ``/twin/pump-1``, each write under ``If-Match`` (409 or 412 where the document is
 another one by now); ``GET /twin?owner=…`` lists the names; ``POST /readings`` answers how many it took, from the first.

@@ -13,7 +13,7 @@ from fleetcore.interfaces.trial import Trial
 from fleetcore.model.parts import parts
 
 #: Every change is to be seen at once.
-_SETTINGS = {"mirror": ["registry", "twins", "telemetry"], "write_every_s": 0}
+_SETTINGS = {"metrics": ["*"], "write_every_s": 0}
 _PATIENCE_S = 60.0
 _LOOK_S = 0.05
 

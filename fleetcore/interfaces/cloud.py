@@ -194,7 +194,7 @@ class CloudBackend(ABC):
 
     @abstractmethod
     def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
-        """What the hub has of a facet with this fleet's mark, for drift and deletions."""
+        """What the hub has of a facet with this fleet's mark, for drift and deletions; an entity may come twice."""
 
     @abstractmethod
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:

@@ -29,7 +29,7 @@ from fleetcore.pipeline.selection import Selection
 from fleetcore.query.parse import parse
 from fleetcore.runtime.config import Config, Instance
 
-What = Literal["registry", "twins", "groups", "jobs", "certificates", "telemetry"]
+What = Literal["registry", "twins", "groups", "jobs", "certificates"]
 
 #: Whose value of a leaf counts that both sides changed, unless the section says otherwise.
 _WINS: Mapping[Part, Side] = {"desired": "cloud", "registry": "fleet"}
@@ -41,7 +41,8 @@ class MirrorSection:
     """What every ``[clouds.NAME]`` may say; the rest is its plugin's.
 
     Attributes:
-        mirror: what is sent. ``certificates`` let devices in at the hub, and end there without ``delete`` too.
+        mirror: the parts of the fleet's state that are sent; readings are sent by ``metrics``. ``certificates`` let
+            devices in at the hub, and end there without ``delete`` too.
         where: a query: devices that it selects, and their readings, alone are sent.
         location: whether positions of devices are sent.
         direction: of ``desired`` (what is desired of devices) and ``registry`` (their names, models, tags and
@@ -54,14 +55,14 @@ class MirrorSection:
         removals_per_day: at most so many entities a day (UTC); the rest waits.
         write_every_s: an entity is written once in so long at most; what changes meanwhile is one write.
         rates: calls a second by class of call, over the plugin's own.
-        metrics: the metrics whose readings are sent; ``["*"]`` for all.
+        metrics: the metrics whose readings are sent, none by itself; ``["*"]`` for all.
         deadband: metric → by how much a value must differ from the one that was sent last.
         keep_readings_s: readings that could not be sent for as long are dropped, and counted.
         messages_per_day: at most so many readings a day (UTC).
         timeout_s: how long the hub may take for a batch.
     """
 
-    mirror: list[What] = field(factory=lambda: ["registry", "twins", "telemetry"])
+    mirror: list[What] = field(factory=lambda: ["registry", "twins"])
     where: str | None = None
     location: bool = False
     direction: dict[Part, Direction] = field(factory=dict)
@@ -72,11 +73,22 @@ class MirrorSection:
     removals_per_day: int = field(default=1000, validator=validators.ge(0))
     write_every_s: float = field(default=5.0, validator=validators.ge(0.0))
     rates: dict[str, float] = field(factory=dict, validator=_RATE)
-    metrics: list[str] = field(factory=lambda: ["*"])
+    metrics: list[str] = field(factory=list)
     deadband: dict[str, float] = field(factory=dict)
     keep_readings_s: float = field(default=86_400.0, validator=validators.gt(0.0))
     messages_per_day: int | None = field(default=None, validator=validators.optional(validators.ge(0)))
     timeout_s: float = field(default=60.0, validator=validators.gt(0.0))
+
+    def __attrs_post_init__(self) -> None:
+        if missing := set(self.ways) - self.facets:
+            names = sorted(CALLED[facet] for facet in missing)
+            raise ConfigError("direction names what is not mirrored", remedy=f"Add {' and '.join(names)} to mirror")
+        unsent = set() if "*" in self.metrics else self.deadband.keys() - {"*", *self.metrics}
+        if unsent:
+            names = sorted(unsent)
+            raise ConfigError(
+                f"deadband names {', '.join(names)}, which is not sent", remedy=f"Add {', '.join(names)} to metrics"
+            )
 
     @property
     def facets(self) -> frozenset[Facet]:
@@ -98,7 +110,7 @@ class MirrorSection:
         return CloudUse(
             sends=self.facets,
             reads=frozenset(self.ways),
-            readings="telemetry" in self.mirror,
+            readings=bool(self.metrics),
             deletes=self.delete,
             commands=bool(self.commands),
         )
@@ -109,13 +121,6 @@ def split(config: Config, instance: Instance) -> tuple[MirrorSection, Instance]:
     own = {member.name for member in attrs.fields(MirrorSection)}
     common = {name: value for name, value in instance.table.items() if name in own}
     section = config.structure(MirrorSection, common, "clouds", instance.name)
-    if missing := set(section.ways) - section.facets:
-        names = sorted(CALLED[facet] for facet in missing)
-        raise ConfigError(
-            f"[clouds.{instance.name}] has a direction for what it does not mirror",
-            file=config.file,
-            remedy=f"Add {' and '.join(names)} to its mirror",
-        )
     rest = {name: value for name, value in instance.table.items() if name not in own}
     return section, evolve(instance, table=rest)
 
@@ -136,7 +141,7 @@ def mirror_of(
         name,
         storage,
         clock,
-        entities.body,
+        entities.bodies,
         facets=section.facets,
         settling=settling,
         deletes=section.delete,
@@ -153,7 +158,7 @@ def mirror_of(
         opener,
         lane,
         Looking(lane, walk, storage, clock, watch=_watch(section, selection)),
-        Comparing(walk, entities.body, lane),
+        Comparing(walk, entities.bodies, lane),
         storage,
         clock,
         inbox=inbox,
@@ -161,7 +166,7 @@ def mirror_of(
         rates=section.rates,
         timeout_s=section.timeout_s,
     )
-    if "telemetry" in section.mirror:
+    if section.metrics:
         rules = ReadingRules(
             metrics=frozenset(section.metrics),
             deadband=section.deadband,

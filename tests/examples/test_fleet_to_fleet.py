@@ -128,7 +128,7 @@ async def fleet_with_api(folder, mirrors):
         (folder / f"token-{number}").write_text(token)
         text += (
             f'[clouds.to{number}]\nkind = "fleet"\nurl = "{url}"\ntoken = "file:{folder}/token-{number}"\n'
-            "write_every_s = 0\n"
+            'metrics = ["*"]\nwrite_every_s = 0\n'
         )
     (folder / "fleet.toml").write_text(text)
     async with IoTFleetManager(config=load_config(folder / "fleet.toml"), create=True) as manager:

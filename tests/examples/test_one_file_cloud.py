@@ -153,7 +153,9 @@ async def test_readings_that_do_not_fit_come_again(endpoint, url, tmp_path):
     endpoint.capacity = 2
     shutil.copy(FILE, tmp_path)
     file = tmp_path / "fleet.toml"
-    file.write_text(f'[fleet]\ndata = "data"\nplugins = ["./{FILE.name}"]\n[clouds.documents]\nurl = "{url}"\n')
+    file.write_text(
+        f'[fleet]\ndata = "data"\nplugins = ["./{FILE.name}"]\n[clouds.documents]\nurl = "{url}"\nmetrics = ["*"]\n'
+    )
     async with IoTFleetManager(config=load_config(file), create=True) as manager:
         await (await manager.open()).serve()
         await manager.register_device("dev-1", "sensor")

@@ -68,7 +68,11 @@ def served(tmp_path, hubs):
     async def run(*sections):
         (tmp_path / "memory.py").write_text(PLUGIN)
         # Tests write an entity as often as they like, and do not wait.
-        text = re.sub(r"(?m)^(\[clouds\.\w+\])$", r"\1\nwrite_every_s = 0", "\n".join(sections or ("[clouds.memory]",)))
+        text = re.sub(
+            r"(?m)^(\[clouds\.\w+\])$",
+            r"\1\nwrite_every_s = 0",
+            "\n".join(sections or ('[clouds.memory]\nmetrics = ["*"]',)),
+        )
         file = tmp_path / "fleet.toml"
         known = re.findall("^id = .*\n", file.read_text(), re.MULTILINE) if file.exists() else []
         file.write_text(f'[fleet]\n{"".join(known)}data = "data"\nplugins = ["memory.py"]\n\n{text}\n')

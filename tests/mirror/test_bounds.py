@@ -72,7 +72,7 @@ async def test_a_plan_names_what_is_gone_where_it_would_be_removed(served, hub):
 
 
 async def test_a_days_budget_of_readings_holds_over_a_restart_and_is_told(served, hub):
-    section = "[clouds.memory]\nmessages_per_day = 3"
+    section = '[clouds.memory]\nmetrics = ["*"]\nmessages_per_day = 3'
     for _ in range(2):
         async with served(section) as manager:
             if "dev-1" not in [each.id for each in await manager.list_devices()]:

@@ -57,7 +57,7 @@ async def run(fleet, hub, death, *, deletes=True):
     parts = (fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
     entities = Entities(*parts, certificates=fleet.security.letting_in)
     settling = Settling({"twin": Way(direction="both", wins="cloud")}, entities.body, entities.taker("mirror/hub"))
-    lane = StateLane("hub", fleet.storage, fleet.clock, entities.body, settling=settling, deletes=deletes)
+    lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, settling=settling, deletes=deletes)
     looking = Looking(lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
     await looking.start()
     await looking.look_again()  # the hub is polled

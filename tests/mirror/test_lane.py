@@ -47,7 +47,7 @@ class Running:
     def __init__(self, fleet, hub, **given):
         entities = Entities(fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
         self.fleet, self.hub = fleet, hub
-        self.lane = StateLane("hub", fleet.storage, fleet.clock, entities.body, **given)
+        self.lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, **given)
         self.looking = Looking(self.lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
 
     @asynccontextmanager

@@ -55,7 +55,7 @@ async def test_two_mirrors_are_apart_and_one_that_is_down_holds_up_no_other(serv
 
 async def test_what_is_sent_is_what_the_section_names(served, hub):
     section = (
-        '[clouds.memory]\nmirror = ["registry", "groups", "telemetry"]\nwhere = "type = \'truck\'"\n'
+        '[clouds.memory]\nmirror = ["registry", "groups"]\nwhere = "type = \'truck\'"\n'
         'metrics = ["heat"]\ndeadband = {heat = 1}'
     )
     async with served(section) as manager:
@@ -176,6 +176,28 @@ async def test_a_section_that_is_wrong_is_refused_with_its_line(served, line, sa
     assert refused.value.line == 7
 
 
+async def test_a_deadband_of_a_metric_that_is_not_sent_is_refused(served):
+    with pytest.raises(ConfigError) as refused:
+        async with served('[clouds.memory]\nmetrics = ["heat"]\ndeadband = {head = 1, "*" = 2}'):
+            pass
+
+    assert "deadband names head, which is not sent" in str(refused.value)
+    assert refused.value.remedy == "Add head to metrics"
+    assert refused.value.line == 5
+
+
+async def test_no_reading_leaves_the_fleet_unless_its_metric_is_named(served, hub):
+    async with served("[clouds.memory]") as manager:
+        await manager.register_device("dev-1", "sensor")
+        await manager.collect_telemetry("dev-1", "heat", 20.5)
+        await manager.collect_telemetry("dev-1", "state", "on")
+        await caught_up(manager)
+        mirror = (await manager.open()).mirrors["memory"]
+
+    assert "registry/dev-1" in map(str, hub.held)
+    assert (hub.telemetry, mirror.readings) == ([], None)
+
+
 async def test_a_key_that_a_section_has_not_is_told_with_those_of_the_core(served):
     with pytest.raises(ConfigError) as refused:
         async with served("[clouds.memory]\ndirections = {}"):
@@ -193,7 +215,7 @@ async def test_a_hub_that_takes_no_readings_is_tried_with_one(served, hub, monke
         return await send(self, batch, catalog)
 
     monkeypatch.setattr(memory_cloud.MemoryCloud, "send", counted)
-    async with served('[clouds.memory]\nmirror = ["telemetry"]') as manager:
+    async with served('[clouds.memory]\nmirror = []\nmetrics = ["*"]') as manager:
         await manager.register_device("dev-1", "sensor")
         hub.go_down()
         now = time.time_ns() // 1_000_000
@@ -242,7 +264,7 @@ async def test_readings_wait_for_their_device_where_the_hub_refuses_them_before(
 
 async def test_readings_go_on_after_credentials_were_rejected(served, hub, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.01,))
-    async with served('[clouds.memory]\nmirror = ["telemetry"]') as manager:
+    async with served('[clouds.memory]\nmirror = []\nmetrics = ["*"]') as manager:
         await manager.register_device("dev-1", "sensor")
         hub.reject_credentials()
         await manager.collect_telemetry("dev-1", "heat", 1.0)
@@ -282,7 +304,7 @@ async def test_a_reading_that_a_backend_cannot_handle_is_refused_and_holds_up_no
         return await send(self, batch, catalog)
 
     monkeypatch.setattr(memory_cloud.MemoryCloud, "send", odd)
-    async with served('[clouds.memory]\nmirror = ["telemetry"]') as manager:
+    async with served('[clouds.memory]\nmirror = []\nmetrics = ["*"]') as manager:
         await manager.register_device("dev-1", "sensor")
         for value in range(10, 20):
             await manager.collect_telemetry("dev-1", "heat", float(value))

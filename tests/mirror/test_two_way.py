@@ -193,11 +193,11 @@ async def test_the_hub_is_read_from_time_to_time(served, hub):
 
 
 async def test_a_direction_of_what_is_not_mirrored_is_refused(served):
-    with pytest.raises(ConfigError, match="does not mirror") as refused:
+    with pytest.raises(ConfigError, match="direction names what is not mirrored") as refused:
         async with served('[clouds.memory]\nmirror = ["registry"]\ndirection = {desired = "both"}'):
             pass
 
-    assert refused.value.remedy == "Add twins to its mirror"
+    assert refused.value.remedy == "Add twins to mirror"
 
 
 async def test_a_paused_entity_is_left_as_it_is_and_the_others_go_on(manager, hub):

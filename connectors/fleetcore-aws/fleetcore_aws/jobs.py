@@ -27,7 +27,6 @@ _CHANGING = ("state", "progress", "code", "reason")
 _LARGEST_DOCUMENT = 32 * 1024
 _LONGEST_DESCRIPTION = 2028
 _FOREIGN = "There is a job of that id which this fleet has not made"
-_PAGE = 250
 _GOING = "DELETION_IN_PROGRESS"
 
 
@@ -154,21 +153,14 @@ class Jobs:
 
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises CallFailed. A hashed id costs a look at the job's document."""
-        more: dict[str, object] = {}
-        while True:
-            answer = await self._clients.call(_LIST, maxResults=_PAGE, **more)
-            for each in answers.records(_LIST, answer, "jobs"):
-                name = answers.text(_LIST, each, "jobId")
-                if not is_job_of(self._things.fleet, name) or each.get("status") == _GOING:
-                    continue
-                if (own := job_key(self._things.fleet, name)) is not None:
-                    yield EntityKey("job", own)
-                elif (there := await self._get(name)) is not None and (known := self._body(None, there)) is not None:
-                    yield known[0]
-            after = answers.optional_text(answer, "nextToken")
-            if after is None:
-                return
-            more = {"nextToken": after}
+        async for each in self._clients.listed(_LIST, "jobs"):
+            name = answers.text(_LIST, each, "jobId")
+            if not is_job_of(self._things.fleet, name) or each.get("status") == _GOING:
+                continue
+            if (own := job_key(self._things.fleet, name)) is not None:
+                yield EntityKey("job", own)
+            elif (there := await self._get(name)) is not None and (known := self._body(None, there)) is not None:
+                yield known[0]
 
     async def _get(self, name: str) -> _Held | None:
         try:

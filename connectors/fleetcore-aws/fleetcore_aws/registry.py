@@ -23,7 +23,6 @@ from fleetcore_aws.shadows import Shadow, Shadows
 _DESCRIBE = "iot:DescribeThing"
 _LIST = "iot:ListThings"
 _IN_GROUPS = "iot:ListThingGroupsForThing"
-_PAGE = 250
 
 FOREIGN = "There is a thing of that name which this fleet has not made"
 
@@ -66,19 +65,10 @@ class Things:
 
     async def devices(self) -> AsyncIterator[str]:
         """The devices whose things carry this fleet's mark."""
-        more: dict[str, object] = {}
-        while True:
-            answer = await self._clients.call(
-                _LIST, attributeName=MARK, attributeValue=self.fleet, maxResults=_PAGE, **more
-            )
-            for each in answers.records(_LIST, answer, "things"):
-                device = THING.decode(answers.text(_LIST, each, "thingName"), self._prefix)
-                if device is not None:
-                    yield device
-            after = answers.optional_text(answer, "nextToken")
-            if after is None:
-                return
-            more = {"nextToken": after}
+        async for each in self._clients.listed(_LIST, "things", attributeName=MARK, attributeValue=self.fleet):
+            device = THING.decode(answers.text(_LIST, each, "thingName"), self._prefix)
+            if device is not None:
+                yield device
 
 
 class Registry:

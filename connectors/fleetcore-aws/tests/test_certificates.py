@@ -8,7 +8,6 @@ from attrs import evolve
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from fleetcore_aws.brought import SHADOW
 from fleetcore_aws.testing.control import Control
-from fleetcore_aws.testing.http1 import Answer
 from fleetcore_aws.testing.operations import arn
 from fleetcore_aws.testing.rules import RefusedByAws
 
@@ -16,6 +15,7 @@ from fleetcore.errors import ConfigError, FleetError
 from fleetcore.interfaces.cloud import CloudUse, MirrorItem
 from fleetcore.model.mirror import CertificateBody, EntityKey
 from fleetcore.testing.cloud_contract import certified, registration
+from fleetcore.testing.http1 import Answer
 from fleetcore.testing.throwaway_ca import ThrowawayCa
 
 KEY = EntityKey("certificate", "sensor-1")

@@ -15,7 +15,8 @@ SECTION = """
 kind = "aws"
 region = "us-east-1"
 endpoint = "{endpoint}"
-mirror = ["registry", "twins", "groups", "telemetry"]
+mirror = ["registry", "twins", "groups"]
+metrics = ["*"]
 delete = true
 write_every_s = 0.1
 rates = {{"iot:CreateThing" = 1000}}

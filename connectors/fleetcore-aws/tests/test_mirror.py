@@ -28,7 +28,7 @@ async def test_a_fleet_is_mirrored_through_an_outage(tmp_path, front, hub):
     file = tmp_path / "fleet.toml"
     file.write_text(
         f'[fleet]\ndata = "data"\n[clouds.aws]\nregion = "us-east-1"\nendpoint = "{front.endpoint}"\n'
-        'mirror = ["registry", "twins", "groups", "telemetry"]\n'
+        'mirror = ["registry", "twins", "groups"]\nmetrics = ["*"]\n'
         'telemetry = {via = "iot-data", topic = "plant"}\nthreads = 4\n'
     )
     async with IoTFleetManager(config=load(file), create=True) as manager:

@@ -43,6 +43,9 @@ _AGAIN_S, _LONGEST_S = 1.0, 300.0
 _CREDENTIALS_S = 60.0
 _NO_CHANGE = Commit()
 
+#: Gives the present states of entities; those that the fleet has not are left out.
+Bodies = Callable[[Sequence[EntityKey]], Awaitable[Mapping[EntityKey, MirrorBody]]]
+
 
 @frozen(kw_only=True)
 class _Work:
@@ -75,7 +78,7 @@ class StateLane:
     """See the module.
 
     Args:
-        body: gives the present state of an entity.
+        bodies: gives the present states of entities; those that are not there are left out.
         facets: those that are sent; a mark of another one, which an earlier configuration left, is dropped.
         settling: how what goes both ways is settled; None where all goes out.
         deletes: whether what is gone from the fleet is removed from the hub, and at most so many a day: a fleet that
@@ -94,7 +97,7 @@ class StateLane:
         name: str,
         storage: Storage,
         clock: Clock,
-        body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
+        bodies: Bodies,
         *,
         facets: Collection[Facet] = FACETS,
         settling: Settling | None = None,
@@ -102,7 +105,7 @@ class StateLane:
         deletes_per_day: int | None = None,
         every_s: float = 0.0,
     ) -> None:
-        self.name, self._storage, self._clock, self._body = name, storage, clock, body
+        self.name, self._storage, self._clock, self._bodies = name, storage, clock, bodies
         self.deletes, self._settling, self._facets = deletes, settling, facets
         self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
         #: Removals that are under way.
@@ -194,11 +197,12 @@ class StateLane:
         states, following = await self.kept.page("mirror", after, limit)
         sent = [key for key, kept in states if kept.digest is not None and kept.paused is None]
         known = [key for key in sent if key.facet in self._facets and self.removes(key.facet)]
-        return [key for key in known if await self._body(key) is None], following
+        bodies = await self._bodies(known)
+        return [key for key in known if key not in bodies], following
 
     async def knows(self, key: EntityKey) -> bool:
         """Whether the fleet has an entity, or something is kept of it."""
-        return await self.kept.get(key) != NOTHING or await self._body(key) is not None
+        return await self.kept.get(key) != NOTHING or key in await self._bodies([key])
 
     async def _fill(self) -> None:
         """Reads marks from the store while few are known."""
@@ -358,8 +362,9 @@ class StateLane:
         """What has to be sent, and what is done without."""
         work: list[_Work] = []
         done: _Done = []
+        states, bodies = await self.kept.get_many(batch), await self._bodies(batch)
         for key in batch:
-            kept, body = await self.kept.get(key), await self._body(key)
+            kept, body = states[key], bodies.get(key)
             if kept.paused is not None or key.facet not in self._facets:
                 done.append((key, Commit()))
                 continue

@@ -36,13 +36,13 @@ class ReadingRules:
     """Which readings a mirror sends.
 
     Attributes:
-        metrics: of these metrics only; empty: of none. ``*`` stands for all.
+        metrics: of these metrics only; ``*`` stands for all.
         deadband: metric → by how much a value must differ from the one sent last; ``*`` for all others.
         ttl_s: readings that are older than this when their turn comes are dropped.
         per_day: so many readings a day at most (UTC); None without a bound.
     """
 
-    metrics: frozenset[str] = frozenset({"*"})
+    metrics: frozenset[str]
     deadband: Mapping[str, float] = field(factory=dict)
     ttl_s: float = 86_400.0
     per_day: int | None = None

@@ -24,6 +24,7 @@ class Faults:
         down: connections are closed without an answer.
         errors: calls still to be answered with HTTP 500.
         lost, halved: calls still to be done whose answers are not sent, or cut half-way.
+        stale: tokens of pages still to be refused, as those are that expired.
         only: actions that the counted faults hit; empty for all.
         refused: the code by which everybody is turned away: ``UnrecognizedClientException``, ``ExpiredTokenException``.
         key: the one access key that is let in; empty for any.
@@ -37,6 +38,7 @@ class Faults:
     errors: int = 0
     lost: int = 0
     halved: int = 0
+    stale: int = 0
     only: Sequence[str] = ()
     refused: str = ""
     key: str = ""
@@ -44,7 +46,7 @@ class Faults:
 
     def heal(self) -> None:
         """Ends them; the delay, the key and the policy stay."""
-        self.throttled = self.errors = self.lost = self.halved = 0
+        self.throttled = self.errors = self.lost = self.halved = self.stale = 0
         self.down, self.refused, self.only = False, "", ()
 
     def enter(self, call: Call) -> None:
@@ -61,6 +63,8 @@ class Faults:
         if self._counted("throttled", call):
             status = _THROTTLING_STATUS.get(call.service, 400)
             raise RefusedByAws("ThrottlingException", "Rate exceeded", status, self.retry_after_s)
+        if "nextToken" in call.request.query and self._counted("stale", call):
+            raise RefusedByAws("InvalidRequestException", "The next token is not valid", 400)
         if self._counted("errors", call):
             raise RefusedByAws("InternalFailureException", "An unexpected error has occurred", 500)
 

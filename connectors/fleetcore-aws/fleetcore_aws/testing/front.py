@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 
 from attrs import evolve, field, frozen, mutable
 
+from fleetcore.testing.http1 import Answer, Request, Server
 from fleetcore_aws.testing.faults import Faults
-from fleetcore_aws.testing.http1 import Answer, Request, Server
 from fleetcore_aws.testing.hub import Hub
 from fleetcore_aws.testing.operations import Call, call_of
 from fleetcore_aws.testing.rules import RefusedByAws

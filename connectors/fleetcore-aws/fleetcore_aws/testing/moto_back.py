@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from attrs import evolve
 
+from fleetcore.testing.http1 import Answer, Request, forwarded
 from fleetcore_aws.testing.front import Back, Front, serving
-from fleetcore_aws.testing.http1 import Answer, Request, forwarded
 from fleetcore_aws.testing.operations import Call
 from fleetcore_aws.testing.rules import RefusedByAws, check, invalid, large, without_nulls
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from fleetcore_aws.testing.http1 import Request, unquoted
+from fleetcore.testing.http1 import Request, unquoted
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fleetcore_aws.testing.http1 import Answer
+from fleetcore.testing.http1 import Answer
 from fleetcore_aws.testing.operations import Call
 
 _NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
