@@ -156,3 +156,21 @@ def test_each_action_is_a_method_of_the_sdk():
     for action in ACTIONS:
         service, method = method_of(action)
         assert hasattr(session.client(service), method), action
+
+
+async def test_rights_over_certificates_are_tried_without_a_change(opened, front, hub):
+    async with opened(**CONFIG) as cloud:
+        cloud.use = ALL
+        rights = json.loads(cloud.policy()["json"])
+        for statement in rights["Statement"]:
+            statement["Action"] = [each for each in statement["Action"] if "Certificate" not in each]
+            statement["Action"] = [each for each in statement["Action"] if not each.endswith(("Policy", "Principal"))]
+        front.faults.policy = rights
+
+        named = {each.what for each in await cloud.check() if each.state == "problem"}
+
+    assert named == {
+        "iot:RegisterCertificateWithoutCA", "iot:DescribeCertificate", "iot:UpdateCertificate",
+        "iot:DeleteCertificate", "iot:AttachThingPrincipal", "iot:DetachThingPrincipal", "iot:AttachPolicy",
+    }  # fmt: skip
+    assert not front.back.hub.certificates
