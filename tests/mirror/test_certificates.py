@@ -14,7 +14,7 @@ from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.memory_cloud import MemoryCloud, MemoryHub
 from fleetcore.wire.tls import der_of
 
-from .conftest import caught_up, registry
+from .conftest import caught_up, registry, until
 from .test_bounds import drift, plan
 from .test_kills import WHERE, Death, run
 
@@ -120,6 +120,21 @@ async def test_what_was_revoked_goes_without_delete_and_waits_for_no_budget(serv
         await _until_gone(manager, hub)
 
         assert registry("dev-1") in hub.held, "what opens nothing stays, as the section says"
+
+
+async def test_one_that_came_without_an_answer_goes_when_it_is_revoked(served, hub):
+    async with served(SECTION) as manager:
+        await manager.register_device("dev-1", "sensor")
+        await caught_up(manager)
+        hub.lose_answers(1)
+        record = await issued(manager)
+        await until(lambda: KEY in hub.held)
+        await manager.pause_mirror("memory")
+        await manager.revoke_certificate(record.id)
+        await manager.resume_mirror("memory")
+
+        await caught_up(manager)
+        assert KEY not in hub.held
 
 
 async def _until_gone(manager, hub):

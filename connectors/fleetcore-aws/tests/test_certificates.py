@@ -91,6 +91,16 @@ async def test_a_certificate_comes_is_joined_by_the_next_and_goes(cloud, front, 
     assert set(front.back.hub.certificates) == ids(A, B)
 
 
+async def test_what_certificates_cost_in_calls_is_as_the_readme_says(cloud, front, thing):
+    cloud.use, known, costs = KEPT, None, []
+    for body in (certified(A), certified(A, B), certified(B), None):
+        before = Counter(front.calls).total()
+        known = (await brought(cloud, body, known=known)).remote_version
+        costs.append(Counter(front.calls).total() - before)
+
+    assert costs == [5, 7, 9, 8]
+
+
 async def test_where_the_mirror_removes_what_is_gone_is_deleted_with_its_policy(opened, front):
     async with opened(certificate_policy="devices") as cloud:
         cloud.use = DELETED
@@ -195,8 +205,8 @@ async def test_a_detachment_that_takes_its_time_is_waited_for(cloud, front, thin
     front.back.hub.detaching = 2
 
     (result,) = await cloud.apply([MirrorItem(key=KEY, body=None, remote_version=first.remote_version)])
-    assert result.state == "done" or "detaching" in result.reason
-    front.back.hub.detaching = 0
+    assert (result.state, noted(front)) == ("failed", ids(A)), "it is still noted"
+    assert "detaching" in result.reason
     await brought(cloud, None)
 
     assert opens(front) == {}
@@ -275,6 +285,17 @@ async def test_a_thing_or_a_note_of_another_one_is_left_alone(opened, cloud, fro
 
     assert refused.state == "foreign"
     assert opens(front) == there(B)
+
+
+async def test_a_note_of_another_one_on_our_thing_is_left_alone(cloud, front, hub, thing):
+    payload = b'{"state": {"reported": {"ids": ["theirs"]}}}'
+    await hub.call("iot-data", "update_thing_shadow", thingName="sensor-1", shadowName=SHADOW, payload=payload)
+
+    assert (await brought(cloud, certified(A))).state == "foreign"
+    assert (await brought(cloud, None)).state == "foreign"
+    assert await held(cloud) is None
+    assert [key async for key in cloud.entities("certificate")] == []
+    assert (noted(front), front.back.hub.certificates) == ({"theirs"}, {})
 
 
 async def test_a_certificate_waits_for_its_thing(cloud, front):
