@@ -396,3 +396,24 @@ async def test_a_policys_name_is_looked_at(opened):
         with pytest.raises(ConfigError):
             async with opened(certificate_policy=name):
                 pass
+
+
+async def test_at_moto_a_certificate_comes_and_is_deleted_too(opened, moto_front):
+    control = Control(moto_front)
+    principals = []
+    try:
+        await control.call("iot", "create_policy", policyName="devices", policyDocument="{}")
+        async with opened(at=moto_front, certificate_policy="devices") as cloud:
+            cloud.use, known = DELETED, None
+            await cloud.apply([registration("sensor-1")])
+            for body in (certified(A, B), certified(B), None):
+                known = (await brought(cloud, body, known=known)).remote_version
+                listed = await control.call("iot", "list_thing_principals", thingName="sensor-1")
+                principals.append({each.rpartition("/")[2] for each in listed["principals"]})
+        for one in ids(A, B):
+            with pytest.raises(control.client("iot").exceptions.ResourceNotFoundException):
+                await control.call("iot", "describe_certificate", certificateId=one)
+    finally:
+        control.close()
+
+    assert principals == [ids(A, B), ids(B), set()]
