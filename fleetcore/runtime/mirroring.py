@@ -41,7 +41,8 @@ class MirrorSection:
     """What every ``[clouds.NAME]`` may say; the rest is its plugin's.
 
     Attributes:
-        mirror: the parts of the fleet's state that are sent; readings are sent by ``metrics``.
+        mirror: the parts of the fleet's state that are sent; readings are sent by ``metrics``. ``certificates`` let
+            devices in at the hub, and end there without ``delete`` too.
         where: a query: devices that it selects, and their readings, alone are sent.
         location: whether positions of devices are sent.
         direction: of ``desired`` (what is desired of devices) and ``registry`` (their names, models, tags and
