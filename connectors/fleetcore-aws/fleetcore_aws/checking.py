@@ -41,6 +41,10 @@ class Checking:
             "iot:ListThingGroupsForThing": {"thingName": thing},
             "iot:DescribeJob": {"jobId": job},
             "iot:GetJobDocument": {"jobId": job},
+            "iot:DescribeJobExecution": {"jobId": job, "thingName": thing},
+            # Of a job that is not there they change nothing.
+            "iot:CancelJobExecution": {"jobId": job, "thingName": thing},
+            "iotjobsdata:UpdateJobExecution": {"jobId": job, "thingName": thing, "status": "IN_PROGRESS"},
             "iot:ListJobs": {"maxResults": 1},
             "iot:DescribeEndpoint": {"endpointType": "iot:Data-ATS"},
             "sqs:GetQueueAttributes": {

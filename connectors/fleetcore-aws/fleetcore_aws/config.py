@@ -52,6 +52,7 @@ class AwsConfig:
         account: the account's number, which makes the printed policy narrower.
         endpoint: one for all services, for a local counterpart.
         data_endpoint: of shadows and messages, ``https://…-ats.iot.REGION.amazonaws.com``; asked for where not given.
+        jobs_endpoint: of the executions of jobs, ``https://….jobs.iot.REGION.amazonaws.com``; asked for likewise.
         profile: of the SDK's configuration file.
         thing_prefix: what names of things, types and groups begin with.
         threads: calls of the SDK that may be under way.
@@ -69,6 +70,7 @@ class AwsConfig:
     account: str | None = None
     endpoint: str | None = None
     data_endpoint: str | None = None
+    jobs_endpoint: str | None = None
     profile: str | None = None
     thing_prefix: str = ""
     threads: int = field(default=32, validator=validators.gt(0))

@@ -40,6 +40,13 @@ _CODES: Mapping[str, Kind] = {
     ),
     "VersionConflictException": "conflict",
     "ConflictException": "conflict",
+    # The execution of a job; the service model names none for another version, the guide and MQTT the first one.
+    **dict.fromkeys(
+        (
+            "VersionMismatch", "VersionMismatchException", "InvalidStateTransition", "InvalidStateTransitionException",
+        ),
+        "conflict",
+    ),
     "ResourceAlreadyExistsException": "exists",
     "ResourceNotFoundException": "missing",
     "AWS.SimpleQueueService.NonExistentQueue": "missing",

@@ -115,5 +115,8 @@ def resources_of(call: Call) -> Sequence[str]:
         return ["*"]
     if call.operation == "ListThingGroupsForThing":
         return [arn("thing", call.name)]
+    if call.job:
+        thing = arn("thing", call.name)
+        return [thing] if call.service == "iot-jobs-data" else [arn("job", call.job), thing]
     kind = next(kind for part, kind in _KINDS.items() if part in call.operation)
     return [arn(kind, call.name), *(document.get("targets", ()) if call.operation == "CreateJob" else ())]
