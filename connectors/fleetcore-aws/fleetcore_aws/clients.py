@@ -6,6 +6,7 @@ call, since a file may have been renewed: the SDK itself reads it once.
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -208,6 +209,7 @@ def _from_client(action: str, error: sdk.ClientError) -> CallFailed:
         said.get("Message") or "",
         meta.get("HTTPStatusCode", 0),
         meta.get("HTTPHeaders", {}),
+        time.time(),  # the clock that the SDK signs with, whichever the fleet has
     )
 
 

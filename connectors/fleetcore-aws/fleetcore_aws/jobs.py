@@ -235,7 +235,8 @@ class Jobs:
         try:
             moved = await self._executions.move(name, thing, there, body)
         except CallFailed as failed:
-            if failed.kind in {"conflict", "missing", "invalid"}:
+            # Another job may have the id; and the service model has no error for another version.
+            if failed.kind in {"missing", "invalid"}:
                 return None
             raise
         return MirrorResult(

@@ -11,6 +11,7 @@ from fleetcore_aws.names import job_id
 from fleetcore_aws.testing.control import Control
 from fleetcore_aws.testing.executions import Executions
 from fleetcore_aws.testing.operations import arn
+from fleetcore_aws.testing.rules import RefusedByAws, invalid
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,7 @@ async def status(hub):
 def test_every_state_of_a_part_has_a_status_and_ends_are_ends():
     assert STATUS.keys() == set(ExecutionState)
     assert {state for state, at in STATUS.items() if at not in {"QUEUED", "IN_PROGRESS"}} == EXECUTION_ENDS
+    assert [state for state, at in STATUS.items() if at == "SUCCEEDED"] == [ExecutionState.SUCCEEDED]
 
 
 def test_statuses_are_those_of_the_sdk():
@@ -130,7 +132,7 @@ async def test_a_job_whose_execution_aws_has_not_made_yet_waits_for_it(opened, f
     late = front.back.hub.executions = Late()
     async with opened() as cloud:
         await cloud.apply([registration("sensor-1")])
-        (early,) = await cloud.apply([MirrorItem(key=KEY, body=part("offered"))])
+        (early,) = await cloud.apply([MirrorItem(key=KEY, body=part("offered", progress=0.5, reason="r"))])
         read = await held(cloud)
         Executions.make(late, NAME, [arn("thing", "sensor-1")])
         (later,) = await cloud.apply([MirrorItem(key=KEY, body=part("offered"))])
@@ -142,7 +144,28 @@ async def test_a_job_whose_execution_aws_has_not_made_yet_waits_for_it(opened, f
     assert settled.body == part("offered")
 
 
-@pytest.mark.parametrize("fault", ["lost", "halved", "errors"])
+async def test_another_version_is_a_conflict_whichever_error_aws_has_for_it(opened, front):
+    back = front.back
+
+    async def answer(call):
+        try:
+            return await back(call)
+        except RefusedByAws as refused:
+            raise (invalid(refused.message) if refused.code == "VersionMismatch" else refused) from refused
+
+    front.back = answer
+    async with opened() as cloud:
+        await cloud.apply([registration("sensor-1")])
+        made = await applied(cloud, MirrorItem(key=KEY, body=JOB))
+        item = await applied(cloud, made, part("offered"))
+        await applied(cloud, item, part("accepted"))
+
+        (late,) = await cloud.apply([evolve(item, body=part("downloading"))])
+
+    assert late.state == "conflict"
+
+
+@pytest.mark.parametrize("fault", ["lost", "halved", "errors", "cut_heads", "cut_bodies"])
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_part_arrives_whole_wherever_its_calls_are_cut(opened, front, fault, seed):
     """As the engine does it: again after a failure, and read after a conflict."""
@@ -279,6 +302,17 @@ class JobsAtAws:
         assert late.state == "conflict"
         await applied(cloud, evolve(job, remote_version=seen.remote_version), part("offered"))
         assert (await held(cloud)).body == part("offered")
+
+    async def test_details_that_another_writer_changed_meanwhile_are_not_written_over(self, cloud, job, hub):
+        item = await applied(cloud, job, part("downloading"))
+        await hub.call(
+            "iot-jobs-data", "update_job_execution", status="IN_PROGRESS", statusDetails={"state": "x"}, **AT
+        )
+
+        (late,) = await cloud.apply([evolve(item, body=part("installing"))])
+
+        assert (late.state, (await execution(hub))["statusDetails"]["detailsMap"]) == ("conflict", {"state": "x"})
+        assert (await held(cloud)).body == part("unknown")
 
     async def test_a_job_that_was_cancelled_at_aws_is_drift(self, cloud, job, hub):
         await hub.call("iot", "cancel_job", jobId=NAME, force=True)

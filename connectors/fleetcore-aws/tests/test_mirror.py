@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from fleetcore_aws.failures import SET_CLOCK
 from fleetcore_aws.testing.front import HubBack, serving
 from fleetcore_aws.testing.hub import Hub
 
@@ -81,6 +82,80 @@ async def test_what_aws_users_want_and_command_comes_into_the_fleet(tmp_path, fr
                 await asyncio.sleep(0.01)
 
     assert [(each.name, each.args, each.issued_by) for each in commands] == [("reboot", {"delay_s": 5}, "mirror/aws")]
+
+
+VIA = {
+    "iot-data": '{via = "iot-data"}',
+    "kinesis": '{via = "kinesis", stream = "readings"}',
+    "sqs": '{via = "sqs", queue = "http://127.0.0.1/123456789012/readings"}',
+}
+
+
+@pytest.mark.parametrize("via", VIA)
+async def test_state_and_readings_arrive_each_once_through_requests_that_were_cut(tmp_path, monkeypatch, front, via):
+    monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.02,))
+    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.02)
+    file = tmp_path / "fleet.toml"
+    file.write_text(
+        f'[fleet]\ndata = "data"\n[clouds.aws]\nregion = "us-east-1"\nendpoint = "{front.endpoint}"\n'
+        f'mirror = ["registry", "twins"]\nmetrics = ["*"]\ntelemetry = {VIA[via]}\nwrite_every_s = 0.01\n'
+    )
+    hub, faults = front.back.hub, front.faults
+    async with IoTFleetManager(config=load(file), create=True) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["aws"]
+        for number in range(3):
+            await manager.register_device(f"dev-{number}", "sensor")
+        await until(lambda: len(hub.things) == 3 and mirror.lane.idle)
+        faults.cut_heads = faults.cut_bodies = 6
+        for at in range(12):
+            await manager.set_desired(f"dev-{at % 3}", {"round": at})
+            await manager.collect_telemetry(f"dev-{at % 3}", "heat", float(at))
+            await asyncio.sleep(0)
+        await until(lambda: not faults.cut_heads and not faults.cut_bodies)
+        await until(lambda: len(values(front)) >= 12)
+        await until(lambda: mirror.lane.idle and desired(hub) == {"dev-0": 9, "dev-1": 10, "dev-2": 11})
+        shown = await manager.get_mirror("aws")
+        drifted = (await manager.list_mirror_drift("aws")).differences
+
+    assert sorted(values(front)) == [float(at) for at in range(12)]
+    assert shown.counts["failed"] + shown.readings.behind >= 1
+    assert (shown.invalid, drifted) == (0, [])
+
+
+def values(front):
+    return [reading["value"] for message in front.messages for reading in message["readings"]]
+
+
+def desired(hub):
+    return {name: named["twin"].state.get("desired", {}).get("round") for name, named in hub.shadows.items()}
+
+
+@pytest.mark.parametrize("skew_s", [3 * 3600.0, -3 * 3600.0])
+async def test_another_time_at_aws_is_shown_as_that_and_ends_with_it(tmp_path, monkeypatch, front, skew_s):
+    monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.02,))
+    file = tmp_path / "fleet.toml"
+    file.write_text(
+        f'[fleet]\ndata = "data"\n[clouds.aws]\nregion = "us-east-1"\nendpoint = "{front.endpoint}"\n'
+        'mirror = ["registry"]\n'
+    )
+    front.faults.skew_s = skew_s
+    async with IoTFleetManager(config=load(file), create=True) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["aws"]
+        await manager.register_device("dev-1", "sensor")
+        await until(lambda: mirror.state == "failing")
+        (shown,) = (await manager.list_mirrors()).items
+        checked = (await manager.check_mirror("aws")).findings
+        doctor = (await manager.get_status()).consumers
+        front.faults.heal()
+        await until(lambda: front.back.hub.things and mirror.lane.idle)
+        healed = await manager.get_mirror("aws")
+
+    assert "s behind AWS's" in shown.error if skew_s > 0 else "s ahead of AWS's" in shown.error
+    assert [(each.state, each.what) for each in checked] == [("problem", "clock")]
+    assert [each["remedy"] for each in doctor.values() if each["error"] == shown.error] == [SET_CLOCK]
+    assert (healed.state, healed.error) == ("running", "")
 
 
 async def everything(cloud, count):
