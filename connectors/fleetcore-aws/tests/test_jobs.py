@@ -245,6 +245,19 @@ class JobsAtAws:
 
         assert at.calls == {"iotjobsdata:UpdateJobExecution": 4}
 
+    async def test_a_part_that_is_first_sent_when_it_is_offered_costs_four_calls_and_one_a_change(self, cloud, at):
+        item = await applied(cloud, MirrorItem(key=KEY, body=part("offered")))
+        assert at.calls == {
+            "iot:DescribeThing": 1,
+            "iot:CreateJob": 1,
+            "iot:DescribeJobExecution": 1,
+            "iotjobsdata:UpdateJobExecution": 1,
+        }
+
+        await applied(cloud, item, part("succeeded"))
+
+        assert at.calls["iotjobsdata:UpdateJobExecution"] == sum(at.calls.values()) - 3 == 2
+
     async def test_a_job_of_a_part_that_has_ended_is_complete(self, cloud, job, hub):
         assert await status(hub) == "IN_PROGRESS"
 
