@@ -6,6 +6,8 @@ import random
 import boto3
 import pytest
 from attrs import evolve
+from fleetcore_aws.actions import needed
+from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.executions import STATUS, clean, details, read_back
 from fleetcore_aws.names import job_id
 from fleetcore_aws.testing.control import Control
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetcore.errors import Unavailable
-from fleetcore.interfaces.cloud import MirrorItem
+from fleetcore.interfaces.cloud import CloudUse, MirrorItem
 from fleetcore.model.firmware import EXECUTION_ENDS, ExecutionState
 from fleetcore.model.mirror import EntityKey, JobBody
 from fleetcore.testing.cloud_contract import registration
@@ -361,3 +363,25 @@ class TestMotoBehindTheStrictProxy(JobsAtAws):
     @pytest.fixture
     async def at(self, moto_front):
         return moto_front
+
+
+async def test_the_endpoint_of_executions_is_asked_for_once_unless_it_is_given(opened, front, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_IOT", front.endpoint)
+    back, asked = front.back, []
+
+    async def answer(call):
+        asked.extend(call.request.query.items())
+        return await back(call)
+
+    front.back = answer
+    document = "0" * 16
+    for told in (None, "http://other.invalid"):
+        async with opened(endpoint=None, jobs_endpoint=told) as cloud:
+            monkeypatch.setattr("fleetcore_aws.jobs._digest", lambda _text: document)
+            with pytest.raises(Unavailable, match="counterpart.invalid" if told is None else "other.invalid"):
+                await cloud.apply([MirrorItem(key=KEY, body=part("offered"), remote_version=f"1.2.{document}")])
+
+    assert asked == [("endpointType", "iot:Jobs")]
+    use = CloudUse(sends=frozenset({"job"}), readings=False)
+    assert "iot:DescribeEndpoint" in needed(use, AwsConfig())
+    assert "iot:DescribeEndpoint" not in needed(use, AwsConfig(jobs_endpoint="https://x.example"))
