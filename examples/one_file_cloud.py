@@ -23,7 +23,7 @@ from attrs import frozen
 from fleetcore import hookimpl, offer_cloud
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces import CloudBackend, CloudLimits, Context, Fitted, MirrorItem, MirrorResult, Provider, Sent
-from fleetcore.model.mirror import BODIES, EntityKey, Facet
+from fleetcore.model.mirror import BODIES, FACETS, EntityKey, Facet
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 from fleetcore.wire.records import from_plain, to_plain
 
@@ -38,7 +38,7 @@ class DocumentsConfig:
 class Documents(CloudBackend):
     """A document of an entity is ``{"owner": the fleet's mark, "state": its body}``."""
 
-    limits = CloudLimits(items=20, readings=500, rates={"write": 100.0, "read": 100.0})
+    limits = CloudLimits(items=20, readings=500, rates={"write": 100.0, "read": 100.0}, facets=frozenset(FACETS))
 
     def __init__(self, http: httpx.AsyncClient, owner: str) -> None:
         self.identity, self._http, self._owner = str(http.base_url), http, owner

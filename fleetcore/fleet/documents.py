@@ -88,9 +88,10 @@ class Documents:
                 yield document
 
     async def pairs_of(self, devices: Iterable[str], parts: frozenset[str]) -> Sequence[tuple[Record, Document]]:
-        """The records and documents of some devices, read side by side; those that are not there are left out."""
-        records = await asyncio.gather(*(self._storage.get("device", device) for device in devices))
-        return await self._pairs([record for record in records if record is not None], parts)
+        """The records and documents of some devices, in their order; those that are not there are left out."""
+        wanted = list(devices)
+        records = await self._storage.get_many("device", wanted)
+        return await self._pairs([records[device] for device in wanted if device in records], parts)
 
     async def page(
         self,

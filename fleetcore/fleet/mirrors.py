@@ -1,20 +1,37 @@
 """What a mirror sends: the present state of an entity, and which entities there are."""
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device
-from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, MirrorBody, RegistryBody, TwinBody
+from fleetcore.model.firmware import Campaign, Execution
+from fleetcore.model.mirror import (
+    FACETS,
+    CertificateBody,
+    DeviceCertificate,
+    EntityKey,
+    Facet,
+    GroupBody,
+    JobBody,
+    MirrorBody,
+    RegistryBody,
+    TwinBody,
+)
 from fleetcore.model.twin import Json, diff_patch
+from fleetcore.wire.tls import der_of
 
-#: The stored kind of each facet, and the index that lists an entity's records.
-_KINDS: dict[Facet, str] = {"registry": "device", "twin": "twin", "group": "group", "job": "execution"}
+#: The stored kind whose records are the entities of each facet; a device without a certificate is one too many of them.
+_KINDS: dict[Facet, str] = {
+    "group": "group", "registry": "device", "certificate": "device", "twin": "twin", "job": "execution",
+}  # fmt: skip
 
 #: The attribute of a device that came from another fleet: the ids of the fleets that it came through.
 VIA = "fleetcore_via"
@@ -27,10 +44,33 @@ def _via(device: Device) -> tuple[str, ...]:
     return tuple(str(each) for each in value) if isinstance(value, list | tuple) else ()
 
 
+def _job(execution: Execution, campaigns: Mapping[str, Campaign]) -> JobBody | None:
+    campaign = campaigns.get(execution.campaign)
+    if campaign is None:
+        return None
+    return JobBody(
+        device=execution.device,
+        campaign=campaign.id,
+        release=campaign.release,
+        url=campaign.url,
+        state=str(execution.state),
+        sha256=campaign.sha256,
+        size=campaign.size,
+        progress=execution.progress,
+        code=execution.code,
+        reason=execution.reason,
+    )
+
+
+async def _none(_device: str) -> Sequence[CertificateRecord]:
+    return ()
+
+
 class Entities:
     """The fleet, as mirrors see it.
 
     Args:
+        certificates: those with which a device gets in now; without it no device has one.
         located: whether a device's position is told.
         selects: whether a device is mirrored; one that is not is as if it were gone. None: all are.
         fleet: the id of this fleet: what came through it already is not sent again.
@@ -44,6 +84,7 @@ class Entities:
         groups: Groups,
         campaigns: Campaigns,
         *,
+        certificates: Callable[[str], Awaitable[Sequence[CertificateRecord]]] = _none,
         located: bool = False,
         selects: Callable[[str], Awaitable[bool]] | None = None,
         fleet: str = "",
@@ -51,30 +92,47 @@ class Entities:
         self._fleet = fleet
         self._storage, self._registry, self._twins = storage, registry, twins
         self._groups, self._campaigns, self._located, self._selects = groups, campaigns, located, selects
+        self._certificates = certificates
 
     async def body(self, key: EntityKey) -> MirrorBody | None:
         """The entity as it is now; None where there is none (any more)."""
-        match key.facet:
-            case "registry":
-                return await self._registered(key.id)
-            case "twin":
-                return await self._twin(key.id)
-            case "group":
-                return self._group(key.id)
-            case "job":
-                return await self._job(key.id)
+        return (await self.bodies([key])).get(key)
 
-    async def _device(self, device_id: str) -> Device | None:
-        device = await self._registry.find(device_id)
-        if device is None or (self._selects is not None and not await self._selects(device_id)):
-            return None
-        via = _via(device)
-        return None if len(via) >= MOST_HOPS or self._fleet in via else device
+    async def bodies(self, keys: Sequence[EntityKey]) -> Mapping[EntityKey, MirrorBody]:
+        """The entities as they are now; those that are not there (any more) are left out."""
+        devices = await self._devices({key.device for key in keys if key.device is not None})
+        ids = {facet: [key.id for key in keys if key.facet == facet] for facet in FACETS}
+        twins = await self._twins.get_many([each for each in ids["twin"] if each in devices])
+        executions = await self._campaigns.executions.get_many(ids["job"])
+        campaigns = await self._campaigns.records.get_many({each.campaign for each in executions.values()})
+        found: dict[EntityKey, MirrorBody | None] = {}
+        for key in keys:
+            match key.facet:
+                case "group":
+                    found[key] = self._group(key.id)
+                case "registry" if key.id in devices:
+                    found[key] = await self._registered(devices[key.id])
+                case "certificate" if key.id in devices:
+                    found[key] = await self._certified(key.id)
+                case "twin" if key.id in twins:
+                    twin = twins[key.id]
+                    found[key] = TwinBody(desired=twin.desired.document, reported=twin.reported.document)
+                case "job" if key.device in devices and key.id in executions:
+                    found[key] = _job(executions[key.id], campaigns)
+        return {key: body for key, body in found.items() if body is not None}
 
-    async def _registered(self, device_id: str) -> RegistryBody | None:
-        device = await self._device(device_id)
-        if device is None:
-            return None
+    async def _devices(self, ids: Iterable[str]) -> Mapping[str, Device]:
+        """Those of some devices that are mirrored."""
+        found: dict[str, Device] = {}
+        for device in (await self._registry.records.get_many(ids)).values():
+            via = _via(device)
+            if len(via) >= MOST_HOPS or self._fleet in via:
+                continue
+            if self._selects is None or await self._selects(device.id):
+                found[device.id] = device
+        return found
+
+    async def _registered(self, device: Device) -> RegistryBody:
         return RegistryBody(
             type=device.type,
             lifecycle=str(device.lifecycle),
@@ -83,41 +141,24 @@ class Entities:
             tags=tuple(sorted(device.tags)),
             capabilities=tuple(sorted(device.capabilities)),
             attributes={name: value for name, value in device.attributes.items() if name != VIA},
-            groups=tuple(self._groups.of(device_id)),
+            groups=tuple(self._groups.of(device.id)),
             gateway=device.gateway,
-            location=await self._registry.locations.of(device_id) if self._located else None,
+            location=await self._registry.locations.of(device.id) if self._located else None,
             via=_via(device),
         )
 
-    async def _twin(self, device: str) -> TwinBody | None:
-        if await self._device(device) is None:
-            return None
-        twin = await self._twins.get(device)
-        return TwinBody(desired=twin.desired.document, reported=twin.reported.document)
+    async def _certified(self, device: str) -> CertificateBody | None:
+        found = [
+            DeviceCertificate(fingerprint=hashlib.sha256(der_of(record.pem.encode())).hexdigest(), pem=record.pem)
+            for record in await self._certificates(device)
+        ]
+        return CertificateBody(certificates=tuple(sorted(found, key=lambda one: one.fingerprint))) if found else None
 
     def _group(self, name: str) -> GroupBody | None:
         if not self._groups.has(name):
             return None
         group = self._groups.get(name)
         return GroupBody(description=group.description, query=group.query, within=tuple(sorted(group.within)))
-
-    async def _job(self, execution_id: str) -> JobBody | None:
-        execution = await self._campaigns.executions.get(execution_id)
-        if execution is None or await self._device(execution.device) is None:
-            return None
-        campaign = await self._campaigns.get(execution.campaign)
-        return JobBody(
-            device=execution.device,
-            campaign=campaign.id,
-            release=campaign.release,
-            url=campaign.url,
-            state=str(execution.state),
-            sha256=campaign.sha256,
-            size=campaign.size,
-            progress=execution.progress,
-            code=execution.code,
-            reason=execution.reason,
-        )
 
     def taker(self, actor: str) -> Callable[[EntityKey, Json, Json], Awaitable[None]]:
         """:meth:`take` in the name of an actor."""

@@ -135,6 +135,10 @@ class Repository(Generic[T]):
         record = await self._storage.get(self.kind, key)
         return None if record is None else self.load(record)
 
+    async def get_many(self, keys: Iterable[str]) -> Mapping[str, T]:
+        """The items of some keys, by key; keys without an item are left out."""
+        return {key: self.load(record) for key, record in (await self._storage.get_many(self.kind, keys)).items()}
+
     async def need(self, key: str, *, code: str = "not_found") -> T:
         """The item; raises :class:`NotFound` with ``code``."""
         item = await self.get(key)

@@ -105,8 +105,14 @@ class Twins:
         on above that, so that it hears what is desired now.
         """
         found = await self._records.get(device)
-        if found is not None:
-            return found
+        return await self._empty(device) if found is None else found
+
+    async def get_many(self, devices: Sequence[str]) -> Mapping[str, Twin]:
+        """The twins of some devices, each as by :meth:`get`."""
+        found = await self._records.get_many(devices)
+        return {each: found[each] if each in found else await self._empty(each) for each in devices}
+
+    async def _empty(self, device: str) -> Twin:
         floor = await self._storage.floor(DESIRED_FLOOR, device)
         return Twin(device=device, desired=Section(version=floor + 1)) if floor else Twin(device=device)
 

@@ -26,7 +26,8 @@ class CloudLimits:
         parallel: calls of it that may be under way.
         readings: of one :meth:`CloudBackend.send`.
         rates: calls a second by class of call, as documented for the hub; ``[clouds.NAME.rates]`` overrides them.
-        facets: those that the hub can hold.
+        facets: those that the hub can hold. What else a mirror names is told as such and never sent; certificates are
+            held by those hubs alone that say so.
         commands: whether commands come from it.
         readings_after_device: whether readings of a device are refused until it is there: then they wait for it.
         remembers: facets whose items say what was sent ``last``. Where a state is replaced by naming what goes from it,
@@ -37,7 +38,7 @@ class CloudLimits:
     parallel: int = 4
     readings: int = 500
     rates: Mapping[str, float] = field(factory=dict)
-    facets: frozenset[Facet] = frozenset(FACETS)
+    facets: frozenset[Facet] = frozenset(FACETS) - {"certificate"}
     commands: bool = False
     readings_after_device: bool = False
     remembers: frozenset[Facet] = frozenset()
@@ -112,7 +113,9 @@ class CloudUse:
         sends: facets that are sent.
         reads: facets whose changes at the hub come into the fleet.
         readings: whether readings are sent.
-        deletes: whether what is gone from the fleet is removed from the hub.
+        deletes: whether what is gone from the fleet is removed from the hub. A certificate that is gone opens nothing
+            there any more in either case: without it, its item has no body all the same, and what is kept of it at the
+            hub may stay.
         commands: whether commands come from the hub.
     """
 
@@ -191,7 +194,7 @@ class CloudBackend(ABC):
 
     @abstractmethod
     def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
-        """What the hub has of a facet with this fleet's mark, for drift and deletions."""
+        """What the hub has of a facet with this fleet's mark, for drift and deletions; an entity may come twice."""
 
     @abstractmethod
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:

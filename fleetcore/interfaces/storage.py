@@ -203,6 +203,12 @@ class Storage(ABC):
             if len(found) < size:
                 return FoundRecords(items=tuple(items))
 
+    async def get_many(self, kind: str, keys: Iterable[str]) -> Mapping[str, Record]:
+        """The records of some keys, by key; keys without a record are left out. By a :meth:`get` for each."""
+        wanted = list(dict.fromkeys(keys))
+        found = await asyncio.gather(*(self.get(kind, key) for key in wanted))
+        return {key: record for key, record in zip(wanted, found, strict=True) if record is not None}
+
     async def find_unique(self, space: str, value: str) -> Record | None:
         """The record that holds a unique value, or None. By :meth:`holders`."""
         return (await self.holders(space, [value])).get(value)

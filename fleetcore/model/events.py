@@ -17,7 +17,7 @@ from fleetcore.errors import Refused
 from fleetcore.model.command import CommandState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import CampaignState, ExecutionState
-from fleetcore.model.mirror import EntityKey, Facet
+from fleetcore.model.mirror import OF_DEVICES, EntityKey, Facet
 from fleetcore.model.operation import OperationState
 from fleetcore.model.operator import Permission
 from fleetcore.model.store import Event
@@ -119,7 +119,7 @@ class EventType:
         """The entity of which a cloud hub's copy is old now, or None."""
         if self.facet is None:
             return None
-        entity = self.device_of(event) if self.facet in {"registry", "twin"} else event.subject
+        entity = self.device_of(event) if self.facet in OF_DEVICES else event.subject
         return None if entity is None else EntityKey(self.facet, entity)
 
     def faults(self, event: Event) -> Iterator[str]:
@@ -319,17 +319,18 @@ def _of_readings() -> Iterator[EventType]:
 
 
 def _of_credentials() -> Iterator[EventType]:
-    def about(name: str, meaning: str, **data: Member) -> EventType:
+    def about(name: str, meaning: str, *, facet: Facet | None = None, **data: Member) -> EventType:
         return EventType(
             name=name, subject=Subject.DEVICE, device=SUBJECT, permission=Permission.SECURITY_READ, meaning=meaning,
-            data=data,
+            data=data, facet=facet,
         )  # fmt: skip
 
     yield about(
-        "certificate.issued", "A device has a new certificate.", certificate=_TEXT, fingerprint=_TEXT, source=_TEXT
-    )
+        "certificate.issued", "A device has a new certificate.", facet="certificate",
+        certificate=_TEXT, fingerprint=_TEXT, source=_TEXT,
+    )  # fmt: skip
     for state in ("activated", "revoked", "superseded"):
-        yield about(f"certificate.{state}", f"A certificate was {state}.", certificate=_TEXT)
+        yield about(f"certificate.{state}", f"A certificate was {state}.", facet="certificate", certificate=_TEXT)
     yield about("token.issued", "A device has a new bearer token.", token=_TEXT)
     yield about("token.revoked", "A device's bearer token ended.", token=_TEXT)
     yield about("key.revoked", "A key that was accepted and has no certificate yet ended.", fingerprint=_TEXT)

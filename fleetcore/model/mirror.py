@@ -10,10 +10,19 @@ from attrs import field, frozen
 
 from fleetcore.model.device import Location
 
-Facet = Literal["registry", "twin", "group", "job"]
+Facet = Literal["group", "registry", "certificate", "twin", "job"]
 
-#: In the order in which they are first sent: a device's group before the device, the device before its twin.
-FACETS: tuple[Facet, ...] = ("group", "registry", "twin", "job")
+#: What settings call each facet, in the order in which they are first sent: a device's group before the device, the
+#: device before what needs it.
+CALLED: Mapping[Facet, str] = {
+    "group": "groups", "registry": "registry", "certificate": "certificates", "twin": "twins", "job": "jobs",
+}  # fmt: skip
+FACETS: tuple[Facet, ...] = tuple(CALLED)
+#: Those whose entities are devices, by their ids.
+OF_DEVICES: frozenset[Facet] = frozenset({"registry", "certificate", "twin"})
+#: Those that let somebody in. What is gone of them from the fleet is told to the hub also where a mirror removes
+#: nothing, and it waits for no day's budget.
+WITHDRAWN: frozenset[Facet] = frozenset({"certificate"})
 
 
 @frozen(order=True)
@@ -29,9 +38,9 @@ class EntityKey:
     @property
     def device(self) -> str | None:
         """The device that it is of; None for a group."""
-        if self.facet == "group":
-            return None
-        return self.id.partition(":")[2] if self.facet == "job" else self.id
+        if self.facet in OF_DEVICES:
+            return self.id
+        return self.id.partition(":")[2] if self.facet == "job" else None
 
 
 @frozen(kw_only=True)
@@ -91,11 +100,31 @@ class JobBody:
     reason: str | None = None
 
 
-MirrorBody = RegistryBody | TwinBody | GroupBody | JobBody
+@frozen(kw_only=True)
+class DeviceCertificate:
+    """A certificate, which is public; its key is the device's alone.
+
+    Attributes:
+        fingerprint: SHA-256 of its DER, in lower-case hexadecimal digits.
+        pem: the certificate, without the CA's.
+    """
+
+    fingerprint: str
+    pem: str
+
+
+@frozen(kw_only=True)
+class CertificateBody:
+    """The certificates that let a device in now, by fingerprint: two while a renewed one is not in use yet."""
+
+    certificates: tuple[DeviceCertificate, ...] = ()
+
+
+MirrorBody = RegistryBody | TwinBody | GroupBody | JobBody | CertificateBody
 
 #: The body of each facet; raised with the shape of one of them, so that a backend can say what it was written for.
 BODIES: Mapping[Facet, type[MirrorBody]] = {
-    "registry": RegistryBody, "twin": TwinBody, "group": GroupBody, "job": JobBody,
+    "group": GroupBody, "registry": RegistryBody, "certificate": CertificateBody, "twin": TwinBody, "job": JobBody,
 }  # fmt: skip
 
 

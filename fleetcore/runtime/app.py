@@ -628,6 +628,7 @@ class Fleet:
             self.twins,
             self.groups,
             self.campaigns,
+            certificates=self.security.letting_in,
             located=section.location,
             fleet=self.id,
             selects=None if section.where is None else functools.partial(self.search.is_true, parse(section.where)),

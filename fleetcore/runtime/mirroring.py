@@ -16,7 +16,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.merge import Side
-from fleetcore.model.mirror import Facet
+from fleetcore.model.mirror import CALLED, Facet
 from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.engine import Mirror
 from fleetcore.pipeline.mirror.inbox import Inbox
@@ -29,10 +29,8 @@ from fleetcore.pipeline.selection import Selection
 from fleetcore.query.parse import parse
 from fleetcore.runtime.config import Config, Instance
 
-What = Literal["registry", "twins", "groups", "jobs"]
+What = Literal["registry", "twins", "groups", "jobs", "certificates"]
 
-#: What a mirror's settings call the facets.
-_CALLED: Mapping[str, Facet] = {"registry": "registry", "twins": "twin", "groups": "group", "jobs": "job"}
 #: Whose value of a leaf counts that both sides changed, unless the section says otherwise.
 _WINS: Mapping[Part, Side] = {"desired": "cloud", "registry": "fleet"}
 _RATE = validators.deep_mapping(validators.instance_of(str), validators.gt(0.0))
@@ -43,7 +41,8 @@ class MirrorSection:
     """What every ``[clouds.NAME]`` may say; the rest is its plugin's.
 
     Attributes:
-        mirror: the parts of the fleet's state that are sent; readings are sent by ``metrics``.
+        mirror: the parts of the fleet's state that are sent; readings are sent by ``metrics``. ``certificates`` let
+            devices in at the hub, and end there without ``delete`` too.
         where: a query: devices that it selects, and their readings, alone are sent.
         location: whether positions of devices are sent.
         direction: of ``desired`` (what is desired of devices) and ``registry`` (their names, models, tags and
@@ -82,7 +81,7 @@ class MirrorSection:
 
     def __attrs_post_init__(self) -> None:
         if missing := set(self.ways) - self.facets:
-            names = sorted(name for name, facet in _CALLED.items() if facet in missing)
+            names = sorted(CALLED[facet] for facet in missing)
             raise ConfigError("direction names what is not mirrored", remedy=f"Add {' and '.join(names)} to mirror")
         unsent = set() if "*" in self.metrics else self.deadband.keys() - {"*", *self.metrics}
         if unsent:
@@ -94,7 +93,7 @@ class MirrorSection:
     @property
     def facets(self) -> frozenset[Facet]:
         """Those that are mirrored."""
-        return frozenset(_CALLED[what] for what in self.mirror)
+        return frozenset(facet for facet, called in CALLED.items() if called in self.mirror)
 
     @property
     def ways(self) -> Mapping[Facet, Way]:
@@ -142,7 +141,7 @@ def mirror_of(
         name,
         storage,
         clock,
-        entities.body,
+        entities.bodies,
         facets=section.facets,
         settling=settling,
         deletes=section.delete,
@@ -159,7 +158,7 @@ def mirror_of(
         opener,
         lane,
         Looking(lane, walk, storage, clock, watch=_watch(section, selection)),
-        Comparing(walk, entities.body, lane),
+        Comparing(walk, entities.bodies, lane),
         storage,
         clock,
         inbox=inbox,

@@ -6,6 +6,8 @@ that passes.
 """
 
 import asyncio
+import functools
+import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -16,11 +18,23 @@ from attrs import evolve
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import Arrived, CloudBackend, CloudCommand, MirrorItem, MirrorResult
 from fleetcore.interfaces.pace import Pace
-from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, MirrorBody, RegistryBody, TwinBody
+from fleetcore.model.mirror import (
+    CertificateBody,
+    DeviceCertificate,
+    EntityKey,
+    Facet,
+    GroupBody,
+    JobBody,
+    MirrorBody,
+    RegistryBody,
+    TwinBody,
+)
 from fleetcore.model.telemetry import Series, TelemetryBatch, TextReading
+from fleetcore.testing.certificates import Forged
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.contract import Contract, missing
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.throwaway_ca import ThrowawayCa
 
 START_MS = 1_767_225_600_000
 
@@ -90,13 +104,23 @@ def registration(device: str, version: str | None = None, body: RegistryBody = R
     return MirrorItem(key=EntityKey("registry", device), body=body, remote_version=version)
 
 
-#: One sample of each facet; what a hub cannot hold of them it says by ``limits.facets``.
-SAMPLES: Mapping[Facet, MirrorBody] = {
-    "group": GroupBody(description="the lab"),
-    "registry": RegistryBody(type="sensor", lifecycle="active", tags=("outdoor",)),
-    "twin": TwinBody(desired={"interval": 60}, reported={"battery": 0.5}),
-    "job": JobBody(device="sensor-1", campaign="c1", release="2.0", url="https://x.example/fw", state="offered"),
-}  # fmt: skip
+def certified(*made: Forged) -> CertificateBody:
+    """Certificates as a mirror sends them."""
+    found = [DeviceCertificate(fingerprint=hashlib.sha256(one.der).hexdigest(), pem=one.pem.decode()) for one in made]
+    return CertificateBody(certificates=tuple(sorted(found, key=lambda one: one.fingerprint)))
+
+
+@functools.cache
+def samples() -> Mapping[Facet, MirrorBody]:
+    """One sample of each facet; what a hub cannot hold of them it says by ``limits.facets``."""
+    ca = ThrowawayCa()
+    return {
+        "group": GroupBody(description="the lab"),
+        "registry": RegistryBody(type="sensor", lifecycle="active", tags=("outdoor",)),
+        "certificate": certified(ca.another("sensor-1"), ca.another("sensor-1")),
+        "twin": TwinBody(desired={"interval": 60}, reported={"battery": 0.5}),
+        "job": JobBody(device="sensor-1", campaign="c1", release="2.0", url="https://x.example/fw", state="offered"),
+    }
 
 
 @pytest.mark.asyncio
@@ -129,7 +153,7 @@ class CloudContract(Contract):
     async def test_each_facet_that_the_hub_holds_arrives_and_can_be_read(
         self, cloud: CloudBackend, hub: HubControl
     ) -> None:
-        for facet, body in SAMPLES.items():
+        for facet, body in samples().items():
             if facet not in cloud.limits.facets:
                 continue
             key = EntityKey(facet, "c1:sensor-1" if facet == "job" else "lab" if facet == "group" else "sensor-1")

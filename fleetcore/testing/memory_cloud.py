@@ -24,7 +24,7 @@ from fleetcore.interfaces.cloud import (
     Sent,
 )
 from fleetcore.interfaces.protocol import Finding
-from fleetcore.model.mirror import BODIES, EntityKey, Facet, Loss
+from fleetcore.model.mirror import BODIES, FACETS, EntityKey, Facet, Loss
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore.wire.records import from_plain, to_plain
 from fleetcore.wire.strict_json import dumps
@@ -174,7 +174,12 @@ class MemoryCloud(CloudBackend):
         self.hub = MemoryHub() if hub is None else hub
         self._owner = owner
         self.limits = limits or CloudLimits(
-            items=10, parallel=2, readings=100, commands=True, readings_after_device=READINGS_AFTER_DEVICE
+            items=10,
+            parallel=2,
+            readings=100,
+            facets=frozenset(FACETS),
+            commands=True,
+            readings_after_device=READINGS_AFTER_DEVICE,
         )
 
     def fit(self, item: MirrorItem) -> Fitted:

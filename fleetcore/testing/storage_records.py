@@ -206,6 +206,18 @@ class RecordsContract(StorageCase):
         assert holder is not None
         assert holder.key == "a"
 
+    async def test_records_of_many_keys_are_those_of_each(self, storage: Storage) -> None:
+        wanted = ["b", "a", "nobody", "a", '"quoted"', "ä"]
+        await storage.commit(
+            Commit(puts=(*map(_with_all, ["a", "b", "c", '"quoted"', "ä"]), Put(kind="other", key="nobody", body={})))
+        )
+
+        found = await storage.get_many("thing", wanted)
+
+        each = {key: await storage.get("thing", key) for key in wanted}
+        assert found == {key: record for key, record in each.items() if record is not None}
+        assert await storage.get_many("thing", iter(())) == {}
+
     async def test_holders_of_many_values_are_those_of_each(self, storage: Storage) -> None:
         wanted = ["a", "b", "nobody", "a", '"quoted"']
         await storage.commit(Commit(puts=(_with_all("a"), _with_all("b"))))

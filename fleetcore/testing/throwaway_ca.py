@@ -18,12 +18,13 @@ from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.provider import TlsMaterial
-from fleetcore.testing.certificates import CLIENT, SERVER, forge
+from fleetcore.testing.certificates import CLIENT, SERVER, Forged, forge
 from fleetcore.wire.tls import server_context
 
 _LASTS = dt.timedelta(days=2)
@@ -73,6 +74,10 @@ class ThrowawayCa:
     def device(self, name: str) -> Identity:
         """A device's certificate; the same one at each call."""
         return self._issue(name, name, [x509.UniformResourceIdentifier(f"urn:fleetcore:device:{self._fleet}:{name}")])
+
+    def another(self, name: str, key: CertificateIssuerPrivateKeyTypes | None = None) -> Forged:
+        """Another certificate of a device, as after a renewal; with a new key unless one is given."""
+        return forge(self._root, self._key, fleet=self._fleet, device=name, key=key, lasts=_LASTS)
 
     def server_identity(self) -> Identity:
         """That of a server on this machine: ``localhost``, ``127.0.0.1`` and ``::1``."""

@@ -283,11 +283,12 @@ def test_a_root_follows_another_while_devices_send(tmp_path):
 @pytest.mark.peer("curl")
 def test_a_fleet_is_mirrored_to_aws_and_through_an_outage(tmp_path, monkeypatch):
     page = "mirror-to-aws.md"
-    commands, (shown, compared) = blocks(page, "sh"), blocks(page, "text")
-    _, counterpart, export, made, look, drift, cut, heal, policy, check, plan = commands
-    section, _ = blocks(page, "toml")
-    hub, api = free_ports(2)
-    ports = {"4580": str(hub), "4581": str(hub + 1), "8443": str(api)}
+    commands, (shown, compared, attached, detached) = blocks(page, "sh"), blocks(page, "text")
+    _, counterpart, export, made, look, drift, cut, heal, *certificates, policy, check, plan = commands
+    again, enrol, principals, revoke = certificates
+    section, more, _ = blocks(page, "toml")
+    hub, api, devices = free_ports(3)
+    ports = {"4580": str(hub), "4581": str(hub + 1), "8443": str(api), "8444": str(devices)}
     for name, value in re.findall(r"(\w+)=(\S+)", export):
         monkeypatch.setitem(ENVIRONMENT, name, value)
     monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
@@ -304,7 +305,10 @@ def test_a_fleet_is_mirrored_to_aws_and_through_an_outage(tmp_path, monkeypatch)
     (tmp_path / "fleet-data" / "fleet.toml").write_text(own(section))
     init, serve = made.splitlines()
     typed(init, tmp_path)
-    with running(own(counterpart), tmp_path, listening), running(serve, tmp_path, ready):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(running(own(counterpart), tmp_path, listening))
+        server = stack.enter_context(contextlib.ExitStack())
+        server.enter_context(running(serve, tmp_path, ready))
         typed(look, tmp_path)
         listed = until(lambda: typed("fleetcore mirror list", tmp_path), shown.splitlines()[1].split())
         assert listed.split()[:3] == shown.split()[:3]
@@ -312,6 +316,13 @@ def test_a_fleet_is_mirrored_to_aws_and_through_an_outage(tmp_path, monkeypatch)
         assert "failing" in until(lambda: typed(own(cut), tmp_path), ["failing"])
         assert compared in until(lambda: typed(own(heal), tmp_path), compared.split())
         json_policy, terraform = policy.splitlines()
+        server.close()
+        toml = tmp_path / "fleet-data" / "fleet.toml"
+        toml.write_text(toml.read_text().partition("[clouds.aws]")[0] + own(more))
+        server.enter_context(running(again, tmp_path, ready))
+        until(lambda: typed(enrol, tmp_path), ["none", "differs"])
+        assert attached.strip() in until(lambda: typed(own(principals), tmp_path), ['{"principals":'])
+        assert detached.strip() in until(lambda: typed(own(revoke), tmp_path), ["[]}"])
         assert "iot:CreateThing" in str(json.loads(typed(json_policy, tmp_path)))
         assert 'data "aws_iam_policy_document"' in typed(terraform, tmp_path)
         assert "problem" not in typed(check, tmp_path)

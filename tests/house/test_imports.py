@@ -23,7 +23,7 @@ MAY = {
     "calls": {"errors", "model", "query", "wire", "interfaces", "fleet", "runtime"},
     "client": {"calls", "errors", "frontends", "model", "views", "wire"},
     "listening": {"errors"},
-    "interfaces": {"errors", "model", "query", "wire", "listening"},
+    "interfaces": {"errors", "model", "query", "wire", "listening", "threads"},
     "fleet": {"errors", "files", "listening", "model", "query", "wire", "interfaces", "threads"},
     "pipeline": {"errors", "model", "query", "wire", "interfaces", "fleet", "threads"},
     "builtin": {"errors", "files", "model", "query", "wire", "interfaces", "hookspecs", "threads"},

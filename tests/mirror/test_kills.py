@@ -52,11 +52,12 @@ class Mortal(MemoryCloud):
         return found
 
 
-async def run(fleet, hub, death):
+async def run(fleet, hub, death, *, deletes=True):
     """A mirror works until it is in step, or killed."""
-    entities = Entities(fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
+    parts = (fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
+    entities = Entities(*parts, certificates=fleet.security.letting_in)
     settling = Settling({"twin": Way(direction="both", wins="cloud")}, entities.body, entities.taker("mirror/hub"))
-    lane = StateLane("hub", fleet.storage, fleet.clock, entities.body, settling=settling, deletes=True)
+    lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, settling=settling, deletes=deletes)
     looking = Looking(lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
     await looking.start()
     await looking.look_again()  # the hub is polled

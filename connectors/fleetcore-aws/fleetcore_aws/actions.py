@@ -9,12 +9,16 @@ from typing import Literal
 from attrs import frozen
 
 from fleetcore.interfaces.cloud import CloudUse
+from fleetcore.model.mirror import Facet
 from fleetcore_aws.config import AwsConfig
 
-Resource = Literal["*", "thing", "type", "group", "job", "topic", "stream", "delivery", "queue", "commands"]
+Resource = Literal[
+    "*", "thing", "type", "group", "cert", "policy", "job", "topic", "stream", "delivery", "queue", "commands"
+]
 
 #: Where the rates come from. They are defaults a region and an account, which some regions have lower, and most can
-#: be raised; ``[clouds.NAME.rates]`` then says so. Calls for shadows share 400 where a region has least.
+#: be raised; ``[clouds.NAME.rates]`` then says so. Calls for shadows share 400 where a region has least. The rates of
+#: certificates and policies are written from memory of that page, those of principals were looked up.
 SOURCES: Mapping[str, str] = {
     "iot": "https://docs.aws.amazon.com/general/latest/gr/iot-core.html",
     "jobs": "https://docs.aws.amazon.com/general/latest/gr/iot_device_management.html",
@@ -58,6 +62,15 @@ ACTIONS: Mapping[str, Action] = {
     "iot:AddThingToThingGroup": Action(100, ("thing", "group"), "puts a device into its groups"),
     "iot:RemoveThingFromThingGroup": Action(100, ("thing", "group"), "takes a device out of groups"),
     "iot:ListThingGroupsForThing": Action(100, ("thing",), "reads which groups a device is in"),
+    "iot:RegisterCertificateWithoutCA": Action(10, ("*",), "registers a device's certificate"),
+    "iot:DescribeCertificate": Action(10, ("cert",), "reads whether a certificate is active"),
+    "iot:UpdateCertificate": Action(10, ("cert",), "makes a certificate active, and ends it"),
+    "iot:DeleteCertificate": Action(10, ("cert",), "removes a certificate that was ended"),
+    "iot:AttachThingPrincipal": Action(100, ("thing", "cert"), "attaches a certificate to its device's thing"),
+    "iot:DetachThingPrincipal": Action(100, ("thing", "cert"), "detaches a certificate that was ended"),
+    "iot:ListThingPrincipals": Action(10, ("thing",), "reads which certificates are attached to a thing"),
+    "iot:AttachPolicy": Action(15, ("policy", "cert"), "gives a certificate its policy"),
+    "iot:DetachPolicy": Action(15, ("policy", "cert"), "takes the policy off a certificate before it is removed"),
     "iot:CreateJob": Action(10, ("job", "thing"), "makes the job of a device's part of a campaign"),
     "iot:DescribeJob": Action(10, ("job",), "reads a job's state"),
     "iot:GetJobDocument": Action(10, ("job",), "reads a job's document and mark"),
@@ -91,11 +104,24 @@ SENDING: Mapping[str, str] = {
 
 _MARKED = ("iot:DescribeThing", "iot:ListThings")
 #: facet → to read it, beside these to write it, and beside those to remove it.
-_FACETS: Mapping[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
+_FACETS: Mapping[Facet, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "registry": (
         (*_MARKED, "iot:GetThingShadow"),
         ("iot:CreateThing", "iot:UpdateThing", "iot:CreateThingType", "iot:UpdateThingShadow", "iot:DeleteThingShadow"),
         ("iot:DeleteThing",),
+    ),
+    "certificate": (
+        (*_MARKED, "iot:GetThingShadow", "iot:ListThingPrincipals", "iot:DescribeCertificate"),
+        (
+            "iot:UpdateThingShadow",
+            "iot:DeleteThingShadow",
+            "iot:RegisterCertificateWithoutCA",
+            "iot:UpdateCertificate",
+            "iot:AttachThingPrincipal",
+            "iot:DetachThingPrincipal",
+            "iot:AttachPolicy",
+        ),
+        ("iot:DetachPolicy", "iot:DeleteCertificate"),
     ),
     "twin": (
         ("iot:ListThings", "iot:GetThingShadow", "iot:ListNamedShadowsForThing"),
@@ -113,6 +139,7 @@ _FACETS: Mapping[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
         ("iot:CancelJob", "iot:DeleteJob"),
     ),
 }
+_WITH_POLICY = frozenset({"iot:AttachPolicy", "iot:DetachPolicy"})
 _MEMBERSHIP = ("iot:AddThingToThingGroup", "iot:RemoveThingFromThingGroup", "iot:ListThingGroupsForThing")
 _COMMANDS = (
     "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes",
@@ -129,6 +156,8 @@ def needed(use: CloudUse, config: AwsConfig) -> Sequence[str]:
             found.update(written)
             if use.deletes:
                 found.update(removed)
+    if config.certificate_policy is None:
+        found -= _WITH_POLICY
     if {"registry", "group"} <= use.sends:
         found.update(_MEMBERSHIP)
     if use.readings:

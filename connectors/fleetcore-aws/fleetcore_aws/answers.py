@@ -41,6 +41,11 @@ def records(action: str, answer: Answer, name: str) -> Sequence[Answer]:
     return cast("Sequence[Answer]", _member(action, answer, name, list))
 
 
+def texts(action: str, answer: Answer, name: str) -> Sequence[str]:
+    """A list of texts that must be there, though it may be empty."""
+    return cast("Sequence[str]", _member(action, answer, name, list))
+
+
 def optional_text(answer: Answer, name: str) -> str | None:
     """A text that may be missing, in an answer that has what it must have."""
     value = answer.get(name)

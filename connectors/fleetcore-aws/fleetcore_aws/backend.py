@@ -15,9 +15,20 @@ from fleetcore.interfaces.cloud import (
 )
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.protocol import Finding
-from fleetcore.model.mirror import EntityKey, Facet, GroupBody, JobBody, RegistryBody, TwinBody
+from fleetcore.model.mirror import (
+    FACETS,
+    CertificateBody,
+    EntityKey,
+    Facet,
+    GroupBody,
+    JobBody,
+    RegistryBody,
+    TwinBody,
+)
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore_aws.actions import RATES
+from fleetcore_aws.brought import BroughtCertificates
+from fleetcore_aws.certificates import Certificates
 from fleetcore_aws.checking import Checking
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
@@ -31,7 +42,12 @@ from fleetcore_aws.registry import Registry, Things
 from fleetcore_aws.twins import Twins
 
 #: What is done before what, within a batch: a thing's groups before it, and it before what needs it.
-_STAGES: Sequence[Sequence[Facet]] = (("group",), ("registry",), ("twin", "job"))
+_STAGES: Mapping[Facet, int] = {"group": 1, "registry": 2, "certificate": 3, "twin": 3, "job": 3}
+
+
+def _stage(item: MirrorItem) -> int:
+    """AWS removes no thing to which a certificate is attached, so those that go are first of all."""
+    return 0 if item.key.facet == "certificate" and item.body is None else _STAGES[item.key.facet]
 
 
 #: How often an entity is read that AWS throttles.
@@ -50,12 +66,15 @@ class AwsCloud(CloudBackend):
             items=100,
             parallel=4,
             rates=RATES,
+            facets=frozenset(FACETS),
             commands=config.commands_queue is not None,
             remembers=frozenset({"twin"}),
         )
         prefix = config.thing_prefix
         things = Things(clients, mark, prefix)
-        self._registry = Registry(clients, things, prefix)
+        brought = BroughtCertificates(clients, mark)
+        self._registry = Registry(clients, things, brought, prefix)
+        self._certificates = Certificates(clients, things, brought, prefix, config.certificate_policy)
         self._twins = Twins(clients, things, prefix)
         self._groups = Groups(clients, mark, prefix)
         self._jobs = Jobs(clients, things, prefix)
@@ -79,7 +98,7 @@ class AwsCloud(CloudBackend):
 
     @use.setter
     def use(self, use: CloudUse) -> None:
-        self._registry.use = self._twins.use = use
+        self._registry.use = self._certificates.use = self._twins.use = use
 
     def fit(self, item: MirrorItem) -> Fitted:
         match item.body:
@@ -87,6 +106,8 @@ class AwsCloud(CloudBackend):
                 return Fitted(item=item)
             case RegistryBody() as body:
                 return self._registry.fit(item, body)
+            case CertificateBody() as body:
+                return self._certificates.fit(item, body)
             case TwinBody() as body:
                 return self._twins.fit(item, body)
             case GroupBody() as body:
@@ -96,8 +117,8 @@ class AwsCloud(CloudBackend):
 
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
         results: dict[int, MirrorResult | BaseException] = {}
-        for stage in _STAGES:
-            which = [at for at, item in enumerate(items) if item.key.facet in stage]
+        for stage in sorted(set(map(_stage, items))):
+            which = [at for at, item in enumerate(items) if _stage(item) == stage]
             done = await asyncio.gather(*(self._apply(items[at]) for at in which), return_exceptions=True)
             results |= zip(which, done, strict=True)
         found: list[MirrorResult] = []
@@ -120,6 +141,9 @@ class AwsCloud(CloudBackend):
             case "registry":
                 assert body is None or isinstance(body, RegistryBody)
                 return await self._registry.apply(item, body)
+            case "certificate":
+                assert body is None or isinstance(body, CertificateBody)
+                return await self._certificates.apply(item, body)
             case "twin":
                 assert body is None or isinstance(body, TwinBody)
                 return await self._twins.apply(item, body)
@@ -162,9 +186,10 @@ class AwsCloud(CloudBackend):
                 raise for_all(failed) from failed
             yield key
 
-    def _facet(self, facet: Facet) -> Registry | Twins | Groups | Jobs:
-        facets: Mapping[Facet, Registry | Twins | Groups | Jobs] = {
+    def _facet(self, facet: Facet) -> Registry | Certificates | Twins | Groups | Jobs:
+        facets: Mapping[Facet, Registry | Certificates | Twins | Groups | Jobs] = {
             "registry": self._registry,
+            "certificate": self._certificates,
             "twin": self._twins,
             "group": self._groups,
             "job": self._jobs,

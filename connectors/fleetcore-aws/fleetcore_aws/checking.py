@@ -6,6 +6,8 @@ An answer that something is not there shows that the right is: AWS looks at righ
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from attrs import evolve
+
 from fleetcore.interfaces.cloud import CloudUse
 from fleetcore.interfaces.protocol import Finding
 from fleetcore_aws.actions import ACTIONS, SOURCES, needed
@@ -14,11 +16,16 @@ from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import SET_CLOCK, CallFailed, for_all
 from fleetcore_aws.names import fleet_digest
+from fleetcore_aws.policy import arn_of
 from fleetcore_aws.twins import SHADOW
 
 #: Whether a device is called so does not matter: nothing of it is changed.
 _NO_ONE = "fleetcore-check"
 _CLOCK = "clock"
+#: No certificate has this fingerprint.
+_NO_CERTIFICATE = "0" * 64
+#: Tried with what AWS finds to be no certificate, once it has looked at the right.
+_INVALID = frozenset({"iot:RegisterCertificateWithoutCA"})
 
 
 class Checking:
@@ -40,6 +47,12 @@ class Checking:
             "iot:DescribeThingGroup": {"thingGroupName": thing},
             "iot:ListThingGroups": {"maxResults": 1},
             "iot:ListThingGroupsForThing": {"thingName": thing},
+            "iot:ListThingPrincipals": {"thingName": thing},
+            "iot:DescribeCertificate": {"certificateId": _NO_CERTIFICATE},
+            "iot:UpdateCertificate": {"certificateId": _NO_CERTIFICATE, "newStatus": "INACTIVE"},
+            "iot:DeleteCertificate": {"certificateId": _NO_CERTIFICATE},
+            "iot:RegisterCertificateWithoutCA": {"certificatePem": _NO_ONE, "status": "INACTIVE"},
+            **self._of_certificates(thing),
             "iot:DescribeJob": {"jobId": job},
             "iot:GetJobDocument": {"jobId": job},
             "iot:DescribeJobExecution": {"jobId": job, "thingName": thing},
@@ -58,6 +71,17 @@ class Checking:
                 "QueueUrl": self._config.commands_queue,
                 "Entries": [{**entry, "VisibilityTimeout": 0}],
             },
+        }
+
+    def _of_certificates(self, thing: str) -> Mapping[str, Mapping[str, object]]:
+        """Those that name a certificate by its ARN: without the account AWS might refuse it for that alone."""
+        if self._config.account is None:
+            return {}
+        certificate = arn_of(evolve(self._config, region=self._clients.region), "iot", f"cert/{_NO_CERTIFICATE}")
+        return {
+            "iot:AttachThingPrincipal": {"thingName": thing, "principal": certificate},
+            "iot:DetachThingPrincipal": {"thingName": thing, "principal": certificate},
+            "iot:AttachPolicy": {"policyName": self._config.certificate_policy, "target": certificate},
         }
 
     async def check(self, use: CloudUse) -> Sequence[Finding]:
@@ -95,7 +119,7 @@ class Checking:
             if failed.kind == "throttled":
                 remedy = "Lower its rate in [clouds.NAME.rates], or have the quota raised"
                 return Finding(state="warning", what=action, detail=str(failed), remedy=remedy)
-            if failed.kind != "missing":
+            if failed.kind != "missing" and not (action in _INVALID and failed.kind == "invalid"):
                 remedy = "See whether AWS can be reached from here"
                 return Finding(state="problem", what=action, detail=str(failed), remedy=remedy)
         return Finding(state="ok", what=action, detail=f"allowed: it {why}")

@@ -15,24 +15,28 @@ from typing import Any
 import boto3
 import botocore.exceptions as sdk
 import botocore.session
+from botocore import xform_name
 from botocore.config import Config
 from botocore.loaders import create_loader
 
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.pool import Pool
 from fleetcore.interfaces.provider import Context
 from fleetcore_aws import answers
 from fleetcore_aws.actions import RATES
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed, from_answer
-from fleetcore_aws.pool import Pool
 
 #: Models of services, read once a process: with them most of the time goes that making a client takes.
 _MODELS = create_loader()
 
 #: Refused credentials are looked for anew no more often: making clients costs a tenth of a second.
 _RENEW_EVERY_S = 5.0
+
+#: Records of a page, the most that AWS gives; and how often a list is begun whose pages' tokens are refused.
+_PAGE, _BEGUN = 250, 3
 
 #: action → service and method of the SDK, where they do not follow from its name.
 _DATA = {
@@ -72,7 +76,7 @@ def method_of(action: str) -> tuple[str, str]:
         return "iot-data", _DATA[action]
     if action in _BATCHES:
         return service, _BATCHES[action]
-    return service, "".join(f"_{char.lower()}" if char.isupper() else char for char in name).lstrip("_")
+    return service, xform_name(name)
 
 
 class Clients:
@@ -109,6 +113,30 @@ class Clients:
                 self.pace.slow_down(action, failed.retry_after_s)
             self._refused = self._refused or failed.kind == "credentials"
             raise
+
+    async def listed(self, action: str, member: str, **arguments: object) -> AsyncIterator[answers.Answer]:
+        """The records of a list, page by page. Where AWS takes a page's token no more, the list begins anew.
+
+        A record may come twice then.
+
+        Raises:
+            CallFailed: as :meth:`call`.
+        """
+        begun, after = 1, dict[str, object]()
+        while True:
+            try:
+                answer = await self.call(action, maxResults=_PAGE, **arguments, **after)
+            except CallFailed as failed:
+                if failed.kind != "invalid" or not after or begun == _BEGUN:
+                    raise
+                begun, after = begun + 1, {}
+                continue
+            for each in answers.records(action, answer, member):
+                yield each
+            token = answers.optional_text(answer, "nextToken")
+            if token is None:
+                return
+            after = {"nextToken": token}
 
     async def beside(self, action: str, **arguments: object) -> None:
         """A call whose failure changes nothing."""

@@ -11,6 +11,7 @@ from attrs import Factory, field, frozen, validators
 from fleetcore.errors import ConfigError
 
 _PREFIX = re.compile(r"[a-zA-Z0-9:_-]{0,63}", re.ASCII)
+_POLICY = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
 _TOPIC = re.compile(r"[^+#$\0][^+#\0]{0,99}")
 
 
@@ -55,6 +56,7 @@ class AwsConfig:
         jobs_endpoint: of the executions of jobs, ``https://….jobs.iot.REGION.amazonaws.com``; asked for likewise.
         profile: of the SDK's configuration file.
         thing_prefix: what names of things, types and groups begin with.
+        certificate_policy: the AWS IoT policy that certificates are given; without one AWS lets them do nothing.
         threads: calls of the SDK that may be under way.
         connect_timeout_s: for a connection.
         read_timeout_s: for an answer.
@@ -73,6 +75,7 @@ class AwsConfig:
     jobs_endpoint: str | None = None
     profile: str | None = None
     thing_prefix: str = ""
+    certificate_policy: str | None = None
     threads: int = field(default=32, validator=validators.gt(0))
     connect_timeout_s: float = field(default=5.0, validator=validators.gt(0.0))
     read_timeout_s: float = field(default=20.0, validator=validators.gt(0.0))
@@ -93,4 +96,9 @@ class AwsConfig:
         if not _PREFIX.fullmatch(self.thing_prefix):
             raise ConfigError(
                 "thing_prefix is no start of a thing's name", remedy="Use up to 63 characters of a-z A-Z 0-9 : _ -"
+            )
+        if self.certificate_policy is not None and not _POLICY.fullmatch(self.certificate_policy):
+            raise ConfigError(
+                "certificate_policy is no name of a policy",
+                remedy="Name a policy of AWS IoT: up to 128 characters of a-z A-Z 0-9 _ + = , . @ -",
             )

@@ -9,7 +9,7 @@ from typing import Literal
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import MirrorResult
 
-Kind = Literal["throttled", "credentials", "clock", "unavailable", "invalid", "conflict", "exists", "missing"]
+Kind = Literal["throttled", "credentials", "clock", "unavailable", "invalid", "conflict", "exists", "missing", "in_use"]
 
 #: Codes of errors. ``ThrottlingException`` is HTTP 400 in iot and 429 in iot-data: the code counts, not the status.
 #: Sources: the errors of each action in the API references of iot, iot-data, sqs, kinesis and firehose, and
@@ -51,6 +51,8 @@ _CODES: Mapping[str, Kind] = {
         ),
         "conflict",
     ),
+    "CertificateStateException": "conflict",
+    "DeleteConflictException": "in_use",
     "ResourceAlreadyExistsException": "exists",
     "ResourceNotFoundException": "missing",
     "AWS.SimpleQueueService.NonExistentQueue": "missing",
@@ -170,6 +172,6 @@ def as_result(failed: CallFailed) -> MirrorResult:
             return MirrorResult(state="conflict", reason=str(failed))
         case "invalid":
             return MirrorResult(state="invalid", reason=str(failed))
-        case "unavailable" | "exists" | "missing":
+        case "unavailable" | "exists" | "missing" | "in_use":
             # What was there a moment ago is gone, or the other way round: another writer is at work.
             return MirrorResult(state="failed", reason=str(failed), retry_after_s=failed.retry_after_s)

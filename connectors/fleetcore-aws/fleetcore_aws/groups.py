@@ -22,7 +22,6 @@ _DESCRIBE = "iot:DescribeThingGroup"
 _LIST = "iot:ListThingGroups"
 _QUERY = f"{OWN}query"
 _LONGEST_QUERY = 800
-_PAGE = 250
 #: ``[\p{Graph}\x20]{0,2028}`` (API reference, ThingGroupProperties).
 _LONGEST_DESCRIPTION = 2028
 _UNPRINTABLE = re.compile(r"[^\x20\x21-\x7e\u00a1-\U0010ffff]")
@@ -119,21 +118,15 @@ class Groups:
 
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises CallFailed. A call for each group: the list does not show the mark."""
-        more: dict[str, object] = {"namePrefixFilter": self._prefix} if self._prefix else {}
-        while True:
-            answer = await self._clients.call(_LIST, maxResults=_PAGE, **more)
-            for each in answers.records(_LIST, answer, "thingGroups"):
-                name = answers.text(_LIST, each, "groupName")
-                group = THING.decode(name, self._prefix)
-                if group is None:
-                    continue
-                there = await self._describe(name)
-                if there is not None and there.attributes.get(MARK) == self._fleet:
-                    yield EntityKey("group", group)
-            after = answers.optional_text(answer, "nextToken")
-            if after is None:
-                return
-            more["nextToken"] = after
+        only = {"namePrefixFilter": self._prefix} if self._prefix else {}
+        async for each in self._clients.listed(_LIST, "thingGroups", **only):
+            name = answers.text(_LIST, each, "groupName")
+            group = THING.decode(name, self._prefix)
+            if group is None:
+                continue
+            there = await self._describe(name)
+            if there is not None and there.attributes.get(MARK) == self._fleet:
+                yield EntityKey("group", group)
 
     async def _describe(self, name: str) -> _Held | None:
         try:

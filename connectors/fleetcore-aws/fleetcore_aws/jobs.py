@@ -43,7 +43,6 @@ _LARGEST_DOCUMENT = 32 * 1024
 _LONGEST_DESCRIPTION = 2028
 _FOREIGN = "There is a job of that id which this fleet has not made"
 _NO_EXECUTION = "AWS has not made the job's execution yet"
-_PAGE = 250
 _GOING = "DELETION_IN_PROGRESS"
 #: The remote version of a job whose execution is under way: its number, its version, the digest of the document.
 _OPEN = re.compile(r"(\d+)\.(\d+)\.([0-9a-f]+)")
@@ -283,21 +282,14 @@ class Jobs:
 
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises CallFailed. A hashed id costs a look at the job's document."""
-        more: dict[str, object] = {}
-        while True:
-            answer = await self._clients.call(_LIST, maxResults=_PAGE, **more)
-            for each in answers.records(_LIST, answer, "jobs"):
-                name = answers.text(_LIST, each, "jobId")
-                if not is_job_of(self._things.fleet, name) or each.get("status") == _GOING:
-                    continue
-                if (own := job_key(self._things.fleet, name)) is not None:
-                    yield EntityKey("job", own)
-                elif (known := await self._named(name)) is not None:
-                    yield known
-            after = answers.optional_text(answer, "nextToken")
-            if after is None:
-                return
-            more = {"nextToken": after}
+        async for each in self._clients.listed(_LIST, "jobs"):
+            name = answers.text(_LIST, each, "jobId")
+            if not is_job_of(self._things.fleet, name) or each.get("status") == _GOING:
+                continue
+            if (own := job_key(self._things.fleet, name)) is not None:
+                yield EntityKey("job", own)
+            elif (known := await self._named(name)) is not None:
+                yield known
 
     async def _named(self, name: str) -> EntityKey | None:
         try:

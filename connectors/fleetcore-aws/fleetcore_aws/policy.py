@@ -38,26 +38,31 @@ def _arn(resource: Resource, config: AwsConfig, fleet: str, mark: str) -> str:
         case "*":
             return "*"
         case "thing":
-            return _of(config, "iot", f"thing/{config.thing_prefix}*")
+            return arn_of(config, "iot", f"thing/{config.thing_prefix}*")
         case "type":
-            return _of(config, "iot", f"thingtype/{config.thing_prefix}*")
+            return arn_of(config, "iot", f"thingtype/{config.thing_prefix}*")
         case "group":
-            return _of(config, "iot", f"thinggroup/{config.thing_prefix}*")
+            return arn_of(config, "iot", f"thinggroup/{config.thing_prefix}*")
+        case "cert":
+            return arn_of(config, "iot", "cert/*")
+        case "policy":
+            return arn_of(config, "iot", f"policy/{config.certificate_policy}")
         case "job":
-            return _of(config, "iot", f"job/{fleet_digest(mark)}*")
+            return arn_of(config, "iot", f"job/{fleet_digest(mark)}*")
         case "topic":
-            return _of(config, "iot", f"topic/{telemetry.topic}/{fleet}/{config.thing_prefix}*")
+            return arn_of(config, "iot", f"topic/{telemetry.topic}/{fleet}/{config.thing_prefix}*")
         case "stream":
-            return _of(config, "kinesis", f"stream/{telemetry.stream}")
+            return arn_of(config, "kinesis", f"stream/{telemetry.stream}")
         case "delivery":
-            return _of(config, "firehose", f"deliverystream/{telemetry.stream}")
+            return arn_of(config, "firehose", f"deliverystream/{telemetry.stream}")
         case "queue":
             return queue_arn(telemetry.queue or "", config)
         case "commands":
             return queue_arn(config.commands_queue or "", config)
 
 
-def _of(config: AwsConfig, service: str, what: str) -> str:
+def arn_of(config: AwsConfig, service: str, what: str) -> str:
+    """The ARN of what is of a service, with stars for what the configuration does not say."""
     return f"arn:{_partition(config)}:{service}:{config.region or '*'}:{config.account or '*'}:{what}"
 
 

@@ -13,6 +13,7 @@ from fleetcore.interfaces.cloud import CloudUse, Fitted, MirrorItem, MirrorResul
 from fleetcore.model.mirror import EntityKey, Loss, RegistryBody
 from fleetcore_aws import answers
 from fleetcore_aws.attributes import GROUPS, MARK, META, LaidOut, fit, gathered, lay_out
+from fleetcore_aws.brought import BroughtCertificates
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.documents import same
 from fleetcore_aws.failures import CallFailed
@@ -22,7 +23,6 @@ from fleetcore_aws.shadows import Shadow, Shadows
 _DESCRIBE = "iot:DescribeThing"
 _LIST = "iot:ListThings"
 _IN_GROUPS = "iot:ListThingGroupsForThing"
-_PAGE = 250
 
 FOREIGN = "There is a thing of that name which this fleet has not made"
 
@@ -65,26 +65,17 @@ class Things:
 
     async def devices(self) -> AsyncIterator[str]:
         """The devices whose things carry this fleet's mark."""
-        more: dict[str, object] = {}
-        while True:
-            answer = await self._clients.call(
-                _LIST, attributeName=MARK, attributeValue=self.fleet, maxResults=_PAGE, **more
-            )
-            for each in answers.records(_LIST, answer, "things"):
-                device = THING.decode(answers.text(_LIST, each, "thingName"), self._prefix)
-                if device is not None:
-                    yield device
-            after = answers.optional_text(answer, "nextToken")
-            if after is None:
-                return
-            more = {"nextToken": after}
+        async for each in self._clients.listed(_LIST, "things", attributeName=MARK, attributeValue=self.fleet):
+            device = THING.decode(answers.text(_LIST, each, "thingName"), self._prefix)
+            if device is not None:
+                yield device
 
 
 class Registry:
     """See the module."""
 
-    def __init__(self, clients: Clients, things: Things, prefix: str) -> None:
-        self._clients, self._things, self._prefix = clients, things, prefix
+    def __init__(self, clients: Clients, things: Things, brought: BroughtCertificates, prefix: str) -> None:
+        self._clients, self._things, self._brought, self._prefix = clients, things, brought, prefix
         self._meta = Shadows(clients, "meta")
         self._types: set[str] = set()
         self._type_turn = asyncio.Lock()
@@ -217,10 +208,17 @@ class Registry:
         meta = await self._meta_of(name, there)
         if item.remote_version != _version(there.version, meta):
             return MirrorResult(state="conflict")
+        if "certificate" in self.use.sends and await self._opens(name):
+            return MirrorResult(state="failed", reason="Its certificates go before it")
         if meta is not None:
             await self._meta.remove(name)
         await self._clients.call("iot:DeleteThing", thingName=name, expectedVersion=there.version)
         return MirrorResult(state="done")
+
+    async def _opens(self, name: str) -> bool:
+        """Whether certificates of ours may be attached to the thing: without it they would stay active unseen."""
+        brought = await self._brought.get(name)
+        return brought is not None and self._brought.is_own(brought)
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
         """As the interface has it, of one key; raises CallFailed."""

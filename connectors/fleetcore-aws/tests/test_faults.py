@@ -97,6 +97,19 @@ async def test_one_item_that_is_throttled_or_fails_harms_no_other(cloud, front):
         assert sorted(found) == sorted(["done"] * 3 + [state])
 
 
+async def test_a_list_whose_pages_expire_half_way_begins_anew(cloud, front, monkeypatch):
+    monkeypatch.setattr("fleetcore_aws.clients._PAGE", 2)
+    await cloud.apply([registration(f"sensor-{number}") for number in range(5)])
+    front.faults.only, front.faults.stale = ("iot:ListThings",), 2
+
+    found = [key.id async for key in cloud.entities("registry")]
+
+    assert (len(found), set(found)) == (9, {f"sensor-{number}" for number in range(5)})
+    front.faults.stale = 3
+    with pytest.raises(Unavailable, match="next token"):
+        [key async for key in cloud.entities("registry")]
+
+
 async def test_one_invalid_item_harms_no_other(cloud):
     too_long = MirrorItem(key=EntityKey("registry", "." * 64), body=registration("x").body)
 

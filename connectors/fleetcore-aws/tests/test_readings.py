@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from attrs import evolve
 from fleetcore_aws.config import Telemetry
-from fleetcore_aws.testing.http1 import Answer
 
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.model.telemetry import Quality, TelemetryBatch
 from fleetcore.testing.cloud_contract import START_MS, TwoDevices
+from fleetcore.testing.http1 import Answer
 
 QUEUE = "http://127.0.0.1/123456789012/readings"
 ROUTES = [

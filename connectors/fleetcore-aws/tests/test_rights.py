@@ -13,13 +13,15 @@ from fleetcore.errors import CredentialsRejected
 from fleetcore.interfaces.cloud import CloudUse, MirrorItem
 from fleetcore.model.mirror import EntityKey, GroupBody, JobBody, RegistryBody, TwinBody
 from fleetcore.model.telemetry import TelemetryBatch
-from fleetcore.testing.cloud_contract import START_MS, TwoDevices
+from fleetcore.testing.cloud_contract import START_MS, TwoDevices, certified
+from fleetcore.testing.throwaway_ca import ThrowawayCa
 
 QUEUE = "http://127.0.0.1/123456789012/commands"
 ACCOUNT = "123456789012"
 ALL = CloudUse(commands=True)
 JOB = JobBody(device="sensor-1", campaign="c1", release="2", url="https://x.example", state="waiting")
 #: Each as it is made, and as it is changed later.
+CA = ThrowawayCa()
 BODIES = [
     (EntityKey("group", "lab"), GroupBody(), GroupBody(description="the lab")),
     (
@@ -27,6 +29,7 @@ BODIES = [
         RegistryBody(type="sensor", lifecycle="active", groups=("lab",), name="north door"),
         RegistryBody(type="sensor", lifecycle="active"),
     ),
+    (EntityKey("certificate", "sensor-1"), certified(CA.another("sensor-1")), certified(CA.another("sensor-1"))),
     (EntityKey("twin", "sensor-1"), TwinBody(), TwinBody(desired={"interval": 1})),
     (EntityKey("job", "c1:sensor-1"), *(evolve(JOB, state=state) for state in ("offered", "cancelled", "accepted"))),
 ]
@@ -34,6 +37,7 @@ BODIES = [
 
 async def everything(cloud, hub):
     """Does all that a mirror does."""
+    await hub.call("iot", "create_policy", policyName="devices", policyDocument="{}")
     for key, first, *later in BODIES:
         (made,) = await cloud.apply([MirrorItem(key=key, body=first)])
         await cloud.read([key])
@@ -54,7 +58,7 @@ async def everything(cloud, hub):
         assert gone.state == "done", gone
 
 
-CONFIG = {"commands_queue": QUEUE, "account": ACCOUNT, "queue_wait_s": 1}
+CONFIG = {"commands_queue": QUEUE, "account": ACCOUNT, "queue_wait_s": 1, "certificate_policy": "devices"}
 NEEDED = needed(ALL, AwsConfig(endpoint="http://127.0.0.1", **CONFIG))
 
 
@@ -97,6 +101,7 @@ def test_a_mirror_that_does_less_needs_less():
     (statements,) = [json.loads(policy(use, config, "default", "default")["json"])["Statement"]]
     resources = {action: each["Resource"] for each in statements for action in each["Action"]}
 
+    assert not [action for action in resources if "Certificate" in action or "Principal" in action]
     assert resources["iot:CreateThing"] == [f"arn:aws:iot:eu-central-1:{ACCOUNT}:thing/plant-*"]
     assert resources["iot:ListThings"] == ["*"]
     assert not {"iot:DeleteThing", "iot:Publish", "iot:CreateJob", "iot:CreateThingGroup"} & resources.keys()
@@ -150,3 +155,21 @@ def test_each_action_is_a_method_of_the_sdk():
     for action in ACTIONS:
         service, method = method_of(action)
         assert hasattr(session.client(service), method), action
+
+
+async def test_rights_over_certificates_are_tried_without_a_change(opened, front, hub):
+    async with opened(**CONFIG) as cloud:
+        cloud.use = ALL
+        rights = json.loads(cloud.policy()["json"])
+        for statement in rights["Statement"]:
+            statement["Action"] = [each for each in statement["Action"] if "Certificate" not in each]
+            statement["Action"] = [each for each in statement["Action"] if not each.endswith(("Policy", "Principal"))]
+        front.faults.policy = rights
+
+        named = {each.what for each in await cloud.check() if each.state == "problem"}
+
+    assert named == {
+        "iot:RegisterCertificateWithoutCA", "iot:DescribeCertificate", "iot:UpdateCertificate",
+        "iot:DeleteCertificate", "iot:AttachThingPrincipal", "iot:DetachThingPrincipal", "iot:AttachPolicy",
+    }  # fmt: skip
+    assert not front.back.hub.certificates

@@ -35,6 +35,17 @@ def get(db: sqlite3.Connection, kind: str, key: str) -> Record | None:
     return _record(row) if row is not None else None
 
 
+def get_many(db: sqlite3.Connection, kind: str, keys: Sequence[str]) -> dict[str, Record]:
+    """The records of some keys, by key."""
+    rows = listed(
+        db,
+        _COLUMNS,
+        f"SELECT {_OF_R} FROM json_each(?) AS j CROSS JOIN records AS r ON r.kind=? AND r.key=j.value",  # noqa: S608 - constants
+        (text(list(dict.fromkeys(keys))), kind),
+    )
+    return {record.key: record for record in map(_record, rows)}
+
+
 def find_unique(db: sqlite3.Connection, space: str, value: str) -> Record | None:
     """The holder of a unique value."""
     with lenient(db):

@@ -121,6 +121,10 @@ class SqliteStorage(Storage):
     async def get(self, kind: str, key: str) -> Record | None:
         return await self._engine.read(lambda db: records.get(db, kind, key))
 
+    async def get_many(self, kind: str, keys: Iterable[str]) -> Mapping[str, Record]:
+        wanted = list(keys)
+        return await self._engine.read(lambda db: records.get_many(db, kind, wanted)) if wanted else {}
+
     async def page(
         self, kind: str, index: Index | None, *, after: str | None, limit: int, newest: bool
     ) -> Sequence[tuple[str, Record]]:

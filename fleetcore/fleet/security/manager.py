@@ -369,6 +369,10 @@ class SecurityManager:
             return await self._inventory.of(device)
         return await self._inventory.certificates.find()
 
+    async def letting_in(self, device: str) -> list[CertificateRecord]:
+        """The certificates with which a device gets in now."""
+        return [record for record in await self._inventory.of(device) if self._inventory.living(record)]
+
     @property
     def certificate_records(self) -> Repository[CertificateRecord]:
         """The certificates as records: looked up by id, read in pages."""

@@ -1,19 +1,21 @@
 """What a mirror would do, and where its hub differs, page by page: nothing is changed."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from attrs import frozen
 
 from fleetcore.interfaces.cloud import MirrorItem
-from fleetcore.model.mirror import EntityKey, Loss, MirrorBody
+from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.kept import digest
-from fleetcore.pipeline.mirror.lane import StateLane
+from fleetcore.pipeline.mirror.lane import Bodies, StateLane
 from fleetcore.pipeline.mirror.walk import Walk
 
 #: In front of a place among the kept states. A plan looks at them last: what is gone from the fleet is there alone.
 _KEPT = "kept:"
+#: Entities of the hub that are looked for in the fleet together.
+_TOGETHER = 100
 
 
 @frozen(kw_only=True)
@@ -53,23 +55,23 @@ class Comparing:
     def __init__(
         self,
         walk: Walk,
-        body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
+        bodies: Bodies,
         lane: StateLane,
     ) -> None:
-        self._walk, self._body, self._kept = walk, body, lane.kept
-        self._gone, self._deletes = lane.gone, lane.deletes
+        self._walk, self._bodies, self._kept = walk, bodies, lane.kept
+        self._gone, self._removes = lane.gone, lane.removes
 
     async def plan(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Change], str | None]:
         """What would be sent of the next ``limit`` entities; those that are as the hub has them are left out."""
         if after is not None and after.startswith(_KEPT):
             return await self._removals(after.removeprefix(_KEPT), limit)
         keys, following = await self._walk.next(after, limit)
-        found = [await self._change(hub, key) for key in keys]
-        return [change for change in found if change is not None], following or (_KEPT if self._deletes else None)
+        bodies, states = await self._bodies(keys), await self._kept.get_many(keys)
+        found = [self._change(hub, key, bodies[key], states[key]) for key in keys if key in bodies]
+        return [change for change in found if change is not None], following or (_KEPT if self._removes() else None)
 
-    async def _change(self, hub: Hub, key: EntityKey) -> Change | None:
-        body, kept = await self._body(key), await self._kept.get(key)
-        if body is None or kept.paused is not None:
+    def _change(self, hub: Hub, key: EntityKey, body: MirrorBody, kept: Kept) -> Change | None:
+        if kept.paused is not None:
             return None
         fitted = hub.fit(key, body, kept.remote_version)
         if fitted.item is None:
@@ -91,8 +93,10 @@ class Comparing:
         keys, following = await self._walk.next(after, limit)
         found: list[Difference] = []
         compared = 0
-        for key, held in zip(keys, await hub.read(keys), strict=True):
-            fitted = await self._fitted(hub, key)
+        there = await hub.read(keys)
+        bodies, states = await self._bodies(keys), await self._kept.get_many(keys)
+        for key, held in zip(keys, there, strict=True):
+            fitted = self._fitted(hub, key, bodies.get(key), states[key])
             if fitted is None:
                 continue
             compared += 1
@@ -103,9 +107,8 @@ class Comparing:
             found += await self._extra(hub)
         return Drift(differences=found, compared=compared, after=following)
 
-    async def _fitted(self, hub: Hub, key: EntityKey) -> MirrorItem | None:
+    def _fitted(self, hub: Hub, key: EntityKey, body: MirrorBody | None, kept: Kept) -> MirrorItem | None:
         """What the hub should hold of an entity; None where it is none of its business."""
-        body, kept = await self._body(key), await self._kept.get(key)
         if body is None or kept.paused is not None or kept.invalid is not None:
             return None
         return hub.fit(key, body).item
@@ -120,11 +123,25 @@ class Comparing:
         return None if digest(held.body) == digest(wanted.body) else Difference(key=key, state="differs", held=held)
 
     async def _extra(self, hub: Hub) -> list[Difference]:
-        found = []
+        found: dict[EntityKey, Difference] = {}
         for facet in self._walk.facets:
-            async for key in hub.entities(facet):
-                if await self._body(key) is None:
-                    (held,) = await hub.read([key])
+            async for keys in _parts(hub.entities(facet)):
+                bodies = await self._bodies(keys)
+                extra = [key for key in keys if key not in bodies]
+                there = await hub.read(extra) if extra else ()
+                for key, held in zip(extra, there, strict=True):
                     if held is not None:
-                        found.append(Difference(key=key, state="extra", held=held))
-        return found
+                        found[key] = Difference(key=key, state="extra", held=held)
+        return list(found.values())
+
+
+async def _parts(keys: AsyncIterator[EntityKey]) -> AsyncIterator[Sequence[EntityKey]]:
+    """The same, several at a time."""
+    part: list[EntityKey] = []
+    async for key in keys:
+        part.append(key)
+        if len(part) == _TOGETHER:
+            yield part
+            part = []
+    if part:
+        yield part

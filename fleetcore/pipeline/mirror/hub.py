@@ -12,7 +12,7 @@ from fleetcore.errors import CredentialsRejected, PluginError, Unavailable
 from fleetcore.interfaces.boundary import in_a_line, plugin_call, plugin_code
 from fleetcore.interfaces.cloud import Arrived, CloudBackend, CloudLimits, Fitted, MirrorItem, MirrorResult
 from fleetcore.interfaces.protocol import Finding
-from fleetcore.model.mirror import EntityKey, Facet, MirrorBody
+from fleetcore.model.mirror import CALLED, EntityKey, Facet, Loss, MirrorBody
 
 _T = TypeVar("_T")
 
@@ -48,7 +48,9 @@ class Hub:
         return self.cloud.limits
 
     def fit(self, key: EntityKey, body: MirrorBody, remote_version: str | None = None) -> Fitted:
-        """A state as the hub can hold it."""
+        """A state as the hub can hold it; nothing of a facet that the hub does not hold."""
+        if key.facet not in self.limits.facets:
+            return Fitted(item=None, lost=(Loss("", f"This hub holds no {CALLED[key.facet]}"),))
         with _told_apart(self._what), plugin_code(self._what):
             return self.cloud.fit(MirrorItem(key=key, body=body, remote_version=remote_version))
 
@@ -58,14 +60,17 @@ class Hub:
 
     async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
         """The hub's states of any number of entities, in order."""
-        found: list[MirrorItem | None] = []
-        for start in range(0, len(keys), self.limits.items):
-            part = keys[start : start + self.limits.items]
-            found += await self._answered(part, self.cloud.read(part))
-        return found
+        found: dict[EntityKey, MirrorItem | None] = {}
+        held = [key for key in keys if key.facet in self.limits.facets]
+        for start in range(0, len(held), self.limits.items):
+            part = held[start : start + self.limits.items]
+            found |= zip(part, await self._answered(part, self.cloud.read(part)), strict=True)
+        return [found.get(key) for key in keys]
 
     async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
         """What the hub has of a facet by this fleet's mark. However long it takes."""
+        if facet not in self.limits.facets:
+            return
         async for key in self._given(self.cloud.entities(facet)):
             yield key
 
@@ -76,10 +81,16 @@ class Hub:
                 yield arrived
 
     async def check(self) -> Sequence[Finding]:
-        """What the backend finds of credentials, permissions and quotas."""
+        """What the backend finds of credentials, permissions and quotas, and facets that are sent to no end."""
         with _told_apart(self._what):
             async with plugin_call(self._what, self._timeout_s):
-                return await self.cloud.check()
+                found = await self.cloud.check()
+        return [*found, *self._unheld()]
+
+    def _unheld(self) -> Iterator[Finding]:
+        unheld = [CALLED[facet] for facet in CALLED if facet in self.cloud.use.sends - self.limits.facets]
+        for each in unheld:
+            yield Finding(state="problem", what=each, detail="this hub holds none", remedy=f"Remove {each} from mirror")
 
     def policy(self) -> Mapping[str, str]:
         """The least rights that are needed, by form."""

@@ -1,7 +1,7 @@
 """What a mirror keeps of each entity: the hub's version of it, what was sent last, and what the hub could not hold."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from attrs import evolve
@@ -51,6 +51,12 @@ class KeptStates:
         """That of an entity; :data:`NOTHING` where it was never sent."""
         record = await self._storage.get(KIND, self._key(key))
         return NOTHING if record is None else self._load(record.body)
+
+    async def get_many(self, keys: Iterable[EntityKey]) -> Mapping[EntityKey, Kept]:
+        """Those of some entities; :data:`NOTHING` of those that were never sent."""
+        wanted = {self._key(key): key for key in keys}
+        found = await self._storage.get_many(KIND, wanted)
+        return {key: self._load(found[at].body) if at in found else NOTHING for at, key in wanted.items()}
 
     def _load(self, body: Mapping[str, object]) -> Kept:
         return from_plain(KIND, body, Kept)

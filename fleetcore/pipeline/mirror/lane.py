@@ -21,7 +21,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
-from fleetcore.model.mirror import BODIES, FACETS, EntityKey, Facet, Kept, MirrorBody
+from fleetcore.model.mirror import BODIES, FACETS, WITHDRAWN, EntityKey, Facet, Kept, MirrorBody
 from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.mirror.budget import DayBudget
@@ -42,6 +42,9 @@ _AGAIN_S, _LONGEST_S = 1.0, 300.0
 #: Rejected credentials are tried again as often: a role may have been given back, a file renewed.
 _CREDENTIALS_S = 60.0
 _NO_CHANGE = Commit()
+
+#: Gives the present states of entities; those that the fleet has not are left out.
+Bodies = Callable[[Sequence[EntityKey]], Awaitable[Mapping[EntityKey, MirrorBody]]]
 
 
 @frozen(kw_only=True)
@@ -75,7 +78,7 @@ class StateLane:
     """See the module.
 
     Args:
-        body: gives the present state of an entity.
+        bodies: gives the present states of entities; those that are not there are left out.
         facets: those that are sent; a mark of another one, which an earlier configuration left, is dropped.
         settling: how what goes both ways is settled; None where all goes out.
         deletes: whether what is gone from the fleet is removed from the hub, and at most so many a day: a fleet that
@@ -94,7 +97,7 @@ class StateLane:
         name: str,
         storage: Storage,
         clock: Clock,
-        body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
+        bodies: Bodies,
         *,
         facets: Collection[Facet] = FACETS,
         settling: Settling | None = None,
@@ -102,7 +105,7 @@ class StateLane:
         deletes_per_day: int | None = None,
         every_s: float = 0.0,
     ) -> None:
-        self.name, self._storage, self._clock, self._body = name, storage, clock, body
+        self.name, self._storage, self._clock, self._bodies = name, storage, clock, bodies
         self.deletes, self._settling, self._facets = deletes, settling, facets
         self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
         #: Removals that are under way.
@@ -135,6 +138,10 @@ class StateLane:
         self._until_s = 0.0
         #: Called whenever the state may have changed, with why it fails, or None.
         self.on_state: Callable[[Exception | None], None] = lambda _error: None
+
+    def removes(self, *facets: Facet) -> bool:
+        """Whether the hub is told what is gone from the fleet: of these facets, or of any that is sent."""
+        return self.deletes or not WITHDRAWN.isdisjoint(facets or self._facets)
 
     # -- marks ------------------------------------------------------------------------------------------------------
 
@@ -185,15 +192,17 @@ class StateLane:
     async def gone(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
         """Of the next entities that the hub may have, those that the fleet has no more, and where it goes on.
 
-        Those that are paused, or of a facet that is not sent, are left out.
+        Those that are paused, of a facet that is not sent, or of one that stays at the hub, are left out.
         """
         states, following = await self.kept.page("mirror", after, limit)
         sent = [key for key, kept in states if kept.digest is not None and kept.paused is None]
-        return [key for key in sent if key.facet in self._facets and await self._body(key) is None], following
+        known = [key for key in sent if key.facet in self._facets and self.removes(key.facet)]
+        bodies = await self._bodies(known)
+        return [key for key in known if key not in bodies], following
 
     async def knows(self, key: EntityKey) -> bool:
         """Whether the fleet has an entity, or something is kept of it."""
-        return await self.kept.get(key) != NOTHING or await self._body(key) is not None
+        return await self.kept.get(key) != NOTHING or key in await self._bodies([key])
 
     async def _fill(self) -> None:
         """Reads marks from the store while few are known."""
@@ -353,8 +362,9 @@ class StateLane:
         """What has to be sent, and what is done without."""
         work: list[_Work] = []
         done: _Done = []
+        states, bodies = await self.kept.get_many(batch), await self._bodies(batch)
         for key in batch:
-            kept, body = await self.kept.get(key), await self._body(key)
+            kept, body = states[key], bodies.get(key)
             if kept.paused is not None or key.facet not in self._facets:
                 done.append((key, Commit()))
                 continue
@@ -381,7 +391,7 @@ class StateLane:
 
     def _removal(self, key: EntityKey, kept: Kept) -> _Work | None:
         """What removes an entity that is gone from the fleet; None where there is nothing to remove."""
-        if kept.digest is None or not self.deletes:
+        if kept.digest is None or not self.removes(key.facet):
             self.counts["unchanged"] += 1
             return None
         fitted = Fitted(item=MirrorItem(key=key, body=None, remote_version=kept.remote_version))
@@ -389,6 +399,8 @@ class StateLane:
 
     def _may_remove(self, key: EntityKey) -> bool:
         """Whether today's removals leave room; without it the entity waits for tomorrow, or until more are allowed."""
+        if key.facet in WITHDRAWN:
+            return True
         if self._removals.room() > len(self._removing):
             self._removing.add(key)
             self.removals_wait.discard(key)
@@ -462,7 +474,7 @@ class StateLane:
         change = Commit()
         for one in work:
             kept = one.kept
-            if self.deletes and one.body is not None and kept.digest is None:
+            if self.removes(one.key.facet) and one.body is not None and kept.digest is None:
                 kept = evolve(kept, digest=UNCONFIRMED)
             if one.agreed is not None:
                 kept = evolve(kept, sent=one.agreed)

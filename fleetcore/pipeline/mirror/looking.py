@@ -13,8 +13,8 @@ from attrs import frozen
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.events import CORE, DEVICE_ERASED, GROUP_CHANGED
-from fleetcore.model.mirror import FACETS, EntityKey, Facet
+from fleetcore.model.events import CORE, DEVICE_ERASED, GROUP_CHANGED, Subject
+from fleetcore.model.mirror import FACETS, OF_DEVICES, EntityKey, Facet
 from fleetcore.model.store import Commit, Delete, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.mirror.lane import StateLane
@@ -29,6 +29,7 @@ _PAGE = 500
 #: In front of a place among the kept states, as in a plan.
 _KEPT = "kept:"
 _DEVICES: frozenset[Facet] = frozenset({"registry"})
+_CERTIFICATES: frozenset[Facet] = frozenset({"certificate"})
 _POSITION = frozenset({"location"})
 
 
@@ -134,7 +135,7 @@ class Looking(Consumer):
             keys, following = await self._lane.gone(after.removeprefix(_KEPT) or None, _PAGE)
             return keys, None if following is None else f"{_KEPT}{following}"
         keys, following = await self._walk.next(after, _PAGE, facets)
-        return keys, following or (_KEPT if self._lane.deletes and set(facets) >= set(FACETS) else None)
+        return keys, following or (_KEPT if self._lane.removes() and set(facets) >= set(FACETS) else None)
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         events = [event for entry in entries for event in entry.events]
@@ -146,6 +147,8 @@ class Looking(Consumer):
             touched.update(dict.fromkeys(await self._lane.kept.of_device(device)))
         if "registry" in self._walk.facets and any(_moves_devices(event) for event in events):
             await self.look_again(facets=_DEVICES)
+        if "certificate" in self._walk.facets and any(_moves_trust(event) for event in events):
+            await self.look_again(facets=_CERTIFICATES)
         if not touched:
             return False
         position = entries[-1].position
@@ -159,8 +162,7 @@ class Looking(Consumer):
             return
         device = self._may_go(event)
         if device is not None:
-            yield EntityKey("registry", device)
-            yield EntityKey("twin", device)
+            yield from (EntityKey(facet, device) for facet in FACETS if facet in OF_DEVICES)
         if kind.changes == _POSITION and not self._watch.located:
             return
         key = kind.mirrored(event)
@@ -179,6 +181,12 @@ class Looking(Consumer):
             "Mirror %s: the feed does not keep what it missed, so it looks at everything again", self._lane.name
         )
         await self.look_again()
+
+
+def _moves_trust(event: Event) -> bool:
+    """Whether certificates may be good, or not any more, without an event of theirs: a CA is trusted otherwise."""
+    kind = CORE.get(event.type)
+    return kind is not None and kind.subject is Subject.CA
 
 
 def _moves_devices(event: Event) -> bool:

@@ -30,7 +30,9 @@ class Marks:
 
     async def adding(self, keys: Iterable[EntityKey], now_ms: int) -> Commit:
         """What marks those that are not marked yet. A mark that there is keeps its place in the order."""
-        new = [key for key in dict.fromkeys(keys) if await self._storage.get(KIND, self._key(key)) is None]
+        wanted = {self._key(key): key for key in keys}
+        there = await self._storage.get_many(KIND, wanted)
+        new = [key for at, key in wanted.items() if at not in there]
         puts = [
             Put(
                 kind=KIND,

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 
 from fleetcore.model.mirror import EntityKey
+from fleetcore_aws.brought import SHADOW as CERTIFICATES
 from fleetcore_aws.documents import patch
 from fleetcore_aws.names import THING, job_id
 from fleetcore_aws.testing.front import Front
@@ -44,6 +45,7 @@ class Control:
         name = THING.encode(key.id)
         calls: Mapping[str, tuple[str, str, Mapping[str, object]]] = {
             "registry": ("iot", "describe_thing", {"thingName": name}),
+            "certificate": ("iot-data", "get_thing_shadow", {"thingName": name, "shadowName": CERTIFICATES}),
             "twin": ("iot-data", "get_thing_shadow", {"thingName": name, "shadowName": SHADOW}),
             "group": ("iot", "describe_thing_group", {"thingGroupName": name}),
             "job": ("iot", "describe_job", {"jobId": job_id(self._fleet, key.id)}),

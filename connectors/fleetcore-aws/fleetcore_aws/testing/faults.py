@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import mutable
 
-from fleetcore_aws.testing.http1 import Read
+from fleetcore.testing.http1 import Read
 from fleetcore_aws.testing.operations import ACCOUNT, REGION, Call, arn
 from fleetcore_aws.testing.rules import RefusedByAws
 
@@ -35,6 +35,7 @@ class Faults:
         cut_heads, cut_bodies: calls still to be cut off when half of their head, or of their body, was read: nothing
             of them is done.
         skew_s: by how much its clock is ahead of this machine's.
+        stale: tokens of pages still to be refused, as those are that expired.
         only: actions that the counted faults hit; empty for all.
         refused: the code by which everybody is turned away: ``UnrecognizedClientException``, ``ExpiredTokenException``.
         key: the one access key that is let in; empty for any.
@@ -51,6 +52,7 @@ class Faults:
     cut_heads: int = 0
     cut_bodies: int = 0
     skew_s: float = 0.0
+    stale: int = 0
     only: Sequence[str] = ()
     refused: str = ""
     key: str = ""
@@ -58,7 +60,7 @@ class Faults:
 
     def heal(self) -> None:
         """Ends them; the delay, the key and the policy stay."""
-        self.throttled = self.errors = self.lost = self.halved = self.cut_heads = self.cut_bodies = 0
+        self.throttled = self.errors = self.lost = self.halved = self.stale = self.cut_heads = self.cut_bodies = 0
         self.down, self.refused, self.only, self.skew_s = False, "", (), 0.0
 
     def enter(self, call: Call) -> None:
@@ -76,6 +78,8 @@ class Faults:
         if self._counted("throttled", call):
             status = _THROTTLING_STATUS.get(call.service, 400)
             raise RefusedByAws("ThrottlingException", "Rate exceeded", status, self.retry_after_s)
+        if "nextToken" in call.request.query and self._counted("stale", call):
+            raise RefusedByAws("InvalidRequestException", "The next token is not valid", 400)
         if self._counted("errors", call):
             raise RefusedByAws("InternalFailureException", "An unexpected error has occurred", 500)
 
@@ -138,7 +142,10 @@ def _matches(pattern: str, text: str) -> bool:
 
 
 #: What the name in a path is, by a part of the operation; the first that fits counts.
-_KINDS = {"ThingType": "thingtype", "ThingGroup": "thinggroup", "Job": "job", "Publish": "topic", "Thing": "thing"}
+_KINDS = {
+    "ThingType": "thingtype", "ThingGroup": "thinggroup", "Job": "job", "Publish": "topic", "Thing": "thing",
+    "Certificate": "cert", "Policy": "policy",
+}  # fmt: skip
 
 
 def resources_of(call: Call) -> Sequence[str]:
@@ -152,6 +159,10 @@ def resources_of(call: Call) -> Sequence[str]:
         return [f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{document['DeliveryStreamName']}"]
     if "ThingToThingGroup" in call.operation or "ThingFromThingGroup" in call.operation:
         return [arn("thing", document["thingName"]), arn("thinggroup", document["thingGroupName"])]
+    if call.operation in {"AttachThingPrincipal", "DetachThingPrincipal"}:
+        return [arn("thing", call.name), call.principal]
+    if call.operation in {"AttachPolicy", "DetachPolicy"}:
+        return [arn("policy", call.name), document["target"]]
     if not call.name:
         return ["*"]
     if call.operation == "ListThingGroupsForThing":

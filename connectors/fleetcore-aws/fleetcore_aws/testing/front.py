@@ -13,8 +13,8 @@ from email.utils import format_datetime
 
 from attrs import evolve, field, frozen, mutable
 
+from fleetcore.testing.http1 import Answer, Read, Request, Server
 from fleetcore_aws.testing.faults import Faults
-from fleetcore_aws.testing.http1 import Answer, Read, Request, Server
 from fleetcore_aws.testing.hub import Hub
 from fleetcore_aws.testing.operations import Call, call_of
 from fleetcore_aws.testing.rules import RefusedByAws

@@ -16,7 +16,15 @@ from attrs import field, mutable
 
 from fleetcore_aws.testing.executions import Executions
 from fleetcore_aws.testing.operations import Call, arn
-from fleetcore_aws.testing.rules import RefusedByAws, check, invalid, large, missing, without_nulls
+from fleetcore_aws.testing.rules import (
+    RefusedByAws,
+    certificate_id,
+    check,
+    invalid,
+    large,
+    missing,
+    without_nulls,
+)
 
 Body = Mapping[str, Any] | bytes
 
@@ -48,6 +56,16 @@ class Shadow:
 
 
 @mutable(kw_only=True)
+class Certificate:
+    """A registered certificate, the things that it is attached to, and its policies."""
+
+    pem: str
+    status: str
+    things: set[str] = field(factory=set)
+    policies: set[str] = field(factory=set)
+
+
+@mutable(kw_only=True)
 class Message:
     """A message of a queue; hidden until a time while a consumer has it."""
 
@@ -70,6 +88,7 @@ class Hub:
 
     Attributes:
         shadows: by thing, then by name.
+        detaching: how often a thing's principals are still listed with one that was detached: AWS takes its time.
         queues: messages by the URL's last part; made when first used.
     """
 
@@ -80,6 +99,10 @@ class Hub:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.executions = Executions()
         self.shadows: dict[str, dict[str, Shadow]] = {}
+        self.certificates: dict[str, Certificate] = {}
+        self.policies: set[str] = set()
+        self.detaching = 0
+        self._detached: dict[str, set[str]] = {}
         self.queues: dict[str, deque[Message]] = {}
         self._number = itertools.count(1)
         self._operations: Mapping[str, Callable[[Call], Body]] = {
@@ -145,6 +168,8 @@ class Hub:
         there = self.things.get(call.name)
         if there is not None:
             _expected(_int(call.request.query.get("expectedVersion")), there.version)
+            if any(call.name in each.things for each in self.certificates.values()):
+                raise invalid(f"Cannot delete. Thing {call.name} is still attached to one or more principals")
             del self.things[call.name]
             for group in self.groups.values():
                 group.things.discard(call.name)
@@ -166,6 +191,80 @@ class Hub:
     def do_DescribeEndpoint(self, call: Call) -> Body:  # noqa: N802
         del call
         return {"endpointAddress": "counterpart.invalid"}
+
+    # -- certificates -----------------------------------------------------------------------------------------------
+
+    def _certificate(self, name: str) -> Certificate:
+        """By its id or ARN."""
+        name = name.rpartition("/")[2]
+        if name not in self.certificates:
+            raise missing(f"Certificate {name} not found")
+        return self.certificates[name]
+
+    def do_RegisterCertificateWithoutCA(self, call: Call) -> Body:  # noqa: N802
+        pem = call.document["certificatePem"]
+        name = certificate_id(pem)
+        if name in self.certificates:
+            raise RefusedByAws("ResourceAlreadyExistsException", "The certificate is already registered", 409)
+        self.certificates[name] = Certificate(pem=pem, status=call.document.get("status", "INACTIVE"))
+        return {"certificateId": name, "certificateArn": arn("cert", name)}
+
+    def do_DescribeCertificate(self, call: Call) -> Body:  # noqa: N802
+        there = self._certificate(call.name)
+        described = {"certificateId": call.name, "certificateArn": arn("cert", call.name), "status": there.status}
+        return {"certificateDescription": {**described, "certificatePem": there.pem}}
+
+    def do_UpdateCertificate(self, call: Call) -> Body:  # noqa: N802
+        self._certificate(call.name).status = call.request.query["newStatus"]
+        return {}
+
+    def do_DeleteCertificate(self, call: Call) -> Body:  # noqa: N802
+        there = self._certificate(call.name)
+        if there.status == "ACTIVE":
+            raise RefusedByAws("CertificateStateException", "Certificate must be deactivated before deletion", 406)
+        if there.things:
+            raise RefusedByAws("DeleteConflictException", "Things must be detached before deletion", 409)
+        if there.policies and call.request.query.get("forceDelete") != "true":
+            raise RefusedByAws("DeleteConflictException", "Certificate policies must be detached before deletion", 409)
+        del self.certificates[call.name]
+        return {}
+
+    def do_AttachThingPrincipal(self, call: Call) -> Body:  # noqa: N802
+        self._thing(call.name)
+        self._certificate(call.principal).things.add(call.name)
+        return {}
+
+    def do_DetachThingPrincipal(self, call: Call) -> Body:  # noqa: N802
+        self._thing(call.name)
+        there = self._certificate(call.principal)
+        if call.name not in there.things:
+            raise missing(f"{call.principal} is not attached to {call.name}")
+        there.things.discard(call.name)
+        self._detached.setdefault(call.name, set()).add(call.principal)
+        return {}
+
+    def do_ListThingPrincipals(self, call: Call) -> Body:  # noqa: N802
+        self._thing(call.name)
+        found = [arn("cert", name) for name, each in self.certificates.items() if call.name in each.things]
+        if self.detaching:
+            self.detaching -= 1
+            found += self._detached.get(call.name, ())
+        page, after = _page(found, call.request.query.get("nextToken"), int(call.request.query.get("maxResults", "25")))
+        return {"principals": page, **after}
+
+    def do_CreatePolicy(self, call: Call) -> Body:  # noqa: N802
+        self.policies.add(call.name)
+        return {"policyName": call.name, "policyArn": arn("policy", call.name)}
+
+    def do_AttachPolicy(self, call: Call) -> Body:  # noqa: N802
+        if call.name not in self.policies:
+            raise missing(f"Policy {call.name} not found")
+        self._certificate(call.document["target"]).policies.add(call.name)
+        return {}
+
+    def do_DetachPolicy(self, call: Call) -> Body:  # noqa: N802
+        self._certificate(call.document["target"]).policies.discard(call.name)
+        return {}
 
     # -- groups -----------------------------------------------------------------------------------------------------
 

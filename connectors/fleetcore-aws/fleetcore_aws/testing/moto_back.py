@@ -16,13 +16,21 @@ from urllib.parse import quote
 
 from attrs import evolve
 
+from fleetcore.testing.http1 import Answer, Request, forwarded
 from fleetcore_aws.testing.executions import Executions
 from fleetcore_aws.testing.front import Back, Front, serving
-from fleetcore_aws.testing.http1 import Answer, Request, forwarded
 from fleetcore_aws.testing.operations import Call
 from fleetcore_aws.testing.rules import RefusedByAws, check, invalid, large, without_nulls
 
 _RUNNING = re.compile(rb"Running on (http://127\.0\.0\.1:\d+)")
+#: By itself moto gives a certificate another id than AWS does.
+_MAIN = """
+from moto.core.config import default_user_config
+from moto.server import main
+
+default_user_config["iot"] = {"use_valid_cert": True}
+main()
+"""
 _READING = ("Get", "Describe", "List", "Receive")
 
 
@@ -197,7 +205,7 @@ async def moto() -> AsyncIterator[str]:
         sys.executable,
         "-u",
         "-c",
-        "from moto.server import main; main()",
+        _MAIN,
         "-H",
         "127.0.0.1",
         "-p",

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from fleetcore_aws.testing.http1 import Request, unquoted
+from fleetcore.testing.http1 import Request, unquoted
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 
@@ -19,6 +19,16 @@ _ROUTES: Mapping[tuple[str, str], str] = {
     ("PATCH", "/things/{name}"): "UpdateThing",
     ("DELETE", "/things/{name}"): "DeleteThing",
     ("GET", "/things/{name}/thing-groups"): "ListThingGroupsForThing",
+    ("GET", "/things/{name}/principals"): "ListThingPrincipals",
+    ("PUT", "/things/{name}/principals"): "AttachThingPrincipal",
+    ("DELETE", "/things/{name}/principals"): "DetachThingPrincipal",
+    ("POST", "/certificate/register-no-ca"): "RegisterCertificateWithoutCA",
+    ("GET", "/certificates/{name}"): "DescribeCertificate",
+    ("PUT", "/certificates/{name}"): "UpdateCertificate",
+    ("DELETE", "/certificates/{name}"): "DeleteCertificate",
+    ("POST", "/policies/{name}"): "CreatePolicy",
+    ("PUT", "/target-policies/{name}"): "AttachPolicy",
+    ("POST", "/target-policies/{name}"): "DetachPolicy",
     ("POST", "/thing-types/{name}"): "CreateThingType",
     ("GET", "/thing-groups"): "ListThingGroups",
     ("PUT", "/thing-groups/addThingToThingGroup"): "AddThingToThingGroup",
@@ -69,7 +79,7 @@ class Call:
 
     Attributes:
         service: ``iot``, ``iot-data``, ``iot-jobs-data``, ``sqs``, ``kinesis`` or ``firehose``.
-        name: the thing, group, job or topic in its path.
+        name: the thing, group, certificate, policy, job or topic in its path.
         job: the job behind a thing in its path, whose execution is meant.
         document: the body as JSON; empty where it has none, or none that can be read.
     """
@@ -80,6 +90,11 @@ class Call:
     document: Mapping[str, Any]
     request: Request
     job: str = ""
+
+    @property
+    def principal(self) -> str:
+        """The ARN that a thing is attached to."""
+        return self.request.headers.get("x-amzn-principal", "")
 
     @property
     def action(self) -> str:

@@ -4,13 +4,18 @@ Each rule is one of the API reference of its operation or of the quotas (:mod:`f
 once more than in the connector on purpose, since a counterpart that shared its mistakes would show none.
 """
 
+import hashlib
 import json
 import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from fleetcore_aws.testing.http1 import Answer
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fleetcore.testing.http1 import Answer
 from fleetcore_aws.testing.operations import Call
 
 _NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
@@ -18,6 +23,8 @@ _JOB = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SHADOW_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,64}")
 _ATTRIBUTE_NAME = re.compile(r"[a-zA-Z0-9_.,@/:#-]{1,128}")
 _ATTRIBUTE_VALUE = re.compile(r"[a-zA-Z0-9_.,@/:#-]{0,800}")
+_CERTIFICATE = re.compile(r"(0x)?[a-fA-F0-9]{64}")
+_POLICY = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -54,8 +61,17 @@ def check(call: Call) -> None:
     job = call.name if of_job else call.job
     if job and not _JOB.fullmatch(job):
         raise invalid(f"1 validation error: jobId {job!r} does not match [a-zA-Z0-9_-]+ of 64")
-    if operation != "Publish" and not of_job and call.name and not _NAME.fullmatch(call.name):
-        raise invalid(f"1 validation error: name {call.name!r} does not match [a-zA-Z0-9:_-]+ of 128")
+    pattern = _CERTIFICATE if "Certificate" in operation else _POLICY if "Policy" in operation else _NAME
+    if operation != "Publish" and not of_job and call.name and not pattern.fullmatch(call.name):
+        raise invalid(f"1 validation error: name {call.name!r} does not match {pattern.pattern}")
+    if operation == "RegisterCertificateWithoutCA":
+        certificate_id(document.get("certificatePem", ""))
+    if operation == "UpdateCertificate" and call.request.query.get("newStatus") not in {
+        "ACTIVE",
+        "INACTIVE",
+        "REVOKED",
+    }:
+        raise invalid("1 validation error: newStatus")
     if operation in {"CreateThing", "UpdateThing"}:
         attributes = document.get("attributePayload", {}).get("attributes", {})
         _attributes(attributes)
@@ -98,6 +114,23 @@ def _execution(document: Mapping[str, Any]) -> None:
             raise invalid(f"the status detail's name {name!r} does not match [a-zA-Z0-9:_-]+ of 128")
         if not 1 <= len(value) <= 1024 or any(unicodedata.category(each).startswith("C") for each in value):
             raise invalid(f"the status detail {name} does not match [^\\p{{C}}]+ of 1024")
+
+
+def certificate_id(pem: str) -> str:
+    """AWS's id of a certificate: SHA-256 of its DER. Raises for what it does not take (guide, client certificates)."""
+    refused = RefusedByAws("CertificateValidationException", "The certificate is not valid")
+    if len(pem) > 65_536 or pem.count("-----BEGIN") != 1:
+        raise refused
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+    except ValueError:
+        raise refused from None
+    key = certificate.public_key()
+    strong_rsa = isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048
+    curves = {"secp256r1", "secp384r1", "secp521r1"}
+    if not strong_rsa and not (isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in curves):
+        raise refused
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 
 def _attributes(attributes: Mapping[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Threads for the blocking SDK, whose results come back to the event loop several at a time.
+"""Threads for a hub's blocking SDK, whose results come back to the event loop several at a time.
 
 With ``ThreadPoolExecutor`` each result wakes the loop by itself, and each wake-up takes the interpreter from the
 threads: that was a third of the processor time of a call (``python -m benchmarks mirror``).

@@ -1,11 +1,12 @@
-"""HTTP/1.1 as the SDK speaks it, over asyncio without a framework: several thousand requests a second on a core.
+"""HTTP/1.1 as clients of cloud hubs speak it, over asyncio alone: several thousand requests a second on a core.
 
-Serves tests on the loopback alone: no TLS, no chunked requests, no pipelining. A handler may also have an answer cut
+Serves counterparts of hubs on the loopback: no chunked requests, no pipelining. A handler may also have an answer cut
 half-way or its connection closed; and a request may be cut, so that no handler ever sees it.
 """
 
 import asyncio
 import http
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Literal, Self
@@ -143,10 +144,12 @@ class _Connection(asyncio.Protocol):
 
 
 class Server:
-    """Listens on a port of the loopback; an async context manager."""
+    """Listens on a port of the loopback, with TLS where it has a context; an async context manager."""
 
-    def __init__(self, handler: Handler, port: int = 0, *, reader: Reader = whole) -> None:
-        self._handler, self._port, self._reader = handler, port, reader
+    def __init__(
+        self, handler: Handler, port: int = 0, *, tls: ssl.SSLContext | None = None, reader: Reader = whole
+    ) -> None:
+        self._handler, self._port, self._tls, self._reader = handler, port, tls, reader
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self.endpoint = ""
@@ -154,9 +157,10 @@ class Server:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _Connection(self._handler, self._reader, self._connections), "127.0.0.1", self._port
+            lambda: _Connection(self._handler, self._reader, self._connections), "127.0.0.1", self._port, ssl=self._tls
         )
-        self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        scheme = "http" if self._tls is None else "https"
+        self.endpoint = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
