@@ -104,7 +104,7 @@ async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
 
 @call(
     "GET /mirrors", Permission.SERVER_READ, cli="mirror list",
-    columns=("name", "state", "waiting", "held", "invalid", "lost", "behind"),
+    columns=("name", "state", "waiting", "held", "invalid", "lost", "behind", "error"),
 )  # fmt: skip
 async def list_mirrors(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[MirrorResponse]:
     """Lists the mirrors and how each stands."""

@@ -78,9 +78,12 @@ ACTIONS: Mapping[str, Action] = {
     "iot:UpdateJob": Action(10, ("job",), "writes a job's state"),
     "iot:CancelJob": Action(10, ("job",), "ends the job of a part that is gone"),
     "iot:DeleteJob": Action(10, ("job",), "removes the job of a part that is gone"),
+    "iot:DescribeJobExecution": Action(10, ("job", "thing"), "reads the execution of a job"),
+    "iot:CancelJobExecution": Action(10, ("job", "thing"), "ends the execution of a part that was cancelled"),
+    "iotjobsdata:UpdateJobExecution": Action(200, ("thing",), "moves the execution of a job with its part"),
     "iot:ListJobs": Action(10, ("*",), "finds the jobs of this fleet"),
     "iot:Publish": Action(2000, ("topic",), "sends readings"),
-    "iot:DescribeEndpoint": Action(10, ("*",), "asks for the endpoint of shadows and messages"),
+    "iot:DescribeEndpoint": Action(10, ("*",), "asks for the endpoints of shadows, messages and job executions"),
     "kinesis:PutRecords": Action(0, ("stream",), "sends readings"),
     "firehose:PutRecordBatch": Action(1000, ("delivery",), "sends readings"),
     "sqs:SendMessage": Action(300, ("queue",), "sends readings"),
@@ -132,8 +135,8 @@ _FACETS: Mapping[Facet, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
         ("iot:DeleteThingGroup",),
     ),
     "job": (
-        ("iot:DescribeThing", "iot:DescribeJob", "iot:GetJobDocument", "iot:ListJobs"),
-        ("iot:CreateJob", "iot:UpdateJob"),
+        ("iot:DescribeThing", "iot:DescribeJob", "iot:GetJobDocument", "iot:DescribeJobExecution", "iot:ListJobs"),
+        ("iot:CreateJob", "iot:UpdateJob", "iot:CancelJobExecution", "iotjobsdata:UpdateJobExecution"),
         ("iot:CancelJob", "iot:DeleteJob"),
     ),
 }
@@ -164,7 +167,9 @@ def needed(use: CloudUse, config: AwsConfig) -> Sequence[str]:
         found.add(SENDING[config.telemetry.via])
     if config.commands_queue is not None and (use.commands or use.reads):
         found.update(_COMMANDS)
-    if config.endpoint is None and config.data_endpoint is None and any(_by_data(name) for name in found):
+    by_data = config.data_endpoint is None and any(_by_data(name) for name in found)
+    by_jobs = config.jobs_endpoint is None and "iotjobsdata:UpdateJobExecution" in found
+    if config.endpoint is None and (by_data or by_jobs):
         found.add("iot:DescribeEndpoint")
     return [name for name in ACTIONS if name in found]
 

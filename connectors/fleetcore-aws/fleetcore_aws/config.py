@@ -58,6 +58,7 @@ class AwsConfig:
         account: the account's number, which makes the printed policy narrower.
         endpoint: one for all services, for a local counterpart.
         data_endpoint: of shadows and messages, ``https://…-ats.iot.REGION.amazonaws.com``; asked for where not given.
+        jobs_endpoint: of the executions of jobs, ``https://….jobs.iot.REGION.amazonaws.com``; asked for likewise.
         profile: of the SDK's configuration file.
         shadow: the name of the shadow that holds a device's twin; empty for the thing's unnamed one.
         thing_prefix: what names of things, types and groups begin with.
@@ -77,6 +78,7 @@ class AwsConfig:
     account: str | None = None
     endpoint: str | None = None
     data_endpoint: str | None = None
+    jobs_endpoint: str | None = None
     profile: str | None = None
     shadow: str = SHADOW
     thing_prefix: str = ""
