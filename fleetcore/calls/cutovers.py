@@ -33,6 +33,7 @@ Roots = Annotated[
 ]
 Tries = Annotated[int, Meta(ge=1, le=1000, description="How often a device tries the new side before it falls back.")]
 Timeout = Annotated[float, Meta(gt=0, le=31_622_400, description="Seconds that a device has from its offer on.")]
+OfOperation = Annotated[OperationId, Meta(description="Of this operation only.")]
 AtOnce = Annotated[int, Meta(ge=1, le=10_000, description="How many devices have an open offer at a time.")]
 
 
@@ -112,7 +113,7 @@ async def start_cutover(
     columns=("device", "epoch", "source", "target", "state", "reason"),
 )  # fmt: skip
 async def list_cutovers(
-    caller: Caller, *, operation: OperationId | None = None, limit: Limit = 100, cursor: Cursor | None = None
+    caller: Caller, *, operation: OfOperation | None = None, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[CutoverResponse]:
     """Lists the last cut-over of each device, or those of an operation."""
     ref = None if operation is None else ("operation", operation)

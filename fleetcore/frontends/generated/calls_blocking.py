@@ -143,7 +143,7 @@ if TYPE_CHECKING:
         Unfinished,
         WaitS,
     )
-    from fleetcore.calls.cutovers import AtOnce, Devices, Endpoint, Roots, Side, Timeout, Tries
+    from fleetcore.calls.cutovers import AtOnce, Devices, Endpoint, OfOperation, Roots, Side, Timeout, Tries
     from fleetcore.calls.dead_letters import LetterNumber
     from fleetcore.calls.devices import (
         Attributes,
@@ -2552,14 +2552,14 @@ class BlockingCalls(ABC):
         )
 
     def list_cutovers(
-        self, *, operation: OperationId | None = None, limit: Limit = 100, cursor: Cursor | None = None
+        self, *, operation: OfOperation | None = None, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[CutoverResponse]:
         """Lists the last cut-over of each device, or those of an operation."""
         return self._value(
             "list_cutovers", {"operation": operation, "limit": limit, "cursor": cursor}, Page[CutoverResponse]
         )
 
-    def iter_cutovers(self, *, operation: OperationId | None = None) -> Iterator[CutoverResponse]:
+    def iter_cutovers(self, *, operation: OfOperation | None = None) -> Iterator[CutoverResponse]:
         """Goes through all that ``list_cutovers`` lists, page by page."""
         return self._pages("list_cutovers", {"operation": operation}, CutoverResponse)
 
