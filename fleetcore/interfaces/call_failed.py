@@ -18,7 +18,6 @@ class CallFailed(Exception):
 
     Attributes:
         hub: what the service is called in sentences.
-        right: what its rights are called.
         action: the class of call, which is also the right that it needs.
         kind: what it means.
         said: the service's words.
@@ -28,7 +27,6 @@ class CallFailed(Exception):
     """
 
     hub: ClassVar[str] = "The hub"
-    right: ClassVar[str] = "right"
 
     def __init__(
         self, action: str, kind: Kind, said: str, *, retry_after_s: float = 0.0, lost: bool = False, paced: bool = False
@@ -37,13 +35,17 @@ class CallFailed(Exception):
         self.action, self.kind, self.said = action, kind, said
         self.retry_after_s, self.lost, self.paced = retry_after_s, lost, paced
 
+    @property
+    def needs(self) -> str:
+        """The right that the call needs, in a sentence."""
+        return f"the right {self.action}"
+
 
 def rejected(failed: CallFailed) -> CredentialsRejected:
     """For the engine: the mirror pauses."""
     return CredentialsRejected(
         f"{failed.hub} refused {failed.action}: {failed.said}",
-        remedy=f"Allow the {failed.right} {failed.action} to these credentials, or renew them; a wrong clock looks the "
-        "same",
+        remedy=f"Allow {failed.needs} to these credentials, or renew them; a wrong clock looks the same",
     )
 
 
