@@ -14,7 +14,7 @@ import msrest.exceptions as sdk
 import urllib3
 from attrs import frozen
 from msrest.authentication import Authentication
-from urllib3.util import Retry, Timeout
+from urllib3.util import Timeout
 
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.clock import Clock
@@ -100,7 +100,8 @@ class Clients:
         own.connection.timeout = (config.connect_timeout_s, config.read_timeout_s)
         if config.ca is not None:
             own.connection.verify = config.ca
-        own.retry_policy.policy = Retry(0, read=False)
+        own.retry_policy.retries = 0
+        own.retry_policy.policy.status_forcelist = frozenset()
         own.add_user_agent("fleetcore-azure")
         return service
 

@@ -14,7 +14,7 @@ from fleetcore.testing.cloud_contract import CloudContract
 TWIN = EntityKey("twin", "sensor-1")
 NULLS = TwinBody(desired={"mode": None, "limits": {}, "steps": [1, None], "keep": {"a": [], "b": 0}})
 KEYS = TwinBody(desired={"a.b": 1, "c d": {"$x": 1, "y": 2}}, reported={"z": {"e.f": 1}})
-DEEP = TwinBody(desired={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": {"j": {"k": 1}}}}}}}}}}})
+DEEP = TwinBody(desired={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": {"j": {"k": {"l": 1}}}}}}}}}}}})
 LARGE = TwinBody(reported={"text": "x" * 4000, "more": "y" * 100})
 HUGE = TwinBody(desired={f"m{at}": "x" * 4000 for at in range(8)})
 
