@@ -51,6 +51,7 @@ class MirrorSection:
             ``desired`` and the fleet's of ``registry``.
         poll_s: how often the hub is read for changes of what comes in.
         commands: commands that may be given to devices at the hub, by their names; ``["*"]`` for all.
+        imports: whether what others have made at the hub may be imported, and is then this fleet's there too.
         delete: whether what is gone from the fleet is removed from the hub, of what this fleet has made there.
         removals_per_day: at most so many entities a day (UTC); the rest waits.
         write_every_s: an entity is written once in so long at most; what changes meanwhile is one write.
@@ -69,6 +70,7 @@ class MirrorSection:
     wins: dict[Part, Side] = field(factory=dict)
     poll_s: float = field(default=300.0, validator=validators.ge(1.0))
     commands: list[str] = field(factory=list)
+    imports: bool = False
     delete: bool = False
     removals_per_day: int = field(default=1000, validator=validators.ge(0))
     write_every_s: float = field(default=5.0, validator=validators.ge(0.0))
@@ -113,6 +115,7 @@ class MirrorSection:
             readings=bool(self.metrics),
             deletes=self.delete,
             commands=bool(self.commands),
+            imports=self.imports,
         )
 
 

@@ -62,12 +62,12 @@ class _Work:
         return None if self.fitted.item is None else self.fitted.item.body
 
 
-def _with_last(fitted: Fitted, key: EntityKey, kept: Kept) -> Fitted:
-    """With what was sent last, where that is kept."""
-    if fitted.item is None or kept.body is None:
+def _as_kept(fitted: Fitted, key: EntityKey, kept: Kept) -> Fitted:
+    """With what was sent last, where that is kept, and whether it is to be taken over."""
+    if fitted.item is None or (kept.body is None and not kept.adopts):
         return fitted
-    last = from_plain("mirror_state", kept.body, BODIES[key.facet])
-    return evolve(fitted, item=evolve(fitted.item, last=last))
+    last = None if kept.body is None else from_plain("mirror_state", kept.body, BODIES[key.facet])
+    return evolve(fitted, item=evolve(fitted.item, last=last, adopts=kept.adopts))
 
 
 #: Entities that are done, each with what is kept of that.
@@ -106,7 +106,7 @@ class StateLane:
         every_s: float = 0.0,
     ) -> None:
         self.name, self._storage, self._clock, self._bodies = name, storage, clock, bodies
-        self.deletes, self._settling, self._facets = deletes, settling, facets
+        self.deletes, self._settling, self.facets = deletes, settling, facets
         self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
         #: Removals that are under way.
         self._removing: set[EntityKey] = set()
@@ -141,7 +141,7 @@ class StateLane:
 
     def removes(self, *facets: Facet) -> bool:
         """Whether the hub is told what is gone from the fleet: of these facets, or of any that is sent."""
-        return self.deletes or not WITHDRAWN.isdisjoint(facets or self._facets)
+        return self.deletes or not WITHDRAWN.isdisjoint(facets or self.facets)
 
     # -- marks ------------------------------------------------------------------------------------------------------
 
@@ -196,7 +196,7 @@ class StateLane:
         """
         states, following = await self.kept.page("mirror", after, limit)
         sent = [key for key, kept in states if kept.digest is not None and kept.paused is None]
-        known = [key for key in sent if key.facet in self._facets and self.removes(key.facet)]
+        known = [key for key in sent if key.facet in self.facets and self.removes(key.facet)]
         bodies = await self._bodies(known)
         return [key for key in known if key not in bodies], following
 
@@ -365,7 +365,7 @@ class StateLane:
         states, bodies = await self.kept.get_many(batch), await self._bodies(batch)
         for key in batch:
             kept, body = states[key], bodies.get(key)
-            if kept.paused is not None or key.facet not in self._facets:
+            if kept.paused is not None or key.facet not in self.facets:
                 done.append((key, Commit()))
                 continue
             if body is None:
@@ -376,15 +376,18 @@ class StateLane:
                 elif self._may_remove(key):
                     work.append(removal)
                 continue
-            fitted = _with_last(hub.fit(key, body, kept.remote_version), key, kept)
+            fitted = _as_kept(hub.fit(key, body, kept.remote_version), key, kept)
             if fitted.item is None:
                 done.append((key, self._invalid(key, kept, fitted.reason)))
-            elif self._goes_both_ways(key) or kept.digest is None or kept.digest != digest(fitted.item.body):
+            elif self._has_to_go(key, kept, fitted.item):
                 work.append(_Work(key=key, kept=kept, fitted=fitted))
             else:
                 self.counts["unchanged"] += 1
                 done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), fitted.lost))))
         return work, done
+
+    def _has_to_go(self, key: EntityKey, kept: Kept, item: MirrorItem) -> bool:
+        return kept.adopts or self._goes_both_ways(key) or kept.digest is None or kept.digest != digest(item.body)
 
     def _goes_both_ways(self, key: EntityKey) -> bool:
         return self._settling is not None and self._settling.covers(key)
@@ -425,7 +428,8 @@ class StateLane:
 
     async def _settled(self, hub: Hub, settling: Settling, work: Sequence[_Work], done: _Done) -> list[_Work]:
         """The same with what goes both ways read and merged; what is in step then is done."""
-        both = [one for one in work if settling.covers(one.key) and one.body is not None]
+        # What is taken over is as it was imported, unless the hub says that it is another one by now.
+        both = [one for one in work if settling.covers(one.key) and one.body is not None and not one.kept.adopts]
         if not both:
             return list(work)
         self.counts["calls"] += 1
@@ -536,6 +540,10 @@ class StateLane:
         if result.state in {"invalid", "foreign"}:
             self._tries.pop(one.key, None)
             return [(one.key, self._invalid(one.key, one.kept, result.reason or result.state))]
+        if result.state == "conflict" and one.kept.adopts:
+            # It is marked, and was changed since it was imported: from now on it is merged like any other.
+            self._under_way[one.key] = True
+            return [(one.key, self.kept.putting(one.key, one.kept, evolve(one.kept, adopts=False)))]
         self._again(one.key, result.retry_after_s)
         return []
 
