@@ -12,7 +12,7 @@ from attrs import evolve
 from fleetcore.model.mirror import Loss, RegistryBody
 from fleetcore.model.patch import Document, pointed
 from fleetcore.wire.records import from_plain, to_plain
-from fleetcore_azure.documents import DEEPEST, holdable, size
+from fleetcore_azure.documents import holdable, size
 from fleetcore_azure.held import OWN, section
 from fleetcore_azure.names import KEY
 
@@ -39,12 +39,15 @@ def lay_out(body: RegistryBody, mark: str) -> dict[str, object]:
         if name in plain:
             own[name] = plain[name]
     if body.groups:
-        own["groups"] = {name: True for each in body.groups if (name := KEY.encode(each)) is not None}
+        own["groups"] = {_named(each): True for each in body.groups}
     if body.location is not None:  # whose members are None by default, which a twin has no form for
         own["location"] = {name: value for name, value in to_plain(body.location).items() if value is not None}
     given = cast("Mapping[str, object]", plain.get("attributes", {}))
-    named = {name: value for key, value in given.items() if (name := KEY.encode(key)) is not None}
-    return {**named, OWN: own}
+    return {**{_named(key): value for key, value in given.items()}, OWN: own}
+
+
+def _named(text: str) -> str:
+    return KEY.encode(text) or text
 
 
 def gathered(tags: Document) -> RegistryBody:
@@ -69,17 +72,22 @@ def fit(body: RegistryBody, mark: str) -> tuple[RegistryBody | None, Sequence[Lo
     attributes: dict[str, object] = {}
     for key, value in body.attributes.items():
         at = f"/attributes/{pointed(key)}"
+        name = KEY.encode(key)
         if key == OWN:
             lost.append(Loss(at, "The name is taken by the tags of fleetcore"))
-        elif (name := KEY.encode(key)) is None:
+        elif name is None:
             lost.append(Loss(at, "The name is empty or too long for a tag"))
         else:
-            held = holdable({name: value}, "", inner := [], deepest=DEEPEST)  # type: list[Loss]
+            inner: list[Loss] = []
+            held = holdable({name: value}, "", inner)
             lost += [evolve(loss, path=at + loss.path.removeprefix(f"/{pointed(name)}")) for loss in inner]
-            attributes |= {key: held[name]} if name in held else {}
+            if name in held:
+                attributes[key] = held[name]
     groups = tuple(name for name in body.groups if KEY.encode(name) is not None)
     lost += [
-        Loss(f"/groups/{at}", "The name is too long for a tag") for at, name in enumerate(body.groups) if name not in groups
+        Loss(f"/groups/{at}", "The name is too long for a tag")
+        for at, name in enumerate(body.groups)
+        if name not in groups
     ]
     fitted = evolve(body, attributes=attributes, groups=groups) if lost else body
     tags = lay_out(fitted, mark)
@@ -90,5 +98,7 @@ def fit(body: RegistryBody, mark: str) -> tuple[RegistryBody | None, Sequence[Lo
         tags = lay_out(fitted, mark)
         lost += own
     if size(tags) > LARGEST_BYTES:
-        return None, [Loss("", f"Its tags have {size(tags)} bytes; a registration has {LARGEST_BYTES} of the hub's 8 kB")]
+        return None, [
+            Loss("", f"Its tags have {size(tags)} bytes; a registration has {LARGEST_BYTES} of the hub's 8 kB")
+        ]
     return fitted, lost

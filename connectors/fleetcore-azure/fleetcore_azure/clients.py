@@ -5,6 +5,7 @@ engine repeats what failed, so neither does.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from urllib.parse import quote, urlsplit
 import msrest.exceptions as sdk
 import urllib3
 from attrs import frozen
+from azure.core.exceptions import SerializationError
 from msrest.authentication import Authentication
 from urllib3.util import Timeout
 
@@ -35,7 +37,7 @@ _DEVICE_API = "2020-03-13"
 PAGE, _BEGUN = 100, 3
 
 
-class _Authorized(Authentication):  # type: ignore[misc]  # the SDK has no types
+class _Authorized(Authentication):
     """Puts a token into each request of the SDK."""
 
     def __init__(self, tokens: Tokens) -> None:
@@ -121,8 +123,8 @@ class Clients:
         except sdk.HttpOperationError as error:
             answer = error.response
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            raise from_answer(action, answer.status_code, answer.text, headers, self.clock.now_ms()) from error
-        except (sdk.ValidationError, sdk.SerializationError) as error:
+            raise from_answer(action, answer.status_code, answer.text, headers, time.time()) from error
+        except (sdk.ValidationError, SerializationError) as error:
             raise HubFailed(action, "invalid", str(error)) from error
         except (sdk.ClientException, OSError, ValueError) as error:
             # Connections refused, timed out, cut; names without an address; answers that nothing can be made of.
@@ -199,7 +201,7 @@ class Clients:
             given = {key.lower(): value for key, value in answer.headers.items()}
             if answer.status >= 300:
                 text = answer.data.decode("utf-8", "replace")
-                raise from_answer(action, answer.status, text, given, self.clock.now_ms())
+                raise from_answer(action, answer.status, text, given, time.time())
             return DeviceAnswer(status=answer.status, headers=given, body=answer.data)
 
         return await self._paced(action, work, tokens)

@@ -8,9 +8,10 @@ https://learn.microsoft.com/azure/iot-hub/troubleshoot-error-codes
 import json
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import ClassVar
 
-from fleetcore.interfaces.call_failed import CallFailed, Kind
+from fleetcore.interfaces.call_failed import CallFailed, Kind, wrong_clock
 from fleetcore_azure.actions import ACTIONS
 
 _CODES: Mapping[str, Kind] = {
@@ -51,7 +52,10 @@ _BY_NUMBER: Mapping[str, str] = {
     "403002": _QUOTA, "429001": "ThrottlingException", "429002": "ThrottlingBacklogTimeout", "404001": "DeviceNotFound",
     "409001": "DeviceAlreadyExists", "412002": "DeviceVersionMismatch",
 }  # fmt: skip
-_DAY_MS = 24 * 3600 * 1000
+_DAY_S = 24 * 3600
+#: A signature holds for an hour of the clock that made it: one that is far behind makes none that hold.
+_BEHIND_S = 50 * 60
+_WHOSE = "the hub's"
 
 
 class HubFailed(CallFailed):
@@ -63,19 +67,23 @@ class HubFailed(CallFailed):
     def needs(self) -> str:
         """By Entra ID, or by a shared access policy."""
         action = ACTIONS[self.action]
-        return " or ".join([*(f"the data action {each}" for each in action.rights), f"the permission {action.permission}"])
+        actions = " and ".join(f"the data action {each}" for each in action.rights)
+        permission = f"the permission {action.permission} of a shared access policy ({self.action})"
+        return f"{actions}, or {permission}," if actions else permission
 
 
-def from_answer(action: str, status: int, body: str, headers: Mapping[str, str], now_ms: int) -> HubFailed:
-    """The failure of an answer that is an error of the service."""
+def from_answer(action: str, status: int, body: str, headers: Mapping[str, str], now_s: float) -> HubFailed:
+    """The failure of an answer that is an error of the service; ``now_s`` is of the clock that signs requests."""
     code = _code(body, headers)
     said = _said(status, code, body)
+    theirs_s = _hubs_time_s(headers, now_s)
     if code == _QUOTA:
-        wait_s = (_DAY_MS - now_ms % _DAY_MS) / 1000
-        return HubFailed(action, "throttled", said, retry_after_s=wait_s)
+        return HubFailed(action, "throttled", said, retry_after_s=_DAY_S - theirs_s % _DAY_S)
     kind = _CODES.get(code)
     if kind is None:
         kind = _BY_STATUS.get(status, "invalid" if 400 <= status < 500 else "unavailable")
+    if kind == "credentials" and theirs_s - now_s > _BEHIND_S:
+        return HubFailed(action, "clock", f"{wrong_clock(now_s - theirs_s, _WHOSE)} ({said})")
     wait_s = _seconds(headers.get("retry-after", ""))
     return HubFailed(action, kind, said, retry_after_s=wait_s, paced=kind == "throttled")
 
@@ -102,7 +110,17 @@ def _said(status: int, code: str, body: str) -> str:
         document = None
     message = document.get("Message", document.get("message", "")) if isinstance(document, dict) else body
     text = " ".join(str(message).split())[:300]
-    return text if code and code in text else f"{code or f'HTTP {status}'}: {text}" if text else code or f"HTTP {status}"
+    if code and code in text:
+        return text
+    named = code or f"HTTP {status}"
+    return f"{named}: {text}" if text else named
+
+
+def _hubs_time_s(headers: Mapping[str, str], now_s: float) -> float:
+    try:
+        return parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except ValueError:
+        return now_s
 
 
 def _seconds(text: str) -> float:

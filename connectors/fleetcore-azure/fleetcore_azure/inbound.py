@@ -4,8 +4,8 @@
 commands; each of them is read, for the query's index lags. A command that was kept is removed there under the twin's
 ETag. The hub's id of it is the member's name with the time at which it was written, so a name may be used again.
 
-``c2d``: each device is asked for its messages, a call for each, because the hub hands them to the device alone. A message
-is ``{"command": NAME, "args": {…}}`` and is completed when it was kept.
+``c2d``: each device is asked for its messages, a call for each, because the hub hands them to the device alone. A
+message is ``{"command": NAME, "args": {…}}`` and is completed when it was kept.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from attrs import frozen
 
-from fleetcore.interfaces.call_failed import CallFailed, for_all
+from fleetcore.interfaces.call_failed import CallFailed, for_all, is_for_all
 from fleetcore.interfaces.cloud import Arrived, CloudCommand
 from fleetcore.model.patch import Document
 from fleetcore_azure.clients import Clients, DeviceAnswer
@@ -103,7 +103,7 @@ class Inbound:
             there = await self._devices.get(name)
             if there is None:
                 return
-            going = {key for key, id in keys if key in _given(there) and _id(there, key) == id}
+            going = {key for key, known in keys if key in _given(there) and _id(there, key) == known}
             left = {key: value for key, value in _given(there).items() if key not in going}
             own = {key: value for key, value in section(there.desired, OWN).items() if key != _COMMANDS}
             wanted = with_own(there.desired, {**own, _COMMANDS: left} if left else own)
@@ -113,7 +113,7 @@ class Inbound:
                 if failed.kind == "conflict" and last < TRIES - 1:
                     continue
                 # They come again, and the engine knows their ids; without the right they would come for ever.
-                if failed.kind == "credentials":
+                if is_for_all(failed):
                     raise
             return
 
@@ -149,7 +149,7 @@ class Inbound:
                 await self._clients.for_device(_RECEIVE, "DELETE", name, f"devicebound/{quote(token, safe='')}")
             except CallFailed as failed:
                 # It comes again, and the engine knows its id; without the right it would come for ever.
-                if failed.kind == "credentials":
+                if is_for_all(failed):
                     raise
 
     async def _abandoned(self, found: Sequence[_Found]) -> None:

@@ -1,7 +1,7 @@
 """A device's part of a firmware campaign as a member of its desired properties: ``fleetcore.firmware.CAMPAIGN``.
 
-A device that speaks to the hub reads there what to install, and users see its state. An automatic configuration for each
-campaign would hold it too, but a hub has 100 of them, and takes 20 calls a minute.
+A device that speaks to the hub reads there what to install, and users see its state. An automatic configuration for
+each campaign would hold it too, but a hub has 100 of them, and takes 20 calls a minute.
 """
 
 import json
@@ -41,7 +41,8 @@ class Jobs:
         if (lost or size(kept) > _LARGEST) and body.reason is not None:
             body = evolve(body, reason=None)
             lost = [Loss("/reason", f"A part of a campaign has {_LARGEST} bytes, and a text 4 kB")]
-        if size(holdable(_plain(body), "", bad := [])) > _LARGEST or bad:
+        bad: list[Loss] = []
+        if size(holdable(_plain(body), "", bad)) > _LARGEST or bad:
             return Fitted(item=None, lost=(Loss("/url", f"A part of a campaign has {_LARGEST} bytes at most"),))
         return Fitted(item=evolve(item, body=body) if lost else item, lost=lost)
 

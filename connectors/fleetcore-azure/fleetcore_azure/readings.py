@@ -1,8 +1,8 @@
 """Readings as device-to-cloud messages over HTTPS, in the name of each device: one a device and call.
 
 They are sent with the token of a shared access policy, which may speak for every device that has keys. It may not for
-one that is opened by certificates: those readings are refused, with the reason, and so are those of a device that another
-writer has made anew.
+one that is opened by certificates: those readings are refused, with the reason, and so are those of a device that
+another writer has made anew.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from fleetcore_azure.clients import Clients
 from fleetcore_azure.failures import HubFailed
 from fleetcore_azure.held import FOREIGN, TOO_LONG, Devices
 
-#: Of one message: 256 kB with its properties (quotas, other limits); room is left for those and what is around readings.
+#: Of one message: 256 kB with its properties (quotas, other limits), for which room is left.
 _LARGEST = 240 * 1024
 #: How long it is known of a device why it is refused, before it is looked at again.
 _KNOWN_S = 60.0

@@ -1,7 +1,7 @@
 """Twins: desired properties both ways, and what is reported in ``tags.fleetcore.twin``.
 
-The hub's REST API does not write reported properties: only the device itself can. So what the fleet knows of them stands
-in the tags, where users of the hub can read and query it. The mark beside it says whose twin it is.
+The hub's REST API does not write reported properties: only the device itself can. So what the fleet knows of them
+stands in the tags, where users of the hub can read and query it. The mark beside it says whose twin it is.
 
 A state's version is its digest with the twin's ETag: the digest tells whether it is another state, since each facet of
 the device changes the ETag; with the ETag a state that is remembered is written without reading it first.

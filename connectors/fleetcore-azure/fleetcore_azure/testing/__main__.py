@@ -25,8 +25,6 @@ Its connection string: export AZURE_IOT_HUB='{string}'
 
 async def run(delay_s: float, port: int, folder: Path | None) -> None:
     """Serves until cancelled."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     async with serving(Hub(), port, delay_s=delay_s, ca=ThrowawayCa(folder)) as front:
         sys.stdout.write(
             _HOW.format(front=front, control=CONTROL, delay_ms=delay_s * 1000, string=front.connection_string())
@@ -45,6 +43,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="of the hub; the next one sets its faults")
     parser.add_argument("--ca", type=Path, default=None, help="a folder for the root that it is trusted by")
     given = parser.parse_args()
+    if given.ca is not None:
+        given.ca.mkdir(parents=True, exist_ok=True)
     with suppress(KeyboardInterrupt):
         asyncio.run(run(given.delay_ms / 1000, given.port, given.ca))
 

@@ -77,6 +77,14 @@ class Control:
         """See the contract."""
         self.front.faults.lost = calls
 
+    async def cut_requests(self, heads: int, bodies: int) -> None:
+        """Has connections die after half of so many requests' heads, and of so many's bodies."""
+        self.front.faults.cut_heads, self.front.faults.cut_bodies = heads, bodies
+
+    async def have_time(self, ahead_s: float) -> None:
+        """Has the hub's clock be ahead of this machine's, or behind where it is negative."""
+        self.front.faults.skew_s = ahead_s
+
     async def reject_credentials(self) -> None:
         """See the contract."""
         self.front.faults.refused = True

@@ -1,4 +1,7 @@
-"""What the counterpart does wrong on order: throttles, is slow, errs, cuts, loses answers, lets nobody in."""
+"""What the counterpart does wrong on order.
+
+It throttles, is slow, errs, cuts requests and answers, loses answers, lets nobody in, and has another time than ours.
+"""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -6,6 +9,7 @@ from typing import Any, Literal
 
 from attrs import mutable
 
+from fleetcore.testing.http1 import Read
 from fleetcore_azure.testing.operations import Call
 from fleetcore_azure.testing.rules import RefusedByAzure
 
@@ -20,6 +24,9 @@ class Faults:
         down: connections are closed without an answer.
         errors: calls still to be answered with HTTP 500.
         lost, halved: calls still to be done whose answers are not sent, or cut half-way.
+        cut_heads, cut_bodies: calls still to be cut off when half of their head, or of their body, was read: nothing
+            of them is done.
+        skew_s: by how much its clock is ahead of this machine's.
         stale: continuations of queries still to be refused, as those are that expired.
         partly: devices of bulk operations that fail, each with an error of the hub.
         only: classes of calls that the counted faults hit; empty for all.
@@ -34,6 +41,9 @@ class Faults:
     errors: int = 0
     lost: int = 0
     halved: int = 0
+    cut_heads: int = 0
+    cut_bodies: int = 0
+    skew_s: float = 0.0
     stale: int = 0
     partly: int = 0
     only: Sequence[str] = ()
@@ -43,7 +53,9 @@ class Faults:
     def heal(self) -> None:
         """Ends them; the delay and the role stay."""
         self.throttled = self.errors = self.lost = self.halved = self.stale = self.partly = 0
+        self.cut_heads = self.cut_bodies = 0
         self.down = self.refused = False
+        self.skew_s = 0.0
         self.only = ()
 
     def enter(self, call: Call, *, bearer: bool) -> None:
@@ -60,6 +72,13 @@ class Faults:
             raise RefusedByAzure("ArgumentInvalid", "The continuation token is not valid", 400)
         if self._counted("errors", call):
             raise RefusedByAzure("ServerError", "An internal error occurred", 500)
+
+    def arriving(self, call: Call) -> Read:
+        """How much of a call is read; its body is not there yet."""
+        if self._counted("cut_heads", call):
+            return "head"
+        has_body = int(call.request.headers.get("content-length", "0")) > 0
+        return "body" if has_body and self._counted("cut_bodies", call) else "whole"
 
     def failing(self, call: Call) -> bool:
         """Whether a device of a bulk operation fails."""

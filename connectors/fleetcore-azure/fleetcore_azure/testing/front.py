@@ -1,23 +1,25 @@
 """The counterpart's front: recognises operations, looks at tokens, keeps to its faults, and hands calls to the hub.
 
-It has two doors: ``endpoint``, by HTTPS, for the connector, and ``side``, by HTTP, for people, where no fault is met and
-no token is asked for.
+It has two doors: ``endpoint``, by HTTPS, for the connector, and ``side``, by HTTP, for people, where no fault is met
+and no token is asked for.
 """
 
 import asyncio
 import base64
+import datetime as dt
 import hashlib
 import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qs, quote_plus
 
 from attrs import evolve, field, mutable
 
-from fleetcore.testing.http1 import Answer, Request, Server
+from fleetcore.testing.http1 import Answer, Read, Request, Server
 from fleetcore.testing.throwaway_ca import ThrowawayCa
 from fleetcore_azure.testing.faults import Faults
 from fleetcore_azure.testing.hub import Hub, bulk_answer
@@ -58,8 +60,21 @@ class Front:
         """That of a policy."""
         return f"HostName={HOST};SharedAccessKeyName={policy};SharedAccessKey={self.keys[policy]}"
 
+    def arriving(self, request: Request) -> Read:
+        """How much of a request is read at the front door, by its head."""
+        call = call_of(request)
+        return "whole" if call is None else self.faults.arriving(call)
+
     async def at_the_front(self, request: Request) -> Answer:
         """Answers the connector."""
+        answer = await self._answered(request)
+        now = dt.datetime.fromtimestamp(self._now_s(), dt.UTC)
+        return evolve(answer, headers={**answer.headers, "date": format_datetime(now, usegmt=True)})
+
+    def _now_s(self) -> float:
+        return time.time() + self.faults.skew_s
+
+    async def _answered(self, request: Request) -> Answer:
         if self.faults.down:
             return Answer(fate="none")
         if self.faults.delay_s:
@@ -105,7 +120,7 @@ class Front:
 
     def _is_signed(self, parts: Mapping[str, str]) -> bool:
         policy, until, resource = parts.get("skn", ""), parts.get("se", ""), parts.get("sr", "")
-        if policy not in self.keys or not until.isdigit() or int(until) < time.time() or resource != HOST:
+        if policy not in self.keys or not until.isdigit() or int(until) < self._now_s() or resource != HOST:
             return False
         text = f"{quote_plus(resource)}\n{until}".encode()
         wanted = base64.b64encode(hmac.digest(base64.b64decode(self.keys[policy]), text, hashlib.sha256)).decode()
@@ -136,12 +151,14 @@ class Front:
 
 
 @asynccontextmanager
-async def serving(hub: Hub, port: int = 0, *, delay_s: float = 0.0, ca: ThrowawayCa | None = None) -> AsyncIterator[Front]:
+async def serving(
+    hub: Hub, port: int = 0, *, delay_s: float = 0.0, ca: ThrowawayCa | None = None
+) -> AsyncIterator[Front]:
     """Listens on the loopback for the block; ``port`` is the front door's, and the next one the side door's."""
     front = Front(hub=hub, ca=ca or ThrowawayCa(), faults=Faults(delay_s=delay_s))
     tls = front.ca.server(client_certificates=False)
     async with (
-        Server(front.at_the_front, port, tls=tls) as door,
+        Server(front.at_the_front, port, tls=tls, reader=front.arriving) as door,
         Server(front.at_the_side, port + 1 if port else 0) as side,
     ):
         front.endpoint, front.side = door.endpoint, side.endpoint

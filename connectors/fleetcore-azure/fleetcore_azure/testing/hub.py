@@ -172,9 +172,8 @@ class Hub:
         device.status, device.reason = status, given.get("statusReason")
         device.authentication = kind
         device.thumbprints = both if kind == "selfSigned" else (None, None)
-        device.keys = (
-            (keys.get("primaryKey") or self._key(), keys.get("secondaryKey") or self._key()) if kind == "sas" else ("", "")
-        )
+        own = (keys.get("primaryKey") or self._key(), keys.get("secondaryKey") or self._key())
+        device.keys = own if kind == "sas" else ("", "")
         device.identity_etag = self._etag()
 
     def _key(self) -> str:
@@ -272,7 +271,9 @@ class Hub:
             now = dt.datetime.fromtimestamp(self.now_s(), dt.UTC).isoformat()
             device.metadata = _written(device.metadata, desired, f"{now}#{device.desired_version}")
 
-    def edit(self, name: str, *, tags: Mapping[str, Any] | None = None, desired: Mapping[str, Any] | None = None) -> None:
+    def edit(
+        self, name: str, *, tags: Mapping[str, Any] | None = None, desired: Mapping[str, Any] | None = None
+    ) -> None:
         """Changes a twin as a user of the hub does."""
         device = self.device(name)
         self._tag(device, tags or {}, desired or {})

@@ -77,7 +77,11 @@ def _check(value: Any, level: int, *, inside: bool) -> None:
         if level > 10:
             raise invalid("more than 10 levels")
         for key, each in value.items():
-            if not key or len(key.encode()) > 1024 or any(ord(c) < 32 or 127 <= ord(c) < 160 or c in ".$ " for c in key):
+            if (
+                not key
+                or len(key.encode()) > 1024
+                or any(ord(c) < 32 or 127 <= ord(c) < 160 or c in ".$ " for c in key)
+            ):
                 raise invalid(f"the key {key!r}")
             _check(each, level + 1, inside=inside)
     elif isinstance(value, list):
