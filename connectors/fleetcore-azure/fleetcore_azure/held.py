@@ -73,8 +73,8 @@ def section(document: Document, name: str) -> Document:
 
 def held(twin: Any) -> Held:
     """What the SDK's record says. Raises ValueError for one that was cut off."""
-    properties = twin.properties
-    if not twin.device_id or not twin.etag or properties is None or not isinstance(properties.desired, dict):
+    properties = None if twin is None else twin.properties
+    if properties is None or not twin.device_id or not twin.etag or not isinstance(properties.desired, dict):
         raise ValueError("the answer is no twin; it was cut off")
     thumbprints = None
     kind = twin.authentication_type or "sas"

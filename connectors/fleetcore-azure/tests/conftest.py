@@ -3,6 +3,7 @@
 from contextlib import asynccontextmanager
 
 import pytest
+from attrs import evolve
 from fleetcore_azure.config import AzureConfig
 from fleetcore_azure.plugin import open_azure
 from fleetcore_azure.testing.control import Control
@@ -36,12 +37,13 @@ def opened(front):
     """Opens the connector: ``async with opened(device_prefix="p-") as cloud``."""
 
     @asynccontextmanager
-    async def run(clock=None, fleet="default", pace=True, secrets=None, **settings):
+    async def run(clock=None, fleet="default", pace=True, secrets=None, secret=None, **settings):
         known = {"env:HUB": front.connection_string(), "env:DEVICES": front.connection_string("device")}
         named = {} if "host" in settings else {"connection_string": "env:HUB"}
         common = {"endpoint": front.endpoint, "ca": str(front.ca.path), "threads": 8}
         config = AzureConfig(**{**common, **named, **settings})
-        async with open_azure(config, context(fleet=fleet, clock=clock, secrets=secrets or known)) as cloud:
+        lent = context(fleet=fleet, clock=clock, secrets=secrets or known)
+        async with open_azure(config, lent if secret is None else evolve(lent, secret=secret)) as cloud:
             if pace:
                 cloud.pace = Pace({}, MovableClock())
             yield cloud
