@@ -1,7 +1,8 @@
 """The backend: registrations in bulk, then one facet's module for each item, and what failures mean for the whole."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from fleetcore.interfaces.call_failed import CallFailed, as_results, for_all
 from fleetcore.interfaces.cloud import (
@@ -13,6 +14,7 @@ from fleetcore.interfaces.cloud import (
     MirrorItem,
     MirrorResult,
     Sent,
+    Unowned,
 )
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.protocol import Finding
@@ -34,6 +36,7 @@ from fleetcore_azure.clients import Clients
 from fleetcore_azure.config import AzureConfig
 from fleetcore_azure.held import Devices, Held
 from fleetcore_azure.identities import Identities
+from fleetcore_azure.importing import Imports
 from fleetcore_azure.inbound import Inbound
 from fleetcore_azure.jobs import Jobs
 from fleetcore_azure.policy import policy
@@ -46,6 +49,14 @@ from fleetcore_azure.twins import Twins
 FACETS: frozenset[Facet] = frozenset({"registry", "certificate", "twin", "job"})
 
 _Done = MirrorResult | BaseException
+
+
+@contextmanager
+def _for_all() -> Iterator[None]:
+    try:
+        yield
+    except CallFailed as failed:
+        raise for_all(failed) from failed
 
 
 class AzureCloud(CloudBackend):
@@ -61,6 +72,7 @@ class AzureCloud(CloudBackend):
             facets=FACETS,
             commands=config.commands_by is not None,
             readings_after_device=True,
+            imports=True,
             remembers=frozenset({"twin"}),
         )
         devices = Devices(clients, mark, config.device_prefix)
@@ -69,6 +81,7 @@ class AzureCloud(CloudBackend):
         self._certificates = Certificates(devices, identities)
         self._twins = Twins(devices)
         self._jobs = Jobs(devices)
+        self._imports = Imports(clients, devices, self._twins, config.device_prefix)
         self._readings = Readings(clients, devices, fleet)
         self._inbound = Inbound(clients, devices, config)
         self._checking = Checking(clients, config, mark)
@@ -218,6 +231,14 @@ class AzureCloud(CloudBackend):
             "job": self._jobs,
         }
         return facets.get(facet)
+
+    async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
+        with _for_all():
+            return await self._imports.unowned(after)
+
+    async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
+        with _for_all():
+            return await asyncio.gather(*(self._imports.read(each) for each in found))
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 

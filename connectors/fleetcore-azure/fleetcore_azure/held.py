@@ -37,6 +37,7 @@ class Held:
     Attributes:
         etag: of the twin, without what is around it; ``device_etag`` of the identity.
         thumbprints: of the certificates that open it, in small letters; None where keys do.
+        reported: by the device itself, which none but it writes.
         metadata: when desired properties were written.
         rest: what else an identity has, which is kept where it is written: what it is below, and whether it is an edge.
     """
@@ -50,6 +51,7 @@ class Held:
     authentication: str
     tags: Document
     desired: Document
+    reported: Document
     metadata: Document
     rest: Mapping[str, object]
 
@@ -92,6 +94,7 @@ def held(twin: Any) -> Held:
         authentication=kind,
         tags=twin.tags or {},
         desired=plain(properties.desired),
+        reported=plain(properties.reported or {}),
         metadata=section(properties.desired, "$metadata"),
         rest={
             "capabilities": twin.capabilities,

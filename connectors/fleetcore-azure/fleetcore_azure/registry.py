@@ -105,14 +105,19 @@ class Registry:
             there = await self._devices.get(name)
             if there is None:
                 return MirrorResult(state="conflict", reason="The device is gone")
-            if not self._devices.owns(there):
+            adopts = item.adopts and there.owner is None
+            if not self._devices.owns(there) and not adopts:
                 return MirrorResult(state="foreign", reason=FOREIGN)
             tags, status = lay_out(body, self._devices.mark), status_of(body)
             if same(registration_of(there.tags), tags) and there.status == status:
                 return MirrorResult(state="done", remote_version=_version(tags, status))
-            if item.remote_version != _version(registration_of(there.tags), there.status):
+            at_version = item.remote_version == version_of(there)
+            if not at_version and not adopts:
                 return MirrorResult(state="conflict")
             try:
+                if not at_version:
+                    await self._devices.patch(there.name, there.etag, {OWN: {"fleet": self._devices.mark}}, {})
+                    return MirrorResult(state="conflict", reason="It has changed since it was imported")
                 if there.status != status:
                     await self._identities.set_status(there, status)
                     there = await self._devices.get(name) or there
@@ -139,7 +144,7 @@ class Registry:
             return MirrorResult(state="done")
         if not self._devices.owns(there):
             return MirrorResult(state="foreign", reason=FOREIGN)
-        if item.remote_version != _version(registration_of(there.tags), there.status):
+        if item.remote_version != version_of(there):
             return MirrorResult(state="conflict")
         return there
 
@@ -165,8 +170,7 @@ class Registry:
         there = None if name is None else await self._devices.get(name)
         if there is None or not self._devices.owns(there):
             return None
-        version = _version(registration_of(there.tags), there.status)
-        return MirrorItem(key=key, body=gathered(there.tags), remote_version=version)
+        return MirrorItem(key=key, body=gathered(there.tags), remote_version=version_of(there))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises HubFailed."""
@@ -174,6 +178,11 @@ class Registry:
             device = self._devices.device(there.name)
             if device is not None:
                 yield EntityKey("registry", device)
+
+
+def version_of(there: Held) -> str:
+    """The version of a device's registration."""
+    return _version(registration_of(there.tags), there.status)
 
 
 def _version(registration: Document, status: str) -> str:

@@ -108,15 +108,22 @@ class Twins:
                 gone = MirrorResult(state="failed", reason="There is no device of that name yet")
                 return MirrorResult(state="done") if body is None else gone
             there = self._there(held)
-            if (refused := self._refused(held, there)) is not None:
+            # One that was imported may be taken over before its device is.
+            unowned = item.adopts and held.owner is None and there.owner is None
+            if not unowned and (refused := self._refused(held, there)) is not None:
                 return refused
             if body is None and not there.marked:
                 return MirrorResult(state="done")
             if body is not None and there.marked and same_body(there.body, body):
                 return MirrorResult(state="done", remote_version=_version(there.digest, held))
-            if not _is_at(item.remote_version, self._known(held, there)):
+            adopts = item.adopts and not there.marked
+            at_version = _is_at(item.remote_version, there.digest if adopts else self._known(held, there))
+            if not at_version and not adopts:
                 return MirrorResult(state="conflict")
             try:
+                if not at_version:
+                    await self._devices.write(held, self._tags(held.tags, {}), held.desired)
+                    return MirrorResult(state="conflict", reason="It has changed since it was imported")
                 written = await self._devices.write(
                     held,
                     self._tags(held.tags, None if body is None else body.reported),
@@ -175,6 +182,12 @@ class Twins:
         if known is None or self._refused(held, there) is not None:
             return None
         return MirrorItem(key=key, body=there.body, remote_version=_version(known, held))
+
+    def unowned(self, key: EntityKey, held: Held) -> MirrorItem:
+        """The twin of a device that is imported: what the device itself has reported becomes the fleet's."""
+        there = self._there(held)
+        body = evolve(there.body, reported=held.reported)
+        return MirrorItem(key=key, body=body, remote_version=_version(there.digest, held))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises HubFailed."""

@@ -52,6 +52,7 @@ class Device:
     identity_etag: str = ""
     tags: dict[str, Any] = field(factory=dict)
     desired: dict[str, Any] = field(factory=dict)
+    reported: dict[str, Any] = field(factory=dict)
     metadata: dict[str, Any] = field(factory=dict)
     desired_version: int = 1
     version: int = 1
@@ -308,7 +309,7 @@ class Hub:
             "tags": copy.deepcopy(device.tags),
             "properties": {
                 "desired": {**copy.deepcopy(device.desired), **copy.deepcopy(metadata)},
-                "reported": {"$metadata": {}, "$version": 1},
+                "reported": {**copy.deepcopy(device.reported), "$metadata": {}, "$version": 1},
             },
         }
 
