@@ -5,13 +5,13 @@ Nothing that the fleet has is overwritten. Each step can be done again: one that
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fleetcore.errors import Refused
+from attrs import evolve
+
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device
-from fleetcore.model.message import Rejected
 from fleetcore.model.mirror import GroupBody, RegistryBody, TwinBody
 from fleetcore.model.store import Commit, Record
 from fleetcore.model.twin import diff_patch
@@ -31,9 +31,16 @@ class Adopting:
         """Whether there is a group of that name."""
         return self._groups.has(group)
 
-    def prepared(self, device: str, body: RegistryBody, type_: str) -> Device:
-        """The device that it would be; ``type_`` where the hub knows none. Raises Refused where it is no device."""
-        return self._registry.checked(
+    def prepared(self, device: str, body: RegistryBody, type_: str, home: str) -> Device:
+        """The device that it would be, connected to the hub of mirror ``home``.
+
+        Args:
+            type_: where the hub knows none.
+
+        Raises:
+            Refused: it is no device.
+        """
+        made = self._registry.checked(
             device,
             body.type or type_,
             model=body.model,
@@ -42,6 +49,7 @@ class Adopting:
             capabilities=body.capabilities,
             attributes=body.attributes,
         )
+        return evolve(made, home=home)
 
     async def register(self, device: Device, beside: Commit, *, actor: str, reason: str) -> None:
         """Registers it, in one commit with ``beside``. Raises Conflict where the id is taken meanwhile."""
@@ -53,10 +61,7 @@ class Adopting:
         twin = await self._twins.get(device)
         if patch := diff_patch(twin.own.document, body.desired):
             await self._twins.desire(device, patch, actor=actor, reason=reason)
-        if patch := diff_patch(twin.reported.document, body.reported):
-            outcome = await self._twins.report(device, patch)
-            if isinstance(outcome, Rejected):
-                raise Refused(outcome.reason, code=outcome.code)
+        await self._twins.take_report(device, body.reported)
 
     async def group(self, group: str, body: GroupBody, *, actor: str, reason: str) -> None:
         """Makes a group without members. Raises Conflict where there is one of that name."""

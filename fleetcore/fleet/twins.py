@@ -306,6 +306,13 @@ class Twins:
             return rejection(error)
         return Accepted(version=twin.reported.version, etag=twin_etag(twin))
 
+    async def take_report(self, device: str, reported: Json) -> None:
+        """Brings the reported section to what the device reported elsewhere; raises Refused where it does not fit."""
+        patch = diff_patch((await self.get(device)).reported.document, reported)
+        outcome = await self.report(device, patch) if patch else None
+        if isinstance(outcome, Rejected):
+            raise Refused(outcome.reason, code=outcome.code)
+
     async def acknowledge(self, device: str, body: messages.TwinAck) -> Outcome:
         """``twin/ack``: which desired version the device took, and which leaves it refuses with what reason."""
         version, refused = body.version, to_builtins(body.refused or {})

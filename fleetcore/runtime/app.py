@@ -638,7 +638,9 @@ class Fleet:
             selects=None if section.where is None else functools.partial(self.search.is_true, parse(section.where)),
         )
         opener = self._prepare("clouds", rest)
-        mirror = mirror_of(instance.name, section, opener, entities, self.commands, selection, self.storage, self.clock)
+        mirror = mirror_of(
+            instance.name, section, opener, entities, self.twins, self.commands, selection, self.storage, self.clock
+        )
         self.mirrors[instance.name] = mirror
         await self._consume(mirror.looking)
         if mirror.readings is not None:

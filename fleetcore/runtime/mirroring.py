@@ -1,5 +1,6 @@
 """Mirrors as fleet.toml has them: what of a section is the engine's, and the lanes that follow from it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
@@ -12,6 +13,7 @@ from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.mirrors import Entities
 from fleetcore.fleet.search import parts_of
 from fleetcore.fleet.shared_state import PARTS, Part
+from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.storage import Storage
@@ -133,13 +135,17 @@ def mirror_of(
     section: MirrorSection,
     opener: Callable[[], AbstractAsyncContextManager[CloudBackend]],
     entities: Entities,
+    twins: Twins,
     commands: Commands,
     selection: Selection | None,
     storage: Storage,
     clock: Clock,
 ) -> Mirror:
     """The mirror of a section, not running yet."""
-    settling = Settling(section.ways, entities.body, entities.taker(f"mirror/{name}")) if section.ways else None
+    homed = functools.partial(entities.at_hub, name)
+    settling = Settling(
+        section.ways, entities.body, entities.taker(f"mirror/{name}"), homed=homed, report=twins.take_report
+    )
     lane = StateLane(
         name,
         storage,
@@ -154,14 +160,16 @@ def mirror_of(
     walk = Walk(section.facets, entities.page)
     comes_in = bool(section.ways or section.commands)
     inbox = (
-        Inbox(lane, commands, storage, names=frozenset(section.commands), mirrored=entities.body) if comes_in else None
+        Inbox(lane, commands, storage, names=frozenset(section.commands), mirrored=entities.body, homed=homed)
+        if comes_in
+        else None
     )
     mirror = Mirror(
         name,
         opener,
         lane,
         Looking(lane, walk, storage, clock, watch=_watch(section, selection)),
-        Comparing(walk, entities.bodies, lane),
+        Comparing(walk, entities.bodies, lane, homed),
         storage,
         clock,
         inbox=inbox,
@@ -196,6 +204,8 @@ def mirror_of(
 
 def _watch(section: MirrorSection, selection: Selection | None) -> Watch:
     polled = set(section.ways)
+    if section.imports:
+        polled.add("twin")  # devices that are connected to the hub report there
     if selection is not None and selection.is_timed:
         polled |= section.facets
     return Watch(

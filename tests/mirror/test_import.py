@@ -6,6 +6,7 @@ import pytest
 
 from fleetcore.errors import Refused, StorageError
 from fleetcore.fleet.adopting import Adopting
+from fleetcore.interfaces.cloud import CloudCommand
 from fleetcore.model.mirror import EntityKey, GroupBody, RegistryBody, TwinBody
 from fleetcore.testing.patience import until
 from fleetcore.wire.records import to_plain
@@ -236,3 +237,33 @@ async def test_a_device_is_not_taken_over_before_all_of_it_is_here(served, hub, 
     assert (ended.state, ended.result) == ("succeeded", {"devices": 1})
     assert twin.desired == {"interval": 9}
     assert hub.held[EntityKey("registry", "pump-1")].owner == hub.held[EntityKey("twin", "pump-1")].owner != ""
+
+
+async def test_a_device_that_is_imported_goes_on_reporting_at_the_hub(served, hub):
+    device(hub, "pump-1", desired={"interval": 9}, reported={"interval": 3})
+    key = EntityKey("twin", "pump-1")
+    async with served(SECTION + "\npoll_s = 3600\ncommands = ['*']") as manager:
+        mirror = (await manager.open()).mirrors["memory"]
+        await imported(manager)
+        await caught_up(manager)
+        # It reports at the hub: the fleet hears of it, and what the fleet writes leaves it as it is.
+        hub.edit(key, {"desired": {"interval": 9}, "reported": {"interval": 9, "battery": 0.4}})
+        hub.edit(EntityKey("registry", "pump-1"), hub.body(EntityKey("registry", "pump-1")))
+        differ, _ = await drift(manager)
+        await manager.set_desired("pump-1", {"mode": "eco"})
+        await caught_up(manager)
+        twin = await manager.get_twin("pump-1")
+        assert hub.body(key) == {"desired": {"interval": 9, "mode": "eco"}, "reported": {"interval": 9, "battery": 0.4}}
+        assert twin.reported == {"interval": 9, "battery": 0.4}
+        assert (differ, (await manager.get_device("pump-1")).home) == ([], "memory")
+        hub.events.append(CloudCommand(id="c1", device="pump-1", name="blink"))
+        await until(lambda: mirror.inbox.refused)
+        # Where it comes home to the fleet, it reports here again.
+        await manager.update_device("pump-1", home=None)
+        hub.edit(key, {"desired": {"interval": 9, "mode": "eco"}, "reported": {"interval": 1}})
+        await manager.resync_mirror("memory", entity="twin/pump-1")
+        await manager.set_desired("pump-1", {"mode": "fast"})
+        await caught_up(manager)
+
+    assert "hears it there" in mirror.inbox.refused[0][3]
+    assert hub.body(key)["reported"] == {"interval": 9, "battery": 0.4}

@@ -149,6 +149,7 @@ if TYPE_CHECKING:
         Capabilities,
         Configuration,
         Gateway,
+        Home,
         KeyId,
         Model,
         Name,
@@ -363,10 +364,13 @@ class AsyncCalls(ABC):
         location: Place | UnsetType | None = UNSET,
         gateway: Gateway | UnsetType | None = UNSET,
         key_id: KeyId | UnsetType | None = UNSET,
+        home: Home | UnsetType | None = UNSET,
         if_version: IfVersion | None = None,
         reason: Reason = "",
     ) -> DeviceResponse:
         """Changes what is registered of a device; what is not given stays, None clears. ``attributes`` are merged.
+
+        ``home`` is the mirror to whose hub the device is connected: there it reports, and there it is given commands.
 
         Raises:
             NotFound: there is no such device, or no such gateway.
@@ -384,6 +388,7 @@ class AsyncCalls(ABC):
                 "location": location,
                 "gateway": gateway,
                 "key_id": key_id,
+                "home": home,
                 "if_version": if_version,
                 "reason": reason,
             },

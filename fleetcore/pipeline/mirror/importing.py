@@ -112,7 +112,7 @@ class CloudImports:
         body = None if found.held is None else found.held.body
         if isinstance(body, RegistryBody):
             try:
-                self._adopting.prepared(key.id, body, type_)
+                self._adopting.prepared(key.id, body, type_, lane.name)
             except Refused as error:
                 return Judged(found=found, action="skip", reason=str(error), code=error.code)
         return Judged(found=found, action="create")
@@ -209,7 +209,8 @@ class CloudImports:
         if device is None or not isinstance(device.body, RegistryBody):
             return Counter()  # it has gone meanwhile
         if judged.action == "create":
-            made = self._adopting.prepared(device.key.id, device.body, cast("str", operation.spec["type"]))
+            type_ = cast("str", operation.spec["type"])
+            made = self._adopting.prepared(device.key.id, device.body, type_, lane.name)
             # The lane leaves it alone until all of it is here: what it has taken over is not listed again.
             begun = evolve(_imported(device, hub.limits), paused=_BEGUN)
             kept = lane.kept.putting(device.key, await lane.kept.get(device.key), begun)

@@ -49,12 +49,17 @@ Bodies = Callable[[Sequence[EntityKey]], Awaitable[Mapping[EntityKey, MirrorBody
 
 @frozen(kw_only=True)
 class _Work:
-    """One entity as it is to be sent; ``agreed`` is what fleet and hub share then, where it goes both ways."""
+    """One entity as it is to be sent.
+
+    ``agreed`` is what fleet and hub share then, where it goes both ways; ``read_first``: something of it comes in, so
+    that it is read before it is written.
+    """
 
     key: EntityKey
     kept: Kept
     fitted: Fitted
     agreed: Mapping[str, object] | None = None
+    read_first: bool = False
 
     @property
     def body(self) -> MirrorBody | None:
@@ -363,6 +368,7 @@ class StateLane:
         work: list[_Work] = []
         done: _Done = []
         states, bodies = await self.kept.get_many(batch), await self._bodies(batch)
+        first = frozenset[EntityKey]() if self._settling is None else await self._settling.read_first(batch)
         for key in batch:
             kept, body = states[key], bodies.get(key)
             if kept.paused is not None or key.facet not in self.facets:
@@ -379,18 +385,12 @@ class StateLane:
             fitted = _as_kept(hub.fit(key, body, kept.remote_version), key, kept)
             if fitted.item is None:
                 done.append((key, self._invalid(key, kept, fitted.reason)))
-            elif self._has_to_go(key, kept, fitted.item):
-                work.append(_Work(key=key, kept=kept, fitted=fitted))
+            elif kept.adopts or key in first or kept.digest is None or kept.digest != digest(fitted.item.body):
+                work.append(_Work(key=key, kept=kept, fitted=fitted, read_first=key in first))
             else:
                 self.counts["unchanged"] += 1
                 done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), fitted.lost))))
         return work, done
-
-    def _has_to_go(self, key: EntityKey, kept: Kept, item: MirrorItem) -> bool:
-        return kept.adopts or self._goes_both_ways(key) or kept.digest is None or kept.digest != digest(item.body)
-
-    def _goes_both_ways(self, key: EntityKey) -> bool:
-        return self._settling is not None and self._settling.covers(key)
 
     def _removal(self, key: EntityKey, kept: Kept) -> _Work | None:
         """What removes an entity that is gone from the fleet; None where there is nothing to remove."""
@@ -429,7 +429,7 @@ class StateLane:
     async def _settled(self, hub: Hub, settling: Settling, work: Sequence[_Work], done: _Done) -> list[_Work]:
         """The same with what goes both ways read and merged; what is in step then is done."""
         # What is taken over is as it was imported, unless the hub says that it is another one by now.
-        both = [one for one in work if settling.covers(one.key) and one.body is not None and not one.kept.adopts]
+        both = [one for one in work if one.read_first and one.body is not None and not one.kept.adopts]
         if not both:
             return list(work)
         self.counts["calls"] += 1
@@ -502,7 +502,7 @@ class StateLane:
             which = [
                 at
                 for at, result in enumerate(results)
-                if result.state == "conflict" and (items[at].body is None or not self._goes_both_ways(items[at].key))
+                if result.state == "conflict" and (items[at].body is None or not work[at].read_first)
             ]
             if not which:
                 break
