@@ -1,7 +1,8 @@
 """Twins: desired properties both ways, and what is reported in ``tags.fleetcore.twin``.
 
 The hub's REST API does not write reported properties: only the device itself can. So what the fleet knows of them
-stands in the tags, where users of the hub can read and query it. The mark beside it says whose twin it is.
+stands in the tags, where users of the hub can read and query it. The mark beside it says whose twin it is. Of a device
+that is connected to the hub and reports there, its own report counts.
 
 A state's version is its digest with the twin's ETag: the digest tells whether it is another state, since each facet of
 the device changes the ETag; with the ETag a state that is remembered is written without reading it first.
@@ -31,15 +32,22 @@ _TWIN = "twin"
 
 @frozen(kw_only=True)
 class _There:
-    """The twin as the hub has it; ``marked`` where this fleet has written it."""
+    """The twin as the hub has it.
+
+    Attributes:
+        written: what is reported, as it stands in the tags. A device that is connected to the hub reports there itself.
+        marked: whether this fleet has written it.
+    """
 
     body: TwinBody
+    written: Document
     marked: bool
     owner: str | None
 
     @property
     def digest(self) -> str:
-        return _digest(self.body) if self.marked else "-" + _digest(self.body)
+        digest = _digest(self.body.desired, self.written)
+        return digest if self.marked else "-" + digest
 
 
 class Twins:
@@ -87,8 +95,10 @@ class Twins:
         tag = section(held.own, _TWIN)
         owner = tag.get("fleet")
         desired = {key: value for key, value in held.desired.items() if key != OWN}
+        written = section(tag, "reported")
         return _There(
-            body=TwinBody(desired=desired, reported=section(tag, "reported")),
+            body=TwinBody(desired=desired, reported=held.reported or written),
+            written=written,
             marked=owner == self._devices.mark,
             owner=owner if isinstance(owner, str) else None,
         )
@@ -124,22 +134,26 @@ class Twins:
                 if not at_version:
                     await self._devices.write(held, self._tags(held.tags, {}), held.desired)
                     return MirrorResult(state="conflict", reason="It has changed since it was imported")
-                written = await self._devices.write(
-                    held,
-                    self._tags(held.tags, None if body is None else body.reported),
-                    self._desired(held.desired, {} if body is None else body.desired),
-                )
+                reported = {} if body is None or held.reported else body.reported
+                desired = {} if body is None else body.desired
+                tags = self._tags(held.tags, None if body is None else reported)
+                written = await self._devices.write(held, tags, self._desired(held.desired, desired))
             except CallFailed as failed:
                 if failed.kind != "conflict" or last == TRIES - 1:
                     raise
                 continue  # another facet of the device, or another writer: that is looked at anew
-            return MirrorResult(state="done", remote_version=None if body is None else _version(_digest(body), written))
+            version = None if body is None else _version(_digest(desired, reported), written)
+            return MirrorResult(state="done", remote_version=version)
         raise AssertionError("the last try raises")
 
     async def _from_last(self, name: str, item: MirrorItem, body: TwinBody) -> MirrorResult | None:
         """Writes over what is remembered: one call. None where the twin has another ETag by now."""
         version, last = item.remote_version, item.last
-        if version is None or not isinstance(last, TwinBody) or not version.startswith(_digest(last)):
+        if (
+            version is None
+            or not isinstance(last, TwinBody)
+            or not version.startswith(_digest(last.desired, last.reported))
+        ):
             return None
         etag = version.partition(":")[2]
         reported = patch(last.reported, body.reported)
@@ -153,7 +167,7 @@ class Twins:
             if failed.kind in {"conflict", "missing"}:
                 return None
             raise
-        return MirrorResult(state="done", remote_version=_version(_digest(body), written))
+        return MirrorResult(state="done", remote_version=_version(_digest(body.desired, body.reported), written))
 
     def _refused(self, held: Held, there: _There) -> MirrorResult | None:
         if "registry" in self.use.sends and not self._devices.owns(held):
@@ -184,10 +198,9 @@ class Twins:
         return MirrorItem(key=key, body=there.body, remote_version=_version(known, held))
 
     def unowned(self, key: EntityKey, held: Held) -> MirrorItem:
-        """The twin of a device that is imported: what the device itself has reported becomes the fleet's."""
+        """The twin of a device that may be imported."""
         there = self._there(held)
-        body = evolve(there.body, reported=held.reported)
-        return MirrorItem(key=key, body=body, remote_version=_version(there.digest, held))
+        return MirrorItem(key=key, body=there.body, remote_version=_version(there.digest, held))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises HubFailed."""
@@ -202,8 +215,8 @@ def same_body(one: TwinBody, other: TwinBody) -> bool:
     return same([one.desired, one.reported], [other.desired, other.reported])
 
 
-def _digest(body: TwinBody) -> str:
-    return digest(json.dumps([body.desired, body.reported], sort_keys=True))
+def _digest(desired: Document, reported: Document) -> str:
+    return digest(json.dumps([desired, reported], sort_keys=True))
 
 
 def _version(known: str, held: Held) -> str:

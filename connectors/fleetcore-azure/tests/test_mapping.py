@@ -180,6 +180,20 @@ async def test_what_is_reported_goes_to_tags_and_the_largest_member_is_lost_wher
     assert front.hub.devices["sensor-1"].tags["fleetcore"]["twin"]["reported"] == {"big": "x" * 3000, "small": 1}
 
 
+async def test_what_a_device_reports_at_the_hub_itself_counts_and_is_not_written_a_second_time(cloud, front):
+    await applied(cloud, registration("sensor-1"))
+    front.hub.devices["sensor-1"].reported = {"battery": 0.5}
+    await applied(cloud, twin("sensor-1", interval=1))
+
+    (there,) = await cloud.read([TWIN])
+    front.hub.devices["sensor-1"].reported = {"battery": 0.25}
+    later = await applied(cloud, evolve(there, body=evolve(there.body, desired={"interval": 2})))
+
+    assert there.body == TwinBody(desired={"interval": 1}, reported={"battery": 0.5})
+    assert (await held(cloud, later)) == TwinBody(desired={"interval": 2}, reported={"battery": 0.25})
+    assert front.hub.devices["sensor-1"].tags["fleetcore"]["twin"]["reported"] == {}
+
+
 async def test_the_largest_registration_and_the_largest_report_fit_into_the_tags_together(cloud):
     device = registration("sensor-1", body=RegistryBody(type="s", lifecycle="active", attributes={"a": "x" * 4000}))
     report = MirrorItem(key=TWIN, body=TwinBody(reported={"a": "x" * 3500}))
