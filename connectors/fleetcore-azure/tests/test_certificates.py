@@ -86,10 +86,13 @@ async def test_status_tags_and_twin_stay_as_they_are(cloud, front):
     (known,) = await cloud.read([EntityKey("registry", "sensor-1")])
     await cloud.apply([registration("sensor-1", known.remote_version, suspended), twin("sensor-1", interval=1)])
 
+    there = front.hub.devices["sensor-1"]
+    there.edge, there.scope = True, "ms-azure-iot-edge://sensor-1-1"
+    front.hub._touched(there)
     await brought(cloud, certified(A))
 
-    there = front.hub.devices["sensor-1"]
     assert (there.status, there.desired) == ("disabled", {"interval": 1})
+    assert (there.edge, there.scope) == (True, "ms-azure-iot-edge://sensor-1-1"), "which users of the hub have set"
     active = registration("sensor-1", (await cloud.read([EntityKey("registry", "sensor-1")]))[0].remote_version)
     await cloud.apply([active])
     assert (there.status, opens(front)) == ("enabled", ids(A))

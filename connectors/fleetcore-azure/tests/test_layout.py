@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from attrs import evolve
 from fleetcore_azure.attributes import LARGEST_BYTES, fit, gathered, lay_out
 from fleetcore_azure.documents import holdable, size
@@ -94,6 +95,27 @@ def test_a_patch_makes_the_new_document_of_the_old_one(old, new):
     old, new = holdable(old, "", []), holdable(new, "", [])
 
     assert merged(old, patch(old, new)) == new
+
+
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = {"n": value}
+    return value
+
+
+def test_ten_levels_are_held_and_eleven_are_not():
+    for document, fits in ((nested(11), True), (nested(12), False), ({"a": [[1]] * 2}, True)):
+        lost = []
+        kept = holdable(document, "", lost)
+
+        assert (lost == []) is fits
+        assert (kept == document) is fits
+        if fits:
+            rules.check_section(document, 32 * 1024)
+        else:
+            with pytest.raises(rules.RefusedByAzure):
+                rules.check_section(document, 32 * 1024)
 
 
 def test_places_of_losses_are_those_of_the_body():

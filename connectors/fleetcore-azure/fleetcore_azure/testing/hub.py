@@ -39,6 +39,7 @@ class Device:
     """An identity and its twin.
 
     Attributes:
+        edge, scope: whether it is an IoT Edge device, and what it is below.
         authentication: ``sas``, ``selfSigned`` or ``certificateAuthority``; ``generation`` counts its keys.
         metadata: when each desired property was written.
     """
@@ -50,6 +51,8 @@ class Device:
     keys: tuple[str, str] = ("", "")
     thumbprints: tuple[str | None, str | None] = (None, None)
     identity_etag: str = ""
+    edge: bool = False
+    scope: str | None = None
     tags: dict[str, Any] = field(factory=dict)
     desired: dict[str, Any] = field(factory=dict)
     reported: dict[str, Any] = field(factory=dict)
@@ -171,6 +174,8 @@ class Hub:
             raise invalid("selfSigned without a thumbprint")
         keys = authentication.get("symmetricKey") or {}
         device.status, device.reason = status, given.get("statusReason")
+        device.edge = bool((given.get("capabilities") or {}).get("iotEdge"))
+        device.scope = given.get("deviceScope")
         device.authentication = kind
         device.thumbprints = both if kind == "selfSigned" else (None, None)
         own = (keys.get("primaryKey") or self._key(), keys.get("secondaryKey") or self._key())
@@ -201,7 +206,8 @@ class Hub:
                     "secondaryThumbprint": device.thumbprints[1],
                 },
             },
-            "capabilities": {"iotEdge": False},
+            "capabilities": {"iotEdge": device.edge},
+            "deviceScope": device.scope,
         }
 
     def _put_identity(self, call: Call) -> Answer:
@@ -304,7 +310,8 @@ class Hub:
                 "primaryThumbprint": device.thumbprints[0],
                 "secondaryThumbprint": device.thumbprints[1],
             },
-            "capabilities": {"iotEdge": False},
+            "capabilities": {"iotEdge": device.edge},
+            "deviceScope": device.scope,
             "version": device.version,
             "tags": copy.deepcopy(device.tags),
             "properties": {
