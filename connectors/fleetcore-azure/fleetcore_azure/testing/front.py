@@ -63,7 +63,9 @@ class Front:
     def arriving(self, request: Request) -> Read:
         """How much of a request is read at the front door, by its head."""
         call = call_of(request)
-        return "whole" if call is None else self.faults.arriving(call)
+        if call is None:
+            return "whole"
+        return self.faults.read_of(call.action, int(request.headers.get("content-length", "0")))
 
     async def at_the_front(self, request: Request) -> Answer:
         """Answers the connector."""
@@ -88,7 +90,7 @@ class Front:
             answer = self._done(call)
         except RefusedByAzure as refused:
             return refused.answer()
-        return evolve(answer, fate=self.faults.fate(call))
+        return evolve(answer, fate=self.faults.fate_of(call.action))
 
     def _done(self, call: Call) -> Answer:
         """The hub's answer; of bulk operations some devices may fail on order."""
