@@ -61,7 +61,7 @@ class Adopting:
         twin = await self._twins.get(device)
         if patch := diff_patch(twin.own.document, body.desired):
             await self._twins.desire(device, patch, actor=actor, reason=reason)
-        await self._twins.take_report(device, body.reported)
+        await self._twins.take_report(device, body.reported, actor=actor)
 
     async def group(self, group: str, body: GroupBody, *, actor: str, reason: str) -> None:
         """Makes a group without members. Raises Conflict where there is one of that name."""

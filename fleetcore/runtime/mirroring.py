@@ -142,10 +142,9 @@ def mirror_of(
     clock: Clock,
 ) -> Mirror:
     """The mirror of a section, not running yet."""
-    homed = functools.partial(entities.at_hub, name)
-    settling = Settling(
-        section.ways, entities.body, entities.taker(f"mirror/{name}"), homed=homed, report=twins.take_report
-    )
+    actor, homed = f"mirror/{name}", functools.partial(entities.at_hub, name)
+    report = functools.partial(twins.take_report, actor=actor)
+    settling = Settling(section.ways, entities.body, entities.taker(actor), homed=homed, report=report)
     lane = StateLane(
         name,
         storage,

@@ -62,7 +62,7 @@ async def run(fleet, hub, death, *, deletes=True):
         entities.body,
         entities.taker("mirror/hub"),
         homed=functools.partial(entities.at_hub, "hub"),
-        report=fleet.twins.take_report,
+        report=functools.partial(fleet.twins.take_report, actor="mirror/hub"),
     )
     lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, settling=settling, deletes=deletes)
     looking = Looking(lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)

@@ -253,7 +253,7 @@ def _whole(kept: Kept) -> Kept:
 
 def _by(operation: Operation, lane: StateLane) -> tuple[str, str]:
     """Who does it, and why."""
-    return f"mirror/{lane.name}", operation.reason or f"imported by {operation.actor}"
+    return lane.actor, operation.reason or f"imported by {operation.actor}"
 
 
 def _imported(item: MirrorItem, limits: CloudLimits) -> Kept:

@@ -88,7 +88,7 @@ class Inbox:
         self.counts["changes"] += len(changed)
 
     async def _command(self, command: CloudCommand) -> None:
-        actor = f"mirror/{self._lane.name}"
+        actor = self._lane.actor
         try:
             if not (_is_text(command.id) and _is_text(command.name)):
                 raise Refused("The command's id or name is no Unicode", code="name_invalid")

@@ -94,6 +94,7 @@ class StateLane:
         counts: since the start: ``calls``, entities ``written``, ``taken`` (the hub's part came into the fleet),
             ``unchanged``, ``conflicts``, leaves that both sides had changed (``both_changed``), ``throttled``,
             ``failed``, ``invalid``, ``foreign``, and ``unsettled``: changed at the hub again and again.
+        actor: the name by which what this mirror takes into the fleet is written down.
         removals_wait: entities whose removal waits for tomorrow's budget.
     """
 
@@ -116,6 +117,7 @@ class StateLane:
         #: Removals that are under way.
         self._removing: set[EntityKey] = set()
         self.removals_wait: set[EntityKey] = set()
+        self.actor = f"mirror/{name}"
         self.marks, self.kept = Marks(name, storage), KeptStates(name, storage)
         self.state, self.error = "running", ""
         self.at_work = False
@@ -181,18 +183,25 @@ class StateLane:
 
     async def amend(self, key: EntityKey, how: Callable[[Kept], Kept], beside: Commit = _NO_CHANGE) -> None:
         """Changes what is kept of an entity, in one commit with ``beside``; while it is under way, after that."""
-        while key in self._under_way:
+        while not await self._amended(key, how, beside):
             self._moved.clear()
             await self._moved.wait()
-        self._under_way[key] = False
-        try:
-            kept = await self.kept.get(key)
-            await self._storage.commit(self.kept.putting(key, kept, how(kept)) + beside)
-        finally:
-            if self._under_way.pop(key, False):
-                self._ready[key] = None
-            self._news.set()
-            self._moved.set()
+
+    async def _amended(self, key: EntityKey, how: Callable[[Kept], Kept], beside: Commit) -> bool:
+        """Whether it could be, for it is not under way. Marks wait meanwhile: they trust that it has a row then."""
+        async with self._turn:
+            if key in self._under_way:
+                return False
+            self._under_way[key] = False
+            try:
+                kept = await self.kept.get(key)
+                await self._storage.commit(self.kept.putting(key, kept, how(kept)) + beside)
+            finally:
+                if self._under_way.pop(key):
+                    self._ready[key] = None
+                self._news.set()
+                self._moved.set()
+        return True
 
     async def gone(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
         """Of the next entities that the hub may have, those that the fleet has no more, and where it goes on.
