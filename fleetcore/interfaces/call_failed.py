@@ -1,0 +1,113 @@
+"""What a call of a hub's SDK can end with, told once: one exception with a kind that backends act on.
+
+A connector maps its service's errors to kinds, in a class of its own that names the hub; what a kind means for one item
+and for the engine is the same at every hub, and stands here.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from fleetcore.errors import CredentialsRejected, Unavailable
+from fleetcore.interfaces.cloud import MirrorResult
+
+Kind = Literal["throttled", "credentials", "clock", "unavailable", "invalid", "conflict", "exists", "missing", "in_use"]
+
+#: What to do about a wrong clock.
+SET_CLOCK = "Set the clock of this machine, and have it follow a time server"
+
+
+class CallFailed(Exception):
+    """A call that has not ended well.
+
+    Attributes:
+        hub: what the service is called in sentences.
+        action: the class of call, which is also the right that it needs.
+        kind: what it means.
+        said: the service's words.
+        retry_after_s: where the service says so, else 0.
+        lost: whether there was no answer at all, so that the hub may be down.
+        paced: whether calls of its class come too fast.
+    """
+
+    hub: ClassVar[str] = "The hub"
+
+    def __init__(
+        self, action: str, kind: Kind, said: str, *, retry_after_s: float = 0.0, lost: bool = False, paced: bool = False
+    ) -> None:
+        super().__init__(f"{action}: {said}")
+        self.action, self.kind, self.said = action, kind, said
+        self.retry_after_s, self.lost, self.paced = retry_after_s, lost, paced
+
+    @property
+    def needs(self) -> str:
+        """The right that the call needs, in a sentence."""
+        return f"the right {self.action}"
+
+
+def wrong_clock(ahead_s: float | None, whose: str) -> str:
+    """How the clock of this machine differs from that of ``whose``, in words."""
+    if ahead_s is None:
+        return f"the clock of this machine differs from {whose}"
+    return f"the clock of this machine is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} {whose}"
+
+
+def _rejected(failed: CallFailed) -> CredentialsRejected:
+    return CredentialsRejected(
+        f"{failed.hub} refused {failed.action}: {failed.said}",
+        remedy=f"Allow {failed.needs} to these credentials, or renew them",
+    )
+
+
+def unavailable(failed: CallFailed) -> Unavailable:
+    """For the engine: tried again with back-off."""
+    return Unavailable(
+        f"{failed.hub} did not do {failed.action}: {failed.said}",
+        retry_after_s=failed.retry_after_s or 1.0,
+        remedy=SET_CLOCK if failed.kind == "clock" else "",
+    )
+
+
+def for_all(failed: CallFailed) -> CredentialsRejected | Unavailable:
+    """For the engine, where a failure concerns all that was asked: rejected credentials pause the mirror."""
+    return _rejected(failed) if failed.kind == "credentials" else unavailable(failed)
+
+
+def is_for_all(failed: CallFailed) -> bool:
+    """Whether a failure concerns all calls, whatever is asked."""
+    return failed.kind in {"credentials", "clock"}
+
+
+def as_result(failed: CallFailed) -> MirrorResult:
+    """What it means for one item. Raises :func:`for_all` where it concerns them all."""
+    match failed.kind:
+        case "credentials" | "clock":
+            raise for_all(failed) from failed
+        case "throttled":
+            return MirrorResult(state="throttled", reason=str(failed), retry_after_s=failed.retry_after_s)
+        case "conflict":
+            return MirrorResult(state="conflict", reason=str(failed))
+        case "invalid":
+            return MirrorResult(state="invalid", reason=str(failed))
+        case "unavailable" | "exists" | "missing" | "in_use":
+            # What was there a moment ago is gone, or the other way round: another writer is at work.
+            return MirrorResult(state="failed", reason=str(failed), retry_after_s=failed.retry_after_s)
+
+
+def as_results(done: Sequence[MirrorResult | BaseException]) -> list[MirrorResult]:
+    """What the items of one batch have become, failed calls among them.
+
+    Raises :class:`Unavailable` where no item had an answer, and what is no failed call as it is.
+    """
+    found: list[MirrorResult] = []
+    lost: list[CallFailed] = []
+    for result in done:
+        if isinstance(result, CallFailed):
+            lost += [result] if result.lost else []
+            found.append(as_result(result))
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            found.append(result)
+    if lost and len(lost) == len(done):
+        raise unavailable(lost[0]) from lost[0]
+    return found
