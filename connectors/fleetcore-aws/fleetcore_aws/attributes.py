@@ -13,8 +13,9 @@ from typing import cast
 from attrs import evolve, field, frozen
 
 from fleetcore.model.mirror import Loss, RegistryBody
+from fleetcore.model.patch import Document
 from fleetcore.wire.records import from_plain, to_plain
-from fleetcore_aws.documents import LARGEST_BYTES, Document, holdable, size
+from fleetcore_aws.documents import LARGEST_BYTES, holdable, size
 from fleetcore_aws.names import THING
 
 OWN = "fleetcore:"

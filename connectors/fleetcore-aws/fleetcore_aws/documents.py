@@ -4,14 +4,11 @@ A shadow takes a null for "remove this member", keeps no empty object, refuses a
 what it is sent (https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-document.html).
 """
 
-import json
 from collections.abc import Mapping
-from typing import cast
 
 from fleetcore.model.mirror import Loss
+from fleetcore.model.patch import Document, pointed
 from fleetcore.wire.strict_json import dumps
-
-Document = Mapping[str, object]
 
 #: Of desired and reported together, as compact JSON; metadata does not count (developer guide, diagnosing shadows).
 LARGEST_BYTES = 8 * 1024
@@ -52,11 +49,6 @@ def _holdable(document: Document, path: str, lost: list[Loss], level: int) -> di
     return kept
 
 
-def pointed(key: str) -> str:
-    """A member's name as a part of a JSON pointer (RFC 6901)."""
-    return key.replace("~", "~0").replace("/", "~1")
-
-
 def _has_null(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(_has_null(each) for each in value.values())
@@ -76,21 +68,3 @@ def _depth(value: object) -> int:
 def size(state: Document) -> int:
     """Bytes of a state as AWS counts them."""
     return len(dumps(state))
-
-
-def patch(old: Document, new: Document) -> dict[str, object]:
-    """What turns ``old`` into ``new`` where a shadow merges it: members that went are null."""
-    changed: dict[str, object] = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            if inner := patch(cast("Document", before), cast("Document", value)):
-                changed[key] = inner
-        elif key not in old or not same(before, value):
-            changed[key] = value
-    return changed
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two values are one JSON document: ``true`` is not 1, order of members is none."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -11,11 +11,11 @@ from attrs import frozen
 
 from fleetcore.interfaces.cloud import CloudUse, Fitted, MirrorItem, MirrorResult
 from fleetcore.model.mirror import EntityKey, Loss, RegistryBody
+from fleetcore.model.patch import same
 from fleetcore_aws import answers
 from fleetcore_aws.attributes import GROUPS, MARK, META, LaidOut, fit, gathered, lay_out
 from fleetcore_aws.brought import BroughtCertificates
 from fleetcore_aws.clients import Clients
-from fleetcore_aws.documents import same
 from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
 from fleetcore_aws.shadows import Shadow, Shadows

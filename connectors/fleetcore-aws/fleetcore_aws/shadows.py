@@ -6,9 +6,9 @@ from typing import cast
 
 from attrs import frozen
 
+from fleetcore.model.patch import Document, patch, same
 from fleetcore_aws import answers
 from fleetcore_aws.clients import Clients
-from fleetcore_aws.documents import Document, patch, same
 from fleetcore_aws.failures import CallFailed
 
 _GET = "iot:GetThingShadow"

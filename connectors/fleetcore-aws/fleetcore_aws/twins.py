@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 
 from fleetcore.interfaces.cloud import CloudUse, Fitted, MirrorItem, MirrorResult
 from fleetcore.model.mirror import EntityKey, Loss, TwinBody
+from fleetcore.model.patch import Document, same
 from fleetcore_aws.attributes import MARK
 from fleetcore_aws.clients import Clients
-from fleetcore_aws.documents import LARGEST_BYTES, Document, holdable, same, size
+from fleetcore_aws.documents import LARGEST_BYTES, holdable, size
 from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
 from fleetcore_aws.registry import FOREIGN, Things

@@ -2,7 +2,7 @@
 
 from attrs import evolve
 from fleetcore_aws.attributes import META, fit, gathered, lay_out
-from fleetcore_aws.documents import holdable, patch
+from fleetcore_aws.documents import holdable
 from fleetcore_aws.testing.hub import _merged
 from fleetcore_aws.testing.rules import _attributes, shadow, without_nulls
 from hypothesis import given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fleetcore.model.device import Location
 from fleetcore.model.mirror import RegistryBody
+from fleetcore.model.patch import patch
 from fleetcore.wire.strict_json import dumps
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)

@@ -8,8 +8,8 @@ from typing import Any
 import boto3
 
 from fleetcore.model.mirror import EntityKey
+from fleetcore.model.patch import patch
 from fleetcore_aws.brought import SHADOW as CERTIFICATES
-from fleetcore_aws.documents import patch
 from fleetcore_aws.names import THING, job_id
 from fleetcore_aws.testing.front import Front
 from fleetcore_aws.testing.operations import REGION
