@@ -48,8 +48,9 @@ def _drift(at: Target, given: Mapping[str, Any], output: str) -> Any:
         return found
     if found:
         show(found, output, ("entity", "state"))
-    compared_with = " with what was sent, for this hub cannot be read" if against == "sent" else ""
-    click.echo(f"{compared:,} entities compared{compared_with}, {len(found) or 'none'} differ{'s' if len(found) < 2 else ''}")
+    with_what = " with what was sent, for this hub cannot be read" if against == "sent" else ""
+    differ = "differs" if len(found) < 2 else "differ"
+    click.echo(f"{compared:,} entities compared{with_what}, {len(found) or 'none'} {differ}")
     return None
 
 

@@ -2,8 +2,8 @@
 
 The tests look at the hub and break it past the backend, through :class:`HubControl`; for a real hub that is its own
 SDK or emulator. A hub that only receives (``limits.readable`` is false) is looked at through
-:class:`ReceiverControl`: what a receiver makes of all that was sent stands for what the hub has. The samples are bodies as the engine makes them. :mod:`fleetcore.testing.memory_cloud` is a counterpart
-that passes.
+:class:`ReceiverControl`: what a receiver makes of all that was sent stands for what the hub has. The samples are
+bodies as the engine makes them. :mod:`fleetcore.testing.memory_cloud` is a counterpart that passes.
 """
 
 import asyncio
