@@ -37,7 +37,7 @@ _RENEW_EVERY_S = 5.0
 #: gRPC shares connections, and with them their waiting, between channels that look the same.
 _CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # what an attempt may take
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -100,7 +100,8 @@ class Clients:
 
         The stub, since the client around it waits for the first message before it gives the call out of its hands.
         """
-        return self._clients()[1].transport.streaming_pull(requests, metadata=metadata)
+        stub: Any = self._clients()[1].transport.streaming_pull
+        return stub(requests, metadata=metadata)
 
     def refused(self, kind: str) -> None:
         """Remembers that credentials were refused: then the next call looks for them anew."""
@@ -122,11 +123,9 @@ class Clients:
     def _make(self) -> tuple[PublisherClient, SubscriberClient]:
         config = self._config
         credentials = AnonymousCredentials() if config.emulator else google.auth.default(scopes=_SCOPES)[0]  # type: ignore[no-untyped-call]  # the SDK's
-        host = {"host": config.host, "credentials": credentials, "channel": self._channel}
-        return (
-            PublisherClient(transport=PublisherGrpcTransport(**host)),
-            SubscriberClient(transport=SubscriberGrpcTransport(**host)),
-        )
+        publishing = PublisherGrpcTransport(host=config.host, credentials=credentials, channel=self._channel)
+        subscribing = SubscriberGrpcTransport(host=config.host, credentials=credentials, channel=self._channel)
+        return PublisherClient(transport=publishing), SubscriberClient(transport=subscribing)
 
     def _channel(self, host: str, **given: Any) -> grpc.Channel:
         options = [*given.pop("options", ()), *_CHANNEL]
@@ -139,7 +138,7 @@ class Clients:
         self._pool.close()
         for client in (*self._old, self._publisher, self._subscriber):
             if client is not None:
-                client.transport.close()
+                client.transport.close()  # type: ignore[no-untyped-call]  # the SDK's
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ class GcpConfig:
         prefix: what names of topics and subscriptions begin with.
         create: whether topics and the subscription of commands are made where they are missing.
         project_number: of the project; with it ``create`` gives Pub/Sub's service agent its rights to dead letters.
-        retain_days: for how long a topic that is made keeps messages, so that a later subscription may go back; 0 to 31.
+        retain_days: how long a topic that is made keeps messages, for later subscriptions to go back to; 0 to 31.
         deliveries: how often a command is delivered before it is a dead letter of the subscription, 5 to 100.
         threads: calls of the SDK that may be under way.
         answer_timeout_s: for an answer.

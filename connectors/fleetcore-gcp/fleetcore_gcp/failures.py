@@ -45,7 +45,7 @@ class CallFailed(call_failed.CallFailed):
 def from_sdk(permission: str, error: Exception) -> CallFailed:
     """The failure that an error of the SDK is."""
     if isinstance(error, grpc.RpcError):
-        error = api.from_grpc_error(error)
+        error = api.from_grpc_error(error)  # type: ignore[no-untyped-call]  # the SDK's
     said = f"{type(error).__name__}: {error}"[:_NAMED]
     if isinstance(error, auth.RefreshError | auth.TransportError | auth.TimeoutError):
         passing = getattr(error, "retryable", False) or not isinstance(error, auth.RefreshError)
@@ -72,7 +72,7 @@ def _retry_after_s(error: api.GoogleAPICallError) -> float:
     for detail in error.details or ():
         if isinstance(detail, error_details_pb2.RetryInfo):
             delay = detail.retry_delay
-            return max(0.0, delay.seconds + delay.nanos / 1e9)
+            return max(0.0, float(delay.seconds) + float(delay.nanos) / 1e9)
     return 0.0
 
 

@@ -63,7 +63,8 @@ class Making:
 
     async def _subscription(self, record: Subscription) -> None:
         record.expiration_policy = ExpirationPolicy()  # never, also where no server runs for a month
-        await self._made("pubsub.subscriptions.create", "create_subscription", record, publisher=False)
+        both = "pubsub.subscriptions.create and, on its topic, pubsub.topics.attachSubscription"
+        await self._made(both, "create_subscription", record, publisher=False)
 
     async def _made(self, permission: str, method: str, record: object, *, publisher: bool) -> None:
         call = self._clients.publishing if publisher else self._clients.subscribing

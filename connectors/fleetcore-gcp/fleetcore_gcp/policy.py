@@ -53,8 +53,8 @@ def _roles(wanted: Sequence[Needed], fleet: str) -> Sequence[_Role]:
         kind = _kind(resources[0])
         number = numbers[kind] = numbers.get(kind, 0) + 1
         # Ids of roles have letters, digits, . and _ alone.
-        id = f"fleetcore_{fleet.replace('-', '_')}_{kind}{'' if number == 1 else number}"
-        found.append(_Role(id=id, permissions=permissions, resources=resources))
+        role_id = f"fleetcore_{fleet.replace('-', '_')}_{kind}{'' if number == 1 else number}"
+        found.append(_Role(id=role_id, permissions=permissions, resources=resources))
     return found
 
 

@@ -5,7 +5,7 @@
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -163,7 +163,7 @@ def _abort(context: Any, refused: RefusedByPubSub) -> NoReturn:
 
 def _handlers(front: Front) -> list[Any]:
     hub = front.hub
-    publisher = {
+    publisher: Mapping[str, tuple[str, Any, Any, Any]] = {
         "Publish": ("pubsub.topics.publish", lambda r: r.topic, front.publish, types.PublishRequest),
         "CreateTopic": ("pubsub.topics.create", lambda r: r.name, hub.create_topic, types.Topic),
         "GetTopic": (
@@ -181,7 +181,7 @@ def _handlers(front: Front) -> list[Any]:
         return hub.create_subscription(request)
 
     consume = "pubsub.subscriptions.consume"
-    subscriber = {
+    subscriber: Mapping[str, tuple[str, Any, Any, Any]] = {
         "CreateSubscription": ("pubsub.subscriptions.create", lambda r: r.name, create, types.Subscription),
         "GetSubscription": (
             "pubsub.subscriptions.get",
@@ -193,19 +193,19 @@ def _handlers(front: Front) -> list[Any]:
         "ModifyAckDeadline": (consume, lambda r: r.subscription, front.modify, types.ModifyAckDeadlineRequest),
     }
 
-    def unary(name: str, permission: str, resource: Any, do: Any, of: Any, answer: Any) -> Any:
-        return grpc.unary_unary_rpc_method_handler(
-            lambda request, context: front.call(name, permission, resource, do, request, context),
-            request_deserializer=of.deserialize if hasattr(of, "deserialize") else of.FromString,
-            response_serializer=answer,
-        )
-
-    def serialize(answer: Any) -> bytes:
+    def serialize(answer: Any) -> Any:
         return answer.SerializeToString() if hasattr(answer, "SerializeToString") else type(answer).serialize(answer)
 
-    def side(name: str, methods: Any) -> Any:
+    def unary(name: str, permission: str, resource: Any, do: Any, of: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(
+            lambda request, context: front.call(name, permission, resource, do, request, context),
+            request_deserializer=of.deserialize,
+            response_serializer=serialize,
+        )
+
+    def side(name: str, methods: Mapping[str, tuple[str, Any, Any, Any]]) -> Any:
         return grpc.method_handlers_generic_handler(
-            name, {method: unary(method, *given, serialize) for method, given in methods.items()}
+            name, {method: unary(method, *given) for method, given in methods.items()}
         )
 
     def of_kind(verb: str) -> Callable[[Any], str]:
