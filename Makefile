@@ -39,7 +39,7 @@ docs: $(STAMP)
 
 # Counterparts of the clouds on the loopback, with the lines of a fleet.toml that lead to them; until interrupted.
 clouds: $(STAMP)
-	$(BIN)/python -m fleetcore_aws.testing
+	@trap 'kill 0' INT TERM; $(BIN)/python -m fleetcore_aws.testing & $(BIN)/python -m fleetcore_gcp.testing & wait
 
 # Builds a wheel of each package and runs its own tests in a fresh environment that holds nothing else.
 packages: $(STAMP) services

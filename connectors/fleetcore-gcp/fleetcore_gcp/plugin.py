@@ -3,6 +3,7 @@
 Loaded at every start of fleetcore, so it does not import the SDK; the opener does that.
 """
 
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ FLEETCORE_PLUGIN_API = 2
 @asynccontextmanager
 async def open_gcp(config: GcpConfig, context: Context) -> "AsyncIterator[CloudBackend]":
     """Calls nothing yet and looks for no credentials, so a hub that is down is told by the first call."""
+    # gRPC reads it when it is loaded; without it each connection that a server ends is a line on stderr.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from fleetcore_gcp.backend import PubSubCloud
     from fleetcore_gcp.clients import open_clients
 
