@@ -354,7 +354,7 @@ def test_a_fleet_is_mirrored_to_google_cloud(tmp_path, monkeypatch):
         listed = until(lambda: typed("fleetcore mirror list", tmp_path), shown.splitlines()[1].split())
         assert listed.split()[:3] == shown.split()[:3]
         assert until(lambda: typed(drift, tmp_path), compared.split()) == compared
-        assert received.strip() in until(lambda: typed(own(hear), tmp_path), ["21.5,"])
+        assert received.strip() in until(lambda: typed(own(hear), tmp_path), ["21.5}]"])
         assert "failing" in until(lambda: typed(own(cut), tmp_path), ["failing"])
         assert compared in until(lambda: typed(own(heal), tmp_path), compared.split())
         json_policy, terraform = policy.splitlines()
