@@ -99,6 +99,7 @@ async def test_a_resynchronisation_sends_everything_again_over_a_restart_with_ve
     async with served(ONLY) as manager:
         for number in range(3):
             await manager.register_device(f"dev-{number}", "sensor")
+        await manager.set_desired("dev-0", {"interval": 60})  # on another page than registrations
         await caught_up(manager)
         await manager.pause_mirror("memory")
         await manager.resync_mirror("memory")
@@ -111,8 +112,9 @@ async def test_a_resynchronisation_sends_everything_again_over_a_restart_with_ve
         again = await drift(manager)
 
     assert [hub.writes[registry(f"dev-{number}")] for number in range(3)] == [2, 2, 2]
+    assert hub.writes[twin("dev-0")] == 2
     assert {each.remote_version for each in kept.values()} == {"2"}
-    assert again == ("sent", 3, set())
+    assert again == ("sent", 4, set())
 
 
 async def until_looked(manager):

@@ -14,7 +14,7 @@ from google.auth import exceptions as auth
 from fleetcore.errors import ConfigError, CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import MirrorItem
 from fleetcore.interfaces.pace import Pace
-from fleetcore.model.mirror import EntityKey, JobBody
+from fleetcore.model.mirror import EntityKey, GroupBody, JobBody
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.cloud_contract import START_MS, TwoDevices, registration, twin
@@ -128,20 +128,11 @@ async def test_one_item_that_fails_harms_no_other(cloud, front):
         assert sorted(found) == sorted(["done"] * 3 + [state])
 
 
-async def test_a_key_that_has_used_up_its_second_waits(opened, hub):
-    clock = MovableClock()
-    async with opened(clock=clock) as cloud:
-        large = {"text": "x" * 1_500_000}
-        await cloud.apply([twin("sensor-1", **large)])
-        await cloud.apply([twin("sensor-2", **large)])
-        waits = asyncio.create_task(cloud.apply([twin("sensor-1", interval=1)]))
-        await clock.advance(0.2)
-        early = len(hub.messages("state")), waits.done()
-        await clock.advance(0.5)
-        (result,) = await waits
+async def test_groups_and_devices_have_keys_of_their_own(cloud, hub):
+    group = MirrorItem(key=EntityKey("group", "sensor-1"), body=GroupBody(description="called as a device is"))
+    await cloud.apply([registration("sensor-1"), group])
 
-    assert early == (2, False)
-    assert result.state == "done"
+    assert {each.ordering_key for each in hub.messages("registry")} == {"sensor-1", "group:sensor-1"}
 
 
 @pytest.mark.parametrize("refused", ["UNAUTHENTICATED", "PERMISSION_DENIED"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 
 from fleetcore_gcp.config import GcpConfig
 from fleetcore_gcp.testing.control import Control
@@ -27,6 +28,29 @@ commands = ["reboot"]
 delete = true
 write_every_s = 0.1
 timeout_s = 30
+"""
+
+#: Registers and changes devices until it is killed.
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from fleetcore import IoTFleetManager
+from fleetcore.runtime.config import load
+
+async def main():
+    async with IoTFleetManager(config=load(Path(sys.argv[1])), create=True) as manager:
+        await (await manager.open()).serve()
+        first = 0
+        while True:
+            for number in range(first, first + 20):
+                await manager.register_device(f"{sys.argv[2]}-{number}", "pump")
+                await manager.set_desired(f"{sys.argv[2]}-{number}", {"interval": number})
+                if number % 5 == 4:
+                    await manager.erase_device(f"{sys.argv[2]}-{number - 2}")
+            first += 20
+            print(first, flush=True)
+
+asyncio.run(main())
 """
 
 
@@ -156,6 +180,39 @@ async def test_receivers_have_the_fleet_after_one_hub_was_cut_throttled_and_lost
             assert values == [float(at) for at in range(len(values))], "none is missing, and all are in order"
     assert shown["steady"].counts.get("failed", 0) == 0
     assert sum(shown["shaky"].throttled.values()) > 0
+
+
+async def test_after_kills_and_lost_answers_a_receiver_has_the_fleet(tmp_path):
+    async with serving() as front:
+        written(tmp_path, gcp=front)
+        control = control_of(front)
+        for number in range(3):
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                CHILD,
+                str(tmp_path / "fleet.toml"),
+                f"run{number}",
+                stdout=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(PATIENCE_S):
+                await child.stdout.readline()
+                sent = len(control.messages("registry"))
+                for more in (10, 20):
+                    while len(control.messages("registry")) < sent + more:
+                        await asyncio.sleep(0.005)
+                    front.faults.only, front.faults.lost = ("Publish",), 3
+                child.kill()
+                await child.wait()
+        front.faults.heal()
+        async with IoTFleetManager(config=load(tmp_path / "fleet.toml"), create=False) as manager:
+            await (await manager.open()).serve()
+            await until(lambda: is_in_step(manager, "gcp"))
+            fleet, found = await wanted(manager, "gcp"), await drift(manager, "gcp")
+
+        assert await received(control) == fleet
+        assert found == (len(fleet), "sent", [])
+        assert len(fleet) >= 60
 
 
 async def test_commands_come_in_once_and_a_resynchronisation_sends_everything_again(tmp_path, front):
