@@ -31,6 +31,7 @@ def run(*, quick: bool = False) -> list[Row]:
     rows += _coalescing(50 if quick else 200)
     rows += _catching_up(2000 if quick else 100_000)
     rows += _first_synchronisation(5000 if quick else 100_000, 3 if quick else 10)
+    rows += _importing(1000 if quick else 10_000, 5000 if quick else 100_000)
     rows += _memory(1000 if quick else 10_000, 10_000 if quick else 100_000)
     return rows + _ingest(3 if quick else 5)
 
@@ -179,6 +180,39 @@ def _first_synchronisation(devices: int, kills: int) -> list[Row]:
             met=took <= 900,
         ),
         Row(name="writes of it", value=writes, unit="a device", goal="≤ 1.05", met=writes <= 1.05),
+    ]  # fmt: skip
+
+
+def _importing(few: int, many: int) -> list[Row]:
+    """An import of things with shadows, at raised quotas: calls, time, and resident memory over a small one."""
+    grown, calls, took_s = [], 0, 0.0
+    for devices in (few, many):
+        with _hub() as hub, tempfile.TemporaryDirectory() as name:
+            _said(hub, "existing", things=devices)
+            raised = dict.fromkeys(
+                ("iot:ListThings", "iot:UpdateThing", "iot:GetThingShadow", "iot:UpdateThingShadow"), _FREE
+            )
+            _toml(
+                Path(name), {"aws": hub.told["endpoint"]}, '["registry", "twins"]\nimports = true\nshadow = ""', raised
+            )
+            with _fleet(Path(name), 0) as fleet:
+                begun = time.monotonic()
+                _said(fleet, "take_over")
+                grown.append(_said(fleet, "step", held=2 * devices)["resident"] - fleet.told["resident"])
+                took_s = time.monotonic() - begun
+            calls = sum(hub.ask("calls")["calls"].values())
+    # A page of things, a shadow read, a thing and a shadow marked.
+    least = many / 250 + 3 * many
+    return [
+        at_most(
+            f"calls of an import of {many:,} devices", [calls], "the fewest that AWS's API allows", [least],
+            "calls", 1.05,
+        ),
+        Row(name="an import of as many", value=many / took_s, unit="devices/s"),
+        Row(
+            name=f"resident memory of an import, {many:,} devices over {few:,}", value=grown[1] - grown[0], unit="MiB",
+            goal="≤ 50 MiB", met=grown[1] - grown[0] <= 50,
+        ),
     ]  # fmt: skip
 
 

@@ -42,9 +42,10 @@ async def serve(does: dict[str, Answer], told: dict[str, Any]) -> None:
 async def hub(task: dict[str, Any]) -> None:
     """AWS in dictionaries, which answers after a stated time."""
     from fleetcore_aws.testing.front import HubBack, serving
-    from fleetcore_aws.testing.hub import Hub
+    from fleetcore_aws.testing.hub import Hub, Shadow, Thing
 
-    async with serving(HubBack(Hub()), delay_s=task["delay_s"]) as front:
+    made = Hub()
+    async with serving(HubBack(made), delay_s=task["delay_s"]) as front:
 
         async def calls() -> dict[str, Any]:
             return {"calls": dict(front.calls), "messages": len(front.messages)}
@@ -54,7 +55,16 @@ async def hub(task: dict[str, Any]) -> None:
                 setattr(front.faults, name, value)
             return {}
 
-        await serve({"calls": calls, "faults": faults}, {"endpoint": front.endpoint})
+        async def existing(things: int) -> dict[str, Any]:
+            """What others had made before."""
+            for number in range(things):
+                name = f"pump-{number}"
+                made.things[name] = Thing(type=None, attributes={"site": "north", "row": f"r{number % 40}"})
+                made.shadows[name] = {"": Shadow(state={"desired": {"interval": number}, "reported": {}}, version=1)}
+            return {}
+
+        does: dict[str, Answer] = {"calls": calls, "faults": faults, "existing": existing}
+        await serve(does, {"endpoint": front.endpoint})
 
 
 async def sdk(task: dict[str, Any]) -> None:
@@ -140,7 +150,15 @@ async def fleet(task: dict[str, Any]) -> None:
                 await manager.resume_mirror(name)
             return {}
 
+        async def take_over() -> dict[str, Any]:
+            """Imports what is at the hub."""
+            started = await manager.import_mirror("aws")
+            while (await manager.get_operation(started.id)).state == "running":
+                await asyncio.sleep(0.1)
+            return {}
+
         does: dict[str, Answer] = {
+            "take_over": take_over,
             "step": step,
             "fill": fill,
             "change": change,

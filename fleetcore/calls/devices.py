@@ -47,6 +47,7 @@ Tags = Annotated[Sequence[Label], Meta(max_length=100, description="Words to sel
 Capabilities = Annotated[Sequence[Label], Meta(max_length=100, description="What it can do."), Word("capability")]
 Attributes = Annotated[Json, Meta(description="Facts about it, under names of your choice."), Word("attribute")]
 Gateway = Annotated[DeviceId, Meta(description="The gateway that speaks for it.")]
+Home = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="A mirror, as in `[clouds.NAME]`.")]
 KeyId = Annotated[
     str,
     Meta(
@@ -209,10 +210,13 @@ async def update_device(
     location: Place | UnsetType | None = UNSET,
     gateway: Gateway | UnsetType | None = UNSET,
     key_id: KeyId | UnsetType | None = UNSET,
+    home: Home | UnsetType | None = UNSET,
     if_version: IfVersion | None = None,
     reason: Reason = "",
 ) -> DeviceResponse:
     """Changes what is registered of a device; what is not given stays, None clears. ``attributes`` are merged.
+
+    ``home`` is the mirror to whose hub the device is connected: there it reports, and there it is given commands.
 
     Raises:
         NotFound: there is no such device, or no such gateway.
@@ -220,7 +224,7 @@ async def update_device(
     """
     members: dict[str, Any] = present(
         model=model, name=name, tags=tags, capabilities=capabilities, location=location, gateway=gateway,
-        key_id=key_id, patch=attributes,
+        key_id=key_id, home=home, patch=attributes,
     )  # fmt: skip
     for word in members.keys() & {"tags", "capabilities"}:
         members[word] = tuple(members[word])

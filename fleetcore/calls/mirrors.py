@@ -14,6 +14,8 @@ from fleetcore.calls.responses.mirrors import (
     MirrorDeadLetterResponse,
     MirrorDriftResponse,
     MirrorDriftsResponse,
+    MirrorImportableResponse,
+    MirrorImportableResponses,
     MirrorInboxResponse,
     MirrorLossResponse,
     MirrorPausedResponse,
@@ -48,6 +50,9 @@ Entity = Annotated[
     ),
 ]
 Removals = Annotated[int, Meta(ge=1, le=1_000_000, description="How many more.")]
+DefaultType = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The type of devices of which the hub knows none.")
+]
 Scan = Annotated[int, Meta(ge=1, le=1000, description="How many entities are looked at.")]
 
 
@@ -99,7 +104,7 @@ async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
 
 @call(
     "GET /mirrors", Permission.SERVER_READ, cli="mirror list",
-    columns=("name", "state", "waiting", "held", "invalid", "lost", "behind"),
+    columns=("name", "state", "waiting", "held", "invalid", "lost", "behind", "error"),
 )  # fmt: skip
 async def list_mirrors(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[MirrorResponse]:
     """Lists the mirrors and how each stands."""
@@ -179,6 +184,54 @@ async def apply_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "")
     """
     _mirror(caller, name)
     operation = await caller.fleet.repair.start(name, actor=caller.actor, reason=reason)
+    return await operation_response(caller, operation)
+
+
+@call("GET /mirrors/{name}/import", Permission.SERVER_READ, cli="mirror import-plan NAME")
+async def list_mirror_import(
+    caller: Caller, name: MirrorName, *, after: Cursor | None = None, type: DefaultType = "device"
+) -> MirrorImportableResponses:
+    """Shows what an import would do with devices and groups that others have made at the hub; changes nothing.
+
+    Call it again with the answer's ``next`` as ``after``, until that is null. Twins are not read for it.
+
+    Raises:
+        Refused: nothing can be imported from this hub, or the mirror does not mirror devices.
+        Unavailable: the hub is not open, or does not answer.
+    """
+    _mirror(caller, name)
+    found, following = await caller.fleet.cloud_imports.plan(name, decode(after), type=type)
+    items = [
+        MirrorImportableResponse(
+            name=each.found.name,
+            entity=None if each.found.key is None else str(each.found.key),
+            action=each.action,
+            reason=each.reason,
+        )
+        for each in found
+    ]
+    return MirrorImportableResponses(found=items, next=encode(following))
+
+
+@call(
+    "POST /mirrors/{name}/import", Permission.SERVER_WRITE, cli="mirror import NAME", status=202,
+    confirm="Registers the devices and makes the groups that others have at the hub of {name}, and marks them there "
+    "as this fleet's.",
+)  # fmt: skip
+async def import_mirror(
+    caller: Caller, name: MirrorName, *, type: DefaultType = "device", reason: Reason = ""
+) -> OperationResponse:
+    """Takes over what others have made at a hub: devices, their twins, groups and who is in them.
+
+    ``list_mirror_import`` shows it before. It goes on in the background, also after a restart. What the fleet has
+    already is left as it is, and named among the failures.
+
+    Raises:
+        Refused: nothing can be imported from this hub, or the mirror does not mirror devices.
+        Unavailable: the hub is not open.
+    """
+    _mirror(caller, name)
+    operation = await caller.fleet.cloud_imports.start(name, type=type, actor=caller.actor, reason=reason)
     return await operation_response(caller, operation)
 
 

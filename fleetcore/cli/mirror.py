@@ -54,6 +54,49 @@ def _drift(at: Target, given: Mapping[str, Any], output: str) -> Any:
     return None
 
 
+def _importable(at: Target, given: Mapping[str, Any], output: str) -> Any:
+    """All parts, as a list; on a terminal with how many would be created and skipped."""
+
+    async def run() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        async with connect(at) as caller:
+
+            async def ask(after: str | None) -> dict[str, Any]:
+                more = {} if after is None else {"after": after}
+                part: dict[str, Any] = await caller.run("list_mirror_import", {**given, **more})
+                return part
+
+            with progress("Reading the hub", None) as step:
+                async for part in parts(ask, lambda part: part["next"]):
+                    found += part["found"]
+                    step(len(part["found"]))
+        return found
+
+    found = asyncio.run(run())
+    if output != "table":
+        return found
+    if found:
+        show(found, output, ("name", "entity", "action", "reason"))
+    skipped = sum(each["action"] == "skip" for each in found)
+    click.echo(f"{len(found) - skipped:,} would be imported, {skipped:,} skipped")
+    return None
+
+
+def _import(at: Target, given: Mapping[str, Any], output: str, *, wait: bool) -> Any:
+    async def run() -> dict[str, Any]:
+        async with connect(at) as caller:
+            started: dict[str, Any] = await caller.run("import_mirror", dict(given))
+            if not wait:
+                return started
+            with progress("Importing", None) as step:
+                return await follow(caller, started, step)
+
+    ended = asyncio.run(run())
+    if not wait:
+        return ended
+    raise SystemExit(conclude(ended, output))
+
+
 def _apply(at: Target, given: Mapping[str, Any], output: str, *, wait: bool) -> Any:
     async def run() -> dict[str, Any]:
         async with connect(at) as caller:
@@ -99,6 +142,8 @@ _FORM = click.Option(["--form"], default="json", show_default=True, help="json, 
 for _name, _way in (
     ("list_mirror_drift", {"ask": _drift}),
     ("apply_mirror", {"ask": _apply, "options": [_WAIT]}),
+    ("list_mirror_import", {"ask": _importable}),
+    ("import_mirror", {"ask": _import, "options": [_WAIT]}),
     ("check_mirror", {"finish": _checked}),
     ("get_mirror_policy", {"finish": _policy, "options": [_FORM]}),
 ):

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yields a function to call after each of ``total`` steps, or with how many were made."""
+def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Yields a function to call after each of ``total`` steps (None: nobody knows), or with how many were made."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

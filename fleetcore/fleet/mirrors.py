@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from fleetcore.fleet.campaigns import Campaigns
@@ -153,6 +153,11 @@ class Entities:
             for record in await self._certificates(device)
         ]
         return CertificateBody(certificates=tuple(sorted(found, key=lambda one: one.fingerprint))) if found else None
+
+    async def at_hub(self, mirror: str, devices: Collection[str]) -> Collection[str]:
+        """Those of some devices that are connected to the hub of a mirror."""
+        found = await self._registry.records.get_many(devices)
+        return [each for each, device in found.items() if device.home == mirror]
 
     def _group(self, name: str) -> GroupBody | None:
         if not self._groups.has(name):

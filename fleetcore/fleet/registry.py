@@ -24,7 +24,7 @@ _CASEFOLD = "device-casefold"
 #: The attribute that makes a device a gateway, and the index entry of every device that has it.
 GATEWAY = "gateway"
 GATEWAYS = ("gateways", "yes")
-_SETTABLE = frozenset({"name", "model", "tags", "capabilities", "attributes", "location", "gateway", "key_id"})
+_SETTABLE = frozenset({"name", "model", "tags", "capabilities", "attributes", "location", "gateway", "key_id", "home"})
 
 
 def _unique(device: Device) -> Pairs:

@@ -283,15 +283,21 @@ class Twins:
             )
         return document
 
-    async def report(self, device: str, patch: Json, *, if_version: int | None = None) -> Outcome:
-        """A device's report (RFC 7396); the outcome says why not, nothing is raised for the device's mistakes."""
+    async def report(
+        self, device: str, patch: Json, *, if_version: int | None = None, actor: str | None = None
+    ) -> Outcome:
+        """A device's report (RFC 7396); the outcome says why not, nothing is raised for the device's mistakes.
+
+        Args:
+            actor: who brings it; None for the device itself.
+        """
         now = self._clock.now_ms()
 
         def step(old: Twin) -> tuple[Twin, list[Event]]:
             _expect(old.reported, if_version)
             section = self._patched(old.reported, patch, now)
             event = Event(
-                type="twin.reported", subject=device, time=now, actor=device, data={"version": section.version}
+                type="twin.reported", subject=device, time=now, actor=actor or device, data={"version": section.version}
             )
             return evolve(old, reported=section, version=old.version + 1), [event]
 
@@ -305,6 +311,13 @@ class Twins:
         except (VersionConflict, Refused) as error:
             return rejection(error)
         return Accepted(version=twin.reported.version, etag=twin_etag(twin))
+
+    async def take_report(self, device: str, reported: Json, *, actor: str) -> None:
+        """Brings the reported section to what the device reported elsewhere; raises Refused where it does not fit."""
+        patch = diff_patch((await self.get(device)).reported.document, reported)
+        outcome = await self.report(device, patch, actor=actor) if patch else None
+        if isinstance(outcome, Rejected):
+            raise Refused(outcome.reason, code=outcome.code)
 
     async def acknowledge(self, device: str, body: messages.TwinAck) -> Outcome:
         """``twin/ack``: which desired version the device took, and which leaves it refuses with what reason."""

@@ -33,6 +33,7 @@ class CloudLimits:
             and taken counts for what it has, nothing of it comes into the fleet but commands, and a resynchronisation
             sends everything again.
         readings_after_device: whether readings of a device are refused until it is there: then they wait for it.
+        imports: whether what others have made there can be imported: :meth:`CloudBackend.unowned`.
         remembers: facets whose items say what was sent ``last``. Where a state is replaced by naming what goes from it,
             that saves a read before each write.
     """
@@ -45,6 +46,7 @@ class CloudLimits:
     commands: bool = False
     readable: bool = True
     readings_after_device: bool = False
+    imports: bool = False
     remembers: frozenset[Facet] = frozenset()
 
 
@@ -54,12 +56,34 @@ class MirrorItem:
 
     ``remote_version`` is what the last successful :class:`MirrorResult` said, None where nothing is known of the hub's.
     ``last`` is the state that the hub had at that version, of facets that it ``remembers``; None where it is not known.
+
+    ``adopts``: the entity was imported, and may be there without a mark of any fleet. Then it is taken over where it is
+    at ``remote_version``; where it is at another one, it is marked and left as it is otherwise, and the result is
+    ``conflict``: the engine reads what it has become.
     """
 
     key: EntityKey
     body: MirrorBody | None
     remote_version: str | None = None
     last: MirrorBody | None = None
+    adopts: bool = False
+
+
+@frozen(kw_only=True)
+class Unowned:
+    """A device or a group of the hub that this fleet has not made.
+
+    Attributes:
+        name: what the hub calls it.
+        key: what it would be in the fleet, of the facet ``registry`` or ``group``; None where its name cannot be that.
+        reason: why it cannot be imported, in a sentence; empty where it can.
+        held: its state as far as the list tells it.
+    """
+
+    name: str
+    key: EntityKey | None
+    reason: str = ""
+    held: MirrorItem | None = None
 
 
 @frozen(kw_only=True)
@@ -121,6 +145,7 @@ class CloudUse:
             there any more in either case: without it, its item has no body all the same, and what is kept of it at the
             hub may stay.
         commands: whether commands come from the hub.
+        imports: whether what others have made at the hub may be imported.
     """
 
     sends: frozenset[Facet] = frozenset(FACETS)
@@ -128,6 +153,7 @@ class CloudUse:
     readings: bool = True
     deletes: bool = True
     commands: bool = False
+    imports: bool = False
 
 
 @frozen(kw_only=True)
@@ -223,6 +249,26 @@ class CloudBackend(ABC):
         """
         del after
         return _nothing()
+
+    async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
+        """The next groups and devices without this fleet's mark, and where the list goes on; all groups first.
+
+        None where ``after`` is no place of the list any more: it begins anew. Nothing: the default.
+        """
+        del after
+        return (), None
+
+    async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
+        """Their states (of ``registry`` and ``twin``, or of ``group``), in order; none of what has gone meanwhile."""
+        return [() for _ in found]
+
+    async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
+        """The next devices of a group that was imported, by their ids in the fleet, and where the list goes on.
+
+        For hubs whose devices do not say in which groups they are. Nobody: the default.
+        """
+        del group, after
+        return (), None
 
     async def check(self) -> Sequence[Finding]:
         """Tries credentials, permissions and quotas, for ``mirror check``. Changes nothing. Nothing: the default."""

@@ -80,6 +80,7 @@ class Device:
         created, updated: ms since the epoch, the server's clock.
         gateway: the id of the gateway that speaks for this leaf, or None.
         key_id: SHA-256 (hex) of the SubjectPublicKeyInfo that may enrol without a token, or None.
+        home: the mirror whose hub the device is connected to, so that it reports there; None: to this fleet.
         version: the stored record's version; 0 before it is stored.
     """
 
@@ -94,6 +95,7 @@ class Device:
     location: Location | None = None
     gateway: str | None = None
     key_id: str | None = None
+    home: str | None = None
     created: int = 0
     updated: int = 0
     version: int = 0

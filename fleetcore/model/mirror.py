@@ -150,6 +150,7 @@ class Kept:
         sent: what was written of it since, and may have arrived.
         body: what the hub has, as plain data, of facets that its backend remembers.
         paused: why it is left as it is until it is resumed, or None.
+        adopts: whether the hub has it without this fleet's mark, and it is to be taken over there: it was imported.
     """
 
     remote_version: str | None = None
@@ -161,3 +162,4 @@ class Kept:
     sent: Mapping[str, object] | None = None
     body: Mapping[str, object] | None = None
     paused: str | None = None
+    adopts: bool = False

@@ -14,6 +14,7 @@ from typing import Any, cast
 from attrs import evolve, frozen
 
 from fleetcore.errors import ConfigError, FleetError, NotReady, PluginError, Refused
+from fleetcore.fleet.adopting import Adopting
 from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.assigning import Assigning
 from fleetcore.fleet.audit import AuditLog
@@ -67,6 +68,7 @@ from fleetcore.pipeline.layering import LayerKeeper
 from fleetcore.pipeline.left_behind import LeftBehind
 from fleetcore.pipeline.membership import MembershipKeeper
 from fleetcore.pipeline.mirror.engine import Mirror
+from fleetcore.pipeline.mirror.importing import CloudImports
 from fleetcore.pipeline.mirror.repair import Repair
 from fleetcore.pipeline.notify import Notification
 from fleetcore.pipeline.path import DataPath
@@ -238,6 +240,8 @@ class Fleet:
         self.consumers: list[Consumer] = []
         self.mirrors: dict[str, Mirror] = {}
         self.repair = Repair(self.mirrors, self.operations)
+        adopting = Adopting(storage, self.devices, self.twins, self.groups)
+        self.cloud_imports = CloudImports(self.mirrors, adopting, self.operations)
         self.left_behind = LeftBehind(storage, clock)
         self.retention = Retention(storage, clock, config.retention.periods)
         self.protocols: dict[str, OpenProtocol] = {}
@@ -634,7 +638,9 @@ class Fleet:
             selects=None if section.where is None else functools.partial(self.search.is_true, parse(section.where)),
         )
         opener = self._prepare("clouds", rest)
-        mirror = mirror_of(instance.name, section, opener, entities, self.commands, selection, self.storage, self.clock)
+        mirror = mirror_of(
+            instance.name, section, opener, entities, self.twins, self.commands, selection, self.storage, self.clock
+        )
         self.mirrors[instance.name] = mirror
         await self._consume(mirror.looking)
         if mirror.readings is not None:

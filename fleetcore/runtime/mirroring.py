@@ -1,5 +1,6 @@
 """Mirrors as fleet.toml has them: what of a section is the engine's, and the lanes that follow from it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
@@ -12,6 +13,7 @@ from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.mirrors import Entities
 from fleetcore.fleet.search import parts_of
 from fleetcore.fleet.shared_state import PARTS, Part
+from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.storage import Storage
@@ -51,6 +53,7 @@ class MirrorSection:
             ``desired`` and the fleet's of ``registry``.
         poll_s: how often the hub is read for changes of what comes in.
         commands: commands that may be given to devices at the hub, by their names; ``["*"]`` for all.
+        imports: whether what others have made at the hub may be imported, and is then this fleet's there too.
         delete: whether what is gone from the fleet is removed from the hub, of what this fleet has made there.
         removals_per_day: at most so many entities a day (UTC); the rest waits.
         write_every_s: an entity is written once in so long at most; what changes meanwhile is one write.
@@ -69,6 +72,7 @@ class MirrorSection:
     wins: dict[Part, Side] = field(factory=dict)
     poll_s: float = field(default=300.0, validator=validators.ge(1.0))
     commands: list[str] = field(factory=list)
+    imports: bool = False
     delete: bool = False
     removals_per_day: int = field(default=1000, validator=validators.ge(0))
     write_every_s: float = field(default=5.0, validator=validators.ge(0.0))
@@ -113,6 +117,7 @@ class MirrorSection:
             readings=bool(self.metrics),
             deletes=self.delete,
             commands=bool(self.commands),
+            imports=self.imports,
         )
 
 
@@ -130,13 +135,16 @@ def mirror_of(
     section: MirrorSection,
     opener: Callable[[], AbstractAsyncContextManager[CloudBackend]],
     entities: Entities,
+    twins: Twins,
     commands: Commands,
     selection: Selection | None,
     storage: Storage,
     clock: Clock,
 ) -> Mirror:
     """The mirror of a section, not running yet."""
-    settling = Settling(section.ways, entities.body, entities.taker(f"mirror/{name}")) if section.ways else None
+    actor, homed = f"mirror/{name}", functools.partial(entities.at_hub, name)
+    report = functools.partial(twins.take_report, actor=actor)
+    settling = Settling(section.ways, entities.body, entities.taker(actor), homed=homed, report=report)
     lane = StateLane(
         name,
         storage,
@@ -151,14 +159,16 @@ def mirror_of(
     walk = Walk(section.facets, entities.page)
     comes_in = bool(section.ways or section.commands)
     inbox = (
-        Inbox(lane, commands, storage, names=frozenset(section.commands), mirrored=entities.body) if comes_in else None
+        Inbox(lane, commands, storage, names=frozenset(section.commands), mirrored=entities.body, homed=homed)
+        if comes_in
+        else None
     )
     mirror = Mirror(
         name,
         opener,
         lane,
         Looking(lane, walk, storage, clock, watch=_watch(section, selection)),
-        Comparing(walk, entities.bodies, lane),
+        Comparing(walk, entities.bodies, lane, homed),
         storage,
         clock,
         inbox=inbox,
@@ -193,6 +203,8 @@ def mirror_of(
 
 def _watch(section: MirrorSection, selection: Selection | None) -> Watch:
     polled = set(section.ways)
+    if section.imports:
+        polled.add("twin")  # devices that are connected to the hub report there
     if selection is not None and selection.is_timed:
         polled |= section.facets
     return Watch(

@@ -1,7 +1,7 @@
 """HTTP/1.1 as clients of cloud hubs speak it, over asyncio alone: several thousand requests a second on a core.
 
 Serves counterparts of hubs on the loopback: no chunked requests, no pipelining. A handler may also have an answer cut
-half-way or its connection closed.
+half-way or its connection closed; and a request may be cut, so that no handler ever sees it.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Literal, Self
 from urllib.parse import parse_qsl, unquote
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 _STATUS = {each.value: each.phrase for each in http.HTTPStatus}
 
@@ -45,10 +45,22 @@ class Answer:
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
+#: What a connection reads of a request, told by its head: all, or half of its head or body, after which it dies.
+Read = Literal["whole", "head", "body"]
+Reader = Callable[[Request], Read]
+
+
+def whole(request: Request) -> Read:
+    """Cuts nothing."""
+    del request
+    return "whole"
+
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, handler: Handler, connections: "set[_Connection]") -> None:
-        self._handler, self._connections = handler, connections
+    def __init__(self, handler: Handler, reader: Reader, connections: "set[_Connection]") -> None:
+        self._handler, self._reader, self._connections = handler, reader, connections
+        #: Of the request that is being received.
+        self._read: Read | None = None
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -77,12 +89,6 @@ class _Connection(asyncio.Protocol):
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
         length = int(headers.get("content-length", "0"))
-        if len(self._buffer) < end + 4 + length:
-            if headers.get("expect") == "100-continue":
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            return
-        body = self._buffer[end + 4 : end + 4 + length]
-        self._buffer = self._buffer[end + 4 + length :]
         method, target, _ = lines[0].split(" ", 2)
         path, _, query = target.partition("?")
         request = Request(
@@ -90,9 +96,21 @@ class _Connection(asyncio.Protocol):
             path=path,
             query=dict(parse_qsl(query, keep_blank_values=True)),
             headers=headers,
-            body=body,
+            body=b"",
             target=target,
         )
+        if self._read is None:
+            self._read = self._reader(request)
+        received = len(self._buffer) - end - 4
+        if self._read == "head" or (self._read == "body" and received >= length // 2):
+            self._transport.abort()
+            return
+        if received < length:
+            if headers.get("expect") == "100-continue":
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return
+        request = evolve(request, body=self._buffer[end + 4 : end + 4 + length])
+        self._buffer, self._read = self._buffer[end + 4 + length :], None
         self._task = asyncio.get_running_loop().create_task(self._answer(request), name=f"counterpart {method} {path}")
 
     async def _answer(self, request: Request) -> None:
@@ -128,8 +146,10 @@ class _Connection(asyncio.Protocol):
 class Server:
     """Listens on a port of the loopback, with TLS where it has a context; an async context manager."""
 
-    def __init__(self, handler: Handler, port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
-        self._handler, self._port, self._tls = handler, port, tls
+    def __init__(
+        self, handler: Handler, port: int = 0, *, tls: ssl.SSLContext | None = None, reader: Reader = whole
+    ) -> None:
+        self._handler, self._port, self._tls, self._reader = handler, port, tls, reader
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self.endpoint = ""
@@ -137,7 +157,7 @@ class Server:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _Connection(self._handler, self._connections), "127.0.0.1", self._port, ssl=self._tls
+            lambda: _Connection(self._handler, self._reader, self._connections), "127.0.0.1", self._port, ssl=self._tls
         )
         scheme = "http" if self._tls is None else "https"
         self.endpoint = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"

@@ -22,6 +22,7 @@ from fleetcore.interfaces.cloud import (
     MirrorItem,
     MirrorResult,
     Sent,
+    Unowned,
 )
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import BODIES, FACETS, EntityKey, Facet, Loss
@@ -179,6 +180,7 @@ class MemoryCloud(CloudBackend):
             readings=100,
             facets=frozenset(FACETS),
             commands=True,
+            imports=True,
             readings_after_device=READINGS_AFTER_DEVICE,
         )
 
@@ -208,7 +210,12 @@ class MemoryCloud(CloudBackend):
             return MirrorResult(state="throttled", retry_after_s=wait_s)
         held = self.hub.held.get(item.key)
         if held is not None and held.owner != self._owner:
-            return MirrorResult(state="foreign", reason=f"{item.key} was not made by this fleet")
+            if held.owner or not item.adopts:
+                return MirrorResult(state="foreign", reason=f"{item.key} was not made by this fleet")
+            if item.remote_version != str(held.version):
+                self.hub.edit(item.key, held.body, owner=self._owner)
+                return MirrorResult(state="conflict")
+            self.hub.held[item.key] = held = evolve(held, owner=self._owner)
         wanted = None if item.body is None else to_plain(item.body)
         if wanted == (None if held is None else held.body):
             return self._done(item)  # already so
@@ -232,14 +239,43 @@ class MemoryCloud(CloudBackend):
         held = self.hub.held.get(key)
         if held is None or held.owner != self._owner:
             return None
-        body = from_plain(key.facet, copy.deepcopy(held.body), BODIES[key.facet])
-        return MirrorItem(key=key, body=body, remote_version=str(held.version))
+        return self._as_item(key, held)
 
     async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
         await self.hub.enter()
         for key in sorted(key for key, held in self.hub.held.items() if held.owner == self._owner):
             if key.facet == facet:
                 yield key
+
+    async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
+        await self.hub.enter()
+        keys = sorted(key for key, held in self.hub.held.items() if held.owner != self._owner)
+        listed = [key for facet in ("group", "registry") for key in keys if key.facet == facet]
+        # By key: what is taken over meanwhile leaves the list, and a list by number would jump over as many.
+        rest = [key for key in listed if after is None or _place(key) > after]
+        page = rest[: self.limits.items]
+        found = [self._unowned(key) for key in page]
+        self.hub.leave()
+        return found, _place(page[-1]) if len(rest) > len(page) else None
+
+    def _unowned(self, key: EntityKey) -> Unowned:
+        held = self.hub.held[key]
+        reason = f"It is of another fleet, {held.owner!r}" if held.owner else ""
+        return Unowned(name=key.id, key=key, reason=reason, held=self._as_item(key, held))
+
+    def _as_item(self, key: EntityKey, held: Held) -> MirrorItem:
+        body = from_plain(key.facet, copy.deepcopy(held.body), BODIES[key.facet])
+        return MirrorItem(key=key, body=body, remote_version=str(held.version))
+
+    async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
+        await self.hub.enter()
+        states = []
+        for each in found:
+            assert each.key is not None
+            keys = [each.key] if each.key.facet == "group" else [each.key, EntityKey("twin", each.key.id)]
+            states.append([self._as_item(key, self.hub.held[key]) for key in keys if key in self.hub.held])
+        self.hub.leave()
+        return states
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         await self.hub.enter()
@@ -277,6 +313,11 @@ class MemoryCloud(CloudBackend):
         except (Unavailable, CredentialsRejected) as error:
             return (Finding(state="problem", what="hub", detail=str(error), remedy=error.remedy or "Heal it"),)
         return (Finding(state="ok", what="hub", detail="it answers"),)
+
+
+def _place(key: EntityKey) -> str:
+    """Each group's before a device's."""
+    return f"{key.facet == 'registry':d}{key.id}"
 
 
 def _is_forbidden(key: str) -> bool:

@@ -5,13 +5,26 @@ message; it is far beyond what anything takes on a machine that does ten other t
 that is asked for, it is tried again: :func:`soonest`.
 """
 
+import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 
 #: Seconds. Below the limit of a whole test, ``timeout`` in pyproject.toml, so that the message names what hangs.
 PATIENCE_S = 240.0
 
-#: How often a thing that has to be prompt is tried.
+#: How often a thing that has to be prompt is tried, and how often a condition is looked at, seconds.
 _TRIES = 10
+_LOOK_S = 0.005
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Until a condition holds, awaited where it is a coroutine's. Raises TimeoutError after :data:`PATIENCE_S`."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            found = condition()
+            if await found if inspect.isawaitable(found) else found:
+                return
+            await asyncio.sleep(_LOOK_S)
 
 
 async def soonest(attempt: Callable[[], Awaitable[float]], within_s: float) -> float:

@@ -372,6 +372,38 @@ def free_ports(count):
             return [first, *(free_port() for _ in range(count - 1))]
 
 
+def test_a_fleet_is_imported_from_aws(tmp_path, monkeypatch):
+    page = "import-from-aws.md"
+    (counterpart, made, start, plan, imported, look), texts = blocks(page, "sh"), blocks(page, "text")
+    (section,) = blocks(page, "toml")
+    hub = free_ports(1)[0]
+    export, _, _ = made.partition("\n")
+    for name, value in re.findall(r"(\w+)=(\S+)", export):
+        monkeypatch.setitem(ENVIRONMENT, name, value)
+    monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
+
+    def own(text):
+        return text.replace("4580", str(hub)).replace("4581", str(hub + 1))
+
+    def listening(process):
+        assert any("endpoint" in line for line in process.stdout)
+
+    (tmp_path / "fleet-data").mkdir()
+    (tmp_path / "fleet-data" / "fleet.toml").write_text(own(section))
+    init, serve = start.splitlines()
+    typed(init, tmp_path)
+    with running(own(counterpart), tmp_path, listening), running(serve, tmp_path, ready):
+        typed(own(made), tmp_path)
+        planned = typed(plan, tmp_path)
+        ended = typed(f"{imported.strip()} || test $? -eq 7", tmp_path)
+        typed(look, tmp_path)
+        compared = until(lambda: typed("fleetcore mirror drift aws", tmp_path), texts[2].split())
+
+    assert [line.split() for line in planned.splitlines()] == [line.split() for line in texts[0].splitlines()]
+    assert ended.splitlines()[-3:] == texts[1].splitlines()
+    assert compared == texts[2]
+
+
 def until(ask, words):
     """What a command says once it has all these words."""
     end = time.monotonic() + PATIENCE_S

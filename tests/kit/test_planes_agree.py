@@ -13,7 +13,7 @@ from fleetcore.model.device import Lifecycle
 from fleetcore.model.message import Accepted, Inbound, Rejected
 from fleetcore.runtime.config import Config
 from fleetcore.testing.clock import MovableClock
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.patience import PATIENCE_S, until
 from fleetcore.testing.recording_plane import RecordingPlane
 from fleetcore.wire import messages
 
@@ -122,12 +122,6 @@ def telemetry(subject="dev1", payload=b'{"heat": 1}', **more):
 
 def asked(operation, subject="dev1", payload=b"", **more):
     return Inbound(type=operation, subject=subject, payload=payload, **more)
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 # --- who ---

@@ -14,7 +14,7 @@ from fleetcore.listening.sockets import bind
 from fleetcore.listening.turns import Turns
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.clock import MovableClock
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.patience import PATIENCE_S, until
 from fleetcore.testing.throwaway_ca import ThrowawayCa
 
 
@@ -63,12 +63,6 @@ async def echoed(port, context=None, source="127.0.0.1"):
     with suppress(OSError):
         await writer.wait_closed()
     return found
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def unchecked():

@@ -1,6 +1,5 @@
 """A configured fleet with mirrors to hubs in memory."""
 
-import asyncio
 import re
 from contextlib import asynccontextmanager
 
@@ -11,7 +10,7 @@ from fleetcore.model.mirror import EntityKey
 from fleetcore.runtime.config import load
 from fleetcore.testing import memory_cloud
 from fleetcore.testing.memory_cloud import MemoryHub
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.patience import until
 
 PLUGIN = """
 from contextlib import asynccontextmanager
@@ -82,12 +81,6 @@ def served(tmp_path, hubs):
             yield manager
 
     return run
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def caught_up(manager, name="memory"):

@@ -5,8 +5,9 @@ import pytest
 from fleetcore.errors import NotFound, Unavailable
 from fleetcore.fleet.mirrors import VIA
 from fleetcore.testing.memory_cloud import MemoryCloud
+from fleetcore.testing.patience import until
 
-from .conftest import caught_up, registry, twin, until
+from .conftest import caught_up, registry, twin
 
 
 async def drift(manager):

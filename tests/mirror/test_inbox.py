@@ -5,8 +5,9 @@ import pytest
 from fleetcore.interfaces.cloud import Arrived, CloudChange, CloudCommand
 from fleetcore.model.mirror import EntityKey
 from fleetcore.testing.memory_cloud import MemoryCloud
+from fleetcore.testing.patience import until
 
-from .conftest import caught_up, twin, until
+from .conftest import caught_up, twin
 
 SECTION = '[clouds.memory]\ncommands = ["reboot"]'
 

@@ -1,6 +1,7 @@
 """A mirror that goes both ways, killed at each of its steps: both sides come to the same, and no change is lost."""
 
 import asyncio
+import functools
 
 import pytest
 
@@ -56,7 +57,13 @@ async def run(fleet, hub, death, *, deletes=True):
     """A mirror works until it is in step, or killed."""
     parts = (fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
     entities = Entities(*parts, certificates=fleet.security.letting_in)
-    settling = Settling({"twin": Way(direction="both", wins="cloud")}, entities.body, entities.taker("mirror/hub"))
+    settling = Settling(
+        {"twin": Way(direction="both", wins="cloud")},
+        entities.body,
+        entities.taker("mirror/hub"),
+        homed=functools.partial(entities.at_hub, "hub"),
+        report=functools.partial(fleet.twins.take_report, actor="mirror/hub"),
+    )
     lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, settling=settling, deletes=deletes)
     looking = Looking(lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
     await looking.start()

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from attrs import evolve
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Unavailable
@@ -433,3 +434,22 @@ async def test_what_went_while_the_feed_was_not_kept_is_removed(manager, hub):
         await running.caught_up()
 
     assert set(hub.held) == {registry("dev-2")}
+
+
+async def test_a_mark_that_comes_while_an_entity_is_amended_is_in_the_store(manager, hub):
+    fleet = await manager.open()
+    lane = Running(fleet, hub).lane
+    lane._all_known = True
+    key, commit, marking = EntityKey("twin", "dev-1"), fleet.storage.commit, []
+
+    async def slow(change):
+        if not marking:
+            marking.append(asyncio.create_task(lane.mark([key], Commit())))
+            await asyncio.sleep(0)
+        return await commit(change)
+
+    fleet.storage.commit = slow
+    await lane.amend(key, lambda kept: evolve(kept, paused="a trial"))
+    await marking[0]
+
+    assert (await lane.marks.page(None, 10), await lane.marks.waiting()) == (([key], None), 1)

@@ -11,10 +11,10 @@ from fleetcore.errors import ConfigError, NotFound
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Accepted, Inbound
 from fleetcore.testing import memory_cloud
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.patience import PATIENCE_S, until
 from fleetcore.wire import messages
 
-from .conftest import caught_up, registry, twin, until
+from .conftest import caught_up, registry, twin
 
 
 async def test_a_mirror_sends_devices_twins_and_readings_and_goes_on_after_a_restart(served, hub):

@@ -3,8 +3,9 @@
 import pytest
 
 from fleetcore.errors import ConfigError, NotFound
+from fleetcore.testing.patience import until
 
-from .conftest import caught_up, registry, twin, until
+from .conftest import caught_up, registry, twin
 
 BOTH = (
     '[clouds.memory]\nmirror = ["registry", "twins"]\npoll_s = 3600\ndirection = {desired = "both", registry = "both"}'

@@ -61,6 +61,7 @@ ACTIONS: Mapping[str, Action] = {
     "iot:ListThingGroups": Action(10, ("*",), "finds the groups of this fleet"),
     "iot:AddThingToThingGroup": Action(100, ("thing", "group"), "puts a device into its groups"),
     "iot:RemoveThingFromThingGroup": Action(100, ("thing", "group"), "takes a device out of groups"),
+    "iot:ListThingsInThingGroup": Action(100, ("group",), "reads which devices a group has that is imported"),
     "iot:ListThingGroupsForThing": Action(100, ("thing",), "reads which groups a device is in"),
     "iot:RegisterCertificateWithoutCA": Action(10, ("*",), "registers a device's certificate"),
     "iot:DescribeCertificate": Action(10, ("cert",), "reads whether a certificate is active"),
@@ -77,9 +78,12 @@ ACTIONS: Mapping[str, Action] = {
     "iot:UpdateJob": Action(10, ("job",), "writes a job's state"),
     "iot:CancelJob": Action(10, ("job",), "ends the job of a part that is gone"),
     "iot:DeleteJob": Action(10, ("job",), "removes the job of a part that is gone"),
+    "iot:DescribeJobExecution": Action(10, ("job", "thing"), "reads the execution of a job"),
+    "iot:CancelJobExecution": Action(10, ("job", "thing"), "ends the execution of a part that was cancelled"),
+    "iotjobsdata:UpdateJobExecution": Action(200, ("thing",), "moves the execution of a job with its part"),
     "iot:ListJobs": Action(10, ("*",), "finds the jobs of this fleet"),
     "iot:Publish": Action(2000, ("topic",), "sends readings"),
-    "iot:DescribeEndpoint": Action(10, ("*",), "asks for the endpoint of shadows and messages"),
+    "iot:DescribeEndpoint": Action(10, ("*",), "asks for the endpoints of shadows, messages and job executions"),
     "kinesis:PutRecords": Action(0, ("stream",), "sends readings"),
     "firehose:PutRecordBatch": Action(1000, ("delivery",), "sends readings"),
     "sqs:SendMessage": Action(300, ("queue",), "sends readings"),
@@ -131,8 +135,8 @@ _FACETS: Mapping[Facet, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
         ("iot:DeleteThingGroup",),
     ),
     "job": (
-        ("iot:DescribeThing", "iot:DescribeJob", "iot:GetJobDocument", "iot:ListJobs"),
-        ("iot:CreateJob", "iot:UpdateJob"),
+        ("iot:DescribeThing", "iot:DescribeJob", "iot:GetJobDocument", "iot:DescribeJobExecution", "iot:ListJobs"),
+        ("iot:CreateJob", "iot:UpdateJob", "iot:CancelJobExecution", "iotjobsdata:UpdateJobExecution"),
         ("iot:CancelJob", "iot:DeleteJob"),
     ),
 }
@@ -157,11 +161,15 @@ def needed(use: CloudUse, config: AwsConfig) -> Sequence[str]:
         found -= _WITH_POLICY
     if {"registry", "group"} <= use.sends:
         found.update(_MEMBERSHIP)
+    if use.imports and "group" in use.sends:
+        found.add("iot:ListThingsInThingGroup")
     if use.readings:
         found.add(SENDING[config.telemetry.via])
     if config.commands_queue is not None and (use.commands or use.reads):
         found.update(_COMMANDS)
-    if config.endpoint is None and config.data_endpoint is None and any(_by_data(name) for name in found):
+    by_data = config.data_endpoint is None and any(_by_data(name) for name in found)
+    by_jobs = config.jobs_endpoint is None and "iotjobsdata:UpdateJobExecution" in found
+    if config.endpoint is None and (by_data or by_jobs):
         found.add("iot:DescribeEndpoint")
     return [name for name in ACTIONS if name in found]
 

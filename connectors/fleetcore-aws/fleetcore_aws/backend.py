@@ -1,7 +1,8 @@
 """The backend: one facet's module for each item, all of a batch at once, and what failures mean for the whole."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from fleetcore.interfaces.cloud import (
     Arrived,
@@ -12,6 +13,7 @@ from fleetcore.interfaces.cloud import (
     MirrorItem,
     MirrorResult,
     Sent,
+    Unowned,
 )
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.protocol import Finding
@@ -34,6 +36,7 @@ from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed, as_result, for_all, unavailable
 from fleetcore_aws.groups import Groups
+from fleetcore_aws.importing import Imports
 from fleetcore_aws.inbound import Inbound
 from fleetcore_aws.jobs import Jobs
 from fleetcore_aws.policy import policy
@@ -54,6 +57,14 @@ def _stage(item: MirrorItem) -> int:
 _READS = 5
 
 
+@contextmanager
+def _for_all() -> Iterator[None]:
+    try:
+        yield
+    except CallFailed as failed:
+        raise for_all(failed) from failed
+
+
 class AwsCloud(CloudBackend):
     """AWS IoT Core for one fleet, which marks with ``mark`` what it makes."""
 
@@ -68,6 +79,7 @@ class AwsCloud(CloudBackend):
             rates=RATES,
             facets=frozenset(FACETS),
             commands=config.commands_queue is not None,
+            imports=True,
             remembers=frozenset({"twin"}),
         )
         prefix = config.thing_prefix
@@ -75,8 +87,9 @@ class AwsCloud(CloudBackend):
         brought = BroughtCertificates(clients, mark)
         self._registry = Registry(clients, things, brought, prefix)
         self._certificates = Certificates(clients, things, brought, prefix, config.certificate_policy)
-        self._twins = Twins(clients, things, prefix)
+        self._twins = Twins(clients, things, prefix, config.shadow)
         self._groups = Groups(clients, mark, prefix)
+        self._imports = Imports(clients, mark, prefix, self._groups, config.shadow)
         self._jobs = Jobs(clients, things, prefix)
         self._readings = Readings(clients, config, fleet)
         self._inbound = Inbound(clients, config)
@@ -195,6 +208,18 @@ class AwsCloud(CloudBackend):
             "job": self._jobs,
         }
         return facets[facet]
+
+    async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
+        with _for_all():
+            return await self._imports.unowned(after)
+
+    async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
+        with _for_all():
+            return await asyncio.gather(*(self._imports.read(each) for each in found))
+
+    async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
+        with _for_all():
+            return await self._imports.members(group, after)
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         return await self._readings.send(batch, catalog)

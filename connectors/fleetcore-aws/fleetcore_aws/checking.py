@@ -14,13 +14,14 @@ from fleetcore_aws.actions import ACTIONS, SOURCES, needed
 from fleetcore_aws.attributes import MARK
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
-from fleetcore_aws.failures import CallFailed, rejected
+from fleetcore_aws.failures import SET_CLOCK, CallFailed, for_all
 from fleetcore_aws.names import fleet_digest
 from fleetcore_aws.policy import arn_of
-from fleetcore_aws.twins import SHADOW
+from fleetcore_aws.shadows import named
 
 #: Whether a device is called so does not matter: nothing of it is changed.
 _NO_ONE = "fleetcore-check"
+_CLOCK = "clock"
 #: No certificate has this fingerprint.
 _NO_CERTIFICATE = "0" * 64
 #: Tried with what AWS finds to be no certificate, once it has looked at the right.
@@ -41,11 +42,12 @@ class Checking:
         return {
             "iot:DescribeThing": {"thingName": thing},
             "iot:ListThings": {"attributeName": MARK, "attributeValue": self._fleet, "maxResults": 1},
-            "iot:GetThingShadow": {"thingName": thing, "shadowName": SHADOW},
+            "iot:GetThingShadow": {"thingName": thing, **named(self._config.shadow)},
             "iot:ListNamedShadowsForThing": {"thingName": thing},
             "iot:DescribeThingGroup": {"thingGroupName": thing},
             "iot:ListThingGroups": {"maxResults": 1},
             "iot:ListThingGroupsForThing": {"thingName": thing},
+            "iot:ListThingsInThingGroup": {"thingGroupName": thing, "maxResults": 1},
             "iot:ListThingPrincipals": {"thingName": thing},
             "iot:DescribeCertificate": {"certificateId": _NO_CERTIFICATE},
             "iot:UpdateCertificate": {"certificateId": _NO_CERTIFICATE, "newStatus": "INACTIVE"},
@@ -54,6 +56,10 @@ class Checking:
             **self._of_certificates(thing),
             "iot:DescribeJob": {"jobId": job},
             "iot:GetJobDocument": {"jobId": job},
+            "iot:DescribeJobExecution": {"jobId": job, "thingName": thing},
+            # Of a job that is not there they change nothing.
+            "iot:CancelJobExecution": {"jobId": job, "thingName": thing},
+            "iotjobsdata:UpdateJobExecution": {"jobId": job, "thingName": thing, "status": "IN_PROGRESS"},
             "iot:ListJobs": {"maxResults": 1},
             "iot:DescribeEndpoint": {"endpointType": "iot:Data-ATS"},
             "sqs:GetQueueAttributes": {
@@ -85,6 +91,8 @@ class Checking:
         wanted = needed(use, self._config)
         tried = [action for action in wanted if action in trials]
         found = list(await asyncio.gather(*(self._try(action, trials[action]) for action in tried)))
+        if wrong_clock := next((each for each in found if each.what == _CLOCK), None):
+            return [wrong_clock]  # nothing else can be found out with it
         if untried := [action for action in wanted if action not in trials]:
             detail = f"cannot be tried without writing: {', '.join(untried)}; the printed policy has them"
             found.append(Finding(state="ok", what="rights that write", detail=detail))
@@ -106,7 +114,9 @@ class Checking:
                     remedy="Name a queue that exists in commands_queue",
                 )
             if failed.kind == "credentials":
-                return Finding(state="problem", what=action, detail=str(failed), remedy=rejected(failed).remedy)
+                return Finding(state="problem", what=action, detail=str(failed), remedy=for_all(failed).remedy)
+            if failed.kind == "clock":
+                return Finding(state="problem", what=_CLOCK, detail=failed.said, remedy=SET_CLOCK)
             if failed.kind == "throttled":
                 remedy = "Lower its rate in [clouds.NAME.rates], or have the quota raised"
                 return Finding(state="warning", what=action, detail=str(failed), remedy=remedy)

@@ -6,6 +6,7 @@ call, since a file may have been renewed: the SDK itself reads it once.
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -45,6 +46,11 @@ _DATA = {
     "iot:ListNamedShadowsForThing": "list_named_shadows_for_thing",
     "iot:Publish": "publish",
 }
+#: Prefix of actions → service of the SDK, where they differ.
+_SERVICES = {"iotjobsdata": "iot-jobs-data"}
+#: Services of which an account has endpoints of its own → their types: ``-ATS`` signs with a certificate that is
+#: trusted today.
+_OWN_ENDPOINTS = {"iot-data": "iot:Data-ATS", "iot-jobs-data": "iot:Jobs"}
 #: A batch needs the right to its single action.
 _BATCHES = {
     "sqs:SendMessage": "send_message_batch",
@@ -64,7 +70,8 @@ _NO_CREDENTIALS = (
 
 def method_of(action: str) -> tuple[str, str]:
     """The SDK's service and method of an action."""
-    service, name = action.split(":")
+    prefix, name = action.split(":")
+    service = _SERVICES.get(prefix, prefix)
     if action in _DATA:
         return "iot-data", _DATA[action]
     if action in _BATCHES:
@@ -174,8 +181,9 @@ class Clients:
     def _make(self, service: str) -> Any:
         config = self._config
         endpoint = config.endpoint
-        if service == "iot-data" and endpoint is None:
-            endpoint = config.data_endpoint or self._data_endpoint()
+        if service in _OWN_ENDPOINTS and endpoint is None:
+            known = config.data_endpoint if service == "iot-data" else config.jobs_endpoint
+            endpoint = known or self._own_endpoint(_OWN_ENDPOINTS[service])
         wait_s = max(config.read_timeout_s, config.queue_wait_s + 10) if service == "sqs" else config.read_timeout_s
         return self._session.client(
             service,
@@ -192,13 +200,12 @@ class Clients:
             ),
         )
 
-    def _data_endpoint(self) -> str:
-        """An account has its own, which signs with a certificate that is trusted today: ``-ats``."""
+    def _own_endpoint(self, type_: str) -> str:
         action = "iot:DescribeEndpoint"
         if "iot" not in self._clients:
             self._clients["iot"] = self._make("iot")
         try:
-            answer = self._clients["iot"].describe_endpoint(endpointType="iot:Data-ATS")
+            answer = self._clients["iot"].describe_endpoint(endpointType=type_)
         except sdk.ClientError as error:
             raise _from_client(action, error) from error
         return f"https://{answers.text(action, answer, 'endpointAddress')}"
@@ -230,6 +237,7 @@ def _from_client(action: str, error: sdk.ClientError) -> CallFailed:
         said.get("Message") or "",
         meta.get("HTTPStatusCode", 0),
         meta.get("HTTPHeaders", {}),
+        time.time(),  # the clock that the SDK signs with, whichever the fleet has
     )
 
 

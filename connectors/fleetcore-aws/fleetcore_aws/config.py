@@ -10,6 +10,11 @@ from attrs import Factory, field, frozen, validators
 
 from fleetcore.errors import ConfigError
 
+_SHADOW = re.compile(r"[a-zA-Z0-9:_-]{0,64}", re.ASCII)
+#: The shadow that holds a device's twin.
+SHADOW = "twin"
+#: Shadows that hold something else of the fleet.
+TAKEN_SHADOWS = ("meta", "certificates")
 _PREFIX = re.compile(r"[a-zA-Z0-9:_-]{0,63}", re.ASCII)
 _POLICY = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
 _TOPIC = re.compile(r"[^+#$\0][^+#\0]{0,99}")
@@ -53,7 +58,9 @@ class AwsConfig:
         account: the account's number, which makes the printed policy narrower.
         endpoint: one for all services, for a local counterpart.
         data_endpoint: of shadows and messages, ``https://…-ats.iot.REGION.amazonaws.com``; asked for where not given.
+        jobs_endpoint: of the executions of jobs, ``https://….jobs.iot.REGION.amazonaws.com``; asked for likewise.
         profile: of the SDK's configuration file.
+        shadow: the name of the shadow that holds a device's twin; empty for the thing's unnamed one.
         thing_prefix: what names of things, types and groups begin with.
         certificate_policy: the AWS IoT policy that certificates are given; without one AWS lets them do nothing.
         threads: calls of the SDK that may be under way.
@@ -71,7 +78,9 @@ class AwsConfig:
     account: str | None = None
     endpoint: str | None = None
     data_endpoint: str | None = None
+    jobs_endpoint: str | None = None
     profile: str | None = None
+    shadow: str = SHADOW
     thing_prefix: str = ""
     certificate_policy: str | None = None
     threads: int = field(default=32, validator=validators.gt(0))
@@ -91,6 +100,11 @@ class AwsConfig:
                     f"{name} does not belong here",
                     remedy="Remove it, and give the SDK its credentials: AWS_PROFILE, the environment or a role",
                 )
+        if not _SHADOW.fullmatch(self.shadow) or self.shadow in TAKEN_SHADOWS:
+            raise ConfigError(
+                "shadow cannot be the name of a twin's shadow",
+                remedy="Use up to 64 characters of a-z A-Z 0-9 : _ -, and neither meta nor certificates",
+            )
         if not _PREFIX.fullmatch(self.thing_prefix):
             raise ConfigError(
                 "thing_prefix is no start of a thing's name", remedy="Use up to 63 characters of a-z A-Z 0-9 : _ -"

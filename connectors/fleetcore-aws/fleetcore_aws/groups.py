@@ -10,7 +10,7 @@ from typing import cast
 
 from attrs import evolve, frozen
 
-from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
+from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult, Unowned
 from fleetcore.model.mirror import EntityKey, GroupBody, Loss
 from fleetcore_aws import answers
 from fleetcore_aws.attributes import MARK, OWN
@@ -33,6 +33,7 @@ class _Held:
     version: int
     description: str
     attributes: Mapping[str, str]
+    query: str | None
 
 
 class Groups:
@@ -72,6 +73,8 @@ class Groups:
         name = THING.encode(item.key.id, self._prefix)
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason="The name is too long")
+        if item.adopts and body is not None and (adopted := await self._adopt(name, item, body)) is not None:
+            return adopted
         there = await self._describe(name) if item.remote_version is not None or body is None else None
         if there is None:
             if body is None:
@@ -116,6 +119,42 @@ class Groups:
             return None
         return MirrorItem(key=key, body=_body(there), remote_version=str(there.version))
 
+    async def unowned(self, name: str) -> Unowned | None:
+        """A group that this fleet has not made, for an import; raises CallFailed."""
+        there = await self._describe(name)
+        owner = None if there is None else there.attributes.get(MARK)
+        if there is None or owner == self._fleet:
+            return None
+        group = THING.decode(name, self._prefix)
+        if group is None:
+            return Unowned(name=name, key=None, reason=f"{name!r} does not stand for a name of the fleet")
+        key = EntityKey("group", group)
+        if owner is not None:
+            return Unowned(name=name, key=key, reason=f"The fleet {owner!r} has made it")
+        if there.query is not None:
+            return Unowned(name=name, key=key, reason="It is dynamic: AWS itself says who is in it")
+        body = GroupBody(description=there.description)
+        return Unowned(name=name, key=key, held=MirrorItem(key=key, body=body, remote_version=str(there.version)))
+
+    async def _adopt(self, name: str, item: MirrorItem, body: GroupBody) -> MirrorResult | None:
+        """Takes over what has no mark; None where it has this fleet's already."""
+        there = await self._describe(name)
+        if there is None:
+            return MirrorResult(state="conflict", reason="The thing group is gone")
+        owner = there.attributes.get(MARK)
+        if owner is not None:
+            return None if owner == self._fleet else MirrorResult(state="foreign", reason=_FOREIGN)
+        same = item.remote_version == str(there.version)
+        marked = {"attributePayload": {"attributes": {MARK: self._fleet}, "merge": True}}
+        answer = await self._clients.call(
+            "iot:UpdateThingGroup",
+            thingGroupName=name,
+            expectedVersion=there.version,
+            thingGroupProperties=self._properties(body) if same else marked,
+        )
+        version = str(answers.number("iot:UpdateThingGroup", answer, "version"))
+        return MirrorResult(state="done" if same else "conflict", remote_version=version)
+
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises CallFailed. A call for each group: the list does not show the mark."""
         only = {"namePrefixFilter": self._prefix} if self._prefix else {}
@@ -140,6 +179,7 @@ class Groups:
         return _Held(
             version=answers.number(_DESCRIBE, answer, "version"),
             description=answers.optional_text(properties, "thingGroupDescription") or "",
+            query=answers.optional_text(answer, "queryString"),
             attributes={key: str(value) for key, value in payload.get("attributes", {}).items()},
         )
 

@@ -19,7 +19,7 @@ from fleetcore.model.mirror import EntityKey
 from fleetcore_aws import answers
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
-from fleetcore_aws.failures import CallFailed, for_all
+from fleetcore_aws.failures import CallFailed, for_all, is_for_all
 from fleetcore_aws.names import THING
 
 _RECEIVE = "sqs:ReceiveMessage"
@@ -79,7 +79,7 @@ class Inbound:
             await self._clients.call("sqs:DeleteMessage", QueueUrl=self._queue, Entries=entries)
         except CallFailed as failed:
             # They come again, and the engine knows their ids; without the right they would come for ever.
-            if failed.kind == "credentials":
+            if is_for_all(failed):
                 raise for_all(failed) from failed
 
     async def _given_back(self, handles: Sequence[str]) -> None:

@@ -1,43 +1,103 @@
-"""A device's part of a campaign as a job with one target.
+"""A device's part of a campaign as a job with one target, whose execution follows the part.
 
-What never changes is the job's document, which also names the fleet and our id; what changes is its description, the
-one text of a job that can be written later. AWS has no versions of jobs: the digest of both stands for one, and a
-change between reading and writing is not seen.
+What never changes is the job's document, which also names the fleet and our id. What changes is told by the status
+details of the execution (:mod:`.executions`), since they have a version that AWS compares: one call a change, without
+reading first. A detail cannot be written while the execution is queued or after it is over; then the job's description
+has what changes, and after the end it says so (``since``, the version of the execution). The description has no
+version: a change of it between our reading and writing is not seen.
 """
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import cast
 
 from attrs import evolve, frozen
 
 from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
+from fleetcore.model.firmware import ExecutionState
 from fleetcore.model.mirror import EntityKey, JobBody, Loss
 from fleetcore.wire.records import from_plain, to_plain
 from fleetcore_aws import answers
 from fleetcore_aws.clients import Clients
+from fleetcore_aws.executions import (
+    CHANGING,
+    LONGEST_DETAIL,
+    STATUS,
+    Execution,
+    Executions,
+    clean,
+    details,
+    members,
+    read_back,
+    stands_for,
+)
 from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING, is_job_of, job_id, job_key
 from fleetcore_aws.registry import FOREIGN, Things
 
 _DESCRIBE, _DOCUMENT, _LIST = "iot:DescribeJob", "iot:GetJobDocument", "iot:ListJobs"
-#: Members of the body that change while the job lasts.
-_CHANGING = ("state", "progress", "code", "reason")
 #: Quotas of AWS IoT jobs; a description is free of control characters (API reference, CreateJob).
 _LARGEST_DOCUMENT = 32 * 1024
 _LONGEST_DESCRIPTION = 2028
 _FOREIGN = "There is a job of that id which this fleet has not made"
+_NO_EXECUTION = "AWS has not made the job's execution yet"
 _GOING = "DELETION_IN_PROGRESS"
+#: The remote version of a job whose execution is under way: its number, its version, the digest of the document.
+_OPEN = re.compile(r"(\d+)\.(\d+)\.([0-9a-f]+)")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _record(text: str) -> dict[str, object]:
+    """A JSON object; empty for what is none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return cast("dict[str, object]", found) if isinstance(found, dict) else {}
 
 
 @frozen(kw_only=True)
 class _Held:
+    """A job as AWS has it; ``execution`` None until AWS has made it."""
+
     description: str
     document: str
+    execution: Execution | None
+
+    @property
+    def went_on(self) -> Mapping[str, object] | None:
+        """What the description says of a part that went on after its execution was over."""
+        execution, described = self.execution, _record(self.description)
+        if execution is None or not execution.over or described.get("since") != execution.version:
+            return None
+        return members(described)
 
     @property
     def version(self) -> str:
-        return hashlib.sha256(f"{self.description}\0{self.document}".encode()).hexdigest()[:16]
+        """Says where it was written last; what is over has another form than what is under way."""
+        execution = self.execution
+        if execution is None or execution.status == "QUEUED":
+            return f"queued.{_digest(self.description + self.document)}"
+        moved = f"{execution.number}.{execution.version}.{_digest(self.document)}"
+        if not execution.over:
+            return moved
+        return f"{moved}.{'over' if self.went_on is None else _digest(self.description)}"
+
+    def changing(self) -> Mapping[str, object]:
+        """The members that change, from where they count."""
+        if (went_on := self.went_on) is not None:
+            return went_on
+        if self.execution is None or self.execution.status == "QUEUED":
+            known = members(_record(self.description))
+        else:
+            known = read_back(self.execution.details)
+        moved = stands_for(known.get("state"), "QUEUED" if self.execution is None else self.execution.status)
+        return known if moved is None else {**known, "state": str(moved)}
 
 
 class Jobs:
@@ -45,96 +105,163 @@ class Jobs:
 
     def __init__(self, clients: Clients, things: Things, prefix: str) -> None:
         self._clients, self._things, self._prefix = clients, things, prefix
+        self._executions = Executions(clients)
 
-    def _texts(self, key: EntityKey, body: JobBody) -> _Held:
-        plain = to_plain(body)
-        changing = {name: plain.pop(name) for name in _CHANGING if name in plain}
+    # -- forms ------------------------------------------------------------------------------------------------------
+
+    def _document(self, key: EntityKey, body: JobBody) -> str:
+        plain = {name: value for name, value in to_plain(body).items() if name not in CHANGING}
         mark = {"fleet": self._things.fleet, "id": key.id}
-        document = {"operation": "firmware", **plain, "fleetcore": mark}
-        # ASCII: escapes keep control characters out of the description.
-        return _Held(
-            description=json.dumps(changing, separators=(",", ":")), document=json.dumps(document, sort_keys=True)
-        )
+        return json.dumps({"operation": "firmware", **plain, "fleetcore": mark}, sort_keys=True)
 
-    def _body(self, key: EntityKey | None, held: _Held) -> tuple[EntityKey, JobBody] | None:
-        """The body, where the job is one of this fleet's."""
-        try:
-            document, changing = json.loads(held.document), json.loads(held.description or "{}")
-        except ValueError:
-            return None
-        if not isinstance(document, dict) or not isinstance(changing, dict):
-            return None
-        mark = document.pop("fleetcore", None)
+    def _description(self, body: JobBody, since: int | None = None) -> str:
+        plain = {name: value for name, value in to_plain(body).items() if name in CHANGING}
+        said = plain if since is None else {"since": since, **plain}
+        return clean(json.dumps(said, separators=(",", ":"), ensure_ascii=False))
+
+    def _key(self, document: Mapping[str, object]) -> EntityKey | None:
+        """Whose job it is, where it is one of this fleet's."""
+        mark = document.get("fleetcore")
         if not isinstance(mark, dict) or mark.get("fleet") != self._things.fleet or "id" not in mark:
             return None
-        found = EntityKey("job", str(mark["id"]))
-        if key is not None and found != key:
+        return EntityKey("job", str(mark["id"]))
+
+    def _body(self, key: EntityKey, held: _Held) -> JobBody | None:
+        """The body, where the job is this fleet's and has the key."""
+        document = _record(held.document)
+        if self._key(document) != key:
             return None
-        document.pop("operation", None)
-        return found, from_plain("job", {"state": "", **document, **changing}, JobBody)
+        kept = {name: value for name, value in document.items() if name not in {"fleetcore", "operation"}}
+        return from_plain("job", {"state": "", **kept, **held.changing()}, JobBody)
 
     def fit(self, item: MirrorItem, body: JobBody) -> Fitted:
         """As the interface has it."""
         if THING.encode(body.device, self._prefix) is None:
             return Fitted(item=None, lost=(Loss("/device", "The device's id is too long for a thing's name"),))
-        texts = self._texts(item.key, body)
-        if len(texts.document.encode()) > _LARGEST_DOCUMENT:
+        if body.state not in STATUS:
+            return Fitted(item=None, lost=(Loss("/state", "No status of a job's execution stands for it"),))
+        if len(self._document(item.key, body).encode()) > _LARGEST_DOCUMENT:
             return Fitted(item=None, lost=(Loss("/url", f"A job's document has {_LARGEST_DOCUMENT} bytes at most"),))
-        if len(texts.description) <= _LONGEST_DESCRIPTION:
-            return Fitted(item=item)
-        fitted = evolve(item, body=evolve(body, reason=None))
-        lost = Loss("/reason", f"A job's description has {_LONGEST_DESCRIPTION} characters at most")
-        return Fitted(item=fitted, lost=(lost,))
+        # A detail has one character at least.
+        fitted = evolve(body, code=body.code or None, reason=body.reason or None)
+        lost: list[Loss] = []
+        for name, smaller in (
+            ("reason", evolve(fitted, reason=None)),
+            ("code", evolve(fitted, reason=None, code=None)),
+        ):
+            if not self._has_room(fitted) and smaller != fitted:
+                fitted = smaller
+                lost.append(Loss(f"/{name}", f"A detail of a job's status has {LONGEST_DETAIL} characters at most"))
+        return Fitted(item=item if fitted == body else evolve(item, body=fitted), lost=tuple(lost))
+
+    def _has_room(self, body: JobBody) -> bool:
+        # The description with the largest version that JSON's readers agree on.
+        described = len(self._description(body, since=2**53))
+        return described <= _LONGEST_DESCRIPTION and max(map(len, details(body).values())) <= LONGEST_DETAIL
+
+    # -- writing ----------------------------------------------------------------------------------------------------
 
     async def apply(self, item: MirrorItem, body: JobBody | None) -> MirrorResult:
         """As the interface has it, of one item; raises CallFailed."""
         name = job_id(self._things.fleet, item.key.id)
+        if body is not None:
+            written = await (self._make if item.remote_version is None else self._move)(name, item, body)
+            if written is not None:
+                return written
         there = await self._get(name)
         if there is None:
             if body is None:
                 return MirrorResult(state="done")
             if item.remote_version is not None:
                 return MirrorResult(state="conflict", reason="The job is gone")
-            return await self._make(name, item, body)
+            return MirrorResult(state="failed", reason="A job of that id is being deleted")
         known = self._body(item.key, there)
         if known is None:
             return MirrorResult(state="foreign", reason=_FOREIGN)
-        if body is not None and known[1] == body:
+        if body is not None and known == body:
             return MirrorResult(state="done", remote_version=there.version)
         if item.remote_version != there.version:
             return MirrorResult(state="conflict")
         if body is None:
             return await self._remove(name)
-        wanted = self._texts(item.key, body)
-        if wanted.document != there.document:
+        if self._document(item.key, body) != there.document:
             return MirrorResult(state="invalid", reason="The document of a job cannot be changed")
-        await self._clients.call("iot:UpdateJob", jobId=name, description=wanted.description)
-        return MirrorResult(state="done", remote_version=wanted.version)
+        return await self._change(name, there, body)
 
-    async def _make(self, name: str, item: MirrorItem, body: JobBody) -> MirrorResult:
+    async def _make(self, name: str, item: MirrorItem, body: JobBody) -> MirrorResult | None:
+        """Makes the job; None where there is one of that id."""
         thing = THING.encode(body.device, self._prefix)
         target = None if thing is None else await self._things.describe(thing)
-        if target is None:
+        if thing is None or target is None:
             return MirrorResult(state="failed", reason=f"There is no thing of {body.device} yet")
         if not self._things.owns(target):
             return MirrorResult(state="foreign", reason=FOREIGN)
-        wanted = self._texts(item.key, body)
-        answer = await self._clients.call(
-            "iot:CreateJob",
-            jobId=name,
-            targets=[target.arn],
-            document=wanted.document,
-            description=wanted.description,
-            targetSelection="SNAPSHOT",
-        )
+        # As AWS makes the execution: what is more than that is written to it, and seen to be missing until then.
+        waits = STATUS[ExecutionState(body.state)] == "QUEUED"
+        first = body if waits else evolve(body, state="waiting", progress=None, code=None, reason=None)
+        made = _Held(description=self._description(first), document=self._document(item.key, body), execution=None)
+        try:
+            answer = await self._clients.call(
+                "iot:CreateJob",
+                jobId=name,
+                targets=[target.arn],
+                document=made.document,
+                description=made.description,
+                targetSelection="SNAPSHOT",
+            )
+        except CallFailed as failed:
+            if failed.kind == "exists":
+                return None
+            raise
         answers.text("iot:CreateJob", answer, "jobId")
-        return MirrorResult(state="done", remote_version=wanted.version)
+        if waits:
+            return MirrorResult(state="done", remote_version=made.version)
+        return await self._change(name, evolve(made, execution=await self._executions.get(name, thing)), body)
+
+    async def _move(self, name: str, item: MirrorItem, body: JobBody) -> MirrorResult | None:
+        """Moves an execution that is under way as it was left; None where the job has to be looked at first."""
+        known = _OPEN.fullmatch(item.remote_version or "")
+        thing, document = THING.encode(body.device, self._prefix), self._document(item.key, body)
+        # Cancelling does not name the execution's number, so it may hit that of another job which has taken the id.
+        if (
+            known is None
+            or thing is None
+            or known[3] != _digest(document)
+            or STATUS[ExecutionState(body.state)] == "CANCELED"
+        ):
+            return None
+        there = Execution(number=int(known[1]), version=int(known[2]), status="IN_PROGRESS", details={})
+        try:
+            moved = await self._executions.move(name, thing, there, body)
+        except CallFailed as failed:
+            # Another job may have the id; and the service model has no error for another version.
+            if failed.kind in {"missing", "invalid"}:
+                return None
+            raise
+        return MirrorResult(
+            state="done", remote_version=_Held(description="", document=document, execution=moved).version
+        )
+
+    async def _change(self, name: str, there: _Held, body: JobBody) -> MirrorResult:
+        """Writes what changes where it can be written now."""
+        execution, state = there.execution, ExecutionState(body.state)
+        if execution is not None and not execution.over and (execution.status, STATUS[state]) != ("QUEUED", "QUEUED"):
+            thing = THING.encode(body.device, self._prefix)
+            assert thing is not None, "fit() has seen to it"
+            moved = await self._executions.move(name, thing, execution, body)
+            return MirrorResult(state="done", remote_version=evolve(there, execution=moved).version)
+        if execution is None and STATUS[state] != "QUEUED":
+            return MirrorResult(state="failed", reason=_NO_EXECUTION)
+        since = execution.version if execution is not None and execution.over else None
+        description = self._description(body, since)
+        await self._clients.call("iot:UpdateJob", jobId=name, description=description)
+        return MirrorResult(state="done", remote_version=evolve(there, description=description).version)
 
     async def _remove(self, name: str) -> MirrorResult:
         try:
             await self._clients.call("iot:CancelJob", jobId=name, force=True)
         except CallFailed as failed:
-            if failed.kind not in {"invalid", "missing"}:  # over already, or gone
+            if failed.kind not in {"invalid", "conflict", "missing"}:  # over already, or gone
                 raise
         try:
             await self._clients.call("iot:DeleteJob", jobId=name, force=True)
@@ -143,13 +270,15 @@ class Jobs:
                 raise
         return MirrorResult(state="done")
 
+    # -- reading ----------------------------------------------------------------------------------------------------
+
     async def read(self, key: EntityKey) -> MirrorItem | None:
         """As the interface has it, of one key; raises CallFailed."""
         there = await self._get(job_id(self._things.fleet, key.id))
         known = None if there is None else self._body(key, there)
         if there is None or known is None:
             return None
-        return MirrorItem(key=key, body=known[1], remote_version=there.version)
+        return MirrorItem(key=key, body=known, remote_version=there.version)
 
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises CallFailed. A hashed id costs a look at the job's document."""
@@ -159,21 +288,38 @@ class Jobs:
                 continue
             if (own := job_key(self._things.fleet, name)) is not None:
                 yield EntityKey("job", own)
-            elif (there := await self._get(name)) is not None and (known := self._body(None, there)) is not None:
-                yield known[0]
+            elif (known := await self._named(name)) is not None:
+                yield known
+
+    async def _named(self, name: str) -> EntityKey | None:
+        try:
+            return self._key(_record(await self._text(name)))
+        except CallFailed as failed:
+            if failed.kind == "missing":
+                return None
+            raise
+
+    async def _text(self, name: str) -> str:
+        return answers.text(_DOCUMENT, await self._clients.call(_DOCUMENT, jobId=name), "document")
 
     async def _get(self, name: str) -> _Held | None:
+        """The job, and its execution where it is one of this fleet's."""
         try:
             answer = await self._clients.call(_DESCRIBE, jobId=name)
             job = answers.record(_DESCRIBE, answer, "job")
             if job.get("status") == _GOING:
                 return None
-            document = await self._clients.call(_DOCUMENT, jobId=name)
+            text = await self._text(name)
         except CallFailed as failed:
             if failed.kind == "missing":
                 return None
             raise
+        document = _record(text)
+        device = document.get("device")
+        thing = THING.encode(device, self._prefix) if isinstance(device, str) else None
+        ours = thing is not None and self._key(document) is not None
         return _Held(
             description=answers.optional_text(job, "description") or "",
-            document=answers.text(_DOCUMENT, document, "document"),
+            document=text,
+            execution=await self._executions.get(name, thing) if ours and thing is not None else None,
         )

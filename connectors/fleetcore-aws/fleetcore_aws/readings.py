@@ -18,7 +18,7 @@ from fleetcore_aws import answers
 from fleetcore_aws.actions import SENDING
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
-from fleetcore_aws.failures import CallFailed, rejected, unavailable
+from fleetcore_aws.failures import CallFailed, for_all, is_for_all, unavailable
 from fleetcore_aws.names import THING
 
 #: Of one message: 128 KB of AWS IoT is the least of the services' bounds; room is left for what is around readings.
@@ -87,8 +87,8 @@ class Readings:
         failures = await (self._published(messages) if self._to.via == "iot-data" else self._put(messages))
         errors = [failed for failed in failures if failed is not None]
         for error in errors:
-            if error.kind == "credentials":
-                raise rejected(error) from error
+            if is_for_all(error):
+                raise for_all(error) from error
         if errors and len(errors) == len(messages) and all(error.lost for error in errors):
             raise unavailable(errors[0]) from errors[0]
         rest: list[int] = []

@@ -103,9 +103,39 @@ class Registry:
         if body is None:
             return await self._remove(name, item)
         laid = lay_out(body, self._things.fleet, self._prefix)
+        if item.adopts and (adopted := await self._adopt(name, laid, item)) is not None:
+            return adopted
         if item.remote_version is None and await self._made(name, laid):
             return await self._complete(name, laid, 1)
         return await self._change(name, laid, item)
+
+    async def _adopt(self, name: str, laid: LaidOut, item: MirrorItem) -> MirrorResult | None:
+        """Takes over a thing without a mark; None where it has this fleet's already.
+
+        In one call where the thing is as it was imported. Only where it is not is it looked at.
+        """
+        version = int((item.remote_version or "0").partition(".")[0])
+        try:
+            await self._update(name, laid, version, there_type=None)
+        except CallFailed as failed:
+            if failed.kind == "missing":
+                return MirrorResult(state="conflict", reason="The thing is gone")
+            if failed.kind != "conflict":
+                raise
+        else:
+            return await self._complete(name, laid, version + 1)
+        there = await self._things.describe(name)
+        if there is None:
+            return MirrorResult(state="conflict", reason="The thing is gone")
+        if MARK in there.attributes:
+            return None if self._things.owns(there) else MirrorResult(state="foreign", reason=FOREIGN)
+        await self._clients.call(
+            "iot:UpdateThing",
+            thingName=name,
+            expectedVersion=there.version,
+            attributePayload={"attributes": {MARK: self._things.fleet}, "merge": True},
+        )
+        return MirrorResult(state="conflict")
 
     async def _made(self, name: str, laid: LaidOut) -> bool:
         """Makes the thing; False where there is another one of that name."""
@@ -151,21 +181,21 @@ class Registry:
         version = there.version
         if not thing_same:
             await self._leave(name, _groups_of(there) - set(laid.groups))
-            await self._update(name, laid, there)
+            await self._update(name, laid, there.version, there_type=there.type)
             version += 1
         return await self._complete(name, laid, version, meta, read=True)
 
-    async def _update(self, name: str, laid: LaidOut, there: Thing) -> None:
+    async def _update(self, name: str, laid: LaidOut, version: int, *, there_type: str | None) -> None:
         arguments: dict[str, object] = {}
         if laid.type is not None:
             await self._have_type(laid.type)
             arguments["thingTypeName"] = laid.type
-        elif there.type is not None:
+        elif there_type is not None:
             arguments["removeThingType"] = True
         await self._clients.call(
             "iot:UpdateThing",
             thingName=name,
-            expectedVersion=there.version,
+            expectedVersion=version,
             attributePayload={"attributes": dict(laid.stands), "merge": False},
             **arguments,
         )
@@ -252,6 +282,11 @@ class Registry:
 
 def _groups_of(thing: Thing) -> set[str]:
     return set(filter(None, thing.attributes.get(GROUPS, "").split(",")))
+
+
+def thing_version(thing: int) -> str:
+    """The version of a thing beside which there is nothing of the fleet's."""
+    return _version(thing, None)
 
 
 def _version(thing: int, meta: Shadow | None) -> str:

@@ -24,16 +24,21 @@ class Shadow:
     reported: Document
 
 
+def named(shadow: str) -> Mapping[str, str]:
+    """How a call names a shadow; the unnamed one by nothing."""
+    return {"shadowName": shadow} if shadow else {}
+
+
 class Shadows:
-    """The shadows of one name."""
+    """The shadows of one name; an empty one for the unnamed shadow, which a thing has one of."""
 
     def __init__(self, clients: Clients, name: str) -> None:
-        self._clients, self._name = clients, name
+        self._clients, self._named = clients, named(name)
 
     async def get(self, thing: str) -> Shadow | None:
         """The shadow; None where there is none, or no such thing."""
         try:
-            answer = await self._clients.call(_GET, thingName=thing, shadowName=self._name)
+            answer = await self._clients.call(_GET, thingName=thing, **self._named)
         except CallFailed as failed:
             if failed.kind == "missing":
                 return None
@@ -65,13 +70,13 @@ class Shadows:
         if there is not None:
             request["version"] = there.version
         payload = json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode()
-        answer = await self._clients.call(_UPDATE, thingName=thing, shadowName=self._name, payload=payload)
+        answer = await self._clients.call(_UPDATE, thingName=thing, **self._named, payload=payload)
         return answers.number(_UPDATE, _document(_UPDATE, answer), "version")
 
     async def remove(self, thing: str) -> None:
         """Removes the shadow, where there is one."""
         try:
-            await self._clients.call("iot:DeleteThingShadow", thingName=thing, shadowName=self._name)
+            await self._clients.call("iot:DeleteThingShadow", thingName=thing, **self._named)
         except CallFailed as failed:
             if failed.kind != "missing":
                 raise

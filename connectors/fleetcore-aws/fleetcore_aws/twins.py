@@ -17,7 +17,6 @@ from fleetcore_aws.names import THING
 from fleetcore_aws.registry import FOREIGN, Things
 from fleetcore_aws.shadows import Shadow, Shadows
 
-SHADOW = "twin"
 _NAMED = "iot:ListNamedShadowsForThing"
 _FOREIGN = "There is a shadow of that name which this fleet has not made"
 
@@ -25,9 +24,9 @@ _FOREIGN = "There is a shadow of that name which this fleet has not made"
 class Twins:
     """See the module."""
 
-    def __init__(self, clients: Clients, things: Things, prefix: str) -> None:
-        self._clients, self._things, self._prefix = clients, things, prefix
-        self._shadows = Shadows(clients, SHADOW)
+    def __init__(self, clients: Clients, things: Things, prefix: str, shadow: str) -> None:
+        self._clients, self._things, self._prefix, self._shadow = clients, things, prefix, shadow
+        self._shadows = Shadows(clients, shadow)
         self.use = CloudUse()
 
     def fit(self, item: MirrorItem, body: TwinBody) -> Fitted:
@@ -60,8 +59,14 @@ class Twins:
             return MirrorResult(state="done" if body is None else "invalid", reason="The id is too long")
         if isinstance(item.last, TwinBody) and item.remote_version is not None and body is not None:
             # Nobody has written it since, or AWS refuses the version: no need to read it.
-            known = Shadow(int(item.remote_version), item.last.desired, self._marked(item.last.reported))
-            written = await self._shadows.replace(name, known, body.desired, self._marked(body.reported))
+            last = item.last.reported if item.adopts else self._marked(item.last.reported)
+            known = Shadow(int(item.remote_version), item.last.desired, last)
+            try:
+                written = await self._shadows.replace(name, known, body.desired, self._marked(body.reported))
+            except CallFailed as failed:
+                if failed.kind != "conflict" or not item.adopts:
+                    raise
+                return await self._marked_alone(name)
             return MirrorResult(state="done", remote_version=str(written))
         there = await self._shadows.get(name)
         if there is not None and not self._owns(there):
@@ -81,6 +86,15 @@ class Twins:
             return refused
         written = await self._shadows.replace(name, there, body.desired, reported)
         return MirrorResult(state="done", remote_version=str(written))
+
+    async def _marked_alone(self, name: str) -> MirrorResult:
+        """Takes over a shadow that has changed since it was imported, as it is."""
+        there = await self._shadows.get(name)
+        if there is not None and MARK not in there.reported:
+            await self._shadows.replace(name, there, there.desired, self._marked(there.reported))
+        elif there is not None and not self._owns(there):
+            return MirrorResult(state="foreign", reason=_FOREIGN)
+        return MirrorResult(state="conflict")
 
     async def _without_thing(self, name: str) -> MirrorResult | None:
         """Why a first shadow is not written: its thing is not there, or is another one's."""
@@ -105,14 +119,19 @@ class Twins:
         """As the interface has it; raises CallFailed. A call for each thing: AWS lists shadows by thing alone."""
         async for device in self._things.devices():
             name = THING.encode(device, self._prefix)
-            try:
-                answer = await self._clients.call(_NAMED, thingName=name)
-            except CallFailed as failed:
-                if failed.kind == "missing":  # removed since it was listed
-                    continue
-                raise
-            named = answer.get("results")
-            if not isinstance(named, list):
-                raise CallFailed(_NAMED, "unavailable", "the answer has no results; it was cut off", lost=True)
-            if SHADOW in named:
+            if name is not None and await self._there(name):
                 yield EntityKey("twin", device)
+
+    async def _there(self, name: str) -> bool:
+        if not self._shadow:  # AWS lists named ones alone
+            return (shadow := await self._shadows.get(name)) is not None and self._owns(shadow)
+        try:
+            answer = await self._clients.call(_NAMED, thingName=name)
+        except CallFailed as failed:
+            if failed.kind == "missing":  # removed since it was listed
+                return False
+            raise
+        named = answer.get("results")
+        if not isinstance(named, list):
+            raise CallFailed(_NAMED, "unavailable", "the answer has no results; it was cut off", lost=True)
+        return self._shadow in named

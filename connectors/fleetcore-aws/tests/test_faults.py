@@ -1,10 +1,11 @@
 """What AWS and the network do wrong, and what becomes of it."""
 
 import asyncio
+import re
 
 import pytest
 from attrs import evolve
-from fleetcore_aws.failures import from_answer
+from fleetcore_aws.failures import SET_CLOCK, from_answer
 from fleetcore_aws.names import job_id
 from fleetcore_aws.testing.operations import arn
 
@@ -117,7 +118,7 @@ async def test_one_invalid_item_harms_no_other(cloud):
 
 
 def test_a_full_account_is_waited_for_and_does_not_slow_other_calls():
-    failed = from_answer("iot:CreateJob", "LimitExceededException", "too many", 409, {})
+    failed = from_answer("iot:CreateJob", "LimitExceededException", "too many", 409, {}, 0.0)
 
     assert (failed.kind, failed.paced) == ("throttled", False)
     assert failed.retry_after_s >= 60
@@ -350,3 +351,96 @@ async def test_a_read_that_is_throttled_is_made_again_and_fails_no_other(cloud, 
 
     assert [each.key.id for each in found] == names
     assert front.faults.throttled == 0
+
+
+@pytest.mark.parametrize("cut", ["cut_heads", "cut_bodies"])
+async def test_a_request_that_was_cut_is_not_done_and_counts_as_one_whose_answer_was_lost(cloud, front, cut):
+    await cloud.apply([registration("sensor-0")])  # which makes the type
+    front.calls.clear()
+    front.faults.only = ("iot:CreateThing",)
+    setattr(front.faults, cut, 1)
+
+    with pytest.raises(Unavailable):
+        await cloud.apply([registration("sensor-1")])
+    left = list(front.back.hub.things)
+    again = await states(cloud, registration("sensor-1"))
+
+    assert (left, again) == (["sensor-0"], ["done"])
+    assert (getattr(front.faults, cut), front.calls) == (0, {"iot:CreateThing": 1})
+
+
+async def test_a_request_without_a_body_is_cut_in_its_head_alone(cloud, front):
+    front.faults.cut_bodies = 1
+    assert await cloud.read([REGISTRY]) == [None]
+    front.faults.cut_heads = 1
+    with pytest.raises(Unavailable):
+        await cloud.read([REGISTRY])
+
+    assert (front.faults.cut_bodies, front.faults.cut_heads) == (1, 0)
+
+
+@pytest.mark.parametrize("cut", ["cut_heads", "cut_bodies"])
+async def test_a_change_that_was_cut_leaves_the_old_state_and_its_version(cloud, front, hub, cut):
+    await cloud.apply([registration("sensor-1")])
+    (known,) = await cloud.apply([twin("sensor-1", interval=1)])
+    front.faults.only = ("iot:UpdateThingShadow",)
+    setattr(front.faults, cut, 1)
+    later = twin("sensor-1", known.remote_version, interval=2)
+    with pytest.raises(Unavailable):
+        await cloud.apply([later])
+    state, version = await hub.twin("sensor-1")
+
+    assert (state["desired"], str(version)) == ({"interval": 1}, known.remote_version)
+    assert await states(cloud, later) == ["done"]
+
+
+@pytest.mark.parametrize("skew_s", [7200.0, 400.0, -400.0, -7200.0])
+async def test_another_time_at_aws_is_told_as_that_and_not_as_wrong_credentials(cloud, hub, skew_s):
+    await hub.have_time(skew_s)
+
+    with pytest.raises(Unavailable) as failure:
+        await cloud.apply([registration("sensor-1"), twin("sensor-1")])
+    (finding,) = await cloud.check()
+
+    way = "behind" if skew_s > 0 else "ahead of"
+    for said, remedy in ((str(failure.value), failure.value.remedy), (finding.detail, finding.remedy)):
+        seconds = re.search(rf"the clock of this machine is (\d+) s {way} AWS's", said)
+        assert abs(int(seconds[1]) - abs(skew_s)) < 60, said
+        assert remedy == SET_CLOCK
+    assert (finding.state, finding.what) == ("problem", "clock")
+
+
+@pytest.mark.parametrize("skew_s", [240.0, -240.0])
+async def test_a_small_difference_of_clocks_is_none(cloud, hub, skew_s):
+    await hub.have_time(skew_s)
+
+    assert await states(cloud, registration("sensor-1")) == ["done"]
+
+
+async def test_a_clock_that_was_set_right_is_enough(cloud, hub):
+    await hub.have_time(7200.0)
+    with pytest.raises(Unavailable):
+        await cloud.apply([registration("sensor-1")])
+    await hub.heal()
+
+    assert await states(cloud, registration("sensor-1")) == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "headers", "said"),
+    [
+        ("RequestTimeTooSkewed", "", {}, "the clock of this machine differs from AWS's (RequestTimeTooSkewed)"),
+        (
+            "InvalidSignatureException",
+            "Signature not yet current: … is still later than … (19700101T000000Z + 15 min.)",
+            {},
+            "7200 s ahead of AWS's",
+        ),
+        ("Forbidden", "", {"date": "Thu, 01 Jan 1970 04:00:00 GMT"}, "7200 s behind AWS's"),
+    ],
+)
+def test_a_wrong_clock_is_known_whichever_way_a_service_tells_it(code, message, headers, said):
+    failed = from_answer("iot:DescribeThing", code, message, 403, headers, 7200.0)
+
+    assert failed.kind == "clock"
+    assert said in failed.said

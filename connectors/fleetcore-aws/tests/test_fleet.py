@@ -7,7 +7,7 @@ from fleetcore_aws.testing.hub import Hub
 
 from fleetcore import IoTFleetManager
 from fleetcore.runtime.config import load
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.patience import PATIENCE_S, until
 
 DEVICES = 40
 SECTION = """

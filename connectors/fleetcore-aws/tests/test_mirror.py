@@ -5,22 +5,18 @@ import json
 import time
 
 import pytest
+from fleetcore_aws.failures import SET_CLOCK
 from fleetcore_aws.testing.front import HubBack, serving
 from fleetcore_aws.testing.hub import Hub
 
 from fleetcore import IoTFleetManager
 from fleetcore.model.mirror import EntityKey
+from fleetcore.model.parts import parts
 from fleetcore.runtime.config import load
 from fleetcore.testing.cloud_contract import registration, twin
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.patience import PATIENCE_S, until
 
 QUEUE = "http://127.0.0.1/123456789012/commands"
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_fleet_is_mirrored_through_an_outage(tmp_path, front, hub):
@@ -81,6 +77,138 @@ async def test_what_aws_users_want_and_command_comes_into_the_fleet(tmp_path, fr
                 await asyncio.sleep(0.01)
 
     assert [(each.name, each.args, each.issued_by) for each in commands] == [("reboot", {"delay_s": 5}, "mirror/aws")]
+
+
+async def drift(manager):
+    """Where AWS differs, page by page."""
+    found = []
+
+    async def page(after):
+        return await manager.list_mirror_drift("aws", after=after)
+
+    async for part in parts(page, lambda part: part.next):
+        found += part.differences
+    return found
+
+
+VIA = {
+    "iot-data": '{via = "iot-data"}',
+    "kinesis": '{via = "kinesis", stream = "readings"}',
+    "sqs": '{via = "sqs", queue = "http://127.0.0.1/123456789012/readings"}',
+}
+
+
+@pytest.mark.parametrize("via", VIA)
+async def test_state_and_readings_arrive_each_once_through_requests_that_were_cut(tmp_path, monkeypatch, front, via):
+    monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.02,))
+    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.02)
+    file = tmp_path / "fleet.toml"
+    file.write_text(
+        f'[fleet]\ndata = "data"\n[clouds.aws]\nregion = "us-east-1"\nendpoint = "{front.endpoint}"\n'
+        f'mirror = ["registry", "twins"]\nmetrics = ["*"]\ntelemetry = {VIA[via]}\nwrite_every_s = 0.01\n'
+    )
+    hub, faults = front.back.hub, front.faults
+    async with IoTFleetManager(config=load(file), create=True) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["aws"]
+        for number in range(3):
+            await manager.register_device(f"dev-{number}", "sensor")
+        await until(lambda: len(hub.things) == 3 and mirror.lane.idle)
+        faults.only, counted = ("iot:UpdateThingShadow",), []
+        for number, order in enumerate(("cut_heads", "cut_bodies", "lost")):
+            setattr(faults, order, 1)
+            await manager.set_desired("dev-0", {"round": -number})
+            await until(lambda: mirror.state == "failing")
+            await manager.resume_mirror("aws")
+            await until(lambda number=number: desired(hub).get("dev-0") == -number and mirror.lane.idle)
+            counted.append((await manager.get_mirror("aws")).counts["failed"])
+        faults.only = ()
+        faults.cut_heads = faults.cut_bodies = 3
+        for at in range(12):
+            await manager.set_desired(f"dev-{at % 3}", {"round": at})
+            await manager.collect_telemetry(f"dev-{at % 3}", "heat", float(at))
+            await asyncio.sleep(0)
+        await until(lambda: not faults.cut_heads and not faults.cut_bodies)
+        await until(lambda: len(values(front)) >= 12)
+        await until(lambda: mirror.lane.idle and desired(hub) == {"dev-0": 9, "dev-1": 10, "dev-2": 11})
+        shown = await manager.get_mirror("aws")
+        drifted = await drift(manager)
+
+    assert sorted(values(front)) == [float(at) for at in range(12)]
+    assert counted == [1, 2, 3], "a cut request counts as a lost answer does"
+    assert (shown.invalid, drifted) == (0, [])
+
+
+def values(front):
+    return [reading["value"] for message in front.messages for reading in message["readings"]]
+
+
+def desired(hub):
+    return {name: named["twin"].state.get("desired", {}).get("round") for name, named in hub.shadows.items()}
+
+
+async def test_a_campaign_is_shown_by_its_executions_and_one_that_was_cancelled_at_aws_is_drift(tmp_path, front, hub):
+    jobs, executions = front.back.hub.jobs, front.back.hub.executions.held
+    file = tmp_path / "fleet.toml"
+    file.write_text(
+        f'[fleet]\ndata = "data"\n[clouds.aws]\nregion = "us-east-1"\nendpoint = "{front.endpoint}"\n'
+        'mirror = ["registry", "jobs"]\nwrite_every_s = 0.01\n'
+    )
+
+    async with IoTFleetManager(config=load(file), create=True) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["aws"]
+        await manager.register_device("dev-1", "sensor")
+        await manager.create_campaign("spring", "2.0.0", ["dev-1"], "https://x.example/fw", sha256="ab" * 32, size=7)
+        await manager.resync_mirror("aws")  # no event tells of a part that waits
+        await until(lambda: jobs and mirror.lane.idle)
+        ((name, job),) = jobs.items()
+        await hub.call("iot", "cancel_job_execution", jobId=name, thingName="dev-1", force=True)
+        cancelled = await drift(manager)
+        await manager.apply_mirror("aws")
+        await until(lambda: "since" in job["description"])
+        repaired = await drift(manager)
+        await manager.abort_campaign("spring")
+        await until(lambda: '"cancelled"' in job["description"] and mirror.lane.idle)
+        after = await drift(manager)
+        await manager.create_campaign("summer", "3.0.0", ["dev-1"], "https://x.example/fw", sha256="cd" * 32, size=7)
+        await manager.abort_campaign("summer")
+        await until(lambda: len(jobs) == 2 and mirror.lane.idle)
+        (second,) = jobs.keys() - {name}
+
+    assert [(each.entity.partition("/")[0], each.state) for each in cancelled] == [("job", "differs")]
+    assert (repaired, after) == ([], [])
+    assert (executions[second]["dev-1"].status, executions[second]["dev-1"].details) == (
+        "CANCELED",
+        {"state": "cancelled", "code": "aborted"},
+    )
+
+
+@pytest.mark.parametrize("skew_s", [3 * 3600.0, -3 * 3600.0])
+async def test_another_time_at_aws_is_shown_as_that_and_ends_with_it(tmp_path, monkeypatch, front, skew_s):
+    monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.02,))
+    file = tmp_path / "fleet.toml"
+    file.write_text(
+        f'[fleet]\ndata = "data"\n[clouds.aws]\nregion = "us-east-1"\nendpoint = "{front.endpoint}"\n'
+        'mirror = ["registry"]\n'
+    )
+    front.faults.skew_s = skew_s
+    async with IoTFleetManager(config=load(file), create=True) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["aws"]
+        await manager.register_device("dev-1", "sensor")
+        await until(lambda: mirror.state == "failing")
+        (shown,) = (await manager.list_mirrors()).items
+        checked = (await manager.check_mirror("aws")).findings
+        doctor = (await manager.get_status()).consumers
+        front.faults.heal()
+        await until(lambda: front.back.hub.things and mirror.lane.idle)
+        healed = await manager.get_mirror("aws")
+
+    assert "s behind AWS's" in shown.error if skew_s > 0 else "s ahead of AWS's" in shown.error
+    assert [(each.state, each.what) for each in checked] == [("problem", "clock")]
+    assert [each["remedy"] for each in doctor.values() if each["error"] == shown.error] == [SET_CLOCK]
+    assert (healed.state, healed.error) == ("running", "")
 
 
 async def everything(cloud, count):

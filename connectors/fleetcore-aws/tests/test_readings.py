@@ -168,3 +168,34 @@ async def test_a_hub_that_is_down_is_unavailable_however_many_messages_a_device_
     async with opened() as cloud:
         with pytest.raises(Unavailable):
             await cloud.send(batch, TwoDevices())
+
+
+@pytest.mark.parametrize("cut", ["cut_heads", "cut_bodies"])
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.via)
+async def test_readings_of_a_request_that_was_cut_are_sent_again_and_each_arrives_once(opened, front, route, cut):
+    count = 4000  # more than a connection takes at once
+    batch = TelemetryBatch.of([0] * count, range(START_MS, START_MS + count), [0.5] * count)
+    setattr(front.faults, cut, 1)
+    async with opened(telemetry=route) as cloud:
+        with pytest.raises(Unavailable):
+            await cloud.send(batch, TwoDevices())
+        left = list(front.messages)
+        sent = await cloud.send(batch, TwoDevices())
+
+    assert left == []
+    assert sent.taken == count
+    times = [reading["time"] for message in front.messages for reading in message["readings"]]
+    assert times == list(range(START_MS, START_MS + count))
+
+
+@pytest.mark.parametrize("skew_s", [7200.0, -7200.0])
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.via)
+async def test_another_time_at_aws_is_told_and_the_readings_wait(opened, front, route, skew_s):
+    front.faults.skew_s = skew_s
+    async with opened(telemetry=route) as cloud:
+        with pytest.raises(Unavailable, match="the clock of this machine is"):
+            await cloud.send(BATCH, TwoDevices())
+        front.faults.heal()
+        sent = await cloud.send(BATCH, TwoDevices())
+
+    assert sent.taken == 4

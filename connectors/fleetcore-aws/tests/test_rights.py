@@ -19,6 +19,8 @@ from fleetcore.testing.throwaway_ca import ThrowawayCa
 QUEUE = "http://127.0.0.1/123456789012/commands"
 ACCOUNT = "123456789012"
 ALL = CloudUse(commands=True)
+JOB = JobBody(device="sensor-1", campaign="c1", release="2", url="https://x.example", state="waiting")
+#: Each as it is made, and as it is changed later.
 CA = ThrowawayCa()
 BODIES = [
     (EntityKey("group", "lab"), GroupBody(), GroupBody(description="the lab")),
@@ -29,23 +31,20 @@ BODIES = [
     ),
     (EntityKey("certificate", "sensor-1"), certified(CA.another("sensor-1")), certified(CA.another("sensor-1"))),
     (EntityKey("twin", "sensor-1"), TwinBody(), TwinBody(desired={"interval": 1})),
-    (
-        EntityKey("job", "c1:sensor-1"),
-        JobBody(device="sensor-1", campaign="c1", release="2", url="https://x.example", state="offered"),
-        JobBody(device="sensor-1", campaign="c1", release="2", url="https://x.example", state="done"),
-    ),
+    (EntityKey("job", "c1:sensor-1"), *(evolve(JOB, state=state) for state in ("offered", "cancelled", "accepted"))),
 ]
 
 
 async def everything(cloud, hub):
     """Does all that a mirror does."""
     await hub.call("iot", "create_policy", policyName="devices", policyDocument="{}")
-    for key, first, second in BODIES:
+    for key, first, *later in BODIES:
         (made,) = await cloud.apply([MirrorItem(key=key, body=first)])
         await cloud.read([key])
         assert [each async for each in cloud.entities(key.facet)] == [key]
-        (changed,) = await cloud.apply([MirrorItem(key=key, body=second, remote_version=made.remote_version)])
-        assert changed.state == "done", changed
+        for body in later:
+            (made,) = await cloud.apply([MirrorItem(key=key, body=body, remote_version=made.remote_version)])
+            assert made.state == "done", made
     await cloud.send(TelemetryBatch.of([0], [START_MS], [1.0]), TwoDevices())
     await hub.command("sensor-1", "reboot", {})
     arriving = cloud.inbound(None)
@@ -53,7 +52,7 @@ async def everything(cloud, hub):
     await hub.command("sensor-1", "blink", {})
     assert (await anext(arriving)).events
     await arriving.aclose()
-    for key, _, _ in reversed(BODIES):
+    for key, *_ in reversed(BODIES):
         (held,) = await cloud.read([key])
         (gone,) = await cloud.apply([evolve(held, body=None)])
         assert gone.state == "done", gone

@@ -35,6 +35,7 @@ class DeviceResponse(Response, frozen=True):
     location: PositionResponse | None
     gateway: str | None
     key_id: str | None
+    home: str | None
     created: Ms | None
     updated: Ms | None
     version: int

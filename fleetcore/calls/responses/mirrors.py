@@ -73,6 +73,26 @@ class MirrorChangeResponse(Response, frozen=True):
     lost: list[MirrorLossResponse]
 
 
+class MirrorImportableResponse(Response, frozen=True):
+    """Something that others have made at the hub, by the hub's ``name`` for it.
+
+    ``entity`` is what it would be in the fleet. ``action`` is ``create``, ``resume`` (its import was begun) or
+    ``skip``, and then ``reason`` says why.
+    """
+
+    name: str
+    entity: str | None
+    action: str
+    reason: str
+
+
+class MirrorImportableResponses(Response, frozen=True):
+    """A part of what could be imported, and where the next one begins; null at the end."""
+
+    found: list[MirrorImportableResponse]
+    next: str | None
+
+
 class MirrorDriftResponse(Response, frozen=True):
     """An entity that is otherwise in the hub.
 

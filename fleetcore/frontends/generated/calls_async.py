@@ -56,6 +56,7 @@ from fleetcore.calls.responses.mirrors import (
     MirrorCheckResponse,
     MirrorDeadLetterResponse,
     MirrorDriftsResponse,
+    MirrorImportableResponses,
     MirrorPausedResponse,
     MirrorPolicyResponse,
     MirrorRefusedCommandResponse,
@@ -148,6 +149,7 @@ if TYPE_CHECKING:
         Capabilities,
         Configuration,
         Gateway,
+        Home,
         KeyId,
         Model,
         Name,
@@ -187,7 +189,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
     from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
-    from fleetcore.calls.mirrors import Entity, MirrorName, Removals, Scan
+    from fleetcore.calls.mirrors import DefaultType, Entity, MirrorName, Removals, Scan
     from fleetcore.calls.operations import OperationId, OperationKind
     from fleetcore.calls.operators import GrantId, Permissions, Principal, Roles, RoleScope, TokenDays, TokenId
     from fleetcore.calls.server import BackupFolder, VerifyPlace
@@ -362,10 +364,13 @@ class AsyncCalls(ABC):
         location: Place | UnsetType | None = UNSET,
         gateway: Gateway | UnsetType | None = UNSET,
         key_id: KeyId | UnsetType | None = UNSET,
+        home: Home | UnsetType | None = UNSET,
         if_version: IfVersion | None = None,
         reason: Reason = "",
     ) -> DeviceResponse:
         """Changes what is registered of a device; what is not given stays, None clears. ``attributes`` are merged.
+
+        ``home`` is the mirror to whose hub the device is connected: there it reports, and there it is given commands.
 
         Raises:
             NotFound: there is no such device, or no such gateway.
@@ -383,6 +388,7 @@ class AsyncCalls(ABC):
                 "location": location,
                 "gateway": gateway,
                 "key_id": key_id,
+                "home": home,
                 "if_version": if_version,
                 "reason": reason,
             },
@@ -2410,6 +2416,35 @@ class AsyncCalls(ABC):
         It goes on in the background. What is found is sent by the mirror itself: ``waiting`` tells how much is left.
         """
         return await self._value("apply_mirror", {"name": name, "reason": reason}, OperationResponse)
+
+    async def list_mirror_import(
+        self, name: MirrorName, *, after: Cursor | None = None, type: DefaultType = "device"
+    ) -> MirrorImportableResponses:
+        """Shows what an import would do with devices and groups that others have made at the hub; changes nothing.
+
+        Call it again with the answer's ``next`` as ``after``, until that is null. Twins are not read for it.
+
+        Raises:
+            Refused: nothing can be imported from this hub, or the mirror does not mirror devices.
+            Unavailable: the hub is not open, or does not answer.
+        """
+        return await self._value(
+            "list_mirror_import", {"name": name, "after": after, "type": type}, MirrorImportableResponses
+        )
+
+    async def import_mirror(
+        self, name: MirrorName, *, type: DefaultType = "device", reason: Reason = ""
+    ) -> OperationResponse:
+        """Takes over what others have made at a hub: devices, their twins, groups and who is in them.
+
+        ``list_mirror_import`` shows it before. It goes on in the background, also after a restart. What the fleet has
+        already is left as it is, and named among the failures.
+
+        Raises:
+            Refused: nothing can be imported from this hub, or the mirror does not mirror devices.
+            Unavailable: the hub is not open.
+        """
+        return await self._value("import_mirror", {"name": name, "type": type, "reason": reason}, OperationResponse)
 
     async def allow_mirror_removals(self, name: MirrorName, count: Removals, *, reason: Reason = "") -> MirrorResponse:
         """Lets a mirror remove more entities from its hub today than ``removals_per_day`` allows."""

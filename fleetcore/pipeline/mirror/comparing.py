@@ -6,13 +6,14 @@ A hub that cannot be read is not compared: what it took, as far as that was kept
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from fleetcore.interfaces.cloud import MirrorItem
-from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody
+from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody, TwinBody
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.kept import digest
 from fleetcore.pipeline.mirror.lane import Bodies, StateLane
+from fleetcore.pipeline.mirror.settling import Homed, twins_at_hub
 from fleetcore.pipeline.mirror.walk import Walk
 
 #: In front of a place among the kept states. A plan looks at them last: what is gone from the fleet is there alone.
@@ -65,7 +66,9 @@ class Comparing:
         walk: Walk,
         bodies: Bodies,
         lane: StateLane,
+        homed: Homed,
     ) -> None:
+        self._homed = homed
         self._walk, self._bodies, self._kept = walk, bodies, lane.kept
         self._gone, self._removes = lane.gone, lane.removes
 
@@ -105,11 +108,14 @@ class Comparing:
         compared = 0
         there = await hub.read(keys)
         bodies, states = await self._bodies(keys), await self._kept.get_many(keys)
+        at_hub = await twins_at_hub(self._homed, keys)
         for key, held in zip(keys, there, strict=True):
             fitted = self._fitted(hub, key, bodies.get(key), states[key])
             if fitted is None:
                 continue
             compared += 1
+            if key in at_hub and held is not None:
+                fitted = _with_its_report(fitted, held)
             difference = await self._difference(hub, fitted, held)
             if difference is not None:
                 found.append(difference)
@@ -175,6 +181,13 @@ class Comparing:
                     if held is not None:
                         found[key] = Difference(key=key, state="extra", held=held)
         return list(found.values())
+
+
+def _with_its_report(wanted: MirrorItem, held: MirrorItem) -> MirrorItem:
+    """What the fleet should see at the hub of a device that is connected there: its report is as it has made it."""
+    if isinstance(wanted.body, TwinBody) and isinstance(held.body, TwinBody):
+        return evolve(wanted, body=evolve(wanted.body, reported=held.body.reported))
+    return wanted
 
 
 async def _parts(keys: AsyncIterator[EntityKey]) -> AsyncIterator[Sequence[EntityKey]]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from fleetcore.errors import CredentialsRejected, PluginError, Unavailable
 from fleetcore.interfaces.boundary import in_a_line, plugin_call, plugin_code
-from fleetcore.interfaces.cloud import Arrived, CloudBackend, CloudLimits, Fitted, MirrorItem, MirrorResult
+from fleetcore.interfaces.cloud import Arrived, CloudBackend, CloudLimits, Fitted, MirrorItem, MirrorResult, Unowned
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import CALLED, EntityKey, Facet, Loss, MirrorBody
 
@@ -73,6 +73,23 @@ class Hub:
             return
         async for key in self._given(self.cloud.entities(facet)):
             yield key
+
+    async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None]:
+        """What others have made there; from its beginning where ``after`` is no place any more."""
+        with _told_apart(self._what):
+            async with plugin_call(self._what, self._timeout_s):
+                found = await self.cloud.unowned(after) or await self.cloud.unowned(None)
+        return found or ((), None)
+
+    async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
+        """Their states, in order."""
+        return await self._answered(found, self.cloud.read_unowned(found))
+
+    async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
+        """The next devices of an unowned group."""
+        with _told_apart(self._what):
+            async with plugin_call(self._what, self._timeout_s):
+                return await self.cloud.members(group, after)
 
     async def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
         """What comes from the hub."""

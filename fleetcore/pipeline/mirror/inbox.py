@@ -20,6 +20,7 @@ from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, Put
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.lane import StateLane
+from fleetcore.pipeline.mirror.settling import Homed
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Inbox:
     Args:
         names: the commands that may be given at the hub; ``*`` for all.
         mirrored: whether a device is one of the mirror's.
+        homed: those of some devices that are connected to the hub.
 
     Attributes:
         counts: since the start: ``commands``, ``refused`` ones, ``changes`` and what was ``invalid``.
@@ -49,9 +51,10 @@ class Inbox:
         *,
         names: Collection[str],
         mirrored: Callable[[EntityKey], Awaitable[object | None]],
+        homed: Homed,
     ) -> None:
         self._lane, self._commands, self._storage = lane, commands, storage
-        self._names, self._mirrored = names, mirrored
+        self._names, self._mirrored, self._homed = names, mirrored, homed
         self.counts: Counter[str] = Counter()
         self.error = ""
         self.refused: deque[tuple[str, str, str, str]] = deque(maxlen=_NAMED)
@@ -85,7 +88,7 @@ class Inbox:
         self.counts["changes"] += len(changed)
 
     async def _command(self, command: CloudCommand) -> None:
-        actor = f"mirror/{self._lane.name}"
+        actor = self._lane.actor
         try:
             if not (_is_text(command.id) and _is_text(command.name)):
                 raise Refused("The command's id or name is no Unicode", code="name_invalid")
@@ -93,6 +96,9 @@ class Inbox:
                 raise Refused(f"[clouds.{self._lane.name}] commands does not name {command.name!r}", code="forbidden")
             if await self._mirrored(EntityKey("registry", check_device_id(command.device))) is None:
                 raise NotFound(f"Device {command.device!r} is not one of the mirror's", code="device_unknown")
+            if await self._homed([command.device]):
+                said = f"Device {command.device!r} is connected to the hub, and hears it there"
+                raise Refused(said, code="forbidden")
             await self._commands.send(
                 command.device,
                 command.name,

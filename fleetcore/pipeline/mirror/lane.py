@@ -49,12 +49,17 @@ Bodies = Callable[[Sequence[EntityKey]], Awaitable[Mapping[EntityKey, MirrorBody
 
 @frozen(kw_only=True)
 class _Work:
-    """One entity as it is to be sent; ``agreed`` is what fleet and hub share then, where it goes both ways."""
+    """One entity as it is to be sent.
+
+    ``agreed`` is what fleet and hub share then, where it goes both ways; ``read_first``: something of it comes in, so
+    that it is read before it is written.
+    """
 
     key: EntityKey
     kept: Kept
     fitted: Fitted
     agreed: Mapping[str, object] | None = None
+    read_first: bool = False
 
     @property
     def body(self) -> MirrorBody | None:
@@ -62,12 +67,12 @@ class _Work:
         return None if self.fitted.item is None else self.fitted.item.body
 
 
-def _with_last(fitted: Fitted, key: EntityKey, kept: Kept) -> Fitted:
-    """With what was sent last, where that is kept."""
-    if fitted.item is None or kept.body is None:
+def _as_kept(fitted: Fitted, key: EntityKey, kept: Kept) -> Fitted:
+    """With what was sent last, where that is kept, and whether it is to be taken over."""
+    if fitted.item is None or (kept.body is None and not kept.adopts):
         return fitted
-    last = from_plain("mirror_state", kept.body, BODIES[key.facet])
-    return evolve(fitted, item=evolve(fitted.item, last=last))
+    last = None if kept.body is None else from_plain("mirror_state", kept.body, BODIES[key.facet])
+    return evolve(fitted, item=evolve(fitted.item, last=last, adopts=kept.adopts))
 
 
 #: Entities that are done, each with what is kept of that.
@@ -89,6 +94,7 @@ class StateLane:
         counts: since the start: ``calls``, entities ``written``, ``taken`` (the hub's part came into the fleet),
             ``unchanged``, ``conflicts``, leaves that both sides had changed (``both_changed``), ``throttled``,
             ``failed``, ``invalid``, ``foreign``, and ``unsettled``: changed at the hub again and again.
+        actor: the name by which what this mirror takes into the fleet is written down.
         removals_wait: entities whose removal waits for tomorrow's budget.
     """
 
@@ -106,11 +112,12 @@ class StateLane:
         every_s: float = 0.0,
     ) -> None:
         self.name, self._storage, self._clock, self._bodies = name, storage, clock, bodies
-        self.deletes, self._settling, self._facets = deletes, settling, facets
+        self.deletes, self._settling, self.facets = deletes, settling, facets
         self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
         #: Removals that are under way.
         self._removing: set[EntityKey] = set()
         self.removals_wait: set[EntityKey] = set()
+        self.actor = f"mirror/{name}"
         self.marks, self.kept = Marks(name, storage), KeptStates(name, storage)
         self.state, self.error = "running", ""
         self.at_work = False
@@ -141,7 +148,7 @@ class StateLane:
 
     def removes(self, *facets: Facet) -> bool:
         """Whether the hub is told what is gone from the fleet: of these facets, or of any that is sent."""
-        return self.deletes or not WITHDRAWN.isdisjoint(facets or self._facets)
+        return self.deletes or not WITHDRAWN.isdisjoint(facets or self.facets)
 
     # -- marks ------------------------------------------------------------------------------------------------------
 
@@ -176,18 +183,25 @@ class StateLane:
 
     async def amend(self, key: EntityKey, how: Callable[[Kept], Kept], beside: Commit = _NO_CHANGE) -> None:
         """Changes what is kept of an entity, in one commit with ``beside``; while it is under way, after that."""
-        while key in self._under_way:
+        while not await self._amended(key, how, beside):
             self._moved.clear()
             await self._moved.wait()
-        self._under_way[key] = False
-        try:
-            kept = await self.kept.get(key)
-            await self._storage.commit(self.kept.putting(key, kept, how(kept)) + beside)
-        finally:
-            if self._under_way.pop(key, False):
-                self._ready[key] = None
-            self._news.set()
-            self._moved.set()
+
+    async def _amended(self, key: EntityKey, how: Callable[[Kept], Kept], beside: Commit) -> bool:
+        """Whether it could be, for it is not under way. Marks wait meanwhile: they trust that it has a row then."""
+        async with self._turn:
+            if key in self._under_way:
+                return False
+            self._under_way[key] = False
+            try:
+                kept = await self.kept.get(key)
+                await self._storage.commit(self.kept.putting(key, kept, how(kept)) + beside)
+            finally:
+                if self._under_way.pop(key):
+                    self._ready[key] = None
+                self._news.set()
+                self._moved.set()
+        return True
 
     async def doubt(self, keys: Iterable[EntityKey]) -> None:
         """Takes what was sent of entities for not known any more, so that it is sent again."""
@@ -201,7 +215,7 @@ class StateLane:
         """
         states, following = await self.kept.page("mirror", after, limit)
         sent = [key for key, kept in states if kept.digest is not None and kept.paused is None]
-        known = [key for key in sent if key.facet in self._facets and self.removes(key.facet)]
+        known = [key for key in sent if key.facet in self.facets and self.removes(key.facet)]
         bodies = await self._bodies(known)
         return [key for key in known if key not in bodies], following
 
@@ -368,9 +382,10 @@ class StateLane:
         work: list[_Work] = []
         done: _Done = []
         states, bodies = await self.kept.get_many(batch), await self._bodies(batch)
+        first = frozenset[EntityKey]() if self._settling is None else await self._settling.read_first(batch)
         for key in batch:
             kept, body = states[key], bodies.get(key)
-            if kept.paused is not None or key.facet not in self._facets:
+            if kept.paused is not None or key.facet not in self.facets:
                 done.append((key, Commit()))
                 continue
             if body is None:
@@ -381,18 +396,15 @@ class StateLane:
                 elif self._may_remove(key):
                     work.append(removal)
                 continue
-            fitted = _with_last(hub.fit(key, body, kept.remote_version), key, kept)
+            fitted = _as_kept(hub.fit(key, body, kept.remote_version), key, kept)
             if fitted.item is None:
                 done.append((key, self._invalid(key, kept, fitted.reason)))
-            elif self._goes_both_ways(key) or kept.digest is None or kept.digest != digest(fitted.item.body):
-                work.append(_Work(key=key, kept=kept, fitted=fitted))
+            elif kept.adopts or key in first or kept.digest is None or kept.digest != digest(fitted.item.body):
+                work.append(_Work(key=key, kept=kept, fitted=fitted, read_first=key in first))
             else:
                 self.counts["unchanged"] += 1
                 done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), fitted.lost))))
         return work, done
-
-    def _goes_both_ways(self, key: EntityKey) -> bool:
-        return self._settling is not None and self._settling.covers(key)
 
     def _removal(self, key: EntityKey, kept: Kept) -> _Work | None:
         """What removes an entity that is gone from the fleet; None where there is nothing to remove."""
@@ -430,7 +442,8 @@ class StateLane:
 
     async def _settled(self, hub: Hub, settling: Settling, work: Sequence[_Work], done: _Done) -> list[_Work]:
         """The same with what goes both ways read and merged; what is in step then is done."""
-        both = [one for one in work if settling.covers(one.key) and one.body is not None]
+        # What is taken over is as it was imported, unless the hub says that it is another one by now.
+        both = [one for one in work if one.read_first and one.body is not None and not one.kept.adopts]
         if not both:
             return list(work)
         self.counts["calls"] += 1
@@ -503,7 +516,7 @@ class StateLane:
             which = [
                 at
                 for at, result in enumerate(results)
-                if result.state == "conflict" and (items[at].body is None or not self._goes_both_ways(items[at].key))
+                if result.state == "conflict" and (items[at].body is None or not work[at].read_first)
             ]
             if not which:
                 break
@@ -541,6 +554,10 @@ class StateLane:
         if result.state in {"invalid", "foreign"}:
             self._tries.pop(one.key, None)
             return [(one.key, self._invalid(one.key, one.kept, result.reason or result.state))]
+        if result.state == "conflict" and one.kept.adopts:
+            # It is marked, and was changed since it was imported: from now on it is merged like any other.
+            self._under_way[one.key] = True
+            return [(one.key, self.kept.putting(one.key, one.kept, evolve(one.kept, adopts=False)))]
         self._again(one.key, result.retry_after_s)
         return []
 

@@ -178,8 +178,8 @@ class Looking(Consumer):
         if kind.changes == _POSITION and not self._watch.located:
             return
         key = kind.mirrored(event)
-        if key is not None:
-            yield key
+        if key is not None and not (key.facet == "twin" and event.actor == self._lane.actor):
+            yield key  # what the mirror itself has taken from the hub into a twin, it has seen to
 
     def _may_go(self, event: Event) -> str | None:
         """The device that was erased, or that the query may select now, or no more."""

@@ -4,20 +4,29 @@ Such an entity is read before it is written. What is about to be written is kept
 hub's state is known again as our own.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from fleetcore.fleet.shared_state import shared, with_shared
 from fleetcore.interfaces.cloud import MirrorItem
 from fleetcore.model.merge import Side, merge
-from fleetcore.model.mirror import EntityKey, Facet, Kept, MirrorBody
+from fleetcore.model.mirror import EntityKey, Facet, Kept, MirrorBody, TwinBody
 from fleetcore.model.twin import equal
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.kept import digest
 
 Direction = Literal["out", "in", "both"]
+
+#: Those of some devices that are connected to the hub.
+Homed = Callable[[Collection[str]], Awaitable[Collection[str]]]
+
+
+async def twins_at_hub(homed: Homed, keys: Collection[EntityKey]) -> frozenset[EntityKey]:
+    """Those of some entities whose reported part the device itself writes at the hub."""
+    devices = [key.id for key in keys if key.facet == "twin"]
+    return frozenset(EntityKey("twin", each) for each in await homed(devices)) if devices else frozenset()
 
 
 @frozen(kw_only=True)
@@ -52,6 +61,8 @@ class Settling:
     Args:
         body: gives the present state of an entity.
         take: brings the fleet's shared part of an entity from one document to another; raises Refused.
+        homed: those of some devices that are connected to the hub, and report there.
+        report: takes over what such a device reported; raises Refused.
     """
 
     def __init__(
@@ -59,12 +70,16 @@ class Settling:
         ways: Mapping[Facet, Way],
         body: Callable[[EntityKey], Awaitable[MirrorBody | None]],
         take: Callable[[EntityKey, Mapping[str, object], Mapping[str, object]], Awaitable[None]],
+        *,
+        homed: Homed,
+        report: Callable[[str, Mapping[str, object]], Awaitable[None]],
     ) -> None:
         self.ways, self._body, self._take = ways, body, take
+        self._homed, self._report = homed, report
 
-    def covers(self, key: EntityKey) -> bool:
-        """Whether an entity is read before it is written."""
-        return key.facet in self.ways
+    async def read_first(self, keys: Collection[EntityKey]) -> frozenset[EntityKey]:
+        """Those that are read before they are written: what goes both ways, and twins of devices at the hub."""
+        return frozenset(key for key in keys if key.facet in self.ways) | await twins_at_hub(self._homed, keys)
 
     async def settle(
         self, hub: Hub, key: EntityKey, kept: Kept, ours: MirrorBody, held: MirrorItem | None
@@ -80,6 +95,12 @@ class Settling:
         """
         if held is None or held.body is None:
             return Settled(body=ours)
+        if isinstance(ours, TwinBody) and isinstance(held.body, TwinBody) and await self._homed([key.id]):
+            if not equal(ours.reported, held.body.reported):
+                await self._report(key.id, held.body.reported)
+            ours = evolve(ours, reported=held.body.reported)
+        if key.facet not in self.ways:
+            return Settled(body=ours)
         way, mine, theirs = self.ways[key.facet], shared(ours), shared(held.body)
         if way.direction == "in":
             document, conflicts = theirs, 0
@@ -90,6 +111,8 @@ class Settling:
             return Settled(body=ours, conflicts=conflicts)
         await self._take(key, mine, document)
         now = await self._body(key)
+        if isinstance(now, TwinBody) and isinstance(ours, TwinBody):
+            now = evolve(now, reported=ours.reported)
         fitted = None if now is None else hub.fit(key, now).item
         if fitted is None or fitted.body is None:
             return None

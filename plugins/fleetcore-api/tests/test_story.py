@@ -415,6 +415,8 @@ STORY = [
     ("check_mirror", {"name": "hub"}),
     ("get_mirror_policy", {"name": "hub"}),
     ("apply_mirror", {"name": "hub"}),
+    ("list_mirror_import", {"name": "hub"}),
+    ("import_mirror", {"name": "hub", "type": "pump", "reason": "we move"}),
     ("allow_mirror_removals", {"name": "hub", "count": 5}),
     ("list_mirror_refused_commands", {"name": "hub"}),
     ("plan_mirror", {"name": "hub", "limit": 10}),

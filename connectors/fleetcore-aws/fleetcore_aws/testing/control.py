@@ -10,10 +10,10 @@ import boto3
 from fleetcore.model.mirror import EntityKey
 from fleetcore.model.patch import patch
 from fleetcore_aws.brought import SHADOW as CERTIFICATES
+from fleetcore_aws.config import SHADOW
 from fleetcore_aws.names import THING, job_id
 from fleetcore_aws.testing.front import Front
 from fleetcore_aws.testing.operations import REGION
-from fleetcore_aws.twins import SHADOW
 
 
 class Control:
@@ -102,6 +102,14 @@ class Control:
     async def lose_answers(self, calls: int) -> None:
         """See the contract."""
         self.front.faults.lost = calls
+
+    async def cut_requests(self, heads: int, bodies: int) -> None:
+        """Has connections die after half of so many requests' heads, and of so many's bodies."""
+        self.front.faults.cut_heads, self.front.faults.cut_bodies = heads, bodies
+
+    async def have_time(self, ahead_s: float) -> None:
+        """Has the hub's clock be ahead of this machine's, or behind where it is negative."""
+        self.front.faults.skew_s = ahead_s
 
     async def reject_credentials(self) -> None:
         """See the contract."""

@@ -1,15 +1,23 @@
-"""What a counterpart does wrong on order: throttles, is slow, errs, cuts, loses answers, lets nobody in."""
+"""What a counterpart does wrong on order.
+
+It throttles, is slow, errs, cuts requests and answers, loses answers, lets nobody in, and has another time than ours.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from attrs import mutable
 
+from fleetcore.testing.http1 import Read
 from fleetcore_aws.testing.operations import ACCOUNT, REGION, Call, arn
 from fleetcore_aws.testing.rules import RefusedByAws
 
 _KEY = re.compile(r"Credential=([^/]+)/")
+#: For how long a signature holds, before and after its time (IAM guide, signature version 4), and how that is written.
+_SIGNED_FOR = timedelta(minutes=5)
+_STAMP = "%Y%m%dT%H%M%SZ"
 #: The same code is another status by service.
 _THROTTLING_STATUS: Mapping[str, int] = {"iot-data": 429}
 
@@ -24,6 +32,9 @@ class Faults:
         down: connections are closed without an answer.
         errors: calls still to be answered with HTTP 500.
         lost, halved: calls still to be done whose answers are not sent, or cut half-way.
+        cut_heads, cut_bodies: calls still to be cut off when half of their head, or of their body, was read: nothing
+            of them is done.
+        skew_s: by how much its clock is ahead of this machine's.
         stale: tokens of pages still to be refused, as those are that expired.
         only: actions that the counted faults hit; empty for all.
         refused: the code by which everybody is turned away: ``UnrecognizedClientException``, ``ExpiredTokenException``.
@@ -38,6 +49,9 @@ class Faults:
     errors: int = 0
     lost: int = 0
     halved: int = 0
+    cut_heads: int = 0
+    cut_bodies: int = 0
+    skew_s: float = 0.0
     stale: int = 0
     only: Sequence[str] = ()
     refused: str = ""
@@ -46,11 +60,12 @@ class Faults:
 
     def heal(self) -> None:
         """Ends them; the delay, the key and the policy stay."""
-        self.throttled = self.errors = self.lost = self.halved = self.stale = 0
-        self.down, self.refused, self.only = False, "", ()
+        self.throttled = self.errors = self.lost = self.halved = self.stale = self.cut_heads = self.cut_bodies = 0
+        self.down, self.refused, self.only, self.skew_s = False, "", (), 0.0
 
     def enter(self, call: Call) -> None:
         """Raises :class:`RefusedByAws` where a call is turned away."""
+        self._in_time(call)
         if self.refused:
             raise RefusedByAws(self.refused, "The security token included in the request is not valid", 403)
         key = _KEY.search(call.request.headers.get("authorization", ""))
@@ -67,6 +82,32 @@ class Faults:
             raise RefusedByAws("InvalidRequestException", "The next token is not valid", 400)
         if self._counted("errors", call):
             raise RefusedByAws("InternalFailureException", "An unexpected error has occurred", 500)
+
+    @property
+    def now(self) -> datetime:
+        """What its clock says."""
+        return datetime.now(UTC) + timedelta(seconds=self.skew_s)
+
+    def _in_time(self, call: Call) -> None:
+        signed = call.request.headers.get("x-amz-date", "")
+        if not signed:
+            return
+        now, at = self.now, datetime.strptime(signed, _STAMP).replace(tzinfo=UTC)
+        if abs(now - at) <= _SIGNED_FOR:
+            return
+        bound, sign = (now - _SIGNED_FOR, "-") if at < now else (now + _SIGNED_FOR, "+")
+        what = "expired" if at < now else "not yet current"
+        how = "now earlier" if at < now else "still later"
+        said = f"Signature {what}: {signed} is {how} than {bound:{_STAMP}} ({now:{_STAMP}} {sign} 5 min.)"
+        code = "SignatureDoesNotMatch" if call.service == "sqs" else "InvalidSignatureException"
+        raise RefusedByAws(code, said, 403)
+
+    def arriving(self, call: Call) -> Read:
+        """How much of a call is read; its body is not there yet."""
+        if self._counted("cut_heads", call):
+            return "head"
+        has_body = int(call.request.headers.get("content-length", "0")) > 0
+        return "body" if has_body and self._counted("cut_bodies", call) else "whole"
 
     def fate(self, call: Call) -> Literal["whole", "half", "none"]:
         """How the answer of a call that was done is sent."""
@@ -126,5 +167,8 @@ def resources_of(call: Call) -> Sequence[str]:
         return ["*"]
     if call.operation == "ListThingGroupsForThing":
         return [arn("thing", call.name)]
+    if call.job:
+        thing = arn("thing", call.name)
+        return [thing] if call.service == "iot-jobs-data" else [arn("job", call.job), thing]
     kind = next(kind for part, kind in _KINDS.items() if part in call.operation)
     return [arn(kind, call.name), *(document.get("targets", ()) if call.operation == "CreateJob" else ())]

@@ -9,10 +9,11 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import format_datetime
 
 from attrs import evolve, field, frozen, mutable
 
-from fleetcore.testing.http1 import Answer, Request, Server
+from fleetcore.testing.http1 import Answer, Read, Request, Server
 from fleetcore_aws.testing.faults import Faults
 from fleetcore_aws.testing.hub import Hub
 from fleetcore_aws.testing.operations import Call, call_of
@@ -29,7 +30,7 @@ class Front:
     """See the module.
 
     Attributes:
-        calls: how often each action was called at the front door, refused calls included.
+        calls: how often each action was called at the front door, refused calls included; not those that were cut.
         messages: bodies of messages with readings, in the order in which they were taken.
     """
 
@@ -40,8 +41,17 @@ class Front:
     endpoint: str = ""
     side: str = ""
 
+    def arriving(self, request: Request) -> Read:
+        """How much of a request is read at the front door, by its head."""
+        call = call_of(request)
+        return "whole" if call is None else self.faults.arriving(call)
+
     async def at_the_front(self, request: Request) -> Answer:
         """Answers the connector."""
+        answer = await self._answered(request)
+        return evolve(answer, headers={**answer.headers, "date": format_datetime(self.faults.now, usegmt=True)})
+
+    async def _answered(self, request: Request) -> Answer:
         if self.faults.down:
             return Answer(fate="none")
         if self.faults.delay_s:
@@ -119,7 +129,7 @@ async def serving(back: Back, port: int = 0, *, delay_s: float = 0.0) -> AsyncIt
     """Listens on the loopback for the block; ``port`` is the front door's, and the next one the side door's."""
     front = Front(back=back, faults=Faults(delay_s=delay_s))
     async with (
-        Server(front.at_the_front, port) as door,
+        Server(front.at_the_front, port, reader=front.arriving) as door,
         Server(front.at_the_side, port + 1 if port else 0) as side,
     ):
         front.endpoint, front.side = door.endpoint, side.endpoint

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import field, mutable
 
+from fleetcore_aws.testing.executions import Executions
 from fleetcore_aws.testing.operations import Call, arn
 from fleetcore_aws.testing.rules import (
     RefusedByAws,
@@ -96,6 +97,7 @@ class Hub:
         self.types: set[str] = set()
         self.groups: dict[str, Group] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.executions = Executions()
         self.shadows: dict[str, dict[str, Shadow]] = {}
         self.certificates: dict[str, Certificate] = {}
         self.policies: set[str] = set()
@@ -171,6 +173,7 @@ class Hub:
             del self.things[call.name]
             for group in self.groups.values():
                 group.things.discard(call.name)
+            self.executions.thing_gone(call.name)
         return {}
 
     def do_ListThings(self, call: Call) -> Body:  # noqa: N802
@@ -178,8 +181,19 @@ class Hub:
         name, value = query.get("attributeName"), query.get("attributeValue")
         found = [each for each, thing in self.things.items() if name is None or thing.attributes.get(name) == value]
         page, after = _page(found, query.get("nextToken"), int(query.get("maxResults", "25")))
-        listed = [{"thingName": each, "attributes": self.things[each].attributes} for each in page]
+        listed = [self._listed(each) for each in page]
         return {"things": listed, **after}
+
+    def _listed(self, name: str) -> Mapping[str, Any]:
+        thing = self.things[name]
+        of_type = {} if thing.type is None else {"thingTypeName": thing.type}
+        return {"thingName": name, "attributes": thing.attributes, "version": thing.version, **of_type}
+
+    def do_ListThingsInThingGroup(self, call: Call) -> Body:  # noqa: N802
+        query = call.request.query
+        found = sorted(self._group(call.name).things)
+        page, after = _page(found, query.get("nextToken"), int(query.get("maxResults", "25")))
+        return {"things": page, **after}
 
     def do_CreateThingType(self, call: Call) -> Body:  # noqa: N802
         self.types.add(call.name)
@@ -361,7 +375,10 @@ class Hub:
     def _job(self, name: str) -> dict[str, Any]:
         if name not in self.jobs:
             raise missing(f"Job {name} not found")
-        return self.jobs[name]
+        job = self.jobs[name]
+        if job["status"] == "IN_PROGRESS" and self.executions.all_over(name):
+            job["status"] = "COMPLETED"
+        return job
 
     def do_CreateJob(self, call: Call) -> Body:  # noqa: N802
         if call.name in self.jobs:
@@ -369,6 +386,7 @@ class Hub:
         for target in call.document["targets"]:
             self._thing(target.rpartition("/")[2])
         self.jobs[call.name] = {**call.document, "status": "IN_PROGRESS"}
+        self.executions.make(call.name, call.document["targets"])
         return {"jobId": call.name, "jobArn": arn("job", call.name)}
 
     def do_DescribeJob(self, call: Call) -> Body:  # noqa: N802
@@ -388,18 +406,25 @@ class Hub:
         if job["status"] != "IN_PROGRESS":
             raise invalid(f"Job {call.name} is {job['status']}")
         job["status"] = "CANCELED"
+        self.executions.cancel_all(call.name, force=call.request.query.get("force") == "true")
         return {"jobId": call.name, "jobArn": arn("job", call.name)}
 
     def do_DeleteJob(self, call: Call) -> Body:  # noqa: N802
         if self._job(call.name)["status"] == "IN_PROGRESS" and call.request.query.get("force") != "true":
             raise RefusedByAws("InvalidStateTransitionException", "The job is in progress", 409)
         del self.jobs[call.name]
+        self.executions.forget(call.name)
         return {}
 
     def do_ListJobs(self, call: Call) -> Body:  # noqa: N802
         query = call.request.query
         page, after = _page(list(self.jobs), query.get("nextToken"), int(query.get("maxResults", "25")))
-        return {"jobs": [{"jobId": each, "status": self.jobs[each]["status"]} for each in page], **after}
+        return {"jobs": [{"jobId": each, "status": self._job(each)["status"]} for each in page], **after}
+
+    def do_DescribeJobExecution(self, call: Call) -> Body:  # noqa: N802
+        return self.executions.do(call)
+
+    do_UpdateJobExecution = do_CancelJobExecution = do_DescribeJobExecution  # noqa: N815
 
     # -- queues and streams -----------------------------------------------------------------------------------------
 

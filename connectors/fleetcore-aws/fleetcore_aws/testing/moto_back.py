@@ -17,6 +17,7 @@ from urllib.parse import quote
 from attrs import evolve
 
 from fleetcore.testing.http1 import Answer, Request, forwarded
+from fleetcore_aws.testing.executions import Executions
 from fleetcore_aws.testing.front import Back, Front, serving
 from fleetcore_aws.testing.operations import Call
 from fleetcore_aws.testing.rules import RefusedByAws, check, invalid, large, without_nulls
@@ -39,6 +40,7 @@ class StrictMoto:
     Attributes:
         versions: of things as AWS counts them: moto has 1 for all.
         descriptions: of jobs that were updated, which moto cannot.
+        executions: of jobs, which moto never moves.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -46,10 +48,13 @@ class StrictMoto:
         self._turn = asyncio.Lock()
         self._versions: dict[str, int] = {}
         self._descriptions: dict[str, str] = {}
+        self._executions = Executions()
 
     async def __call__(self, call: Call) -> Answer:
         """The answer. Raises :class:`RefusedByAws`."""
         check(call)
+        if call.job:
+            return _answer(self._executions.do(call))
         if call.operation.startswith(_READING):
             return self._corrected(call, await self._done(call))
         async with self._turn:
@@ -122,8 +127,9 @@ class StrictMoto:
                 job = await self._there(call, path.removesuffix("/cancel"))
                 if job is None:
                     raise RefusedByAws("ResourceNotFoundException", f"Job {call.name} not found", 404)
-                if call.operation == "CancelJob" and job["job"]["status"] == "CANCELED":
-                    raise invalid(f"Job {call.name} is canceled")
+                status = self._status(call.name, job["job"]["status"])
+                if call.operation == "CancelJob" and status != "IN_PROGRESS":
+                    raise invalid(f"Job {call.name} is {status}")
                 if call.operation == "UpdateJob":
                     self._descriptions[call.name] = document["description"]
                     return _answer({})
@@ -144,8 +150,14 @@ class StrictMoto:
                 self._versions[call.name] = self._versions.get(call.name, 1) + 1
             case "DeleteThing":
                 self._versions.pop(call.name, None)
+                self._executions.thing_gone(call.name)
+            case "CreateJob":
+                self._executions.make(call.name, call.document["targets"])
+            case "CancelJob":
+                self._executions.cancel_all(call.name, force=call.request.query.get("force") == "true")
             case "DeleteJob":
                 self._descriptions.pop(call.name, None)
+                self._executions.forget(call.name)
 
     def _corrected(self, call: Call, answer: Answer) -> Answer:
         """What moto answers otherwise than AWS."""
@@ -154,10 +166,19 @@ class StrictMoto:
         match call.operation:
             case "DescribeThing":
                 return _answer({**json.loads(answer.body), "version": self._versions.get(call.name, 1)})
-            case "DescribeJob" if call.name in self._descriptions:
+            case "DescribeJob":
                 shown = json.loads(answer.body)
-                return _answer({"job": {**shown["job"], "description": self._descriptions[call.name]}})
+                job = {**shown["job"], "status": self._status(call.name, shown["job"]["status"])}
+                if call.name in self._descriptions:
+                    job["description"] = self._descriptions[call.name]
+                return _answer({"job": job})
         return answer
+
+    def _status(self, job: str, at_moto: str) -> str:
+        """A job's, which moto calls queued until it is cancelled."""
+        if at_moto == "CANCELED":
+            return at_moto
+        return "COMPLETED" if self._executions.all_over(job) else "IN_PROGRESS"
 
 
 def _answer(body: Mapping[str, Any]) -> Answer:

@@ -37,6 +37,7 @@ _ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/thing-groups/{name}"): "DescribeThingGroup",
     ("PATCH", "/thing-groups/{name}"): "UpdateThingGroup",
     ("DELETE", "/thing-groups/{name}"): "DeleteThingGroup",
+    ("GET", "/thing-groups/{name}/things"): "ListThingsInThingGroup",
     ("GET", "/jobs"): "ListJobs",
     ("PUT", "/jobs/{name}"): "CreateJob",
     ("GET", "/jobs/{name}"): "DescribeJob",
@@ -44,6 +45,9 @@ _ROUTES: Mapping[tuple[str, str], str] = {
     ("DELETE", "/jobs/{name}"): "DeleteJob",
     ("PUT", "/jobs/{name}/cancel"): "CancelJob",
     ("GET", "/jobs/{name}/job-document"): "GetJobDocument",
+    ("GET", "/things/{name}/jobs/{job}"): "DescribeJobExecution",
+    ("POST", "/things/{name}/jobs/{job}"): "UpdateJobExecution",
+    ("PUT", "/things/{name}/jobs/{job}/cancel"): "CancelJobExecution",
     ("GET", "/endpoint"): "DescribeEndpoint",
     ("GET", "/things/{name}/shadow"): "GetThingShadow",
     ("POST", "/things/{name}/shadow"): "UpdateThingShadow",
@@ -53,11 +57,13 @@ _ROUTES: Mapping[tuple[str, str], str] = {
 }
 _PLAIN = {route: operation for route, operation in _ROUTES.items() if "{" not in route[1]}
 _NAMED = [
-    (method, re.compile(re.escape(path).replace(re.escape("{name}"), "([^/]+)")), operation)
+    (method, re.compile(re.sub(r"\\{(name|job)\\}", "(?P<\\1>[^/]+)", re.escape(path))), operation)
     for (method, path), operation in _ROUTES.items()
     if "{" in path
 ]
 _DATA = {"GetThingShadow", "UpdateThingShadow", "DeleteThingShadow", "ListNamedShadowsForThing", "Publish"}
+#: Prefix of the IAM action of services, where it is not the service.
+_PREFIXES = {"iot-data": "iot", "iot-jobs-data": "iotjobsdata"}
 _TARGETS = {"AmazonSQS": "sqs", "Kinesis_20131202": "kinesis", "Firehose_20150804": "firehose"}
 _SINGLE = {"SendMessageBatch": "SendMessage", "DeleteMessageBatch": "DeleteMessage"}
 _SINGLE |= {"ChangeMessageVisibilityBatch": "ChangeMessageVisibility"}
@@ -73,8 +79,9 @@ class Call:
     """An operation that is asked for.
 
     Attributes:
-        service: ``iot``, ``iot-data``, ``sqs``, ``kinesis`` or ``firehose``.
+        service: ``iot``, ``iot-data``, ``iot-jobs-data``, ``sqs``, ``kinesis`` or ``firehose``.
         name: the thing, group, certificate, policy, job or topic in its path.
+        job: the job behind a thing in its path, whose execution is meant.
         document: the body as JSON; empty where it has none, or none that can be read.
     """
 
@@ -83,6 +90,7 @@ class Call:
     name: str
     document: Mapping[str, Any]
     request: Request
+    job: str = ""
 
     @property
     def principal(self) -> str:
@@ -92,8 +100,7 @@ class Call:
     @property
     def action(self) -> str:
         """The IAM action that it needs."""
-        service = "iot" if self.service == "iot-data" else self.service
-        return f"{service}:{_SINGLE.get(self.operation, self.operation)}"
+        return f"{_PREFIXES.get(self.service, self.service)}:{_SINGLE.get(self.operation, self.operation)}"
 
 
 def call_of(request: Request) -> Call | None:
@@ -109,11 +116,13 @@ def call_of(request: Request) -> Call | None:
         return _call("iot", operation_, "", request)
     for method, pattern, named in _NAMED:
         if method == request.method and (found := pattern.fullmatch(request.path)):
-            return _call("iot-data" if named in _DATA else "iot", named, unquoted(found[1]), request)
+            names = {group: unquoted(part) for group, part in found.groupdict().items()}
+            service = "iot-data" if named in _DATA else "iot-jobs-data" if named == "UpdateJobExecution" else "iot"
+            return _call(service, named, names["name"], request, names.get("job", ""))
     return None
 
 
-def _call(service: str, operation: str, name: str, request: Request) -> Call:
+def _call(service: str, operation: str, name: str, request: Request, job: str = "") -> Call:
     try:
         document = json.loads(request.body) if request.body else {}
     except ValueError:
@@ -124,4 +133,5 @@ def _call(service: str, operation: str, name: str, request: Request) -> Call:
         name=name,
         document=document if isinstance(document, dict) else {},
         request=request,
+        job=job,
     )

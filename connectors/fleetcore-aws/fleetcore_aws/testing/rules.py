@@ -7,6 +7,7 @@ once more than in the connector on purpose, since a counterpart that shared its 
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,10 +57,12 @@ def missing(message: str) -> RefusedByAws:
 def check(call: Call) -> None:
     """Raises :class:`RefusedByAws` for what AWS refuses whatever there is."""
     operation, document = call.operation, call.document
-    if "Job" in operation and call.name and not _JOB.fullmatch(call.name):
-        raise invalid(f"1 validation error: jobId {call.name!r} does not match [a-zA-Z0-9_-]+ of 64")
+    of_job = "Job" in operation and not call.job
+    job = call.name if of_job else call.job
+    if job and not _JOB.fullmatch(job):
+        raise invalid(f"1 validation error: jobId {job!r} does not match [a-zA-Z0-9_-]+ of 64")
     pattern = _CERTIFICATE if "Certificate" in operation else _POLICY if "Policy" in operation else _NAME
-    if operation != "Publish" and "Job" not in operation and call.name and not pattern.fullmatch(call.name):
+    if operation != "Publish" and not of_job and call.name and not pattern.fullmatch(call.name):
         raise invalid(f"1 validation error: name {call.name!r} does not match {pattern.pattern}")
     if operation == "RegisterCertificateWithoutCA":
         certificate_id(document.get("certificatePem", ""))
@@ -83,10 +86,12 @@ def check(call: Call) -> None:
             raise invalid("thingGroupDescription is too long or has control characters")
     if operation in {"CreateJob", "UpdateJob"}:
         description = document.get("description", "")
-        if len(description) > 2028 or _CONTROL.search(description):
+        if len(description) > 2028 or any(unicodedata.category(each).startswith("C") for each in description):
             raise invalid("description is too long or has control characters")
         if len(document.get("document", "").encode()) > 32768:
             raise invalid("document is too large")
+    if call.job:
+        _execution(document)
     if operation == "Publish" and (
         len(call.request.body) > 128 * 1024 or len(call.name.encode()) > 256 or call.name.count("/") > 7
     ):
@@ -95,6 +100,20 @@ def check(call: Call) -> None:
         raise invalid("the shadow's name does not match [a-zA-Z0-9:_-]+ of 64")
     if operation == "UpdateThingShadow":
         shadow(call.request.body)
+
+
+def _execution(document: Mapping[str, Any]) -> None:
+    """Statuses that can be written, and status details (quotas of AWS IoT jobs; API reference, JobExecutionState)."""
+    if document.get("status", "IN_PROGRESS") not in {"IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"}:
+        raise invalid(f"status {document['status']!r} cannot be written")
+    details = document.get("statusDetails", {})
+    if len(details) > 10:
+        raise invalid(f"{len(details)} status details are too many")
+    for name, value in details.items():
+        if not _NAME.fullmatch(name):
+            raise invalid(f"the status detail's name {name!r} does not match [a-zA-Z0-9:_-]+ of 128")
+        if not 1 <= len(value) <= 1024 or any(unicodedata.category(each).startswith("C") for each in value):
+            raise invalid(f"the status detail {name} does not match [^\\p{{C}}]+ of 1024")
 
 
 def certificate_id(pem: str) -> str:

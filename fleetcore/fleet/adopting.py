@@ -1,0 +1,82 @@
+"""Adopting: what others have made at a cloud hub becomes the fleet's, a device or a group at a time.
+
+Nothing that the fleet has is overwritten. Each step can be done again: one that was killed half-way goes on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from attrs import evolve
+
+from fleetcore.fleet.groups import Groups
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.twins import Twins
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.device import Device
+from fleetcore.model.mirror import GroupBody, RegistryBody, TwinBody
+from fleetcore.model.store import Commit, Record
+from fleetcore.model.twin import diff_patch
+
+
+class Adopting:
+    """See the module."""
+
+    def __init__(self, storage: Storage, registry: Registry, twins: Twins, groups: Groups) -> None:
+        self._storage, self._registry, self._twins, self._groups = storage, registry, twins, groups
+
+    async def known(self, devices: Iterable[str]) -> Mapping[str, Record]:
+        """Those of some devices that are registered already, in this or another case, by the casefolded id."""
+        return await self._registry.holders(devices)
+
+    def has_group(self, group: str) -> bool:
+        """Whether there is a group of that name."""
+        return self._groups.has(group)
+
+    def prepared(self, device: str, body: RegistryBody, type_: str, home: str) -> Device:
+        """The device that it would be, connected to the hub of mirror ``home``.
+
+        Args:
+            type_: where the hub knows none.
+
+        Raises:
+            Refused: it is no device.
+        """
+        made = self._registry.checked(
+            device,
+            body.type or type_,
+            model=body.model,
+            name=body.name,
+            tags=body.tags,
+            capabilities=body.capabilities,
+            attributes=body.attributes,
+        )
+        return evolve(made, home=home)
+
+    async def register(self, device: Device, beside: Commit, *, actor: str, reason: str) -> None:
+        """Registers it, in one commit with ``beside``. Raises Conflict where the id is taken meanwhile."""
+        await self._storage.commit(self._registry.registration(device, actor=actor, reason=reason) + beside)
+        self._registry.registered(device)
+
+    async def fill(self, device: str, body: TwinBody, *, actor: str, reason: str) -> None:
+        """Brings the twin of a device that was adopted to what the hub had. Raises Refused where it does not fit."""
+        twin = await self._twins.get(device)
+        if patch := diff_patch(twin.own.document, body.desired):
+            await self._twins.desire(device, patch, actor=actor, reason=reason)
+        await self._twins.take_report(device, body.reported, actor=actor)
+
+    async def group(self, group: str, body: GroupBody, *, actor: str, reason: str) -> None:
+        """Makes a group without members. Raises Conflict where there is one of that name."""
+        await self._groups.create(group, description=body.description, actor=actor, reason=reason)
+
+    async def groups_after(self, group: str | None, limit: int) -> tuple[Sequence[str], str | None]:
+        """The next static groups of the fleet by name, and what continues them."""
+        page = await self._groups.page(after=group, limit=limit)
+        return [each.id for each in page.items if each.query is None], page.after
+
+    async def join(self, group: str, devices: Iterable[str], *, actor: str, reason: str) -> int:
+        """Puts those of some devices that are registered into a static group; how many were not in it."""
+        known = await self._storage.get_many("device", devices)
+        return await self._groups.add(group, known, actor=actor, reason=reason) if known else 0
+
+    def static(self, groups: Iterable[str]) -> Sequence[str]:
+        """Those of some groups that there are and devices are put into."""
+        return [each for each in groups if self._groups.has(each) and self._groups.get(each).query is None]

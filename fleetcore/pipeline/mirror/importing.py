@@ -1,0 +1,269 @@
+"""Import: devices and groups that others have made at a hub become the fleet's, page by page as an operation.
+
+The fleet's part is done here: a device is registered in one commit with the note that the hub's is to be taken over,
+and paused until its twin and groups are here too. The state lane does the hub's part with its next write. A page that
+is done again after a crash goes on where it was: what the fleet has already is left as it is.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, cast
+
+from attrs import evolve, frozen
+
+from fleetcore.errors import FleetError, PluginError, Refused, StorageError, Unavailable
+from fleetcore.fleet.adopting import Adopting
+from fleetcore.fleet.operations import MOST_FAILURES, Operations
+from fleetcore.fleet.shared_state import shared
+from fleetcore.interfaces.cloud import CloudLimits, MirrorItem, Unowned
+from fleetcore.model.mirror import EntityKey, GroupBody, Kept, RegistryBody, TwinBody
+from fleetcore.model.operation import Failure, Operation, OperationState
+from fleetcore.model.store import Commit
+from fleetcore.pipeline.mirror.hub import Hub
+from fleetcore.pipeline.mirror.kept import digest
+from fleetcore.pipeline.mirror.lane import StateLane
+from fleetcore.wire.records import to_plain
+
+KIND = "mirror import"
+
+#: Why a device is paused whose twin and groups are not imported yet.
+_BEGUN = "Its import is under way"
+#: In front of a group's name: where members are read, once all groups and devices are the fleet's.
+_MEMBERS = "members:"
+#: Groups whose members are read between two records of how far it is.
+_GROUPS = 20
+
+
+@frozen(kw_only=True)
+class Judged:
+    """What an import would do with something: ``create``, ``resume`` what was begun, or ``skip`` for a reason."""
+
+    found: Unowned
+    action: Literal["create", "resume", "skip"]
+    reason: str = ""
+    code: str = ""
+
+
+class Importable(Protocol):
+    """A mirror, as an import needs it."""
+
+    lane: StateLane
+
+    async def hub(self) -> Hub:
+        """The open hub."""
+        ...
+
+
+class CloudImports:
+    """Drives these operations for all mirrors of a fleet."""
+
+    def __init__(self, mirrors: Mapping[str, Importable], adopting: Adopting, operations: Operations) -> None:
+        self._mirrors, self._adopting, self._operations = mirrors, adopting, operations
+        operations.drive(KIND, self._drive)
+
+    async def start(self, mirror: str, *, type: str, actor: str, reason: str) -> Operation:
+        """Starts one; ``type`` is given to devices of which the hub has none. Raises Refused where it cannot be."""
+        self._check(mirror, await self._mirrors[mirror].hub())
+        spec = {"after": None, "type": type}
+        return await self._operations.start(KIND, [mirror], spec=spec, actor=actor, reason=reason)
+
+    def _check(self, mirror: str, hub: Hub) -> None:
+        if not hub.limits.imports:
+            raise Refused(f"Nothing can be imported from the hub of {mirror!r}")
+        if not hub.cloud.use.imports:
+            raise Refused(
+                f"Mirror {mirror!r} may not import anything", remedy=f"Add imports = true to [clouds.{mirror}]"
+            )
+        if "registry" not in self._mirrors[mirror].lane.facets:
+            raise Refused(
+                f"Mirror {mirror!r} does not mirror devices, so none can be taken over",
+                remedy='Add "registry" to its mirror',
+            )
+
+    async def plan(self, mirror: str, after: str | None, *, type: str) -> tuple[Sequence[Judged], str | None]:
+        """What would be done with the next devices and groups of the hub, and where it goes on. Changes nothing."""
+        hub = await self._mirrors[mirror].hub()
+        self._check(mirror, hub)
+        found, following = await hub.unowned(after)
+        return await self._judged(self._mirrors[mirror].lane, found, type), following
+
+    async def _judged(self, lane: StateLane, found: Sequence[Unowned], type_: str) -> Sequence[Judged]:
+        keys = [each.key for each in found if each.key is not None]
+        states = await lane.kept.get_many(keys)
+        known = await self._adopting.known([key.id for key in keys if key.facet == "registry"])
+        return [self._judge(lane, each, states, known, type_) for each in found]
+
+    def _judge(
+        self, lane: StateLane, found: Unowned, states: Mapping[EntityKey, Kept], known: Mapping[str, object], type_: str
+    ) -> Judged:
+        key = found.key
+        if key is None or found.reason:
+            return Judged(found=found, action="skip", reason=found.reason, code="name_invalid")
+        there = self._adopting.has_group(key.id) if key.facet == "group" else key.id.casefold() in known
+        if there and states[key].adopts:
+            return Judged(found=found, action="resume")
+        if there:
+            what = "group" if key.facet == "group" else "device"
+            reason = f"The fleet has a {what} of that name already, which it has not imported"
+            return Judged(found=found, action="skip", reason=reason, code="already_exists")
+        if key.facet not in lane.facets:
+            return Judged(found=found, action="skip", reason="The mirror does not send groups", code="not_found")
+        body = None if found.held is None else found.held.body
+        if isinstance(body, RegistryBody):
+            try:
+                self._adopting.prepared(key.id, body, type_, lane.name)
+            except Refused as error:
+                return Judged(found=found, action="skip", reason=str(error), code=error.code)
+        return Judged(found=found, action="create")
+
+    # -- doing it ---------------------------------------------------------------------------------------------------
+
+    async def _drive(self, operation: Operation, items: Sequence[object]) -> Operation | None:
+        mirror = self._mirrors.get(cast("str", items[0]))
+        if mirror is None:
+            return evolve(operation, state=OperationState.STOPPED)
+        after = cast("str | None", operation.spec["after"])
+        try:
+            hub = await mirror.hub()
+            if after is not None and after.startswith(_MEMBERS):
+                return await self._join(operation, hub, mirror.lane, after.removeprefix(_MEMBERS) or None)
+            found, following = await hub.unowned(after)
+            judged = await self._judged(mirror.lane, found, cast("str", operation.spec["type"]))
+            wanted = [each for each in judged if each.action != "skip"]
+            states = await hub.read_unowned([each.found for each in wanted])
+        except (Unavailable, PluginError):
+            return None  # the mirror itself says why, and goes on trying
+        errors: dict[str, FleetError] = {
+            each.found.name: Refused(each.reason, code=each.code) for each in judged if each.action == "skip"
+        }
+        counts = Counter(operation.result)
+        for facet in ("group", "registry"):
+            its = [at for at, each in enumerate(wanted) if each.found.key is not None and each.found.key.facet == facet]
+            work = [self._take(operation, hub, mirror.lane, wanted[at], states[at]) for at in its]
+            for at, outcome in zip(its, await asyncio.gather(*work, return_exceptions=True), strict=True):
+                if isinstance(outcome, FleetError) and not isinstance(outcome, Unavailable | StorageError):
+                    errors[wanted[at].found.name] = outcome
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+                else:
+                    counts += outcome
+        if following is None and "group" in mirror.lane.facets:
+            following = _MEMBERS
+        return self._moved(operation, [each.found.name for each in judged], errors, counts, following)
+
+    async def _join(self, operation: Operation, hub: Hub, lane: StateLane, after: str | None) -> Operation:
+        """Puts devices into the groups that the hub has them in, where the hub tells it by group."""
+        actor, reason = _by(operation, lane)
+        counts = Counter(operation.result)
+        groups, following = await self._adopting.groups_after(after, _GROUPS)
+        for key in [EntityKey("group", group) for group in groups]:
+            if not (await lane.kept.get(key)).digest:
+                continue
+            place: str | None = None
+            while True:
+                devices, place = await hub.members(key, place)
+                counts["members"] += await self._adopting.join(key.id, devices, actor=actor, reason=reason)
+                if place is None:
+                    break
+        return self._moved(operation, (), {}, +counts, None if following is None else f"{_MEMBERS}{following}")
+
+    def _moved(
+        self,
+        operation: Operation,
+        names: Sequence[str],
+        errors: Mapping[str, FleetError],
+        counts: Mapping[str, int],
+        following: str | None,
+    ) -> Operation:
+        failures = [
+            Failure(item=operation.done + place + 1, about=name, code=errors[name].code, reason=str(errors[name]))
+            for place, name in enumerate(names)
+            if name in errors
+        ]
+        reasons = Counter(operation.reasons) + Counter(one.code for one in failures)
+        done, failed = operation.done + len(names), operation.failed + len(failures)
+        moved = evolve(
+            operation,
+            done=done,
+            failed=failed,
+            total=max(operation.total, done),
+            failures=(*operation.failures, *failures)[:MOST_FAILURES],
+            reasons=dict(reasons),
+            result=dict(counts),
+            spec={**operation.spec, "after": following},
+        )
+        if following is not None:
+            return moved
+        return evolve(moved, total=done, state=OperationState.PARTLY if failed else OperationState.SUCCEEDED)
+
+    async def _take(
+        self, operation: Operation, hub: Hub, lane: StateLane, judged: Judged, states: Sequence[MirrorItem]
+    ) -> Counter[str]:
+        """Takes one over; what came of it."""
+        by_facet = {item.key.facet: item for item in states}
+        actor, reason = _by(operation, lane)
+        group, device = by_facet.get("group"), by_facet.get("registry")
+        if group is not None:
+            return await self._take_group(hub, lane, judged, group, actor, reason)
+        if device is None or not isinstance(device.body, RegistryBody):
+            return Counter()  # it has gone meanwhile
+        if judged.action == "create":
+            type_ = cast("str", operation.spec["type"])
+            made = self._adopting.prepared(device.key.id, device.body, type_, lane.name)
+            # The lane leaves it alone until all of it is here: what it has taken over is not listed again.
+            begun = evolve(_imported(device, hub.limits), paused=_BEGUN)
+            kept = lane.kept.putting(device.key, await lane.kept.get(device.key), begun)
+            await self._adopting.register(made, kept, actor=actor, reason=reason)
+        members = [
+            await self._adopting.join(each, [device.key.id], actor=actor, reason=reason)
+            for each in self._adopting.static(device.body.groups)
+        ]
+        twin = by_facet.get("twin")
+        here = [device.key]
+        if twin is not None and "twin" in lane.facets:
+            here.append(twin.key)
+            assert isinstance(twin.body, TwinBody)
+            if (await lane.kept.get(twin.key)).digest is None:
+                await self._adopting.fill(device.key.id, twin.body, actor=actor, reason=reason)
+                # Not before: the twin that the lane sends must be the hub's, not an empty one.
+                await lane.amend(twin.key, lambda _: _imported(twin, hub.limits))
+        await lane.amend(device.key, _whole)
+        await lane.mark(here, Commit())
+        return Counter({"devices": 1, "members": sum(members)})
+
+    async def _take_group(
+        self, hub: Hub, lane: StateLane, judged: Judged, group: MirrorItem, actor: str, reason: str
+    ) -> Counter[str]:
+        assert isinstance(group.body, GroupBody)
+        if judged.action == "create":
+            # Kept first: a group that was made and is not known as imported would be another one of that name.
+            await lane.amend(group.key, lambda _: _imported(group, hub.limits))
+            try:
+                await self._adopting.group(group.key.id, group.body, actor=actor, reason=reason)
+            except FleetError:
+                await lane.amend(group.key, lambda _: Kept())
+                raise
+        return Counter(groups=1)
+
+
+def _whole(kept: Kept) -> Kept:
+    return evolve(kept, paused=None) if kept.paused == _BEGUN else kept
+
+
+def _by(operation: Operation, lane: StateLane) -> tuple[str, str]:
+    """Who does it, and why."""
+    return lane.actor, operation.reason or f"imported by {operation.actor}"
+
+
+def _imported(item: MirrorItem, limits: CloudLimits) -> Kept:
+    """What is kept of an entity that was imported as the hub has it."""
+    body = item.body
+    assert body is not None
+    return Kept(
+        remote_version=item.remote_version,
+        digest=digest(body),
+        agreed=shared(body),
+        body=to_plain(body) if item.key.facet in limits.remembers else None,
+        adopts=True,
+    )
