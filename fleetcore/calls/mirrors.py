@@ -158,6 +158,8 @@ async def resync_mirror(
 ) -> MirrorResponse:
     """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again.
 
+    A hub that cannot be read is sent everything again.
+
     With ``entity`` that one alone, a dead letter for one.
 
     Raises:
@@ -297,6 +299,8 @@ async def list_mirror_drift(
 ) -> MirrorDriftsResponse:
     """Reads a part of the hub and tells where it differs from the fleet; what waits to be sent differs too.
 
+    A hub that cannot be read is not: what it took counts for what it has, and ``against`` says so.
+
     ``limit`` is how many entities are compared. Call it again with the answer's ``next`` as ``after``, until that is
     null; the last part has what the hub has by this fleet's mark alone.
 
@@ -309,6 +313,7 @@ async def list_mirror_drift(
     return MirrorDriftsResponse(
         differences=[MirrorDriftResponse(entity=str(each.key), state=each.state) for each in part.differences],
         compared=part.compared,
+        against=part.against,
         next=encode(part.after),
     )
 

@@ -25,8 +25,8 @@ def mirror() -> None:
 def _drift(at: Target, given: Mapping[str, Any], output: str) -> Any:
     """All parts, as a list; on a terminal with how many entities were compared."""
 
-    async def run() -> tuple[list[dict[str, Any]], int]:
-        found, compared = [], 0
+    async def run() -> tuple[list[dict[str, Any]], int, str]:
+        found, compared, against = [], 0, "hub"
         async with connect(at) as caller:
             held = (await caller.run("get_mirror", {"name": given["name"]}))["held"]
 
@@ -38,16 +38,19 @@ def _drift(at: Target, given: Mapping[str, Any], output: str) -> Any:
             with progress("Comparing", held) as step:
                 async for part in parts(ask, lambda part: part["next"]):
                     found += part["differences"]
+                    against = part["against"]
                     compared += part["compared"]
                     step(part["compared"])
-        return found, compared
+        return found, compared, against
 
-    found, compared = asyncio.run(run())
+    found, compared, against = asyncio.run(run())
     if output != "table":
         return found
     if found:
         show(found, output, ("entity", "state"))
-    click.echo(f"{compared:,} entities compared, {len(found) or 'none'} differ{'s' if len(found) < 2 else ''}")
+    with_what = " with what was sent, for this hub cannot be read" if against == "sent" else ""
+    differ = "differs" if len(found) < 2 else "differ"
+    click.echo(f"{compared:,} entities compared{with_what}, {len(found) or 'none'} {differ}")
     return None
 
 

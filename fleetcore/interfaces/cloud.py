@@ -29,6 +29,9 @@ class CloudLimits:
         facets: those that the hub can hold. What else a mirror names is told as such and never sent; certificates are
             held by those hubs alone that say so.
         commands: whether commands come from it.
+        readable: whether what it has can be read back. A hub that only receives is never read nor listed: what was sent
+            and taken counts for what it has, nothing of it comes into the fleet but commands, and a resynchronisation
+            sends everything again.
         readings_after_device: whether readings of a device are refused until it is there: then they wait for it.
         imports: whether what others have made there can be imported: :meth:`CloudBackend.unowned`.
         remembers: facets whose items say what was sent ``last``. Where a state is replaced by naming what goes from it,
@@ -41,6 +44,7 @@ class CloudLimits:
     rates: Mapping[str, float] = field(factory=dict)
     facets: frozenset[Facet] = frozenset(FACETS) - {"certificate"}
     commands: bool = False
+    readable: bool = True
     readings_after_device: bool = False
     imports: bool = False
     remembers: frozenset[Facet] = frozenset()
@@ -216,11 +220,17 @@ class CloudBackend(ABC):
 
     @abstractmethod
     async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
-        """The hub's present states, in order; None for what it has not, or has without this fleet's mark."""
+        """The hub's present states, in order; None for what it has not, or has without this fleet's mark.
+
+        A hub that is not ``readable`` knows of nothing.
+        """
 
     @abstractmethod
     def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
-        """What the hub has of a facet with this fleet's mark, for drift and deletions; an entity may come twice."""
+        """What the hub has of a facet with this fleet's mark, for drift and deletions; an entity may come twice.
+
+        A hub that is not ``readable`` lists nothing.
+        """
 
     @abstractmethod
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:

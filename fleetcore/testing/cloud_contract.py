@@ -1,8 +1,9 @@
 """The contract of :class:`~fleetcore.interfaces.cloud.CloudBackend`: states and readings arrive, faults are told.
 
 The tests look at the hub and break it past the backend, through :class:`HubControl`; for a real hub that is its own
-SDK or emulator. The samples are bodies as the engine makes them. :mod:`fleetcore.testing.memory_cloud` is a counterpart
-that passes.
+SDK or emulator. A hub that only receives (``limits.readable`` is false) is looked at through
+:class:`ReceiverControl`: what a receiver makes of all that was sent stands for what the hub has. The samples are
+bodies as the engine makes them. :mod:`fleetcore.testing.memory_cloud` is a counterpart that passes.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import functools
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Protocol
+from typing import Protocol, cast
 
 import pytest
 from attrs import evolve
@@ -80,6 +81,18 @@ class HubControl(Protocol):
 
     async def heal(self) -> None:
         """Ends the faults."""
+        ...
+
+
+class ReceiverControl(HubControl, Protocol):
+    """The same of a hub that only receives; ``edit`` and ``make_foreign`` are never asked of it."""
+
+    async def received(self) -> Mapping[EntityKey, MirrorItem]:
+        """What a receiver has that was there from the beginning: the states of this fleet, with their versions."""
+        ...
+
+    async def repeat(self) -> None:
+        """Gives receivers everything once more, in the reverse of its order."""
         ...
 
 
@@ -160,7 +173,7 @@ class CloudContract(Contract):
             fitted = cloud.fit(MirrorItem(key=key, body=body))
             assert fitted.item is not None, fitted
             (result,) = await cloud.apply([fitted.item])
-            (held,) = await cloud.read([key])
+            held = await _held(cloud, hub, key)
 
             assert result.state == "done", result
             assert held is not None, f"{key} is not there"
@@ -177,7 +190,9 @@ class CloudContract(Contract):
         names = [f"sensor-{number}" for number in range(min(8, cloud.limits.items))]
         await _all(cloud, [registration(name) for name in names])
         known = await _all(cloud, [twin(name, interval=0) for name in names])
-        await hub.edit(EntityKey("twin", names[-1]), {"desired": {"interval": 99}})
+        if cloud.limits.readable:
+            await hub.edit(EntityKey("twin", names[-1]), {"desired": {"interval": 99}})
+        last = "conflict" if cloud.limits.readable else "done"
 
         results = await cloud.apply(
             [
@@ -186,13 +201,13 @@ class CloudContract(Contract):
             ]
         )
 
-        assert [result.state for result in results] == [*["done"] * (len(names) - 1), "conflict"]
+        assert [result.state for result in results] == [*["done"] * (len(names) - 1), last]
 
     async def test_nothing_to_apply_or_read_is_nothing(self, cloud: CloudBackend) -> None:
         assert list(await cloud.apply([])) == []
         assert list(await cloud.read([])) == []
 
-    async def test_applying_a_state_twice_equals_applying_it_once(self, cloud: CloudBackend) -> None:
+    async def test_applying_a_state_twice_equals_applying_it_once(self, cloud: CloudBackend, hub: HubControl) -> None:
         await cloud.apply([registration("sensor-1")])
         first = (await cloud.apply([twin("sensor-1", interval=60)]))[0]
 
@@ -201,11 +216,11 @@ class CloudContract(Contract):
         known = (await cloud.apply([twin("sensor-1", first.remote_version, interval=60)]))[0]
 
         assert (lost.state, known.state) == ("done", "done")
-        (held,) = await cloud.read([EntityKey("twin", "sensor-1")])
+        held = await _held(cloud, hub, EntityKey("twin", "sensor-1"))
         assert held is not None
         assert held.body == twin("sensor-1", interval=60).body
 
-    async def test_a_new_state_replaces_the_old_one_whole(self, cloud: CloudBackend) -> None:
+    async def test_a_new_state_replaces_the_old_one_whole(self, cloud: CloudBackend, hub: HubControl) -> None:
         await cloud.apply([registration("sensor-1")])
         first = (await cloud.apply([twin("sensor-1", interval=60, mode="eco", nested={"a": 1, "b": 2})]))[0]
 
@@ -213,11 +228,11 @@ class CloudContract(Contract):
 
         assert second.state == "done", second
         assert second.remote_version != first.remote_version
-        (held,) = await cloud.read([EntityKey("twin", "sensor-1")])
+        held = await _held(cloud, hub, EntityKey("twin", "sensor-1"))
         assert held is not None
         assert held.body == twin("sensor-1", interval=30, nested={"b": 3}).body
 
-    async def test_members_that_a_registration_lost_are_gone(self, cloud: CloudBackend) -> None:
+    async def test_members_that_a_registration_lost_are_gone(self, cloud: CloudBackend, hub: HubControl) -> None:
         named = evolve(REGISTERED, name="north door", attributes={"site": "north", "row": "7"})
         first = (await cloud.apply([registration("sensor-1", body=named)]))[0]
 
@@ -225,13 +240,14 @@ class CloudContract(Contract):
         second = (await cloud.apply([later]))[0]
 
         assert second.state == "done", second
-        (held,) = await cloud.read([later.key])
+        held = await _held(cloud, hub, later.key)
         assert held is not None
         assert held.body == later.body
 
     async def test_a_change_by_another_writer_is_a_conflict_and_stays(
         self, cloud: CloudBackend, hub: HubControl
     ) -> None:
+        _needs_reading(cloud)
         await cloud.apply([registration("sensor-1")])
         first = (await cloud.apply([twin("sensor-1", interval=60)]))[0]
         await hub.edit(EntityKey("twin", "sensor-1"), {"desired": {"interval": 5}})
@@ -247,6 +263,7 @@ class CloudContract(Contract):
     async def test_a_conflict_is_settled_by_reading_and_applying_again(
         self, cloud: CloudBackend, hub: HubControl
     ) -> None:
+        _needs_reading(cloud)
         await cloud.apply([registration("sensor-1")])
         await cloud.apply([twin("sensor-1", interval=60)])
         await hub.edit(EntityKey("twin", "sensor-1"), {"desired": {"interval": 5}})
@@ -267,6 +284,7 @@ class CloudContract(Contract):
         assert not await hub.has(gone.key)
 
     async def test_what_another_one_made_is_left_alone(self, cloud: CloudBackend, hub: HubControl) -> None:
+        _needs_reading(cloud)
         key = EntityKey("registry", "sensor-9")
         await hub.make_foreign(key)
 
@@ -279,11 +297,42 @@ class CloudContract(Contract):
         assert key not in [each async for each in cloud.entities("registry")]
         assert await hub.has(key)
 
-    async def test_what_this_fleet_made_is_listed(self, cloud: CloudBackend) -> None:
+    async def test_what_this_fleet_made_is_listed(self, cloud: CloudBackend, hub: HubControl) -> None:
         names = [f"sensor-{number}" for number in range(25)]
         await _all(cloud, [registration(name) for name in names])
 
-        assert sorted([key.id async for key in cloud.entities("registry")]) == sorted(names)
+        assert sorted(await _listed(cloud, hub, "registry")) == sorted(names)
+
+    async def test_a_hub_that_only_receives_gets_versions_that_grow_and_an_older_state_undoes_none(
+        self, cloud: CloudBackend, hub: HubControl
+    ) -> None:
+        receiver = _receiver(cloud, hub)
+        states = [registration("sensor-1"), twin("sensor-1", interval=60)]
+        first = await _all(cloud, states)
+        # Once as the engine knows it, once as after an answer that was lost, and then gone and there again.
+        second = await _all(cloud, [twin("sensor-1", first[1].remote_version, interval=30)])
+        third = await _all(cloud, [twin("sensor-1", first[1].remote_version, interval=20)])
+        gone = await _all(cloud, [MirrorItem(key=states[0].key, body=None, remote_version=first[0].remote_version)])
+        again = await _all(cloud, [registration("sensor-1", gone[0].remote_version)])
+        await receiver.repeat()
+
+        found = await receiver.received()
+
+        assert found[states[1].key].body == twin("sensor-1", interval=20).body
+        assert found[states[0].key].remote_version == again[0].remote_version
+        versions = [int(each.remote_version or 0) for each in (first[1], *second, *third)]
+        assert sorted(set(versions)) == versions
+        assert int(first[0].remote_version or 0) < int(gone[0].remote_version or 0) < int(again[0].remote_version or 0)
+
+    async def test_a_hub_that_only_receives_is_neither_read_nor_listed(
+        self, cloud: CloudBackend, hub: HubControl
+    ) -> None:
+        _receiver(cloud, hub)
+        (made,) = await _all(cloud, [registration("sensor-1")])
+
+        assert made.remote_version
+        assert list(await cloud.read([EntityKey("registry", "sensor-1")])) == [None]
+        assert [key async for key in cloud.entities("registry")] == []
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
@@ -318,7 +367,7 @@ class CloudContract(Contract):
         (again,) = await cloud.apply([registration("sensor-1")])
 
         assert again.state in {"done", "conflict"}, again
-        (held,) = await cloud.read([EntityKey("registry", "sensor-1")])
+        held = await _held(cloud, hub, EntityKey("registry", "sensor-1"))
         assert held is not None
         assert held.body == registration("sensor-1").body
 
@@ -441,7 +490,7 @@ class CloudContract(Contract):
             assert (fitted.item, list(fitted.lost)) == (item, [])
 
     async def test_what_does_not_fit_is_told_before_it_is_sent(
-        self, cloud: CloudBackend, unfit: MirrorItem | None
+        self, cloud: CloudBackend, hub: HubControl, unfit: MirrorItem | None
     ) -> None:
         if unfit is None:
             pytest.skip("this hub holds everything")
@@ -456,10 +505,34 @@ class CloudContract(Contract):
             return
         assert not cloud.fit(fitted.item).lost, "what is left fits"
         (result,) = await cloud.apply([fitted.item])
-        (held,) = await cloud.read([unfit.key])
+        held = await _held(cloud, hub, unfit.key)
         assert result.state == "done", result
         assert held is not None
         assert held.body == fitted.item.body
+
+
+def _needs_reading(cloud: CloudBackend) -> None:
+    if not cloud.limits.readable:
+        pytest.skip("this hub only receives: it has no states that another one could change")
+
+
+def _receiver(cloud: CloudBackend, hub: HubControl) -> ReceiverControl:
+    if cloud.limits.readable:
+        pytest.skip("this hub can be read")
+    return cast("ReceiverControl", hub)
+
+
+async def _held(cloud: CloudBackend, hub: HubControl, key: EntityKey) -> MirrorItem | None:
+    """What the hub has, or a receiver of a hub that only receives."""
+    if cloud.limits.readable:
+        return (await cloud.read([key]))[0]
+    return (await _receiver(cloud, hub).received()).get(key)
+
+
+async def _listed(cloud: CloudBackend, hub: HubControl, facet: Facet) -> list[str]:
+    if cloud.limits.readable:
+        return [key.id async for key in cloud.entities(facet)]
+    return [key.id for key in await _receiver(cloud, hub).received() if key.facet == facet]
 
 
 async def _commands(arriving: AsyncGenerator[Arrived, None], until: str) -> tuple[list[CloudCommand], Arrived]:
@@ -484,8 +557,10 @@ async def _all(cloud: CloudBackend, items: Sequence[MirrorItem]) -> list[MirrorR
 
 def _calls(cloud: CloudBackend) -> Sequence[Callable[[], Awaitable[object]]]:
     batch = TelemetryBatch.of([0], [START_MS], [1.0])
-    return (
+    calls: list[Callable[[], Awaitable[object]]] = [
         lambda: cloud.apply([registration("sensor-1")]),
-        lambda: cloud.read([EntityKey("registry", "sensor-1")]),
         lambda: cloud.send(batch, TwoDevices()),
-    )
+    ]
+    if cloud.limits.readable:
+        calls.append(lambda: cloud.read([EntityKey("registry", "sensor-1")]))
+    return calls

@@ -329,6 +329,41 @@ def test_a_fleet_is_mirrored_to_aws_and_through_an_outage(tmp_path, monkeypatch)
         typed(plan, tmp_path)
 
 
+def test_a_fleet_is_mirrored_to_google_cloud(tmp_path, monkeypatch):
+    page = "mirror-to-google-cloud.md"
+    commands, (shown, compared, received) = blocks(page, "sh"), blocks(page, "text")
+    _, counterpart, made, look, drift, hear, cut, heal, policy, check, plan = commands
+    hub, api = free_ports(2)
+    ports = {"4590": str(hub), "4591": str(hub + 1), "8443": str(api)}
+    monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
+
+    def own(text):
+        for port, free in ports.items():
+            text = text.replace(port, free)
+        return text
+
+    def listening(process):
+        assert any("emulator" in line for line in process.stdout)
+
+    (tmp_path / "fleet-data").mkdir()
+    (tmp_path / "fleet-data" / "fleet.toml").write_text(own(blocks(page, "toml")[0]))
+    init, serve = made.splitlines()
+    typed(init, tmp_path)
+    with running(own(counterpart), tmp_path, listening), running(serve, tmp_path, ready):
+        typed(look, tmp_path)
+        listed = until(lambda: typed("fleetcore mirror list", tmp_path), shown.splitlines()[1].split())
+        assert listed.split()[:3] == shown.split()[:3]
+        assert until(lambda: typed(drift, tmp_path), compared.split()) == compared
+        assert received.strip() in until(lambda: typed(own(hear), tmp_path), ["21.5}]"])
+        assert "failing" in until(lambda: typed(own(cut), tmp_path), ["failing"])
+        assert compared in until(lambda: typed(own(heal), tmp_path), compared.split())
+        json_policy, terraform = policy.splitlines()
+        assert "pubsub.topics.publish" in str(json.loads(typed(json_policy, tmp_path)))
+        assert "google_pubsub_topic_iam_member" in typed(terraform, tmp_path)
+        assert "problem" not in typed(check, tmp_path)
+        typed(plan, tmp_path)
+
+
 def free_ports(count):
     """The first of two ports in a row that are free, and others."""
     while True:

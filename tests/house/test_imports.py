@@ -228,7 +228,19 @@ def test_every_module_of_a_plugin_entry_point_is_light() -> None:
     import subprocess
     import sys
 
-    heavy = ("paho", "mqtt5", "aiohttp", "boto3", "botocore", "numpy", "cryptography", "starlette", "uvicorn")
+    heavy = (
+        "paho",
+        "mqtt5",
+        "aiohttp",
+        "boto3",
+        "botocore",
+        "google",
+        "grpc",
+        "numpy",
+        "cryptography",
+        "starlette",
+        "uvicorn",
+    )
     for file in sorted([*ROOT.glob("plugins/*/*/plugin.py"), *ROOT.glob("connectors/*/*/plugin.py")]):
         module = f"{file.parent.name}.plugin"
         code = f"import sys, {module}; print([one for one in {heavy!r} if one in sys.modules])"

@@ -106,11 +106,13 @@ class MirrorDriftResponse(Response, frozen=True):
 class MirrorDriftsResponse(Response, frozen=True):
     """Where the hub differs among the entities of a part, and how many of it were compared.
 
+    ``against`` is ``hub``, or ``sent`` where the hub cannot be read: then the fleet was compared with what was taken.
     ``next`` names the next part, and is null after the last one.
     """
 
     differences: list[MirrorDriftResponse]
     compared: int
+    against: str
     next: str | None
 
 

@@ -2348,6 +2348,8 @@ class BlockingCalls(ABC):
     def resync_mirror(self, name: MirrorName, *, entity: Entity | None = None, reason: Reason = "") -> MirrorResponse:
         """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again.
 
+        A hub that cannot be read is sent everything again.
+
         With ``entity`` that one alone, a dead letter for one.
 
         Raises:
@@ -2437,6 +2439,8 @@ class BlockingCalls(ABC):
         self, name: MirrorName, *, after: Cursor | None = None, limit: Scan = 100
     ) -> MirrorDriftsResponse:
         """Reads a part of the hub and tells where it differs from the fleet; what waits to be sent differs too.
+
+        A hub that cannot be read is not: what it took counts for what it has, and ``against`` says so.
 
         ``limit`` is how many entities are compared. Call it again with the answer's ``next`` as ``after``, until that is
         null; the last part has what the hub has by this fleet's mark alone.

@@ -1,4 +1,7 @@
-"""What a mirror would do, and where its hub differs, page by page: nothing is changed."""
+"""What a mirror would do, and where its hub differs, page by page: nothing is changed.
+
+A hub that cannot be read is not compared: what it took, as far as that was kept, is. Answers say which it was.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal
@@ -33,21 +36,26 @@ class Change:
 class Difference:
     """An entity that the hub has otherwise: see :class:`~fleetcore.calls.responses.mirrors.MirrorDriftResponse`.
 
-    ``held`` is what the hub has.
+    ``held`` is what the hub has; nobody has ``seen`` that where it cannot be read.
     """
 
     key: EntityKey
     state: Literal["missing", "differs", "extra"]
     held: MirrorItem | None = None
+    seen: bool = True
 
 
 @frozen(kw_only=True)
 class Drift:
-    """Where the hub differs in a part, how many entities of it were compared, and where the next part begins."""
+    """Where the hub differs in a part, how many entities of it were compared, and where the next part begins.
+
+    ``against`` is what the fleet was compared with: what the ``hub`` has, or what was ``sent`` to it.
+    """
 
     differences: Sequence[Difference]
     compared: int
     after: str | None
+    against: Literal["hub", "sent"] = "hub"
 
 
 class Comparing:
@@ -94,6 +102,8 @@ class Comparing:
         Only what the hub should hold is asked for: dead letters and paused entities are told apart from drift.
         """
         keys, following = await self._walk.next(after, limit)
+        if not hub.limits.readable:
+            return await self._drift_of_sent(hub, keys, following)
         found: list[Difference] = []
         compared = 0
         there = await hub.read(keys)
@@ -112,6 +122,38 @@ class Comparing:
         if following is None:
             found += await self._extra(hub)
         return Drift(differences=found, compared=compared, after=following)
+
+    async def _drift_of_sent(self, hub: Hub, keys: Sequence[EntityKey], following: str | None) -> Drift:
+        """The same where the hub cannot be read: what it took last counts for what it has."""
+        found: list[Difference] = []
+        compared = 0
+        bodies, states = await self._bodies(keys), await self._kept.get_many(keys)
+        for key in keys:
+            wanted, sent = self._fitted(hub, key, bodies.get(key), states[key]), states[key].digest
+            if wanted is None:
+                continue
+            compared += 1
+            if sent != digest(wanted.body):
+                found.append(Difference(key=key, state="differs" if sent else "missing", seen=False))
+        if following is None:
+            found += await self._sent_extra()
+        return Drift(differences=found, compared=compared, after=following, against="sent")
+
+    async def _sent_extra(self) -> list[Difference]:
+        """What was sent, and not taken back, of entities that the fleet has no more."""
+        found: list[Difference] = []
+        after: str | None = None
+        while True:
+            states, after = await self._kept.page("mirror", after, _TOGETHER)
+            sent = [
+                key
+                for key, kept in states
+                if kept.digest is not None and kept.paused is None and key.facet in self._walk.facets
+            ]
+            bodies = await self._bodies(sent)
+            found += [Difference(key=key, state="extra", seen=False) for key in sent if key not in bodies]
+            if after is None:
+                return found
 
     def _fitted(self, hub: Hub, key: EntityKey, body: MirrorBody | None, kept: Kept) -> MirrorItem | None:
         """What the hub should hold of an entity; None where it is none of its business."""

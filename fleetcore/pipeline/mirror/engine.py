@@ -17,7 +17,7 @@ from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
-from fleetcore.model.mirror import EntityKey
+from fleetcore.model.mirror import CALLED, EntityKey
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.consumer import HEALTHY_S, remedy_of
@@ -167,29 +167,48 @@ class Mirror:
         await self.lane.allow_removals(count, self._event("mirror.removals_allowed", actor, reason, count=count))
 
     async def resync(self, *, actor: str, reason: str) -> None:
-        """Looks at everything again."""
-        await self.looking.look_again(self._event("mirror.resynced", actor, reason))
+        """Looks at everything again; a hub that cannot be read is sent everything again."""
+        anew = not await self._readable()
+        await self.looking.look_again(self._event("mirror.resynced", actor, reason), anew=anew)
 
     async def look_at(self, key: EntityKey, *, actor: str, reason: str) -> None:
         """Looks at one entity again, a dead letter for one; raises NotFound where neither side has it."""
         if not await self.lane.knows(key):
             raise NotFound(f"Mirror {self.name!r} has no {key}", entity=str(key))
         event = self._event("mirror.resynced", actor, reason, entity=str(key))
+        if not await self._readable():
+            await self.lane.doubt([key])
         await self.lane.mark([key], Commit(events=(event,)))
+
+    async def _readable(self) -> bool:
+        """Whether the hub can be read, as it was when it was opened last."""
+        known = await self._storage.get(HUB_KIND, self.name)
+        return known is None or known.body.get("readable", True) is True
 
     def _event(self, what: str, actor: str, reason: str, **data: object) -> Event:
         return Event(type=what, subject=self.name, time=self._clock.now_ms(), actor=actor, reason=reason, data=data)
 
-    async def _know(self, hub: str) -> None:
+    async def _know(self, hub: str, *, readable: bool) -> None:
         """Forgets what is kept where this is another hub than it is of, and has everything looked at again."""
         known = await self._storage.get(HUB_KIND, self.name)
+        body = {"hub": hub, "readable": readable}
         if known is not None and known.body["hub"] == hub:
+            if known.body != body:
+                await self._storage.commit(Commit(puts=(Put(kind=HUB_KIND, key=self.name, body=body),)))
             return
         await self.lane.kept.forget()
         if known is not None:
             _log.warning("Mirror %s has another hub (%s): everything is sent to it", self.name, hub)
             await self.looking.look_again()
-        await self._storage.commit(Commit(puts=(Put(kind=HUB_KIND, key=self.name, body={"hub": hub}),)))
+        await self._storage.commit(Commit(puts=(Put(kind=HUB_KIND, key=self.name, body=body),)))
+
+    def _check_reads(self, cloud: CloudBackend) -> None:
+        if self._use.reads and not cloud.limits.readable:
+            named = " and ".join(sorted(CALLED[facet] for facet in self._use.reads))
+            raise ConfigError(
+                f"[clouds.{self.name}] takes {named} from a hub that only receives",
+                remedy="Remove direction: what is desired of devices can be given to such a hub as a command",
+            )
 
     async def _listen(self, inbox: Inbox, hub: Hub) -> None:
         """Takes what comes from the hub, and begins again where that fails; what is sent goes on."""
@@ -224,8 +243,9 @@ class Mirror:
                 async with self._opener() as cloud:
                     self.pace = cloud.pace = Pace({**cloud.limits.rates, **self._rates}, self._clock)
                     cloud.use = self._use
+                    self._check_reads(cloud)
                     self._hub, self.error, failures = Hub(self.name, cloud, timeout_s=self._timeout_s), "", 0
-                    await self._know(cloud.identity)
+                    await self._know(cloud.identity, readable=cloud.limits.readable)
                     self._opened.set()
                     self._show(None)
                     listening = None if self.inbox is None else asyncio.create_task(self._listen(self.inbox, self._hub))

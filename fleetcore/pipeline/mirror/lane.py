@@ -203,6 +203,11 @@ class StateLane:
                 self._moved.set()
         return True
 
+    async def doubt(self, keys: Iterable[EntityKey]) -> None:
+        """Takes what was sent of entities for not known any more, so that it is sent again."""
+        for key in keys:
+            await self.amend(key, lambda kept: kept if kept.digest is None else evolve(kept, digest=UNCONFIRMED))
+
     async def gone(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
         """Of the next entities that the hub may have, those that the fleet has no more, and where it goes on.
 

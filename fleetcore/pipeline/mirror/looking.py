@@ -79,20 +79,29 @@ class Looking(Consumer):
             await self._storage.commit(Commit(puts=(self._progress(FACETS),)))
 
     def _progress(
-        self, facets: Collection[str], after: str | None = None, marked: int = 0, *, ended: bool = False
+        self,
+        facets: Collection[str],
+        after: str | None = None,
+        marked: int = 0,
+        *,
+        ended: bool = False,
+        anew: bool = False,
     ) -> Put:
-        body = {"facets": sorted(facets), "after": after, "marked": marked, "ended": ended}
+        body = {"facets": sorted(facets), "after": after, "marked": marked, "ended": ended, "anew": anew}
         return Put(kind=_KIND, key=self._lane.name, body=body)
 
-    async def look_again(self, *events: Event, facets: Collection[Facet] = FACETS) -> None:
+    async def look_again(self, *events: Event, facets: Collection[Facet] = FACETS, anew: bool = False) -> None:
         """Has every entity looked at again, in a snapshot that begins now; one under way begins anew, with its facets.
 
         Args:
             facets: those that are looked at.
+            anew: whether they are sent also where they are as they were sent last.
         """
         record = await self._storage.get(_KIND, self._lane.name)
-        under_way = () if record is None or record.body["ended"] else cast("Sequence[str]", record.body["facets"])
-        await self._storage.commit(Commit(puts=(self._progress({*facets, *under_way}),), events=events))
+        if record is not None and not record.body["ended"]:
+            facets = {*facets, *cast("Sequence[Facet]", record.body["facets"])}
+            anew = anew or bool(record.body.get("anew"))
+        await self._storage.commit(Commit(puts=(self._progress(facets, anew=anew),), events=events))
         self.snapshot = 0
 
     async def _open(self) -> None:
@@ -122,7 +131,10 @@ class Looking(Consumer):
         facets, marked = cast("Sequence[str]", record.body["facets"]), cast("int", record.body["marked"])
         keys, after = await self._page(cast("str | None", record.body["after"]), facets)
         marked += len(keys)
-        progress = self._progress(facets, after, marked, ended=after is None)
+        anew = bool(record.body.get("anew"))
+        progress = self._progress(facets, after, marked, ended=after is None, anew=anew)
+        if anew:
+            await self._lane.doubt(keys)
         await self._lane.mark(keys, Commit(puts=(progress,)))
         self.snapshot = None if after is None else marked
         if after is None:

@@ -73,7 +73,7 @@ async def mend(lane: StateLane, found: Sequence[Difference]) -> None:
     What the hub alone has is left there where the mirror does not remove.
     """
     found = [each for each in found if each.state != "extra" or lane.removes(each.key.facet)]
-    for each in found:
+    for each in (one for one in found if one.seen):
         await lane.amend(each.key, functools.partial(_as_found, each))
     await lane.mark([each.key for each in found], Commit())
 

@@ -1,0 +1,151 @@
+"""The one place where the SDK is called: paced, in a bounded pool of threads, its errors told once.
+
+It is the SDK's request layer (``google.pubsub_v1``), not its batching publisher. That one starts a thread for each
+batch and decides by itself which messages share a request; a mirror must know what of which device was taken, keeps
+one request of an ordering key under way, and sends again itself what failed. So no key is ever paused at the client.
+Credentials that were refused are looked for anew, since a file may have been renewed.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import google.auth
+import grpc
+from google.auth.credentials import AnonymousCredentials
+from google.pubsub_v1 import PublisherClient, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.pool import Pool
+from fleetcore.interfaces.provider import Context
+from fleetcore_gcp.config import GcpConfig
+from fleetcore_gcp.failures import from_sdk
+from fleetcore_gcp.permissions import RATES
+
+_T = TypeVar("_T")
+
+_SCOPES = ("https://www.googleapis.com/auth/pubsub",)
+#: Refused credentials are looked for anew no more often: making clients costs connections.
+_RENEW_EVERY_S = 5.0
+#: A connection is tried again after so long at most; the SDK's own is two minutes. A channel of its own each, since
+#: gRPC shares connections, and with them their waiting, between channels that look the same.
+_CHANNEL = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # what an attempt may take
+    ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Clients:
+    """See the module; open it with :func:`open_clients`.
+
+    Attributes:
+        pace: of calls, by class.
+    """
+
+    def __init__(self, config: GcpConfig, clock: Clock) -> None:
+        self._config, self._clock = config, clock
+        self.pace = Pace(RATES, clock)
+        self._pool = Pool(config.threads, "fleetcore gcp")
+        self._lock = threading.Lock()
+        self._publisher: PublisherClient | None = None
+        self._subscriber: SubscriberClient | None = None
+        self._old: list[PublisherClient | SubscriberClient] = []
+        self._refused = False
+        self._made_s = -_RENEW_EVERY_S
+
+    async def publishing(
+        self, permission: str, method: str, request: object, *, pace: str = "admin", units: int = 1
+    ) -> Any:
+        """Calls a method of the publisher's side, with the SDK's own request; topics are of this side.
+
+        Args:
+            permission: that the call needs.
+            pace: the class of call, and ``units`` of it that are taken.
+
+        Raises:
+            CallFailed: for every way in which it may end without a good answer, and nothing else.
+        """
+        return await self._call(permission, lambda: getattr(self._clients()[0], method), request, pace, units)
+
+    async def subscribing(self, permission: str, method: str, request: object, *, pace: str = "admin") -> Any:
+        """The same of the subscriber's side."""
+        return await self._call(permission, lambda: getattr(self._clients()[1], method), request, pace, 1)
+
+    async def _call(
+        self, permission: str, method: Callable[[], Callable[..., _T]], request: object, pace: str, units: int
+    ) -> _T:
+        await self.pace.take(pace, units)
+        try:
+            return await self._pool.run(partial(self._run, method, request))
+        except Exception as error:
+            failed = from_sdk(permission, error)
+            if failed.paced:
+                self.pace.slow_down(pace, failed.retry_after_s)
+            self.refused(kind=failed.kind)
+            raise failed from error
+
+    def _run(self, method: Callable[[], Callable[..., _T]], request: object) -> _T:
+        return method()(request=request, retry=None, timeout=self._config.answer_timeout_s)
+
+    def stream(self, requests: Any, metadata: Any) -> Any:
+        """A streaming pull, to be iterated and cancelled; blocks, and raises what the SDK raises.
+
+        The stub, since the client around it waits for the first message before it gives the call out of its hands.
+        """
+        stub: Any = self._clients()[1].transport.streaming_pull
+        return stub(requests, metadata=metadata)
+
+    def refused(self, kind: str) -> None:
+        """Remembers that credentials were refused: then the next call looks for them anew."""
+        self._refused = self._refused or kind == "credentials"
+
+    def _clients(self) -> tuple[PublisherClient, SubscriberClient]:
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            if self._refused and now_s - self._made_s >= _RENEW_EVERY_S:
+                # Calls may be under way: they are closed at the end.
+                self._old += [each for each in (self._publisher, self._subscriber) if each is not None]
+                self._publisher = self._subscriber = None
+                self._refused = False
+            if self._publisher is None or self._subscriber is None:
+                self._publisher, self._subscriber = self._make()
+                self._made_s = now_s
+            return self._publisher, self._subscriber
+
+    def _make(self) -> tuple[PublisherClient, SubscriberClient]:
+        config = self._config
+        credentials = AnonymousCredentials() if config.emulator else google.auth.default(scopes=_SCOPES)[0]  # type: ignore[no-untyped-call]  # the SDK's
+        publishing = PublisherGrpcTransport(host=config.host, credentials=credentials, channel=self._channel)
+        subscribing = SubscriberGrpcTransport(host=config.host, credentials=credentials, channel=self._channel)
+        return PublisherClient(transport=publishing), SubscriberClient(transport=subscribing)
+
+    def _channel(self, host: str, **given: Any) -> grpc.Channel:
+        options = [*given.pop("options", ()), *_CHANNEL]
+        if self._config.emulator:
+            return grpc.insecure_channel(host, options=options)
+        return PublisherGrpcTransport.create_channel(host, options=options, **given)
+
+    def close(self) -> None:
+        """Waits for calls under way, and closes every connection."""
+        self._pool.close()
+        for client in (*self._old, self._publisher, self._subscriber):
+            if client is not None:
+                client.transport.close()  # type: ignore[no-untyped-call]  # the SDK's
+
+
+@asynccontextmanager
+async def open_clients(config: GcpConfig, context: Context) -> AsyncIterator[Clients]:
+    """Clients for the block."""
+    clients = Clients(config, context.clock)
+    try:
+        yield clients
+    finally:
+        await asyncio.to_thread(clients.close)
