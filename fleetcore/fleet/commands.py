@@ -570,7 +570,9 @@ class Commands:
         return {messages.COMMAND: Waiting(read=self._list, count=self.count_unfinished, unfinished=self._again)}
 
     async def _list(self, device: str, _after: int) -> Mapping[str, object] | None:
-        """The snapshot (wire.md §9), with what is handed out by showing it."""
+        """The snapshot (wire.md §9), with what is handed out by showing it; nothing for a device at a cloud hub."""
+        if await self._away.has(device):
+            return None
         given = {command.id: command for command in await self.hand_out(device)}
         left = [command for command in await self.snapshot(device) if command.id not in given]
         listed = sorted((*given.values(), *left), key=lambda command: command.sequence)[:SNAPSHOT]
