@@ -49,7 +49,7 @@ class Checkpointer:
         #: What was written since the last checkpoint, and how many bytes of the WAL that made the last time.
         self._bytes = 0
         self._scale = _SCALE
-        self._busy = self._extended = False
+        self._busy = self._extended = self._closing = False
 
     @property
     def failure(self) -> StorageError | None:
@@ -68,7 +68,12 @@ class Checkpointer:
             self._on_writer(partial(extend, size_bytes=self._extension))
         if self._bytes * self._scale >= self._back and not self._busy:
             self._busy = True
-            self._thread.look(self._beside, Reply(None, Future()))
+            try:
+                self._thread.look(self._beside, Reply(None, Future()))
+            except StorageError:
+                if not self._closing:
+                    raise
+                # The writer is the last to stop: what it has committed meanwhile is checkpointed at the next opening.
 
     def _beside(self, db: sqlite3.Connection) -> None:
         try:
@@ -88,6 +93,7 @@ class Checkpointer:
 
     def stop(self, *, wait: bool = True) -> None:
         """Ends the thread."""
+        self._closing = True
         self._thread.stop(wait=wait)
 
 
