@@ -6,7 +6,7 @@ PACKAGES := . $(sort $(wildcard plugins/*/ connectors/*/))
 PROJECTS := $(foreach p,$(PACKAGES),$(wildcard $(p)/pyproject.toml))
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check generate bench soak docs clouds cloud-aws cloud-gcp lock packages services clean
+.PHONY: demo test check generate bench soak docs clouds cloud-aws cloud-azure cloud-gcp lock packages services clean
 
 demo: $(STAMP)
 	$(BIN)/fleetcore demo
@@ -39,9 +39,9 @@ docs: $(STAMP)
 
 # Counterparts of the clouds on the loopback, with the lines of a fleet.toml that lead to them; until interrupted.
 clouds: $(STAMP)
-	@$(MAKE) --no-print-directory -j cloud-aws cloud-gcp
+	@$(MAKE) --no-print-directory -j cloud-aws cloud-azure cloud-gcp
 
-cloud-aws cloud-gcp: cloud-%: $(STAMP)
+cloud-aws cloud-azure cloud-gcp: cloud-%: $(STAMP)
 	$(BIN)/python -m fleetcore_$*.testing
 
 # Builds a wheel of each package and runs its own tests in a fresh environment that holds nothing else.

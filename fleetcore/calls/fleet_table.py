@@ -11,6 +11,7 @@ from fleetcore.calls import (
     cas,
     certificates,
     commands,
+    cutovers,
     dead_letters,
     devices,
     edge,
@@ -57,6 +58,7 @@ NOUNS = (
     server,
     storage,
     mirrors,
+    cutovers,
 )
 
 

@@ -42,6 +42,7 @@ NOUNS = {
     "token": "Make, list and revoke tokens of the operators' API.",
     "audit": "Read and verify the audit log.",
     "mirror": "See what cloud hubs have of the fleet, and pause, resume or repair what is sent to them.",
+    "cutover": "Have devices leave this fleet's endpoints for a cloud hub's, or the other way round.",
     "storage": "See how much room the store takes, what is too old to keep, and what removed pieces left.",
     "plugin": "List plugins, or start one of your own.",
 }

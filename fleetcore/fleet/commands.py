@@ -18,7 +18,7 @@ from msgspec import UNSET, to_builtins
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.ids import ordered_id
-from fleetcore.fleet.process_state.open_commands import OpenCommands, Retired
+from fleetcore.fleet.process_state.open_commands import DeviceFlag, OpenCommands
 from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.fleet.search import Search
 from fleetcore.interfaces.clock import Clock
@@ -152,7 +152,10 @@ class Commands:
         self._entering: Counter[tuple[str, str]] = Counter()
         self._sequences: dict[str, int] = {}
         self._open = OpenCommands(lambda device: self.records.find(ref=("open", device)))
-        self._retired = Retired(self._is_retired)
+        devices = Repository(storage, "device", Device)
+        self._retired = DeviceFlag(lambda device: device.lifecycle is Lifecycle.RETIRED, devices.get)
+        #: It is given commands at the hub that it is connected to, so that none is given to it twice.
+        self._away = DeviceFlag(lambda device: device.home is not None, devices.get)
         self._finishing = Finishing("fleetcore command change")
         self._joint: dict[tuple[str, str], _Joint] = {}
 
@@ -174,15 +177,14 @@ class Commands:
     def device_changed(self, device: Device) -> None:
         """To be told of every change of a device."""
         self._retired.changed(device)
+        if self._away.changed(device):
+            self._wake(device.id)
 
     def forget(self, device: str) -> None:
         """A device was erased, or its commands were changed otherwise than here: nothing is known of it any more."""
         self._open.forget(device)
         self._retired.forget(device)
-
-    async def _is_retired(self, device: str) -> bool:
-        record = await self._storage.get("device", device)
-        return record is not None and record.body["lifecycle"] == Lifecycle.RETIRED
+        self._away.forget(device)
 
     async def _change(self, device: str, command: str, step: Step, *, code: str = "not_found") -> Command:
         """Changes a command of a device, to its end also where the caller is cancelled.
@@ -293,6 +295,7 @@ class Commands:
         )
         if await self._retired.has(device):
             raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
+        await self._away.has(device)  # so that it is known when it is queued
         now = self._clock.now_ms()
         command = Command(
             id=ordered_id(now) if idempotency_key is None else _keyed_id(device, idempotency_key),
@@ -346,6 +349,7 @@ class Commands:
             and self._entering[command.device, command.lane] == 1
             and self._open.has_room(command.device, command.lane, SNAPSHOT)
             and self._reaches(command.device)
+            and not self._away.seems(command.device)
         )
 
     def _in_time(self, command: Command) -> bool:
@@ -566,7 +570,9 @@ class Commands:
         return {messages.COMMAND: Waiting(read=self._list, count=self.count_unfinished, unfinished=self._again)}
 
     async def _list(self, device: str, _after: int) -> Mapping[str, object] | None:
-        """The snapshot (wire.md §9), with what is handed out by showing it."""
+        """The snapshot (wire.md §9), with what is handed out by showing it; nothing for a device at a cloud hub."""
+        if await self._away.has(device):
+            return None
         given = {command.id: command for command in await self.hand_out(device)}
         left = [command for command in await self.snapshot(device) if command.id not in given]
         listed = sorted((*given.values(), *left), key=lambda command: command.sequence)[:SNAPSHOT]
@@ -607,8 +613,10 @@ class Commands:
         """What is to be given to a transport now, already committed as ``sent``.
 
         Queued heads of lanes, and sent ones whose ``ack_timeout`` has passed; with ``again`` (the device has just
-        come back) every unfinished head.
+        come back) every unfinished head. What is for a device that is connected to a cloud hub waits.
         """
+        if await self._away.has(device):
+            return []
         now = self._clock.now_ms()
         going: list[Command] = []
         for command in await self.snapshot(device):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
-from fleetcore.interfaces.call_failed import CallFailed, rejected, unavailable
+from fleetcore.interfaces.call_failed import CallFailed, for_all, is_for_all, unavailable
 from fleetcore.interfaces.cloud import Sent
 from fleetcore.model.telemetry import Series, SeriesCatalog, TelemetryBatch, TextReading, shown
 
@@ -116,12 +116,12 @@ def settled(
 ) -> Sent:
     """What has become of ``count`` readings, of which ``refused`` made no message; ``failures`` are the messages'.
 
-    Raises :class:`CredentialsRejected`, and :class:`Unavailable` where no message had an answer.
+    Raises what :func:`for_all` gives, where a failure concerns every call or no message had an answer.
     """
     errors = [failed for failed in failures if failed is not None]
     for error in errors:
-        if error.kind == "credentials":
-            raise rejected(error) from error
+        if is_for_all(error):
+            raise for_all(error) from error
     if errors and len(errors) == len(messages) and all(error.lost for error in errors):
         raise unavailable(errors[0]) from errors[0]
     turned_away = dict(refused)

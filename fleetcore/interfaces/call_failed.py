@@ -10,7 +10,10 @@ from typing import ClassVar, Literal
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import MirrorResult
 
-Kind = Literal["throttled", "credentials", "unavailable", "invalid", "conflict", "exists", "missing", "in_use"]
+Kind = Literal["throttled", "credentials", "clock", "unavailable", "invalid", "conflict", "exists", "missing", "in_use"]
+
+#: What to do about a wrong clock.
+SET_CLOCK = "Set the clock of this machine, and have it follow a time server"
 
 
 class CallFailed(Exception):
@@ -18,7 +21,6 @@ class CallFailed(Exception):
 
     Attributes:
         hub: what the service is called in sentences.
-        right: what its rights are called.
         action: the class of call, which is also the right that it needs.
         kind: what it means.
         said: the service's words.
@@ -28,7 +30,6 @@ class CallFailed(Exception):
     """
 
     hub: ClassVar[str] = "The hub"
-    right: ClassVar[str] = "right"
 
     def __init__(
         self, action: str, kind: Kind, said: str, *, retry_after_s: float = 0.0, lost: bool = False, paced: bool = False
@@ -37,33 +38,50 @@ class CallFailed(Exception):
         self.action, self.kind, self.said = action, kind, said
         self.retry_after_s, self.lost, self.paced = retry_after_s, lost, paced
 
+    @property
+    def needs(self) -> str:
+        """The right that the call needs, in a sentence."""
+        return f"the right {self.action}"
 
-def rejected(failed: CallFailed) -> CredentialsRejected:
-    """For the engine: the mirror pauses."""
+
+def wrong_clock(ahead_s: float | None, whose: str) -> str:
+    """How the clock of this machine differs from that of ``whose``, in words."""
+    if ahead_s is None:
+        return f"the clock of this machine differs from {whose}"
+    return f"the clock of this machine is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} {whose}"
+
+
+def _rejected(failed: CallFailed) -> CredentialsRejected:
     return CredentialsRejected(
         f"{failed.hub} refused {failed.action}: {failed.said}",
-        remedy=f"Allow the {failed.right} {failed.action} to these credentials, or renew them; a wrong clock looks the "
-        "same",
+        remedy=f"Allow {failed.needs} to these credentials, or renew them",
     )
 
 
 def unavailable(failed: CallFailed) -> Unavailable:
     """For the engine: tried again with back-off."""
     return Unavailable(
-        f"{failed.hub} did not do {failed.action}: {failed.said}", retry_after_s=failed.retry_after_s or 1.0
+        f"{failed.hub} did not do {failed.action}: {failed.said}",
+        retry_after_s=failed.retry_after_s or 1.0,
+        remedy=SET_CLOCK if failed.kind == "clock" else "",
     )
 
 
 def for_all(failed: CallFailed) -> CredentialsRejected | Unavailable:
-    """For the engine, where a failure concerns all that was asked."""
-    return rejected(failed) if failed.kind == "credentials" else unavailable(failed)
+    """For the engine, where a failure concerns all that was asked: rejected credentials pause the mirror."""
+    return _rejected(failed) if failed.kind == "credentials" else unavailable(failed)
+
+
+def is_for_all(failed: CallFailed) -> bool:
+    """Whether a failure concerns all calls, whatever is asked."""
+    return failed.kind in {"credentials", "clock"}
 
 
 def as_result(failed: CallFailed) -> MirrorResult:
-    """What it means for one item. Raises :class:`CredentialsRejected`, which concerns them all."""
+    """What it means for one item. Raises :func:`for_all` where it concerns them all."""
     match failed.kind:
-        case "credentials":
-            raise rejected(failed) from failed
+        case "credentials" | "clock":
+            raise for_all(failed) from failed
         case "throttled":
             return MirrorResult(state="throttled", reason=str(failed), retry_after_s=failed.retry_after_s)
         case "conflict":

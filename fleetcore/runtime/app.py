@@ -21,6 +21,7 @@ from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.cutovers import Cutovers
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.erasing import Erasing
@@ -82,6 +83,7 @@ from fleetcore.query.ast import Exists
 from fleetcore.query.parse import parse
 from fleetcore.runtime import identity
 from fleetcore.runtime.admissions import RequiredAdmission
+from fleetcore.runtime.at_hubs import held_at, reported_at
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.core_keys import CORE_KEYS
@@ -368,6 +370,17 @@ class Fleet:
         self.renewals = Renewals(
             self.security, self.twins, self.operations, self.devices, self.search, self.clock
         )  # fmt: skip
+        self.cutovers = Cutovers(
+            self.storage,
+            self.clock,
+            self.devices,
+            self.twins,
+            self.security,
+            self.operations,
+            seen_at=lambda device: self.presence.of(device).last_seen,
+            reported_at=functools.partial(reported_at, self.mirrors),
+            held_at=functools.partial(held_at, self.mirrors),
+        )
         self.lifecycles = Lifecycles(self.devices, self.security, self.operations, self.commands, self.campaigns)
         self.erasing = Erasing(
             self.storage,

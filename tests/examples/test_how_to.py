@@ -334,7 +334,7 @@ def test_a_fleet_is_mirrored_to_google_cloud(tmp_path, monkeypatch):
     commands, (shown, compared, received) = blocks(page, "sh"), blocks(page, "text")
     _, counterpart, made, look, drift, hear, cut, heal, policy, check, plan = commands
     hub, api = free_ports(2)
-    ports = {"4590": str(hub), "4591": str(hub + 1), "8443": str(api)}
+    ports = {"4600": str(hub), "4601": str(hub + 1), "8443": str(api)}
     monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
 
     def own(text):
@@ -370,6 +370,49 @@ def free_ports(count):
         first = int(free_port())
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
             return [first, *(free_port() for _ in range(count - 1))]
+
+
+@pytest.mark.peer("curl")
+def test_a_fleet_is_mirrored_to_azure_and_through_an_outage(tmp_path, monkeypatch):
+    page = "mirror-to-azure.md"
+    commands, (shown, compared) = blocks(page, "sh"), blocks(page, "text")
+    _, counterpart, export, made, look, drift, twin, wanted, cut, heal, policy, check, plan = commands
+    section, more = blocks(page, "toml")
+    hub, api = free_ports(2)
+    name, value = re.search(r"(AZURE\w+)='(\S+)'", export).groups()
+    monkeypatch.setitem(ENVIRONMENT, name, value)
+    monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
+
+    def own(text):
+        return text.replace("4590", str(hub)).replace("4591", str(hub + 1)).replace("8443", str(api))
+
+    def listening(process):
+        assert any("endpoint" in line for line in process.stdout)
+
+    (tmp_path / "fleet-data").mkdir()
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    toml.write_text(own(section))
+    init, serve = made.splitlines()
+    typed(init, tmp_path)
+    with running(own(counterpart), tmp_path, listening), running(serve, tmp_path, ready):
+        typed(look, tmp_path)
+        listed = until(lambda: typed("fleetcore mirror list", tmp_path), shown.splitlines()[1].split())
+        assert listed.split()[:3] == shown.split()[:3]
+        assert until(lambda: typed(drift, tmp_path), compared.split()) == compared
+        told = json.loads(typed(own(twin), tmp_path))
+        assert told["tags"]["fleetcore"]["type"] == "pump"
+        assert told["properties"]["desired"]["interval"] == 60
+        assert "blink" in until(lambda: typed(own(wanted), tmp_path), ["blink"])
+        assert "failing" in until(lambda: typed(own(cut), tmp_path), ["failing"])
+        assert compared in until(lambda: typed(own(heal), tmp_path), compared.split())
+        as_json, terraform, az = policy.splitlines()
+        assert "Microsoft.Devices/IotHubs/twins/write" in json.loads(typed(as_json, tmp_path))["DataActions"]
+        assert 'resource "azurerm_role_definition"' in typed(terraform, tmp_path)
+        assert "--permissions RegistryWrite ServiceConnect DeviceConnect" in typed(az, tmp_path)
+        assert "problem" not in typed(check, tmp_path)
+        typed(plan, tmp_path)
+    toml.write_text(own(section).partition("[clouds.azure]")[0] + more)
+    assert "Microsoft.Devices/IotHubs/devices/write" in typed(as_json, tmp_path)
 
 
 def test_a_fleet_is_imported_from_aws(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from fleetcore.interfaces.call_failed import as_results, for_all
 from fleetcore.interfaces.cloud import (
     Arrived,
     CloudBackend,
@@ -34,7 +35,7 @@ from fleetcore_aws.certificates import Certificates
 from fleetcore_aws.checking import Checking
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
-from fleetcore_aws.failures import CallFailed, as_result, for_all, unavailable
+from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.groups import Groups
 from fleetcore_aws.importing import Imports
 from fleetcore_aws.inbound import Inbound
@@ -134,19 +135,7 @@ class AwsCloud(CloudBackend):
             which = [at for at, item in enumerate(items) if _stage(item) == stage]
             done = await asyncio.gather(*(self._apply(items[at]) for at in which), return_exceptions=True)
             results |= zip(which, done, strict=True)
-        found: list[MirrorResult] = []
-        lost: list[CallFailed] = []
-        for result in (results[at] for at in range(len(items))):
-            if isinstance(result, CallFailed):
-                lost += [result] if result.lost else []
-                found.append(as_result(result))
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                found.append(result)
-        if lost and len(lost) == len(items):
-            raise unavailable(lost[0]) from lost[0]
-        return found
+        return as_results([results[at] for at in range(len(items))])
 
     async def _apply(self, item: MirrorItem) -> MirrorResult:
         body = item.body

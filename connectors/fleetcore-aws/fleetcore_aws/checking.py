@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 
+from fleetcore.interfaces.call_failed import SET_CLOCK, for_all
 from fleetcore.interfaces.cloud import CloudUse
 from fleetcore.interfaces.protocol import Finding
 from fleetcore_aws.actions import ACTIONS, SOURCES, needed
 from fleetcore_aws.attributes import MARK
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
-from fleetcore_aws.failures import SET_CLOCK, CallFailed, for_all
+from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import fleet_digest
 from fleetcore_aws.policy import arn_of
 from fleetcore_aws.shadows import named

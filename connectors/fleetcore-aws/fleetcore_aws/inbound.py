@@ -14,12 +14,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from typing import cast
 
+from fleetcore.interfaces.call_failed import for_all, is_for_all
 from fleetcore.interfaces.cloud import Arrived, CloudChange, CloudCommand
 from fleetcore.model.mirror import EntityKey
 from fleetcore_aws import answers
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
-from fleetcore_aws.failures import CallFailed, for_all, is_for_all
+from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
 
 _RECEIVE = "sqs:ReceiveMessage"

@@ -5,11 +5,12 @@ import re
 
 import pytest
 from attrs import evolve
-from fleetcore_aws.failures import SET_CLOCK, from_answer
+from fleetcore_aws.failures import from_answer
 from fleetcore_aws.names import job_id
 from fleetcore_aws.testing.operations import arn
 
 from fleetcore.errors import ConfigError, CredentialsRejected, Unavailable
+from fleetcore.interfaces.call_failed import SET_CLOCK
 from fleetcore.interfaces.cloud import CloudUse, MirrorItem
 from fleetcore.interfaces.pace import Pace
 from fleetcore.model.mirror import EntityKey, GroupBody, JobBody

@@ -5,11 +5,11 @@ import json
 import time
 
 import pytest
-from fleetcore_aws.failures import SET_CLOCK
 from fleetcore_aws.testing.front import HubBack, serving
 from fleetcore_aws.testing.hub import Hub
 
 from fleetcore import IoTFleetManager
+from fleetcore.interfaces.call_failed import SET_CLOCK
 from fleetcore.model.mirror import EntityKey
 from fleetcore.model.parts import parts
 from fleetcore.runtime.config import load

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from attrs import define, field
 
 from fleetcore.model.command import FINISHED, Command
-from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.device import Device
 from fleetcore.wire.strict_json import dumps
 
 #: Commands in memory, by their arguments and outputs and what a record costs beside them.
@@ -214,28 +214,45 @@ class OpenCommands:
             self._size -= self._devices.pop(device).size
 
 
-class Retired:
-    """Which devices are known to be retired, or not to be: what a command to them asks first."""
+class DeviceFlag:
+    """Of which devices something is known to be true, or not to be: what a command to them asks first.
 
-    def __init__(self, look: Callable[[str], Awaitable[bool]], limit: int = _DEVICES) -> None:
-        self._look, self._limit = look, limit
+    Args:
+        says: whether it is true of a device.
+        look: reads the device; None where it is not registered.
+    """
+
+    def __init__(
+        self,
+        says: Callable[[Device], bool],
+        look: Callable[[str], Awaitable[Device | None]],
+        limit: int = _DEVICES,
+    ) -> None:
+        self._says, self._look, self._limit = says, look, limit
         self._known: OrderedDict[str, bool] = OrderedDict()
 
     async def has(self, device: str) -> bool:
-        """Whether a device is retired; one that is not registered is not."""
+        """Whether it is true of a device; of one that is not registered it is not."""
         known = self._known.get(device)
         if known is None:
-            found = await self._look(device)
+            there = await self._look(device)
+            found = there is not None and self._says(there)
             # What was changed while it was read has been put here since.
             known = self._known.setdefault(device, found)
             if len(self._known) > self._limit:
                 self._known.popitem(last=False)
         return known
 
-    def changed(self, device: Device) -> None:
-        """A device was changed."""
-        if device.id in self._known or device.lifecycle is Lifecycle.RETIRED:
-            self._known[device.id] = device.lifecycle is Lifecycle.RETIRED
+    def seems(self, device: str) -> bool:
+        """The same, of a device that :meth:`has` was asked of before, without a look."""
+        return self._known.get(device, False)
+
+    def changed(self, device: Device) -> bool:
+        """A device was changed; whether it was known to be true and is not any more."""
+        before = self._known.get(device.id, False)
+        if device.id in self._known or self._says(device):
+            self._known[device.id] = self._says(device)
+        return before and not self._known[device.id]
 
     def forget(self, device: str) -> None:
         """A device was erased."""

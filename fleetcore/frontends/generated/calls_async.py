@@ -23,6 +23,7 @@ from fleetcore.calls.responses.cas import (
 )
 from fleetcore.calls.responses.certificates import CertificateResponse
 from fleetcore.calls.responses.commands import CommandCountsResponse, CommandResponse, PlanResponse
+from fleetcore.calls.responses.cutovers import CutoverPlanResponse, CutoverResponse
 from fleetcore.calls.responses.dead_letters import DeadLetterResponse, ReplayResponse
 from fleetcore.calls.responses.devices import (
     ChangeResponse,
@@ -143,6 +144,7 @@ if TYPE_CHECKING:
         Unfinished,
         WaitS,
     )
+    from fleetcore.calls.cutovers import AtOnce, Devices, Endpoint, OfOperation, Roots, Side, Timeout, Tries
     from fleetcore.calls.dead_letters import LetterNumber
     from fleetcore.calls.devices import (
         Attributes,
@@ -2573,6 +2575,58 @@ class AsyncCalls(ABC):
     def iter_mirror_refused_readings(self, name: MirrorName) -> AsyncIterator[MirrorRefusedReadingResponse]:
         """Goes through all that ``list_mirror_refused_readings`` lists, page by page."""
         return self._pages("list_mirror_refused_readings", {"name": name}, MirrorRefusedReadingResponse)
+
+    async def plan_cutover(self, to: Side, devices: Devices) -> list[CutoverPlanResponse]:
+        """Shows which devices a cut-over would be offered to, and why others are skipped; changes nothing."""
+        return await self._value("plan_cutover", {"to": to, "devices": devices}, list[CutoverPlanResponse])
+
+    async def start_cutover(
+        self,
+        to: Side,
+        devices: Devices,
+        *,
+        endpoint: Endpoint | None = None,
+        roots: Roots | None = None,
+        tries: Tries = 5,
+        timeout_s: Timeout = 86400.0,
+        at_once: AtOnce = 10,
+        reason: Reason = "",
+    ) -> OperationResponse:
+        """Has devices go to another side, one after the other; each keeps what it has until the new side confirms it.
+
+        ``plan_cutover`` shows before which ones can. A device that does not arrive stays where it is. Cancelling the
+        operation takes back what is open; another cut-over brings devices back.
+
+        Raises:
+            NotFound: there is no such mirror.
+            Refused: a hub's ``endpoint`` is missing.
+        """
+        return await self._value(
+            "start_cutover",
+            {
+                "to": to,
+                "devices": devices,
+                "endpoint": endpoint,
+                "roots": roots,
+                "tries": tries,
+                "timeout_s": timeout_s,
+                "at_once": at_once,
+                "reason": reason,
+            },
+            OperationResponse,
+        )
+
+    async def list_cutovers(
+        self, *, operation: OfOperation | None = None, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[CutoverResponse]:
+        """Lists the last cut-over of each device, or those of an operation."""
+        return await self._value(
+            "list_cutovers", {"operation": operation, "limit": limit, "cursor": cursor}, Page[CutoverResponse]
+        )
+
+    def iter_cutovers(self, *, operation: OfOperation | None = None) -> AsyncIterator[CutoverResponse]:
+        """Goes through all that ``list_cutovers`` lists, page by page."""
+        return self._pages("list_cutovers", {"operation": operation}, CutoverResponse)
 
     @abstractmethod
     def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:

@@ -6,11 +6,11 @@ It throttles, is slow, errs, cuts requests and answers, loses answers, lets nobo
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from attrs import mutable
 
-from fleetcore.testing.http1 import Read
+from fleetcore.testing.hub_faults import HubFaults
 from fleetcore_aws.testing.operations import ACCOUNT, REGION, Call, arn
 from fleetcore_aws.testing.rules import RefusedByAws
 
@@ -23,45 +23,23 @@ _THROTTLING_STATUS: Mapping[str, int] = {"iot-data": 429}
 
 
 @mutable
-class Faults:
+class Faults(HubFaults):
     """Faults under way; all off at first.
 
     Attributes:
-        delay_s: before each answer.
-        throttled: calls still to be turned away; ``retry_after_s`` says when to come again.
-        down: connections are closed without an answer.
-        errors: calls still to be answered with HTTP 500.
-        lost, halved: calls still to be done whose answers are not sent, or cut half-way.
-        cut_heads, cut_bodies: calls still to be cut off when half of their head, or of their body, was read: nothing
-            of them is done.
-        skew_s: by how much its clock is ahead of this machine's.
-        stale: tokens of pages still to be refused, as those are that expired.
-        only: actions that the counted faults hit; empty for all.
         refused: the code by which everybody is turned away: ``UnrecognizedClientException``, ``ExpiredTokenException``.
         key: the one access key that is let in; empty for any.
         policy: an IAM policy that is kept to; None allows everything.
     """
 
-    delay_s: float = 0.0
-    throttled: int = 0
-    retry_after_s: float = 0.0
-    down: bool = False
-    errors: int = 0
-    lost: int = 0
-    halved: int = 0
-    cut_heads: int = 0
-    cut_bodies: int = 0
-    skew_s: float = 0.0
-    stale: int = 0
-    only: Sequence[str] = ()
     refused: str = ""
     key: str = ""
     policy: Mapping[str, Any] | None = None
 
     def heal(self) -> None:
         """Ends them; the delay, the key and the policy stay."""
-        self.throttled = self.errors = self.lost = self.halved = self.stale = self.cut_heads = self.cut_bodies = 0
-        self.down, self.refused, self.only, self.skew_s = False, "", (), 0.0
+        HubFaults.heal(self)
+        self.refused = ""
 
     def enter(self, call: Call) -> None:
         """Raises :class:`RefusedByAws` where a call is turned away."""
@@ -75,12 +53,12 @@ class Faults:
             if not allows(self.policy or {}, call.action, resource):
                 said = f"User is not authorized to perform: {call.action} on resource: {resource}"
                 raise RefusedByAws("AccessDeniedException", said, 403)
-        if self._counted("throttled", call):
+        if self.counted("throttled", call.action):
             status = _THROTTLING_STATUS.get(call.service, 400)
             raise RefusedByAws("ThrottlingException", "Rate exceeded", status, self.retry_after_s)
-        if "nextToken" in call.request.query and self._counted("stale", call):
+        if "nextToken" in call.request.query and self.counted("stale", call.action):
             raise RefusedByAws("InvalidRequestException", "The next token is not valid", 400)
-        if self._counted("errors", call):
+        if self.counted("errors", call.action):
             raise RefusedByAws("InternalFailureException", "An unexpected error has occurred", 500)
 
     @property
@@ -101,26 +79,6 @@ class Faults:
         said = f"Signature {what}: {signed} is {how} than {bound:{_STAMP}} ({now:{_STAMP}} {sign} 5 min.)"
         code = "SignatureDoesNotMatch" if call.service == "sqs" else "InvalidSignatureException"
         raise RefusedByAws(code, said, 403)
-
-    def arriving(self, call: Call) -> Read:
-        """How much of a call is read; its body is not there yet."""
-        if self._counted("cut_heads", call):
-            return "head"
-        has_body = int(call.request.headers.get("content-length", "0")) > 0
-        return "body" if has_body and self._counted("cut_bodies", call) else "whole"
-
-    def fate(self, call: Call) -> Literal["whole", "half", "none"]:
-        """How the answer of a call that was done is sent."""
-        if self._counted("lost", call):
-            return "none"
-        return "half" if self._counted("halved", call) else "whole"
-
-    def _counted(self, name: str, call: Call) -> bool:
-        left: int = getattr(self, name)
-        if left == 0 or (self.only and call.action not in self.only):
-            return False
-        setattr(self, name, left - 1)
-        return True
 
 
 def allows(policy: Mapping[str, Any], action: str, resource: str) -> bool:

@@ -44,7 +44,9 @@ class Front:
     def arriving(self, request: Request) -> Read:
         """How much of a request is read at the front door, by its head."""
         call = call_of(request)
-        return "whole" if call is None else self.faults.arriving(call)
+        if call is None:
+            return "whole"
+        return self.faults.read_of(call.action, int(request.headers.get("content-length", "0")))
 
     async def at_the_front(self, request: Request) -> Answer:
         """Answers the connector."""
@@ -67,7 +69,7 @@ class Front:
             return refused.answer()
         if answer.status < 300:
             self.messages += map(json.loads, _readings(call))
-        return evolve(answer, fate=self.faults.fate(call))
+        return evolve(answer, fate=self.faults.fate_of(call.action))
 
     async def at_the_side(self, request: Request) -> Answer:
         """Answers tests and people."""

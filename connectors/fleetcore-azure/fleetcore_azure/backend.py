@@ -1,0 +1,262 @@
+"""The backend: registrations in bulk, then one facet's module for each item, and what failures mean for the whole."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from fleetcore.interfaces.call_failed import CallFailed, as_results, for_all
+from fleetcore.interfaces.cloud import (
+    Arrived,
+    CloudBackend,
+    CloudLimits,
+    CloudUse,
+    Fitted,
+    MirrorItem,
+    MirrorResult,
+    Sent,
+    Unowned,
+)
+from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.protocol import Finding
+from fleetcore.model.mirror import (
+    CertificateBody,
+    EntityKey,
+    Facet,
+    GroupBody,
+    JobBody,
+    Loss,
+    RegistryBody,
+    TwinBody,
+)
+from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
+from fleetcore_azure.actions import rates
+from fleetcore_azure.certificates import Certificates
+from fleetcore_azure.checking import Checking
+from fleetcore_azure.clients import Clients
+from fleetcore_azure.config import AzureConfig
+from fleetcore_azure.held import Devices, Held
+from fleetcore_azure.identities import Identities
+from fleetcore_azure.importing import Imports
+from fleetcore_azure.inbound import Inbound
+from fleetcore_azure.jobs import Jobs
+from fleetcore_azure.policy import policy
+from fleetcore_azure.readings import Readings
+from fleetcore_azure.registry import Registry
+from fleetcore_azure.twins import Twins
+
+#: The hub has no groups: what a device is in stands in its tags. An automatic configuration for each group would hold
+#: its description, but a hub has 100 of them, and they write to devices.
+FACETS: frozenset[Facet] = frozenset({"registry", "certificate", "twin", "job"})
+
+_Done = MirrorResult | BaseException
+
+
+@contextmanager
+def _for_all() -> Iterator[None]:
+    try:
+        yield
+    except CallFailed as failed:
+        raise for_all(failed) from failed
+
+
+class AzureCloud(CloudBackend):
+    """Azure IoT Hub for one fleet, which marks with ``mark`` what it makes."""
+
+    def __init__(self, config: AzureConfig, fleet: str, mark: str, clients: Clients) -> None:
+        self._config, self._fleet, self._mark, self._clients = config, fleet, mark, clients
+        self.identity = "/".join((clients.host, config.endpoint or "-", config.device_prefix or "-"))
+        self.limits = CloudLimits(
+            items=100,
+            parallel=4,
+            rates=rates(config),
+            facets=FACETS,
+            commands=config.commands_by is not None,
+            readings_after_device=True,
+            imports=True,
+            remembers=frozenset({"twin"}),
+        )
+        devices = Devices(clients, mark, config.device_prefix)
+        identities = Identities(clients)
+        self._registry = Registry(clients, devices, identities)
+        self._certificates = Certificates(devices, identities)
+        self._twins = Twins(devices)
+        self._jobs = Jobs(devices)
+        self._imports = Imports(clients, devices, self._twins, config.device_prefix)
+        self._readings = Readings(clients, devices, fleet)
+        self._inbound = Inbound(clients, devices, config)
+        self._checking = Checking(clients, config, mark)
+
+    @property
+    def pace(self) -> Pace:
+        """How fast each class of calls may be made."""
+        return self._clients.pace
+
+    @pace.setter
+    def pace(self, pace: Pace) -> None:
+        self._clients.pace = pace
+
+    @property
+    def use(self) -> CloudUse:
+        """What the mirror does with the hub."""
+        return self._registry.use
+
+    @use.setter
+    def use(self, use: CloudUse) -> None:
+        self._registry.use = self._twins.use = use
+
+    def fit(self, item: MirrorItem) -> Fitted:
+        match item.body:
+            case None:
+                return Fitted(item=item)
+            case RegistryBody() as body:
+                return self._registry.fit(item, body)
+            case CertificateBody() as body:
+                return self._certificates.fit(item, body)
+            case TwinBody() as body:
+                return self._twins.fit(item, body)
+            case JobBody() as body:
+                return self._jobs.fit(item, body)
+            case GroupBody():
+                return Fitted(item=None, lost=(Loss("", "IoT Hub has no groups: devices carry theirs as tags"),))
+
+    # -- states -----------------------------------------------------------------------------------------------------
+
+    async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
+        results: dict[int, _Done] = {}
+        registrations = [at for at, item in enumerate(items) if item.key.facet == "registry"]
+        if registrations:
+            results |= zip(registrations, await self._registered([items[at] for at in registrations]), strict=True)
+        # What is of one device is written one after another: it shares the twin's ETag.
+        by_device: dict[str | None, list[int]] = {}
+        for at, item in enumerate(items):
+            if at not in results:
+                by_device.setdefault(item.key.device, []).append(at)
+
+        async def of_device(which: Sequence[int]) -> None:
+            for at in which:
+                try:
+                    results[at] = await self._apply(items[at])
+                except CallFailed as failed:
+                    results[at] = failed
+
+        await asyncio.gather(*map(of_device, by_device.values()))
+        return as_results([results[at] for at in range(len(items))])
+
+    async def _registered(self, items: Sequence[MirrorItem]) -> list[_Done]:
+        """The registrations among the items: new ones and those that go in one call each, the others one by one."""
+        found: dict[int, _Done] = {}
+        fresh = [at for at, item in enumerate(items) if item.body is not None and item.remote_version is None]
+        if fresh:
+            try:
+                made = await self._registry.make([items[at] for at in fresh])
+            except CallFailed as failed:
+                found |= dict.fromkeys(fresh, failed)
+            else:
+                found |= {at: done for at, done in zip(fresh, made, strict=True) if done is not None}
+        left = [at for at in range(len(items)) if at not in found]
+        done = await asyncio.gather(*(self._one(items[at]) for at in left), return_exceptions=True)
+        going = {at: one for at, one in zip(left, done, strict=True) if isinstance(one, Held)}
+        found |= {at: one for at, one in zip(left, done, strict=True) if not isinstance(one, Held)}
+        if going:
+            try:
+                found |= zip(going, await self._registry.remove(list(going.values())), strict=True)
+            except CallFailed as failed:
+                found |= dict.fromkeys(going, failed)
+        return [found[at] for at in range(len(items))]
+
+    async def _one(self, item: MirrorItem) -> MirrorResult | Held:
+        if item.body is None:
+            return await self._registry.to_remove(item)
+        assert isinstance(item.body, RegistryBody)
+        return await self._registry.apply(item, item.body)
+
+    async def _apply(self, item: MirrorItem) -> MirrorResult:
+        body = item.body
+        match item.key.facet:
+            case "certificate":
+                assert body is None or isinstance(body, CertificateBody)
+                return await self._certificates.apply(item, body)
+            case "twin":
+                assert body is None or isinstance(body, TwinBody)
+                return await self._twins.apply(item, body)
+            case "job":
+                assert body is None or isinstance(body, JobBody)
+                return await self._jobs.apply(item, body)
+            case "group" | "registry":
+                return MirrorResult(state="invalid", reason="IoT Hub has no groups")
+
+    async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
+        found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
+        read: list[MirrorItem | None] = []
+        for each in found:
+            if isinstance(each, CallFailed):
+                raise for_all(each) from each
+            if isinstance(each, BaseException):
+                raise each
+            read.append(each)
+        return read
+
+    async def _read(self, key: EntityKey) -> MirrorItem | None:
+        """Again where the hub throttles, once the pace lets it: one that is throttled must not fail the others."""
+        facet = self._facet(key.facet)
+        if facet is None:
+            return None
+        for _ in range(_READS - 1):
+            try:
+                return await facet.read(key)
+            except CallFailed as failed:
+                if failed.kind != "throttled" or not failed.paced:
+                    raise
+        return await facet.read(key)
+
+    async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
+        of = self._facet(facet)
+        if of is None:
+            return
+        listing = of.entities()
+        while True:
+            try:
+                key = await anext(listing)
+            except StopAsyncIteration:
+                return
+            except CallFailed as failed:
+                raise for_all(failed) from failed
+            yield key
+
+    def _facet(self, facet: Facet) -> Registry | Certificates | Twins | Jobs | None:
+        facets: Mapping[Facet, Registry | Certificates | Twins | Jobs] = {
+            "registry": self._registry,
+            "certificate": self._certificates,
+            "twin": self._twins,
+            "job": self._jobs,
+        }
+        return facets.get(facet)
+
+    async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
+        with _for_all():
+            return await self._imports.unowned(after)
+
+    async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
+        with _for_all():
+            return await asyncio.gather(*(self._imports.read(each) for each in found))
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
+        return await self._readings.send(batch, catalog)
+
+    async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
+        return await self._readings.send_texts(texts, catalog)
+
+    def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
+        return super().inbound(after) if self._config.commands_by is None else self._inbound.arriving()
+
+    async def check(self) -> Sequence[Finding]:
+        return await self._checking.check(self.use)
+
+    def policy(self) -> Mapping[str, str]:
+        return policy(self.use, self._config, self._fleet)
+
+
+#: How often an entity is read that the hub throttles.
+_READS = 5

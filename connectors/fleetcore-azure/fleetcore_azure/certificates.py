@@ -1,0 +1,101 @@
+"""Certificates as thumbprints of an identity: the hub keeps no certificate, and no CA of the fleet comes to it.
+
+The hub takes two, the newest. A device without certificates is opened by keys, which the hub makes and nobody has: by
+nothing. So what is revoked opens nothing with the next write, also where a mirror removes nothing.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+
+from attrs import evolve
+from cryptography import x509
+
+from fleetcore.interfaces.call_failed import CallFailed
+from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
+from fleetcore.model.mirror import CertificateBody, DeviceCertificate, EntityKey, Loss
+from fleetcore_azure.held import FOREIGN, TOO_LONG, TRIES, Devices, Held
+from fleetcore_azure.identities import Identities
+from fleetcore_azure.names import digest
+
+_MOST = 2
+
+
+class Certificates:
+    """See the module."""
+
+    def __init__(self, devices: Devices, identities: Identities) -> None:
+        self._devices, self._identities = devices, identities
+
+    def fit(self, item: MirrorItem, body: CertificateBody) -> Fitted:
+        """As the interface has it. A thumbprint says all of a certificate: that its text is not there is no loss."""
+        if self._devices.name(item.key.id) is None:
+            return Fitted(item=None, lost=(Loss("", TOO_LONG),))
+        newest = sorted(body.certificates, key=_since, reverse=True)[:_MOST]
+        lost = tuple(
+            Loss(f"/certificates/{at}", "A device of IoT Hub has two thumbprints, which are the newest ones'")
+            for at, one in enumerate(body.certificates)
+            if one not in newest
+        )
+        return Fitted(item=evolve(item, body=_body([one.fingerprint for one in newest])), lost=lost)
+
+    async def apply(self, item: MirrorItem, body: CertificateBody | None) -> MirrorResult:
+        """As the interface has it, of one item; raises HubFailed."""
+        name = self._devices.name(item.key.id)
+        if name is None:
+            return MirrorResult(state="done" if body is None else "invalid", reason=TOO_LONG)
+        wanted = None if body is None else tuple(sorted(one.fingerprint for one in body.certificates)) or None
+        for last in range(TRIES):
+            held = await self._devices.get(name)
+            if held is None:
+                gone = MirrorResult(state="failed", reason=f"There is no device {item.key.id} yet")
+                return MirrorResult(state="done") if body is None else gone
+            if not self._devices.owns(held):
+                return MirrorResult(state="foreign", reason=FOREIGN)
+            there = _thumbprints(held)
+            if there == wanted:
+                return MirrorResult(state="done", remote_version=_version(wanted))
+            if item.remote_version != _version(there):
+                return MirrorResult(state="conflict")
+            try:
+                await self._identities.set_thumbprints(held, wanted)
+            except CallFailed as failed:
+                if failed.kind != "conflict" or last == TRIES - 1:
+                    raise
+                continue  # its status was changed meanwhile
+            return MirrorResult(state="done", remote_version=_version(wanted))
+        raise AssertionError("the last try raises")
+
+    async def read(self, key: EntityKey) -> MirrorItem | None:
+        """As the interface has it, of one key; raises HubFailed."""
+        name = self._devices.name(key.id)
+        held = None if name is None else await self._devices.get(name)
+        if held is None or not self._devices.owns(held):
+            return None
+        there = _thumbprints(held)
+        return MirrorItem(key=key, body=_body(there or ()), remote_version=_version(there))
+
+    async def entities(self) -> AsyncIterator[EntityKey]:
+        """As the interface has it; raises HubFailed."""
+        async for held in self._devices.ours("authenticationType = 'selfSigned'"):
+            device = self._devices.device(held.name)
+            if device is not None:
+                yield EntityKey("certificate", device)
+
+
+def _since(one: DeviceCertificate) -> tuple[float, str]:
+    if not one.pem:  # it was fitted before
+        return 0.0, one.fingerprint
+    return x509.load_pem_x509_certificate(one.pem.encode()).not_valid_before_utc.timestamp(), one.fingerprint
+
+
+def _thumbprints(held: Held) -> tuple[str, ...] | None:
+    return tuple(sorted(held.thumbprints)) if held.thumbprints else None
+
+
+def _body(fingerprints: Sequence[str]) -> CertificateBody:
+    return CertificateBody(
+        certificates=tuple(DeviceCertificate(fingerprint=each, pem="") for each in sorted(fingerprints))
+    )
+
+
+def _version(thumbprints: Sequence[str] | None) -> str | None:
+    return None if thumbprints is None else digest(" ".join(sorted(thumbprints)))

@@ -1,0 +1,78 @@
+"""``mirror check``: tries each right without a change. All can be: a device that is not there is not changed.
+
+An answer that it is not there shows that the right is: the hub looks at rights first.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from fleetcore.interfaces.call_failed import SET_CLOCK, CallFailed, for_all
+from fleetcore.interfaces.cloud import CloudUse
+from fleetcore.interfaces.protocol import Finding
+from fleetcore_azure.actions import ACTIONS, SOURCE, needed, rates
+from fleetcore_azure.clients import Clients
+from fleetcore_azure.config import AzureConfig
+from fleetcore_azure.held import OWN, quoted, select
+from fleetcore_azure.sdk import models
+
+#: No device of a fleet is called so: its names do not begin with the mark of an escape that says nothing.
+_NO_ONE = ":fleetcore-check"
+_CLOCK = "clock"
+_ETAG = '"AAAAAAAAAAA="'
+
+
+class Checking:
+    """See the module."""
+
+    def __init__(self, clients: Clients, config: AzureConfig, mark: str) -> None:
+        self._clients, self._config, self._mark = clients, config, mark
+
+    def _trials(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
+        call, name = self._clients.call, _NO_ONE
+        nobody = models.Device(device_id=name, status="disabled")
+        going = models.ExportImportDevice(id=name, import_mode="deleteIfMatchETag", e_tag=_ETAG.strip('"'))
+        tag = models.Twin(tags={OWN: None})
+        return {
+            "devices/bulk": lambda: call("devices/bulk", lambda to: to.bulk_registry.update_registry([going])),
+            "devices/read": lambda: call("devices/read", lambda to: to.devices.get_identity(name)),
+            "devices/write": lambda: call(
+                "devices/write", lambda to: to.devices.create_or_update_identity(name, nobody, if_match=_ETAG)
+            ),
+            "twins/read": lambda: call("twins/read", lambda to: to.devices.get_twin(name)),
+            "twins/write": lambda: call("twins/write", lambda to: to.devices.update_twin(name, tag, if_match=_ETAG)),
+            "twins/query": lambda: self._clients.page(select(f"tags.{OWN}.fleet = {quoted(self._mark)}"), None),
+            "messages/send": lambda: self._clients.for_device("messages/send", "POST", name, "events", body=b"{}"),
+            "messages/receive": lambda: self._clients.for_device("messages/receive", "GET", name, "devicebound"),
+        }
+
+    async def check(self, use: CloudUse) -> Sequence[Finding]:
+        """As the interface has it."""
+        wanted, trials = needed(use, self._config), self._trials()
+        found = list(await asyncio.gather(*(self._try(action, trials[action]) for action in wanted)))
+        if wrong_clock := next((each for each in found if each.what == _CLOCK), None):
+            return [wrong_clock]  # nothing else can be found out with it
+        if use.readings and "certificate" in use.sends:
+            detail = "readings of a device that certificates open at IoT Hub are refused: only the device sends them"
+            remedy = "Leave out certificates or metrics, or let devices send to the hub themselves"
+            found.append(Finding(state="warning", what="certificates", detail=detail, remedy=remedy))
+        paced = ", ".join(f"{action} {rates(self._config)[action]:g}/s" for action in wanted)
+        of = f"{self._config.units} x {self._config.tier}"
+        detail = f"of {of}, unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCE})"
+        found.append(Finding(state="ok", what="quotas", detail=detail))
+        return found
+
+    async def _try(self, action: str, trial: Callable[[], Awaitable[object]]) -> Finding:
+        try:
+            await trial()
+        except CallFailed as failed:
+            if failed.kind == "credentials":
+                return Finding(state="problem", what=action, detail=str(failed), remedy=for_all(failed).remedy)
+            if failed.kind == "clock":
+                return Finding(state="problem", what=_CLOCK, detail=failed.said, remedy=SET_CLOCK)
+            if failed.kind == "throttled":
+                remedy = "Lower its rate in [clouds.NAME.rates], add units to the hub, or wait for the next day"
+                return Finding(state="warning", what=action, detail=str(failed), remedy=remedy)
+            if failed.kind not in {"missing", "conflict", "exists"}:
+                remedy = "See whether the hub can be reached from here, under this name"
+                return Finding(state="problem", what=action, detail=str(failed), remedy=remedy)
+        return Finding(state="ok", what=action, detail=f"allowed: it {ACTIONS[action].why}")

@@ -1,0 +1,236 @@
+"""The one place where the hub is called: paced, in a bounded pool of threads, its errors told once.
+
+The service's API is called by the SDK; the device's API, which the SDK does not have, over a pool of connections. The
+engine repeats what failed, so neither does.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msrest.exceptions as sdk
+import urllib3
+from attrs import frozen
+from azure.core.exceptions import SerializationError
+from msrest.authentication import Authentication
+from urllib3.util import Timeout
+
+from fleetcore.errors import ConfigError
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.pool import Pool
+from fleetcore.interfaces.provider import Context
+from fleetcore_azure.actions import rates
+from fleetcore_azure.config import AzureConfig
+from fleetcore_azure.failures import HubFailed, from_answer
+from fleetcore_azure.sdk import Service, models
+from fleetcore_azure.tokens import EntraTokens, Signatures, Tokens, default_credential
+
+T = TypeVar("T")
+
+#: Of the device's API (IoT Hub REST, device); the service's is the SDK's own.
+_DEVICE_API = "2020-03-13"
+#: Records of a page of a query, and how often a query is begun whose continuation is refused.
+PAGE, _BEGUN = 100, 3
+
+
+class _Authorized(Authentication):
+    """Puts a token into each request of the SDK."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def signed_session(self, session: Any = None) -> Any:
+        session = super().signed_session(session)
+        session.headers["Authorization"] = self._tokens.header()
+        return session
+
+
+@frozen(kw_only=True)
+class DeviceAnswer:
+    """A good answer of the device's API; names of headers in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Clients:
+    """See the module; open it with :func:`open_clients`.
+
+    Attributes:
+        pace: of calls, by class.
+        host: the hub's.
+        clock: of the fleet.
+    """
+
+    def __init__(self, config: AzureConfig, context: Context) -> None:
+        self.clock: Clock = context.clock
+        self.pace = Pace(rates(config), context.clock)
+        if config.connection_string is not None:
+            service = Signatures(config.connection_string, "connection_string", context.secret)
+            self.host = service.host
+            self._tokens: Tokens = service
+        else:
+            self.host = config.host or ""
+            self._tokens = EntraTokens(default_credential())
+        self._device_tokens: Tokens | None = self._tokens if config.connection_string is not None else None
+        if config.device_connection_string is not None:
+            self._device_tokens = Signatures(
+                config.device_connection_string, "device_connection_string", context.secret
+            )
+        self._endpoint = (config.endpoint or f"https://{self.host}").rstrip("/")
+        if urlsplit(self._endpoint).scheme != "https" or not urlsplit(self._endpoint).hostname:
+            raise ConfigError("The endpoint cannot be used", remedy="Write https://HOST")
+        self._pool = Pool(config.threads, "fleetcore azure")
+        self._service = self._made(config)
+        self._devices = urllib3.PoolManager(
+            num_pools=1,
+            maxsize=config.threads,
+            timeout=Timeout(connect=config.connect_timeout_s, read=config.read_timeout_s),
+            retries=False,
+            ca_certs=config.ca,
+        )
+
+    def _made(self, config: AzureConfig) -> Any:
+        service = Service(_Authorized(self._tokens), self._endpoint)
+        own = service.config
+        own.keep_alive = True  # else each call opens a connection of its own
+        own.connection.timeout = (config.connect_timeout_s, config.read_timeout_s)
+        if config.ca is not None:
+            own.connection.verify = config.ca
+        own.retry_policy.retries = 0
+        own.retry_policy.policy.status_forcelist = frozenset()
+        own.add_user_agent("fleetcore-azure")
+        return service
+
+    # -- the service's API ------------------------------------------------------------------------------------------
+
+    async def call(self, action: str, work: Callable[[Any], T]) -> T:
+        """Has a thread do some ``work`` with the SDK's client.
+
+        Raises:
+            HubFailed: for every way in which it may end without a good answer, and nothing else.
+        """
+        return await self._paced(action, lambda: self._run(action, work), self._tokens)
+
+    def _run(self, action: str, work: Callable[[Any], T]) -> T:
+        try:
+            return work(self._service)
+        except sdk.HttpOperationError as error:
+            answer = error.response
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            raise from_answer(action, answer.status_code, answer.text, headers, time.time()) from error
+        except (sdk.ValidationError, SerializationError) as error:
+            raise HubFailed(action, "invalid", str(error)) from error
+        except (sdk.ClientException, OSError, ValueError) as error:
+            # Connections refused, timed out, cut; names without an address; answers that nothing can be made of.
+            raise HubFailed(action, "unavailable", str(error), lost=True) from error
+        except Exception as error:
+            if type(error).__module__.startswith("azure."):  # azure-identity found no credentials
+                raise HubFailed(action, "credentials", str(error)) from error
+            raise
+
+    async def queried(self, text: str) -> AsyncIterator[Any]:
+        """The twins that a query finds, page by page. Where the hub takes a continuation no more, it begins anew.
+
+        A twin may come twice then. The index lags behind the twins, so what it says of one is no truth.
+
+        Raises:
+            HubFailed: as :meth:`call`.
+        """
+        begun, after = 1, None
+        while True:
+            try:
+                page, following = await self.page(text, after)
+            except HubFailed as failed:
+                if failed.kind != "invalid" or after is None or begun == _BEGUN:
+                    raise
+                begun, after = begun + 1, None
+                continue
+            for each in page:
+                yield each
+            if following is None:
+                return
+            after = following
+
+    async def page(self, text: str, after: str | None) -> tuple[list[Any], str | None]:
+        """One page of a query's twins, and where it goes on. Raises HubFailed."""
+
+        def work(service: Any) -> tuple[list[Any], str | None]:
+            answer = service.query.get_twins(
+                models.QuerySpecification(query=text),
+                x_ms_continuation=after,
+                x_ms_max_item_count=str(PAGE),
+                raw=True,
+            )
+            if answer.output is None:
+                raise ValueError("the answer has no twins; it was cut off")
+            return answer.output, answer.headers.get("x-ms-continuation") or None
+
+        return await self.call("twins/query", work)
+
+    # -- the device's API -------------------------------------------------------------------------------------------
+
+    async def for_device(
+        self,
+        action: str,
+        method: str,
+        name: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> DeviceAnswer:
+        """Calls the API of the device ``name``. Raises HubFailed."""
+        tokens = self._device_tokens
+        if tokens is None:
+            raise HubFailed(action, "credentials", "no device_connection_string is configured")
+        url = f"{self._endpoint}/devices/{quote(name, safe='')}/messages/{path}?api-version={_DEVICE_API}"
+
+        def work() -> DeviceAnswer:
+            try:
+                answer = self._devices.request(
+                    method, url, body=body, headers={"authorization": tokens.header(), **(headers or {})}
+                )
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise HubFailed(action, "unavailable", str(error), lost=True) from error
+            given = {key.lower(): value for key, value in answer.headers.items()}
+            if answer.status >= 300:
+                text = answer.data.decode("utf-8", "replace")
+                raise from_answer(action, answer.status, text, given, time.time())
+            return DeviceAnswer(status=answer.status, headers=given, body=answer.data)
+
+        return await self._paced(action, work, tokens)
+
+    # -- both -------------------------------------------------------------------------------------------------------
+
+    async def _paced(self, action: str, work: Callable[[], T], tokens: Tokens) -> T:
+        await self.pace.take(action)
+        try:
+            return await self._pool.run(work)
+        except HubFailed as failed:
+            if failed.paced:
+                self.pace.slow_down(action, failed.retry_after_s)
+            if failed.kind == "credentials":
+                tokens.refused()
+            raise
+
+    def close(self) -> None:
+        """Waits for calls under way, and closes every connection."""
+        self._pool.close()
+        self._service.close()
+        self._devices.clear()
+
+
+@asynccontextmanager
+async def open_clients(config: AzureConfig, context: Context) -> AsyncIterator[Clients]:
+    """Clients for the block. Raises :class:`ConfigError` where none can be made."""
+    clients = await asyncio.to_thread(Clients, config, context)
+    try:
+        yield clients
+    finally:
+        await asyncio.to_thread(clients.close)

@@ -1,0 +1,184 @@
+"""A device at the hub, as its twin tells it: one call says whose it is, what it holds, and at which ETags.
+
+Tags of fleetcore stand under ``fleetcore``, and its section of the desired properties under the same name:
+
+```text
+tags.fleetcore.fleet             the mark of the fleet that made the device
+tags.fleetcore.type, …           the registration (attributes.py)
+tags.fleetcore.twin              the mark of the fleet that writes the twin, and what is reported (twins.py)
+properties.desired.fleetcore     firmware (jobs.py) and commands (inbound.py)
+```
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
+
+from attrs import frozen
+
+from fleetcore.interfaces.call_failed import CallFailed
+from fleetcore.model.patch import Document, patch
+from fleetcore_azure.clients import Clients
+from fleetcore_azure.documents import plain
+from fleetcore_azure.failures import HubFailed
+from fleetcore_azure.names import DEVICE
+from fleetcore_azure.sdk import models
+
+OWN = "fleetcore"
+FOREIGN = "There is a device of that name which this fleet has not made"
+TOO_LONG = "The device's id is too long for a device id of IoT Hub"
+#: How often a twin is read again that another facet or writer has changed between reading and writing.
+TRIES = 4
+
+
+@frozen(kw_only=True)
+class Held:
+    """A device.
+
+    Attributes:
+        etag: of the twin, without what is around it; ``device_etag`` of the identity.
+        thumbprints: of the certificates that open it, in small letters; None where keys do.
+        reported: by the device itself, which none but it writes.
+        metadata: when desired properties were written.
+        rest: what else an identity has, which is kept where it is written: what it is below, and whether it is an edge.
+    """
+
+    name: str
+    etag: str
+    device_etag: str
+    status: str
+    status_reason: str | None
+    thumbprints: tuple[str, ...] | None
+    authentication: str
+    tags: Document
+    desired: Document
+    reported: Document
+    metadata: Document
+    rest: Mapping[str, object]
+
+    @property
+    def own(self) -> Document:
+        """The tags of fleetcore."""
+        return section(self.tags, OWN)
+
+    @property
+    def owner(self) -> str | None:
+        """The mark of the fleet that made it."""
+        owner = self.own.get("fleet")
+        return owner if isinstance(owner, str) else None
+
+
+def section(document: Document, name: str) -> Document:
+    """A member that is an object; empty where there is none."""
+    value = document.get(name)
+    return cast("Document", value) if isinstance(value, dict) else {}
+
+
+def held(twin: Any) -> Held:
+    """What the SDK's record says. Raises ValueError for one that was cut off."""
+    properties = None if twin is None else twin.properties
+    if properties is None or not twin.device_id or not twin.etag or not isinstance(properties.desired, dict):
+        raise ValueError("the answer is no twin; it was cut off")
+    thumbprints = None
+    kind = twin.authentication_type or "sas"
+    if kind == "selfSigned":
+        prints = twin.x509_thumbprint
+        both = () if prints is None else (prints.primary_thumbprint, prints.secondary_thumbprint)
+        thumbprints = tuple(each.lower() for each in both if each)
+    return Held(
+        name=twin.device_id,
+        etag=twin.etag.strip('"'),
+        device_etag=(twin.device_etag or "").strip('"'),
+        status=twin.status or "enabled",
+        status_reason=twin.status_reason,
+        thumbprints=thumbprints,
+        authentication=kind,
+        tags=twin.tags or {},
+        desired=plain(properties.desired),
+        reported=plain(properties.reported or {}),
+        metadata=section(properties.desired, "$metadata"),
+        rest={
+            "capabilities": twin.capabilities,
+            "device_scope": twin.device_scope,
+            "parent_scopes": twin.parent_scopes,
+        },
+    )
+
+
+class Devices:
+    """Looks devices up and writes their twins, for every facet that has to do with them."""
+
+    def __init__(self, clients: Clients, mark: str, prefix: str) -> None:
+        self._clients, self.mark, self._prefix = clients, mark, prefix
+
+    def name(self, device: str) -> str | None:
+        """What the hub calls a device; None where its id is too long."""
+        return DEVICE.encode(device, self._prefix)
+
+    def device(self, name: str) -> str | None:
+        """Which device of the fleet a name stands for."""
+        return DEVICE.decode(name, self._prefix)
+
+    def owns(self, there: Held) -> bool:
+        """Whether this fleet has made it."""
+        return there.owner == self.mark
+
+    async def get(self, name: str) -> Held | None:
+        """The device; None where there is none. Raises HubFailed."""
+        try:
+            return await self._clients.call("twins/read", lambda service: held(service.devices.get_twin(name)))
+        except CallFailed as failed:
+            if failed.kind == "missing":
+                return None
+            raise
+
+    async def write(self, there: Held, tags: Document, desired: Document) -> Held:
+        """Brings tags and desired properties from what is there to the given documents, under the twin's ETag.
+
+        Raises HubFailed, of kind ``conflict`` where another writer was faster.
+        """
+        changed_tags, changed_desired = patch(there.tags, tags), patch(there.desired, desired)
+        if not changed_tags and not changed_desired:
+            return there
+        return await self.patch(there.name, there.etag, changed_tags, changed_desired)
+
+    async def patch(self, name: str, etag: str, tags: Document, desired: Document) -> Held:
+        """Merges into tags and desired properties where the twin has this ETag. Raises HubFailed."""
+        changed = models.Twin(
+            tags=dict(tags) or None, properties=models.TwinProperties(desired=dict(desired)) if desired else None
+        )
+        return await self._clients.call(
+            "twins/write",
+            lambda service: held(service.devices.update_twin(name, changed, if_match=f'"{etag}"')),
+        )
+
+    def ours(self, where: str = "") -> AsyncIterator[Held]:
+        """Devices with this fleet's mark, as the query's index has them. Raises HubFailed."""
+        mine = f"tags.{OWN}.fleet = {quoted(self.mark)}"
+        return self._found(f"{mine} AND {where}" if where else mine)
+
+    def with_twins(self) -> AsyncIterator[Held]:
+        """Devices whose twins have this fleet's mark, in the same way."""
+        return self._found(f"tags.{OWN}.twin.fleet = {quoted(self.mark)}")
+
+    async def _found(self, where: str) -> AsyncIterator[Held]:
+        async for twin in self._clients.queried(select(where)):
+            try:
+                yield held(twin)
+            except ValueError as error:
+                raise HubFailed("twins/query", "unavailable", str(error), lost=True) from error
+
+
+def select(where: str) -> str:
+    """The query for devices of which a condition holds."""
+    return f"SELECT * FROM devices WHERE {where}"  # noqa: S608 - texts in it are quoted, and it only reads
+
+
+def quoted(text: str) -> str:
+    """A text in a query."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def with_own(document: Document, own: Mapping[str, object]) -> dict[str, object]:
+    """A section whose member of fleetcore is ``own``, or that has none where ``own`` is empty."""
+    rest = {key: value for key, value in document.items() if key != OWN}
+    return {**rest, OWN: dict(own)} if own else rest

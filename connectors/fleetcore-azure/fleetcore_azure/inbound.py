@@ -1,0 +1,189 @@
+"""Commands from the hub: a section of each device's desired properties, or cloud-to-device messages.
+
+``desired``: ``properties.desired.fleetcore.commands.ID = {"name": …, "args": {…}}``. One query finds all devices with
+commands; each of them is read, for the query's index lags. A command that was kept is removed there under the twin's
+ETag. The hub's id of it is the member's name with the time at which it was written, so a name may be used again.
+
+``c2d``: each device is asked for its messages, a call for each, because the hub hands them to the device alone. A
+message is ``{"command": NAME, "args": {…}}`` and is completed when it was kept.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from typing import cast
+from urllib.parse import quote
+
+from attrs import frozen
+
+from fleetcore.interfaces.call_failed import CallFailed, for_all, is_for_all
+from fleetcore.interfaces.cloud import Arrived, CloudCommand
+from fleetcore.model.patch import Document
+from fleetcore_azure.clients import Clients, DeviceAnswer
+from fleetcore_azure.config import AzureConfig
+from fleetcore_azure.held import OWN, TRIES, Devices, Held, section, with_own
+
+_COMMANDS = "commands"
+_RECEIVE = "messages/receive"
+#: Devices that are looked at together.
+_AT_ONCE = 100
+
+
+@frozen(kw_only=True)
+class _Found:
+    """What was found, and what takes it off the hub: member names by device, or lock tokens."""
+
+    commands: Sequence[CloudCommand]
+    invalid: Sequence[str]
+    taken: Sequence[tuple[str, str]]
+
+
+class Inbound:
+    """See the module."""
+
+    def __init__(self, clients: Clients, devices: Devices, config: AzureConfig) -> None:
+        self._clients, self._devices = clients, devices
+        self._by, self._poll_s = config.commands_by, config.commands_poll_s
+
+    async def arriving(self) -> AsyncGenerator[Arrived, None]:
+        """As the interface has it; the hub itself remembers, so there are no positions."""
+        by_messages = self._by == "c2d"
+        while True:
+            try:
+                names = [there.name async for there in self._candidates()]
+                for start in range(0, len(names), _AT_ONCE):
+                    part = names[start : start + _AT_ONCE]
+                    read = self._message if by_messages else self._section
+                    found = [one for one in await asyncio.gather(*map(read, part)) if one is not None]
+                    commands = [command for one in found for command in one.commands]
+                    invalid = [sentence for one in found for sentence in one.invalid]
+                    if not commands and not invalid:
+                        continue
+                    kept = False
+                    try:
+                        yield Arrived(events=commands, invalid=invalid)
+                        kept = True
+                    finally:
+                        if not kept and by_messages:
+                            await self._abandoned(found)
+                    for one in found:
+                        await (self._completed(one) if by_messages else self._removed(one))
+            except CallFailed as failed:
+                raise for_all(failed) from failed
+            await self._clients.clock.sleep(self._poll_s)
+
+    def _candidates(self) -> "AsyncGenerator[Held, None]":
+        where = "" if self._by == "c2d" else f"is_defined(properties.desired.{OWN}.{_COMMANDS})"
+        return cast("AsyncGenerator[Held, None]", self._devices.ours(where))
+
+    # -- a section of the desired properties ------------------------------------------------------------------------
+
+    async def _section(self, name: str) -> _Found | None:
+        there = await self._devices.get(name)
+        device = self._devices.device(name)
+        if there is None or device is None or not self._devices.owns(there):
+            return None
+        commands: list[CloudCommand] = []
+        invalid: list[str] = []
+        given = _given(there)
+        for key in given:
+            command = _command(_id(there, key), device, given[key], "name")
+            if isinstance(command, CloudCommand):
+                commands.append(command)
+            else:
+                invalid.append(f"The command {key} of {device} cannot be read: {command}")
+        taken = [(key, _id(there, key)) for key in given]
+        return _Found(commands=commands, invalid=invalid, taken=[(name, ""), *taken]) if given else None
+
+    async def _removed(self, found: _Found) -> None:
+        """Removes commands that were kept; one that was written anew meanwhile stays."""
+        (name, _), *keys = found.taken
+        for last in range(TRIES):
+            there = await self._devices.get(name)
+            if there is None:
+                return
+            going = {key for key, known in keys if key in _given(there) and _id(there, key) == known}
+            left = {key: value for key, value in _given(there).items() if key not in going}
+            own = {key: value for key, value in section(there.desired, OWN).items() if key != _COMMANDS}
+            wanted = with_own(there.desired, {**own, _COMMANDS: left} if left else own)
+            try:
+                await self._devices.write(there, there.tags, wanted)
+            except CallFailed as failed:
+                if failed.kind == "conflict" and last < TRIES - 1:
+                    continue
+                # They come again, and the engine knows their ids; without the right they would come for ever.
+                if is_for_all(failed):
+                    raise
+            return
+
+    # -- cloud-to-device messages -----------------------------------------------------------------------------------
+
+    async def _message(self, name: str) -> _Found | None:
+        try:
+            answer = await self._clients.for_device(_RECEIVE, "GET", name, "devicebound")
+        except CallFailed as failed:
+            if failed.kind == "credentials" and await self._is_closed(name):
+                return None
+            if failed.kind in {"missing", "throttled"}:
+                return None
+            raise
+        device = self._devices.device(name)
+        if answer.status == 204 or device is None:
+            return None
+        token = answer.headers.get("etag", "").strip('"')
+        command = _command(_message_id(name, answer), device, _document(answer.body), "command")
+        if isinstance(command, CloudCommand):
+            return _Found(commands=[command], invalid=(), taken=[(name, token)])
+        invalid = f"A message to {device} cannot be read: {command}"
+        return _Found(commands=(), invalid=[invalid], taken=[(name, token)])
+
+    async def _is_closed(self, name: str) -> bool:
+        """Whether it is the device that the policy may not speak for."""
+        there = await self._devices.get(name)
+        return there is None or there.authentication != "sas" or there.status != "enabled"
+
+    async def _completed(self, found: _Found) -> None:
+        for name, token in found.taken:
+            try:
+                await self._clients.for_device(_RECEIVE, "DELETE", name, f"devicebound/{quote(token, safe='')}")
+            except CallFailed as failed:
+                # It comes again, and the engine knows its id; without the right it would come for ever.
+                if is_for_all(failed):
+                    raise
+
+    async def _abandoned(self, found: Sequence[_Found]) -> None:
+        for name, token in (each for one in found for each in one.taken):
+            path = f"devicebound/{quote(token, safe='')}/abandon"
+            with suppress(CallFailed):
+                await self._clients.for_device(_RECEIVE, "POST", name, path, body=b"")
+
+
+def _given(there: Held) -> Document:
+    return section(section(there.desired, OWN), _COMMANDS)
+
+
+def _id(there: Held, key: str) -> str:
+    written = section(section(section(there.metadata, OWN), _COMMANDS), key).get("$lastUpdated", "")
+    return f"{there.name}/{key}@{written}"
+
+
+def _message_id(name: str, answer: DeviceAnswer) -> str:
+    return answer.headers.get("iothub-messageid") or f"{name}/{answer.headers.get('iothub-sequencenumber', '')}"
+
+
+def _document(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def _command(id: str, device: str, given: object, called: str) -> CloudCommand | str:
+    """A command, or why there is none."""
+    if not isinstance(given, dict):
+        return "it is no object"
+    name, args = given.get(called), given.get("args", {})
+    if not isinstance(name, str) or not name or not isinstance(args, dict):
+        return f"it has no {called} with args"
+    return CloudCommand(id=id, device=device, name=name, args=cast("Document", args))

@@ -1,0 +1,189 @@
+"""Devices as identities with tags: made and removed 100 a call, changed one by one under the twin's ETag.
+
+A device is made with its tags in one operation, so it has its mark from the first moment. What its state is called, its
+version, is a digest of that state: bulk operations tell no ETags, and every facet of a device shares the twin's.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from fleetcore.interfaces.call_failed import CallFailed
+from fleetcore.interfaces.cloud import CloudUse, Fitted, MirrorItem, MirrorResult
+from fleetcore.model.mirror import EntityKey, Loss, RegistryBody
+from fleetcore.model.patch import Document, same
+from fleetcore_azure.attributes import fit, gathered, lay_out, registration_of, status_of
+from fleetcore_azure.clients import Clients
+from fleetcore_azure.failures import HubFailed, of_device
+from fleetcore_azure.held import FOREIGN, OWN, TOO_LONG, TRIES, Devices, Held, section
+from fleetcore_azure.identities import Identities
+from fleetcore_azure.names import digest
+from fleetcore_azure.sdk import models
+
+_BULK = "devices/bulk"
+
+
+class Registry:
+    """See the module."""
+
+    def __init__(self, clients: Clients, devices: Devices, identities: Identities) -> None:
+        self._clients, self._devices, self._identities = clients, devices, identities
+        self.use = CloudUse()
+
+    # -- pure -------------------------------------------------------------------------------------------------------
+
+    def fit(self, item: MirrorItem, body: RegistryBody) -> Fitted:
+        """As the interface has it."""
+        if self._devices.name(item.key.id) is None:
+            return Fitted(item=None, lost=(Loss("", TOO_LONG),))
+        fitted, lost = fit(body, self._devices.mark)
+        if fitted is None:
+            return Fitted(item=None, lost=lost)
+        return Fitted(item=item if fitted == body else evolve(item, body=fitted), lost=lost)
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    async def make(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult | HubFailed | None]:
+        """Makes new devices, at most 100, in one call; None for those of which it is not known that they were made."""
+        wanted: list[tuple[str, RegistryBody]] = []
+        for item in items:
+            name = self._devices.name(item.key.id)
+            assert name is not None, "it was fitted"
+            assert isinstance(item.body, RegistryBody)
+            wanted.append((name, item.body))
+        errors = await self._bulk(
+            [
+                models.ExportImportDevice(
+                    id=name, import_mode="create", status=status_of(body), tags=lay_out(body, self._devices.mark)
+                )
+                for name, body in wanted
+            ]
+        )
+        found: list[MirrorResult | HubFailed | None] = []
+        for name, body in wanted:
+            failed = None if errors is None else errors.get(name)
+            if errors is None or (failed is not None and failed.kind == "exists"):
+                found.append(None)
+            elif failed is not None:
+                found.append(failed)
+            else:
+                version = _version(lay_out(body, self._devices.mark), status_of(body))
+                found.append(MirrorResult(state="done", remote_version=version))
+        return found
+
+    async def _bulk(self, devices: Sequence[Any]) -> Mapping[str, HubFailed] | None:
+        """Does bulk operations; the failures by device, or None where the answer does not tell them.
+
+        The SDK gives HTTP 400 as an answer without members rather than raise.
+        """
+
+        def work(service: Any) -> tuple[int, Any, str]:
+            answer = service.bulk_registry.update_registry(list(devices), raw=True)
+            return answer.response.status_code, answer.output, answer.response.text
+
+        status, said, text = await self._clients.call(_BULK, work)
+        if said is None or said.is_successful is None:
+            if status == 400:
+                raise HubFailed(_BULK, "invalid", text[:300])
+            raise HubFailed(_BULK, "unavailable", "the answer does not tell what became of it", lost=True)
+        if said.is_successful:
+            return {}
+        errors = {
+            str(each.device_id): of_device(_BULK, str(each.error_code or ""), str(each.error_status or ""))
+            for each in said.errors or ()
+        }
+        return errors or None
+
+    async def apply(self, item: MirrorItem, body: RegistryBody) -> MirrorResult:
+        """Changes one that may be there. Raises HubFailed."""
+        name = self._devices.name(item.key.id)
+        if name is None:
+            return MirrorResult(state="invalid", reason=TOO_LONG)
+        for last in range(TRIES):
+            there = await self._devices.get(name)
+            if there is None:
+                return MirrorResult(state="conflict", reason="The device is gone")
+            adopts = item.adopts and there.owner is None
+            if not self._devices.owns(there) and not adopts:
+                return MirrorResult(state="foreign", reason=FOREIGN)
+            tags, status = lay_out(body, self._devices.mark), status_of(body)
+            if same(registration_of(there.tags), tags) and there.status == status:
+                return MirrorResult(state="done", remote_version=_version(tags, status))
+            at_version = item.remote_version == version_of(there)
+            if not at_version and not adopts:
+                return MirrorResult(state="conflict")
+            try:
+                if not at_version:
+                    await self._devices.patch(there.name, there.etag, {OWN: {"fleet": self._devices.mark}}, {})
+                    return MirrorResult(state="conflict", reason="It has changed since it was imported")
+                if there.status != status:
+                    await self._identities.set_status(there, status)
+                    there = await self._devices.get(name) or there
+                await self._devices.write(there, self._with_rest(tags, there), there.desired)
+            except CallFailed as failed:
+                if failed.kind != "conflict" or last == TRIES - 1:
+                    raise
+                continue  # another facet of the device, or another writer: that is looked at anew
+            return MirrorResult(state="done", remote_version=_version(tags, status))
+        raise AssertionError("the last try raises")
+
+    @staticmethod
+    def _with_rest(tags: Mapping[str, object], there: Held) -> Document:
+        """The tags with what other facets keep beside the registration."""
+        mine = section(registration_of(there.tags), OWN)
+        rest = {key: value for key, value in there.own.items() if key not in mine}
+        return {**tags, OWN: {**rest, **section(tags, OWN)}}
+
+    async def to_remove(self, item: MirrorItem) -> Held | MirrorResult:
+        """What is to be removed for an item, or what becomes of it without. Raises HubFailed."""
+        name = self._devices.name(item.key.id)
+        there = None if name is None else await self._devices.get(name)
+        if there is None:
+            return MirrorResult(state="done")
+        if not self._devices.owns(there):
+            return MirrorResult(state="foreign", reason=FOREIGN)
+        if item.remote_version != version_of(there):
+            return MirrorResult(state="conflict")
+        return there
+
+    async def remove(self, going: Sequence[Held]) -> Sequence[MirrorResult | HubFailed]:
+        """Removes devices as they were read, at most 100, in one call."""
+        errors = await self._bulk(
+            [
+                models.ExportImportDevice(id=each.name, import_mode="deleteIfMatchETag", e_tag=each.device_etag)
+                for each in going
+            ]
+        )
+        if errors is None:
+            errors = {each.name: HubFailed(_BULK, "unavailable", "the answer does not tell") for each in going}
+        found: list[MirrorResult | HubFailed] = []
+        for each in going:
+            failed = errors.get(each.name)
+            found.append(MirrorResult(state="done") if failed is None or failed.kind == "missing" else failed)
+        return found
+
+    async def read(self, key: EntityKey) -> MirrorItem | None:
+        """As the interface has it, of one key; raises HubFailed."""
+        name = self._devices.name(key.id)
+        there = None if name is None else await self._devices.get(name)
+        if there is None or not self._devices.owns(there):
+            return None
+        return MirrorItem(key=key, body=gathered(there.tags), remote_version=version_of(there))
+
+    async def entities(self) -> AsyncIterator[EntityKey]:
+        """As the interface has it; raises HubFailed."""
+        async for there in self._devices.ours():
+            device = self._devices.device(there.name)
+            if device is not None:
+                yield EntityKey("registry", device)
+
+
+def version_of(there: Held) -> str:
+    """The version of a device's registration."""
+    return _version(registration_of(there.tags), there.status)
+
+
+def _version(registration: Document, status: str) -> str:
+    return digest(json.dumps([registration, status], sort_keys=True))

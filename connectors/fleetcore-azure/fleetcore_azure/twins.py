@@ -1,0 +1,227 @@
+"""Twins: desired properties both ways, and what is reported in ``tags.fleetcore.twin``.
+
+The hub's REST API does not write reported properties: only the device itself can. So what the fleet knows of them
+stands in the tags, where users of the hub can read and query it. The mark beside it says whose twin it is. Of a device
+that is connected to the hub and reports there, its own report counts.
+
+A state's version is its digest with the twin's ETag: the digest tells whether it is another state, since each facet of
+the device changes the ETag; with the ETag a state that is remembered is written without reading it first.
+"""
+
+import json
+from collections.abc import AsyncIterator
+
+from attrs import evolve, frozen
+
+from fleetcore.interfaces.call_failed import CallFailed
+from fleetcore.interfaces.cloud import CloudUse, Fitted, MirrorItem, MirrorResult
+from fleetcore.model.mirror import EntityKey, Loss, TwinBody
+from fleetcore.model.patch import Document, patch, pointed, same
+from fleetcore_azure.documents import DEEPEST, PROPERTIES_BYTES, holdable, size
+from fleetcore_azure.held import FOREIGN, OWN, TOO_LONG, TRIES, Devices, Held, section, with_own
+from fleetcore_azure.names import digest
+
+#: Of the 8 kB of tags: the other half is for the registration (attributes.py), some for the names around it.
+REPORTED_BYTES = 3584
+#: Of the 32 kB of desired properties: the rest is for firmware and commands.
+DESIRED_BYTES = PROPERTIES_BYTES - 8 * 1024
+#: Objects around what is reported, within the tags: fleetcore, twin, reported.
+_AROUND = 3
+_TWIN = "twin"
+
+
+@frozen(kw_only=True)
+class _There:
+    """The twin as the hub has it.
+
+    Attributes:
+        written: what is reported, as it stands in the tags. A device that is connected to the hub reports there itself.
+        marked: whether this fleet has written it.
+    """
+
+    body: TwinBody
+    written: Document
+    marked: bool
+    owner: str | None
+
+    @property
+    def digest(self) -> str:
+        digest = _digest(self.body.desired, self.written)
+        return digest if self.marked else "-" + digest
+
+
+class Twins:
+    """See the module."""
+
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+        self.use = CloudUse()
+
+    # -- pure -------------------------------------------------------------------------------------------------------
+
+    def fit(self, item: MirrorItem, body: TwinBody) -> Fitted:
+        """As the interface has it."""
+        if self._devices.name(item.key.id) is None:
+            return Fitted(item=None, lost=(Loss("", TOO_LONG),))
+        lost: list[Loss] = []
+        desired = holdable(body.desired, "/desired", lost)
+        if OWN in desired:
+            del desired[OWN]
+            lost.append(Loss(f"/desired/{OWN}", "The name is taken by firmware and commands"))
+        if size(desired) > DESIRED_BYTES:
+            return Fitted(item=None, lost=(Loss("", f"Desired properties have {DESIRED_BYTES} bytes here"),))
+        reported = holdable(body.reported, "/reported", lost, deepest=DEEPEST - _AROUND)
+        while size(reported) > REPORTED_BYTES:
+            largest = max(reported, key=lambda name: (len(name) + size(reported[name]), name))
+            del reported[largest]
+            at = f"/reported/{pointed(largest)}"
+            lost.append(Loss(at, f"Reported properties go to tags, which have {REPORTED_BYTES} bytes for them"))
+        if not lost:
+            return Fitted(item=item)
+        return Fitted(item=evolve(item, body=TwinBody(desired=desired, reported=reported)), lost=lost)
+
+    def _tags(self, there: Document, reported: Document | None) -> dict[str, object]:
+        """The tags with a twin of this fleet, or without one where ``reported`` is None."""
+        own = {key: value for key, value in section(there, OWN).items() if key != _TWIN}
+        if reported is not None:
+            own[_TWIN] = {"fleet": self._devices.mark, "reported": dict(reported)}
+        return with_own(there, own)
+
+    @staticmethod
+    def _desired(there: Document, desired: Document) -> dict[str, object]:
+        return with_own(desired, section(there, OWN))
+
+    def _there(self, held: Held) -> _There:
+        tag = section(held.own, _TWIN)
+        owner = tag.get("fleet")
+        desired = {key: value for key, value in held.desired.items() if key != OWN}
+        written = section(tag, "reported")
+        return _There(
+            body=TwinBody(desired=desired, reported=held.reported or written),
+            written=written,
+            marked=owner == self._devices.mark,
+            owner=owner if isinstance(owner, str) else None,
+        )
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    async def apply(self, item: MirrorItem, body: TwinBody | None) -> MirrorResult:
+        """As the interface has it, of one item; raises HubFailed."""
+        name = self._devices.name(item.key.id)
+        if name is None:
+            return MirrorResult(state="done" if body is None else "invalid", reason=TOO_LONG)
+        if body is not None and (done := await self._from_last(name, item, body)) is not None:
+            return done
+        for last in range(TRIES):
+            held = await self._devices.get(name)
+            if held is None:
+                gone = MirrorResult(state="failed", reason="There is no device of that name yet")
+                return MirrorResult(state="done") if body is None else gone
+            there = self._there(held)
+            # One that was imported may be taken over before its device is.
+            unowned = item.adopts and held.owner is None and there.owner is None
+            if not unowned and (refused := self._refused(held, there)) is not None:
+                return refused
+            if body is None and not there.marked:
+                return MirrorResult(state="done")
+            if body is not None and there.marked and same_body(there.body, body):
+                return MirrorResult(state="done", remote_version=_version(there.digest, held))
+            adopts = item.adopts and not there.marked
+            at_version = _is_at(item.remote_version, there.digest if adopts else self._known(held, there))
+            if not at_version and not adopts:
+                return MirrorResult(state="conflict")
+            try:
+                if not at_version:
+                    await self._devices.write(held, self._tags(held.tags, {}), held.desired)
+                    return MirrorResult(state="conflict", reason="It has changed since it was imported")
+                reported = {} if body is None or held.reported else body.reported
+                desired = {} if body is None else body.desired
+                tags = self._tags(held.tags, None if body is None else reported)
+                written = await self._devices.write(held, tags, self._desired(held.desired, desired))
+            except CallFailed as failed:
+                if failed.kind != "conflict" or last == TRIES - 1:
+                    raise
+                continue  # another facet of the device, or another writer: that is looked at anew
+            version = None if body is None else _version(_digest(desired, reported), written)
+            return MirrorResult(state="done", remote_version=version)
+        raise AssertionError("the last try raises")
+
+    async def _from_last(self, name: str, item: MirrorItem, body: TwinBody) -> MirrorResult | None:
+        """Writes over what is remembered: one call. None where the twin has another ETag by now."""
+        version, last = item.remote_version, item.last
+        if (
+            version is None
+            or not isinstance(last, TwinBody)
+            or not version.startswith(_digest(last.desired, last.reported))
+        ):
+            return None
+        etag = version.partition(":")[2]
+        reported = patch(last.reported, body.reported)
+        tags = {OWN: {_TWIN: {"reported": reported}}} if reported else {}
+        desired = patch(last.desired, body.desired)
+        if not tags and not desired:
+            return None
+        try:
+            written = await self._devices.patch(name, etag, tags, desired)
+        except CallFailed as failed:
+            if failed.kind in {"conflict", "missing"}:
+                return None
+            raise
+        return MirrorResult(state="done", remote_version=_version(_digest(body.desired, body.reported), written))
+
+    def _refused(self, held: Held, there: _There) -> MirrorResult | None:
+        if "registry" in self.use.sends and not self._devices.owns(held):
+            return MirrorResult(state="foreign", reason=FOREIGN)
+        if there.owner is not None and not there.marked:
+            return MirrorResult(state="foreign", reason=f"The fleet {there.owner!r} writes this twin")
+        return None
+
+    def _known(self, held: Held, there: _There) -> str | None:
+        """The digest by which the twin is known; None where there is none yet.
+
+        What users of the hub want of a device of ours before its twin was first written is a state that is read.
+        """
+        if there.marked or (there.body.desired and self._devices.owns(held)):
+            return there.digest
+        return None
+
+    async def read(self, key: EntityKey) -> MirrorItem | None:
+        """As the interface has it, of one key; raises HubFailed."""
+        name = self._devices.name(key.id)
+        held = None if name is None else await self._devices.get(name)
+        if held is None:
+            return None
+        there = self._there(held)
+        known = self._known(held, there)
+        if known is None or self._refused(held, there) is not None:
+            return None
+        return MirrorItem(key=key, body=there.body, remote_version=_version(known, held))
+
+    def unowned(self, key: EntityKey, held: Held) -> MirrorItem:
+        """The twin of a device that may be imported."""
+        there = self._there(held)
+        return MirrorItem(key=key, body=there.body, remote_version=_version(there.digest, held))
+
+    async def entities(self) -> AsyncIterator[EntityKey]:
+        """As the interface has it; raises HubFailed."""
+        async for held in self._devices.with_twins():
+            device = self._devices.device(held.name)
+            if device is not None and self._there(held).marked:
+                yield EntityKey("twin", device)
+
+
+def same_body(one: TwinBody, other: TwinBody) -> bool:
+    """Whether two twins are the same."""
+    return same([one.desired, one.reported], [other.desired, other.reported])
+
+
+def _digest(desired: Document, reported: Document) -> str:
+    return digest(json.dumps([desired, reported], sort_keys=True))
+
+
+def _version(known: str, held: Held) -> str:
+    return f"{known}:{held.etag}"
+
+
+def _is_at(version: str | None, known: str | None) -> bool:
+    return (None if version is None else version.partition(":")[0]) == known

@@ -1,0 +1,284 @@
+"""Cut-overs between this fleet and cloud hubs, device by device, as an operation.
+
+An offer is ``desired.fleetcore.cutover``, which reaches the device on the side where it is: the epoch, where to go, and
+how often to try. Keys cannot be exported, so a device that comes here enrols anew, with a token of its own; one that
+goes to a hub uses the certificate that its mirror has registered there. The device keeps what it has until it reads
+``confirmed`` on the new side, and falls back by itself where that does not come. Until then it is of its old side:
+``Device.home`` says which, and only that side gives it commands.
+
+Each step can be done again: what was begun by a server that was killed is ended by the next one.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import cast
+
+from attrs import evolve
+
+from fleetcore.errors import FleetError, Refused, Unavailable
+from fleetcore.fleet.layers import OURS
+from fleetcore.fleet.operations import Operations
+from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.security.manager import SecurityManager
+from fleetcore.fleet.twins import Twins
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.cutover import Cutover, CutoverState
+from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.mirror import Facet
+from fleetcore.model.operation import Failure, Operation, OperationState
+from fleetcore.model.twin import Json
+
+KIND = "cut-over"
+#: How a call names this fleet.
+HERE = "fleet"
+_KEY, _ARRIVED = "cutover", "arrived"
+
+#: What devices report at the hub of a mirror, by device; those that are not there are left out. Raises Unavailable.
+ReportedAt = Callable[[str, Sequence[str]], Awaitable[Mapping[str, Json]]]
+#: Those of some devices of which the hub of a mirror has an entity of a facet.
+HeldAt = Callable[[str, Facet, Collection[str]], Awaitable[Collection[str]]]
+
+
+class Cutovers:
+    """See the module.
+
+    Args:
+        seen_at: when a device was here last, ms since the epoch; None where it never was.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        registry: Registry,
+        twins: Twins,
+        security: SecurityManager,
+        operations: Operations,
+        *,
+        seen_at: Callable[[str], int | None],
+        reported_at: ReportedAt,
+        held_at: HeldAt,
+    ) -> None:
+        self._seen_at = seen_at
+        self._clock, self._registry, self._twins = clock, registry, twins
+        self._security, self._operations = security, operations
+        self._reported_at, self._held_at = reported_at, held_at
+        self.records = Repository(
+            storage,
+            "cutover",
+            Cutover,
+            refs=lambda one: [
+                ("operation", one.operation),
+                *([("open", one.operation)] if one.state is CutoverState.OFFERED else ()),
+            ],
+        )
+        operations.drive(KIND, self._drive, undo=self._undo)
+
+    async def start(
+        self,
+        devices: Sequence[str],
+        target: str | None,
+        *,
+        to: Json,
+        tries: int,
+        timeout_s: float,
+        at_once: int,
+        actor: str,
+        reason: str,
+    ) -> Operation:
+        """Starts the cut-over of devices to the hub of a mirror, or to this fleet (None).
+
+        Args:
+            to: what a device is told of the new side: endpoints, roots.
+            tries: how often it tries the new side before it falls back.
+            timeout_s: how long it may take, from its offer on.
+            at_once: how many have an open offer at a time.
+        """
+        spec = {
+            "target": target, "to": dict(to), "tries": tries, "timeout_s": timeout_s, "at_once": at_once, "next": 0,
+        }  # fmt: skip
+        return await self._operations.start(KIND, list(devices), spec=spec, actor=actor, reason=reason)
+
+    async def hindrances(self, devices: Sequence[str], target: str | None) -> Mapping[str, FleetError]:
+        """Why some of the devices cannot be cut over, by device; for a plan, and looked at again before each offer."""
+        there = await self._registry.records.get_many(devices)
+        at_hub = set(devices) if target is None else set(await self._held_at(target, "certificate", list(there)))
+        open_ = {each.id for each in (await self.records.get_many(devices)).values() if _is_open(each)}
+        found: dict[str, FleetError] = {}
+        for device in devices:
+            why = self._hindrance(there.get(device), target, certified=device in at_hub, offered=device in open_)
+            if why is not None:
+                found[device] = why
+        return found
+
+    def _hindrance(
+        self, device: Device | None, target: str | None, *, certified: bool, offered: bool
+    ) -> FleetError | None:
+        if device is None or device.lifecycle is Lifecycle.RETIRED:
+            return Refused("There is no such device any more", code="device_unknown")
+        if device.home == target:
+            return Refused("The device is there already", code="already_exists")
+        if device.gateway is not None:
+            return Refused("A leaf moves with its gateway", remedy="Cut the gateway over")
+        if offered:
+            return Refused("Another cut-over of the device is under way", code="already_exists")
+        if not certified:
+            return Refused(
+                "The hub has no certificate of the device", remedy="Add certificates to the mirror, and let it catch up"
+            )
+        return None
+
+    # -- what the operation does ------------------------------------------------------------------------------------
+
+    async def _drive(self, operation: Operation, items: Sequence[object]) -> Operation | None:
+        devices, spec = cast("Sequence[str]", items), operation.spec
+        following, at_once = cast("int", spec["next"]), cast("int", spec["at_once"])
+        open_ = await self.records.find(ref=("open", operation.id))
+        ended = [one for one in await self._looked_at(open_) if not _is_open(one)]
+        left = len(open_) - len(ended)
+        failures = [_failure(devices, one.id, str(one.state), one.reason) for one in ended if not _arrived(one)]
+        part = devices[following : following + max(0, at_once - left)]
+        hindered = await self.hindrances(part, cast("str | None", spec["target"])) if part else {}
+        for device in part:
+            begun = await self.records.get(device)
+            if begun is not None and begun.operation == operation.id:
+                continue  # offered before a crash
+            if (why := hindered.get(device)) is not None:
+                failures.append(_failure(devices, device, why.code, str(why)))
+            else:
+                await self._offer(operation, device)
+        following += len(part)
+        still = await self.records.find(ref=("open", operation.id))
+        done = following - len(still)
+        moved = evolve(
+            operation,
+            done=done,
+            failed=operation.failed + len(failures),
+            failures=(*operation.failures, *failures),
+            spec={**spec, "next": following},
+        )
+        if done == len(devices):
+            return evolve(moved, state=OperationState.PARTLY if moved.failed else OperationState.SUCCEEDED)
+        return None if moved == operation else moved
+
+    async def _offer(self, operation: Operation, device: str) -> None:
+        spec, now = operation.spec, self._clock.now_ms()
+        last, there = await self.records.get(device), await self._registry.get(device)
+        made = Cutover(
+            id=device,
+            epoch=1 if last is None else last.epoch + 1,
+            operation=operation.id,
+            source=there.home,
+            target=cast("str | None", spec["target"]),
+            state=CutoverState.OFFERED,
+            offered=now,
+            until=now + int(cast("float", spec["timeout_s"]) * 1000),
+        )
+        await self._keep(made)
+        # What a device reports at a hub counts where the mirror has made its twin there: that comes first.
+        await self._desire(made, {"epoch": made.epoch})
+
+    async def _tell(self, operation: Operation, one: Cutover) -> None:
+        """Makes the offer; a token that was made before and not told is of no use to anybody."""
+        offer: dict[str, object] = {
+            "epoch": one.epoch,
+            "to": {"name": one.target or HERE, **cast("Json", operation.spec["to"])},
+            "tries": operation.spec["tries"],
+        }
+        if one.target is None:
+            offer["token"] = await self._security.create_enrollment_token(
+                device=one.id, ttl_s=max(1.0, (one.until - one.offered) / 1000), actor=KIND, reason=operation.id
+            )
+        await self._desire(one, offer)
+
+    async def _desire(self, one: Cutover, offer: Json | None) -> None:
+        patch = {OURS: {_KEY: None}} if offer is None else {OURS: {_KEY: {**dict.fromkeys(_MEMBERS), **offer}}}
+        await self._twins.desire(one.id, patch, ours=True, actor=KIND, reason=one.operation)
+
+    async def _looked_at(self, open_: Sequence[Cutover]) -> Sequence[Cutover]:
+        """The same as they stand now; what has ended is written down."""
+        told = await self._told(open_)
+        return [await self._look(one, told[one.id]) for one in open_]
+
+    async def _told(self, open_: Sequence[Cutover]) -> Mapping[str, Sequence[Json]]:
+        """What these devices report of their cut-over, here and at the hubs that they come from and go to."""
+        found: dict[str, list[Json]] = {one.id: [] for one in open_}
+        for device, twin in (await self._twins.get_many(list(found))).items():
+            found[device].append(twin.reported.document)
+        for mirror in {side for one in open_ for side in (one.source, one.target) if side is not None}:
+            its = [one.id for one in open_ if mirror in (one.source, one.target)]
+            try:
+                for device, reported in (await self._reported_at(mirror, its)).items():
+                    found[device].append(reported)
+            except Unavailable:
+                continue  # they are looked at when it answers again
+        return found
+
+    async def _look(self, one: Cutover, reports: Sequence[Json]) -> Cutover:
+        said = [word for each in reports if (word := _cutover_of(each)).get("epoch") == one.epoch]
+        if self._has_arrived(one, said):
+            return await self._confirm(one)
+        back = next((word for word in said if word.get("state") == CutoverState.FELL_BACK), None)
+        if back is not None:
+            return await self._end(one, CutoverState.FELL_BACK, str(back.get("reason") or "the device gives no reason"))
+        if self._clock.now_ms() >= one.until:
+            return await self._end(one, CutoverState.TIMED_OUT, "the device has not come in time")
+        offered = _cutover_of((await self._twins.get(one.id)).own.document)
+        if offered.get("epoch") != one.epoch:
+            await self._desire(one, {"epoch": one.epoch})  # a server was killed before it did
+        elif "to" not in offered and (one.target is None or await self._held_at(one.target, "twin", [one.id])):
+            await self._tell(await self._operations.get(one.operation), one)
+        return one
+
+    def _has_arrived(self, one: Cutover, said: Sequence[Json]) -> bool:
+        """A device says so at a hub; here it is enough that it comes, for it has no way in but its own."""
+        if one.target is not None:
+            return any(word.get("state") == _ARRIVED for word in said)
+        return (self._seen_at(one.id) or 0) >= one.offered
+
+    async def _confirm(self, one: Cutover) -> Cutover:
+        """The device is of its new side from now on: first for the fleet, then by the device's leave."""
+        await self._registry.change(one.id, home=one.target, actor=KIND, reason=one.operation)
+        await self._desire(one, {"epoch": one.epoch, "confirmed": True})
+        return await self._keep(evolve(one, state=CutoverState.CONFIRMED))
+
+    async def _end(self, one: Cutover, state: CutoverState, reason: str) -> Cutover:
+        """The device stays where it was."""
+        await self._desire(one, None)
+        for token in await self._security.enrollment_token_records.find(ref=("device", one.id)):
+            if token.created_by == KIND and not token.revoked:
+                await self._security.revoke_enrollment_token(token.id, actor=KIND, reason=one.operation)
+        return await self._keep(evolve(one, state=state, reason=reason))
+
+    async def _keep(self, one: Cutover) -> Cutover:
+        if await self.records.get(one.id) is None:
+            return await self.records.create(one)
+        return await self.records.change(one.id, lambda old: (evolve(one, version=old.version), ()))
+
+    async def _undo(self, operation: Operation, _actor: str, _reason: str) -> None:
+        for one in await self.records.find(ref=("open", operation.id)):
+            await self._end(one, CutoverState.CANCELLED, "the operation was cancelled")
+
+
+#: Members of an offer; those that the next one has not are cleared.
+_MEMBERS = ("to", "tries", "token", "confirmed")
+
+
+def _is_open(one: Cutover) -> bool:
+    return one.state is CutoverState.OFFERED
+
+
+def _arrived(one: Cutover) -> bool:
+    return one.state is CutoverState.CONFIRMED
+
+
+def _cutover_of(section: Json) -> Json:
+    """What a section of a twin says of a cut-over."""
+    ours = section.get(OURS)
+    said = ours.get(_KEY) if isinstance(ours, Mapping) else None
+    return said if isinstance(said, Mapping) else {}
+
+
+def _failure(devices: Sequence[str], device: str, code: str, reason: str) -> Failure:
+    return Failure(item=devices.index(device) + 1, about=device, code=code, reason=reason)

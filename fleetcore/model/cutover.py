@@ -1,0 +1,40 @@
+"""Cut-over: a device leaves the side that it talks to, this fleet or a cloud hub, for another one."""
+
+from enum import StrEnum
+
+from attrs import frozen
+
+
+class CutoverState(StrEnum):
+    """``offered`` until the device is ``confirmed`` on the new side, or stays: each other state is an end of that."""
+
+    OFFERED = "offered"
+    CONFIRMED = "confirmed"
+    FELL_BACK = "fell_back"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+@frozen(kw_only=True)
+class Cutover:
+    """The last cut-over of a device; times are ms since the epoch.
+
+    Attributes:
+        id: the device.
+        epoch: counts the cut-overs of the device; an offer or a word of an older one counts no more.
+        operation: the operation that it is part of.
+        source, target: the mirror whose hub it leaves, and that it goes to; None for this fleet.
+        until: when it is given up.
+        reason: why the device stayed.
+    """
+
+    id: str
+    epoch: int
+    operation: str
+    source: str | None
+    target: str | None
+    state: CutoverState
+    offered: int
+    until: int
+    reason: str = ""
+    version: int = 0

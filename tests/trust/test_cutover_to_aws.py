@@ -1,0 +1,154 @@
+"""A fleet at AWS is imported, cut over to this fleet and back; its device, with curl and openssl, runs commands once."""
+
+import json
+
+import pytest
+from fleetcore_aws.testing.control import Control
+from fleetcore_aws.testing.front import HubBack
+from fleetcore_aws.testing.front import serving as serving_aws
+from fleetcore_aws.testing.hub import Hub, Shadow, Thing
+
+from fleetcore.testing.patience import until
+
+from .conftest import Shell
+
+pytestmark = [pytest.mark.peer("curl", "openssl")]
+
+AWS = """
+[clouds.aws]
+region = "us-east-1"
+endpoint = "{endpoint}"
+threads = 4
+write_every_s = 0
+poll_s = 1
+mirror = ["registry", "twins", "certificates"]
+imports = true
+shadow = ""
+commands = ["*"]
+commands_queue = "http://127.0.0.1/123456789012/commands"
+queue_wait_s = 1
+"""
+NAME = "meter-1"
+
+
+class Device:
+    """At AWS it writes its shadow; here it speaks HTTP with the certificate that it has enrolled for."""
+
+    def __init__(self, served, hub, folder):
+        self.served, self.hub, self.shell = served, hub, Shell(served, folder)
+        self.ran = []
+
+    @property
+    def shadow(self):
+        return self.hub.shadows[NAME][""]
+
+    def offered_at_aws(self, epoch):
+        said = self.shadow.state["desired"].get("fleetcore", {}).get("cutover", {})
+        return said.get("epoch") == epoch and said
+
+    def report_at_aws(self, **cutover):
+        shadow = self.shadow
+        shadow.state["reported"]["fleetcore"] = {"cutover": cutover}
+        shadow.version += 1
+
+    async def ask(self, path, *options):
+        """A request to this fleet by mutual TLS: status and body."""
+        base = self.served.url("http").replace("127.0.0.1", "localhost")
+        out = await self.shell.ok(
+            *("curl", "-sS", "--cacert", self.served.ca, "-w", "\n%{http_code}", *self.shell.identity, *options),
+            f"{base}/device/v1{path}",
+        )
+        body, _, status = out.rpartition(b"\n")
+        return int(status), json.loads(body) if body else None
+
+    async def take_commands(self):
+        status, listed = await self.ask("/commands")
+        for command in listed["commands"] if status == 200 else ():
+            self.ran.append((command["name"], "fleet"))
+            result = ("-H", "Content-Type: application/json", "--data", '{"status": "succeeded"}')
+            assert (await self.ask(f"/commands/{command['id']}/result", "-X", "POST", *result))[0] in {200, 204}
+
+    async def offered_here(self, epoch):
+        status, twin = await self.ask("/twin")
+        assert status == 200, twin
+        said = twin["desired"].get("fleetcore", {}).get("cutover", {})
+        return said.get("epoch") == epoch and said
+
+
+async def test_a_fleet_at_aws_comes_here_and_goes_back(serving, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    hub = Hub()
+    hub.things[NAME] = Thing(type=None, attributes={"site": "north"})
+    hub.shadows[NAME] = {"": Shadow(state={"desired": {"interval": 60}, "reported": {"interval": 60}}, version=4)}
+    folder = tmp_path / "device"
+    folder.mkdir()
+    async with serving_aws(HubBack(hub)) as front, serving(AWS.format(endpoint=front.endpoint)) as served:
+        manager, device = served.manager, Device(served, hub, folder)
+        mirror = served.fleet.mirrors["aws"]
+
+        async def ended(operation):
+            await until(lambda: _is_over(manager, operation))
+            return (await manager.get_operation(operation.id)).state
+
+        # It is imported, and a command that is given at AWS is heard there alone.
+        assert await ended(await manager.import_mirror("aws", type="meter")) == "succeeded"
+        control = Control(front, queue="http://127.0.0.1/123456789012/commands")
+        await control.command(NAME, "blink", {})
+        device.ran.append(("blink", "aws"))
+        await until(lambda: mirror.inbox.refused)
+        waiting = await manager.send_command(NAME, "reboot")
+
+        # It comes here: with the token of its offer it enrols, is confirmed, and runs what has waited for it.
+        coming = await manager.start_cutover("fleet", [NAME])
+        await until(lambda: (device.offered_at_aws(1) or {}).get("token"))
+        offer = device.offered_at_aws(1)
+        csr = await device.shell.key(NAME)
+        assert await device.shell.enroll("simpleenroll", csr, "-u", f"x:{offer['token']}") == 200
+        await until(lambda: _confirmed(device, 1))
+        assert await ended(coming) == "succeeded"
+        await device.take_commands()
+        await until(lambda: _state(manager, waiting, "succeeded"))
+
+        # It goes back with the certificate that it has by now, which its mirror has registered at AWS.
+        await until(lambda: hub.certificates)
+        await until(lambda: _plans(manager))
+        going = await manager.start_cutover("aws", [NAME], endpoint="mqtts://aws.example:8883")
+        await until(lambda: _there(device, 2))
+
+        async def arrives():
+            device.report_at_aws(epoch=2, state="arrived")
+            return (device.offered_at_aws(2) or {}).get("confirmed")
+
+        await until(arrives)
+        assert await ended(going) == "succeeded"
+        late = await manager.send_command(NAME, "stop")
+        await device.take_commands()
+        await until(lambda: mirror.lane.idle)
+        home = (await manager.get_device(NAME)).home
+        left = (await manager.get_command(late.id)).state
+        control.close()
+
+    assert device.ran == [("blink", "aws"), ("reboot", "fleet")]
+    assert (home, left) == ("aws", "queued")
+
+
+async def _is_over(manager, operation):
+    return (await manager.get_operation(operation.id)).state != "running"
+
+
+async def _confirmed(device, epoch):
+    return (await device.offered_here(epoch) or {}).get("confirmed")
+
+
+async def _there(device, epoch):
+    return "to" in (await device.offered_here(epoch) or {})
+
+
+async def _state(manager, command, state):
+    return (await manager.get_command(command.id)).state == state
+
+
+async def _plans(manager):
+    (plan,) = await manager.plan_cutover("aws", [NAME])
+    return plan.action == "offer"
