@@ -6,7 +6,7 @@ PACKAGES := . $(sort $(wildcard plugins/*/ connectors/*/))
 PROJECTS := $(foreach p,$(PACKAGES),$(wildcard $(p)/pyproject.toml))
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check generate bench soak docs clouds cloud-aws cloud-gcp lock packages services clean
+.PHONY: demo test check generate bench soak docs clouds cloud-aws cloud-azure cloud-gcp lock packages services clean
 
 demo: $(STAMP)
 	$(BIN)/fleetcore demo

@@ -53,8 +53,8 @@ def sections(trials: Mapping[str, Trial]) -> str:
 async def show_mirrors(account: Told, caller: Caller, trials: Mapping[str, Trial], devices: Sequence[str]) -> None:
     """Each mirror in step, cut off while every device is changed, and in step again."""
     for name, trial in trials.items():
-        compared, differ = await _in_step(caller, name, 2 * len(devices))
-        account.expect(not differ, f"mirrored to {name}: {_counted(compared, differ)}")
+        told, differ = await _in_step(caller, name, 2 * len(devices))
+        account.expect(not differ, f"mirrored to {name}: {told}")
         trial.cut()
         try:
             for device in devices:
@@ -66,21 +66,22 @@ async def show_mirrors(account: Told, caller: Caller, trials: Mapping[str, Trial
         account.expect(waiting == len(devices), f"{name} was cut off: {waiting} changes waited, and the fleet went on")
         begun = time.monotonic()
         await caller.run("resume_mirror", {"name": name, "reason": "the demo healed it"})
-        compared, differ = await _in_step(caller, name, 2 * len(devices))
+        told, differ = await _in_step(caller, name, 2 * len(devices))
         took = time.monotonic() - begun
-        account.expect(not differ, f"{name} has caught up after {took:.1f} s: {_counted(compared, differ)}")
+        account.expect(not differ, f"{name} has caught up after {took:.1f} s: {told}")
 
 
 def _is_cut(shown: Mapping[str, Any], changes: int) -> bool:
     return shown["state"] == "failing" and bool(shown["waiting"] >= changes)
 
 
-def _counted(compared: int, differ: int) -> str:
-    return f"{compared} devices and twins compared, {differ or 'none'} differ{'s' if differ < 2 else ''}"
+def _counted(compared: int, differ: int, against: str) -> str:
+    with_what = " with what was sent" if against == "sent" else ""
+    return f"{compared} devices and twins compared{with_what}, {differ or 'none'} differ{'s' if differ < 2 else ''}"
 
 
-async def _in_step(caller: Caller, name: str, held: int) -> tuple[int, int]:
-    """Once nothing waits: how many entities were compared, and how many differ.
+async def _in_step(caller: Caller, name: str, held: int) -> tuple[str, int]:
+    """Once nothing waits: what was compared, in words, and how many entities differ.
 
     Devices go on reporting, so what differs at first is looked at again.
     """
@@ -88,13 +89,13 @@ async def _in_step(caller: Caller, name: str, held: int) -> tuple[int, int]:
     while True:
         await caller.run("wait_idle", {})
         await _until(caller, name, lambda shown: shown["waiting"] == 0 and shown["held"] >= held)
-        compared, differ = await _compared(caller, name)
+        compared, differ, against = await _compared(caller, name)
         if not differ or time.monotonic() > until:
-            return compared, differ
+            return _counted(compared, differ, against), differ
 
 
-async def _compared(caller: Caller, name: str) -> tuple[int, int]:
-    compared = differ = 0
+async def _compared(caller: Caller, name: str) -> tuple[int, int, str]:
+    compared, differ, against = 0, 0, "hub"
 
     async def ask(after: str | None) -> dict[str, Any]:
         given = {"name": name} if after is None else {"name": name, "after": after}
@@ -104,7 +105,8 @@ async def _compared(caller: Caller, name: str) -> tuple[int, int]:
     async for part in parts(ask, lambda part: part["next"]):
         compared += part["compared"]
         differ += len(part["differences"])
-    return compared, differ
+        against = part["against"]
+    return compared, differ, against
 
 
 async def _until(caller: Caller, name: str, holds: Any) -> dict[str, Any]:

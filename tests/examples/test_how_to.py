@@ -334,7 +334,7 @@ def test_a_fleet_is_mirrored_to_google_cloud(tmp_path, monkeypatch):
     commands, (shown, compared, received) = blocks(page, "sh"), blocks(page, "text")
     _, counterpart, made, look, drift, hear, cut, heal, policy, check, plan = commands
     hub, api = free_ports(2)
-    ports = {"4590": str(hub), "4591": str(hub + 1), "8443": str(api)}
+    ports = {"4600": str(hub), "4601": str(hub + 1), "8443": str(api)}
     monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
 
     def own(text):
