@@ -126,18 +126,22 @@ def gathered(laid: LaidOut, prefix: str) -> RegistryBody:
     return from_plain("registry", plain, RegistryBody)
 
 
-def fit(body: RegistryBody, fleet: str, prefix: str) -> tuple[RegistryBody | None, list[Loss]]:
-    """The body as AWS can hold it, and what is lost; None where it cannot be held at all."""
+def fit(body: RegistryBody, fleet: str, prefix: str) -> tuple[RegistryBody | None, list[Loss], LaidOut | None]:
+    """The body as AWS can hold it, what is lost, and how the body is laid out where nothing is.
+
+    No body where it cannot be held at all.
+    """
     lost: list[Loss] = []
-    fitted = evolve(body, groups=_held_groups(body, prefix, lost))
+    groups = _held_groups(body, prefix, lost)
+    fitted = body if groups == body.groups else evolve(body, groups=groups)
     laid = lay_out(fitted, fleet, prefix)
     before = len(lost)
     rest = holdable(laid.rest, "", lost)
     if size({"reported": rest}) > LARGEST_BYTES:
-        return None, [Loss("", f"What is not for attributes has more than the {LARGEST_BYTES} bytes of a shadow")]
+        return None, [Loss("", f"What is not for attributes has more than the {LARGEST_BYTES} bytes of a shadow")], None
     if len(lost) > before:
         fitted = gathered(evolve(laid, rest=rest), prefix)
-    return fitted, lost
+    return fitted, lost, None if lost else laid
 
 
 def _held_groups(body: RegistryBody, prefix: str, lost: list[Loss]) -> tuple[str, ...]:

@@ -24,6 +24,9 @@ _DESCRIBE = "iot:DescribeThing"
 _LIST = "iot:ListThings"
 _IN_GROUPS = "iot:ListThingGroupsForThing"
 
+#: Registrations that are laid out and not sent yet: several batches of them.
+_REMEMBERED = 2000
+
 FOREIGN = "There is a thing of that name which this fleet has not made"
 
 
@@ -78,6 +81,8 @@ class Registry:
         self._clients, self._things, self._brought, self._prefix = clients, things, brought, prefix
         self._meta = Shadows(clients, "meta")
         self._types: set[str] = set()
+        #: Bodies that were made to fit, as they are laid out, until they are sent: that is half of the work on one.
+        self._laid: dict[EntityKey, tuple[RegistryBody, LaidOut]] = {}
         self._type_turn = asyncio.Lock()
         self.use = CloudUse()
 
@@ -87,9 +92,13 @@ class Registry:
         """As the interface has it."""
         if THING.encode(item.key.id, self._prefix) is None:
             return Fitted(item=None, lost=(Loss("", "The device's id is too long for a thing's name"),))
-        fitted, lost = fit(body, self._things.fleet, self._prefix)
+        fitted, lost, laid = fit(body, self._things.fleet, self._prefix)
         if fitted is None:
             return Fitted(item=None, lost=lost)
+        if laid is not None:
+            if len(self._laid) >= _REMEMBERED:
+                self._laid.clear()
+            self._laid[item.key] = (body, laid)
         kept = item if fitted == body else MirrorItem(key=item.key, body=fitted, remote_version=item.remote_version)
         return Fitted(item=kept, lost=lost)
 
@@ -102,7 +111,8 @@ class Registry:
             return MirrorResult(state="done" if body is None else "invalid", reason="The id is too long")
         if body is None:
             return await self._remove(name, item)
-        laid = lay_out(body, self._things.fleet, self._prefix)
+        known = self._laid.pop(item.key, None)
+        laid = known[1] if known and known[0] is body else lay_out(body, self._things.fleet, self._prefix)
         if item.adopts and (adopted := await self._adopt(name, laid, item)) is not None:
             return adopted
         if item.remote_version is None and await self._made(name, laid):
