@@ -1,13 +1,11 @@
 """A device that knows EST alone gets in at AWS with the certificates that this fleet gave it, and out with them."""
 
-import asyncio
-
 import pytest
 from fleetcore_aws.testing.front import HubBack
 from fleetcore_aws.testing.front import serving as serving_aws
 from fleetcore_aws.testing.hub import Hub
 
-from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.patience import until
 
 from .conftest import Shell
 
@@ -22,12 +20,6 @@ write_every_s = 0
 mirror = ["registry", "certificates"]
 certificate_policy = "devices"
 """
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_device_enrols_renews_and_is_revoked(serving, tmp_path, monkeypatch):

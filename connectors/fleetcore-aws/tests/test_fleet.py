@@ -7,7 +7,7 @@ from fleetcore_aws.testing.hub import Hub
 
 from fleetcore import IoTFleetManager
 from fleetcore.runtime.config import load
-from fleetcore.testing.patience import PATIENCE_S, until
+from fleetcore.testing.patience import until
 
 DEVICES = 40
 SECTION = """
@@ -22,12 +22,6 @@ write_every_s = 0.1
 rates = {{"iot:CreateThing" = 1000}}
 timeout_s = 30
 """
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def drift(manager, name):
