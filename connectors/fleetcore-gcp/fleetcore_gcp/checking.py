@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from google.iam.v1 import iam_policy_pb2
 from google.pubsub_v1.types import GetSubscriptionRequest, GetTopicRequest, ListTopicSubscriptionsRequest, Subscription
 
-from fleetcore.interfaces.call_failed import rejected
+from fleetcore.interfaces.call_failed import for_all
 from fleetcore.interfaces.cloud import CloudUse
 from fleetcore.interfaces.protocol import Finding
 from fleetcore_gcp.clients import Clients
@@ -155,5 +155,5 @@ def _problem(what: str, failed: CallFailed) -> Finding:
     if failed.kind == "throttled":
         return _warning(what, str(failed), "Lower its rate in [clouds.NAME.rates], or have the quota raised")
     refused = failed.kind == "credentials"
-    remedy = rejected(failed).remedy if refused else "See whether Pub/Sub can be reached from here"
+    remedy = for_all(failed).remedy if refused else "See whether Pub/Sub can be reached from here"
     return Finding(state="problem", what=what, detail=str(failed), remedy=remedy)
