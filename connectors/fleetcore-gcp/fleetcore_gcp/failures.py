@@ -39,7 +39,10 @@ class CallFailed(call_failed.CallFailed):
     """A call of Pub/Sub that has not ended well; its action is the permission that it needs."""
 
     hub = "Pub/Sub"
-    right = "permission"
+
+    @property
+    def needs(self) -> str:
+        return f"the permission {self.action}"
 
 
 def from_sdk(permission: str, error: Exception) -> CallFailed:
