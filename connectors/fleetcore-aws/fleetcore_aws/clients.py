@@ -5,11 +5,11 @@ call, since a file may have been renewed: the SDK itself reads it once.
 """
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any
 
 import boto3
@@ -68,6 +68,7 @@ _NO_CREDENTIALS = (
 )
 
 
+@functools.cache
 def method_of(action: str) -> tuple[str, str]:
     """The SDK's service and method of an action."""
     prefix, name = action.split(":")
@@ -107,7 +108,7 @@ class Clients:
         """
         await self.pace.take(action)
         try:
-            return await self._pool.run(partial(self._run, action, arguments))
+            return await self._pool.run(functools.partial(self._run, action, arguments))
         except CallFailed as failed:
             if failed.paced:
                 self.pace.slow_down(action, failed.retry_after_s)

@@ -167,6 +167,8 @@ class Registry:
         return True
 
     async def _have_type(self, name: str) -> None:
+        if name in self._types:
+            return
         async with self._type_turn:
             if name in self._types:
                 return
