@@ -11,7 +11,7 @@ from fleetcore.calls import decode
 from fleetcore.calls.types import UNSET, IdempotencyKey, IfVersion, from_builtins, to_builtins
 from fleetcore.errors import Refused, Unavailable
 from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
-from fleetcore.wire.decode import Fault, Invalid
+from fleetcore.wire.decode import Fault, Invalid, check_finite
 
 T = TypeVar("T")
 _HEADERS = {"if-match": "If-Match", "last-event-id": "Last-Event-ID", "idempotency-key": "Idempotency-Key"}
@@ -63,6 +63,8 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
             if _is_sendable(parameter, value, faults):
                 items = value if parameter.repeated else [value]
                 query[parameter.name] = [_text(parameter, item) for item in items]
+        elif not _is_finite(parameter, value, faults):
+            continue
         elif parameter.place == "whole":
             whole = value
         else:
@@ -84,6 +86,16 @@ def _is_header(parameter: ParameterInfo, value: object, faults: list[Fault]) -> 
         return _is_sendable(parameter, value, faults)
     try:
         decode.Reader(parameter.name, _READERS[parameter.place]).value(value)
+    except Invalid as invalid:
+        faults.append(invalid.fault)
+        return False
+    return True
+
+
+def _is_finite(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
+    """Whether a value can be sent at all: JSON has no form for a number that is not finite."""
+    try:
+        check_finite(value, f"/{parameter.name}")
     except Invalid as invalid:
         faults.append(invalid.fault)
         return False

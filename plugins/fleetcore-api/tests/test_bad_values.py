@@ -134,6 +134,22 @@ async def test_a_bad_value_is_refused_alike_by_library_socket_and_client(front_e
     assert not wrong, f"{len(wrong)} of {len(CASES)}:\n" + "\n".join(wrong[:40])
 
 
+@pytest.mark.parametrize(
+    ("call", "given", "pointer"),
+    [
+        ("collect_telemetry", {"device_id": "pump-1", "metric": "heat", "value": float("nan")}, "/value"),
+        ("create_device", {"id": "pump-1", "attributes": {"a": [1.0, float("inf")]}}, "/attributes/a/1"),
+    ],
+)
+async def test_a_number_that_json_has_no_form_for_is_refused_alike(front_ends, call, given, pointer):
+    manager, _, client, _ = front_ends
+
+    theirs = await refusal(client.call(call, **given))
+
+    assert theirs == await refusal(manager.call(call, **given))
+    assert theirs[:2] == ("number_not_finite", pointer)
+
+
 async def test_the_command_line_refuses_alike(front_ends, capfd):
     manager, *_, data = front_ends
     wrong, tried = [], 0
