@@ -47,7 +47,7 @@ Tags = Annotated[Sequence[Label], Meta(max_length=100, description="Words to sel
 Capabilities = Annotated[Sequence[Label], Meta(max_length=100, description="What it can do."), Word("capability")]
 Attributes = Annotated[Json, Meta(description="Facts about it, under names of your choice."), Word("attribute")]
 Gateway = Annotated[DeviceId, Meta(description="The gateway that speaks for it.")]
-Home = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="A mirror, as in `[clouds.NAME]`.")]
+Home = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="A mirror, as in `[clouds.NAME]`.")]
 KeyId = Annotated[
     str,
     Meta(

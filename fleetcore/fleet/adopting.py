@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from attrs import evolve
 
 from fleetcore.fleet.groups import Groups
+from fleetcore.fleet.layers import OURS
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.storage import Storage
@@ -59,7 +60,9 @@ class Adopting:
     async def fill(self, device: str, body: TwinBody, *, actor: str, reason: str) -> None:
         """Brings the twin of a device that was adopted to what the hub had. Raises Refused where it does not fit."""
         twin = await self._twins.get(device)
-        if patch := diff_patch(twin.own.document, body.desired):
+        # What another fleet has said in its own name there is not this one's.
+        desired = {name: value for name, value in body.desired.items() if name != OURS}
+        if patch := diff_patch(twin.own.document, desired):
             await self._twins.desire(device, patch, actor=actor, reason=reason)
         await self._twins.take_report(device, body.reported, actor=actor)
 

@@ -1,14 +1,17 @@
 """Cut-overs between this fleet and cloud hubs, device by device, as an operation.
 
 An offer is ``desired.fleetcore.cutover``, which reaches the device on the side where it is: the epoch, where to go, and
-how often to try. Keys cannot be exported, so a device that comes here enrols anew, with a token of its own; one that
-goes to a hub uses the certificate that its mirror has registered there. The device keeps what it has until it reads
-``confirmed`` on the new side, and falls back by itself where that does not come. Until then it is of its old side:
-``Device.home`` says which, and only that side gives it commands.
+how often to try. Nothing of it is secret. Keys cannot be exported, so a device that comes here enrols anew: it reports
+the digest of its new public key on the side where it is known, and that key may enrol. One that goes to a hub uses the
+certificate that its mirror has registered there. The device keeps what it has until it reads ``confirmed`` on the new
+side, and falls back by itself where that does not come. Until then it is of its old side: ``Device.home`` says which,
+and only that side gives it commands.
 
 Each step can be done again: what was begun by a server that was killed is ended by the next one.
 """
 
+import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import cast
 
@@ -33,6 +36,9 @@ KIND = "cut-over"
 #: How a call names this fleet.
 HERE = "fleet"
 _KEY, _ARRIVED = "cutover", "arrived"
+#: Devices that one turn looks at for an offer.
+_TURN = 1000
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 #: What devices report at the hub of a mirror, by device; those that are not there are left out. Raises Unavailable.
 ReportedAt = Callable[[str, Sequence[str]], Awaitable[Mapping[str, Json]]]
@@ -61,7 +67,7 @@ class Cutovers:
         held_at: HeldAt,
     ) -> None:
         self._seen_at = seen_at
-        self._clock, self._registry, self._twins = clock, registry, twins
+        self._storage, self._clock, self._registry, self._twins = storage, clock, registry, twins
         self._security, self._operations = security, operations
         self._reported_at, self._held_at = reported_at, held_at
         self.records = Repository(
@@ -134,33 +140,48 @@ class Cutovers:
     async def _drive(self, operation: Operation, items: Sequence[object]) -> Operation | None:
         devices, spec = cast("Sequence[str]", items), operation.spec
         following, at_once = cast("int", spec["next"]), cast("int", spec["at_once"])
-        open_ = await self.records.find(ref=("open", operation.id))
-        ended = [one for one in await self._looked_at(open_) if not _is_open(one)]
-        left = len(open_) - len(ended)
-        failures = [_failure(devices, one.id, str(one.state), one.reason) for one in ended if not _arrived(one)]
-        part = devices[following : following + max(0, at_once - left)]
-        hindered = await self.hindrances(part, cast("str | None", spec["target"])) if part else {}
-        for device in part:
+        await self._look_at_all(await self.records.find(ref=("open", operation.id)))
+        still = len(await self.records.find(ref=("open", operation.id)))
+        hindered: list[Failure] = []
+        part = devices[following : following + _TURN]
+        why = await self.hindrances(part, cast("str | None", spec["target"])) if part and still < at_once else {}
+        for place, device in enumerate(part, start=following):
+            if still >= at_once:
+                break
+            following = place + 1
             begun = await self.records.get(device)
             if begun is not None and begun.operation == operation.id:
                 continue  # offered before a crash
-            if (why := hindered.get(device)) is not None:
-                failures.append(_failure(devices, device, why.code, str(why)))
+            if device in why:
+                code, reason = why[device].code, str(why[device])
+                hindered.append(Failure(item=place + 1, about=device, code=code, reason=reason))
             else:
                 await self._offer(operation, device)
-        following += len(part)
-        still = await self.records.find(ref=("open", operation.id))
-        done = following - len(still)
+                still += 1
         moved = evolve(
             operation,
-            done=done,
-            failed=operation.failed + len(failures),
-            failures=(*operation.failures, *failures),
+            done=following - still,
+            failures=(*operation.failures, *hindered),
+            failed=operation.failed + len(hindered),
             spec={**spec, "next": following},
         )
-        if done == len(devices):
-            return evolve(moved, state=OperationState.PARTLY if moved.failed else OperationState.SUCCEEDED)
-        return None if moved == operation else moved
+        if following < len(devices) or still:
+            return None if moved == operation else moved
+        # Those that stayed are counted from their records: what a server that was killed had written down counts too.
+        places = {device: number for number, device in enumerate(devices, start=1)}
+        stayed = [
+            Failure(item=places[one.id], about=one.id, code=str(one.state), reason=one.reason)
+            for one in await self.records.find(ref=("operation", operation.id))
+            if one.state is not CutoverState.CONFIRMED
+        ]
+        failed = moved.failed + len(stayed)
+        return evolve(
+            moved,
+            failed=failed,
+            failures=(*moved.failures, *stayed),
+            reasons=dict(Counter(one.code for one in (*moved.failures, *stayed))),
+            state=OperationState.PARTLY if failed else OperationState.SUCCEEDED,
+        )
 
     async def _offer(self, operation: Operation, device: str) -> None:
         spec, now = operation.spec, self._clock.now_ms()
@@ -180,26 +201,18 @@ class Cutovers:
         await self._desire(made, {"epoch": made.epoch})
 
     async def _tell(self, operation: Operation, one: Cutover) -> None:
-        """Makes the offer; a token that was made before and not told is of no use to anybody."""
-        offer: dict[str, object] = {
-            "epoch": one.epoch,
-            "to": {"name": one.target or HERE, **cast("Json", operation.spec["to"])},
-            "tries": operation.spec["tries"],
-        }
-        if one.target is None:
-            offer["token"] = await self._security.create_enrollment_token(
-                device=one.id, ttl_s=max(1.0, (one.until - one.offered) / 1000), actor=KIND, reason=operation.id
-            )
-        await self._desire(one, offer)
+        to = {"name": one.target or HERE, **cast("Json", operation.spec["to"])}
+        await self._desire(one, {"epoch": one.epoch, "to": to, "tries": operation.spec["tries"]})
 
     async def _desire(self, one: Cutover, offer: Json | None) -> None:
         patch = {OURS: {_KEY: None}} if offer is None else {OURS: {_KEY: {**dict.fromkeys(_MEMBERS), **offer}}}
         await self._twins.desire(one.id, patch, ours=True, actor=KIND, reason=one.operation)
 
-    async def _looked_at(self, open_: Sequence[Cutover]) -> Sequence[Cutover]:
-        """The same as they stand now; what has ended is written down."""
+    async def _look_at_all(self, open_: Sequence[Cutover]) -> None:
+        """Sees how they stand; what has ended is written down."""
         told = await self._told(open_)
-        return [await self._look(one, told[one.id]) for one in open_]
+        for one in open_:
+            await self._look(one, told[one.id])
 
     async def _told(self, open_: Sequence[Cutover]) -> Mapping[str, Sequence[Json]]:
         """What these devices report of their cut-over, here and at the hubs that they come from and go to."""
@@ -215,41 +228,65 @@ class Cutovers:
                 continue  # they are looked at when it answers again
         return found
 
-    async def _look(self, one: Cutover, reports: Sequence[Json]) -> Cutover:
+    async def _look(self, one: Cutover, reports: Sequence[Json]) -> None:
+        there = await self._registry.find(one.id)
+        if there is None or there.lifecycle is Lifecycle.RETIRED:
+            await self._end(one, CutoverState.CANCELLED, "the device is gone or retired")
+            return
+        if there.home == one.target:
+            await self._confirm(one)  # a server was killed in the middle of it
+            return
         said = [word for each in reports if (word := _cutover_of(each)).get("epoch") == one.epoch]
-        if self._has_arrived(one, said):
-            return await self._confirm(one)
         back = next((word for word in said if word.get("state") == CutoverState.FELL_BACK), None)
         if back is not None:
-            return await self._end(one, CutoverState.FELL_BACK, str(back.get("reason") or "the device gives no reason"))
-        if self._clock.now_ms() >= one.until:
-            return await self._end(one, CutoverState.TIMED_OUT, "the device has not come in time")
+            await self._end(one, CutoverState.FELL_BACK, str(back.get("reason") or "the device gives no reason"))
+        elif await self._has_arrived(one, said):
+            await self._confirm(one)
+        elif self._clock.now_ms() >= one.until:
+            await self._end(one, CutoverState.TIMED_OUT, "the device has not come in time")
+        else:
+            await self._go_on(one, there, said)
+
+    async def _go_on(self, one: Cutover, there: Device, said: Sequence[Json]) -> None:
+        """Lets the key enrol that the device has told, and makes the offer where it is not made yet."""
+        key = next((key for word in said if isinstance(key := word.get("key"), str) and _DIGEST.fullmatch(key)), None)
+        if one.target is None and key is not None and key != one.key:
+            one = await self._keep(evolve(one, key=key))
+            await self._registry.change(one.id, key_id=key, actor=KIND, reason=one.operation)
+        elif one.key is not None and there.key_id != one.key:
+            await self._registry.change(one.id, key_id=one.key, actor=KIND, reason=one.operation)
         offered = _cutover_of((await self._twins.get(one.id)).own.document)
         if offered.get("epoch") != one.epoch:
             await self._desire(one, {"epoch": one.epoch})  # a server was killed before it did
         elif "to" not in offered and (one.target is None or await self._held_at(one.target, "twin", [one.id])):
             await self._tell(await self._operations.get(one.operation), one)
-        return one
 
-    def _has_arrived(self, one: Cutover, said: Sequence[Json]) -> bool:
-        """A device says so at a hub; here it is enough that it comes, for it has no way in but its own."""
+    async def _has_arrived(self, one: Cutover, said: Sequence[Json]) -> bool:
+        """A device says so at a hub; here it has enrolled with the key that it has told, and come with that."""
         if one.target is not None:
             return any(word.get("state") == _ARRIVED for word in said)
-        return (self._seen_at(one.id) or 0) >= one.offered
+        made = [each.created for each in await self._security.inventory(one.id) if each.spki == one.key]
+        return bool(made) and (self._seen_at(one.id) or 0) >= max(one.offered, min(made))
 
-    async def _confirm(self, one: Cutover) -> Cutover:
+    async def _confirm(self, one: Cutover) -> None:
         """The device is of its new side from now on: first for the fleet, then by the device's leave."""
         await self._registry.change(one.id, home=one.target, actor=KIND, reason=one.operation)
         await self._desire(one, {"epoch": one.epoch, "confirmed": True})
-        return await self._keep(evolve(one, state=CutoverState.CONFIRMED))
+        await self._keep(evolve(one, state=CutoverState.CONFIRMED))
 
-    async def _end(self, one: Cutover, state: CutoverState, reason: str) -> Cutover:
-        """The device stays where it was."""
-        await self._desire(one, None)
-        for token in await self._security.enrollment_token_records.find(ref=("device", one.id)):
-            if token.created_by == KIND and not token.revoked:
-                await self._security.revoke_enrollment_token(token.id, actor=KIND, reason=one.operation)
-        return await self._keep(evolve(one, state=state, reason=reason))
+    async def _end(self, one: Cutover, state: CutoverState, reason: str) -> None:
+        """The device stays where it was; where it is gone, there is nothing to tell."""
+        there = await self._registry.find(one.id)
+        if there is not None and there.home == one.target and one.source != one.target:
+            await self._confirm(one)  # it has arrived, and a server was killed before it said so
+            return
+        if there is not None:
+            await self._desire(one, None)
+            if one.key is not None and there.key_id == one.key:
+                await self._registry.change(one.id, key_id=None, actor=KIND, reason=one.operation)
+            await self._keep(evolve(one, state=state, reason=reason))
+        elif await self.records.get(one.id) is not None:
+            await self._storage.commit(self.records.removing(one))
 
     async def _keep(self, one: Cutover) -> Cutover:
         if await self.records.get(one.id) is None:
@@ -262,15 +299,11 @@ class Cutovers:
 
 
 #: Members of an offer; those that the next one has not are cleared.
-_MEMBERS = ("to", "tries", "token", "confirmed")
+_MEMBERS = ("to", "tries", "confirmed")
 
 
 def _is_open(one: Cutover) -> bool:
     return one.state is CutoverState.OFFERED
-
-
-def _arrived(one: Cutover) -> bool:
-    return one.state is CutoverState.CONFIRMED
 
 
 def _cutover_of(section: Json) -> Json:
@@ -278,7 +311,3 @@ def _cutover_of(section: Json) -> Json:
     ours = section.get(OURS)
     said = ours.get(_KEY) if isinstance(ours, Mapping) else None
     return said if isinstance(said, Mapping) else {}
-
-
-def _failure(devices: Sequence[str], device: str, code: str, reason: str) -> Failure:
-    return Failure(item=devices.index(device) + 1, about=device, code=code, reason=reason)

@@ -22,7 +22,7 @@ from fleetcore.model.events import DEVICE_ERASED
 from fleetcore.model.store import Commit, Delete, Event, Record
 
 #: Kinds of records whose key is the device's id, beside its twin.
-_BY_KEY = ("position", "presence", "device")
+_BY_KEY = ("position", "presence", "cutover", "device")
 _PAST = "twin_past"
 _CHUNK = 1000
 _ATTEMPTS = 20

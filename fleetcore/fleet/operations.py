@@ -212,9 +212,15 @@ class Operations:
 
     async def tick(self) -> None:
         """Gives every running operation its turn."""
+        failed: list[Exception] = []
         for operation in await self.records.find(ref=("state", OperationState.RUNNING)):
             if any(operation.kind in known for known in (self._handlers, self._drivers, self._workers)):
-                await self.turn(operation.id)
+                try:
+                    await self.turn(operation.id)
+                except Exception as error:  # noqa: BLE001 - raised below, after the others
+                    failed.append(error)
+        if failed:
+            raise failed[0]
 
     async def run(self, operation: str) -> Operation:
         """Works until an operation has ended, for callers without a supervisor; its rate holds."""

@@ -25,6 +25,7 @@ class Cutover:
         operation: the operation that it is part of.
         source, target: the mirror whose hub it leaves, and that it goes to; None for this fleet.
         until: when it is given up.
+        key: SHA-256 (hex) of the public key that a device that comes here has told, and may enrol with.
         reason: why the device stayed.
     """
 
@@ -36,5 +37,6 @@ class Cutover:
     state: CutoverState
     offered: int
     until: int
+    key: str | None = None
     reason: str = ""
     version: int = 0

@@ -6,8 +6,11 @@ import pytest
 
 from fleetcore.errors import Refused
 from fleetcore.fleet.layers import OURS
+from fleetcore.fleet.security.requests import spki_of
+from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.mirror import EntityKey
 from fleetcore.runtime.at_hubs import held_at
+from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.patience import PATIENCE_S, until
 
 from .conftest import caught_up
@@ -30,6 +33,17 @@ class Device:
         body = self.hub.body(key) or {"desired": {}, "reported": {}}
         self.hub.edit(key, {**body, "reported": {**body["reported"], OURS: {"cutover": cutover}}})
 
+    async def enrol(self, epoch):
+        """With a new key, whose digest it tells on the side where it is known."""
+        _, key = make_key()
+        self.at_hub(epoch=epoch, state="ready", key=spki_of(key.public_key()))
+        csr = make_csr(self.name, key)
+
+        async def enrolled():
+            return (await self.fleet.security.enroll(EnrollRequest(csr=csr))).status == 201
+
+        await until(enrolled)
+
     async def desired(self, side):
         if side == "fleet":
             return (await self.manager.get_twin(self.name)).desired.get(OURS, {}).get("cutover", {})
@@ -47,7 +61,7 @@ class Device:
             if not self.reachable:
                 continue
             if there == "fleet":
-                assert offer["token"].startswith("fc_enr_")
+                await self.enrol(offer["epoch"])
                 self.fleet.presence.opened(self.name)
             async with asyncio.timeout(PATIENCE_S):
                 while not (said := await self.desired(there)).get("confirmed"):
@@ -143,22 +157,73 @@ async def test_a_device_that_does_not_arrive_stays_and_says_why(served, hub, cer
     assert (left, homes) == ({}, [None, None])
 
 
-async def test_a_cancelled_cut_over_takes_back_its_offers_and_their_tokens(served, hub):
+async def test_a_cancelled_cut_over_takes_back_its_offers_and_the_keys_that_were_let_in(served, hub):
     async with served(SECTION) as manager:
         fleet = await manager.open()
         await manager.register_device("pump-1", "pump")
         await manager.update_device("pump-1", home="memory")
         coming = await manager.start_cutover("fleet", ["pump-1"])
-        await until(lambda: _desired(manager))
+        device = Device(manager, fleet, hub, "pump-1", side="memory")
+        await until(lambda: _offered(device, "memory", 1))
+        device.at_hub(epoch=1, state="ready", key="a" * 64)
+        await until(lambda: _key_id(manager))
         await manager.cancel_operation(coming.id)
-        (token,) = await fleet.security.enrollment_tokens()
         (listed,) = (await manager.list_cutovers(operation=coming.id)).items
+        left = await _key_id(manager)
 
-    assert (listed.state, token.revoked) == ("cancelled", True)
+    assert (listed.state, left) == ("cancelled", None)
 
 
-async def _desired(manager):
-    return "token" in (await manager.get_twin("pump-1")).desired.get(OURS, {}).get("cutover", {})
+async def _key_id(manager):
+    return (await manager.get_device("pump-1")).key_id
+
+
+async def test_a_device_that_fell_back_is_not_confirmed_whatever_it_said_before(served, hub, certified):
+    async with served(SECTION) as manager:
+        fleet = await manager.open()
+        await manager.register_device("pump-1", "pump")
+        device = Device(manager, fleet, hub, "pump-1", side="fleet")
+        going = await manager.start_cutover("memory", ["pump-1"], endpoint="mqtts://hub.example")
+        await until(lambda: _offered(device, "fleet", 1))
+        await fleet.twins.report("pump-1", {OURS: {"cutover": {"epoch": 1, "state": "fell_back", "reason": "late"}}})
+        device.at_hub(epoch=1, state="arrived")
+        over = await ended(manager, going)
+        home = (await manager.get_device("pump-1")).home
+
+    assert (over.state, over.reasons, home) == ("partly", {"fell_back": 1}, None)
+
+
+@pytest.mark.parametrize("end", ["erase_device", "retire_device"])
+async def test_a_device_that_goes_ends_its_cut_over_and_stops_no_other_operation(served, hub, certified, end):
+    async with served(SECTION) as manager:
+        fleet = await manager.open()
+        for name in ("pump-1", "pump-2"):
+            await manager.register_device(name, "pump")
+        going = await manager.start_cutover("memory", ["pump-1", "pump-2"], endpoint="mqtts://hub.example", at_once=1)
+        await until(lambda: _kept(fleet))
+        await getattr(manager, end)("pump-1")
+        device = Device(manager, fleet, hub, "pump-2", side="fleet")
+        await until(lambda: _offered(device, "fleet", 1))
+        await device.step()
+        over = await ended(manager, going)
+        left = await _kept(fleet)
+
+    assert over.state in {"succeeded", "partly"}
+    assert device.side == "memory"
+    assert left is None or left.state == "cancelled"
+
+
+async def test_those_that_cannot_be_cut_over_hold_up_no_other(served, hub, certified):
+    async with served(SECTION) as manager:
+        await manager.register_device("pump-1", "pump")
+        going = await manager.start_cutover(
+            "memory", [*(f"none-{number}" for number in range(2500)), "pump-1"], endpoint="mqtts://hub.example",
+            timeout_s=0.5,
+        )  # fmt: skip
+        over = await ended(manager, going)
+
+    assert (over.done, over.failed) == (2501, 2501)
+    assert over.reasons["device_unknown"] > 0
 
 
 async def test_what_was_begun_by_a_server_that_was_killed_is_ended_by_the_next(served, hub, certified, monkeypatch):

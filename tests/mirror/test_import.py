@@ -267,3 +267,14 @@ async def test_a_device_that_is_imported_goes_on_reporting_at_the_hub(served, hu
 
     assert "hears it there" in mirror.inbox.refused[0][3]
     assert hub.body(key)["reported"] == {"interval": 9, "battery": 0.4}
+
+
+async def test_what_another_fleet_said_in_its_own_name_is_not_imported(served, hub):
+    device(hub, "pump-1", desired={"interval": 9, "fleetcore": {"trust": {"version": 1}}})
+    async with served(SECTION) as manager:
+        ended = await imported(manager)
+        await caught_up(manager)
+        twin = await manager.get_twin("pump-1")
+        differ, _ = await drift(manager)
+
+    assert (ended.state, twin.desired, differ) == ("succeeded", {"interval": 9}, [])
