@@ -82,7 +82,7 @@ class Consumer(ABC):
                 await self._open()
                 self.status.position = self._kept = await self._storage.cursor(self.name) or 0
                 self._kept_at = self._clock.monotonic_s()
-                self.show("running", self.status.error, self.status.remedy)
+                self.show(self._begins_as(), self.status.error, self.status.remedy)
                 begun_s = self._clock.monotonic_s()
                 while True:
                     await self._step()
@@ -106,6 +106,10 @@ class Consumer(ABC):
                 _log.warning("%s failed and is tried again in %g s: %s", self.name, wait, self.status.error)
                 await self._shut()
                 await self._clock.sleep(wait)
+
+    def _begins_as(self) -> str:
+        """How it is with it once it reads: what it works for may fail all the same."""
+        return "running"
 
     def show(self, state: str, error: str, remedy: str) -> None:
         """Says how it is with it from now on."""

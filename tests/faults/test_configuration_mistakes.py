@@ -38,7 +38,7 @@ MISTAKES = {
     "an unknown protocol": ("[protocols.mqt]\n", 4, "Did you mean 'mqtt'?"),
     "an unknown kind of detector": ('[detectors.x]\nkind = "treshold"\n', 4, "Did you mean 'threshold'?"),
     "an unknown kind of store": ('[storage]\nkind = "sqlit"\n', 4, "Did you mean 'sqlite'?"),
-    "a plugin that is not installed": ("[clouds.azure]\n", 4, "install fleetcore-azure"),
+    "a plugin that is not installed": ("[clouds.oracle]\n", 4, "install fleetcore-oracle"),
     "a plugin's file that is not there": ('plugins = ["./gone.py"]\n', 4, "does not exist"),
     "a detector without a limit": ("[detectors.threshold]\n", 4, "above, below or both"),
     "a detector with a wrong limit": ('[detectors.threshold]\nabove = "hot"\n', 5, "should be a number, not text"),

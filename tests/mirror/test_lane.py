@@ -453,3 +453,17 @@ async def test_a_mark_that_comes_while_an_entity_is_amended_is_in_the_store(mana
     await marking[0]
 
     assert (await lane.marks.page(None, 10), await lane.marks.waiting()) == (([key], None), 1)
+
+
+async def test_a_hub_that_fails_before_the_feed_is_read_is_shown_as_failing(manager, hub):
+    looking = Running(await manager.open(), hub).looking
+    await looking.start()
+    looking.show_hub("its opener called exit(3)", "Correct it")
+    looking._moved.clear()
+    reading = asyncio.create_task(looking.run())
+    await looking._moved.wait()
+    state = looking.status.state, looking.status.error
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+    assert state == ("failing", "its opener called exit(3)")

@@ -105,8 +105,10 @@ class Mirror:
 
     def _show(self, error: Exception | None) -> None:
         """What ``doctor`` shows of the mirror is what its first consumer says."""
-        said = "" if error is None else in_a_line(error)
-        self.looking.show("running" if error is None else "failing", said, "" if error is None else remedy_of(error))
+        if error is None:
+            self.looking.show_hub("", "")
+        else:
+            self.looking.show_hub(in_a_line(error), remedy_of(error))
 
     @property
     def state(self) -> str:

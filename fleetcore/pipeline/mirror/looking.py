@@ -65,7 +65,16 @@ class Looking(Consumer):
         super().__init__(f"mirror/{lane.name}", storage, clock)
         self._lane, self._walk, self._watch = lane, walk, watch or Watch()
         self.snapshot: int | None = None
+        self._hub_fails = False
         self._looked_s = clock.monotonic_s()
+
+    def show_hub(self, error: str, remedy: str) -> None:
+        """Says how it is with the hub from now on, an empty error where it is well; its opener may be first to end."""
+        self._hub_fails = bool(error)
+        self.show("failing" if error else "running", error, remedy)
+
+    def _begins_as(self) -> str:
+        return "failing" if self._hub_fails else "running"
 
     async def start(self) -> None:
         begun = await self._storage.get(_KIND, self._lane.name)
