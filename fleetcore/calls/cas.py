@@ -1,6 +1,5 @@
 """The CAs: rotation, forecast, revocation lists, and new certificates for many devices in waves."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,7 +23,19 @@ from fleetcore.calls.responses.cas import (
 )
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import call, on
-from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Reason, Where, Word, to_response
+from fleetcore.calls.types import (
+    Cursor,
+    DeviceId,
+    Limit,
+    MaxFailed,
+    Ms,
+    Page,
+    Reason,
+    Waves,
+    Where,
+    Word,
+    to_response,
+)
 from fleetcore.errors import Refused
 from fleetcore.model.operator import Permission
 from fleetcore.query.fitting import parse_new
@@ -40,16 +51,9 @@ CountedBy = Annotated[Literal["type", "group"], Meta(description="Count by it, t
 NextEndings = Annotated[int, Meta(ge=0, le=1000, description="How many certificates to name.")]
 CertificatePem = Annotated[str, Meta(max_length=32_768, description="The certificate, PEM.")]
 Outdated = Annotated[bool, Meta(description="Only devices without a certificate of the CA that signs now.")]
-Wave = Annotated[str, Meta(pattern=r"^[0-9]{1,7}(\.[0-9]{1,3})?%?$(?!\n)")]
-Waves = Annotated[
-    Sequence[Wave],
-    Meta(max_length=100, description="A wave: a number of devices, or a share, 10%. The rest is a last wave."),
-    Word("wave"),
-]
 TimeoutS = Annotated[
     float, Meta(gt=0, le=31_622_400, description="Seconds that a device has to renew."), Word("timeout")
 ]
-MaxFailed = Annotated[float, Meta(ge=0, le=1, description="The share of failures beyond which it stops.")]
 RootKey = Annotated[str, Meta(max_length=65_536, description="The private key of a root, PEM.")]
 Passphrase = Annotated[str, Meta(max_length=4096, description="What the key is encrypted with.")]
 ServerFile = Annotated[str, Meta(min_length=1, max_length=4096, description="A new file on the server's machine.")]

@@ -11,11 +11,13 @@ from fleetcore.calls.operations import OperationId, operation_response
 from fleetcore.calls.responses.cutovers import CutoverPlanResponse, CutoverResponse
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import call
-from fleetcore.calls.types import Cursor, DeviceId, Limit, Ms, Page, Reason
+from fleetcore.calls.types import Cursor, DeviceId, Limit, MaxFailed, Ms, Page, Reason, Waves, Where
 from fleetcore.errors import NotFound, Refused
-from fleetcore.fleet.cutovers import HERE
+from fleetcore.fleet.cutover_offers import HERE
+from fleetcore.fleet.operations import MOST_ITEMS
 from fleetcore.model.cutover import Cutover
 from fleetcore.model.operator import Permission
+from fleetcore.query.fitting import parse_new
 
 Side = Annotated[
     str,
@@ -24,7 +26,7 @@ Side = Annotated[
         description="`fleet` for this fleet, or a mirror, as in `[clouds.NAME]`, for its hub.",
     ),
 ]
-Devices = Annotated[list[DeviceId], Meta(min_length=1, max_length=100_000, description="The devices, by their ids.")]
+Devices = Annotated[Sequence[DeviceId], Meta(max_length=100_000, description="The devices, by their ids.")]
 Endpoint = Annotated[
     str, Meta(min_length=1, max_length=512, description="Where devices go at a hub; here the fleet knows it.")
 ]
@@ -46,24 +48,42 @@ def _target(caller: Caller, to: str) -> str | None:
     return to
 
 
+async def _chosen(caller: Caller, devices: Sequence[str], where: str | None) -> Sequence[str]:
+    if (where is None) is not bool(devices):
+        raise Refused("Say which devices: either by a query or by their ids")
+    found = devices if where is None else await caller.fleet.search.ids(parse_new(where))
+    if len(found) > MOST_ITEMS:
+        raise Refused(f"A cut-over has at most {MOST_ITEMS} devices", code="limit_exceeded", limit=MOST_ITEMS)
+    return found
+
+
 @call(
     "POST /cutovers/plan", Permission.DEVICES_READ, cli="cutover plan TO DEVICES",
-    columns=("device", "source", "target", "action", "reason"),
+    columns=("device", "wave", "source", "target", "action", "reason"),
 )  # fmt: skip
-async def plan_cutover(caller: Caller, to: Side, devices: Devices) -> list[CutoverPlanResponse]:
-    """Shows which devices a cut-over would be offered to, and why others are skipped; changes nothing."""
+async def plan_cutover(
+    caller: Caller, to: Side, devices: Devices = (), *, where: Where | None = None, waves: Waves = ("1", "10%")
+) -> list[CutoverPlanResponse]:
+    """Shows which devices a cut-over would offer to change sides, in which wave, and why it skips others.
+
+    Raises:
+        NotFound: there is no such mirror.
+        QuerySyntaxError: the query cannot be read.
+        Refused: neither or both of ``where`` and ``devices``, or a wave is neither a number nor a share.
+    """
     target = _target(caller, to)
-    hindered = await caller.fleet.cutovers.hindrances(devices, target)
-    there = await caller.fleet.devices.records.get_many(devices)
+    planned = await caller.fleet.cutovers.plan(await _chosen(caller, devices, where), target, waves=waves)
+    there = await caller.fleet.devices.records.get_many([each.device for each in planned])
     return [
         CutoverPlanResponse(
-            device=device,
-            source=(there[device].home or HERE) if device in there else "",
+            device=each.device,
+            wave=each.wave,
+            source=(there[each.device].home or HERE) if each.device in there else "",
             target=to,
-            action="skip" if device in hindered else "offer",
-            reason=str(hindered.get(device, "")),
+            action="offer" if each.hindrance is None else "skip",
+            reason="" if each.hindrance is None else str(each.hindrance),
         )
-        for device in dict.fromkeys(devices)
+        for each in planned
     ]
 
 
@@ -74,36 +94,46 @@ async def plan_cutover(caller: Caller, to: Side, devices: Devices) -> list[Cutov
 async def start_cutover(
     caller: Caller,
     to: Side,
-    devices: Devices,
+    devices: Devices = (),
     *,
+    where: Where | None = None,
     endpoint: Endpoint | None = None,
     roots: Roots | None = None,
     tries: Tries = 5,
     timeout_s: Timeout = 86_400.0,
     at_once: AtOnce = 10,
+    waves: Waves = ("1", "10%"),
+    max_failed: MaxFailed = 0.05,
     reason: Reason = "",
 ) -> OperationResponse:
-    """Has devices go to another side, one after the other; each keeps what it has until the new side confirms it.
+    """Has devices go to another side, in waves; each keeps what it has until the new side confirms it.
 
-    ``plan_cutover`` shows before which ones can. A device that does not arrive stays where it is. Cancelling the
-    operation takes back what is open; another cut-over brings devices back.
+    ``plan_cutover`` shows before which devices can. A device that does not arrive stays where it is. Where more than
+    the share ``max_failed`` of the devices in the waves so far stay, the open offers are taken back, and it stops.
+    While the operation is paused it makes no offers; cancelling it takes back those that are open. Another cut-over
+    brings devices back.
 
     Raises:
         NotFound: there is no such mirror.
-        Refused: a hub's ``endpoint`` is missing.
+        QuerySyntaxError: the query cannot be read.
+        Refused: an endpoint is missing, and as ``plan_cutover``.
     """
     target = _target(caller, to)
-    if target is not None and endpoint is None:
-        raise Refused("A hub's endpoint is missing", remedy="Say where devices find it: endpoint, and its roots")
-    where: Sequence[str] = caller.fleet.security.endpoints if endpoint is None else [endpoint]
-    told: dict[str, object] = {"endpoints": list(where)}
+    where_to: Sequence[str] = [endpoint] if endpoint is not None else []
+    if target is None and endpoint is None:
+        where_to = caller.fleet.security.endpoints
+    if not where_to:
+        remedy = "Say where devices find it: endpoint" + (", and its roots" if target is not None else "")
+        whose = "this fleet" if target is None else "a hub"
+        raise Refused(f"No endpoint of {whose} is known", remedy=remedy)
+    told: dict[str, object] = {"endpoints": list(where_to)}
     if target is None:
         told["roots"] = caller.fleet.security.ca_pem().decode()
     elif roots is not None:
         told["roots"] = roots
     operation = await caller.fleet.cutovers.start(
-        list(dict.fromkeys(devices)), target, to=told, tries=tries, timeout_s=timeout_s, at_once=at_once,
-        actor=caller.actor, reason=reason,
+        await _chosen(caller, devices, where), target, to=told, tries=tries, timeout_s=timeout_s, at_once=at_once,
+        waves=waves, max_failed=max_failed, actor=caller.actor, reason=reason,
     )  # fmt: skip
     return await operation_response(caller, operation)
 
@@ -117,7 +147,7 @@ async def list_cutovers(
 ) -> Page[CutoverResponse]:
     """Lists the last cut-over of each device, or those of an operation."""
     ref = None if operation is None else ("operation", operation)
-    page = await caller.fleet.cutovers.records.page(ref=ref, after=decode(cursor), limit=limit)
+    page = await caller.fleet.cutovers.offers.records.page(ref=ref, after=decode(cursor), limit=limit)
     return Page([_shown(one) for one in page.items], encode(page.after))
 
 
@@ -131,5 +161,6 @@ def _shown(one: Cutover) -> CutoverResponse:
         state=str(one.state),
         offered=Ms(one.offered),
         until=Ms(one.until),
+        ended=None if one.ended is None else Ms(one.ended),
         reason=one.reason,
     )

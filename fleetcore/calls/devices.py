@@ -35,6 +35,7 @@ from fleetcore.calls.types import (
     present,
     to_response,
 )
+from fleetcore.errors import NotFound
 from fleetcore.model.device import Device, Lifecycle, Location
 from fleetcore.model.operator import Permission
 from fleetcore.query.ast import And, Clause, Compare, Has
@@ -219,9 +220,12 @@ async def update_device(
     ``home`` is the mirror to whose hub the device is connected: there it reports, and there it is given commands.
 
     Raises:
-        NotFound: there is no such device, or no such gateway.
+        NotFound: there is no such device, no such gateway, or no such mirror.
         VersionConflict: the device is not at ``if_version``.
     """
+    if isinstance(home, str) and home not in caller.fleet.mirrors:
+        there = ", ".join(sorted(caller.fleet.mirrors)) or "none"
+        raise NotFound(f"There is no mirror {home!r}", remedy=f"The mirrors of this fleet: {there}", mirror=home)
     members: dict[str, Any] = present(
         model=model, name=name, tags=tags, capabilities=capabilities, location=location, gateway=gateway,
         key_id=key_id, home=home, patch=attributes,

@@ -10,7 +10,7 @@ from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import BY_CALL, call
 from fleetcore.calls.types import Cursor, Limit, Names, Page, Reason, to_response
-from fleetcore.fleet import bulk_commands
+from fleetcore.fleet import bulk_commands, cutovers, renewals
 from fleetcore.fleet.repository import Repository
 from fleetcore.model.operation import Operation
 from fleetcore.model.operator import Permission
@@ -18,8 +18,12 @@ from fleetcore.model.operator import Permission
 OperationId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_operations", short=True)]
 OperationKind = Annotated[str, Meta(max_length=64, description="Of this kind only: import, command, renewal …")]
 
-#: What stopping another principal's operation takes.
-_NEEDED = {bulk_commands.KIND: Permission.COMMANDS_SEND, "renewal": Permission.SECURITY_WRITE}
+#: What stopping or pausing another principal's operation takes.
+_NEEDED = {
+    bulk_commands.KIND: Permission.COMMANDS_SEND,
+    renewals.KIND: Permission.SECURITY_WRITE,
+    cutovers.KIND: Permission.SECURITY_WRITE,
+}
 #: Failures that an answer shows.
 MAX_FAILURES = 100
 
@@ -79,6 +83,13 @@ async def get_operation(caller: Caller, operation: OperationId) -> OperationResp
     return await operation_response(caller, await own_operation(caller, operation))
 
 
+async def _steered(caller: Caller, operation: str) -> Operation:
+    found = await own_operation(caller, operation)
+    if found.actor != caller.actor:
+        caller.everywhere(operation, _NEEDED.get(found.kind, Permission.DEVICES_WRITE))
+    return found
+
+
 @call("POST /operations/{operation}/cancel", Permission.COMMANDS_SEND, scope=BY_CALL, cli="operation cancel OPERATION")
 async def cancel_operation(caller: Caller, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
     """Stops an operation before its next item; what was done stays done.
@@ -89,8 +100,32 @@ async def cancel_operation(caller: Caller, operation: OperationId, *, reason: Re
     Raises:
         NotFound: there is no such operation, or it is another's.
     """
-    found = await own_operation(caller, operation)
-    if found.actor != caller.actor:
-        caller.everywhere(operation, _NEEDED.get(found.kind, Permission.DEVICES_WRITE))
-    ended = await caller.fleet.operations.cancel(operation, actor=caller.actor, reason=reason)
+    found = await _steered(caller, operation)
+    ended = await caller.fleet.operations.cancel(found.id, actor=caller.actor, reason=reason)
     return await operation_response(caller, ended)
+
+
+@call("POST /operations/{operation}/pause", Permission.COMMANDS_SEND, scope=BY_CALL, cli="operation pause OPERATION")
+async def pause_operation(caller: Caller, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
+    """Has an operation begin nothing more until it is resumed; what is under way comes to its end.
+
+    Raises:
+        NotFound: there is no such operation, or it is another's.
+        Conflict: it has ended, or is of a kind that is always done to its end.
+    """
+    found = await _steered(caller, operation)
+    held = await caller.fleet.operations.pause(found.id, actor=caller.actor, reason=reason)
+    return await operation_response(caller, held)
+
+
+@call("POST /operations/{operation}/resume", Permission.COMMANDS_SEND, scope=BY_CALL, cli="operation resume OPERATION")
+async def resume_operation(caller: Caller, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
+    """Has a paused operation go on.
+
+    Raises:
+        NotFound: there is no such operation, or it is another's.
+        Conflict: it has ended.
+    """
+    found = await _steered(caller, operation)
+    held = await caller.fleet.operations.resume(found.id, actor=caller.actor, reason=reason)
+    return await operation_response(caller, held)

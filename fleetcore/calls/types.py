@@ -1,6 +1,6 @@
 """The vocabulary of calls: times, pages, responses, and parameters whose type says what is accepted."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, KeysView, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, KeysView, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from html import escape
@@ -25,6 +25,7 @@ __all__ = [
     "Json",
     "Label",
     "Limit",
+    "MaxFailed",
     "Ms",
     "Names",
     "NewDeviceId",
@@ -33,6 +34,7 @@ __all__ = [
     "Response",
     "UnsetType",
     "Version",
+    "Waves",
     "Where",
     "Word",
     "from_builtins",
@@ -109,6 +111,13 @@ Version = Annotated[str, Meta(pattern=_VERSION)]
 BatchName = Annotated[str, Meta(pattern=_BATCH_NAME)]
 Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
 Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
+Wave = Annotated[str, Meta(pattern=r"^[0-9]{1,7}(\.[0-9]{1,3})?%?$(?!\n)")]
+Waves = Annotated[
+    Sequence[Wave],
+    Meta(max_length=100, description="A wave: a number of devices, or a share, 10%. The rest is a last wave."),
+    Word("wave"),
+]
+MaxFailed = Annotated[float, Meta(ge=0, le=1, description="The share of failures beyond which it stops.")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="How many items at most.")]
 Cursor = Annotated[str, Meta(max_length=512, description="The `next` of the page before.")]
 IdempotencyKey = Annotated[

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ _RENEWED = {
     "server.pem": "`fleetcore serve` renews it",
     "service.pem": "`fleetcore serve` renews it, and uses it towards the broker from its next start",
 }
+#: Devices that a finding names.
+_NAMED = 3
 #: A disk with less free than both of these has not much time left: a seal or a backup may fill it.
 _LITTLE_FREE, _LITTLE_FREE_BYTES = 0.05, 1 << 30
 #: What to do about a part that is not ready, by its name.
@@ -79,7 +81,13 @@ async def _examine(data: Path, *, deep: bool) -> list[dict[str, str]]:
             await caller.run("check_storage", {})
             found.append(_stored(*await verified_store(caller, deep=deep)))
             full = any(one["what"] == "disk" and one["state"] == "problem" for one in found)
-            found += _inside(await caller.run("get_status", {}), disk_refuses=full)
+            status = await caller.run("get_status", {})
+            found += _inside(status, disk_refuses=full)
+            lost = {"where": _without_a_mirror(status["mirrors"]), "limit": _NAMED}
+            found += _homes(
+                (await caller.run("count_devices", {"where": lost["where"]}))["count"],
+                [one["id"] for one in (await caller.run("list_devices", lost))["items"]],
+            )
             found += (await caller.run("check_listeners", {}))["findings"]
             with contextlib.suppress(NotFound):  # there is none
                 found.append(_firmware_root(await caller.run("get_firmware_root", {})))
@@ -260,6 +268,23 @@ def _plugins(status: dict[str, Any]) -> Iterator[dict[str, str]]:
             )
         else:
             yield _finding("ok", f"counts of {piece}", detail)
+
+
+def _without_a_mirror(mirrors: Iterable[str]) -> str:
+    """The query for devices that are connected to the hub of a mirror that is not configured."""
+    names = ", ".join(f"'{name}'" for name in sorted(mirrors))
+    return f"exists home and not home in ({names})" if names else "exists home"
+
+
+def _homes(count: int, named: list[str]) -> Iterator[dict[str, str]]:
+    """Devices that are connected to a hub that the fleet has lost: their commands wait for nothing."""
+    if count:
+        more = " …" if count > len(named) else ""
+        detail = f"The mirror of their hub is not configured: {', '.join(named)}{more} ({count:,} in all)"
+        remedy = (
+            "Restore its section of fleet.toml; of a device that is connected here: fleetcore device set ID --no-home"
+        )
+        yield _finding("warning", "home", detail, remedy)
 
 
 def _mirrors(mirrors: dict[str, Any]) -> Iterator[dict[str, str]]:

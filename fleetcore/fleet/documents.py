@@ -16,7 +16,20 @@ Document = Mapping[str, object]
 
 #: The parts that the device's own record holds, as the document has them.
 OWN = frozenset(
-    {"id", "name", "type", "model", "lifecycle", "capabilities", "gateway", "created", "updated", "tags", "attributes"}
+    {
+        "id",
+        "name",
+        "type",
+        "model",
+        "lifecycle",
+        "capabilities",
+        "gateway",
+        "home",
+        "created",
+        "updated",
+        "tags",
+        "attributes",
+    }
 )
 _IN_TWIN = frozenset({"desired", "reported", "firmware", "power"})
 _ELSEWHERE = _IN_TWIN | {"location"}

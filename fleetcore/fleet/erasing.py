@@ -9,6 +9,7 @@ from typing import Any
 from fleetcore.errors import VersionConflict
 from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.cutover_offers import CutoverOffers
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.process_state.presence import PresenceBoard
@@ -22,7 +23,7 @@ from fleetcore.model.events import DEVICE_ERASED
 from fleetcore.model.store import Commit, Delete, Event, Record
 
 #: Kinds of records whose key is the device's id, beside its twin.
-_BY_KEY = ("position", "presence", "cutover", "device")
+_BY_KEY = ("position", "presence", "device")
 _PAST = "twin_past"
 _CHUNK = 1000
 _ATTEMPTS = 20
@@ -46,12 +47,13 @@ class Erasing:
         presence: PresenceBoard,
         groups: Groups,
         twins: Twins,
+        cutovers: CutoverOffers,
         forget_refused: Callable[[str], Awaitable[None]],
     ) -> None:
         self._storage, self._clock, self._registry, self._lifecycles = storage, clock, registry, lifecycles
         self._commands, self._campaigns = commands, campaigns
         self._presence, self._groups, self._twins = presence, groups, twins
-        self._forget_refused = forget_refused
+        self._cutovers, self._forget_refused = cutovers, forget_refused
 
     async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
@@ -60,7 +62,7 @@ class Erasing:
         await self._campaigns.leave(device, DEVICE_RETIRED, actor=actor)
         await self._forget_refused(device)
         await self._storage.forget(device)
-        for records in (self._commands.records, self._campaigns.executions):
+        for records in (self._commands.records, self._campaigns.executions, self._cutovers.records):
             await self._remove(records, device)
         self._commands.forget(device)
         await self._delete("anomaly", [record.key async for record in self._of("anomaly", device)])

@@ -12,7 +12,7 @@ from uuid import uuid4
 from attrs import evolve
 from msgspec import json
 
-from fleetcore.errors import Conflict, FleetError, Refused, VersionConflict
+from fleetcore.errors import Conflict, FleetError, PluginError, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.repository import Repository, in_time
 from fleetcore.interfaces.clock import Clock
@@ -25,7 +25,8 @@ from fleetcore.model.store import Commit, Event
 Handler = Callable[[Operation, Sequence[Any]], Awaitable[Mapping[int, FleetError]]]
 
 #: Moves an operation on that goes by its own clock rather than item by item: gives it as it stands now, or None where
-#: nothing has changed. What it does must be idempotent.
+#: nothing has changed. What it does must be idempotent. Where it raises Unavailable or PluginError, the operation says
+#: that it waits for that, and goes on later.
 Driver = Callable[[Operation, Sequence[Any]], Awaitable[Operation | None]]
 
 #: Works on an operation for about a turn and commits itself how far it is; says whether it came any further.
@@ -45,6 +46,8 @@ _TURN_S = 0.5
 MOST_FAILURES = 1000
 #: Items of one operation.
 MOST_ITEMS = 1_000_000
+#: How long an operation waits whose plugin fails, seconds; what is not ready says itself for how long.
+_AGAIN_S = 5.0
 #: Tokens that a rate may save up: a second's worth, at least one item.
 _SAVED_S = 1.0
 
@@ -68,8 +71,12 @@ class Operations:
         self._workers: dict[str, Worker] = {}
         self._undo: dict[str, Undo] = {}
         self._unstoppable: set[str] = set()
+        self._unpausable: set[str] = set()
+        self._following: set[str] = set()
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
+        #: When one that waits for something is driven again, on the monotonic clock.
+        self._again_s: dict[str, float] = {}
         # One turn at a time: whoever waits for an operation may work on it beside the supervisor.
         self._turns = KeyedLocks()
 
@@ -81,12 +88,24 @@ class Operations:
         self._handlers[kind] = handler
         if not stops:
             self._unstoppable.add(kind)
+            self._unpausable.add(kind)
         if undo is not None:
             self._undo[kind] = undo
 
-    def drive(self, kind: str, driver: Driver, *, undo: Undo | None = None) -> None:
-        """Says how an operation of a kind goes on by itself, and what a cancelled one takes back."""
+    def drive(
+        self, kind: str, driver: Driver, *, undo: Undo | None = None, pauses: bool = True, follows: bool = False
+    ) -> None:
+        """Says how an operation of a kind goes on by itself, and what a cancelled one takes back.
+
+        Args:
+            pauses: whether one may be paused.
+            follows: a paused one gets its turns too: it follows what is under way, and begins nothing more.
+        """
         self._drivers[kind] = driver
+        if not pauses:
+            self._unpausable.add(kind)
+        if follows:
+            self._following.add(kind)
         if undo is not None:
             self._undo[kind] = undo
 
@@ -202,6 +221,32 @@ class Operations:
         await self._forget(operation)
         return ended
 
+    async def pause(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
+        """Begins nothing more of it until :meth:`resume`; what is under way comes to its end.
+
+        Raises Conflict where it has ended, or is of a kind that is always done to its end.
+        """
+        return await self._held(operation, reason or f"paused by {actor}", "paused", actor, reason)
+
+    async def resume(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
+        """Goes on with a paused one. Raises Conflict where it has ended."""
+        return await self._held(operation, None, "resumed", actor, reason)
+
+    async def _held(self, operation: str, paused: str | None, verb: str, actor: str, reason: str) -> Operation:
+        now = self._clock.now_ms()
+
+        def step(old: Operation) -> tuple[Operation, Sequence[Event]] | None:
+            if old.state is not OperationState.RUNNING:
+                raise Conflict(f"The operation has ended: {old.state}", code="illegal_transition", operation=operation)
+            if old.kind in self._unpausable:
+                raise Conflict(f"A {old.kind} cannot be paused", code="illegal_transition", operation=operation)
+            if (old.paused is None) is (paused is None):
+                return None
+            event = Event(type=f"operation.{verb}", subject=operation, time=now, actor=actor, reason=reason)
+            return evolve(old, paused=paused, updated=now), [event]
+
+        return await self.records.change(operation, step)
+
     async def items(self, operation: str) -> Sequence[object]:
         """What an operation is about, as long as it has not ended."""
         items = self._items.get(operation)
@@ -238,16 +283,32 @@ class Operations:
             operation = await self.get(name)
             if operation.state is not OperationState.RUNNING:
                 return True
+            if operation.paused is not None and operation.kind not in self._following:
+                return False
             worker = self._workers.get(operation.kind)
             if worker is not None:
                 return await worker(operation)
             items = await self.items(name)
             driver = self._drivers.get(operation.kind)
             if driver is not None:
-                await self._move(await driver(operation, items))
+                await self._driven(operation, items, driver)
             else:
                 await self._work(operation, items, self._handlers[operation.kind])
             return True
+
+    async def _driven(self, operation: Operation, items: Sequence[object], driver: Driver) -> None:
+        if self._clock.monotonic_s() < self._again_s.get(operation.id, 0.0):
+            return
+        still = evolve(operation, waiting="")
+        try:
+            moved = await driver(still, items) or still
+        except (Unavailable, PluginError) as error:
+            after_s = error.retry_after_s if isinstance(error, Unavailable) else _AGAIN_S
+            self._again_s[operation.id] = self._clock.monotonic_s() + after_s
+            moved = evolve(operation, waiting=str(error))
+        else:
+            self._again_s.pop(operation.id, None)
+        await self._move(None if moved == operation else moved)
 
     async def _move(self, moved: Operation | None) -> None:
         if moved is None:
@@ -261,7 +322,8 @@ class Operations:
             data = {"done": moved.done, "failed": moved.failed}
             event = Event(type=f"operation.{moved.state}", subject=old.id, time=now, actor=old.actor, data=data)
             kept = moved.failures[:MOST_FAILURES]
-            return evolve(moved, failures=kept, version=old.version, updated=now), [event] if ended else []
+            same = evolve(moved, failures=kept, paused=old.paused, version=old.version, updated=now)
+            return same, [event] if ended else []
 
         ended = await self.records.change(moved.id, step)
         if ended.state is not OperationState.RUNNING:
@@ -320,6 +382,7 @@ class Operations:
     async def _forget(self, operation: str) -> None:
         self._items.pop(operation, None)
         self._saved.pop(operation, None)
+        self._again_s.pop(operation, None)
         await self._storage.commit(Commit(blobs={blob_of(operation): None}))
 
 

@@ -36,6 +36,8 @@ def _refs(device: Device) -> Pairs:
     refs = [("type", device.type), ("lifecycle", device.lifecycle), *(("tag", tag) for tag in device.tags)]
     if device.gateway:
         refs.append(("gateway", device.gateway))
+    if device.home:
+        refs.append(("home", device.home))
     return [*refs, GATEWAYS] if GATEWAY in device.attributes else refs
 
 

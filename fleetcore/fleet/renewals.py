@@ -8,7 +8,6 @@ changes nothing.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from math import ceil
 from typing import cast
 
 from attrs import define, evolve, field, frozen
@@ -20,6 +19,7 @@ from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.twins import Twins
+from fleetcore.fleet.waves import MAX_FAILED, WAVES, in_waves, wave_sizes
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Lifecycle
@@ -30,12 +30,8 @@ from fleetcore.wire.strict_json import dumps
 KIND = "renewal"
 #: Without more words it reaches at most so many devices, as a bulk command does.
 CAP = 1000
-#: One device, then a tenth, then the rest.
-WAVES = ("1", "10%")
 #: A device that is asked has so long, seconds: those that sleep come back within a day.
 TIMEOUT_S = 86_400.0
-#: The share of failures, of the devices in the waves begun, beyond which all stops.
-MAX_FAILED = 0.05
 _SAMPLE = 10
 #: How long one turn asks and looks before others get theirs, seconds.
 _TURN_S = 0.3
@@ -119,7 +115,8 @@ class Renewals:
         self._security, self._twins, self._operations = security, twins, operations
         self._registry, self._search, self._clock = registry, search, clock
         self._waves: dict[str, _Wave] = {}
-        operations.drive(KIND, self._drive, undo=self._unask)
+        # Devices that were asked have their time by the clock, which goes on.
+        operations.drive(KIND, self._drive, undo=self._unask, pauses=False)
 
     async def plan(
         self,
@@ -140,7 +137,7 @@ class Renewals:
         Raises Refused where nothing or both say whom, for a wave that is none; NotFound for an unknown device.
         """
         chosen, skipped = await self._chosen(where, devices, outdated=outdated)
-        sizes = _sizes(waves, len(chosen))
+        sizes = wave_sizes(waves, len(chosen))
         return RenewalPlan(
             plan=_digest(chosen, sizes),
             count=len(chosen),
@@ -178,7 +175,7 @@ class Renewals:
         if not 0 <= max_failed <= 1 or not 0 < timeout_s <= 366 * 86_400:
             raise Refused("max_failed is a share from 0 to 1, timeout_s a number of seconds up to a year")
         chosen, _ = await self._chosen(where, devices, outdated=outdated)
-        sizes = _sizes(waves, len(chosen))
+        sizes = wave_sizes(waves, len(chosen))
         check_plan(plan, _digest(chosen, sizes), len(chosen), cap)
         progress = _Progress(waves=sizes, timeout_ms=int(timeout_s * 1000), max_failed=max_failed)
         return await self._operations.start(
@@ -237,9 +234,7 @@ class Renewals:
             wanted = sorted(holders)
         able = [device for device in wanted if device in holders]
         chosen = [device for device in able if not outdated or not holders[device]]
-        # By a digest: a first wave of the first ids would be of one type, or of one site.
-        chosen.sort(key=lambda device: hashlib.sha256(device.encode()).digest())
-        return chosen, len(wanted) - len(able)
+        return in_waves(chosen), len(wanted) - len(able)
 
     # --- what the operation does -----------------------------------------------------------------------------------
 
@@ -348,25 +343,6 @@ class Renewals:
 def _failure(progress: _Progress, place: int, device: str, code: str, reason: str) -> Failure:
     item = sum(progress.waves[: len(progress.begun) - 1]) + place + 1
     return Failure(item=item, about=device, code=code, reason=reason)
-
-
-def _sizes(waves: Sequence[str], count: int) -> tuple[int, ...]:
-    """The waves as numbers of devices; each asks one at least, and what is left is a last one."""
-    sizes: list[int] = []
-    left = count
-    for text in waves:
-        share, number = text.endswith("%"), text.removesuffix("%")
-        try:
-            value = float(number) if share else int(number)
-        except ValueError:
-            value = -1
-        if not (0 < value <= 100 if share else value > 0):
-            raise Refused(f"{text!r} is not a wave", remedy="Write a number of devices, or a share: 10%")
-        size = min(left, max(1, ceil(count * value / 100)) if share else int(value))
-        if size:
-            sizes.append(size)
-        left -= size
-    return (*sizes, left) if left else tuple(sizes)
 
 
 def _digest(devices: Sequence[str], sizes: Sequence[int]) -> str:

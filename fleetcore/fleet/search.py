@@ -31,6 +31,7 @@ _ASKED_BEFORE_COLUMNS = 3
 #: Fields by whose value the registry's index finds devices, those first that usually select the fewest.
 _INDEXED: Mapping[tuple[str, ...], str] = {
     ("gateway",): "gateway",
+    ("home",): "home",
     ("tags",): "tag",
     ("type",): "type",
     ("lifecycle",): "lifecycle",

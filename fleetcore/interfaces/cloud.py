@@ -158,12 +158,19 @@ class CloudUse:
 
 @frozen(kw_only=True)
 class CloudCommand:
-    """A command for a device, given at the hub; ``id`` is the hub's own, and a command that comes twice is run once."""
+    """A command for a device, given at the hub.
+
+    Attributes:
+        id: the hub's own; a command that comes twice is run once.
+        given: when, ms since the epoch by the hub's clock; None where the hub does not say. A device that was
+            connected to the hub then has heard it there.
+    """
 
     id: str
     device: str
     name: str
     args: Mapping[str, object] = field(factory=dict)
+    given: int | None = None
 
 
 @frozen(kw_only=True)

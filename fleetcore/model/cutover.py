@@ -15,6 +15,10 @@ class CutoverState(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: Ends of devices that did not arrive.
+STAYED = (CutoverState.FELL_BACK, CutoverState.TIMED_OUT)
+
+
 @frozen(kw_only=True)
 class Cutover:
     """The last cut-over of a device; times are ms since the epoch.
@@ -25,6 +29,7 @@ class Cutover:
         operation: the operation that it is part of.
         source, target: the mirror whose hub it leaves, and that it goes to; None for this fleet.
         until: when it is given up.
+        ended: when it ended; None as long as it is offered.
         key: SHA-256 (hex) of the public key that a device that comes here has told, and may enrol with.
         reason: why the device stayed.
     """
@@ -37,6 +42,12 @@ class Cutover:
     state: CutoverState
     offered: int
     until: int
+    ended: int | None = None
     key: str | None = None
     reason: str = ""
     version: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        return self.state is CutoverState.OFFERED

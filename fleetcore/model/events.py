@@ -15,6 +15,7 @@ from attrs import frozen
 
 from fleetcore.errors import Refused
 from fleetcore.model.command import CommandState
+from fleetcore.model.cutover import CutoverState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import CampaignState, ExecutionState
 from fleetcore.model.mirror import OF_DEVICES, EntityKey, Facet
@@ -48,8 +49,8 @@ class Subject(StrEnum):
 
 #: The parts of a device's document that its own record holds, and that change together.
 RECORD = frozenset(
-    {"id", "name", "type", "model", "tags", "lifecycle", "capabilities", "gateway", "attributes", "location", "updated",
-     "created"}
+    {"id", "name", "type", "model", "tags", "lifecycle", "capabilities", "gateway", "home", "attributes", "location",
+     "updated", "created"}
 )  # fmt: skip
 #: All parts of a document.
 DOCUMENT = RECORD | {
@@ -261,6 +262,13 @@ def _of_operations() -> Iterator[EventType]:
                 name=f"operation.{state}", subject=Subject.OPERATION, permission=Permission.DEVICES_READ,
                 meaning=f"Long work ended: {state}.", data=done,
             )  # fmt: skip
+    for name, meaning in (
+        ("operation.paused", "Long work begins nothing more until it is resumed."),
+        ("operation.resumed", "Long work goes on."),
+    ):
+        yield EventType(
+            name=name, subject=Subject.OPERATION, permission=Permission.DEVICES_READ, meaning=meaning,
+        )  # fmt: skip
 
 
 def _of_groups() -> Iterator[EventType]:
@@ -391,6 +399,21 @@ def _of_mirrors() -> Iterator[EventType]:
         )  # fmt: skip
 
 
+def _of_cutovers() -> Iterator[EventType]:
+    side = Member(kind=str | None)
+    for state, meaning in (
+        (CutoverState.OFFERED, "A device is offered to change to another side."),
+        (CutoverState.CONFIRMED, "A device belongs to its new side."),
+        (CutoverState.FELL_BACK, "A device has tried the new side and gone back."),
+        (CutoverState.TIMED_OUT, "A device has not come to the new side in time."),
+        (CutoverState.CANCELLED, "The offer to change to another side is taken back."),
+    ):
+        yield EventType(
+            name=f"cutover.{state}", subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ,
+            meaning=meaning, data={"epoch": _INTEGER, "operation": _TEXT, "source": side, "target": side},
+        )  # fmt: skip
+
+
 def _of_operators() -> Iterator[EventType]:
     def about(name: str, subject: Subject, meaning: str, **data: Member) -> EventType:
         return EventType(name=name, subject=subject, permission=Permission.AUDIT_READ, meaning=meaning, data=data)
@@ -413,7 +436,7 @@ CORE: Mapping[str, EventType] = MappingProxyType(
         event_type.name: event_type
         for family in (
             _of_devices, _of_twins, _of_readings, _of_commands, _of_groups, _of_campaigns, _of_operations,
-            _of_credentials, _of_mirrors, _of_operators,
+            _of_credentials, _of_mirrors, _of_cutovers, _of_operators,
         )
         for event_type in family()
     }

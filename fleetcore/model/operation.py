@@ -40,6 +40,8 @@ class Operation:
         reasons: how many failed, by code.
         result: what became of the others, counted in the words of the kind.
         spec: what is done to each item; belongs to the kind.
+        paused: why nothing more of it is begun until it is resumed; None where it goes on.
+        waiting: what it waits for now, a hub that does not answer; empty where it works.
     """
 
     id: str
@@ -53,6 +55,8 @@ class Operation:
     reasons: Mapping[str, int] = field(factory=dict)
     result: Mapping[str, int] = field(factory=dict)
     spec: Mapping[str, object] = field(factory=dict)
+    paused: str | None = None
+    waiting: str = ""
     created: int = 0
     updated: int = 0
     actor: str = ""

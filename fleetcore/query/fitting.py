@@ -25,7 +25,7 @@ from fleetcore.query.ast import (
 )
 from fleetcore.query.parse import QuerySyntaxError, parse
 
-_TEXTS = frozenset({"id", "name", "type", "model", "gateway", "lifecycle", "connectivity"})
+_TEXTS = frozenset({"id", "name", "type", "model", "gateway", "home", "lifecycle", "connectivity"})
 _LISTS = frozenset({"tags", "groups", "capabilities"})
 _TIMES = frozenset({"last_seen", "created", "updated"})
 _CHOICES = {"lifecycle": [one.value for one in Lifecycle], "connectivity": [one.value for one in Connectivity]}

@@ -63,6 +63,7 @@ FIELDS = {
     "updated": False,
     "capabilities": False,
     "gateway": False,
+    "home": False,
     "firmware": True,
     "desired": True,
     "reported": True,

@@ -21,6 +21,7 @@ from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
+from fleetcore.fleet.cutover_offers import CutoverOffers
 from fleetcore.fleet.cutovers import Cutovers
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
@@ -370,17 +371,17 @@ class Fleet:
         self.renewals = Renewals(
             self.security, self.twins, self.operations, self.devices, self.search, self.clock
         )  # fmt: skip
-        self.cutovers = Cutovers(
+        offers = CutoverOffers(
             self.storage,
             self.clock,
             self.devices,
             self.twins,
             self.security,
-            self.operations,
             seen_at=lambda device: self.presence.of(device).last_seen,
             reported_at=functools.partial(reported_at, self.mirrors),
             held_at=functools.partial(held_at, self.mirrors),
         )
+        self.cutovers = Cutovers(offers, self.operations)
         self.lifecycles = Lifecycles(self.devices, self.security, self.operations, self.commands, self.campaigns)
         self.erasing = Erasing(
             self.storage,
@@ -392,6 +393,7 @@ class Fleet:
             self.presence,
             self.groups,
             self.twins,
+            offers,
             self.dead_letters.forget,
         )
         self.health = FleetHealth(
@@ -652,7 +654,16 @@ class Fleet:
         )
         opener = self._prepare("clouds", rest)
         mirror = mirror_of(
-            instance.name, section, opener, entities, self.twins, self.commands, selection, self.storage, self.clock
+            instance.name,
+            section,
+            opener,
+            entities,
+            self.twins,
+            self.commands,
+            self.cutovers.offers.heard_at,
+            selection,
+            self.storage,
+            self.clock,
         )
         self.mirrors[instance.name] = mirror
         await self._consume(mirror.looking)

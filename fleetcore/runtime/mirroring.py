@@ -1,7 +1,7 @@
 """Mirrors as fleet.toml has them: what of a section is the engine's, and the lanes that follow from it."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
@@ -130,6 +130,10 @@ def split(config: Config, instance: Instance) -> tuple[MirrorSection, Instance]:
     return section, evolve(instance, table=rest)
 
 
+#: Whether a device hears the commands of a mirror's hub there, or did when one was given (ms since the epoch, or None).
+HeardAt = Callable[[str, str, int | None], Awaitable[bool]]
+
+
 def mirror_of(
     name: str,
     section: MirrorSection,
@@ -137,6 +141,7 @@ def mirror_of(
     entities: Entities,
     twins: Twins,
     commands: Commands,
+    heard_at: HeardAt,
     selection: Selection | None,
     storage: Storage,
     clock: Clock,
@@ -159,7 +164,14 @@ def mirror_of(
     walk = Walk(section.facets, entities.page)
     comes_in = bool(section.ways or section.commands)
     inbox = (
-        Inbox(lane, commands, storage, names=frozenset(section.commands), mirrored=entities.body, homed=homed)
+        Inbox(
+            lane,
+            commands,
+            storage,
+            names=frozenset(section.commands),
+            mirrored=entities.body,
+            heard_at_hub=functools.partial(heard_at, name),
+        )
         if comes_in
         else None
     )

@@ -39,6 +39,14 @@ def make_csr(device: str, key: ec.EllipticCurvePrivateKey) -> bytes:
     return csr.public_bytes(serialization.Encoding.PEM)
 
 
+def key_digest(key: ec.EllipticCurvePrivateKey) -> str:
+    """SHA-256 (hex) of a key's SubjectPublicKeyInfo, by which a fleet knows it."""
+    public = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )  # fmt: skip
+    return hashlib.sha256(public).hexdigest()
+
+
 class Traffic:
     """Lets messages through, and holds them while the connection is changed, so that none meets a closed one."""
 

@@ -1,8 +1,9 @@
 """Simulated devices: a full implementation of the device's side, over any protocol's DeviceClient.
 
 A device makes its own key, enrols by CSR, reports its twin, follows desired state, runs each command once however
-often it comes, verifies the command signature where it was given the key, and goes through a firmware offer to its end.
-For its credentials it has :mod:`fleetcore.testing.credentials`.
+often it comes, verifies the command signature where it was given the key, goes through a firmware offer to its end, and
+changes sides where it is offered to. For its credentials it has :mod:`fleetcore.testing.credentials`, for cut-overs
+:mod:`fleetcore.testing.moving`.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import cast
 
 from attrs import evolve, field, frozen
@@ -23,6 +25,7 @@ from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.model.twin import merge_patch
 from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
 from fleetcore.testing.flash import Flash, MemoryFlash
+from fleetcore.testing.moving import FLEET, LOOK_S, FleetSide, Mover, Side, cutover_of
 from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse, messages
 from fleetcore.wire.strict_json import loads
@@ -91,8 +94,11 @@ class SimulatedDevice:
         endpoint: where to connect.
         download: client and endpoint of a protocol that can download, for devices that speak one that cannot.
         flash: what survives a restart; without one nothing does.
+        hubs: the hubs that it can be cut over to, by the names of their mirrors; it falls back from all others.
+        side: where it is connected at first: ``fleet``, or one of ``hubs``, where :meth:`follow_offers` has it wait.
 
     Attributes:
+        mover: its part of cut-overs.
         ran: commands that were really run, in order.
         sent, acknowledged: readings.
         problems: refusals that came back, by code.
@@ -109,6 +115,8 @@ class SimulatedDevice:
         behaviour: Behaviour | None = None,
         download: tuple[ClientFactory, str] | None = None,
         flash: Flash | None = None,
+        hubs: Mapping[str, Side] = MappingProxyType({}),
+        side: str = FLEET,
         seed: int = 0,
     ) -> None:
         self.secrets, self._factory, self.endpoint, self._clock = secrets, client, endpoint, clock
@@ -122,8 +130,12 @@ class SimulatedDevice:
         self._results: OrderedDict[str, dict[str, object]] = OrderedDict()
         # By lane: each lane's commands come in order, those of two lanes may overtake each other.
         self._last_sequence: dict[str, int] = {}
+        flash = flash or MemoryFlash()
+        self._home = _Home(self, flash, client, secrets, endpoint)
+        self.mover = Mover(flash, clock, {**hubs, FLEET: self._home}, side=side)
+        self._following: asyncio.Task[None] | None = None
         self.updater = Updater(
-            flash or MemoryFlash(),
+            flash,
             clock,
             device=self.device,
             model=self.behaviour.model,
@@ -224,12 +236,43 @@ class SimulatedDevice:
             await _closed(old, listening)
         await self._online()
 
+    def follow_offers(self) -> None:
+        """Follows an offer to change sides, and what comes at a hub until the device is back; idempotent."""
+        if self._following is None or self._following.done():
+            self._following = asyncio.create_task(self._follow_offers(), name=f"cut-over {self.device}")
+
+    async def _follow_offers(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self.mover.step()
+            if self.mover.side != FLEET:
+                await self._leave()
+            elif self._client is None:
+                self.secrets, self.endpoint = self._home.secrets, self._home.endpoint
+                await self.connect()
+            if self.mover.side == FLEET and not self.mover.is_trying:
+                return
+            await self._clock.sleep(LOOK_S)
+
     async def disconnect(self) -> None:
-        """Closes the connection; idempotent."""
+        """Closes the connection, and ends a cut-over that is under way where it is; idempotent."""
+        following, self._following = self._following, None
+        if following is not None and following is not asyncio.current_task():
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError, FleetError):
+                await following
+        await self._leave()
+
+    async def _leave(self) -> None:
         await self.credentials.close()
         client, self._client = self._client, None
         listening, self._listening = self._listening, None
         await _closed(client, listening)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its connection to the fleet is open."""
+        return self._client is not None
 
     @property
     def connection(self) -> DeviceClient:
@@ -311,6 +354,8 @@ class SimulatedDevice:
         await self.report({name: value for name, value in self.desired.items() if name != "fleetcore"})
         await self._send(messages.TWIN_ACK, {"version": self.desired_version})
         await self.credentials.obey(ours)
+        if "cutover" in ours:
+            self.follow_offers()
 
     async def _command(self, body: Mapping[str, object]) -> None:
         name = cast("str", body["id"])
@@ -394,6 +439,25 @@ class SimulatedDevice:
         async with factory(endpoint, self.secrets) as client:
             async for piece in client.artifact(sha256, start):
                 yield piece
+
+
+class _Home(FleetSide):
+    """The fleet: over the device's own connection as long as that is open."""
+
+    def __init__(
+        self, device: SimulatedDevice, flash: Flash, client: ClientFactory, secrets: DeviceSecrets, endpoint: str
+    ) -> None:
+        super().__init__(flash, client, secrets, endpoint)
+        self._device = device
+
+    async def offered(self) -> Mapping[str, object]:
+        return cutover_of(self._device.desired) if self._device.is_connected else await super().offered()
+
+    async def tell(self, said: Mapping[str, object]) -> None:
+        if self._device.is_connected:
+            await self._device.report({"fleetcore": {"cutover": dict(said)}})
+        else:
+            await super().tell(said)
 
 
 async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | None) -> None:

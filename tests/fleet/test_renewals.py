@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcore.errors import Conflict, NotFound, Refused
-from fleetcore.fleet.renewals import _sizes
+from fleetcore.fleet.waves import wave_sizes
 from fleetcore.model.operation import OperationState
 from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.wire import messages
@@ -246,7 +246,7 @@ async def test_nobody_but_the_fleet_says_whom_a_device_trusts(manager, fleet):
     ),
 )
 def test_waves_hold_everybody_once_and_none_is_empty(count, waves):
-    sizes = _sizes(waves, count)
+    sizes = wave_sizes(waves, count)
 
     assert sum(sizes) == count
     assert all(size > 0 for size in sizes)
@@ -255,4 +255,4 @@ def test_waves_hold_everybody_once_and_none_is_empty(count, waves):
 @pytest.mark.parametrize("wave", ["0", "-1", "0%", "101%", "x", "", "%", "1.5", "nan%"])
 def test_what_is_no_wave_is_refused(wave):
     with pytest.raises(Refused, match="not a wave"):
-        _sizes([wave], 10)
+        wave_sizes([wave], 10)

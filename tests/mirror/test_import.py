@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fleetcore.errors import Refused, StorageError
+from fleetcore.errors import Conflict, Refused, StorageError
 from fleetcore.fleet.adopting import Adopting
 from fleetcore.interfaces.cloud import CloudCommand
 from fleetcore.model.mirror import EntityKey, GroupBody, RegistryBody, TwinBody
@@ -169,6 +169,57 @@ async def test_a_mirror_that_may_not_import_says_what_to_add(served, hub):
             await manager.import_mirror("memory")
 
     assert refused.value.remedy == "Add imports = true to [clouds.memory]"
+
+
+async def finished(manager, operation):
+    while (ended := await manager.get_operation(operation.id)).state == "running":
+        await asyncio.sleep(0.005)
+    return ended
+
+
+async def test_an_import_says_that_its_hub_does_not_answer_and_goes_on_when_it_does(served, hub):
+    device(hub, "pump-1")
+    async with served(SECTION) as manager:
+        fleet = await manager.open()
+        await caught_up(manager)
+        hub.go_down()
+        started = await manager.import_mirror("memory")
+
+        async def waits():
+            return (await manager.get_operation(started.id)).waiting
+
+        await until(waits)
+        said, calls = await waits(), hub.calls
+        for _ in range(20):
+            await fleet.operations.tick()
+        asked = hub.calls - calls
+        hub.heal()
+        ended = await finished(manager, started)
+
+    assert "The hub in memory is down" in said
+    assert asked <= 5, "a hub that does not answer is not asked again at once"
+    assert (ended.state, ended.waiting, ended.result) == ("succeeded", "", {"devices": 1})
+
+
+async def test_a_paused_import_waits(served, hub):
+    for number in range(25):
+        device(hub, f"pump-{number:02}")
+    async with served(SECTION) as manager:
+        fleet = await manager.open()
+        started = await manager.import_mirror("memory")
+        await manager.pause_operation(started.id)
+        before = await manager.get_operation(started.id)
+        for _ in range(5):
+            await fleet.operations.tick()
+        after = await manager.get_operation(started.id)
+        await manager.resume_operation(started.id)
+        ended = await finished(manager, started)
+        with pytest.raises(Conflict, match="has ended"):
+            await manager.pause_operation(started.id)
+
+    assert before.paused == "paused by library:root"
+    assert (after.done, after.updated) == (before.done, before.updated)
+    assert (ended.state, ended.result, ended.paused) == ("succeeded", {"devices": 25}, None)
 
 
 @pytest.mark.parametrize("commits", range(2, 30, 3))

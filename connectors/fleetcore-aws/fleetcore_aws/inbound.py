@@ -24,6 +24,8 @@ from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
 
 _RECEIVE = "sqs:ReceiveMessage"
+#: When a message came into the queue, ms since the epoch.
+_SENT = "SentTimestamp"
 _AT_ONCE = 10
 
 
@@ -60,7 +62,11 @@ class Inbound:
         """Waits for messages. If it is cancelled, what the call under way still receives is given back."""
         asked = asyncio.ensure_future(
             self._clients.call(
-                _RECEIVE, QueueUrl=self._queue, MaxNumberOfMessages=_AT_ONCE, WaitTimeSeconds=self._wait_s
+                _RECEIVE,
+                QueueUrl=self._queue,
+                MaxNumberOfMessages=_AT_ONCE,
+                WaitTimeSeconds=self._wait_s,
+                AttributeNames=[_SENT],
             )
         )
         try:
@@ -110,7 +116,14 @@ class Inbound:
             device=device,
             name=name,
             args=cast("Mapping[str, object]", args),
+            given=_sent(message),
         )
+
+
+def _sent(message: answers.Answer) -> int | None:
+    attributes = message.get("Attributes")
+    sent = attributes.get(_SENT) if isinstance(attributes, dict) else None
+    return int(sent) if isinstance(sent, str) and sent.isascii() and sent.isdigit() else None
 
 
 def _messages(answer: answers.Answer) -> Sequence[answers.Answer]:

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import time
 from contextlib import aclosing
 
 import pytest
+from attrs import evolve
 
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import CloudChange, CloudCommand
@@ -38,7 +40,8 @@ async def test_commands_and_changes_are_read_in_the_forms_that_rules_give(cloud,
         arrived = await anext(arriving)
 
     first, second, third = arrived.events
-    assert first == CloudCommand(id="mine", device="a.b", name="reboot", args={"delay_s": 5})
+    assert evolve(first, given=None) == CloudCommand(id="mine", device="a.b", name="reboot", args={"delay_s": 5})
+    assert abs(first.given - time.time() * 1000) < 600_000
     assert (second.device, second.name, second.args) == ("a.b", "blink", {})
     assert len(second.id) == 36
     assert third == CloudChange(entity=EntityKey("twin", "a.b"))

@@ -17,9 +17,11 @@ from urllib.parse import quote
 
 from attrs import frozen
 
+from fleetcore.errors import Refused
 from fleetcore.interfaces.call_failed import CallFailed, for_all, is_for_all
 from fleetcore.interfaces.cloud import Arrived, CloudCommand
 from fleetcore.model.patch import Document
+from fleetcore.wire.times import parse_time
 from fleetcore_azure.clients import Clients, DeviceAnswer
 from fleetcore_azure.config import AzureConfig
 from fleetcore_azure.held import OWN, TRIES, Devices, Held, section, with_own
@@ -88,7 +90,8 @@ class Inbound:
         invalid: list[str] = []
         given = _given(there)
         for key in given:
-            command = _command(_id(there, key), device, given[key], "name")
+            written = _stamp(there, key).get("$lastUpdated")
+            command = _command(_id(there, key), device, given[key], "name", _when(written))
             if isinstance(command, CloudCommand):
                 commands.append(command)
             else:
@@ -132,7 +135,8 @@ class Inbound:
         if answer.status == 204 or device is None:
             return None
         token = answer.headers.get("etag", "").strip('"')
-        command = _command(_message_id(name, answer), device, _document(answer.body), "command")
+        enqueued = answer.headers.get("iothub-enqueuedtime")
+        command = _command(_message_id(name, answer), device, _document(answer.body), "command", _when(enqueued))
         if isinstance(command, CloudCommand):
             return _Found(commands=[command], invalid=(), taken=[(name, token)])
         invalid = f"A message to {device} cannot be read: {command}"
@@ -163,9 +167,22 @@ def _given(there: Held) -> Document:
     return section(section(there.desired, OWN), _COMMANDS)
 
 
+def _stamp(there: Held, key: str) -> Document:
+    """When a command was written, and in which version."""
+    return section(section(section(there.metadata, OWN), _COMMANDS), key)
+
+
 def _id(there: Held, key: str) -> str:
-    written = section(section(section(there.metadata, OWN), _COMMANDS), key).get("$lastUpdated", "")
-    return f"{there.name}/{key}@{written}"
+    stamp = _stamp(there, key)
+    return f"{there.name}/{key}@{stamp.get('$lastUpdated', '')}#{stamp.get('$lastUpdatedVersion', '')}"
+
+
+def _when(text: object) -> int | None:
+    """A time of the hub's, ms since the epoch; None where it has none."""
+    try:
+        return parse_time(text)
+    except Refused:
+        return None
 
 
 def _message_id(name: str, answer: DeviceAnswer) -> str:
@@ -179,11 +196,11 @@ def _document(body: bytes) -> object:
         return None
 
 
-def _command(id: str, device: str, given: object, called: str) -> CloudCommand | str:
+def _command(id: str, device: str, given: object, called: str, time: int | None) -> CloudCommand | str:
     """A command, or why there is none."""
     if not isinstance(given, dict):
         return "it is no object"
     name, args = given.get(called), given.get("args", {})
     if not isinstance(name, str) or not name or not isinstance(args, dict):
         return f"it has no {called} with args"
-    return CloudCommand(id=id, device=device, name=name, args=cast("Document", args))
+    return CloudCommand(id=id, device=device, name=name, args=cast("Document", args), given=time)

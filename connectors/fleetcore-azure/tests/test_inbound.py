@@ -46,6 +46,7 @@ async def test_commands_are_taken_off_the_hub_when_they_are_kept(cloud, front):
         ("a.b", "blink", {}),
     ]
     assert [each.name for each in later.events] == ["locate"]
+    assert all(abs(each.given - front.hub.now_s() * 1000) < 600_000 for each in arrived.events)
     assert (arrived.position, arrived.invalid) == (None, [])
     if cloud.by == "c2d":
         assert [each.id for each in arrived.events] == ["one", "two"], "the hub's own ids"

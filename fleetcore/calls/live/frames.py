@@ -14,8 +14,8 @@ from fleetcore.wire.strict_json import StrictJsonError, loads
 
 #: Parts of a device that a subscription to state may ask for.
 Part = Literal[
-    "name", "type", "model", "tags", "lifecycle", "capabilities", "gateway", "attributes", "location", "groups",
-    "desired", "reported", "firmware", "power", "connectivity", "last_seen", "latest",
+    "name", "type", "model", "tags", "lifecycle", "capabilities", "gateway", "home", "attributes", "location",
+    "groups", "desired", "reported", "firmware", "power", "connectivity", "last_seen", "latest",
 ]  # fmt: skip
 Frame = Mapping[str, object]
 _Id = Annotated[str, Meta(min_length=1, max_length=64)]

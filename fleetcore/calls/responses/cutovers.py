@@ -8,7 +8,7 @@ class CutoverResponse(Response, frozen=True):
 
     ``source`` and ``target`` are ``fleet`` or the name of a mirror. ``state`` is ``offered``, ``confirmed``,
     ``fell_back``, ``timed_out`` or ``cancelled``; where the device stayed, ``reason`` says why. ``until`` is when an
-    offer ends.
+    offer ends by itself, ``ended`` when it ended.
     """
 
     device: str
@@ -19,13 +19,15 @@ class CutoverResponse(Response, frozen=True):
     state: str
     offered: Ms
     until: Ms
+    ended: Ms | None
     reason: str
 
 
 class CutoverPlanResponse(Response, frozen=True):
-    """What a cut-over would do with a device: ``offer`` it, or ``skip`` it for a reason."""
+    """What a cut-over would do with a device: ``offer`` it in a wave, or ``skip`` it for a reason."""
 
     device: str
+    wave: int
     source: str
     target: str
     action: str

@@ -18,7 +18,8 @@ class FailureResponse(Response, frozen=True):
 class OperationResponse(Response, frozen=True):
     """Long work and how far it is.
 
-    ``failures`` are the first ones; ``reasons`` counts what failed by code, ``result`` the rest.
+    ``failures`` are the first ones; ``reasons`` counts what failed by code, ``result`` the rest. ``paused`` says why
+    nothing more is begun until it is resumed; ``waiting`` what it waits for, as a hub that does not answer.
     """
 
     id: str
@@ -30,6 +31,8 @@ class OperationResponse(Response, frozen=True):
     failures: list[FailureResponse]
     reasons: dict[str, int]
     result: Json
+    paused: str | None
+    waiting: str
     created: Ms | None
     updated: Ms | None
     actor: str

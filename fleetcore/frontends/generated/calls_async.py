@@ -112,7 +112,6 @@ if TYPE_CHECKING:
         ForceDistrust,
         ForceStep,
         ForecastPeriod,
-        MaxFailed,
         NextEndings,
         OfflineRoot,
         Outdated,
@@ -123,7 +122,6 @@ if TYPE_CHECKING:
         ServerFile,
         Threshold,
         TimeoutS,
-        Waves,
     )
     from fleetcore.calls.certificates import CertificateHolder, CertificateId
     from fleetcore.calls.commands import (
@@ -217,10 +215,12 @@ if TYPE_CHECKING:
         IfVersion,
         Label,
         Limit,
+        MaxFailed,
         Ms,
         NewDeviceId,
         Reason,
         UnsetType,
+        Waves,
         Where,
     )
     from fleetcore.model.device import Lifecycle
@@ -375,7 +375,7 @@ class AsyncCalls(ABC):
         ``home`` is the mirror to whose hub the device is connected: there it reports, and there it is given commands.
 
         Raises:
-            NotFound: there is no such device, or no such gateway.
+            NotFound: there is no such device, no such gateway, or no such mirror.
             VersionConflict: the device is not at ``if_version``.
         """
         return await self._value(
@@ -1619,6 +1619,24 @@ class AsyncCalls(ABC):
         """
         return await self._value("cancel_operation", {"operation": operation, "reason": reason}, OperationResponse)
 
+    async def pause_operation(self, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
+        """Has an operation begin nothing more until it is resumed; what is under way comes to its end.
+
+        Raises:
+            NotFound: there is no such operation, or it is another's.
+            Conflict: it has ended, or is of a kind that is always done to its end.
+        """
+        return await self._value("pause_operation", {"operation": operation, "reason": reason}, OperationResponse)
+
+    async def resume_operation(self, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
+        """Has a paused operation go on.
+
+        Raises:
+            NotFound: there is no such operation, or it is another's.
+            Conflict: it has ended.
+        """
+        return await self._value("resume_operation", {"operation": operation, "reason": reason}, OperationResponse)
+
     def watch_events(self, *, after: After | None = None, type: TypePrefixes = ()) -> AsyncIterator[EventResponse]:
         """Follows events as they are committed: those that the caller may see, from now on or after a position.
 
@@ -2576,41 +2594,60 @@ class AsyncCalls(ABC):
         """Goes through all that ``list_mirror_refused_readings`` lists, page by page."""
         return self._pages("list_mirror_refused_readings", {"name": name}, MirrorRefusedReadingResponse)
 
-    async def plan_cutover(self, to: Side, devices: Devices) -> list[CutoverPlanResponse]:
-        """Shows which devices a cut-over would be offered to, and why others are skipped; changes nothing."""
-        return await self._value("plan_cutover", {"to": to, "devices": devices}, list[CutoverPlanResponse])
+    async def plan_cutover(
+        self, to: Side, devices: Devices = (), *, where: Where | None = None, waves: Waves = ("1", "10%")
+    ) -> list[CutoverPlanResponse]:
+        """Shows which devices a cut-over would offer to change sides, in which wave, and why it skips others.
+
+        Raises:
+            NotFound: there is no such mirror.
+            QuerySyntaxError: the query cannot be read.
+            Refused: neither or both of ``where`` and ``devices``, or a wave is neither a number nor a share.
+        """
+        return await self._value(
+            "plan_cutover", {"to": to, "devices": devices, "where": where, "waves": waves}, list[CutoverPlanResponse]
+        )
 
     async def start_cutover(
         self,
         to: Side,
-        devices: Devices,
+        devices: Devices = (),
         *,
+        where: Where | None = None,
         endpoint: Endpoint | None = None,
         roots: Roots | None = None,
         tries: Tries = 5,
         timeout_s: Timeout = 86400.0,
         at_once: AtOnce = 10,
+        waves: Waves = ("1", "10%"),
+        max_failed: MaxFailed = 0.05,
         reason: Reason = "",
     ) -> OperationResponse:
-        """Has devices go to another side, one after the other; each keeps what it has until the new side confirms it.
+        """Has devices go to another side, in waves; each keeps what it has until the new side confirms it.
 
-        ``plan_cutover`` shows before which ones can. A device that does not arrive stays where it is. Cancelling the
-        operation takes back what is open; another cut-over brings devices back.
+        ``plan_cutover`` shows before which devices can. A device that does not arrive stays where it is. Where more than
+        the share ``max_failed`` of the devices in the waves so far stay, the open offers are taken back, and it stops.
+        While the operation is paused it makes no offers; cancelling it takes back those that are open. Another cut-over
+        brings devices back.
 
         Raises:
             NotFound: there is no such mirror.
-            Refused: a hub's ``endpoint`` is missing.
+            QuerySyntaxError: the query cannot be read.
+            Refused: an endpoint is missing, and as ``plan_cutover``.
         """
         return await self._value(
             "start_cutover",
             {
                 "to": to,
                 "devices": devices,
+                "where": where,
                 "endpoint": endpoint,
                 "roots": roots,
                 "tries": tries,
                 "timeout_s": timeout_s,
                 "at_once": at_once,
+                "waves": waves,
+                "max_failed": max_failed,
                 "reason": reason,
             },
             OperationResponse,

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, cast
 
 from attrs import evolve, frozen
 
-from fleetcore.errors import FleetError, PluginError, Refused, StorageError, Unavailable
+from fleetcore.errors import FleetError, Refused, StorageError, Unavailable
 from fleetcore.fleet.adopting import Adopting
 from fleetcore.fleet.operations import MOST_FAILURES, Operations
 from fleetcore.fleet.shared_state import shared
@@ -124,16 +124,13 @@ class CloudImports:
         if mirror is None:
             return evolve(operation, state=OperationState.STOPPED)
         after = cast("str | None", operation.spec["after"])
-        try:
-            hub = await mirror.hub()
-            if after is not None and after.startswith(_MEMBERS):
-                return await self._join(operation, hub, mirror.lane, after.removeprefix(_MEMBERS) or None)
-            found, following = await hub.unowned(after)
-            judged = await self._judged(mirror.lane, found, cast("str", operation.spec["type"]))
-            wanted = [each for each in judged if each.action != "skip"]
-            states = await hub.read_unowned([each.found for each in wanted])
-        except (Unavailable, PluginError):
-            return None  # the mirror itself says why, and goes on trying
+        hub = await mirror.hub()
+        if after is not None and after.startswith(_MEMBERS):
+            return await self._join(operation, hub, mirror.lane, after.removeprefix(_MEMBERS) or None)
+        found, following = await hub.unowned(after)
+        judged = await self._judged(mirror.lane, found, cast("str", operation.spec["type"]))
+        wanted = [each for each in judged if each.action != "skip"]
+        states = await hub.read_unowned([each.found for each in wanted])
         errors: dict[str, FleetError] = {
             each.found.name: Refused(each.reason, code=each.code) for each in judged if each.action == "skip"
         }

@@ -20,7 +20,6 @@ from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, Put
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.settling import Homed
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class Inbox:
     Args:
         names: the commands that may be given at the hub; ``*`` for all.
         mirrored: whether a device is one of the mirror's.
-        homed: those of some devices that are connected to the hub.
+        heard_at_hub: whether a device hears the hub's commands there, or did when one was given, ms since the epoch.
 
     Attributes:
         counts: since the start: ``commands``, ``refused`` ones, ``changes`` and what was ``invalid``.
@@ -51,10 +50,10 @@ class Inbox:
         *,
         names: Collection[str],
         mirrored: Callable[[EntityKey], Awaitable[object | None]],
-        homed: Homed,
+        heard_at_hub: Callable[[str, int | None], Awaitable[bool]],
     ) -> None:
         self._lane, self._commands, self._storage = lane, commands, storage
-        self._names, self._mirrored, self._homed = names, mirrored, homed
+        self._names, self._mirrored, self._heard_at_hub = names, mirrored, heard_at_hub
         self.counts: Counter[str] = Counter()
         self.error = ""
         self.refused: deque[tuple[str, str, str, str]] = deque(maxlen=_NAMED)
@@ -96,8 +95,8 @@ class Inbox:
                 raise Refused(f"[clouds.{self._lane.name}] commands does not name {command.name!r}", code="forbidden")
             if await self._mirrored(EntityKey("registry", check_device_id(command.device))) is None:
                 raise NotFound(f"Device {command.device!r} is not one of the mirror's", code="device_unknown")
-            if await self._homed([command.device]):
-                said = f"Device {command.device!r} is connected to the hub, and hears it there"
+            if await self._heard_at_hub(command.device, command.given):
+                said = f"Device {command.device!r} was connected to the hub then, and hears it there"
                 raise Refused(said, code="forbidden")
             await self._commands.send(
                 command.device,

@@ -10,7 +10,6 @@ from typing import Protocol, cast
 
 from attrs import evolve
 
-from fleetcore.errors import PluginError, Unavailable
 from fleetcore.fleet.operations import Operations
 from fleetcore.model.mirror import Kept
 from fleetcore.model.operation import Operation, OperationState
@@ -51,11 +50,7 @@ class Repair:
         if mirror is None:
             return evolve(operation, state=OperationState.STOPPED)
         after = cast("str | None", operation.spec["after"])
-        try:
-            hub = await mirror.hub()
-            part = await mirror.comparing.drift(hub, after, _PAGE)
-        except (Unavailable, PluginError):
-            return None  # the mirror itself says why, and goes on trying
+        part = await mirror.comparing.drift(await mirror.hub(), after, _PAGE)
         await mend(mirror.lane, part.differences)
         counts = Counter(operation.result) + Counter(compared=part.compared)
         counts.update(one.state for one in part.differences)

@@ -71,6 +71,7 @@ class Message:
 
     id: str
     body: str
+    sent_ms: int = 0
     hidden_s: float = 0.0
     receipt: str = ""
 
@@ -437,7 +438,11 @@ class Hub:
         return any(message.hidden_s <= now_s for message in self.queues.get(queue, ()))
 
     def do_SendMessage(self, call: Call) -> Body:  # noqa: N802
-        message = Message(id=str(uuid.UUID(int=next(self._number))), body=call.document["MessageBody"])
+        message = Message(
+            id=str(uuid.UUID(int=next(self._number))),
+            body=call.document["MessageBody"],
+            sent_ms=int(time.time() * 1000),
+        )
         self._queue(call).append(message)
         return {"MessageId": message.id, "MD5OfMessageBody": ""}
 
@@ -447,19 +452,30 @@ class Hub:
             raise RefusedByAws("AWS.SimpleQueueService.TooManyEntriesInBatchRequest", "more than 10 entries")
         queue, sent = self._queue(call), []
         for entry in entries:
-            message = Message(id=str(uuid.UUID(int=next(self._number))), body=entry["MessageBody"])
+            message = Message(
+                id=str(uuid.UUID(int=next(self._number))), body=entry["MessageBody"], sent_ms=int(time.time() * 1000)
+            )
             queue.append(message)
             sent.append({"Id": entry["Id"], "MessageId": message.id, "MD5OfMessageBody": ""})
         return {"Successful": sent, "Failed": []}
 
     def do_ReceiveMessage(self, call: Call) -> Body:  # noqa: N802
         now_s = time.monotonic()
-        found: list[dict[str, str]] = []
+        found: list[dict[str, object]] = []
         for message in self._queue(call):
             if message.hidden_s <= now_s and len(found) < call.document.get("MaxNumberOfMessages", 1):
                 message.hidden_s = now_s + call.document.get("VisibilityTimeout", 30)
                 message.receipt = f"{message.id}-{next(self._number)}"
-                found.append({"MessageId": message.id, "ReceiptHandle": message.receipt, "Body": message.body})
+                attributes = {"SentTimestamp": str(message.sent_ms)}
+                wanted = {name: attributes[name] for name in call.document.get("AttributeNames", ())}
+                found.append(
+                    {
+                        "MessageId": message.id,
+                        "ReceiptHandle": message.receipt,
+                        "Body": message.body,
+                        "Attributes": wanted,
+                    }
+                )
         return {"Messages": found} if found else {}
 
     def do_DeleteMessageBatch(self, call: Call) -> Body:  # noqa: N802

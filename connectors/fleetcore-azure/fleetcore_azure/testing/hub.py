@@ -69,6 +69,7 @@ class Message:
     id: str
     number: int
     body: bytes
+    enqueued: str
     token: str = ""
 
 
@@ -268,6 +269,9 @@ class Hub:
 
     # -- twins ------------------------------------------------------------------------------------------------------
 
+    def _now(self) -> str:
+        return dt.datetime.fromtimestamp(self.now_s(), dt.UTC).isoformat()
+
     def _tag(self, device: Device, tags: Mapping[str, Any], desired: Mapping[str, Any]) -> None:
         new_tags, new_desired = merged(device.tags, tags), merged(device.desired, desired)
         check_section(new_tags, _TAGS)
@@ -275,8 +279,7 @@ class Hub:
         device.tags, device.desired = new_tags, new_desired
         if desired:
             device.desired_version += 1
-            now = dt.datetime.fromtimestamp(self.now_s(), dt.UTC).isoformat()
-            device.metadata = _written(device.metadata, desired, f"{now}#{device.desired_version}")
+            device.metadata = _written(device.metadata, desired, self._now(), device.desired_version)
 
     def edit(
         self, name: str, *, tags: Mapping[str, Any] | None = None, desired: Mapping[str, Any] | None = None
@@ -382,7 +385,9 @@ class Hub:
         """Sends a cloud-to-device message, as a service does by AMQP."""
         self.device(name)
         number = next(self._number)
-        self.queues.setdefault(name, deque()).append(Message(id=id or f"message-{number}", number=number, body=body))
+        self.queues.setdefault(name, deque()).append(
+            Message(id=id or f"message-{number}", number=number, body=body, enqueued=self._now())
+        )
 
     def _receive(self, call: Call) -> Answer:
         self._connected(call.name)
@@ -393,6 +398,7 @@ class Hub:
                     "etag": f'"{message.token}"',
                     "iothub-messageid": message.id,
                     "iothub-sequencenumber": str(message.number),
+                    "iothub-enqueuedtime": message.enqueued,
                 }
                 return Answer(body=message.body, headers=headers)
         return Answer(status=204, body=b"")
@@ -419,15 +425,15 @@ def bulk_answer(errors: list[dict[str, Any]]) -> Answer:
     return Answer(status=400 if errors else 200, body=json.dumps(body).encode())
 
 
-def _written(metadata: Mapping[str, Any], changes: Mapping[str, Any], when: str) -> dict[str, Any]:
-    result = dict(metadata)
-    result["$lastUpdated"] = when
+def _written(metadata: Mapping[str, Any], changes: Mapping[str, Any], when: str, version: int) -> dict[str, Any]:
+    stamp = {"$lastUpdated": when, "$lastUpdatedVersion": version}
+    result = {**metadata, **stamp}
     for key, value in changes.items():
         if value is None:
             result.pop(key, None)
         else:
             before = result.get(key) or {}
-            result[key] = _written(before, value, when) if isinstance(value, dict) else {"$lastUpdated": when}
+            result[key] = _written(before, value, when, version) if isinstance(value, dict) else stamp
     return result
 
 

@@ -1,0 +1,228 @@
+"""A device's part of a cut-over: it tries the new side, keeps the old one until it is confirmed, and falls back.
+
+:class:`Mover` has the rules, and its memory in a flash: after a loss of power at any place it goes on. A :class:`Side`
+is this fleet, as :class:`FleetSide` for any protocol's client, or a hub.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fleetcore.errors import FleetError, Unavailable
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
+from fleetcore.model.twin import Json
+from fleetcore.testing.credentials import key_digest, make_csr, make_key
+from fleetcore.testing.flash import Flash
+from fleetcore.wire import messages
+
+FLEET = "fleet"
+_MEMORY, _CREDENTIAL = "cutover.json", "credential.json"
+#: How long one try lasts, and how often the new side is asked meanwhile, seconds.
+VISIT_S, LOOK_S = 60.0, 1.0
+
+
+class Side(ABC):
+    """One side of a cut-over, as a device sees it. Every method may be called again, after a loss of power too.
+
+    Each raises FleetError where the side does not answer or lets the device not in.
+    """
+
+    @abstractmethod
+    async def offered(self) -> Json:
+        """``desired.fleetcore.cutover`` as it reads there; empty where there is none."""
+
+    @abstractmethod
+    async def tell(self, said: Json) -> None:
+        """Reports ``reported.fleetcore.cutover`` there."""
+
+    @abstractmethod
+    async def come(self, epoch: int, to: Json, old: "Side") -> None:
+        """Comes to it from the old side with an offer's ``to``: with a credential, and says that it is there."""
+
+
+class Mover:
+    """Follows offers from side to side.
+
+    Args:
+        sides: the sides that the device can speak to, by name.
+        side: where it is connected as it comes from the factory; later its memory says so.
+        visit_s, look_s: how long one try lasts, and how often the new side is asked meanwhile, seconds.
+    """
+
+    def __init__(
+        self,
+        flash: Flash,
+        clock: Clock,
+        sides: Mapping[str, Side],
+        *,
+        side: str = FLEET,
+        visit_s: float = VISIT_S,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._flash, self._clock, self._sides = flash, clock, sides
+        self._visit_s, self._look_s = visit_s, look_s
+        kept = flash.load(_MEMORY)
+        empty = {"side": side, "confirmed": 0, "trying": None, "back": None}
+        self._memory: dict[str, Any] = empty if kept is None else json.loads(kept)
+
+    @property
+    def side(self) -> str:
+        """The side that it belongs to: commands of this one alone are run."""
+        return str(self._memory["side"])
+
+    @property
+    def confirmed(self) -> int:
+        """The epoch of the last cut-over that was confirmed; 0 before the first."""
+        return int(self._memory["confirmed"])
+
+    @property
+    def is_trying(self) -> bool:
+        """Whether it is under way to another side."""
+        return self._memory["trying"] is not None
+
+    @property
+    def tried(self) -> int:
+        """How often it has tried the new side so far."""
+        trying = self._memory["trying"]
+        return 0 if trying is None else int(trying["tried"])
+
+    def _save(self, **changes: object) -> None:
+        self._memory |= changes
+        self._flash.save(_MEMORY, json.dumps(self._memory).encode())
+
+    async def step(self) -> None:
+        """Does the next thing there is to do, at most one try. Raises FleetError where its own side does not answer."""
+        if self._memory["trying"] is not None:
+            await self._try(self._memory["trying"])
+            return
+        here, back = self._sides[self.side], self._memory["back"]
+        said = await here.offered()
+        epoch = said.get("epoch")
+        if not isinstance(epoch, int) or epoch <= self.confirmed:
+            return
+        gave_up = back is not None and back["epoch"] == epoch
+        if said.get("confirmed") and gave_up:
+            # It was confirmed before the fleet heard that the device had gone back.
+            self._stay(back["to"], epoch)
+        elif gave_up:
+            await self._tell_back()
+        elif isinstance(to := said.get("to"), Mapping):
+            self._save(trying={"epoch": epoch, "to": to, "tries": said.get("tries", 1), "tried": 0}, back=None)
+
+    async def _try(self, trying: Mapping[str, Any]) -> None:
+        epoch, to, reason = int(trying["epoch"]), trying["to"], "it was not confirmed"
+        new = self._sides.get(to["name"])
+        if new is None:
+            await self._give_up(trying, f"this device cannot speak to {to['name']}")
+            return
+        self._save(trying={**trying, "tried": trying["tried"] + 1})
+        until_s = self._clock.monotonic_s() + self._visit_s
+        while True:
+            try:
+                await new.come(epoch, to, self._sides[self.side])
+                said = await new.offered()
+                if said.get("epoch") == epoch and said.get("confirmed"):
+                    self._stay(to["name"], epoch)
+                    return
+            except FleetError as error:
+                reason = error.message
+            if self._clock.monotonic_s() >= until_s:
+                break
+            await self._clock.sleep(self._look_s)
+        if self.tried >= trying["tries"]:
+            await self._give_up(trying, reason)
+
+    def _stay(self, side: str, epoch: int) -> None:
+        self._save(side=side, confirmed=epoch, trying=None, back=None)
+
+    async def _give_up(self, trying: Mapping[str, Any], reason: str) -> None:
+        self._save(trying=None, back={"epoch": trying["epoch"], "to": trying["to"]["name"], "reason": reason})
+        await self._tell_back()
+
+    async def _tell_back(self) -> None:
+        back = self._memory["back"]
+        said = {"epoch": back["epoch"], "state": "fell_back", "reason": back["reason"]}
+        await self._sides[self.side].tell(said)
+
+
+class FleetSide(Side):
+    """This fleet, spoken to by a protocol's client.
+
+    A device that comes here makes a key, tells its digest on the old side, and enrols with it. What it has here is kept
+    in the flash; before its first certificate there ``secrets`` is what it has.
+
+    Args:
+        client: makes a client for an endpoint.
+        endpoint: where to connect with the secrets that it has from the factory; an offer says where from then on.
+    """
+
+    def __init__(
+        self,
+        flash: Flash,
+        client: Callable[[str, DeviceSecrets], DeviceClient],
+        secrets: DeviceSecrets,
+        endpoint: str = "",
+    ) -> None:
+        self._flash, self._client, self.secrets, self.endpoint = flash, client, secrets, endpoint
+        self._kept: dict[str, Any] = json.loads(flash.load(_CREDENTIAL) or b"{}")
+        if self._kept.get("certificate"):
+            self._use()
+
+    def _save(self, **changes: object) -> None:
+        self._kept |= changes
+        self._flash.save(_CREDENTIAL, json.dumps(self._kept).encode())
+
+    def _use(self) -> None:
+        kept, device = self._kept, self.secrets.device
+        self.secrets = DeviceSecrets(
+            device=device,
+            certificate=kept["certificate"].encode(),
+            key=kept["key"].encode(),
+            ca=kept["ca"].encode(),
+        )
+        self.endpoint = kept["endpoint"]
+
+    async def offered(self) -> Json:
+        async with self._client(self.endpoint, self.secrets) as client:
+            twin = (await client.request(messages.TWIN_GET)).body or {}
+        return cutover_of(twin.get("desired"))
+
+    async def tell(self, said: Json) -> None:
+        async with self._client(self.endpoint, self.secrets) as client:
+            await client.send(messages.TWIN_REPORT, {"fleetcore": {"cutover": dict(said)}})
+
+    async def come(self, epoch: int, to: Json, old: Side) -> None:
+        endpoints, roots = to.get("endpoints"), to.get("roots")
+        if not isinstance(endpoints, list) or not endpoints or not isinstance(roots, str):
+            raise Unavailable("The offer does not say where the fleet is", remedy="Give its endpoint")
+        if self._kept.get("epoch") != epoch:
+            self._save(epoch=epoch, key=make_key()[0].decode(), certificate=None, ca=roots, endpoint=str(endpoints[0]))
+        if self._kept["certificate"] is None:
+            await self._enrol(epoch, old)
+        self._use()
+
+    async def _enrol(self, epoch: int, old: Side) -> None:
+        key = serialization.load_pem_private_key(self._kept["key"].encode(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        await old.tell({"epoch": epoch, "state": "ready", "key": key_digest(key)})
+        device = self.secrets.device
+        bare = DeviceSecrets(device=device, ca=self._kept["ca"].encode())
+        async with self._client(self._kept["endpoint"], bare) as client:
+            reply = await client.enroll(EnrollRequest(csr=make_csr(device, key)))
+        if reply.status != 201 or reply.body is None:
+            code = (reply.error or {}).get("code", reply.status)
+            raise Unavailable(f"{device} is not let in yet: {code}", code="not_ready")
+        chain = str(reply.body["certificate"]) + str(reply.body.get("chain", ""))
+        self._save(certificate=chain, ca=str(reply.body["ca"]))
+
+
+def cutover_of(section: object) -> Json:
+    """What a section of a twin says of a cut-over; empty where it says nothing."""
+    ours = section.get("fleetcore") if isinstance(section, Mapping) else None
+    said = ours.get("cutover") if isinstance(ours, Mapping) else None
+    return said if isinstance(said, Mapping) else {}
