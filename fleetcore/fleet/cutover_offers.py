@@ -224,7 +224,8 @@ class CutoverOffers:
 
     async def _confirm(self, one: Cutover) -> None:
         """The device is of its new side from now on: first for the fleet, then by the device's leave."""
-        await self._registry.change(one.id, home=one.target, actor=ACTOR, reason=one.operation)
+        if (await self._registry.get(one.id)).home != one.target:
+            await self._registry.change(one.id, home=one.target, actor=ACTOR, reason=one.operation)
         await self._desire(one, {"epoch": one.epoch, "confirmed": True})
         await self._keep(evolve(one, state=CutoverState.CONFIRMED, ended=self._clock.now_ms()))
         self._looked.pop(one.id, None)

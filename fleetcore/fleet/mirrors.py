@@ -66,6 +66,10 @@ async def _none(_device: str) -> Sequence[CertificateRecord]:
     return ()
 
 
+#: Devices that are looked at together.
+_PAGE = 500
+
+
 class Entities:
     """The fleet, as mirrors see it.
 
@@ -158,6 +162,11 @@ class Entities:
         """Those of some devices that are connected to the hub of a mirror."""
         found = await self._registry.records.get_many(devices)
         return [each for each, device in found.items() if device.home == mirror]
+
+    async def homed(self, mirror: str, after: str | None) -> tuple[Sequence[EntityKey], str | None]:
+        """The twins of the next devices that are connected to the hub of a mirror, and where it goes on."""
+        page = await self._registry.records.page(ref=("home", mirror), after=after, limit=_PAGE)
+        return [EntityKey("twin", device.id) for device in page.items], page.after
 
     def _group(self, name: str) -> GroupBody | None:
         if not self._groups.has(name):

@@ -23,7 +23,7 @@ from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.engine import Mirror
 from fleetcore.pipeline.mirror.inbox import Inbox
 from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.looking import Looking, Watch
+from fleetcore.pipeline.mirror.looking import HomedPage, Looking, Watch
 from fleetcore.pipeline.mirror.readings import ReadingRules, ReadingsLane
 from fleetcore.pipeline.mirror.settling import Direction, Settling, Way
 from fleetcore.pipeline.mirror.walk import Walk
@@ -179,7 +179,7 @@ def mirror_of(
         name,
         opener,
         lane,
-        Looking(lane, walk, storage, clock, watch=_watch(section, selection)),
+        Looking(lane, walk, storage, clock, watch=_watch(section, selection, functools.partial(entities.homed, name))),
         Comparing(walk, entities.bodies, lane, homed),
         storage,
         clock,
@@ -213,16 +213,15 @@ def mirror_of(
     return mirror
 
 
-def _watch(section: MirrorSection, selection: Selection | None) -> Watch:
+def _watch(section: MirrorSection, selection: Selection | None, homed: HomedPage) -> Watch:
     polled = set(section.ways)
-    if section.imports:
-        polled.add("twin")  # devices that are connected to the hub report there
     if selection is not None and selection.is_timed:
         polled |= section.facets
     return Watch(
         located=section.location,
         parts=frozenset() if section.where is None else parts_of(parse(section.where)),
         polled=frozenset(polled),
+        homed=homed if "twin" in section.facets - polled else None,
         every_s=section.poll_s,
     )
 

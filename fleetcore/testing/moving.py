@@ -6,13 +6,15 @@ is this fleet, as :class:`FleetSide` for any protocol's client, or a hub.
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fleetcore.errors import FleetError, Unavailable
+from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.twin import Json
@@ -151,24 +153,24 @@ class Mover:
 
 
 class FleetSide(Side):
-    """This fleet, spoken to by a protocol's client.
+    """This fleet, spoken to by clients of protocols.
 
     A device that comes here makes a key, tells its digest on the old side, and enrols with it. What it has here is kept
     in the flash; before its first certificate there ``secrets`` is what it has.
 
     Args:
-        client: makes a client for an endpoint.
+        clients: by the scheme of an endpoint, what makes a client for it; those that a device uses first come first.
         endpoint: where to connect with the secrets that it has from the factory; an offer says where from then on.
     """
 
     def __init__(
         self,
         flash: Flash,
-        client: Callable[[str, DeviceSecrets], DeviceClient],
+        clients: Mapping[str, Callable[[str, DeviceSecrets], DeviceClient]],
         secrets: DeviceSecrets,
         endpoint: str = "",
     ) -> None:
-        self._flash, self._client, self.secrets, self.endpoint = flash, client, secrets, endpoint
+        self._flash, self._clients, self.secrets, self.endpoint = flash, clients, secrets, endpoint
         self._kept: dict[str, Any] = json.loads(flash.load(_CREDENTIAL) or b"{}")
         if self._kept.get("certificate"):
             self._use()
@@ -185,7 +187,10 @@ class FleetSide(Side):
             key=kept["key"].encode(),
             ca=kept["ca"].encode(),
         )
-        self.endpoint = kept["endpoint"]
+        self.endpoint = kept["endpoints"][0]
+
+    def _client(self, endpoint: str, secrets: DeviceSecrets) -> DeviceClient:
+        return self._clients[urlsplit(endpoint).scheme](endpoint, secrets)
 
     async def offered(self) -> Json:
         async with self._client(self.endpoint, self.secrets) as client:
@@ -197,11 +202,13 @@ class FleetSide(Side):
             await client.send(messages.TWIN_REPORT, {"fleetcore": {"cutover": dict(said)}})
 
     async def come(self, epoch: int, to: Json, old: Side) -> None:
-        endpoints, roots = to.get("endpoints"), to.get("roots")
-        if not isinstance(endpoints, list) or not endpoints or not isinstance(roots, str):
-            raise Unavailable("The offer does not say where the fleet is", remedy="Give its endpoint")
+        told, roots = cast("Sequence[str]", to.get("endpoints") or ()), to.get("roots")
+        endpoints = [each for scheme in self._clients for each in told if urlsplit(each).scheme == scheme]
+        if not endpoints or not isinstance(roots, str):
+            spoken = ", ".join(self._clients)
+            raise Unavailable(f"The offer has no roots, or no endpoint of what the device speaks: {spoken}")
         if self._kept.get("epoch") != epoch:
-            self._save(epoch=epoch, key=make_key()[0].decode(), certificate=None, ca=roots, endpoint=str(endpoints[0]))
+            self._save(epoch=epoch, key=make_key()[0].decode(), certificate=None, ca=roots, endpoints=endpoints)
         if self._kept["certificate"] is None:
             await self._enrol(epoch, old)
         self._use()
@@ -211,9 +218,14 @@ class FleetSide(Side):
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         await old.tell({"epoch": epoch, "state": "ready", "key": key_digest(key)})
         device = self.secrets.device
-        bare = DeviceSecrets(device=device, ca=self._kept["ca"].encode())
-        async with self._client(self._kept["endpoint"], bare) as client:
-            reply = await client.enroll(EnrollRequest(csr=make_csr(device, key)))
+        bare, request = DeviceSecrets(device=device, ca=self._kept["ca"].encode()), make_csr(device, key)
+        for endpoint in self._kept["endpoints"]:
+            with suppress(Refused):  # not every protocol can enrol
+                async with self._client(endpoint, bare) as client:
+                    reply = await client.enroll(EnrollRequest(csr=request))
+                break
+        else:
+            raise Unavailable(f"{device} cannot enrol by any protocol that it speaks")
         if reply.status != 201 or reply.body is None:
             code = (reply.error or {}).get("code", reply.status)
             raise Unavailable(f"{device} is not let in yet: {code}", code="not_ready")

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import cast
+from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -92,7 +93,8 @@ class SimulatedDevice:
         secrets: the id and the CA, and whatever credential it has already.
         client: makes a client for an endpoint; called again for every connection.
         endpoint: where to connect.
-        download: client and endpoint of a protocol that can download, for devices that speak one that cannot.
+        download: client and endpoint of a protocol that can download, for devices that speak one that cannot. A device
+            that comes back from a hub enrols over it as well, where its own protocol cannot.
         flash: what survives a restart; without one nothing does.
         hubs: the hubs that it can be cut over to, by the names of their mirrors; it falls back from all others.
         side: where it is connected at first: ``fleet``, or one of ``hubs``, where :meth:`follow_offers` has it wait.
@@ -131,7 +133,10 @@ class SimulatedDevice:
         # By lane: each lane's commands come in order, those of two lanes may overtake each other.
         self._last_sequence: dict[str, int] = {}
         flash = flash or MemoryFlash()
-        self._home = _Home(self, flash, client, secrets, endpoint)
+        spoken = {
+            urlsplit(at).scheme: made for made, at in ((client, endpoint), *(() if download is None else (download,)))
+        }
+        self._home = _Home(self, flash, spoken, secrets, endpoint)
         self.mover = Mover(flash, clock, {**hubs, FLEET: self._home}, side=side)
         self._following: asyncio.Task[None] | None = None
         self.updater = Updater(
@@ -445,9 +450,14 @@ class _Home(FleetSide):
     """The fleet: over the device's own connection as long as that is open."""
 
     def __init__(
-        self, device: SimulatedDevice, flash: Flash, client: ClientFactory, secrets: DeviceSecrets, endpoint: str
+        self,
+        device: SimulatedDevice,
+        flash: Flash,
+        clients: Mapping[str, ClientFactory],
+        secrets: DeviceSecrets,
+        endpoint: str,
     ) -> None:
-        super().__init__(flash, client, secrets, endpoint)
+        super().__init__(flash, clients, secrets, endpoint)
         self._device = device
 
     async def offered(self) -> Mapping[str, object]:

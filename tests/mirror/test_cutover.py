@@ -497,6 +497,24 @@ async def test_a_command_given_at_the_hub_before_the_device_came_home_was_heard_
     assert "hears it there" in inbox.refused[0][3]
 
 
+async def test_what_a_device_reports_at_its_hub_comes_in_without_an_import(served, hub):
+    async with served('[clouds.memory]\nmirror = ["registry", "twins"]\npoll_s = 1') as manager:
+        for name in ("pump-1", "pump-2"):
+            await manager.register_device(name, "pump")
+        await manager.update_device("pump-1", home="memory")
+        await caught_up(manager)
+        for name in ("pump-1", "pump-2"):
+            hub.edit(EntityKey("twin", name), {"desired": {}, "reported": {"battery": 0.4}})
+
+        async def heard():
+            return (await manager.get_twin("pump-1")).reported == {"battery": 0.4}
+
+        await until(heard)
+        other = await manager.get_twin("pump-2")
+
+    assert other.reported == {}, "the fleet speaks for what is connected to it"
+
+
 async def test_a_side_that_nothing_is_known_of_is_told(served, hub):
     async with served(SECTION) as manager:
         await manager.register_device("pump-1", "pump")

@@ -8,9 +8,15 @@ from fleetcore_aws.testing.control import Control
 from fleetcore_aws.testing.front import HubBack
 from fleetcore_aws.testing.front import serving as serving_aws
 from fleetcore_aws.testing.hub import Hub, Shadow, Thing
+from fleetcore_http.client import HttpDeviceClient
+from fleetcore_mqtt.client import MqttDeviceClient
 
+from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.patience import until
+from fleetcore.testing.simulator import SimulatedDevice
 
+from .at_aws import AwsSide
 from .conftest import Shell
 
 pytestmark = [pytest.mark.peer("curl", "openssl")]
@@ -78,6 +84,11 @@ class Device:
         body, _, status = out.rpartition(b"\n")
         return int(status), json.loads(body) if body else None
 
+    async def send(self, id, value):
+        body = json.dumps({"id": id, "values": {"flow": value}})
+        status, said = await self.ask("/telemetry", "-H", "Content-Type: application/json", "--data", body)
+        assert status in {200, 202, 204}, said
+
     async def take_commands(self):
         status, listed = await self.ask("/commands")
         for command in listed["commands"] if status == 200 else ():
@@ -126,7 +137,11 @@ async def test_a_fleet_at_aws_comes_here_and_goes_back(serving, tmp_path, monkey
         csr = await device.shell.key(NAME)
         device.report_at_aws(epoch=1, state="ready", key=await device.key_digest())
         await until(lambda: device.enrols(csr))
+        # What it has buffered it sends as soon as it is let in; where the answer was lost, it sends it again later.
+        await device.send("r-1", 1.5)
         await until(lambda: _confirmed(device, 1))
+        await device.send("r-1", 1.5)
+        await device.send("r-2", 1.5)
         assert await ended(coming) == "succeeded"
         await device.take_commands()
         await until(lambda: _state(manager, waiting, "succeeded"))
@@ -148,10 +163,42 @@ async def test_a_fleet_at_aws_comes_here_and_goes_back(serving, tmp_path, monkey
         await until(lambda: mirror.lane.idle)
         home = (await manager.get_device(NAME)).home
         left = (await manager.get_command(late.id)).state
+        points = await manager.query_telemetry(NAME, "flow")
         control.close()
 
     assert device.ran == [("blink", "aws"), ("reboot", "fleet")]
+    assert len(points) == 2, "a message counts once, by its id"
     assert (home, left) == ("aws", "queued")
+
+
+async def test_a_simulated_device_goes_to_aws_and_comes_back_by_itself(serving, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    hub = Hub()
+    async with serving_aws(HubBack(hub)) as front, serving(AWS.format(endpoint=front.endpoint)) as served:
+        manager, http, mqtt = served.manager, served.url("http"), served.url("mqtt")
+        await manager.register_device(NAME, "meter")
+        token = await served.security.create_enrollment_token(device=NAME)
+        device = SimulatedDevice(
+            DeviceSecrets(device=NAME, ca=served.ca.read_bytes()), MqttDeviceClient, mqtt, SystemClock(),
+            download=(HttpDeviceClient, http), hubs={"aws": AwsSide(hub, NAME)},
+        )  # fmt: skip
+        await device.enroll(token, client=HttpDeviceClient, endpoint=http)
+        await device.connect()
+        await until(lambda: hub.certificates)
+        await until(lambda: _plans(manager))
+        going = await manager.start_cutover("aws", [NAME], endpoint="mqtts://aws.example:8883")
+        await until(lambda: _is_over(manager, going))
+        await until(lambda: device.mover.side == "aws" and not device.is_connected)
+        waiting = await manager.send_command(NAME, "reboot")
+        coming = await manager.start_cutover("fleet", [NAME])
+        await until(lambda: _is_over(manager, coming))
+        await until(lambda: _state(manager, waiting, "succeeded"))
+        home = (await manager.get_device(NAME)).home
+        await device.disconnect()
+
+    assert (home, device.mover.side, device.mover.confirmed) == (None, "fleet", 2)
+    assert device.ran == [waiting.id]
 
 
 async def _is_over(manager, operation):

@@ -6,7 +6,7 @@ changes at the hub, and devices that a query selects by the time of day.
 """
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import cast
 
 from attrs import frozen
@@ -33,6 +33,10 @@ _CERTIFICATES: frozenset[Facet] = frozenset({"certificate"})
 _POSITION = frozenset({"location"})
 
 
+#: The next entities behind a place, and where it goes on; None at the end.
+HomedPage = Callable[[str | None], Awaitable[tuple[Sequence[EntityKey], str | None]]]
+
+
 @frozen(kw_only=True)
 class Watch:
     """What is looked at beside what the feed names.
@@ -41,11 +45,14 @@ class Watch:
         located: whether a new position of a device is something to send.
         parts: parts of a device's document that decide whether it is mirrored at all.
         polled: facets that are looked at every ``every_s``, since the feed does not tell their changes.
+        homed: the twins of the devices that are connected to the hub, page by page: they report there, so they are
+            looked at as often.
     """
 
     located: bool = False
     parts: frozenset[str] = frozenset()
     polled: frozenset[Facet] = frozenset()
+    homed: HomedPage | None = None
     every_s: float = 300.0
 
 
@@ -123,13 +130,25 @@ class Looking(Consumer):
             return True
         if await self.step():
             return True
-        if self._watch.polled:
+        if self._watch.polled or self._watch.homed is not None:
             left_s = self._looked_s + self._watch.every_s - self._clock.monotonic_s()
             if left_s <= 0:
-                await self.look_again(facets=self._watch.polled)
+                self._looked_s = self._clock.monotonic_s()
+                if self._watch.polled:
+                    await self.look_again(facets=self._watch.polled)
+                if self._watch.homed is not None:
+                    await self._look_at_homed(self._watch.homed)
                 return True
             seconds = min(seconds, left_s)
         return await self._storage.wait_feed(after, seconds)
+
+    async def _look_at_homed(self, homed: HomedPage) -> None:
+        after: str | None = None
+        while True:
+            keys, after = await homed(after)
+            await self._lane.mark(keys, Commit())
+            if after is None:
+                return
 
     async def step(self) -> bool:
         """Marks the next page of a snapshot; False where there is none."""
