@@ -447,6 +447,49 @@ def test_a_fleet_is_imported_from_aws(tmp_path, monkeypatch):
     assert compared == texts[2]
 
 
+@pytest.mark.peer("curl")
+def test_a_fleet_is_imported_from_azure(tmp_path, monkeypatch):
+    page = "import-from-azure.md"
+    commands, texts = blocks(page, "sh"), blocks(page, "text")
+    counterpart, made, export, start, plan, imported, look, twin, rights = commands
+    (section,) = blocks(page, "toml")
+    hub = free_ports(1)[0]
+    name, value = re.search(r"(AZURE\w+)='(\S+)'", export).groups()
+    monkeypatch.setitem(ENVIRONMENT, name, value)
+    monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
+
+    def own(text):
+        return text.replace("4590", str(hub)).replace("4591", str(hub + 1))
+
+    def listening(process):
+        assert any("endpoint" in line for line in process.stdout)
+
+    (tmp_path / "fleet-data").mkdir()
+    (tmp_path / "fleet-data" / "fleet.toml").write_text(own(section))
+    init, serve = start.splitlines()
+    typed(init, tmp_path)
+    with running(own(counterpart), tmp_path, listening), running(serve, tmp_path, ready):
+        typed(own(made), tmp_path)
+        planned = typed(plan, tmp_path)
+        ended = typed(f"{imported.strip()} || test $? -eq 7", tmp_path)
+        *shown, drift = look.splitlines()
+        shown = typed("\n".join(shown), tmp_path)
+        compared = until(lambda: typed(drift, tmp_path), texts[2].split())
+        told = json.loads(typed(own(twin), tmp_path))
+        az, check = rights.splitlines()
+        assert "--permissions RegistryWrite ServiceConnect\n" in typed(az, tmp_path)
+        assert "problem" not in typed(check, tmp_path)
+
+    assert [line.split() for line in planned.splitlines()] == [line.split() for line in texts[0].splitlines()]
+    assert ended.splitlines()[-3:] == texts[1].splitlines()
+    assert compared == texts[2]
+    assert re.search(r"^home +azure$", shown, re.MULTILINE)
+    assert "site=north" in shown
+    assert "interval=60" in shown
+    assert told["tags"]["site"] == "north"
+    assert told["tags"]["fleetcore"]["fleet"].startswith("plant-")
+
+
 def until(ask, words):
     """What a command says once it has all these words."""
     end = time.monotonic() + PATIENCE_S
