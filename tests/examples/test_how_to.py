@@ -365,10 +365,14 @@ def test_a_fleet_is_mirrored_to_google_cloud(tmp_path, monkeypatch):
 
 
 def free_ports(count):
-    """The first of two ports in a row that are free, and others."""
+    """The first of three ports in a row that are free, and others."""
     while True:
         first = int(free_port())
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", first + 1)),
+            socket.create_server(("127.0.0.1", first + 2)),
+        ):
             return [first, *(free_port() for _ in range(count - 1))]
 
 
@@ -377,7 +381,7 @@ def test_a_fleet_is_mirrored_to_azure_and_through_an_outage(tmp_path, monkeypatc
     page = "mirror-to-azure.md"
     commands, (shown, compared) = blocks(page, "sh"), blocks(page, "text")
     _, counterpart, export, made, look, drift, twin, wanted, cut, heal, policy, check, plan = commands
-    section, more = blocks(page, "toml")
+    section, more, linked = blocks(page, "toml")
     hub, api = free_ports(2)
     name, value = re.search(r"(AZURE\w+)='(\S+)'", export).groups()
     monkeypatch.setitem(ENVIRONMENT, name, value)
@@ -411,8 +415,9 @@ def test_a_fleet_is_mirrored_to_azure_and_through_an_outage(tmp_path, monkeypatc
         assert "--permissions RegistryWrite ServiceConnect DeviceConnect" in typed(az, tmp_path)
         assert "problem" not in typed(check, tmp_path)
         typed(plan, tmp_path)
-    toml.write_text(own(section).partition("[clouds.azure]")[0] + more)
-    assert "Microsoft.Devices/IotHubs/devices/write" in typed(as_json, tmp_path)
+    for written in (more, linked):
+        toml.write_text(own(section).partition("[clouds.azure]")[0] + written)
+        assert "Microsoft.Devices/IotHubs/devices/write" in typed(as_json, tmp_path)
 
 
 def test_a_fleet_is_imported_from_aws(tmp_path, monkeypatch):

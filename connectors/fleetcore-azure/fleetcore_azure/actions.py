@@ -72,6 +72,10 @@ ACTIONS: Mapping[str, Action] = {
         least=_NONE, a_unit=_rate(20 / 60, 20 / 60, 1000 / 60), rights=(f"{_RIGHT}twins/read",),
         permission="ServiceConnect", why="finds the devices of this fleet, and those with commands",
     ),
+    "links/open": Action(
+        least=_rate(100, 0, 0), a_unit=_rate(12, 120, 6000), rights=(), permission="DeviceConnect",
+        why="opens a device's connection, by which its reported properties are written",
+    ),
     "messages/send": Action(
         least=_rate(100, 0, 0), a_unit=_rate(12, 120, 6000), rights=(), permission="DeviceConnect",
         why="sends readings",
@@ -112,6 +116,8 @@ def needed(use: CloudUse, config: AzureConfig) -> Sequence[str]:
         found.update(read)
         if facet in use.sends:
             found.update(written)
+    if config.device_link is not None and "twin" in use.sends:
+        found.update(("links/open", "twins/query"))
     if use.readings:
         found.update(("messages/send", "twins/read"))  # which tells why a device is refused
     if config.commands_by is not None and use.commands:

@@ -25,6 +25,8 @@ from fleetcore_azure.sdk import models
 
 OWN = "fleetcore"
 FOREIGN = "There is a device of that name which this fleet has not made"
+CERTIFICATES = "Certificates open this device at IoT Hub: only the device itself can send for it"
+DISABLED = "The device is disabled at IoT Hub"
 TOO_LONG = "The device's id is too long for a device id of IoT Hub"
 #: How often a twin is read again that another facet or writer has changed between reading and writing.
 TRIES = 4
@@ -38,6 +40,8 @@ class Held:
         etag: of the twin, without what is around it; ``device_etag`` of the identity.
         thumbprints: of the certificates that open it, in small letters; None where keys do.
         reported: by the device itself, which none but it writes.
+        reported_version: which only grows.
+        connected: whether a connection of the device is open, ours or its own; the hub tells it up to 5 minutes late.
         metadata: when desired properties were written.
         rest: what else an identity has, which is kept where it is written: what it is below, and whether it is an edge.
     """
@@ -52,6 +56,8 @@ class Held:
     tags: Document
     desired: Document
     reported: Document
+    reported_version: int
+    connected: bool
     metadata: Document
     rest: Mapping[str, object]
 
@@ -95,6 +101,8 @@ def held(twin: Any) -> Held:
         tags=twin.tags or {},
         desired=plain(properties.desired),
         reported=plain(properties.reported or {}),
+        reported_version=int((properties.reported or {}).get("$version", 0)),
+        connected=str(twin.connection_state).lower() == "connected",
         metadata=section(properties.desired, "$metadata"),
         rest={
             "capabilities": twin.capabilities,
@@ -109,6 +117,9 @@ class Devices:
 
     def __init__(self, clients: Clients, mark: str, prefix: str) -> None:
         self._clients, self.mark, self._prefix = clients, mark, prefix
+        #: What holds of the devices that this fleet has made, and of those whose twins it writes, in a query.
+        self.mine = f"tags.{OWN}.fleet = {quoted(mark)}"
+        self.mine_by_twin = f"tags.{OWN}.twin.fleet = {quoted(mark)}"
 
     def name(self, device: str) -> str | None:
         """What the hub calls a device; None where its id is too long."""
@@ -130,6 +141,19 @@ class Devices:
             if failed.kind == "missing":
                 return None
             raise
+
+    async def why_closed(self, name: str) -> str | None:
+        """Why nobody can connect for a device; None where it is not the device that is refused. Raises HubFailed."""
+        there = await self.get(name)
+        if there is None:
+            return "There is no device of that name at IoT Hub"
+        if there.owner is not None and not self.owns(there):
+            return FOREIGN
+        if there.owner is None:
+            return "The device at IoT Hub has no mark of this fleet: it was made anew"
+        if there.authentication != "sas":
+            return CERTIFICATES
+        return DISABLED if there.status != "enabled" else None
 
     async def write(self, there: Held, tags: Document, desired: Document) -> Held:
         """Brings tags and desired properties from what is there to the given documents, under the twin's ETag.
@@ -153,12 +177,11 @@ class Devices:
 
     def ours(self, where: str = "") -> AsyncIterator[Held]:
         """Devices with this fleet's mark, as the query's index has them. Raises HubFailed."""
-        mine = f"tags.{OWN}.fleet = {quoted(self.mark)}"
-        return self._found(f"{mine} AND {where}" if where else mine)
+        return self._found(f"{self.mine} AND {where}" if where else self.mine)
 
     def with_twins(self) -> AsyncIterator[Held]:
         """Devices whose twins have this fleet's mark, in the same way."""
-        return self._found(f"tags.{OWN}.twin.fleet = {quoted(self.mark)}")
+        return self._found(self.mine_by_twin)
 
     async def _found(self, where: str) -> AsyncIterator[Held]:
         async for twin in self._clients.queried(select(where)):

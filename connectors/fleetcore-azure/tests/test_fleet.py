@@ -105,6 +105,39 @@ async def test_what_azure_users_want_and_command_comes_into_the_fleet(tmp_path, 
     assert [(each.name, each.args, each.issued_by) for each in commands] == [("reboot", {"delay_s": 5}, "mirror/azure")]
 
 
+async def test_what_devices_report_to_the_fleet_is_reported_at_the_hub_until_they_report_there(
+    tmp_path, front, the_device_itself
+):
+    more = f'device_link = "mqtt"\nlink_endpoint = "{front.devices.endpoint}"\nimports = true\npoll_s = 1\n'
+    more += 'mirror = ["registry", "twins"]\n'
+    async with fleet(tmp_path, section(front, more + rates())) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["azure"]
+        await manager.register_device("dev-1", "sensor")
+        await (await manager.open()).twins.report("dev-1", {"battery": 0.5, "old": 1})
+        await until(lambda: front.hub.devices.get("dev-1") and front.hub.devices["dev-1"].reported)
+        await (await manager.open()).twins.report("dev-1", {"battery": 0.25, "old": None})
+        await until(lambda: front.hub.devices["dev-1"].reported == {"battery": 0.25} and mirror.lane.idle)
+        found = await drift(manager)
+        ours = front.devices.opened["dev-1"]
+
+        await manager.update_device("dev-1", home="azure")
+        async with the_device_itself("dev-1") as device:
+            device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", '{"battery": 0.125}')
+
+            async def reported():
+                return (await manager.get_twin("dev-1")).reported == {"battery": 0.125}
+
+            await until(reported)
+            await manager.set_desired("dev-1", {"interval": 60})
+            await until(lambda: front.hub.devices["dev-1"].desired == {"interval": 60} and mirror.lane.idle)
+            opened = front.devices.opened["dev-1"] - ours
+
+    assert found == (2, [])
+    assert opened == 1, "the device itself, once"
+    assert front.hub.devices["dev-1"].reported == {"battery": 0.125}
+
+
 async def talk(manager, stop):
     """Devices report and are given new desired state, come and go, until told to stop; returns how many rounds."""
     rounds = 0

@@ -18,7 +18,7 @@ from attrs import field, frozen, mutable
 
 from fleetcore.testing.http1 import Answer
 from fleetcore_azure.testing.operations import Call
-from fleetcore_azure.testing.query import condition
+from fleetcore_azure.testing.query import condition, counting
 from fleetcore_azure.testing.rules import (
     RefusedByAzure,
     check_name,
@@ -58,6 +58,7 @@ class Device:
     reported: dict[str, Any] = field(factory=dict)
     metadata: dict[str, Any] = field(factory=dict)
     desired_version: int = 1
+    reported_version: int = 1
     version: int = 1
     etag: str = ""
 
@@ -103,6 +104,8 @@ class Hub:
         index_lag_s: how long the index of queries is behind, by ``now_s``.
         quota: messages that may still be taken today; None for any number.
         largest_page: devices of a page of a query.
+        connected: names of devices that have a connection (mqtt.py).
+        on_removal: told each device that is removed.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
@@ -113,6 +116,8 @@ class Hub:
         self.index_lag_s = 0.0
         self.quota: int | None = None
         self.largest_page = 100
+        self.connected: set[str] = set()
+        self.on_removal: list[Callable[[str], None]] = []
         self._indexed: dict[str, dict[str, Any]] = {}
         self._coming: deque[tuple[float, str, dict[str, Any] | None]] = deque()
         self._number = itertools.count(1)
@@ -158,6 +163,8 @@ class Hub:
         """Removes a device with its twin and its messages."""
         del self.devices[name]
         self.queues.pop(name, None)
+        for left in self.on_removal:
+            left(name)
         self._coming.append((self.now_s(), name, None))
 
     def _identify(self, device: Device, given: Mapping[str, Any]) -> None:
@@ -291,8 +298,7 @@ class Hub:
         device.etag = self._etag()
         self._coming.append((self.now_s(), device.name, self.twin(device)))
 
-    @staticmethod
-    def twin(device: Device) -> dict[str, Any]:
+    def twin(self, device: Device) -> dict[str, Any]:
         """The twin as it is answered."""
         metadata = {"$metadata": device.metadata, "$version": device.desired_version}
         return {
@@ -302,7 +308,7 @@ class Hub:
             "status": device.status,
             "statusReason": device.reason,
             "statusUpdateTime": "0001-01-01T00:00:00Z",
-            "connectionState": "Disconnected",
+            "connectionState": "Connected" if device.name in self.connected else "Disconnected",
             "lastActivityTime": "0001-01-01T00:00:00Z",
             "cloudToDeviceMessageCount": 0,
             "authenticationType": device.authentication,
@@ -316,9 +322,25 @@ class Hub:
             "tags": copy.deepcopy(device.tags),
             "properties": {
                 "desired": {**copy.deepcopy(device.desired), **copy.deepcopy(metadata)},
-                "reported": {**copy.deepcopy(device.reported), "$metadata": {}, "$version": 1},
+                "reported": {**copy.deepcopy(device.reported), "$metadata": {}, "$version": device.reported_version},
             },
         }
+
+    def report(self, name: str, changes: object) -> int:
+        """Merges into what a device reports, by its own connection; the version then. Raises RefusedByAzure.
+
+        The ETag is of tags and desired properties alone, which services write.
+        """
+        device = self.device(name)
+        if not isinstance(changes, dict):
+            raise invalid("the report is no object")
+        reported = merged(device.reported, changes)
+        check_section(reported, _PROPERTIES)
+        device.reported = reported
+        device.reported_version += 1
+        device.version += 1
+        self._coming.append((self.now_s(), name, self.twin(device)))
+        return device.reported_version
 
     def _update_twin(self, call: Call) -> Answer:
         there, document = self.device(call.name), call.document
@@ -334,8 +356,13 @@ class Hub:
         return _json(self.twin(there))
 
     def _query(self, call: Call) -> Answer:
-        matches = condition((call.document or {}).get("query", ""))
+        text = (call.document or {}).get("query", "")
         self._index()
+        if (counted := counting(text)) is not None:
+            alias, text = counted
+            matches = condition(text)
+            return _json_list([{alias: sum(map(matches, self._indexed.values()))}])
+        matches = condition(text)
         found = [twin for twin in self._indexed.values() if matches(twin)]
         headers = call.request.headers
         start = int(headers.get("x-ms-continuation") or 0)
@@ -429,6 +456,10 @@ def _written(metadata: Mapping[str, Any], changes: Mapping[str, Any], when: str)
             before = result.get(key) or {}
             result[key] = _written(before, value, when) if isinstance(value, dict) else {"$lastUpdated": when}
     return result
+
+
+def _json_list(documents: list[dict[str, Any]]) -> Answer:
+    return Answer(body=json.dumps(documents).encode(), headers={"x-ms-item-type": "Raw"})
 
 
 def _json(document: Mapping[str, Any]) -> Answer:
