@@ -54,11 +54,11 @@ ACTIONS: Mapping[str, Action] = {
     ),
     "devices/read": Action(
         least=_NONE, a_unit=_REGISTRY, rights=(f"{_RIGHT}devices/read",), permission="RegistryRead",
-        why="reads an identity before its status is changed, so that it keeps its keys",
+        why="reads an identity before its status or its parent is changed, so that it keeps its keys",
     ),
     "devices/write": Action(
         least=_NONE, a_unit=_REGISTRY, rights=(f"{_RIGHT}devices/write",), permission="RegistryWrite",
-        why="writes an identity's status and thumbprints",
+        why="writes an identity's status, parent and thumbprints",
     ),
     "twins/read": Action(
         least=_rate(100, 100, 0), a_unit=_rate(0, 10, 500), rights=(f"{_RIGHT}twins/read",),

@@ -28,6 +28,8 @@ FOREIGN = "There is a device of that name which this fleet has not made"
 CERTIFICATES = "Certificates open this device at IoT Hub: only the device itself can send for it"
 DISABLED = "The device is disabled at IoT Hub"
 TOO_LONG = "The device's id is too long for a device id of IoT Hub"
+#: A scope is this, a device's name, and the number of its generation.
+_SCOPE = "ms-azure-iot-edge://"
 #: How often a twin is read again that another facet or writer has changed between reading and writing.
 TRIES = 4
 
@@ -43,6 +45,8 @@ class Held:
         reported_version: which only grows.
         connected: whether a connection of the device is open, ours or its own; the hub tells it up to 5 minutes late.
         metadata: when desired properties were written.
+        edge: whether it is an IoT Edge device; ``scope`` is its own then, which devices below it name.
+        above: the scope of the edge that it is below.
         rest: what else an identity has, which is kept where it is written: what it is below, and whether it is an edge.
     """
 
@@ -59,6 +63,9 @@ class Held:
     reported_version: int
     connected: bool
     metadata: Document
+    edge: bool
+    scope: str | None
+    above: str | None
     rest: Mapping[str, object]
 
     @property
@@ -71,6 +78,11 @@ class Held:
         """The mark of the fleet that made it."""
         owner = self.own.get("fleet")
         return owner if isinstance(owner, str) else None
+
+    @property
+    def parent(self) -> str | None:
+        """What the hub calls the device that it is below."""
+        return None if self.above is None else self.above.removeprefix(_SCOPE).rpartition("-")[0]
 
 
 def section(document: Document, name: str) -> Document:
@@ -90,6 +102,9 @@ def held(twin: Any) -> Held:
         prints = twin.x509_thumbprint
         both = () if prints is None else (prints.primary_thumbprint, prints.secondary_thumbprint)
         thumbprints = tuple(each.lower() for each in both if each)
+    edge = bool(twin.capabilities is not None and twin.capabilities.iot_edge)
+    # Of a device that is no edge, its scope is that of the edge above.
+    above = [*(twin.parent_scopes or ()), *([] if edge else [twin.device_scope])]
     return Held(
         name=twin.device_id,
         etag=twin.etag.strip('"'),
@@ -104,6 +119,9 @@ def held(twin: Any) -> Held:
         reported_version=int((properties.reported or {}).get("$version", 0)),
         connected=str(twin.connection_state).lower() == "connected",
         metadata=section(properties.desired, "$metadata"),
+        edge=edge,
+        scope=(twin.device_scope or None) if edge else None,
+        above=next((each for each in above if each), None),
         rest={
             "capabilities": twin.capabilities,
             "device_scope": twin.device_scope,

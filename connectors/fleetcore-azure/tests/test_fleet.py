@@ -138,6 +138,52 @@ async def test_what_devices_report_to_the_fleet_is_reported_at_the_hub_until_the
     assert front.hub.devices["dev-1"].reported == {"battery": 0.125}
 
 
+async def test_leaves_stand_below_their_gateways_at_the_hub_and_follow_them(tmp_path, front):
+    def below(name):
+        there = front.hub.devices.get(name)
+        return None if there is None or not there.scope else there.scope.split("/")[-1].rpartition("-")[0]
+
+    async with fleet(tmp_path, section(front, f'mirror = ["registry", "twins"]\n{rates()}')) as manager:
+        await manager.create_device("box-1", "box", attributes={"gateway": {"may_register": True}})
+        await manager.register_device("box-2", "box")
+        for number in range(5):
+            await manager.register_device(f"a-leaf-{number}", "sensor", {"gateway": "box-1"})
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["azure"]
+        await until(lambda: {below(f"a-leaf-{number}") for number in range(5)} == {"box-1"})
+        await manager.update_device("a-leaf-0", gateway="box-2")
+        await manager.update_device("a-leaf-1", gateway=None)
+        await until(lambda: (below("a-leaf-0"), below("a-leaf-1")) == ("box-2", None))
+        await until(lambda: mirror.lane.idle)
+        found = await drift(manager)
+
+    assert found == (7, [])
+    assert [name for name, each in front.hub.devices.items() if each.edge] == ["box-1", "box-2"]
+
+
+async def test_an_import_takes_gateways_over_and_leaves_what_it_does_not_know(tmp_path, front):
+    box = front.hub.make("z-box", {"capabilities": {"iotEdge": True}})
+    off = front.hub.make("off", {"capabilities": {"iotEdge": True}, "status": "disabled"})
+    for name, above in (("a-leaf", box), ("b-leaf", off)):
+        front.hub.make(name, {"deviceScope": above.scope})
+    async with fleet(tmp_path, section(front, f'mirror = ["registry"]\nimports = true\n{rates()}')) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["azure"]
+        started = await manager.import_mirror("azure", type="pump")
+
+        async def over():
+            return (await manager.get_operation(started.id)).state != "running"
+
+        await until(over)
+        await until(lambda: mirror.lane.idle)
+        gateways = [(await manager.get_device(name)).gateway for name in ("z-box", "a-leaf", "b-leaf")]
+        found = await drift(manager)
+
+    assert gateways == [None, "z-box", None]
+    assert found == (3, [])
+    assert [front.hub.devices[name].scope for name in ("a-leaf", "b-leaf")] == [box.scope, off.scope]
+
+
 async def talk(manager, stop):
     """Devices report and are given new desired state, come and go, until told to stop; returns how many rounds."""
     rounds = 0
@@ -264,7 +310,7 @@ async def test_an_existing_fleet_is_imported_with_the_fewest_calls(tmp_path, fro
     assert front.hub.devices["theirs"].tags == {"fleetcore": {"fleet": "other"}}
     # Registration and twin are taken over by a write each. Where both are under way at once, one of them is repeated.
     assert calls.keys() == {"twins/query", "twins/read", "twins/write"}
-    assert calls["twins/query"] == 1
+    assert calls["twins/query"] == 2, "edges are asked for first"
     assert 2 * DEVICES <= calls["twins/write"] <= 3 * DEVICES
     assert calls["twins/read"] <= 5 * DEVICES
 

@@ -39,7 +39,8 @@ class Device:
     """An identity and its twin.
 
     Attributes:
-        edge, scope: whether it is an IoT Edge device, and what it is below.
+        edge, scope: whether it is an IoT Edge device; its own scope then, else that of the edge above.
+        parents: scopes of edges above.
         authentication: ``sas``, ``selfSigned`` or ``certificateAuthority``; ``generation`` counts its keys.
         metadata: when each desired property was written.
     """
@@ -53,6 +54,8 @@ class Device:
     identity_etag: str = ""
     edge: bool = False
     scope: str | None = None
+    parents: tuple[str, ...] = ()
+    generation: int = 1
     tags: dict[str, Any] = field(factory=dict)
     desired: dict[str, Any] = field(factory=dict)
     reported: dict[str, Any] = field(factory=dict)
@@ -152,7 +155,7 @@ class Hub:
         """Makes a device, with keys of the hub's unless it has its own way in."""
         if check_name(name) in self.devices:
             raise RefusedByAzure("DeviceAlreadyExists", f"{name} is already registered", 409)
-        device = Device(name=name)
+        device = Device(name=name, generation=next(self._number))
         self._identify(device, given)
         self._tag(device, given.get("tags") or {}, (given.get("properties") or {}).get("desired") or {})
         self.devices[name] = device
@@ -181,13 +184,27 @@ class Hub:
             raise invalid("selfSigned without a thumbprint")
         keys = authentication.get("symmetricKey") or {}
         device.status, device.reason = status, given.get("statusReason")
-        device.edge = bool((given.get("capabilities") or {}).get("iotEdge"))
-        device.scope = given.get("deviceScope")
+        self._place(device, given)
         device.authentication = kind
         device.thumbprints = both if kind == "selfSigned" else (None, None)
         own = (keys.get("primaryKey") or self._key(), keys.get("secondaryKey") or self._key())
         device.keys = own if kind == "sas" else ("", "")
         device.identity_etag = self._etag()
+
+    def _place(self, device: Device, given: Mapping[str, Any]) -> None:
+        """Where it stands; the scope of an edge is the hub's to make, and never changes."""
+        edge = bool((given.get("capabilities") or {}).get("iotEdge"))
+        above = [each for each in given.get("parentScopes") or () if edge]
+        if not edge and given.get("deviceScope"):
+            above = [given["deviceScope"]]
+        scopes = {each.scope for each in self.devices.values() if each.edge and each.name != device.name}
+        if len(above) > 1 or not scopes.issuperset(above):
+            raise invalid(f"the scopes {above}: there is no such edge, or a device is below two")
+        own = device.scope if device.edge else f"ms-azure-iot-edge://{device.name}-{device.generation}"
+        if edge and given.get("deviceScope") not in {None, "", own}:
+            raise invalid("the scope of an edge is not to be changed")
+        device.edge, device.parents = edge, tuple(above)
+        device.scope = own if edge else (above[0] if above else None)
 
     def _key(self) -> str:
         return base64.b64encode(f"key-{next(self._number)}".encode()).decode()
@@ -200,7 +217,7 @@ class Hub:
         """The identity as it is answered."""
         return {
             "deviceId": device.name,
-            "generationId": "1",
+            "generationId": str(device.generation),
             "etag": device.identity_etag,
             "status": device.status,
             "statusReason": device.reason,
@@ -215,6 +232,7 @@ class Hub:
             },
             "capabilities": {"iotEdge": device.edge},
             "deviceScope": device.scope,
+            "parentScopes": list(device.parents),
         }
 
     def _put_identity(self, call: Call) -> Answer:
@@ -318,6 +336,7 @@ class Hub:
             },
             "capabilities": {"iotEdge": device.edge},
             "deviceScope": device.scope,
+            "parentScopes": list(device.parents),
             "version": device.version,
             "tags": copy.deepcopy(device.tags),
             "properties": {
