@@ -180,7 +180,7 @@ class Links:
         def work(tokens: Signatures) -> Link:
             link = Link(self.door, name, *tokens.for_device(name))
             self._made.add(link)
-            if self._ended:  # looked at behind the line above: whoever ends sees the link, or the link the end
+            if self._ended:  # looked at once the link is among those that close() ends
                 raise LinkLost("the mirror ends")
             try:
                 link.open()
