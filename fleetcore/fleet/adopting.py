@@ -49,8 +49,15 @@ class Adopting:
             tags=body.tags,
             capabilities=body.capabilities,
             attributes=body.attributes,
+            gateway=body.gateway,
         )
         return evolve(made, home=home)
+
+    async def below(self, body: RegistryBody) -> RegistryBody:
+        """The same without a gateway that is not registered here."""
+        if body.gateway is None or await self._storage.get("device", body.gateway) is not None:
+            return body
+        return evolve(body, gateway=None)
 
     async def register(self, device: Device, beside: Commit, *, actor: str, reason: str) -> None:
         """Registers it, in one commit with ``beside``. Raises Conflict where the id is taken meanwhile."""

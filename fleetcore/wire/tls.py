@@ -19,6 +19,17 @@ from pathlib import Path
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 
 
+class ClosingSocket(ssl.SSLSocket):
+    """Closes itself where the handshake fails, as a context's ``sslsocket_class``: some libraries forget it then."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def client_context(
     *, ca: bytes | None, certificate: bytes | None = None, key: bytes | None = None, password: str | None = None
 ) -> ssl.SSLContext:

@@ -365,10 +365,14 @@ def test_a_fleet_is_mirrored_to_google_cloud(tmp_path, monkeypatch):
 
 
 def free_ports(count):
-    """The first of two ports in a row that are free, and others."""
+    """The first of three ports in a row that are free, and others."""
     while True:
         first = int(free_port())
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", first + 1)):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", first + 1)),
+            socket.create_server(("127.0.0.1", first + 2)),
+        ):
             return [first, *(free_port() for _ in range(count - 1))]
 
 
@@ -377,7 +381,7 @@ def test_a_fleet_is_mirrored_to_azure_and_through_an_outage(tmp_path, monkeypatc
     page = "mirror-to-azure.md"
     commands, (shown, compared) = blocks(page, "sh"), blocks(page, "text")
     _, counterpart, export, made, look, drift, twin, wanted, cut, heal, policy, check, plan = commands
-    section, more = blocks(page, "toml")
+    section, more, linked = blocks(page, "toml")
     hub, api = free_ports(2)
     name, value = re.search(r"(AZURE\w+)='(\S+)'", export).groups()
     monkeypatch.setitem(ENVIRONMENT, name, value)
@@ -411,8 +415,9 @@ def test_a_fleet_is_mirrored_to_azure_and_through_an_outage(tmp_path, monkeypatc
         assert "--permissions RegistryWrite ServiceConnect DeviceConnect" in typed(az, tmp_path)
         assert "problem" not in typed(check, tmp_path)
         typed(plan, tmp_path)
-    toml.write_text(own(section).partition("[clouds.azure]")[0] + more)
-    assert "Microsoft.Devices/IotHubs/devices/write" in typed(as_json, tmp_path)
+    for written in (more, linked):
+        toml.write_text(own(section).partition("[clouds.azure]")[0] + written)
+        assert "Microsoft.Devices/IotHubs/devices/write" in typed(as_json, tmp_path)
 
 
 def test_a_fleet_is_imported_from_aws(tmp_path, monkeypatch):
@@ -445,6 +450,49 @@ def test_a_fleet_is_imported_from_aws(tmp_path, monkeypatch):
     assert [line.split() for line in planned.splitlines()] == [line.split() for line in texts[0].splitlines()]
     assert ended.splitlines()[-3:] == texts[1].splitlines()
     assert compared == texts[2]
+
+
+@pytest.mark.peer("curl")
+def test_a_fleet_is_imported_from_azure(tmp_path, monkeypatch):
+    page = "import-from-azure.md"
+    commands, texts = blocks(page, "sh"), blocks(page, "text")
+    counterpart, made, export, start, plan, imported, look, twin, rights = commands
+    (section,) = blocks(page, "toml")
+    hub = free_ports(1)[0]
+    name, value = re.search(r"(AZURE\w+)='(\S+)'", export).groups()
+    monkeypatch.setitem(ENVIRONMENT, name, value)
+    monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
+
+    def own(text):
+        return text.replace("4590", str(hub)).replace("4591", str(hub + 1))
+
+    def listening(process):
+        assert any("endpoint" in line for line in process.stdout)
+
+    (tmp_path / "fleet-data").mkdir()
+    (tmp_path / "fleet-data" / "fleet.toml").write_text(own(section))
+    init, serve = start.splitlines()
+    typed(init, tmp_path)
+    with running(own(counterpart), tmp_path, listening), running(serve, tmp_path, ready):
+        typed(own(made), tmp_path)
+        planned = typed(plan, tmp_path)
+        ended = typed(f"{imported.strip()} || test $? -eq 7", tmp_path)
+        *shown, drift = look.splitlines()
+        shown = typed("\n".join(shown), tmp_path)
+        compared = until(lambda: typed(drift, tmp_path), texts[2].split())
+        told = json.loads(typed(own(twin), tmp_path))
+        az, check = rights.splitlines()
+        assert "--permissions RegistryWrite ServiceConnect\n" in typed(az, tmp_path)
+        assert "problem" not in typed(check, tmp_path)
+
+    assert [line.split() for line in planned.splitlines()] == [line.split() for line in texts[0].splitlines()]
+    assert ended.splitlines()[-3:] == texts[1].splitlines()
+    assert compared == texts[2]
+    assert re.search(r"^home +azure$", shown, re.MULTILINE)
+    assert "site=north" in shown
+    assert "interval=60" in shown
+    assert told["tags"]["site"] == "north"
+    assert told["tags"]["fleetcore"]["fleet"].startswith("plant-")
 
 
 def until(ask, words):

@@ -54,11 +54,11 @@ ACTIONS: Mapping[str, Action] = {
     ),
     "devices/read": Action(
         least=_NONE, a_unit=_REGISTRY, rights=(f"{_RIGHT}devices/read",), permission="RegistryRead",
-        why="reads an identity before its status is changed, so that it keeps its keys",
+        why="reads an identity before its status or its parent is changed, so that it keeps its keys",
     ),
     "devices/write": Action(
         least=_NONE, a_unit=_REGISTRY, rights=(f"{_RIGHT}devices/write",), permission="RegistryWrite",
-        why="writes an identity's status and thumbprints",
+        why="writes an identity's status, parent and thumbprints",
     ),
     "twins/read": Action(
         least=_rate(100, 100, 0), a_unit=_rate(0, 10, 500), rights=(f"{_RIGHT}twins/read",),
@@ -71,6 +71,10 @@ ACTIONS: Mapping[str, Action] = {
     "twins/query": Action(
         least=_NONE, a_unit=_rate(20 / 60, 20 / 60, 1000 / 60), rights=(f"{_RIGHT}twins/read",),
         permission="ServiceConnect", why="finds the devices of this fleet, and those with commands",
+    ),
+    "links/open": Action(
+        least=_rate(100, 0, 0), a_unit=_rate(12, 120, 6000), rights=(), permission="DeviceConnect",
+        why="opens a device's connection, by which its reported properties are written",
     ),
     "messages/send": Action(
         least=_rate(100, 0, 0), a_unit=_rate(12, 120, 6000), rights=(), permission="DeviceConnect",
@@ -112,6 +116,8 @@ def needed(use: CloudUse, config: AzureConfig) -> Sequence[str]:
         found.update(read)
         if facet in use.sends:
             found.update(written)
+    if config.device_link is not None and "twin" in use.sends:
+        found.update(("links/open", "twins/query"))
     if use.readings:
         found.update(("messages/send", "twins/read"))  # which tells why a device is refused
     if config.commands_by is not None and use.commands:

@@ -39,13 +39,15 @@ from fleetcore_azure.identities import Identities
 from fleetcore_azure.importing import Imports
 from fleetcore_azure.inbound import Inbound
 from fleetcore_azure.jobs import Jobs
+from fleetcore_azure.links import Links
 from fleetcore_azure.policy import policy
 from fleetcore_azure.readings import Readings
 from fleetcore_azure.registry import Registry
-from fleetcore_azure.twins import Twins
+from fleetcore_azure.twins import Twins, is_linked
 
 #: The hub has no groups: what a device is in stands in its tags. An automatic configuration for each group would hold
 #: its description, but a hub has 100 of them, and they write to devices.
+#: A device has one way in: of one that certificates open nothing can be reported by a link.
 FACETS: frozenset[Facet] = frozenset({"registry", "certificate", "twin", "job"})
 
 _Done = MirrorResult | BaseException
@@ -60,31 +62,34 @@ def _for_all() -> Iterator[None]:
 
 
 class AzureCloud(CloudBackend):
-    """Azure IoT Hub for one fleet, which marks with ``mark`` what it makes."""
+    """Azure IoT Hub for one fleet, by whose mark ``devices`` knows what it has made."""
 
-    def __init__(self, config: AzureConfig, fleet: str, mark: str, clients: Clients) -> None:
-        self._config, self._fleet, self._mark, self._clients = config, fleet, mark, clients
-        self.identity = "/".join((clients.host, config.endpoint or "-", config.device_prefix or "-"))
+    def __init__(
+        self, config: AzureConfig, fleet: str, clients: Clients, devices: Devices, links: Links | None
+    ) -> None:
+        self._config, self._fleet, self._clients, self._links = config, fleet, clients, links
+        # With links what is reported stands elsewhere: everything is looked at anew.
+        linked = () if config.device_link is None else (config.device_link,)
+        self.identity = "/".join((clients.host, config.endpoint or "-", config.device_prefix or "-", *linked))
         self.limits = CloudLimits(
             items=100,
             parallel=4,
             rates=rates(config),
-            facets=FACETS,
+            facets=FACETS if links is None else FACETS - {"certificate"},
             commands=config.commands_by is not None,
             readings_after_device=True,
             imports=True,
             remembers=frozenset({"twin"}),
         )
-        devices = Devices(clients, mark, config.device_prefix)
         identities = Identities(clients)
         self._registry = Registry(clients, devices, identities)
         self._certificates = Certificates(devices, identities)
-        self._twins = Twins(devices)
+        self._twins = Twins(devices, links)
         self._jobs = Jobs(devices)
         self._imports = Imports(clients, devices, self._twins, config.device_prefix)
         self._readings = Readings(clients, devices, fleet)
         self._inbound = Inbound(clients, devices, config)
-        self._checking = Checking(clients, config, mark)
+        self._checking = Checking(clients, config, devices, links)
 
     @property
     def pace(self) -> Pace:
@@ -159,10 +164,17 @@ class AzureCloud(CloudBackend):
         found |= {at: one for at, one in zip(left, done, strict=True) if not isinstance(one, Held)}
         if going:
             try:
-                found |= zip(going, await self._registry.remove(list(going.values())), strict=True)
+                removed = await self._registry.remove(list(going.values()))
+                found |= zip(going, removed, strict=True)
+                await self._let_go([each for each, one in zip(going.values(), removed, strict=True) if _is_done(one)])
             except CallFailed as failed:
                 found |= dict.fromkeys(going, failed)
         return [found[at] for at in range(len(items))]
+
+    async def _let_go(self, gone: Sequence[Held]) -> None:
+        if self._links is not None:
+            for each in gone:
+                await self._links.gone(each.name, linked=is_linked(each))
 
     async def _one(self, item: MirrorItem) -> MirrorResult | Held:
         if item.body is None:
@@ -256,6 +268,10 @@ class AzureCloud(CloudBackend):
 
     def policy(self) -> Mapping[str, str]:
         return policy(self.use, self._config, self._fleet)
+
+
+def _is_done(result: _Done) -> bool:
+    return isinstance(result, MirrorResult) and result.state == "done"
 
 
 #: How often an entity is read that the hub throttles.

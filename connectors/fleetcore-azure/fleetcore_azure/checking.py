@@ -4,7 +4,7 @@ An answer that it is not there shows that the right is: the hub looks at rights 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from fleetcore.interfaces.call_failed import SET_CLOCK, CallFailed, for_all
 from fleetcore.interfaces.cloud import CloudUse
@@ -12,7 +12,8 @@ from fleetcore.interfaces.protocol import Finding
 from fleetcore_azure.actions import ACTIONS, SOURCE, needed, rates
 from fleetcore_azure.clients import Clients
 from fleetcore_azure.config import AzureConfig
-from fleetcore_azure.held import OWN, quoted, select
+from fleetcore_azure.held import OWN, Devices, select
+from fleetcore_azure.links import MOST, Links, too_many
 from fleetcore_azure.sdk import models
 
 #: No device of a fleet is called so: its names do not begin with the mark of an escape that says nothing.
@@ -24,8 +25,8 @@ _ETAG = '"AAAAAAAAAAA="'
 class Checking:
     """See the module."""
 
-    def __init__(self, clients: Clients, config: AzureConfig, mark: str) -> None:
-        self._clients, self._config, self._mark = clients, config, mark
+    def __init__(self, clients: Clients, config: AzureConfig, devices: Devices, links: Links | None) -> None:
+        self._clients, self._config, self._devices, self._links = clients, config, devices, links
 
     def _trials(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
         call, name = self._clients.call, _NO_ONE
@@ -40,7 +41,8 @@ class Checking:
             ),
             "twins/read": lambda: call("twins/read", lambda to: to.devices.get_twin(name)),
             "twins/write": lambda: call("twins/write", lambda to: to.devices.update_twin(name, tag, if_match=_ETAG)),
-            "twins/query": lambda: self._clients.page(select(f"tags.{OWN}.fleet = {quoted(self._mark)}"), None),
+            "twins/query": lambda: self._clients.page(select(self._devices.mine), None),
+            "links/open": lambda: self._link(name),
             "messages/send": lambda: self._clients.for_device("messages/send", "POST", name, "events", body=b"{}"),
             "messages/receive": lambda: self._clients.for_device("messages/receive", "GET", name, "devicebound"),
         }
@@ -55,11 +57,35 @@ class Checking:
             detail = "readings of a device that certificates open at IoT Hub are refused: only the device sends them"
             remedy = "Leave out certificates or metrics, or let devices send to the hub themselves"
             found.append(Finding(state="warning", what="certificates", detail=detail, remedy=remedy))
+        found += [each async for each in self._about_links(use)]
         paced = ", ".join(f"{action} {rates(self._config)[action]:g}/s" for action in wanted)
         of = f"{self._config.units} x {self._config.tier}"
         detail = f"of {of}, unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCE})"
         found.append(Finding(state="ok", what="quotas", detail=detail))
         return found
+
+    async def _link(self, name: str) -> None:
+        """The door by itself, for MQTT says nothing of a device that is not there; the right by the other one."""
+        assert self._links is not None
+        await self._links.reach()
+        await self._clients.for_device("links/open", "GET", name, "devicebound")
+
+    async def _about_links(self, use: CloudUse) -> AsyncIterator[Finding]:
+        if self._links is None or "twin" not in use.sends:
+            return
+        if left := self._links.left_alone:
+            detail = f"{len(left)} devices are connected to IoT Hub themselves and left alone: {', '.join(left[:5])}"
+            remedy = "Say so of each: fleetcore device set DEVICE --home NAME, with the mirror's name"
+            yield Finding(state="warning", what="device_link", detail=detail, remedy=remedy)
+        try:
+            mine = self._devices.mine if "registry" in use.sends else self._devices.mine_by_twin
+            count = await self._clients.count(mine)
+        except CallFailed:
+            return  # which the trial of queries tells
+        if count > MOST:
+            error = too_many()
+            detail = f"{error.code}: {error.message}: {count:,}"
+            yield Finding(state="problem", what="device_link", detail=detail, remedy=error.remedy)
 
     async def _try(self, action: str, trial: Callable[[], Awaitable[object]]) -> Finding:
         try:

@@ -26,6 +26,7 @@ from fleetcore.interfaces.provider import Context
 from fleetcore_azure.actions import rates
 from fleetcore_azure.config import AzureConfig
 from fleetcore_azure.failures import HubFailed, from_answer
+from fleetcore_azure.link import Door, trusting
 from fleetcore_azure.sdk import Service, models
 from fleetcore_azure.tokens import EntraTokens, Signatures, Tokens, default_credential
 
@@ -65,6 +66,7 @@ class Clients:
         pace: of calls, by class.
         host: the hub's.
         clock: of the fleet.
+        door: where devices connect, where the mirror is told to connect for them.
     """
 
     def __init__(self, config: AzureConfig, context: Context) -> None:
@@ -77,7 +79,7 @@ class Clients:
         else:
             self.host = config.host or ""
             self._tokens = EntraTokens(default_credential())
-        self._device_tokens: Tokens | None = self._tokens if config.connection_string is not None else None
+        self._device_tokens = self._tokens if isinstance(self._tokens, Signatures) else None
         if config.device_connection_string is not None:
             self._device_tokens = Signatures(
                 config.device_connection_string, "device_connection_string", context.secret
@@ -93,6 +95,18 @@ class Clients:
             timeout=Timeout(connect=config.connect_timeout_s, read=config.read_timeout_s),
             retries=False,
             ca_certs=config.ca,
+        )
+        self.door = None if config.device_link is None else self._door(config)
+
+    def _door(self, config: AzureConfig) -> Door:
+        host, port = config.link_address(self.host)
+        return Door(
+            hub=self.host,
+            host=host,
+            port=port,
+            tls=trusting(config.ca),
+            connect_timeout_s=config.connect_timeout_s,
+            read_timeout_s=config.read_timeout_s,
         )
 
     def _made(self, config: AzureConfig) -> Any:
@@ -173,6 +187,17 @@ class Clients:
 
         return await self.call("twins/query", work)
 
+    async def count(self, where: str) -> int:
+        """How many devices a query's index has of which a condition holds. Raises HubFailed."""
+
+        def work(service: Any) -> int:
+            text = f"SELECT COUNT() AS number FROM devices WHERE {where}"  # noqa: S608 - as held.select
+            answer = service.query.get_twins(models.QuerySpecification(query=text), raw=True)
+            # An empty page is a count of nothing; the SDK makes twins of what is none.
+            return sum(int(each["number"]) for each in answer.response.json())
+
+        return await self.call("twins/query", work)
+
     # -- the device's API -------------------------------------------------------------------------------------------
 
     async def for_device(
@@ -205,6 +230,22 @@ class Clients:
             return DeviceAnswer(status=answer.status, headers=given, body=answer.data)
 
         return await self._paced(action, work, tokens)
+
+    async def for_link(self, action: str, work: Callable[[Signatures], T]) -> T:
+        """Has a thread do some ``work`` with a device's connection. Raises HubFailed, as ``work`` does."""
+        tokens = self._device_tokens
+        if tokens is None:
+            raise HubFailed(action, "credentials", "no device_connection_string is configured")
+        return await self._paced(action, lambda: work(tokens), tokens)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Has a thread do what is no call, such as closing a connection."""
+        return await self._pool.run(work)
+
+    def key_refused(self) -> None:
+        """The hub did not let a device in, and it is not the device: the key is looked for anew."""
+        if self._device_tokens is not None:
+            self._device_tokens.refused()
 
     # -- both -------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Microsoft Entra ID.
 
 import re
 from typing import Literal
+from urllib.parse import urlsplit
 
 from attrs import field, frozen, validators
 
@@ -14,6 +15,9 @@ from fleetcore.errors import ConfigError
 _PREFIX = re.compile(r"[a-zA-Z0-9._-]{0,63}", re.ASCII)
 _HOST = re.compile(r"[a-zA-Z0-9.-]{1,253}", re.ASCII)
 _REFERENCES = ("env:", "file:")
+_LINK = "mqtts"
+#: Of MQTT over TLS.
+_LINK_PORT = 8883
 
 #: Tiers that can be named, with what they are called by Azure.
 Tier = Literal["S1", "S2", "S3"]
@@ -35,6 +39,9 @@ class AzureConfig:
         commands_by: ``desired`` takes commands from a section of each device's twin, found by one query for all
             devices; ``c2d`` asks for cloud-to-device messages, a call for each device.
         commands_poll_s: how often they are looked for.
+        device_link: ``mqtt`` has reported properties written by a connection of each device, rather than tags.
+        link_endpoint: ``mqtts://HOST:PORT`` in place of the hub's own, for a local counterpart.
+        links: connections of devices that may be open together.
         threads: calls of the SDK that may be under way.
         connect_timeout_s: for a connection.
         read_timeout_s: for an answer.
@@ -52,6 +59,9 @@ class AzureConfig:
     units: int = field(default=1, validator=validators.gt(0))
     commands_by: Literal["desired", "c2d"] | None = None
     commands_poll_s: float = field(default=30.0, validator=validators.gt(0.0))
+    device_link: Literal["mqtt"] | None = None
+    link_endpoint: str | None = None
+    links: int = field(default=100, validator=validators.gt(0))
     threads: int = field(default=32, validator=validators.gt(0))
     connect_timeout_s: float = field(default=5.0, validator=validators.gt(0.0))
     read_timeout_s: float = field(default=20.0, validator=validators.gt(0.0))
@@ -77,8 +87,26 @@ class AzureConfig:
             raise ConfigError(
                 "device_prefix is no start of a device id", remedy="Use up to 63 characters of a-z A-Z 0-9 . _ -"
             )
-        if self.commands_by == "c2d" and self.host is not None and self.device_connection_string is None:
-            raise ConfigError(
-                "Cloud-to-device messages need a shared access policy",
-                remedy='Add device_connection_string = "env:NAME", of a policy with DeviceConnect',
-            )
+        for wanted, what in (
+            (self.commands_by == "c2d", "Cloud-to-device messages need a shared access policy"),
+            (self.device_link is not None, "Connections of devices need a shared access policy"),
+        ):
+            if wanted and self.host is not None and self.device_connection_string is None:
+                raise ConfigError(
+                    what, remedy='Add device_connection_string = "env:NAME", of a policy with DeviceConnect'
+                )
+        if self.link_endpoint is not None:
+            self.link_address("")
+
+    def link_address(self, host: str) -> tuple[str, int]:
+        """Host and port where devices connect, of the hub ``host``. Raises ConfigError."""
+        if self.link_endpoint is None:
+            return host, _LINK_PORT
+        try:
+            parts = urlsplit(self.link_endpoint)
+            port = parts.port or _LINK_PORT
+        except ValueError:
+            parts, port = urlsplit(""), 0
+        if parts.scheme != _LINK or not parts.hostname:
+            raise ConfigError("The link_endpoint cannot be used", remedy="Write mqtts://HOST:PORT")
+        return parts.hostname, port

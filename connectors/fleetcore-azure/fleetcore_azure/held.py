@@ -25,7 +25,11 @@ from fleetcore_azure.sdk import models
 
 OWN = "fleetcore"
 FOREIGN = "There is a device of that name which this fleet has not made"
+CERTIFICATES = "Certificates open this device at IoT Hub: only the device itself can send for it"
+DISABLED = "The device is disabled at IoT Hub"
 TOO_LONG = "The device's id is too long for a device id of IoT Hub"
+#: A scope is this, a device's name, and the number of its generation.
+_SCOPE = "ms-azure-iot-edge://"
 #: How often a twin is read again that another facet or writer has changed between reading and writing.
 TRIES = 4
 
@@ -38,7 +42,11 @@ class Held:
         etag: of the twin, without what is around it; ``device_etag`` of the identity.
         thumbprints: of the certificates that open it, in small letters; None where keys do.
         reported: by the device itself, which none but it writes.
+        reported_version: which only grows.
+        connected: whether a connection of the device is open, ours or its own; the hub tells it up to 5 minutes late.
         metadata: when desired properties were written.
+        edge: whether it is an IoT Edge device; ``scope`` is its own then, which devices below it name.
+        above: the scope of the edge that it is below.
         rest: what else an identity has, which is kept where it is written: what it is below, and whether it is an edge.
     """
 
@@ -52,7 +60,12 @@ class Held:
     tags: Document
     desired: Document
     reported: Document
+    reported_version: int
+    connected: bool
     metadata: Document
+    edge: bool
+    scope: str | None
+    above: str | None
     rest: Mapping[str, object]
 
     @property
@@ -65,6 +78,11 @@ class Held:
         """The mark of the fleet that made it."""
         owner = self.own.get("fleet")
         return owner if isinstance(owner, str) else None
+
+    @property
+    def parent(self) -> str | None:
+        """What the hub calls the device that it is below."""
+        return None if self.above is None else self.above.removeprefix(_SCOPE).rpartition("-")[0]
 
 
 def section(document: Document, name: str) -> Document:
@@ -84,6 +102,9 @@ def held(twin: Any) -> Held:
         prints = twin.x509_thumbprint
         both = () if prints is None else (prints.primary_thumbprint, prints.secondary_thumbprint)
         thumbprints = tuple(each.lower() for each in both if each)
+    edge = bool(twin.capabilities is not None and twin.capabilities.iot_edge)
+    # Of a device that is no edge, its scope is that of the edge above.
+    above = [*(twin.parent_scopes or ()), *([] if edge else [twin.device_scope])]
     return Held(
         name=twin.device_id,
         etag=twin.etag.strip('"'),
@@ -95,7 +116,12 @@ def held(twin: Any) -> Held:
         tags=twin.tags or {},
         desired=plain(properties.desired),
         reported=plain(properties.reported or {}),
+        reported_version=int((properties.reported or {}).get("$version", 0)),
+        connected=str(twin.connection_state).lower() == "connected",
         metadata=section(properties.desired, "$metadata"),
+        edge=edge,
+        scope=(twin.device_scope or None) if edge else None,
+        above=next((each for each in above if each), None),
         rest={
             "capabilities": twin.capabilities,
             "device_scope": twin.device_scope,
@@ -109,6 +135,9 @@ class Devices:
 
     def __init__(self, clients: Clients, mark: str, prefix: str) -> None:
         self._clients, self.mark, self._prefix = clients, mark, prefix
+        #: What holds of the devices that this fleet has made, and of those whose twins it writes, in a query.
+        self.mine = f"tags.{OWN}.fleet = {quoted(mark)}"
+        self.mine_by_twin = f"tags.{OWN}.twin.fleet = {quoted(mark)}"
 
     def name(self, device: str) -> str | None:
         """What the hub calls a device; None where its id is too long."""
@@ -130,6 +159,19 @@ class Devices:
             if failed.kind == "missing":
                 return None
             raise
+
+    async def why_closed(self, name: str) -> str | None:
+        """Why nobody can connect for a device; None where it is not the device that is refused. Raises HubFailed."""
+        there = await self.get(name)
+        if there is None:
+            return "There is no device of that name at IoT Hub"
+        if there.owner is not None and not self.owns(there):
+            return FOREIGN
+        if there.owner is None:
+            return "The device at IoT Hub has no mark of this fleet: it was made anew"
+        if there.authentication != "sas":
+            return CERTIFICATES
+        return DISABLED if there.status != "enabled" else None
 
     async def write(self, there: Held, tags: Document, desired: Document) -> Held:
         """Brings tags and desired properties from what is there to the given documents, under the twin's ETag.
@@ -153,12 +195,11 @@ class Devices:
 
     def ours(self, where: str = "") -> AsyncIterator[Held]:
         """Devices with this fleet's mark, as the query's index has them. Raises HubFailed."""
-        mine = f"tags.{OWN}.fleet = {quoted(self.mark)}"
-        return self._found(f"{mine} AND {where}" if where else mine)
+        return self._found(f"{self.mine} AND {where}" if where else self.mine)
 
     def with_twins(self) -> AsyncIterator[Held]:
         """Devices whose twins have this fleet's mark, in the same way."""
-        return self._found(f"tags.{OWN}.twin.fleet = {quoted(self.mark)}")
+        return self._found(self.mine_by_twin)
 
     async def _found(self, where: str) -> AsyncIterator[Held]:
         async for twin in self._clients.queried(select(where)):

@@ -1,10 +1,10 @@
-"""The identity of a device: its status, and what opens the hub for it. Written whole, under its own ETag.
+"""The identity of a device: its status, its place, and what opens the hub for it. Written whole, under its own ETag.
 
 Keys are the hub's: it makes them, and fleetcore neither keeps nor logs them. They are read in one place, where a status
-is changed: an identity is replaced whole, and one without its keys would be given others.
+or a place is changed: an identity is replaced whole, and one without its keys would be given others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleetcore_azure.clients import Clients
@@ -18,10 +18,23 @@ class Identities:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    async def set_status(self, there: Held, status: str) -> None:
-        """Enables or disables a device."""
+    async def change(
+        self, there: Held, *, status: str, edge: bool = False, place: Mapping[str, object] | None = None
+    ) -> None:
+        """Enables or disables a device.
+
+        Args:
+            edge: makes it an IoT Edge device; it stays one.
+            place: members that say what it is below; None leaves them.
+        """
         identity = await self._clients.call("devices/read", lambda service: service.devices.get_identity(there.name))
         identity.status = status
+        if edge and not there.edge:
+            identity.capabilities = models.DeviceCapabilities(iot_edge=True)
+            # Its scope is the hub's to make; that of an edge above is among its parents' from now on.
+            identity.device_scope, identity.parent_scopes = None, [] if there.above is None else [there.above]
+        for name, value in (place or {}).items():
+            setattr(identity, name, value)
         await self._put(there.name, identity, identity.etag)
 
     async def set_thumbprints(self, there: Held, thumbprints: Sequence[str] | None) -> str:

@@ -1,21 +1,28 @@
 """What others have made at the hub, for an import: devices with their tags and twins, by pages of a query.
 
+Edges come first, so that the gateways of others are the fleet's when their leaves come.
+
 A page tells whole twins, so an import costs one call for 100 devices. That the query's index lags does no harm: a
 device is taken over only where its twin is still as the page said, else it is marked as it is and read.
 """
 
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from fleetcore.interfaces.call_failed import CallFailed
 from fleetcore.interfaces.cloud import MirrorItem, Unowned
 from fleetcore.model.mirror import EntityKey
 from fleetcore_azure.attributes import gathered
 from fleetcore_azure.clients import Clients
-from fleetcore_azure.held import Devices, Held, held
+from fleetcore_azure.held import Devices, Held, held, select
 from fleetcore_azure.registry import version_of
 from fleetcore_azure.twins import Twins
 
 _ALL = "SELECT * FROM devices"
+#: In front of a place among the edges; a place among all of the hub's, which edges are left out of, has none.
+_IS_EDGE = "capabilities.iotEdge = true"
+_EDGES, _REST = "edges:", "rest:"
 
 
 class Imports:
@@ -27,14 +34,20 @@ class Imports:
         self._listed: dict[str, Held] = {}
 
     async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
+        edges = after is None or after.startswith(_EDGES)
+        place = (after or "").removeprefix(_EDGES).removeprefix(_REST) or None
         try:
-            page, following = await self._clients.page(_ALL, after)
+            page, following = await self._clients.page(select(_IS_EDGE) if edges else _ALL, place)
         except CallFailed as failed:
-            if failed.kind == "invalid" and after is not None:
+            if failed.kind == "invalid" and place is not None:
                 return None  # the continuation has expired
             raise
-        self._listed = {there.name: there for there in map(held, page)}
+        self._listed = {there.name: there for there in map(held, page) if there.edge is edges}
         found = [self._device(there) for there in self._listed.values()]
+        if following is not None:
+            following = f"{_EDGES if edges else _REST}{following}"
+        elif edges:
+            following = _REST
         return [each for each in found if each is not None], following
 
     def _device(self, there: Held) -> Unowned | None:
@@ -49,7 +62,10 @@ class Imports:
         if there.status != "enabled":
             # It would be enabled as the fleet's.
             return Unowned(name=there.name, key=key, reason="It is disabled at IoT Hub: enable or remove it there")
-        item = MirrorItem(key=key, body=gathered(there.tags), remote_version=version_of(there))
+        body = gathered(there.tags)
+        if there.parent is not None:
+            body = evolve(body, gateway=self._devices.device(there.parent))
+        item = MirrorItem(key=key, body=body, remote_version=version_of(there))
         return Unowned(name=there.name, key=key, held=item)
 
     async def read(self, found: Unowned) -> Sequence[MirrorItem]:

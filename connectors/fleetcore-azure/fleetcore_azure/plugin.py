@@ -28,9 +28,13 @@ async def open_azure(config: AzureConfig, context: Context) -> "AsyncIterator[Cl
     """
     from fleetcore_azure.backend import AzureCloud
     from fleetcore_azure.clients import open_clients
+    from fleetcore_azure.held import Devices
+    from fleetcore_azure.links import open_links
 
     async with open_clients(config, context) as clients:
-        yield AzureCloud(config, context.fleet, context.mark, clients)
+        devices = Devices(clients, context.mark, config.device_prefix)
+        async with open_links(clients, devices, config.links) as links:
+            yield AzureCloud(config, context.fleet, clients, devices, links)
 
 
 def _trial() -> "AbstractAsyncContextManager[Trial]":

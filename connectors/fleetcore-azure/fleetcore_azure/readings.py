@@ -15,7 +15,7 @@ from fleetcore.interfaces.cloud import Sent
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore_azure.clients import Clients
 from fleetcore_azure.failures import HubFailed
-from fleetcore_azure.held import FOREIGN, TOO_LONG, Devices
+from fleetcore_azure.held import TOO_LONG, Devices
 
 #: Of one message: 256 kB with its properties (quotas, other limits), for which room is left.
 _LARGEST = 240 * 1024
@@ -78,7 +78,7 @@ class Readings:
             if failed.kind not in {"credentials", "missing"}:
                 raise
             # The hub says the same of a key that is not good and of a device that the policy may not speak for.
-            reason = await self._why(message.name)
+            reason = await self._devices.why_closed(message.name)
             if reason is None:
                 raise
             self._refused[message.name] = (now_s, reason)
@@ -97,19 +97,6 @@ class Readings:
             "iothub-app-first": str(message.first),
             "iothub-app-last": str(message.last),
         }
-
-    async def _why(self, name: str) -> str | None:
-        """Why nothing can be sent for a device; None where it is not the device that is refused."""
-        there = await self._devices.get(name)
-        if there is None:
-            return "There is no device of that name at IoT Hub"
-        if there.owner is not None and not self._devices.owns(there):
-            return FOREIGN
-        if there.owner is None:
-            return "The device at IoT Hub has no mark of this fleet: it was made anew"
-        if there.authentication != "sas":
-            return "Certificates open this device at IoT Hub: only the device itself can send for it"
-        return "The device is disabled at IoT Hub" if there.status != "enabled" else None
 
 
 def _utc(time_ms: int) -> str:

@@ -5,10 +5,10 @@ version, is a digest of that state: bulk operations tell no ETags, and every fac
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from fleetcore.interfaces.call_failed import CallFailed
 from fleetcore.interfaces.cloud import CloudUse, Fitted, MirrorItem, MirrorResult
@@ -17,6 +17,7 @@ from fleetcore.model.patch import Document, same
 from fleetcore_azure.attributes import fit, gathered, lay_out, registration_of, status_of
 from fleetcore_azure.clients import Clients
 from fleetcore_azure.failures import HubFailed, of_device
+from fleetcore_azure.gateways import GATEWAY, Gateways, is_gateway, is_ours, place
 from fleetcore_azure.held import FOREIGN, OWN, TOO_LONG, TRIES, Devices, Held, section
 from fleetcore_azure.identities import Identities
 from fleetcore_azure.names import digest
@@ -30,6 +31,7 @@ class Registry:
 
     def __init__(self, clients: Clients, devices: Devices, identities: Identities) -> None:
         self._clients, self._devices, self._identities = clients, devices, identities
+        self._gateways = Gateways(clients, devices, identities)
         self.use = CloudUse()
 
     # -- pure -------------------------------------------------------------------------------------------------------
@@ -46,32 +48,71 @@ class Registry:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     async def make(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult | HubFailed | None]:
-        """Makes new devices, at most 100, in one call; None for those of which it is not known that they were made."""
-        wanted: list[tuple[str, RegistryBody]] = []
+        """Makes new devices, at most 100, in one call, and gateways in one before their leaves.
+
+        None for those of which it is not known that they were made.
+        """
+        found: dict[int, MirrorResult | HubFailed | None] = {}
+        gateways = {_registered(item).gateway for item in items}
+        left = list(range(len(items)))
+        while left:
+            waiting = {items[at].key.id for at in left}
+            # What is in a circle, which the fleet has not, is tried as it is.
+            now = [at for at in left if _registered(items[at]).gateway not in waiting] or left
+            left = [at for at in left if at not in now]
+            made = await self._make([items[at] for at in now], gateways)
+            found |= zip(now, made, strict=True)
+        return [found[at] for at in range(len(items))]
+
+    async def _make(
+        self, items: Sequence[MirrorItem], gateways: Collection[str | None]
+    ) -> Sequence[MirrorResult | HubFailed | None]:
+        named = {gateway for item in items if (gateway := _registered(item).gateway) is not None}
+        scopes = await self._gateways.scopes(named)
+        found: dict[str, MirrorResult | HubFailed | None] = {}
+        wanted: dict[str, _Wanted] = {}
         for item in items:
-            name = self._devices.name(item.key.id)
+            name, body = self._devices.name(item.key.id), _registered(item)
             assert name is not None, "it was fitted"
-            assert isinstance(item.body, RegistryBody)
-            wanted.append((name, item.body))
-        errors = await self._bulk(
-            [
-                models.ExportImportDevice(
-                    id=name, import_mode="create", status=status_of(body), tags=lay_out(body, self._devices.mark)
-                )
-                for name, body in wanted
-            ]
-        )
-        found: list[MirrorResult | HubFailed | None] = []
-        for name, body in wanted:
-            failed = None if errors is None else errors.get(name)
-            if errors is None or (failed is not None and failed.kind == "exists"):
-                found.append(None)
-            elif failed is not None:
-                found.append(failed)
+            edge, scope = is_gateway(body) or item.key.id in gateways, None
+            try:
+                if body.gateway is not None:
+                    scope = self._gateways.placed(name, body.gateway, scopes[body.gateway])
+            except HubFailed as waits:
+                found[item.key.id] = waits
             else:
-                version = _version(lay_out(body, self._devices.mark), status_of(body))
-                found.append(MirrorResult(state="done", remote_version=version))
-        return found
+                wanted[item.key.id] = _Wanted(name=name, body=body, edge=edge, scope=scope)
+        errors = await self._bulk([self._new(one) for one in wanted.values()]) if wanted else {}
+        for device, one in wanted.items():
+            error = None if errors is None else errors.get(one.name)
+            if errors is None or (error is not None and error.kind == "exists"):
+                found[device] = None
+            elif error is None:
+                found[device] = MirrorResult(state="done", remote_version=self._version_made(one))
+            elif error.kind == "invalid" and one.scope is not None and await self._has_moved(one):
+                found[device] = HubFailed(_BULK, "missing", error.said)
+            else:
+                found[device] = error
+        return [found[item.key.id] for item in items]
+
+    def _new(self, one: "_Wanted") -> Any:
+        return models.ExportImportDevice(
+            id=one.name,
+            import_mode="create",
+            status=status_of(one.body),
+            tags=lay_out(one.body, self._devices.mark),
+            capabilities=models.DeviceCapabilities(iot_edge=True) if one.edge else None,
+            **({} if one.scope is None else place(one.edge, one.scope)),
+        )
+
+    def _version_made(self, one: "_Wanted") -> str:
+        gateway = one.body.gateway
+        parent = None if gateway is None or one.scope is None else self._devices.name(gateway)
+        return _version(lay_out(one.body, self._devices.mark), status_of(one.body), parent)
+
+    async def _has_moved(self, one: "_Wanted") -> bool:
+        """Whether the gateway has another scope by now: it went, or was made anew."""
+        return one.body.gateway is None or await self._gateways.scope(one.body.gateway) != one.scope
 
     async def _bulk(self, devices: Sequence[Any]) -> Mapping[str, HubFailed] | None:
         """Does bulk operations; the failures by device, or None where the answer does not tell them.
@@ -109,24 +150,33 @@ class Registry:
             if not self._devices.owns(there) and not adopts:
                 return MirrorResult(state="foreign", reason=FOREIGN)
             tags, status = lay_out(body, self._devices.mark), status_of(body)
-            if same(registration_of(there.tags), tags) and there.status == status:
-                return MirrorResult(state="done", remote_version=_version(tags, status))
             at_version = item.remote_version == version_of(there)
+            same_tags = same(registration_of(there.tags), tags)
+            if not at_version and not adopts and not same_tags:
+                return MirrorResult(state="conflict")
+            above = None
+            if body.gateway is not None:
+                above = self._gateways.placed(name, body.gateway, await self._gateways.scope(body.gateway))
+            placed = (body.gateway is not None or is_ours(there)) and above != there.above
+            edge = is_gateway(body) and not there.edge
+            if same_tags and there.status == status and not placed and not edge:
+                return MirrorResult(state="done", remote_version=_version(tags, status, there.parent))
             if not at_version and not adopts:
                 return MirrorResult(state="conflict")
             try:
                 if not at_version:
                     await self._devices.patch(there.name, there.etag, {OWN: {"fleet": self._devices.mark}}, {})
                     return MirrorResult(state="conflict", reason="It has changed since it was imported")
-                if there.status != status:
-                    await self._identities.set_status(there, status)
+                if there.status != status or placed or edge:
+                    to = place(edge or there.edge, above) if placed else None
+                    await self._identities.change(there, status=status, edge=edge, place=to)
                     there = await self._devices.get(name) or there
                 await self._devices.write(there, self._with_rest(tags, there), there.desired)
             except CallFailed as failed:
                 if failed.kind != "conflict" or last == TRIES - 1:
                     raise
                 continue  # another facet of the device, or another writer: that is looked at anew
-            return MirrorResult(state="done", remote_version=_version(tags, status))
+            return MirrorResult(state="done", remote_version=_version(tags, status, there.parent))
         raise AssertionError("the last try raises")
 
     @staticmethod
@@ -170,7 +220,8 @@ class Registry:
         there = None if name is None else await self._devices.get(name)
         if there is None or not self._devices.owns(there):
             return None
-        return MirrorItem(key=key, body=gathered(there.tags), remote_version=version_of(there))
+        body = await self._gateways.read(there, gathered(there.tags))
+        return MirrorItem(key=key, body=body, remote_version=version_of(there))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
         """As the interface has it; raises HubFailed."""
@@ -180,10 +231,27 @@ class Registry:
                 yield EntityKey("registry", device)
 
 
+@frozen(kw_only=True)
+class _Wanted:
+    """A device that is to be made; ``scope`` is its gateway's."""
+
+    name: str
+    body: RegistryBody
+    edge: bool
+    scope: str | None
+
+
+def _registered(item: MirrorItem) -> RegistryBody:
+    assert isinstance(item.body, RegistryBody)
+    return item.body
+
+
 def version_of(there: Held) -> str:
     """The version of a device's registration."""
-    return _version(registration_of(there.tags), there.status)
+    return _version(registration_of(there.tags), there.status, there.parent)
 
 
-def _version(registration: Document, status: str) -> str:
-    return digest(json.dumps([registration, status], sort_keys=True))
+def _version(registration: Document, status: str, parent: str | None) -> str:
+    """Of a device that the fleet has placed, what it is below is part of it."""
+    placed = [parent] if GATEWAY in section(registration, OWN) else []
+    return digest(json.dumps([registration, status, *placed], sort_keys=True))

@@ -106,6 +106,13 @@ class Signatures(Tokens):
         until_s = int(time.time() + _LASTS_S)
         return signature(self._known.host, self._known.policy, self._known.key, until_s), float(until_s)
 
+    def for_device(self, name: str) -> tuple[str, float]:
+        """A password for one device alone, and until when it is to be used."""
+        self.header()  # which looks for the key anew where it was refused
+        until_s = int(time.time() + _LASTS_S)
+        resource = f"{self._known.host}/devices/{quote(name, safe='')}"
+        return signature(resource, self._known.policy, self._known.key, until_s), until_s - _RENEWED_S
+
 
 class EntraTokens(Tokens):
     """Those of Entra ID, by a credential of azure-identity."""

@@ -1,11 +1,15 @@
-"""Twins: desired properties both ways, and what is reported in ``tags.fleetcore.twin``.
+"""Twins: desired properties both ways, and what is reported in ``tags.fleetcore.twin`` or in the reported properties.
 
-The hub's REST API does not write reported properties: only the device itself can. So what the fleet knows of them
-stands in the tags, where users of the hub can read and query it. The mark beside it says whose twin it is. Of a device
-that is connected to the hub and reports there, its own report counts.
+The hub's REST API does not write reported properties: only a connection of the device can. So what the fleet knows of
+them stands in the tags, where users of the hub can read and query it. The mark beside it says whose twin it is. Of a
+device that is connected to the hub and reports there, its own report counts.
 
-A state's version is its digest with the twin's ETag: the digest tells whether it is another state, since each facet of
-the device changes the ETag; with the ETag a state that is remembered is written without reading it first.
+With links (links.py) the fleet writes the reported properties themselves, and they alone count. The tag says then that
+they are the fleet's: without links again, they are no report of the device's own.
+
+A state's version is its digest with the twin's ETag and, of a linked one, the version of what is reported: the digest
+tells whether it is another state, since each facet of the device changes the ETag; with the rest a state that is
+remembered is written without reading it first.
 """
 
 import json
@@ -19,6 +23,7 @@ from fleetcore.model.mirror import EntityKey, Loss, TwinBody
 from fleetcore.model.patch import Document, patch, pointed, same
 from fleetcore_azure.documents import DEEPEST, PROPERTIES_BYTES, holdable, size
 from fleetcore_azure.held import FOREIGN, OWN, TOO_LONG, TRIES, Devices, Held, section, with_own
+from fleetcore_azure.links import LINK, MQTT, Links
 from fleetcore_azure.names import digest
 
 #: Of the 8 kB of tags: the other half is for the registration (attributes.py), some for the names around it.
@@ -28,6 +33,7 @@ DESIRED_BYTES = PROPERTIES_BYTES - 8 * 1024
 #: Objects around what is reported, within the tags: fleetcore, twin, reported.
 _AROUND = 3
 _TWIN = "twin"
+_REPORTED_MEANWHILE = "What is reported has been changed by another one"
 
 
 @frozen(kw_only=True)
@@ -35,26 +41,30 @@ class _There:
     """The twin as the hub has it.
 
     Attributes:
-        written: what is reported, as it stands in the tags. A device that is connected to the hub reports there itself.
+        known: what is reported, as the fleet writes it: without links, a device that is connected reports there itself.
         marked: whether this fleet has written it.
+        linked: whether the reported properties are the fleet's.
+        reports: whether the device reports there itself.
     """
 
     body: TwinBody
-    written: Document
+    known: Document
     marked: bool
+    linked: bool
+    reports: bool
     owner: str | None
 
     @property
     def digest(self) -> str:
-        digest = _digest(self.body.desired, self.written)
+        digest = _digest(self.body.desired, self.known)
         return digest if self.marked else "-" + digest
 
 
 class Twins:
     """See the module."""
 
-    def __init__(self, devices: Devices) -> None:
-        self._devices = devices
+    def __init__(self, devices: Devices, links: Links | None) -> None:
+        self._devices, self._links = devices, links
         self.use = CloudUse()
 
     # -- pure -------------------------------------------------------------------------------------------------------
@@ -70,22 +80,33 @@ class Twins:
             lost.append(Loss(f"/desired/{OWN}", "The name is taken by firmware and commands"))
         if size(desired) > DESIRED_BYTES:
             return Fitted(item=None, lost=(Loss("", f"Desired properties have {DESIRED_BYTES} bytes here"),))
-        reported = holdable(body.reported, "/reported", lost, deepest=DEEPEST - _AROUND)
-        while size(reported) > REPORTED_BYTES:
+        if self._links is None:
+            deepest, most = DEEPEST - _AROUND, REPORTED_BYTES
+            why = f"Reported properties go to tags, which have {REPORTED_BYTES} bytes for them"
+        else:
+            deepest, most = DEEPEST, PROPERTIES_BYTES
+            why = f"Reported properties have {PROPERTIES_BYTES} bytes"
+        reported = holdable(body.reported, "/reported", lost, deepest=deepest)
+        while size(reported) > most:
             largest = max(reported, key=lambda name: (len(name) + size(reported[name]), name))
             del reported[largest]
-            at = f"/reported/{pointed(largest)}"
-            lost.append(Loss(at, f"Reported properties go to tags, which have {REPORTED_BYTES} bytes for them"))
+            lost.append(Loss(f"/reported/{pointed(largest)}", why))
         if not lost:
             return Fitted(item=item)
         return Fitted(item=evolve(item, body=TwinBody(desired=desired, reported=reported)), lost=lost)
 
-    def _tags(self, there: Document, reported: Document | None) -> dict[str, object]:
-        """The tags with a twin of this fleet, or without one where ``reported`` is None."""
-        own = {key: value for key, value in section(there, OWN).items() if key != _TWIN}
+    def _tags(self, held: Held, reported: Document | None, *, linked: bool) -> dict[str, object]:
+        """The tags with a twin of this fleet, or without one where ``reported`` is None.
+
+        ``linked``: whether the reported properties are the fleet's from now on.
+        """
+        own = {key: value for key, value in held.own.items() if key != _TWIN}
         if reported is not None:
-            own[_TWIN] = {"fleet": self._devices.mark, "reported": dict(reported)}
-        return with_own(there, own)
+            tag: dict[str, object] = {"fleet": self._devices.mark}
+            if self._links is None:
+                tag["reported"] = dict(reported)
+            own[_TWIN] = {**tag, LINK: MQTT} if linked else tag
+        return with_own(held.tags, own)
 
     @staticmethod
     def _desired(there: Document, desired: Document) -> dict[str, object]:
@@ -95,11 +116,17 @@ class Twins:
         tag = section(held.own, _TWIN)
         owner = tag.get("fleet")
         desired = {key: value for key, value in held.desired.items() if key != OWN}
-        written = section(tag, "reported")
+        in_tags, linked = section(tag, "reported"), is_linked(held)
+        if self._links is not None:
+            reported = known = held.reported
+        else:
+            reported, known = (in_tags if linked else held.reported or in_tags), in_tags
         return _There(
-            body=TwinBody(desired=desired, reported=held.reported or written),
-            written=written,
+            body=TwinBody(desired=desired, reported=reported),
+            known=known,
             marked=owner == self._devices.mark,
+            linked=linked,
+            reports=bool(held.reported) and not linked,
             owner=owner if isinstance(owner, str) else None,
         )
 
@@ -130,24 +157,57 @@ class Twins:
             at_version = _is_at(item.remote_version, there.digest if adopts else self._known(held, there))
             if not at_version and not adopts:
                 return MirrorResult(state="conflict")
+            wanted = TwinBody() if body is None else body
+            changes = self._changes(held, there, body) if at_version else {}
+            if changes and (reason := await self._refused_to_report(held, there)) is not None:
+                return MirrorResult(state="invalid", reason=reason)
+            linked = there.linked or bool(changes)
+            reported = {} if there.reports else wanted.reported
             try:
                 if not at_version:
-                    await self._devices.write(held, self._tags(held.tags, {}), held.desired)
+                    await self._devices.write(held, self._tags(held, {}, linked=linked), held.desired)
                     return MirrorResult(state="conflict", reason="It has changed since it was imported")
-                reported = {} if body is None or held.reported else body.reported
-                desired = {} if body is None else body.desired
-                tags = self._tags(held.tags, None if body is None else reported)
-                written = await self._devices.write(held, tags, self._desired(held.desired, desired))
+                tags = self._tags(held, None if body is None else reported, linked=linked)
+                written = await self._devices.write(held, tags, self._desired(held.desired, wanted.desired))
+                if changes:
+                    version = await self._reported(name, changes, held.reported_version, connected=held.connected)
+                    if version is None:
+                        return MirrorResult(state="conflict", reason=_REPORTED_MEANWHILE)
+                    written = evolve(written, reported_version=version)
             except CallFailed as failed:
                 if failed.kind != "conflict" or last == TRIES - 1:
                     raise
                 continue  # another facet of the device, or another writer: that is looked at anew
-            version = None if body is None else _version(_digest(desired, reported), written)
-            return MirrorResult(state="done", remote_version=version)
+            if body is None:
+                if self._links is not None:
+                    await self._links.gone(name, linked=there.linked)
+                return MirrorResult(state="done")
+            known = wanted.reported if self._links is not None else reported
+            return MirrorResult(state="done", remote_version=_version(_digest(wanted.desired, known), written))
         raise AssertionError("the last try raises")
 
+    def _changes(self, held: Held, there: _There, body: TwinBody | None) -> Document:
+        """What a link has to write; what the device itself has reported is not removed with the twin."""
+        if self._links is None or (body is None and not there.linked):
+            return {}
+        return patch(held.reported, {} if body is None else body.reported)
+
+    async def _refused_to_report(self, held: Held, there: _There) -> str | None:
+        assert self._links is not None
+        return await self._links.refused(held, linked=there.linked)
+
+    async def _reported(self, name: str, changes: Document, before: int, *, connected: bool = False) -> int | None:
+        """The version of what is reported after ours; None where it is not the next one: another one has reported."""
+        assert self._links is not None
+        version = await self._links.write(name, changes, connected=connected)
+        return version if version == before + 1 else None
+
     async def _from_last(self, name: str, item: MirrorItem, body: TwinBody) -> MirrorResult | None:
-        """Writes over what is remembered: one call. None where the twin has another ETag by now."""
+        """Writes over what is remembered: one call. None where the twin has another ETag by now.
+
+        What is reported by a link goes so while the link is open: else the twin must tell whether the device is
+        connected itself.
+        """
         version, last = item.remote_version, item.last
         if (
             version is None
@@ -155,19 +215,29 @@ class Twins:
             or not version.startswith(_digest(last.desired, last.reported))
         ):
             return None
-        etag = version.partition(":")[2]
-        reported = patch(last.reported, body.reported)
-        tags = {OWN: {_TWIN: {"reported": reported}}} if reported else {}
-        desired = patch(last.desired, body.desired)
-        if not tags and not desired:
+        _, etag, *number = version.split(":")
+        reported, desired = patch(last.reported, body.reported), patch(last.desired, body.desired)
+        by_link = reported if self._links is not None else {}
+        tags = {OWN: {_TWIN: {"reported": reported}}} if reported and not by_link else {}
+        if (by_link and not (number and self._links is not None and self._links.has(name))) or not (
+            reported or desired
+        ):
             return None
-        try:
-            written = await self._devices.patch(name, etag, tags, desired)
-        except CallFailed as failed:
-            if failed.kind in {"conflict", "missing"}:
-                return None
-            raise
-        return MirrorResult(state="done", remote_version=_version(_digest(body.desired, body.reported), written))
+        after = ":".join((_digest(body.desired, body.reported), etag, *number))
+        if tags or desired:
+            try:
+                written = await self._devices.patch(name, etag, tags, desired)
+            except CallFailed as failed:
+                if failed.kind in {"conflict", "missing"}:
+                    return None
+                raise
+            after = _version(_digest(body.desired, body.reported), written)
+        if by_link:
+            reached = await self._reported(name, by_link, int(number[0]))
+            if reached is None:
+                return MirrorResult(state="conflict", reason=_REPORTED_MEANWHILE)
+            after = ":".join((*after.split(":")[:2], str(reached)))
+        return MirrorResult(state="done", remote_version=after)
 
     def _refused(self, held: Held, there: _There) -> MirrorResult | None:
         if "registry" in self.use.sends and not self._devices.owns(held):
@@ -219,8 +289,13 @@ def _digest(desired: Document, reported: Document) -> str:
     return digest(json.dumps([desired, reported], sort_keys=True))
 
 
+def is_linked(held: Held) -> bool:
+    """Whether the reported properties of a device were written by a link."""
+    return section(held.own, _TWIN).get(LINK) == MQTT
+
+
 def _version(known: str, held: Held) -> str:
-    return f"{known}:{held.etag}"
+    return ":".join((known, held.etag, *([str(held.reported_version)] if is_linked(held) else [])))
 
 
 def _is_at(version: str | None, known: str | None) -> bool:

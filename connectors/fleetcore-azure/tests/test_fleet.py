@@ -105,6 +105,85 @@ async def test_what_azure_users_want_and_command_comes_into_the_fleet(tmp_path, 
     assert [(each.name, each.args, each.issued_by) for each in commands] == [("reboot", {"delay_s": 5}, "mirror/azure")]
 
 
+async def test_what_devices_report_to_the_fleet_is_reported_at_the_hub_until_they_report_there(
+    tmp_path, front, the_device_itself
+):
+    more = f'device_link = "mqtt"\nlink_endpoint = "{front.devices.endpoint}"\nimports = true\npoll_s = 1\n'
+    more += 'mirror = ["registry", "twins"]\n'
+    async with fleet(tmp_path, section(front, more + rates())) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["azure"]
+        await manager.register_device("dev-1", "sensor")
+        await (await manager.open()).twins.report("dev-1", {"battery": 0.5, "old": 1})
+        await until(lambda: front.hub.devices.get("dev-1") and front.hub.devices["dev-1"].reported)
+        await (await manager.open()).twins.report("dev-1", {"battery": 0.25, "old": None})
+        await until(lambda: front.hub.devices["dev-1"].reported == {"battery": 0.25} and mirror.lane.idle)
+        found = await drift(manager)
+        ours = front.devices.opened["dev-1"]
+
+        await manager.update_device("dev-1", home="azure")
+        async with the_device_itself("dev-1") as device:
+            device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", '{"battery": 0.125}')
+
+            async def reported():
+                return (await manager.get_twin("dev-1")).reported == {"battery": 0.125}
+
+            await until(reported)
+            await manager.set_desired("dev-1", {"interval": 60})
+            await until(lambda: front.hub.devices["dev-1"].desired == {"interval": 60} and mirror.lane.idle)
+            opened = front.devices.opened["dev-1"] - ours
+
+    assert found == (2, [])
+    assert opened == 1, "the device itself, once"
+    assert front.hub.devices["dev-1"].reported == {"battery": 0.125}
+
+
+async def test_leaves_stand_below_their_gateways_at_the_hub_and_follow_them(tmp_path, front):
+    def below(name):
+        there = front.hub.devices.get(name)
+        return None if there is None or not there.scope else there.scope.split("/")[-1].rpartition("-")[0]
+
+    async with fleet(tmp_path, section(front, f'mirror = ["registry", "twins"]\n{rates()}')) as manager:
+        await manager.create_device("box-1", "box", attributes={"gateway": {"may_register": True}})
+        await manager.register_device("box-2", "box")
+        for number in range(5):
+            await manager.register_device(f"a-leaf-{number}", "sensor", {"gateway": "box-1"})
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["azure"]
+        await until(lambda: {below(f"a-leaf-{number}") for number in range(5)} == {"box-1"})
+        await manager.update_device("a-leaf-0", gateway="box-2")
+        await manager.update_device("a-leaf-1", gateway=None)
+        await until(lambda: (below("a-leaf-0"), below("a-leaf-1")) == ("box-2", None))
+        await until(lambda: mirror.lane.idle)
+        found = await drift(manager)
+
+    assert found == (7, [])
+    assert [name for name, each in front.hub.devices.items() if each.edge] == ["box-1", "box-2"]
+
+
+async def test_an_import_takes_gateways_over_and_leaves_what_it_does_not_know(tmp_path, front):
+    box = front.hub.make("z-box", {"capabilities": {"iotEdge": True}})
+    off = front.hub.make("off", {"capabilities": {"iotEdge": True}, "status": "disabled"})
+    for name, above in (("a-leaf", box), ("b-leaf", off)):
+        front.hub.make(name, {"deviceScope": above.scope})
+    async with fleet(tmp_path, section(front, f'mirror = ["registry"]\nimports = true\n{rates()}')) as manager:
+        await (await manager.open()).serve()
+        mirror = (await manager.open()).mirrors["azure"]
+        started = await manager.import_mirror("azure", type="pump")
+
+        async def over():
+            return (await manager.get_operation(started.id)).state != "running"
+
+        await until(over)
+        await until(lambda: mirror.lane.idle)
+        gateways = [(await manager.get_device(name)).gateway for name in ("z-box", "a-leaf", "b-leaf")]
+        found = await drift(manager)
+
+    assert gateways == [None, "z-box", None]
+    assert found == (3, [])
+    assert [front.hub.devices[name].scope for name in ("a-leaf", "b-leaf")] == [box.scope, off.scope]
+
+
 async def talk(manager, stop):
     """Devices report and are given new desired state, come and go, until told to stop; returns how many rounds."""
     rounds = 0
@@ -231,7 +310,7 @@ async def test_an_existing_fleet_is_imported_with_the_fewest_calls(tmp_path, fro
     assert front.hub.devices["theirs"].tags == {"fleetcore": {"fleet": "other"}}
     # Registration and twin are taken over by a write each. Where both are under way at once, one of them is repeated.
     assert calls.keys() == {"twins/query", "twins/read", "twins/write"}
-    assert calls["twins/query"] == 1
+    assert calls["twins/query"] == 2, "edges are asked for first"
     assert 2 * DEVICES <= calls["twins/write"] <= 3 * DEVICES
     assert calls["twins/read"] <= 5 * DEVICES
 

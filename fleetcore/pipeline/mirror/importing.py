@@ -207,7 +207,8 @@ class CloudImports:
             return Counter()  # it has gone meanwhile
         if judged.action == "create":
             type_ = cast("str", operation.spec["type"])
-            made = self._adopting.prepared(device.key.id, device.body, type_, lane.name)
+            body = await self._adopting.below(device.body)
+            made = self._adopting.prepared(device.key.id, body, type_, lane.name)
             # The lane leaves it alone until all of it is here: what it has taken over is not listed again.
             begun = evolve(_imported(device, hub.limits), paused=_BEGUN)
             kept = lane.kept.putting(device.key, await lane.kept.get(device.key), begun)

@@ -9,7 +9,6 @@ import contextlib
 import json
 import secrets as chance
 import socket
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
@@ -27,6 +26,7 @@ from fleetcore.errors import CODES, ConfigError, NotAuthenticated, NotAuthorised
 from fleetcore.interfaces import DeviceClient, DeviceSecrets, EnrollRequest, claiming
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.wire import messages
+from fleetcore.wire.tls import ClosingSocket
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.addresses import read_address
 from fleetcore_mqtt.bodies import to_json
@@ -50,17 +50,6 @@ def problem(reason: int, text: str) -> dict[str, object]:
     known = CODES[code]
     out: dict[str, object] = {"code": code, "title": known.title, "status": known.http}
     return {**out, "detail": detail} if detail else out
-
-
-class _TlsSocket(ssl.SSLSocket):
-    """Closes itself where the handshake fails: paho forgets it then."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
 
 
 class MqttDeviceClient(DeviceClient):
@@ -149,7 +138,7 @@ class MqttDeviceClient(DeviceClient):
         client.connect_timeout = CONNECT_S / 3
         if self._address.secure:
             tls = self._secrets.tls()
-            tls.sslsocket_class = _TlsSocket
+            tls.sslsocket_class = ClosingSocket
             client.tls_set_context(tls)
         if self._secrets.token is not None:
             client.username_pw_set(device, self._secrets.token)

@@ -13,6 +13,7 @@ from fleetcore_azure.testing.hub import Hub
 
 _HOW = """IoT Hub in dictionaries, {delay_ms:g} ms a call
   endpoint  {front.endpoint}
+  devices   {front.devices.endpoint}
   faults    curl -d '{{"throttled": 100}}' {front.side}{control}    ends with '{{"heal": true}}'
   [clouds.azure]
   kind = "azure"
@@ -40,7 +41,7 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m fleetcore_azure.testing", description=__doc__)
     parser.add_argument("--delay-ms", type=float, default=40.0, help="how long a call takes")
-    parser.add_argument("--port", type=int, default=0, help="of the hub; the next one sets its faults")
+    parser.add_argument("--port", type=int, default=0, help="of the hub; the next ones are for faults and devices")
     parser.add_argument("--ca", type=Path, default=None, help="a folder for the root that it is trusted by")
     given = parser.parse_args()
     if given.ca is not None:

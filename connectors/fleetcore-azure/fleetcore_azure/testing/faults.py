@@ -19,13 +19,15 @@ class Faults(HubFaults):
     """Faults under way; all off at first.
 
     Attributes:
+        dropped: reports of devices still to be answered by the end of their connection; nothing of them is done.
         partly: devices of bulk operations that fail, each with an error of the hub.
         refused: whether everybody is turned away.
         role: the definition of a role that bearers of a token have; None allows everything.
     """
 
-    COUNTED: ClassVar[Sequence[str]] = (*HubFaults.COUNTED, "partly")
+    COUNTED: ClassVar[Sequence[str]] = (*HubFaults.COUNTED, "partly", "dropped")
 
+    dropped: int = 0
     partly: int = 0
     refused: bool = False
     role: Mapping[str, Any] | None = None

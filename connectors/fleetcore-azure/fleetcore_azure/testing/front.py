@@ -1,7 +1,7 @@
 """The counterpart's front: recognises operations, looks at tokens, keeps to its faults, and hands calls to the hub.
 
-It has two doors: ``endpoint``, by HTTPS, for the connector, and ``side``, by HTTP, for people, where no fault is met
-and no token is asked for.
+It has three doors: ``endpoint``, by HTTPS, for the connector; ``side``, by HTTP, for people, where no fault is met and
+no token is asked for; and ``devices``, by MQTT, for devices and who connects for them.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from fleetcore.testing.http1 import Answer, Read, Request, Server
 from fleetcore.testing.throwaway_ca import ThrowawayCa
 from fleetcore_azure.testing.faults import Faults
 from fleetcore_azure.testing.hub import Hub, bulk_answer
+from fleetcore_azure.testing.mqtt import Devices, serving_devices
 from fleetcore_azure.testing.operations import HOST, Call, call_of
 from fleetcore_azure.testing.rules import RefusedByAzure
 
@@ -55,6 +56,11 @@ class Front:
     calls: dict[str, int] = field(factory=dict)
     endpoint: str = ""
     side: str = ""
+    devices: Devices = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.devices = Devices(self.hub, self.faults, self.calls, self._admits)
+        self.hub.on_removal.append(self.devices.drop)
 
     def connection_string(self, policy: str = "iothubowner") -> str:
         """That of a policy."""
@@ -121,12 +127,33 @@ class Front:
         return had | {"RegistryRead"} if "RegistryWrite" in had else had
 
     def _is_signed(self, parts: Mapping[str, str]) -> bool:
-        policy, until, resource = parts.get("skn", ""), parts.get("se", ""), parts.get("sr", "")
-        if policy not in self.keys or not until.isdigit() or int(until) < self._now_s() or resource != HOST:
+        policy = parts.get("skn", "")
+        return policy in self.keys and parts.get("sr") == HOST and self._is_good(parts, self.keys[policy])
+
+    def _is_good(self, parts: Mapping[str, str], key: str) -> bool:
+        """Whether a token has not run out and was signed with a key."""
+        until, resource = parts.get("se", ""), parts.get("sr", "")
+        if not until.isdigit() or int(until) < self._now_s():
             return False
         text = f"{quote_plus(resource)}\n{until}".encode()
-        wanted = base64.b64encode(hmac.digest(base64.b64decode(self.keys[policy]), text, hashlib.sha256)).decode()
+        wanted = base64.b64encode(hmac.digest(base64.b64decode(key), text, hashlib.sha256)).decode()
         return hmac.compare_digest(wanted, parts.get("sig", ""))
+
+    def _admits(self, name: str, password: str) -> bool:
+        """Whether a password opens the door for a device: by its own key, or a policy's with DeviceConnect."""
+        device = self.hub.devices.get(name)
+        if device is None or device.authentication != "sas" or device.status != "enabled":
+            return False
+        given = password.removeprefix("SharedAccessSignature ")
+        parts = {key: value[0] for key, value in parse_qs(given).items()}
+        if given == password or parts.get("sr") not in {HOST, f"{HOST}/devices/{name}"}:
+            return False
+        policy = parts.get("skn")
+        if policy is None:
+            return parts["sr"] != HOST and any(self._is_good(parts, key) for key in device.keys)
+        if policy not in self.keys or "DeviceConnect" not in self.policies[policy]:
+            return False
+        return self._is_good(parts, self.keys[policy])
 
     async def at_the_side(self, request: Request) -> Answer:
         """Answers tests and people."""
@@ -156,12 +183,13 @@ class Front:
 async def serving(
     hub: Hub, port: int = 0, *, delay_s: float = 0.0, ca: ThrowawayCa | None = None
 ) -> AsyncIterator[Front]:
-    """Listens on the loopback for the block; ``port`` is the front door's, and the next one the side door's."""
+    """Listens on the loopback for the block; ``port`` is the front's, the next ones the side's and devices'."""
     front = Front(hub=hub, ca=ca or ThrowawayCa(), faults=Faults(delay_s=delay_s))
     tls = front.ca.server(client_certificates=False)
     async with (
         Server(front.at_the_front, port, tls=tls, reader=front.arriving) as door,
         Server(front.at_the_side, port + 1 if port else 0) as side,
+        serving_devices(front.devices, port + 2 if port else 0, tls),
     ):
         front.endpoint, front.side = door.endpoint, side.endpoint
         yield front

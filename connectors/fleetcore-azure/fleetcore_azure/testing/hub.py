@@ -18,7 +18,7 @@ from attrs import field, frozen, mutable
 
 from fleetcore.testing.http1 import Answer
 from fleetcore_azure.testing.operations import Call
-from fleetcore_azure.testing.query import condition
+from fleetcore_azure.testing.query import condition, counting
 from fleetcore_azure.testing.rules import (
     RefusedByAzure,
     check_name,
@@ -39,7 +39,8 @@ class Device:
     """An identity and its twin.
 
     Attributes:
-        edge, scope: whether it is an IoT Edge device, and what it is below.
+        edge, scope: whether it is an IoT Edge device; its own scope then, else that of the edge above.
+        parents: scopes of edges above.
         authentication: ``sas``, ``selfSigned`` or ``certificateAuthority``; ``generation`` counts its keys.
         metadata: when each desired property was written.
     """
@@ -53,11 +54,14 @@ class Device:
     identity_etag: str = ""
     edge: bool = False
     scope: str | None = None
+    parents: tuple[str, ...] = ()
+    generation: int = 1
     tags: dict[str, Any] = field(factory=dict)
     desired: dict[str, Any] = field(factory=dict)
     reported: dict[str, Any] = field(factory=dict)
     metadata: dict[str, Any] = field(factory=dict)
     desired_version: int = 1
+    reported_version: int = 1
     version: int = 1
     etag: str = ""
 
@@ -104,6 +108,8 @@ class Hub:
         index_lag_s: how long the index of queries is behind, by ``now_s``.
         quota: messages that may still be taken today; None for any number.
         largest_page: devices of a page of a query.
+        connected: names of devices that have a connection (mqtt.py).
+        on_removal: told each device that is removed.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
@@ -114,6 +120,8 @@ class Hub:
         self.index_lag_s = 0.0
         self.quota: int | None = None
         self.largest_page = 100
+        self.connected: set[str] = set()
+        self.on_removal: list[Callable[[str], None]] = []
         self._indexed: dict[str, dict[str, Any]] = {}
         self._coming: deque[tuple[float, str, dict[str, Any] | None]] = deque()
         self._number = itertools.count(1)
@@ -148,7 +156,7 @@ class Hub:
         """Makes a device, with keys of the hub's unless it has its own way in."""
         if check_name(name) in self.devices:
             raise RefusedByAzure("DeviceAlreadyExists", f"{name} is already registered", 409)
-        device = Device(name=name)
+        device = Device(name=name, generation=next(self._number))
         self._identify(device, given)
         self._tag(device, given.get("tags") or {}, (given.get("properties") or {}).get("desired") or {})
         self.devices[name] = device
@@ -159,6 +167,8 @@ class Hub:
         """Removes a device with its twin and its messages."""
         del self.devices[name]
         self.queues.pop(name, None)
+        for left in self.on_removal:
+            left(name)
         self._coming.append((self.now_s(), name, None))
 
     def _identify(self, device: Device, given: Mapping[str, Any]) -> None:
@@ -175,13 +185,27 @@ class Hub:
             raise invalid("selfSigned without a thumbprint")
         keys = authentication.get("symmetricKey") or {}
         device.status, device.reason = status, given.get("statusReason")
-        device.edge = bool((given.get("capabilities") or {}).get("iotEdge"))
-        device.scope = given.get("deviceScope")
+        self._place(device, given)
         device.authentication = kind
         device.thumbprints = both if kind == "selfSigned" else (None, None)
         own = (keys.get("primaryKey") or self._key(), keys.get("secondaryKey") or self._key())
         device.keys = own if kind == "sas" else ("", "")
         device.identity_etag = self._etag()
+
+    def _place(self, device: Device, given: Mapping[str, Any]) -> None:
+        """Where it stands; the scope of an edge is the hub's to make, and never changes."""
+        edge = bool((given.get("capabilities") or {}).get("iotEdge"))
+        above = [each for each in given.get("parentScopes") or () if edge]
+        if not edge and given.get("deviceScope"):
+            above = [given["deviceScope"]]
+        scopes = {each.scope for each in self.devices.values() if each.edge and each.name != device.name}
+        if len(above) > 1 or not scopes.issuperset(above):
+            raise invalid(f"the scopes {above}: there is no such edge, or a device is below two")
+        own = device.scope if device.edge else f"ms-azure-iot-edge://{device.name}-{device.generation}"
+        if edge and given.get("deviceScope") not in {None, "", own}:
+            raise invalid("the scope of an edge is not to be changed")
+        device.edge, device.parents = edge, tuple(above)
+        device.scope = own if edge else (above[0] if above else None)
 
     def _key(self) -> str:
         return base64.b64encode(f"key-{next(self._number)}".encode()).decode()
@@ -194,7 +218,7 @@ class Hub:
         """The identity as it is answered."""
         return {
             "deviceId": device.name,
-            "generationId": "1",
+            "generationId": str(device.generation),
             "etag": device.identity_etag,
             "status": device.status,
             "statusReason": device.reason,
@@ -209,6 +233,7 @@ class Hub:
             },
             "capabilities": {"iotEdge": device.edge},
             "deviceScope": device.scope,
+            "parentScopes": list(device.parents),
         }
 
     def _put_identity(self, call: Call) -> Answer:
@@ -294,8 +319,7 @@ class Hub:
         device.etag = self._etag()
         self._coming.append((self.now_s(), device.name, self.twin(device)))
 
-    @staticmethod
-    def twin(device: Device) -> dict[str, Any]:
+    def twin(self, device: Device) -> dict[str, Any]:
         """The twin as it is answered."""
         metadata = {"$metadata": device.metadata, "$version": device.desired_version}
         return {
@@ -305,7 +329,7 @@ class Hub:
             "status": device.status,
             "statusReason": device.reason,
             "statusUpdateTime": "0001-01-01T00:00:00Z",
-            "connectionState": "Disconnected",
+            "connectionState": "Connected" if device.name in self.connected else "Disconnected",
             "lastActivityTime": "0001-01-01T00:00:00Z",
             "cloudToDeviceMessageCount": 0,
             "authenticationType": device.authentication,
@@ -315,13 +339,30 @@ class Hub:
             },
             "capabilities": {"iotEdge": device.edge},
             "deviceScope": device.scope,
+            "parentScopes": list(device.parents),
             "version": device.version,
             "tags": copy.deepcopy(device.tags),
             "properties": {
                 "desired": {**copy.deepcopy(device.desired), **copy.deepcopy(metadata)},
-                "reported": {**copy.deepcopy(device.reported), "$metadata": {}, "$version": 1},
+                "reported": {**copy.deepcopy(device.reported), "$metadata": {}, "$version": device.reported_version},
             },
         }
+
+    def report(self, name: str, changes: object) -> int:
+        """Merges into what a device reports, by its own connection; the version then. Raises RefusedByAzure.
+
+        The ETag is of tags and desired properties alone, which services write.
+        """
+        device = self.device(name)
+        if not isinstance(changes, dict):
+            raise invalid("the report is no object")
+        reported = merged(device.reported, changes)
+        check_section(reported, _PROPERTIES)
+        device.reported = reported
+        device.reported_version += 1
+        device.version += 1
+        self._coming.append((self.now_s(), name, self.twin(device)))
+        return device.reported_version
 
     def _update_twin(self, call: Call) -> Answer:
         there, document = self.device(call.name), call.document
@@ -337,8 +378,13 @@ class Hub:
         return _json(self.twin(there))
 
     def _query(self, call: Call) -> Answer:
-        matches = condition((call.document or {}).get("query", ""))
+        text = (call.document or {}).get("query", "")
         self._index()
+        if (counted := counting(text)) is not None:
+            alias, text = counted
+            matches = condition(text)
+            return _json_list([{alias: sum(map(matches, self._indexed.values()))}])
+        matches = condition(text)
         found = [twin for twin in self._indexed.values() if matches(twin)]
         headers = call.request.headers
         start = int(headers.get("x-ms-continuation") or 0)
@@ -435,6 +481,10 @@ def _written(metadata: Mapping[str, Any], changes: Mapping[str, Any], when: str,
             before = result.get(key) or {}
             result[key] = _written(before, value, when, version) if isinstance(value, dict) else stamp
     return result
+
+
+def _json_list(documents: list[dict[str, Any]]) -> Answer:
+    return Answer(body=json.dumps(documents).encode(), headers={"x-ms-item-type": "Raw"})
 
 
 def _json(document: Mapping[str, Any]) -> Answer:

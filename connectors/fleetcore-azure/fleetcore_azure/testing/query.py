@@ -1,4 +1,4 @@
-"""The part of IoT Hub's query language that mirrors use: ``SELECT * FROM devices WHERE …`` with ``AND``."""
+"""The part of IoT Hub's query language that mirrors use: ``SELECT * FROM devices WHERE …`` with ``AND``, and counts."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,10 +7,17 @@ from typing import Any
 from fleetcore_azure.testing.rules import invalid
 
 _SELECT = re.compile(r"SELECT \* FROM devices(?: WHERE (.+))?", re.DOTALL)
+_COUNT = re.compile(r"SELECT COUNT\(\) AS (\w+) (FROM .+)", re.DOTALL)
 _IS = re.compile(r"([A-Za-z0-9_.:-]+) = (?:'((?:[^'\\]|\\.)*)'|(true|false|-?\d+))")
 _DEFINED = re.compile(r"(NOT )?is_defined\(([A-Za-z0-9_.:-]+)\)")
 
 Condition = Callable[[Mapping[str, Any]], bool]
+
+
+def counting(text: str) -> tuple[str, str] | None:
+    """Of a query that counts, what the number is called, and the query for what is counted."""
+    found = _COUNT.fullmatch(text.strip())
+    return None if found is None else (found[1], f"SELECT * {found[2]}")
 
 
 def condition(text: str) -> Condition:

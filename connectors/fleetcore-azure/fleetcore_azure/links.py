@@ -1,0 +1,294 @@
+"""Connections in the names of devices, kept while they are of use: by them what is reported reaches the hub's twins.
+
+At most so many are open together, and one that is idle is closed. IoT Hub has one connection a device: where the device
+comes itself, ours is dropped. Then, and where the hub says that the device is connected already, it is left alone for a
+time that doubles, and said so: its connection is never taken from it.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from attrs import frozen
+
+from fleetcore.errors import Refused
+from fleetcore_azure.clients import Clients
+from fleetcore_azure.failures import HubFailed, from_answer
+from fleetcore_azure.held import CERTIFICATES, DISABLED, OWN, Devices, Held
+from fleetcore_azure.link import Door, Link, LinkAnswer, LinkLost, Unanswered, reach
+from fleetcore_azure.tokens import Signatures
+
+_log = logging.getLogger(__name__)
+
+#: Devices of a mirror: a connection each is of use for some, and a hub bills and throttles them all.
+MOST = 1000
+#: In a twin's tag: what is reported at the hub was written by a link, and not by the device.
+LINK, MQTT = "link", "mqtt"
+OPEN, _WRITE = "links/open", "twins/write"
+_IDLE_S = 60.0
+#: How late the hub may tell that a connection has ended (device twins, connectionState).
+_LATE_S = 300.0
+#: How long a device that is connected itself is left alone, at first and at most.
+_LEFT_S, _LEFT_MOST_S = 60.0, 3600.0
+#: How long a disabled device waits.
+_DISABLED_S = 600.0
+#: A full mirror is counted anew no more often.
+_COUNTED_S = 60.0
+
+
+def too_many() -> Refused:
+    """The mirror has more devices than are connected for."""
+    return Refused(
+        f'device_link = "{MQTT}" connects for {MOST:,} devices of a mirror, and this one has more',
+        code="limit_exceeded",
+        remedy="Remove device_link, which has reports go to tags, or choose fewer devices with where",
+    )
+
+
+@frozen
+class _Left:
+    """A device that is left alone until a time of the fleet's clock."""
+
+    until_s: float
+    for_s: float
+
+
+class Links:
+    """See the module; open it with :func:`open_links`."""
+
+    def __init__(self, clients: Clients, devices: Devices, door: Door, most: int) -> None:
+        self._clients, self._devices, self.door, self._most = clients, devices, door, most
+        #: By device, the one that was used last at the end.
+        self._open: dict[str, Link] = {}
+        self._used_s: dict[str, float] = {}
+        self._busy: set[str] = set()
+        self._opening = 0
+        self._freed = asyncio.Event()
+        #: All that were made and not closed, those among them whose opening was cancelled.
+        self._made: set[Link] = set()
+        self._ended = False
+        self._closed_s: dict[str, float] = {}
+        self._left: dict[str, _Left] = {}
+        self._linked: set[str] = set()
+        self._count: int | None = None
+        self._counted_s = -math.inf
+        self._counting = asyncio.Lock()
+
+    # -- which devices ----------------------------------------------------------------------------------------------
+
+    async def refused(self, there: Held, *, linked: bool) -> str | None:
+        """Why nothing can be reported for a device, ever; None where it can. ``linked`` ones have their place.
+
+        Raises HubFailed, also where it can be reported later.
+        """
+        if there.authentication != "sas":
+            return CERTIFICATES
+        if there.status != "enabled":
+            raise HubFailed(OPEN, "in_use", DISABLED, retry_after_s=_DISABLED_S)
+        async with self._counting:
+            if linked or there.name in self._linked:
+                return None
+            now_s = self._clients.clock.monotonic_s()
+            if self._count is None or (self._count >= MOST and now_s - self._counted_s > _COUNTED_S):
+                where = f"{self._devices.mine_by_twin} AND tags.{OWN}.twin.{LINK} = '{MQTT}'"
+                self._count, self._counted_s = await self._clients.count(where), now_s
+            if self._count >= MOST:
+                error = too_many()
+                return f"{error.code}: {error.message}. {error.remedy}"
+            self._linked.add(there.name)
+            self._count += 1
+            return None
+
+    async def gone(self, name: str, *, linked: bool) -> None:
+        """The device, or its twin, has been removed: its place is free, and its connection is closed."""
+        if self._count is not None and (linked or name in self._linked):
+            self._count -= 1
+        self._linked.discard(name)
+        self._left.pop(name, None)
+        if name in self._open:
+            await self._shut(name)
+
+    @property
+    def left_alone(self) -> list[str]:
+        """Names of devices that are connected themselves."""
+        now_s = self._clients.clock.monotonic_s()
+        return sorted(name for name, left in self._left.items() if left.until_s > now_s)
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Whether a device's connection is open."""
+        return name in self._open
+
+    async def write(self, name: str, changes: Mapping[str, object], *, connected: bool = False) -> int | None:
+        """Merges into what a device reports; the version that it has then, None where the hub does not say.
+
+        Args:
+            connected: whether the hub says that a connection of the device is open.
+
+        Raises:
+            HubFailed: of kind ``in_use`` where the device is connected itself.
+        """
+        now_s = self._clients.clock.monotonic_s()
+        left = self._left.get(name)
+        if left is not None and left.until_s > now_s:
+            raise self._in_use(left.until_s - now_s)
+        self._busy.add(name)
+        try:
+            link = self._open.get(name)
+            if link is not None and link.until_s < time.time():
+                await self._shut(name)  # its token runs out
+                link = None
+            if link is None:
+                if connected and now_s - self._closed_s.get(name, -math.inf) > _LATE_S:
+                    raise self._leave(name, "the device is connected itself")
+                link = await self._opened(name)
+            answer = await self._asked(name, link, changes)
+        finally:
+            self._busy.discard(name)
+            self._freed.set()
+        return answer.version
+
+    async def _asked(self, name: str, link: Link, changes: Mapping[str, object]) -> LinkAnswer:
+        def work(_tokens: Signatures) -> LinkAnswer:
+            answer = link.report(changes)
+            if answer.status >= 300:
+                raise from_answer(_WRITE, answer.status, answer.body, {}, time.time())
+            return answer
+
+        try:
+            answer = await self._clients.for_link(_WRITE, work)
+        except LinkLost as lost:
+            self._made.discard(link)
+            self._forget(name)
+            self._closed_s.pop(name, None)
+            raise self._leave(name, str(lost)) from lost
+        except Unanswered as error:
+            await self._shut(name)
+            raise HubFailed(_WRITE, "unavailable", str(error), lost=True) from error
+        self._open[name] = self._open.pop(name, link)
+        self._used_s[name] = self._clients.clock.monotonic_s()
+        return answer
+
+    async def _opened(self, name: str) -> Link:
+        await self._make_room()
+        self._opening += 1
+
+        def work(tokens: Signatures) -> Link:
+            link = Link(self.door, name, *tokens.for_device(name))
+            self._made.add(link)
+            if self._ended:  # looked at once the link is among those that close() ends
+                raise LinkLost("the mirror ends")
+            try:
+                link.open()
+            except LinkLost:
+                self._made.discard(link)
+                raise
+            return link
+
+        try:
+            link = await self._clients.for_link(OPEN, work)
+        except LinkLost as lost:
+            if lost.let_in:
+                raise HubFailed(OPEN, "unavailable", str(lost), lost=not lost.reached) from lost
+            # The hub says the same of a key that is not good and of a device that the policy may not speak for.
+            reason = await self._devices.why_closed(name)
+            if reason is not None:
+                raise HubFailed(OPEN, "unavailable", reason) from lost
+            self._clients.key_refused()
+            raise HubFailed(OPEN, "credentials", str(lost)) from lost
+        finally:
+            self._opening -= 1
+            self._freed.set()
+        self._open[name] = link
+        self._used_s[name] = self._clients.clock.monotonic_s()
+        return link
+
+    async def _make_room(self) -> None:
+        while len(self._open) + self._opening >= self._most:
+            idle = next((name for name in self._open if name not in self._busy), None)
+            if idle is not None:
+                await self._shut(idle)
+            else:
+                self._freed.clear()
+                await self._freed.wait()
+
+    def _leave(self, name: str, why: str) -> HubFailed:
+        before = self._left.get(name)
+        for_s = _LEFT_S if before is None else min(before.for_s * 2, _LEFT_MOST_S)
+        self._left[name] = _Left(self._clients.clock.monotonic_s() + for_s, for_s)
+        _log.warning(
+            "Azure IoT Hub: %s is left alone for %g s: %s. If it speaks to the hub, say so: "
+            "`fleetcore device set DEVICE --home NAME`", name, for_s, why,
+        )  # fmt: skip
+        return self._in_use(for_s)
+
+    @staticmethod
+    def _in_use(wait_s: float) -> HubFailed:
+        said = "the device, which is connected to IoT Hub itself, is left alone"
+        return HubFailed(OPEN, "in_use", said, retry_after_s=wait_s)
+
+    # -- closing ----------------------------------------------------------------------------------------------------
+
+    def _forget(self, name: str) -> Link | None:
+        self._used_s.pop(name, None)
+        return self._open.pop(name, None)
+
+    async def _shut(self, name: str) -> None:
+        link = self._forget(name)
+        if link is None:
+            return
+        self._closed_s[name] = self._clients.clock.monotonic_s()
+        await self._clients.in_thread(link.close)
+        self._made.discard(link)
+
+    async def close_idle(self) -> None:
+        """For ever: closes what has not been used for a minute."""
+        while True:
+            await self._clients.clock.sleep(_IDLE_S / 2)
+            now_s = self._clients.clock.monotonic_s()
+            for name in [each for each, used_s in self._used_s.items() if now_s - used_s >= _IDLE_S]:
+                if name not in self._busy:
+                    self._left.pop(name, None)  # nobody came for as long as it was open
+                    await self._shut(name)
+            self._closed_s = {name: at for name, at in self._closed_s.items() if now_s - at <= _LATE_S}
+
+    def close(self) -> None:
+        """Closes all; what a thread still does with one is waited for."""
+        self._ended = True
+        for link in list(self._made):
+            link.close()
+
+    # -- mirror check -----------------------------------------------------------------------------------------------
+
+    async def reach(self) -> None:
+        """Shows that the hub's door for devices can be reached. Raises HubFailed."""
+
+        def work(_tokens: Signatures) -> None:
+            try:
+                reach(self.door)
+            except OSError as error:
+                where = f"{self.door.host}:{self.door.port}"
+                raise HubFailed(OPEN, "unavailable", f"{where} cannot be reached: {error}", lost=True) from error
+
+        await self._clients.for_link(OPEN, work)
+
+
+@asynccontextmanager
+async def open_links(clients: Clients, devices: Devices, most: int) -> AsyncIterator[Links | None]:
+    """Links for the block, where the mirror has any; none is left open after it."""
+    if clients.door is None:
+        yield None
+        return
+    links = Links(clients, devices, clients.door, most)
+    closing = asyncio.create_task(links.close_idle(), name="fleetcore azure links")
+    try:
+        yield links
+    finally:
+        closing.cancel()
+        with suppress(asyncio.CancelledError):
+            await closing
+        await asyncio.to_thread(links.close)
