@@ -13,6 +13,7 @@ import pytest
 from fleetcore.model import events
 from fleetcore.model.command import CommandState
 from fleetcore.model.credential import EnrollmentState
+from fleetcore.model.cutover import CutoverState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.events import CORE, DOCUMENT, SUBJECT
 from fleetcore.model.firmware import CampaignState, ExecutionState
@@ -34,7 +35,8 @@ IN_BRACES: dict[str, list[str] | list[StrEnum]] = {
     "command.": list(CommandState),
     "campaign.": list(CampaignState),
     "execution.": list(ExecutionState),
-    "operation.": [state for state in OperationState if state is not OperationState.RUNNING],
+    "operation.": ["paused", "resumed", *(state for state in OperationState if state is not OperationState.RUNNING)],
+    "cutover.": list(CutoverState),
     "enrollment.": list(EnrollmentState),
     "dead_letter.": ["replayed", "discarded"],
 }

@@ -21,6 +21,7 @@ ALLOWED = {
     ("events.py", "is_visible", "find"): "EventTypes.find is a table in memory",
     ("groups.py", "_group", "count"): "kept in memory",
     ("health.py", "get_group_health", "members"): "a group's health is that of all its devices",
+    ("cutovers.py", "_chosen", "ids"): "a cut-over is of all the devices that its query selects",
     ("devices.py", "count_devices", "count"): "how many devices a query selects is asked for explicitly",
     ("health.py", "get_fleet_health", "fleet"): "the fleet's health is that of all its devices",
     ("dead_letters.py", "list_dead_letters", "list"): "at most 1,000 are kept",
