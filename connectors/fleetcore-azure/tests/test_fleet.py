@@ -122,6 +122,7 @@ async def talk(manager, stop):
 
 async def test_two_hubs_are_in_step_after_one_was_cut_throttled_and_lagged(tmp_path, monkeypatch, ca, front):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
+    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
     more = f'mirror = ["registry", "twins"]\nmetrics = ["*"]\ndelete = true\n{rates()}'
     async with serving(Hub(), ca=ca) as shaky:
         both = {"steady": front, "shaky": shaky}
