@@ -6,7 +6,6 @@ Quotas are raised where nothing else is said, so that the machine is what bounds
 
 import json
 import os
-import re
 import signal
 import statistics
 import tempfile
@@ -58,9 +57,7 @@ def _toml(folder: Path, hubs: Mapping[str, Child], what: str, rates: Mapping[str
 mirror = {what}
 rates = {{{", ".join(f'"{action}" = {rate}' for action, rate in paced.items())}}}
 """
-    file = folder / "fleet.toml"
-    known = re.findall("^id = .*\n", file.read_text(), re.MULTILINE) if file.exists() else []
-    file.write_text(f'[fleet]\n{"".join(known)}data = "data"\n{sections}')
+    (folder / "fleet.toml").write_text(f'[fleet]\ndata = "data"\n{sections}')
 
 
 @contextmanager
@@ -154,16 +151,15 @@ def _catching_up(cloud: str, devices: int) -> list[Row]:
     """After an outage with as many changes, at a stated rate of writes."""
     (writing, quota), title = CLOUDS[cloud].twins, CLOUDS[cloud].title
     with _hub(cloud) as hub, tempfile.TemporaryDirectory() as name:
-        _toml(Path(name), {cloud: hub}, '["registry", "twins"]')
+        _toml(Path(name), {cloud: hub}, '["registry", "twins"]', {writing: quota})
         with _fleet(Path(name), devices) as fleet:
             _said(fleet, "change", devices=devices, value=0)
             _step(fleet, 2 * devices)
             _said(hub, "faults", down=True)
             _said(fleet, "change", devices=devices, value=1)
-        before = hub.ask("calls")["twins"]
-        _toml(Path(name), {cloud: hub}, '["registry", "twins"]', {writing: quota})
-        _said(hub, "faults", down=False)
-        with _fleet(Path(name), devices) as fleet:
+            before = hub.ask("calls")["twins"]
+            _said(hub, "faults", down=False)
+            _said(fleet, "resume")
             took = _step(fleet, 2 * devices)
         writes = hub.ask("calls")["twins"] - before
     rate = devices / took["seconds"]

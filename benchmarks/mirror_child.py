@@ -133,6 +133,13 @@ async def fleet(task: dict[str, Any]) -> None:
                     await asyncio.sleep(0.02)
             return {}
 
+        async def resume() -> dict[str, Any]:
+            nonlocal begun_s
+            begun_s = time.perf_counter()
+            for name in opened.mirrors:
+                await manager.resume_mirror(name)
+            return {}
+
         async def take_over(mirror: str) -> dict[str, Any]:
             """Begins to import what is at the hub."""
             await manager.import_mirror(mirror)
@@ -150,6 +157,7 @@ async def fleet(task: dict[str, Any]) -> None:
             "fill": fill,
             "change": change,
             "ingest": ingest,
+            "resume": resume,
             "behind": behind,
         }
         await serve(does, {"resident": _resident()})
