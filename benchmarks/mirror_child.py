@@ -95,11 +95,16 @@ async def fleet(task: dict[str, Any]) -> None:
         begun_s = time.perf_counter()
         await opened.serve()
 
+        imports: list[str] = []
+
+        async def importing() -> bool:
+            return "running" in [(await manager.get_operation(each)).state for each in imports]
+
         async def step(held: int) -> dict[str, Any]:
             """Until the hubs hold so many entities and nothing waits; empty where that takes longer than a turn."""
             until_s = time.perf_counter() + _TURN_S
             for mirror in opened.mirrors.values():
-                while not await _in_step(opened, mirror, held):
+                while await importing() or not await _in_step(opened, mirror, held):
                     if time.perf_counter() > until_s:
                         return {}
                     await asyncio.sleep(0.02)
@@ -142,7 +147,7 @@ async def fleet(task: dict[str, Any]) -> None:
 
         async def take_over(mirror: str) -> dict[str, Any]:
             """Begins to import what is at the hub."""
-            await manager.import_mirror(mirror)
+            imports.append((await manager.import_mirror(mirror)).id)
             return {}
 
         async def taken_over() -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Imports:
         if there.status != "enabled":
             # It would be enabled as the fleet's.
             return Unowned(name=there.name, key=key, reason="It is disabled at IoT Hub: enable or remove it there")
+        self._devices.told(there)
         item = MirrorItem(key=key, body=gathered(there.tags), remote_version=version_of(there))
         return Unowned(name=there.name, key=key, held=item)
 
