@@ -1,6 +1,7 @@
 """Shared by every test: peers that are real programs, and what happens where one is missing."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,10 @@ settings.register_profile(
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("FLEETCORE_HYPOTHESIS", "fleetcore"))
 
+
+# Tests start several hundred processes of fleetcore. Where bytecode is not kept each of them compiles all of it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _missing: set[str] = set()
 

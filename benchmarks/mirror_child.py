@@ -1,4 +1,4 @@
-"""The processes of the mirror's benchmark, by their ``role``: AWS in dictionaries, the bare SDK, or a fleet's mirror.
+"""The processes of the mirror's benchmark, by their ``role``: a cloud's counterpart, its bare SDK, or a fleet's mirror.
 
 Each answers a line with a line: the name of what is to be done, with its arguments as JSON behind a space.
 """
@@ -13,15 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from attrs import asdict
+
+from benchmarks.hubs import CLOUDS
 from fleetcore import IoTFleetManager
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.config import load
 from fleetcore.runtime.mirroring import Mirror
 from fleetcore.runtime.process import settle_memory
 
-REGION = "us-east-1"
 _PART = 1000
 _AT_ONCE = 100
+#: How long a process works before it answers that it goes on.
+_TURN_S = 60.0
 
 Answer = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -40,62 +44,45 @@ async def serve(does: dict[str, Answer], told: dict[str, Any]) -> None:
 
 
 async def hub(task: dict[str, Any]) -> None:
-    """AWS in dictionaries, which answers after a stated time."""
-    from fleetcore_aws.testing.front import HubBack, serving
-    from fleetcore_aws.testing.hub import Hub, Shadow, Thing
-
-    made = Hub()
-    async with serving(HubBack(made), delay_s=task["delay_s"]) as front:
+    """A cloud's counterpart, which answers after a stated time."""
+    async with CLOUDS[task["cloud"]].hub(task["delay_s"]) as running:
 
         async def calls() -> dict[str, Any]:
-            return {"calls": dict(front.calls), "messages": len(front.messages)}
+            return {"calls": dict(running.front.calls), "made": running.made(), "twins": running.twins()}
 
         async def faults(**given: Any) -> dict[str, Any]:
             for name, value in given.items():
-                setattr(front.faults, name, value)
+                setattr(running.front.faults, name, value)
             return {}
 
-        async def existing(things: int) -> dict[str, Any]:
+        async def existing(devices: int) -> dict[str, Any]:
             """What others had made before."""
-            for number in range(things):
-                name = f"pump-{number}"
-                made.things[name] = Thing(type=None, attributes={"site": "north", "row": f"r{number % 40}"})
-                made.shadows[name] = {"": Shadow(state={"desired": {"interval": number}, "reported": {}}, version=1)}
+            assert running.existing is not None
+            running.existing(devices)
             return {}
 
         does: dict[str, Answer] = {"calls": calls, "faults": faults, "existing": existing}
-        await serve(does, {"endpoint": front.endpoint})
+        await serve(does, asdict(running.told))
 
 
 async def sdk(task: dict[str, Any]) -> None:
-    """boto3 as its manual has it: a call a device, in a loop or in so many threads."""
-    import boto3
-    from botocore.config import Config
-
+    """An SDK as its manual has it: a call a device, in a loop or in so many threads."""
     threads = task["threads"]
-    client = boto3.client(
-        "iot", region_name=REGION, endpoint_url=task["endpoint"], config=Config(max_pool_connections=threads)
-    )
+    with CLOUDS[task["cloud"]].sdk(task) as make:
 
-    def make(number: int) -> None:
-        attributes = {"site": "north", "row": f"r{number % 40}", "tags": "outdoor", "fleet": "sdk", "state": "active"}
-        payload = {"attributes": attributes}
-        client.create_thing(thingName=f"sdk-{number}", thingTypeName="sdk", attributePayload=payload)
+        async def run(first: int, count: int, at_once: int = 1) -> dict[str, Any]:
+            begun, used = time.perf_counter(), time.process_time()
+            parts = [range(at, min(at + at_once, first + count)) for at in range(first, first + count, at_once)]
+            if threads == 1:
+                for part in parts:
+                    make(part)
+            else:
+                with ThreadPoolExecutor(threads) as pool:
+                    list(pool.map(make, parts))
+            return {"seconds": time.perf_counter() - begun, "processor": time.process_time() - used}
 
-    async def run(first: int, count: int) -> dict[str, Any]:
-        begun, used = time.perf_counter(), time.process_time()
-        numbers = range(first, first + count)
-        if threads == 1:
-            for number in numbers:
-                make(number)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(make, numbers))
-        return {"seconds": time.perf_counter() - begun, "processor": time.process_time() - used}
-
-    client.create_thing_type(thingTypeName="sdk")
-    make(0)  # the first call makes the connection
-    await serve({"run": run}, {})
+        make(range(1 << 30, (1 << 30) + 1))  # the first call makes the connection
+        await serve({"run": run}, {})
 
 
 async def fleet(task: dict[str, Any]) -> None:
@@ -108,10 +95,18 @@ async def fleet(task: dict[str, Any]) -> None:
         begun_s = time.perf_counter()
         await opened.serve()
 
+        imports: list[str] = []
+
+        async def importing() -> bool:
+            return "running" in [(await manager.get_operation(each)).state for each in imports]
+
         async def step(held: int) -> dict[str, Any]:
-            """Until the hubs hold so many entities and nothing waits."""
+            """Until the hubs hold so many entities and nothing waits; empty where that takes longer than a turn."""
+            until_s = time.perf_counter() + _TURN_S
             for mirror in opened.mirrors.values():
-                while not await _in_step(opened, mirror, held):
+                while await importing() or not await _in_step(opened, mirror, held):
+                    if time.perf_counter() > until_s:
+                        return {}
                     await asyncio.sleep(0.02)
             throttled = sum(sum(one.pace.throttled.values()) for one in opened.mirrors.values())
             return {"seconds": time.perf_counter() - begun_s, "resident": _resident(), "throttled": throttled}
@@ -120,7 +115,7 @@ async def fleet(task: dict[str, Any]) -> None:
             """Registers devices, and waits until the hubs hold them."""
             begun, used = time.perf_counter(), time.process_time()
             await _fill(opened, devices)
-            await step(devices)
+            assert await step(devices)
             return {"seconds": time.perf_counter() - begun, "processor": time.process_time() - used}
 
         async def change(devices: int, value: int) -> dict[str, Any]:
@@ -150,15 +145,19 @@ async def fleet(task: dict[str, Any]) -> None:
                 await manager.resume_mirror(name)
             return {}
 
-        async def take_over() -> dict[str, Any]:
-            """Imports what is at the hub."""
-            started = await manager.import_mirror("aws")
-            while (await manager.get_operation(started.id)).state == "running":
-                await asyncio.sleep(0.1)
+        async def take_over(mirror: str) -> dict[str, Any]:
+            """Begins to import what is at the hub."""
+            imports.append((await manager.import_mirror(mirror)).id)
             return {}
+
+        async def taken_over() -> dict[str, Any]:
+            """How many entities the mirrors know by now."""
+            kept = [await mirror.lane.kept.counts() for mirror in opened.mirrors.values()]
+            return {"entities": sum(each.get("held", 0) for each in kept), "resident": _resident()}
 
         does: dict[str, Answer] = {
             "take_over": take_over,
+            "taken_over": taken_over,
             "step": step,
             "fill": fill,
             "change": change,

@@ -9,9 +9,11 @@ from typing import ClassVar, Literal
 
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import MirrorResult
+from fleetcore.interfaces.protocol import Finding
 
 Kind = Literal["throttled", "credentials", "clock", "unavailable", "invalid", "conflict", "exists", "missing", "in_use"]
 
+_CLOCK = "clock"
 #: What to do about a wrong clock.
 SET_CLOCK = "Set the clock of this machine, and have it follow a time server"
 
@@ -49,6 +51,16 @@ def wrong_clock(ahead_s: float | None, whose: str) -> str:
     if ahead_s is None:
         return f"the clock of this machine differs from {whose}"
     return f"the clock of this machine is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} {whose}"
+
+
+def clock_finding(failed: CallFailed) -> Finding:
+    """What ``mirror check`` finds where a call failed by a wrong clock."""
+    return Finding(state="problem", what=_CLOCK, detail=failed.said, remedy=SET_CLOCK)
+
+
+def clock_first(found: Sequence[Finding]) -> Sequence[Finding]:
+    """The wrong clock alone, where it is among the findings: nothing else can be found out with it."""
+    return [each for each in found if each.what == _CLOCK][:1] or found
 
 
 def _rejected(failed: CallFailed) -> CredentialsRejected:

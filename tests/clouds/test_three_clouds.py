@@ -54,6 +54,7 @@ async def talk(manager, stop):
 
 async def test_three_hubs_are_in_step_after_one_was_cut_and_another_throttled(tmp_path, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
+    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     async with (
@@ -68,7 +69,13 @@ async def test_three_hubs_are_in_step_after_one_was_cut_and_another_throttled(tm
             '[fleet]\ndata = "data"\n'
             + section("aws", region="us-east-1", endpoint=aws.endpoint)
             + 'rates = {"iot:CreateThing" = 1000.0}\n'
-            + section("azure", connection_string="env:AZURE_TEST_HUB", endpoint=azure.endpoint, ca=str(azure.ca.path))
+            + section(
+                "azure",
+                connection_string="env:AZURE_TEST_HUB",
+                endpoint=azure.endpoint,
+                ca=str(azure.ca.path),
+                tier="S3",
+            )
             + section("gcp", project="plant-123456", emulator=gcp.endpoint, create=True)
         )
         async with IoTFleetManager(config=load(file), create=True) as manager:

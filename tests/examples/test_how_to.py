@@ -49,7 +49,10 @@ def running(text, folder, until):
             text.split(), cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True
         )
     try:
-        until(process)
+        try:
+            until(process)
+        except AssertionError as error:
+            raise AssertionError(f"{text}: {error}\n{(folder / 'log').read_text()[-4000:]}") from error
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
@@ -83,7 +86,7 @@ def test_a_fleet_behind_a_broker(tmp_path):
             except ConnectionRefusedError:
                 continue
             return
-        raise AssertionError((tmp_path / "log").read_text())
+        raise AssertionError("it ended")
 
     with running(broker, tmp_path, listening), running("fleetcore serve --data ./fleet-data", tmp_path, ready):
         out = typed("fleetcore simulate --devices 4 --duration 1", tmp_path)
@@ -205,7 +208,7 @@ def test_a_device_in_c_with_libcoap_sends_a_reading_and_answers_a_command(tmp_pa
             said.append(line.strip())
             if line == "waiting\n":
                 return
-        raise AssertionError((tmp_path / "log").read_text())
+        raise AssertionError("it ended")
 
     with running(serve, tmp_path, ready):
         typed(enroll.replace("5684", coap), tmp_path)

@@ -99,12 +99,27 @@ class Server:
             await self.ready()
 
     async def ready(self):
-        """Returns once it says so."""
-        async with asyncio.timeout(PATIENCE_S):
-            async for line in self.process.stdout:
-                if line == b"ready\n":
-                    return
-        raise AssertionError((self.data / "log").read_text()[-4000:])
+        """Returns once it says so. Fails with the end of its log, at once where it has ended: what it started may go on
+        holding its output open."""
+        reading = asyncio.ensure_future(self._says_ready())
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not (await asyncio.wait({reading}, timeout=0.05))[0] and self.process.returncode is None:
+                    pass
+        except TimeoutError:
+            pass
+        finally:
+            said = reading.done() and reading.result()
+            reading.cancel()
+            await asyncio.wait({reading})
+        ended = "is not ready" if self.process.returncode is None else f"ended with {self.process.returncode}"
+        assert said, f"the server {ended}; the end of its log:\n{(self.data / 'log').read_text()[-4000:]}"
+
+    async def _says_ready(self):
+        async for line in self.process.stdout:
+            if line == b"ready\n":
+                return True
+        return False
 
     async def signal(self, number, timeout_s=PATIENCE_S):
         """Sends a signal and returns the exit code."""
@@ -123,6 +138,8 @@ class Server:
     async def close(self):
         if self.process is not None and self.process.returncode is None:
             await self.kill()
+        if self.process is not None:
+            self.process._transport.close()  # what a dead server has started may hold its output open
 
     @property
     def caller(self):

@@ -137,6 +137,7 @@ async def test_a_device_that_an_operator_has_to_accept_asks_again(served, shell)
     assert await shell.enroll("simpleenroll", csr, "-u", f"x:{token}") == 200
 
 
+@pytest.mark.peer("mosquitto_pub")
 async def test_a_claim_certificate_enrols_and_does_nothing_else(served, shell, program):
     made = await served.security.create_claim("batch-7", quota=1, device_type="meter")
     (shell.folder / "cert.pem").write_text(made.certificate)

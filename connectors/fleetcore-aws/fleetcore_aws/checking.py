@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 
-from fleetcore.interfaces.call_failed import SET_CLOCK, for_all
+from fleetcore.interfaces.call_failed import clock_finding, clock_first, for_all
 from fleetcore.interfaces.cloud import CloudUse
 from fleetcore.interfaces.protocol import Finding
 from fleetcore_aws.actions import ACTIONS, SOURCES, needed
@@ -22,7 +22,6 @@ from fleetcore_aws.shadows import named
 
 #: Whether a device is called so does not matter: nothing of it is changed.
 _NO_ONE = "fleetcore-check"
-_CLOCK = "clock"
 #: No certificate has this fingerprint.
 _NO_CERTIFICATE = "0" * 64
 #: Tried with what AWS finds to be no certificate, once it has looked at the right.
@@ -92,15 +91,13 @@ class Checking:
         wanted = needed(use, self._config)
         tried = [action for action in wanted if action in trials]
         found = list(await asyncio.gather(*(self._try(action, trials[action]) for action in tried)))
-        if wrong_clock := next((each for each in found if each.what == _CLOCK), None):
-            return [wrong_clock]  # nothing else can be found out with it
         if untried := [action for action in wanted if action not in trials]:
             detail = f"cannot be tried without writing: {', '.join(untried)}; the printed policy has them"
             found.append(Finding(state="ok", what="rights that write", detail=detail))
         paced = ", ".join(f"{action} {ACTIONS[action].rate:g}/s" for action in wanted if ACTIONS[action].rate)
         detail = f"kept to unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCES['iot']})"
         found.append(Finding(state="ok", what="quotas", detail=detail))
-        return found
+        return clock_first(found)
 
     async def _try(self, action: str, arguments: Mapping[str, object]) -> Finding:
         why = ACTIONS[action].why
@@ -117,7 +114,7 @@ class Checking:
             if failed.kind == "credentials":
                 return Finding(state="problem", what=action, detail=str(failed), remedy=for_all(failed).remedy)
             if failed.kind == "clock":
-                return Finding(state="problem", what=_CLOCK, detail=failed.said, remedy=SET_CLOCK)
+                return clock_finding(failed)
             if failed.kind == "throttled":
                 remedy = "Lower its rate in [clouds.NAME.rates], or have the quota raised"
                 return Finding(state="warning", what=action, detail=str(failed), remedy=remedy)

@@ -54,6 +54,7 @@ async def talk(manager, stop):
 
 async def test_two_hubs_are_in_step_after_one_was_cut_and_throttled(tmp_path, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
+    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
     async with serving(HubBack(Hub())) as steady, serving(HubBack(Hub())) as shaky:
         text = "".join(
             SECTION.format(name=name, endpoint=front.endpoint) for name, front in (("steady", steady), ("shaky", shaky))

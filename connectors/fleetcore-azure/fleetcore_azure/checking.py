@@ -6,7 +6,7 @@ An answer that it is not there shows that the right is: the hub looks at rights 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-from fleetcore.interfaces.call_failed import SET_CLOCK, CallFailed, for_all
+from fleetcore.interfaces.call_failed import CallFailed, clock_finding, clock_first, for_all
 from fleetcore.interfaces.cloud import CloudUse
 from fleetcore.interfaces.protocol import Finding
 from fleetcore_azure.actions import ACTIONS, SOURCE, needed, rates
@@ -18,7 +18,6 @@ from fleetcore_azure.sdk import models
 
 #: No device of a fleet is called so: its names do not begin with the mark of an escape that says nothing.
 _NO_ONE = ":fleetcore-check"
-_CLOCK = "clock"
 _ETAG = '"AAAAAAAAAAA="'
 
 
@@ -51,8 +50,6 @@ class Checking:
         """As the interface has it."""
         wanted, trials = needed(use, self._config), self._trials()
         found = list(await asyncio.gather(*(self._try(action, trials[action]) for action in wanted)))
-        if wrong_clock := next((each for each in found if each.what == _CLOCK), None):
-            return [wrong_clock]  # nothing else can be found out with it
         if use.readings and "certificate" in use.sends:
             detail = "readings of a device that certificates open at IoT Hub are refused: only the device sends them"
             remedy = "Leave out certificates or metrics, or let devices send to the hub themselves"
@@ -62,7 +59,7 @@ class Checking:
         of = f"{self._config.units} x {self._config.tier}"
         detail = f"of {of}, unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCE})"
         found.append(Finding(state="ok", what="quotas", detail=detail))
-        return found
+        return clock_first(found)
 
     async def _link(self, name: str) -> None:
         """The door by itself, for MQTT says nothing of a device that is not there; the right by the other one."""
@@ -94,7 +91,7 @@ class Checking:
             if failed.kind == "credentials":
                 return Finding(state="problem", what=action, detail=str(failed), remedy=for_all(failed).remedy)
             if failed.kind == "clock":
-                return Finding(state="problem", what=_CLOCK, detail=failed.said, remedy=SET_CLOCK)
+                return clock_finding(failed)
             if failed.kind == "throttled":
                 remedy = "Lower its rate in [clouds.NAME.rates], add units to the hub, or wait for the next day"
                 return Finding(state="warning", what=action, detail=str(failed), remedy=remedy)

@@ -32,6 +32,8 @@ TOO_LONG = "The device's id is too long for a device id of IoT Hub"
 _SCOPE = "ms-azure-iot-edge://"
 #: How often a twin is read again that another facet or writer has changed between reading and writing.
 TRIES = 4
+#: Devices that an import was told of and that wait to be taken over: some pages.
+_TOLD = 1000
 
 
 @frozen(kw_only=True)
@@ -138,6 +140,8 @@ class Devices:
         #: What holds of the devices that this fleet has made, and of those whose twins it writes, in a query.
         self.mine = f"tags.{OWN}.fleet = {quoted(mark)}"
         self.mine_by_twin = f"tags.{OWN}.twin.fleet = {quoted(mark)}"
+        #: As an import was told, the newest last.
+        self._told: dict[str, Held] = {}
 
     def name(self, device: str) -> str | None:
         """What the hub calls a device; None where its id is too long."""
@@ -150,6 +154,21 @@ class Devices:
     def owns(self, there: Held) -> bool:
         """Whether this fleet has made it."""
         return there.owner == self.mark
+
+    def told(self, there: Held) -> None:
+        """Remembers a device of an import, for the write that takes it over."""
+        self._told.pop(there.name, None)
+        self._told[there.name] = there
+        while len(self._told) > _TOLD:
+            del self._told[next(iter(self._told))]
+
+    async def to_write(self, name: str, *, adopts: bool) -> Held | None:
+        """The device, for a write under its ETag: as an import was told of it, once, where it is taken over.
+
+        The hub refuses the write where that is old by then. Else as :meth:`get`; raises HubFailed.
+        """
+        there = self._told.pop(name, None) if adopts else None
+        return there or await self.get(name)
 
     async def get(self, name: str) -> Held | None:
         """The device; None where there is none. Raises HubFailed."""

@@ -62,6 +62,7 @@ class Imports:
         if there.status != "enabled":
             # It would be enabled as the fleet's.
             return Unowned(name=there.name, key=key, reason="It is disabled at IoT Hub: enable or remove it there")
+        self._devices.told(there)
         body = gathered(there.tags)
         if there.parent is not None:
             body = evolve(body, gateway=self._devices.device(there.parent))

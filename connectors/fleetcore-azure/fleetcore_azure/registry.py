@@ -143,7 +143,7 @@ class Registry:
         if name is None:
             return MirrorResult(state="invalid", reason=TOO_LONG)
         for last in range(TRIES):
-            there = await self._devices.get(name)
+            there = await self._devices.to_write(name, adopts=item.adopts)
             if there is None:
                 return MirrorResult(state="conflict", reason="The device is gone")
             adopts = item.adopts and there.owner is None
@@ -171,7 +171,9 @@ class Registry:
                     to = place(edge or there.edge, above) if placed else None
                     await self._identities.change(there, status=status, edge=edge, place=to)
                     there = await self._devices.get(name) or there
-                await self._devices.write(there, self._with_rest(tags, there), there.desired)
+                written = await self._devices.write(there, self._with_rest(tags, there), there.desired)
+                if adopts:
+                    self._devices.told(written)  # its twin is taken over next
             except CallFailed as failed:
                 if failed.kind != "conflict" or last == TRIES - 1:
                     raise

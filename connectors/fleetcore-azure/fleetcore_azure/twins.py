@@ -140,7 +140,7 @@ class Twins:
         if body is not None and (done := await self._from_last(name, item, body)) is not None:
             return done
         for last in range(TRIES):
-            held = await self._devices.get(name)
+            held = await self._devices.to_write(name, adopts=item.adopts)
             if held is None:
                 gone = MirrorResult(state="failed", reason="There is no device of that name yet")
                 return MirrorResult(state="done") if body is None else gone

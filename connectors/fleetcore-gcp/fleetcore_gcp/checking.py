@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from google.iam.v1 import iam_policy_pb2
 from google.pubsub_v1.types import GetSubscriptionRequest, GetTopicRequest, ListTopicSubscriptionsRequest, Subscription
 
-from fleetcore.interfaces.call_failed import for_all
+from fleetcore.interfaces.call_failed import clock_finding, clock_first, for_all
 from fleetcore.interfaces.cloud import CloudUse
 from fleetcore.interfaces.protocol import Finding
 from fleetcore_gcp.clients import Clients
@@ -37,7 +37,7 @@ class Checking:
         flat = [finding for findings in found for finding in findings]
         paced = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in RATES.items())
         detail = f"kept to unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCES['quotas']})"
-        return [*flat, Finding(state="ok", what="quotas", detail=detail)]
+        return clock_first([*flat, Finding(state="ok", what="quotas", detail=detail)])
 
     async def _topic(self, topic: Topic) -> Sequence[Finding]:
         name = self._names.topic(topic)
@@ -152,6 +152,8 @@ def _warning(what: str, detail: str, remedy: str) -> Finding:
 
 
 def _problem(what: str, failed: CallFailed) -> Finding:
+    if failed.kind == "clock":
+        return clock_finding(failed)
     if failed.kind == "throttled":
         return _warning(what, str(failed), "Lower its rate in [clouds.NAME.rates], or have the quota raised")
     refused = failed.kind == "credentials"

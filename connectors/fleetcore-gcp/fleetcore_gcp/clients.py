@@ -27,6 +27,7 @@ from fleetcore.interfaces.provider import Context
 from fleetcore_gcp.config import GcpConfig
 from fleetcore_gcp.failures import from_sdk
 from fleetcore_gcp.permissions import RATES
+from fleetcore_gcp.tokens import Tokens
 
 _T = TypeVar("_T")
 
@@ -57,6 +58,7 @@ class Clients:
         self._lock = threading.Lock()
         self._publisher: PublisherClient | None = None
         self._subscriber: SubscriberClient | None = None
+        self._tokens = Tokens(AnonymousCredentials())  # type: ignore[no-untyped-call]  # the SDK's
         self._old: list[PublisherClient | SubscriberClient] = []
         self._refused = False
         self._made_s = -_RENEW_EVERY_S
@@ -93,7 +95,9 @@ class Clients:
             raise failed from error
 
     def _run(self, method: Callable[[], Callable[..., _T]], request: object) -> _T:
-        return method()(request=request, retry=None, timeout=self._config.answer_timeout_s)
+        call = method()
+        self._tokens.fresh()
+        return call(request=request, retry=None, timeout=self._config.answer_timeout_s)
 
     def stream(self, requests: Any, metadata: Any) -> Any:
         """A streaming pull, to be iterated and cancelled; blocks, and raises what the SDK raises.
@@ -101,6 +105,7 @@ class Clients:
         The stub, since the client around it waits for the first message before it gives the call out of its hands.
         """
         stub: Any = self._clients()[1].transport.streaming_pull
+        self._tokens.fresh()
         return stub(requests, metadata=metadata)
 
     def refused(self, kind: str) -> None:
@@ -123,6 +128,7 @@ class Clients:
     def _make(self) -> tuple[PublisherClient, SubscriberClient]:
         config = self._config
         credentials = AnonymousCredentials() if config.emulator else google.auth.default(scopes=_SCOPES)[0]  # type: ignore[no-untyped-call]  # the SDK's
+        self._tokens = Tokens(credentials)
         publishing = PublisherGrpcTransport(host=config.host, credentials=credentials, channel=self._channel)
         subscribing = SubscriberGrpcTransport(host=config.host, credentials=credentials, channel=self._channel)
         return PublisherClient(transport=publishing), SubscriberClient(transport=subscribing)

@@ -1,4 +1,4 @@
-"""What the SDK's errors mean: one kind for each status of gRPC, and for credentials that cannot be had.
+"""What the SDK's errors mean: one kind for each status of gRPC, and for tokens that cannot be had.
 
 Sources: https://cloud.google.com/pubsub/docs/reference/error-codes and the statuses of gRPC.
 """
@@ -12,7 +12,8 @@ from google.rpc import error_details_pb2
 
 from fleetcore.errors import CredentialsRejected, Unavailable
 from fleetcore.interfaces import call_failed
-from fleetcore.interfaces.call_failed import Kind
+from fleetcore.interfaces.call_failed import Kind, wrong_clock
+from fleetcore_gcp.tokens import WrongClock
 
 _KINDS: Mapping[grpc.StatusCode, Kind] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "throttled",
@@ -33,6 +34,7 @@ _LOST = frozenset(
     }
 )
 _NAMED = 300
+_WHOSE = "Google's"
 
 
 class CallFailed(call_failed.CallFailed):
@@ -50,6 +52,8 @@ def from_sdk(permission: str, error: Exception) -> CallFailed:
     if isinstance(error, grpc.RpcError):
         error = api.from_grpc_error(error)  # type: ignore[no-untyped-call]  # the SDK's
     said = f"{type(error).__name__}: {error}"[:_NAMED]
+    if isinstance(error, WrongClock):
+        return CallFailed(permission, "clock", f"{wrong_clock(error.ahead_s, _WHOSE)} ({said})")
     if isinstance(error, auth.RefreshError | auth.TransportError | auth.TimeoutError):
         passing = getattr(error, "retryable", False) or not isinstance(error, auth.RefreshError)
         return CallFailed(permission, "unavailable" if passing else "credentials", said, lost=passing)

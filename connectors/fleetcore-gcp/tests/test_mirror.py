@@ -35,7 +35,11 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from fleetcore import IoTFleetManager
+from fleetcore.pipeline import back_off
+from fleetcore.pipeline.mirror import lane
 from fleetcore.runtime.config import load
+
+back_off._WAITS_S, lane._AGAIN_S = (0.05,), 0.05
 
 async def main():
     async with IoTFleetManager(config=load(Path(sys.argv[1])), create=True) as manager:
@@ -130,6 +134,7 @@ async def talk(manager, stop):
 
 async def test_receivers_have_the_fleet_after_one_hub_was_cut_throttled_and_lost_answers(tmp_path, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
+    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
     async with serving() as steady, serving() as shaky:
         fronts = {"steady": steady, "shaky": shaky}
         async with IoTFleetManager(config=written(tmp_path, **fronts), create=True) as manager:
@@ -182,7 +187,9 @@ async def test_receivers_have_the_fleet_after_one_hub_was_cut_throttled_and_lost
     assert sum(shown["shaky"].throttled.values()) > 0
 
 
-async def test_after_kills_and_lost_answers_a_receiver_has_the_fleet(tmp_path):
+async def test_after_kills_and_lost_answers_a_receiver_has_the_fleet(tmp_path, monkeypatch):
+    monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
+    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
     async with serving() as front:
         written(tmp_path, gcp=front)
         control = control_of(front)

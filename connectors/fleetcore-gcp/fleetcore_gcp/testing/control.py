@@ -101,6 +101,10 @@ class Control:
         """See the contract."""
         self.front.faults.lost = calls
 
+    async def have_time(self, ahead_s: float) -> None:
+        """Has Google's clock be ahead of this machine's, or behind where it is negative."""
+        self.front.faults.skew_s = ahead_s
+
     async def reject_credentials(self) -> None:
         """See the contract."""
         self.front.faults.refused = "UNAUTHENTICATED"

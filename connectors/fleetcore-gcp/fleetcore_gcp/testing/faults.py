@@ -33,6 +33,7 @@ class Faults:
         only: methods that the counted faults hit; empty for all.
         refused: the status by which everybody is turned away: ``UNAUTHENTICATED``, ``PERMISSION_DENIED``.
         granted: permissions by resource that are kept to; None allows everything.
+        skew_s: by how much its clock is ahead of this machine's.
         cuts: how often streams have been cut; one more cuts those that there are.
     """
 
@@ -49,12 +50,13 @@ class Faults:
     only: Sequence[str] = ()
     refused: str = ""
     granted: Grants | None = field(default=None)
+    skew_s: float = 0.0
     cuts: int = 0
 
     def heal(self) -> None:
         """Ends them; the delay and what is granted stay."""
         self.throttled = self.errors = self.lost = self.acks_lost = self.redelivered = 0
-        self.down, self.refused, self.only, self.stuck = False, "", (), ()
+        self.down, self.refused, self.only, self.stuck, self.skew_s = False, "", (), (), 0.0
 
     def enter(self, method: str, permission: str, resource: str) -> None:
         """Raises :class:`RefusedByPubSub` where a call is turned away."""

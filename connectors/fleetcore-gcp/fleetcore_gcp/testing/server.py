@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -17,8 +17,10 @@ from google.protobuf import any_pb2, empty_pb2
 from google.pubsub_v1 import types
 from google.rpc import error_details_pb2, status_pb2
 
+from fleetcore.testing.throwaway_ca import ThrowawayCa
 from fleetcore_gcp.testing.faults import Faults, RefusedByPubSub
 from fleetcore_gcp.testing.hub import Hub
+from fleetcore_gcp.testing.tokens import Endpoint, open_endpoint
 
 #: How long a stream waits at a time before it looks whether it is still wanted.
 _LOOK_S = 0.05
@@ -33,12 +35,14 @@ class Front:
     Attributes:
         calls: how often each method was called, refused calls included.
         endpoint: ``HOST:PORT``.
+        tokens: where the tokens come from that calls must have; None where it speaks in the clear, as an emulator does.
     """
 
     hub: Hub = field(factory=Hub)
     faults: Faults = field(factory=Faults)
     calls: dict[str, int] = field(factory=dict)
     endpoint: str = ""
+    tokens: Endpoint | None = None
     _lock: Any = field(factory=threading.Lock)
     _ending: bool = False
 
@@ -65,6 +69,7 @@ class Front:
         with self._lock:
             self.calls[name] = self.calls.get(name, 0) + 1
             try:
+                self._admit(context)
                 self.faults.enter(name, permission, resource(request))
                 for message in request.messages if name == "Publish" else ():
                     if message.ordering_key in self.faults.stuck:
@@ -76,6 +81,10 @@ class Front:
         if lost:
             _abort(context, RefusedByPubSub("UNAVAILABLE", "Connection reset by peer"))
         return answer
+
+    def _admit(self, context: Any) -> None:
+        if self.tokens is not None and not self.tokens.takes(context.invocation_metadata()):
+            raise RefusedByPubSub("UNAUTHENTICATED", "Request had invalid authentication credentials")
 
     def publish(self, request: types.PublishRequest) -> types.PublishResponse:
         """Publishes."""
@@ -126,6 +135,7 @@ class Front:
         with self._lock:
             self.calls["StreamingPull"] = self.calls.get("StreamingPull", 0) + 1
             try:
+                self._admit(context)
                 self.faults.enter("StreamingPull", "pubsub.subscriptions.consume", name)
                 self.hub.subscription(name)
             except RefusedByPubSub as refused:
@@ -239,18 +249,25 @@ def _handlers(front: Front) -> list[Any]:
 
 
 @asynccontextmanager
-async def serving(port: int = 0, *, delay_s: float = 0.0) -> AsyncIterator[Front]:
-    """Listens on the loopback for the block, in threads of its own."""
+async def serving(port: int = 0, *, delay_s: float = 0.0, ca: ThrowawayCa | None = None) -> AsyncIterator[Front]:
+    """Listens on the loopback for the block, in threads of its own; with ``ca`` by TLS and for calls with tokens."""
     front = Front(faults=Faults(delay_s=delay_s))
     threads = ThreadPoolExecutor(_THREADS, "pubsub counterpart")
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(threads, handlers=_handlers(front), options=options)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
-    front.endpoint = f"127.0.0.1:{bound}"
-    server.start()
-    try:
-        yield front
-    finally:
-        front.end()
-        server.stop(None).wait()
-        threads.shutdown()
+    async with AsyncExitStack() as stack:
+        if ca is None:
+            bound = server.add_insecure_port(f"127.0.0.1:{port}")
+        else:
+            front.tokens = await stack.enter_async_context(open_endpoint(front.faults))
+            own = ca.server_identity()
+            tls = grpc.ssl_server_credentials([(own.key, own.certificate)])
+            bound = server.add_secure_port(f"127.0.0.1:{port}", tls)
+        front.endpoint = f"127.0.0.1:{bound}"
+        server.start()
+        try:
+            yield front
+        finally:
+            front.end()
+            server.stop(None).wait()
+            threads.shutdown()
