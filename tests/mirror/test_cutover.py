@@ -501,10 +501,11 @@ async def test_what_a_device_reports_at_its_hub_comes_in_without_an_import(serve
     async with served('[clouds.memory]\nmirror = ["registry", "twins"]\npoll_s = 1') as manager:
         for name in ("pump-1", "pump-2"):
             await manager.register_device(name, "pump")
+            await manager.set_desired(name, {"interval": 9})
         await manager.update_device("pump-1", home="memory")
         await caught_up(manager)
         for name in ("pump-1", "pump-2"):
-            hub.edit(EntityKey("twin", name), {"desired": {}, "reported": {"battery": 0.4}})
+            hub.edit(EntityKey("twin", name), {"desired": {"interval": 9}, "reported": {"battery": 0.4}})
 
         async def heard():
             return (await manager.get_twin("pump-1")).reported == {"battery": 0.4}
