@@ -121,7 +121,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     """Says loudly what was not tested."""
     yield
     skipped = [
-        str(one.longrepr) for one in terminalreporter.stats.get("skipped", []) if "the peer" in str(one.longrepr)
+        str(item.longrepr) for item in terminalreporter.stats.get("skipped", []) if "the peer" in str(item.longrepr)
     ]
     if skipped:
         terminalreporter.section("PEERS ARE MISSING", red=True, bold=True)

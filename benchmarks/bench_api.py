@@ -67,10 +67,10 @@ def _rows(found: dict[tuple[str, str, int], list[Figure]], variants: list[str]) 
             before = found.get(("before", request, connections))
             for name in variants:
                 ours = found[name, request, connections]
-                cpu_us = statistics.median(one.cpu_us for one in ours)
-                rate = statistics.median(one.rate for one in ours)
-                theirs = None if before is None else statistics.median(one.cpu_us for one in before)
-                their_rate = None if before is None else statistics.median(one.rate for one in before)
+                cpu_us = statistics.median(item.cpu_us for item in ours)
+                rate = statistics.median(item.rate for item in ours)
+                theirs = None if before is None else statistics.median(item.cpu_us for item in before)
+                their_rate = None if before is None else statistics.median(item.rate for item in before)
                 yield Row(
                     name=f"{request}, {connections} at once, {name} ({rate:.0f}/s)",
                     value=cpu_us,

@@ -112,8 +112,8 @@ def protection(count: int) -> float:
     answer = Packet(kind=Kind.ACK, code=CHANGED)
     requests = [device.request(request)[0] for _ in range(count)]
     before = time.process_time()
-    for one in requests:
-        opened = server.open(one)
+    for item in requests:
+        opened = server.open(item)
         assert isinstance(opened, Opened)
         server.answer(answer, opened.binding)
     return (time.process_time() - before) / count * 1e6
@@ -157,11 +157,11 @@ def run(*, quick: bool = False) -> list[Row]:
     shown = handshakes(shaken)
 
     def row(name: str, mine: list[Figure], theirs: list[Figure], limit: float, whose: str = _AIOCOAP) -> Row:
-        per_core = [[1e6 / one.cpu_us for one in figures] for figures in (mine, theirs)]
+        per_core = [[1e6 / figure.cpu_us for figure in figures] for figures in (mine, theirs)]
         return at_least(name, per_core[0], whose, per_core[1], "messages/s a core", limit)
 
     def rate(name: str, mine: list[Figure], theirs: list[Figure]) -> Row:
-        figures = ([one.rate for one in mine], [one.rate for one in theirs])
+        figures = ([item.rate for item in mine], [item.rate for item in theirs])
         return at_least(name, figures[0], _AIOCOAP, figures[1], "messages/s", 1.0)
 
     machine = f"{os.cpu_count()} processors shared with the load"

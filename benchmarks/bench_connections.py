@@ -41,24 +41,24 @@ def run(*, quick: bool = False) -> list[Row]:
         ours.append(hold(connections))
         large.append(hold(connections, tls_read_bytes=_CPYTHON_BYTES))
         uvloop.append(hold(connections, loop="uvloop"))
-    best = min(one.rss for one in ours)
+    best = min(item.rss for item in ours)
     return [
         at_most(
             f"idle connection over mutual TLS, {connections} held, asyncio",
-            [one.rss / 1024 for one in ours],
+            [item.rss / 1024 for item in ours],
             "asyncio's own buffer",
-            [one.rss / 1024 for one in large],
+            [item.rss / 1024 for item in large],
             "KiB",
             0.5,
         ),
         Row(
-            name="the same on uvloop", value=min(one.rss for one in uvloop) / 1024, unit="KiB",
-            against=f"asyncio ({best / 1024:.3g} KiB)", ratio=min(one.rss for one in uvloop) / best,
+            name="the same on uvloop", value=min(item.rss for item in uvloop) / 1024, unit="KiB",
+            against=f"asyncio ({best / 1024:.3g} KiB)", ratio=min(item.rss for item in uvloop) / best,
         ),
         Row(name="connections held per GiB, asyncio", value=_GIB / best, unit="connections"),
         Row(
             name="full handshakes with client certificates, both sides on this machine",
-            value=max(one.handshakes for one in ours), unit="handshakes/s",
+            value=max(item.handshakes for item in ours), unit="handshakes/s",
         ),
     ]  # fmt: skip
 

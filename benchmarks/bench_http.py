@@ -63,17 +63,17 @@ def run(*, quick: bool = False) -> list[Row]:
     return [
         at_least(
             "HTTP POST to durable commit, rate",
-            [one.rate for one in ours],
+            [item.rate for item in ours],
             "empty aiohttp handler",
-            [one.rate for one in null],
+            [item.rate for item in null],
             "requests/s",
             0.5,
         ),
         at_most(
             "HTTP POST to durable commit, processor time",
-            [one.cpu_us for one in ours],
+            [item.cpu_us for item in ours],
             "empty aiohttp handler",
-            [one.cpu_us for one in null],
+            [item.cpu_us for item in null],
             "µs/request",
             2.0,
         ),

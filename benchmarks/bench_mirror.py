@@ -41,9 +41,9 @@ def run(*, quick: bool = False) -> list[Row]:
 
 @contextmanager
 def _hub(cloud: str, delay_s: float = _DELAY_S) -> Iterator[Child]:
-    with child("mirror_child", {"role": "hub", "cloud": cloud, "delay_s": delay_s}) as one:
-        os.environ.update(one.told["environment"])  # for the processes that are started from now on
-        yield one
+    with child("mirror_child", {"role": "hub", "cloud": cloud, "delay_s": delay_s}) as item:
+        os.environ.update(item.told["environment"])  # for the processes that are started from now on
+        yield item
 
 
 def _toml(folder: Path, hubs: Mapping[str, Child], what: str, rates: Mapping[str, float] | None = None) -> None:
@@ -62,15 +62,15 @@ rates = {{{", ".join(f'"{action}" = {rate}' for action, rate in paced.items())}}
 
 @contextmanager
 def _fleet(folder: Path, devices: int) -> Iterator[Child]:
-    with child("mirror_child", {"role": "fleet", "folder": str(folder), "devices": devices}) as one:
-        yield one
+    with child("mirror_child", {"role": "fleet", "folder": str(folder), "devices": devices}) as item:
+        yield item
 
 
 @contextmanager
 def _sdk(cloud: str, hub: Child, threads: int) -> Iterator[Child]:
     section = tomllib.loads(hub.told["section"])
-    with child("mirror_child", {"role": "sdk", "cloud": cloud, "threads": threads, "section": section}) as one:
-        yield one
+    with child("mirror_child", {"role": "sdk", "cloud": cloud, "threads": threads, "section": section}) as item:
+        yield item
 
 
 def _said(of: Child, what: str, **given: Any) -> dict[str, Any]:

@@ -140,32 +140,32 @@ def run(*, quick: bool = False) -> list[Row]:
     rows = [
         at_most(
             "MQTT QoS 1 to durable commit and PUBACK, processor time",
-            [one.cpu_us for one in ours], "null device plane", [one.cpu_us for one in null], "µs/message", 2.0,
+            [item.cpu_us for item in ours], "null device plane", [item.cpu_us for item in null], "µs/message", 2.0,
         ),
         at_least(
             "MQTT QoS 1 to durable commit and PUBACK, rate",
-            [one.rate for one in ours], "null device plane", [one.rate for one in null], "messages/s", 0.5,
+            [item.rate for item in ours], "null device plane", [item.rate for item in null], "messages/s", 0.5,
         ),
     ]  # fmt: skip
     if broker:
         rows += [
             at_least(
                 "MQTT QoS 1 to durable commit and PUBACK, rate",
-                [one.rate for one in ours], "Mosquitto to a null consumer", [one.rate for one in alone],
+                [item.rate for item in ours], "Mosquitto to a null consumer", [item.rate for item in alone],
                 "messages/s", 0.5,
             ),
             at_most(
                 "MQTT QoS 1 to durable commit and PUBACK, processor time",
-                [one.cpu_us for one in ours], "Mosquitto alone", [one.cpu_us for one in alone], "µs/message", 2.0,
+                [item.cpu_us for item in ours], "Mosquitto alone", [item.cpu_us for item in alone], "µs/message", 2.0,
             ),
             at_most(
                 "MQTT behind Mosquitto to durable commit, processor time of the consumer",
-                [one.cpu_us for one in consumed], "null paho consumer", [one.cpu_us for one in paho],
+                [item.cpu_us for item in consumed], "null paho consumer", [item.cpu_us for item in paho],
                 "µs/message", 2.0,
             ),
             at_least(
                 "MQTT behind Mosquitto to durable commit, rate",
-                [one.rate for one in consumed], "null paho consumer", [one.rate for one in paho],
+                [item.rate for item in consumed], "null paho consumer", [item.rate for item in paho],
                 "messages/s", 0.5,
             ),
         ]  # fmt: skip

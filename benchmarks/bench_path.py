@@ -107,11 +107,11 @@ def run(*, quick: bool = False) -> list[Row]:
     rounds = 3 if quick else 5
     ours, bare = _measure(30_000 if quick else 200_000, 3, rounds)
     hundred, hundred_bare = _measure(1_500 if quick else 10_000, 100, rounds)
-    per_point = [one / 100 for one in hundred]
+    per_point = [item / 100 for item in hundred]
     return [
         at_most("whole path, message of 3 readings", ours, "bare script", bare, "µs/message", 3.0),
         at_most(
-            "whole path, message of 100 readings", per_point, "bare script", [one / 100 for one in hundred_bare],
+            "whole path, message of 100 readings", per_point, "bare script", [item / 100 for item in hundred_bare],
             "µs/point", 2.0,
         ),
     ]  # fmt: skip

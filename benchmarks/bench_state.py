@@ -133,6 +133,6 @@ async def _commands(fleet: Fleet, names: list[str], each: int) -> float:
         for name in names:
             group.create_task(operator(name))
     spent = time.perf_counter() - begun
-    ended = [one for name in names for one in await fleet.commands.list(name)]
-    assert all(one.state is CommandState.SUCCEEDED for one in ended)
+    ended = [item for name in names for item in await fleet.commands.list(name)]
+    assert all(item.state is CommandState.SUCCEEDED for item in ended)
     return len(ended) / spent

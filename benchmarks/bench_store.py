@@ -67,7 +67,7 @@ class _Ours:
             lent = context("storage", clock=SystemClock(), data=Path(folder))
             async with open_sqlite(SqliteConfig(), lent) as storage:
                 made = await storage.intern([SeriesRequest(f"d{i // 10}", f"m{i % 10}") for i in range(_SERIES)])
-                index = np.array([one.index for one in made])[index]
+                index = np.array([item.index for item in made])[index]
                 waits: list[float] = []
                 cuts = iter(range(0, self.points, self.size))
 

@@ -98,11 +98,11 @@ def run(*, quick: bool = False) -> list[Row]:
         most, least = (1.0, 1.0) if name == "HTTP keep-alive" else (None, None)
         cpu = at_most(
             "WebSocket to durable commit, processor time",
-            [one.cpu_us for one in ours], name, [one.cpu_us for one in theirs], "µs/message", most or 0.0,
+            [item.cpu_us for item in ours], name, [item.cpu_us for item in theirs], "µs/message", most or 0.0,
         )  # fmt: skip
         rate = at_least(
             "WebSocket to durable commit, rate",
-            [one.rate for one in ours], name, [one.rate for one in theirs], "messages/s", least or 0.0,
+            [item.rate for item in ours], name, [item.rate for item in theirs], "messages/s", least or 0.0,
         )  # fmt: skip
         rows += [cpu, rate] if most else [without_goal(cpu), without_goal(rate)]
     rows.append(_slow_reader(1_000, 8.0, 1 if quick else 2))

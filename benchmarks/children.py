@@ -95,11 +95,11 @@ class Child:
 @contextmanager
 def child(module: str, task: dict[str, Any], checkout: Path | None = None) -> Iterator[Child]:
     """A process while the context lasts."""
-    one = Child(module, task, checkout)
+    item = Child(module, task, checkout)
     try:
-        yield one
+        yield item
     finally:
-        one.end()
+        item.end()
 
 
 @contextmanager

@@ -36,7 +36,7 @@ _ECHO = 252
 
 def _path(*segments: bytes) -> bytes:
     first, *others = segments
-    return bytes((0xB0 | len(first),)) + first + b"".join(bytes((len(one),)) + one for one in others)
+    return bytes((0xB0 | len(first),)) + first + b"".join(bytes((len(other),)) + other for other in others)
 
 
 def post(number: int, mid: int) -> bytes:

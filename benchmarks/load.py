@@ -59,7 +59,7 @@ class _Sender(asyncio.Protocol, ABC):
         self.device, self.token, self._window = device, token, window
         pieces = [self.message(number) for number in range(first, first + count)]
         self._size = len(pieces[0])
-        assert all(len(one) == self._size for one in pieces)
+        assert all(len(piece) == self._size for piece in pieces)
         self._data = memoryview(b"".join(pieces))
         self._sent = self._answered = self._goal = 0
         loop = asyncio.get_running_loop()

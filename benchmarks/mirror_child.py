@@ -108,7 +108,7 @@ async def fleet(task: dict[str, Any]) -> None:
                     if time.perf_counter() > until_s:
                         return {}
                     await asyncio.sleep(0.02)
-            throttled = sum(sum(one.pace.throttled.values()) for one in opened.mirrors.values())
+            throttled = sum(sum(mirror.pace.throttled.values()) for mirror in opened.mirrors.values())
             return {"seconds": time.perf_counter() - begun_s, "resident": _resident(), "throttled": throttled}
 
         async def fill(devices: int) -> dict[str, Any]:

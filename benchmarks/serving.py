@@ -55,7 +55,7 @@ async def _fleet(task: dict[str, Any]) -> AsyncIterator[Served]:
         await fleet.serve()
         if task.get("tls_read_bytes"):
             cast("Any", asyncio.sslproto.SSLProtocol).max_size = task["tls_read_bytes"]
-        endpoints = {name: list(one.adapter.endpoints) for name, one in fleet.protocols.items()}
+        endpoints = {name: list(item.adapter.endpoints) for name, item in fleet.protocols.items()}
         yield {"endpoints": endpoints, "tokens": tokens}, count
     finally:
         await fleet.close()

@@ -175,22 +175,22 @@ class SmallStorage(Storage):
 
     async def intern(self, wanted: Sequence[SeriesRequest]) -> Sequence[Series]:
         def work() -> list[Series]:
-            return [self._series(one) for one in wanted]
+            return [self._series(item) for item in wanted]
 
         return await self._do(work)
 
-    def _series(self, one: SeriesRequest) -> Series:
-        found = self._catalog.find(one.device, one.metric)
+    def _series(self, series_request: SeriesRequest) -> Series:
+        found = self._catalog.find(series_request.device, series_request.metric)
         if found is None:
-            return self._new_series(one)
-        if found.unit is None and one.unit is not None:
-            self._sql("UPDATE series SET unit = ? WHERE id = ?", one.unit, found.index)
-            found = evolve(found, unit=one.unit)
+            return self._new_series(series_request)
+        if found.unit is None and series_request.unit is not None:
+            self._sql("UPDATE series SET unit = ? WHERE id = ?", series_request.unit, found.index)
+            found = evolve(found, unit=series_request.unit)
             self._catalog.add([found])
         return found
 
-    def _new_series(self, one: SeriesRequest) -> Series:
-        values = (one.device, one.metric, one.unit, one.kind.value)
+    def _new_series(self, series_request: SeriesRequest) -> Series:
+        values = (series_request.device, series_request.metric, series_request.unit, series_request.kind.value)
         rows = self._sql("INSERT INTO series VALUES (NULL, ?, ?, ?, ?) RETURNING id", *values)
         made = _series(rows[0][0], *values)
         self._catalog.add([made])

@@ -48,9 +48,9 @@ class TelemetryView:
     def _add(self, texts: "Sequence[TextReading]") -> None:
         import numpy as np
 
-        time = np.concatenate([self.time, np.array([one.time for one in texts], np.int64)])
-        value = np.concatenate([self.value.astype(object), np.array([one.value for one in texts], object)])
-        quality = np.concatenate([self.quality, np.array([one.quality for one in texts], np.uint8)])
+        time = np.concatenate([self.time, np.array([text.time for text in texts], np.int64)])
+        value = np.concatenate([self.value.astype(object), np.array([text.value for text in texts], object)])
+        quality = np.concatenate([self.quality, np.array([text.quality for text in texts], np.uint8)])
         order = np.argsort(time, kind="stable")
         self.time, self.value, self.quality = time[order], value[order], quality[order]
 
@@ -87,7 +87,7 @@ class TelemetryView:
         """An Arrow table with columns time and value; needs pyarrow."""
         import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
 
-        value = self.value if self.value.dtype != object else [_text(one) for one in self.value]
+        value = self.value if self.value.dtype != object else [_text(item) for item in self.value]
         return pa.table({"time": pa.array(self.time, pa.timestamp("ms", "UTC")), "value": value})
 
 

@@ -65,7 +65,7 @@ def _command(path: str, command: click.Command) -> list[str]:
     lines = [f"## {path}", "", inspect.cleandoc(command.help or ""), ""]
     for parameter in command.params:
         if isinstance(parameter, click.Option):
-            names = ", ".join(f"`{one}`" for one in parameter.opts)
+            names = ", ".join(f"`{opt}`" for opt in parameter.opts)
             default = (
                 ""
                 if parameter.default in (None, False, (), "") or "Sentinel" in repr(parameter.default)

@@ -51,9 +51,9 @@ def advance(state: Moments, groups: Grouped, values: Float64, weight: float) -> 
     short = np.flatnonzero(groups.counts <= longest)
     if len(short):
         _in_rounds(state, groups, short, values, weight, before)
-    for one in np.flatnonzero(groups.counts > longest):
-        start = int(groups.starts[one])
-        _filtered(state, int(groups.ids[one]), slice(start, start + int(groups.counts[one])), values, weight, before)
+    for item in np.flatnonzero(groups.counts > longest):
+        start = int(groups.starts[item])
+        _filtered(state, int(groups.ids[item]), slice(start, start + int(groups.counts[item])), values, weight, before)
     state.count[groups.ids] += groups.counts
     return before
 

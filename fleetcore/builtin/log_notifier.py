@@ -26,12 +26,12 @@ class LogNotifier(Notifier):
         self._logger = logger
 
     async def notify(self, anomalies: Sequence[Anomaly]) -> None:
-        for one in anomalies:
+        for anomaly in anomalies:
             line = (
-                f"{one.severity.value} {one.device} {one.metric} at {format_time(one.time)}: {one.explanation} "
-                f"(detector {one.detector}, anomaly {one.id})"
+                f"{anomaly.severity.value} {anomaly.device} {anomaly.metric} at {format_time(anomaly.time)}: {anomaly.explanation} "
+                f"(detector {anomaly.detector}, anomaly {anomaly.id})"
             )
-            self._logger.log(_LEVELS[one.severity], "%s", one_line(line))
+            self._logger.log(_LEVELS[anomaly.severity], "%s", one_line(line))
 
 
 def one_line(text: str) -> str:

@@ -78,12 +78,12 @@ def unpack(state: bytes, versions: Mapping[int, Sequence[type[np.generic]]]) -> 
     types = versions.get(version)
     if types is None or count != len(types):
         raise ValueError(f"detector state of version {version} cannot be read; known are {sorted(versions)}")
-    if len(state) - _HEADER.size != size * sum(np.dtype(one).itemsize for one in types):
+    if len(state) - _HEADER.size != size * sum(np.dtype(item).itemsize for item in types):
         raise ValueError("the detector state is truncated")
     columns: list[Column] = []
     at = _HEADER.size
-    for one in types:
-        kind = np.dtype(one)
+    for item in types:
+        kind = np.dtype(item)
         columns.append(np.frombuffer(state, kind.newbyteorder("<"), size, at).astype(kind))
         at += size * kind.itemsize
     return version, columns

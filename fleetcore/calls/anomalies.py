@@ -41,7 +41,7 @@ async def list_anomalies(
         await caller.device(device)
     ref = None if device is None else ("device", device)
     records = caller.fleet.anomalies.records
-    return await caller.page(records, lambda one: one.device, _anomaly, cursor, limit, ref=ref, newest=newest)
+    return await caller.page(records, lambda record: record.device, _anomaly, cursor, limit, ref=ref, newest=newest)
 
 
 @call("GET /anomalies/{anomaly}", Permission.DEVICES_READ, scope=BY_CALL, cli="telemetry anomaly ANOMALY")

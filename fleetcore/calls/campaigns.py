@@ -112,8 +112,8 @@ async def list_campaigns(caller: Caller, *, limit: Limit = 100, cursor: Cursor |
     """Lists campaigns by name: those all of whose devices the caller may see; a page may be short."""
     found = await caller.fleet.campaigns.records.page(after=decode(cursor), limit=limit)
     everything, known = caller.has_everywhere(), dict[str, bool]()
-    covered = [one for one in found.items if everything or await _covers(caller, one, caller.permission, known)]
-    return Page([await _campaign(caller, one) for one in covered], encode(found.after))
+    covered = [item for item in found.items if everything or await _covers(caller, item, caller.permission, known)]
+    return Page([await _campaign(caller, item) for item in covered], encode(found.after))
 
 
 @call("GET /campaigns/{campaign}", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign show CAMPAIGN")

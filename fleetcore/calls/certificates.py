@@ -60,7 +60,7 @@ async def list_device_certificates(caller: Caller, device_id: DeviceId) -> Page[
     Raises:
         NotFound: there is no such device.
     """
-    return Page([_certificate(one) for one in await caller.fleet.security.inventory(device_id)])
+    return Page([_certificate(item) for item in await caller.fleet.security.inventory(device_id)])
 
 
 async def _found(caller: Caller, certificate: str) -> CertificateRecord:

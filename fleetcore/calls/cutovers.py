@@ -148,19 +148,19 @@ async def list_cutovers(
     """Lists the last cut-over of each device, or those of an operation."""
     ref = None if operation is None else ("operation", operation)
     page = await caller.fleet.cutovers.offers.records.page(ref=ref, after=decode(cursor), limit=limit)
-    return Page([_shown(one) for one in page.items], encode(page.after))
+    return Page([_shown(item) for item in page.items], encode(page.after))
 
 
-def _shown(one: Cutover) -> CutoverResponse:
+def _shown(cutover: Cutover) -> CutoverResponse:
     return CutoverResponse(
-        device=one.id,
-        epoch=one.epoch,
-        operation=one.operation,
-        source=one.source or HERE,
-        target=one.target or HERE,
-        state=str(one.state),
-        offered=Ms(one.offered),
-        until=Ms(one.until),
-        ended=None if one.ended is None else Ms(one.ended),
-        reason=one.reason,
+        device=cutover.id,
+        epoch=cutover.epoch,
+        operation=cutover.operation,
+        source=cutover.source or HERE,
+        target=cutover.target or HERE,
+        state=str(cutover.state),
+        offered=Ms(cutover.offered),
+        until=Ms(cutover.until),
+        ended=None if cutover.ended is None else Ms(cutover.ended),
+        reason=cutover.reason,
     )

@@ -44,8 +44,8 @@ async def list_dead_letters(
         mine,
         cursor,
         limit,
-        lambda one: f"{one.number:016d}",
-        lambda one: to_response(DeadLetterResponse, one, text=None),
+        lambda item: f"{item.number:016d}",
+        lambda item: to_response(DeadLetterResponse, item, text=None),
     )
 
 

@@ -68,7 +68,7 @@ class Reader:
     def takes_none(self) -> bool:
         """Whether None is a value of it."""
         info = types.type_info(self.kind)
-        return isinstance(info, types.UnionType) and any(isinstance(one, types.NoneType) for one in info.types)
+        return isinstance(info, types.UnionType) and any(isinstance(item, types.NoneType) for item in info.types)
 
     def text(self, texts: Sequence[str]) -> Any:
         """The value that text stands for; raises Invalid where it stands for none."""
@@ -202,7 +202,7 @@ def _text_kind(info: types.Type) -> str:
             return "scalar"
         case types.BytesType():
             return "bytes"
-        case types.UnionType(kinds) if {type(inner(one)) for one in kinds} == {types.IntType, types.LiteralType}:
+        case types.UnionType(kinds) if {type(inner(kind)) for kind in kinds} == {types.IntType, types.LiteralType}:
             return "integer-or-word"
         case _:
             return "json"

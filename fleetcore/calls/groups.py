@@ -195,4 +195,6 @@ async def list_device_groups(caller: Caller, device_id: DeviceId) -> Page[Member
     Raises:
         NotFound: there is no such device.
     """
-    return Page([to_response(MembershipResponse, one) for one in caller.fleet.groups.memberships(device_id)])
+    return Page(
+        [to_response(MembershipResponse, membership) for membership in caller.fleet.groups.memberships(device_id)]
+    )

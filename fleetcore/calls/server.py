@@ -38,13 +38,13 @@ async def get_status(caller: Caller) -> StatusResponse:
 @call("GET /detectors", Permission.SERVER_READ, cli="plugin detectors")
 async def list_detectors(caller: Caller) -> Page[InstanceResponse]:
     """Lists the configured detectors; fleet.toml says which there are."""
-    return Page([to_response(InstanceResponse, one) for one in caller.fleet.config.detectors])
+    return Page([to_response(InstanceResponse, detector) for detector in caller.fleet.config.detectors])
 
 
 @call("GET /notifiers", Permission.SERVER_READ, cli="plugin notifiers")
 async def list_notifiers(caller: Caller) -> Page[InstanceResponse]:
     """Lists the configured notifiers; fleet.toml says which there are."""
-    return Page([to_response(InstanceResponse, one) for one in caller.fleet.config.notifiers])
+    return Page([to_response(InstanceResponse, notifier) for notifier in caller.fleet.config.notifiers])
 
 
 @call("GET /plugins", Permission.SERVER_READ, no_cli="`fleetcore plugin list` also lists those of a folder at rest")
@@ -52,7 +52,7 @@ async def list_plugins(caller: Caller) -> Page[PluginResponse]:
     """Lists the plugins that the server has loaded, or tried to; they are installed in a shell, never from here."""
     host = caller.fleet.host
     await asyncio.to_thread(host.survey)  # a plugin's hook may take its time
-    return Page([to_response(PluginResponse, one) for one in host.plugins.values()])
+    return Page([to_response(PluginResponse, plugin) for plugin in host.plugins.values()])
 
 
 @call(None, Permission.CA_WRITE, cli="backup make TARGET")

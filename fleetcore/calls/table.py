@@ -198,29 +198,35 @@ class Call:
         """By name, in order."""
         hints = get_type_hints(self.function, include_extras=True)
         named = frozenset(_NAMED.findall(self.path))
-        taken = [one for one in inspect.signature(self.function).parameters.values() if one.name != "caller"]
-        places = {one.name: _place(hints[one.name]) for one in taken}
+        taken = [
+            parameter
+            for parameter in inspect.signature(self.function).parameters.values()
+            if parameter.name != "caller"
+        ]
+        places = {item.name: _place(hints[item.name]) for item in taken}
         rest = "query" if self.method in _NO_BODY or {"whole", "stream"} & set(places.values()) else "body"
         described = self._described
         return {
-            one.name: Parameter(
-                name=one.name,
-                reader=decode.Reader(one.name, bytes if places[one.name] == "stream" else hints[one.name]),
-                place="path" if one.name in named else places[one.name] or rest,
-                section=next((mark.section for mark in _metadata(hints[one.name]) if isinstance(mark, In)), ""),
-                word=next((mark.word for mark in _metadata(hints[one.name]) if isinstance(mark, Word)), ""),
-                names=next((mark for mark in reversed([*_metadata(hints[one.name])]) if isinstance(mark, Names)), None),
-                required=one.default is inspect.Parameter.empty,
-                default=None if one.default is inspect.Parameter.empty else one.default,
-                help=described.get(one.name, "") or _description(hints[one.name]),
+            item.name: Parameter(
+                name=item.name,
+                reader=decode.Reader(item.name, bytes if places[item.name] == "stream" else hints[item.name]),
+                place="path" if item.name in named else places[item.name] or rest,
+                section=next((mark.section for mark in _metadata(hints[item.name]) if isinstance(mark, In)), ""),
+                word=next((mark.word for mark in _metadata(hints[item.name]) if isinstance(mark, Word)), ""),
+                names=next(
+                    (mark for mark in reversed([*_metadata(hints[item.name])]) if isinstance(mark, Names)), None
+                ),
+                required=item.default is inspect.Parameter.empty,
+                default=None if item.default is inspect.Parameter.empty else item.default,
+                help=described.get(item.name, "") or _description(hints[item.name]),
             )
-            for one in taken
+            for item in taken
         }
 
     @cached_property
     def readers(self) -> Mapping[str, decode.Reader]:
         """Those of the parameters, but for a stream."""
-        return {name: one.reader for name, one in self.parameters.items() if one.place != "stream"}
+        return {name: item.reader for name, item in self.parameters.items() if item.place != "stream"}
 
     def values(
         self, given: Mapping[str, Any], *, texts: Iterable[str] = (), content: AsyncIterator[bytes] | None = None
@@ -372,8 +378,8 @@ class Table:
         self._calls: dict[str, Call] = {}
         self._routes: dict[tuple[str, str, str], str] = {}
         self._commands: dict[str, str] = {}
-        for one in calls:
-            self.add(one)
+        for item in calls:
+            self.add(item)
 
     def __iter__(self) -> Iterator[Call]:
         return iter(self._calls.values())
@@ -456,7 +462,7 @@ def _unfit(call: Call) -> str:
         return "it is not async"
     if next(iter(taken), "") != "caller":
         return "its first parameter is not `caller`"
-    if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD, one.POSITIONAL_ONLY) for one in taken.values()):
+    if any(item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD, item.POSITIONAL_ONLY) for item in taken.values()):
         return "it takes parameters that have no name"
     if unspoken := sorted({*taken, "return"} - answered.keys() - {"caller"}):
         return f"{', '.join(unspoken)} has no type"
@@ -465,7 +471,7 @@ def _unfit(call: Call) -> str:
     if call.declared.route is not None and _ROUTE.fullmatch(call.declared.route) is None:
         return f"{call.declared.route!r} is not a method and path"
     answer = get_args(call.answer)[0] if call.is_stream else call.answer
-    kinds = {f"the parameter {name!r}": one.reader.kind for name, one in call.parameters.items()}
+    kinds = {f"the parameter {name!r}": item.reader.kind for name, item in call.parameters.items()}
     for what, kind in {**kinds, "its answer": answer}.items():
         try:
             msgspec.json.schema_components([kind], schema_hook=_as_text)
@@ -489,7 +495,7 @@ def _clash(call: Call) -> str:
         arguments = {word.lower() for word in command.split() if word.isupper()}
         if unknown := sorted(arguments - {*call.parameters}):
             return f"its command names {', '.join(unknown)}, which it does not take"
-        options = [one.word or one.name for name, one in call.parameters.items() if name not in arguments]
+        options = [item.word or item.name for name, item in call.parameters.items() if name not in arguments]
         taken = OPTIONS | {"limit"} if call.is_stream else OPTIONS
         if clash := next((word for word in options if word in taken), ""):
             return f"--{clash} is the command line's own: give the parameter a Word"
@@ -517,18 +523,18 @@ def call_of(function: Any, plugin: str = "") -> Call:
 
 
 def _place(hint: Any) -> str:
-    for one in _metadata(hint):
-        if isinstance(one, In):
-            return "whole" if one.place == "body" else one.place
+    for item in _metadata(hint):
+        if isinstance(item, In):
+            return "whole" if item.place == "body" else item.place
     return ""
 
 
 def _description(hint: Any) -> str:
-    return next((one.description for one in _metadata(hint) if getattr(one, "description", None)), "")
+    return next((item.description for item in _metadata(hint) if getattr(item, "description", None)), "")
 
 
 def _metadata(hint: Any) -> Iterator[Any]:
     yield from getattr(hint, "__metadata__", ())
-    for one in get_args(hint):
+    for item in get_args(hint):
         if get_origin(hint) is not dict and get_origin(hint) is not list:
-            yield from _metadata(one)
+            yield from _metadata(item)

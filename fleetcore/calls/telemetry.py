@@ -196,7 +196,7 @@ async def list_latest_readings(
     """
     devices, more = await _devices(caller, device, where, decode(cursor), limit)
     telemetry = caller.fleet.telemetry
-    return Page([_latest(one) for name in devices for one in await telemetry.latest(name)], encode(more))
+    return Page([_latest(item) for name in devices for item in await telemetry.latest(name)], encode(more))
 
 
 @call(
@@ -211,7 +211,7 @@ async def list_device_latest_readings(caller: Caller, device_id: DeviceId) -> Pa
     Raises:
         NotFound: there is no such device.
     """
-    return Page([_latest(one) for one in await caller.fleet.telemetry.latest(device_id)])
+    return Page([_latest(item) for item in await caller.fleet.telemetry.latest(device_id)])
 
 
 _POINTS = Rows(

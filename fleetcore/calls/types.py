@@ -232,7 +232,7 @@ def _maker(cls: type[Response], given: frozenset[str]) -> Callable[[object, Mapp
 def _converter(kind: Any) -> Callable[[Any], Any] | None:
     if kind is Ms:
         return Ms
-    kinds = [one for one in get_args(kind) if one is not type(None)] if get_origin(kind) not in (list, dict) else []
+    kinds = [item for item in get_args(kind) if item is not type(None)] if get_origin(kind) not in (list, dict) else []
     if Ms in kinds:
         return lambda value: Ms(value) if value else None
     if get_origin(kind) is list:
@@ -240,7 +240,7 @@ def _converter(kind: Any) -> Callable[[Any], Any] | None:
         return list if inner is None else lambda value: [inner(item) for item in value]
     if get_origin(kind) is dict:
         return dict
-    nested = next((one for one in (kind, *kinds) if isinstance(one, type) and issubclass(one, Response)), None)
+    nested = next((item for item in (kind, *kinds) if isinstance(item, type) and issubclass(item, Response)), None)
     if nested is not None:
         return lambda value: None if value is None else to_response(nested, value)
     return None

@@ -72,7 +72,7 @@ def command(
     paged = {"limit", "cursor"} if call.answer == "page" else set()
     instead = {str(option.name): option for option in options if option.name in taken}
     added = [option for option in options if option.name not in taken]
-    parameters: list[click.Parameter] = [instead.get(one) or _argument(taken[one]) for one in arguments]
+    parameters: list[click.Parameter] = [instead.get(argument) or _argument(taken[argument]) for argument in arguments]
     if _PAIRS in text.split():
         parameters.append(click.Argument(["pairs"], nargs=-1, metavar="[NAME=VALUE…]"))
     for parameter in call.parameters:
@@ -112,7 +112,7 @@ def command(
         show(answer, output, call.columns, call.members if members is None else members)
 
     # -5 is a number and no option.
-    numeric = any(taken[one].kind in ("integer", "number", "scalar") for one in arguments)
+    numeric = any(taken[argument].kind in ("integer", "number", "scalar") for argument in arguments)
     settings = {"ignore_unknown_options": numeric}
     made = click.command(name, help=call.help, deprecated=call.deprecated or False, context_settings=settings)(run)
     made.params = [*parameters, *added, *made.params]

@@ -60,12 +60,12 @@ def doctor(data: Path, deep: bool, output: str) -> int:
     if output != "table":
         show(findings, output)
     else:
-        for one in findings:
-            mark = {"ok": "✓", "warning": "!", "problem": "✗"}[one["state"]]
-            click.echo(f"{mark} {one['what']}: {printable(one['detail'])}")
-            if one["remedy"]:
-                click.echo(f"    → {one['remedy']}")
-    return int(any(one["state"] == "problem" for one in findings))
+        for finding in findings:
+            mark = {"ok": "✓", "warning": "!", "problem": "✗"}[finding["state"]]
+            click.echo(f"{mark} {finding['what']}: {printable(finding['detail'])}")
+            if finding["remedy"]:
+                click.echo(f"    → {finding['remedy']}")
+    return int(any(finding["state"] == "problem" for finding in findings))
 
 
 def _finding(state: str, what: str, detail: str, remedy: str = "") -> dict[str, str]:
@@ -74,19 +74,19 @@ def _finding(state: str, what: str, detail: str, remedy: str = "") -> dict[str, 
 
 async def _examine(data: Path, *, deep: bool) -> list[dict[str, str]]:
     found = list(_files(data))
-    if any(one["what"] in ("data folder", "configuration") and one["state"] == "problem" for one in found):
+    if any(item["what"] in ("data folder", "configuration") and item["state"] == "problem" for item in found):
         return found
     try:
         async with connect(data) as caller:
             await caller.run("check_storage", {})
             found.append(_stored(*await verified_store(caller, deep=deep)))
-            full = any(one["what"] == "disk" and one["state"] == "problem" for one in found)
+            full = any(item["what"] == "disk" and item["state"] == "problem" for item in found)
             status = await caller.run("get_status", {})
             found += _inside(status, disk_refuses=full)
             lost = {"where": _without_a_mirror(status["mirrors"]), "limit": _NAMED}
             found += _homes(
                 (await caller.run("count_devices", {"where": lost["where"]}))["count"],
-                [one["id"] for one in (await caller.run("list_devices", lost))["items"]],
+                [item["id"] for item in (await caller.run("list_devices", lost))["items"]],
             )
             found += (await caller.run("check_listeners", {}))["findings"]
             with contextlib.suppress(NotFound):  # there is none
@@ -121,8 +121,8 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
         config = load(file)
         _check_sections(config)
         yield _finding("ok", "configuration", str(file))
-        for one in weaknesses(config, data / "pki"):
-            yield _finding("warning", "weak setting", one.detail, one.remedy)
+        for weakness in weaknesses(config, data / "pki"):
+            yield _finding("warning", "weak setting", weakness.detail, weakness.remedy)
     except FleetError as error:
         yield _finding("problem", "configuration", error.message, error.remedy)
     yield from _permissions(data)
@@ -174,11 +174,11 @@ def _check_sections(config: "Config") -> None:
     from fleetcore.runtime.plugins import PluginHost
 
     host = PluginHost.of(config)
-    for one in config.protocols:
-        place = ("protocols", one.name)
+    for protocol in config.protocols:
+        place = ("protocols", protocol.name)
         with contextlib.suppress(PluginError):  # a plugin that failed to load is a finding of its own
-            provider = host.find("protocols", one.kind, file=config.file, line=config.line_of(*place))
-            config.structure(provider.config_class, one.table, *place)
+            provider = host.find("protocols", protocol.kind, file=config.file, line=config.line_of(*place))
+            config.structure(provider.config_class, protocol.table, *place)
 
 
 def _certificates(pki: Path) -> Iterator[dict[str, str]]:
@@ -221,45 +221,45 @@ def _cas(forecast: dict[str, Any]) -> Iterator[dict[str, str]]:
     from fleetcore.wire.times import format_time
 
     now = format_time(time.time_ns() // 1_000_000)
-    roots = [one for one in forecast["cas"] if one["kind"] == "root"]
-    (signing,) = (one for one in forecast["cas"] if one["state"] == "signs")
-    for one, remedy in ((signing, "fleetcore ca renew-issuing"), (roots[-1], "fleetcore ca rotate begin")):
-        if one["due"] <= now:
-            yield _finding("warning", f"CA {one['name']}", f"another ought to follow it since {one['due']}", remedy)
+    roots = [item for item in forecast["cas"] if item["kind"] == "root"]
+    (signing,) = (item for item in forecast["cas"] if item["state"] == "signs")
+    for item, remedy in ((signing, "fleetcore ca renew-issuing"), (roots[-1], "fleetcore ca rotate begin")):
+        if item["due"] <= now:
+            yield _finding("warning", f"CA {item['name']}", f"another ought to follow it since {item['due']}", remedy)
         else:
-            yield _finding("ok", f"CA {one['name']}", f"another is due on {one['due']}")
+            yield _finding("ok", f"CA {item['name']}", f"another is due on {item['due']}")
     if len(roots) > 1:
-        names = " and ".join(one["name"] for one in roots)
+        names = " and ".join(root["name"] for root in roots)
         yield _finding("ok", "CA rotation", f"under way: {names} are trusted; see `fleetcore ca rotate status`")
     if forecast["late_count"]:
-        names = ", ".join(one["device"] for one in forecast["late"])
+        names = ", ".join(item["device"] for item in forecast["late"])
         detail = f"{forecast['late_count']} devices are past their time to renew: {names}"
         yield _finding("warning", "renewal", detail, "`fleetcore ca forecast` names them; are they offline?")
 
 
 def _plugins(status: dict[str, Any]) -> Iterator[dict[str, str]]:
-    for one in status["plugins"]:
-        what = f"plugin {one['name']}"
-        if one["error"]:
-            yield _finding("problem", what, one["error"], one["remedy"])
-        elif one["state"] == "disabled":
+    for item in status["plugins"]:
+        what = f"plugin {item['name']}"
+        if item["error"]:
+            yield _finding("problem", what, item["error"], item["remedy"])
+        elif item["state"] == "disabled":
             yield _finding("ok", what, "[fleet] disable leaves it out")
-        elif not one["warnings"]:
-            yield _finding("ok", what, ", ".join(one["offers"]) or "offers nothing")
-        for warning in one["warnings"]:
-            yield _finding("warning", what, warning, "Correct [fleet] disable" if one["state"] == "unknown" else "")
-        for offer in one["offers"]:
+        elif not item["warnings"]:
+            yield _finding("ok", what, ", ".join(item["offers"]) or "offers nothing")
+        for warning in item["warnings"]:
+            yield _finding("warning", what, warning, "Correct [fleet] disable" if item["state"] == "unknown" else "")
+        for offer in item["offers"]:
             kind, _, name = offer.partition(".")
             used = {admission["kind"].rpartition(":")[2] for admission in status["admissions"].values()}
             if kind == "admission" and name not in used:
                 remedy = f"[admission.{name}] in fleet.toml requires it; without it devices enrol unchecked by it"
                 yield _finding("warning", what, f"its admission {name!r} is installed and not in use", remedy)
-    for name, one in status["admissions"].items():
-        if one["state"] == "failing":
-            detail = f"it is not open, so no device enrols: {one['error']}"
+    for name, item in status["admissions"].items():
+        if item["state"] == "failing":
+            detail = f"it is not open, so no device enrols: {item['error']}"
             yield _finding("problem", f"admission {name}", detail, "Correct its plugin or its section of fleet.toml")
         else:
-            yield _finding("ok", f"admission {name}", f"{one['state']}; it is asked for every enrolment")
+            yield _finding("ok", f"admission {name}", f"{item['state']}; it is asked for every enrolment")
     for piece, names in status["counts"].items():
         detail = ", ".join(f"{name} {count}" for name, count in names.items())
         if "_other" in names:
@@ -289,19 +289,19 @@ def _homes(count: int, named: list[str]) -> Iterator[dict[str, str]]:
 
 def _mirrors(mirrors: dict[str, Any]) -> Iterator[dict[str, str]]:
     """What hubs have of the fleet; whether a mirror fails is said by its consumer."""
-    for name, one in mirrors.items():
-        detail = f"{one['state']}: {one['held']:,} entities are in the hub, {one['waiting']:,} wait"
-        if one["waiting"]:
-            detail += f" since {one['lag_s']:,.0f} s"
-        wrong = [f"{one[what]:,} {said}" for what, said in _NOT_WHOLE.items() if one[what]]
-        if one["invalid"]:
+    for name, item in mirrors.items():
+        detail = f"{item['state']}: {item['held']:,} entities are in the hub, {item['waiting']:,} wait"
+        if item["waiting"]:
+            detail += f" since {item['lag_s']:,.0f} s"
+        wrong = [f"{item[what]:,} {said}" for what, said in _NOT_WHOLE.items() if item[what]]
+        if item["invalid"]:
             remedy = f"`fleetcore mirror dead-letters {name}` names them and says why"
             yield _finding("warning", f"mirror {name}", f"{detail}; {', '.join(wrong)}", remedy)
-        elif one["removals_wait"]:
-            detail += f"; {one['removals_wait']:,} are gone from the fleet and stay in the hub until tomorrow"
+        elif item["removals_wait"]:
+            detail += f"; {item['removals_wait']:,} are gone from the fleet and stay in the hub until tomorrow"
             remedy = f"`fleetcore mirror plan {name}` names them, `fleetcore mirror allow-removals {name}` lets more go"
             yield _finding("warning", f"mirror {name}", detail, remedy)
-        elif one["state"] == "paused":
+        elif item["state"] == "paused":
             yield _finding("warning", f"mirror {name}", detail, f"`fleetcore mirror resume {name}` has it go on")
         else:
             yield _finding("ok", f"mirror {name}", "; ".join([detail, *wrong]))
@@ -333,16 +333,16 @@ def _inside(status: dict[str, Any], *, disk_refuses: bool = False) -> Iterator[d
     for sentence in status.get("recounted", ()):
         yield _finding("warning", "counters", f"{sentence}: it is set right", "Please report it, with the server's log")
     yield from _plugins(status)
-    for name, one in status["consumers"].items():
-        if one["state"] in ("failing", "stopped"):
-            remedy = one["remedy"]
+    for name, item in status["consumers"].items():
+        if item["state"] in ("failing", "stopped"):
+            remedy = item["remedy"]
             if "storage" in status["not_ready"]:
                 remedy = "It goes on by itself once the store works"
-            yield _finding("problem", name, f"{one['state']} ({one['failures']} times): {one['error']}", remedy)
-        elif one["lost"]:
-            yield _finding("warning", name, f"{one['lost']} commits were trimmed before it saw them", "It is too slow")
+            yield _finding("problem", name, f"{item['state']} ({item['failures']} times): {item['error']}", remedy)
+        elif item["lost"]:
+            yield _finding("warning", name, f"{item['lost']} commits were trimmed before it saw them", "It is too slow")
         else:
-            yield _finding("ok", name, one["state"])
+            yield _finding("ok", name, item["state"])
     yield from _mirrors(status["mirrors"])
     yield from _room(status["room"], status["retention"])
     for name, goes in status["left_behind"].items():
@@ -356,13 +356,13 @@ def _inside(status: dict[str, Any], *, disk_refuses: bool = False) -> Iterator[d
             if name == "storage" and disk_refuses:
                 remedy = "It goes on by itself once the disk takes something again: see disk"
             yield _finding("problem", name, f"not ready: {why}", remedy)
-    for name, one in status["tasks"].items():
+    for name, item in status["tasks"].items():
         if name in status["not_ready"]:
             continue
-        yield _finding("warning", f"task {name}", f"failed {one['failures']} times: {one['error']}", "See the log")
-    for name, one in status["protocols"].items():
-        if one["trouble"]:
-            yield _finding("problem", f"protocol {name}", one["trouble"], "It goes on trying; see the log")
+        yield _finding("warning", f"task {name}", f"failed {item['failures']} times: {item['error']}", "See the log")
+    for name, item in status["protocols"].items():
+        if item["trouble"]:
+            yield _finding("problem", f"protocol {name}", item["trouble"], "It goes on trying; see the log")
             continue
-        yield _finding("ok", f"protocol {name}", f"{', '.join(one['endpoints'])}, {one['connections']} connections")
-        yield from one["findings"]
+        yield _finding("ok", f"protocol {name}", f"{', '.join(item['endpoints'])}, {item['connections']} connections")
+        yield from item["findings"]

@@ -84,7 +84,7 @@ def sign(
     from fleetcore.wire import dsse
     from fleetcore.wire.manifest import MANIFEST_TYPE, read_manifest, write_manifest
 
-    keys = [open_private(one, passphrase_of(passphrase)) for one in key_files]
+    keys = [open_private(key_file, passphrase_of(passphrase)) for key_file in key_files]
     if add:
         envelope: dict[str, object] = envelopes.read(image)
         read_manifest(dsse.opened(envelope, MANIFEST_TYPE))
@@ -94,7 +94,7 @@ def sign(
     else:
         missing = [name for name in ("name", "label", "seq", "models") if not given[name]]
         if missing:
-            options = ", ".join({"label": "--version", "models": "--model"}.get(one, f"--{one}") for one in missing)
+            options = ", ".join({"label": "--version", "models": "--model"}.get(item, f"--{item}") for item in missing)
             raise click.UsageError(f"A manifest needs {options}")
         payload = write_manifest(_manifest_of(image, given))
         read_manifest(payload)  # what cannot be read must not be signed

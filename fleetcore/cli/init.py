@@ -94,7 +94,7 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
     text = _TOML.format(
         name=name,
         # A JSON text is a TOML text: whatever stands in a name stays within its quotes.
-        hosts=", ".join(json.dumps(one) for one in names),
+        hosts=", ".join(json.dumps(name) for name in names),
         protocols=protocols or "# No network protocol is installed: pip install fleetcore-http fleetcore-mqtt\n",
     )
 

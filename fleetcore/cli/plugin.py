@@ -34,23 +34,23 @@ def list_(files: tuple[Path, ...], at: Target, output: str) -> int:
     from fleetcore.cli.exits import PARTLY
 
     plugins = _tried(files) if files else asyncio.run(_of(at))
-    show(plugins if output != "table" else [_row(one) for one in plugins], output)
+    show(plugins if output != "table" else [_row(item) for item in plugins], output)
     if output == "table":
-        for one in plugins:
-            for said in filter(None, (one["error"], *one["warnings"])):
-                click.echo(f"{one['name']}: {printable(said)}", err=True)
-            if one["remedy"]:
-                click.echo(f"    → {printable(one['remedy'])}", err=True)
-    return PARTLY if any(one["error"] for one in plugins) else 0
+        for item in plugins:
+            for said in filter(None, (item["error"], *item["warnings"])):
+                click.echo(f"{item['name']}: {printable(said)}", err=True)
+            if item["remedy"]:
+                click.echo(f"    → {printable(item['remedy'])}", err=True)
+    return PARTLY if any(item["error"] for item in plugins) else 0
 
 
-def _row(one: dict[str, Any]) -> dict[str, Any]:
+def _row(item: dict[str, Any]) -> dict[str, Any]:
     return {
-        "name": one["name"],
-        "version": one["version"],
-        "origin": one["origin"],
-        "state": "failed in part" if one["error"] and one["state"] == "loaded" else one["state"],
-        "offers": ", ".join(one["offers"]),
+        "name": item["name"],
+        "version": item["version"],
+        "origin": item["origin"],
+        "state": "failed in part" if item["error"] and item["state"] == "loaded" else item["state"],
+        "offers": ", ".join(item["offers"]),
     }
 
 
@@ -68,7 +68,7 @@ def _surveyed(host: "PluginHost") -> list[dict[str, Any]]:
 
     of_fleet(host)  # notes the calls that each adds, and the plugin of which a call cannot be added
     host.survey(NOUNS)
-    return [asdict(one) for one in host.plugins.values()]
+    return [asdict(item) for item in host.plugins.values()]
 
 
 async def _of(at: Target) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ class Root(click.Group):
         """The nouns of the installed plugins, without those that the fleet leaves out."""
         from fleetcore.cli.connect import plugins_of
 
-        return {noun: _guarded(noun, one) for noun, one in plugins_of(self._words).commands(NOUNS).items()}
+        return {noun: _guarded(noun, item) for noun, item in plugins_of(self._words).commands(NOUNS).items()}
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

@@ -121,8 +121,8 @@ async def _open(data: Path, *, create: bool = False) -> AsyncIterator[tuple["Fle
         fleet = await manager.open()
         await fleet.serve()
         async with serve_control(manager, data):
-            listening = {name: one.adapter for name, one in fleet.protocols.items()} | fleet.services
-            yield fleet, {name: list(getattr(one, "endpoints", ())) for name, one in listening.items()}
+            listening = {name: item.adapter for name, item in fleet.protocols.items()} | fleet.services
+            yield fleet, {name: list(getattr(item, "endpoints", ())) for name, item in listening.items()}
     finally:
         await manager.close()
 

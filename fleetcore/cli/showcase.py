@@ -60,7 +60,7 @@ burst = 100000
 async def server(data: Path, trials: Mapping[str, Trial] = {}) -> AsyncIterator[tuple[Caller, list[Way]]]:
     """A server on free loopback ports with every network protocol that is installed, and mirrors to the trials."""
     offers = PluginHost().offers("protocols")
-    network = {name: one for name, one in offers.items() if one.demo is not None and name != "local"}
+    network = {name: item for name, item in offers.items() if item.demo is not None and name != "local"}
     chosen = network or {"local": offers["local"]}
     protocols = "\n".join(map(_section, chosen.values()))
     (data / "fleet.toml").write_text(_TOML.format(protocols=protocols, mirrors=sections(trials)))
@@ -179,8 +179,8 @@ async def until_interrupted() -> None:
 
 async def _enrolled(account: Account, caller: Caller, fleet: SimulatedFleet, ways: Sequence[Way]) -> None:
     listed = (await caller.run("list_devices", {"tag": "simulated", "limit": PAGE}))["items"]
-    shares = {way.name: sum(way.name in one["tags"] for one in listed) for way in ways}
-    online = sum(one["connectivity"] == "online" for one in listed)
+    shares = {way.name: sum(way.name in item["tags"] for item in listed) for way in ways}
+    online = sum(item["connectivity"] == "online" for item in listed)
     spread = ", ".join(f"{count} over {name}" for name, count in shares.items())
     account.expect(
         online == len(fleet.devices) == len(listed), f"{online} devices enrolled with certificates and online: {spread}"
@@ -208,15 +208,15 @@ async def _telemetry(account: Account, caller: Caller, fleet: SimulatedFleet, st
 async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:
     await caller.run("wait_idle", {})
     found = await items_of(caller, core()["list_anomalies"], {})
-    hit = {one["device"] for one in found if one["metric"] == "temperature"}
+    hit = {item["device"] for item in found if item["metric"] == "temperature"}
     injected = {device.device for device in fleet.devices if device.behaviour.signals[0].faults}
     others = len(hit - injected)
     account.expect(
         injected <= hit and others <= len(fleet.devices) // 6,
         f"{len(injected)} devices with an injected fault, {len(injected & hit)} found, {others} found without one",
     )
-    for one in found[:3]:
-        click.echo(f"    {one['time']} {one['device']} {one['metric']}: {one['explanation']}")
+    for item in found[:3]:
+        click.echo(f"    {item['time']} {item['device']} {item['metric']}: {item['explanation']}")
     worst = min(injected)
     click.echo(f"    {worst} {sparkline(await stored_values(caller, worst, 'temperature'), 60)}")
 
@@ -245,7 +245,7 @@ async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
     account.expect(first["state"] == "succeeded", f"firmware 2.0.0 on {len(canary)} canary devices: {first['reason']}")
     second = await _campaign(caller, "demo-rest", rest, artifact)
     executions = (await caller.run("list_executions", {"campaign": "demo-rest", "limit": 1000}))["items"]
-    failed = {one["device"] for one in executions if one["state"] == "failed"}
+    failed = {execution["device"] for execution in executions if execution["state"] == "failed"}
     running = sum(device.firmware == "2.0.0" for device in fleet.devices)
     account.expect(
         second["state"] == "succeeded" and failed == fails and running == len(good),
@@ -258,7 +258,7 @@ async def _commands(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
     results = await asyncio.gather(
         *(caller.run("send_command", {"device_id": device.device, **given}) for device in fleet.devices)
     )
-    done = sum(one["state"] == "succeeded" for one in results)
+    done = sum(result["state"] == "succeeded" for result in results)
     ran = sum(len(device.ran) for device in fleet.devices)
     account.expect(
         done == ran == len(fleet.devices), f"{len(results)} commands sent, {done} succeeded, each run once ({ran} runs)"

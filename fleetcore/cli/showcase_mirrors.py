@@ -43,10 +43,10 @@ def sections(trials: Mapping[str, Trial]) -> str:
         "\n".join(
             [
                 f"[clouds.{name}]",
-                *(f"{key} = {json.dumps(value)}" for key, value in {**_SETTINGS, **one.settings}.items()),
+                *(f"{key} = {json.dumps(value)}" for key, value in {**_SETTINGS, **item.settings}.items()),
             ]
         )
-        for name, one in trials.items()
+        for name, item in trials.items()
     )
 
 

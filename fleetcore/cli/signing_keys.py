@@ -21,9 +21,9 @@ from fleetcore.errors import Conflict, Refused
 
 def make(private: Path, public: Path, passphrase: str | None) -> Ed25519PublicKey:
     """A new key: the private half 0600, encrypted where there is a passphrase. Raises Conflict where one is there."""
-    for one in (private, public):
-        if one.exists():
-            raise Conflict(f"{one} exists already", remedy="Name another file: a lost signing key cannot be replaced")
+    for item in (private, public):
+        if item.exists():
+            raise Conflict(f"{item} exists already", remedy="Name another file: a lost signing key cannot be replaced")
     key = Ed25519PrivateKey.generate()
     lock: KeySerializationEncryption = NoEncryption()
     if passphrase is not None:

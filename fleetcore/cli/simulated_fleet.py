@@ -41,10 +41,10 @@ class Way:
 def ways_in(protocols: dict[str, Any], offers: dict[str, Provider[Any]]) -> list[Way]:
     """The protocols of a server (``status``) that this machine has clients for; raises Unavailable or Refused."""
     found = []
-    for name, one in protocols.items():
-        provider = offers.get(one.get("kind", name))
-        if provider is not None and provider.client is not None and one["endpoints"]:
-            endpoint = reachable(one["endpoints"][0], "localhost")
+    for name, item in protocols.items():
+        provider = offers.get(item.get("kind", name))
+        if provider is not None and provider.client is not None and item["endpoints"]:
+            endpoint = reachable(item["endpoints"][0], "localhost")
             found.append(Way(name=name, kind=provider.name, endpoint=endpoint, client=provider.client))
     if not protocols:
         raise Unavailable("No server runs on this data folder", remedy="Start it: fleetcore serve --data FOLDER")

@@ -316,6 +316,6 @@ def _whole(value: Any, kind: str, now_ms: int | None) -> list[str]:
     return [text]
 
 
-def _common(one: str, other: str) -> int:
+def _common(item: str, other: str) -> int:
     """How many characters two texts have in common from the beginning."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next((at for at, (a, b) in enumerate(zip(item, other, strict=False)) if a != b), min(len(item), len(other)))

@@ -23,7 +23,7 @@ def telemetry() -> None:
 
 def _pictured(_at: Target, given: Mapping[str, Any], series: list[dict[str, Any]], output: str) -> Any:
     """A row a point; as a table, the last points and a picture of all."""
-    points = [point for one in series for point in one["points"]]
+    points = [point for series_ in series for point in series_["points"]]
     rows = [{"time": time, given["metric"]: value} for time, value in points]
     if output != "table":
         return rows
@@ -36,7 +36,7 @@ def _pictured(_at: Target, given: Mapping[str, Any], series: list[dict[str, Any]
 
 
 def _buckets(_at: Target, _given: Mapping[str, Any], series: list[dict[str, Any]], _output: str) -> Any:
-    return [bucket for one in series for bucket in one["buckets"]]
+    return [bucket for series_ in series for bucket in series_["buckets"]]
 
 
 _OWN = (("list_readings", _pictured, {"time": "time"}), ("list_buckets", _buckets, {"start": "time", "count": "count"}))
@@ -56,5 +56,5 @@ def sparkline(values: Sequence[float], width: int = 72) -> str:
     low, high, mean = min(values), max(values), sum(values) / len(values)
     shown = [max(values[a:b], key=lambda value: abs(value - mean)) for a, b in pairwise(edges) if b > a]
     span = (high - low) or 1.0
-    bars = "".join(_BARS[min(len(_BARS) - 1, int((one - low) / span * len(_BARS)))] for one in shown)
+    bars = "".join(_BARS[min(len(_BARS) - 1, int((item - low) / span * len(_BARS)))] for item in shown)
     return f"{bars}  {low:g} to {high:g}"

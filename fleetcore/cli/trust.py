@@ -45,10 +45,10 @@ def trust() -> None:
 
 def _models(pairs: tuple[str, ...]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for one in pairs:
-        model, mark, file = one.rpartition("=")
+    for pair in pairs:
+        model, mark, file = pair.rpartition("=")
         if not mark or not model:
-            raise click.UsageError(f"{one!r} is not MODEL=FILE")
+            raise click.UsageError(f"{pair!r} is not MODEL=FILE")
         found.setdefault(model, []).append(Path(file))
     return found
 
@@ -92,8 +92,8 @@ def init(
     def role(files: tuple[Path, ...] | list[Path], wanted: int | None, before: Role | None) -> Role | None:
         if not files:
             return before if before is None or wanted is None else evolve(before, threshold=wanted)
-        public = [open_public(one) for one in files]
-        keys.update({dsse.key_id(one): raw_key(one) for one in public})
+        public = [open_public(file) for file in files]
+        keys.update({dsse.key_id(item): raw_key(item) for item in public})
         return Role(keys=frozenset(map(dsse.key_id, public)), threshold=wanted or 1)
 
     roots = role(root, threshold, old.root if old else None)
@@ -107,10 +107,10 @@ def init(
         models={} if old is None else old.models,
     )
     for model, files in _models(models).items():
-        one = role(files, model_threshold, None)
-        assert one is not None
-        made = evolve(made, models={**made.models, model: one})
-    used = made.root.keys.union(*(one.keys for one in (made.firmware, *made.models.values()) if one is not None))
+        item = role(files, model_threshold, None)
+        assert item is not None
+        made = evolve(made, models={**made.models, model: item})
+    used = made.root.keys.union(*(item.keys for item in (made.firmware, *made.models.values()) if item is not None))
     made = evolve(made, keys={name: raw for name, raw in keys.items() if name in used})
     payload = write_trust(made)
     read_trust(payload)  # what cannot be read must not be written
@@ -177,7 +177,7 @@ def _trust_sheet(file: Path | None, envelope: Mapping[str, Any], after: Path | N
         "firmware": [] if found.firmware is None else sorted(found.firmware.keys),
         "firmware_threshold": None if found.firmware is None else found.firmware.threshold,
         "models": {
-            model: {"keys": sorted(one.keys), "threshold": one.threshold} for model, one in found.models.items()
+            model: {"keys": sorted(item.keys), "threshold": item.threshold} for model, item in found.models.items()
         },
         "signed_by": sorted(signed),
         "missing": max(0, found.root.threshold - len(signed & found.root.keys)),
@@ -204,7 +204,7 @@ def set_(files: tuple[Path, ...], reason: str, at: Target, output: str) -> None:
 
     async def run() -> list[dict[str, Any]]:
         async with connect(at) as caller:
-            return [await caller.run("set_firmware_root", {"envelope": one, "reason": reason}) for one in found]
+            return [await caller.run("set_firmware_root", {"envelope": item, "reason": reason}) for item in found]
 
-    rows = [{name: one[name] for name in ("number", "expires", "added", "by")} for one in asyncio.run(run())]
+    rows = [{name: item[name] for name in ("number", "expires", "added", "by")} for item in asyncio.run(run())]
     show(rows, output)

@@ -28,16 +28,16 @@ class Weakness:
 def weaknesses(config: "Config", pki: Path) -> Iterator[Weakness]:
     """All that are there."""
     for kind, instances in (("protocols", config.protocols), ("services", config.services)):
-        for one in instances:
-            place = f"[{kind}.{one.name}]"
+        for instance in instances:
+            place = f"[{kind}.{instance.name}]"
             for key in ("listen", "url"):
-                address = str(one.table.get(key, ""))
+                address = str(instance.table.get(key, ""))
                 if address.startswith(("http://", "mqtt://")):
                     yield Weakness(
                         f"{place} {key} = {address!r} is in clear text: whoever is on this machine can read along",
                         f"Use {address.split(':', maxsplit=1)[0]}s://",
                     )
-            proxies = one.table.get("trusted_proxies", ())
+            proxies = instance.table.get("trusted_proxies", ())
             for proxy in proxies if isinstance(proxies, list | tuple) else ():
                 with contextlib.suppress(ValueError):
                     if ip_network(str(proxy)).num_addresses > _MOST_PROXIES:

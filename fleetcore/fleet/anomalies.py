@@ -145,7 +145,7 @@ class AnomalyDetector:
         async for batch in self._stored(device, metric, start, end):
             findings = detector.observe(batch, self._storage.catalog)
             found += anomalies_of(name, batch, findings, self._storage.catalog, self._clock.now_ms())
-        return sorted(found, key=lambda one: one.time)
+        return sorted(found, key=lambda item: item.time)
 
     async def _stored(self, device: str, metric: str | None, start: int, end: int) -> AsyncIterator[TelemetryBatch]:
         for series in await self._storage.series_of(device):

@@ -64,7 +64,9 @@ class Target:
             model=model if isinstance(model, str) else None,
             version=version if isinstance(version := said.get("version"), str) else None,
             seq=number("seq"),
-            highest_seq=max((one for one in (number("seq"), number("highest_seq")) if one is not None), default=None),
+            highest_seq=max(
+                (item for item in (number("seq"), number("highest_seq")) if item is not None), default=None
+            ),
             trust=number("trust") or 0,
         )
 

@@ -371,12 +371,12 @@ class Commands:
         device, now, actor = command.device, command.issued_at, event.actor
         while True:
             old = await self._superseded(device, command.supersede_key)
-            new = evolve(command, supersedes=tuple(one.id for one in old)) if old else command
+            new = evolve(command, supersedes=tuple(item.id for item in old)) if old else command
             ended = [
-                evolve(one, state=CommandState.CANCELLED, code="superseded", finished_at=now, version=one.version + 1)
-                for one in old
+                evolve(item, state=CommandState.CANCELLED, code="superseded", finished_at=now, version=item.version + 1)
+                for item in old
             ]
-            events = [event, *(_cancelled(one, now, actor, f"superseded by {command.id}") for one in old)]
+            events = [event, *(_cancelled(item, now, actor, f"superseded by {command.id}") for item in old)]
             at_once = self._goes_at_once(new)
             if at_once:
                 new, sent = _sent(new, now, version=new.version)
@@ -393,7 +393,7 @@ class Commands:
                 self._open.forget(device)
                 first = await self.records.get(command.id) if keyed else None
                 superseded = conflict.ids.get("space") == _SUPERSEDE or any(
-                    conflict.ids.get("key") == one.id for one in old
+                    conflict.ids.get("key") == item.id for item in old
                 )
                 if first is None and superseded:
                     # Another came first, or one was handed out: look again at what is still queued. What came
@@ -452,7 +452,7 @@ class Commands:
         if key is None:
             return ()
         unfinished = await self._open.of(device)
-        return [one for one in unfinished if one.supersede_key == key and one.state is CommandState.QUEUED]
+        return [item for item in unfinished if item.supersede_key == key and item.state is CommandState.QUEUED]
 
     def of_bulk(self, operation: str) -> AsyncIterator[Command]:
         """The commands that an operation sent, as they were issued."""
@@ -642,9 +642,9 @@ class Commands:
         why = await self._search.explain(command.precondition, command.device)
         if why.truth is True:
             return True
-        one = deciding(why)
-        seen = f"{one.seen!r}" if one.present else "absent"
-        reason = f"{one.clause} ({seen})"
+        item = deciding(why)
+        seen = f"{item.seen!r}" if item.present else "absent"
+        reason = f"{item.clause} ({seen})"
         await self._end(
             command, CommandState.CANCELLED, code="precondition_failed", only=CommandState.QUEUED, reason=reason
         )

@@ -157,9 +157,9 @@ class Cutovers:
         counted = evolve(await self._counted(operation), waiting="")
         places = {device: number for number, device in enumerate(devices, start=1)}
         stayed = [
-            Failure(item=places[one.id], about=one.id, code=str(one.state), reason=one.reason)
-            for one in await self.offers.records.find(ref=("operation", operation.id))
-            if one.state is not CutoverState.CONFIRMED
+            Failure(item=places[record.id], about=record.id, code=str(record.state), reason=record.reason)
+            for record in await self.offers.records.find(ref=("operation", operation.id))
+            if record.state is not CutoverState.CONFIRMED
         ]
         failures = (*counted.failures, *stayed)
         failed = counted.failed + len(stayed)
@@ -167,14 +167,14 @@ class Cutovers:
             counted,
             failed=failed,
             failures=failures,
-            reasons=dict(Counter(one.code for one in failures)),
+            reasons=dict(Counter(failure.code for failure in failures)),
             state=state or (OperationState.PARTLY if failed else OperationState.SUCCEEDED),
         )
 
     async def _undo(self, operation: Operation, _actor: str, reason: str) -> None:
         why = reason or "the operation was cancelled"
-        for one in await self.offers.open(operation.id):
-            await self.offers.end(one, CutoverState.CANCELLED, why)
+        for item in await self.offers.open(operation.id):
+            await self.offers.end(item, CutoverState.CANCELLED, why)
 
 
 def _wave_end(operation: Operation) -> int:

@@ -88,10 +88,10 @@ class Documents:
         async for record in self._records(ref, where, after):
             waiting.append(record)
             if len(waiting) == _TOGETHER:
-                for document in await asyncio.gather(*(self._whole(one, parts) for one in waiting)):
+                for document in await asyncio.gather(*(self._whole(item, parts) for item in waiting)):
                     yield document
                 waiting = []
-        for document in await asyncio.gather(*(self._whole(one, parts) for one in waiting)):
+        for document in await asyncio.gather(*(self._whole(item, parts) for item in waiting)):
             yield document
 
     async def of_many(self, devices: Sequence[str], parts: frozenset[str]) -> AsyncIterator[Document]:
@@ -182,11 +182,11 @@ class Documents:
         if "latest" not in parts:
             return None
         series = await self._storage.series_of(device)
-        found = await self._storage.latest([one.index for one in series])
+        found = await self._storage.latest([series_.index for series_ in series])
         values: dict[str, object] = {}
-        for one, newest in zip(series, found, strict=True):
+        for item, newest in zip(series, found, strict=True):
             if newest is not None:
-                values[one.metric] = newest.value
+                values[item.metric] = newest.value
         return values
 
 

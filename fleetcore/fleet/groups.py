@@ -122,7 +122,7 @@ class Groups:
 
     def memberships(self, device: str) -> Sequence[Membership]:
         """The groups that a device is in itself, each with since when and why."""
-        return sorted(self._of.get(device, {}).values(), key=lambda one: one.group)
+        return sorted(self._of.get(device, {}).values(), key=lambda item: item.group)
 
     def members(self, group: str) -> Sequence[str]:
         """Ids of the devices in a group or in one that lies within it, sorted; raises NotFound."""
@@ -244,9 +244,9 @@ class Groups:
         async with self._lock:
             _expect(self.get(group), if_version)
             users = sorted(
-                one.id
-                for one in self._groups.values()
-                if group in one.within or (one.id in self._clauses and group in asked_for(self._clauses[one.id]))
+                item.id
+                for item in self._groups.values()
+                if group in item.within or (item.id in self._clauses and group in asked_for(self._clauses[item.id]))
             )
             users += [name for used in self.uses for name in used(group)]
             if users:
@@ -290,15 +290,15 @@ class Groups:
         async with self._lock:
             self.check_static(group)
             wanted = dict.fromkeys(devices)
-            changing = [one for one in wanted if (group in self._of.get(one, {})) is not add]
+            changing = [item for item in wanted if (group in self._of.get(item, {})) is not add]
             if add:
                 for device in changing:
                     if await self._storage.get("device", device) is None:
                         raise NotFound(f"Device {device!r} does not exist; nothing was put in", device=device)
             now = self._clock.now_ms()
             why = reason or f"put in by {actor}"
-            joining = [Membership(device=one, group=group, since=now, why=why) for one in changing] if add else []
-            leaving = [] if add else [self._of[one][group] for one in changing]
+            joining = [Membership(device=item, group=group, since=now, why=why) for item in changing] if add else []
+            leaving = [] if add else [self._of[item][group] for item in changing]
             await self._write(joining, leaving, actor, reason)
             await self._follow(changing)
             return len(changing)
@@ -373,12 +373,12 @@ class Groups:
                 await self._evaluate(device, frozenset({"groups"}))
 
     async def _evaluate(self, device: str, changed: frozenset[str] | None) -> None:
-        first = [one for one in self._nesting.order if changed is None or parts_of(self._clauses[one]) & changed]
+        first = [item for item in self._nesting.order if changed is None or parts_of(self._clauses[item]) & changed]
         if not first and self._of.get(device) is None:
             return
         # A query that asks for groups may turn because of one before it.
-        wanted = {*first, *(one for one in self._nesting.order if "groups" in parts_of(self._clauses[one]))}
-        order = [one for one in self._nesting.order if one in wanted]
+        wanted = {*first, *(item for item in self._nesting.order if "groups" in parts_of(self._clauses[item]))}
+        order = [item for item in self._nesting.order if item in wanted]
         parts = frozenset().union(*(parts_of(self._clauses[name]) for name in order))
         document = await self._search.documents.of(device, parts)
         if document is None:
@@ -417,36 +417,36 @@ class Groups:
         self, joining: Sequence[Membership], leaving: Sequence[Membership], actor: str, reason: str
     ) -> None:
         now = self._clock.now_ms()
-        both = [(GROUP_JOINED, one) for one in joining] + [(GROUP_LEFT, one) for one in leaving]
+        both = [(GROUP_JOINED, item) for item in joining] + [(GROUP_LEFT, item) for item in leaving]
         for at in range(0, len(both), _CHUNK):
             part = both[at : at + _CHUNK]
             await self._storage.commit(
                 Commit(
-                    puts=tuple(self.membership_records.put(one) for kind, one in part if kind is GROUP_JOINED),
-                    deletes=tuple(Delete(kind=_MEMBERSHIP, key=one.key) for kind, one in part if kind is GROUP_LEFT),
+                    puts=tuple(self.membership_records.put(item) for kind, item in part if kind is GROUP_JOINED),
+                    deletes=tuple(Delete(kind=_MEMBERSHIP, key=item.key) for kind, item in part if kind is GROUP_LEFT),
                     events=tuple(
                         Event(
                             type=kind,
-                            subject=one.device,
+                            subject=item.device,
                             time=now,
                             actor=actor,
-                            reason=reason or one.why,
-                            data={"group": one.group, "why": one.why},
+                            reason=reason or item.why,
+                            data={"group": item.group, "why": item.why},
                         )
-                        for kind, one in part
+                        for kind, item in part
                     ),
                 )
             )
-            for kind, one in part:
+            for kind, item in part:
                 if kind is GROUP_JOINED:
-                    self._join(one)
+                    self._join(item)
                 else:
-                    self._leave(one)
+                    self._leave(item)
 
 
 def _why(clause: Clause, document: Document) -> str:
     """The clause that decided and what it saw: ``power.battery < 20 (12)``."""
-    one = deciding(explain(clause, document))
-    if one.path is None:
-        return one.clause
-    return f"{one.clause} ({one.seen!r})" if one.present else f"{one.clause} (absent)"
+    item = deciding(explain(clause, document))
+    if item.path is None:
+        return item.clause
+    return f"{item.clause} ({item.seen!r})" if item.present else f"{item.clause} (absent)"

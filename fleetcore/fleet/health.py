@@ -115,8 +115,8 @@ class FleetHealth:
         presence = self._presence.of(device)
         twin = await self._twins.get(device)
         executions = await self._campaigns.of_device(device)
-        ended = [one for one in executions if one.state in EXECUTION_ENDS]
-        last = max(ended, key=lambda one: one.changed, default=None)
+        ended = [execution for execution in executions if execution.state in EXECUTION_ENDS]
+        last = max(ended, key=lambda item: item.changed, default=None)
         heard = presence.connectivity is not Connectivity.NEVER
         parts = {
             "connectivity": float(presence.connectivity in _REACHABLE),
@@ -124,9 +124,13 @@ class FleetHealth:
             "anomalies": float(heard and device not in troubled),
             "firmware": float(heard and (last is None or last.state is ExecutionState.SUCCEEDED)),
         }
-        active = [one for one in await self._certificates(device) if one.state is CertificateState.ACTIVE]
+        active = [
+            certificate
+            for certificate in await self._certificates(device)
+            if certificate.state is CertificateState.ACTIVE
+        ]
         if active:
-            left = max(one.not_after for one in active) - self._clock.now_ms()
+            left = max(item.not_after for item in active) - self._clock.now_ms()
             parts["certificates"] = float(left > EXPIRY_MS)
         battery = _battery(twin)
         if battery is not None:

@@ -64,7 +64,7 @@ class Layers:
 
     def laid_on(self, group: str) -> Sequence[str]:
         """The layers of a group, named for people."""
-        return [f"layer {one.id}" for one in self._layers.values() if one.group == group]
+        return [f"layer {layer.id}" for layer in self._layers.values() if layer.group == group]
 
     def list(self) -> Sequence[Layer]:
         """All layers, the weakest first."""
@@ -75,8 +75,10 @@ class Layers:
         if not self._layers:
             return ()
         groups = {group: place for place, group in enumerate(self.groups_of(device))}
-        found = [one for one in self._layers.values() if one.group is None or one.group in groups]
-        return sorted(found, key=lambda one: (_RANK[one.kind], groups.get(one.group or "", -1), one.priority, one.id))
+        found = [layer for layer in self._layers.values() if layer.group is None or layer.group in groups]
+        return sorted(
+            found, key=lambda item: (_RANK[item.kind], groups.get(item.group or "", -1), item.priority, item.id)
+        )
 
     async def desire(
         self,
@@ -151,7 +153,7 @@ class Layers:
             return own.document, own.times
         document: Json = {}
         times: dict[str, int] = {}
-        for section in (*(one.section for one in layers), own):
+        for section in (*(layer.section for layer in layers), own):
             document = cast("Json", merge_patch(document, section.document))
             times.update(section.times)
         there = leaves(document)
@@ -161,7 +163,7 @@ class Layers:
         """Where each desired leaf of a device comes from, by pointer."""
         found: dict[str, Origin] = {}
         parts: Iterable[tuple[str, Section, Mapping[str, str]]] = (
-            *((one.id, one.section, one.by) for one in self.of(twin.device)),
+            *((item.id, item.section, item.by) for item in self.of(twin.device)),
             (OWN, twin.own, twin.by),
         )
         for name, section, by in parts:

@@ -82,7 +82,7 @@ class Locations:
         bad.sort(key=lambda point: point.index)
         if not good:
             return Rejected(code=bad[0].code, reason="No position could be taken", refused=tuple(bad))
-        newest = max(good, key=lambda one: one.time or 0)
+        newest = max(good, key=lambda item: item.time or 0)
 
         async def load() -> Position:
             return await self._records.get(device) or Position(device=device, location=newest)

@@ -156,7 +156,7 @@ class Entities:
             DeviceCertificate(fingerprint=hashlib.sha256(der_of(record.pem.encode())).hexdigest(), pem=record.pem)
             for record in await self._certificates(device)
         ]
-        return CertificateBody(certificates=tuple(sorted(found, key=lambda one: one.fingerprint))) if found else None
+        return CertificateBody(certificates=tuple(sorted(found, key=lambda item: item.fingerprint))) if found else None
 
     async def at_hub(self, mirror: str, devices: Collection[str]) -> Collection[str]:
         """Those of some devices that are connected to the hub of a mirror."""

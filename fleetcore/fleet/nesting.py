@@ -40,7 +40,7 @@ class Nesting:
                 inside[outer].add(name)
         # A query that asks for a group looks at all that lies within it.
         needs = {
-            name: {one for asked in asked_for(clause) for one in inside.get(asked, ())}
+            name: {item for asked in asked_for(clause) for item in inside.get(asked, ())}
             for name, clause in clauses.items()
         }
         try:

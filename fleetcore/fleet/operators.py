@@ -178,7 +178,7 @@ class Operators:
             created=now,
             created_by=actor,
             expires=now + int(days * DAY_MS),
-            permissions=tuple(_permission(one) for one in permissions),
+            permissions=tuple(_permission(permission) for permission in permissions),
         )
         event = Event(
             type="operator_token.created",

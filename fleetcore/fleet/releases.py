@@ -23,7 +23,7 @@ class Releases:
     def __init__(self, storage: Storage, clock: Clock, root: TrustRoot) -> None:
         self._storage, self._clock, self._root = storage, clock, root
         self.records = Repository(
-            storage, "release", Release, refs=_refs, sort=lambda one: f"{one.name}:{one.seq:020d}"
+            storage, "release", Release, refs=_refs, sort=lambda item: f"{item.name}:{item.seq:020d}"
         )
 
     async def add(

@@ -208,7 +208,7 @@ class Renewals:
         for device in await self._operations.items(operation):
             twin = await self._twins.get(str(device))
             wanted, said = (section.document.get(OURS) for section in (twin.own, twin.reported))
-            asked, obeyed = (isinstance(one, Mapping) and one.get("renew") == operation for one in (wanted, said))
+            asked, obeyed = (isinstance(item, Mapping) and item.get("renew") == operation for item in (wanted, said))
             if asked and not obeyed:
                 found.append(twin.device)
         return found
@@ -284,7 +284,7 @@ class Renewals:
             if place in wave.ended:
                 continue
             device = members[place]
-            if any(one.created > begun and one.state in _RENEWED for one in await self._security.inventory(device)):
+            if any(item.created > begun and item.state in _RENEWED for item in await self._security.inventory(device)):
                 wave.ended[place] = None
                 continue
             waited = 0 if operation.rate_per_s is None else place / operation.rate_per_s * 1000
@@ -302,7 +302,7 @@ class Renewals:
     async def _judge(
         self, operation: Operation, progress: _Progress, wave: _Wave, members: Sequence[str]
     ) -> Operation | None:
-        failed = [one for _, one in sorted(wave.ended.items()) if one is not None]
+        failed = [item for _, item in sorted(wave.ended.items()) if item is not None]
         all_failed = progress.failed + len(failed)
         moved = evolve(
             operation,

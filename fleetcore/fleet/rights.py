@@ -56,7 +56,7 @@ class Rights:
         self.principal = principal
         self._search = search
         limit = frozenset(permissions) or frozenset(Permission)
-        self._grants = [(ROLES[one.role] & limit, one.scope) for one in grants]
+        self._grants = [(ROLES[grant.role] & limit, grant.scope) for grant in grants]
 
     @property
     def actor(self) -> str:
@@ -136,7 +136,7 @@ class Rights:
         if self.everywhere(permission):
             return Selectable()
         found = [_readable(scope) for allowed, scope in self._grants if permission in allowed]
-        clauses = tuple(one for one in found if one is not None)
+        clauses = tuple(item for item in found if item is not None)
         if not clauses:
             return Selectable(nothing=True)
         return Selectable(clause=clauses[0] if len(clauses) == 1 else Or(clauses))

@@ -103,7 +103,7 @@ class Search:
             columns = await self._columns_for(clause)
             if columns is not None:
                 return list(columns.select(clause))
-        return [str(one["id"]) async for one in self.iterate(clause)]
+        return [str(item["id"]) async for item in self.iterate(clause)]
 
     async def _columns_for(self, own: Clause | None) -> RegistryColumns | None:
         """The columns in memory, once a process has asked often enough to be worth building them."""

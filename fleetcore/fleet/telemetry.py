@@ -56,7 +56,7 @@ class Telemetry:
     async def texts(self, device: str, metric: str, *, start: int = 0, end: int | None = None) -> Sequence[TextReading]:
         """The text readings of a series."""
         series = await self._series(device, metric)
-        return [one async for one in self._storage.read_texts(series.index, start, end or END_OF_TIME)]
+        return [item async for item in self._storage.read_texts(series.index, start, end or END_OF_TIME)]
 
     async def points(
         self, series: Series, start: int, end: int, limit: int
@@ -107,8 +107,8 @@ class Telemetry:
     async def latest(self, device: str) -> Sequence[Latest]:
         """The newest reading of each metric, by event time."""
         series = await self._storage.series_of(device)
-        found = await self._storage.latest([one.index for one in series])
-        return [one for one in found if one is not None]
+        found = await self._storage.latest([series_.index for series_ in series])
+        return [item for item in found if item is not None]
 
     async def collect(
         self,

@@ -127,9 +127,9 @@ class TrustRoot:
         """The versions after one, in their order, as many as an offer carries."""
         found: list[Mapping[str, object]] = []
         size = 0
-        for one in self._chain[max(0, number) :]:
-            size += len(dumps(one.envelope))
+        for item in self._chain[max(0, number) :]:
+            size += len(dumps(item.envelope))
             if found and size > CHAIN_BYTES:
                 break
-            found.append(one.envelope)
+            found.append(item.envelope)
         return found

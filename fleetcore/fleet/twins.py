@@ -260,7 +260,7 @@ class Twins:
             await self._past.get(_past_key(device, section, version))
             for version in range(newest, max(0, newest - HISTORY), -1)
         ]
-        return [one for one in found if one is not None]
+        return [item for item in found if item is not None]
 
     async def as_of(self, device: str, time: int, section: str = "desired") -> Json:
         """The section as it was at a time (ms since the epoch).

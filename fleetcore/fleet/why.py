@@ -76,8 +76,8 @@ class Asking:
         twin = await self.twins.get(device)
         recent = self.clock.now_ms() - RECENT_MS
         waiting = await self.commands.list(device, unfinished=True)
-        updating = [one for one in await self.campaigns.of_device(device) if one.state not in EXECUTION_ENDS]
-        anomalies = [one for one in await self.anomalies.list(device, limit=_LATEST) if one.found >= recent]
+        updating = [item for item in await self.campaigns.of_device(device) if item.state not in EXECUTION_ENDS]
+        anomalies = [item for item in await self.anomalies.list(device, limit=_LATEST) if item.found >= recent]
         answer = Why(
             device=record,
             presence=self.presence.of(device),

@@ -111,7 +111,7 @@ def _needs(call: Call) -> list[str]:
     if not (isinstance(item, type) and issubclass(item, Response)):
         return []
     all_of_them = not item.__struct_config__.omit_defaults
-    return [one.name for one in msgspec.structs.fields(item) if one.required or all_of_them]
+    return [field.name for field in msgspec.structs.fields(item) if field.required or all_of_them]
 
 
 def _kind(name: str, hint: Any) -> str:
@@ -119,7 +119,7 @@ def _kind(name: str, hint: Any) -> str:
     if get_origin(hint) is Annotated:
         return _kind(name, get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
-        kinds = {_kind(name, one) for one in get_args(hint) if one is not type(None)}
+        kinds = {_kind(name, item) for item in get_args(hint) if item is not type(None)}
         return kinds.pop() if len(kinds) == 1 else "value"
     origin = get_origin(hint) or hint
     if not isinstance(origin, type):

@@ -61,11 +61,11 @@ def _joined(plain: dict[str, Any], other: Mapping[str, Any], call: Call) -> dict
     return plain
 
 
-def _either(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _either(item: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """The content of one or the other."""
-    found = {**other, **one}
-    for kind in one.keys() & other.keys():
-        schemas = [one[kind]["schema"], other[kind]["schema"]]
+    found = {**other, **item}
+    for kind in item.keys() & other.keys():
+        schemas = [item[kind]["schema"], other[kind]["schema"]]
         found[kind] = {"schema": schemas[0] if schemas[0] == schemas[1] else {"anyOf": schemas}}
     return found
 
@@ -153,7 +153,7 @@ def _body(call: Call, schemas: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A parameter of a path or query is absent, never null."""
-    kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    kinds = [item for item in schema.get("anyOf", ()) if item != {"type": "null"}]
     if len(kinds) != 1:
         return dict(schema)
     return {**kinds[0], **{key: value for key, value in schema.items() if key != "anyOf"}}

@@ -28,12 +28,12 @@ class Words:
         times = [name for name, value in values if get_origin(value) is Annotated and get_args(value)[0] is Ms]
         self._given = {"Ms": "Time", "Content": "Source"} | dict.fromkeys(times, "Time")
 
-    def parameter(self, one: ast.arg, default: ast.expr | None) -> str:
+    def parameter(self, arg: ast.arg, default: ast.expr | None) -> str:
         """A parameter as it stands in a method."""
-        hint = ast.unparse(one.annotation) if one.annotation else "object"
+        hint = ast.unparse(arg.annotation) if arg.annotation else "object"
         words = hint.split(" ")
         hint = " ".join(self._given.get(word, f"{word} | str" if word in self._enums else word) for word in words)
-        return f"{one.arg}: {hint}" + ("" if default is None else f" = {self._default(default)}")
+        return f"{arg.arg}: {hint}" + ("" if default is None else f" = {self._default(default)}")
 
     def _default(self, default: ast.expr) -> str:
         """The text of a default; a member of an enum is its value, so that the enum is not needed at run time."""
@@ -64,7 +64,7 @@ class Method:
     def names(self) -> set[str]:
         """The names that its signature uses."""
         arguments = self.node.args
-        hints = [one.annotation for one in (*arguments.args[1:], *arguments.kwonlyargs)]
+        hints = [arg.annotation for arg in (*arguments.args[1:], *arguments.kwonlyargs)]
         parts = [part for hint in (*hints, self.node.returns) if hint for part in ast.walk(hint)]
         return {part.id for part in parts if isinstance(part, ast.Name)}
 
@@ -78,12 +78,12 @@ class Method:
         arguments = self.node.args
         first = len(arguments.args) - len(arguments.defaults)
         taken = []
-        for number, one in enumerate(arguments.args[1:], 1):
-            taken.append(self._words.parameter(one, arguments.defaults[number - first] if number >= first else None))
+        for number, item in enumerate(arguments.args[1:], 1):
+            taken.append(self._words.parameter(item, arguments.defaults[number - first] if number >= first else None))
         keyword = [
-            self._words.parameter(one, default)
-            for one, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-            if one.arg not in without
+            self._words.parameter(item, default)
+            for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+            if item.arg not in without
         ]
         return ", ".join(["self", *taken, *(["*", *keyword] if keyword else [])])
 

@@ -20,9 +20,9 @@ def patch(old: Document, new: Document) -> dict[str, object]:
     return changed
 
 
-def same(one: object, other: object) -> bool:
+def same(item: object, other: object) -> bool:
     """Whether two values are one JSON document: ``true`` is not 1, order of members is none."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return json.dumps(item, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def pointed(key: str) -> str:

@@ -248,7 +248,7 @@ def shown(series: Series, value: Float64, quality: UInt8) -> list[float | bool]:
     flags = booleans(series, value, quality)
     if not flags.any():
         return list(value.tolist())
-    return [bool(one) if flag else one for one, flag in zip(value.tolist(), flags.tolist(), strict=True)]
+    return [bool(item) if flag else item for item, flag in zip(value.tolist(), flags.tolist(), strict=True)]
 
 
 def shown_value(series: Series, value: float, quality: int) -> float | bool:

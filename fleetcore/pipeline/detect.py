@@ -282,13 +282,15 @@ def _wrong(findings: Findings, length: int) -> str:
 
 def _wrong_silences(silences: Silences, now: int) -> str:
     """What is wrong with silences as of a time."""
-    columns = [np.asarray(one) for one in (silences.series, silences.deadline, silences.since, silences.score)]
+    columns = [np.asarray(series_) for series_ in (silences.series, silences.deadline, silences.since, silences.score)]
     series, deadline, since, score = columns
-    if {one.ndim for one in columns} != {1} or len({len(one) for one in columns}) != 1:
-        return f"columns of the shapes {', '.join(str(one.shape) for one in columns)}, which should be equally long"
+    if {column.ndim for column in columns} != {1} or len({len(column) for column in columns}) != 1:
+        return (
+            f"columns of the shapes {', '.join(str(column.shape) for column in columns)}, which should be equally long"
+        )
     if not len(series):
         return ""
-    if not all(np.issubdtype(one.dtype, np.integer) for one in (series, deadline, since)):
+    if not all(np.issubdtype(series_.dtype, np.integer) for series_ in (series, deadline, since)):
         return "a series or a time that is not an integer"
     if series.min() < 0 or len(np.unique(series)) != len(series):
         return "a series twice, or a negative one"
@@ -303,11 +305,11 @@ def _events(found: Sequence[Anomaly]) -> tuple[Event, ...]:
     return tuple(
         Event(
             type=ANOMALY_FOUND,
-            subject=one.id,
-            time=one.found,
-            actor=one.detector,
-            reason=one.explanation,
-            data={"device": one.device, "metric": one.metric, "severity": one.severity.value},
+            subject=item.id,
+            time=item.found,
+            actor=item.detector,
+            reason=item.explanation,
+            data={"device": item.device, "metric": item.metric, "severity": item.severity.value},
         )
-        for one in found
+        for item in found
     )

@@ -38,7 +38,7 @@ class Notification(PieceConsumer[Notifier]):
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         ids = [event.subject for entry in entries for event in entry.events if event.type == ANOMALY_FOUND]
-        found = [one for one in [await self._anomalies.get(anomaly) for anomaly in dict.fromkeys(ids)] if one]
+        found = [item for item in [await self._anomalies.get(anomaly) for anomaly in dict.fromkeys(ids)] if item]
         if found:
             async with plugin_call(self.name, self._timeout_s):
                 await self.piece.notify(found)

@@ -102,7 +102,7 @@ def like(text: str, pattern: str) -> bool:
             at, place = back, star + 1
         else:
             return False
-    return all(one == "*" for one in pattern[place:])
+    return all(item == "*" for item in pattern[place:])
 
 
 def _any(truths: list[bool | None]) -> bool | None:
@@ -119,7 +119,7 @@ def _holds(held: object, value: Scalar) -> bool | None:
     if not isinstance(held, list | tuple):
         return None
     kind = _kind(value)
-    return any(_kind(one) == kind and one == value for one in held)
+    return any(_kind(item) == kind and item == value for item in held)
 
 
 def _compare(held: object, op: str, value: Literal_) -> bool | None:

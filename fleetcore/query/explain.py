@@ -49,7 +49,7 @@ def explain(clause: Clause, body: Mapping[str, object], *, decided: bool = True)
             )
         case And(inners) | Or(inners):
             # A part decides where it has the truth of the whole: one false of an `and`, all true of it.
-            parts = tuple(explain(one, body, decided=decided and evaluate(one, body) is truth) for one in inners)
+            parts = tuple(explain(inner, body, decided=decided and evaluate(inner, body) is truth) for inner in inners)
             return Explanation(clause=text, truth=truth, decided=decided, parts=parts)
         case _:
             return _leaf(clause, body, text, truth, decided=decided)

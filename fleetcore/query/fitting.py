@@ -28,7 +28,7 @@ from fleetcore.query.parse import QuerySyntaxError, parse
 _TEXTS = frozenset({"id", "name", "type", "model", "gateway", "home", "lifecycle", "connectivity"})
 _LISTS = frozenset({"tags", "groups", "capabilities"})
 _TIMES = frozenset({"last_seen", "created", "updated"})
-_CHOICES = {"lifecycle": [one.value for one in Lifecycle], "connectivity": [one.value for one in Connectivity]}
+_CHOICES = {"lifecycle": [item.value for item in Lifecycle], "connectivity": [item.value for item in Connectivity]}
 
 
 def parse_new(text: str) -> Clause:

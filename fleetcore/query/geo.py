@@ -50,7 +50,7 @@ Ring = tuple[tuple[float, float], ...]
 def _place(ring: Ring, lat: float, lon: float) -> int:
     """1 within the ring, 0 on its edge, -1 outside."""
     corners = _unrolled(ring)
-    west, east = min(one[1] for one in corners), max(one[1] for one in corners)
+    west, east = min(corner[1] for corner in corners), max(corner[1] for corner in corners)
     # The ring lies unrolled on a plane; the point lies on it once a turn.
     lon += 360.0 * math.ceil((west - lon) / 360.0)
     while lon <= east:

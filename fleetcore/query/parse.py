@@ -187,7 +187,7 @@ def _unexpected(error: Any, text: str) -> QuerySyntaxError:
         rest = text.splitlines()[line - 1][column - 1 :]
         found = (_WHOLE_TEXT.match(rest) or [""])[0][:40] or _word(rest)
     known = (getattr(error, name, None) for name in ("accepts", "expected", "allowed"))
-    wanted = next((one for one in known if one), ())
+    wanted = next((item for item in known if item), ())
     remedy = _HABITS.get(found) or _HABITS.get(found[:2]) or _HABITS.get(found[:1])
     if found[:1] == '"':
         remedy = "'…'. Double quotes are names, single quotes are text"

@@ -34,7 +34,7 @@ def resolved(clause: Clause, now_ms: int, fences: Fences | None = None) -> Claus
             case Compare(_, _, Now(offset_ms)):
                 return evolve(leaf, value=Instant(now_ms + offset_ms))
             case OneOf(_, values) if any(isinstance(value, Now) for value in values):
-                fixed = (Instant(now_ms + one.offset_ms) if isinstance(one, Now) else one for one in values)
+                fixed = (Instant(now_ms + value.offset_ms) if isinstance(value, Now) else value for value in values)
                 return evolve(leaf, values=tuple(fixed))
             case Within(_, Geofence(name)) if name in known:
                 return evolve(leaf, shape=known[name])

@@ -107,11 +107,11 @@ class _Compiler:
                 return self._leaf(clause, positive=positive)
 
     def _joined(self, clauses: Sequence[Clause], word: str, *, positive: bool) -> Compiled:
-        parts = [self.condition(one, positive=positive) for one in clauses]
+        parts = [self.condition(clause, positive=positive) for clause in clauses]
         if not parts:
             return Compiled(_PERHAPS if word == "AND" else _NEVER, exact=True)
         text = f" {word} ".join(f"({part.sql.text})" for part in parts)
-        parameters = tuple(one for part in parts for one in part.sql.parameters)
+        parameters = tuple(parameter for part in parts for parameter in part.sql.parameters)
         return Compiled(Sql(text, parameters), all(part.exact for part in parts))
 
     def _leaf(self, leaf: Leaf, *, positive: bool) -> Compiled:
@@ -133,7 +133,7 @@ class _Compiler:
                     return None
                 known = [part for part in parts if part is not None]
                 text = " OR ".join(f"({part.text})" for part in known) or _NEVER.text
-                return Sql(text, tuple(one for part in known for one in part.parameters))
+                return Sql(text, tuple(parameter for part in known for parameter in part.parameters))
             case Has(path, value):
                 return dialect.has(path, value)
             case Like(path, pattern):
@@ -164,7 +164,7 @@ class _Compiler:
                     bounds += [(lon, ">=", around.west), (lon, "<=", around.east)]
                 parts = [self._dialect.compare(path, operator, value) for path, operator, value in bounds]
                 text = " AND ".join(f"({part.text})" for part in parts)
-                return Sql(text, tuple(one for part in parts for one in part.parameters))
+                return Sql(text, tuple(parameter for part in parts for parameter in part.parameters))
         return _PERHAPS
 
 

@@ -51,7 +51,9 @@ def to_text(clause: Clause) -> str:
         case And(clauses):
             return " and ".join(map(_operand, clauses))
         case Or(clauses):
-            return " or ".join(f"({to_text(one)})" if isinstance(one, Or) else to_text(one) for one in clauses)
+            return " or ".join(
+                f"({to_text(clause)})" if isinstance(clause, Or) else to_text(clause) for clause in clauses
+            )
         case _:
             assert_never(clause)
 

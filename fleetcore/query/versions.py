@@ -24,6 +24,8 @@ def version_key(text: str) -> Key | None:
     major, minor, patch, pre = found.groups()
     # A release comes after all its pre-releases; numbers come before words.
     rest = (
-        (1,) if pre is None else (0, *((0, int(one), "") if one.isdigit() else (1, 0, one) for one in pre.split(".")))
+        (1,)
+        if pre is None
+        else (0, *((0, int(item), "") if item.isdigit() else (1, 0, item) for item in pre.split(".")))
     )
     return int(major), int(minor), int(patch), rest

@@ -594,7 +594,7 @@ class Fleet:
             codec: Codec = await self._enter("codecs", Instance(name=name, kind=name, table={}))
             with plugin_code(f"codec {name!r}"):
                 types: object = codec.media_types
-            if isinstance(types, str) or not all(isinstance(one, str) for one in cast("Sequence[object]", types)):
+            if isinstance(types, str) or not all(isinstance(item, str) for item in cast("Sequence[object]", types)):
                 raise PluginError(f"The media_types of codec {name!r} are not a list of text")
         except Exception as error:
             plugin = self.host.plugin_of("codecs", name)
@@ -607,7 +607,7 @@ class Fleet:
     def _detection(self, instance: Instance) -> Detection:
         table = dict(instance.table)
         metrics = table.pop("metrics", [])
-        if not isinstance(metrics, list) or not all(isinstance(one, str) for one in metrics):
+        if not isinstance(metrics, list) or not all(isinstance(metric, str) for metric in metrics):
             raise ConfigError(
                 f"[detectors.{instance.name}] metrics is a list of metric names",
                 file=self.config.file,
@@ -725,7 +725,9 @@ class Fleet:
 
     def _tell_endpoints(self) -> None:
         host = next(iter(self.config.fleet.hosts), "localhost")
-        self.security.endpoints = [reachable(url, host) for one in self.protocols.values() for url in one.endpoints()]
+        self.security.endpoints = [
+            reachable(url, host) for protocol in self.protocols.values() for url in protocol.endpoints()
+        ]
 
     async def _process(self, deliveries: list[Delivery]) -> None:
         await self.path.process(deliveries)
@@ -797,8 +799,8 @@ class Fleet:
         """Side by side and within a bound: an adapter that hangs holds up neither the others nor the end."""
         begun_s = time.monotonic()
         drains = {
-            asyncio.create_task(one.drain(), name=f"fleetcore drain of {name}"): name
-            for name, one in self.protocols.items()
+            asyncio.create_task(item.drain(), name=f"fleetcore drain of {name}"): name
+            for name, item in self.protocols.items()
         }
         if drains:
             _, late = await asyncio.wait(drains, timeout=_DRAIN_S)

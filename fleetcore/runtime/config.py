@@ -376,11 +376,11 @@ def structure(
     _check_keys(table, (*fields, *taken), path, file, source)
     values: dict[str, object] = {}
     for key, value in table.items():
-        one = fields[key]
+        item = fields[key]
         try:
-            if get_origin(one.type) in (tuple, list, frozenset) and not isinstance(value, list):
+            if get_origin(item.type) in (tuple, list, frozenset) and not isinstance(value, list):
                 raise TypeError(f"it should be a list, not {_toml_type(value)}")
-            made = values[key] = _converter.structure(value, cast("type[object]", one.type))
+            made = values[key] = _converter.structure(value, cast("type[object]", item.type))
             if isinstance(made, float) and not math.isfinite(made):
                 raise TypeError(f"it should be a finite number, not {made}")
         except Exception as error:
@@ -393,8 +393,8 @@ def structure(
                 f"[{'.'.join(path)}] {key} is wrong: {why}", file=file, line=line_of(source, (*path, key))
             ) from error
         try:
-            if one.validator is not None:
-                one.validator(None, one, values[key])
+            if item.validator is not None:
+                item.validator(None, item, values[key])
         except (TypeError, ValueError) as error:
             raise ConfigError(f"[{'.'.join(path)}] {error}", file=file, line=line_of(source, (*path, key))) from error
     try:

@@ -33,10 +33,10 @@ async def try_listeners(fleet: Fleet) -> list[Finding]:
     tls = fleet.tls
     return await asyncio.gather(
         *(
-            try_listener(one.provider.client, endpoint, tls)
-            for one in fleet.protocols.values()
-            if one.listens and one.provider.client is not None
-            for endpoint in one.endpoints()
+            try_listener(protocol.provider.client, endpoint, tls)
+            for protocol in fleet.protocols.values()
+            if protocol.listens and protocol.provider.client is not None
+            for endpoint in protocol.endpoints()
         )
     )
 

@@ -110,7 +110,7 @@ class PluginHost:
         self._offers: dict[str, dict[str, tuple[str, Provider[Any]]]] = {kind: {} for kind in get_args(Kind)}
         self._load(BUILTIN, "built in", "", lambda: importlib.import_module("fleetcore.builtin.plugin"))
         if discover:
-            for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda one: one.name):
+            for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry_point: entry_point.name):
                 version = entry.dist.version if entry.dist else ""
                 self._load(entry.name, "installed", version, _importer(entry))
         for path in files:
@@ -170,7 +170,7 @@ class PluginHost:
                 warning = "It is a part of fleetcore and cannot be left out"
                 self.plugins[BUILTIN].warnings.append(warning)
             else:
-                near = difflib.get_close_matches(name, [one for one in self.plugins if one != BUILTIN], 1)
+                near = difflib.get_close_matches(name, [plugin for plugin in self.plugins if plugin != BUILTIN], 1)
                 hint = f". Did you mean {near[0]!r}?" if near else ""
                 warning = f"[fleet] disable names a plugin that is not there{hint}"
                 self.plugins[name] = PluginInfo(name, "", "[fleet] disable", "unknown", warnings=[warning])
@@ -186,7 +186,7 @@ class PluginHost:
             )
 
     def _collect(self, name: str, info: PluginInfo) -> None:
-        for provider in self._within(name, lambda: [one for hook in KINDS for one in self._offered(name, hook)]):
+        for provider in self._within(name, lambda: [item for hook in KINDS for item in self._offered(name, hook)]):
             kind, offers = provider.kind, self._offers[provider.kind]
             whole = f"{name}:{provider.name}"
             if whole in offers:
@@ -220,10 +220,10 @@ class PluginHost:
         """All answers of a plugin to a hook; to be called within :meth:`_within`."""
         plugin = self._manager.get_plugin(name)
         found: list[Any] = []
-        for one in getattr(self._manager.hook, hook).get_hookimpls():
-            if one.plugin is not plugin:
+        for item in getattr(self._manager.hook, hook).get_hookimpls():
+            if item.plugin is not plugin:
                 continue
-            answer: object = one.function()
+            answer: object = item.function()
             if inspect.iscoroutine(answer):
                 answer.close()
                 raise PluginError(f"{hook} is a coroutine, and hooks are plain functions")
@@ -313,8 +313,8 @@ class PluginHost:
         if found is not None:
             return found[1]
         there = sorted(self.offers(kind))
-        broken = [f"{one.name} ({one.error})" for one in self.plugins.values() if one.state == "failed"]
-        left_out = [one.name for one in self.plugins.values() if one.state == "disabled"]
+        broken = [f"{plugin.name} ({plugin.error})" for plugin in self.plugins.values() if plugin.state == "failed"]
+        left_out = [plugin.name for plugin in self.plugins.values() if plugin.state == "disabled"]
         without = f"; [fleet] disable leaves out {', '.join(left_out)}" if left_out else ""
         if broken:
             place = f"{file}:{line}: " if file else ""
@@ -325,7 +325,7 @@ class PluginHost:
         near = difflib.get_close_matches(name, there, 1)
         guess = self._guess(kind, keys) if section else ""
         if section and there and (guess or not near):
-            kinds = ", ".join(f'kind = "{one}"' for one in there)
+            kinds = ", ".join(f'kind = "{item}"' for item in there)
             raise ConfigError(
                 f"{section} has no kind, and no plugin offers {kind} {name!r}{without}",
                 file=file,
@@ -375,7 +375,7 @@ class PluginHost:
         nouns: dict[str, click.Command] = {}
         for name, commands in self._answers("fleetcore_commands"):
             try:
-                own = {str(one.name): one for one in map(_command, commands)}
+                own = {str(item.name): item for item in map(_command, commands)}
                 if clash := sorted(own.keys() & {*taken, *nouns}):
                     raise PluginError(f"the noun {clash[0]!r} is taken")
             except FleetError as error:

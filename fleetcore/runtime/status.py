@@ -24,18 +24,19 @@ async def status(fleet: Fleet) -> dict[str, Any]:
     return {
         "fleet": fleet.config.fleet.name,
         "data": str(fleet.config.data) if fleet.config.data else None,
-        "protocols": {name: await _protocol(one) for name, one in fleet.protocols.items()},
+        "protocols": {name: await _protocol(item) for name, item in fleet.protocols.items()},
         "sessions": len(fleet.device_sessions),
         "queue": {"waiting": fleet.ingest.waiting, "refused_full": fleet.ingest.refused_full},
         "messages": {"accepted": fleet.path.accepted, "rejected": dict(fleet.path.rejected)},
         "readings": {**asdict(tally), "sent": tally.sent, "reasons": fleet.path.reasons},
-        "consumers": {one.name: asdict(one.status) for one in fleet.consumers},
+        "consumers": {consumer.name: asdict(consumer.status) for consumer in fleet.consumers},
         "admissions": {
-            one.name: {"kind": one.kind, "state": one.state, "error": one.error} for one in fleet.admissions
+            admission.name: {"kind": admission.kind, "state": admission.state, "error": admission.error}
+            for admission in fleet.admissions
         },
         "counts": {piece: dict(names) for piece, names in fleet.counts.snapshot().items()},
-        "tasks": {name: asdict(one) for name, one in fleet.supervisor.states.items() if one.failures},
-        "plugins": [asdict(one) for one in fleet.host.plugins.values()],
+        "tasks": {name: asdict(item) for name, item in fleet.supervisor.states.items() if item.failures},
+        "plugins": [asdict(plugin) for plugin in fleet.host.plugins.values()],
         "storage": list(fleet.problems),
         "room": await _room(fleet),
         "retention": _retention(fleet),
@@ -70,16 +71,16 @@ def _retention(fleet: Fleet) -> dict[str, Any]:
     }
 
 
-async def _protocol(one: OpenProtocol) -> dict[str, Any]:
+async def _protocol(open_protocol: OpenProtocol) -> dict[str, Any]:
     """What an adapter says of itself; one that cannot say it has that for its trouble."""
-    said: dict[str, Any] = {"kind": one.kind, "endpoints": [], "connections": 0, "findings": []}
+    said: dict[str, Any] = {"kind": open_protocol.kind, "endpoints": [], "connections": 0, "findings": []}
     try:
-        with plugin_code(f"protocol {one.name!r}"):
-            said["endpoints"] = list(one.adapter.endpoints)
-            said["connections"] = one.adapter.connections
+        with plugin_code(f"protocol {open_protocol.name!r}"):
+            said["endpoints"] = list(open_protocol.adapter.endpoints)
+            said["connections"] = open_protocol.adapter.connections
             async with asyncio.timeout(_EXAMINE_S):
-                said["findings"] = [asdict(finding) for finding in await one.adapter.examine()]
-            return {**said, "trouble": one.adapter.trouble}
+                said["findings"] = [asdict(finding) for finding in await open_protocol.adapter.examine()]
+            return {**said, "trouble": open_protocol.adapter.trouble}
     except Exception as error:
         why = error.message if isinstance(error, PluginError) else in_a_line(error)
         return {**said, "trouble": f"Its adapter does not say how it is: {why}"}

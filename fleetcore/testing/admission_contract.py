@@ -73,9 +73,9 @@ class AdmissionContract(Contract):
     ) -> None:
         candidates = [admitted, refused] * 8
 
-        verdicts = await asyncio.gather(*(_decided(admission, one) for one in candidates))
+        verdicts = await asyncio.gather(*(_decided(admission, candidate) for candidate in candidates))
 
-        assert [isinstance(one, Admit) for one in verdicts] == [True, False] * 8
+        assert [isinstance(verdict, Admit) for verdict in verdicts] == [True, False] * 8
 
     async def test_whatever_a_device_says_is_answered(self, admission: Admission, refused: Candidate) -> None:
         for parameters in HOSTILE:

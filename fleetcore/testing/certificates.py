@@ -72,7 +72,7 @@ def forge(
     key = key or ec.generate_private_key(ec.SECP256R1())
     given = {"fleet": fleet, "device": device}
     cn = (device if cn is None else cn).format(**given)
-    uris = [one.format(**given) for one in ((GOOD_URI,) if uris is None else uris)]
+    uris = [item.format(**given) for item in ((GOOD_URI,) if uris is None else uris)]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)] if cn else [])
     signer, by = (key, subject) if self_signed else (issuer_key, issuer.subject)
     begin = (now or dt.datetime.now(dt.UTC)).replace(microsecond=0) + starts_in

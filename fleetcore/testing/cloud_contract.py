@@ -119,8 +119,10 @@ def registration(device: str, version: str | None = None, body: RegistryBody = R
 
 def certified(*made: Forged) -> CertificateBody:
     """Certificates as a mirror sends them."""
-    found = [DeviceCertificate(fingerprint=hashlib.sha256(one.der).hexdigest(), pem=one.pem.decode()) for one in made]
-    return CertificateBody(certificates=tuple(sorted(found, key=lambda one: one.fingerprint)))
+    found = [
+        DeviceCertificate(fingerprint=hashlib.sha256(item.der).hexdigest(), pem=item.pem.decode()) for item in made
+    ]
+    return CertificateBody(certificates=tuple(sorted(found, key=lambda item: item.fingerprint)))
 
 
 @functools.cache

@@ -70,7 +70,7 @@ class DetectorContract(Contract):
         readings, abnormal = stream
 
         assert abnormal or silences, "a stream without anything abnormal shows nothing"
-        assert [one.position for one in _run(open_detector, readings, catalog)] == sorted(abnormal)
+        assert [item.position for item in _run(open_detector, readings, catalog)] == sorted(abnormal)
 
     def test_an_empty_batch_has_no_findings_and_changes_nothing(
         self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
@@ -197,7 +197,7 @@ class DetectorContract(Contract):
         moved = readings.at_series(readings.series * 1000 + 123_457)
 
         found = _run(open_detector, moved, _Moved(catalog))
-        assert [one.position for one in found] == sorted(abnormal)
+        assert [item.position for item in found] == sorted(abnormal)
 
     def test_the_explanation_can_be_filled_in(
         self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
@@ -258,8 +258,8 @@ def _advance(detector: Detector, now: int, received: Mapping[int, int] | None = 
     silences = detector.advance(now)
     assert isinstance(silences, Silences), f"advance returns Silences, not {type(silences).__name__}"
     columns = (silences.series, silences.deadline, silences.since, silences.score)
-    assert len({len(one) for one in columns}) == 1, "columns of silences are equally long"
-    assert all(np.issubdtype(one.dtype, np.integer) for one in columns[:3]), "series and times are integers"
+    assert len({len(column) for column in columns}) == 1, "columns of silences are equally long"
+    assert all(np.issubdtype(column.dtype, np.integer) for column in columns[:3]), "series and times are integers"
     assert len(set(silences.series.tolist())) == len(silences), "a series is silent once at a time"
     assert (silences.deadline <= now).all(), "a deadline is over"
     assert (np.isfinite(silences.score) & (silences.score >= 0)).all(), "scores are finite and not negative"
@@ -342,7 +342,7 @@ def _run(
 
 
 def _assert_equal(got: Sequence[Found], expected: Sequence[Found], how: str) -> None:
-    assert [one.position for one in got] == [one.position for one in expected], how
+    assert [item.position for item in got] == [item.position for item in expected], how
     for here, there in zip(got, expected, strict=True):
         assert here.score == pytest.approx(there.score, rel=TOLERANCE, abs=TOLERANCE), f"{how}: {here} {there}"
         assert here.expected == pytest.approx(there.expected, rel=TOLERANCE, abs=TOLERANCE), f"{how}: {here} {there}"

@@ -122,7 +122,7 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(messages.TELEMETRY, payload))
 
-        assert [one.message.payload for one in plane.received] == [payload]
+        assert [item.message.payload for item in plane.received] == [payload]
 
     @pytest.mark.parametrize("subject", [None, "dev1", "leaf1"])
     async def test_identity_and_subject_are_told_apart(
@@ -131,7 +131,7 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], subject=subject))
 
-        assert [(one.identity, one.message.subject) for one in plane.received] == [("dev1", subject or "dev1")]
+        assert [(item.identity, item.message.subject) for item in plane.received] == [("dev1", subject or "dev1")]
 
     @pytest.mark.parametrize("row", UPLINKS, ids=str)
     async def test_every_uplink_arrives_as_what_it_is(
@@ -141,7 +141,7 @@ class ProtocolContract(Contract):
 
         async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(row, payload, target=target))
-            received = [(one.message.type, one.message.target, one.message.payload) for one in plane.received]
+            received = [(item.message.type, item.message.target, item.message.payload) for item in plane.received]
 
         assert received == [(row, target, payload)]
 
@@ -162,7 +162,7 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], id="boot-7/0001"))
 
-        assert [one.message.id for one in plane.received] == ["boot-7/0001"]
+        assert [item.message.id for item in plane.received] == ["boot-7/0001"]
 
     async def test_messages_that_overlap_all_arrive_once_and_in_order(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -170,10 +170,10 @@ class ProtocolContract(Contract):
         payloads = [b'{"n": %d}' % number for number in range(40)]
 
         async with _connected(open_adapter, client, plane) as (_, device):
-            for reply in await asyncio.gather(*(device.send(messages.TELEMETRY, one) for one in payloads)):
+            for reply in await asyncio.gather(*(device.send(messages.TELEMETRY, payload) for payload in payloads)):
                 _assert_done(reply)
 
-        assert [one.message.payload for one in plane.received] == payloads
+        assert [item.message.payload for item in plane.received] == payloads
 
     # acknowledgement
 
@@ -205,7 +205,7 @@ class ProtocolContract(Contract):
         assert refused.error is not None, "a refused message was acknowledged as a success"
         assert refused.error["code"] == code
         _assert_done(passed)
-        assert [one.message.payload for one in plane.received] == [b'{"a": 2}']
+        assert [item.message.payload for item in plane.received] == [b'{"a": 2}']
 
     @pytest.mark.parametrize("code", ["overloaded", "rate_limited", "storage_full"])
     async def test_a_temporary_refusal_is_no_success_and_sending_again_is(
@@ -261,7 +261,7 @@ class ProtocolContract(Contract):
         assert refused.error is not None, "an over-long message was acknowledged as a success"
         assert refused.error["code"] == "limit_exceeded"
         # The plane refuses with both; what an adapter refuses by itself, it tells the plane with both.
-        told = [(one.rejected.code, one.rejected.limit, one.rejected.unit) for one in plane.refusals]
+        told = [(refusal.rejected.code, refusal.rejected.limit, refusal.rejected.unit) for refusal in plane.refusals]
         assert told == [("limit_exceeded", limit, "bytes")] * (len(plane.arrived) == len(plane.received))
 
     async def test_a_partly_refused_message_is_no_error(
@@ -373,12 +373,12 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (_, device):
             came = await _take(device, 3)
 
-        assert {one.type: dict(one.body) for one in came} == {
+        assert {item.type: dict(item.body) for item in came} == {
             messages.TWIN_DESIRED: desired,
             messages.COMMAND: COMMAND,
             messages.FIRMWARE: OFFER,
         }
-        assert {one.subject for one in came} == {"dev1"}
+        assert {item.subject for item in came} == {"dev1"}
 
     async def test_what_happens_later_comes_then(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -411,7 +411,7 @@ class ProtocolContract(Contract):
             plane.command("dev1", COMMAND)
             came = await _take(device, 1)
 
-        assert [one.body["id"] for one in came] == ["c-0001"]
+        assert [item.body["id"] for item in came] == ["c-0001"]
 
     # requests
 
@@ -447,7 +447,7 @@ class ProtocolContract(Contract):
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], subject="leaf9"))
 
         assert (reply.status, reply.body) == (201, {"device": "leaf9", "gateway": "dev1"})
-        assert [one.message.subject for one in plane.received] == ["leaf9"]
+        assert [item.message.subject for item in plane.received] == ["leaf9"]
 
     async def test_an_artifact_is_downloaded_from_any_byte(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -528,7 +528,7 @@ async def _all_closed(adapter: ProtocolAdapter, plane: RecordingPlane) -> None:
 
 async def _take(device: DeviceClient, count: int) -> list[Downlink]:
     came: list[Downlink] = []
-    with waiting_for(lambda: f"{count} downlinks; {[str(one.type) for one in came]} came"):
+    with waiting_for(lambda: f"{count} downlinks; {[str(item.type) for item in came]} came"):
         async for downlink in device.downlinks():
             came.append(downlink)
             if len(came) == count:

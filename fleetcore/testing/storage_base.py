@@ -64,7 +64,7 @@ def event(number: int) -> Event:
 
 async def series(storage: Storage, *metrics: str, device: str = "device") -> list[int]:
     """Indices of series of one device."""
-    return [one.index for one in await storage.intern([SeriesRequest(device, metric) for metric in metrics])]
+    return [item.index for item in await storage.intern([SeriesRequest(device, metric) for metric in metrics])]
 
 
 async def store(

@@ -86,16 +86,16 @@ class PrimitivesContract(StorageCase):
         assert before == {"b": b"x"}, "what was read earlier changes afterwards"
 
     async def test_a_shared_store_shows_to_each_what_the_others_committed(self, open_again: OpenStorage) -> None:
-        async with open_again() as one:
-            if one.sharing is Sharing.ONE_PROCESS:
+        async with open_again() as item:
+            if item.sharing is Sharing.ONE_PROCESS:
                 pytest.skip("this store is for one process")
             async with open_again() as other:
-                (index,) = await series(one, "t")
-                first = await store(one, index, [1000], [1.0])
+                (index,) = await series(item, "t")
+                first = await store(item, index, [1000], [1.0])
                 assert await series(other, "t") == [index]
                 assert await readings(other, index) == [(1000, 1.0)]
                 second = await other.commit(Commit(puts=(put("a", expect=0),), events=(event(1),)))
-                assert second.position == first.position + 1 == await one.position()
-                assert [entry.position for entry in await one.feed(0)] == [first.position, second.position]
-                found = await one.get("thing", "a")
+                assert second.position == first.position + 1 == await item.position()
+                assert [entry.position for entry in await item.feed(0)] == [first.position, second.position]
+                found = await item.get("thing", "a")
                 assert found is not None

@@ -91,13 +91,13 @@ class ReadingsContract(StorageCase):
             [SeriesRequest("d", "t", "kelvin"), SeriesRequest("e", "t"), SeriesRequest("d", "t")]
         )
 
-        assert [(one.device, one.metric, one.unit, one.kind) for one in first] == [
+        assert [(item.device, item.metric, item.unit, item.kind) for item in first] == [
             ("d", "t", "celsius", SeriesKind.NUMBER),
             ("d", "on", None, SeriesKind.BOOLEAN),
         ]
         assert again[0] == again[2] == first[0] == storage.catalog.series(first[0].index)
-        assert len({one.index for one in (*first, *again)}) == 3
-        assert min(one.index for one in (*first, *again)) >= 0
+        assert len({item.index for item in (*first, *again)}) == 3
+        assert min(item.index for item in (*first, *again)) >= 0
 
     async def test_a_series_has_the_unit_of_the_first_call_that_has_one(self, storage: Storage) -> None:
         (without,) = await storage.intern([SeriesRequest("d", "t")])
@@ -109,18 +109,18 @@ class ReadingsContract(StorageCase):
         assert (given.index, given.unit) == (without.index, "celsius"), given
 
     async def test_the_newest_reading_is_true_or_false_where_it_was_sent_so(self, storage: Storage) -> None:
-        one, other = await series(storage, "one", "other")
+        item, other = await series(storage, "one", "other")
         await storage.commit(
             Commit(
                 readings=TelemetryBatch.of(
-                    [one, one, other, other], [1000, 2000, 1000, 2000], [7.0, 1.0, 1.0, 1.0],
+                    [item, item, other, other], [1000, 2000, 1000, 2000], [7.0, 1.0, 1.0, 1.0],
                     quality=[0, Quality.BOOLEAN, Quality.BOOLEAN, 0],
                 )
             )
         )  # fmt: skip
         await storage.maintain(10**13)
 
-        found = [latest.value for latest in await storage.latest([one, other]) if latest is not None]
+        found = [latest.value for latest in await storage.latest([item, other]) if latest is not None]
         assert [(value, type(value)) for value in found] == [(True, bool), (1.0, float)]
 
     async def test_the_catalog_does_not_know_an_index_that_was_not_given_out(self, storage: Storage) -> None:
@@ -133,24 +133,24 @@ class ReadingsContract(StorageCase):
         await series(storage, "b", "a", device="two")
         await series(storage, "z", device="one")
 
-        assert [(one.device, one.metric) for one in await storage.series_of()] == [
+        assert [(item.device, item.metric) for item in await storage.series_of()] == [
             ("one", "z"),
             ("two", "a"),
             ("two", "b"),
         ]
-        assert [one.metric for one in await storage.series_of("two")] == ["a", "b"]
+        assert [item.metric for item in await storage.series_of("two")] == ["a", "b"]
         assert list(await storage.series_of("three")) == []
 
     async def test_readings_come_back_in_time_order_from_the_start_to_before_the_end(self, storage: Storage) -> None:
-        one, other = await series(storage, "one", "other")
-        await store(storage, one, [3000, 1000, 2000], [3.0, 1.0, 2.0])
+        item, other = await series(storage, "one", "other")
+        await store(storage, item, [3000, 1000, 2000], [3.0, 1.0, 2.0])
         await store(storage, other, [2000], [-1.0])
-        await store(storage, one, [1500], [1.5])
+        await store(storage, item, [1500], [1.5])
 
-        assert await readings(storage, one, 1000, 3000) == [(1000, 1.0), (1500, 1.5), (2000, 2.0)]
-        assert await readings(storage, one, 1001, 3001) == [(1500, 1.5), (2000, 2.0), (3000, 3.0)]
-        assert await readings(storage, one, 5000, 6000) == []
-        assert await readings(storage, one, 3000, 1000) == []
+        assert await readings(storage, item, 1000, 3000) == [(1000, 1.0), (1500, 1.5), (2000, 2.0)]
+        assert await readings(storage, item, 1001, 3001) == [(1500, 1.5), (2000, 2.0), (3000, 3.0)]
+        assert await readings(storage, item, 5000, 6000) == []
+        assert await readings(storage, item, 3000, 1000) == []
 
     @given(values=st.lists(_FINITE, min_size=1, max_size=30))
     @_EXAMPLES
@@ -245,7 +245,7 @@ class ReadingsContract(StorageCase):
         assert found == [sorted(place.items()) for place in expected]
         assert total.sent == len(arrival.points)
         assert total.stored == sum(len(place) for place in expected)
-        assert [(one.time, one.value) if one else None for one in newest] == [
+        assert [(item.time, item.value) if item else None for item in newest] == [
             max(place.items()) if place else None for place in expected
         ]
 
@@ -299,18 +299,18 @@ class ReadingsContract(StorageCase):
         assert kept == [0, Quality.QUARANTINED, 4]
 
     async def test_the_latest_is_the_newest_by_event_time_not_by_arrival(self, storage: Storage) -> None:
-        one, other, none = await series(storage, "one", "other", "none")
-        await store(storage, one, [5000], [5.0])
-        await store(storage, one, [1000], [1.0])
+        item, other, none = await series(storage, "one", "other", "none")
+        await store(storage, item, [5000], [5.0])
+        await store(storage, item, [1000], [1.0])
         await store(storage, other, [2000, 1000], [2.0, 1.0])
 
-        found = await storage.latest([other, none, one, one])
+        found = await storage.latest([other, none, item, item])
 
         assert [(latest.series.index, latest.time, latest.value) if latest else None for latest in found] == [
             (other, 2000, 2.0),
             None,
-            (one, 5000, 5.0),
-            (one, 5000, 5.0),
+            (item, 5000, 5.0),
+            (item, 5000, 5.0),
         ]
 
     async def test_the_latest_follows_a_won_conflict(self, storage: Storage) -> None:

@@ -293,7 +293,7 @@ class RecordsContract(StorageCase):
         first = await storage.find("thing", ref=("group", "north"), limit=20)
         rest = await storage.find("thing", ref=("group", "north"), limit=20, after=first.after)
 
-        assert [record.key for record in (*first.items, *rest.items)] == [one.key for one in north]
+        assert [record.key for record in (*first.items, *rest.items)] == [item.key for item in north]
         assert rest.after is None
 
     async def test_records_of_a_reference_come_in_the_order_of_their_sort(self, storage: Storage) -> None:
@@ -384,10 +384,10 @@ class RecordsContract(StorageCase):
         record = await storage.get("thing", "a")
         assert record is not None
         assert (record.version, record.body) == (1, {"key": "a"})
-        assert [one.key for one in (await storage.find("thing", ref=("group", "south"))).items] == ["a"]
-        assert [one.key for one in (await storage.find("thing", ref=("group", "north"))).items] == ["b"]
+        assert [item.key for item in (await storage.find("thing", ref=("group", "south"))).items] == ["a"]
+        assert [item.key for item in (await storage.find("thing", ref=("group", "north"))).items] == ["b"]
         assert await storage.find_unique("serial", "a") is None
-        assert [one.key for one in await storage.due("thing", 100)] == ["a"]
+        assert [item.key for item in await storage.due("thing", 100)] == ["a"]
         assert await storage.position() == before
         with pytest.raises(VersionConflict):
             await storage.commit(Commit(reindexed=(replace(moved, expect=3),)))
@@ -437,12 +437,12 @@ def _with_all(key: str) -> Put:
 
 async def _bodies(storage: Storage) -> list[Body]:
     """The body of the only record of ``thing``, by each way to it."""
-    one = await storage.get("thing", "a")
+    item = await storage.get("thing", "a")
     (found,) = (await storage.find("thing")).items
     again = await storage.get("thing", "a")
-    assert one is not None
+    assert item is not None
     assert again is not None
-    return [one.body, found.body, again.body]
+    return [item.body, found.body, again.body]
 
 
 def _everything(**parts: Any) -> Commit:

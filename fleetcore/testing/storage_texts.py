@@ -25,13 +25,13 @@ class TextsContract(StorageCase):
     async def test_the_winner_of_texts_does_not_depend_on_their_order(self, storage: Storage) -> None:
         claims = [("b", 1), ("z", 0), ("a", 1), ("b", 1)]
         for i, order in enumerate(permutations(claims)):
-            (one,) = await storage.intern([SeriesRequest(f"device-{i}", "state", None, SeriesKind.TEXT)])
+            (item,) = await storage.intern([SeriesRequest(f"device-{i}", "state", None, SeriesKind.TEXT)])
 
             total = Tally()
             for value, seq in order:
-                total += (await storage.commit(Commit(texts=(TextReading(one.index, 1000, 1, value, seq=seq),)))).tally
+                total += (await storage.commit(Commit(texts=(TextReading(item.index, 1000, 1, value, seq=seq),)))).tally
 
-            assert [reading.value for reading in await texts(storage, one.index)] == ["b"]
+            assert [reading.value for reading in await texts(storage, item.index)] == ["b"]
             assert (total.stored, total.sent) == (1, 4)
 
     async def test_texts_of_one_commit_are_counted_like_those_of_several(self, storage: Storage) -> None:
@@ -94,5 +94,5 @@ class TextsContract(StorageCase):
 
 
 async def _state(storage: Storage) -> int:
-    (one,) = await storage.intern([SeriesRequest("device", "state", None, SeriesKind.TEXT)])
-    return one.index
+    (item,) = await storage.intern([SeriesRequest("device", "state", None, SeriesKind.TEXT)])
+    return item.index

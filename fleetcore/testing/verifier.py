@@ -67,7 +67,7 @@ class Verifier:
         """Takes up the trust root where it was left; a newer one of the factory's holds before it."""
         kept = self._flash.load(_TRUST)
         if kept is not None and self._factory is not None:
-            self.trust = max(first_trust(loads(kept)), self._factory, key=lambda one: one.version)
+            self.trust = max(first_trust(loads(kept)), self._factory, key=lambda item: item.version)
 
     def follow(self, chain: object) -> None:
         """Follows the trust root version by version, and keeps how far it came."""

@@ -69,7 +69,7 @@ def add_signature(envelope: object, payload_type: str, key: Ed25519PrivateKey) -
     assert isinstance(envelope, Mapping)
     made = sign(payload, payload_type, [key])
     name = key_id(key.public_key())
-    others = [one for one in _signatures(envelope, least=0) if one.get("keyid") != name]
+    others = [signature for signature in _signatures(envelope, least=0) if signature.get("keyid") != name]
     if len(others) == MAX_SIGNATURES:
         raise Refused(f"A DSSE envelope has at most {MAX_SIGNATURES} signatures")
     added = made["signatures"]
@@ -91,8 +91,8 @@ def _signatures(envelope: Mapping[str, object], *, least: int = 1) -> list[Mappi
     signatures = envelope.get("signatures")
     if not isinstance(signatures, list | tuple) or not least <= len(signatures) <= MAX_SIGNATURES:
         raise Refused(f"A DSSE envelope has 1 to {MAX_SIGNATURES} signatures")
-    for one in signatures:
-        if not isinstance(one, Mapping):
+    for signature in signatures:
+        if not isinstance(signature, Mapping):
             raise Refused("A DSSE signature is an object")
     return list(signatures)
 

@@ -105,7 +105,7 @@ def _chunks(members: Members, size: int) -> Chunks:
     step = members.integer("size", SMALLEST_CHUNK)
     digests = members.texts("sha256", MOST_CHUNKS, least=0)
     members.end()
-    if len(digests) != -(-size // step) or not all(_DIGEST.fullmatch(one) for one in digests):
+    if len(digests) != -(-size // step) or not all(_DIGEST.fullmatch(digest) for digest in digests):
         raise members.wrong("sha256", "one SHA-256 for each piece of the image")
     return Chunks(size=step, sha256=digests)
 

@@ -99,7 +99,7 @@ class Members:
     def texts(self, name: str, most: int, *, least: int = 1) -> tuple[str, ...]:
         """A list of different texts; the caller checks what they are."""
         value = self.take(name)
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self.wrong(name, "a list of text")
         if not least <= len(value) <= most:
             raise self.wrong(name, f"a list of {least} to {most}")

@@ -73,7 +73,7 @@ class Trust:
     def public(self, ids: Iterable[str] | None = None) -> list[Ed25519PublicKey]:
         """Keys to verify with: those of some ids, or all."""
         wanted = self.keys if ids is None else ids
-        return [Ed25519PublicKey.from_public_bytes(self.keys[one]) for one in wanted if one in self.keys]
+        return [Ed25519PublicKey.from_public_bytes(self.keys[item]) for item in wanted if item in self.keys]
 
     def check_time(self, now: int) -> None:
         """Raises Refused with ``trust_expired`` once it has expired."""
@@ -133,8 +133,8 @@ def _role(members: Members, keys: Mapping[str, bytes]) -> Role:
 def write_trust(trust: Trust) -> bytes:
     """The document that is signed."""
 
-    def role(one: Role) -> dict[str, object]:
-        return {"keys": sorted(one.keys), "threshold": one.threshold}
+    def role(item: Role) -> dict[str, object]:
+        return {"keys": sorted(item.keys), "threshold": item.threshold}
 
     document: dict[str, object] = {
         "format": FORMAT,
@@ -146,7 +146,7 @@ def write_trust(trust: Trust) -> bytes:
     if trust.firmware is not None:
         document["firmware"] = role(trust.firmware)
     if trust.models:
-        document["models"] = {model: role(one) for model, one in sorted(trust.models.items())}
+        document["models"] = {model: role(item) for model, item in sorted(trust.models.items())}
     return dumps(document)
 
 

@@ -59,10 +59,10 @@ class Certificates:
             return Fitted(item=None, lost=(Loss("", "The device's id is too long for a thing's name"),))
         kept: list[DeviceCertificate] = []
         lost: list[Loss] = []
-        for number, one in enumerate(body.certificates):
-            why = _unfit(one.pem) if len(kept) < _MOST else f"A shadow names {_MOST} certificates: revoke old ones"
+        for number, entry in enumerate(body.certificates):
+            why = _unfit(entry.pem) if len(kept) < _MOST else f"A shadow names {_MOST} certificates: revoke old ones"
             if why is None:
-                kept.append(one)
+                kept.append(entry)
             else:
                 lost.append(Loss(f"/certificates/{number}", why))
         fitted = evolve(item, body=CertificateBody(certificates=tuple(kept))) if lost else item
@@ -92,7 +92,7 @@ class Certificates:
     async def _bring_in_step(
         self, item: MirrorItem, body: CertificateBody | None, name: str, thing: Thing, brought: Brought | None
     ) -> MirrorResult:
-        wanted = {} if body is None else {one.fingerprint: one.pem for one in body.certificates}
+        wanted = {} if body is None else {certificate.fingerprint: certificate.pem for certificate in body.certificates}
         known = () if brought is None else brought.ids
         there = await self._registered(name, known)
         coming = [each for each in wanted if each not in there or not there[each].good]
@@ -221,8 +221,10 @@ class Certificates:
         if brought is None or not self._brought.is_own(brought):
             return None
         there = await self._registered(name, brought.ids)
-        good = [DeviceCertificate(fingerprint=each, pem=_own_form(one.pem)) for each, one in there.items() if one.good]
-        body = CertificateBody(certificates=tuple(sorted(good, key=lambda one: one.fingerprint)))
+        good = [
+            DeviceCertificate(fingerprint=each, pem=_own_form(item.pem)) for each, item in there.items() if item.good
+        ]
+        body = CertificateBody(certificates=tuple(sorted(good, key=lambda item: item.fingerprint)))
         return MirrorItem(key=key, body=body, remote_version=str(brought.version))
 
     async def entities(self) -> AsyncIterator[EntityKey]:

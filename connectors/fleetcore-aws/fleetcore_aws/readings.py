@@ -126,10 +126,10 @@ class Readings:
         taken = {str(each.get("Id")) for each in cast("Sequence[answers.Answer]", answer.get("Successful") or ())}
         found: list[CallFailed | None] = []
         for at in range(len(part)):
-            one = failed.get(str(at))
-            if one is not None:
-                kind = "invalid" if one.get("SenderFault") else "throttled"
-                found.append(CallFailed(action, kind, f"{one.get('Code')}: {one.get('Message', '')}"))  # type: ignore[arg-type]  # one of two kinds
+            item = failed.get(str(at))
+            if item is not None:
+                kind = "invalid" if item.get("SenderFault") else "throttled"
+                found.append(CallFailed(action, kind, f"{item.get('Code')}: {item.get('Message', '')}"))  # type: ignore[arg-type]  # one of two kinds
             elif str(at) in taken:
                 found.append(None)
             else:

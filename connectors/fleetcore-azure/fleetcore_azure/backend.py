@@ -160,13 +160,15 @@ class AzureCloud(CloudBackend):
                 found |= {at: done for at, done in zip(fresh, made, strict=True) if done is not None}
         left = [at for at in range(len(items)) if at not in found]
         done = await asyncio.gather(*(self._one(items[at]) for at in left), return_exceptions=True)
-        going = {at: one for at, one in zip(left, done, strict=True) if isinstance(one, Held)}
-        found |= {at: one for at, one in zip(left, done, strict=True) if not isinstance(one, Held)}
+        going = {at: entry for at, entry in zip(left, done, strict=True) if isinstance(entry, Held)}
+        found |= {at: entry for at, entry in zip(left, done, strict=True) if not isinstance(entry, Held)}
         if going:
             try:
                 removed = await self._registry.remove(list(going.values()))
                 found |= zip(going, removed, strict=True)
-                await self._let_go([each for each, one in zip(going.values(), removed, strict=True) if _is_done(one)])
+                await self._let_go(
+                    [each for each, entry in zip(going.values(), removed, strict=True) if _is_done(entry)]
+                )
             except CallFailed as failed:
                 found |= dict.fromkeys(going, failed)
         return [found[at] for at in range(len(items))]

@@ -32,17 +32,21 @@ class Certificates:
         newest = sorted(body.certificates, key=_since, reverse=True)[:_MOST]
         lost = tuple(
             Loss(f"/certificates/{at}", "A device of IoT Hub has two thumbprints, which are the newest ones'")
-            for at, one in enumerate(body.certificates)
-            if one not in newest
+            for at, entry in enumerate(body.certificates)
+            if entry not in newest
         )
-        return Fitted(item=evolve(item, body=_body([one.fingerprint for one in newest])), lost=lost)
+        return Fitted(item=evolve(item, body=_body([item.fingerprint for item in newest])), lost=lost)
 
     async def apply(self, item: MirrorItem, body: CertificateBody | None) -> MirrorResult:
         """As the interface has it, of one item; raises HubFailed."""
         name = self._devices.name(item.key.id)
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason=TOO_LONG)
-        wanted = None if body is None else tuple(sorted(one.fingerprint for one in body.certificates)) or None
+        wanted = (
+            None
+            if body is None
+            else tuple(sorted(certificate.fingerprint for certificate in body.certificates)) or None
+        )
         for last in range(TRIES):
             held = await self._devices.get(name)
             if held is None:
@@ -81,10 +85,12 @@ class Certificates:
                 yield EntityKey("certificate", device)
 
 
-def _since(one: DeviceCertificate) -> tuple[float, str]:
-    if not one.pem:  # it was fitted before
-        return 0.0, one.fingerprint
-    return x509.load_pem_x509_certificate(one.pem.encode()).not_valid_before_utc.timestamp(), one.fingerprint
+def _since(device_certificate: DeviceCertificate) -> tuple[float, str]:
+    if not device_certificate.pem:  # it was fitted before
+        return 0.0, device_certificate.fingerprint
+    return x509.load_pem_x509_certificate(
+        device_certificate.pem.encode()
+    ).not_valid_before_utc.timestamp(), device_certificate.fingerprint
 
 
 def _thumbprints(held: Held) -> tuple[str, ...] | None:

@@ -57,9 +57,9 @@ class Inbound:
                 for start in range(0, len(names), _AT_ONCE):
                     part = names[start : start + _AT_ONCE]
                     read = self._message if by_messages else self._section
-                    found = [one for one in await asyncio.gather(*map(read, part)) if one is not None]
-                    commands = [command for one in found for command in one.commands]
-                    invalid = [sentence for one in found for sentence in one.invalid]
+                    found = [item for item in await asyncio.gather(*map(read, part)) if item is not None]
+                    commands = [command for item in found for command in item.commands]
+                    invalid = [sentence for item in found for sentence in item.invalid]
                     if not commands and not invalid:
                         continue
                     kept = False
@@ -69,8 +69,8 @@ class Inbound:
                     finally:
                         if not kept and by_messages:
                             await self._abandoned(found)
-                    for one in found:
-                        await (self._completed(one) if by_messages else self._removed(one))
+                    for item in found:
+                        await (self._completed(item) if by_messages else self._removed(item))
             except CallFailed as failed:
                 raise for_all(failed) from failed
             await self._clients.clock.sleep(self._poll_s)
@@ -157,7 +157,7 @@ class Inbound:
                     raise
 
     async def _abandoned(self, found: Sequence[_Found]) -> None:
-        for name, token in (each for one in found for each in one.taken):
+        for name, token in (each for item in found for each in item.taken):
             path = f"devicebound/{quote(token, safe='')}/abandon"
             with suppress(CallFailed):
                 await self._clients.for_device(_RECEIVE, "POST", name, path, body=b"")

@@ -82,37 +82,37 @@ class Registry:
                 found[item.key.id] = waits
             else:
                 wanted[item.key.id] = _Wanted(name=name, body=body, edge=edge, scope=scope)
-        errors = await self._bulk([self._new(one) for one in wanted.values()]) if wanted else {}
-        for device, one in wanted.items():
-            error = None if errors is None else errors.get(one.name)
+        errors = await self._bulk([self._new(item) for item in wanted.values()]) if wanted else {}
+        for device, entry in wanted.items():
+            error = None if errors is None else errors.get(entry.name)
             if errors is None or (error is not None and error.kind == "exists"):
                 found[device] = None
             elif error is None:
-                found[device] = MirrorResult(state="done", remote_version=self._version_made(one))
-            elif error.kind == "invalid" and one.scope is not None and await self._has_moved(one):
+                found[device] = MirrorResult(state="done", remote_version=self._version_made(entry))
+            elif error.kind == "invalid" and entry.scope is not None and await self._has_moved(entry):
                 found[device] = HubFailed(_BULK, "missing", error.said)
             else:
                 found[device] = error
         return [found[item.key.id] for item in items]
 
-    def _new(self, one: "_Wanted") -> Any:
+    def _new(self, wanted: "_Wanted") -> Any:
         return models.ExportImportDevice(
-            id=one.name,
+            id=wanted.name,
             import_mode="create",
-            status=status_of(one.body),
-            tags=lay_out(one.body, self._devices.mark),
-            capabilities=models.DeviceCapabilities(iot_edge=True) if one.edge else None,
-            **({} if one.scope is None else place(one.edge, one.scope)),
+            status=status_of(wanted.body),
+            tags=lay_out(wanted.body, self._devices.mark),
+            capabilities=models.DeviceCapabilities(iot_edge=True) if wanted.edge else None,
+            **({} if wanted.scope is None else place(wanted.edge, wanted.scope)),
         )
 
-    def _version_made(self, one: "_Wanted") -> str:
-        gateway = one.body.gateway
-        parent = None if gateway is None or one.scope is None else self._devices.name(gateway)
-        return _version(lay_out(one.body, self._devices.mark), status_of(one.body), parent)
+    def _version_made(self, wanted: "_Wanted") -> str:
+        gateway = wanted.body.gateway
+        parent = None if gateway is None or wanted.scope is None else self._devices.name(gateway)
+        return _version(lay_out(wanted.body, self._devices.mark), status_of(wanted.body), parent)
 
-    async def _has_moved(self, one: "_Wanted") -> bool:
+    async def _has_moved(self, wanted: "_Wanted") -> bool:
         """Whether the gateway has another scope by now: it went, or was made anew."""
-        return one.body.gateway is None or await self._gateways.scope(one.body.gateway) != one.scope
+        return wanted.body.gateway is None or await self._gateways.scope(wanted.body.gateway) != wanted.scope
 
     async def _bulk(self, devices: Sequence[Any]) -> Mapping[str, HubFailed] | None:
         """Does bulk operations; the failures by device, or None where the answer does not tell them.

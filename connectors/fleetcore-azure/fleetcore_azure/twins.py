@@ -280,9 +280,9 @@ class Twins:
                 yield EntityKey("twin", device)
 
 
-def same_body(one: TwinBody, other: TwinBody) -> bool:
+def same_body(twin_body: TwinBody, other: TwinBody) -> bool:
     """Whether two twins are the same."""
-    return same([one.desired, one.reported], [other.desired, other.reported])
+    return same([twin_body.desired, twin_body.reported], [other.desired, other.reported])
 
 
 def _digest(desired: Document, reported: Document) -> str:

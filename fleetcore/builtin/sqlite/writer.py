@@ -217,7 +217,7 @@ class Writer:
                 self._db.execute("ROLLBACK")
             if len(changes) == 1:
                 return [(changes[0][1], None, _shown(error))]
-            return [outcome for one in changes for outcome in self._group([one])]
+            return [outcome for change in changes for outcome in self._group([change])]
         for change, reply in applied:
             change.publish()
             outcomes.append((reply, change.result, None))

@@ -132,7 +132,7 @@ class Column:
         """Each value as a number, NaN for what is none; None where one would not be exact."""
         if self._numbers is None or len(self._numbers) < len(self.values):
             fresh = [_number(value) for value in self.values[0 if self._numbers is None else len(self._numbers) :]]
-            if any(one is None for one in fresh):
+            if any(item is None for item in fresh):
                 return None
             more = np.array(fresh, np.float64)
             self._numbers = more if self._numbers is None else np.concatenate((self._numbers, more))
@@ -253,7 +253,7 @@ class RegistryColumns:
             case And(inners) | Or(inners):
                 if isinstance(clause, And) is positive:
                     # What selects the fewest first, the others look at what is left.
-                    for inner in sorted(inners, key=lambda one: self._weight(one, positive=positive)):
+                    for inner in sorted(inners, key=lambda inner: self._weight(inner, positive=positive)):
                         rows = self._among(inner, rows, positive=positive)
                     return rows
                 parts = [self._among(inner, rows, positive=positive) for inner in inners]

@@ -62,12 +62,12 @@ class Denials:
             Event(
                 type=ACCESS_DENIED,
                 subject=subject or "various",
-                time=one.time,
+                time=item.time,
                 actor=actor or "various",
                 reason=code or "further denials",
-                data={"count": one.count, **one.data},
+                data={"count": item.count, **item.data},
             )
-            for (actor, subject, code), one in noted.items()
+            for (actor, subject, code), item in noted.items()
         )
         try:
             await self._storage.commit(Commit(events=events))

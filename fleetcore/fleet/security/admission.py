@@ -75,7 +75,7 @@ class Admissions:
         try:
             await asyncio.wait({asking, timer}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
-                names = ", ".join(one.name for one in self._required)
+                names = ", ".join(item.name for item in self._required)
                 raise _refused(candidate, f"admission took longer than {TIMEOUT_S:g} s ({names})")
             asking.result()
         finally:

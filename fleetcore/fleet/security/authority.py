@@ -134,7 +134,7 @@ class Trust:
     @property
     def signer(self) -> IssuingCa:
         """The CA that signs."""
-        return next(one for one in self.issuing if one.number == self.signing)
+        return next(item for item in self.issuing if item.number == self.signing)
 
     def root_of(self, issuing: IssuingCa) -> RootCa | None:
         """The trusted root that an issuing CA is below, or None."""
@@ -143,11 +143,11 @@ class Trust:
 
     def trusts(self, issuer: str) -> bool:
         """Whether certificates of the CA with this key identifier are believed."""
-        return any(one.id == issuer for one in self.issuing)
+        return any(item.id == issuer for item in self.issuing)
 
     def bundle(self) -> bytes:
         """What devices and brokers trust, PEM: the roots, and the issuing CAs for peers that show their leaf alone."""
-        return pem([*(one.certificate for one in self.roots), *(one.certificate for one in self.issuing)])
+        return pem([*(root.certificate for root in self.roots), *(item.certificate for item in self.issuing)])
 
 
 class Authority:
@@ -184,12 +184,12 @@ class Authority:
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
         """The trusted roots."""
-        return tuple(one.certificate for one in self._trust.roots)
+        return tuple(root.certificate for root in self._trust.roots)
 
     @property
     def intermediates(self) -> tuple[x509.Certificate, ...]:
         """The trusted issuing CAs."""
-        return tuple(one.certificate for one in self._trust.issuing)
+        return tuple(item.certificate for item in self._trust.issuing)
 
     @property
     def issuing(self) -> IssuingCa:

@@ -122,8 +122,8 @@ class Claims:
             storage,
             "claim_ownership",
             Ownership,
-            refs=lambda one: [("certificate", one.certificate)],
-            due=lambda one: one.expires,
+            refs=lambda item: [("certificate", item.certificate)],
+            due=lambda item: item.expires,
         )
         self._locks = KeyedLocks()
         #: Batch → when devices began in the last minute, by the monotonic clock; and when its quota was told of, ms.
@@ -161,7 +161,7 @@ class Claims:
             check_label(text, "tag or model")
         if not 1 <= quota <= _MOST_DEVICES:
             raise Refused(f"A batch has 1 to {_MOST_DEVICES} devices, not {quota}")
-        if len(serials) > _MOST_SERIALS or not all(0 < len(one) <= 128 for one in serials):
+        if len(serials) > _MOST_SERIALS or not all(0 < len(serial) <= 128 for serial in serials):
             raise Refused(f"A batch names up to {_MOST_SERIALS} serials of 1-128 characters")
         if not 1 <= per_minute <= 60_000:
             raise Refused("A batch takes 1 to 60,000 devices a minute")
@@ -397,7 +397,7 @@ class Claims:
 
     def _charge_rate(self, batch: ClaimBatch) -> None:
         now = self._clock.monotonic_s()
-        begun = self._begun[batch.id] = [one for one in self._begun.get(batch.id, []) if one > now - 60]
+        begun = self._begun[batch.id] = [item for item in self._begun.get(batch.id, []) if item > now - 60]
         if len(begun) >= batch.per_minute:
             raise Unavailable(
                 f"Batch {batch.id!r} takes {batch.per_minute} devices a minute",

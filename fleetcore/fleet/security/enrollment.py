@@ -141,7 +141,7 @@ class Enrollment:
             storage,
             "enrollment",
             EnrollmentRecord,
-            refs=lambda one: [("device", one.device), ("state", one.state)],
+            refs=lambda item: [("device", item.device), ("state", item.state)],
         )
         self._token_locks = KeyedLocks()
         self._refusals: set[tuple[str, str, str, str]] = set()
@@ -323,7 +323,7 @@ class Enrollment:
                 "The device has no certificate to renew", remedy="Enrol it: with a token, or its registered key"
             )
         # A renewal whose answer was lost, or that the device gave up, has made another successor: that one ends too.
-        return (base, *(one for one in alive if one.state is CertificateState.PENDING and base.id in one.replaces))
+        return (base, *(item for item in alive if item.state is CertificateState.PENDING and base.id in item.replaces))
 
     async def _enroll(self, asked: CertificateRequest, request: EnrollRequest) -> Reply:
         reply = await self._admit(asked, request)
@@ -473,7 +473,7 @@ class Enrollment:
         match record.state:
             case EnrollmentState.ACCEPTED:
                 now = self._clock.now_ms()
-                others = [one for one in await self._inventory.of(device.id) if one.alive(now)]
+                others = [item for item in await self._inventory.of(device.id) if item.alive(now)]
                 # In the commit, so that an operator who takes the word back meanwhile is heard.
                 standing = self.records.put(record, expect=record.version)
                 return Grant(
@@ -521,11 +521,11 @@ class Enrollment:
     async def _make_place(self, device: str, source: str) -> list[Delete]:
         """The keys that give their places to one more of a device; raises Unavailable where none does."""
         found = await self.records.find(ref=("device", device))
-        waiting = [one for one in found if one.state is EnrollmentState.PENDING]
-        near = [one for one in waiting if network(host_of(one.source)) == network(host_of(source))]
+        waiting = [item for item in found if item.state is EnrollmentState.PENDING]
+        near = [item for item in waiting if network(host_of(item.source)) == network(host_of(source))]
         gone: list[EnrollmentRecord] = []
         for places, most in ((near, _MOST_PENDING_OF_ONE), (waiting, _MOST_PENDING)):
-            left = [one for one in places if one not in gone]
+            left = [place for place in places if place not in gone]
             if len(left) < most:
                 continue
             silent = min(left, key=self._last_asked_s)
@@ -538,7 +538,7 @@ class Enrollment:
                     device=device,
                 )
             gone.append(silent)
-        return [Delete(kind="enrollment", key=one.id, expect=one.version) for one in gone]
+        return [Delete(kind="enrollment", key=item.id, expect=item.version) for item in gone]
 
     def _last_asked_s(self, record: EnrollmentRecord) -> float:
         asked = self._asked.get(record.id.encode())
@@ -576,13 +576,15 @@ class Enrollment:
     async def withdrawn(self, device: str, *, actor: str, reason: str) -> list[Put]:
         """What takes every acceptance of a device's keys back, as part of a larger commit."""
         accepted = [
-            one for one in await self.records.find(ref=("device", device)) if one.state is EnrollmentState.ACCEPTED
+            record
+            for record in await self.records.find(ref=("device", device))
+            if record.state is EnrollmentState.ACCEPTED
         ]
         return [
             self.records.put(
-                evolve(one, state=EnrollmentState.REJECTED, decided_by=actor, reason=reason), expect=one.version
+                evolve(item, state=EnrollmentState.REJECTED, decided_by=actor, reason=reason), expect=item.version
             )
-            for one in accepted
+            for item in accepted
         ]
 
     async def issue(self, csr: bytes, *, actor: str, reason: str) -> CertificateRecord:
@@ -630,7 +632,7 @@ class Enrollment:
             self._refusals.clear()
         if kind in self._refusals or len(self._refusals) >= _REFUSALS_PER_MINUTE:
             return
-        if sum(one[0] == kind[0] for one in self._refusals) >= _REFUSALS_OF_ONE:
+        if sum(refusal[0] == kind[0] for refusal in self._refusals) >= _REFUSALS_OF_ONE:
             return
         self._refusals.add(kind)
         try:

@@ -181,11 +181,11 @@ class PkiFolder:
         gone = [name for name in (*_names(old), *self._gone()) if name not in kept]
         said = {
             "version": trust.version,
-            "roots": [one.number for one in trust.roots],
-            "issuing": [one.number for one in trust.issuing],
+            "roots": [root.number for root in trust.roots],
+            "issuing": [item.number for item in trust.issuing],
             "signing": trust.signing,
             "cross": [number for number, _ in _crossed(trust)],
-            "former": [one.number for one in trust.former],
+            "former": [item.number for item in trust.former],
             "last": trust.last,
             "gone": gone,
             "change": dict(change),
@@ -235,16 +235,19 @@ class PkiFolder:
 
     def _files(self, trust: Trust, *, beside: Trust) -> Iterator[tuple[Path, bytes]]:
         """The files of CAs that ``beside`` does not have, keys first."""
-        roots, issuing = {one.number for one in beside.roots}, {one.number for one in (*beside.issuing, *beside.former)}
+        roots, issuing = (
+            {root.number for root in beside.roots},
+            {item.number for item in (*beside.issuing, *beside.former)},
+        )
         for root in trust.roots:
             if root.number not in roots:
                 assert root.key is not None  # just made
                 yield self.path / _name("root", root.number, "key"), _key_pem(root.key, self.passphrase)
                 yield self.path / _name("root", root.number), pem([root.certificate])
-        for one in trust.issuing:
-            if one.number not in issuing:
-                yield self.path / _name("issuing", one.number, "key"), _key_pem(one.key, self.passphrase)
-                yield self.path / _name("issuing", one.number), pem([one.certificate])
+        for item in trust.issuing:
+            if item.number not in issuing:
+                yield self.path / _name("issuing", item.number, "key"), _key_pem(item.key, self.passphrase)
+                yield self.path / _name("issuing", item.number), pem([item.certificate])
         for number, cross in _crossed(trust):
             yield self.path / _name("cross", number), pem([cross])
 
@@ -266,9 +269,9 @@ def _crossed(trust: Trust) -> list[tuple[int, x509.Certificate]]:
 
 def _names(trust: Trust) -> list[str]:
     """The files of a trust's CAs; a root's key may be elsewhere."""
-    found = [_name("root", one.number, suffix) for one in trust.roots for suffix in ("pem", "key")]
+    found = [_name("root", root.number, suffix) for root in trust.roots for suffix in ("pem", "key")]
     found += [
-        _name("issuing", one.number, suffix) for one in (*trust.issuing, *trust.former) for suffix in ("pem", "key")
+        _name("issuing", item.number, suffix) for item in (*trust.issuing, *trust.former) for suffix in ("pem", "key")
     ]
     return found + [_name("cross", number) for number, _ in _crossed(trust)]
 
@@ -311,13 +314,13 @@ def _trust(path: Path, passphrase: str | None) -> Trust:
         former=former,
         last=said["last"],
     )
-    for one in issuing:
-        file = path / _name("issuing", one.number)
-        root = trust.root_of(one)
+    for item in issuing:
+        file = path / _name("issuing", item.number)
+        root = trust.root_of(item)
         try:
             if root is None:
                 raise ValueError("no root has signed it")
-            one.certificate.verify_directly_issued_by(root.certificate)
+            item.certificate.verify_directly_issued_by(root.certificate)
         except Exception as error:  # three families of cryptography's, and all mean the same here
             above = " or ".join(_name("root", root.number) for root in roots)
             raise ConfigError(f"The issuing CA is not below {above}", file=str(file)) from error
@@ -335,10 +338,10 @@ def _root(path: Path, number: int, passphrase: str | None) -> RootCa:
 
 def _issuing(path: Path, number: int, passphrase: str | None) -> IssuingCa:
     name, file = path / _name("issuing", number), path / _name("issuing", number, "key")
-    one = IssuingCa(number=number, certificate=_certificate(name), key=_ec_key(file, passphrase))
-    if one.key.public_key() != one.certificate.public_key():
+    item = IssuingCa(number=number, certificate=_certificate(name), key=_ec_key(file, passphrase))
+    if item.key.public_key() != item.certificate.public_key():
         raise ConfigError(f"The key is not that of {name.name}", file=str(file))
-    return one
+    return item
 
 
 def read_key(content: bytes, passphrase: str | None, *, file: str) -> ec.EllipticCurvePrivateKey:

@@ -175,8 +175,8 @@ async def forecast(
     )
 
 
-def _end(one: Ending) -> tuple[int, str]:
-    return one.not_after, one.certificate
+def _end(ending: Ending) -> tuple[int, str]:
+    return ending.not_after, ending.certificate
 
 
 def ca_standings(trust: Trust, living: Mapping[str, int]) -> list[CaStanding]:
@@ -187,10 +187,10 @@ def ca_standings(trust: Trust, living: Mapping[str, int]) -> list[CaStanding]:
         )
         for root in trust.roots
     ]
-    for one in (*trust.issuing, *trust.former):
-        state = "former" if one in trust.former else "signs" if one.number == trust.signing else "trusted"
+    for item in (*trust.issuing, *trust.former):
+        state = "former" if item in trust.former else "signs" if item.number == trust.signing else "trusted"
         found.append(
-            _standing(one.certificate, "issuing", one.number, state, "here", RENEW_ISSUING_AT, living.get(one.id, 0))
+            _standing(item.certificate, "issuing", item.number, state, "here", RENEW_ISSUING_AT, living.get(item.id, 0))
         )
     newest = trust.roots[-1].number
     return found + [_standing(cross, "cross", newest, "trusted", "none", 1.0) for cross in trust.cross]
@@ -241,4 +241,4 @@ async def dependents_on(
         Dependent(device=device, certificates=count, sole_certificate=device not in others)
         for device, count in theirs.items()
     ]
-    return sorted(found, key=lambda one: (not one.sole_certificate, one.device))
+    return sorted(found, key=lambda item: (not item.sole_certificate, item.device))

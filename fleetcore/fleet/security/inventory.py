@@ -231,7 +231,7 @@ class Inventory:
 
     def unchanged(self, records: Sequence[CertificateRecord], _record: CertificateRecord) -> list[Put]:
         """Puts that make a commit conflict where one of these changed meanwhile."""
-        return [self.certificates.put(one, expect=one.version) for one in records]
+        return [self.certificates.put(record, expect=record.version) for record in records]
 
     # --- changes -------------------------------------------------------------------------------------------------
 
@@ -290,8 +290,8 @@ class Inventory:
             *with_puts,
         )
         await self._storage.commit(Commit(puts=puts, events=events))
-        for one in (record, *ending):
-            self._remember(one)
+        for item in (record, *ending):
+            self._remember(item)
         return evolve(record, version=1)
 
     async def activate(

@@ -246,7 +246,7 @@ class SecurityManager:
         await self._inventory.load()
         await self.settle_cas(starting=True)
         if self.tls is not None:
-            self.tls.admit([one.pem for one in await self.manufacturers.usable()])
+            self.tls.admit([item.pem for item in await self.manufacturers.usable()])
 
     # --- who is it -----------------------------------------------------------------------------------------------
 
@@ -283,7 +283,7 @@ class SecurityManager:
         while True:
             told = self._told
             records = await self._inventory.of(device)
-            revoked = any(one.state is CertificateState.REVOKED or not trusts(one.issuer) for one in records)
+            revoked = any(record.state is CertificateState.REVOKED or not trusts(record.issuer) for record in records)
             if revoked and not any(self._inventory.living(record) for record in records):
                 raise NotAuthorised(f"Device {device!r} is revoked", code="device_revoked", device=device)
             if told == self._told:  # else it may be revoked since it was read
@@ -422,7 +422,7 @@ class SecurityManager:
     async def incident(self, ca: str) -> list[Dependent]:
         """Which devices hang on an issuing CA whose key is lost, by its id; raises NotFound."""
         trust = self.authority.trust
-        if all(one.id != ca for one in (*trust.issuing, *trust.former)):
+        if all(item.id != ca for item in (*trust.issuing, *trust.former)):
             raise NotFound(f"Issuing CA {ca!r} does not exist", remedy="`fleetcore ca show` lists them", ca=ca)
         return await dependents_on(self._inventory.all_alive(), ca, trust.trusts)
 
@@ -535,7 +535,7 @@ class SecurityManager:
         if ":" in serial:
             return serial
         trust = self.authority.trust
-        names = [f"{one.id}:{serial.lstrip('0')}" for one in reversed((*trust.former, *trust.issuing))]
+        names = [f"{item.id}:{serial.lstrip('0')}" for item in reversed((*trust.former, *trust.issuing))]
         for name in names:
             if await self._inventory.certificates.get(name) is not None:
                 return name
@@ -616,8 +616,8 @@ class SecurityManager:
         # One at a time: of two at once the older could be the last to be written.
         async with self._exporting:
             trust = self.authority.trust
-            others = [one for one in reversed((*trust.former, *trust.issuing)) if one.number != trust.signing]
-            lists = [await self._crl(one) for one in (trust.signer, *others)]
+            others = [item for item in reversed((*trust.former, *trust.issuing)) if item.number != trust.signing]
+            lists = [await self._crl(item) for item in (trust.signer, *others)]
             crl = b"".join(lists)
             if self.folder is not None:
                 await asyncio.to_thread(files.replace, self.folder.crl, crl)

@@ -71,7 +71,7 @@ class Manufacturers:
     def __init__(self, storage: Storage, clock: Clock, verifier: CertificateVerifier) -> None:
         self._clock, self._verifier = clock, verifier
         self.records = Repository(
-            storage, "manufacturer_ca", ManufacturerCa, unique=lambda one: [("manufacturer-ca", one.fingerprint)]
+            storage, "manufacturer_ca", ManufacturerCa, unique=lambda item: [("manufacturer-ca", item.fingerprint)]
         )
 
     async def propose(
@@ -165,7 +165,7 @@ class Manufacturers:
 
     async def usable(self) -> list[ManufacturerCa]:
         """The CAs that open enrolment now."""
-        return [one for one in await self.records.find() if one.usable]
+        return [record for record in await self.records.find() if record.usable]
 
     async def device_of(self, certificate: bytes) -> tuple[ManufacturerCa, Foreign]:
         """Whose certificate (DER) it is; raises NotAuthorised (``certificate_invalid``) where no CA's."""

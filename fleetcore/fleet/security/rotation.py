@@ -223,7 +223,7 @@ class Rotation:
                 raise Refused(f"The keys of the roots {numbers} are here", remedy="Say which: --number N")
             (root,) = here
             await asyncio.to_thread(folder.take_root_offline, root, file, passphrase)
-            roots = tuple(evolve(one, key=None) if one is root else one for one in trust.roots)
+            roots = tuple(evolve(item, key=None) if item is root else item for item in trust.roots)
             self._authority.install(evolve(trust, roots=roots))
             event = self._event("ca.root_offline", actor, reason, {"root": key_id(root.certificate)})
             await self._storage.commit(Commit(events=(event,)))
@@ -346,7 +346,7 @@ class Rotation:
         """
         async with self._lock:
             trust = self._authority.trust
-            chosen = next((one for one in trust.issuing if one.id == ca), None)
+            chosen = next((item for item in trust.issuing if item.id == ca), None)
             if chosen is None:
                 raise NotFound(f"No issuing CA {ca!r} is trusted", remedy="`fleetcore ca show` lists them", ca=ca)
             if chosen.number == trust.signing:
@@ -356,7 +356,7 @@ class Rotation:
                     remedy="First let another sign: fleetcore ca renew-issuing, or ca rotate",
                 )
             root = trust.root_of(chosen)
-            if sum(trust.root_of(one) is root for one in trust.issuing) == 1:
+            if sum(trust.root_of(item) is root for item in trust.issuing) == 1:
                 raise Conflict(
                     "This CA is the only one below its root, and a rotation could not be taken back without it",
                     code="illegal_transition",
@@ -366,8 +366,8 @@ class Rotation:
 
     async def _drop(self, trust: Trust, root: RootCa, what: str, actor: str, reason: str, *, force: bool) -> StepResult:
         """Ends trust in a root and all below it."""
-        leaving = [one for one in trust.issuing if trust.root_of(one) is root]
-        left = evolve(trust, roots=tuple(one for one in trust.roots if one is not root), cross=())
+        leaving = [item for item in trust.issuing if trust.root_of(item) is root]
+        left = evolve(trust, roots=tuple(item for item in trust.roots if item is not root), cross=())
         return await self._without(leaving, left, what, actor, reason, force=force)
 
     async def _without(
@@ -380,7 +380,7 @@ class Rotation:
         *,
         force: bool,
     ) -> StepResult:
-        ids = {one.id for one in leaving}
+        ids = {item.id for item in leaving}
         dependents, records = await self._dependents(ids)
         claims = await self._claims_of(ids)
         if claims and not dependents and not force:
@@ -398,8 +398,8 @@ class Rotation:
                 devices=sorted(dependents)[:_SAMPLE],
             )
         known = {record.issuer for record in records}
-        former = (*left.former, *(one for one in leaving if one.id in known))
-        issuing = tuple(one for one in left.issuing if one not in leaving)
+        former = (*left.former, *(item for item in leaving if item.id in known))
+        issuing = tuple(item for item in left.issuing if item not in leaving)
         done = await self._change(evolve(left, issuing=issuing, former=former), what, actor, reason)
         for record in records:
             self._ended(record.device, record.id)
@@ -409,7 +409,7 @@ class Rotation:
         """The open batches whose claim certificate one of these CAs has issued."""
         trust = self._authority.trust
         # A batch from before the issuer was kept: the first CA of all.
-        first = {one.id for one in (*trust.issuing, *trust.former) if one.number == 1}
+        first = {item.id for item in (*trust.issuing, *trust.former) if item.number == 1}
         return [
             batch.id
             async for batch in self._batches()
@@ -479,7 +479,7 @@ class Rotation:
         concerned, confirmed = holders | {device async for device in self._token_holders()}, set[str]()
         if self.delivery is not None:
             confirmed = {device async for device in self.delivery.confirmed(digest)} & concerned
-        older = [one.id for one in trust.issuing if len(trust.roots) > 1 and trust.root_of(one) is trust.roots[0]]
+        older = [item.id for item in trust.issuing if len(trust.roots) > 1 and trust.root_of(item) is trust.roots[0]]
         return RotationStatus(
             phase=phase_of(trust),
             bundle=trust.version,
@@ -495,7 +495,7 @@ class Rotation:
 
     async def _holders(self, trust: Trust) -> tuple[set[str], set[str], set[str]]:
         """Devices with a living certificate; those with the older root's alone; those with the newer's alone."""
-        below = {one.id: trust.root_of(one) for one in trust.issuing}
+        below = {item.id: trust.root_of(item) for item in trust.issuing}
         by_root: dict[int, set[str]] = {root.number: set() for root in trust.roots}
         async for record in self._inventory.all_alive():
             root = below.get(record.issuer)
@@ -521,4 +521,4 @@ class Rotation:
 
 
 def _newest_below(trust: Trust, root: RootCa) -> IssuingCa:
-    return max((one for one in trust.issuing if trust.root_of(one) is root), key=lambda one: one.number)
+    return max((item for item in trust.issuing if trust.root_of(item) is root), key=lambda item: item.number)

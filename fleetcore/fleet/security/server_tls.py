@@ -131,7 +131,7 @@ class FleetTls(TlsProvider):
         authority = self._folder.authority
         trust = authority.trust
         # A certificate that somebody else's CA has given the server is left alone until it is due.
-        ours = _issuer(old) in {one.id for one in (*trust.issuing, *trust.former)}
+        ours = _issuer(old) in {item.id for item in (*trust.issuing, *trust.former)}
         due = self._due(old, now_ms) or (ours and _issuer(old) != authority.issuer)
         leaf = issue().certificate if due else old
         content = pem([leaf]) + authority.presented_pem()

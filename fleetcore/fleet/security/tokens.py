@@ -193,7 +193,7 @@ def _network(text: str) -> str:
 
 def check_network(token: EnrollmentToken, source: str) -> None:
     """Raises NotAuthorised where the token is not good from ``source``, the peer's ``host:port``."""
-    if token.networks and not within(host_of(source), [ipaddress.ip_network(one) for one in token.networks]):
+    if token.networks and not within(host_of(source), [ipaddress.ip_network(network) for network in token.networks]):
         raise NotAuthorised(
             "The enrolment token is not good from this address",
             remedy="Enrol from the network that the token was made for, or make one for this network",
@@ -256,7 +256,7 @@ class EnrollmentTokens:
             device=device,
             device_type=device_type,
             groups=tuple(dict.fromkeys(groups)),
-            networks=tuple(dict.fromkeys(_network(one) for one in networks)),
+            networks=tuple(dict.fromkeys(_network(network) for network in networks)),
         )
         event = Event(
             type="enrollment_token.created",

@@ -146,8 +146,10 @@ class CertificateVerifier:
     def is_own_ca(self, ca: x509.Certificate) -> bool:
         """Whether its key is one of our CAs', whatever else it says."""
         trust = self._authority.trust
-        ours = [one.certificate for one in trust.roots] + [one.certificate for one in (*trust.issuing, *trust.former)]
-        return spki_of(ca.public_key()) in {spki_of(one.public_key()) for one in ours}
+        ours = [root.certificate for root in trust.roots] + [
+            item.certificate for item in (*trust.issuing, *trust.former)
+        ]
+        return spki_of(ca.public_key()) in {spki_of(item.public_key()) for item in ours}
 
     def check_claim(self, der: bytes) -> str | Refusal:
         """The batch that a claim certificate names; whether it may still be used the batch says."""

@@ -178,7 +178,7 @@ class CloudImports:
             for place, name in enumerate(names)
             if name in errors
         ]
-        reasons = Counter(operation.reasons) + Counter(one.code for one in failures)
+        reasons = Counter(operation.reasons) + Counter(failure.code for failure in failures)
         done, failed = operation.done + len(names), operation.failed + len(failures)
         moved = evolve(
             operation,

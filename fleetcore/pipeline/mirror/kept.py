@@ -76,7 +76,7 @@ class KeptStates:
         return Commit(puts=(put,), add=self._counts(old, new))
 
     def _counts(self, old: Kept, new: Kept) -> Mapping[Counter, int]:
-        before, after = ({**_listed(one), "held": bool(one.digest)} for one in (old, new))
+        before, after = ({**_listed(item), "held": bool(item.digest)} for item in (old, new))
         changes = {name: after[name] - before[name] for name in after}
         return {(f"mirror/{self._mirror}", name): delta for name, delta in changes.items() if delta}
 

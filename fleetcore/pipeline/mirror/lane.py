@@ -373,8 +373,8 @@ class StateLane:
         if work:
             self._failures, self._until_s, self._untried = 0, 0.0, False
             self._became("running")
-        for one, result in zip(work, results, strict=True):
-            done += self._result(hub, one, result)
+        for item, result in zip(work, results, strict=True):
+            done += self._result(hub, item, result)
         await self._finish(batch, done)
 
     async def _prepared(self, hub: Hub, batch: Sequence[EntityKey]) -> tuple[list[_Work], _Done]:
@@ -443,43 +443,43 @@ class StateLane:
     async def _settled(self, hub: Hub, settling: Settling, work: Sequence[_Work], done: _Done) -> list[_Work]:
         """The same with what goes both ways read and merged; what is in step then is done."""
         # What is taken over is as it was imported, unless the hub says that it is another one by now.
-        both = [one for one in work if one.read_first and one.body is not None and not one.kept.adopts]
+        both = [item for item in work if item.read_first and item.body is not None and not item.kept.adopts]
         if not both:
             return list(work)
         self.counts["calls"] += 1
-        held_by = dict(zip([one.key for one in both], await hub.read([one.key for one in both]), strict=True))
+        held_by = dict(zip([item.key for item in both], await hub.read([item.key for item in both]), strict=True))
         left: list[_Work] = []
-        for one in work:
-            if one.key not in held_by or one.body is None:
-                left.append(one)
+        for entry in work:
+            if entry.key not in held_by or entry.body is None:
+                left.append(entry)
                 continue
-            held = held_by[one.key]
+            held = held_by[entry.key]
             try:
-                settled = await settling.settle(hub, one.key, one.kept, one.body, held)
+                settled = await settling.settle(hub, entry.key, entry.kept, entry.body, held)
             except Refused as error:
                 reason = f"The fleet does not take what the hub has: {error.message}"
-                done.append((one.key, self._invalid(one.key, one.kept, reason)))
+                done.append((entry.key, self._invalid(entry.key, entry.kept, reason)))
                 continue
             except (NotFound, Conflict) as error:
-                _log.info("Mirror %s: %s changed meanwhile: %s", self.name, one.key, error)
+                _log.info("Mirror %s: %s changed meanwhile: %s", self.name, entry.key, error)
                 settled = None
             if settled is None:
-                self._again(one.key)
+                self._again(entry.key)
                 continue
             self.counts["both_changed"] += settled.conflicts
-            self.counts["taken"] += settled.body is not one.body
+            self.counts["taken"] += settled.body is not entry.body
             version = None if held is None else held.remote_version
             wanted = digest(settled.body)
             if held is not None and digest(held.body) == wanted:
                 new = Kept(remote_version=version, digest=wanted, agreed=settled.agreed)
-                change = self.kept.putting(one.key, one.kept, with_losses(new, one.fitted.lost))
+                change = self.kept.putting(entry.key, entry.kept, with_losses(new, entry.fitted.lost))
                 self.counts["unchanged"] += 1
-                self._tries.pop(one.key, None)
-                done.append((one.key, change))
+                self._tries.pop(entry.key, None)
+                done.append((entry.key, change))
                 continue
             last = None if held is None else held.body
-            item = MirrorItem(key=one.key, body=settled.body, remote_version=version, last=last)
-            left.append(evolve(one, agreed=settled.agreed, fitted=evolve(one.fitted, item=item)))
+            item = MirrorItem(key=entry.key, body=settled.body, remote_version=version, last=last)
+            left.append(evolve(entry, agreed=settled.agreed, fitted=evolve(entry.fitted, item=item)))
         return left
 
     async def _announced(self, work: Sequence[_Work]) -> list[_Work]:
@@ -490,14 +490,14 @@ class StateLane:
         """
         announced: list[_Work] = []
         change = Commit()
-        for one in work:
-            kept = one.kept
-            if self.removes(one.key.facet) and one.body is not None and kept.digest is None:
+        for item in work:
+            kept = item.kept
+            if self.removes(item.key.facet) and item.body is not None and kept.digest is None:
                 kept = evolve(kept, digest=UNCONFIRMED)
-            if one.agreed is not None:
-                kept = evolve(kept, sent=one.agreed)
-            change += self.kept.putting(one.key, one.kept, kept)
-            announced.append(evolve(one, kept=kept))
+            if item.agreed is not None:
+                kept = evolve(kept, sent=item.agreed)
+            change += self.kept.putting(item.key, item.kept, kept)
+            announced.append(evolve(item, kept=kept))
         if change != Commit():
             await self._storage.commit(change)
         return announced
@@ -509,7 +509,7 @@ class StateLane:
         """
         if not work:
             return []
-        items = [one.fitted.item for one in work if one.fitted.item is not None]
+        items = [item.fitted.item for item in work if item.fitted.item is not None]
         self.counts["calls"] += 1
         results = list(await hub.apply(items))
         for _ in range(_CONFLICTS):
@@ -536,29 +536,29 @@ class StateLane:
                     results[at] = result
         return results
 
-    def _result(self, hub: Hub, one: _Work, result: MirrorResult) -> _Done:
+    def _result(self, hub: Hub, work: _Work, result: MirrorResult) -> _Done:
         """What is kept of an answer; nothing where the entity is to be sent again."""
         self.counts[{"done": "written", "conflict": "unsettled"}.get(result.state, result.state)] += 1
         if result.state == "done":
-            self._tries.pop(one.key, None)
-            self._written_s.pop(one.key, None)  # the newest is the last
-            self._written_s[one.key] = self._clock.monotonic_s()
-            remembered = one.body is not None and one.key.facet in hub.limits.remembers
+            self._tries.pop(work.key, None)
+            self._written_s.pop(work.key, None)  # the newest is the last
+            self._written_s[work.key] = self._clock.monotonic_s()
+            remembered = work.body is not None and work.key.facet in hub.limits.remembers
             new = Kept(
                 remote_version=result.remote_version,
-                digest=digest(one.body),
-                agreed=one.agreed,
-                body=to_plain(one.body) if remembered else None,
+                digest=digest(work.body),
+                agreed=work.agreed,
+                body=to_plain(work.body) if remembered else None,
             )
-            return [(one.key, self.kept.putting(one.key, one.kept, with_losses(new, one.fitted.lost)))]
+            return [(work.key, self.kept.putting(work.key, work.kept, with_losses(new, work.fitted.lost)))]
         if result.state in {"invalid", "foreign"}:
-            self._tries.pop(one.key, None)
-            return [(one.key, self._invalid(one.key, one.kept, result.reason or result.state))]
-        if result.state == "conflict" and one.kept.adopts:
+            self._tries.pop(work.key, None)
+            return [(work.key, self._invalid(work.key, work.kept, result.reason or result.state))]
+        if result.state == "conflict" and work.kept.adopts:
             # It is marked, and was changed since it was imported: from now on it is merged like any other.
-            self._under_way[one.key] = True
-            return [(one.key, self.kept.putting(one.key, one.kept, evolve(one.kept, adopts=False)))]
-        self._again(one.key, result.retry_after_s)
+            self._under_way[work.key] = True
+            return [(work.key, self.kept.putting(work.key, work.kept, evolve(work.kept, adopts=False)))]
+        self._again(work.key, result.retry_after_s)
         return []
 
     def _again(self, key: EntityKey, wait_s: float = 0.0) -> None:

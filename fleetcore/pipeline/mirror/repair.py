@@ -53,7 +53,7 @@ class Repair:
         part = await mirror.comparing.drift(await mirror.hub(), after, _PAGE)
         await mend(mirror.lane, part.differences)
         counts = Counter(operation.result) + Counter(compared=part.compared)
-        counts.update(one.state for one in part.differences)
+        counts.update(difference.state for difference in part.differences)
         done = operation.done + part.compared
         spec = {"after": part.after}
         if part.after is None:
@@ -68,7 +68,7 @@ async def mend(lane: StateLane, found: Sequence[Difference]) -> None:
     What the hub alone has is left there where the mirror does not remove.
     """
     found = [each for each in found if each.state != "extra" or lane.removes(each.key.facet)]
-    for each in (one for one in found if one.seen):
+    for each in (item for item in found if item.seen):
         await lane.amend(each.key, functools.partial(_as_found, each))
     await lane.mark([each.key for each in found], Commit())
 

@@ -84,7 +84,7 @@ class Answers:
                 remedy="Ask for what was made, or take a new key for a new request",
             )
         headers = [
-            (one.encode(), two.encode("latin-1")) for one, two in cast("list[list[str]]", record.body["headers"])
+            (item.encode(), two.encode("latin-1")) for item, two in cast("list[list[str]]", record.body["headers"])
         ]
         body = base64.b64decode(cast("str", record.body["body"]))
         headers += [(b"content-length", str(len(body)).encode()), (b"idempotency-replayed", b"true")]
@@ -103,9 +103,9 @@ class Answers:
         start = parts[0]
         if start["status"] >= 300:
             return
-        body = _without(b"".join(one.get("body", b"") for one in parts[1:]), secret)
+        body = _without(b"".join(part.get("body", b"") for part in parts[1:]), secret)
         now = self._clock.now_ms()
-        headers = [[one.decode(), two.decode("latin-1")] for one, two in start["headers"] if one.lower() in _HEADERS]
+        headers = [[item.decode(), two.decode("latin-1")] for item, two in start["headers"] if item.lower() in _HEADERS]
         put = Put(
             kind=KIND,
             key=name,
@@ -120,7 +120,7 @@ class Answers:
             due=now + KEPT_MS,
         )
         old = await self._storage.due(KIND, now, limit=100)
-        gone = tuple(Delete(kind=KIND, key=one.key) for one in old if one.key != name)
+        gone = tuple(Delete(kind=KIND, key=item.key) for item in old if item.key != name)
         await self._storage.commit(Commit(puts=(put,), deletes=gone))
 
 

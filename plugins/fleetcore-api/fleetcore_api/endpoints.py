@@ -44,7 +44,7 @@ def streamed(table: Table) -> Callable[[str, str], bool]:
     """Says of a method and a path whether a call takes the body piece by piece."""
     calls = [call for call in table if call.path and call.stream]
     found = [(call.method, re.compile(PREFIX + _NAMED.sub("[^/]+", call.path))) for call in calls]
-    return lambda method, path: any(method == one and pattern.fullmatch(path) for one, pattern in found)
+    return lambda method, path: any(method == item and pattern.fullmatch(path) for item, pattern in found)
 
 
 class Page:

@@ -219,12 +219,12 @@ def _path(scope: Scope) -> str:
     Raises Refused for a path that is no UTF-8 or holds control characters.
     """
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    segments = [unquote_to_bytes(one) for one in raw.split(b"?")[0].split(b"/")]
+    segments = [unquote_to_bytes(item) for item in raw.split(b"?")[0].split(b"/")]
     try:
-        path = "/".join(one.decode().replace("%", "%25").replace("/", "%2F") for one in segments)
+        path = "/".join(segment.decode().replace("%", "%25").replace("/", "%2F") for segment in segments)
     except UnicodeDecodeError as error:
         raise Refused("The path is no UTF-8", code="payload_unreadable") from error
-    if any(one < " " or one == "\x7f" for one in path):
+    if any(item < " " or item == "\x7f" for item in path):
         raise Refused("The path holds control characters", code="payload_unreadable")
     return path
 

@@ -23,7 +23,7 @@ async def text(fleet: Fleet) -> str:
             "readings_total",
             "counter",
             "Readings by what became of them.",
-            [({"outcome": one}, getattr(tally, one)) for one in outcomes],
+            [({"outcome": outcome}, getattr(tally, outcome)) for outcome in outcomes],
         ),
         ("messages_accepted_total", "counter", "Messages that were accepted.", [({}, fleet.path.accepted)]),
         (
@@ -42,7 +42,7 @@ async def text(fleet: Fleet) -> str:
             "connections",
             "gauge",
             "Open connections by protocol.",
-            [({"protocol": name}, one.connections()) for name, one in fleet.protocols.items()],
+            [({"protocol": name}, item.connections()) for name, item in fleet.protocols.items()],
         ),
         (
             "listener_bound_total",
@@ -89,13 +89,16 @@ async def text(fleet: Fleet) -> str:
             "consumer_lag",
             "gauge",
             "Feed positions that a consumer has not seen.",
-            [({"consumer": one.name}, max(0, position - one.status.position)) for one in fleet.consumers],
+            [
+                ({"consumer": consumer.name}, max(0, position - consumer.status.position))
+                for consumer in fleet.consumers
+            ],
         ),
         (
             "consumer_failures_total",
             "counter",
             "Failures of a consumer.",
-            [({"consumer": one.name}, one.status.failures) for one in fleet.consumers],
+            [({"consumer": consumer.name}, consumer.status.failures) for consumer in fleet.consumers],
         ),
         *await _mirrors(fleet),
         (
@@ -131,24 +134,24 @@ async def _mirrors(fleet: Fleet) -> list[_Family]:
             f"mirror_{gauge}",
             "gauge",
             meaning,
-            [({"mirror": name}, getattr(one, gauge.replace("seconds", "s"))) for name, one in overviews.items()],
+            [({"mirror": name}, getattr(item, gauge.replace("seconds", "s"))) for name, item in overviews.items()],
         )
         for gauge, meaning in gauges
     ]
     counted: tuple[tuple[str, str, str, Callable[[Mirror], Mapping[str, int]]], ...] = (
-        ("state", "outcome", "Entities and calls of a mirror by what became of them.", lambda one: one.lane.counts),
-        ("throttled", "class", "Calls that a hub throttled, by class.", lambda one: one.pace.throttled),
+        ("state", "outcome", "Entities and calls of a mirror by what became of them.", lambda item: item.lane.counts),
+        ("throttled", "class", "Calls that a hub throttled, by class.", lambda item: item.pace.throttled),
         (
             "readings",
             "outcome",
             "Readings of a mirror by what became of them.",
-            lambda one: {} if one.readings is None else one.readings.counts,
+            lambda item: {} if item.readings is None else item.readings.counts,
         ),
         (
             "inbox",
             "outcome",
             "What came from a hub by what became of it.",
-            lambda one: {} if one.inbox is None else one.inbox.counts,
+            lambda item: {} if item.inbox is None else item.inbox.counts,
         ),
     )
     for what, label, meaning, counts in counted:
@@ -164,7 +167,7 @@ async def _mirrors(fleet: Fleet) -> list[_Family]:
 def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[str]:
     lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
-        inner = ",".join(f'{key}="{_escaped(one)}"' for key, one in labels.items())
+        inner = ",".join(f'{key}="{_escaped(item)}"' for key, item in labels.items())
         lines.append(f"{name}{{{inner}}} {value}" if inner else f"{name} {value}")
     return lines
 

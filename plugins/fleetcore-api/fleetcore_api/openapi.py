@@ -104,7 +104,7 @@ def methods_at(document: dict[str, Any], path: str) -> list[str]:
     for template, item in document["paths"].items():
         wanted = template.split("/")
         if len(wanted) == len(segments) and all(
-            one.startswith("{") or one == two for one, two in zip(wanted, segments, strict=True)
+            entry.startswith("{") or entry == two for entry, two in zip(wanted, segments, strict=True)
         ):
             return sorted(method.upper() for method in _METHODS & item.keys())
     return []

@@ -64,7 +64,7 @@ class Site:
         storage = self.fleet.storage
         if position > await storage.position():
             raise Refused(f"The fleet has not been at position {position}", remedy="Send one that this server answered")
-        inward = [one for one in self.fleet.consumers if not one.name.startswith(_OUTWARD)]
+        inward = [consumer for consumer in self.fleet.consumers if not consumer.name.startswith(_OUTWARD)]
         try:
             async with asyncio.timeout(self.config.wait_s):
                 for consumer in inward:

@@ -23,7 +23,7 @@ def csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
     lines = writer(out)
     lines.writerow(header)
-    lines.writerows([_cell(one) for one in row] for row in rows)
+    lines.writerows([_cell(item) for item in row] for row in rows)
     return out.getvalue()
 
 
@@ -57,9 +57,9 @@ def arrow(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 def _column(pa: Any, name: str, values: Sequence[object]) -> Any:
     if name in _TIMES:
-        return pa.array([int(one) for one in values], pa.timestamp("ms", "UTC"))  # type: ignore[call-overload]  # Ms
-    if name in _TEXTS or {type(one) for one in values} - {int, float}:
-        return pa.array([None if one is None else _text(one) for one in values], pa.string())
+        return pa.array([int(value) for value in values], pa.timestamp("ms", "UTC"))  # type: ignore[call-overload]  # Ms
+    if name in _TEXTS or {type(value) for value in values} - {int, float}:
+        return pa.array([None if value is None else _text(value) for value in values], pa.string())
     return pa.array(values, pa.int64() if name == "count" else pa.float64())
 
 

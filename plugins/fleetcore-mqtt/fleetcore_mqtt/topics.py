@@ -228,11 +228,11 @@ def granted(filters: Mapping[str, int], topic: str) -> int | None:
     return max((qos for name, qos in filters.items() if matches(name, topic)), default=None)
 
 
-def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:
+def _overlap(item: Sequence[str], other: Sequence[str]) -> bool:
     """Whether some topic is selected by both filters."""
-    for at, level in enumerate(one):
+    for at, level in enumerate(item):
         if level == "#":
             return True
         if at >= len(other) or not (level == other[at] or "+" in {level, other[at]}):
             return False
-    return len(one) == len(other)
+    return len(item) == len(other)
