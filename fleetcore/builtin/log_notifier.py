@@ -28,8 +28,8 @@ class LogNotifier(Notifier):
     async def notify(self, anomalies: Sequence[Anomaly]) -> None:
         for anomaly in anomalies:
             line = (
-                f"{anomaly.severity.value} {anomaly.device} {anomaly.metric} at {format_time(anomaly.time)}: {anomaly.explanation} "
-                f"(detector {anomaly.detector}, anomaly {anomaly.id})"
+                f"{anomaly.severity.value} {anomaly.device} {anomaly.metric} at {format_time(anomaly.time)}: "
+                f"{anomaly.explanation} (detector {anomaly.detector}, anomaly {anomaly.id})"
             )
             self._logger.log(_LEVELS[anomaly.severity], "%s", one_line(line))
 

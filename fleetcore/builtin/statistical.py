@@ -26,11 +26,11 @@ _VERSION = 1
 #: Readings seen; mean; variance; the count from which findings are allowed again.
 _COLUMNS = (np.int64, np.float64, np.float64, np.int64)
 #: Larger magnitudes would overflow when squared and summed; no sensor reads them.
-_LARGEST = 1e145
+_MAX_SIZE = 1e145
 #: A hair above the limit, so that rounding, which differs with how a stream is cut into batches, decides nothing.
 _HAIR = 1.0 + 1e-9
 #: Beyond it a score says nothing more, and has no end where a series was constant.
-_HIGHEST_SCORE = 1e6
+_MAX_SCORE = 1e6
 _UNKNOWN, _NUMBER, _OTHER = 0, 1, 2
 
 
@@ -98,14 +98,14 @@ class StatisticalDetector(Detector):
                 return Findings.none()
             batch = batch.take(positions)
         groups = group(batch)
-        values = np.clip(batch.value[groups.order], -_LARGEST, _LARGEST)
+        values = np.clip(batch.value[groups.order], -_MAX_SIZE, _MAX_SIZE)
         before = advance(Moments(self._count, self._mean, self._variance), groups, values, self._weight)
         config = self._config
         least = np.maximum(config.min_deviation, config.min_relative_deviation * np.abs(before.mean))
         # A series that was zero all the time allows no distance at all: the smallest float stands for it.
         allowed = config.limit * np.maximum(np.maximum(np.sqrt(before.variance), least), np.finfo(np.float64).tiny)
         with np.errstate(over="ignore"):
-            score = np.minimum(np.abs(values - before.mean) / allowed, _HIGHEST_SCORE)
+            score = np.minimum(np.abs(values - before.mean) / allowed, _MAX_SCORE)
         far = np.flatnonzero((score > _HAIR) & (before.count >= config.warm_up))
         far = far[self._allowed(groups, before.count, far)]
         index = groups.order[far]

@@ -14,7 +14,7 @@ from fleetcore.calls.table import call
 from fleetcore.calls.types import Cursor, DeviceId, Limit, MaxFailed, Ms, Page, Reason, Waves, Where
 from fleetcore.errors import NotFound, Refused
 from fleetcore.fleet.cutover_offers import HERE
-from fleetcore.fleet.operations import MOST_ITEMS
+from fleetcore.fleet.operations import MAX_ITEMS
 from fleetcore.model.cutover import Cutover
 from fleetcore.model.operator import Permission
 from fleetcore.query.fitting import parse_new
@@ -52,8 +52,8 @@ async def _chosen(caller: Caller, devices: Sequence[str], where: str | None) -> 
     if (where is None) is not bool(devices):
         raise Refused("Say which devices: either by a query or by their ids")
     found = devices if where is None else await caller.fleet.search.ids(parse_new(where))
-    if len(found) > MOST_ITEMS:
-        raise Refused(f"A cut-over has at most {MOST_ITEMS} devices", code="limit_exceeded", limit=MOST_ITEMS)
+    if len(found) > MAX_ITEMS:
+        raise Refused(f"A cut-over has at most {MAX_ITEMS} devices", code="limit_exceeded", limit=MAX_ITEMS)
     return found
 
 

@@ -10,7 +10,7 @@ from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
 from fleetcore.calls.table import call
 from fleetcore.calls.types import Cursor, Label, Limit, Names, Page, Reason, Word, to_response
-from fleetcore.fleet.operators import LONGEST_DAYS
+from fleetcore.fleet.operators import MAX_DAYS
 from fleetcore.model.operator import Permission, Role
 
 Principal = Annotated[Label, Meta(description="A person or a program.")]
@@ -18,7 +18,7 @@ Roles = Annotated[Sequence[Role], Meta(max_length=len(Role), description="A role
 RoleScope = Annotated[
     str, Meta(max_length=4096, description="Grant it for group:NAME or a query; without, for the whole fleet.")
 ]
-TokenDays = Annotated[float, Meta(gt=0, le=LONGEST_DAYS, description="How long the token lives, up to 366 days.")]
+TokenDays = Annotated[float, Meta(gt=0, le=MAX_DAYS, description="How long the token lives, up to 366 days.")]
 Permissions = Annotated[
     Sequence[Permission], Meta(max_length=len(Permission), description="Limit the token to these."), Word("permission")
 ]

@@ -15,7 +15,7 @@ from fleetcore.calls.responses.storage import (
 from fleetcore.calls.table import call
 from fleetcore.calls.types import Cursor, Limit, Ms, Names, Page, Reason, to_response
 from fleetcore.model.days import DAY_MS
-from fleetcore.model.names import LONGEST_METRIC, METRIC_ALPHABET
+from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 from fleetcore.model.operator import Permission
 from fleetcore.model.retention import Periods, fits
 
@@ -25,7 +25,7 @@ Days = Annotated[
 OfMetrics = Annotated[
     str,
     Meta(
-        pattern=rf"^[{METRIC_ALPHABET}*]{{1,{LONGEST_METRIC}}}$(?!\n)",
+        pattern=rf"^[{METRIC_ALPHABET}*]{{1,{MAX_METRIC_LENGTH}}}$(?!\n)",
         description="Of this metric only, or of those that a pattern with `*` fits.",
     ),
 ]

@@ -23,14 +23,14 @@ from fleetcore.calls.table import BY_CALL, Rows, call, on
 from fleetcore.calls.types import Content, Cursor, DeviceId, Limit, Ms, Page, Response, Where, Word
 from fleetcore.errors import CODES, NotAuthorised, NotFound, Refused
 from fleetcore.fleet.telemetry import END_OF_TIME, no_series
-from fleetcore.model.names import LONGEST_METRIC, METRIC_ALPHABET
+from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 from fleetcore.model.operator import Permission
 from fleetcore.model.telemetry import Latest, Series
 from fleetcore.query.fitting import parse_new
 from fleetcore.runtime.put_readings import put_readings
 from fleetcore.wire.zones import zone_of
 
-Metric = Annotated[str, Meta(pattern=rf"^[{METRIC_ALPHABET}]{{1,{LONGEST_METRIC}}}$(?!\n)")]
+Metric = Annotated[str, Meta(pattern=rf"^[{METRIC_ALPHABET}]{{1,{MAX_METRIC_LENGTH}}}$(?!\n)")]
 OfDevice = Annotated[DeviceId, Meta(description="Of this device only.")]
 Start = Annotated[Ms, Meta(description="From then on.")]
 End = Annotated[Ms, Meta(description="Until before then.")]

@@ -11,15 +11,15 @@ from fleetcore.errors import Conflict, Refused
 from fleetcore.wire.strict_json import StrictJsonError, dumps, loads
 
 #: Longer than any envelope of ours.
-_LONGEST = 1 << 20
+_MAX_LENGTH = 1 << 20
 
 
 def read(path: Path) -> dict[str, Any]:
     """The envelope in a file. Raises Refused with the file's name."""
     with path.open("rb") as file:
-        content = file.read(_LONGEST + 1)
-    if len(content) > _LONGEST:
-        raise Refused(f"{path} is too long for a signed file", code="limit_exceeded", limit=_LONGEST, unit="bytes")
+        content = file.read(_MAX_LENGTH + 1)
+    if len(content) > _MAX_LENGTH:
+        raise Refused(f"{path} is too long for a signed file", code="limit_exceeded", limit=_MAX_LENGTH, unit="bytes")
     try:
         envelope = loads(content)
     except StrictJsonError as error:

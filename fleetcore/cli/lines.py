@@ -7,17 +7,17 @@ from typing import TextIO
 from fleetcore.errors import Refused
 
 #: Longest line in characters: a row of 100,000 cells of long numbers has some 2 million.
-LONGEST = 1 << 24
+MAX_LENGTH = 1 << 24
 
 
 def lines_of(file: TextIO, path: Path) -> Iterator[str]:
     """The lines with their ends; raises Refused at one that is longer than a row can be."""
     number = 0
-    while line := file.readline(LONGEST + 1):
+    while line := file.readline(MAX_LENGTH + 1):
         number += 1
-        if len(line) > LONGEST:
+        if len(line) > MAX_LENGTH:
             raise Refused(
-                f"{path}:{number}: the line has more than {LONGEST:,} characters",
+                f"{path}:{number}: the line has more than {MAX_LENGTH:,} characters",
                 remedy="Write a row a line; is it a text file?",
             )
         yield line

@@ -15,10 +15,10 @@ from attrs import frozen
 
 from fleetcore.cli.lines import lines_of
 from fleetcore.errors import Refused
-from fleetcore.model.names import LONGEST_METRIC, METRIC_ALPHABET
+from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 
 _CELLS = "Times are ISO 8601 or ms since the epoch, values numbers"
-_LONGEST_DATE = 8  # digits: ISO 8601 also writes 20260131
+_MAX_DATE_LENGTH = 8  # digits: ISO 8601 also writes 20260131
 _UNNAMEABLE = re.compile(rf"[^{METRIC_ALPHABET}]+", re.ASCII)
 
 #: ms since the epoch, and the values by metric.
@@ -70,7 +70,8 @@ def _parsed(stream: TextIO, file: Path, metrics: list[str]) -> Iterator[Row]:
     if len(header) < 2:
         raise Refused(f"{file}:1: a metric column is missing", remedy="Write: timestamp,metric[,metric…]")
     metrics += [
-        _UNNAMEABLE.sub("_", name.strip())[:LONGEST_METRIC] or f"column_{at}" for at, name in enumerate(header[1:], 2)
+        _UNNAMEABLE.sub("_", name.strip())[:MAX_METRIC_LENGTH] or f"column_{at}"
+        for at, name in enumerate(header[1:], 2)
     ]
     twice = next((name for name in metrics if metrics.count(name) > 1), None)
     if twice is not None:
@@ -98,7 +99,7 @@ def _parsed(stream: TextIO, file: Path, metrics: list[str]) -> Iterator[Row]:
 
 def _time_ms(text: str) -> int:
     """A time as recorders write it: ms since the epoch, or ISO 8601, in UTC where no offset is given."""
-    if text.isdecimal() and len(text) > _LONGEST_DATE:
+    if text.isdecimal() and len(text) > _MAX_DATE_LENGTH:
         return int(text)
     when = datetime.fromisoformat(text)
     return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -17,7 +17,7 @@ from fleetcore.cli.rows import count, read
 #: Rows that are sent at once.
 _ROWS = 5_000
 #: How many lines that are not rows are named; an operation names as many of the rows that fail.
-_MOST_NAMED = 1000
+_MAX_NAMED = 1000
 _UNREADABLE = "payload_unreadable"
 
 
@@ -35,7 +35,7 @@ class _Lines:
         for line in read(file):
             if line.wrong:
                 self.unreadable += 1
-                if len(self.wrong) < _MOST_NAMED:
+                if len(self.wrong) < _MAX_NAMED:
                     self.wrong.append((line.number, line.wrong))
                 continue
             self.rows.append(line.number)

@@ -25,7 +25,7 @@ _ELASTIC = frozenset({"text", "list", "object", "value"})
 _NARROW = 12
 _NUMBERS = frozenset({"integer", "count", "bytes", "number"})
 #: How much of an id is shown at least.
-SHORTEST_ID = 8
+MIN_ID_LENGTH = 8
 #: Below it a sheet shows an object on one line.
 _ONE_LINE = 60
 
@@ -138,7 +138,7 @@ def short_ids(ids: Iterable[str]) -> dict[str, str]:
         near = [other for other in (ordered[at - 1] if at else "", *ordered[at + 1 : at + 2]) if other]
         needed[tail] = max((_common(tail, other) + 1 for other in near), default=0)
     return {
-        whole: whole if needed[tail] > len(tail) else tail[: max(SHORTEST_ID, needed[tail])]
+        whole: whole if needed[tail] > len(tail) else tail[: max(MIN_ID_LENGTH, needed[tail])]
         for whole, tail in tails.items()
     }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 #: A stolen key is good until its certificate ends or is revoked.
 _LONG_DAYS = 200
 #: A network of trusted proxies beyond it is no handful of machines.
-_MOST_PROXIES = 256
+_MAX_PROXIES = 256
 
 
 @frozen
@@ -40,7 +40,7 @@ def weaknesses(config: "Config", pki: Path) -> Iterator[Weakness]:
             proxies = instance.table.get("trusted_proxies", ())
             for proxy in proxies if isinstance(proxies, list | tuple) else ():
                 with contextlib.suppress(ValueError):
-                    if ip_network(str(proxy)).num_addresses > _MOST_PROXIES:
+                    if ip_network(str(proxy)).num_addresses > _MAX_PROXIES:
                         yield Weakness(
                             f"{place} believes the Client-Cert header of every machine in {proxy}",
                             "Name the proxies themselves: any of these machines can be any device",

@@ -33,7 +33,7 @@ HEAD = "audit"
 #: Rows that a page looks at for two conditions at once.
 SCAN = 10_000
 #: Names of changed things kept in a row.
-_MOST_NAMES = 100
+_MAX_NAMES = 100
 _CANONICAL = json.Encoder(order="sorted")
 
 Signer = Callable[[bytes, str], Mapping[str, object]]
@@ -113,9 +113,9 @@ def _changed(event: Event) -> tuple[str, ...]:
     kind = CORE.get(event.type)
     named = None if kind is None else event.data.get(kind.names)
     if isinstance(named, Mapping):
-        return tuple(sorted(leaves(named)))[:_MOST_NAMES]
+        return tuple(sorted(leaves(named)))[:_MAX_NAMES]
     if isinstance(named, list | tuple):
-        return tuple(str(name) for name in named)[:_MOST_NAMES]
+        return tuple(str(name) for name in named)[:_MAX_NAMES]
     return () if named is None else (str(named),)
 
 

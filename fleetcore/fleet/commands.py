@@ -50,7 +50,7 @@ _ARGS_DEPTH = 10
 #: One queued command of a device holds a supersede key.
 _SUPERSEDE = "command-supersede"
 #: Ten years.
-_LONGEST_S = 10 * 365 * 86_400.0
+_MAX_S = 10 * 365 * 86_400.0
 
 _REPORTED = {
     "accepted": CommandState.DELIVERED,
@@ -443,8 +443,8 @@ class Commands:
             raise Refused("A lane and a supersede key have 1-128 characters", code="name_invalid")
         if respond not in ("result", "ack", "none"):
             raise Refused(f"respond is one of result, ack, none, not {respond!r}")
-        if not all(0 < within <= _LONGEST_S for within in (deliver_within_s, execute_within_s, result_within_s)):
-            raise Refused(f"A command's times are seconds above 0 and up to {_LONGEST_S:.0f}")
+        if not all(0 < within <= _MAX_S for within in (deliver_within_s, execute_within_s, result_within_s)):
+            raise Refused(f"A command's times are seconds above 0 and up to {_MAX_S:.0f}")
         if precondition is not None:
             parse_new(precondition)
 

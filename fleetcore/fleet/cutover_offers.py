@@ -265,9 +265,13 @@ class CutoverOffers:
             "target": cutover.target,
         }
         return Event(
-            type=f"cutover.{cutover.state}", subject=cutover.id, time=self._clock.now_ms(), actor=ACTOR, reason=cutover.reason,
+            type=f"cutover.{cutover.state}",
+            subject=cutover.id,
+            time=self._clock.now_ms(),
+            actor=ACTOR,
+            reason=cutover.reason,
             data=data,
-        )  # fmt: skip
+        )
 
 
 def _space(operation: str) -> str:

@@ -15,7 +15,7 @@ from attrs import Factory, define, frozen
 
 from fleetcore.errors import FleetError, NotFound
 from fleetcore.fleet.import_rows import device_of, mark
-from fleetcore.fleet.operations import MOST_FAILURES
+from fleetcore.fleet.operations import MAX_FAILURES
 from fleetcore.fleet.registry import Registry, taken
 from fleetcore.model.device import Device
 from fleetcore.model.operation import Failure
@@ -269,5 +269,5 @@ class DryRun:
 
     def _fail(self, failed: Mapping[int, FleetError]) -> None:
         self.reasons.update(error.code for error in failed.values())
-        room = MOST_FAILURES - len(self.failures)
+        room = MAX_FAILURES - len(self.failures)
         self.failures += [failure_of(item, error) for item, error in list(failed.items())[: max(0, room)]]

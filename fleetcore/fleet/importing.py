@@ -20,7 +20,7 @@ from fleetcore.errors import Conflict, FleetError, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.import_judging import Checked, DryRun, Judged, Numbered, Result, checked, failure_of, judge
 from fleetcore.fleet.import_rows import row_of
-from fleetcore.fleet.operations import MOST_FAILURES, MOST_ITEMS, Operations, blob_of
+from fleetcore.fleet.operations import MAX_FAILURES, MAX_ITEMS, Operations, blob_of
 from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.registry import Registry
 from fleetcore.interfaces.clock import Clock
@@ -362,8 +362,8 @@ def _with(operation: Operation, rows: Sequence[object], now: int) -> tuple[Opera
     progress = _progress(operation)
     assert progress is not None
     total = operation.total + len(rows)
-    if total > MOST_ITEMS:
-        raise Refused(f"An import has at most {MOST_ITEMS} rows", code="limit_exceeded", limit=MOST_ITEMS)
+    if total > MAX_ITEMS:
+        raise Refused(f"An import has at most {MAX_ITEMS} rows", code="limit_exceeded", limit=MAX_ITEMS)
     parts = _parts(operation.id, progress.end, list(enumerate(rows, operation.total + 1)))
     spec = asdict(evolve(progress, end=progress.end + len(parts)))
     return evolve(operation, total=total, spec=spec, updated=now), parts
@@ -394,7 +394,7 @@ def _counted(operation: Operation, judged: Judged, done: int, now: int) -> Opera
         operation,
         done=operation.done + done,
         failed=operation.failed + len(judged.failed),
-        failures=tuple(failures[:MOST_FAILURES]),
+        failures=tuple(failures[:MAX_FAILURES]),
         reasons=Counter(operation.reasons) + Counter(error.code for error in judged.failed.values()),
         result={str(name): number for name, number in results.items() if number},
         updated=now,

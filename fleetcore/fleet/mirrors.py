@@ -36,7 +36,7 @@ _KINDS: dict[Facet, str] = {
 #: The attribute of a device that came from another fleet: the ids of the fleets that it came through.
 VIA = "fleetcore_via"
 #: A device that came through so many is mirrored no further.
-MOST_HOPS = 3
+MAX_HOPS = 3
 
 
 def _via(device: Device) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ class Entities:
         found: dict[str, Device] = {}
         for device in (await self._registry.records.get_many(ids)).values():
             via = _via(device)
-            if len(via) >= MOST_HOPS or self._fleet in via:
+            if len(via) >= MAX_HOPS or self._fleet in via:
                 continue
             if self._selects is None or await self._selects(device.id):
                 found[device.id] = device

@@ -43,9 +43,9 @@ _STEP = 1000
 #: How long one turn works on one operation before others get theirs.
 _TURN_S = 0.5
 #: Failures that are kept with their reasons.
-MOST_FAILURES = 1000
+MAX_FAILURES = 1000
 #: Items of one operation.
-MOST_ITEMS = 1_000_000
+MAX_ITEMS = 1_000_000
 #: How long an operation waits whose plugin fails, seconds; what is not ready says itself for how long.
 _AGAIN_S = 5.0
 #: Tokens that a rate may save up: a second's worth, at least one item.
@@ -153,8 +153,8 @@ class Operations:
         reason: str = "",
     ) -> tuple[Operation, Commit]:
         """An operation and what starts it, to be part of a larger commit. Raises as :meth:`start` does."""
-        if len(items) > MOST_ITEMS:
-            raise Refused(f"An operation has at most {MOST_ITEMS} items", code="limit_exceeded", limit=MOST_ITEMS)
+        if len(items) > MAX_ITEMS:
+            raise Refused(f"An operation has at most {MAX_ITEMS} items", code="limit_exceeded", limit=MAX_ITEMS)
         if rate_per_s is not None and not 0 < rate_per_s <= 1e6:
             raise Refused("A rate is a number of items a second above 0")
         now = self._clock.now_ms()
@@ -321,7 +321,7 @@ class Operations:
             ended = moved.state is not OperationState.RUNNING
             data = {"done": moved.done, "failed": moved.failed}
             event = Event(type=f"operation.{moved.state}", subject=old.id, time=now, actor=old.actor, data=data)
-            kept = moved.failures[:MOST_FAILURES]
+            kept = moved.failures[:MAX_FAILURES]
             same = evolve(moved, failures=kept, paused=old.paused, version=old.version, updated=now)
             return same, [event] if ended else []
 
@@ -371,7 +371,7 @@ class Operations:
                 state = OperationState.PARTLY if failed else OperationState.SUCCEEDED
                 data = {"done": done, "failed": failed}
                 events = [Event(type=f"operation.{state}", subject=old.id, time=now, actor=old.actor, data=data)]
-            kept = (*old.failures, *failures)[:MOST_FAILURES]
+            kept = (*old.failures, *failures)[:MAX_FAILURES]
             reasons = Counter(old.reasons) + Counter(failure.code for failure in failures)
             return evolve(
                 old, done=done, failed=failed, failures=kept, reasons=reasons, state=state, updated=now

@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 _TOKEN = re.compile(r"fc_pat_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _SECRET_BYTES = 32  # 43 characters of base64url
 DEFAULT_DAYS = 90.0
-LONGEST_DAYS = 366.0
+MAX_DAYS = 366.0
 #: How exactly the last use is known: each note of it is a commit.
 _USED_MS = 60_000
 #: Tokens whose rights are remembered, those unused for longest go first. Only tokens that are good get in.
@@ -167,8 +167,8 @@ class Operators:
             Refused: ``name_invalid``; an unknown permission; a life that is not positive or longer than a year.
         """
         check_label(principal, "principal")
-        if not 0 < days <= LONGEST_DAYS:
-            raise Refused(f"A token lives up to {LONGEST_DAYS:g} days, not {days:g}", remedy="Give a number of days")
+        if not 0 < days <= MAX_DAYS:
+            raise Refused(f"A token lives up to {MAX_DAYS:g} days, not {days:g}", remedy="Give a number of days")
         now = self._clock.now_ms()
         name, secret = secrets.token_hex(8), secrets.token_urlsafe(_SECRET_BYTES)
         record = OperatorToken(

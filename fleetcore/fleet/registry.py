@@ -19,7 +19,7 @@ from fleetcore.model.store import Commit, Event, Record
 from fleetcore.model.twin import Json, merge_patch
 from fleetcore.query.ast import Clause
 
-_LONGEST_NAME = 1024
+_MAX_NAME_LENGTH = 1024
 _CASEFOLD = "device-casefold"
 #: The attribute that makes a device a gateway, and the index entry of every device that has it.
 GATEWAY = "gateway"
@@ -259,8 +259,8 @@ class Registry:
         if members.get("model") is not None:
             check_label(members["model"], "model")
         name = members.get("name")
-        if name is not None and not (isinstance(name, str) and len(name) <= _LONGEST_NAME):
-            raise Refused(f"A device's name is a text of up to {_LONGEST_NAME} characters", code="name_invalid")
+        if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME_LENGTH):
+            raise Refused(f"A device's name is a text of up to {_MAX_NAME_LENGTH} characters", code="name_invalid")
         if name is not None:
             check_text(name, "/name")
         if "attributes" in members:

@@ -9,8 +9,8 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.model.twin import Json, leaves
 from fleetcore.wire.strict_json import EXACT_INTEGER, dumps
 
-_LONGEST_KEY = 128
-_LARGEST: Mapping[type, float] = {float: sys.float_info.max, int: EXACT_INTEGER}
+_MAX_KEY_LENGTH = 128
+_MAX_SIZE: Mapping[type, float] = {float: sys.float_info.max, int: EXACT_INTEGER}
 #: A member that is a number or a truth, as JSON, takes fewer bytes besides its key.
 _NUMBER_BYTES = 32
 
@@ -22,14 +22,14 @@ def check_document(document: object, limits: Limits, *, pointer: str = "", depth
     if type(document) is dict or isinstance(document, Mapping):
         deepest = depth >= limits.json_depth
         for key, value in document.items():
-            if not 1 <= len(key) <= _LONGEST_KEY or not key.isprintable() or key[0] == "$":
+            if not 1 <= len(key) <= _MAX_KEY_LENGTH or not key.isprintable() or key[0] == "$":
                 raise Refused(
                     f"The key {key!r} is not allowed",
                     remedy="Use 1-128 printable characters that do not start with $",
                     pointer=f"{pointer}/{key}",
                 )
             # Most of what there is.
-            if not deepest and (most := _LARGEST.get(type(value))) is not None and -most <= value <= most:
+            if not deepest and (most := _MAX_SIZE.get(type(value))) is not None and -most <= value <= most:
                 continue
             check_document(value, limits, pointer=f"{pointer}/{key}", depth=depth + 1)
     elif isinstance(document, list):

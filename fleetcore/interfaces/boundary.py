@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from fleetcore.errors import PluginError
 
 #: A plugin's sentence in a line of ours: longer ones are cut.
-_LONGEST = 400
+_MAX_LENGTH = 400
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def _ctrl_c_raises(error: KeyboardInterrupt) -> bool:
 def in_a_line(error: BaseException) -> str:
     """An exception of a plugin in one line: its type and what it says."""
     said = " ".join(str(error).split())
-    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    said = said if len(said) <= _MAX_LENGTH else f"{said[:_MAX_LENGTH]}…"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

@@ -3,7 +3,7 @@
 import contextlib
 
 #: What is assumed where the system has no such limit, or does not tell: each connection costs memory as well.
-_MOST = 65_536
+_MAX = 65_536
 
 
 def most() -> int:
@@ -11,9 +11,9 @@ def most() -> int:
     try:
         import resource
     except ImportError:  # Windows has none
-        return _MOST
+        return _MAX
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST if soft == resource.RLIM_INFINITY else min(soft, _MOST)
+    return _MAX if soft == resource.RLIM_INFINITY else min(soft, _MAX)
 
 
 def raise_limit() -> int:
@@ -25,7 +25,7 @@ def raise_limit() -> int:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+        wanted = _MAX if hard == resource.RLIM_INFINITY else min(hard, _MAX)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return most()

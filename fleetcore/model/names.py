@@ -9,14 +9,14 @@ from fleetcore.errors import Refused
 
 #: Of a metric's name, for patterns: a class of characters, or a part of a wider one.
 METRIC_ALPHABET = r"A-Za-z0-9._/\-"
-LONGEST_METRIC = 64
+MAX_METRIC_LENGTH = 64
 #: The same for people.
-METRIC_IN_WORDS = f"1-{LONGEST_METRIC} characters of A-Z a-z 0-9 . _ / -"
+METRIC_IN_WORDS = f"1-{MAX_METRIC_LENGTH} characters of A-Z a-z 0-9 . _ / -"
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LABEL = re.compile(r"(?! )[A-Za-z0-9 ._/:-]{1,128}(?<! )", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9._/:+-](?:[A-Za-z0-9 ._/:+-]{0,126}[A-Za-z0-9._/:+-])?", re.ASCII)
-_METRIC = re.compile(rf"[{METRIC_ALPHABET}]{{1,{LONGEST_METRIC}}}", re.ASCII)
+_METRIC = re.compile(rf"[{METRIC_ALPHABET}]{{1,{MAX_METRIC_LENGTH}}}", re.ASCII)
 _FLEET = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,64}", re.ASCII)
 

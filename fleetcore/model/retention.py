@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from fleetcore.model.names import LONGEST_METRIC, METRIC_ALPHABET
+from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 
 #: Readings are dropped in the units in which a store keeps them: they may stay a tenth of their period longer, and an
 #: hour at least, since a store puts away what it has within an hour.
 _LATE, _LATE_LEAST_MS = 10, 3_600_000
-_PATTERN = re.compile(rf"[{METRIC_ALPHABET}*]{{1,{LONGEST_METRIC}}}", re.ASCII)
+_PATTERN = re.compile(rf"[{METRIC_ALPHABET}*]{{1,{MAX_METRIC_LENGTH}}}", re.ASCII)
 
 
 @frozen(kw_only=True)

@@ -34,7 +34,7 @@ from fleetcore.pipeline.worker import Worker
 _KEEP_TIME_MS = 60_000
 
 #: Threads that may hang in one detector; then it is asked no more.
-_MOST_HANGING = 3
+_MAX_HANGING = 3
 
 
 @frozen(kw_only=True)
@@ -86,7 +86,7 @@ class Detection(PieceConsumer[Detector]):
 
     async def _open(self) -> None:
         self._given_up = [worker for worker in self._given_up if worker.alive]
-        if len(self._given_up) >= _MOST_HANGING:
+        if len(self._given_up) >= _MAX_HANGING:
             raise ConfigError(
                 f"{len(self._given_up)} calls of detector {self.detector_name!r} hang, and a thread cannot be ended",
                 remedy="Correct its plugin, and restart the server",

@@ -9,7 +9,7 @@ from fleetcore.errors import Refused
 from fleetcore.pipeline.bulk import Part
 
 #: Readings of a part: one commit, about 4 MB of columns and 10 MB while it is judged.
-MOST_READINGS = 100_000
+MAX_READINGS = 100_000
 
 _Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 
@@ -34,8 +34,8 @@ def read_part(body: bytes) -> Part:
     n = len(columns.at)
     if not n or not n == len(columns.time) == len(columns.value):
         raise Refused("at, time and value are not of one length, or empty", code="schema_invalid")
-    if n > MOST_READINGS:
-        raise Refused(f"A part has {MOST_READINGS} readings at most", code="limit_exceeded")
+    if n > MAX_READINGS:
+        raise Refused(f"A part has {MAX_READINGS} readings at most", code="limit_exceeded")
     at = np.array(columns.at, np.int64)
     if int(at.max()) >= len(columns.series):
         raise Refused("at names a series that is not there", code="schema_invalid", pointer="/at")

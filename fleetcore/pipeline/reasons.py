@@ -11,7 +11,7 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import PointRefusal, Rejected
 from fleetcore.model.names import METRIC_IN_WORDS
 from fleetcore.model.telemetry import Series
-from fleetcore.wire.times import LONGEST_AGE_DAYS, parse_time
+from fleetcore.wire.times import MAX_AGE_DAYS, parse_time
 
 #: Longest name or text of a sender's that a sentence repeats.
 _SHOWN = 64
@@ -36,7 +36,7 @@ def of_time(reading: DecodedReading, code: str, received: int, limits: Limits) -
         return _REASONS[code]
     if reading.age_ms is not None:
         given = str(reading.age_ms)[:_SHOWN]
-        return f"age_ms is a number of milliseconds from 0 to {LONGEST_AGE_DAYS} days, not {given}"
+        return f"age_ms is a number of milliseconds from 0 to {MAX_AGE_DAYS} days, not {given}"
     try:
         time = parse_time(reading.time)
     except Refused as error:

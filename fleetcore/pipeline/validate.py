@@ -13,7 +13,7 @@ from fleetcore.model.units import convert
 from fleetcore.pipeline import reasons
 from fleetcore.pipeline.columns import Columns, server_time
 from fleetcore.pipeline.message import Envelope, Message, answer_of
-from fleetcore.wire.times import EARLIEST_MS, LONGEST_AGE_MS, time_or_code
+from fleetcore.wire.times import EARLIEST_MS, MAX_AGE_MS, time_or_code
 
 
 def validate(
@@ -92,7 +92,7 @@ def reading_time(reading: DecodedReading, received: int, limits: Limits) -> int 
         if reading.time is not None:
             return "time_ambiguous"
         age = reading.age_ms
-        if isinstance(age, bool) or not isinstance(age, int | float) or not 0 <= age <= LONGEST_AGE_MS:
+        if isinstance(age, bool) or not isinstance(age, int | float) or not 0 <= age <= MAX_AGE_MS:
             return "time_out_of_range"
         return received - int(age)
     return None if reading.time is None else check_time(reading.time, received, limits)

@@ -42,11 +42,11 @@ from fleetcore.query.versions import version_key
 if TYPE_CHECKING:
     from lark import Lark, Token
 
-LONGEST_BYTES = 4096
-MOST_CLAUSES = 64
-DEEPEST = 16
+MAX_BYTES = 4096
+MAX_CLAUSES = 64
+MAX_DEPTH = 16
 #: Each star of a pattern may cost a pass over the text.
-_MOST_STARS = 8
+_MAX_STARS = 8
 
 #: The first segment of every path; what follows it, if anything may.
 FIELDS = {
@@ -78,9 +78,9 @@ _GROUP = "group"
 
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 #: A thousand years: from any present, what lies so far off is still a date.
-_LONGEST_MS = 365_000 * DAY_MS
+_MAX_MS = 365_000 * DAY_MS
 #: What a database keeps as an integer; beyond it a number is a float everywhere.
-_LARGEST_INTEGER = 2**63 - 1
+_MAX_INTEGER = 2**63 - 1
 _MS = {"ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, "d": 8.64e7, "w": 6.048e8}
 _METRES = {"m": 1.0, "km": 1e3, "mi": 1609.344}
 
@@ -123,8 +123,8 @@ def parse(text: str) -> Clause:
     Raises:
         QuerySyntaxError: with line, column and what was probably meant.
     """
-    if len(text.encode(errors="surrogatepass")) > LONGEST_BYTES:
-        raise QuerySyntaxError(f"A query has at most {LONGEST_BYTES} bytes", code="limit_exceeded", limit=LONGEST_BYTES)
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+        raise QuerySyntaxError(f"A query has at most {MAX_BYTES} bytes", code="limit_exceeded", limit=MAX_BYTES)
     if not text.strip():
         raise QuerySyntaxError("The query is empty", remedy="Write one, for example: type = 'sensor'", line=1, column=1)
     from lark.exceptions import UnexpectedInput, VisitError
@@ -152,8 +152,10 @@ def _check_limits(clause: Clause) -> None:
     clauses, waiting = 0, [(clause, 1)]
     while waiting:
         here, depth = waiting.pop()
-        if depth > DEEPEST:
-            raise QuerySyntaxError(f"The query is nested deeper than {DEEPEST}", code="limit_exceeded", limit=DEEPEST)
+        if depth > MAX_DEPTH:
+            raise QuerySyntaxError(
+                f"The query is nested deeper than {MAX_DEPTH}", code="limit_exceeded", limit=MAX_DEPTH
+            )
         match here:
             case Not(inner):
                 waiting.append((inner, depth + 1))
@@ -161,8 +163,8 @@ def _check_limits(clause: Clause) -> None:
                 waiting.extend((inner, depth + 1) for inner in inners)
             case _:
                 clauses += 1
-    if clauses > MOST_CLAUSES:
-        raise QuerySyntaxError(f"A query has at most {MOST_CLAUSES} clauses", code="limit_exceeded", limit=MOST_CLAUSES)
+    if clauses > MAX_CLAUSES:
+        raise QuerySyntaxError(f"A query has at most {MAX_CLAUSES} clauses", code="limit_exceeded", limit=MAX_CLAUSES)
 
 
 # -- errors -------------------------------------------------------------------------------------------------------
@@ -317,7 +319,7 @@ def _builder() -> Any:
                 remedy = "Minutes are written min" if unit == "m" else f"Durations: {' '.join(_MS)}"
                 raise _at(unit, f"{unit} is a length, not a duration", remedy)
             offset_ms = (-1 if sign == "-" else 1) * number * _MS[unit]
-            if not abs(offset_ms) <= _LONGEST_MS:
+            if not abs(offset_ms) <= _MAX_MS:
                 raise _at(unit, "that is more than a thousand years from now")
             return Now(round(offset_ms))
 
@@ -409,8 +411,8 @@ def _builder() -> Any:
             pattern = _text(token)
             while "**" in pattern:
                 pattern = pattern.replace("**", "*")
-            if pattern.count("*") > _MOST_STARS:
-                raise _at(token, f"a pattern has at most {_MOST_STARS} stars")
+            if pattern.count("*") > _MAX_STARS:
+                raise _at(token, f"a pattern has at most {_MAX_STARS} stars")
             return Like(field[0], pattern)
 
         def not_like(self, field: tuple[Path, "Token"], token: "Token") -> Clause:
@@ -455,7 +457,7 @@ def _number(token: "Token") -> int | float:
     if value in (float("inf"), float("-inf")):
         raise _at(token, "this number is too large")
     whole = int(token) if token.lstrip("-").isdigit() else None
-    return value if whole is None or abs(whole) > _LARGEST_INTEGER else whole
+    return value if whole is None or abs(whole) > _MAX_INTEGER else whole
 
 
 def _finite(value: float, token: "Token") -> float:

@@ -10,7 +10,7 @@ _VERSION = re.compile(
     re.ASCII,
 )
 #: A number of more digits is no version of anything, and reading it would take long.
-_LONGEST = 256
+_MAX_LENGTH = 256
 
 #: Sorts as the versions do.
 Key = tuple[Any, ...]
@@ -18,7 +18,7 @@ Key = tuple[Any, ...]
 
 def version_key(text: str) -> Key | None:
     """What sorts as the version does, or None where the text is no version."""
-    found = _VERSION.fullmatch(text) if len(text) <= _LONGEST else None
+    found = _VERSION.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if found is None:
         return None
     major, minor, patch, pre = found.groups()

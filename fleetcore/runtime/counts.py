@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 _log = logging.getLogger(__name__)
 
 #: Names of one piece; a name that was made of a device's id must not fill the memory, nor a monitoring system.
-MOST_NAMES = 64
+MAX_NAMES = 64
 #: What counts everything beyond them.
 OTHER = "_other"
 _NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
@@ -29,11 +29,11 @@ class Counts:
         def count(name: str) -> None:
             fits = type(name) is str and _NAME.fullmatch(name) is not None and name != OTHER
             with self._lock:
-                if not fits or (name not in names and len(names) - (OTHER in names) >= MOST_NAMES):
+                if not fits or (name not in names and len(names) - (OTHER in names) >= MAX_NAMES):
                     if OTHER not in names:
                         _log.warning(
                             "%s counts %r, which is not a valid name or one of more than %d: counted as %s from now on",
-                            piece, name, MOST_NAMES, OTHER,
+                            piece, name, MAX_NAMES, OTHER,
                         )  # fmt: skip
                     name = OTHER
                 names[name] = names.get(name, 0) + 1

@@ -55,7 +55,7 @@ _WITHDRAWN = frozenset({"fleetcore_runners", "fleetcore_keystores"})
 #: What the host names to an author whose plugin is of another plugin API.
 API_PAGE = "docs/how-to/plugin-api-2.md"
 #: A hook that yields for ever is not read for ever.
-_MOST_ANSWERS = 1000
+_MAX_ANSWERS = 1000
 #: The plugin that fleetcore brings along.
 BUILTIN = "builtin"
 
@@ -229,9 +229,9 @@ class PluginHost:
                 raise PluginError(f"{hook} is a coroutine, and hooks are plain functions")
             if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
                 raise PluginError(f"{hook} returned {type(answer).__name__}, not a list")
-            found += islice(answer, _MOST_ANSWERS + 1)
-            if len(found) > _MOST_ANSWERS:
-                raise PluginError(f"{hook} gave more than {_MOST_ANSWERS} answers")
+            found += islice(answer, _MAX_ANSWERS + 1)
+            if len(found) > _MAX_ANSWERS:
+                raise PluginError(f"{hook} gave more than {_MAX_ANSWERS} answers")
         return found
 
     def _within(self, name: str, work: Callable[[], T]) -> T:

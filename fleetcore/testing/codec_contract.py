@@ -18,7 +18,7 @@ from fleetcore.testing.contract import Contract, missing
 
 RECEIVED_MS = 1_767_225_600_000
 #: The default message limit (wire.md §3).
-LARGEST_BYTES = 256 * 1024
+MAX_BYTES = 256 * 1024
 #: For one message of that size; ten times what a decoder in plain Python takes, on a busy machine.
 TIME_LIMIT_S = 5.0
 _REFUSALS = ("payload_unreadable", "schema_invalid", "limit_exceeded")
@@ -116,8 +116,8 @@ class CodecContract(Contract):
         assert codec.claims(payload) in (True, False)
 
     def test_work_is_bounded(self, codec: Codec, samples: Sequence[Sample]) -> None:
-        hostile = [bytes([byte]) * LARGEST_BYTES for byte in b'[{"9-0 \x00\x80\x81\x9f\xa1\xbf\xff']
-        hostile += [sample.payload * (LARGEST_BYTES // len(sample.payload)) for sample in samples if sample.payload]
+        hostile = [bytes([byte]) * MAX_BYTES for byte in b'[{"9-0 \x00\x80\x81\x9f\xa1\xbf\xff']
+        hostile += [sample.payload * (MAX_BYTES // len(sample.payload)) for sample in samples if sample.payload]
         for payload in hostile:
             start = time.thread_time()
             codec.claims(payload)

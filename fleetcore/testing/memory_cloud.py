@@ -31,7 +31,7 @@ from fleetcore.wire.records import from_plain, to_plain
 from fleetcore.wire.strict_json import dumps
 
 #: Twins of the large hubs hold 8 to 32 KiB a section.
-LARGEST_BODY_BYTES = 8 * 1024
+MAX_BODY_BYTES = 8 * 1024
 #: Characters that hubs give a meaning of their own in keys.
 FORBIDDEN_IN_KEYS = ".$#"
 
@@ -192,8 +192,8 @@ class MemoryCloud(CloudBackend):
         if lost:
             plain = _without_forbidden(plain)
         size = len(dumps(plain))
-        if size > LARGEST_BODY_BYTES:
-            why = f"the {item.key.facet} is {size} bytes long, the hub holds {LARGEST_BODY_BYTES}"
+        if size > MAX_BODY_BYTES:
+            why = f"the {item.key.facet} is {size} bytes long, the hub holds {MAX_BODY_BYTES}"
             return Fitted(item=None, lost=(Loss("", why),))
         body = from_plain(item.key.facet, plain, BODIES[item.key.facet]) if lost else item.body
         return Fitted(item=evolve(item, body=body), lost=tuple(lost))

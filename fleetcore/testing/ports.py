@@ -12,7 +12,7 @@ import socket
 from collections import deque
 
 #: Sockets that hold a port; the oldest is let go, for descriptors are few on some machines.
-_MOST = 64
+_MAX = 64
 _held: deque[socket.socket] = deque()
 #: Below what Linux, macOS and IANA (RFC 6335 §6) give out by themselves: nobody has one who did not ask for it.
 _DATAGRAMS = range(20_000, 32_000)
@@ -24,7 +24,7 @@ def free_port() -> int:
     holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holding.bind(("127.0.0.1", 0))
     _held.append(holding)
-    if len(_held) > _MOST:
+    if len(_held) > _MAX:
         _held.popleft().close()
     port: int = holding.getsockname()[1]
     return port

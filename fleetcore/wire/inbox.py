@@ -13,7 +13,7 @@ from fleetcore.model.message import Downlink
 from fleetcore.wire import messages
 
 #: While what waits is known already the poll would be answered at once, again and again: rests grow from here to there.
-_REST_S, _LONGEST_REST_S = 0.2, 5.0
+_REST_S, _MAX_REST_S = 0.2, 5.0
 
 #: Ids remembered; at most 10 commands are in a snapshot, so this is far more than can come back.
 _REMEMBERED = 1024
@@ -82,7 +82,7 @@ class Inbox:
             self._rest_s = _REST_S
             return
         await self.pause(self._rest_s, closing)
-        self._rest_s = min(self._rest_s * 2, _LONGEST_REST_S)
+        self._rest_s = min(self._rest_s * 2, _MAX_REST_S)
 
     async def pause(self, seconds: float, closing: asyncio.Event) -> None:
         """Waits ``seconds``, or less where something was answered; ``closing`` is set together with a stir."""

@@ -23,9 +23,9 @@ MANIFEST_TYPE = "application/vnd.fleetcore.firmware+json"
 FORMAT = "fleetcore.firmware/1"
 #: With the envelope's base64 it still fits one message of 256 KiB.
 MANIFEST_BYTES = 128 * 1024
-MOST_CHUNKS = 1500
-SMALLEST_CHUNK = 1024
-_MOST_MODELS = 200
+MAX_CHUNKS = 1500
+MIN_CHUNK = 1024
+_MAX_MODELS = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -77,7 +77,7 @@ def read_manifest(payload: bytes) -> Manifest:
     min_seq = members.integer("min_seq", 0) if members.has("min_seq") else 0
     if min_seq > seq:
         raise members.wrong("min_seq", f"at most seq, {seq}")
-    models = members.texts("models", _MOST_MODELS)
+    models = members.texts("models", _MAX_MODELS)
     for model in models:
         check_label(model, "model")
     if len(set(models)) != len(models):
@@ -102,8 +102,8 @@ def read_manifest(payload: bytes) -> Manifest:
 
 
 def _chunks(members: Members, size: int) -> Chunks:
-    step = members.integer("size", SMALLEST_CHUNK)
-    digests = members.texts("sha256", MOST_CHUNKS, least=0)
+    step = members.integer("size", MIN_CHUNK)
+    digests = members.texts("sha256", MAX_CHUNKS, least=0)
     members.end()
     if len(digests) != -(-size // step) or not all(_DIGEST.fullmatch(digest) for digest in digests):
         raise members.wrong("sha256", "one SHA-256 for each piece of the image")

@@ -16,8 +16,8 @@ EARLIEST_MS = 10**11
 #: Above lie microseconds and nanoseconds; as milliseconds it is 2096-10-02.
 LATEST_MS = 4 * 10**12
 #: A device without a clock buffers at most this long; a larger ``age_ms`` is a mistake of unit.
-LONGEST_AGE_DAYS = 366
-LONGEST_AGE_MS = LONGEST_AGE_DAYS * DAY_MS
+MAX_AGE_DAYS = 366
+MAX_AGE_MS = MAX_AGE_DAYS * DAY_MS
 
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,32}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII

@@ -27,8 +27,8 @@ TRUST_TYPE = "application/vnd.fleetcore.trust+json"
 FORMAT = "fleetcore.trust/1"
 TRUST_BYTES = 64 * 1024
 #: Old and new signatures stand in one envelope, of which 16 are looked at.
-MOST_SIGNERS = dsse.MAX_SIGNATURES // 2
-_MOST_KEYS, _MOST_MODELS = 64, 200
+MAX_SIGNERS = dsse.MAX_SIGNATURES // 2
+_MAX_KEYS, _MAX_MODELS = 64, 200
 
 
 @frozen(kw_only=True)
@@ -92,8 +92,8 @@ def read_trust(payload: bytes) -> Trust:
     listed = members.inner("keys")
     keys = {name: _key(name, listed) for name in listed.names()}
     listed.end()
-    if not 0 < len(keys) <= _MOST_KEYS:
-        raise members.wrong("keys", f"1 to {_MOST_KEYS} keys")
+    if not 0 < len(keys) <= _MAX_KEYS:
+        raise members.wrong("keys", f"1 to {_MAX_KEYS} keys")
     root = _role(members.inner("root"), keys)
     firmware = _role(members.inner("firmware"), keys) if members.has("firmware") else None
     models: dict[str, Role] = {}
@@ -102,8 +102,8 @@ def read_trust(payload: bytes) -> Trust:
             check_label(model, "model")
             models[model] = _role(role, keys)
     members.end()
-    if len(models) > _MOST_MODELS:
-        raise members.wrong("models", f"at most {_MOST_MODELS}")
+    if len(models) > _MAX_MODELS:
+        raise members.wrong("models", f"at most {_MAX_MODELS}")
     if firmware is None and not models:
         raise Refused("The trust root lets nobody sign firmware", remedy="Name keys in firmware or in models")
     return Trust(version=version, expires=expires, keys=keys, root=root, firmware=firmware, models=models)
@@ -122,7 +122,7 @@ def _key(name: str, listed: Members) -> bytes:
 
 
 def _role(members: Members, keys: Mapping[str, bytes]) -> Role:
-    ids = members.texts("keys", MOST_SIGNERS)
+    ids = members.texts("keys", MAX_SIGNERS)
     if len(set(ids)) != len(ids) or not set(ids) <= keys.keys():
         raise members.wrong("keys", "different ids of keys of this trust root")
     threshold = members.integer("threshold", 1, len(ids))

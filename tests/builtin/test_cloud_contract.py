@@ -12,10 +12,10 @@ from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import EntityKey, Loss, TwinBody
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.cloud_contract import CloudContract, registration, twin
-from fleetcore.testing.memory_cloud import LARGEST_BODY_BYTES, MemoryCloud, MemoryHub
+from fleetcore.testing.memory_cloud import MAX_BODY_BYTES, MemoryCloud, MemoryHub
 
 UNFIT = MirrorItem(key=EntityKey("twin", "sensor-1"), body=TwinBody(desired={"a.b": 1, "c": {"$d": 2, "e": 3}, "f": 4}))
-TOO_LONG = MirrorItem(key=EntityKey("twin", "sensor-1"), body=TwinBody(desired={"text": "x" * LARGEST_BODY_BYTES}))
+TOO_LONG = MirrorItem(key=EntityKey("twin", "sensor-1"), body=TwinBody(desired={"text": "x" * MAX_BODY_BYTES}))
 
 
 class Control:

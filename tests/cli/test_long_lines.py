@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fleetcore.cli.lines import LONGEST, lines_of
+from fleetcore.cli.lines import MAX_LENGTH, lines_of
 from fleetcore.errors import Refused
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -25,15 +25,15 @@ runpy.run_module("fleetcore", run_name="__main__")
 
 def test_lines_are_those_of_the_file(tmp_path):
     file = tmp_path / "f"
-    file.write_text("a\nb\n\n" + "c" * LONGEST)
+    file.write_text("a\nb\n\n" + "c" * MAX_LENGTH)
 
     with file.open() as opened:
-        assert list(lines_of(opened, file)) == ["a\n", "b\n", "\n", "c" * LONGEST]
+        assert list(lines_of(opened, file)) == ["a\n", "b\n", "\n", "c" * MAX_LENGTH]
 
 
 def test_a_line_longer_than_a_row_is_refused_with_its_number(tmp_path):
     file = tmp_path / "f"
-    file.write_text("a\n" + "c" * (LONGEST + 1))
+    file.write_text("a\n" + "c" * (MAX_LENGTH + 1))
 
     with file.open() as opened, pytest.raises(Refused, match="f:2: the line has more than 16,777,216 characters"):
         list(lines_of(opened, file))

@@ -14,7 +14,7 @@ from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 
 #: ``message_bytes`` of these tests' servers.
-_MOST = 65_536
+_MAX = 65_536
 _BATCH = b'{"time": 1750000000000, "values": {"heat": %s}}'
 
 UNREADABLE = {
@@ -157,7 +157,7 @@ async def test_ten_thousand_metric_names_end_at_the_cap(server, kind):
 
 @pytest.mark.parametrize("kind", ["http", "mqtt", "mqtt 3.1.1", "coap", "oscore"])
 async def test_a_message_longer_than_the_limit_is_refused_with_limit_unit_and_scope(server, kind):
-    padding = b" " * (_MOST + 1 - len(_BATCH % b"6"))
+    padding = b" " * (_MAX + 1 - len(_BATCH % b"6"))
     async with server.client(kind, server.secrets) as device:
         assert (await device.send(messages.TELEMETRY, (_BATCH % b"20.5") + padding[:-4])).error is None
 
@@ -166,7 +166,7 @@ async def test_a_message_longer_than_the_limit_is_refused_with_limit_unit_and_sc
         told = reply.error if kind in {"http", "coap", "oscore"} else await _told(device)
         assert (told["code"], told["limit"], told["unit"], told["scope"]) == (
             "limit_exceeded",
-            _MOST,
+            _MAX,
             "bytes",
             "message",
         )
@@ -177,7 +177,7 @@ async def test_a_message_longer_than_the_limit_is_refused_with_limit_unit_and_sc
 
 async def test_a_small_body_that_inflates_to_a_large_one_is_refused(server):
     bomb = gzip.compress(b'{"heat": 6' + b" " * 50_000_000 + b"}")
-    assert len(bomb) < _MOST
+    assert len(bomb) < _MAX
     connector = aiohttp.TCPConnector(ssl=server.secrets.tls())
     async with aiohttp.ClientSession(connector=connector) as http:
         headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}

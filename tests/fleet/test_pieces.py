@@ -12,7 +12,7 @@ from fleetcore.model.anomaly import Findings
 from fleetcore.model.ticks import LAG_MS
 from fleetcore.pipeline.detect import Detection, Scope
 from fleetcore.pipeline.kept_state import KeptState
-from fleetcore.runtime.counts import MOST_NAMES, OTHER, Counts
+from fleetcore.runtime.counts import MAX_NAMES, OTHER, Counts
 from fleetcore.testing.clock import MovableClock
 
 SILENCE = '[fleet]\nname = "lab"\n[detectors.quiet]\nkind = "silence"\nafter_s = 60.0\n'
@@ -236,7 +236,7 @@ def test_what_a_piece_counts_is_bounded_in_names_and_what_is_beyond_is_counted_t
     counts = Counts()
     count, other = counts.of("protocols.mqtt"), counts.of("notifiers.mail")
 
-    for number in range(MOST_NAMES + 10):
+    for number in range(MAX_NAMES + 10):
         count(f"name_{number}")
     for bad in ("with blank", "", "x" * 65, None, OTHER, ["list"]):
         count(bad)
@@ -244,7 +244,7 @@ def test_what_a_piece_counts_is_bounded_in_names_and_what_is_beyond_is_counted_t
     other("sent")
 
     shown = counts.snapshot()
-    assert len(shown["protocols.mqtt"]) == MOST_NAMES + 1
+    assert len(shown["protocols.mqtt"]) == MAX_NAMES + 1
     assert (shown["protocols.mqtt"]["name_0"], shown["protocols.mqtt"][OTHER]) == (2, 16)
     assert shown["notifiers.mail"] == {"sent": 1}
 

@@ -8,7 +8,7 @@ import pytest
 from fleetcore.model.store import Commit, Put, SeriesRequest
 from fleetcore.model.telemetry import TelemetryBatch
 
-_MOST = 32 * 1024**2
+_MAX = 32 * 1024**2
 
 
 async def records(storage, number):
@@ -38,4 +38,4 @@ async def test_the_file_of_the_log_stays_within_its_bound(open_at, tmp_path, wri
         for number in range(count):
             await write(storage, number)
             largest = max(largest, (tmp_path / "fleet.db-wal").stat().st_size)
-    assert 1024**2 < largest <= _MOST
+    assert 1024**2 < largest <= _MAX

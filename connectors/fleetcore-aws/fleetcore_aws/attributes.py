@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 from fleetcore.model.mirror import Loss, RegistryBody
 from fleetcore.model.patch import Document
 from fleetcore.wire.records import from_plain, to_plain
-from fleetcore_aws.documents import LARGEST_BYTES, holdable, size
+from fleetcore_aws.documents import MAX_BYTES, holdable, size
 from fleetcore_aws.names import THING
 
 OWN = "fleetcore:"
@@ -26,10 +26,10 @@ META = f"{OWN}meta"
 
 #: Attributes of a thing with and without a type (quotas of AWS IoT Core, "Thing resource limits").
 _WITH_TYPE, _WITHOUT_TYPE = 50, 3
-_MOST_GROUPS = 10
+_MAX_GROUPS = 10
 _NAME = re.compile(r"[a-zA-Z0-9_.,@/:#-]{1,128}", re.ASCII)
-_LONGEST_VALUE = 800
-_VALUE = re.compile(rf"[a-zA-Z0-9_.,@/:#-]{{1,{_LONGEST_VALUE}}}", re.ASCII)
+_MAX_VALUE_LENGTH = 800
+_VALUE = re.compile(rf"[a-zA-Z0-9_.,@/:#-]{{1,{_MAX_VALUE_LENGTH}}}", re.ASCII)
 _TEXTS = ("lifecycle", "model", "name", "gateway")
 _LISTS = ("tags", "capabilities", "via")
 
@@ -98,7 +98,7 @@ def _own(plain: Mapping[str, object]) -> Mapping[str, str]:
         parts = cast("Sequence[object]", plain.get(name, ()))
         if parts and all(_is_plain(part) and "," not in str(part) for part in parts):
             joined = ",".join(map(str, parts))
-            if len(joined) <= _LONGEST_VALUE:
+            if len(joined) <= _MAX_VALUE_LENGTH:
                 found[name] = joined
     return found
 
@@ -137,8 +137,8 @@ def fit(body: RegistryBody, fleet: str, prefix: str) -> tuple[RegistryBody | Non
     laid = lay_out(fitted, fleet, prefix)
     before = len(lost)
     rest = holdable(laid.rest, "", lost)
-    if size({"reported": rest}) > LARGEST_BYTES:
-        return None, [Loss("", f"What is not for attributes has more than the {LARGEST_BYTES} bytes of a shadow")], None
+    if size({"reported": rest}) > MAX_BYTES:
+        return None, [Loss("", f"What is not for attributes has more than the {MAX_BYTES} bytes of a shadow")], None
     if len(lost) > before:
         fitted = gathered(evolve(laid, rest=rest), prefix)
     return fitted, lost, None if lost else laid
@@ -152,10 +152,10 @@ def _held_groups(body: RegistryBody, prefix: str, lost: list[Loss]) -> tuple[str
         at = f"/groups/{number}"
         if name is None:
             lost.append(Loss(at, "The name is too long for a thing group"))
-        elif len(kept) == _MOST_GROUPS:
-            lost.append(Loss(at, f"A thing is in {_MOST_GROUPS} groups at most"))
-        elif characters + len(name) > _LONGEST_VALUE:
-            lost.append(Loss(at, f"The names of a thing's groups have {_LONGEST_VALUE} characters at most"))
+        elif len(kept) == _MAX_GROUPS:
+            lost.append(Loss(at, f"A thing is in {_MAX_GROUPS} groups at most"))
+        elif characters + len(name) > _MAX_VALUE_LENGTH:
+            lost.append(Loss(at, f"The names of a thing's groups have {_MAX_VALUE_LENGTH} characters at most"))
         else:
             kept.append(group)
             characters += len(name) + 1

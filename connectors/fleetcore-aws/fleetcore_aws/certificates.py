@@ -27,9 +27,9 @@ _ATTACH, _DETACH = "iot:AttachThingPrincipal", "iot:DetachThingPrincipal"
 #: Keys that AWS takes in a client certificate (developer guide, X.509 client certificates: algorithms and keys).
 _CURVES, _RSA_BITS = frozenset({"secp256r1", "secp384r1", "secp521r1"}), 2048
 #: Characters of a PEM (API reference, RegisterCertificateWithoutCA).
-_LONGEST = 65_536
+_MAX_LENGTH = 65_536
 #: The ids of the old and the new ones together fit into a shadow.
-_MOST = 50
+_MAX = 50
 _FOREIGN = "There is a shadow certificates which this fleet has not made"
 
 
@@ -60,7 +60,7 @@ class Certificates:
         kept: list[DeviceCertificate] = []
         lost: list[Loss] = []
         for number, entry in enumerate(body.certificates):
-            why = _unfit(entry.pem) if len(kept) < _MOST else f"A shadow names {_MOST} certificates: revoke old ones"
+            why = _unfit(entry.pem) if len(kept) < _MAX else f"A shadow names {_MAX} certificates: revoke old ones"
             if why is None:
                 kept.append(entry)
             else:
@@ -237,8 +237,8 @@ class Certificates:
 
 
 def _unfit(pem: str) -> str | None:
-    if len(pem) > _LONGEST:
-        return f"AWS takes a certificate of {_LONGEST} characters: give the device a smaller one"
+    if len(pem) > _MAX_LENGTH:
+        return f"AWS takes a certificate of {_MAX_LENGTH} characters: give the device a smaller one"
     key = x509.load_pem_x509_certificate(pem.encode()).public_key()
     match key:
         case rsa.RSAPublicKey() if key.key_size >= _RSA_BITS:

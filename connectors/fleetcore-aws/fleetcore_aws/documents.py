@@ -11,9 +11,9 @@ from fleetcore.model.patch import Document, pointed
 from fleetcore.wire.strict_json import dumps
 
 #: Of desired and reported together, as compact JSON; metadata does not count (developer guide, diagnosing shadows).
-LARGEST_BYTES = 8 * 1024
+MAX_BYTES = 8 * 1024
 #: Levels within desired or reported. The guide's error page says 6 with ``state``, the quotas 8: the less holds.
-DEEPEST = 5
+MAX_DEPTH = 5
 
 
 def holdable(document: Document, path: str, lost: list[Loss]) -> dict[str, object]:
@@ -28,8 +28,8 @@ def _holdable(document: Document, path: str, lost: list[Loss], level: int) -> di
         if value is None:
             lost.append(Loss(at, "A shadow takes null for removing a member"))
         elif isinstance(value, Mapping):
-            if level >= DEEPEST and value:
-                lost.append(Loss(at, f"A shadow holds {DEEPEST} levels"))
+            if level >= MAX_DEPTH and value:
+                lost.append(Loss(at, f"A shadow holds {MAX_DEPTH} levels"))
                 continue
             before = len(lost)
             inner = _holdable(value, at, lost, level + 1)
@@ -40,8 +40,8 @@ def _holdable(document: Document, path: str, lost: list[Loss], level: int) -> di
         elif isinstance(value, list | tuple):
             if _has_null(value):
                 lost.append(Loss(at, "A shadow refuses an array with null in it"))
-            elif level + _depth(value) > DEEPEST:
-                lost.append(Loss(at, f"A shadow holds {DEEPEST} levels"))
+            elif level + _depth(value) > MAX_DEPTH:
+                lost.append(Loss(at, f"A shadow holds {MAX_DEPTH} levels"))
             else:
                 kept[key] = list(value)
         else:

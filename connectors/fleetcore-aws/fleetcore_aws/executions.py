@@ -55,7 +55,7 @@ _MOVED: Mapping[str, ExecutionState] = {
 #: Members of the body that change while the job lasts: the names of the details.
 CHANGING = ("state", "progress", "code", "reason")
 #: Of a detail's value, in characters (quotas of AWS IoT jobs; at most ten details).
-LONGEST_DETAIL = 1024
+MAX_DETAIL_LENGTH = 1024
 
 _DESCRIBE = "iot:DescribeJobExecution"
 _UPDATE = "iotjobsdata:UpdateJobExecution"

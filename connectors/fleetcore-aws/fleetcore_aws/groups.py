@@ -21,9 +21,9 @@ from fleetcore_aws.names import THING
 _DESCRIBE = "iot:DescribeThingGroup"
 _LIST = "iot:ListThingGroups"
 _QUERY = f"{OWN}query"
-_LONGEST_QUERY = 800
+_MAX_QUERY_LENGTH = 800
 #: ``[\p{Graph}\x20]{0,2028}`` (API reference, ThingGroupProperties).
-_LONGEST_DESCRIPTION = 2028
+_MAX_DESCRIPTION_LENGTH = 2028
 _UNPRINTABLE = re.compile(r"[^\x20\x21-\x7e\u00a1-\U0010ffff]")
 _FOREIGN = "There is a thing group of that name which this fleet has not made"
 
@@ -51,11 +51,13 @@ class Groups:
             for number, _ in enumerate(body.within)
         ]
         fitted = evolve(body, within=())
-        if len(body.description) > _LONGEST_DESCRIPTION or _UNPRINTABLE.search(body.description):
-            lost.append(Loss("/description", f"A description is {_LONGEST_DESCRIPTION} printable characters at most"))
+        if len(body.description) > _MAX_DESCRIPTION_LENGTH or _UNPRINTABLE.search(body.description):
+            lost.append(
+                Loss("/description", f"A description is {_MAX_DESCRIPTION_LENGTH} printable characters at most")
+            )
             fitted = evolve(fitted, description="")
-        if body.query is not None and len(_encoded(body.query)) > _LONGEST_QUERY:
-            lost.append(Loss("/query", f"An attribute holds {_LONGEST_QUERY} characters of base64"))
+        if body.query is not None and len(_encoded(body.query)) > _MAX_QUERY_LENGTH:
+            lost.append(Loss("/query", f"An attribute holds {_MAX_QUERY_LENGTH} characters of base64"))
             fitted = evolve(fitted, query=None)
         return Fitted(item=item if fitted == body else evolve(item, body=fitted), lost=lost)
 

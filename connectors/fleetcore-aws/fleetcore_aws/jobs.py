@@ -23,7 +23,7 @@ from fleetcore_aws import answers
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.executions import (
     CHANGING,
-    LONGEST_DETAIL,
+    MAX_DETAIL_LENGTH,
     STATUS,
     Execution,
     Executions,
@@ -39,8 +39,8 @@ from fleetcore_aws.registry import FOREIGN, Things
 
 _DESCRIBE, _DOCUMENT, _LIST = "iot:DescribeJob", "iot:GetJobDocument", "iot:ListJobs"
 #: Quotas of AWS IoT jobs; a description is free of control characters (API reference, CreateJob).
-_LARGEST_DOCUMENT = 32 * 1024
-_LONGEST_DESCRIPTION = 2028
+_MAX_DOCUMENT = 32 * 1024
+_MAX_DESCRIPTION_LENGTH = 2028
 _FOREIGN = "There is a job of that id which this fleet has not made"
 _NO_EXECUTION = "AWS has not made the job's execution yet"
 _GOING = "DELETION_IN_PROGRESS"
@@ -140,8 +140,8 @@ class Jobs:
             return Fitted(item=None, lost=(Loss("/device", "The device's id is too long for a thing's name"),))
         if body.state not in STATUS:
             return Fitted(item=None, lost=(Loss("/state", "No status of a job's execution stands for it"),))
-        if len(self._document(item.key, body).encode()) > _LARGEST_DOCUMENT:
-            return Fitted(item=None, lost=(Loss("/url", f"A job's document has {_LARGEST_DOCUMENT} bytes at most"),))
+        if len(self._document(item.key, body).encode()) > _MAX_DOCUMENT:
+            return Fitted(item=None, lost=(Loss("/url", f"A job's document has {_MAX_DOCUMENT} bytes at most"),))
         # A detail has one character at least.
         fitted = evolve(body, code=body.code or None, reason=body.reason or None)
         lost: list[Loss] = []
@@ -151,13 +151,13 @@ class Jobs:
         ):
             if not self._has_room(fitted) and smaller != fitted:
                 fitted = smaller
-                lost.append(Loss(f"/{name}", f"A detail of a job's status has {LONGEST_DETAIL} characters at most"))
+                lost.append(Loss(f"/{name}", f"A detail of a job's status has {MAX_DETAIL_LENGTH} characters at most"))
         return Fitted(item=item if fitted == body else evolve(item, body=fitted), lost=tuple(lost))
 
     def _has_room(self, body: JobBody) -> bool:
         # The description with the largest version that JSON's readers agree on.
         described = len(self._description(body, since=2**53))
-        return described <= _LONGEST_DESCRIPTION and max(map(len, details(body).values())) <= LONGEST_DETAIL
+        return described <= _MAX_DESCRIPTION_LENGTH and max(map(len, details(body).values())) <= MAX_DETAIL_LENGTH
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

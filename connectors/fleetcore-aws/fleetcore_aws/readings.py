@@ -17,7 +17,7 @@ from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
 
 #: Of one message: 128 KB of AWS IoT is the least of the services' bounds; room is left for what is around readings.
-_LARGEST = 120 * 1024
+_MAX_SIZE = 120 * 1024
 #: Messages and bytes of one call, by service (quotas: see the table of actions).
 _AT_ONCE: Mapping[str, tuple[int, int]] = {
     "kinesis": (500, 4 * 1024 * 1024),
@@ -44,7 +44,7 @@ class Readings:
     async def _send(self, readings: Sequence[Reading], refused: Mapping[int, str]) -> Sent:
         name_of = partial(THING.encode, prefix=self._prefix)
         why = "The device's id is too long for a thing's name"
-        messages, unnamed = bundled(readings, name_of, self._fleet, _LARGEST, why)
+        messages, unnamed = bundled(readings, name_of, self._fleet, _MAX_SIZE, why)
         failures = await (self._published(messages) if self._to.via == "iot-data" else self._put(messages))
         return settled(len(readings) + len(refused), messages, failures, {**refused, **unnamed})
 

@@ -11,7 +11,7 @@ from fleetcore.model.mirror import EntityKey, Loss, TwinBody
 from fleetcore.model.patch import Document, same
 from fleetcore_aws.attributes import MARK
 from fleetcore_aws.clients import Clients
-from fleetcore_aws.documents import LARGEST_BYTES, holdable, size
+from fleetcore_aws.documents import MAX_BYTES, holdable, size
 from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
 from fleetcore_aws.registry import FOREIGN, Things
@@ -39,8 +39,8 @@ class Twins:
         if MARK in reported:
             del reported[MARK]
             lost.append(Loss(f"/reported/{MARK}", "The name is taken by the mark of the fleet"))
-        if size({"desired": desired, "reported": self._marked(reported)}) > LARGEST_BYTES:
-            return Fitted(item=None, lost=(Loss("", f"A shadow holds {LARGEST_BYTES} bytes"),))
+        if size({"desired": desired, "reported": self._marked(reported)}) > MAX_BYTES:
+            return Fitted(item=None, lost=(Loss("", f"A shadow holds {MAX_BYTES} bytes"),))
         if not lost:
             return Fitted(item=item)
         fitted = TwinBody(desired=desired, reported=reported)

@@ -17,7 +17,7 @@ from fleetcore_azure.held import OWN, section
 from fleetcore_azure.names import KEY
 
 #: Of the 8 kB of tags; the other half is for what is reported (twins.py).
-LARGEST_BYTES = 4096
+MAX_BYTES = 4096
 #: Members of ``tags.fleetcore`` that are of the registration.
 MEMBERS = (
     "type", "lifecycle", "model", "name", "tags", "capabilities", "groups", "gateway", "location", "via",
@@ -97,8 +97,6 @@ def fit(body: RegistryBody, mark: str) -> tuple[RegistryBody | None, Sequence[Lo
         fitted = gathered({**tags, OWN: held_own})
         tags = lay_out(fitted, mark)
         lost += own
-    if size(tags) > LARGEST_BYTES:
-        return None, [
-            Loss("", f"Its tags have {size(tags)} bytes; a registration has {LARGEST_BYTES} of the hub's 8 kB")
-        ]
+    if size(tags) > MAX_BYTES:
+        return None, [Loss("", f"Its tags have {size(tags)} bytes; a registration has {MAX_BYTES} of the hub's 8 kB")]
     return fitted, lost

@@ -16,7 +16,7 @@ from fleetcore_azure.held import FOREIGN, TOO_LONG, TRIES, Devices, Held
 from fleetcore_azure.identities import Identities
 from fleetcore_azure.names import digest
 
-_MOST = 2
+_MAX = 2
 
 
 class Certificates:
@@ -29,7 +29,7 @@ class Certificates:
         """As the interface has it. A thumbprint says all of a certificate: that its text is not there is no loss."""
         if self._devices.name(item.key.id) is None:
             return Fitted(item=None, lost=(Loss("", TOO_LONG),))
-        newest = sorted(body.certificates, key=_since, reverse=True)[:_MOST]
+        newest = sorted(body.certificates, key=_since, reverse=True)[:_MAX]
         lost = tuple(
             Loss(f"/certificates/{at}", "A device of IoT Hub has two thumbprints, which are the newest ones'")
             for at, entry in enumerate(body.certificates)

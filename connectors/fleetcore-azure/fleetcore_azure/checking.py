@@ -13,7 +13,7 @@ from fleetcore_azure.actions import ACTIONS, SOURCE, needed, rates
 from fleetcore_azure.clients import Clients
 from fleetcore_azure.config import AzureConfig
 from fleetcore_azure.held import OWN, Devices, select
-from fleetcore_azure.links import MOST, Links, too_many
+from fleetcore_azure.links import MAX, Links, too_many
 from fleetcore_azure.sdk import models
 
 #: No device of a fleet is called so: its names do not begin with the mark of an escape that says nothing.
@@ -79,7 +79,7 @@ class Checking:
             count = await self._clients.count(mine)
         except CallFailed:
             return  # which the trial of queries tells
-        if count > MOST:
+        if count > MAX:
             error = too_many()
             detail = f"{error.code}: {error.message}: {count:,}"
             yield Finding(state="problem", what="device_link", detail=detail, remedy=error.remedy)

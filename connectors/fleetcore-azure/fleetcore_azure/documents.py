@@ -13,13 +13,13 @@ from fleetcore.model.patch import Document, pointed
 #: Of the tags, and of desired and reported each.
 TAGS_BYTES, PROPERTIES_BYTES = 8 * 1024, 32 * 1024
 #: Objects within a section; arrays count as objects here, of which the page says nothing.
-DEEPEST = 10
+MAX_DEPTH = 10
 _LEAST, _GREATEST = -(2**52), 2**52 - 1
-_LONGEST_TEXT, _LONGEST_KEY = 4096, 1024
+_MAX_TEXT_LENGTH, _MAX_KEY_LENGTH = 4096, 1024
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f.$ ]")
 
 
-def holdable(document: Document, path: str, lost: list[Loss], *, deepest: int = DEEPEST) -> dict[str, object]:
+def holdable(document: Document, path: str, lost: list[Loss], *, deepest: int = MAX_DEPTH) -> dict[str, object]:
     """What of a section a twin can hold; adds what is left out to ``lost``."""
     kept: dict[str, object] = {}
     for key, value in document.items():
@@ -37,7 +37,7 @@ def holdable(document: Document, path: str, lost: list[Loss], *, deepest: int = 
 def _bad_key(key: str) -> str | None:
     if not key or _FORBIDDEN.search(key):
         return "A key of a twin is not empty and has no control character, . $ or space"
-    return f"A key of a twin has {_LONGEST_KEY} bytes at most" if _length(key) > _LONGEST_KEY else None
+    return f"A key of a twin has {_MAX_KEY_LENGTH} bytes at most" if _length(key) > _MAX_KEY_LENGTH else None
 
 
 def _bad_value(value: object, deepest: int) -> str | None:
@@ -45,11 +45,11 @@ def _bad_value(value: object, deepest: int) -> str | None:
     if value is None:
         return "A twin takes null for removing a member"
     if isinstance(value, Mapping):
-        return f"A twin holds {DEEPEST} levels" if deepest < 1 else None
+        return f"A twin holds {MAX_DEPTH} levels" if deepest < 1 else None
     if isinstance(value, list | tuple):
         return _bad_array(value, deepest)
-    if isinstance(value, str) and _length(value) > _LONGEST_TEXT:
-        return f"A text of a twin has {_LONGEST_TEXT} bytes at most"
+    if isinstance(value, str) and _length(value) > _MAX_TEXT_LENGTH:
+        return f"A text of a twin has {_MAX_TEXT_LENGTH} bytes at most"
     if isinstance(value, int) and not _LEAST <= value <= _GREATEST:
         return "An integer of a twin is from -2^52 to 2^52 - 1"
     return None
@@ -59,11 +59,11 @@ def _bad_array(value: object, deepest: int) -> str | None:
     """Why an array, or what is in it, cannot be held: it is held whole or not at all."""
     if isinstance(value, list | tuple):
         if deepest < 1:
-            return f"A twin holds {DEEPEST} levels"
+            return f"A twin holds {MAX_DEPTH} levels"
         return next((why for each in value if (why := _bad_array(each, deepest - 1)) is not None), None)
     if isinstance(value, Mapping):
         if deepest < 1:
-            return f"A twin holds {DEEPEST} levels"
+            return f"A twin holds {MAX_DEPTH} levels"
         for key, each in value.items():
             if (why := _bad_key(key) or _bad_array(each, deepest - 1)) is not None:
                 return why

@@ -20,7 +20,7 @@ from fleetcore_azure.held import FOREIGN, OWN, TOO_LONG, TRIES, Devices, Held, s
 from fleetcore_azure.names import KEY, digest
 
 #: What one part may take of the desired properties.
-_LARGEST = 6 * 1024
+_MAX_SIZE = 6 * 1024
 _FIRMWARE = "firmware"
 
 
@@ -38,12 +38,12 @@ class Jobs:
             return Fitted(item=None, lost=(Loss("/campaign", "The campaign's id is too long for a key of a twin"),))
         lost: list[Loss] = []
         kept = holdable(_plain(body), "", lost)
-        if (lost or size(kept) > _LARGEST) and body.reason is not None:
+        if (lost or size(kept) > _MAX_SIZE) and body.reason is not None:
             body = evolve(body, reason=None)
-            lost = [Loss("/reason", f"A part of a campaign has {_LARGEST} bytes, and a text 4 kB")]
+            lost = [Loss("/reason", f"A part of a campaign has {_MAX_SIZE} bytes, and a text 4 kB")]
         bad: list[Loss] = []
-        if size(holdable(_plain(body), "", bad)) > _LARGEST or bad:
-            return Fitted(item=None, lost=(Loss("/url", f"A part of a campaign has {_LARGEST} bytes at most"),))
+        if size(holdable(_plain(body), "", bad)) > _MAX_SIZE or bad:
+            return Fitted(item=None, lost=(Loss("/url", f"A part of a campaign has {_MAX_SIZE} bytes at most"),))
         return Fitted(item=evolve(item, body=body) if lost else item, lost=lost)
 
     async def apply(self, item: MirrorItem, body: JobBody | None) -> MirrorResult:

@@ -24,7 +24,7 @@ from fleetcore_azure.tokens import Signatures
 _log = logging.getLogger(__name__)
 
 #: Devices of a mirror: a connection each is of use for some, and a hub bills and throttles them all.
-MOST = 1000
+MAX = 1000
 #: In a twin's tag: what is reported at the hub was written by a link, and not by the device.
 LINK, MQTT = "link", "mqtt"
 OPEN, _WRITE = "links/open", "twins/write"
@@ -42,7 +42,7 @@ _COUNTED_S = 60.0
 def too_many() -> Refused:
     """The mirror has more devices than are connected for."""
     return Refused(
-        f'device_link = "{MQTT}" connects for {MOST:,} devices of a mirror, and this one has more',
+        f'device_link = "{MQTT}" connects for {MAX:,} devices of a mirror, and this one has more',
         code="limit_exceeded",
         remedy="Remove device_link, which has reports go to tags, or choose fewer devices with where",
     )
@@ -92,10 +92,10 @@ class Links:
             if linked or there.name in self._linked:
                 return None
             now_s = self._clients.clock.monotonic_s()
-            if self._count is None or (self._count >= MOST and now_s - self._counted_s > _COUNTED_S):
+            if self._count is None or (self._count >= MAX and now_s - self._counted_s > _COUNTED_S):
                 where = f"{self._devices.mine_by_twin} AND tags.{OWN}.twin.{LINK} = '{MQTT}'"
                 self._count, self._counted_s = await self._clients.count(where), now_s
-            if self._count >= MOST:
+            if self._count >= MAX:
                 error = too_many()
                 return f"{error.code}: {error.message}. {error.remedy}"
             self._linked.add(there.name)

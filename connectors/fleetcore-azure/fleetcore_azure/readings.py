@@ -18,7 +18,7 @@ from fleetcore_azure.failures import HubFailed
 from fleetcore_azure.held import TOO_LONG, Devices
 
 #: Of one message: 256 kB with its properties (quotas, other limits), for which room is left.
-_LARGEST = 240 * 1024
+_MAX_SIZE = 240 * 1024
 #: How long it is known of a device why it is refused, before it is looked at again.
 _KNOWN_S = 60.0
 _SEND = "messages/send"
@@ -40,7 +40,7 @@ class Readings:
         return await self._send(of_texts(texts, catalog), {})
 
     async def _send(self, readings: Sequence[Reading], refused: Mapping[int, str]) -> Sent:
-        messages, unnamed = bundled(readings, self._devices.name, self._fleet, _LARGEST, TOO_LONG)
+        messages, unnamed = bundled(readings, self._devices.name, self._fleet, _MAX_SIZE, TOO_LONG)
         failures = await self._published(messages)
         return settled(len(readings) + len(refused), messages, failures, {**refused, **unnamed})
 

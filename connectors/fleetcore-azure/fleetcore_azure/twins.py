@@ -21,7 +21,7 @@ from fleetcore.interfaces.call_failed import CallFailed
 from fleetcore.interfaces.cloud import CloudUse, Fitted, MirrorItem, MirrorResult
 from fleetcore.model.mirror import EntityKey, Loss, TwinBody
 from fleetcore.model.patch import Document, patch, pointed, same
-from fleetcore_azure.documents import DEEPEST, PROPERTIES_BYTES, holdable, size
+from fleetcore_azure.documents import MAX_DEPTH, PROPERTIES_BYTES, holdable, size
 from fleetcore_azure.held import FOREIGN, OWN, TOO_LONG, TRIES, Devices, Held, section, with_own
 from fleetcore_azure.links import LINK, MQTT, Links
 from fleetcore_azure.names import digest
@@ -81,10 +81,10 @@ class Twins:
         if size(desired) > DESIRED_BYTES:
             return Fitted(item=None, lost=(Loss("", f"Desired properties have {DESIRED_BYTES} bytes here"),))
         if self._links is None:
-            deepest, most = DEEPEST - _AROUND, REPORTED_BYTES
+            deepest, most = MAX_DEPTH - _AROUND, REPORTED_BYTES
             why = f"Reported properties go to tags, which have {REPORTED_BYTES} bytes for them"
         else:
-            deepest, most = DEEPEST, PROPERTIES_BYTES
+            deepest, most = MAX_DEPTH, PROPERTIES_BYTES
             why = f"Reported properties have {PROPERTIES_BYTES} bytes"
         reported = holdable(body.reported, "/reported", lost, deepest=deepest)
         while size(reported) > most:

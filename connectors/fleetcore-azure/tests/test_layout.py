@@ -4,7 +4,7 @@ import re
 
 import pytest
 from attrs import evolve
-from fleetcore_azure.attributes import LARGEST_BYTES, fit, gathered, lay_out
+from fleetcore_azure.attributes import MAX_BYTES, fit, gathered, lay_out
 from fleetcore_azure.documents import holdable, size
 from fleetcore_azure.names import DEVICE, KEY
 from fleetcore_azure.testing import rules
@@ -76,7 +76,7 @@ def test_what_fits_is_laid_out_within_the_rules_of_the_hub_and_comes_back_whole(
     assert gathered(tags) == fitted
     assert fit(fitted, "default") == (fitted, [])
     assert bool(lost) == (fitted != body)
-    rules.check_section(tags, LARGEST_BYTES)
+    rules.check_section(tags, MAX_BYTES)
 
 
 @given(DOCUMENT)

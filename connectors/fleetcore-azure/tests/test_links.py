@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from attrs import evolve
 from fleetcore_azure.config import AzureConfig
-from fleetcore_azure.links import MOST
+from fleetcore_azure.links import MAX
 
 from fleetcore.errors import ConfigError, CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import CloudUse, MirrorItem
@@ -256,7 +256,7 @@ async def test_what_is_wrong_in_the_settings_is_told_at_once(opened, front, tmp_
 async def test_the_1001st_device_is_refused_with_a_remedy_and_has_its_place_once_another_one_went(linked, front, clock):
     mark = {"fleet": "default", "twin": {"fleet": "default", "link": "mqtt"}}
     async with linked() as cloud:
-        for number in range(MOST):
+        for number in range(MAX):
             front.hub.make(f"pump-{number}", {"tags": {"fleetcore": mark}})
 
         (refused,) = await cloud.apply([report(battery=0.5)])

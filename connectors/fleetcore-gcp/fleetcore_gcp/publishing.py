@@ -20,7 +20,7 @@ from fleetcore_gcp.topics import Names, Topic
 #: has other message ids of Pub/Sub's.
 FLEET, ID = "fleetcore-fleet", "fleetcore-id"
 #: Of one request (https://cloud.google.com/pubsub/quotas#resource_limits); room is left for what is around messages.
-MOST_MESSAGES, MOST_BYTES = 1000, 9_000_000
+MAX_MESSAGES, MAX_BYTES = 1000, 9_000_000
 #: Of one ordering key, in a second; the same page.
 _KEY_BYTES_S = 1_000_000.0
 
@@ -42,7 +42,7 @@ class Publisher:
         self._until_s: dict[tuple[Topic, str], float] = {}
 
     async def publish(self, topic: Topic, key: str, messages: Sequence[PubsubMessage], size: int) -> None:
-        """Publishes messages of one key, at most :data:`MOST_MESSAGES` and, by ``size``, :data:`MOST_BYTES`.
+        """Publishes messages of one key, at most :data:`MAX_MESSAGES` and, by ``size``, :data:`MAX_BYTES`.
 
         Raises:
             CallFailed: none of them may be there, or all of them.

@@ -16,7 +16,7 @@ from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
 from fleetcore_gcp.failures import CallFailed, missing
-from fleetcore_gcp.publishing import FLEET, ID, MOST_BYTES, MOST_MESSAGES, Publisher, message
+from fleetcore_gcp.publishing import FLEET, ID, MAX_BYTES, MAX_MESSAGES, Publisher, message
 
 #: What attributes, the ordering key and Pub/Sub's own framing add to a message.
 _AROUND_BYTES = 256
@@ -70,8 +70,8 @@ class Readings:
         devices: dict[str, list[tuple[Reading, bytes]]] = {}
         for each in readings:
             data = row(self._fleet, each)
-            if len(data) + _AROUND_BYTES > MOST_BYTES:
-                refused[each.at] = f"the reading is {len(data)} bytes long as a message, and Pub/Sub takes {MOST_BYTES}"
+            if len(data) + _AROUND_BYTES > MAX_BYTES:
+                refused[each.at] = f"the reading is {len(data)} bytes long as a message, and Pub/Sub takes {MAX_BYTES}"
                 continue
             devices.setdefault(each.series.device, []).append((each, data))
         return [_request(device, part) for device, rows in devices.items() for part in _cut(rows)]
@@ -114,7 +114,7 @@ def _cut(rows: Sequence[tuple[Reading, bytes]]) -> list[list[tuple[Reading, byte
     length = 0
     for each in rows:
         size = len(each[1]) + _AROUND_BYTES
-        if found[-1] and (len(found[-1]) == MOST_MESSAGES or length + size > MOST_BYTES):
+        if found[-1] and (len(found[-1]) == MAX_MESSAGES or length + size > MAX_BYTES):
             found.append([])
             length = 0
         found[-1].append(each)

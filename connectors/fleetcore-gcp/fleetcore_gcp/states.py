@@ -17,14 +17,12 @@ from fleetcore.model.mirror import EntityKey, Loss
 from fleetcore.wire.records import to_plain
 from fleetcore.wire.strict_json import dumps
 from fleetcore_gcp.failures import CallFailed, missing
-from fleetcore_gcp.publishing import FLEET, ID, MOST_BYTES, MOST_MESSAGES, Publisher, message
+from fleetcore_gcp.publishing import FLEET, ID, MAX_BYTES, MAX_MESSAGES, Publisher, message
 from fleetcore_gcp.topics import TOPICS, Topic, ordering_key
 
 #: Attributes, by which subscriptions can filter. Their number and lengths are far from Pub/Sub's limits (100 of them,
 #: names of 256 bytes, values of 1,024), since ids of the fleet have 128 characters of ASCII at most.
 FACET, ENTITY, VERSION, EVENT = "fleetcore-facet", "fleetcore-entity", "fleetcore-version", "fleetcore-event"
-#: Of a message's data: 10 MB are the limit of a request too, so there is room for what is around it.
-LARGEST_BYTES = MOST_BYTES
 #: Publishes whose fate is not known, and that are remembered; the newest.
 _REMEMBERED = 10_000
 
@@ -52,9 +50,9 @@ class States:
     def fit(self, item: MirrorItem) -> Fitted:
         """All of it, or nothing of what is too large."""
         size = len(self._data(item, 1 << 53))
-        if size <= LARGEST_BYTES:
+        if size <= MAX_BYTES:
             return Fitted(item=item)
-        reason = f"the {item.key.facet} is {size} bytes long as a message, and Pub/Sub takes {LARGEST_BYTES}"
+        reason = f"the {item.key.facet} is {size} bytes long as a message, and Pub/Sub takes {MAX_BYTES}"
         return Fitted(item=None, lost=(Loss("", reason),))
 
     def _data(self, item: MirrorItem, version: int) -> bytes:
@@ -96,7 +94,7 @@ class States:
         for at in which:
             body = items[at].body
             size = 1000 + (0 if body is None else len(dumps(to_plain(body))))
-            if found[-1] and (length + size > MOST_BYTES or len(found[-1]) == MOST_MESSAGES):
+            if found[-1] and (length + size > MAX_BYTES or len(found[-1]) == MAX_MESSAGES):
                 found.append([])
                 length = 0
             found[-1].append(at)

@@ -87,7 +87,7 @@ async def test_a_key_that_is_stuck_holds_up_no_other_and_goes_on_in_order(cloud,
 
 
 async def test_no_reading_overtakes_one_whose_request_failed(cloud, hub, front, monkeypatch):
-    monkeypatch.setattr("fleetcore_gcp.readings.MOST_MESSAGES", 1)
+    monkeypatch.setattr("fleetcore_gcp.readings.MAX_MESSAGES", 1)
     front.faults.only, front.faults.errors, front.faults.status = ("Publish",), 1, "INTERNAL"
 
     sent = await cloud.send(numbers(0, 1, 0), TwoDevices())

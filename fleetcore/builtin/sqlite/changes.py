@@ -20,7 +20,7 @@ from fleetcore.interfaces.commit_plan import unique_conflict, version_conflict
 from fleetcore.model.store import Commit, Delete, Put
 
 #: Rows of one INSERT: six values each stay below SQLite's bound of 32,766 parameters.
-_MOST_ROWS = 5440
+_MAX_ROWS = 5440
 #: Longer statements have a multiple of so many rows, which keeps the prepared statements few.
 _STEP_ROWS = 64
 #: The rows of :func:`_pairs`.
@@ -223,7 +223,7 @@ def _insert(db: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]
     at = 0
     while at < len(rows):
         left = len(rows) - at
-        size = left if left < _STEP_ROWS else min(left // _STEP_ROWS * _STEP_ROWS, _MOST_ROWS)
+        size = left if left < _STEP_ROWS else min(left // _STEP_ROWS * _STEP_ROWS, _MAX_ROWS)
         values = tuple(chain.from_iterable(rows[at : at + size]))
         db.execute(f"INSERT INTO {into} VALUES {_places(len(rows[at]), size)}{conflict}", values)  # noqa: S608 - constants
         at += size

@@ -17,7 +17,7 @@ from fleetcore.model.store import Commit, Event
 _log = logging.getLogger(__name__)
 
 #: Different denials remembered between two flushes; the rest is counted as one.
-_MOST = 1000
+_MAX = 1000
 _REST = ("", "", "")
 
 
@@ -40,7 +40,7 @@ class Denials:
     def note(self, actor: str, object: str, code: str, **data: object) -> None:
         """``actor`` was denied something about ``object``; costs no I/O."""
         key = (actor, object, code)
-        if key not in self._noted and len(self._noted) >= _MOST:
+        if key not in self._noted and len(self._noted) >= _MAX:
             key = _REST
         old = self._noted.get(key)
         if old is None:

@@ -20,7 +20,7 @@ from fleetcore.interfaces.clock import Clock
 TIMEOUT_S = 5.0
 
 #: Blocking checks that may hang at one time, as a thread cannot be ended; beyond, enrolments are refused at once.
-_MOST_THREADS = 16
+_MAX_THREADS = 16
 #: How long a check that was given up may take to heed it, in real time.
 _HEED_S = 1.0
 
@@ -115,8 +115,8 @@ class Admissions:
     async def _call(self, admission: Admission, candidate: Candidate) -> Verdict:
         if not isinstance(admission, BlockingAdmission):
             return await admission.decide(candidate)
-        if self._threads >= _MOST_THREADS:
-            raise RuntimeError(f"{_MOST_THREADS} blocking checks hang already")
+        if self._threads >= _MAX_THREADS:
+            raise RuntimeError(f"{_MAX_THREADS} blocking checks hang already")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Verdict] = loop.create_future()
 

@@ -40,10 +40,10 @@ OWNERSHIP_S = 3600
 #: A batch's name is part of a common name of at most 64 characters.
 _BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
 
-_MOST_DEVICES = 1_000_000
+_MAX_DEVICES = 1_000_000
 #: Records of serials that have enrolled their device.
 _SERIAL = "claim_serial"
-_MOST_SERIALS = 100_000
+_MAX_SERIALS = 100_000
 
 
 @frozen(kw_only=True)
@@ -159,10 +159,10 @@ class Claims:
         check_label(device_type, "type")
         for text in (*tags, *models):
             check_label(text, "tag or model")
-        if not 1 <= quota <= _MOST_DEVICES:
-            raise Refused(f"A batch has 1 to {_MOST_DEVICES} devices, not {quota}")
-        if len(serials) > _MOST_SERIALS or not all(0 < len(serial) <= 128 for serial in serials):
-            raise Refused(f"A batch names up to {_MOST_SERIALS} serials of 1-128 characters")
+        if not 1 <= quota <= _MAX_DEVICES:
+            raise Refused(f"A batch has 1 to {_MAX_DEVICES} devices, not {quota}")
+        if len(serials) > _MAX_SERIALS or not all(0 < len(serial) <= 128 for serial in serials):
+            raise Refused(f"A batch names up to {_MAX_SERIALS} serials of 1-128 characters")
         if not 1 <= per_minute <= 60_000:
             raise Refused("A batch takes 1 to 60,000 devices a minute")
         if not 1 <= days <= 366:  # before a timedelta that would overflow

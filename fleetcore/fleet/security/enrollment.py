@@ -58,7 +58,7 @@ RETRY_AFTER_S = 30
 
 #: Keys that may wait for one device, and those of them that one address may have sent: anybody can knock in a device's
 #: name.
-_MOST_PENDING, _MOST_PENDING_OF_ONE = 5, 2
+_MAX_PENDING, _MAX_PENDING_OF_ONE = 5, 2
 #: A device that waits asks every ``RETRY_AFTER_S``; a key that was silent so long gives its place to the next.
 _SILENT_S = 600.0
 #: Keys whose last question is remembered; one that is not counts from the start of the process.
@@ -524,7 +524,7 @@ class Enrollment:
         waiting = [item for item in found if item.state is EnrollmentState.PENDING]
         near = [item for item in waiting if network(host_of(item.source)) == network(host_of(source))]
         gone: list[EnrollmentRecord] = []
-        for places, most in ((near, _MOST_PENDING_OF_ONE), (waiting, _MOST_PENDING)):
+        for places, most in ((near, _MAX_PENDING_OF_ONE), (waiting, _MAX_PENDING)):
             left = [place for place in places if place not in gone]
             if len(left) < most:
                 continue

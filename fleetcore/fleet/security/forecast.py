@@ -24,10 +24,10 @@ from fleetcore.fleet.security.rotation import RENEW_ISSUING_AT
 _ROTATE_AT = 0.8
 
 #: Periods that an answer has at most.
-MOST_PERIODS = 520
+MAX_PERIODS = 520
 
 #: Late renewers and certificates next to end that an answer names at most.
-MOST_NAMED = 1000
+MAX_NAMED = 1000
 
 
 class Period(StrEnum):
@@ -133,8 +133,8 @@ async def forecast(
 
     Raises Refused for more periods or names than an answer has.
     """
-    if not 1 <= periods <= MOST_PERIODS or not 0 <= most <= MOST_NAMED:
-        raise Refused(f"A forecast has 1 to {MOST_PERIODS} periods and names up to {MOST_NAMED} certificates")
+    if not 1 <= periods <= MAX_PERIODS or not 0 <= most <= MAX_NAMED:
+        raise Refused(f"A forecast has 1 to {MAX_PERIODS} periods and names up to {MAX_NAMED} certificates")
     starts = period_starts(now_ms, per, periods)
     counts, by = [0] * periods, [Counter[str]() for _ in range(periods)]
     total = later = 0

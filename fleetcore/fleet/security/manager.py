@@ -77,7 +77,7 @@ _log = logging.getLogger(__name__)
 OVERLAP = dt.timedelta(hours=24)
 
 #: Devices that lay in a warehouse come back within it.
-LONGEST_GRACE = dt.timedelta(days=30)
+MAX_GRACE = dt.timedelta(days=30)
 
 
 @frozen(kw_only=True)
@@ -131,8 +131,8 @@ class SecurityManager:
         shortest, longest = DEVICE_LIFETIMES
         if not shortest <= lifetime <= longest:
             raise Refused(f"A device's certificate lasts {shortest.days} to {longest.days} days, not {lifetime}")
-        if not dt.timedelta(0) <= grace <= LONGEST_GRACE:
-            raise Refused(f"An expired certificate may be renewed for up to {LONGEST_GRACE.days} days, not {grace}")
+        if not dt.timedelta(0) <= grace <= MAX_GRACE:
+            raise Refused(f"An expired certificate may be renewed for up to {MAX_GRACE.days} days, not {grace}")
         self._storage, self._clock, self.authority = storage, clock, authority
         self._directory = directory
         self._command_key = command_key or Ed25519PrivateKey.generate()

@@ -26,7 +26,7 @@ from fleetcore.model.names import check_label
 from fleetcore.model.store import Event
 
 #: Each is tried on a certificate that is not ours.
-_MOST_CAS = 100
+_MAX_CAS = 100
 _LIMIT_BYTES = 16 * 1024
 
 
@@ -110,8 +110,8 @@ class Manufacturers:
         if self._verifier.is_own_ca(certificate):
             # A device may be named like a nonce, and every device's certificate would be a proof.
             raise _invalid("is one of this fleet's own CAs")
-        if len(await self.records.find(limit=_MOST_CAS)) >= _MOST_CAS:
-            raise Refused(f"There are {_MOST_CAS} manufacturers' CAs already", code="limit_exceeded", limit=_MOST_CAS)
+        if len(await self.records.find(limit=_MAX_CAS)) >= _MAX_CAS:
+            raise Refused(f"There are {_MAX_CAS} manufacturers' CAs already", code="limit_exceeded", limit=_MAX_CAS)
         record = ManufacturerCa(
             id=name,
             pem=certificate.public_bytes(Encoding.PEM).decode(),

@@ -30,9 +30,9 @@ _ENROLLMENT_TOKEN = re.compile(ENROLLMENT_TOKEN + r"([0-9a-f]{16})_([A-Za-z0-9_-
 #: Device tokens whose record is kept in memory.
 _REMEMBERED = 100_000
 
-_LONGEST_TTL_S = 366 * 86_400
-_MOST_USES = 1_000_000
-_MOST_NETWORKS = 100
+_MAX_TTL_S = 366 * 86_400
+_MAX_USES = 1_000_000
+_MAX_NETWORKS = 100
 
 
 @frozen(kw_only=True)
@@ -235,15 +235,15 @@ class EnrollmentTokens:
             check_device_id(device)
             if groups:
                 raise Refused("Groups are for new devices", remedy=f"Put {device!r} into its groups itself")
-        if len(networks) > _MOST_NETWORKS:
+        if len(networks) > _MAX_NETWORKS:
             raise Refused(
-                f"A token is good from up to {_MOST_NETWORKS} networks", code="limit_exceeded", limit=_MOST_NETWORKS
+                f"A token is good from up to {_MAX_NETWORKS} networks", code="limit_exceeded", limit=_MAX_NETWORKS
             )
         check_label(device_type, "type")
-        if not 1 <= uses <= _MOST_USES:
-            raise Refused(f"An enrolment token has 1 to {_MOST_USES} uses, not {uses}")
-        if not 0 < ttl_s <= _LONGEST_TTL_S:
-            raise Refused(f"An enrolment token lasts up to {_LONGEST_TTL_S} seconds, not {ttl_s}")
+        if not 1 <= uses <= _MAX_USES:
+            raise Refused(f"An enrolment token has 1 to {_MAX_USES} uses, not {uses}")
+        if not 0 < ttl_s <= _MAX_TTL_S:
+            raise Refused(f"An enrolment token lasts up to {_MAX_TTL_S} seconds, not {ttl_s}")
         now, name, secret = self._clock.now_ms(), secrets.token_hex(8), secrets.token_urlsafe(_SECRET_BYTES)
         record = EnrollmentToken(
             id=name,

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from fleetcore.errors import FleetError, Refused, StorageError, Unavailable
 from fleetcore.fleet.adopting import Adopting
-from fleetcore.fleet.operations import MOST_FAILURES, Operations
+from fleetcore.fleet.operations import MAX_FAILURES, Operations
 from fleetcore.fleet.shared_state import shared
 from fleetcore.interfaces.cloud import CloudLimits, MirrorItem, Unowned
 from fleetcore.model.mirror import EntityKey, GroupBody, Kept, RegistryBody, TwinBody
@@ -185,7 +185,7 @@ class CloudImports:
             done=done,
             failed=failed,
             total=max(operation.total, done),
-            failures=(*operation.failures, *failures)[:MOST_FAILURES],
+            failures=(*operation.failures, *failures)[:MAX_FAILURES],
             reasons=dict(reasons),
             result=dict(counts),
             spec={**operation.spec, "after": following},

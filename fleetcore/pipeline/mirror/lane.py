@@ -38,7 +38,7 @@ _KNOWN = 5_000
 #: How often an entity is read and written again for a conflict, before it waits as if it were turned away.
 _CONFLICTS = 3
 #: How long an entity waits that the hub turned away without saying how long, doubled each time, and at most.
-_AGAIN_S, _LONGEST_S = 1.0, 300.0
+_AGAIN_S, _MAX_S = 1.0, 300.0
 #: Rejected credentials are tried again as often: a role may have been given back, a file renewed.
 _CREDENTIALS_S = 60.0
 _NO_CHANGE = Commit()
@@ -564,7 +564,7 @@ class StateLane:
     def _again(self, key: EntityKey, wait_s: float = 0.0) -> None:
         """Has an entity wait by itself, for as long as the hub says or, without a word of it, ever longer."""
         tries = self._tries[key] = self._tries.get(key, 0) + 1
-        self._delay(key, wait_s or min(_AGAIN_S * 2.0 ** min(tries - 1, 16), _LONGEST_S))
+        self._delay(key, wait_s or min(_AGAIN_S * 2.0 ** min(tries - 1, 16), _MAX_S))
 
     def _invalid(self, key: EntityKey, kept: Kept, reason: str) -> Commit:
         return self.kept.putting(key, kept, evolve(kept, invalid=reason))

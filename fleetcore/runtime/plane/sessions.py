@@ -33,7 +33,7 @@ from fleetcore.pipeline.session import DeviceSession, DeviceState
 from fleetcore.wire.shared_keys import key_of
 
 #: Of an id of a token that a peer names: a device id, a colon and 16 digits fit.
-_LONGEST = 96
+_MAX_LENGTH = 96
 
 
 class Sessions(Directory):
@@ -139,7 +139,7 @@ class Sessions(Directory):
         except NotAuthenticated as error:
             # The id names the device that tries; it is no secret.
             self._denials.note(
-                "unknown", "session", error.code, protocol=protocol, peer=peer, token=token_id[:_LONGEST]
+                "unknown", "session", error.code, protocol=protocol, peer=peer, token=token_id[:_MAX_LENGTH]
             )
             return None
         return key_of(record.sha256)

@@ -14,10 +14,10 @@ from fleetcore_coap.codec import Block, Option, Packet, uint
 EXPONENT = 6
 BLOCK_BYTES = 16 << EXPONENT
 #: Bodies of one peer that are being put together; the one that was touched longest ago goes.
-_MOST_BODIES = 2
+_MAX_BODIES = 2
 #: Answers of one peer that are fetched block by block and cannot be made again, those to requests with an effect. The
 #: newest one is kept also where it alone is longer: it says which of a thousand readings were refused.
-_MOST_ANSWERS_BYTES = 64 * 1024
+_MAX_ANSWERS_BYTES = 64 * 1024
 #: A body or an answer that is not asked on about for as long is forgotten (RFC 7252 §4.8.2: EXCHANGE_LIFETIME).
 _FORGOTTEN_S = 247.0
 
@@ -98,7 +98,7 @@ class Bodies:
 
     def _begin(self, key: BodyKey) -> _Body:
         body = self._bodies[key] = _Body(bytearray())
-        while len(self._bodies) > _MOST_BODIES:
+        while len(self._bodies) > _MAX_BODIES:
             self._bodies.popitem(last=False)
         return body
 
@@ -168,7 +168,7 @@ class Answers:
         self._drop(key)
         self._answers[key] = now_s, response
         self._bytes += len(response.payload)
-        while self._bytes > _MOST_ANSWERS_BYTES and len(self._answers) > 1:
+        while self._bytes > _MAX_ANSWERS_BYTES and len(self._answers) > 1:
             self._drop(next(iter(self._answers)))
 
     def find(self, request: Packet) -> Packet | None:

@@ -18,7 +18,7 @@ MAX_RETRANSMIT = 4
 #: A request that is not answered by then is acknowledged empty, before the peer repeats it at ACK_TIMEOUT_S.
 PROCESSING_S = 1.0
 #: Requests of one peer that are worked on; the next is answered that it may come later. NSTART is 1 (RFC 7252 §4.7).
-MOST_UNDER_WAY = 32
+MAX_UNDER_WAY = 32
 
 
 @define(eq=False)
@@ -48,7 +48,7 @@ class Exchanges:
     Args:
         send: takes a datagram; never blocks.
         random: for message ids and time-outs (RFC 7252 §4.4 and §4.2).
-        busy: how a request beyond :data:`MOST_UNDER_WAY` is answered.
+        busy: how a request beyond :data:`MAX_UNDER_WAY` is answered.
         codec: of what is read and written; ours by default.
     """
 
@@ -130,7 +130,7 @@ class Exchanges:
     @property
     def full(self) -> bool:
         """As many requests are under way as may be."""
-        return len(self._owed) >= MOST_UNDER_WAY
+        return len(self._owed) >= MAX_UNDER_WAY
 
     def repeated(self, request: Packet, now_s: float) -> bool:
         """Whether a request has come before; then it is dealt with."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fleetcore_coap.addresses import Address
 
 #: Longer ones do not wait; a ClientHello with a cookie takes about 200 bytes.
-LONGEST_BYTES = 1024
+MAX_BYTES = 1024
 
 
 class Hellos:
@@ -38,7 +38,7 @@ class Hellos:
         """Has a hello wait, in the place of the one that the address has here; False where there is no room for it."""
         own = self._waiting.get(network, {})
         is_new = address not in own
-        if len(datagram) > LONGEST_BYTES or (is_new and (self._count >= self._most or len(own) >= self._per_address)):
+        if len(datagram) > MAX_BYTES or (is_new and (self._count >= self._most or len(own) >= self._per_address)):
             return False
         self._count += is_new
         own[address] = datagram, now_s

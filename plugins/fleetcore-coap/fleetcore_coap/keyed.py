@@ -16,7 +16,7 @@ from fleetcore_coap.clear_text import changes_cipher, decrypt_error, has_finishe
 from fleetcore_coap.psk import nobodys_key
 
 #: Datagrams held back while a key is looked for: a flight in pieces, twice. The peer repeats what is dropped.
-_MOST_HELD = 8
+_MAX_HELD = 8
 
 
 class Keys:
@@ -90,7 +90,7 @@ class KeyedAssociation(Association):
         if self.established:
             return super().receive(datagram)
         if self._asking:
-            if len(self._held) < _MOST_HELD:
+            if len(self._held) < _MAX_HELD:
                 self._held.append(datagram)
             return []
         if self._claimed is None:

@@ -11,7 +11,7 @@ from fleetcore.model.message import MessageType
 from fleetcore_coap.codec import Packet
 
 #: Observations of one peer: three kinds of state of itself and of some leaves. A further one is answered once.
-MOST = 64
+MAX = 64
 #: RFC 7641 §3.4: sequence numbers have 24 bits.
 _SEQUENCES = 1 << 24
 
@@ -57,7 +57,7 @@ class Observations:
     def begin(self, request: Packet, row: MessageType, subject: str) -> Observation | None:
         """A request registers, or renews its registration; None where there are too many already."""
         known = self._by_token.pop(request.token, None)
-        if len(self._by_token) >= MOST:
+        if len(self._by_token) >= MAX:
             return None
         made = Observation(request, row, subject, sequence=0 if known is None else known.sequence)
         self._by_token[request.token] = made

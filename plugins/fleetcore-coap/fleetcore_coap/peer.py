@@ -42,7 +42,7 @@ from fleetcore_coap.codec import (
     uint,
 )  # fmt: skip
 from fleetcore_coap.echo import Echo
-from fleetcore_coap.exchanges import MOST_UNDER_WAY
+from fleetcore_coap.exchanges import MAX_UNDER_WAY
 from fleetcore_coap.observations import Observation, Observations
 from fleetcore_coap.readings import Readings
 from fleetcore_coap.request import Request, empty, servable
@@ -50,7 +50,7 @@ from fleetcore_coap.routes import Match, find
 from fleetcore_coap.site import Site
 
 #: Sequence numbers of commands that a peer was shown, so that it may answer one after it is finished.
-_MOST_SEQUENCES = 64
+_MAX_SEQUENCES = 64
 #: A credential that is refused is not asked about again for as long; its device may be registered meanwhile.
 _REFUSED_S = 30.0
 #: Of a state that is observed: which row a downlink changes.
@@ -186,8 +186,8 @@ class Peer:
         """How a request beyond those under way is answered; it is noted."""
         refusal = Rejected(
             code="overloaded",
-            reason=f"{MOST_UNDER_WAY} requests are under way",
-            limit=MOST_UNDER_WAY,
+            reason=f"{MAX_UNDER_WAY} requests are under way",
+            limit=MAX_UNDER_WAY,
             unit="requests",
             scope="device",
             retry_after_s=1.0,
@@ -357,7 +357,7 @@ class Peer:
             return
         for command in commands:
             self.sequences[str(command["sequence"])] = str(command["id"])
-        while len(self.sequences) > _MOST_SEQUENCES:
+        while len(self.sequences) > _MAX_SEQUENCES:
             self.sequences.popitem(last=False)
 
     def observe(self, request: Request) -> Observation | None:

@@ -3,7 +3,7 @@
 A message id alone does not do: above 265 messages a second ids come again within the lifetime of an exchange, and a
 device that has restarted begins anew. So the key is message id and token, and the memory is of one association: a new
 handshake begins an empty one. Only the answers to requests that change something are kept, and those under OSCORE, of
-all at most :data:`MOST_BYTES`; what is older rests on the message id of the device (``?id=``). Reading again is
+all at most :data:`MAX_BYTES`; what is older rests on the message id of the device (``?id=``). Reading again is
 harmless.
 """
 
@@ -14,10 +14,10 @@ from fleetcore_coap.codec import Kind, Method, Option, Packet
 #: RFC 7252 §4.8.2: EXCHANGE_LIFETIME, and NON_LIFETIME for what is not confirmed.
 LIFETIME_S = {Kind.CON: 247.0, Kind.NON: 145.0}
 #: Answers kept for one peer.
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 #: How often an answer is sent again: a peer repeats its request four times (RFC 7252 §4.8). Without DTLS anybody can
 #: send a captured one again in its name, and have it flooded.
-MOST_AGAIN = 8
+MAX_AGAIN = 8
 #: An entry's own memory beside its answer, so that thousands of small ones are bounded too.
 _ENTRY_BYTES = 200
 _IDEMPOTENT = frozenset({Method.GET, Method.FETCH})
@@ -52,7 +52,7 @@ class Repetitions:
         if kept is None:
             return None
         self._again[key] = self._again.get(key, 0) + 1
-        return kept[1] if self._again[key] <= MOST_AGAIN else b""
+        return kept[1] if self._again[key] <= MAX_AGAIN else b""
 
     def begin(self, request: Packet) -> None:
         """It is being worked on."""
@@ -67,7 +67,7 @@ class Repetitions:
         self._drop(key)
         self._answers[key] = now_s + LIFETIME_S[request.kind], answer
         self.kept_bytes += len(answer) + _ENTRY_BYTES
-        while self.kept_bytes > MOST_BYTES:
+        while self.kept_bytes > MAX_BYTES:
             self._drop(next(iter(self._answers)))
 
     def _expire(self, now_s: float) -> None:

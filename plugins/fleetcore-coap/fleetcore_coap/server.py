@@ -35,9 +35,9 @@ from fleetcore_coap.site import Site
 from fleetcore_coap.sockets import Datagrams
 
 #: Handshakes under way, each of which has brought a cookie back from its address; see :class:`Pending` for one more.
-_MOST_PENDING = 256
+_MAX_PENDING = 256
 #: Peers of plain CoAP on the loopback.
-_MOST_PLAIN = 256
+_MAX_PLAIN = 256
 #: A peer that is no device yet, that shows no credential or one that is refused, is kept as long after its last word.
 _STRANGER_S = 120.0
 
@@ -73,7 +73,7 @@ class CoapAdapter(DatagramAdapter):
         self._readings = Readings(self._site)
         self._places: Places[_Place] = Places()
         budget = context.listening
-        self._pending: Pending[_Place] = Pending(_MOST_PENDING, budget.per_address(_MOST_PENDING))
+        self._pending: Pending[_Place] = Pending(_MAX_PENDING, budget.per_address(_MAX_PENDING))
         self._crowd: Crowd[_Place] = Crowd(
             config.associations, budget.per_address(config.associations), budget.limits.per_identity
         )
@@ -136,7 +136,7 @@ class CoapAdapter(DatagramAdapter):
             return
         why = f"{where} has its part of" if bound == "per_address" else "all are taken of"
         then = "its hellos wait" if waits else "as many hellos wait as may; the peer repeats this one"
-        note = f"{why} {_MOST_PENDING} handshakes under way; {then}"
+        note = f"{why} {_MAX_PENDING} handshakes under way; {then}"
         self._context.listening.note(self._context.name, bound or "handshakes", note)
 
     def _shake_hands(self, address: Address, random: bytes, datagram: bytes) -> None:
@@ -294,7 +294,7 @@ class CoapAdapter(DatagramAdapter):
             place = _Place(address, network_of(address), None, 0.0)
             place.peer = self._peer(place, lambda message: self._datagrams.send(address, message), None, Echo(address))
             self._places.live[address] = place
-            if len(self._places.live) > _MOST_PLAIN:
+            if len(self._places.live) > _MAX_PLAIN:
                 self._end(next(iter(self._places.live.values())))
         self._heard(place)
         assert place.peer is not None

@@ -13,7 +13,7 @@ from fleetcore_coap.addresses import Address
 #: Datagrams read in one turn of the loop.
 _AT_ONCE = 64
 #: More than a packet of common networks holds; what is longer is cut off, and so no series of whole records.
-_LONGEST_BYTES = 2048
+_MAX_BYTES = 2048
 #: What the system is asked to hold until it is read; it gives what it allows. By default that is some 250 datagrams,
 #: and a herd sends thousands at once.
 _RECEIVE_BYTES = 4 << 20
@@ -73,7 +73,7 @@ class Datagrams:
             if not self._reading:  # what was read had it stop
                 return
             try:
-                datagram, address = self.sockets[number].recvfrom(_LONGEST_BYTES)
+                datagram, address = self.sockets[number].recvfrom(_MAX_BYTES)
             except OSError:
                 return
             self._received((number, address), datagram)

@@ -19,7 +19,7 @@ from fleetcore.listening.lasting import LastingConnections
 from fleetcore.model.credential import CertificateCredential
 from fleetcore_coap.codec import Kind, Malformed, Packet, addressed
 from fleetcore_coap.config import CoapConfig
-from fleetcore_coap.exchanges import MOST_UNDER_WAY
+from fleetcore_coap.exchanges import MAX_UNDER_WAY
 from fleetcore_coap.frames import ABORT, CSM, PING, RELEASE, Frames, TooLong, capabilities, critical, frame, pong
 from fleetcore_coap.peer import Peer
 from fleetcore_coap.readings import Readings
@@ -183,7 +183,7 @@ class Connection(HeldProtocol):
     def _ask(self, packet: Packet) -> None:
         assert self._peer is not None
         self._exchanges.under_way += 1
-        if self._exchanges.under_way >= MOST_UNDER_WAY:
+        if self._exchanges.under_way >= MAX_UNDER_WAY:
             self.hold(_BUSY)
         self._peer.handle(packet)
 
@@ -201,7 +201,7 @@ class Connection(HeldProtocol):
     def _write(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
-        if self._exchanges.under_way < MOST_UNDER_WAY:
+        if self._exchanges.under_way < MAX_UNDER_WAY:
             self.release(_BUSY)
 
     # -- its end ---------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from fleetcore_coap import server
 from fleetcore_coap.association import Association, prepare
 from fleetcore_coap.contexts import client_context
 from fleetcore_coap.crowd import STALLED_S, Crowd, Pending
-from fleetcore_coap.exchanges import MOST_UNDER_WAY
-from fleetcore_coap.hellos import LONGEST_BYTES, Hellos
+from fleetcore_coap.exchanges import MAX_UNDER_WAY
+from fleetcore_coap.hellos import MAX_BYTES, Hellos
 from fleetcore_coap.plugin import open_client
 from fleetcore_coap.problems import members
 from OpenSSL import SSL
@@ -140,8 +140,8 @@ def test_hellos_that_wait_are_bounded_and_those_of_a_network_without_room_go_on_
     assert hellos.wait("a", 1, b"x", 0.0)
     assert hellos.wait("a", 2, b"x", 0.0)
     assert not hellos.wait("a", 3, b"x", 0.0), "the network has its part"
-    assert not hellos.wait("b", 4, bytes(LONGEST_BYTES + 1), 0.0)
-    assert not hellos.wait("a", 1, bytes(LONGEST_BYTES + 1), 0.0), "nor in the place of a short one"
+    assert not hellos.wait("b", 4, bytes(MAX_BYTES + 1), 0.0)
+    assert not hellos.wait("a", 1, bytes(MAX_BYTES + 1), 0.0), "nor in the place of a short one"
     assert hellos.wait("b", 4, b"x", 0.0)
     assert not hellos.wait("c", 5, b"x", 0.0), "all are taken"
 
@@ -287,7 +287,7 @@ async def test_a_request_beyond_those_under_way_is_answered_that_it_may_come_lat
         heard = []
         device._channel._message, channel = heard.append, device._channel
         path = [(Option.URI_PATH, b"d"), (Option.URI_PATH, b"t"), (Option.CONTENT_FORMAT, b"\x32")]
-        for number in range(MOST_UNDER_WAY + 1):
+        for number in range(MAX_UNDER_WAY + 1):
             packet = Packet(
                 kind=Kind.CON if confirmable else Kind.NON,
                 code=Method.POST,
@@ -301,7 +301,7 @@ async def test_a_request_beyond_those_under_way_is_answered_that_it_may_come_lat
         plane.commit()
     answer = decode(heard[0])
 
-    assert (answer.code, answer.token) == (UNAVAILABLE, bytes([MOST_UNDER_WAY]))
+    assert (answer.code, answer.token) == (UNAVAILABLE, bytes([MAX_UNDER_WAY]))
     assert members(answer.payload, UNAVAILABLE)["code"] == "overloaded"
     assert [refusal.rejected.code for refusal in plane.refusals] == ["overloaded"]
 
@@ -309,7 +309,7 @@ async def test_a_request_beyond_those_under_way_is_answered_that_it_may_come_lat
 async def test_a_herd_that_comes_at_once_from_one_address_gets_through_without_ending_each_other(
     serve, authority, plane, monkeypatch
 ):
-    monkeypatch.setattr(server, "_MOST_PENDING", 8)
+    monkeypatch.setattr(server, "_MAX_PENDING", 8)
     served = await serve()
 
     async def connect():
@@ -325,7 +325,7 @@ async def test_a_herd_that_comes_at_once_from_one_address_gets_through_without_e
 async def test_a_herd_behind_several_addresses_gets_through_without_ending_each_other(
     serve, authority, plane, monkeypatch
 ):
-    monkeypatch.setattr(server, "_MOST_PENDING", 8)
+    monkeypatch.setattr(server, "_MAX_PENDING", 8)
     served = await serve()
     hosts = ["127.0.0.2"] * 24 + [f"127.0.0.{number}" for number in range(3, 19)]
     herd = [Stalling(served, authority, host) for host in hosts]

@@ -17,8 +17,8 @@ from fleetcore_coap.codec import (
     encode,
     options,
 )
-from fleetcore_coap.exchanges import MAX_RETRANSMIT, MOST_UNDER_WAY, Exchanges
-from fleetcore_coap.repetitions import LIFETIME_S, MOST_BYTES
+from fleetcore_coap.exchanges import MAX_RETRANSMIT, MAX_UNDER_WAY, Exchanges
+from fleetcore_coap.repetitions import LIFETIME_S, MAX_BYTES
 
 
 class Wire:
@@ -84,7 +84,7 @@ def test_what_is_kept_of_a_peer_is_bounded_and_the_oldest_goes(wire):
     for mid in range(200):
         wire.exchanges.answer(wire.request(mid=mid), long, 0.0)
 
-    assert wire.exchanges.repetitions.kept_bytes <= MOST_BYTES
+    assert wire.exchanges.repetitions.kept_bytes <= MAX_BYTES
     assert wire.request(mid=199) is None
     assert wire.request(mid=0) is not None
 
@@ -165,9 +165,9 @@ def test_a_ping_is_answered_with_a_reset(wire):
 
 
 def test_requests_under_way_are_bounded(wire):
-    taken = [wire.request(mid=mid) for mid in range(MOST_UNDER_WAY + 5)]
+    taken = [wire.request(mid=mid) for mid in range(MAX_UNDER_WAY + 5)]
 
-    assert len([each for each in taken if each is not None]) == MOST_UNDER_WAY
+    assert len([each for each in taken if each is not None]) == MAX_UNDER_WAY
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What a peer observes: one notification at a time, of the newest state (RFC 7641)."""
 
 from fleetcore_coap.codec import Kind, Method, Packet
-from fleetcore_coap.observations import MOST, Observations
+from fleetcore_coap.observations import MAX, Observations
 
 from fleetcore.wire import messages
 
@@ -60,7 +60,7 @@ def test_a_registration_with_a_token_again_takes_its_place_and_goes_on_counting(
 
 def test_observations_of_a_peer_are_bounded():
     observations = Observations()
-    made = [observations.begin(request(b"%d" % number), messages.COMMAND, "dev1") for number in range(MOST + 1)]
+    made = [observations.begin(request(b"%d" % number), messages.COMMAND, "dev1") for number in range(MAX + 1)]
 
-    assert None not in made[:MOST]
-    assert made[MOST] is None
+    assert None not in made[:MAX]
+    assert made[MAX] is None

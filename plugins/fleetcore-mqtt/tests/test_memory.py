@@ -5,10 +5,10 @@ from fleetcore_mqtt.outbox import PENDING_BYTES, Message, Outbox
 from fleetcore_mqtt.sessions import SESSION_BYTES, Sessions
 
 #: MQTT 5.0 §1.5.6: binary data is at most this long.
-LONGEST = bytes(65_535)
+MAX_LENGTH = bytes(65_535)
 
 
-def reply(correlation=LONGEST):
+def reply(correlation=MAX_LENGTH):
     return Message(topic="fleet/v1/dev1/reply/r1", payload=b"{}", qos=1, correlation=correlation)
 
 
@@ -18,7 +18,7 @@ def test_correlation_data_counts_in_what_waits_for_a_client():
     while outbox.put(reply()):
         taken += 1
 
-    assert taken <= PENDING_BYTES // len(LONGEST) + 1  # and the one that is on its way
+    assert taken <= PENDING_BYTES // len(MAX_LENGTH) + 1  # and the one that is on its way
 
 
 def test_correlation_data_counts_in_what_is_kept_of_a_session():

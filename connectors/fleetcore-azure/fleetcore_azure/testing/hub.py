@@ -30,8 +30,8 @@ from fleetcore_azure.testing.rules import (
 )
 
 _TAGS, _PROPERTIES = 8 * 1024, 32 * 1024
-_LARGEST_MESSAGE = 256 * 1024
-_MOST = 100
+_MAX_MESSAGE = 256 * 1024
+_MAX = 100
 
 
 @mutable(kw_only=True)
@@ -260,8 +260,8 @@ class Hub:
 
     def _bulk(self, call: Call) -> Answer:
         document = call.document
-        if not isinstance(document, list) or len(document) > _MOST:
-            raise invalid(f"a list of at most {_MOST} devices")
+        if not isinstance(document, list) or len(document) > _MAX:
+            raise invalid(f"a list of at most {_MAX} devices")
         names = [each.get("id") for each in document]
         if len(set(names)) != len(names):
             raise invalid("a device stands twice in the list")
@@ -418,7 +418,7 @@ class Hub:
             for name, value in call.request.headers.items()
             if name.startswith("iothub-")
         }
-        if len(call.request.body) + sum(len(k) + len(v) for k, v in properties.items()) > _LARGEST_MESSAGE:
+        if len(call.request.body) + sum(len(k) + len(v) for k, v in properties.items()) > _MAX_MESSAGE:
             raise RefusedByAzure("MessageTooLarge", "the message is larger than 256 kB", 413)
         if self.quota is not None:
             if self.quota <= 0:

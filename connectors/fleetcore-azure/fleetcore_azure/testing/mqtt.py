@@ -22,7 +22,7 @@ from fleetcore_azure.testing.rules import RefusedByAzure
 
 #: Kinds of packets (MQTT 3.1.1, table 2.1).
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBACK, _UNSUBACK, _PINGRESP = 1, 2, 3, 4, 9, 11, 13
-_LARGEST = 270_000
+_MAX_SIZE = 270_000
 _FILTERS = ("$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#", "$iothub/methods/POST/#")
 _USER = re.compile(re.escape(HOST) + r"/([^/]+)/\?api-version=2021-04-12")
 _ASKED = re.compile(r"\$iothub/twin/(GET|PATCH/properties/reported)/\?\$rid=([^&]+)")
@@ -135,7 +135,7 @@ class _Connection:
             shift += 7
             if byte < 0x80:
                 break
-        if length > _LARGEST or self.devices.faults.down:
+        if length > _MAX_SIZE or self.devices.faults.down:
             raise _Cut
         return first >> 4, first & 15, await self.reader.readexactly(length)
 

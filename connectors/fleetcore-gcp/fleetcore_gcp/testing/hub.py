@@ -18,7 +18,7 @@ from google.pubsub_v1.types import Topic as TopicRecord
 from fleetcore_gcp.testing.faults import RefusedByPubSub
 
 #: https://cloud.google.com/pubsub/quotas#resource_limits and ../docs/pubsub-basics#resource_names.
-MOST_MESSAGES, MOST_BYTES, MOST_ATTRIBUTES, LONGEST_NAME, LONGEST_VALUE, LONGEST_KEY = (
+MAX_MESSAGES, MAX_BYTES, MAX_ATTRIBUTES, MAX_NAME_LENGTH, MAX_VALUE_LENGTH, MAX_KEY_LENGTH = (
     1000, 10_000_000, 100, 256, 1024, 1024,
 )  # fmt: skip
 _NAME = re.compile(r"projects/[^/]+/(topics|subscriptions)/(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,254}")
@@ -231,22 +231,22 @@ def _now() -> dict[str, int]:
 
 def _within_limits(messages: Sequence[PubsubMessage]) -> None:
     """Raises for what the service does not take."""
-    if not 1 <= len(messages) <= MOST_MESSAGES:
+    if not 1 <= len(messages) <= MAX_MESSAGES:
         raise RefusedByPubSub("INVALID_ARGUMENT", f"The value for message_count is {len(messages)}")
     if len({each.ordering_key for each in messages}) > 1:
         raise RefusedByPubSub(
             "INVALID_ARGUMENT", "In a single publish request, all messages must have one ordering key"
         )
-    if sum(PubsubMessage.pb(each).ByteSize() for each in messages) > MOST_BYTES:
+    if sum(PubsubMessage.pb(each).ByteSize() for each in messages) > MAX_BYTES:
         raise RefusedByPubSub("INVALID_ARGUMENT", "The request is larger than 10 MB")
     for each in messages:
         attributes = dict(each.attributes)
         if not each.data and not attributes:
             raise RefusedByPubSub("INVALID_ARGUMENT", "A message must have data or an attribute")
-        if len(attributes) > MOST_ATTRIBUTES or len(each.ordering_key.encode()) > LONGEST_KEY:
+        if len(attributes) > MAX_ATTRIBUTES or len(each.ordering_key.encode()) > MAX_KEY_LENGTH:
             raise RefusedByPubSub("INVALID_ARGUMENT", "Too many attributes, or an ordering key that is too long")
         for name, value in attributes.items():
-            if not name or name.startswith("goog") or len(name.encode()) > LONGEST_NAME:
+            if not name or name.startswith("goog") or len(name.encode()) > MAX_NAME_LENGTH:
                 raise RefusedByPubSub("INVALID_ARGUMENT", f"The attribute key {name!r} is invalid")
-            if len(value.encode()) > LONGEST_VALUE:
+            if len(value.encode()) > MAX_VALUE_LENGTH:
                 raise RefusedByPubSub("INVALID_ARGUMENT", f"The attribute value of {name!r} is too long")

@@ -39,7 +39,7 @@ from fleetcore_coap.datagram_adapter import DatagramAdapter, keeping
 from fleetcore_coap.echo import Echo
 from fleetcore_coap.oscore.header import read
 from fleetcore_coap.oscore.kept import Kept
-from fleetcore_coap.oscore.lookups import MOST, Lookups, Waiting
+from fleetcore_coap.oscore.lookups import MAX, Lookups, Waiting
 from fleetcore_coap.oscore.numbers import Numbers
 from fleetcore_coap.oscore.secured import Secured
 from fleetcore_coap.oscore.security import (
@@ -60,7 +60,7 @@ from fleetcore_coap.site import Site
 from fleetcore_coap.sockets import Datagrams
 
 #: Addresses that speak without protection.
-_MOST_STRANGERS = 256
+_MAX_STRANGERS = 256
 #: A peer that is no device yet is kept as long after its last word.
 _STRANGER_S = 120.0
 _NO_CONTEXT = "Security context not found"
@@ -85,7 +85,7 @@ class OscoreAdapter(DatagramAdapter):
             self._key_of,
             self._found,
             self._no_room,
-            per_address=context.listening.per_address(MOST),
+            per_address=context.listening.per_address(MAX),
             now_s=self._now_s,
             spawn=self._site.spawn,
         )
@@ -143,7 +143,7 @@ class OscoreAdapter(DatagramAdapter):
                 echo=Echo(address),
                 readings=self._readings,
             )
-        if len(self._strangers) > _MOST_STRANGERS:
+        if len(self._strangers) > _MAX_STRANGERS:
             self._forget(next(iter(self._strangers.values())))
         request = way.exchanges.take(packet, now_s)
         if request is not None:
@@ -253,7 +253,7 @@ class OscoreAdapter(DatagramAdapter):
 
     def _no_room(self, bound: str, where: str) -> None:
         why = f"{where} has its part of" if bound == "per_address" else "all are taken of"
-        note = f"{why} {MOST} look-ups of keys under way; the peer repeats its request"
+        note = f"{why} {MAX} look-ups of keys under way; the peer repeats its request"
         self._context.listening.note(self._context.name, bound, note)
 
     def _make_room(self, passed: Secured | None) -> None:

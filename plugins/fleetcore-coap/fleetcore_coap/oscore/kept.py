@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
 #: Contexts of which a key was looked up and nothing has been proved.
-MOST_UNPROVED = 256
+MAX_UNPROVED = 256
 #: RFC 9175 §2.3: as good as unguessable for what it does.
 _ECHO_BYTES = 8
 #: Counts of contexts that went, by what their tokens' ids hash to: a change for one token is one for few others.
@@ -64,7 +64,7 @@ class Kept(Generic[K]):
     def enter(self, context: K) -> K | None:
         """A new context; returns the one that has to go for it."""
         self._unproved[context.token] = context
-        return next(iter(self._unproved.values())) if len(self._unproved) > MOST_UNPROVED else None
+        return next(iter(self._unproved.values())) if len(self._unproved) > MAX_UNPROVED else None
 
     def heard(self, context: K) -> K | None:
         """It has proved itself, now or before, and said something; returns the one that has to go for it."""

@@ -11,9 +11,9 @@ from fleetcore_coap.codec import Packet
 from fleetcore_coap.crowd import Pending
 
 #: As many as there may be handshakes under way where there is DTLS.
-MOST = 256
+MAX = 256
 #: Requests that wait for one key. A device has one request under way; a peer repeats what is dropped.
-_MOST_WAITING = 4
+_MAX_WAITING = 4
 
 Waiting = tuple[Address, Packet]
 
@@ -32,7 +32,7 @@ class Lookups:
         find: the key of a token by its id and the name of an address; None where the token is not good.
         found: is told the id, the key, and what has waited for it.
         full: is told the bound where there is no room for another one.
-        per_address: of :data:`MOST`.
+        per_address: of :data:`MAX`.
         now_s: the monotonic clock.
         spawn: runs each one in a task, by its name.
     """
@@ -49,7 +49,7 @@ class Lookups:
     ) -> None:
         self._find, self._found, self._full = find, found, full
         self._now_s, self._spawn = now_s, spawn
-        self._pending: Pending[_Lookup] = Pending(MOST, per_address)
+        self._pending: Pending[_Lookup] = Pending(MAX, per_address)
         self._by_token: dict[str, _Lookup] = {}
 
     def wait(self, token: str, network: str, name: str, waiting: Waiting) -> None:
@@ -66,7 +66,7 @@ class Lookups:
             if displaced is not None and displaced.task is not None:
                 displaced.task.cancel()
             lookup.task = self._spawn(self._look_up(token, name, lookup), "key of a peer")
-        if len(lookup.waiting) < _MOST_WAITING:
+        if len(lookup.waiting) < _MAX_WAITING:
             lookup.waiting.append(waiting)
 
     async def _look_up(self, token: str, name: str, lookup: _Lookup) -> None:

@@ -6,7 +6,7 @@ from aiocoap.oscore import RequestIdentifiers
 from attrs import frozen
 
 from fleetcore_coap.codec import Packet
-from fleetcore_coap.exchanges import MOST_UNDER_WAY
+from fleetcore_coap.exchanges import MAX_UNDER_WAY
 from fleetcore_coap.oscore.numbers import Numbers
 from fleetcore_coap.oscore.security import Opened, Security
 from fleetcore_coap.oscore.way import Way
@@ -77,7 +77,7 @@ class Secured:
             binding=opened.binding,
             way=way,
         )
-        busy = way.exchanges.full or self._under_way >= MOST_UNDER_WAY
+        busy = way.exchanges.full or self._under_way >= MAX_UNDER_WAY
         way.exchanges.begin(outer, now_s)
         self._wake(way)
         self._under_way += 1

@@ -6,8 +6,8 @@ from random import Random
 import pytest
 from fleetcore_coap.codec import EMPTY, Kind, Method, Option, Packet, code_of, decode, encode, options
 from fleetcore_coap.exchanges import MAX_RETRANSMIT
-from fleetcore_coap.oscore.kept import MOST_UNPROVED, Kept
-from fleetcore_coap.oscore.lookups import MOST
+from fleetcore_coap.oscore.kept import MAX_UNPROVED, Kept
+from fleetcore_coap.oscore.lookups import MAX
 
 from fleetcore.testing.heap import grown_bytes
 from fleetcore.testing.recording_plane import RecordingPlane
@@ -71,7 +71,7 @@ def test_of_contexts_that_have_proved_nothing_few_are_kept_and_none_of_a_device_
         if passed is not None:
             kept.leave(passed)
 
-    assert len(kept.all()) == MOST_UNPROVED + 1
+    assert len(kept.all()) == MAX_UNPROVED + 1
     assert kept.find("dev1") is proved
     assert kept.echo("new") == echo
     kept.leave(proved)
@@ -123,7 +123,7 @@ def _let(request, plane):
 
 async def test_an_address_has_a_part_of_the_look_ups_and_what_finds_no_room_is_dropped(protected, plane, hand):
     device = hand(protected, key=SharedKey("dev1:0123456789abcdef", b"0" * 32))
-    for number in range(MOST + 50):
+    for number in range(MAX + 50):
         device.security.id_context = b"dev1:%016x" % number
         device.socket.send(device.made(Method.POST, T, READING))
         if number % 32 == 0:
@@ -134,7 +134,7 @@ async def test_an_address_has_a_part_of_the_look_ups_and_what_finds_no_room_is_d
     known = hand(protected)
     answer = await known.tell(Method.POST, T, READING)
 
-    assert under_way == protected.adapter._context.listening.per_address(MOST)
+    assert under_way == protected.adapter._context.listening.per_address(MAX)
     assert protected.reached["coap", "per_address"] > 0
     assert answer.code == code_of(204)
 
