@@ -64,7 +64,7 @@ async def _ours(data: list[tuple[str, bytes]], folder: Path) -> float:
         first = dict(reversed(data))
         for device, payload in first.items():
             await fleet.ingest.submit(sessions[device], Inbound(type=TELEMETRY, subject=device, payload=payload))
-        await fleet.settle()
+        await fleet.wait_idle()
         acknowledged = 0
 
         def done(outcome: Outcome) -> None:
@@ -81,7 +81,7 @@ async def _ours(data: list[tuple[str, bytes]], folder: Path) -> float:
                 await ready()
         while acknowledged < len(data):
             await asyncio.sleep(0.001)
-        await fleet.settle()
+        await fleet.wait_idle()
         return time.perf_counter() - begun
     finally:
         await fleet.close()

@@ -61,7 +61,7 @@ async def _run(count: int, last: int) -> dict[str, float]:
         try:
             names = [f"d-{number:06d}" for number in range(count)]
             await _made(fleet, names, last)
-            await fleet.settle()
+            await fleet.wait_idle()
             begun = time.process_time()
             for name in names[-last:]:
                 for state in _SAID:

@@ -83,7 +83,7 @@ async def _serve(task: dict[str, Any]) -> None:
             await _JOBS[job["job"]](fleet, job)
             spent = time.perf_counter() - begun
             # What follows from it, the rows of the audit log among it, is in the figure.
-            await fleet.settle()
+            await fleet.wait_idle()
             print(json.dumps({"seconds": spent, "cpu_s": time.process_time()}), flush=True)
     finally:
         await fleet.close()

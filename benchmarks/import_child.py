@@ -64,7 +64,7 @@ async def _run(count: int) -> dict[str, float]:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             begun, processor = time.perf_counter(), time.process_time()
             ended = await fleet.operations.run(await _import(fleet, count))
-            await fleet.settle()
+            await fleet.wait_idle()
             took, used = time.perf_counter() - begun, time.process_time() - processor
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             assert (ended.done, ended.failed) == (count, 0)

@@ -121,7 +121,7 @@ async def _fill(fleet: Fleet, count: int) -> None:
     await write(_operations(count), maker(_repository(fleet.operations, "records")))
     await write(_certificates(count), maker(inventory.certificates))
     await write(inside, maker(memberships))
-    await fleet.settle()
+    await fleet.wait_idle()
     head = json.loads(await fleet.storage.blob("audit") or b"{}")
     first = int(head.get("seq", 0)) + 1
     await write(_audit(first, count), lambda puts: Commit(puts=tuple(puts)))
@@ -199,7 +199,7 @@ async def _run(count: int, rounds: int) -> dict[str, float]:
                     token = (await fleet.operators.create_token(name)).token
                     headers = {"Authorization": f"Bearer {token}"}
                     clients[name] = httpx.AsyncClient(base_url=f"{served.url}/api/v1", headers=headers, timeout=120)
-                await fleet.settle()
+                await fleet.wait_idle()
                 await _idle()
                 try:
                     for question, (who, path, parameters) in _questions(count).items():

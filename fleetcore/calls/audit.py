@@ -64,6 +64,6 @@ async def list_audit(
 async def verify_audit(caller: Caller, checkpoints: Checkpoints | None = None) -> VerdictResponse:
     """Recomputes every hash and compares with signed checkpoints: those given, else those that the server keeps."""
     fleet = caller.fleet
-    await fleet.settle()
+    await fleet.wait_idle()
     lines = None if checkpoints is None else [line.encode() for line in checkpoints]
     return to_response(VerdictResponse, await fleet.audit.verify(fleet.security.signing_keys(), lines))

@@ -216,7 +216,7 @@ async def forecast_certificates(
     """
     security = caller.fleet.security
     clause = None if where is None else parse_new(where)
-    found = await caller.fleet.outlook.forecast(per=per, periods=periods, by=by, where=clause, next=next)
+    found = await caller.fleet.expiry_forecast.forecast(per=per, periods=periods, by=by, where=clause, next=next)
     return to_response(
         ForecastResponse,
         found,

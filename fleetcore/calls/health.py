@@ -48,7 +48,7 @@ async def diagnose_device(caller: Caller, device_id: DeviceId) -> DiagnosisRespo
     Raises:
         NotFound: there is no such device.
     """
-    found = await caller.fleet.asking.why(device_id)
+    found = await caller.fleet.diagnosis.why(device_id)
     return DiagnosisResponse(
         device=device_id,
         findings=list(found.findings),

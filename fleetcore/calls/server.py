@@ -111,4 +111,4 @@ async def verify_storage(caller: Caller, after: VerifyPlace | None = None) -> St
 async def wait_idle(caller: Caller) -> None:
     """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""
     with contextlib.suppress(CallerLeft), caller.waiting() as wait:
-        await wait(caller.fleet.settle())
+        await wait(caller.fleet.wait_idle())

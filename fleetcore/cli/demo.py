@@ -37,7 +37,7 @@ def demo(devices: int, duration: float, replay: Path | None, keep: bool, seed: i
             from fleetcore.cli.replaying import replay_file
 
             return asyncio.run(replay_file(data, replay, keep=keep))
-        from fleetcore.cli.showcase import run_demo
+        from fleetcore.cli.demo_run import run_demo
 
         return asyncio.run(run_demo(data, devices, duration, seed, keep=keep))
 

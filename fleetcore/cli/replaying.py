@@ -13,11 +13,11 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import Caller
+from fleetcore.cli.demo_run import Account, server, until_interrupted
 from fleetcore.cli.items import pages_of
 from fleetcore.cli.progress import progress
 from fleetcore.cli.recording import Recording, Row
 from fleetcore.cli.refused import by_reason
-from fleetcore.cli.showcase import Account, server, until_interrupted
 from fleetcore.cli.simulated_fleet import SimulatedFleet
 from fleetcore.cli.stored import stored_values
 from fleetcore.cli.telemetry import sparkline

@@ -82,7 +82,7 @@ def init(
     from fleetcore.cli import envelopes
     from fleetcore.cli.signing_keys import open_public
     from fleetcore.wire import dsse
-    from fleetcore.wire.trust import TRUST_TYPE, Role, Trust, raw_key, read_trust, write_trust
+    from fleetcore.wire.trust import TRUST_TYPE, FirmwareRoot, Role, raw_key, read_trust, write_trust
 
     old = None if after is None else read_trust(dsse.opened(envelopes.read(after), TRUST_TYPE))
     if old is None and not (root and (makers or models)):
@@ -98,7 +98,7 @@ def init(
 
     roots = role(root, threshold, old.root if old else None)
     assert roots is not None
-    made = Trust(
+    made = FirmwareRoot(
         version=1 if old is None else old.version + 1,
         expires=now_ms() + round(days * DAY_MS),
         keys=keys,

@@ -14,9 +14,9 @@ from attrs import evolve
 
 from fleetcore import threads
 from fleetcore.errors import Conflict, FleetError, NotFound, Refused
-from fleetcore.fleet.assigning import Assigning, Target
 from fleetcore.fleet.fetch import check_url, fetch
 from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.days import DAY_MS
@@ -68,9 +68,9 @@ def _execution_refs(execution: Execution) -> Pairs:
 class Campaigns:
     """Makes campaigns, hands out offers and takes in what devices say about them."""
 
-    def __init__(self, storage: Storage, clock: Clock, assigning: Assigning, *, may_fetch: bool) -> None:
+    def __init__(self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, *, may_fetch: bool) -> None:
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
-        self._assigning = assigning
+        self._update_policy = update_policy
         self.records = Repository(storage, "campaign", Campaign, refs=_campaign_refs)
         self.executions = Repository(
             storage,
@@ -154,7 +154,7 @@ class Campaigns:
         Raises:
             Conflict: ``already_exists``.
             Refused: a name, digest, size or device id that is none; no devices; no URL for an image that is not here;
-                ``url_forbidden``; what :meth:`Assigning.judge` refuses.
+                ``url_forbidden``; what :meth:`UpdatePolicy.authorize` refuses.
             NotFound: a device is not registered.
             Conflict: ``illegal_transition``, a device is retired.
         """
@@ -175,7 +175,7 @@ class Campaigns:
             raise Refused("A SHA-256 is 64 lower-case hex digits", remedy="Take the output of sha256sum")
         if size is not None and size < 0:
             raise Refused("A size in bytes is not negative")
-        judged = self._assigning.judge(
+        judged = self._update_policy.authorize(
             manifest, release=release, sha256=sha256, size=size, targets=known, allow_downgrade=allow_downgrade
         )
         if judged is not None:
@@ -312,7 +312,9 @@ class Campaigns:
             new = evolve(old, state=CampaignState.RUNNING, sha256=sha256, size=size, code=None, reason=None)
             return new, [Event(type="campaign.running", subject=campaign, time=now, actor=actor, reason=reason)]
 
-        started = await self.records.settle(load, step, lambda _old, _new: self._waiting(campaign, waiting, now))
+        started = await self.records.compare_and_set(
+            load, step, lambda _old, _new: self._waiting(campaign, waiting, now)
+        )
         if started.state is not CampaignState.RUNNING:
             return started
         await self._end_departed(waiting, departures)
@@ -447,7 +449,7 @@ class Campaigns:
             except (NotFound, Conflict):
                 return None  # it has left: what it still has open ends with its retirement
             begun = _begun(execution)
-            code = None if begun else self._assigning.refusal(campaign, target)
+            code = None if begun else self._update_policy.refusal(campaign, target)
             if code is None:
                 break
             if code == "trust_expired":
@@ -455,11 +457,13 @@ class Campaigns:
             await self._end(execution, ExecutionState.REJECTED, code, begun=False)
             await self._finish(campaign.id)
         # What a device has begun it may end, so an assignment is not renewed under its hands.
-        if execution.state is ExecutionState.WAITING or not (begun or self._assigning.holds(campaign, execution)):
+        if execution.state is ExecutionState.WAITING or not (
+            begun or self._update_policy.is_valid(campaign, execution)
+        ):
             now = self._clock.now_ms()
 
             def step(old: Execution) -> tuple[Execution, list[Event]] | None:
-                new = old if self._assigning.holds(campaign, old) else self._assigning.renewed(old)
+                new = old if self._update_policy.is_valid(campaign, old) else self._update_policy.renewed(old)
                 if old.state is ExecutionState.WAITING:
                     new = evolve(new, state=ExecutionState.OFFERED, changed=now)
                 return None if new is old or old.state in EXECUTION_ENDS else (new, [])
@@ -486,7 +490,7 @@ class Campaigns:
         if known:
             offer["path"] = f"/device/v1/artifacts/{campaign.sha256}"
         if campaign.manifest is not None:
-            offer |= self._assigning.members(campaign, execution, target)
+            offer |= self._update_policy.offer_members(campaign, execution, target)
         return {"offer": offer}
 
     async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:

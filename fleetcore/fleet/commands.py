@@ -227,7 +227,7 @@ class Commands:
             return None if new is old else (new, events)
 
         try:
-            changed = await self.records.settle(load, step, key=command)
+            changed = await self.records.compare_and_set(load, step, key=command)
         except NotFound:
             raise
         except BaseException:

@@ -127,7 +127,7 @@ class CutoverOffers:
             return evolve(made, version=old.version), [self._event(made)]
 
         # The epoch outlives the device: one that is registered again is offered none that it has obeyed before.
-        await self.records.settle(
+        await self.records.compare_and_set(
             load, step, lambda _old, _new: Commit(floors={(_KEY, device): epoch}), key=device
         )  # fmt: skip
         # What a device reports at a hub counts where the mirror has made its twin there: that comes first.

@@ -326,7 +326,7 @@ class Groups:
         if timed:
             await self.refresh(*timed)
 
-    async def settled(self) -> None:
+    async def wait_idle(self) -> None:
         """Returns once memory has whatever was committed before the call."""
         async with self._lock:
             return

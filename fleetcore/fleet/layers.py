@@ -126,7 +126,7 @@ class Layers:
             return new, [Event(type=LAYER_CHANGED, subject=layer, time=now, actor=actor, reason=reason, data=data)]
 
         async with self._lock:
-            made = self._layers[layer] = await self.records.settle(load, step)
+            made = self._layers[layer] = await self.records.compare_and_set(load, step)
         return made
 
     async def remove(self, layer: str, *, actor: str = "system", reason: str = "") -> Layer:
@@ -141,7 +141,7 @@ class Layers:
             del self._layers[layer]
         return old
 
-    async def settled(self) -> None:
+    async def wait_idle(self) -> None:
         """Returns once memory has whatever was committed before the call."""
         async with self._lock:
             return

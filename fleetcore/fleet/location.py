@@ -94,7 +94,7 @@ class Locations:
             return evolve(old, location=newest), _updated(device, newest, now, device).events
 
         async with self._records.turn(device):
-            await self._records.settle(load, step)
+            await self._records.compare_and_set(load, step)
         return Accepted(stored=len(good), refused=tuple(bad))
 
 

@@ -347,7 +347,7 @@ class Registry:
 
         async def changed() -> Device:
             async with self.records.turn(device):
-                return await self.records.settle(load, step, lambda _old, _new: placing)
+                return await self.records.compare_and_set(load, step, lambda _old, _new: placing)
 
         return await self._finishing.run(self._told(changed()))
 

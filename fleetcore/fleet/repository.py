@@ -247,9 +247,9 @@ class Repository(Generic[T]):
         async def load() -> T:
             return await self.need(key, code=code)
 
-        return await self.settle(load, step, key=key)
+        return await self.compare_and_set(load, step, key=key)
 
-    async def settle(
+    async def compare_and_set(
         self,
         load: Callable[[], Awaitable[T]],
         step: Callable[[T], tuple[T, Sequence[Event]] | None],
@@ -263,13 +263,13 @@ class Repository(Generic[T]):
         only those of another process, or without the key, come between reading and writing.
         """
         if key is None:
-            return await self._settled(load, step, beside)
+            return await self._written(load, step, beside)
         item: T | None = None
         begun = await self._turns.take(key)
         if begun is None and self._last_written is not None:
             begun = self._last_written.get(key)
         try:
-            item = await self._settled(load, step, beside, begun)
+            item = await self._written(load, step, beside, begun)
             return item
         finally:
             if self._last_written is not None:
@@ -284,7 +284,7 @@ class Repository(Generic[T]):
         """Keeps those off who would :meth:`change` the item, as long as the context lasts."""
         return self._turns.of(key)
 
-    async def _settled(
+    async def _written(
         self,
         load: Callable[[], Awaitable[T]],
         step: Callable[[T], tuple[T, Sequence[Event]] | None],

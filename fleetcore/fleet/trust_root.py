@@ -16,7 +16,7 @@ from fleetcore.model.firmware import TrustVersion
 from fleetcore.model.store import Event
 from fleetcore.wire import dsse
 from fleetcore.wire.strict_json import dumps
-from fleetcore.wire.trust import TRUST_TYPE, Trust, first_trust, follow, read_trust
+from fleetcore.wire.trust import TRUST_TYPE, FirmwareRoot, first_trust, follow, read_trust
 
 #: What an offer carries of the chain; a device that is further behind gets the rest with the next one.
 CHAIN_BYTES = 64 * 1024
@@ -29,7 +29,7 @@ class TrustRoot:
         self._clock, self._finishing = clock, Finishing()
         self.records = Repository(storage, "trust_version", TrustVersion)
         self._chain: list[TrustVersion] = []
-        self._current: Trust | None = None
+        self._current: FirmwareRoot | None = None
 
     async def load(self) -> None:
         """Reads what is kept."""
@@ -38,11 +38,11 @@ class TrustRoot:
             self._current = read_trust(dsse.opened(self._chain[-1].envelope, TRUST_TYPE))
 
     @property
-    def current(self) -> Trust | None:
+    def current(self) -> FirmwareRoot | None:
         """The version that holds; None before there is one."""
         return self._current
 
-    def need(self) -> Trust:
+    def need(self) -> FirmwareRoot:
         """The version that holds and has not expired.
 
         Raises Refused: ``trust_invalid`` without one, ``trust_expired``.
@@ -101,7 +101,7 @@ class TrustRoot:
         )
         return await self._finishing.run(self._keep(record, event, new))
 
-    async def _keep(self, record: TrustVersion, event: Event, new: Trust) -> TrustVersion:
+    async def _keep(self, record: TrustVersion, event: Event, new: FirmwareRoot) -> TrustVersion:
         try:
             stored = await self.records.create(record, [event])
         except VersionConflict as error:

@@ -222,7 +222,7 @@ class Twins:
                 actor, reason = result[1][0].actor, result[1][0].reason
             return result
 
-        twin = await self._records.settle(
+        twin = await self._records.compare_and_set(
             lambda: self.get(device),
             remembering,
             lambda old, new: self._kept("desired", old, new, actor, reason),
@@ -302,7 +302,7 @@ class Twins:
             return evolve(old, reported=section, version=old.version + 1), [event]
 
         try:
-            twin = await self._records.settle(
+            twin = await self._records.compare_and_set(
                 lambda: self.get(device),
                 step,
                 lambda old, new: self._kept("reported", old, new, device, ""),
@@ -357,7 +357,7 @@ class Twins:
             )
             return evolve(old, acknowledged=version, refused=refused), [event]
 
-        twin = await self._records.settle(lambda: self.get(device), step, key=device)
+        twin = await self._records.compare_and_set(lambda: self.get(device), step, key=device)
         return unknown[0] if unknown else Accepted(version=twin.reported.version)
 
 

@@ -111,7 +111,7 @@ def _message(name: str, head: bytes, part: Sequence[tuple[Reading, bytes]]) -> M
     )
 
 
-def settled(
+def sent_of(
     count: int, messages: Sequence[Message], failures: Sequence[CallFailed | None], refused: Mapping[int, str]
 ) -> Sent:
     """What has become of ``count`` readings, of which ``refused`` made no message; ``failures`` are the messages'.

@@ -38,7 +38,7 @@ class Ending(ABC):
         """The connection is gone; idempotent."""
 
 
-class EndsOnce(Ending):
+class CloseOnce(Ending):
     """Ends for the first reason that it is given, and tells its callbacks once."""
 
     __slots__ = ("_callbacks", "_ended")

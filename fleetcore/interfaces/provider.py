@@ -70,7 +70,7 @@ class TlsProvider(Protocol):
         """Paths of certificate, key and CA bundle by which fleetcore is a client of a broker."""
         ...
 
-    def evictor(self, device: str) -> tuple[bytes, bytes]:
+    def takeover_certificate(self, device: str) -> tuple[bytes, bytes]:
         """Chain and key, PEM, by which a broker takes us for a device: connecting throws out whoever is connected.
 
         Good for minutes, and for no fleetcore listener.

@@ -25,8 +25,8 @@ class LayerKeeper(Consumer):
         self._twins, self._groups, self._registry = twins, groups, registry
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
-        await self._groups.settled()
-        await self._twins.layers.settled()
+        await self._groups.wait_idle()
+        await self._twins.layers.wait_idle()
         layered = bool(self._twins.layers.list())
         devices: dict[str, None] = {}
         everybody = False

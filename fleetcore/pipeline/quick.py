@@ -39,8 +39,8 @@ def take(
         payload = message.payload
         if (
             state is None
-            or not state.settled
-            or (state is not identity and not identity.settled)
+            or not state.established
+            or (state is not identity and not identity.established)
             or message.type is not TELEMETRY
             or message.id is not None
             or identity.tokens < 1

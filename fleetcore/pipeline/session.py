@@ -1,6 +1,6 @@
 """A device's session, and what the data path remembers of a device while some session of it is open."""
 
-from fleetcore.interfaces.protocol import EndsOnce, Session
+from fleetcore.interfaces.protocol import CloseOnce, Session
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.telemetry import Quality
 
@@ -18,7 +18,7 @@ class DeviceState:
         blocked: the code with which everything of it is refused, or None.
         quality: the bits that its readings start with.
         fresh: no authenticated message has made it active yet.
-        settled: it is neither blocked nor fresh: its messages need no second look.
+        established: it is neither blocked nor fresh: its messages need no second look.
         tokens, refilled: its token bucket: what is left, and when (monotonic seconds) that was true.
     """
 
@@ -26,13 +26,13 @@ class DeviceState:
         "__weakref__",
         "blocked",
         "device",
+        "established",
         "fresh",
         "id",
         "index_of",
         "metrics",
         "quality",
         "refilled",
-        "settled",
         "tokens",
     )
 
@@ -49,7 +49,7 @@ class DeviceState:
         self.blocked = _BLOCKED.get(device.lifecycle)
         self.quality = int(Quality.QUARANTINED if device.lifecycle is Lifecycle.QUARANTINED else Quality.GOOD)
         self.fresh = device.lifecycle in (Lifecycle.REGISTERED, Lifecycle.PROVISIONED)
-        self.settled = self.blocked is None and not self.fresh
+        self.established = self.blocked is None and not self.fresh
 
     def take_token(self, now_s: float, rate_per_s: float, burst: float) -> bool:
         """Spends one token of the bucket; False where it is empty."""
@@ -62,7 +62,7 @@ class DeviceState:
         return True
 
 
-class DeviceSession(EndsOnce, Session):
+class DeviceSession(CloseOnce, Session):
     """The concrete session.
 
     Attributes:

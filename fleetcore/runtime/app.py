@@ -16,16 +16,17 @@ from attrs import evolve, frozen
 from fleetcore.errors import ConfigError, FleetError, NotReady, PluginError, Refused
 from fleetcore.fleet.adopting import Adopting
 from fleetcore.fleet.anomalies import AnomalyDetector
-from fleetcore.fleet.assigning import Assigning
 from fleetcore.fleet.audit import AuditLog
 from fleetcore.fleet.bulk_commands import BulkCommands
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.cutover_offers import CutoverOffers
 from fleetcore.fleet.cutovers import Cutovers
+from fleetcore.fleet.diagnosis import Diagnosis
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.erasing import Erasing
+from fleetcore.fleet.expiry_forecast import ExpiryForecast
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
 from fleetcore.fleet.importing import Importing
@@ -33,7 +34,6 @@ from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.mirrors import Entities
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
-from fleetcore.fleet.outlook import Outlook
 from fleetcore.fleet.process_state.columns import RegistryColumns
 from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.fleet.process_state.presence import PresenceBoard
@@ -48,7 +48,7 @@ from fleetcore.fleet.time_service import TimeService
 from fleetcore.fleet.trust_delivery import TrustDelivery
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
-from fleetcore.fleet.why import Asking
+from fleetcore.fleet.update_policy import UpdatePolicy
 from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Codec
@@ -219,10 +219,10 @@ class Fleet:
         self.trust_root = TrustRoot(storage, clock)
         self.releases = Releases(storage, clock, self.trust_root)
         firmware = config.firmware
-        self.assigning = Assigning(
+        self.update_policy = UpdatePolicy(
             clock, self.trust_root, allow_unsigned=firmware.allow_unsigned, hours=firmware.assignment_hours
         )
-        self.campaigns = Campaigns(storage, clock, self.assigning, may_fetch=config.data is not None)
+        self.campaigns = Campaigns(storage, clock, self.update_policy, may_fetch=config.data is not None)
         self.location = self.devices.locations
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
@@ -363,11 +363,11 @@ class Fleet:
         if self.tls is not None:
             # Nothing is known of the peer but why: one row, counted, for all that fail alike in a second.
             self.tls.refused = lambda why: self.denials.note("unknown", "handshake", f"certificate_invalid: {why}")
-        self.assigning.sign = self.security.sign_payload
+        self.update_policy.sign = self.security.sign_payload
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
         self.devices.on_change(self.commands.device_changed)
         self.bulk_commands = BulkCommands(self.commands, self.operations, self.devices, self.search)
-        self.outlook = Outlook(self.security, self.devices, self.groups, self.search)
+        self.expiry_forecast = ExpiryForecast(self.security, self.devices, self.groups, self.search)
         self.renewals = Renewals(
             self.security, self.twins, self.operations, self.devices, self.search, self.clock
         )  # fmt: skip
@@ -405,7 +405,7 @@ class Fleet:
             self.security.inventory,
             self.clock,
         )
-        self.asking = Asking(
+        self.diagnosis = Diagnosis(
             registry=self.devices,
             presence=self.presence,
             health=self.health,
@@ -773,9 +773,9 @@ class Fleet:
             _log.info("The certificate towards brokers was renewed; the next start uses it")
         await self.security.maintain()
 
-    async def settle(self) -> None:
+    async def wait_idle(self) -> None:
         """Returns once everything accepted so far was seen by every detector, notifier and mirror that works."""
-        await self.plane.settle()
+        await self.plane.wait_idle()
         for consumer in self.consumers:
             await consumer.catch_up()
         for mirror in self.mirrors.values():

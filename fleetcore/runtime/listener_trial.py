@@ -45,7 +45,7 @@ async def try_listener(client: Client, endpoint: str, tls: TlsProvider) -> Findi
     """Visits a listener and says what came of it; takes at most :data:`TRIAL_S`. Raises nothing."""
     what = f"listener {endpoint}"
     try:
-        chain, key = await asyncio.to_thread(tls.evictor, GUEST)
+        chain, key = await asyncio.to_thread(tls.takeover_certificate, GUEST)
         secrets = DeviceSecrets(device=GUEST, certificate=chain, key=key, ca=tls.ca_bundle())
         async with asyncio.timeout(TRIAL_S), client(reachable(endpoint, _HERE), secrets) as visitor:
             reply = await visitor.request(messages.TWIN_GET)

@@ -25,7 +25,7 @@ from fleetcore.pipeline.mirror.inbox import Inbox
 from fleetcore.pipeline.mirror.lane import StateLane
 from fleetcore.pipeline.mirror.looking import HomedPage, Looking, Watch
 from fleetcore.pipeline.mirror.readings import ReadingRules, ReadingsLane
-from fleetcore.pipeline.mirror.settling import Direction, Settling, Way
+from fleetcore.pipeline.mirror.reconciling import Direction, Reconciling, Way
 from fleetcore.pipeline.mirror.walk import Walk
 from fleetcore.pipeline.selection import Selection
 from fleetcore.query.parse import parse
@@ -149,14 +149,14 @@ def mirror_of(
     """The mirror of a section, not running yet."""
     actor, homed = f"mirror/{name}", functools.partial(entities.at_hub, name)
     report = functools.partial(twins.take_report, actor=actor)
-    settling = Settling(section.ways, entities.body, entities.taker(actor), homed=homed, report=report)
+    reconciling = Reconciling(section.ways, entities.body, entities.taker(actor), homed=homed, report=report)
     lane = StateLane(
         name,
         storage,
         clock,
         entities.bodies,
         facets=section.facets,
-        settling=settling,
+        reconciling=reconciling,
         deletes=section.delete,
         deletes_per_day=section.removals_per_day,
         every_s=section.write_every_s,

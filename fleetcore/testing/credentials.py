@@ -165,7 +165,7 @@ class CredentialCare:
         except FleetError as error:
             self.failures.append(error.code)
 
-    async def settled(self) -> None:
+    async def wait_idle(self) -> None:
         """Returns once no renewal is under way."""
         if self._working is not None:
             await asyncio.gather(self._working, return_exceptions=True)

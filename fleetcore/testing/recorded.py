@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, EndsOnce, Session
+from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, CloseOnce, Session
 from fleetcore.model.credential import Credential
 from fleetcore.model.message import Inbound, Rejected, Reply
 
@@ -42,7 +42,7 @@ class Refusal(NamedTuple):
     rejected: Rejected
 
 
-class _Ends(EndsOnce):
+class _Ends(CloseOnce):
     """What a test can end."""
 
     def end_silently(self, code: str) -> None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleetcore.wire import dsse
 from fleetcore.wire.manifest import MANIFEST_TYPE, Chunks, Manifest, write_manifest
-from fleetcore.wire.trust import TRUST_TYPE, Role, Trust, raw_key, write_trust
+from fleetcore.wire.trust import TRUST_TYPE, FirmwareRoot, Role, raw_key, write_trust
 
 #: Where the movable clock starts.
 START_MS = 1_767_225_600_000
@@ -55,7 +55,7 @@ class Signers:
         """A trust root in its envelope, good for a year; ``by`` signs it, its own root keys where nobody is named."""
         models = models or {}
         names = {*root, *(firmware or ()), *(name for some in models.values() for name in some)}
-        made = Trust(
+        made = FirmwareRoot(
             version=version,
             expires=START_MS + 365 * DAY_MS,
             keys={self.id(name): raw_key(self.key(name).public_key()) for name in sorted(names)},

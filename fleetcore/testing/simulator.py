@@ -209,7 +209,7 @@ class SimulatedDevice:
         """Opens the connection, says online, reports the running firmware and how an update ended meanwhile."""
         self._take_over(await self._factory(self.endpoint, self.secrets).__aenter__())
         await self._online()
-        await self.updater.settle(self._say, self._health)
+        await self.updater.reconcile(self._say, self._health)
 
     async def _report_firmware(self) -> None:
         said: dict[str, object] = {"version": self.firmware}

@@ -142,7 +142,7 @@ class ThrowawayCa:
         own = self.service_identity()
         return own.certificate_path, own.key_path, self.path
 
-    def evictor(self, device: str) -> tuple[bytes, bytes]:
+    def takeover_certificate(self, device: str) -> tuple[bytes, bytes]:
         """A certificate and key, PEM, by which a broker takes the client for ``device``."""
         own = self.device(device)
         return own.certificate, own.key

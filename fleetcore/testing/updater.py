@@ -17,7 +17,7 @@ from fleetcore.testing.flash import Flash
 from fleetcore.testing.slots import BOOTS, Image, Job, Memory, Slots
 from fleetcore.testing.verifier import Verifier, text_of
 from fleetcore.wire.manifest import Chunks
-from fleetcore.wire.trust import Trust
+from fleetcore.wire.trust import FirmwareRoot
 
 _REMEMBERED = 16
 
@@ -77,7 +77,7 @@ class Updater:
         return self.slots.running
 
     @property
-    def trust(self) -> Trust | None:
+    def trust(self) -> FirmwareRoot | None:
         """Whom the device believes; None for one that does not verify."""
         return self._verifier.trust
 
@@ -86,7 +86,7 @@ class Updater:
         self._verifier.load()
         return self.slots.boot()
 
-    async def settle(self, say: Say, health: Health) -> None:
+    async def reconcile(self, say: Say, health: Health) -> None:
         """After a start, once the server is reached: judges what is on trial, and says how an update ended."""
         if self.memory.trying is not None:
             code = await health()
@@ -114,7 +114,7 @@ class Updater:
         """
         execution, campaign = text_of(offer, "execution"), text_of(offer, "campaign")
         # An image on trial would be overwritten while it runs.
-        await self.settle(say, health)
+        await self.reconcile(say, health)
         job = self.memory.job
         under_way = job is not None and job.execution == execution
         try:
@@ -156,7 +156,7 @@ class Updater:
         self.slots.remember(trying=self.slots.spare, boots_left=BOOTS)
         await say(execution, campaign, "rebooting")
         self.boot()
-        await self.settle(say, health)
+        await self.reconcile(say, health)
 
     async def withdraw(self, execution: str, say: Say) -> None:
         """An offer is taken back: what has not been started is dropped."""

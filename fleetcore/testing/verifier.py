@@ -23,7 +23,7 @@ from fleetcore.wire.manifest import (
     open_manifest,
 )
 from fleetcore.wire.strict_json import dumps, loads
-from fleetcore.wire.trust import Trust, first_trust, follow_all
+from fleetcore.wire.trust import FirmwareRoot, first_trust, follow_all
 
 _TRUST = "trust.json"
 
@@ -119,7 +119,7 @@ class Verifier:
         )
         return Admitted(image=image, nonce=nonce, chunks=manifest.chunks)
 
-    def _genuine(self, envelope: object, trust: Trust, now: int) -> Manifest:
+    def _genuine(self, envelope: object, trust: FirmwareRoot, now: int) -> Manifest:
         trust.check_time(now)
         model = self._model
         manifest = open_manifest(envelope, trust, ())

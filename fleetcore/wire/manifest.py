@@ -17,7 +17,7 @@ from fleetcore.wire import dsse
 from fleetcore.wire.members import Members
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
-from fleetcore.wire.trust import Trust
+from fleetcore.wire.trust import FirmwareRoot
 
 MANIFEST_TYPE = "application/vnd.fleetcore.firmware+json"
 FORMAT = "fleetcore.firmware/1"
@@ -133,7 +133,7 @@ def write_manifest(manifest: Manifest) -> bytes:
     return dumps(document)
 
 
-def open_manifest(envelope: object, trust: Trust, models: Iterable[str] | None = None) -> Manifest:
+def open_manifest(envelope: object, trust: FirmwareRoot, models: Iterable[str] | None = None) -> Manifest:
     """A manifest that, for each model, enough of the keys that the trust root names for it have signed.
 
     ``models`` are those that it is wanted for; None for all that it names. Nothing of it is read before a trusted key

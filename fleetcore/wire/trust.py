@@ -48,7 +48,7 @@ def _roles(roles: Mapping[str, Role]) -> Mapping[str, Role]:
 
 
 @frozen(kw_only=True)
-class Trust:
+class FirmwareRoot:
     """One version of a trust root.
 
     Attributes:
@@ -85,7 +85,7 @@ class Trust:
             )
 
 
-def read_trust(payload: bytes) -> Trust:
+def read_trust(payload: bytes) -> FirmwareRoot:
     """Reads the document alone; who signed it is another question. Raises Refused, whatever the bytes."""
     members = Members.of(payload, "The trust root", limit_bytes=TRUST_BYTES, form=FORMAT)
     version, expires = members.integer("version", 1, 1_000_000), members.time("expires")
@@ -106,7 +106,7 @@ def read_trust(payload: bytes) -> Trust:
         raise members.wrong("models", f"at most {_MAX_MODELS}")
     if firmware is None and not models:
         raise Refused("The trust root lets nobody sign firmware", remedy="Name keys in firmware or in models")
-    return Trust(version=version, expires=expires, keys=keys, root=root, firmware=firmware, models=models)
+    return FirmwareRoot(version=version, expires=expires, keys=keys, root=root, firmware=firmware, models=models)
 
 
 def _key(name: str, listed: Members) -> bytes:
@@ -130,7 +130,7 @@ def _role(members: Members, keys: Mapping[str, bytes]) -> Role:
     return Role(keys=frozenset(ids), threshold=threshold)
 
 
-def write_trust(trust: Trust) -> bytes:
+def write_trust(trust: FirmwareRoot) -> bytes:
     """The document that is signed."""
 
     def role(item: Role) -> dict[str, object]:
@@ -155,7 +155,7 @@ def raw_key(key: Ed25519PublicKey) -> bytes:
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def signers(envelope: object, trust: Trust, role: Role, what: str) -> frozenset[str]:
+def signers(envelope: object, trust: FirmwareRoot, role: Role, what: str) -> frozenset[str]:
     """Who of a role has signed; raises Refused with ``signature_invalid`` below its threshold."""
     try:
         found = dsse.verify(envelope, TRUST_TYPE, trust.public(role.keys)).signers
@@ -170,14 +170,14 @@ def signers(envelope: object, trust: Trust, role: Role, what: str) -> frozenset[
     return found
 
 
-def first_trust(envelope: object) -> Trust:
+def first_trust(envelope: object) -> FirmwareRoot:
     """A trust root that is believed because of where it comes from; its own threshold has signed it."""
     trust = read_trust(dsse.opened(envelope, TRUST_TYPE))
     signers(envelope, trust, trust.root, f"version {trust.version}")
     return trust
 
 
-def follow(old: Trust, envelope: object) -> Trust:
+def follow(old: FirmwareRoot, envelope: object) -> FirmwareRoot:
     """The version after ``old``.
 
     Raises Refused: ``signature_invalid`` without a threshold of the old and of the new root keys, ``trust_invalid``
@@ -194,7 +194,7 @@ def follow(old: Trust, envelope: object) -> Trust:
     return new
 
 
-def follow_all(trust: Trust, chain: Sequence[object]) -> Trust:
+def follow_all(trust: FirmwareRoot, chain: Sequence[object]) -> FirmwareRoot:
     """Follows a chain step by step; versions that are there already are passed over."""
     for envelope in chain:
         if read_trust(dsse.opened(envelope, TRUST_TYPE)).version > trust.version:

@@ -102,7 +102,7 @@ async def test_of_one_that_leaves_nothing_is_kept_after_a_second(socket, who, mo
     async def never(_fleet):
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("fleetcore.runtime.app.Fleet.settle", never)
+    monkeypatch.setattr("fleetcore.runtime.app.Fleet.wait_idle", never)
     loop, descriptors = asyncio.get_running_loop(), open_files()
 
     async def left():

@@ -29,7 +29,7 @@ async def connected(fleet):
     got = []
     session = await fleet.plane.authenticate(LocalCredential("d"), protocol="test")
     fleet.plane.listen(session, got.append)
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
     return session, got
 
 
@@ -51,7 +51,7 @@ async def test_a_command_whose_device_is_cut_off_meanwhile_goes_out_when_it_is_b
         await asyncio.sleep(0)
     session.end("replaced")
     sent = await sending
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
     _, again = await connected(fleet)
 
     assert [downlink.body["id"] for downlink in [*got, *again]] == [sent.id]
@@ -65,7 +65,7 @@ async def test_a_device_that_is_suspended_meanwhile_gets_nothing_and_its_command
     _, sent = await asyncio.gather(
         fleet.lifecycles.move("d", Lifecycle.SUSPENDED), fleet.commands.send("d", "blink", respond="none")
     )
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
 
     assert (got, (await fleet.commands.get(sent.id)).state) == ([], CommandState.QUEUED)
 
@@ -82,7 +82,7 @@ async def test_a_command_that_expires_while_it_is_stored_is_not_handed_out(fleet
 
     fleet.storage.commit = slow
     await fleet.commands.send("d", "open-valve", deliver_within_s=2, execute_within_s=2)
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
 
     assert got == []
 
@@ -91,11 +91,11 @@ async def test_beyond_ten_lanes_a_command_waits_until_another_has_ended(fleet):
     _, got = await connected(fleet)
     await fleet.commands.snapshot("d")
     commands = [await fleet.commands.send("d", "x", lane=f"l{number}") for number in range(12)]
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
     given = [downlink.body["id"] for downlink in got]
 
     await fleet.commands.result("d", commands[0].id, messages.CommandResult(status="succeeded"))
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
 
     assert given == [command.id for command in commands[:10]]
     assert [downlink.body["id"] for downlink in got[10:]] == [commands[10].id]
@@ -112,7 +112,7 @@ async def test_a_lane_keeps_its_order_where_a_supersede_key_is_taken_meanwhile(f
         fleet.commands.send("d", "k-b", lane="b", supersede="k"),  # meets it, and tries again
         fleet.commands.send("d", "later", lane="b"),
     )
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
     lane = [command for command in [await fleet.commands.get(one.id) for one in commands] if command.lane == "b"]
 
     given = [downlink.body["sequence"] for downlink in got if downlink.body["lane"] == "b"]

@@ -110,7 +110,7 @@ class Bench:
 
     async def start(self):
         self.updater.boot()
-        await self.updater.settle(self.say, self.health)
+        await self.updater.reconcile(self.say, self.health)
         return self.updater
 
     async def take(self, offer):

@@ -68,7 +68,7 @@ async def test_a_trust_root_that_its_own_threshold_did_not_sign_is_no_first_one(
 
 async def test_who_set_which_trust_root_stands_in_the_audit_log(manager, fleet, signers, trusted):
     await manager.set_firmware_root(signers.trust(2), reason="a maker left")
-    await fleet.settle()
+    await fleet.wait_idle()
 
     rows = await manager.list_audit(object="firmware trust root", after=0)
 

@@ -46,7 +46,7 @@ async def test_each_change_is_one_row_with_who_what_when_and_why(manager, fleet)
     await fleet.devices.register("a", "sensor", actor="ann", reason="new")
     await fleet.groups.create("lab", actor="bob")
     await fleet.twins.report("a", {"everyday": 1})
-    await fleet.settle()
+    await fleet.wait_idle()
 
     rows = await fleet.audit.list()
 
@@ -182,7 +182,7 @@ async def test_a_denial_is_a_row_and_a_flood_of_them_is_one(manager, fleet):
     with pytest.raises(NotAuthorised):
         await fleet.plane.authenticate(LocalCredential("ghost"), protocol="test", peer="192.0.2.1")
     await fleet.denials.flush()
-    await fleet.settle()
+    await fleet.wait_idle()
 
     denied = [row for row in await fleet.audit.list() if row.action == "access.denied"]
 

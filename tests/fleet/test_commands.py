@@ -50,7 +50,7 @@ async def _connected(fleet, device):
     got = []
     session = await fleet.plane.authenticate(LocalCredential(device), protocol="test")
     fleet.plane.listen(session, got.append)
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
     return session, got
 
 
@@ -71,21 +71,21 @@ async def test_of_a_lane_a_connected_device_is_given_one_command_after_the_other
 
     sent = await asyncio.gather(*(fleet.commands.send("d-0", "step", {"n": n}) for n in range(4)))
     order = sorted(sent, key=lambda command: command.sequence)
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
     assert [one.body["id"] for one in got] == [order[0].id]
     for number, command in enumerate(order, 1):
         await fleet.commands.result("d-0", command.id, messages.CommandResult(status="succeeded"))
-        await fleet.plane.settle()
+        await fleet.plane.wait_idle()
         assert [one.body["id"] for one in got] == [each.id for each in order[: number + 1]]
 
 
 async def test_a_command_with_a_precondition_or_to_a_device_that_may_not_have_it_is_not_sent_at_once(fleet, devices):
     _session, got = await _connected(fleet, "d-0")
     held = await fleet.commands.send("d-0", "update", precondition="reported.battery > 20", lane="a")
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
     await fleet.lifecycles.move("d-0", Lifecycle.QUARANTINED)
     quarantined = await fleet.commands.send("d-0", "blink", lane="b")
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
 
     assert got == []
     assert (await fleet.commands.get(held.id)).state is CommandState.CANCELLED
@@ -98,7 +98,7 @@ async def test_a_device_that_was_cut_off_meanwhile_is_given_the_command_again(fl
     await asyncio.sleep(0)
     session.end("replaced")
     sent = await sending
-    await fleet.plane.settle()
+    await fleet.plane.wait_idle()
 
     await clock.advance(5)
     _session, again = await _connected(fleet, "d-0")
@@ -124,7 +124,7 @@ async def test_a_precondition_is_looked_at_when_the_command_is_handed_out(fleet,
     assert list(await fleet.commands.hand_out("d-1")) == []
     ended = await fleet.commands.get(stays.id)
     assert (ended.state, ended.code) == (CommandState.CANCELLED, "precondition_failed")
-    await fleet.settle()
+    await fleet.wait_idle()
     assert [one.reason for one in await fleet.audit.list(object=stays.id)][-1] == "reported.battery > 20 (12)"
     with pytest.raises(QuerySyntaxError):
         await fleet.commands.send("d-0", "update", precondition="battery >")
@@ -290,7 +290,7 @@ async def test_who_asked_a_device_to_stop_is_in_the_log_once(fleet, devices):
     await fleet.commands.cancel(command.id, actor="ann", reason="wrong door")
     await fleet.commands.cancel(command.id, actor="bob")
 
-    await fleet.settle()
+    await fleet.wait_idle()
     rows = [(one.actor, one.reason) for one in await fleet.audit.list(object=command.id) if "cancel" in one.action]
     assert rows == [("ann", "wrong door")]
 

@@ -55,11 +55,11 @@ async def test_a_dynamic_group_has_its_members_at_once_and_follows_changes_with_
     assert fleet.groups.members("on-roof") == []
 
     await fleet.twins.report("a", {"n": 3})
-    await fleet.settle()
+    await fleet.wait_idle()
     assert fleet.groups.members("on-roof") == ["a"]
 
     await fleet.twins.report("a", {"n": 6})
-    await fleet.settle()
+    await fleet.wait_idle()
     assert fleet.groups.members("on-roof") == []
     assert [(one.type, one.subject, one.data["why"]) for one in await events(fleet, GROUP_JOINED, GROUP_LEFT)] == [
         (GROUP_JOINED, "a", "tags has 'roof' (['roof'])"),
@@ -161,7 +161,7 @@ async def test_a_reading_moves_a_device_in(manager, fleet):
     await fleet.groups.create("hot", query='latest."room/temp" > 30')
 
     await manager.collect_telemetry("a", "room/temp", 31.0)
-    await fleet.settle()
+    await fleet.wait_idle()
 
     assert fleet.groups.members("hot") == ["a"]
 
@@ -179,7 +179,7 @@ async def test_memberships_are_there_after_opening_again(tmp_path):
         fleet = await manager.open()
         assert list(fleet.groups.of("a")) == ["dyn", "lab", "site"]
         await fleet.devices.change("b", tags=[])
-        await fleet.settle()
+        await fleet.wait_idle()
         assert fleet.groups.members("dyn") == ["a"]
 
 
@@ -239,7 +239,7 @@ async def test_incremental_membership_is_full_evaluation(todo):
 
         for kind, device, value in todo:
             await apply(manager, fleet, kind, device, value)
-        await fleet.settle()
+        await fleet.wait_idle()
         incremental = {device: list(fleet.groups.of(device)) for device in DEVICES}
         await fleet.groups.refresh()
 

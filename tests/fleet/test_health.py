@@ -73,7 +73,7 @@ async def test_why_names_what_is_not_as_it_should_be(manager, fleet, clock):
     await fleet.commands.send("a", "reboot")
     await clock.advance(3600)
     fleet.presence.closed("a")
-    await fleet.settle()
+    await fleet.wait_idle()
 
     why = await manager.diagnose_device("a")
 

@@ -151,7 +151,7 @@ async def test_an_import_goes_on_after_kill_9_where_it_was(tmp_path):
         there = len([row async for row in manager.iter_device_rows()])
         ended = await manager.run_operation(operation)
         fleet = await manager.open()
-        await fleet.settle()
+        await fleet.wait_idle()
         rows = [row async for _, row in fleet.audit.rows() if row.action == "device.registered"]
 
     assert 3000 <= cut_off["result"]["registered"] < 20000

@@ -198,7 +198,7 @@ async def test_a_peer_that_does_not_have_the_key_it_names_is_written_down_once_f
     for _ in range(3):
         fleet.plane.key_refused("th-1:0123456789abcdef", protocol="coap", peer="192.0.2.1:5")
     await fleet.denials.flush()
-    await fleet.settle()
+    await fleet.wait_idle()
     (row,) = [row for row in await fleet.audit.list(limit=100) if row.action == "access.denied"]
 
     assert (row.actor, row.object, row.reason) == ("unknown", "session", "not_authenticated: not the key of the token")

@@ -38,7 +38,7 @@ async def test_later_layers_override_and_each_leaf_tells_where_it_comes_from(fle
     await layers.desire("hall", {"interval": 100}, kind=LayerKind.GROUP, group="hall")
     await layers.desire("saver", {"interval": 900}, kind=LayerKind.POLICY, group="site")
     await fleet.twins.desire(device, {"led": False}, actor="bob")
-    await fleet.settle()
+    await fleet.wait_idle()
 
     assert await desired(fleet, device) == {"interval": 900, "led": False, "net": {"apn": "x", "retry": 5}}
     origins = layers.origins(await fleet.twins.get(device))
@@ -51,22 +51,22 @@ async def test_later_layers_override_and_each_leaf_tells_where_it_comes_from(fle
 
     await layers.remove("saver")
     await fleet.twins.desire(device, {"led": None})
-    await fleet.settle()
+    await fleet.wait_idle()
     assert await desired(fleet, device) == {"interval": 100, "led": True, "net": {"apn": "x", "retry": 5}}
 
     await fleet.groups.take_out("hall", [device])
-    await fleet.settle()
+    await fleet.wait_idle()
     assert await desired(fleet, device) == {"interval": 300, "led": True, "net": {"apn": "x", "retry": 3}}
 
 
 async def test_a_device_that_is_registered_later_has_the_layers_and_versions_only_rise(fleet):
     await fleet.twins.layers.desire("defaults", {"interval": 300})
     await fleet.devices.register("late", "sensor")
-    await fleet.settle()
+    await fleet.wait_idle()
     first = await fleet.twins.get("late")
     await fleet.twins.recompute("late")
     await fleet.twins.desire("late", {"interval": 300})
-    await fleet.settle()
+    await fleet.wait_idle()
 
     again = await fleet.twins.get("late")
     assert (first.desired.document, first.desired.version) == ({"interval": 300}, 1)
@@ -78,14 +78,14 @@ async def test_a_group_that_is_laid_elsewhere_takes_its_devices_to_other_layers(
     await fleet.groups.create("hall", within=["site"])
     await fleet.groups.add("hall", [device])
     await fleet.twins.layers.desire("of-site", {"led": True}, kind=LayerKind.GROUP, group="site")
-    await fleet.settle()
+    await fleet.wait_idle()
     inside = (await fleet.twins.get(device)).desired.document
 
     await fleet.groups.change("hall", within=[])
-    await fleet.settle()
+    await fleet.wait_idle()
     outside = (await fleet.twins.get(device)).desired.document
     await fleet.groups.change("hall", within=["site"])
-    await fleet.settle()
+    await fleet.wait_idle()
 
     assert (inside, outside) == ({"led": True}, {})
     assert (await fleet.twins.get(device)).desired.document == {"led": True}
@@ -96,7 +96,7 @@ async def test_devices_are_told_of_a_layer_as_of_any_desired_change(fleet, devic
     fleet.twins.on_desired(lambda who, body: told.append((who, body["since"], body["version"], body["patch"])))
     await fleet.twins.desire(device, {"a": 1})
     await fleet.twins.layers.desire("defaults", {"a": 0, "b": 2})
-    await fleet.settle()
+    await fleet.wait_idle()
 
     assert told == [(device, 0, 1, {"a": 1}), (device, 1, 2, {"b": 2})]
 
@@ -121,7 +121,7 @@ async def test_what_makes_no_layer_is_refused(fleet, device):
 async def test_layers_that_are_too_much_together_leave_the_device_as_it_was_and_say_so(fleet, device):
     await fleet.twins.desire(device, {"own": "x" * 40_000})
     await fleet.twins.layers.desire("defaults", {"more": "y" * 40_000})
-    await fleet.settle()
+    await fleet.wait_idle()
 
     assert await desired(fleet, device) == {"own": "x" * 40_000}
     assert [row.action for row in await fleet.audit.list(object=device)][-1] == "twin.refused"
@@ -219,7 +219,7 @@ async def test_what_devices_were_told_adds_up_to_what_is_desired(changes):
             else:
                 kind = LayerKind.FLEET if layer == "low" else LayerKind.POLICY
                 await fleet.twins.layers.desire(layer, patch, kind=kind)
-            await fleet.settle()
+            await fleet.wait_idle()
 
         assert mine == await desired(fleet, "a")
         origins = fleet.twins.layers.origins(await fleet.twins.get("a"))

@@ -73,7 +73,7 @@ class Real:
     async def suspend(self, device):
         session = await self.plane.authenticate(LocalCredential(device), protocol="test")
         await self.ingest.submit(session, telemetry(device))
-        await self.fleet.settle()
+        await self.fleet.wait_idle()
         await self.fleet.lifecycles.move(device, Lifecycle.SUSPENDED)
 
     async def desire(self, device, patch):

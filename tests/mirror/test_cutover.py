@@ -151,7 +151,7 @@ async def test_a_device_goes_to_a_hub_and_comes_back(served, hub, certified):
         home = await manager.get_device("pump-1")
         after = await fleet.commands.hand_out("pump-1")
         (listed,) = (await manager.list_cutovers()).items
-        await fleet.settle()
+        await fleet.wait_idle()
         rows = (await manager.list_audit(action="cutover.")).items
 
     assert {each.device: (each.action, each.reason) for each in plan} == {

@@ -11,7 +11,7 @@ from fleetcore.model.mirror import FACETS, EntityKey
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.lane import StateLane
 from fleetcore.pipeline.mirror.looking import Looking
-from fleetcore.pipeline.mirror.settling import Settling, Way
+from fleetcore.pipeline.mirror.reconciling import Reconciling, Way
 from fleetcore.pipeline.mirror.walk import Walk
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.memory_cloud import MemoryCloud, MemoryHub
@@ -57,14 +57,14 @@ async def run(fleet, hub, death, *, deletes=True):
     """A mirror works until it is in step, or killed."""
     parts = (fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
     entities = Entities(*parts, certificates=fleet.security.letting_in)
-    settling = Settling(
+    reconciling = Reconciling(
         {"twin": Way(direction="both", wins="cloud")},
         entities.body,
         entities.taker("mirror/hub"),
         homed=functools.partial(entities.at_hub, "hub"),
         report=functools.partial(fleet.twins.take_report, actor="mirror/hub"),
     )
-    lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, settling=settling, deletes=deletes)
+    lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, reconciling=reconciling, deletes=deletes)
     looking = Looking(lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
     await looking.start()
     await looking.look_again()  # the hub is polled

@@ -56,7 +56,7 @@ class Operator:
     async def settle(self):
         """Returns once what is under way for devices is handed over."""
         fleet = await self._manager.open()
-        await fleet.downlinks.settle()
+        await fleet.downlinks.wait_idle()
         await self._manager.wait_idle()
 
     async def listening(self):

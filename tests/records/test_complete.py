@@ -188,7 +188,7 @@ async def operations(manager):
 async def diagnosis(manager, device):
     """``why_device`` told what the store needs of commands, executions and the audit log."""
     found, fleet = to_builtins(await manager.diagnose_device(device)), await manager.open()
-    why = await fleet.asking.why(device)
+    why = await fleet.diagnosis.why(device)
     for member in ("groups", "waiting", "updating", "anomalies", "changes"):
         plain = json.loads(json.dumps([to_plain(record) for record in getattr(why, member)]))
         found[member] = [{**stored, **told} for stored, told in zip(plain, found[member], strict=True)]

@@ -70,7 +70,7 @@ class Tls:
     def __init__(self):
         self._ca = ThrowawayCa()
 
-    def evictor(self, device):
+    def takeover_certificate(self, device):
         secrets = self._ca.secrets(device)
         return secrets.certificate, secrets.key
 

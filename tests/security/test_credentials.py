@@ -59,20 +59,20 @@ async def test_it_renews_with_a_new_key_once_its_time_has_come(device, clock):
     old = x509.load_pem_x509_certificate(device.secrets.certificate)
     clock.jump(device.record.renew_after - clock.now_ms() - 1)
     device.care.look()
-    await device.care.settled()
+    await device.care.wait_idle()
     assert device.moved == 0
 
     clock.jump(1)
     device.care.look()
     device.care.look()
-    await device.care.settled()
+    await device.care.wait_idle()
 
     new = x509.load_pem_x509_certificate(device.secrets.certificate)
     assert (device.moved, device.care.renewals) == (1, 1)
     assert new.public_key() != old.public_key()
     assert device.reported == [], "nobody asked it to"
     device.care.look()
-    await device.care.settled()
+    await device.care.wait_idle()
     assert device.moved == 1
 
 
@@ -81,16 +81,16 @@ async def test_it_keeps_the_old_certificate_until_the_new_one_has_connected(devi
     clock.jump(61 * DAY + 6 * DAY)
     device.broken = True
     device.care.look()
-    await device.care.settled()
+    await device.care.wait_idle()
     assert (device.secrets, device.care.failures) == (before, ["overloaded"])
     device.broken, device.refuses = False, True
     device.care.look()
-    await device.care.settled()
+    await device.care.wait_idle()
     assert (device.secrets, device.care.failures) == (before, ["overloaded", "key_in_use"])
 
     device.refuses = False
     device.care.look()
-    await device.care.settled()
+    await device.care.wait_idle()
 
     assert device.secrets.certificate != before.certificate
 
@@ -98,7 +98,7 @@ async def test_it_keeps_the_old_certificate_until_the_new_one_has_connected(devi
 async def test_it_renews_once_for_each_value_that_asks(device):
     for value in ("op-1", "op-1", "op-2"):
         await device.care.obey({"renew": value})
-        await device.care.settled()
+        await device.care.wait_idle()
 
     assert device.moved == 2
     assert device.reported == [{"fleetcore": {"renew": "op-1"}}, {"fleetcore": {"renew": "op-2"}}]
@@ -107,12 +107,12 @@ async def test_it_renews_once_for_each_value_that_asks(device):
 async def test_what_came_to_nothing_is_done_at_the_next_occasion(device):
     device.broken = True
     await device.care.obey({"renew": "op-1"})
-    await device.care.settled()
+    await device.care.wait_idle()
     assert (device.care.obeyed, device.reported) == (None, [])
 
     device.broken = False
     await device.care.obey({"renew": "op-1"})
-    await device.care.settled()
+    await device.care.wait_idle()
 
     assert device.care.obeyed == "op-1"
 
@@ -138,6 +138,6 @@ async def test_a_device_without_a_certificate_has_none_to_renew(device, clock):
     device.secrets = DeviceSecrets(device="th-1", token="fc_dev_x")
 
     await device.care.obey({"renew": "op-1"})
-    await device.care.settled()
+    await device.care.wait_idle()
 
     assert device.moved == 0

@@ -59,7 +59,7 @@ class Served:
 
     async def audited(self, kind):
         await self.fleet.denials.flush()
-        await self.fleet.settle()
+        await self.fleet.wait_idle()
         return [row for row in await self.fleet.audit.list(limit=1000) if row.action == kind]
 
 

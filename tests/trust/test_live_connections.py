@@ -60,7 +60,7 @@ class Stream:
 
 
 async def _stored(served):
-    await served.fleet.settle()
+    await served.fleet.wait_idle()
     try:
         return len((await served.manager.query_telemetry("th-1", "power")).value)
     except KeyError:
@@ -77,7 +77,7 @@ async def test_a_device_that_is_revoked_in_mid_stream_is_cut_off_and_nothing_of_
     await stream.until(lambda outcomes: outcomes.count(None) >= 5)
     await served.security.revoke("th-1", reason="stolen")
     under_way = len(stream.outcomes) + 1
-    await served.fleet.settle()
+    await served.fleet.wait_idle()
     stored = await _stored(served)
     await stream.until(lambda outcomes: outcomes[-1] is not None)
     # 3.1.1 has no code in its acknowledgements, so only that nothing comes in is asked of it.

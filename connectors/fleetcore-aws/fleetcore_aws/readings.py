@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
-from fleetcore.interfaces.bundles import Message, Reading, bundled, of_numbers, of_texts, settled
+from fleetcore.interfaces.bundles import Message, Reading, bundled, of_numbers, of_texts, sent_of
 from fleetcore.interfaces.cloud import Sent
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore_aws import answers
@@ -46,7 +46,7 @@ class Readings:
         why = "The device's id is too long for a thing's name"
         messages, unnamed = bundled(readings, name_of, self._fleet, _MAX_SIZE, why)
         failures = await (self._published(messages) if self._to.via == "iot-data" else self._put(messages))
-        return settled(len(readings) + len(refused), messages, failures, {**refused, **unnamed})
+        return sent_of(len(readings) + len(refused), messages, failures, {**refused, **unnamed})
 
     # -- calls ------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import asyncio
 import datetime as dt
 from collections.abc import Mapping, Sequence
 
-from fleetcore.interfaces.bundles import Message, Reading, bundled, of_numbers, of_texts, settled
+from fleetcore.interfaces.bundles import Message, Reading, bundled, of_numbers, of_texts, sent_of
 from fleetcore.interfaces.call_failed import CallFailed
 from fleetcore.interfaces.cloud import Sent
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
@@ -42,7 +42,7 @@ class Readings:
     async def _send(self, readings: Sequence[Reading], refused: Mapping[int, str]) -> Sent:
         messages, unnamed = bundled(readings, self._devices.name, self._fleet, _MAX_SIZE, TOO_LONG)
         failures = await self._published(messages)
-        return settled(len(readings) + len(refused), messages, failures, {**refused, **unnamed})
+        return sent_of(len(readings) + len(refused), messages, failures, {**refused, **unnamed})
 
     async def _published(self, messages: Sequence[Message]) -> list[CallFailed | None]:
         """Devices side by side, the messages of each one after another."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from google.pubsub_v1.types import PubsubMessage
 
-from fleetcore.interfaces.bundles import Message, Reading, of_numbers, of_texts, settled
+from fleetcore.interfaces.bundles import Message, Reading, of_numbers, of_texts, sent_of
 from fleetcore.interfaces.cloud import Sent
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore.wire.strict_json import dumps
@@ -63,7 +63,7 @@ class Readings:
         for failed in failures:
             if failed is not None and failed.kind == "missing":
                 raise missing("The topic of telemetry", failed) from failed
-        return settled(count, [each for requests in devices.values() for each in requests], failures, refused)
+        return sent_of(count, [each for requests in devices.values() for each in requests], failures, refused)
 
     def _requests(self, readings: Sequence[Reading], refused: dict[int, str]) -> list[Message]:
         """Rows of one device each, one a line, no more than a request takes."""

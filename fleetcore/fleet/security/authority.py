@@ -111,7 +111,7 @@ def key_id(certificate: x509.Certificate) -> str:
 
 
 @frozen(kw_only=True)
-class Trust:
+class TrustBundle:
     """What the fleet trusts and signs with, as of one moment; a change is a new one. Oldest first everywhere.
 
     Attributes:
@@ -153,7 +153,7 @@ class Trust:
 class Authority:
     """Signs certificates for devices, the server and services, and the list of those that are revoked."""
 
-    def __init__(self, fleet: str, clock: Clock, trust: Trust) -> None:
+    def __init__(self, fleet: str, clock: Clock, trust: TrustBundle) -> None:
         self.fleet = check_fleet(fleet)
         self._clock = clock
         self._trust = trust
@@ -164,14 +164,14 @@ class Authority:
         """A new authority: a root and an issuing CA with fresh keys, in memory only."""
         check_fleet(fleet)
         root = make_root(fleet, 1, clock)
-        return cls(fleet, clock, Trust(roots=(root,), issuing=(make_issuing(fleet, 1, root, clock),)))
+        return cls(fleet, clock, TrustBundle(roots=(root,), issuing=(make_issuing(fleet, 1, root, clock),)))
 
     @property
-    def trust(self) -> Trust:
+    def trust(self) -> TrustBundle:
         """What it trusts and signs with now."""
         return self._trust
 
-    def install(self, trust: Trust) -> None:
+    def install(self, trust: TrustBundle) -> None:
         """Trusts and signs by ``trust`` from now on, and tells whoever follows."""
         self._trust = trust
         for follow in self._followers:
@@ -219,7 +219,7 @@ class Authority:
         return pem([signer, *(cross for cross in self._trust.cross if key_id(cross) == issuer_id(signer))])
 
     def ca_pem(self) -> bytes:
-        """What devices and brokers trust, PEM: see :meth:`Trust.bundle`."""
+        """What devices and brokers trust, PEM: see :meth:`TrustBundle.bundle`."""
         return self._trust.bundle()
 
     def issue_device(
@@ -259,13 +259,13 @@ class Authority:
             certificate=self._leaf(Profile.SERVICE, SERVICE_NAME.format(name=name), key.public_key(), names), key=key
         )
 
-    def issue_evictor(self, device: str) -> KeyPair:
+    def issue_takeover_certificate(self, device: str) -> KeyPair:
         """A certificate that a broker takes for the device's and we do not: who connects by it throws the device out.
 
         It lasts minutes, and its SAN names a service.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.UniformResourceIdentifier(service_uri(self.fleet, "evictor"))]
+        names = [x509.UniformResourceIdentifier(service_uri(self.fleet, "takeover_certificate"))]
         pair = self._leaf(Profile.SERVICE, check_device_id(device), key.public_key(), names, dt.timedelta(minutes=5))
         return KeyPair(certificate=pair, key=key)
 

@@ -335,11 +335,11 @@ class Claims:
                     device=device, fingerprint=record.spki, parameters=parameters, source=source, issued_via=actor
                 )
             )
-            birth = self._issuer.birth(device, actor=actor, reason=f"from {source}")
+            registration = self._issuer.registration(device, actor=actor, reason=f"from {source}")
             beside = evolve(
-                birth,
+                registration,
                 puts=(
-                    *(*birth.puts, *spent),
+                    *(*registration.puts, *spent),
                     self._ownerships.put(evolve(ownership, parameters=said), expect=ownership.version),
                 ),
             )

@@ -56,8 +56,8 @@ _NOT_SEEN = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED})
 #: When a device whose key waits for acceptance asks again, seconds.
 RETRY_AFTER_S = 30
 
-#: Keys that may wait for one device, and those of them that one address may have sent: anybody can knock in a device's
-#: name.
+#: Keys that may wait for one device, and those of them that one address may have sent: anybody can ask in a
+#: device's name.
 _MAX_PENDING, _MAX_PENDING_OF_ONE = 5, 2
 #: A device that waits asks every ``RETRY_AFTER_S``; a key that was silent so long gives its place to the next.
 _SILENT_S = 600.0
@@ -267,9 +267,9 @@ class Enrollment:
         raise Unavailable("Too many enrolments at once", retry_after_s=1.0)
 
     async def _register_waiting(self, device: Device, how: str) -> None:
-        birth = self._issuer.birth(device, actor=how, reason="first contact")
+        registration = self._issuer.registration(device, actor=how, reason="first contact")
         try:
-            await self._storage.commit(birth)
+            await self._storage.commit(registration)
         except VersionConflict:
             return  # by the same device's other request, which is looked at next
         except Conflict as error:
@@ -469,7 +469,7 @@ class Enrollment:
             )
         record = await self.records.get(f"{device.id}:{asked.spki}")
         if record is None:
-            record = await self._knock(device, asked, request)
+            record = await self._pending_enrollment(device, asked, request)
         match record.state:
             case EnrollmentState.ACCEPTED:
                 now = self._clock.now_ms()
@@ -488,7 +488,9 @@ class Enrollment:
                 self._asked.put(record.id.encode(), self._clock.monotonic_s())
                 return _pending(device.id, asked.spki, RETRY_AFTER_S)
 
-    async def _knock(self, device: Device, asked: CertificateRequest, request: EnrollRequest) -> EnrollmentRecord:
+    async def _pending_enrollment(
+        self, device: Device, asked: CertificateRequest, request: EnrollRequest
+    ) -> EnrollmentRecord:
         gone = await self._make_place(device.id, request.source)
         now = self._clock.now_ms()
         record = EnrollmentRecord(

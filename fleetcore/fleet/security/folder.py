@@ -14,7 +14,7 @@
 The folder appears whole or not at all: it is made beside its place and renamed. Nothing here is ever overwritten by
 ``create``; single files are replaced by rename. A change of the CAs holds from the moment at which ``generations.json``
 is replaced: files that it does not name are of a change that did not come about, and files that follow from it are made
-again by :meth:`PkiFolder.settle`.
+again by :meth:`PkiFolder.reconcile`.
 """
 
 import json
@@ -43,7 +43,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fleetcore import files
 from fleetcore.errors import ConfigError, Conflict, NotFound
-from fleetcore.fleet.security.authority import Authority, IssuingCa, KeyPair, RootCa, Trust, key_id, pem
+from fleetcore.fleet.security.authority import Authority, IssuingCa, KeyPair, RootCa, TrustBundle, key_id, pem
 from fleetcore.fleet.security.profiles import names_of, service_uri
 from fleetcore.interfaces.clock import Clock
 
@@ -169,7 +169,7 @@ class PkiFolder:
             raise ConfigError("The command key is not Ed25519", file=str(path / "command.key"))
         return cls(path=path, authority=authority, command_key=command_key, passphrase=passphrase)
 
-    def save(self, trust: Trust, change: Mapping[str, object]) -> None:
+    def save(self, trust: TrustBundle, change: Mapping[str, object]) -> None:
         """Writes another trust than the authority's present one, which holds once ``generations.json`` is in place.
 
         ``change`` says who made it and why, for :meth:`last_change`. Raises OSError; then the trust is as before.
@@ -194,7 +194,7 @@ class PkiFolder:
         files.replace(self.path / _GENERATIONS, json.dumps(said, indent=1).encode())
         _sync_folder(self.path)
 
-    def settle(self) -> None:
+    def reconcile(self) -> None:
         """Removes what the last change has done away with and writes the bundle anew, where a crash came between."""
         gone = [self.path / name for name in self._gone() if (self.path / name).exists()]
         for path in gone:
@@ -233,7 +233,7 @@ class PkiFolder:
         (self.path / _name("root", root.number, "key")).unlink(missing_ok=True)
         _sync_folder(self.path)
 
-    def _files(self, trust: Trust, *, beside: Trust) -> Iterator[tuple[Path, bytes]]:
+    def _files(self, trust: TrustBundle, *, beside: TrustBundle) -> Iterator[tuple[Path, bytes]]:
         """The files of CAs that ``beside`` does not have, keys first."""
         roots, issuing = (
             {root.number for root in beside.roots},
@@ -261,13 +261,13 @@ def _name(kind: str, number: int, suffix: str = "pem") -> str:
     return f"{kind}.{suffix}" if number == 1 else f"{kind}-{number}.{suffix}"
 
 
-def _crossed(trust: Trust) -> list[tuple[int, x509.Certificate]]:
+def _crossed(trust: TrustBundle) -> list[tuple[int, x509.Certificate]]:
     """The cross certificates with the number of the root that each names."""
     numbers = {key_id(root.certificate): root.number for root in trust.roots}
     return [(numbers[key_id(cross)], cross) for cross in trust.cross]
 
 
-def _names(trust: Trust) -> list[str]:
+def _names(trust: TrustBundle) -> list[str]:
     """The files of a trust's CAs; a root's key may be elsewhere."""
     found = [_name("root", root.number, suffix) for root in trust.roots for suffix in ("pem", "key")]
     found += [
@@ -289,7 +289,7 @@ def _generations(path: Path) -> dict[str, Any]:
     raise ConfigError("It cannot be read", file=str(place), remedy="fleetcore restore from a backup")
 
 
-def _trust(path: Path, passphrase: str | None) -> Trust:
+def _trust(path: Path, passphrase: str | None) -> TrustBundle:
     """The CAs that lie in a folder."""
     said: dict[str, Any] = {
         "version": 1,
@@ -305,7 +305,7 @@ def _trust(path: Path, passphrase: str | None) -> Trust:
     issuing, former = (
         tuple(_issuing(path, number, passphrase) for number in said[name]) for name in ("issuing", "former")
     )
-    trust = Trust(
+    trust = TrustBundle(
         version=said["version"],
         roots=roots,
         issuing=issuing,

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from cryptography import x509
 
 from fleetcore.errors import Refused
-from fleetcore.fleet.security.authority import Trust, key_id
+from fleetcore.fleet.security.authority import TrustBundle, key_id
 from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.security.profiles import common_name
 from fleetcore.fleet.security.rotation import RENEW_ISSUING_AT
@@ -179,7 +179,7 @@ def _end(ending: Ending) -> tuple[int, str]:
     return ending.not_after, ending.certificate
 
 
-def ca_standings(trust: Trust, living: Mapping[str, int]) -> list[CaStanding]:
+def ca_standings(trust: TrustBundle, living: Mapping[str, int]) -> list[CaStanding]:
     """Every CA of a trust; ``living`` counts the certificates of each by its id."""
     found = [
         _standing(

@@ -123,14 +123,14 @@ class Issuer:
             reason=reason or grant.how,
             data={"certificate": record.id, "fingerprint": asked.spki, "source": source},
         )
-        birth = self.birth(grant.device, actor=actor, reason=grant.how) if grant.register else Commit()
+        registration = self.registration(grant.device, actor=actor, reason=grant.how) if grant.register else Commit()
         try:
             added = await self.inventory.add(
                 record,
                 key,
-                (event, *birth.events),
+                (event, *registration.events),
                 replaces=grant.replaces,
-                with_puts=(*birth.puts, *grant.beside(record)),
+                with_puts=(*registration.puts, *grant.beside(record)),
             )
         except VersionConflict:
             raise
@@ -140,7 +140,7 @@ class Issuer:
             self.directory.registered(grant.device)
         return added
 
-    def birth(self, device: Device, *, actor: str, reason: str) -> Commit:
+    def registration(self, device: Device, *, actor: str, reason: str) -> Commit:
         """What registers a device, as part of a larger commit."""
         return self.directory.registration(device, actor=actor, reason=reason)
 

@@ -592,7 +592,7 @@ class SecurityManager:
     async def settle_cas(self, *, starting: bool = False) -> None:
         """Brings what follows from the CAs in line with them, where a crash came between; an error is logged."""
         try:
-            await self.rotation.settle()
+            await self.rotation.reconcile()
         except (FleetError, OSError) as error:
             # Not in the log of a start: where a listener needs the file the start fails by it and says so.
             _log.log(

@@ -8,7 +8,7 @@ more. Until then every step can be taken back.
 
 In which phase a fleet is follows from what it trusts and signs with (:func:`phase_of`), so no crash can leave the two
 apart. What follows from a change, the server's certificate, the devices' bundle, the audit row, is brought in line by
-:meth:`Rotation.settle`, which may be called at any time and again after a crash.
+:meth:`Rotation.reconcile`, which may be called at any time and again after a crash.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from fleetcore.fleet.security.authority import (
     Authority,
     IssuingCa,
     RootCa,
-    Trust,
+    TrustBundle,
     key_id,
     make_cross,
     make_issuing,
@@ -63,14 +63,14 @@ STEPS: Mapping[str, Mapping[Phase, Phase]] = MappingProxyType(
 )
 
 
-def phase_of(trust: Trust) -> Phase:
+def phase_of(trust: TrustBundle) -> Phase:
     """The phase that a trust is in."""
     if len(trust.roots) == 1:
         return Phase.SETTLED
     return Phase.ISSUING if trust.root_of(trust.signer) is trust.roots[-1] else Phase.ANNOUNCED
 
 
-def bundle_digest(trust: Trust) -> str:
+def bundle_digest(trust: TrustBundle) -> str:
     """SHA-256 (hex) of the bundle: by it a device confirms what it trusts."""
     return hashlib.sha256(trust.bundle()).hexdigest()
 
@@ -364,7 +364,9 @@ class Rotation:
                 )
             return await self._without([chosen], trust, "ca.distrusted", actor, reason, force=force)
 
-    async def _drop(self, trust: Trust, root: RootCa, what: str, actor: str, reason: str, *, force: bool) -> StepResult:
+    async def _drop(
+        self, trust: TrustBundle, root: RootCa, what: str, actor: str, reason: str, *, force: bool
+    ) -> StepResult:
         """Ends trust in a root and all below it."""
         leaving = [item for item in trust.issuing if trust.root_of(item) is root]
         left = evolve(trust, roots=tuple(item for item in trust.roots if item is not root), cross=())
@@ -373,7 +375,7 @@ class Rotation:
     async def _without(
         self,
         leaving: Collection[IssuingCa],
-        left: Trust,
+        left: TrustBundle,
         what: str,
         actor: str,
         reason: str,
@@ -416,14 +418,14 @@ class Rotation:
             if batch.issuer in issuers or (not batch.issuer and first & set(issuers))
         ]
 
-    def _allowed(self, step: str) -> Trust:
+    def _allowed(self, step: str) -> TrustBundle:
         phase = self.phase
         if phase not in STEPS[step]:
             able = " or ".join(STEPS[step])
             raise IllegalTransition(f"The CA is {phase}; {step.replace('_', ' ')} needs it to be {able}", phase=phase)
         return self._authority.trust
 
-    async def _change(self, new: Trust, what: str, actor: str, reason: str) -> StepResult:
+    async def _change(self, new: TrustBundle, what: str, actor: str, reason: str) -> StepResult:
         old = self._authority.trust
         new = evolve(new, version=old.version + (new.bundle() != old.bundle()))
         change = {"id": uuid4().hex, "what": what, "actor": actor, "reason": reason, "time": self._clock.now_ms()}
@@ -435,7 +437,7 @@ class Rotation:
         await self._settle()
         return StepResult(phase=phase_of(new), bundle=new.version)
 
-    async def settle(self) -> None:
+    async def reconcile(self) -> None:
         """Brings what follows from the CAs in line with them: after a crash in between, and again at any time."""
         async with self._lock:
             await self._settle()
@@ -444,7 +446,7 @@ class Rotation:
         folder, trust = self._folder(), self._authority.trust
         change = self._said
         if folder is not None:
-            await asyncio.to_thread(folder.settle)
+            await asyncio.to_thread(folder.reconcile)
             change = folder.last_change()
         await self._follow()
         if self.delivery is not None and change:
@@ -493,7 +495,7 @@ class Rotation:
             claims=tuple(await self._claims_of(older)),
         )
 
-    async def _holders(self, trust: Trust) -> tuple[set[str], set[str], set[str]]:
+    async def _holders(self, trust: TrustBundle) -> tuple[set[str], set[str], set[str]]:
         """Devices with a living certificate; those with the older root's alone; those with the newer's alone."""
         below = {item.id: trust.root_of(item) for item in trust.issuing}
         by_root: dict[int, set[str]] = {root.number: set() for root in trust.roots}
@@ -520,5 +522,5 @@ class Rotation:
         return {record.device for record in records} - others, records
 
 
-def _newest_below(trust: Trust, root: RootCa) -> IssuingCa:
+def _newest_below(trust: TrustBundle, root: RootCa) -> IssuingCa:
     return max((item for item in trust.issuing if trust.root_of(item) is root), key=lambda item: item.number)

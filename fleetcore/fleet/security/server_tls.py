@@ -91,9 +91,9 @@ class FleetTls(TlsProvider):
     def ca_bundle(self) -> bytes:
         return self._folder.authority.ca_pem()
 
-    def evictor(self, device: str) -> tuple[bytes, bytes]:
+    def takeover_certificate(self, device: str) -> tuple[bytes, bytes]:
         authority = self._folder.authority
-        pair = authority.issue_evictor(device)
+        pair = authority.issue_takeover_certificate(device)
         return pem([pair.certificate]) + authority.presented_pem(), pair.key_pem()
 
     def service_client(self) -> tuple[Path, Path, Path]:

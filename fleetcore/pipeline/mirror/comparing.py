@@ -13,7 +13,7 @@ from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody, TwinBody
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.kept import digest
 from fleetcore.pipeline.mirror.lane import Bodies, StateLane
-from fleetcore.pipeline.mirror.settling import Homed, twins_at_hub
+from fleetcore.pipeline.mirror.reconciling import Homed, twins_at_hub
 from fleetcore.pipeline.mirror.walk import Walk
 
 #: In front of a place among the kept states. A plan looks at them last: what is gone from the fleet is there alone.

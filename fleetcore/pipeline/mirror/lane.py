@@ -28,7 +28,7 @@ from fleetcore.pipeline.mirror.budget import DayBudget
 from fleetcore.pipeline.mirror.hub import BackendError, Hub
 from fleetcore.pipeline.mirror.kept import NOTHING, UNCONFIRMED, KeptStates, digest, with_losses
 from fleetcore.pipeline.mirror.marks import Marks
-from fleetcore.pipeline.mirror.settling import Settling
+from fleetcore.pipeline.mirror.reconciling import Reconciling
 from fleetcore.wire.records import from_plain, to_plain
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class StateLane:
     Args:
         bodies: gives the present states of entities; those that are not there are left out.
         facets: those that are sent; a mark of another one, which an earlier configuration left, is dropped.
-        settling: how what goes both ways is settled; None where all goes out.
+        reconciling: how what goes both ways is settled; None where all goes out.
         deletes: whether what is gone from the fleet is removed from the hub, and at most so many a day: a fleet that
             was emptied by mistake is not emptied at the hub. What is over waits.
         every_s: an entity is written once in so long at most; what changes meanwhile is one write.
@@ -106,13 +106,13 @@ class StateLane:
         bodies: Bodies,
         *,
         facets: Collection[Facet] = FACETS,
-        settling: Settling | None = None,
+        reconciling: Reconciling | None = None,
         deletes: bool = False,
         deletes_per_day: int | None = None,
         every_s: float = 0.0,
     ) -> None:
         self.name, self._storage, self._clock, self._bodies = name, storage, clock, bodies
-        self.deletes, self._settling, self.facets = deletes, settling, facets
+        self.deletes, self._settling, self.facets = deletes, reconciling, facets
         self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
         #: Removals that are under way.
         self._removing: set[EntityKey] = set()
@@ -440,7 +440,7 @@ class StateLane:
         self.removals_wait.clear()
         self._news.set()
 
-    async def _settled(self, hub: Hub, settling: Settling, work: Sequence[_Work], done: _Done) -> list[_Work]:
+    async def _settled(self, hub: Hub, reconciling: Reconciling, work: Sequence[_Work], done: _Done) -> list[_Work]:
         """The same with what goes both ways read and merged; what is in step then is done."""
         # What is taken over is as it was imported, unless the hub says that it is another one by now.
         both = [item for item in work if item.read_first and item.body is not None and not item.kept.adopts]
@@ -455,7 +455,7 @@ class StateLane:
                 continue
             held = held_by[entry.key]
             try:
-                settled = await settling.settle(hub, entry.key, entry.kept, entry.body, held)
+                settled = await reconciling.reconcile(hub, entry.key, entry.kept, entry.body, held)
             except Refused as error:
                 reason = f"The fleet does not take what the hub has: {error.message}"
                 done.append((entry.key, self._invalid(entry.key, entry.kept, reason)))

@@ -10,7 +10,7 @@ from fleetcore.errors import NotAuthenticated, NotAuthorised
 from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.security.profiles import CLAIM_NAME
-from fleetcore.interfaces.protocol import ClaimSession, EndsOnce, EnrollRequest
+from fleetcore.interfaces.protocol import ClaimSession, CloseOnce, EnrollRequest
 from fleetcore.model.message import Inbound, Rejected, Reply, Request
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.refusals import Refusals
@@ -79,7 +79,7 @@ class ClaimSessions:
         return sum(map(len, self._open.values()))
 
 
-class BatchSession(EndsOnce, ClaimSession):
+class BatchSession(CloseOnce, ClaimSession):
     """The implementation; ``batch`` is what the certificate names."""
 
     def __init__(

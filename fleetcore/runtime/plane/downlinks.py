@@ -274,7 +274,7 @@ class Downlinks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def settle(self) -> None:
+    async def wait_idle(self) -> None:
         """Returns once what is under way is done."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -282,7 +282,7 @@ class Downlinks:
         """Ends what is under way."""
         for task in list(self._tasks):
             task.cancel()
-        await self.settle()
+        await self.wait_idle()
 
 
 async def _logged(work: Coroutine[object, object, None], name: str) -> None:

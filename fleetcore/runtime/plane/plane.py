@@ -140,9 +140,9 @@ class Plane(DevicePlane):
                 scope=too_often.scope,
             )
 
-    async def settle(self) -> None:
+    async def wait_idle(self) -> None:
         """Returns once what is under way is done: activations and pushes."""
-        await self._downlinks.settle()
+        await self._downlinks.wait_idle()
 
     async def close(self) -> None:
         """Ends every session and what is under way."""

@@ -13,29 +13,29 @@ from fleetcore.errors import Refused
 from fleetcore.frontends.describe import describe, to_json
 from fleetcore.model.operator import Permission
 from fleetcore_api import metrics
+from fleetcore_api.app_state import AppState
 from fleetcore_api.callers import caller_of
 from fleetcore_api.endpoints import PREFIX, Page, refused, routes, streamed
-from fleetcore_api.gate import HEADERS, Gate
 from fleetcore_api.openapi import document, methods_at
 from fleetcore_api.problems import problem
+from fleetcore_api.request_middleware import HEADERS, RequestMiddleware
 from fleetcore_api.respond import Answered
-from fleetcore_api.site import Site
 
 
-def build(site: Site) -> Gate:
+def build(state: AppState) -> RequestMiddleware:
     """The ASGI application."""
-    table = of_fleet(site.fleet.host)
+    table = of_fleet(state.fleet.host)
     described = document(table)
     pages = {
         f"{PREFIX}/openapi.json": _constant(msgspec.json.encode(described)),
         f"{PREFIX}/calls": _constant(to_json(describe(call for call in table if call.path))),
-        "/metrics": partial(_metrics, site),
+        "/metrics": partial(_metrics, state),
         "/healthz": _health,
-        "/readyz": partial(_readiness, site),
+        "/readyz": partial(_readiness, state),
     }
     beside = [Route(path, Page(answer)) for path, answer in pages.items()]
-    router = Router([*routes(table, site), *beside], default=_nowhere, redirect_slashes=False)
-    return Gate(router, site, partial(methods_at, described), streamed(table))
+    router = Router([*routes(table, state), *beside], default=_nowhere, redirect_slashes=False)
+    return RequestMiddleware(router, state, partial(methods_at, described), streamed(table))
 
 
 def _constant(content: bytes) -> Any:
@@ -51,24 +51,24 @@ def _constant(content: bytes) -> Any:
     return answer
 
 
-async def _metrics(site: Site, scope: Any) -> Answered:
-    caller: Caller = caller_of(site, scope)
+async def _metrics(state: AppState, scope: Any) -> Answered:
+    caller: Caller = caller_of(state, scope)
     caller.everywhere("metrics", Permission.SERVER_READ)
-    return Answered(200, (await metrics.text(site.fleet)).encode(), {"content-type": metrics.MEDIA_TYPE})
+    return Answered(200, (await metrics.text(state.fleet)).encode(), {"content-type": metrics.MEDIA_TYPE})
 
 
 async def _health(_scope: Any) -> Answered:
-    """Answers while the process runs."""
+    """IdempotencyStore while the process runs."""
     return Answered(200, b'{"status":"ok","waiting_for":[]}', {"content-type": "application/json"})
 
 
-async def _readiness(site: Site, _scope: Any) -> Answered:
+async def _readiness(state: AppState, _scope: Any) -> Answered:
     """200 once every part of the server works, else 503 with the parts that do not.
 
     Their reasons are for operators, in `fleetcore doctor`: anybody may ask for this page.
     """
-    waiting = list(await site.fleet.readiness.waiting_for())
-    if site.closing.is_set():
+    waiting = list(await state.fleet.readiness.waiting_for())
+    if state.closing.is_set():
         waiting.append("closing")
     body = {"status": "not ready" if waiting else "ready", "waiting_for": waiting}
     return Answered(503 if waiting else 200, msgspec.json.encode(body), {"content-type": "application/json"})

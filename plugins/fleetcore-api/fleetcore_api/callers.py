@@ -4,17 +4,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fleetcore.calls.caller import Caller
-from fleetcore_api.site import Site
+from fleetcore_api.app_state import AppState
 
 
-def caller_of(site: Site, scope: Any, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
+def caller_of(state: AppState, scope: Any, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
     """Who sent a request that the gate let through; ``left`` returns when nothing is to be waited for any more."""
-    operators, token = site.fleet.operators, scope["auth"]
+    operators, token = state.fleet.operators, scope["auth"]
     return Caller(
-        site.fleet,
+        state.fleet,
         scope["user"],
         renew=lambda: operators.authenticate(token),
         watch=lambda: operators.watch(token),
-        max_wait_s=site.config.command_wait_s,
+        max_wait_s=state.config.command_wait_s,
         left=left,
     )

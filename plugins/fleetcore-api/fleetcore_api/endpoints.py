@@ -13,11 +13,11 @@ from starlette.routing import Route
 from fleetcore.calls.table import Call, Table, admit, invoke
 from fleetcore.errors import FleetError, Refused
 from fleetcore.wire.headers import Headers
+from fleetcore_api.app_state import AppState
 from fleetcore_api.callers import caller_of
-from fleetcore_api.gate import HEADERS, KEPT, SHOWN_ONCE, KeptAnswer
 from fleetcore_api.problems import Answer, problem
+from fleetcore_api.request_middleware import HEADERS, KEPT, SHOWN_ONCE, KeptAnswer
 from fleetcore_api.respond import Answered, answered, chosen, format_of, values_of
-from fleetcore_api.site import Site
 from fleetcore_api.streams import EventStream, gone
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _NAMED = re.compile(r"\{\w+\}")
 _OCTETS = ("application/octet-stream",)
 
 
-def routes(table: Table, site: Site) -> list[Route]:
+def routes(table: Table, state: AppState) -> list[Route]:
     """A route for each path of the table."""
     methods: dict[str, dict[str, list[Call]]] = {}
     for call in table:
@@ -35,7 +35,7 @@ def routes(table: Table, site: Site) -> list[Route]:
             methods.setdefault(call.path, {}).setdefault(call.method, []).append(call)
     read = {_NAMED.sub("{}", path) for path, calls in methods.items() if "GET" in calls}
     return [
-        Route(PREFIX + path, _Endpoint(calls, site, located=f"{_NAMED.sub('{}', path)}/{{}}" in read))
+        Route(PREFIX + path, _Endpoint(calls, state, located=f"{_NAMED.sub('{}', path)}/{{}}" in read))
         for path, calls in methods.items()
     ]
 
@@ -54,7 +54,7 @@ class Page:
         self._answer = answer
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers one request."""
+        """IdempotencyStore one request."""
         if scope["method"] in ("GET", "HEAD"):
             await _guarded(scope, receive, send, self._respond(scope))
         else:
@@ -68,8 +68,8 @@ class Page:
 class _Endpoint:
     """One path, with the calls of each of its methods."""
 
-    def __init__(self, calls: Mapping[str, Sequence[Call]], site: Site, *, located: bool) -> None:
-        self._calls, self._site, self._located = dict(calls), site, located
+    def __init__(self, calls: Mapping[str, Sequence[Call]], state: AppState, *, located: bool) -> None:
+        self._calls, self._state, self._located = dict(calls), state, located
         if "GET" in calls and not any(call.is_stream for call in calls["GET"]):
             self._calls["HEAD"] = calls["GET"]
 
@@ -84,7 +84,7 @@ class _Endpoint:
         call, query = chosen(calls, scope["query_string"])
         # A stream, and a body in pieces, hear for themselves that the reader has left.
         waits = not (call.is_stream or call.stream)
-        caller = caller_of(self._site, scope, partial(gone, request.receive) if waits else None)
+        caller = caller_of(self._state, scope, partial(gone, request.receive) if waits else None)
         admit(call, caller)
         kept: KeptAnswer | None = scope.get(KEPT)
         if kept is not None:
@@ -98,11 +98,11 @@ class _Endpoint:
             query=query,
             headers=scope[HEADERS],
             body=b"" if call.stream else await request.body(),
-            content=_content(request, scope[HEADERS], self._site) if call.stream else None,
+            content=_content(request, scope[HEADERS], self._state) if call.stream else None,
         )
         found = await invoke(call, caller, values)
         if call.is_stream:
-            return EventStream(self._site, found, lambda after: invoke(call, caller, {**values, "after": after}))
+            return EventStream(self._state, found, lambda after: invoke(call, caller, {**values, "after": after}))
         answer = answered(call, found, located=self._located, format=form)
         return Response(answer.body, answer.status, dict(answer.headers))
 
@@ -133,20 +133,20 @@ def _not_served(method: str, allowed: Any) -> Response:
 
 
 def _named(text: str) -> str:
-    """A name from a path: a slash within it came as ``%2F`` (see the gate)."""
+    """A name from a path: a slash within it came as ``%2F`` (see the middleware)."""
     return text.replace("%2F", "/").replace("%25", "%")
 
 
-def _content(request: Request, headers: Headers, site: Site) -> AsyncIterator[bytes]:
+def _content(request: Request, headers: Headers, state: AppState) -> AsyncIterator[bytes]:
     """The body in pieces; raises Refused for a media type that is not that of bytes."""
     headers.coding(())
     headers.check_media_type(_OCTETS)
-    return _pieces(request, site)
+    return _pieces(request, state)
 
 
-async def _pieces(request: Request, site: Site) -> AsyncIterator[bytes]:
+async def _pieces(request: Request, state: AppState) -> AsyncIterator[bytes]:
     try:
         async for piece in request.stream():
             yield piece
     except ClientDisconnect as error:
-        raise site.cut_off("upload") from error
+        raise state.cut_off("upload") from error

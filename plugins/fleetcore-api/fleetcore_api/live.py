@@ -16,9 +16,9 @@ from fleetcore.calls.live import Conversation
 from fleetcore.calls.types import encode_hook
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
 from fleetcore.wire import browser
+from fleetcore_api.app_state import AppState
 from fleetcore_api.callers import caller_of
 from fleetcore_api.problems import problem
-from fleetcore_api.site import Site
 
 _log = logging.getLogger(__name__)
 PATH = "/api/v1/live"
@@ -40,15 +40,15 @@ def close_code(error: FleetError) -> int:
 class LiveStream:
     """An ASGI application for one WebSocket that the gate has let through."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, state: AppState) -> None:
+        self._state = state
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Talks until the end."""
-        conversation = Conversation(caller_of(self._site, scope))  # raises before the handshake is answered
+        conversation = Conversation(caller_of(self._state, scope))  # raises before the handshake is answered
         await conversation.begin()
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
-        ending = asyncio.ensure_future(self._site.closing.wait())
+        ending = asyncio.ensure_future(self._state.closing.wait())
         parts = [
             asyncio.ensure_future(self._read(conversation, scope["user"].principal, receive)),
             asyncio.ensure_future(_tell(conversation, send)),
@@ -71,7 +71,7 @@ class LiveStream:
             text = message.get("text")
             if text is None:
                 raise _NotText
-            self._site.check_rate(principal)
+            self._state.check_rate(principal)
             await conversation.take(text.encode())
 
 

@@ -88,7 +88,7 @@ def _pages() -> dict[str, Any]:
         "/metrics": _page("metrics", "What the server did since it started, and how it stands", {
             metrics.MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}}
         }),
-        "/healthz": _page("healthz", "Answers while the process runs", health, security=[]),
+        "/healthz": _page("healthz", "IdempotencyStore while the process runs", health, security=[]),
         "/readyz": _page("readyz", "Whether every part of the server works", health, not_ready, security=[]),
     }  # fmt: skip
 

@@ -16,9 +16,9 @@ from fleetcore.listening.sockets import bind
 from fleetcore.runtime.app import Fleet
 from fleetcore.wire.endpoints import Listener
 from fleetcore_api.app import build
+from fleetcore_api.app_state import AppState
 from fleetcore_api.config import ApiConfig
 from fleetcore_api.live import FRAME_BYTES
-from fleetcore_api.site import Site
 from fleetcore_api.timed import TimedConnections
 
 #: How long requests under way may take once the service closes.
@@ -31,8 +31,8 @@ _KEEP_ALIVE_S = 75
 class ApiServer:
     """A listener that is open; made by :func:`serve`."""
 
-    def __init__(self, url: str, site: Site) -> None:
-        self.url, self.site = url, site
+    def __init__(self, url: str, state: AppState) -> None:
+        self.url, self.state = url, state
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -46,9 +46,9 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
     listener = config.listener()
     if listener.tls and context.tls is None:
         raise ConfigError("HTTPS needs the fleet's CA", remedy="`fleetcore init` makes one; in memory use http://")
-    site = Site(name=context.name, config=config, fleet=fleet)
+    state = AppState(name=context.name, config=config, fleet=fleet)
     settings = uvicorn.Config(
-        build(site),
+        build(state),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -79,9 +79,9 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
     url = f"{scheme}://{host}:{bound[0].getsockname()[1]}"
     context.logger.info("The operators' API listens on %s", url)
     try:
-        yield ApiServer(url, site)
+        yield ApiServer(url, state)
     finally:
-        site.close()
+        state.close()
         listening.close()
         for task in (ticking, sweeping):
             task.cancel()

@@ -17,8 +17,8 @@ from msgspec import json
 
 from fleetcore.calls.types import encode_hook
 from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised, NotFound
+from fleetcore_api.app_state import AppState
 from fleetcore_api.problems import problem
-from fleetcore_api.site import Site
 
 _log = logging.getLogger(__name__)
 #: A comment so often keeps proxies from closing a quiet stream.
@@ -42,8 +42,8 @@ class EventStream:
         again: the same after a position, for a reader whose own position is gone.
     """
 
-    def __init__(self, site: Site, first: Items, again: Callable[[int], Awaitable[Items]]) -> None:
-        self._site, self._items, self._again = site, first, again
+    def __init__(self, state: AppState, first: Items, again: Callable[[int], Awaitable[Items]]) -> None:
+        self._state, self._items, self._again = state, first, again
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Sends until the end; a reader that does not read holds nothing up."""
@@ -81,7 +81,7 @@ class EventStream:
             following = asyncio.ensure_future(anext(self._items))
             try:
                 while not following.done():
-                    quiet = asyncio.ensure_future(self._site.fleet.clock.sleep(_HEARTBEAT_S))
+                    quiet = asyncio.ensure_future(self._state.fleet.clock.sleep(_HEARTBEAT_S))
                     try:
                         await asyncio.wait({following, quiet}, return_when=asyncio.FIRST_COMPLETED)
                     finally:

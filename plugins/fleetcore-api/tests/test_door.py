@@ -104,7 +104,7 @@ async def test_a_denial_is_written_down_also_where_it_is_answered_as_if_nothing_
     answers = [await scoped.get(path) for path in ("/devices/out1/twin", "/devices/nope", "/health")]
 
     await fleet.denials.flush()
-    await fleet.settle()
+    await fleet.wait_idle()
     denied = [(one.object, one.reason) for one in await fleet.audit.list() if one.action == "access.denied"]
     assert [one.status_code for one in answers] == [404, 404, 403]
     assert denied == [("out1", "not_authorised"), ("get_fleet_health", "not_authorised")]

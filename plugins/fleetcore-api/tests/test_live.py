@@ -304,7 +304,7 @@ async def test_a_feed_that_is_not_kept_any_more_is_told_and_state_is_listed_anew
 
 async def test_an_api_that_ends_says_so(live, admin, served):
     async with live(admin) as reader:
-        served.site.close()
+        served.state.close()
         with pytest.raises(ConnectionClosed) as closed:
             await reader.until("never")
 

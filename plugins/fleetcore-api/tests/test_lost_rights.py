@@ -99,7 +99,7 @@ async def test_a_stream_that_has_nothing_to_show_is_kept_open_while_the_fleet_is
     as_role, fleet, served, caller_of, clock
 ):
     caller = await caller_of(await as_role("viewer", scope="type = 'nothing'"))
-    sent, stream = Sent(), streams.EventStream(served.site, watch_events(caller), None)
+    sent, stream = Sent(), streams.EventStream(served.state, watch_events(caller), None)
     sending = asyncio.create_task(stream({}, sent.receive, sent.send))
     assert b"retry" in await sent.pieces.get()
 

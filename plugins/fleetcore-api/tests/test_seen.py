@@ -178,7 +178,7 @@ async def test_a_reader_that_leaves_before_it_is_answered_is_no_fault_of_ours(se
     scope = {"type": "http", "method": "GET", "path": "/api/v1/devices", "raw_path": b"/api/v1/devices"}
     scope |= {"query_string": b"", "headers": [(b"authorization", token)], "client": None, "http_version": "1.1"}
 
-    await build(served.site)(scope, receive, send)
+    await build(served.state)(scope, receive, send)
 
     assert sent == []
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
@@ -232,7 +232,7 @@ async def test_erasing_leaves_nothing_but_what_happened(admin, fleet):
     await admin.post("/devices/a/commands", json={"name": "reboot"})
 
     gone = await admin.delete("/devices/a", params={"purge": True, "reason": "asked to"})
-    await fleet.settle()
+    await fleet.wait_idle()
     rows = (await admin.get("/audit", params={"object": "a", "after": 0})).json()["items"]
 
     assert gone.status_code == 204

@@ -74,7 +74,7 @@ async def test_a_denial_is_a_row_of_the_audit_log(fleet, as_role, admin):
     viewer = await as_role("viewer")
     await viewer.post("/groups", json={"id": "x"})
     await fleet.denials.flush()
-    await fleet.settle()
+    await fleet.wait_idle()
 
     rows = (await admin.get("/audit", params={"actor": "operator:p2"})).json()["items"]
 

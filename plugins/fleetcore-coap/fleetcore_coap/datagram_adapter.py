@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from fleetcore.interfaces.protocol import ProtocolAdapter
 from fleetcore.listening.lateness import sweeps
-from fleetcore_coap.site import Site
+from fleetcore_coap.app_state import AppState
 from fleetcore_coap.sockets import Datagrams
 
 #: How often repetitions and deadlines are looked at.
@@ -18,16 +18,16 @@ _DRAIN_S = 10.0
 
 
 class DatagramAdapter(ProtocolAdapter):
-    """An open listener; ``_site`` and ``_datagrams`` are set by the subclass."""
+    """An open listener; ``_state`` and ``_datagrams`` are set by the subclass."""
 
-    _site: Site
+    _state: AppState
     _datagrams: Datagrams
 
     async def tick(self) -> None:
         """Repeats and acknowledges what is due; called twice a second."""
-        for peer in list(self._site.awake):
+        for peer in list(self._state.awake):
             if not peer.tick():
-                self._site.awake.discard(peer)
+                self._state.awake.discard(peer)
 
     @abstractmethod
     def sweep(self, now_s: float) -> None:
@@ -43,27 +43,27 @@ class DatagramAdapter(ProtocolAdapter):
     async def keep_time(self) -> None:
         """Repetitions, until cancelled."""
         while True:
-            await self._site.context.clock.sleep(_TICK_S)
+            await self._state.context.clock.sleep(_TICK_S)
             await self.tick()
 
     async def keep_deadlines(self) -> None:
         """Deadlines, until cancelled."""
-        async for now_s in sweeps(self._site.context.clock):
+        async for now_s in sweeps(self._state.context.clock):
             self.sweep(now_s)
 
     async def drain(self) -> None:
         """Stops reading, waits at most 10 s for the requests under way, and closes every association."""
         self._datagrams.stop_reading()
         self.end_unfinished()
-        if self._site.tasks:
-            await asyncio.wait(tuple(self._site.tasks), timeout=_DRAIN_S)
+        if self._state.tasks:
+            await asyncio.wait(tuple(self._state.tasks), timeout=_DRAIN_S)
         self.end_all()
         self._datagrams.close()
 
     async def close(self) -> None:
         """Ends everything; idempotent."""
         await self.drain()
-        await self._site.end()
+        await self._state.end()
 
 
 A = TypeVar("A", bound=DatagramAdapter)

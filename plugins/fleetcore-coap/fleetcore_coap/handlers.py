@@ -63,7 +63,7 @@ async def _target(request: Request) -> str | None:
         return target
     known = request.peer.sequences
     if target not in known:
-        waiting = await request.peer.site.plane.wait(request.who, request.subject, messages.COMMAND)
+        waiting = await request.peer.state.plane.wait(request.who, request.subject, messages.COMMAND)
         request.peer.learn_sequences(waiting or {})
     if target not in known:
         raise NotFound("No unfinished command has this sequence number", code="command_unknown")
@@ -85,7 +85,7 @@ async def call(request: Request) -> Packet:
     """A message that is answered with content; 2.03 where an ETag names what the answer would be."""
     reads = "GET" in request.row.coap_method
     message = _read(request) if reads else request.inbound(target=request.match.target)
-    reply = await request.peer.site.plane.call(request.who, message)
+    reply = await request.peer.state.plane.call(request.who, message)
     tag = None if reply.etag is None else packed(reply.etag)
     if reply.error is None and tag is not None and tag in request.packet.all(Option.ETAG):
         return empty(VALID, (Option.ETAG, tag))
@@ -123,7 +123,7 @@ async def waiting(request: Request) -> Packet:
     peer = request.peer
     if observe == 1:
         peer.observations.end(request.packet.token)
-    body = await state(peer.site.plane.wait, session, subject, row, request.integer("since") or 0)
+    body = await state(peer.state.plane.wait, session, subject, row, request.integer("since") or 0)
     if row is messages.COMMAND:
         peer.learn_sequences(body)
     answer = request.content(body)
@@ -156,16 +156,16 @@ async def state(
 async def enroll(request: Request) -> Packet:
     """``POST /enroll``: 2.01, 5.03 with Max-Age while pending, else a problem."""
     peer, declared = request.peer, request.media_type()
-    source, certificate, protocol = peer.name, peer.certificate, peer.site.context.name
+    source, certificate, protocol = peer.name, peer.certificate, peer.state.context.name
     if declared == _PKCS10 or (declared is None and request.body[:1] == b"\x30"):
         made = EnrollRequest(csr=as_pem(request.body), certificate=certificate, source=source, protocol=protocol)
     else:
-        members = read_body(messages.ENROLL, request.body, declared, peer.site.context.limits.json_depth)
+        members = read_body(messages.ENROLL, request.body, declared, peer.state.context.limits.json_depth)
         if isinstance(members, Rejected):
             request.note_refused(members)
             return problems.problem(members)
         made = EnrollRequest.of(members, token=members.token, certificate=certificate, source=source, protocol=protocol)
-    return replied(request, await peer.site.plane.enroll(made))
+    return replied(request, await peer.state.plane.enroll(made))
 
 
 async def renew(request: Request) -> Packet:
@@ -174,15 +174,15 @@ async def renew(request: Request) -> Packet:
     if message.content_type == _PKCS10:
         members = dumps({"csr": as_pem(message.payload).decode("ascii")})
         message = replace(message, payload=members, content_type="application/json")
-    return replied(request, await request.peer.site.plane.call(request.who, message))
+    return replied(request, await request.peer.state.plane.call(request.who, message))
 
 
 async def ca_bundle(request: Request) -> Packet:
     """``GET /ca``: the bundle that devices trust. It is public, so that a device can ask before it is enrolled."""
-    tls = request.peer.site.context.tls
+    tls = request.peer.state.context.tls
     if request.session is not None:
         message = Inbound(type=messages.CA_GET, subject=request.session.identity, payload=b"")
-        return replied(request, await request.peer.site.plane.call(request.session, message), reads=True)
+        return replied(request, await request.peer.state.plane.call(request.session, message), reads=True)
     if tls is None:
         raise NotAuthenticated("No client certificate was shown")
     return request.content({"ca": tls.ca_bundle().decode("ascii")})
@@ -193,7 +193,7 @@ async def artifact(request: Request) -> Packet:
     sha256 = (request.match.target or "").lower()
     if _SHA256.fullmatch(sha256) is None:
         raise NotFound("That is no SHA-256 digest", code="artifact_unknown")
-    reader = await request.peer.site.plane.open_artifact(request.who, request.subject, sha256)
+    reader = await request.peer.state.plane.open_artifact(request.who, request.subject, sha256)
     tag, size = bytes.fromhex(sha256)[:8], reader.size_bytes
     if tag in request.packet.all(Option.ETAG):
         return empty(VALID, (Option.ETAG, tag))
@@ -221,7 +221,7 @@ async def _between(pieces: object) -> bytes:
 async def discover(request: Request) -> Packet:
     """``GET /device/v1/``: the limits, and the device that the credential names."""
     device = None if request.session is None else request.session.identity
-    return request.content(request.peer.site.context.discovery(device))
+    return request.content(request.peer.state.context.discovery(device))
 
 
 def link_list() -> Packet:

@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import Callable
 
+from fleetcore_coap.app_state import AppState
 from fleetcore_coap.keyed import KeyedAssociation
-from fleetcore_coap.site import Site
 
 
 class KeySearch:
     """Of one listener."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, state: AppState) -> None:
+        self._state = state
 
     def begin(
         self, association: KeyedAssociation, identity: bytes, peer: str, found: Callable[[list[bytes]], None]
@@ -20,18 +20,18 @@ class KeySearch:
 
         ``found`` is given the messages of what was held back, unless the handshake has ended or the task is cancelled.
         """
-        return self._site.spawn(self._find(association, identity, peer, found), "key of a peer")
+        return self._state.spawn(self._find(association, identity, peer, found), "key of a peer")
 
     async def _find(
         self, association: KeyedAssociation, identity: bytes, peer: str, found: Callable[[list[bytes]], None]
     ) -> None:
         key = None
         try:
-            key = await self._site.plane.shared_key(
-                identity.decode("utf-8", "replace"), protocol=self._site.context.name, peer=peer
+            key = await self._state.plane.shared_key(
+                identity.decode("utf-8", "replace"), protocol=self._state.context.name, peer=peer
             )
         except Exception:  # a store in trouble; the peer is refused, and comes again
-            self._site.context.logger.exception("The key of %s could not be looked for", peer)
+            self._state.context.logger.exception("The key of %s could not be looked for", peer)
         if association.ended is None:
             found(association.know(key))
 
@@ -39,4 +39,4 @@ class KeySearch:
         """Has it written down, once, that a handshake has ended since its peer does not have the key."""
         if association.refused is not None:
             refused, association.refused = association.refused.decode("utf-8", "replace"), None
-            self._site.plane.key_refused(refused, protocol=self._site.context.name, peer=peer)
+            self._state.plane.key_refused(refused, protocol=self._state.context.name, peer=peer)

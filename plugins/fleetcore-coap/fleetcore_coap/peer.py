@@ -14,6 +14,7 @@ from fleetcore.model.message import UNKNOWN, Downlink, Inbound, MessageType, Out
 from fleetcore.wire import messages
 from fleetcore.wire.replies import rejection
 from fleetcore_coap import handlers, problems
+from fleetcore_coap.app_state import AppState
 from fleetcore_coap.blocks import (
     BLOCK_BYTES,
     EXPONENT,
@@ -47,7 +48,6 @@ from fleetcore_coap.observations import Observation, Observations
 from fleetcore_coap.readings import Readings
 from fleetcore_coap.request import Request, empty, servable
 from fleetcore_coap.routes import Match, find
-from fleetcore_coap.site import Site
 
 #: Sequence numbers of commands that a peer was shown, so that it may answer one after it is finished.
 _MAX_SEQUENCES = 64
@@ -112,7 +112,7 @@ class Peer:
 
     def __init__(
         self,
-        site: Site,
+        state: AppState,
         name: str,
         *,
         end: Callable[[], None],
@@ -122,7 +122,7 @@ class Peer:
         echo: Echo | None = None,
         readings: Readings | None = None,
     ) -> None:
-        self.site, self.name, self.credential, self._echo = site, name, credential, echo
+        self.state, self.name, self.credential, self._echo = state, name, credential, echo
         self._readings = readings
         self._end, self._identified = end, identified
         self.exchanges = exchanges
@@ -132,7 +132,7 @@ class Peer:
         self._refusal: FleetError | None = None
         self._refused_until_s = 0.0
         self._identifying = asyncio.Lock()
-        self._bodies = Bodies(site.context.limits.message_bytes)
+        self._bodies = Bodies(state.context.limits.message_bytes)
         self._answers = Answers()
         self._listening = False
         self._closed = False
@@ -146,7 +146,7 @@ class Peer:
 
     def handle(self, request: Packet) -> None:
         """Takes a request that is new; it is answered through the message layer."""
-        self.site.awake.add(self)
+        self.state.awake.add(self)
         session = self.session
         if (
             self._readings is None
@@ -155,7 +155,7 @@ class Peer:
             or self._echo is not None
             or not self._readings.take(self, session, request)
         ):
-            self.site.spawn(self._answer(request), "request")
+            self.state.spawn(self._answer(request), "request")
 
     async def finish(self, request: Request, outcome: Outcome) -> None:
         """Answers a request that went the short way."""
@@ -167,7 +167,7 @@ class Peer:
     def close(self) -> None:
         """The connection is over; idempotent."""
         self._closed = True
-        self.site.awake.discard(self)
+        self.state.awake.discard(self)
         if self.session is not None:
             self.session.close()
         # Each refers to this peer; the collector would come to such a ring after hours.
@@ -196,7 +196,7 @@ class Peer:
         return problems.problem(refusal)
 
     def _now_s(self) -> float:
-        return self.site.context.clock.monotonic_s()
+        return self.state.context.clock.monotonic_s()
 
     async def _answer(self, packet: Packet) -> None:
         request = Request(peer=self, packet=packet, match=Match(None, frozenset()))
@@ -211,7 +211,7 @@ class Peer:
             request.note_refused(refusal)
             response = problems.problem(refusal)
         except Exception:
-            self.site.context.logger.exception("A request of %s failed", self.name)
+            self.state.context.logger.exception("A request of %s failed", self.name)
             response = problems.problem(Rejected(code="internal", reason="An internal error"))
         pending = await self._pending(request, response)
         response = self._finished(request, response, pending)
@@ -227,9 +227,9 @@ class Peer:
         match = find(packet.texts(Option.URI_PATH))
         if match is None:
             refusal = Rejected(code="operation_unknown", reason="Nothing is served at this path")
-            self.site.plane.refused(
+            self.state.plane.refused(
                 self.session, Inbound(type=UNKNOWN, subject=self._identity, payload=b""), refusal,
-                protocol=self.site.context.name,
+                protocol=self.state.context.name,
             )  # fmt: skip
             return problems.problem(refusal)
         request.match = match
@@ -267,7 +267,7 @@ class Peer:
         return await handlers.handler_of(match.row)(request)
 
     def _too_long(self, request: Request) -> Packet:
-        limit = self.site.context.limits.message_bytes
+        limit = self.state.context.limits.message_bytes
         refusal = Rejected(
             code="limit_exceeded",
             reason="The body is longer than the limit",
@@ -284,7 +284,7 @@ class Peer:
 
         All devices share a socket, so to stop reading for one would stop it for all: the answer slows its sender down.
         """
-        return await self.site.ingest.submit(session, message)
+        return await self.state.ingest.submit(session, message)
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Peer:
         refused = response.code >= 128
         subject = request.match.leaf if request.match.leaf is not None and not refused else session.identity
         try:
-            found = await self.site.plane.pending(session, subject)
+            found = await self.state.plane.pending(session, subject)
         except FleetError:  # a store in trouble: the answer itself says so
             return None
         return ", ".join([f"{name}={count}" for name, count in found.items() if count]).encode() or None
@@ -329,9 +329,9 @@ class Peer:
             if self.session is None:
                 assert self.credential is not None
                 try:
-                    session = await self.site.plane.authenticate(
+                    session = await self.state.plane.authenticate(
                         self.credential,
-                        protocol=self.site.context.name,
+                        protocol=self.state.context.name,
                         peer=self.name,
                         lasting=False,
                     )
@@ -365,7 +365,7 @@ class Peer:
         observation = self.observations.begin(request.packet, request.row, request.subject)
         if observation is not None and not self._listening:
             self._listening = True
-            self.site.plane.listen(request.who, self._changed)
+            self.state.plane.listen(request.who, self._changed)
         return observation
 
     def _changed(self, downlink: Downlink) -> None:
@@ -377,7 +377,7 @@ class Peer:
         """Tells the next state that has changed, where none is being told."""
         observation = None if self._closed else self.observations.take()
         if observation is not None:
-            self.site.spawn(self._tell(observation), "notification")
+            self.state.spawn(self._tell(observation), "notification")
 
     async def _tell(self, observation: Observation) -> None:
         ends = False
@@ -389,7 +389,7 @@ class Peer:
         )
         try:
             assert session is not None
-            body = await handlers.state(self.site.plane.wait, session, observation.subject, observation.row, 0)
+            body = await handlers.state(self.state.plane.wait, session, observation.subject, observation.row, 0)
             if observation.row is messages.COMMAND:
                 self.learn_sequences(body)
             answer = request.content(body)
@@ -404,7 +404,7 @@ class Peer:
         answer = replace(answer, token=observation.request.token, options=options([*answer.options, *given]))
         if self._closed:
             return
-        self.site.awake.add(self)
+        self.state.awake.add(self)
         self.exchanges.confirm(
             answer, self._now_s(), acknowledged=self._told, lost=lambda _reset: self._untold(observation)
         )

@@ -11,11 +11,11 @@ from typing import Protocol
 from fleetcore.errors import FleetError
 from fleetcore.interfaces.protocol import Session
 from fleetcore.model.message import Direction, Outcome
+from fleetcore_coap.app_state import AppState
 from fleetcore_coap.codec import Method, Option, Packet
 from fleetcore_coap.formats import CBOR, JSON
 from fleetcore_coap.request import Request, Speaker
 from fleetcore_coap.routes import find
-from fleetcore_coap.site import Site
 
 _USUAL = frozenset(
     {Option.URI_HOST, Option.URI_PORT, Option.URI_PATH, Option.URI_QUERY, Option.CONTENT_FORMAT, Option.ACCEPT}
@@ -35,8 +35,8 @@ class Finishing(Speaker, Protocol):
 class Readings:
     """Of one listener. The task that answers lives while anything is under way, so a drain may wait for it."""
 
-    def __init__(self, site: Site) -> None:
-        self._site, self._most_bytes = site, site.context.limits.message_bytes
+    def __init__(self, state: AppState) -> None:
+        self._state, self._most_bytes = state, state.context.limits.message_bytes
         self._under_way = 0
         self._ended: list[tuple[Finishing, Request, Outcome]] = []
         self._news = asyncio.Event()
@@ -47,7 +47,7 @@ class Readings:
             return False
         if (
             packet.uint(Option.ACCEPT) not in {None, JSON, CBOR}
-            or len(packet.payload) > self._site.context.limits.message_bytes
+            or len(packet.payload) > self._state.context.limits.message_bytes
         ):
             return False
         try:
@@ -62,8 +62,8 @@ class Readings:
             return False
         self._under_way += 1
         if self._under_way == 1:
-            self._site.spawn(self._answer(), "answers")
-        self._site.ingest.deliver(session, message, partial(self._done, peer, request))
+            self._state.spawn(self._answer(), "answers")
+        self._state.ingest.deliver(session, message, partial(self._done, peer, request))
         return True
 
     def _done(self, peer: Finishing, request: Request, outcome: Outcome) -> None:
@@ -80,5 +80,5 @@ class Readings:
                 try:
                     await peer.finish(request, outcome)
                 except Exception:
-                    self._site.context.logger.exception("A request of %s failed", peer.name)
+                    self._state.context.logger.exception("A request of %s failed", peer.name)
             self._under_way -= len(ended)

@@ -11,19 +11,19 @@ from fleetcore.model.message import UNKNOWN, Inbound, MessageType, Outcome, Reje
 from fleetcore.model.names import is_message_id
 from fleetcore.wire import messages
 from fleetcore.wire.strict_json import EXACT_INTEGER
+from fleetcore_coap.app_state import AppState
 from fleetcore_coap.codec import CONTENT, Kind, Option, Packet, options, uint
 from fleetcore_coap.etags import packed
 from fleetcore_coap.formats import CBOR, JSON, LINK_FORMAT, OCTET_STREAM, answer_format, encoded, media_type
 from fleetcore_coap.observations import Observation, Observations
 from fleetcore_coap.routes import Match
-from fleetcore_coap.site import Site
 
 
 class Speaker(Protocol):
     """The peer, as the handlers need it."""
 
     @property
-    def site(self) -> Site:
+    def state(self) -> AppState:
         """What all peers have in common."""
 
     @property
@@ -123,8 +123,8 @@ class Request:
         """It is refused here, before the plane has seen it."""
         subject = self.match.leaf or ("" if self.session is None else self.session.identity)
         message = Inbound(type=self.match.row or UNKNOWN, subject=subject, payload=self.body, target=self.match.target)
-        site = self.peer.site
-        site.plane.refused(self.session, message, rejected, protocol=site.context.name)
+        state = self.peer.state
+        state.plane.refused(self.session, message, rejected, protocol=state.context.name)
 
     def content(self, body: Mapping[str, object], *, code: int = CONTENT, etag: str | None = None) -> Packet:
         """An answer with a body in the form that was asked for, which :func:`servable` has seen."""

@@ -16,6 +16,7 @@ from fleetcore.listening.sockets import names, open_sockets
 from fleetcore.model.credential import CertificateCredential, KeyCredential
 from fleetcore.wire.endpoints import Listener
 from fleetcore_coap.addresses import Address, name_of, network_of
+from fleetcore_coap.app_state import AppState
 from fleetcore_coap.association import Association
 from fleetcore_coap.clear_text import offers_key
 from fleetcore_coap.config import CoapConfig
@@ -31,7 +32,6 @@ from fleetcore_coap.listening import Door, Places
 from fleetcore_coap.peer import Peer
 from fleetcore_coap.readings import Readings
 from fleetcore_coap.records import look
-from fleetcore_coap.site import Site
 from fleetcore_coap.sockets import Datagrams
 
 #: Handshakes under way, each of which has brought a cookie back from its address; see :class:`Pending` for one more.
@@ -69,8 +69,8 @@ class CoapAdapter(DatagramAdapter):
     ) -> None:
         self._config, self._listener, self._context, self._ingest = config, listener, context, ingest
         self._loop = asyncio.get_running_loop()
-        self._site = Site(context=context, plane=plane, ingest=ingest, random=SystemRandom())
-        self._readings = Readings(self._site)
+        self._state = AppState(context=context, plane=plane, ingest=ingest, random=SystemRandom())
+        self._readings = Readings(self._state)
         self._places: Places[_Place] = Places()
         budget = context.listening
         self._pending: Pending[_Place] = Pending(_MAX_PENDING, budget.per_address(_MAX_PENDING))
@@ -85,7 +85,7 @@ class CoapAdapter(DatagramAdapter):
         if listener.tls:
             self._material = self._current_material()
             self._door = Door(self._tls(self._material))
-        self._keys, self._search = Keys(), KeySearch(self._site)
+        self._keys, self._search = Keys(), KeySearch(self._state)
         #: For peers that offer a pre-shared key.
         self._key_door = Door(key_server_context(self._keys.key_of)) if config.psk else None
         bound = open_sockets(config.listen, listener.host, listener.port, datagrams=True)
@@ -235,10 +235,10 @@ class CoapAdapter(DatagramAdapter):
         credential: CertificateCredential | KeyCredential | None,
         echo: Echo | None = None,
     ) -> Peer:
-        exchanges = Exchanges(send, self._site.random, lambda request: peer.busy(request))  # noqa: PLW0108 - made below
+        exchanges = Exchanges(send, self._state.random, lambda request: peer.busy(request))  # noqa: PLW0108 - made below
         place.exchanges = exchanges
         peer = Peer(
-            self._site,
+            self._state,
             name_of(place.address),
             end=lambda: self._end(place),
             identified=lambda: self._identified(place),

@@ -17,13 +17,13 @@ from fleetcore.interfaces.provider import Context
 from fleetcore.listening.holding import HeldProtocol
 from fleetcore.listening.lasting import LastingConnections
 from fleetcore.model.credential import CertificateCredential
+from fleetcore_coap.app_state import AppState
 from fleetcore_coap.codec import Kind, Malformed, Packet, addressed
 from fleetcore_coap.config import CoapConfig
 from fleetcore_coap.exchanges import MAX_UNDER_WAY
 from fleetcore_coap.frames import ABORT, CSM, PING, RELEASE, Frames, TooLong, capabilities, critical, frame, pong
 from fleetcore_coap.peer import Peer
 from fleetcore_coap.readings import Readings
-from fleetcore_coap.site import Site
 
 #: Beside a body of the limit's length: its options.
 _OPTION_BYTES = 1024
@@ -92,13 +92,13 @@ class Connection(HeldProtocol):
     def __init__(self, endpoint: "StreamEndpoint", lost: Callable[[], None]) -> None:
         super().__init__()
         self._endpoint, self._lost = endpoint, lost
-        site = endpoint.site
-        self._limit = site.context.limits.message_bytes + _OPTION_BYTES
+        state = endpoint.state
+        self._limit = state.context.limits.message_bytes + _OPTION_BYTES
         self._frames = Frames(self._limit)
         self._exchanges = StreamExchanges(self._write)
         self._peer: Peer | None = None
         self._greeted = False
-        self._until_s = site.context.clock.monotonic_s() + site.context.listening.limits.head_s
+        self._until_s = state.context.clock.monotonic_s() + state.context.listening.limits.head_s
         self._waiting: list[Packet] = []
         #: When a message that has begun has to be whole.
         self._whole_s = inf
@@ -119,7 +119,7 @@ class Connection(HeldProtocol):
         self._endpoint.opened(self)
         shown = self.peer_certificate
         self._peer = Peer(
-            self._endpoint.site,
+            self._endpoint.state,
             self.peer,
             end=lambda: self.end(RELEASE),
             identified=self._identified,
@@ -152,8 +152,8 @@ class Connection(HeldProtocol):
         if not self._frames.begun:
             self._whole_s = inf
         elif packets or self._whole_s == inf:
-            site = self._endpoint.site
-            self._whole_s = site.context.clock.monotonic_s() + site.context.listening.limits.body_s
+            state = self._endpoint.state
+            self._whole_s = state.context.clock.monotonic_s() + state.context.listening.limits.body_s
         self._work()
 
     def read_on(self) -> None:
@@ -211,12 +211,12 @@ class Connection(HeldProtocol):
         self._endpoint.authenticated(self.identity, self)
 
     def _heard(self) -> None:
-        site = self._endpoint.site
-        self._until_s = site.context.clock.monotonic_s() + (self._endpoint.idle_s if self.identity else _STRANGER_S)
+        state = self._endpoint.state
+        self._until_s = state.context.clock.monotonic_s() + (self._endpoint.idle_s if self.identity else _STRANGER_S)
 
     def sweep(self, now_s: float) -> None:
         if now_s >= self._whole_s and not self.held:
-            self._endpoint.site.context.listening.note(self._endpoint.name, "body_s", "a message took too long")
+            self._endpoint.state.context.listening.note(self._endpoint.name, "body_s", "a message took too long")
             self.end(ABORT)
         elif now_s >= self._until_s and not self.busy:
             self.end(RELEASE)
@@ -238,10 +238,10 @@ class Connection(HeldProtocol):
 class StreamEndpoint(LastingConnections[Connection], ProtocolAdapter):
     """The open listener and its connections. One connection of a device stands, the newest."""
 
-    def __init__(self, site: Site, idle_s: float) -> None:
-        context = site.context
+    def __init__(self, state: AppState, idle_s: float) -> None:
+        context = state.context
         super().__init__(context.name, context.listening, context.clock, context.logger, closing_s=_CLOSING_S)
-        self.site, self.idle_s, self.readings = site, idle_s, Readings(site)
+        self.state, self.idle_s, self.readings = state, idle_s, Readings(state)
 
     def connection(self, lost: Callable[[], None]) -> Connection:
         return Connection(self, lost)
@@ -262,10 +262,10 @@ async def serve(
     tls = context.server_tls(config.listen, plain="coap+tcp://127.0.0.1:PORT", enrolling=True) if listener.tls else None
     if tls is not None:
         tls.set_alpn_protocols(["coap"])
-    site = Site(context=context, plane=plane, ingest=ingest, random=SystemRandom())
-    endpoint = StreamEndpoint(site, config.idle_s)
+    state = AppState(context=context, plane=plane, ingest=ingest, random=SystemRandom())
+    endpoint = StreamEndpoint(state, config.idle_s)
     try:
         async with endpoint.listening(config.listen, listener.host, listener.port, tls):
             yield endpoint
     finally:
-        await site.end()
+        await state.end()

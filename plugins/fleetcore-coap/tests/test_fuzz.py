@@ -221,7 +221,7 @@ async def test_mutated_proofs_of_a_key_end_at_most_their_handshake(serve, plane,
 
     grown = await flat(work)
     await past_the_deadline()
-    left, tasks = len(served.adapter._places.pending), len(served.adapter._site.tasks)
+    left, tasks = len(served.adapter._places.pending), len(served.adapter._state.tasks)
     async with open_client(served.url, authority.secrets("dev1", token=plane.token("dev1"))) as device:
         by_key = await device.send(messages.TELEMETRY, {"t": 1})
 

@@ -79,10 +79,10 @@ async def test_a_client_that_vanishes_leaves_nothing_once_it_is_silent_for_long(
     for _ in range(14):
         await served.clock.advance(50.0)
     plane.commit()
-    await until(lambda: served.adapter.connections == 0 and not served.adapter._site.tasks)
+    await until(lambda: served.adapter.connections == 0 and not served.adapter._state.tasks)
 
     assert plane.sessions == []
-    assert served.adapter._site.awake == set()
+    assert served.adapter._state.awake == set()
     assert (await plane_is_served(served, authority)) is None
 
 

@@ -259,7 +259,7 @@ async def test_a_handshake_waits_for_a_store_that_is_slow_and_what_is_repeated_m
     sent = 0
     device = open_client(keyed.url, by_key(authority, "dev1"))
     opening = asyncio.ensure_future(device.__aenter__())
-    await until(lambda: keyed.adapter._places.pending and keyed.adapter._site.tasks)
+    await until(lambda: keyed.adapter._places.pending and keyed.adapter._state.tasks)
     (_, place), *_ = keyed.adapter._places.pending.values()
     timer = place.timer
     for _ in range(50):
@@ -281,10 +281,10 @@ async def test_a_handshake_whose_key_does_not_come_ends_at_its_deadline(serve, p
     served = await serve(psk=True, listeners=ListenerLimits(handshake_s=5.0))
     plane.hold_authentication()
     opening = asyncio.ensure_future(open_client(served.url, by_key(authority, "dev1")).__aenter__())
-    await until(lambda: served.adapter._places.pending and served.adapter._site.tasks)
+    await until(lambda: served.adapter._places.pending and served.adapter._state.tasks)
     for _ in range(6):
         await served.clock.advance(1.1)
-    await until(lambda: not served.adapter._places.pending and not served.adapter._site.tasks)
+    await until(lambda: not served.adapter._places.pending and not served.adapter._state.tasks)
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
     plane.let_in()
@@ -304,7 +304,7 @@ async def test_keys_that_are_looked_for_are_bounded_by_address_and_the_others_wa
             pass
 
     speaking = [asyncio.ensure_future(speak()) for _ in range(6)]
-    await until(lambda: len(served.adapter._hellos) == len(served.adapter._site.tasks) == 3)
+    await until(lambda: len(served.adapter._hellos) == len(served.adapter._state.tasks) == 3)
     pending = len(served.adapter._places.pending)
     for task in speaking:
         task.cancel()

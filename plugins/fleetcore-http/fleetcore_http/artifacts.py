@@ -26,7 +26,7 @@ async def download(exchange: Exchange) -> web.StreamResponse:
     sha256 = (exchange.target or "").lower()
     if _SHA256.fullmatch(sha256) is None:
         raise NotFound("That is no SHA-256 digest", code="artifact_unknown")
-    artifact = await exchange.site.plane.open_artifact(exchange.who, exchange.subject, sha256)
+    artifact = await exchange.state.plane.open_artifact(exchange.who, exchange.subject, sha256)
     headers = exchange.headers
     etag = f'"{artifact.sha256}"'
     shown = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache", "Server": "fleetcore"}

@@ -16,8 +16,8 @@ from attrs import define, field
 from fleetcore.interfaces.protocol import Session
 from fleetcore.model.addresses import within
 from fleetcore.model.message import Rejected
+from fleetcore_http.app_state import AppState
 from fleetcore_http.problems import problem
-from fleetcore_http.site import Site
 
 #: Sessions kept per connection. One is all a device needs; a proxy's connection carries the requests of many.
 SESSIONS_PER_CONNECTION = 64
@@ -58,19 +58,19 @@ class DeviceConnection(RequestHandler):
         "proxied",
         "reading_body",
         "sessions",
-        "site",
+        "state",
     )
 
     def __init__(
         self,
-        site: Site,
+        state: AppState,
         manager: web.Server,
         lost: Callable[[], None],
         **options: Any,  # aiohttp's own keywords
     ) -> None:
         super().__init__(manager, **options)
         self._lost = lost
-        self.site = site
+        self.state = state
         self.certificate: bytes | None = None
         self.proxied = False
         self.sessions: dict[str, Session] = {}
@@ -89,18 +89,18 @@ class DeviceConnection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         name = self.peername
-        self.proxied = isinstance(name, tuple) and within(name[0], self.site.proxies)
+        self.proxied = isinstance(name, tuple) and within(name[0], self.state.proxies)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and not self.proxied:
             self.certificate = tls.getpeercert(True)
         # A peer that connects and says nothing has the time of a header section, not of an idle connection.
         self._in_head = True
-        self.deadline = self.site.clock.monotonic_s() + self.site.deadlines.head_s
+        self.deadline = self.state.clock.monotonic_s() + self.state.deadlines.head_s
 
     def data_received(self, data: bytes) -> None:
         if data and not (self._in_head or self.busy):  # aiohttp also calls it with nothing, to go on parsing
             self._in_head = True
-            self.deadline = self.site.clock.monotonic_s() + self.site.deadlines.head_s
+            self.deadline = self.state.clock.monotonic_s() + self.state.deadlines.head_s
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -109,7 +109,7 @@ class DeviceConnection(RequestHandler):
         self.end_poll()
         while self.sessions:
             session = self.sessions.popitem()[1]
-            self.site.holders.leave(session.identity, self)
+            self.state.holders.leave(session.identity, self)
             session.close()
         self._lost()
 
@@ -122,7 +122,7 @@ class DeviceConnection(RequestHandler):
     def expect_body(self) -> None:
         """The rest of a body is awaited from now on."""
         self.reading_body = True
-        self.deadline = self.site.clock.monotonic_s() + self.site.deadlines.body_s
+        self.deadline = self.state.clock.monotonic_s() + self.state.deadlines.body_s
 
     def got_body(self) -> None:
         """It is there, or not wanted any more."""
@@ -131,7 +131,7 @@ class DeviceConnection(RequestHandler):
 
     def expect_reading(self) -> None:
         """The peer must take what is being sent within the idle time."""
-        self.deadline = self.site.clock.monotonic_s() + self.site.deadlines.idle_s
+        self.deadline = self.state.clock.monotonic_s() + self.state.deadlines.idle_s
 
     def end(self) -> None:
         """The request is answered but for the writing."""
@@ -150,15 +150,15 @@ class DeviceConnection(RequestHandler):
         if len(self.sessions) >= SESSIONS_PER_CONNECTION:
             oldest = self.sessions.pop(next(iter(self.sessions)))
             if not self._speaks_for(oldest.identity):
-                self.site.holders.leave(oldest.identity, self)
+                self.state.holders.leave(oldest.identity, self)
             oldest.close()
         self.sessions[key] = session
         if not self.proxied:  # a proxy's connection is not the device's
-            self.site.holders.enter(session.identity, self, self.abort)
+            self.state.holders.enter(session.identity, self, self.abort)
         session.on_end(lambda code: self._session_ended(key, session, code))
         if self.transport is None:  # lost while the credential was being checked
             self.sessions.pop(key, None)
-            self.site.holders.leave(session.identity, self)
+            self.state.holders.leave(session.identity, self)
             session.close()
 
     def _speaks_for(self, identity: str) -> bool:
@@ -168,7 +168,7 @@ class DeviceConnection(RequestHandler):
         if self.sessions.get(key) is session:
             del self.sessions[key]
             if not self._speaks_for(session.identity):
-                self.site.holders.leave(session.identity, self)
+                self.state.holders.leave(session.identity, self)
         if code == "closed":  # by ourselves
             return
         if self._poll is not None and self._poll.session is session:
@@ -183,15 +183,15 @@ class DeviceConnection(RequestHandler):
         try:
             async with asyncio.timeout(None) as scope:
                 self._poll = poll = Poll(session, scope)
-                self.site.polls.enter(session.identity, poll, poll.end)
-                if self.site.draining:
+                self.state.polls.enter(session.identity, poll, poll.end)
+                if self.state.draining:
                     self._poll.end()
                 return await waiting
         except TimeoutError:
             return None
         finally:
             if self._poll is not None:
-                self.site.polls.leave(session.identity, self._poll)
+                self.state.polls.leave(session.identity, self._poll)
             self._poll = None
 
     def end_poll(self) -> None:
@@ -225,15 +225,15 @@ class DeviceServer(web.Server):
     """aiohttp's low-level server: no router, no middleware, one handler; its protocol is :class:`DeviceConnection`."""
 
     def __init__(
-        self, site: Site, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any
+        self, state: AppState, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any
     ) -> None:  # Any: aiohttp's own keywords
         super().__init__(handler)
-        self._site = site
+        self._state = state
         self._options = options
 
     def connection(self, lost: Callable[[], None]) -> DeviceConnection:
         """The protocol of a connection; ``lost`` is called when it is over."""
-        return DeviceConnection(self._site, self, lost, loop=self._loop, **self._options)
+        return DeviceConnection(self._state, self, lost, loop=self._loop, **self._options)
 
     @property
     def open(self) -> list[DeviceConnection]:

@@ -20,18 +20,18 @@ async def enroll(exchange: Exchange) -> web.StreamResponse:
     if isinstance(request, Rejected):
         exchange.note_refused(request)
         return problem(request)
-    return reply_answer(await exchange.site.plane.enroll(request))
+    return reply_answer(await exchange.state.plane.enroll(request))
 
 
 def _request(exchange: Exchange, body: bytes) -> EnrollRequest | Rejected:
     media_type = exchange.media_type()
     token = exchange.headers.credential("bearer")
-    protocol = exchange.site.context.name
+    protocol = exchange.state.context.name
     source, certificate = exchange.connection.peer, shown_certificate(exchange.connection, exchange.headers)
     if media_type == PKCS10 or (media_type is None and not body.lstrip().startswith(b"{")):
         return EnrollRequest(csr=as_pem(body), token=token, certificate=certificate, source=source, protocol=protocol)
     exchange.headers.check_media_type((PKCS10, "application/json"))
-    depth = exchange.site.context.limits.json_depth
+    depth = exchange.state.context.limits.json_depth
     members = read_body(messages.ENROLL, body, media_type, depth)
     if isinstance(members, Rejected):
         return members

@@ -33,7 +33,7 @@ _CSR_ATTRIBUTES = b64encode(
 
 async def ca_certificates(exchange: Exchange) -> web.StreamResponse:
     """``GET cacerts``: what devices trust, as PKCS #7 (RFC 7030 §4.1)."""
-    tls = exchange.site.context.tls
+    tls = exchange.state.context.tls
     if tls is None:
         raise Unavailable("This fleet has no CA", code="not_ready", retry_after_s=60)
     return _answer(_CERTS_ONLY, _certs_only(tls.ca_bundle()))
@@ -50,7 +50,7 @@ async def simple_enroll(exchange: Exchange) -> web.StreamResponse:
     request = await _request(exchange)
     if request.token is None and request.certificate is None:
         return _challenge("Show an enrolment token as the password, or a certificate that may enrol")
-    reply = await exchange.site.plane.enroll(evolve(request, at_once=True))
+    reply = await exchange.state.plane.enroll(evolve(request, at_once=True))
     if reply.error is not None and reply.error.get("code") == "token_spent":
         return _challenge("The enrolment token is used, expired or unknown", code="token_spent")
     return _enrolled(reply)
@@ -61,7 +61,7 @@ async def simple_reenroll(exchange: Exchange) -> web.StreamResponse:
     request = await _request(exchange)
     if request.certificate is None:
         raise NotAuthenticated("Show the certificate that is to be renewed")
-    reply = await exchange.site.plane.enroll(evolve(request, token=None, renewal=True))
+    reply = await exchange.state.plane.enroll(evolve(request, token=None, renewal=True))
     if reply.error is not None and reply.error.get("code") == "not_your_device":
         # RFC 7030 §4.2.2: subject and subject alternative name are those of the current certificate.
         refusal = Rejected(code="csr_invalid", reason="The request names another subject than the certificate")
@@ -77,7 +77,7 @@ async def _request(exchange: Exchange) -> EnrollRequest:
         token=_password(exchange),
         certificate=shown_certificate(exchange.connection, exchange.headers),
         source=exchange.connection.peer,
-        protocol=exchange.site.context.name,
+        protocol=exchange.state.context.name,
     )
 
 

@@ -11,9 +11,9 @@ from fleetcore.model.names import is_message_id
 from fleetcore.wire.headers import Headers
 from fleetcore.wire.strict_json import EXACT_INTEGER
 from fleetcore_http.answers import pending_header
+from fleetcore_http.app_state import AppState
 from fleetcore_http.bodies import read_body
 from fleetcore_http.connection import DeviceConnection
-from fleetcore_http.site import Site
 
 #: wire.md §7: the longest a long poll may last, so that it stays below the minute of common proxies.
 MAX_WAIT_S = 55
@@ -32,7 +32,7 @@ class Exchange:
         target: the id in the path: a command's, or an artifact's digest.
     """
 
-    site: Site
+    state: AppState
     connection: DeviceConnection
     request: web.BaseRequest
     headers: Headers = Headers(fields={})
@@ -55,7 +55,7 @@ class Exchange:
 
     async def body(self) -> bytes:
         """The body, read once; raises as :func:`fleetcore_http.bodies.read_body`."""
-        limit = self.site.context.limits.message_bytes
+        limit = self.state.context.limits.message_bytes
         if self.request.content.is_eof():
             self.payload = await read_body(self.request, self.headers, limit)
             return self.payload
@@ -83,7 +83,7 @@ class Exchange:
         """A request is refused here, before the plane has seen it."""
         subject = self.leaf or ("" if self.session is None else self.session.identity)
         message = Inbound(type=self.row or UNKNOWN, subject=subject, payload=self.payload, target=self.target)
-        self.site.plane.refused(self.session, message, rejected, protocol=self.site.context.name)
+        self.state.plane.refused(self.session, message, rejected, protocol=self.state.context.name)
 
     async def message(self, type: MessageType, *, if_version: int | None = None) -> Inbound:
         """The request as the message it carries."""
@@ -122,7 +122,7 @@ class Exchange:
         # A refusal may stand before the question whose leaf it is: then only what waits for the speaker is told.
         subject = self.leaf if self.leaf is not None and response.status < 400 else session.identity
         try:
-            pending = await self.site.plane.pending(session, subject)
+            pending = await self.state.plane.pending(session, subject)
         except FleetError:  # a store in trouble: the answer itself says so
             return
         if text := pending_header(pending):

@@ -25,7 +25,7 @@ async def uplink(exchange: Exchange, row: MessageType) -> web.StreamResponse:
     if row.media_types:
         exchange.headers.check_media_type(row.media_types)
     message = await exchange.message(row, if_version=_if_match(exchange) if row.checks_version else None)
-    outcome = await exchange.site.ingest.submit(exchange.who, message)
+    outcome = await exchange.state.ingest.submit(exchange.who, message)
     if isinstance(outcome, Accepted):
         return accepted(outcome)
     if isinstance(outcome, Dropped):
@@ -35,7 +35,7 @@ async def uplink(exchange: Exchange, row: MessageType) -> web.StreamResponse:
 
 async def call(exchange: Exchange, row: MessageType) -> web.StreamResponse:
     """A message that is answered with content; 304 where If-None-Match names what the answer would be."""
-    plane = exchange.site.plane
+    plane = exchange.state.plane
     message = await exchange.message(row) if "POST" in row.methods else _read(exchange, row)
     reply = await plane.call(exchange.who, message)
     known = exchange.headers.get("if-none-match")
@@ -54,7 +54,7 @@ def _read(exchange: Exchange, row: MessageType) -> Inbound:
 
 async def renew(exchange: Exchange) -> web.StreamResponse:
     """``POST /certificates/renew``: as enrolling, ``application/pkcs10`` or ``{"csr": PEM}``."""
-    plane = exchange.site.plane
+    plane = exchange.state.plane
     message = await exchange.message(messages.CERTIFICATE_RENEW)
     if message.content_type == PKCS10:
         members = dumps({"csr": as_pem(message.payload).decode("ascii")})
@@ -77,7 +77,7 @@ async def await_downlink(exchange: Exchange, row: MessageType) -> web.StreamResp
     """A long poll: 200 as soon as something waits, 204 after ``wait`` seconds."""
     wait_s, since = exchange.integer("wait", most=MAX_WAIT_S), exchange.integer("since")
     session = exchange.who
-    waiting = exchange.site.plane.wait(session, exchange.subject, row, after=since, timeout_s=float(wait_s))
+    waiting = exchange.state.plane.wait(session, exchange.subject, row, after=since, timeout_s=float(wait_s))
     body = await exchange.connection.poll(session, waiting)
     if session.ended is not None:  # lost its rights while it waited, behind a proxy whose connection stays
         raise NotAuthorised("The session has ended", code=session.ended if session.ended in CODES else None)
@@ -86,12 +86,12 @@ async def await_downlink(exchange: Exchange, row: MessageType) -> web.StreamResp
 
 async def ca_bundle(exchange: Exchange) -> web.StreamResponse:
     """``GET /ca``: the bundle that devices trust. It is public, so that a device can ask before it is enrolled."""
-    plane = exchange.site.plane
+    plane = exchange.state.plane
     session = await identify_if_shown(exchange.connection, exchange.headers)
     if session is not None:
         message = Inbound(type=messages.CA_GET, subject=session.identity, payload=b"")
         return reply_answer(await plane.call(session, message))
-    tls = exchange.site.context.tls
+    tls = exchange.state.context.tls
     if tls is None:
         raise NotAuthenticated("Neither a client certificate nor a device token was shown")
     return json_answer(200, {"ca": tls.ca_bundle().decode("ascii")})
@@ -102,4 +102,4 @@ async def discover(exchange: Exchange) -> web.StreamResponse:
     session = await identify_if_shown(exchange.connection, exchange.headers)
     exchange.session = session
     device = None if session is None else session.identity
-    return json_answer(200, exchange.site.context.discovery(device, wait_s=MAX_WAIT_S))
+    return json_answer(200, exchange.state.context.discovery(device, wait_s=MAX_WAIT_S))

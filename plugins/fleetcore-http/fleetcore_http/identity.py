@@ -38,8 +38,10 @@ async def identify(connection: DeviceConnection, headers: Headers) -> Session:
     if key is None:
         raise NotAuthenticated("Neither a client certificate nor a device token was shown")
     credential = _credential(connection, key)
-    site = connection.site
-    session = await site.plane.authenticate(credential, protocol=site.context.name, peer=connection.peer, lasting=False)
+    state = connection.state
+    session = await state.plane.authenticate(
+        credential, protocol=state.context.name, peer=connection.peer, lasting=False
+    )
     connection.adopt(key, session)
     return session
 

@@ -21,6 +21,7 @@ from fleetcore.wire.headers import Headers
 from fleetcore.wire.proxies import proxies
 from fleetcore.wire.replies import rejection
 from fleetcore_http import routes
+from fleetcore_http.app_state import AppState
 from fleetcore_http.bodies import BodyLimitError
 from fleetcore_http.config import HttpConfig
 from fleetcore_http.connection import DeviceConnection, DeviceServer
@@ -28,7 +29,6 @@ from fleetcore_http.exchange import Exchange
 from fleetcore_http.holders import Holders
 from fleetcore_http.identity import identify
 from fleetcore_http.problems import problem
-from fleetcore_http.site import Site
 
 #: How long an answer under way may take once we are closing.
 _DRAIN_S = 10.0
@@ -40,19 +40,19 @@ _LINGER_S = 1.0
 class Handler:
     """Answers requests; one for all connections."""
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    def __init__(self, state: AppState) -> None:
+        self.state = state
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to ``request``; never raises for a request's sake."""
         connection = request.protocol
         assert isinstance(connection, DeviceConnection)
         connection.begin()
-        exchange = Exchange(site=self.site, connection=connection, request=request)
+        exchange = Exchange(state=self.state, connection=connection, request=request)
         try:
             response = await self._answer(exchange)
         except BodyLimitError as error:
-            limit = self.site.context.limits.message_bytes
+            limit = self.state.context.limits.message_bytes
             refusal = Rejected(code=error.code, reason=error.message, limit=limit, unit="bytes", scope="message")
             exchange.note_refused(refusal)
             response = problem(refusal)
@@ -67,7 +67,7 @@ class Handler:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
-            self.site.context.logger.exception("%s %s failed", request.method, request.path)
+            self.state.context.logger.exception("%s %s failed", request.method, request.path)
             response = problem(Rejected(code="internal", reason="An internal error"))
         finally:
             connection.end()
@@ -108,8 +108,10 @@ class Handler:
 class HttpAdapter(ProtocolAdapter):
     """A listener that is open; made by :func:`serve`."""
 
-    def __init__(self, site: Site, server: DeviceServer, listening: OpenListener, endpoints: Sequence[str]) -> None:
-        self._site = site
+    def __init__(
+        self, state: AppState, server: DeviceServer, listening: OpenListener, endpoints: Sequence[str]
+    ) -> None:
+        self._state = state
         self._server = server
         self._listening = listening
         self._endpoints = tuple(endpoints)
@@ -127,7 +129,7 @@ class HttpAdapter(ProtocolAdapter):
 
         Every connection is closed after its answer; a request whose body is not complete is cut off.
         """
-        self._site.draining = True
+        self._state.draining = True
         self._listening.close()
         for connection in self._server.open:
             connection.end_poll()
@@ -144,7 +146,7 @@ async def serve(config: HttpConfig, context: Context, plane: DevicePlane, ingest
     listener = config.listener()
     limits = context.listening.limits
     reached = partial(_too_many, context)
-    site = Site(
+    state = AppState(
         config=config,
         context=context,
         plane=plane,
@@ -156,17 +158,17 @@ async def serve(config: HttpConfig, context: Context, plane: DevicePlane, ingest
         polls=Holders(limits.per_identity, reached),
     )
     server = DeviceServer(
-        site,
-        Handler(site),
-        keepalive_timeout=site.deadlines.idle_s,
+        state,
+        Handler(state),
+        keepalive_timeout=state.deadlines.idle_s,
         lingering_time=_LINGER_S,
         logger=context.logger,
         access_log=None,
         auto_decompress=False,  # bodies.inflate does it, within the limit
     )
     listening = _listen(listener, config, context, server)
-    adapter = HttpAdapter(site, server, listening, _endpoints(listener, listening))
-    sweeper = asyncio.create_task(_sweep(site, server), name=f"{context.name}: sweep")
+    adapter = HttpAdapter(state, server, listening, _endpoints(listener, listening))
+    sweeper = asyncio.create_task(_sweep(state, server), name=f"{context.name}: sweep")
     try:
         yield adapter
     finally:
@@ -197,6 +199,6 @@ def _endpoints(listener: Listener, listening: OpenListener) -> list[str]:
     return [f"{scheme}://{name}" for name in names(listener.host, listening.sockets)]
 
 
-async def _sweep(site: Site, server: DeviceServer) -> None:
-    async for now in sweeps(site.clock):
+async def _sweep(state: AppState, server: DeviceServer) -> None:
+    async for now in sweeps(state.clock):
         server.sweep(now)

@@ -214,4 +214,4 @@ async def test_a_connection_lost_during_authentication_leaves_no_session(served,
 
     await until(lambda: plane.opened)
     await until(lambda: plane.opened[0].ended == "closed")
-    assert len(served.adapter._site.holders) == 0
+    assert len(served.adapter._state.holders) == 0

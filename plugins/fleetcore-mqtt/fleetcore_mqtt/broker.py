@@ -25,7 +25,7 @@ from fleetcore.model.message import UNKNOWN, Accepted, Downlink, Inbound, Outcom
 from fleetcore.wire.replies import problem, refusal
 from fleetcore.wire.times import format_time
 from fleetcore.wire.tls import client_context
-from fleetcore_mqtt import topics, trial
+from fleetcore_mqtt import acl_probe, topics
 from fleetcore_mqtt.addresses import Address, read_address
 from fleetcore_mqtt.bodies import read_request, reply_body, to_json
 from fleetcore_mqtt.config import MqttConfig
@@ -118,7 +118,7 @@ class Broker(ProtocolAdapter):
             for name in names:
                 loop.call_soon_threadsafe(self._link.publish, Publication(topic=name, payload=b"{}", expiry_s=1))
 
-        found = [await asyncio.to_thread(trial.examine, self._address, self._context.tls, send)]
+        found = [await asyncio.to_thread(acl_probe.examine, self._address, self._context.tls, send)]
         if not self._reload:
             detail = f"{self._by} keeps the connection of a device that is revoked"
             remedy = f"Set reload in [protocols.{self._context.name}] to the command that has it read its list anew"

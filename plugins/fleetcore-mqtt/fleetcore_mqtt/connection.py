@@ -19,7 +19,7 @@ from fleetcore.wire.replies import problem
 from fleetcore.wire.times import format_time
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.bodies import closing
-from fleetcore_mqtt.claimant import Claimant
+from fleetcore_mqtt.claim_connection import ClaimConnection
 from fleetcore_mqtt.downlinks import WINDOW, Downlinks
 from fleetcore_mqtt.framing import CONNECT_BYTES
 from fleetcore_mqtt.host import Host
@@ -75,7 +75,7 @@ class Connection(PacketStream):
         self._session: Session | None = None
         self._uplinks: Uplinks | None = None
         self._downlinks: Downlinks | None = None
-        self._claimant: Claimant | None = None
+        self._claimant: ClaimConnection | None = None
         self._will: Will | None = None
         self._reasons = True
         self._expiry_s = 0
@@ -365,7 +365,7 @@ class Connection(PacketStream):
             return
         self._state, self._reasons = _State.OPEN, connect.reasons
         self._silence_s = connect.keep_alive_s * 1.5  # however long: the whole connection is bounded
-        self._claimant = Claimant(self, self._host, self._codec, session, connect, self._leave)
+        self._claimant = ClaimConnection(self, self._host, self._codec, session, connect, self._leave)
         self.release(Hold.AUTHENTICATION)
         session.on_end(self._session_ended)
 

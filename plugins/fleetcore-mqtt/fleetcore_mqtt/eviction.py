@@ -12,7 +12,7 @@ import paho.mqtt.client as paho
 
 from fleetcore.interfaces import Context
 from fleetcore_mqtt.addresses import Address
-from fleetcore_mqtt.guest import visit
+from fleetcore_mqtt.takeover import take_over
 
 #: The command that reloads takes at most this long.
 TIMEOUT_S = 10.0
@@ -70,7 +70,7 @@ class Eviction:
     async def _evict(self, device: str) -> None:
         async with self._turn:
             assert self._context.tls is not None  # as carry_out has looked
-            done = await asyncio.to_thread(visit, self._address, self._context.tls, device, _leave)
+            done = await asyncio.to_thread(take_over, self._address, self._context.tls, device, _leave)
         if not done:
             self._context.count("mqtt_eviction_failed")
             self._context.logger.error(

@@ -1,4 +1,4 @@
-"""How a publication leaves for a client, be it a device or a claimant: encoded, and left out where it is too large."""
+"""How a publication leaves for a client, be it a device or a claim: encoded, and left out where it is too large."""
 
 from collections.abc import Callable
 from math import ceil

@@ -5,7 +5,7 @@ rest; :mod:`fleetcore.listening.applicants` has the other bounds.
 """
 
 from fleetcore.interfaces import ClaimSession, Context, DevicePlane, EnrollRequest
-from fleetcore.interfaces.protocol import EndsOnce
+from fleetcore.interfaces.protocol import CloseOnce
 from fleetcore.listening.addresses import network
 from fleetcore.listening.applicants import CONNECTED_S, MESSAGES
 from fleetcore.model.addresses import host_of
@@ -22,7 +22,7 @@ from fleetcore_websocket.stream import Hold, MessageStream
 FRAME_BYTES = 65_536
 
 
-class TokenSession(EndsOnce, ClaimSession):
+class TokenSession(CloseOnce, ClaimSession):
     """A peer that has shown an enrolment token.
 
     The token is looked at when it is used: whatever it is, the connection opens, and is counted by its address.
@@ -61,10 +61,10 @@ class Applicant:
 
     def __init__(self, stream: MessageStream, host: Host, form: Form, session: ClaimSession) -> None:
         self._stream, self._host, self._form, self._session = stream, host, form, session
-        self._site = host.site
+        self._app = host.app
         self._messages = 0
         self.busy = False
-        self.until_s = host.site.clock.monotonic_s() + CONNECTED_S
+        self.until_s = host.app.clock.monotonic_s() + CONNECTED_S
         stream.limit(FRAME_BYTES)
         host.applicants.enter(session.name)
 
@@ -81,7 +81,7 @@ class Applicant:
             return
         self.busy = True
         self._stream.hold(Hold.REQUESTS)
-        self._host.spawn(self._answer(payload), f"{self._site.name}: enrolling")
+        self._host.spawn(self._answer(payload), f"{self._app.name}: enrolling")
 
     async def _answer(self, payload: bytes) -> None:
         try:
@@ -117,5 +117,5 @@ class Applicant:
 
     def _refused(self, rejected: Rejected) -> Reply:
         message = Inbound(type=UNKNOWN, subject=self._session.name, payload=b"")
-        self._site.plane.refused(None, message, rejected, protocol=self._site.name)
+        self._app.plane.refused(None, message, rejected, protocol=self._app.name)
         return refusal(rejected)

@@ -47,16 +47,16 @@ class Connection(MessageStream):
     """See the module. Everything runs on the loop of the endpoint."""
 
     def __init__(self, host: Host, lost: Callable[[], None] = lambda: None) -> None:
-        site = host.site
-        super().__init__(frame_bytes(site.context.limits.message_bytes))
-        self._host, self._site, self._lost = host, site, lost
-        self._limits = site.context.listening.limits
+        app = host.app
+        super().__init__(frame_bytes(app.context.limits.message_bytes))
+        self._host, self._app, self._lost = host, app, lost
+        self._limits = app.context.listening.limits
         self._state = _State.WAITING
         self._session: Session | None = None
         self._applying: ClaimSession | None = None
         self._taker: Uplinks | Applicant | None = None
         # Moments of the monotonic clock that the sweep compares with, in seconds.
-        self._opened_s = self._heard_s = self._asked_s = site.clock.monotonic_s()
+        self._opened_s = self._heard_s = self._asked_s = app.clock.monotonic_s()
         self._pinged_s: float | None = None
         self._unfinished_s: float | None = None
         self._downlinks: Downlinks | None = None
@@ -108,14 +108,14 @@ class Connection(MessageStream):
         else:
             rejected = Rejected(code="protocol_violation", reason=reason)
         message = Inbound(type=UNKNOWN, subject=self.identity, payload=b"")
-        self._site.plane.refused(self._session, message, rejected, protocol=self._site.name)
+        self._app.plane.refused(self._session, message, rejected, protocol=self._app.name)
         self._set_closed()
         self.flush()
 
     def _set_closed(self) -> None:
         self.closed = True
         if self._closed_s is None:
-            self._closed_s = self._site.clock.monotonic_s()
+            self._closed_s = self._app.clock.monotonic_s()
 
     def sweep(self, now_s: float) -> None:
         """Called about once a second: ends what has waited too long."""
@@ -124,7 +124,7 @@ class Connection(MessageStream):
                 self.abort()
         elif self._state is _State.WAITING:
             if now_s - self._opened_s >= self._limits.head_s:
-                self._site.context.count("websocket_no_handshake")
+                self._app.context.count("websocket_no_handshake")
                 self.abort()
         elif self._state is _State.AUTHENTICATING:
             if now_s - self._asked_s >= AUTHENTICATION_S:
@@ -149,10 +149,10 @@ class Connection(MessageStream):
         if self.heard or self.held:
             self.heard, self._heard_s, self._pinged_s = False, now_s, None
         elif self._pinged_s is None:
-            if now_s - self._heard_s >= self._site.config.ping_s:
+            if now_s - self._heard_s >= self._app.config.ping_s:
                 self._pinged_s = now_s
                 self.ping()
-        elif now_s - self._pinged_s >= self._site.config.ping_s:
+        elif now_s - self._pinged_s >= self._app.config.ping_s:
             self.end(Close.SILENT, "no answer to a ping")
 
     # -- asyncio.Protocol -----------------------------------------------------------------------------------------
@@ -194,19 +194,19 @@ class Connection(MessageStream):
             self._refuse(handshake.explained(self.wire, response))
             return
         try:
-            proxied = within(host_of(self.peer), self._site.proxies)
-            opening = handshake.judge(request, self.peer_certificate, self._site.config.origins, proxied=proxied)
+            proxied = within(host_of(self.peer), self._app.proxies)
+            opening = handshake.judge(request, self.peer_certificate, self._app.config.origins, proxied=proxied)
         except FleetError as error:
             self._refuse(handshake.refusal(self.wire, error))
             return
         self._state = _State.AUTHENTICATING
-        self._asked_s = self._site.clock.monotonic_s()
+        self._asked_s = self._app.clock.monotonic_s()
         self.hold(Hold.AUTHENTICATION)
-        self._host.spawn(self._authenticate(opening, response), f"{self._site.name}: authentication")
+        self._host.spawn(self._authenticate(opening, response), f"{self._app.name}: authentication")
 
     def _refuse(self, response: Response) -> None:
         """Answers the handshake with a refusal; the transport is closed behind it."""
-        self._site.context.count("websocket_refused")
+        self._app.context.count("websocket_refused")
         self._set_closed()
         self.respond(response)
 
@@ -215,7 +215,7 @@ class Connection(MessageStream):
             session = await self._admit(opening)
         except FleetError as error:
             if not isinstance(error, Refused | Unavailable):
-                self._site.context.logger.warning("authentication failed: %s", error)
+                self._app.context.logger.warning("authentication failed: %s", error)
             if not self.closed:
                 self._turn_away(opening, response, error)
             return
@@ -227,10 +227,10 @@ class Connection(MessageStream):
             self._open(opening, response, session)
 
     async def _admit(self, opening: Opening) -> Session | ClaimSession:
-        plane, name, peer, credential = self._site.plane, self._site.name, self.peer, opening.credential
+        plane, name, peer, credential = self._app.plane, self._app.name, self.peer, opening.credential
         applying: ClaimSession | None = None
         if credential is None:
-            applying = TokenSession(plane, self._site.context, opening.enrolment or "", peer)
+            applying = TokenSession(plane, self._app.context, opening.enrolment or "", peer)
         elif isinstance(credential, CertificateCredential):
             applying = await plane.claim(credential.der, protocol=name, peer=peer)
         if applying is None:
@@ -260,7 +260,7 @@ class Connection(MessageStream):
         session.on_end(lambda code: self.end(of_session(code), code))
         if not self.closed:
             self._downlinks = Downlinks(self, self._host, opening.form, session)
-            self._site.plane.listen(session, self._downlinks.take)
+            self._app.plane.listen(session, self._downlinks.take)
         self.release(Hold.AUTHENTICATION)
 
     def _serve_applicant(self, opening: Opening, response: Response, session: ClaimSession) -> None:
@@ -275,9 +275,9 @@ class Connection(MessageStream):
 
     def _hello(self, session: Session | None) -> dict[str, object]:
         """What a device is told first; without a session, a peer that is none yet."""
-        found = self._site.context.discovery(
+        found = self._app.context.discovery(
             None if session is None else session.identity,
-            frame_bytes=frame_bytes(self._site.context.limits.message_bytes),
+            frame_bytes=frame_bytes(self._app.context.limits.message_bytes),
             open_requests=1 if session is None else OPEN_REQUESTS,
         )
         return {**found, "time": format_time(found["time_ms"])}

@@ -43,7 +43,7 @@ class Downlinks:
 
     def __init__(self, stream: MessageStream, host: Host, form: Form, session: Session) -> None:
         self._stream, self._host, self._form, self._session = stream, host, form, session
-        self._site = host.site
+        self._app = host.app
         self._held: dict[_Key, _Asked | _AsItIs] = {}
         self._kept = 0
         self._telling = False
@@ -77,17 +77,17 @@ class Downlinks:
             key = (row, subject, str(downlink.target or downlink.body.get("id", "")))
             self._kept += key not in self._held
             lasts_ms = downlink.expires_ms
-            until_s = None if lasts_ms is None else self._site.clock.monotonic_s() + lasts_ms / 1000
+            until_s = None if lasts_ms is None else self._app.clock.monotonic_s() + lasts_ms / 1000
             self._held[key] = _AsItIs(downlink, until_s)
             if self._kept > KEPT:
-                self._site.context.count("websocket_slow_consumer")
+                self._app.context.count("websocket_slow_consumer")
                 self._stream.end(Close.OVERLOAD, "too much waits for this device")
 
     def tell(self) -> None:
         """There is room: what was held is told, in the order in which it came."""
         if self._held and not self._telling and self._stream.writable:
             self._telling = True
-            self._host.spawn(self._tell(), f"{self._site.name}: what {self._session.identity} was not told")
+            self._host.spawn(self._tell(), f"{self._app.name}: what {self._session.identity} was not told")
 
     async def _tell(self) -> None:
         try:
@@ -96,7 +96,7 @@ class Downlinks:
                 held = self._held.pop(key)
                 if isinstance(held, _AsItIs):
                     self._kept -= 1
-                    if held.until_s is None or held.until_s > self._site.clock.monotonic_s():
+                    if held.until_s is None or held.until_s > self._app.clock.monotonic_s():
                         self._send(held.downlink)
                     continue
                 try:
@@ -108,12 +108,12 @@ class Downlinks:
                     self._held.setdefault(key, held)
                     raise
         except FleetError as error:  # a store in trouble; the sweep tries again
-            self._site.context.logger.warning("%s is not told what waits: %s", self._session.identity, error)
+            self._app.context.logger.warning("%s is not told what waits: %s", self._session.identity, error)
         finally:
             self._telling = False
 
     async def _ask(self, row: MessageType, subject: str, after: int) -> AsyncIterator[Downlink]:
-        body = await self._site.plane.wait(self._session, subject, row, after=after)
+        body = await self._app.plane.wait(self._session, subject, row, after=after)
         if body is None:
             return
         if row is not messages.COMMAND:

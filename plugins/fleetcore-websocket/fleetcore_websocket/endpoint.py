@@ -16,16 +16,16 @@ from fleetcore_websocket.closing import Close
 from fleetcore_websocket.config import WebSocketConfig
 from fleetcore_websocket.connection import CLOSING_S, Connection
 from fleetcore_websocket.handshake import PATH
-from fleetcore_websocket.host import HostedConnection, Site
+from fleetcore_websocket.host import AppState, HostedConnection
 
 
 class Endpoint(LastingConnections[HostedConnection], ProtocolAdapter):
     """The open listener and its connections."""
 
-    def __init__(self, site: Site) -> None:
-        context = site.context
+    def __init__(self, app: AppState) -> None:
+        context = app.context
         super().__init__(context.name, context.listening, context.clock, context.logger, closing_s=CLOSING_S)
-        self.site = site
+        self.app = app
         self.applicants = Applicants()
 
     def connection(self, lost: Callable[[], None]) -> Connection:
@@ -53,6 +53,6 @@ async def open_endpoint(
     url, listener = config.listen, config.listener()
     trusted = proxies(config.trusted_proxies)
     tls = _tls(config, context) if listener.tls else None
-    endpoint = Endpoint(Site(config=config, proxies=trusted, context=context, plane=plane, ingest=ingest))
+    endpoint = Endpoint(AppState(config=config, proxies=trusted, context=context, plane=plane, ingest=ingest))
     async with endpoint.listening(url, listener.host, listener.port, tls, PATH):
         yield endpoint

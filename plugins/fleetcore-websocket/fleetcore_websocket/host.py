@@ -20,7 +20,7 @@ class HostedConnection(Lasting, Protocol):
 
 
 @frozen(kw_only=True)
-class Site:
+class AppState:
     """What all connections of one endpoint share."""
 
     config: WebSocketConfig
@@ -43,5 +43,5 @@ class Site:
 class Host(LastingHost[HostedConnection], Protocol):
     """The endpoint, as its connections see it."""
 
-    site: Site
+    app: AppState
     applicants: Applicants

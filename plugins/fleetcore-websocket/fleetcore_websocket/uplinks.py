@@ -38,8 +38,8 @@ class Uplinks:
 
     def __init__(self, stream: MessageStream, host: Host, form: Form, session: Session) -> None:
         self._stream, self._host, self._form, self._session = stream, host, form, session
-        self._site = host.site
-        self._message_bytes = host.site.context.limits.message_bytes
+        self._app = host.app
+        self._message_bytes = host.app.context.limits.message_bytes
         self._open: set[RequestId] = set()
         self._count = 0
         self._answers: deque[_Answer] = deque()
@@ -75,8 +75,8 @@ class Uplinks:
         self._enter(frame.id)
         assert row is not None
         if row.direction is Direction.CALL:
-            self._host.spawn(self._call(frame.id, message), f"{self._site.name}: call of {self._session.identity}")
-        elif not self._site.ingest.deliver(self._session, message, partial(self._done, frame.id, message)):
+            self._host.spawn(self._call(frame.id, message), f"{self._app.name}: call of {self._session.identity}")
+        elif not self._app.ingest.deliver(self._session, message, partial(self._done, frame.id, message)):
             self._wait_for_plane()
 
     def _objection(self, frame: Frame, row: MessageType | None) -> Rejected | None:
@@ -99,7 +99,7 @@ class Uplinks:
 
     def _refuse(self, id: RequestId | None, message: Inbound, rejected: Rejected) -> None:
         """A message is refused here, before the plane has seen it."""
-        self._site.plane.refused(self._session, message, rejected, protocol=self._site.name)
+        self._app.plane.refused(self._session, message, rejected, protocol=self._app.name)
         self._enter(id)
         self._answer(_Answer(id, refusal(rejected), message.subject))
 
@@ -113,16 +113,16 @@ class Uplinks:
     def _wait_for_plane(self) -> None:
         if not self._stream.holds(Hold.PLANE):
             self._stream.hold(Hold.PLANE)
-            self._host.spawn(self._await_plane(), f"{self._site.name}: back-pressure")
+            self._host.spawn(self._await_plane(), f"{self._app.name}: back-pressure")
 
     async def _await_plane(self) -> None:
         try:
-            await self._site.ingest.ready()
+            await self._app.ingest.ready()
         finally:
             self._stream.release(Hold.PLANE)
 
     async def _call(self, id: RequestId | None, message: Inbound) -> None:
-        reply = await self._site.plane.call(self._session, message)
+        reply = await self._app.plane.call(self._session, message)
         self._answer(_Answer(id, reply, message.subject))
 
     def _done(self, id: RequestId | None, message: Inbound, outcome: Outcome) -> None:
@@ -137,7 +137,7 @@ class Uplinks:
         """Sends the replies that there are, unless the device reads too slowly for them."""
         if self._answers and not self._answering and self._has_room():
             self._answering = True
-            self._host.spawn(self._send_answers(), f"{self._site.name}: replies")
+            self._host.spawn(self._send_answers(), f"{self._app.name}: replies")
 
     def _has_room(self) -> bool:
         # At the end nothing is held back: there is no later.
@@ -173,7 +173,7 @@ class Uplinks:
         if self._session.ended is not None:
             return {}
         try:
-            return dict(await self._site.plane.pending(self._session, subject))
+            return dict(await self._app.plane.pending(self._session, subject))
         except FleetError:  # a store in trouble: the reply itself says so
             return {}
 

@@ -20,6 +20,7 @@ from fleetcore.listening.sockets import names, open_sockets
 from fleetcore.model.credential import KeyCredential
 from fleetcore.wire.shared_keys import SharedKey, is_token_id
 from fleetcore_coap.addresses import Address, name_of, network_of
+from fleetcore_coap.app_state import AppState
 from fleetcore_coap.codec import (
     BAD_OPTION,
     BAD_REQUEST,
@@ -56,7 +57,6 @@ from fleetcore_coap.oscore.way import Way
 from fleetcore_coap.peer import Peer
 from fleetcore_coap.readings import Readings
 from fleetcore_coap.request import empty
-from fleetcore_coap.site import Site
 from fleetcore_coap.sockets import Datagrams
 
 #: Addresses that speak without protection.
@@ -73,8 +73,8 @@ class OscoreAdapter(DatagramAdapter):
 
     def __init__(self, config: CoapConfig, context: Context, plane: DevicePlane, ingest: Ingest) -> None:
         self._config, self._context, self._plane = config, context, plane
-        self._site = Site(context=context, plane=plane, ingest=ingest, random=SystemRandom())
-        self._readings = Readings(self._site)
+        self._state = AppState(context=context, plane=plane, ingest=ingest, random=SystemRandom())
+        self._readings = Readings(self._state)
         self.numbers = Numbers(context)
         self._reserving: asyncio.Task[None] | None = None
         self._kept: Kept[Secured] = Kept(config.associations)
@@ -87,7 +87,7 @@ class OscoreAdapter(DatagramAdapter):
             self._no_room,
             per_address=context.listening.per_address(MAX),
             now_s=self._now_s,
-            spawn=self._site.spawn,
+            spawn=self._state.spawn,
         )
         listener = config.listener()
         bound = open_sockets(config.listen, listener.host, listener.port, datagrams=True)
@@ -134,7 +134,7 @@ class OscoreAdapter(DatagramAdapter):
         way.stranger_until_s = now_s + _STRANGER_S
         if way.stranger is None:
             way.stranger = Peer(
-                self._site,
+                self._state,
                 way.name,
                 end=lambda: self._forget(way),
                 identified=lambda: None,
@@ -210,7 +210,7 @@ class OscoreAdapter(DatagramAdapter):
     def _reply(self, address: Address, request: Packet, answer: Packet) -> None:
         """Answers without keeping anything of the exchange."""
         confirmed = request.kind is Kind.CON
-        kind, mid = (Kind.ACK, request.mid) if confirmed else (Kind.NON, self._site.random.getrandbits(16))
+        kind, mid = (Kind.ACK, request.mid) if confirmed else (Kind.NON, self._state.random.getrandbits(16))
         self._datagrams.send(address, encode(addressed(answer, kind, mid, request.token)))
 
     # -- contexts --------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class OscoreAdapter(DatagramAdapter):
         security = Security(key, SERVER, DEVICE, self.numbers.take, echo)
         secured = Secured(key.token, security, self.numbers, self._awake.add)
         secured.peer = Peer(
-            self._site,
+            self._state,
             "",
             end=lambda: self._end(secured),
             identified=lambda: self._heard(secured),
@@ -279,7 +279,7 @@ class OscoreAdapter(DatagramAdapter):
     def _way(self, address: Address) -> Way:
         way = self._ways.get(address)
         if way is None:
-            way = Way(address, name_of(address), lambda out: self._datagrams.send(address, out), self._site.random)
+            way = Way(address, name_of(address), lambda out: self._datagrams.send(address, out), self._state.random)
             self._ways[address] = way
         return way
 
@@ -305,7 +305,7 @@ class OscoreAdapter(DatagramAdapter):
         """Repetitions and what is to be forgotten."""
         if self._reserving is None or self._reserving.done():
             # A task, so that repetitions go on while a store takes its time.
-            self._reserving = self._site.spawn(self.numbers.keep(), "numbers")
+            self._reserving = self._state.spawn(self.numbers.keep(), "numbers")
         now_s = self._now_s()
         for way in list(self._awake):
             if not way.tick(now_s):

@@ -13,7 +13,7 @@ WHOLE = frozenset({"find", "iterate", "list", "rows", "ids", "count", "members",
 #: (file, function, call) that may, and why.
 ALLOWED = {
     ("caller.py", "record", "find"): "Registry.find looks up one id",
-    ("gate.py", "_once", "find"): "the kept answers of one key",
+    ("request_middleware.py", "_once", "find"): "the kept answers of one key",
     ("campaigns.py", "_covers", "devices"): "for scoped rights: stops at the first device out of sight",
     ("caller.py", "rows", "find"): "EventTypes.find is a table in memory",
     ("devices.py", "list_device_history", "rows"): "Access.rows leaves out of a page what is not to be seen",

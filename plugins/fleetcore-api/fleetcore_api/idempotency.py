@@ -42,7 +42,7 @@ def check_key(header: str | None) -> str | None:
     return key
 
 
-class Answers:
+class IdempotencyStore:
     """Keeps and finds them; one request of a key at a time."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:

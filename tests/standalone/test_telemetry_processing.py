@@ -198,7 +198,7 @@ async def test_what_a_gateway_says_of_a_leaf_makes_the_leaf_active_and_seen(move
             Inbound(type=messages.TELEMETRY, subject="gw", payload=dumps([{"bn": urn, "n": "x", "v": 1}])),
         )
         await fleet.plane.call(session, Inbound(type=messages.TWIN_GET, subject="by-read", payload=b""))
-        await fleet.plane.settle()
+        await fleet.plane.wait_idle()
         clock.jump(1_000)
 
     states = {one["id"]: (one["lifecycle"], one["connectivity"]) for one in await moved.list_devices()}

@@ -44,7 +44,7 @@ WINDOW = 8
 _REFUSAL = "a claim certificate enrols devices and does nothing else"
 
 
-class Claimant:
+class ClaimConnection:
     """Belongs to one open connection; answers its CONNECT. ``leave`` takes the client's DISCONNECT."""
 
     def __init__(

@@ -20,7 +20,7 @@ class Waking(Protocol):
 
 
 @define(kw_only=True, eq=False)
-class Site:
+class AppState:
     """What the peers are lent.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The gate before every handler: the path, who is asking, the body, whether it was sent before, and positions.
+"""Runs before every handler: checks the path, the caller, the body, repeated requests and positions.
 
 It stands outside the web framework, so nothing of a request is looked at by anything else until it has passed.
 """
@@ -18,9 +18,9 @@ from fleetcore.fleet.rights import Rights
 from fleetcore.listening.addresses import network
 from fleetcore.wire.headers import Headers
 from fleetcore_api import live
-from fleetcore_api.answers import Answers, check_key
+from fleetcore_api.app_state import AppState
+from fleetcore_api.idempotency import IdempotencyStore, check_key
 from fleetcore_api.problems import Answer, problem
-from fleetcore_api.site import Site
 
 _log = logging.getLogger(__name__)
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -47,13 +47,13 @@ class KeptAnswer:
     passed: bool = False
 
 
-class Gate:
+class RequestMiddleware:
     """The ASGI application that uvicorn calls."""
 
     def __init__(
         self,
         inner: Any,
-        site: Site,
+        state: AppState,
         methods: Callable[[str], Sequence[str]],
         streamed: Callable[[str, str], bool] = lambda _method, _path: False,
     ) -> None:
@@ -61,17 +61,17 @@ class Gate:
 
         What such a call makes is told apart by its digest, so it needs no key.
         """
-        self._inner, self._site, self._methods, self._streamed = inner, site, methods, streamed
-        self._answers = Answers(site.fleet.storage, site.fleet.clock)
+        self._inner, self._state, self._methods, self._streamed = inner, state, methods, streamed
+        self._answers = IdempotencyStore(state.fleet.storage, state.fleet.clock)
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or holds one conversation."""
+        """IdempotencyStore one request, or holds one conversation."""
         if scope["type"] == "websocket":
             await self._converse(scope, receive, send)
             return
         try:
-            await self._pass(scope, self._site.until_end(receive), send)
+            await self._pass(scope, self._state.until_end(receive), send)
         except FleetError as error:
             await _answer(send, problem(error))
 
@@ -95,12 +95,12 @@ class Gate:
         try:
             headers = Headers.of(scope["headers"])
             scope["path"] = _path(scope)
-            shown = live.check(scope, self._site.config.origins)
+            shown = live.check(scope, self._state.config.origins)
             bearer = headers.credential("bearer")
             if len(shown) + (bearer is not None) > 1:
                 raise NotAuthenticated("More than one token was shown")
             async with self._admitted(scope, shown[0] if shown else bearer):
-                await live.LiveStream(self._site)(scope, receive, send)
+                await live.LiveStream(self._state)(scope, receive, send)
         except FleetError as error:
             await live.refuse(send, error, browser=bool(shown))
 
@@ -108,17 +108,17 @@ class Gate:
     async def _admitted(self, scope: Scope, token: str | None) -> AsyncIterator[Rights]:
         """What a token opens: its principal's rights, while its request, or its stream, lasts."""
         scope["user"] = rights = await self._who(scope, token)
-        self._site.check_rate(rights.principal)
+        self._state.check_rate(rights.principal)
         with self._under_way(rights.principal):
             yield rights
 
     @contextmanager
     def _under_way(self, principal: str) -> Iterator[None]:
         """A request, or a stream, of a principal that has not ended."""
-        most = self._site.fleet.listening.limits.per_identity
+        most = self._state.fleet.listening.limits.per_identity
         if self._open[principal] >= most:
-            self._site.fleet.listening.note(
-                self._site.name, "per_identity", f"{principal} has {most} requests under way"
+            self._state.fleet.listening.note(
+                self._state.name, "per_identity", f"{principal} has {most} requests under way"
             )
             raise Unavailable(
                 f"This principal has {most} requests under way",
@@ -149,7 +149,7 @@ class Gate:
         if self._streamed(scope["method"], scope["path"]):
             await self._inner(scope, receive, self._with_position(send))
             return
-        body = await _read(receive, headers, self._site)
+        body = await _read(receive, headers, self._state)
         if key is None:
             await self._inner(scope, _replay(body, receive), self._with_position(send))
             return
@@ -160,12 +160,12 @@ class Gate:
             if token is None:
                 raise NotAuthenticated("A bearer token is needed", remedy="Send Authorization: Bearer fc_pat_…")
             scope["auth"] = token
-            return await self._site.fleet.operators.authenticate(scope["auth"])
+            return await self._state.fleet.operators.authenticate(scope["auth"])
         except NotAuthenticated:
             address = scope["client"][0] if scope.get("client") else ""
-            self._site.fleet.denials.note("nobody", f"api from {address}", "not_authenticated")
+            self._state.fleet.denials.note("nobody", f"api from {address}", "not_authenticated")
             too_many = "Too many refused tokens from this address"
-            self._site.failures.check(network(address), too_many, unit="attempts/min", scope="address")
+            self._state.failures.check(network(address), too_many, unit="attempts/min", scope="address")
             raise
 
     async def _wait(self, headers: Headers) -> None:
@@ -174,7 +174,7 @@ class Gate:
             return
         if not (text.isascii() and text.isdigit()) or len(text) > 18:
             raise Refused("Fleetcore-Position is a number that a write was answered with")
-        await self._site.reach(int(text))
+        await self._state.reach(int(text))
 
     async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Runs a request whose key was not seen before; else gives the first answer again, where it still may."""
@@ -206,7 +206,7 @@ class Gate:
 
         async def sending(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
-                position = await self._site.fleet.storage.position()
+                position = await self._state.fleet.storage.position()
                 message["headers"] = [*message["headers"], (_POSITION, str(position).encode())]
             await send(message)
 
@@ -229,15 +229,15 @@ def _path(scope: Scope) -> str:
     return path
 
 
-async def _read(receive: Receive, headers: Headers, site: Site) -> bytes:
-    most = site.config.body_bytes
+async def _read(receive: Receive, headers: Headers, state: AppState) -> bytes:
+    most = state.config.body_bytes
     pieces, size = [], 0
     if (headers.content_length or 0) > most:
         raise _too_long(most)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise site.cut_off("request")
+            raise state.cut_off("request")
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > most:

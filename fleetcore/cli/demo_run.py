@@ -13,11 +13,11 @@ from typing import Any
 import click
 
 from fleetcore.cli.connect import Caller, connect
+from fleetcore.cli.demo_mirrors import sections, show_mirrors, trials_of
 from fleetcore.cli.items import items_of
 from fleetcore.cli.progress import progress
 from fleetcore.cli.refused import exit_code
 from fleetcore.cli.serve import running
-from fleetcore.cli.showcase_mirrors import sections, show_mirrors, trials_of
 from fleetcore.cli.simulated_fleet import PUSHES_TO_LEAVES, SimulatedFleet, Way, ways_in
 from fleetcore.cli.stored import stored_values
 from fleetcore.cli.telemetry import sparkline

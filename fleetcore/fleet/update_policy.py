@@ -71,7 +71,7 @@ class Target:
         )
 
 
-class Assigning:
+class UpdatePolicy:
     """Judges manifests for campaigns, and writes assignments.
 
     Args:
@@ -89,7 +89,7 @@ class Assigning:
         #: Campaign and model → by which version of the trust root its signatures were judged, and how.
         self._judged: dict[tuple[str, str], tuple[int, str | None]] = {}
 
-    def judge(
+    def authorize(
         self,
         envelope: object,
         *,
@@ -175,7 +175,7 @@ class Assigning:
             known = self._judged[key] = (trust.version, None if found is None else found.code)
         return known[1]
 
-    def holds(self, campaign: Campaign, execution: Execution) -> bool:
+    def is_valid(self, campaign: Campaign, execution: Execution) -> bool:
         """Whether the assignment that a device was shown is good for a while yet."""
         if campaign.manifest is None:
             return True
@@ -191,7 +191,7 @@ class Assigning:
             assigned=execution.attempt,
         )
 
-    def members(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
+    def offer_members(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
         """What an offer carries of trust: manifest, assignment, and the versions of the trust root to follow.
 
         The same execution gives the same bytes: nonce and end are kept with it, and Ed25519 signs alike each time.

@@ -11,7 +11,7 @@ from fleetcore.fleet.security.forecast import Forecast, Period
 from fleetcore.query.ast import Clause
 
 
-class Outlook:
+class ExpiryForecast:
     """Brings the inventory together with what is known of the devices."""
 
     def __init__(self, security: SecurityManager, registry: Registry, groups: Groups, search: Search) -> None:

@@ -12,7 +12,7 @@ from fleetcore_http.holders import Holders
 
 
 @define(kw_only=True, eq=False)
-class Site:
+class AppState:
     """The plane, the way into the data path, the settings, and whether we are closing."""
 
     config: HttpConfig

@@ -56,7 +56,7 @@ class Why:
 
 
 @frozen(kw_only=True)
-class Asking:
+class Diagnosis:
     """Where the answers come from; :meth:`why` asks them all."""
 
     registry: "Registry"

@@ -1,4 +1,4 @@
-"""Settling: brings an entity that goes both ways to what fleet and hub should have, and takes the hub's part over.
+"""Reconciling: brings an entity that goes both ways to what fleet and hub should have, and takes the hub's part over.
 
 Such an entity is read before it is written. What is about to be written is kept first: where the answer is lost, the
 hub's state is known again as our own.
@@ -55,7 +55,7 @@ class Settled:
         return shared(self.body)
 
 
-class Settling:
+class Reconciling:
     """See the module.
 
     Args:
@@ -81,7 +81,7 @@ class Settling:
         """Those that are read before they are written: what goes both ways, and twins of devices at the hub."""
         return frozenset(key for key in keys if key.facet in self.ways) | await twins_at_hub(self._homed, keys)
 
-    async def settle(
+    async def reconcile(
         self, hub: Hub, key: EntityKey, kept: Kept, ours: MirrorBody, held: MirrorItem | None
     ) -> Settled | None:
         """Merges, and takes the hub's part over; None where the entity went, or does not fit any more.

@@ -16,7 +16,7 @@ from fleetcore.interfaces.protocol import Finding
 from fleetcore.interfaces.provider import TlsProvider
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.addresses import Address
-from fleetcore_mqtt.guest import visit
+from fleetcore_mqtt.takeover import take_over
 
 #: Who tries, and whom it tries to be: no devices of any fleet, and their messages mean nothing.
 GUEST, OTHER = "fleetcore-doctor", "fleetcore-doctor-2"
@@ -24,7 +24,7 @@ GUEST, OTHER = "fleetcore-doctor", "fleetcore-doctor-2"
 _REMEDY = "Write the broker's files anew: fleetcore mqtt broker-config"
 
 
-class _Trial:
+class _AclProbe:
     """Listens to all it is given, says what it may not, and keeps what came through.
 
     Args:
@@ -81,10 +81,10 @@ class _Trial:
 
 
 def examine(address: Address, tls: TlsProvider, send: Callable[[Sequence[str]], None]) -> Finding:
-    """Tries the broker; blocking. ``send`` as for :class:`_Trial`."""
-    trial = _Trial(send)
+    """Tries the broker; blocking. ``send`` as for :class:`_AclProbe`."""
+    trial = _AclProbe(send)
     place = f"{address.host}:{address.port}"
-    if not visit(address, tls, GUEST, trial):
+    if not take_over(address, tls, GUEST, trial):
         detail = f"{place} does not let a device in that has a certificate of this fleet"
         return Finding(state="problem", what="broker access", detail=detail, remedy=_REMEDY)
     return trial.finding(place)

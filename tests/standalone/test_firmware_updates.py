@@ -164,7 +164,7 @@ async def test_a_device_that_comes_back_is_told_that_its_offer_was_withdrawn(cam
     got = []
 
     campaign.plane.listen(await campaign.plane.authenticate(LocalCredential("a"), protocol="test"), got.append)
-    await campaign.plane.settle()
+    await campaign.plane.wait_idle()
 
     assert [downlink.body for downlink in got if downlink.type is messages.FIRMWARE] == [
         {"offer": None, "cancel": "c:a"}

@@ -1,6 +1,7 @@
-"""A short visit to the broker in a device's name: to throw the device out, or to try what the broker lets one do.
+"""A short connection to the broker in a device's name: it disconnects the device, or probes the broker's ACLs.
 
-The certificate is made for the visit, lasts minutes, and opens no listener of fleetcore's own. Blocking: for a thread.
+The certificate is made for this connection, lasts minutes, and opens no listener of fleetcore's own. It blocks: call it
+in a thread.
 """
 
 import time
@@ -14,23 +15,23 @@ from fleetcore.interfaces.provider import TlsProvider
 from fleetcore.wire.tls import client_context
 from fleetcore_mqtt.addresses import Address
 
-#: How long a connection may take, and how long a visit.
-ANSWER_S, VISIT_S = 10.0, 5.0
+#: How long connecting may take, and the whole connection.
+ANSWER_S, TAKEOVER_S = 10.0, 5.0
 
 
-def visit(address: Address, tls: TlsProvider, device: str, arrived: Callable[[paho.Client], None]) -> bool:
+def take_over(address: Address, tls: TlsProvider, device: str, arrived: Callable[[paho.Client], None]) -> bool:
     """Connects as ``device``, calls ``arrived(client)`` and returns once it has disconnected; False where refused.
 
-    ``arrived`` sets its own callbacks on the client and disconnects when it is done; after ``VISIT_S`` the visit ends.
+    ``arrived`` sets its own callbacks on the client and disconnects when it is done. After ``TAKEOVER_S`` it is closed.
     """
-    certificate, key = tls.evictor(device)
+    certificate, key = tls.takeover_certificate(device)
     client = paho.Client(
         CallbackAPIVersion.VERSION2, client_id=device, protocol=paho.MQTTv5, reconnect_on_failure=False
     )
     client.tls_set_context(client_context(ca=tls.ca_bundle(), certificate=certificate, key=key))
     client.connect_timeout = ANSWER_S
     let_in: list[bool] = []
-    until = time.monotonic() + VISIT_S
+    until = time.monotonic() + TAKEOVER_S
 
     def connected(client: paho.Client, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
         let_in.append(not reason.is_failure)

@@ -13,7 +13,7 @@ from fleetcore_api.config import ApiConfig
 _OUTWARD = ("mirror/", "notifier/")
 
 
-class Site:
+class AppState:
     """One open API; ``name`` is that of its section."""
 
     def __init__(self, *, name: str, config: ApiConfig, fleet: Fleet) -> None:
