@@ -59,9 +59,9 @@ class Adopting:
             return body
         return evolve(body, gateway=None)
 
-    async def register(self, device: Device, beside: Commit, *, actor: str, reason: str) -> None:
-        """Registers it, in one commit with ``beside``. Raises Conflict where the id is taken meanwhile."""
-        await self._storage.commit(self._registry.registration(device, actor=actor, reason=reason) + beside)
+    async def register(self, device: Device, extra: Commit, *, actor: str, reason: str) -> None:
+        """Registers it, in one commit with ``extra``. Raises Conflict where the id is taken meanwhile."""
+        await self._storage.commit(self._registry.registration(device, actor=actor, reason=reason) + extra)
         self._registry.registered(device)
 
     async def fill(self, device: str, body: TwinBody, *, actor: str, reason: str) -> None:

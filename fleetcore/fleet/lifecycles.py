@@ -69,7 +69,7 @@ class Lifecycles:
             return moving + begun
 
         await self._security.revoke(
-            device=device, actor=actor, reason=reason or "retired", beside=retirement, code=DEVICE_RETIRED
+            device=device, actor=actor, reason=reason or "retired", extra_commit=retirement, code=DEVICE_RETIRED
         )
         retired = await self._registry.get(device)
         if started:

@@ -253,23 +253,23 @@ class Repository(Generic[T]):
         self,
         load: Callable[[], Awaitable[T]],
         step: Callable[[T], tuple[T, Sequence[Event]] | None],
-        beside: Callable[[T, T], Commit] | None = None,
+        extra: Callable[[T, T], Commit] | None = None,
         *,
         key: str | None = None,
     ) -> T:
         """As :meth:`change`, for an item that ``load`` finds or makes (version 0: it must not exist).
 
-        ``beside(old, new)`` gives what else belongs into the same commit. Callers with one ``key`` take turns, so that
+        ``extra(old, new)`` gives what else belongs into the same commit. Callers with one ``key`` take turns, so that
         only those of another process, or without the key, come between reading and writing.
         """
         if key is None:
-            return await self._written(load, step, beside)
+            return await self._written(load, step, extra)
         item: T | None = None
         begun = await self._turns.take(key)
         if begun is None and self._last_written is not None:
             begun = self._last_written.get(key)
         try:
-            item = await self._written(load, step, beside, begun)
+            item = await self._written(load, step, extra, begun)
             return item
         finally:
             if self._last_written is not None:
@@ -288,7 +288,7 @@ class Repository(Generic[T]):
         self,
         load: Callable[[], Awaitable[T]],
         step: Callable[[T], tuple[T, Sequence[Event]] | None],
-        beside: Callable[[T, T], Commit] | None,
+        extra: Callable[[T, T], Commit] | None,
         begun: T | None = None,
     ) -> T:
         for attempt in range(_ATTEMPTS):
@@ -304,7 +304,7 @@ class Repository(Generic[T]):
                 events=tuple(events),
             )
             try:
-                done = await self._storage.commit(change if beside is None else change + beside(old, new))
+                done = await self._storage.commit(change if extra is None else change + extra(old, new))
             except VersionConflict:
                 if attempt == _ATTEMPTS - 1:
                     raise

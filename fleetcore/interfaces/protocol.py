@@ -246,7 +246,7 @@ class DevicePlane(ABC):
         """
 
     @abstractmethod
-    def carry(self, sink: Callable[[Downlink], None]) -> Callable[[], None]:
+    def add_broker_sink(self, sink: Callable[[Downlink], None]) -> Callable[[], None]:
         """Has downlinks for every device without a listening session handed to ``sink``: for a broker in between.
 
         Returns what ends it.

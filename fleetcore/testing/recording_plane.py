@@ -568,7 +568,7 @@ class RecordingPlane(DevicePlane, Ingest):
             expires_ms=expires_ms if isinstance(expires_ms, int) else None,
         )
 
-    def carry(self, sink: Sink) -> Callable[[], None]:
+    def add_broker_sink(self, sink: Sink) -> Callable[[], None]:
         self._carriers.append(sink)
 
         def end() -> None:

@@ -127,7 +127,7 @@ class RefusesInSilence(Between):
 class ListensForAll(Between):
     def listen(self, session, sink):
         self._plane.listen(session, sink)
-        self._plane.carry(sink)
+        self._plane.add_broker_sink(sink)
 
 
 class ForgetsWhatWaits(Between):

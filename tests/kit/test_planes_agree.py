@@ -347,7 +347,7 @@ async def test_a_leaf_that_listens_itself_gets_its_own(world, plane, session):
 
 async def test_a_carrier_gets_what_nobody_listens_for_until_it_is_ended(world, plane, session):
     carried, came = [], []
-    end = plane.carry(carried.append)
+    end = plane.add_broker_sink(carried.append)
     plane.listen(session, came.append)
     await world.command("dev1", "reboot")
     await until(lambda: came)

@@ -251,7 +251,7 @@ async def test_a_leafs_downlink_names_the_gateway_it_is_registered_with(manager)
     await manager.edge.register_gateway("gw", may_register=True)
     await fleet.edge.register_leaf("gw", "leaf", "sensor")
     carried: list[Downlink] = []
-    fleet.plane.carry(carried.append)
+    fleet.plane.add_broker_sink(carried.append)
 
     await manager.set_desired("leaf", {"interval": 60})
     await manager.send_command("leaf", "blink")
@@ -270,7 +270,7 @@ async def test_a_gateway_behind_a_broker_that_says_it_is_online_is_told_what_wai
     await fleet.edge.register_leaf("gw", "leaf", "sensor")
     await manager.set_desired("leaf", {"interval": 60})
     carried: list[Downlink] = []
-    fleet.plane.carry(carried.append)
+    fleet.plane.add_broker_sink(carried.append)
     by_broker = await fleet.plane.authenticate(AssertedCredential("gw", "broker"), protocol="test")
     online = Inbound(type=messages.STATUS, subject="gw", payload=dumps({"state": "online"}))
 

@@ -254,7 +254,7 @@ class Claims:
                 )
             token, until = secrets.token_urlsafe(32), self._clock.now_ms() + OWNERSHIP_S * 1000
 
-            def beside(record: CertificateRecord, held: ClaimBatch = batch, token: str = token) -> Sequence[Put]:
+            def extra_puts(record: CertificateRecord, held: ClaimBatch = batch, token: str = token) -> Sequence[Put]:
                 return (
                     self._ownerships.put(_ownership(token, held, record), expect=0),
                     self.batches.put(evolve(held, used=held.used + 1), expect=held.version),
@@ -264,7 +264,7 @@ class Claims:
                 device=Device(id=asked.device, type=batch.device_type),
                 how=f"claim:{batch.id}",
                 inactive_until=until,
-                beside=beside,
+                extra_puts=extra_puts,
             )
             try:
                 record = await self._issuer.issue(asked, grant, actor=f"claim:{batch.id}", source=source)
@@ -336,7 +336,7 @@ class Claims:
                 )
             )
             registration = self._issuer.registration(device, actor=actor, reason=f"from {source}")
-            beside = evolve(
+            extra_puts = evolve(
                 registration,
                 puts=(
                     *(*registration.puts, *spent),
@@ -344,7 +344,7 @@ class Claims:
                 ),
             )
             try:
-                active = await self._inventory.activate(record, actor=actor, reason=record.how, beside=beside)
+                active = await self._inventory.activate(record, actor=actor, reason=record.how, extra_commit=extra_puts)
             except Conflict as error:
                 raise taken(device.id) from error
             if active is not None:

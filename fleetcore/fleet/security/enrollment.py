@@ -249,7 +249,7 @@ class Enrollment:
             if ca.admits is Admits.AT_ONCE and _is_makers(device, had, how, (asked.spki, shown.spki)):
                 # In the commit, so that a revocation meanwhile is heard.
                 grant = Grant(
-                    device=wanted, how=how, register=device is None, beside=partial(self._inventory.unchanged, had)
+                    device=wanted, how=how, register=device is None, extra_puts=partial(self._inventory.unchanged, had)
                 )
             else:
                 if device is None:
@@ -455,7 +455,7 @@ class Enrollment:
             device=device or await self._directory.prepared(asked.device, token.device_type),
             how=f"token:{token.id}",
             register=device is None,
-            beside=charged,
+            extra_puts=charged,
         )
 
     async def _decide_by_approval(
@@ -480,7 +480,7 @@ class Enrollment:
                     device=device,
                     how="approval",
                     replaces=tuple(others) if record.replace else (),
-                    beside=lambda _record: (standing,),
+                    extra_puts=lambda _record: (standing,),
                 )
             case EnrollmentState.REJECTED:
                 raise NotAuthorised("The key was rejected by an operator", device=device.id)

@@ -234,7 +234,7 @@ class PkiFolder:
         _sync_folder(self.path)
 
     def _files(self, trust: TrustBundle, *, beside: TrustBundle) -> Iterator[tuple[Path, bytes]]:
-        """The files of CAs that ``beside`` does not have, keys first."""
+        """The files of CAs that ``extra_puts`` does not have, keys first."""
         roots, issuing = (
             {root.number for root in beside.roots},
             {item.number for item in (*beside.issuing, *beside.former)},

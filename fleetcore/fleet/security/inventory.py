@@ -295,16 +295,21 @@ class Inventory:
         return evolve(record, version=1)
 
     async def activate(
-        self, record: CertificateRecord, *, actor: str, reason: str, beside: Commit
+        self, record: CertificateRecord, *, actor: str, reason: str, extra_commit: Commit
     ) -> CertificateRecord | None:
         """Makes one that waited for its device good, or gives None where something changed meanwhile: read again."""
         active = evolve(record, state=CertificateState.ACTIVE, ended_at=None)
         done = await self._change(
-            [active], "certificate.activated", actor=actor, reason=reason, with_puts=beside.puts, events=beside.events
+            [active],
+            "certificate.activated",
+            actor=actor,
+            reason=reason,
+            with_puts=extra_commit.puts,
+            events=extra_commit.events,
         )
         return evolve(active, version=record.version + 1) if done else None
 
-    async def discard(self, record: CertificateRecord, beside: Commit) -> bool:
+    async def discard(self, record: CertificateRecord, extra_commit: Commit) -> bool:
         """Ends one that was not activated in time; its key may ask again. False where something changed meanwhile.
 
         The record stays, revoked: a certificate that nobody remembered would be good once its device exists.
@@ -318,9 +323,9 @@ class Inventory:
             "certificate.revoked",
             actor="system",
             reason="not activated in time",
-            with_puts=beside.puts,
-            deletes=(*deletes, *beside.deletes),
-            events=beside.events,
+            with_puts=extra_commit.puts,
+            deletes=(*deletes, *extra_commit.deletes),
+            events=extra_commit.events,
         )
 
     async def seen(self, certificate: str) -> None:

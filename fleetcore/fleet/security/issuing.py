@@ -67,7 +67,7 @@ class Grant:
         register: the device does not exist yet and is registered with its certificate.
         replaces: certificates that end once this one connects.
         inactive_until: the certificate is good for nothing before it is activated, and goes at this time (ms).
-        beside: further puts of the same commit.
+        extra_puts: further puts of the same commit.
     """
 
     device: Device
@@ -75,7 +75,7 @@ class Grant:
     register: bool = False
     replaces: tuple[CertificateRecord, ...] = ()
     inactive_until: int | None = None
-    beside: Callable[[CertificateRecord], Sequence[Put]] = field(default=_nothing, repr=False)
+    extra_puts: Callable[[CertificateRecord], Sequence[Put]] = field(default=_nothing, repr=False)
 
 
 class Issuer:
@@ -130,7 +130,7 @@ class Issuer:
                 key,
                 (event, *registration.events),
                 replaces=grant.replaces,
-                with_puts=(*registration.puts, *grant.beside(record)),
+                with_puts=(*registration.puts, *grant.extra_puts(record)),
             )
         except VersionConflict:
             raise

@@ -433,7 +433,7 @@ class SecurityManager:
         serial: str | None = None,
         actor: str = "system",
         reason: str = "",
-        beside: Beside = _nothing,
+        extra_commit: Beside = _nothing,
         code: str = "device_revoked",
     ) -> int:
         """Revokes all credentials of a device, or one certificate; gives how many were revoked.
@@ -444,8 +444,8 @@ class SecurityManager:
         caller is cancelled meanwhile. The keys are never accepted again.
 
         Args:
-            beside: gives what else belongs into the commit that revokes a device's credentials; it is asked again where
-                something changed meanwhile.
+            extra_commit: gives what else belongs into the commit that revokes a device's credentials; it is asked again
+                where something changed meanwhile.
             code: with which the device's sessions end.
             serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, where a CA of ours issued it.
 
@@ -455,11 +455,11 @@ class SecurityManager:
         if (device is None) == (serial is None):
             raise Refused("Either a device or a serial is revoked")
         if device is not None:
-            return await self._finishing.run(self._revoke_device(device, actor, reason, beside, code))
+            return await self._finishing.run(self._revoke_device(device, actor, reason, extra_commit, code))
         assert serial is not None  # one of the two is given
         return await self._finishing.run(self._revoke_certificate(serial, actor, reason))
 
-    async def _revoke_device(self, device: str, actor: str, reason: str, beside: Beside, code: str) -> int:
+    async def _revoke_device(self, device: str, actor: str, reason: str, extra_commit: Beside, code: str) -> int:
         for _ in range(ATTEMPTS):
             certificates = [
                 record
@@ -470,7 +470,7 @@ class SecurityManager:
             invitations = await self._enrollment_tokens.living_of(device)
             unused = await self._unused_key(device)
             withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
-            extra = await beside()
+            extra = await extra_commit()
             if extra == Commit() and not (certificates or tokens or invitations or unused or withdrawn):
                 return 0
             ended = [

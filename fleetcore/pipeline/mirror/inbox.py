@@ -80,10 +80,10 @@ class Inbox:
                 changed.append(event.entity)
             else:
                 self.counts["invalid"] += 1
-        beside = Commit()
+        extra = Commit()
         if arrived.position is not None:
-            beside = Commit(puts=(Put(kind=KIND, key=self._lane.name, body={"position": arrived.position}),))
-        await self._lane.mark(changed, beside)
+            extra = Commit(puts=(Put(kind=KIND, key=self._lane.name, body={"position": arrived.position}),))
+        await self._lane.mark(changed, extra)
         self.counts["changes"] += len(changed)
 
     async def _command(self, command: CloudCommand) -> None:

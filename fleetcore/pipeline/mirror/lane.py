@@ -152,8 +152,8 @@ class StateLane:
 
     # -- marks ------------------------------------------------------------------------------------------------------
 
-    async def mark(self, keys: Iterable[EntityKey], beside: Commit) -> None:
-        """Marks entities, in one commit with ``beside``."""
+    async def mark(self, keys: Iterable[EntityKey], extra: Commit) -> None:
+        """Marks entities, in one commit with ``extra``."""
         async with self._turn:
             unknown, again = [], []
             for key in dict.fromkeys(keys):
@@ -167,8 +167,8 @@ class StateLane:
                 elif key not in self._ready and key not in self._delayed:
                     unknown.append(key)
             adding = await self.marks.adding(unknown, self._clock.now_ms())
-            if adding != Commit() or beside != Commit():
-                await self._storage.commit(adding + beside)
+            if adding != Commit() or extra != Commit():
+                await self._storage.commit(adding + extra)
             for key in again:
                 # Its row is in the store as long as it is under way; it stays there.
                 if key in self._under_way:
@@ -181,13 +181,13 @@ class StateLane:
                 self._all_known = False
         self._news.set()
 
-    async def amend(self, key: EntityKey, how: Callable[[Kept], Kept], beside: Commit = _NO_CHANGE) -> None:
-        """Changes what is kept of an entity, in one commit with ``beside``; while it is under way, after that."""
-        while not await self._amended(key, how, beside):
+    async def amend(self, key: EntityKey, how: Callable[[Kept], Kept], extra: Commit = _NO_CHANGE) -> None:
+        """Changes what is kept of an entity, in one commit with ``extra``; while it is under way, after that."""
+        while not await self._amended(key, how, extra):
             self._moved.clear()
             await self._moved.wait()
 
-    async def _amended(self, key: EntityKey, how: Callable[[Kept], Kept], beside: Commit) -> bool:
+    async def _amended(self, key: EntityKey, how: Callable[[Kept], Kept], extra: Commit) -> bool:
         """Whether it could be, for it is not under way. Marks wait meanwhile: they trust that it has a row then."""
         async with self._turn:
             if key in self._under_way:
@@ -195,7 +195,7 @@ class StateLane:
             self._under_way[key] = False
             try:
                 kept = await self.kept.get(key)
-                await self._storage.commit(self.kept.putting(key, kept, how(kept)) + beside)
+                await self._storage.commit(self.kept.putting(key, kept, how(kept)) + extra)
             finally:
                 if self._under_way.pop(key):
                     self._ready[key] = None

@@ -95,8 +95,8 @@ class Downlinks:
         if not listeners:
             del self._listeners[session.identity]
 
-    def carry(self, sink: Sink) -> Callable[[], None]:
-        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.carry`."""
+    def add_broker_sink(self, sink: Sink) -> Callable[[], None]:
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.add_broker_sink`."""
         self._brokers.append(sink)
 
         def end() -> None:

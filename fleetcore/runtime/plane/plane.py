@@ -100,8 +100,8 @@ class Plane(DevicePlane):
     def listen(self, session: Session, sink: Sink) -> None:
         self._downlinks.listen(session, sink)
 
-    def carry(self, sink: Sink) -> Callable[[], None]:
-        return self._downlinks.carry(sink)
+    def add_broker_sink(self, sink: Sink) -> Callable[[], None]:
+        return self._downlinks.add_broker_sink(sink)
 
     def watch_revocations(self, revoked: Callable[[frozenset[str]], None]) -> Callable[[], None]:
         return self._security.on_listed(revoked)

@@ -399,7 +399,7 @@ class Broker(ProtocolAdapter):
         self._tasks.spawn(self._eviction.carry_out(devices), "mqtt eviction")
 
     def send(self, downlink: Downlink) -> None:
-        """The sink of :meth:`DevicePlane.carry`."""
+        """The sink of :meth:`DevicePlane.add_broker_sink`."""
         topic = topics.downlink_topic(self._below_whom(downlink), downlink)
         if topic is not None:
             expiry_s = None if downlink.expires_ms is None else max(1, ceil(downlink.expires_ms / 1000))
@@ -441,7 +441,7 @@ async def open_broker(
     broker = Broker(config, context, plane, ingest)
     try:
         await broker.start()
-        ends = [plane.carry(broker.send), plane.watch_revocations(broker.revoked)]
+        ends = [plane.add_broker_sink(broker.send), plane.watch_revocations(broker.revoked)]
         try:
             yield broker
         finally:
