@@ -19,13 +19,14 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python scripts/generate.py --check
-	$(BIN)/python -m pytest -q tests/house
+	$(BIN)/python -m pytest -q tests/repository
 	$(BIN)/mkdocs build --strict --quiet
 
-# What follows from the table of calls: typed methods, the catalogue, the reference pages.
+# What follows from the code: typed methods, the catalogue, the reference pages, the pictures.
 generate: $(STAMP)
 	$(BIN)/python scripts/generate.py
 	$(BIN)/python scripts/reference.py
+	$(BIN)/python scripts/pictures.py
 
 bench: $(STAMP)
 	@sh scripts/services.sh bench

@@ -86,7 +86,7 @@ class Limits:
         message_bytes: longest message body.
         json_depth: deepest nesting.
         twin_bytes: length of one twin section as JSON.
-        twin_keys: keys of one twin section, nested ones included.
+        twin_keys: leaves of one twin section; an array is one leaf.
         metrics: metric names of one device.
         rate_per_s: messages of one device in the long run: how fast its token bucket fills.
         burst: messages of one device at once: what its token bucket holds.
