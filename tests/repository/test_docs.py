@@ -121,6 +121,22 @@ def commands():
     return [pytest.param(text, id=text) for text in sorted(found)]
 
 
+#: A file or folder that a page names in code: below one of these, or below ``fleetcore`` where it says no more.
+_NAMED = re.compile(r"`((?:[a-z_-]+/)+(?:[a-z_0-9.-]+)?)`")
+_TOPS = {folder.name for folder in ROOT.iterdir() if folder.is_dir()}
+_PACKAGES = {folder.name for folder in (ROOT / "fleetcore").iterdir() if folder.is_dir()} - {"testing"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_file_of_the_project_that_a_page_names_exists(page):
+    for name in _NAMED.findall(page.read_text(encoding="utf-8")):
+        top = name.partition("/")[0]
+        if top in _TOPS:
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+        elif top in _PACKAGES and name.endswith((".py", "/")):
+            assert (ROOT / "fleetcore" / name).exists(), f"{page.name} names {name}"
+
+
 @pytest.mark.parametrize("text", commands())
 def test_a_command_and_its_options_exist(text):
     words = shlex.split(text)
