@@ -46,7 +46,7 @@ class Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class _ForPeople(Body, frozen=True, kw_only=True):
     """A body whose ``code`` and ``reason`` are kept for people: they are cut, however long they are."""
 
-    code: Annotated[str, Meta(description="A word of the device's own.")] | None = None
+    code: Annotated[str, Meta(description="A code of the device, for people.")] | None = None
     reason: Annotated[str, Meta(description="Why, for people.")] | None = None
 
     def __post_init__(self) -> None:
@@ -236,7 +236,7 @@ class FirmwareOffer(Body, frozen=True, kw_only=True):
 
 
 class Firmware(Body, frozen=True, kw_only=True, omit_defaults=False):
-    """The offer, or null where there is none; ``cancel`` names an execution whose offer is withdrawn."""
+    """The offer, or null without one; ``cancel`` names an execution whose offer is withdrawn."""
 
     offer: FirmwareOffer | None
     cancel: str | UnsetType = UNSET
