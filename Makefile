@@ -19,7 +19,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python scripts/generate.py --check
-	$(BIN)/python -m pytest -q tests/house
+	$(BIN)/python -m pytest -q tests/repository
 	$(BIN)/mkdocs build --strict --quiet
 
 # What follows from the table of calls: typed methods, the catalogue, the reference pages.
