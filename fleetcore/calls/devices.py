@@ -172,7 +172,7 @@ async def create_device(
 ) -> DeviceResponse:
     """Registers a device.
 
-    It needs the permission for the whole fleet: a new device is in nobody's scope yet.
+    It needs the permission for the whole fleet: a new device is in no scope yet.
 
     Raises:
         Conflict: there is a device of that id.

@@ -35,7 +35,7 @@ Worker = Callable[[Operation], Awaitable[bool]]
 #: Takes back what a cancelled operation has under way: by whom and why. It may be asked again.
 Undo = Callable[[Operation, str, str], Awaitable[None]]
 
-#: How often whoever waits for such an operation looks, seconds.
+#: How often a caller that waits for such an operation looks, seconds.
 _LOOK_S = 0.2
 
 #: Items between two records of how far it is; so many may be repeated after a crash.
@@ -77,7 +77,7 @@ class Operations:
         self._saved: dict[str, tuple[float, float]] = {}
         #: When one that waits for something is driven again, on the monotonic clock.
         self._again_s: dict[str, float] = {}
-        # One turn at a time: whoever waits for an operation may work on it beside the supervisor.
+        # One turn at a time: a caller that waits for an operation may work on it beside the supervisor.
         self._turns = KeyedLocks()
 
     def handle(self, kind: str, handler: Handler, *, undo: Undo | None = None, stops: bool = True) -> None:

@@ -272,7 +272,7 @@ class CloudBackend(ABC):
     async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
         """The next devices of a group that was imported, by their ids in the fleet, and where the list goes on.
 
-        For hubs whose devices do not say in which groups they are. Nobody: the default.
+        For hubs whose devices do not say in which groups they are. The default: no members.
         """
         del group, after
         return (), None

@@ -1,6 +1,6 @@
 """Whether a device gets through to a listener, found out as a device would, as a stranger.
 
-What is to be seen is a refusal of the gate: then the port is open, the handshake works, the server's certificate is the
+What is to be seen is a refusal of the middleware: then the port is open, the handshake works, the server's certificate is the
 fleet's and names the host, and the answer came from the fleet. The attempt is counted,
 and stands in the audit log, as a refused certificate.
 """

@@ -180,7 +180,7 @@ class Devices:
             raise
 
     async def why_closed(self, name: str) -> str | None:
-        """Why nobody can connect for a device; None where it is not the device that is refused. Raises HubFailed."""
+        """Why the mirror cannot connect for a device; None where the device is not refused. Raises HubFailed."""
         there = await self.get(name)
         if there is None:
             return "There is no device of that name at IoT Hub"

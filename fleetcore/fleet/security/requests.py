@@ -1,7 +1,7 @@
 """Certificate requests (PKCS #10, RFC 2986): the public key in one is believed and, after comparison, the name.
 
-Nothing that a CSR asks for finds its way into a certificate. Two things are refused rather than ignored, as whoever
-sends them is mistaken or means harm: to be a CA, and to be another device by a SAN.
+Nothing that a CSR asks for finds its way into a certificate. Two things are refused rather than ignored, since they are
+mistakes or attacks: to be a CA, and to be another device by a SAN.
 """
 
 import binascii

@@ -1,7 +1,7 @@
 """Messages as bytes and back (RFC 7252 §3), strictly: what is no message of the standard is :class:`Malformed`.
 
-Option values stay bytes here: what one means is asked of the record, so that a message with an option that nobody asks
-for costs nothing. No state, no sockets. It is the endpoint's; a device's client goes by aiocoap's
+Option values stay bytes here: the record says what one means, so an option that is never read costs
+nothing. No state, no sockets. It is the endpoint's; a device's client goes by aiocoap's
 (:mod:`.aiocoap_codec`), which makes an object of every option and takes four times as long.
 """
 

@@ -60,7 +60,7 @@ class WebSocketDeviceClient(DeviceClient):
         """Connects and waits for the server's ``hello``; with nothing to show yet, :meth:`enroll` alone connects.
 
         Raises:
-            Unavailable: nobody answers, or the TLS handshake fails.
+            Unavailable: no answer, or the TLS handshake fails.
             NotAuthenticated, NotAuthorised: the credential is refused.
         """
         secrets = self._secrets
