@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: A stolen key is good until its certificate ends or is revoked.
 _LONG_DAYS = 200
-#: A network of trusted proxies beyond it is no handful of machines.
+#: A network of trusted proxies beyond it is not a handful of machines.
 _MAX_PROXIES = 256
 
 

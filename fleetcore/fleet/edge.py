@@ -109,7 +109,7 @@ class EdgeComputing:
         return await self._registry.leaves(gateway)
 
     async def register_leaf(self, gateway: str, leaf: str, type: str = "leaf") -> Device:
-        """A gateway announces a leaf. Its own leaf again is no error; a foreign or ungranted one is.
+        """A gateway announces a leaf. Its own leaf again is not an error; a foreign or ungranted one is.
 
         Raises:
             NotAuthorised: the gateway lacks the grant, or is none.

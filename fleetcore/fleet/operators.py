@@ -271,7 +271,7 @@ class Operators:
         return _Known(id=record.id, expires=record.expires, rights=rights)
 
     async def flush(self) -> None:
-        """Writes when tokens were used; what cannot be written now, on a full disk for one, is tried the next time."""
+        """Writes when tokens were used; what cannot be written now, such as on a full disk, is tried the next time."""
         for name in sorted(self._unwritten):
             used = self._used[name]
             self._unwritten.discard(name)

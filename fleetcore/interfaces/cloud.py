@@ -260,7 +260,7 @@ class CloudBackend(ABC):
     async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
         """The next groups and devices without this fleet's mark, and where the list goes on; all groups first.
 
-        None where ``after`` is no place of the list any more: it begins anew. Nothing: the default.
+        None where ``after`` is not a place of the list any more: it begins anew. Nothing: the default.
         """
         del after
         return (), None

@@ -111,7 +111,7 @@ _WHOLE_TEXT = re.compile(r"'(?:''|[^'])*'")
 
 
 class QuerySyntaxError(Refused):
-    """The text is no query; ``ids`` hold ``column`` (from 1) and ``line``."""
+    """The text is not a query; ``ids`` hold ``column`` (from 1) and ``line``."""
 
     default_code = "query_syntax"
 

@@ -103,7 +103,7 @@ def verify(envelope: object, payload_type: str, trusted: Iterable[Ed25519PublicK
     A ``keyid`` is a hint that anybody may have written: it spares trials and decides nothing.
 
     Raises:
-        Refused: ``schema_invalid``; it is no envelope, or one of another type.
+        Refused: ``schema_invalid``; it is not an envelope, or one of another type.
         NotAuthenticated: no trusted key has signed it.
     """
     payload = opened(envelope, payload_type)

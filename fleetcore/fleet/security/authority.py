@@ -249,7 +249,7 @@ class Authority:
         return KeyPair(certificate=self._leaf(Profile.SERVER, name, key.public_key(), names), key=key)
 
     def issue_service(self, name: str, *, key: ec.EllipticCurvePrivateKey | None = None) -> KeyPair:
-        """A client certificate for one of our own services, the consumer behind a broker for one.
+        """A client certificate for one of our own services, such as the consumer behind a broker.
 
         ``key`` keeps an existing key.
         """

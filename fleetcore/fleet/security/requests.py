@@ -68,7 +68,7 @@ def read_request(content: bytes, fleet: str) -> CertificateRequest:
             return _read(content, fleet)
     except Refused:
         raise
-    except Exception as error:  # the parser's errors for hostile DER are no closed set, TypeError among them
+    except Exception as error:  # the parser's errors for hostile DER are an open set, TypeError among them
         raise _invalid("cannot be read") from error
 
 

@@ -177,7 +177,7 @@ class Rotation:
     def lend(self, key: str, passphrase: str | None = None) -> None:
         """Lends the key of a trusted root, PEM, for the next step that needs it; it is kept nowhere.
 
-        Raises ConfigError for what is no key, Refused where it is not that of a trusted root.
+        Raises ConfigError for what is not a key, Refused where it is not that of a trusted root.
         """
         read = read_key(key.encode(), passphrase, file="the root's key")
         if all(root.public_key() != read.public_key() for root in self._authority.roots):

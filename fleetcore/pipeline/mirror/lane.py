@@ -391,7 +391,7 @@ class StateLane:
             if body is None:
                 removal = self._removal(key, kept)
                 if removal is None:
-                    # What is gone is no dead letter any more.
+                    # What is gone is not a dead letter any more.
                     done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), ()))))
                 elif self._may_remove(key):
                     work.append(removal)

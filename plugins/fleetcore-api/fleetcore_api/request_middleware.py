@@ -193,7 +193,7 @@ class RequestMiddleware:
                 await self._inner(scope, _replay(body, receive), self._with_position(collect))
                 await self._answers.keep(name, digest, parts, rights, secret=scope.get(SHOWN_ONCE, ()))
             else:
-                # Through the route's own door, which may be shut by now.
+                # Through the route's own guard, which may be closed by now.
                 scope[KEPT] = answer = KeptAnswer(kept)
                 await self._inner(scope, _replay(body, receive), collect)
                 if answer.passed:

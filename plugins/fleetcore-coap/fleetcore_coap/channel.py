@@ -138,7 +138,7 @@ class Channel(asyncio.DatagramProtocol):
     # -- datagrams -------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast: the class of asyncio's own loop is no subclass of it (3.11).
+        # A cast: the class of asyncio's own loop is not a subclass of it (3.11).
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: object) -> None:

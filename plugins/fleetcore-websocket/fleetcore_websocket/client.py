@@ -111,7 +111,7 @@ class WebSocketDeviceClient(DeviceClient):
             raise Unavailable(f"{self._url} says nothing", code="not_ready") from error
         body = frame.get("body") if isinstance(frame, dict) and frame.get("op") == "hello" else None
         if not isinstance(body, dict):
-            raise Unavailable(f"{self._url} is no fleetcore server", code="not_ready")
+            raise Unavailable(f"{self._url} is not a fleetcore server", code="not_ready")
         self.hello = body
 
     async def __aexit__(
