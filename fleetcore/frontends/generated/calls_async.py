@@ -322,7 +322,7 @@ class AsyncCalls(ABC):
     ) -> DeviceResponse:
         """Registers a device.
 
-        It needs the permission for the whole fleet: a new device is in nobody's scope yet.
+        It needs the permission for the whole fleet: a new device is in no scope yet.
 
         Raises:
             Conflict: there is a device of that id.
@@ -2423,7 +2423,7 @@ class AsyncCalls(ABC):
 
         A hub that cannot be read is sent everything again.
 
-        With ``entity`` that one alone, a dead letter for one.
+        With ``entity`` that one alone, such as a dead letter.
 
         Raises:
             NotFound: neither side has the entity.

@@ -317,7 +317,7 @@ class BlockingCalls(ABC):
     ) -> DeviceResponse:
         """Registers a device.
 
-        It needs the permission for the whole fleet: a new device is in nobody's scope yet.
+        It needs the permission for the whole fleet: a new device is in no scope yet.
 
         Raises:
             Conflict: there is a device of that id.
@@ -2368,7 +2368,7 @@ class BlockingCalls(ABC):
 
         A hub that cannot be read is sent everything again.
 
-        With ``entity`` that one alone, a dead letter for one.
+        With ``entity`` that one alone, such as a dead letter.
 
         Raises:
             NotFound: neither side has the entity.
