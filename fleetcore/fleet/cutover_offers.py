@@ -12,6 +12,7 @@ Each step can be done again: what was begun by a server that was killed is ended
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 
 from attrs import evolve
@@ -38,6 +39,8 @@ _KEY, _ARRIVED = "cutover", "arrived"
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 #: An offer is looked at again after this part of its age, and within these bounds: a look costs a call of the hub's.
 _PART, _SOONEST_MS, _LATEST_MS = 8, 100, 15_000
+#: Of a reason that a device gives, so many characters are kept.
+_LONGEST = 256
 #: Members of an offer; those that the next one has not are cleared.
 _MEMBERS = ("to", "tries", "confirmed")
 
@@ -131,7 +134,8 @@ class CutoverOffers:
             load, step, lambda _old, _new: Commit(floors={(_KEY, device): epoch}), key=device
         )  # fmt: skip
         # What a device reports at a hub counts where the mirror has made its twin there: that comes first.
-        await self._desire(made, {"epoch": epoch})
+        with suppress(Refused):  # it is ended when it is looked at
+            await self._desire(made, {"epoch": epoch})
 
     async def heard_at(self, mirror: str, device: str, given: int | None) -> bool:
         """Whether a device hears the commands of a mirror's hub there, or did when one was ``given``.
@@ -142,7 +146,8 @@ class CutoverOffers:
         there = await self._registry.find(device)
         if there is not None and there.home == mirror:
             return True
-        last = await self.records.get(device)
+        # A leaf has moved with its gateway.
+        last = await self.records.get(device if there is None or there.gateway is None else there.gateway)
         if last is None or last.source != mirror or last.state is not CutoverState.CONFIRMED:
             return False
         return given is not None and last.ended is not None and given < last.ended
@@ -194,19 +199,23 @@ class CutoverOffers:
         said = [word for each in reports if (word := _cutover_of(each)).get("epoch") == one.epoch]
         back = next((word for word in said if word.get("state") == CutoverState.FELL_BACK), None)
         if back is not None:
-            await self.end(one, CutoverState.FELL_BACK, str(back.get("reason") or "the device gives no reason"))
+            await self.end(one, CutoverState.FELL_BACK, _reason(back))
         elif await self._has_arrived(one, said):
             await self._confirm(one)
         elif self._clock.now_ms() >= one.until:
             await self.end(one, CutoverState.TIMED_OUT, "the device has not come in time")
         else:
-            await self._go_on(one, there, said, offer)
+            try:
+                await self._go_on(one, there, said, offer)
+            except Refused as error:  # its twin has no room left for the offer
+                await self.end(one, CutoverState.CANCELLED, str(error))
 
     async def _go_on(self, one: Cutover, there: Device, said: Sequence[Json], offer: Json) -> None:
         """Lets the key enrol that the device has told, and makes the offer where it is not made yet."""
         key = next((key for word in said if isinstance(key := word.get("key"), str) and _DIGEST.fullmatch(key)), None)
         if one.target is None and key is not None and key != one.key:
-            one = await self._keep(evolve(one, key=key))
+            former = there.key_id if one.key is None else one.former
+            one = await self._keep(evolve(one, key=key, former=former))
         if one.key is not None and there.key_id != one.key:
             await self._registry.change(one.id, key_id=one.key, actor=ACTOR, reason=one.operation)
         offered = _cutover_of((await self._twins.get(one.id)).own.document)
@@ -224,8 +233,10 @@ class CutoverOffers:
 
     async def _confirm(self, one: Cutover) -> None:
         """The device is of its new side from now on: first for the fleet, then by the device's leave."""
-        if (await self._registry.get(one.id)).home != one.target:
-            await self._registry.change(one.id, home=one.target, actor=ACTOR, reason=one.operation)
+        # The gateway first: one that is of its new side is confirmed again where a server was killed before its leaves.
+        for moved in [await self._registry.get(one.id), *await self._registry.leaves(one.id)]:
+            if moved.home != one.target:
+                await self._registry.change(moved.id, home=one.target, actor=ACTOR, reason=one.operation)
         await self._desire(one, {"epoch": one.epoch, "confirmed": True})
         await self._keep(evolve(one, state=CutoverState.CONFIRMED, ended=self._clock.now_ms()))
         self._looked.pop(one.id, None)
@@ -240,7 +251,7 @@ class CutoverOffers:
         if there is not None:
             await self._desire(one, None)
             if one.key is not None and there.key_id == one.key:
-                await self._registry.change(one.id, key_id=None, actor=ACTOR, reason=one.operation)
+                await self._registry.change(one.id, key_id=one.former, actor=ACTOR, reason=one.operation)
             await self._keep(evolve(one, state=state, reason=reason, ended=self._clock.now_ms()))
         elif (left := await self.records.get(one.id)) is not None:
             await self._storage.commit(self.records.removing(left))
@@ -285,6 +296,13 @@ def _hindrance(device: Device | None, target: str | None, *, certified: bool, of
             "The hub has no certificate of the device", remedy="Add certificates to the mirror, and let it catch up"
         )
     return None
+
+
+def _reason(said: Json) -> str:
+    """Why a device fell back, in a short line: it is kept with the operation."""
+    reason = said.get("reason")
+    line = " ".join(reason.split()) if isinstance(reason, str) else ""
+    return (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…") or "the device gives no reason"
 
 
 def _cutover_of(section: Json) -> Json:
