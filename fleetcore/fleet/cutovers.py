@@ -158,6 +158,7 @@ class Cutovers:
             operation,
             failures=(*operation.failures, *hindered),
             failed=operation.failed + len(hindered),
+            reasons=_reasons(operation, hindered),
             spec={**spec, "next": following},
         )
         return await self._counted(offered)
@@ -172,13 +173,13 @@ class Cutovers:
             for one in await self.offers.records.find(ref=("operation", operation.id))
             if one.state is not CutoverState.CONFIRMED
         ]
-        failures = (*counted.failures, *stayed)
         failed = counted.failed + len(stayed)
         return evolve(
             counted,
             failed=failed,
-            failures=failures,
-            reasons=dict(Counter(one.code for one in failures)),
+            # The first are kept: those that tried come before those that could not.
+            failures=tuple(sorted((*counted.failures, *stayed), key=lambda one: one.item)),
+            reasons=_reasons(counted, stayed),
             state=state or (OperationState.PARTLY if failed else OperationState.SUCCEEDED),
         )
 
@@ -187,6 +188,10 @@ class Cutovers:
         for one in await self.offers.open(operation.id):
             await self.offers.end(one, CutoverState.CANCELLED, why)
         return await self._counted(operation)
+
+
+def _reasons(operation: Operation, more: Sequence[Failure]) -> Mapping[str, int]:
+    return dict(Counter(operation.reasons) + Counter(one.code for one in more))
 
 
 def _begun(operation: Operation) -> int:
