@@ -172,7 +172,7 @@ async def _ask(client: httpx.AsyncClient, path: str, parameters: dict[str, Any],
     for number in range(_FIRST + rounds):
         if number == _FIRST:
             await _idle()
-        # Of client and server alike: what else the machine does is no part of it.
+        # Of client and server alike: what else the machine does is not a part of it.
         begun = time.process_time()
         answer = await client.get(path, params=parameters)
         times.append((time.process_time() - begun) * 1000)

@@ -186,7 +186,7 @@ def _flush() -> None:
 
 
 def _forget() -> None:
-    """A fork has none of its parent's threads, and whoever held a lock there does not let go of it here."""
+    """A fork has none of its parent's threads, so a lock that one of them held is never released here."""
     global _lock  # noqa: PLW0603 - the one of the parent may be held for ever
     _lock = threading.RLock()
     _running.clear()

@@ -6,7 +6,7 @@ For each point, in order, with ``w = max(weight, 1 / (n + 1))`` so that the firs
 
 (Finch, Incremental calculation of weighted mean and variance, 2009, §9). Two ways lead to the same numbers within
 1e-9: *rounds* take the k-th points of all series together and suit many short series; a *filter* solves the recurrence
-of one series by cumulative sums and suits a few long ones. Which series go which way is settled by counting costs.
+of one series by cumulative sums and suits a few long ones. Which series go which way follows from counting costs.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The ``log`` notifier: one line per anomaly in the server's own log. It reaches whoever reads that, nobody else."""
+"""The ``log`` notifier: one line per anomaly in the server's own log. Only readers of that log see it."""
 
 import logging
 from collections.abc import AsyncIterator, Sequence

@@ -1,7 +1,7 @@
 """What detectors share: points grouped by series, state columns that grow with the series, and their snapshots.
 
 State is one array per quantity, indexed by series. A snapshot is a small header and the raw arrays, little-endian, so
-that a later version can read it and nobody unpickles anything.
+that a later version can read it, and nothing is unpickled.
 """
 
 import struct

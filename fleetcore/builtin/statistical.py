@@ -3,7 +3,7 @@
 A slow exponentially weighted mean and deviation per series; a reading is found where it is more than ``limit``
 deviations away, after a warm-up, and then the series stays quiet for a while: one disturbance is one finding. Every
 reading moves the mean, found ones too, so that a new level becomes the normal one. Truth values are left alone: a door
-that opens once a day is no anomaly.
+that opens once a day is not an anomaly.
 """
 
 from collections.abc import AsyncIterator

@@ -37,7 +37,7 @@ _AT_ONCE = 200
 
 
 class CallerLeft(Exception):
-    """Nobody is there any more for whom a call might wait; what it did stays done."""
+    """The caller has gone, so the call need not wait; what it did stays done."""
 
 
 class Caller:

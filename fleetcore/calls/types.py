@@ -85,7 +85,7 @@ class Names:
         self.call, self.member, self.short = call, member, short
 
 
-# The last character of an alphabet is no newline: ``$`` alone would let one pass.
+# The last character of an alphabet is not a newline: ``$`` alone would let one pass.
 _DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^(?! )[A-Za-z0-9 ._/:\-]{1,128}(?<! )$(?!\n)"
 _VERSION = r"^(?! )[A-Za-z0-9 ._/:+\-]{1,128}(?<! )$(?!\n)"
 _KEY = r"^[!-~]{1,128}$(?!\n)"

@@ -278,7 +278,7 @@ def _time_layout(layout: Layout, cells: Sequence[Any]) -> Layout:
 
 
 def _time_reader(layout: Layout) -> Callable[[Any], int]:
-    """A function from a cell to ms; it raises ValueError where the cell is no time."""
+    """A function from a cell to ms; it raises ValueError where the cell is not a time."""
     zone = zone_of(layout.zone or "UTC")
     per_ms = _PER_MS[layout.time_unit] if layout.time_unit else 1.0
     order = layout.date_order

@@ -13,7 +13,7 @@ from fleetcore.cli.lines import lines_of
 from fleetcore.errors import Refused
 from fleetcore.wire import strict_json
 
-#: Members of a row that are no plain text: in CSV, JSON within a cell; lists may also be words with ``;`` between.
+#: Members of a row that are not plain text: in CSV, JSON within a cell; lists may also be words with ``;`` between.
 _LISTS = frozenset({"tags", "capabilities"})
 _OBJECTS = frozenset({"attributes", "location"})
 

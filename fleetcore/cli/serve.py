@@ -138,7 +138,7 @@ def _stop_asked() -> asyncio.Event:
         nonlocal stopping
         del number, frame
         if stopping:
-            os._exit(1)  # asked twice: whoever asks does not want to wait for the drain, which has then failed
+            os._exit(1)  # asked twice: the operator does not wait for the drain, which has then failed
         stopping = True
         deadline.begin()
         with contextlib.suppress(RuntimeError):  # the loop has ended by itself

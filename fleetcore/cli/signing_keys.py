@@ -39,7 +39,7 @@ def make(private: Path, public: Path, passphrase: str | None) -> Ed25519PublicKe
 
 
 def open_private(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
-    """The key of a file that nobody else may read. Raises Refused for any other, and for a wrong passphrase."""
+    """The key of a file that only its owner may read. Raises Refused for any other, and for a wrong passphrase."""
     if path.stat().st_mode & 0o077:
         raise Refused(f"The key {path} can be read by others", remedy=f"chmod 600 {shlex.quote(str(path))}")
     try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: A stolen key is good until its certificate ends or is revoked.
 _LONG_DAYS = 200
-#: A network of trusted proxies beyond it is no handful of machines.
+#: A network of trusted proxies beyond it is not a handful of machines.
 _MAX_PROXIES = 256
 
 
@@ -34,7 +34,7 @@ def weaknesses(config: "Config", pki: Path) -> Iterator[Weakness]:
                 address = str(instance.table.get(key, ""))
                 if address.startswith(("http://", "mqtt://")):
                     yield Weakness(
-                        f"{place} {key} = {address!r} is in clear text: whoever is on this machine can read along",
+                        f"{place} {key} = {address!r} is in clear text: every process on this machine can read along",
                         f"Use {address.split(':', maxsplit=1)[0]}s://",
                     )
             proxies = instance.table.get("trusted_proxies", ())

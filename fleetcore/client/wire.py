@@ -82,7 +82,7 @@ def trust(ca: str | Path | None) -> ssl.SSLContext:
 
 
 def now_s() -> float:
-    """Seconds of a clock that nobody sets."""
+    """Seconds of a monotonic clock."""
     return time.monotonic()
 
 

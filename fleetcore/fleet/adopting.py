@@ -39,7 +39,7 @@ class Adopting:
             type_: where the hub knows none.
 
         Raises:
-            Refused: it is no device.
+            Refused: it is not a device.
         """
         made = self._registry.checked(
             device,

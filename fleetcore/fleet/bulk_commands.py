@@ -84,7 +84,7 @@ class BulkCommands:
 
         Args:
             key: a second call with it returns the first operation.
-            plan: what :meth:`plan` gave: then it reaches exactly whom the plan said, or nobody.
+            plan: what :meth:`plan` gave: then it reaches exactly the devices of the plan, or none.
             cap: more devices than this are refused.
 
         Raises:

@@ -385,7 +385,7 @@ class Commands:
             for before, after in zip(old, ended, strict=True):
                 extra += self.records.changing(before, after)
             try:
-                # Nobody changes it before it is noted: what is noted of one command comes in its order.
+                # It is noted before the next change, so the notes on a command are in order.
                 async with self.records.turn(new.id):
                     queued = await self.records.create(new, events, extra)
                     self._open.note(queued)

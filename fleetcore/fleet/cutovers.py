@@ -6,7 +6,7 @@ are under way are taken back and no others are offered. What becomes of a device
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import cast
 
@@ -47,14 +47,25 @@ class Cutovers:
         self, devices: Iterable[str], target: str | None, *, waves: Sequence[str]
     ) -> Sequence[PlannedCutover]:
         """What would be done with devices, in the order of their turns. Changes nothing. Raises as :meth:`start`."""
-        ids = in_waves(dict.fromkeys(devices))
-        sizes = wave_sizes(waves, len(ids))
-        hindered = await self.offers.hindrances(ids, target)
+        ids, sizes, hindered = await self._in_waves(devices, target, waves)
         numbers = [number for number, size in enumerate(sizes, start=1) for _ in range(size)]
         return [
             PlannedCutover(device=device, wave=wave, hindrance=hindered.get(device))
             for device, wave in zip(ids, numbers, strict=True)
         ]
+
+    async def _in_waves(
+        self, devices: Iterable[str], target: str | None, waves: Sequence[str]
+    ) -> tuple[Sequence[str], Sequence[int], Mapping[str, Refused]]:
+        """Devices in the order of their turns, the sizes of their waves, and why some cannot be cut over now.
+
+        Those come in a wave after all others: a first wave of theirs would try nothing.
+        """
+        ids = in_waves(dict.fromkeys(devices))
+        hindered = await self.offers.hindrances(ids, target)
+        sizes = wave_sizes(waves, len(ids) - len(hindered))
+        ordered = sorted(ids, key=lambda device: device in hindered)
+        return ordered, (*sizes, len(hindered)) if hindered else sizes, hindered
 
     async def start(
         self,
@@ -83,10 +94,10 @@ class Cutovers:
         Raises:
             Refused: a wave is neither a size nor a share.
         """
-        ids = in_waves(dict.fromkeys(devices))
+        ids, sizes, _ = await self._in_waves(devices, target, waves)
         spec = {
             "target": target, "to": dict(to), "tries": tries, "timeout_s": timeout_s, "at_once": at_once, "next": 0,
-            "waves": wave_sizes(waves, len(ids)), "max_failed": max_failed,
+            "waves": sizes, "max_failed": max_failed,
         }  # fmt: skip
         return await self._operations.start(KIND, ids, spec=spec, actor=actor, reason=reason)
 
@@ -116,7 +127,7 @@ class Cutovers:
 
     async def _fails(self, operation: Operation) -> bool:
         stayed = sum(operation.result.get(state, 0) for state in STAYED)
-        return stayed > cast("float", operation.spec["max_failed"]) * _wave_end(operation) and not (
+        return stayed > cast("float", operation.spec["max_failed"]) * _begun(operation) and not (
             cast("int", operation.spec["next"]) == operation.total
             and not operation.result.get(CutoverState.OFFERED)  # at the very end there is nothing left to stop
         )
@@ -147,6 +158,7 @@ class Cutovers:
             operation,
             failures=(*operation.failures, *hindered),
             failed=operation.failed + len(hindered),
+            reasons=_reasons(operation, hindered),
             spec={**spec, "next": following},
         )
         return await self._counted(offered)
@@ -157,32 +169,47 @@ class Cutovers:
         counted = evolve(await self._counted(operation), waiting="")
         places = {device: number for number, device in enumerate(devices, start=1)}
         stayed = [
-            Failure(item=places[record.id], about=record.id, code=str(record.state), reason=record.reason)
-            for record in await self.offers.records.find(ref=("operation", operation.id))
-            if record.state is not CutoverState.CONFIRMED
+            Failure(item=places[one.id], about=one.id, code=str(one.state), reason=one.reason)
+            for one in await self.offers.records.find(ref=("operation", operation.id))
+            if one.state is not CutoverState.CONFIRMED
         ]
-        failures = (*counted.failures, *stayed)
         failed = counted.failed + len(stayed)
         return evolve(
             counted,
             failed=failed,
-            failures=failures,
-            reasons=dict(Counter(failure.code for failure in failures)),
+            # The first are kept: those that tried come before those that could not.
+            failures=tuple(sorted((*counted.failures, *stayed), key=lambda one: one.item)),
+            reasons=_reasons(counted, stayed),
             state=state or (OperationState.PARTLY if failed else OperationState.SUCCEEDED),
         )
 
-    async def _undo(self, operation: Operation, _actor: str, reason: str) -> None:
+    async def _undo(self, operation: Operation, _actor: str, reason: str) -> Operation:
         why = reason or "the operation was cancelled"
-        for item in await self.offers.open(operation.id):
-            await self.offers.end(item, CutoverState.CANCELLED, why)
+        for one in await self.offers.open(operation.id):
+            await self.offers.end(one, CutoverState.CANCELLED, why)
+        return await self._counted(operation)
+
+
+def _reasons(operation: Operation, more: Sequence[Failure]) -> Mapping[str, int]:
+    return dict(Counter(operation.reasons) + Counter(one.code for one in more))
+
+
+def _begun(operation: Operation) -> int:
+    """Up to which device the waves begun go."""
+    following = cast("int", operation.spec["next"])
+    return next((end for end in _ends(operation) if end >= following > 0), 0)
 
 
 def _wave_end(operation: Operation) -> int:
-    """Up to which device the wave under way goes; the next begins where all of it have ended."""
-    following = cast("int", operation.spec["next"])
-    under_way = bool(operation.result.get(CutoverState.OFFERED))
-    ends = accumulate(cast("Sequence[int]", operation.spec["waves"]))
-    return next((end for end in ends if (end >= following > 0 if under_way else end > following)), operation.total)
+    """Up to which device offers are made now; the next wave begins where all of those before have ended."""
+    following, begun = cast("int", operation.spec["next"]), _begun(operation)
+    if following < begun or operation.result.get(CutoverState.OFFERED):
+        return begun
+    return next((end for end in _ends(operation) if end > following), operation.total)
+
+
+def _ends(operation: Operation) -> Iterable[int]:
+    return accumulate(cast("Sequence[int]", operation.spec["waves"]))
 
 
 __all__ = ["HERE", "KIND", "Cutovers", "PlannedCutover"]

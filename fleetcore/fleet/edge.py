@@ -13,7 +13,7 @@ from fleetcore.wire import messages
 
 @frozen(kw_only=True)
 class Gateway:
-    """A gateway: its device record, what it can do, and whether it may register leaves that nobody announced."""
+    """A gateway: its device record, what it can do, and whether it may register leaves that were not announced."""
 
     device: Device
     capabilities: Mapping[str, object] = field(factory=dict)
@@ -101,7 +101,7 @@ class EdgeComputing:
         return await self._registry.change(leaf, gateway=gateway, actor=actor, reason=reason)
 
     async def detach(self, leaf: str, *, actor: str = "system", reason: str = "") -> Device:
-        """Nobody speaks for the leaf any more."""
+        """The leaf has no gateway any more."""
         return await self._registry.change(leaf, gateway=None, actor=actor, reason=reason)
 
     async def leaves(self, gateway: str) -> Sequence[Device]:
@@ -109,7 +109,7 @@ class EdgeComputing:
         return await self._registry.leaves(gateway)
 
     async def register_leaf(self, gateway: str, leaf: str, type: str = "leaf") -> Device:
-        """A gateway announces a leaf. Its own leaf again is no error; a foreign or ungranted one is.
+        """A gateway announces a leaf. Its own leaf again is not an error; a foreign or ungranted one is.
 
         Raises:
             NotAuthorised: the gateway lacks the grant, or is none.

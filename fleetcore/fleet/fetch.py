@@ -54,7 +54,7 @@ def is_public(address: IpAddress) -> bool:
         if address in network:
             return is_public(ipaddress.IPv4Address(bits >> shift & 0xFFFFFFFF))
     if address in _TEREDO:
-        return False  # a tunnel through somebody's server to wherever its other half says
+        return False  # a tunnel through another server to the address in its other half
     if bits >> 32 & 0xFFFFFFFF in _ISATAP and not is_public(ipaddress.IPv4Address(bits & 0xFFFFFFFF)):
         return False
     return address in _PUBLIC_6 and not any(address in network for network in _NOT_PUBLIC_6)

@@ -24,7 +24,7 @@ from fleetcore.model.twin import Twin, delta
 
 #: Anomalies found within this time count.
 RECENT_MS = DAY_MS
-#: A certificate that ends sooner is no good one.
+#: A certificate that ends sooner is not a good one.
 EXPIRY_MS = 14 * DAY_MS
 #: A battery above this is a good one; below, its part falls to 0 (percent).
 BATTERY_PERCENT = 20.0

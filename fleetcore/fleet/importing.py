@@ -3,7 +3,7 @@
 An import is an operation whose rows lie in the store in parts. They may arrive while earlier ones are registered. A
 part is judged, its devices are registered, each with its event, and what came of its rows is counted in one commit,
 which also removes the part; so a crash repeats nothing and loses nothing. Rows whose gateway is not known yet go into
-the parts of the next round. Importing the same rows again changes nothing and is no failure.
+the parts of the next round. Importing the same rows again changes nothing and is not a failure.
 """
 
 import asyncio

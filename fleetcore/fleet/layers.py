@@ -47,7 +47,7 @@ class Layers:
         self._storage, self._clock, self._patched = storage, clock, patched
         self.records = Repository(storage, "layer", Layer)
         self._layers: dict[str, Layer] = {}
-        # What was committed and what is in memory change together for whoever waits here.
+        # What was committed and what is in memory change together for every waiter.
         self._lock = asyncio.Lock()
         self.groups_of: Callable[[str], Sequence[str]] = lambda _device: ()
 

@@ -36,7 +36,7 @@ class Lifecycles:
         self._registry, self._security, self._operations = registry, security, operations
         self._commands, self._campaigns = commands, campaigns
         self._finishing = Finishing()
-        # Half of it is no state that a device may be in.
+        # Half of it is not a state that a device may be in.
         operations.handle(KIND, self._leave, stops=False)
 
     async def move(

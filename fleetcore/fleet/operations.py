@@ -32,10 +32,14 @@ Driver = Callable[[Operation, Sequence[Any]], Awaitable[Operation | None]]
 #: Works on an operation for about a turn and commits itself how far it is; says whether it came any further.
 Worker = Callable[[Operation], Awaitable[bool]]
 
-#: Takes back what a cancelled operation has under way: by whom and why. It may be asked again.
-Undo = Callable[[Operation, str, str], Awaitable[None]]
+#: Takes back what a cancelled operation has under way: by whom and why. Gives the operation as it stands then, or None
+#: where nothing of it has changed. It may be asked again.
+Undo = Callable[[Operation, str, str], Awaitable[Operation | None]]
 
-#: How often whoever waits for such an operation looks, seconds.
+#: The index entry of cancelled operations that have not been taken back yet.
+_UNDOING = ("undo", "yes")
+
+#: How often a caller that waits for such an operation looks, seconds.
 _LOOK_S = 0.2
 
 #: Items between two records of how far it is; so many may be repeated after a crash.
@@ -62,7 +66,8 @@ class Operations:
             "operation",
             Operation,
             refs=lambda operation: [
-                ("state", operation.state), ("kind", operation.kind), ("actor", operation.actor)
+                ("state", operation.state), ("kind", operation.kind), ("actor", operation.actor),
+                *([_UNDOING] if operation.undo is not None else ()),
             ],
             sort=lambda operation: in_time(operation.created),
         )  # fmt: skip
@@ -77,7 +82,7 @@ class Operations:
         self._saved: dict[str, tuple[float, float]] = {}
         #: When one that waits for something is driven again, on the monotonic clock.
         self._again_s: dict[str, float] = {}
-        # One turn at a time: whoever waits for an operation may work on it beside the supervisor.
+        # One turn at a time: a caller that waits for an operation may work on it beside the supervisor.
         self._turns = KeyedLocks()
 
     def handle(self, kind: str, handler: Handler, *, undo: Undo | None = None, stops: bool = True) -> None:
@@ -199,6 +204,9 @@ class Operations:
     async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
         """Stops before the next item. What was done stays done, but for what the kind takes back.
 
+        A turn that it has now is waited for, since that may still begin something. Where the process is killed before
+        all is taken back, :meth:`tick` goes on with that.
+
         Raises Conflict where it has ended otherwise, or is of a kind that is always done to its end.
         """
         now = self._clock.now_ms()
@@ -211,15 +219,24 @@ class Operations:
             if old.kind in self._unstoppable:
                 raise Conflict(f"A {old.kind} cannot be stopped", code="illegal_transition", operation=operation)
             event = Event(type="operation.cancelled", subject=operation, time=now, actor=actor, reason=reason)
-            return evolve(old, state=OperationState.CANCELLED, updated=now), [event]
+            undo = {"actor": actor, "reason": reason} if old.kind in self._undo else None
+            return evolve(old, state=OperationState.CANCELLED, waiting="", undo=undo, updated=now), [event]
 
         ended = await self.records.change(operation, step)
-        undo = self._undo.get(ended.kind)
-        if undo is not None:
-            await undo(ended, actor, reason)
-        # After it, which may look at the items.
+        if ended.undo is not None:
+            return await self._take_back(operation)
         await self._forget(operation)
         return ended
+
+    async def _take_back(self, name: str) -> Operation:
+        async with self._turns.of(name):
+            ended = await self.get(name)
+            if ended.undo is None:
+                return ended
+            undone = await self._undo[ended.kind](ended, ended.undo["actor"], ended.undo["reason"]) or ended
+            # After it, which may look at the items.
+            await self._forget(name)
+            return await self.records.change(name, lambda old: (evolve(undone, undo=None, version=old.version), []))
 
     async def pause(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
         """Begins nothing more of it until :meth:`resume`; what is under way comes to its end.
@@ -256,12 +273,13 @@ class Operations:
         return items
 
     async def tick(self) -> None:
-        """Gives every running operation its turn."""
+        """Gives every running operation its turn, and takes back what those have under way that were cancelled."""
         failed: list[Exception] = []
-        for operation in await self.records.find(ref=("state", OperationState.RUNNING)):
+        running = await self.records.find(ref=("state", OperationState.RUNNING))
+        for operation in [*await self.records.find(ref=_UNDOING), *running]:
             if any(operation.kind in known for known in (self._handlers, self._drivers, self._workers)):
                 try:
-                    await self.turn(operation.id)
+                    await (self.turn if operation.undo is None else self._take_back)(operation.id)
                 except Exception as error:  # noqa: BLE001 - raised below, after the others
                     failed.append(error)
         if failed:

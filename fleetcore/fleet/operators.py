@@ -1,6 +1,6 @@
 """Operators: their tokens and their grants. There is no first password: the shell's owner makes the first token.
 
-A token is 256 random bits, shown once and kept as SHA-256: nobody guesses it, and a slow hash on every request would
+A token is 256 random bits, shown once and kept as SHA-256: it cannot be guessed, and a slow hash on every request would
 be a way to keep the server busy. It always ends; the longest life is a year.
 
 What a token may do is remembered from its first use on, and forgotten with each change of tokens and grants: all of
@@ -271,7 +271,7 @@ class Operators:
         return _Known(id=record.id, expires=record.expires, rights=rights)
 
     async def flush(self) -> None:
-        """Writes when tokens were used; what cannot be written now, on a full disk for one, is tried the next time."""
+        """Writes when tokens were used; what cannot be written now, such as on a full disk, is tried the next time."""
         for name in sorted(self._unwritten):
             used = self._used[name]
             self._unwritten.discard(name)

@@ -168,7 +168,7 @@ class Renewals:
             rate_per_s: at most so many devices are asked a second.
             timeout_s: a device that has not renewed after so long has failed.
             max_failed: more failures than this share of the devices in the waves begun stop it.
-            plan: what :meth:`plan` gave: then it asks exactly these devices, or nobody.
+            plan: what :meth:`plan` gave: then it asks exactly these devices, or none.
 
         Raises as :meth:`plan`; Conflict ``plan_changed``; Refused ``limit_exceeded`` beyond the cap.
         """
@@ -243,7 +243,7 @@ class Renewals:
         progress = _Progress.of(operation.spec)
         now = self._clock.now_ms()
         if not progress.begun:
-            # Kept before the first is asked, so that after a crash nobody's answer is taken for an older one.
+            # Kept before the first is asked, so that after a crash no answer is taken for an older one.
             return evolve(operation, spec=evolve(progress, begun=(now,)).spec())
         number = len(progress.begun) - 1
         wave = self._waves.get(operation.id)

@@ -59,7 +59,7 @@ class Repository(Generic[T]):
         unique, refs, due, sort: what :class:`~fleetcore.model.store.Put` is to say of an item. With ``sort`` the kind
             is read in its order, without it in that of the keys.
         counted: the counter that an item adds 1 to as long as it is as it is.
-        last_written: where items are remembered for their next change; whoever deletes one has it forgotten there.
+        last_written: where items are remembered for their next change; deleting an item must remove it there too.
     """
 
     def __init__(

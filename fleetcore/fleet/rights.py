@@ -68,7 +68,7 @@ class Rights:
         return any(permission in allowed for allowed, _ in self._grants)
 
     def everywhere(self, permission: Permission) -> bool:
-        """Whether one grant has it for the whole fleet: what is nobody's device asks for this."""
+        """Whether one grant has it for the whole fleet, as what belongs to no device requires."""
         return any(permission in allowed and not scope for allowed, scope in self._grants)
 
     def named_groups(self, permission: Permission) -> frozenset[str]:
@@ -80,7 +80,7 @@ class Rights:
         )
 
     async def allows(self, permission: Permission, device: str) -> bool:
-        """Whether one grant allows it on a device; a device that is not there is allowed to nobody with a scope."""
+        """Whether one grant allows it on a device; a grant with a scope allows nothing on an unregistered device."""
         for allowed, scope in self._grants:
             if permission not in allowed:
                 continue

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from fleetcore.fleet.layers import OURS
 from fleetcore.fleet.twins import Twins
 
-#: The layer's name; nobody else writes it.
+#: The layer's name; only this module writes it.
 LAYER = "fleetcore-trust"
 
 

@@ -101,7 +101,7 @@ class UpdatePolicy:
     ) -> tuple[Manifest, int | None] | None:
         """Whether a campaign may be made; gives the manifest and the trust root's version, None without a manifest.
 
-        Without a trust root nobody's signature can be verified: the manifest is read, and all else of it judged.
+        Without a trust root no signature can be verified: the manifest is read, and all else of it is checked.
 
         A manifest has a seq to compare; without one, a version older than the device reports is refused.
 

@@ -108,7 +108,7 @@ def as_result(failed: CallFailed) -> MirrorResult:
 def as_results(done: Sequence[MirrorResult | BaseException]) -> list[MirrorResult]:
     """What the items of one batch have become, failed calls among them.
 
-    Raises :class:`Unavailable` where no item had an answer, and what is no failed call as it is.
+    Raises :class:`Unavailable` where no item had an answer, and what is not a failed call as it is.
     """
     found: list[MirrorResult] = []
     lost: list[CallFailed] = []

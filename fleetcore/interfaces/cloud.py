@@ -260,7 +260,7 @@ class CloudBackend(ABC):
     async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
         """The next groups and devices without this fleet's mark, and where the list goes on; all groups first.
 
-        None where ``after`` is no place of the list any more: it begins anew. Nothing: the default.
+        None where ``after`` is not a place of the list any more: it begins anew. Nothing: the default.
         """
         del after
         return (), None
@@ -272,7 +272,7 @@ class CloudBackend(ABC):
     async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
         """The next devices of a group that was imported, by their ids in the fleet, and where the list goes on.
 
-        For hubs whose devices do not say in which groups they are. Nobody: the default.
+        For hubs whose devices do not say in which groups they are. The default: no members.
         """
         del group, after
         return (), None

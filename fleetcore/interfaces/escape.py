@@ -43,5 +43,5 @@ class Escape:
         return text if self.encode(text, prefix) == name else None
 
     def _hexadecimal(self, found: re.Match[str]) -> str:
-        # A lone surrogate is no text that a hub could be sent; it becomes bytes that decode() does not read.
+        # A lone surrogate is not text that a hub could be sent; it becomes bytes that decode() does not read.
         return "".join(f"{self.mark}{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))

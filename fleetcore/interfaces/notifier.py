@@ -1,4 +1,4 @@
-"""Notifier: tells somebody about anomalies."""
+"""Notifier: tells people or systems about anomalies."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -316,12 +316,12 @@ class ProtocolAdapter(ABC):
         return True
 
     async def examine(self) -> Sequence[Finding]:
-        """Looks for what is wrong around the protocol, a broker's access list for one; for ``doctor``."""
+        """Looks for what is wrong around the protocol, such as a broker's access list; for ``doctor``."""
         return ()
 
     @property
     def trouble(self) -> str:
-        """Why no message can come in now though it is open, a broker out of reach for one; empty where all is well."""
+        """Why no message can come in now though it is open, such as a broker out of reach; empty where all is well."""
         return ""
 
     @abstractmethod

@@ -71,7 +71,7 @@ class TlsProvider(Protocol):
         ...
 
     def takeover_certificate(self, device: str) -> tuple[bytes, bytes]:
-        """Chain and key, PEM, by which a broker takes us for a device: connecting throws out whoever is connected.
+        """Chain and key, PEM, by which a broker takes us for a device: connecting disconnects the device.
 
         Good for minutes, and for no fleetcore listener.
         """

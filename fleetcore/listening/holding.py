@@ -50,7 +50,7 @@ class HeldProtocol(asyncio.Protocol, ABC):
         return None if tls is None else tls.getpeercert(binary_form=True)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not asserted: uvloop's transports, which ``fleetcore serve`` runs on, are no subclass of asyncio's.
+        # Not asserted: uvloop's transports, which ``fleetcore serve`` runs on, do not subclass asyncio's.
         self.transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
 

@@ -7,7 +7,7 @@ Network = IPv4Network | IPv6Network
 
 
 def host_of(peer: str) -> str:
-    """The host of ``host:port``; a peer without a colon, a path for one, is its own. An IPv6 host has its port."""
+    """The host of ``host:port``; a peer without a colon, such as a path, is its own. An IPv6 host has its port."""
     return peer.rpartition(":")[0].strip("[]") or peer
 
 

@@ -31,6 +31,7 @@ class Cutover:
         until: when it is given up.
         ended: when it ended; None as long as it is offered.
         key: SHA-256 (hex) of the public key that a device that comes here has told, and may enrol with.
+        former: the key that could enrol before, which can again where the device stays.
         reason: why the device stayed.
     """
 
@@ -44,6 +45,7 @@ class Cutover:
     until: int
     ended: int | None = None
     key: str | None = None
+    former: str | None = None
     reason: str = ""
     version: int = 0
 

@@ -1,4 +1,4 @@
-"""A refused message that is kept, so that somebody may look at it and try it again."""
+"""A refused message that is kept, to be examined and tried again."""
 
 from attrs import field, frozen
 

@@ -151,7 +151,7 @@ class Accepted:
 
 @frozen(kw_only=True)
 class Dropped:
-    """The message is understood and deliberately without effect, an outdated will for one."""
+    """The message is understood and deliberately without effect, such as an outdated will."""
 
     reason: str
 

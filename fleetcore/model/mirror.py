@@ -20,7 +20,7 @@ CALLED: Mapping[Facet, str] = {
 FACETS: tuple[Facet, ...] = tuple(CALLED)
 #: Those whose entities are devices, by their ids.
 OF_DEVICES: frozenset[Facet] = frozenset({"registry", "certificate", "twin"})
-#: Those that let somebody in. What is gone of them from the fleet is told to the hub also where a mirror removes
+#: Those that let a device in. What is gone of them from the fleet is told to the hub also where a mirror removes
 #: nothing, and it waits for no day's budget.
 WITHDRAWN: frozenset[Facet] = frozenset({"certificate"})
 

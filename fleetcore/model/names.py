@@ -37,12 +37,12 @@ def is_message_id(text: str) -> bool:
 
 
 def _text(value: object) -> str:
-    # Scripts are not type-checked: a name that is no text is refused as any other bad name.
+    # Scripts are not type-checked: a name that is not text is refused as any other bad name.
     return value if isinstance(value, str) else ""
 
 
 def check_device_id(text: str) -> str:
-    """Returns ``text``; raises :class:`Refused` (``name_invalid``) where it is no device id."""
+    """Returns ``text``; raises :class:`Refused` (``name_invalid``) where it is not a device id."""
     if not _DEVICE_ID.fullmatch(_text(text)):
         raise Refused(
             f"{text!r} is not a device id",
@@ -53,7 +53,7 @@ def check_device_id(text: str) -> str:
 
 
 def check_label(text: str, what: str) -> str:
-    """Returns ``text``; raises :class:`Refused` where it is no type, model, group or tag name."""
+    """Returns ``text``; raises :class:`Refused` where it is not a type, model, group or tag name."""
     if not _LABEL.fullmatch(_text(text)):
         raise Refused(
             f"{text!r} is no {what} name",
@@ -75,7 +75,7 @@ def check_version(text: str) -> str:
 
 
 def check_metric(text: str) -> str:
-    """Returns ``text``; raises :class:`Refused` (``metric_name_invalid``) where it is no metric name."""
+    """Returns ``text``; raises :class:`Refused` (``metric_name_invalid``) where it is not a metric name."""
     if not _METRIC.fullmatch(_text(text)):
         raise Refused(
             f"{text!r} is not a metric name",
@@ -86,7 +86,7 @@ def check_metric(text: str) -> str:
 
 
 def check_fleet(text: str) -> str:
-    """Returns ``text``; raises :class:`Refused` where it is no fleet name."""
+    """Returns ``text``; raises :class:`Refused` where it is not a fleet name."""
     if not _FLEET.fullmatch(_text(text)):
         raise Refused(f"{text!r} is not a fleet name", code="name_invalid", remedy="Use 1-32 characters of a-z 0-9 -")
     return text

@@ -42,6 +42,7 @@ class Operation:
         spec: what is done to each item; belongs to the kind.
         paused: why nothing more of it is begun until it is resumed; None where it goes on.
         waiting: what it waits for now, a hub that does not answer; empty where it works.
+        undo: by which ``actor`` and for which ``reason`` it was cancelled, until what it has under way is taken back.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Operation:
     spec: Mapping[str, object] = field(factory=dict)
     paused: str | None = None
     waiting: str = ""
+    undo: Mapping[str, str] | None = None
     created: int = 0
     updated: int = 0
     actor: str = ""

@@ -20,7 +20,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """One thing that can be allowed. ``read`` of devices is also what makes a device exist for somebody."""
+    """One thing that can be allowed. Without ``read`` on a device, it does not exist for the caller."""
 
     DEVICES_READ = "devices:read"
     DEVICES_WRITE = "devices:write"

@@ -1,4 +1,4 @@
-"""The state of one piece of a plugin in the store: read when the piece opens, written by whoever commits for it."""
+"""The state of one piece of a plugin in the store: read when the piece opens, written with each commit for it."""
 
 import msgspec
 

@@ -67,7 +67,7 @@ class DeviceSession(CloseOnce, Session):
 
     Attributes:
         state: of the identity.
-        asserted: somebody else has looked at the credential, and which one it was is not known.
+        asserted: another party, such as a broker, has checked the credential, and which one it was is not known.
         credential_key: the certificate that opened it; None for a token.
         credential_until: when the certificate or token ends, ms since the epoch, or None.
         lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.

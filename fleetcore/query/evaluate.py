@@ -144,5 +144,5 @@ def _within(held: object, shape: Shape) -> bool | None:
     if _kind(lat) != "number" or _kind(lon) != "number":
         return None
     here = float(lat), float(lon)  # type: ignore[arg-type]  # numbers
-    # What is nowhere on Earth is no position, whatever its sine would say.
+    # What is nowhere on Earth is not a position, whatever its sine would say.
     return within(shape, *here) if abs(here[0]) <= 90 and abs(here[1]) <= 180 else None

@@ -32,7 +32,7 @@ _CHOICES = {"lifecycle": [item.value for item in Lifecycle], "connectivity": [it
 
 
 def parse_new(text: str) -> Clause:
-    """The syntax tree of a query that somebody gives now.
+    """The syntax tree of a query that a caller gives now.
 
     Raises:
         QuerySyntaxError: as :func:`~fleetcore.query.parse.parse`, and for a constant that its field cannot have.

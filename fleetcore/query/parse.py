@@ -111,7 +111,7 @@ _WHOLE_TEXT = re.compile(r"'(?:''|[^'])*'")
 
 
 class QuerySyntaxError(Refused):
-    """The text is no query; ``ids`` hold ``column`` (from 1) and ``line``."""
+    """The text is not a query; ``ids`` hold ``column`` (from 1) and ``line``."""
 
     default_code = "query_syntax"
 
@@ -177,7 +177,7 @@ def _at(token: "Token", message: str, remedy: str = "") -> QuerySyntaxError:
 
 
 def _unexpected(error: Any, text: str) -> QuerySyntaxError:
-    """What lark stumbled over, in the words of whoever wrote it."""
+    """What lark could not read, in the query's own words."""
     from lark.exceptions import UnexpectedEOF
 
     token = getattr(error, "token", None)

@@ -59,7 +59,7 @@ def to_text(clause: Clause) -> str:
 
 
 def path_text(path: Path) -> str:
-    """A path as it is written: names that are no words in double quotes."""
+    """A path as it is written: names that are not words in double quotes."""
     return ".".join(part if _PLAIN.fullmatch(part) else f'"{part}"' for part in path)
 
 

@@ -9,7 +9,7 @@ _VERSION = re.compile(
     rf"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-({_IDENTIFIER}(?:\.{_IDENTIFIER})*))?(?:\+[0-9A-Za-z.-]+)?",
     re.ASCII,
 )
-#: A number of more digits is no version of anything, and reading it would take long.
+#: A number of more digits is not a version of anything, and reading it would take long.
 _MAX_LENGTH = 256
 
 #: Sorts as the versions do.
@@ -17,7 +17,7 @@ Key = tuple[Any, ...]
 
 
 def version_key(text: str) -> Key | None:
-    """What sorts as the version does, or None where the text is no version."""
+    """What sorts as the version does, or None where the text is not a version."""
     found = _VERSION.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if found is None:
         return None

@@ -112,7 +112,7 @@ _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 6
 _LEFT_S = 3600.0
 #: To the minute is how the last use of a token is known.
 _TOKENS_S = 60.0
-#: A certificate's end is no hurry as its revocation is, and every open session is looked at.
+#: A certificate's end is not a hurry as its revocation is, and every open session is looked at.
 _CREDENTIALS_S = 60.0
 #: Together 10 s: answering what was read, and taking from consumers what they know.
 _DRAIN_S, _KEEP_S = 8.0, 2.0

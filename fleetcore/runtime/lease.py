@@ -121,7 +121,7 @@ class Lease:
 
 
 def holder(folder: Path) -> Holder | None:
-    """The process that has a folder open, or None. Makes nothing, and keeps nobody out.
+    """The process that has a folder open, or None. It creates nothing and locks nothing.
 
     Raises ConfigError where the folder cannot be looked at.
     """
@@ -158,7 +158,7 @@ def _try(folder: Path) -> Lease | Holder | None:
         if not _is_named(place, file):
             return None
         if not _lock_folder(place):
-            # The owner's file was deleted; the one that is locked here is new and names nobody.
+            # The owner's file was deleted; the one that is locked here is new and empty.
             return _holder(place, None)
         _write_pid(file)
         stack.pop_all()

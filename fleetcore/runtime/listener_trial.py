@@ -1,8 +1,7 @@
-"""Whether a device gets through to a listener, found out as a device would, as a stranger.
+"""Checks a listener as an unknown device would: it connects and expects to be refused.
 
-What is to be seen is a refusal of the gate: then the port is open, the handshake works, the server's certificate is the
-fleet's and names the host, and the answer came from the fleet. The attempt is counted,
-and stands in the audit log, as a refused certificate.
+The refusal shows that the port is open, the handshake works, the server's certificate is the fleet's and names the
+host, and that the fleet answered. The attempt is counted, and is in the audit log, as a refused certificate.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ async def put_readings(
 ) -> tuple[Part, Imported]:
     """Stores a part; ``refused`` gives the code of why the caller may not write a device's readings, or None.
 
-    Raises Refused where the body is no part.
+    Raises Refused where the body is not a part.
     """
     part = read_part(body)
     states: dict[str, DeviceState | str] = {}

@@ -44,7 +44,7 @@ class HubControl(Protocol):
     """How a test reaches the hub past the backend; asynchronous, for most hubs are far away."""
 
     async def has(self, key: EntityKey) -> bool:
-        """Whether the hub has the entity, whoever made it."""
+        """Whether the hub has the entity, made by this fleet or not."""
         ...
 
     async def edit(self, key: EntityKey, patch: Mapping[str, object]) -> None:
@@ -76,7 +76,7 @@ class HubControl(Protocol):
         ...
 
     async def reject_credentials(self) -> None:
-        """Makes the hub let nobody in until :meth:`heal`."""
+        """Makes the hub reject all credentials until :meth:`heal`."""
         ...
 
     async def heal(self) -> None:
@@ -262,7 +262,7 @@ class CloudContract(Contract):
         assert isinstance(held.body, TwinBody)
         assert held.body.desired == {"interval": 5}
 
-    async def test_a_conflict_is_settled_by_reading_and_applying_again(
+    async def test_a_conflict_is_resolved_by_reading_and_applying_again(
         self, cloud: CloudBackend, hub: HubControl
     ) -> None:
         _needs_reading(cloud)

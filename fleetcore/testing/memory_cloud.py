@@ -88,7 +88,7 @@ class MemoryHub:
     _last_version: int = 0
 
     def edit(self, key: EntityKey, body: Mapping[str, object] | None, *, owner: str | None = None) -> None:
-        """Somebody else changes the hub; None removes the entity. The mark stays, unless another is given."""
+        """Changes the hub behind the mirror's back; None removes the entity. The mark stays, unless one is given."""
         if body is None:
             self.held.pop(key, None)
             return
@@ -124,7 +124,7 @@ class MemoryHub:
         self._losing, self._answered_first = calls, after
 
     def reject_credentials(self) -> None:
-        """Lets nobody in any more."""
+        """Rejects all credentials from now on."""
         self._locked = True
 
     def heal(self) -> None:

@@ -1,6 +1,6 @@
 """How long a test waits for what is to happen, before it says that it hangs.
 
-No verdict by the clock: what a busy machine makes slow is no failure. A bound is there so that a hang ends with a
+No verdict by the clock: what a busy machine makes slow is not a failure. A bound is there so that a hang ends with a
 message; it is far beyond what anything takes on a machine that does ten other things. Where promptness is the thing
 that is asked for, it is tried again: :func:`soonest`.
 """

@@ -2,7 +2,7 @@
 
 The adapter stands on a :class:`~fleetcore.testing.recording_plane.RecordingPlane` and is spoken to by the protocol's
 own device client. So both sides are tried together; that the bytes between them are the right ones is for the plugin's
-own tests, with a client that somebody else wrote.
+own tests, with a client by another author.
 """
 
 import asyncio

@@ -195,7 +195,7 @@ class RecordingPlane(DevicePlane, Ingest):
         return f"{DEVICE_TOKEN}{device}_{secret}"
 
     def hold_authentication(self) -> None:
-        """Lets nobody in, and refuses nobody, until :meth:`let_in`."""
+        """Neither lets in nor refuses any device, until :meth:`let_in`."""
         self._authenticating.clear()
 
     def let_in(self) -> None:
@@ -215,7 +215,7 @@ class RecordingPlane(DevicePlane, Ingest):
         self._commands.pop(device, None)
 
     def renew_revocations(self) -> None:
-        """Writes the revocation list anew, with nobody new on it."""
+        """Writes the revocation list anew, with no new entry."""
         self._list_revoked(frozenset())
 
     def _list_revoked(self, devices: frozenset[str]) -> None:

@@ -52,7 +52,7 @@ class Signers:
         by: Sequence[str] | None = None,
         **changes: Any,
     ) -> dict[str, object]:
-        """A trust root in its envelope, good for a year; ``by`` signs it, its own root keys where nobody is named."""
+        """A trust root in its envelope, good for a year; ``by`` signs it, its own root keys where ``by`` is empty."""
         models = models or {}
         names = {*root, *(firmware or ()), *(name for some in models.values() for name in some)}
         made = FirmwareRoot(

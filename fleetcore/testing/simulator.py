@@ -402,7 +402,7 @@ class SimulatedDevice:
         if not isinstance(payload, dict) or not payload.keys() >= _SIGNED:
             raise Refused("The signed payload is not a command", code="schema_invalid")
         if payload.get("device") != self.device or payload.get("id") != body.get("id"):
-            raise Refused("The command is signed for somebody else", code="not_your_device")
+            raise Refused("The command is signed for another device", code="not_your_device")
         if cast("int", payload["sequence"]) <= self._last_sequence.get(str(payload["lane"]), 0):
             raise Refused("The command is a replay", code="not_authorised")
         from fleetcore.wire.times import parse_time

@@ -24,8 +24,8 @@ ALWAYS = (-(2**50), 2**50)
 class StorageCase(Contract):
     """The fixtures of all chapters.
 
-    Each test has its store to itself, and opens it from one process at a time: that nobody else opens a fleet's store
-    meanwhile is seen to by the fleet's own lease on its data folder, before any store is opened.
+    Each test has its store to itself, and opens it from one process at a time: a fleet's lease on its data folder sees
+    to that before any store is opened.
     """
 
     pytestmark = pytest.mark.asyncio

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds between the first alarm and the next, where the first one was caught or ended a task that nobody awaits.
+#: Seconds between the first alarm and the next, where the first one was caught or ended a task that is not awaited.
 _AGAIN_S = 5.0
 _FRAMES = 12
 #: What tests wait for at the moment, see :func:`waiting_for`.

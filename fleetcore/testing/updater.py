@@ -193,7 +193,7 @@ class Updater:
             await self._stream(spare, start, image.size, chunks, fetch)
             self._verify(spare, image)
         except Refused:
-            # Of what a loss of power left some may be damaged; that is no fault of the image.
+            # Of what a loss of power left some may be damaged; that is not a fault of the image.
             self._flash.erase(spare)
             if not start:
                 raise

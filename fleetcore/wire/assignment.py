@@ -1,7 +1,7 @@
 """Which device shall install which image now: the server's word, signed by its own key and good for a while.
 
-Who makes firmware signs what is genuine; the server says who gets it. So with the server's key alone somebody can hand
-out genuine images only, and with an image's key alone nobody can start an update.
+The maker of firmware signs what is genuine; the server says which device gets it. So with the server's key alone an
+attacker can hand out genuine images only, and with an image's key alone no update can be started.
 """
 
 import re

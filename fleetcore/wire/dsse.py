@@ -1,7 +1,7 @@
 """DSSE envelopes: a payload, what type it is, and Ed25519 signatures over exactly those bytes.
 
 Commands and firmware manifests travel in them. The signature covers the bytes as sent (the pre-authentication encoding
-of the DSSE specification, v1.0), so nobody has to write JSON the same way twice. The type is signed too: a signed
+of the DSSE specification, v1.0), so JSON need not be written the same way twice. The type is signed too: a signed
 manifest is never mistaken for a command.
 """
 
@@ -78,7 +78,7 @@ def add_signature(envelope: object, payload_type: str, key: Ed25519PrivateKey) -
 
 
 def opened(envelope: object, payload_type: str) -> bytes:
-    """The payload, whoever signed it: for what decides nothing by it. Raises Refused where it is no such envelope."""
+    """The payload, without a look at the signatures: for display only. Raises Refused where it is no such envelope."""
     if not isinstance(envelope, Mapping):
         raise Refused("A DSSE envelope is an object")
     kind = envelope.get("payloadType")
@@ -103,7 +103,7 @@ def verify(envelope: object, payload_type: str, trusted: Iterable[Ed25519PublicK
     A ``keyid`` is a hint that anybody may have written: it spares trials and decides nothing.
 
     Raises:
-        Refused: ``schema_invalid``; it is no envelope, or one of another type.
+        Refused: ``schema_invalid``; it is not an envelope, or one of another type.
         NotAuthenticated: no trusted key has signed it.
     """
     payload = opened(envelope, payload_type)

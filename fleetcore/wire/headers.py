@@ -63,7 +63,7 @@ class Headers:
             Refused: ``payload_unreadable`` (400) for a field that stands twice where it may stand once, for
                 Content-Length beside Transfer-Encoding, and for a Transfer-Encoding other than ``chunked``;
                 ``schema_invalid`` for an expectation that is not ``100-continue``. After a refusal of the framing
-                nobody knows where the request ends: the connection is to be closed.
+                the end of the request is unknown: close the connection.
         """
         found: dict[str, str] = {}
         for raw, value in fields:

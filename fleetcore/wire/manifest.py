@@ -48,7 +48,7 @@ class Manifest:
         min_seq: once this image has proved healthy, nothing below may be started again.
         models: the hardware models that it is for.
         size: of the image in bytes; ``sha256`` of it.
-        created, expires: ms since the epoch. After ``expires`` nobody begins to install it.
+        created, expires: ms since the epoch. After ``expires`` no device begins to install it.
         requires_seq: what has to run already, for images that build on a step before; 0 for anything.
         delta_from: SHA-256 of the image that this one is a patch for; None for a whole image.
         digest: SHA-256 of the manifest itself as it was signed; how an assignment names it.
@@ -164,7 +164,7 @@ def open_manifest(envelope: object, trust: FirmwareRoot, models: Iterable[str] |
 
 
 def peek_manifest(envelope: object) -> Manifest:
-    """What an envelope says, whoever signed it: to be shown, or judged where there is no trust root."""
+    """What an envelope says, its signatures unchecked: for display, or where there is no trust root."""
     return read_manifest(dsse.opened(envelope, MANIFEST_TYPE))
 
 

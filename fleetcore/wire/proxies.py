@@ -20,7 +20,7 @@ _WIDEST = {4: 8, 6: 32}
 def proxies(trusted: Sequence[str]) -> tuple[Network, ...]:
     """The setting ``trusted_proxies`` as networks.
 
-    Raises :class:`ConfigError` for anything that is no address, and for networks too wide for one operator.
+    Raises :class:`ConfigError` for anything that is not an address, and for networks too wide for one operator.
     """
     remedy = "Name addresses or networks: 192.0.2.10 or 192.0.2.0/28"
     try:

@@ -36,7 +36,7 @@ def client_context(
     """A client's context that trusts only ``ca`` and shows ``certificate`` where there is one.
 
     Args:
-        ca: CA certificates, PEM. None trusts nobody: the handshake fails, it never falls back to the system's CAs.
+        ca: CA certificates, PEM. None trusts no server: the handshake fails, and never falls back to the system's CAs.
         certificate: the chain, PEM, leaf first.
         key: the private key, PEM.
         password: of an encrypted key.

@@ -1,7 +1,7 @@
 """Whom a device believes about firmware: ``fleetcore.trust/1``, and how one version of it follows another.
 
 A trust root names keys and what each may sign: the next trust root (``root``), firmware of any model (``firmware``),
-or firmware of one model (``models``; that model then believes nobody else). It travels in a DSSE envelope. A new
+or firmware of one model (``models``; that model then accepts no other keys). It travels in a DSSE envelope. A new
 version is believed when it is the next one and a threshold of the old root keys *and* of its own have signed it, as in
 TUF (The Update Framework, §5.3): so who holds the old keys hands over, and who gets the new ones shows that they have
 them. The very first version is believed because it came with the device.
@@ -55,7 +55,7 @@ class FirmwareRoot:
         expires: ms since the epoch; after it nothing new is believed by it.
         keys: raw Ed25519 public keys by :func:`~fleetcore.wire.dsse.key_id`.
         root: who signs the next version.
-        firmware: who signs manifests for models without keys of their own; None for nobody.
+        firmware: the keys that sign manifests for models without keys of their own, or None.
         models: who signs manifests for one model, instead of ``firmware``.
     """
 
@@ -67,7 +67,7 @@ class FirmwareRoot:
     models: Mapping[str, Role] = field(factory=dict, converter=_roles)
 
     def role_of(self, model: str | None) -> Role | None:
-        """Who signs firmware for a model; None for nobody."""
+        """The keys that sign firmware for a model, or None."""
         return self.firmware if model is None else self.models.get(model, self.firmware)
 
     def public(self, ids: Iterable[str] | None = None) -> list[Ed25519PublicKey]:
@@ -105,7 +105,7 @@ def read_trust(payload: bytes) -> FirmwareRoot:
     if len(models) > _MAX_MODELS:
         raise members.wrong("models", f"at most {_MAX_MODELS}")
     if firmware is None and not models:
-        raise Refused("The trust root lets nobody sign firmware", remedy="Name keys in firmware or in models")
+        raise Refused("The trust root names no key for firmware", remedy="Name keys in firmware or in models")
     return FirmwareRoot(version=version, expires=expires, keys=keys, root=root, firmware=firmware, models=models)
 
 

@@ -282,7 +282,7 @@ class PrintsNothing(MemoryCloud):
         (Merges, "test_a_new_state_replaces_the_old_one_whole"),
         (KeepsOldMembers, "test_members_that_a_registration_lost_are_gone"),
         (OverwritesConflicts, "test_a_change_by_another_writer_is_a_conflict_and_stays"),
-        (ReadsNothing, "test_a_conflict_is_settled_by_reading_and_applying_again"),
+        (ReadsNothing, "test_a_conflict_is_resolved_by_reading_and_applying_again"),
         (KeepsTheGone, "test_an_entity_that_is_gone_is_gone_in_the_hub"),
         (TakesOver, "test_what_another_one_made_is_left_alone"),
         (ListsAFew, "test_what_this_fleet_made_is_listed"),

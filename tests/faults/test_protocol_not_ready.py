@@ -1,4 +1,4 @@
-"""A protocol that is not ready at the start, a broker that is away for one: the others serve, and it comes later."""
+"""A protocol that is not ready at the start, such as a broker that is away: the others serve, and it comes later."""
 
 import pytest
 

@@ -283,3 +283,14 @@ def test_counts_are_conserved_in_any_order_of_steps(steps):
                     assert all(PROGRESS_ORDER[ExecutionState(name)] >= begun_at for name in counts)
 
     asyncio.run(act())
+
+
+@pytest.mark.parametrize("other", sorted(set(REPORTED) - {"succeeded"}))
+async def test_an_execution_that_has_ended_has_no_other_end(fleet, other):
+    await begun(fleet, "a", "b")
+    await say(fleet, "a", "succeeded")
+
+    refused = await say(fleet, "a", other)
+
+    assert refused.code == "illegal_transition"
+    assert (await fleet.campaigns.execution("c", "a")).state is ExecutionState.SUCCEEDED

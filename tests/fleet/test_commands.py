@@ -332,3 +332,14 @@ async def test_a_command_that_waits_in_its_lane_counts_as_more(fleet, devices):
     shown = await fleet.plane.wait(session, "d-0", messages.COMMAND)
 
     assert (len(shown["commands"]), shown["more"]) == (1, True)
+
+
+async def test_a_command_that_was_sent_a_moment_ago_is_not_sent_again_to_a_device_that_comes_back(fleet, clock):
+    await fleet.devices.register("d-0", "sensor")
+    command = await fleet.commands.send("d-0", "beep")
+    first = await fleet.commands.hand_out("d-0")
+    at_once = await fleet.commands.hand_out("d-0", again=True)
+    await clock.advance(1.0)
+    later = await fleet.commands.hand_out("d-0", again=True)
+
+    assert [[each.id for each in given] for given in (first, at_once, later)] == [[command.id], [], [command.id]]

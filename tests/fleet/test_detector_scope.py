@@ -1,9 +1,12 @@
 """``where`` of a detector: it sees the readings of the devices that the query selects, as they are now."""
 
+import numpy as np
 import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import ConfigError
+from fleetcore.interfaces.detector import Findings
+from fleetcore.pipeline.detect import _wrong
 
 TOML = """\
 [detectors.cold]
@@ -36,3 +39,10 @@ async def test_a_query_that_cannot_be_read_names_file_line_and_column(tmp_path):
 
     with pytest.raises(ConfigError, match=r"fleet.toml:5: .*column 1: field 'typ' does not exist. Did you mean 'type'"):
         await IoTFleetManager(tmp_path, create=True).open()
+
+
+@pytest.mark.parametrize(("index", "wrong"), [(2, ""), (3, "positions from 3 to 3 in a batch of 3 readings")])
+def test_a_finding_names_a_reading_of_its_batch(index, wrong):
+    one = np.ones(1)
+
+    assert _wrong(Findings(index=np.array([index]), score=one, expected=one), 3) == wrong

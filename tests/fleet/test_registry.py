@@ -7,6 +7,7 @@ import pytest
 
 from fleetcore.errors import Refused, VersionConflict
 from fleetcore.model.device import Lifecycle
+from fleetcore.wire import messages
 
 
 def nested(depth):
@@ -106,3 +107,12 @@ async def test_attributes_of_an_update_are_merged_as_those_of_a_twin(manager, fl
     await manager.update_device("b", attributes={"floor": None, "room": {"door": 3}})
 
     assert (await manager.get_device("b"))["attributes"] == {"room": {"name": "hall", "door": 3}}
+
+
+async def test_of_two_positions_of_one_time_the_first_stands(fleet, clock):
+    await fleet.devices.register("d-0", "sensor")
+    at = clock.now_ms()
+    for lat in (1.0, 2.0):
+        await fleet.location.update("d-0", [messages.Position(lat=lat, lon=10.0, time=at)])
+
+    assert (await fleet.location.of("d-0")).lat == 1.0

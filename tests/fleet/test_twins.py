@@ -289,3 +289,12 @@ async def test_true_is_not_one_and_one_is_a_float_of_the_same_value(manager, fle
     assert twin.desired_version == 2
     assert twin.desired["a"] is True
     assert (await manager.get_twin("eq")).delta == {}
+
+
+async def test_a_report_for_another_version_than_the_section_has_is_refused(fleet, device):
+    first = await fleet.twins.report(device, {"mode": "eco"}, if_version=0)
+    refused = await fleet.twins.report(device, {"mode": "fast"}, if_version=0)
+
+    assert refused.code == "version_conflict"
+    assert (await fleet.twins.get(device)).reported.document == {"mode": "eco"}
+    assert (await fleet.twins.report(device, {"mode": "fast"}, if_version=first.version)).version == first.version + 1

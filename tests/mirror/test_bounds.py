@@ -52,7 +52,7 @@ async def test_a_fleet_that_is_emptied_is_not_emptied_at_the_hub(served, hub):
         await until(lambda: len(mirror.lane.removals_wait) == 3)
         await manager.register_device("dev-9", "sensor")
         await until(lambda: registry("dev-9") in hub.held)
-        assert len(hub.held) == 4, "a restart is no new day, and what waits holds up no other"
+        assert len(hub.held) == 4, "a restart is not a new day, and what waits holds up no other"
 
         await manager.allow_mirror_removals("memory", 2)
         await until(lambda: len(hub.held) == 2)

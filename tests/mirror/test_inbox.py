@@ -129,7 +129,7 @@ async def test_a_hub_that_fails_while_it_is_listened_to_is_listened_to_again(ser
 async def test_what_cannot_be_read_is_counted(served, text):
     async with served(SECTION) as manager:
         mirror = (await manager.open()).mirrors["memory"]
-        await mirror.inbox.take(Arrived(events=[], invalid=[f"{text} is no command"]))
+        await mirror.inbox.take(Arrived(events=[], invalid=[f"{text} is not a command"]))
 
         assert (await manager.get_mirror("memory")).inbox.invalid == 1
 

@@ -300,7 +300,7 @@ async def test_a_reading_that_a_backend_cannot_handle_is_refused_and_holds_up_no
 
     async def odd(self, batch, catalog):
         if 13.0 in batch.value:
-            raise ValueError("13 is no number")
+            raise ValueError("13 is not a number")
         return await send(self, batch, catalog)
 
     monkeypatch.setattr(memory_cloud.MemoryCloud, "send", odd)
@@ -312,4 +312,4 @@ async def test_a_reading_that_a_backend_cannot_handle_is_refused_and_holds_up_no
         (refused,) = await manager.list_mirror_refused_readings("memory")
 
     assert [each.value for each in hub.telemetry] == [10, 11, 12, 14, 15, 16, 17, 18, 19]
-    assert refused.reason == "The backend raised ValueError: 13 is no number"
+    assert refused.reason == "The backend raised ValueError: 13 is not a number"

@@ -66,3 +66,35 @@ async def test_giving_up_the_wait_does_not_take_the_message_back(queue, delivery
 
     task.cancel()
     assert queue.batches == [1]
+
+
+async def test_a_batch_out_of_more_than_a_mebibyte_makes_room_for_as_many_messages(clock, delivery, outcomes):
+    taken, go_on = [], asyncio.Event()
+
+    async def process(batch):
+        taken.append(len(batch))
+        for each in batch:
+            each[2](Accepted(stored=1))
+        await go_on.wait()
+
+    receiver = Receiver(Limits(queue_messages=100_000, queue_bytes=4 << 20), clock, process, Refusals(lambda *_: None))
+
+    def filled():
+        """How many messages fit in now."""
+        before = receiver.waiting
+        while not receiver.refused_full:
+            receiver.deliver(*delivery(b" " * 1000)[:3])
+        receiver.refused_full = 0
+        return receiver.waiting - before
+
+    filled()
+    task = asyncio.create_task(receiver.run())
+    while not taken:
+        await asyncio.sleep(0)
+    fitted = filled()
+    go_on.set()
+    await receiver.drain()
+    task.cancel()
+
+    assert taken[0] > 1000
+    assert fitted == taken[0]

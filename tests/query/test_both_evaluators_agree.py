@@ -112,6 +112,11 @@ def select():
     [{"tags": [], "groups": [], "location": {"lat": 0, "lon": 190}}],
     ast.Within(("location",), ast.Circle(0.0, -170.0, 1000.0)),
 )
+@example(
+    # 90 km to the east, far from the equator: more degrees of longitude than the radius has of latitude.
+    [{"tags": [], "groups": [], "location": {"lat": 60.0, "lon": 1.61}}],
+    ast.Within(("location",), ast.Circle(60.0, 0.0, 100_000.0)),
+)
 @example([{"tags": [], "groups": [], "reported": {"a": 2**53 + 1}}], ast.Compare(("reported", "a"), "=", float(2**53)))
 def test_both_evaluators_agree(select, fleet, clause):
     clause = resolved(clause, NOW)

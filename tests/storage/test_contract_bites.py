@@ -1,4 +1,4 @@
-"""The storage contract is no rubber stamp: stores that break one promise each fail the test that states it."""
+"""The storage contract is not a rubber stamp: stores that break one promise each fail the test that states it."""
 
 import asyncio
 import hashlib

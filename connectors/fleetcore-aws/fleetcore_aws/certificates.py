@@ -168,7 +168,7 @@ class Certificates:
         try:
             await self._clients.call("iot:DeleteCertificate", certificateId=id)
         except CallFailed as failed:
-            # Somebody has attached it to a policy or a thing of theirs: it stays for them, and opens nothing.
+            # A user has attached it to another policy or thing: it stays there, and opens nothing.
             if failed.kind not in {"missing", "in_use"}:
                 raise
 
@@ -200,7 +200,7 @@ class Certificates:
         return answers.record(_DESCRIBE, answer, "certificateDescription")
 
     async def _principals(self, name: str) -> set[str]:
-        """The ids of the certificates that are attached to a thing, whoever did that."""
+        """The ids of the certificates that are attached to a thing, also by others."""
         found: set[str] = set()
         more: dict[str, object] = {}
         while True:

@@ -41,7 +41,7 @@ class Telemetry:
     def __attrs_post_init__(self) -> None:
         if not _TOPIC.fullmatch(self.topic) or self.topic.count("/") > 3:
             raise ConfigError(
-                "telemetry.topic is no start of a topic", remedy="Use up to 100 characters without + # $, 4 levels"
+                "telemetry.topic is not a start of a topic", remedy="Use up to 100 characters without + # $, 4 levels"
             )
         if self.via in {"kinesis", "firehose"} and not self.stream:
             raise ConfigError(f"telemetry by {self.via} has no stream", remedy='Add stream = "NAME" to telemetry')
@@ -107,10 +107,10 @@ class AwsConfig:
             )
         if not _PREFIX.fullmatch(self.thing_prefix):
             raise ConfigError(
-                "thing_prefix is no start of a thing's name", remedy="Use up to 63 characters of a-z A-Z 0-9 : _ -"
+                "thing_prefix is not a start of a thing's name", remedy="Use up to 63 characters of a-z A-Z 0-9 : _ -"
             )
         if self.certificate_policy is not None and not _POLICY.fullmatch(self.certificate_policy):
             raise ConfigError(
-                "certificate_policy is no name of a policy",
+                "certificate_policy is not a name of a policy",
                 remedy="Name a policy of AWS IoT: up to 128 characters of a-z A-Z 0-9 _ + = , . @ -",
             )

@@ -99,7 +99,7 @@ class Inbound:
         """What a message says. Raises ValueError."""
         body = json.loads(answers.text(_RECEIVE, message, "Body"))
         if not isinstance(body, dict):
-            raise ValueError("it is no object")  # noqa: TRY004 - what a sender wrote, not a programmer
+            raise ValueError("it is not an object")  # noqa: TRY004 - what a sender wrote, not a programmer
         device = body.get("device")
         if not isinstance(device, str) and isinstance(body.get("thing"), str):
             device = THING.decode(body["thing"], self._prefix)

@@ -58,7 +58,7 @@ class Twins:
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason="The id is too long")
         if isinstance(item.last, TwinBody) and item.remote_version is not None and body is not None:
-            # Nobody has written it since, or AWS refuses the version: no need to read it.
+            # If it was written since, AWS refuses the version: no need to read it.
             last = item.last.reported if item.adopts else self._marked(item.last.reported)
             known = Shadow(int(item.remote_version), item.last.desired, last)
             try:

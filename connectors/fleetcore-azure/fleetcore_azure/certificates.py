@@ -1,6 +1,6 @@
 """Certificates as thumbprints of an identity: the hub keeps no certificate, and no CA of the fleet comes to it.
 
-The hub takes two, the newest. A device without certificates is opened by keys, which the hub makes and nobody has: by
+The hub takes two, the newest. A device without certificates is opened by keys, which the hub makes and never shows: by
 nothing. So what is revoked opens nothing with the next write, also where a mirror removes nothing.
 """
 

@@ -151,7 +151,7 @@ class Clients:
     async def queried(self, text: str) -> AsyncIterator[Any]:
         """The twins that a query finds, page by page. Where the hub takes a continuation no more, it begins anew.
 
-        A twin may come twice then. The index lags behind the twins, so what it says of one is no truth.
+        A twin may come twice then. The index lags behind the twins, so what it says of one is not a truth.
 
         Raises:
             HubFailed: as :meth:`call`.
@@ -239,7 +239,7 @@ class Clients:
         return await self._paced(action, lambda: work(tokens), tokens)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Has a thread do what is no call, such as closing a connection."""
+        """Has a thread do what is not a call, such as closing a connection."""
         return await self._pool.run(work)
 
     def key_refused(self) -> None:

@@ -82,10 +82,12 @@ class AzureConfig:
                 remedy='Add connection_string = "env:NAME", or host = "NAME.azure-devices.net"',
             )
         if self.host is not None and not _HOST.fullmatch(self.host):
-            raise ConfigError("host is no host name", remedy='Write host = "NAME.azure-devices.net", without https://')
+            raise ConfigError(
+                "host is not a host name", remedy='Write host = "NAME.azure-devices.net", without https://'
+            )
         if not _PREFIX.fullmatch(self.device_prefix):
             raise ConfigError(
-                "device_prefix is no start of a device id", remedy="Use up to 63 characters of a-z A-Z 0-9 . _ -"
+                "device_prefix is not a start of a device id", remedy="Use up to 63 characters of a-z A-Z 0-9 . _ -"
             )
         for wanted, what in (
             (self.commands_by == "c2d", "Cloud-to-device messages need a shared access policy"),

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from fleetcore.model.mirror import Loss
 from fleetcore.model.patch import Document, pointed
 
-#: Of the tags, and of desired and reported each.
-TAGS_BYTES, PROPERTIES_BYTES = 8 * 1024, 32 * 1024
+#: Of desired and reported each.
+PROPERTIES_BYTES = 32 * 1024
 #: Objects within a section; arrays count as objects here, of which the page says nothing.
 MAX_DEPTH = 10
 _LEAST, _GREATEST = -(2**52), 2**52 - 1

@@ -97,7 +97,7 @@ def held(twin: Any) -> Held:
     """What the SDK's record says. Raises ValueError for one that was cut off."""
     properties = None if twin is None else twin.properties
     if properties is None or not twin.device_id or not twin.etag or not isinstance(properties.desired, dict):
-        raise ValueError("the answer is no twin; it was cut off")
+        raise ValueError("the answer is not a twin; it was cut off")
     thumbprints = None
     kind = twin.authentication_type or "sas"
     if kind == "selfSigned":
@@ -105,7 +105,7 @@ def held(twin: Any) -> Held:
         both = () if prints is None else (prints.primary_thumbprint, prints.secondary_thumbprint)
         thumbprints = tuple(each.lower() for each in both if each)
     edge = bool(twin.capabilities is not None and twin.capabilities.iot_edge)
-    # Of a device that is no edge, its scope is that of the edge above.
+    # Of a device that is not an edge, its scope is that of the edge above.
     above = [*(twin.parent_scopes or ()), *([] if edge else [twin.device_scope])]
     return Held(
         name=twin.device_id,
@@ -180,7 +180,7 @@ class Devices:
             raise
 
     async def why_closed(self, name: str) -> str | None:
-        """Why nobody can connect for a device; None where it is not the device that is refused. Raises HubFailed."""
+        """Why the mirror cannot connect for a device; None where the device is not refused. Raises HubFailed."""
         there = await self.get(name)
         if there is None:
             return "There is no device of that name at IoT Hub"

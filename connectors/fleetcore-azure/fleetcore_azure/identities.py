@@ -62,7 +62,7 @@ class Identities:
         def work(service: Any) -> str:
             made = service.devices.create_or_update_identity(name, identity, if_match=f'"{bare}"')
             if made is None or not made.etag:
-                raise ValueError("the answer is no identity; it was cut off")
+                raise ValueError("the answer is not an identity; it was cut off")
             return str(made.etag)
 
         return await self._clients.call("devices/write", work)

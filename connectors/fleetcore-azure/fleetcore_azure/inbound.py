@@ -199,7 +199,7 @@ def _document(body: bytes) -> object:
 def _command(id: str, device: str, given: object, called: str, time: int | None) -> CloudCommand | str:
     """A command, or why there is none."""
     if not isinstance(given, dict):
-        return "it is no object"
+        return "it is not an object"
     name, args = given.get(called), given.get("args", {})
     if not isinstance(name, str) or not name or not isinstance(args, dict):
         return f"it has no {called} with args"

@@ -252,7 +252,7 @@ class Links:
             now_s = self._clients.clock.monotonic_s()
             for name in [each for each, used_s in self._used_s.items() if now_s - used_s >= _IDLE_S]:
                 if name not in self._busy:
-                    self._left.pop(name, None)  # nobody came for as long as it was open
+                    self._left.pop(name, None)  # no other connection came while it was open
                     await self._shut(name)
             self._closed_s = {name: at for name, at in self._closed_s.items() if now_s - at <= _LATE_S}
 

@@ -44,7 +44,7 @@ def parsed(text: str, name: str) -> ConnectionString:
         return ConnectionString(host=parts["HostName"], policy=parts["SharedAccessKeyName"], key=key)
     except (KeyError, binascii.Error):
         raise ConfigError(
-            f"What {name} refers to is no connection string of a shared access policy",
+            f"What {name} refers to is not a connection string of a shared access policy",
             remedy="It has the form HostName=…;SharedAccessKeyName=…;SharedAccessKey=…",
         ) from None
 

@@ -5,7 +5,7 @@ them stands in the tags, where users of the hub can read and query it. The mark 
 device that is connected to the hub and reports there, its own report counts.
 
 With links (links.py) the fleet writes the reported properties themselves, and they alone count. The tag says then that
-they are the fleet's: without links again, they are no report of the device's own.
+they are the fleet's: without links again, they are not a report of the device's own.
 
 A state's version is its digest with the twin's ETag and, of a linked one, the version of what is reported: the digest
 tells whether it is another state, since each facet of the device changes the ETag; with the rest a state that is

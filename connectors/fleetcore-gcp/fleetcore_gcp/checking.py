@@ -54,7 +54,7 @@ class Checking:
             return [_warning(name, said, f"Let its storage policy allow {self._config.region} alone")]
         if not list(heard.subscriptions):
             keeps = bool(record.message_retention_duration)
-            said = "it has no subscription: nobody hears what is published" + (
+            said = "it has no subscription, so what is published is lost" + (
                 ", and a later one has to go back (seek)" if keeps else ", and it is lost"
             )
             remedy = f"gcloud pubsub subscriptions create NAME --topic={name} --enable-message-ordering"

@@ -62,20 +62,20 @@ class GcpConfig:
                     "GOOGLE_APPLICATION_CREDENTIALS",
                 )
         if not _PROJECT.fullmatch(self.project):
-            raise ConfigError("project is no id of a project", remedy="Write the id, as `gcloud projects list` has it")
+            raise ConfigError("project is not a project id", remedy="Write the id, as `gcloud projects list` has it")
         if self.region is None and self.endpoint is None and self.emulator is None:
             raise ConfigError(
                 "No region is known, and the order of messages holds within a region alone",
                 remedy='Add region = "europe-west1"',
             )
         if self.region is not None and not _REGION.fullmatch(self.region):
-            raise ConfigError("region is no region", remedy='Write it as Google does: "europe-west1"')
+            raise ConfigError("region is not a region of AWS", remedy='Write it as Google does: "europe-west1"')
         for name in ("endpoint", "emulator"):
             if getattr(self, name) is not None and not _HOST.fullmatch(getattr(self, name)):
-                raise ConfigError(f"{name} is no host", remedy="Write HOST or HOST:PORT, without https://")
+                raise ConfigError(f"{name} is not a host", remedy="Write HOST or HOST:PORT, without https://")
         if not _PREFIX.fullmatch(self.prefix):
             raise ConfigError(
-                "prefix is no start of a topic's name",
+                "prefix is not a start of a topic's name",
                 remedy="Begin with a letter, and not with goog; use up to 200 characters of a-z A-Z 0-9 - . _ ~ + %",
             )
 

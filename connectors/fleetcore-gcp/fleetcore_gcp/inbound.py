@@ -87,7 +87,7 @@ def read(message: PubsubMessage) -> CloudCommand:
     except RecursionError as error:
         raise ValueError("it is too deeply nested") from error
     if not isinstance(body, dict):
-        raise ValueError("it is no object")  # noqa: TRY004 - what a sender wrote, not a programmer
+        raise ValueError("it is not an object")  # noqa: TRY004 - what a sender wrote, not a programmer
     said = {**dict(message.attributes), **body}
     device = said.get("device", message.ordering_key)
     if not isinstance(device, str) or not device:

@@ -34,7 +34,7 @@ Work = Callable[[sqlite3.Connection], T]
 
 _READERS = 2
 
-#: After a seal that failed, on a full disk for one, commits do not ask for the next before this.
+#: After a seal that failed, such as on a full disk, commits do not ask for the next before this.
 _SEAL_AGAIN_S = 5.0
 
 

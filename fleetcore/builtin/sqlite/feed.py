@@ -47,7 +47,7 @@ class Feed:
             try:
                 loop.call_soon_threadsafe(_wake, future)
             except RuntimeError:
-                # That loop was closed: nobody waits any more.
+                # That loop was closed, so no task waits any more.
                 continue
 
     def _shorten(self) -> None:

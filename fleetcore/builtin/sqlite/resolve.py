@@ -2,7 +2,7 @@
 
 At one (series, time) the greatest ``(seq, value, -quality)`` stays, whatever the order of arrival. A reading whose
 value is already there is a duplicate, also if it raises the ``seq`` that the store remembers; another is a conflict.
-Times that the server assigned are no statement about the past: where one is taken the reading moves to a free one.
+Times that the server assigned say nothing about the past: where one is taken the reading moves to a free one.
 """
 
 from collections.abc import Callable

@@ -22,7 +22,6 @@ from fleetcore.builtin.sqlite import (
     named,
     reads,
     records,
-    schema,
     texts,
 )
 from fleetcore.builtin.sqlite.commit import CommitChange, InternChange
@@ -95,10 +94,6 @@ class SqliteStorage(Storage):
     @property
     def failure(self) -> StorageError | None:
         return self._engine.failure
-
-    async def feed_lost(self) -> int:
-        """How many commits were trimmed before some cursor had passed them."""
-        return (await self._engine.read(schema.meta))["feed_lost"]
 
     async def commit(self, change: Commit) -> Committed:
         if change.readings is not None:

@@ -1,6 +1,6 @@
 """The tail: readings that are committed and not sealed yet, in memory, ready to be read by series.
 
-The writer appends what it committed; sorting happens when somebody reads, and only for what came since. Runs of similar
+The writer appends what it committed; sorting happens on reading, and only for what came since. Runs of similar
 size are merged, so a read looks at few of them. While a seal is under way its points stand apart, frozen, until the
 chunks that hold them are valid; a reader that takes the tail first and the chunks afterwards misses nothing.
 """

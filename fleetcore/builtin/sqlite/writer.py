@@ -96,7 +96,7 @@ def deliver(outcomes: list[Outcome]) -> None:
         try:
             loop.call_soon_threadsafe(_settle, some)
         except RuntimeError:
-            # The loop was closed meanwhile: nobody waits any more.
+            # The loop was closed meanwhile, so no task waits any more.
             continue
 
 

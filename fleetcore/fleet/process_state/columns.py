@@ -269,7 +269,7 @@ class RegistryColumns:
                 return rows.compress(table.take(column.codes.take(rows)))
 
     def _weight(self, clause: Clause, *, positive: bool) -> float:
-        """How many devices a clause leaves; what is no single clause comes last."""
+        """How many devices a clause leaves; what is not a single clause comes last."""
         match clause:
             case Not(inner):
                 return self._weight(inner, positive=not positive)

@@ -50,7 +50,7 @@ class Denials:
             self._noted[key] = evolve(old, count=old.count + 1)
 
     async def flush(self) -> None:
-        """Writes what was noted up to now; when it returns it is committed, whoever had begun with it."""
+        """Writes what was noted up to now; when it returns it is committed, also where another call had begun it."""
         async with self._flushing:
             await self._flush()
 

@@ -77,7 +77,7 @@ def _size(command: Command) -> int:
 class OpenCommands:
     """The unfinished commands of the devices that were used last.
 
-    Whoever commits a change of a command says so with :meth:`note`, in the order of the commits of one command, and
+    Each commit of a command is told with :meth:`note`, in the order of the commits of one command, and
     where it does not know how a commit ended, with :meth:`forget`.
 
     Args:
@@ -160,7 +160,7 @@ class OpenCommands:
             self._shorten()
 
     def forget(self, device: str) -> None:
-        """What is known of a device may be wrong: it is read again, also by whoever is reading it now."""
+        """What is known of a device may be wrong: it is read again, also by reads under way."""
         known = self._devices.pop(device, None)
         if known is not None:
             known.stale = True

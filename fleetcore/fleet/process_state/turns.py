@@ -38,7 +38,7 @@ class Turns(Generic[T]):
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                # Whoever ends a turn may have taken it out already.
+                # The end of a turn may have removed it already.
                 if turn in queue:
                     queue.remove(turn)
             else:

@@ -1,6 +1,6 @@
 """The fleet's certificate authority: the roots that are trusted, the issuing CAs below them, and what they sign.
 
-It signs and nothing else. Whether somebody may have a certificate is decided in
+It signs and nothing else. Whether a device may have a certificate is decided in
 :mod:`fleetcore.fleet.security.enrollment`, where keys lie on disk in :mod:`fleetcore.fleet.security.folder`, how one
 root follows another in :mod:`fleetcore.fleet.security.rotation`, and what a certificate looks like in
 :mod:`fleetcore.fleet.security.profiles`. ECDSA on P-256 throughout.
@@ -172,7 +172,7 @@ class Authority:
         return self._trust
 
     def install(self, trust: TrustBundle) -> None:
-        """Trusts and signs by ``trust`` from now on, and tells whoever follows."""
+        """Trusts and signs by ``trust`` from now on, and tells its followers."""
         self._trust = trust
         for follow in self._followers:
             follow()
@@ -249,7 +249,7 @@ class Authority:
         return KeyPair(certificate=self._leaf(Profile.SERVER, name, key.public_key(), names), key=key)
 
     def issue_service(self, name: str, *, key: ec.EllipticCurvePrivateKey | None = None) -> KeyPair:
-        """A client certificate for one of our own services, the consumer behind a broker for one.
+        """A client certificate for one of our own services, such as the consumer behind a broker.
 
         ``key`` keeps an existing key.
         """
@@ -352,7 +352,7 @@ def make_issuing(fleet: str, number: int, root: RootCa, clock: Clock) -> Issuing
     Raises FleetError: ``not_ready``; the root has expired.
     """
     now = _now(clock)
-    assert root.key is not None  # whoever asks has lent it
+    assert root.key is not None  # the caller has unlocked it
     above = root.certificate
     if now >= above.not_valid_after_utc:
         raise FleetError(
@@ -370,7 +370,7 @@ def make_issuing(fleet: str, number: int, root: RootCa, clock: Clock) -> Issuing
 def make_cross(root: RootCa, by: RootCa, clock: Clock) -> x509.Certificate:
     """The name and key of ``root``, signed by another root, whose key is there: it ends with the first of the two."""
     now = _now(clock)
-    assert by.key is not None  # whoever asks has lent it
+    assert by.key is not None  # the caller has unlocked it
     ends = min(root.certificate.not_valid_after_utc, by.certificate.not_valid_after_utc)
     subject, above = root.certificate.subject, by.certificate.subject
     return _sign(Profile.ROOT, subject, root.certificate.public_key(), above, by.key, now, ends - now)

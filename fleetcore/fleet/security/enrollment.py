@@ -211,7 +211,7 @@ class Enrollment:
             return await self._claims.register(claim, ownership, request.parameters, request.source)
         own = self._verifier.check(certificate, grace_ms=self._grace_ms)
         if isinstance(own, Refusal):
-            # Expired and revoked ones are ours all the same, and are no manufacturer's.
+            # Expired and revoked ones are ours all the same, and are not manufacturer's.
             if request.renewal or own not in (Refusal.UNTRUSTED, *_FOREIGN):
                 raise refused(own)
             ca, shown = await self._manufacturers.device_of(certificate)

@@ -376,7 +376,7 @@ def issuers(path: Path) -> frozenset[str]:
 
 
 def _check_fleet(service: Path, fleet: str) -> None:
-    """The fleet's name is in every identity: under another one nobody could come in any more."""
+    """The fleet's name is in every identity: under another name no device could connect any more."""
     wanted = service_uri(fleet, CONSUMER)
     found = [name.value for name in names_of(_certificate(service))]
     if found != [wanted]:

@@ -312,7 +312,7 @@ class Inventory:
     async def discard(self, record: CertificateRecord, extra_commit: Commit) -> bool:
         """Ends one that was not activated in time; its key may ask again. False where something changed meanwhile.
 
-        The record stays, revoked: a certificate that nobody remembered would be good once its device exists.
+        The record stays, revoked: a certificate without a record would be valid once its device exists.
         """
         key = await self.keys.get(record.spki)
         own = key is not None and key.device == record.device and not key.revoked

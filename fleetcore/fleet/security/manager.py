@@ -274,7 +274,7 @@ class SecurityManager:
         return identity
 
     async def check_asserted(self, device: str) -> None:
-        """Whether a device may speak whose credential somebody else has looked at, a broker for one.
+        """Whether a device may speak whose credential another party, such as a broker, has checked.
 
         Raises NotAuthorised (``device_revoked``) where its certificates were revoked, or are of a CA that is trusted no
         more, and it has not got another since.

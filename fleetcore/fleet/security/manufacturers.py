@@ -184,7 +184,7 @@ def _read(pem: str) -> x509.Certificate:
         raise _invalid("is too long")
     try:
         return x509.load_pem_x509_certificate(pem.encode())
-    except Exception as error:  # the parser's errors for hostile DER are no closed set
+    except Exception as error:  # the parser's errors for hostile DER are an open set
         raise _invalid("cannot be read") from error
 
 

@@ -1,7 +1,7 @@
 """Certificate requests (PKCS #10, RFC 2986): the public key in one is believed and, after comparison, the name.
 
-Nothing that a CSR asks for finds its way into a certificate. Two things are refused rather than ignored, as whoever
-sends them is mistaken or means harm: to be a CA, and to be another device by a SAN.
+Nothing that a CSR asks for finds its way into a certificate. Two things are refused rather than ignored, since they are
+mistakes or attacks: to be a CA, and to be another device by a SAN.
 """
 
 import binascii
@@ -68,7 +68,7 @@ def read_request(content: bytes, fleet: str) -> CertificateRequest:
             return _read(content, fleet)
     except Refused:
         raise
-    except Exception as error:  # the parser's errors for hostile DER are no closed set, TypeError among them
+    except Exception as error:  # the parser's errors for hostile DER are an open set, TypeError among them
         raise _invalid("cannot be read") from error
 
 

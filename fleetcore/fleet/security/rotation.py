@@ -113,7 +113,7 @@ class RotationStatus:
 
     @property
     def share(self) -> float:
-        """The confirmed share, 1.0 where there is nobody to ask."""
+        """The confirmed share; 1.0 where there are no devices."""
         return self.confirmed / self.devices if self.devices else 1.0
 
 
@@ -138,7 +138,7 @@ class Rotation:
         batches: those whose claim certificate still opens something.
 
     Attributes:
-        delivery: None where nobody can be told.
+        delivery: None where no device can be told.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Rotation:
     def lend(self, key: str, passphrase: str | None = None) -> None:
         """Lends the key of a trusted root, PEM, for the next step that needs it; it is kept nowhere.
 
-        Raises ConfigError for what is no key, Refused where it is not that of a trusted root.
+        Raises ConfigError for what is not a key, Refused where it is not that of a trusted root.
         """
         read = read_key(key.encode(), passphrase, file="the root's key")
         if all(root.public_key() != read.public_key() for root in self._authority.roots):
@@ -265,7 +265,7 @@ class Rotation:
                 trust,
                 roots=(*trust.roots, root),
                 issuing=(*trust.issuing, issuing),
-                # One by a root that has expired would make nobody believe anything.
+                # A cross certificate by an expired root would not be trusted.
                 cross=() if expired else (make_cross(root, old, clock),),
                 last=number,
             )

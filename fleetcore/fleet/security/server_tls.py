@@ -31,7 +31,7 @@ class FleetTls(TlsProvider):
 
     def __init__(self, folder: PkiFolder, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
-        # Weak: a context lives as long as its listener, and nobody says when one is closed.
+        # Weak: a context lives as long as its listener, whose end is not announced.
         self._contexts: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         #: Contexts that could not take the renewed certificate yet, out of file descriptors for one.
         self._behind: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
@@ -130,7 +130,7 @@ class FleetTls(TlsProvider):
     def _renew(self, place: Path, old: x509.Certificate, now_ms: int | None, issue: Callable[[], KeyPair]) -> bool:
         authority = self._folder.authority
         trust = authority.trust
-        # A certificate that somebody else's CA has given the server is left alone until it is due.
+        # A certificate by another CA is kept until it is due.
         ours = _issuer(old) in {item.id for item in (*trust.issuing, *trust.former)}
         due = self._due(old, now_ms) or (ours and _issuer(old) != authority.issuer)
         leaf = issue().certificate if due else old

@@ -1,6 +1,6 @@
 """Secrets that are told once: device tokens, for who cannot show a certificate, and enrolment tokens, to get one.
 
-256 random bits each; the store has their SHA-256 alone. That is enough: nobody guesses 256 bits, and a slow password
+256 random bits each; the store has their SHA-256 alone. That is enough: 256 bits cannot be guessed, and a slow password
 hash on every request would be a way to keep the server busy. The prefix lets secret scanners know them.
 """
 

@@ -224,7 +224,7 @@ class CertificateVerifier:
 
 
 def _no_client(certificate: x509.Certificate) -> Refusal | None:
-    """A CA, or one that was made for something else than being a client; what it does not say is no fault."""
+    """A CA, or one that was made for something else than being a client; what it does not say is not a fault."""
     for extension in certificate.extensions:
         match extension.value:
             case x509.BasicConstraints(ca=True):
@@ -255,7 +255,7 @@ def _judged(der: bytes, read: Callable[[x509.Certificate], T | Refusal]) -> T | 
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             return read(x509.load_der_x509_certificate(der))
-    except Exception:  # noqa: BLE001 - the parser's errors for hostile DER are no closed set, TypeError among them
+    except Exception:  # noqa: BLE001 - the parser's errors for hostile DER are an open set, TypeError among them
         return Refusal.UNREADABLE
 
 

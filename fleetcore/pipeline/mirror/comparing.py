@@ -36,7 +36,7 @@ class Change:
 class Difference:
     """An entity that the hub has otherwise: see :class:`~fleetcore.calls.responses.mirrors.MirrorDriftResponse`.
 
-    ``held`` is what the hub has; nobody has ``seen`` that where it cannot be read.
+    ``held`` is what the hub has, and ``seen`` whether it could be read.
     """
 
     key: EntityKey

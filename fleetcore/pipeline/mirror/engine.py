@@ -174,7 +174,7 @@ class Mirror:
         await self.looking.look_again(self._event("mirror.resynced", actor, reason), anew=anew)
 
     async def look_at(self, key: EntityKey, *, actor: str, reason: str) -> None:
-        """Looks at one entity again, a dead letter for one; raises NotFound where neither side has it."""
+        """Looks at one entity again, such as a dead letter; raises NotFound where neither side has it."""
         if not await self.lane.knows(key):
             raise NotFound(f"Mirror {self.name!r} has no {key}", entity=str(key))
         event = self._event("mirror.resynced", actor, reason, entity=str(key))

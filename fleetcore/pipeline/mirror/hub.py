@@ -75,7 +75,7 @@ class Hub:
             yield key
 
     async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None]:
-        """What others have made there; from its beginning where ``after`` is no place any more."""
+        """What others have made there; from its beginning where ``after`` is not a place any more."""
         with _told_apart(self._what):
             async with plugin_call(self._what, self._timeout_s):
                 found = await self.cloud.unowned(after) or await self.cloud.unowned(None)

@@ -85,7 +85,7 @@ class StateLane:
     Args:
         bodies: gives the present states of entities; those that are not there are left out.
         facets: those that are sent; a mark of another one, which an earlier configuration left, is dropped.
-        reconciling: how what goes both ways is settled; None where all goes out.
+        reconciling: how what goes both ways is reconciled; None where all goes out.
         deletes: whether what is gone from the fleet is removed from the hub, and at most so many a day: a fleet that
             was emptied by mistake is not emptied at the hub. What is over waits.
         every_s: an entity is written once in so long at most; what changes meanwhile is one write.
@@ -112,7 +112,7 @@ class StateLane:
         every_s: float = 0.0,
     ) -> None:
         self.name, self._storage, self._clock, self._bodies = name, storage, clock, bodies
-        self.deletes, self._settling, self.facets = deletes, reconciling, facets
+        self.deletes, self._reconciling, self.facets = deletes, reconciling, facets
         self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
         #: Removals that are under way.
         self._removing: set[EntityKey] = set()
@@ -343,8 +343,8 @@ class StateLane:
             if self._trying and work:
                 work = work[:1]  # the others are ready again
                 asked = [work[0].key]
-            if self._settling is not None:
-                work = await self._settled(hub, self._settling, work, done)
+            if self._reconciling is not None:
+                work = await self._reconcile(hub, self._reconciling, work, done)
             work = await self._announced(work)
             results = await self._applied(hub, work)
         except BackendError as error:
@@ -382,7 +382,7 @@ class StateLane:
         work: list[_Work] = []
         done: _Done = []
         states, bodies = await self.kept.get_many(batch), await self._bodies(batch)
-        first = frozenset[EntityKey]() if self._settling is None else await self._settling.read_first(batch)
+        first = frozenset[EntityKey]() if self._reconciling is None else await self._reconciling.read_first(batch)
         for key in batch:
             kept, body = states[key], bodies.get(key)
             if kept.paused is not None or key.facet not in self.facets:
@@ -391,7 +391,7 @@ class StateLane:
             if body is None:
                 removal = self._removal(key, kept)
                 if removal is None:
-                    # What is gone is no dead letter any more.
+                    # What is gone is not a dead letter any more.
                     done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), ()))))
                 elif self._may_remove(key):
                     work.append(removal)
@@ -440,7 +440,7 @@ class StateLane:
         self.removals_wait.clear()
         self._news.set()
 
-    async def _settled(self, hub: Hub, reconciling: Reconciling, work: Sequence[_Work], done: _Done) -> list[_Work]:
+    async def _reconcile(self, hub: Hub, reconciling: Reconciling, work: Sequence[_Work], done: _Done) -> list[_Work]:
         """The same with what goes both ways read and merged; what is in step then is done."""
         # What is taken over is as it was imported, unless the hub says that it is another one by now.
         both = [item for item in work if item.read_first and item.body is not None and not item.kept.adopts]
@@ -455,31 +455,31 @@ class StateLane:
                 continue
             held = held_by[entry.key]
             try:
-                settled = await reconciling.reconcile(hub, entry.key, entry.kept, entry.body, held)
+                reconciled = await reconciling.reconcile(hub, entry.key, entry.kept, entry.body, held)
             except Refused as error:
                 reason = f"The fleet does not take what the hub has: {error.message}"
                 done.append((entry.key, self._invalid(entry.key, entry.kept, reason)))
                 continue
             except (NotFound, Conflict) as error:
                 _log.info("Mirror %s: %s changed meanwhile: %s", self.name, entry.key, error)
-                settled = None
-            if settled is None:
+                reconciled = None
+            if reconciled is None:
                 self._again(entry.key)
                 continue
-            self.counts["both_changed"] += settled.conflicts
-            self.counts["taken"] += settled.body is not entry.body
+            self.counts["both_changed"] += reconciled.conflicts
+            self.counts["taken"] += reconciled.body is not entry.body
             version = None if held is None else held.remote_version
-            wanted = digest(settled.body)
+            wanted = digest(reconciled.body)
             if held is not None and digest(held.body) == wanted:
-                new = Kept(remote_version=version, digest=wanted, agreed=settled.agreed)
+                new = Kept(remote_version=version, digest=wanted, agreed=reconciled.agreed)
                 change = self.kept.putting(entry.key, entry.kept, with_losses(new, entry.fitted.lost))
                 self.counts["unchanged"] += 1
                 self._tries.pop(entry.key, None)
                 done.append((entry.key, change))
                 continue
             last = None if held is None else held.body
-            item = MirrorItem(key=entry.key, body=settled.body, remote_version=version, last=last)
-            left.append(evolve(entry, agreed=settled.agreed, fitted=evolve(entry.fitted, item=item)))
+            item = MirrorItem(key=entry.key, body=reconciled.body, remote_version=version, last=last)
+            left.append(evolve(entry, agreed=reconciled.agreed, fitted=evolve(entry.fitted, item=item)))
         return left
 
     async def _announced(self, work: Sequence[_Work]) -> list[_Work]:
@@ -505,7 +505,7 @@ class StateLane:
     async def _applied(self, hub: Hub, work: Sequence[_Work]) -> list[MirrorResult]:
         """The hub's answers; after a conflict the hub's state is read and ours is written over it.
 
-        What goes both ways is settled anew instead, unless it is removed.
+        What goes both ways is reconciled anew instead, unless it is removed.
         """
         if not work:
             return []

@@ -170,7 +170,7 @@ class Looking(Consumer):
         return True
 
     async def _page(self, after: str | None, facets: Collection[str]) -> tuple[Sequence[EntityKey], str | None]:
-        """The next entities; at the end those that went while nobody looked, which only what is kept of them names."""
+        """The next entities; at the end those that went unseen, which only what is kept of them names."""
         if after is not None and after.startswith(_KEPT):
             keys, following = await self._lane.gone(after.removeprefix(_KEPT) or None, _PAGE)
             return keys, None if following is None else f"{_KEPT}{following}"

@@ -1,6 +1,6 @@
 """Sessions through which a program speaks for devices: one each, kept open from call to call.
 
-They are no connections: a device is seen by its messages, and nothing goes offline when they close.
+They are not connections: a device is seen by its messages, and nothing goes offline when they close.
 """
 
 from fleetcore.errors import NotAuthorised

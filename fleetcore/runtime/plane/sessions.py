@@ -58,7 +58,7 @@ class Sessions(Directory):
         self._registry, self._presence = registry, presence
         self._security, self._denials = security, denials
         self._states: WeakValueDictionary[str, DeviceState] = WeakValueDictionary()
-        #: Token buckets that were not full when the device's last session ended: a new connection is no new bucket.
+        #: Token buckets that were not full when the device's last session ended: a new connection is not a new bucket.
         self._buckets: dict[str, tuple[float, float]] = {}
         self._open: dict[str, set[DeviceSession]] = defaultdict(set)
         self._activating: set[str] = set()
@@ -137,7 +137,7 @@ class Sessions(Directory):
         try:
             record = await self._security.token_of(token_id)
         except NotAuthenticated as error:
-            # The id names the device that tries; it is no secret.
+            # The id names the device that tries; it is not a secret.
             self._denials.note(
                 "unknown", "session", error.code, protocol=protocol, peer=peer, token=token_id[:_MAX_LENGTH]
             )

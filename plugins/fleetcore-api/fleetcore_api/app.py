@@ -1,4 +1,4 @@
-"""Puts the API together: the routes of the table of calls, the pages beside them, the gate before all."""
+"""Puts the API together: the routes of the table of calls, the pages beside them, the middleware before all."""
 
 import hashlib
 from functools import partial

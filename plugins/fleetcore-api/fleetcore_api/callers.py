@@ -8,7 +8,7 @@ from fleetcore_api.app_state import AppState
 
 
 def caller_of(state: AppState, scope: Any, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
-    """Who sent a request that the gate let through; ``left`` returns when nothing is to be waited for any more."""
+    """The caller of a request; ``left`` returns when the caller has gone, so that waiting for it ends."""
     operators, token = state.fleet.operators, scope["auth"]
     return Caller(
         state.fleet,

@@ -89,7 +89,7 @@ class _Endpoint:
         kept: KeptAnswer | None = scope.get(KEPT)
         if kept is not None:
             kept.passed = True
-            return Response(status_code=204)  # the gate sends the kept one
+            return Response(status_code=204)  # the middleware sends the kept one
         scope[SHOWN_ONCE] = call.declared.secret_fields
         form, query = format_of(call, query)
         values = values_of(

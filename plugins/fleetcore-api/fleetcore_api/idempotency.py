@@ -32,7 +32,7 @@ _KEY = Reader("idempotency_key", IdempotencyKey)
 
 
 def check_key(header: str | None) -> str | None:
-    """The key, or None without one; raises Refused for what is no key, as every front end does."""
+    """The key, or None without one; raises Refused for what is not a key, as every front end does."""
     if header is None:
         return None
     try:

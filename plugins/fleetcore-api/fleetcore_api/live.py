@@ -38,7 +38,7 @@ def close_code(error: FleetError) -> int:
 
 
 class LiveStream:
-    """An ASGI application for one WebSocket that the gate has let through."""
+    """An ASGI application for one WebSocket that the middleware has let through."""
 
     def __init__(self, state: AppState) -> None:
         self._state = state

@@ -79,7 +79,7 @@ def document(table: Table) -> dict[str, Any]:
 
 
 def _pages() -> dict[str, Any]:
-    """The paths that are no calls."""
+    """The paths that are not calls."""
     health = {"application/json": {"schema": {"$ref": _REF.format(name="Health")}}}
     catalogue = {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
     not_ready = {"503": {"description": "Some parts do not work, or it closes", "content": health}}

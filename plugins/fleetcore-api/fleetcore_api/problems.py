@@ -22,7 +22,7 @@ class Answer(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def status_of(error: FleetError) -> int:
-    """The HTTP status of an error; a code that is no refusal on its own (202) is one here."""
+    """The HTTP status of an error; a code that is not a refusal on its own (202) is one here."""
     status = CODES[error.code].http if error.code in CODES else 500
     return status if status >= 400 else 409
 

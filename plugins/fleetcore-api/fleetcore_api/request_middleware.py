@@ -27,7 +27,7 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What anybody may read: whether the server lives, and what the API is.
 OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 _POSITION = b"fleetcore-position"
-#: The member of a request's scope with its headers as the gate read them; nothing else looks at the raw ones.
+#: The member of a request's scope with its headers as the middleware read them; nothing else looks at the raw ones.
 HEADERS = "fleetcore.headers"
 #: The member of a request's scope that says that its answer is kept already.
 KEPT = "fleetcore.kept"
@@ -41,7 +41,7 @@ Send = Any
 
 @define
 class KeptAnswer:
-    """A first answer on its way through the door of its route; ``passed`` once the door has let it through."""
+    """A first answer on its way through the guard of its route; ``passed`` once the guard has let it through."""
 
     parts: list[dict[str, Any]]
     passed: bool = False
@@ -193,7 +193,7 @@ class RequestMiddleware:
                 await self._inner(scope, _replay(body, receive), self._with_position(collect))
                 await self._answers.keep(name, digest, parts, rights, secret=scope.get(SHOWN_ONCE, ()))
             else:
-                # Through the route's own door, which may be shut by now.
+                # Through the route's own guard, which may be closed by now.
                 scope[KEPT] = answer = KeptAnswer(kept)
                 await self._inner(scope, _replay(body, receive), collect)
                 if answer.passed:

@@ -55,7 +55,7 @@ class Channel(asyncio.DatagramProtocol):
 
         Raises:
             NotAuthenticated: the server does not know the key of the device token, or has another one.
-            Unavailable: nobody answers, or who answers is not the server that was meant.
+            Unavailable: no answer, or the answer is not from the expected server.
         """
         try:
             where = listener(self._endpoint, protected=self.protected)
@@ -138,7 +138,7 @@ class Channel(asyncio.DatagramProtocol):
     # -- datagrams -------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast: the class of asyncio's own loop is no subclass of it (3.11).
+        # A cast: the class of asyncio's own loop is not a subclass of it (3.11).
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: object) -> None:
@@ -154,7 +154,7 @@ class Channel(asyncio.DatagramProtocol):
         self._after()
 
     def error_received(self, exc: Exception) -> None:
-        """The system says that nobody listens there."""
+        """The system says that no process listens there."""
         self._end(f"{self._endpoint} cannot be reached: {exc}")
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -79,7 +79,7 @@ class CoapDeviceClient(DeviceClient):
         """Shakes hands and learns whether the certificate or key, where there is one, is accepted.
 
         Raises:
-            Unavailable: nobody answers, or the handshake fails.
+            Unavailable: no answer, or the handshake fails.
             NotAuthenticated, NotAuthorised: the certificate or key is refused.
         """
         if self._secrets.token is not None and not (self._takes_token and self._secrets.certificate is None):

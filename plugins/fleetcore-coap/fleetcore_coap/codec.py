@@ -1,7 +1,7 @@
-"""Messages as bytes and back (RFC 7252 §3), strictly: what is no message of the standard is :class:`Malformed`.
+"""Messages as bytes and back (RFC 7252 §3), strictly: what is not a message of the standard is :class:`Malformed`.
 
-Option values stay bytes here: what one means is asked of the record, so that a message with an option that nobody asks
-for costs nothing. No state, no sockets. It is the endpoint's; a device's client goes by aiocoap's
+Option values stay bytes here: the record says what one means, so an option that is never read costs
+nothing. No state, no sockets. It is the endpoint's; a device's client goes by aiocoap's
 (:mod:`.aiocoap_codec`), which makes an object of every option and takes four times as long.
 """
 
@@ -81,7 +81,7 @@ Options = tuple[tuple[int, bytes], ...]
 
 
 class Malformed(Exception):
-    """The datagram is no message. ``mid`` is its id where it is one that wants a reset, else None (RFC 7252 §4.2)."""
+    """The datagram is not a message. ``mid`` is its id where it wants a reset, else None (RFC 7252 §4.2)."""
 
     def __init__(self, why: str, mid: int | None = None) -> None:
         super().__init__(why)

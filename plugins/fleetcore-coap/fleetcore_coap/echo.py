@@ -1,8 +1,8 @@
-"""Whether a peer of plain CoAP is where its datagrams say (RFC 9175 §2.4): without DTLS anybody can write any source.
+"""Whether a peer of plain CoAP is where its datagrams say (RFC 9175 §2.4): without DTLS a sender can write any source.
 
 Until it has sent back an Echo value that went to its address, it gets no answer that is longer than its request, and
-nothing that it asks for changes anything: so nobody can have the server flood another one. A challenge is at most three
-times as long as the shortest request that there is. No sockets, no tasks.
+nothing that it asks for changes anything, so an attacker cannot have the server flood a third party. A challenge is at
+most three times as long as the shortest request. No sockets, no tasks.
 """
 
 import hmac

@@ -7,7 +7,7 @@ _WORD = 1 << 32
 
 
 def packed(etag: str) -> bytes | None:
-    """``d12.r40`` as bytes; None for a tag that is no twin's or whose versions do not fit."""
+    """``d12.r40`` as bytes; None for a tag that is not a twin's or whose versions do not fit."""
     match = _TAG.fullmatch(etag)
     if match is None:
         return None
@@ -18,7 +18,7 @@ def packed(etag: str) -> bytes | None:
 
 
 def unpacked(tag: bytes) -> str | None:
-    """The tag as text; None where it is no twin's."""
+    """The tag as text; None where it is not a twin's."""
     if len(tag) != 8:
         return None
     return f"d{int.from_bytes(tag[:4], 'big')}.r{int.from_bytes(tag[4:], 'big')}"

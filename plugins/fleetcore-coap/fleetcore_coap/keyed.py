@@ -1,7 +1,7 @@
 """An association whose peer proves that it has a pre-shared key: the identity is read, the key looked for, then judged.
 
 OpenSSL asks for a key and wants it at once, while a key may come of a store. So what brings the identity is held back
-until the key is known. A peer without a key to its name is judged by one that nobody has, and so fails as with a wrong
+until the key is known. A peer without a key to its name is judged by a random one, and so fails as with a wrong
 key (RFC 4279 §2). OpenSSL drops a proof that it cannot read, as DTLS drops any such record, and would wait for another
 until the deadline; here the handshake ends with an alert.
 """

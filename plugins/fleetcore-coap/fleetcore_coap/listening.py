@@ -122,7 +122,7 @@ class Places(Generic[T]):
         return self._came_of.get(address) == shown.random
 
     def whose(self, address: Address, shown: Look) -> T | None:
-        """Whom a datagram that begins so is for; None for a hello that is to be answered with a cookie, or nobody."""
+        """The receiver of a datagram that begins so; None for a hello that is answered with a cookie, or unknown."""
         pending = self.pending.get(address)
         if shown.is_hello:
             # The hello of the handshake under way, repeated; any other begins with a cookie.

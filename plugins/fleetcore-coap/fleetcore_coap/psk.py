@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 _lib: Any = _util.lib
 _ffi: Any = _util.ffi
 
-#: Of a key that nobody has.
+#: Of a random key that is never given out.
 _KEY_BYTES = 32
 #: Callbacks live as long as the contexts that call them.
 _KEPT = "_fleetcore_psk_callback"
@@ -34,7 +34,7 @@ def require() -> None:
 
 
 def nobodys_key() -> bytes:
-    """A key that nobody has: a handshake with it fails as with a wrong key."""
+    """A random key: a handshake with it fails as with a wrong key."""
     return os.urandom(_KEY_BYTES)
 
 

@@ -38,7 +38,7 @@ from fleetcore_coap.sockets import Datagrams
 _MAX_PENDING = 256
 #: Peers of plain CoAP on the loopback.
 _MAX_PLAIN = 256
-#: A peer that is no device yet, that shows no credential or one that is refused, is kept as long after its last word.
+#: A peer without an accepted credential is kept as long after its last message.
 _STRANGER_S = 120.0
 
 

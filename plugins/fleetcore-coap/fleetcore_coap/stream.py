@@ -27,7 +27,7 @@ from fleetcore_coap.readings import Readings
 
 #: Beside a body of the limit's length: its options.
 _OPTION_BYTES = 1024
-#: As over DTLS: a peer that is no device yet.
+#: As over DTLS: a peer that is not a device yet.
 _STRANGER_S = 120.0
 _CLOSING_S = 2.0
 #: Why nothing is read: as many requests as there may be; the peer does not take its answers; the server stops.

@@ -35,7 +35,7 @@ class StreamChannel:
         return self._closing
 
     async def open(self) -> None:
-        """Connects; raises Unavailable where nobody answers, or who answers is not the server that was meant."""
+        """Connects; raises Unavailable without an answer, or where another server answers."""
         try:
             where = listener(self._endpoint)
             tls = self._secrets.tls() if where.tls else None

@@ -182,7 +182,7 @@ UNJUDGED: tuple[object, ...] = ()
 
 @pytest.fixture
 def oracle():
-    """aiocoap's reading of a datagram: kind, code, mid, token, options, payload; None where it is no message.
+    """aiocoap's reading of a datagram: kind, code, mid, token, options, payload; None where it is not a message.
 
     What it refuses for the meaning of an option, which is not the codec's to judge, is UNJUDGED.
     """

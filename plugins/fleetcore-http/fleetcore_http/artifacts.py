@@ -62,7 +62,7 @@ async def download(exchange: Exchange) -> web.StreamResponse:
 async def _send(
     exchange: Exchange, response: web.StreamResponse, artifact: ArtifactReader, start: int, end: int
 ) -> None:
-    """Sends the bytes; where they cannot all be sent the connection is aborted, so that nobody takes a part for all."""
+    """Sends the bytes; where that fails the connection is aborted, so that a part is never taken for the whole."""
     left = end - start
     pieces = artifact.read(start, end)
     try:

@@ -53,7 +53,7 @@ class HttpDeviceClient(DeviceClient):
         """Connects and learns whether the credential, where there is one, is accepted.
 
         Raises:
-            Unavailable: nobody answers, or the TLS handshake fails.
+            Unavailable: no answer, or the TLS handshake fails.
             NotAuthenticated, NotAuthorised: the credential is refused.
         """
         tls = self._secrets.tls() if self._endpoint.startswith("https:") else False
@@ -92,7 +92,7 @@ class HttpDeviceClient(DeviceClient):
             raise Refused(f"{type} is not a message that is sent over HTTP", code="operation_unknown")
         headers: dict[str, str] = {}
         if isinstance(body, bytes | bytearray | memoryview):
-            data = bytes(body)  # whoever has ready bytes has chosen a form; the server looks at them
+            data = bytes(body)  # the caller of ready bytes has chosen a form; the server checks them
         else:
             data = _json(body)
             headers["Content-Type"] = next(iter(type.media_types), "application/json")

@@ -207,7 +207,7 @@ class DeviceConnection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What could not be parsed as HTTP, as a problem document; the connection closes after it."""
-        if isinstance(exc, ConnectionError):  # the peer is gone: nobody to answer, nothing to log
+        if isinstance(exc, ConnectionError):  # the peer is gone: nothing to answer or log
             raise exc
         if status < 500:
             outcome = Rejected(code="payload_unreadable", reason=(message or "This is no HTTP").partition("\n")[0])

@@ -71,7 +71,7 @@ class Exchange:
         return self.headers.media_type
 
     def message_id(self) -> str | None:
-        """``Idempotency-Key``; raises Refused for what is no message id."""
+        """``Idempotency-Key``; raises Refused for what is not a message id."""
         key = self.headers.idempotency_key
         if key is None:
             return None

@@ -25,7 +25,7 @@ def known(connection: DeviceConnection, headers: Headers) -> Session | None:
 
 
 async def identify(connection: DeviceConnection, headers: Headers) -> Session:
-    """The session of whoever speaks, opened where it has to be.
+    """The session of the caller, opened where it has to be.
 
     Raises:
         NotAuthenticated: no credential, or none that is valid.
@@ -47,7 +47,7 @@ async def identify(connection: DeviceConnection, headers: Headers) -> Session:
 
 
 async def identify_if_shown(connection: DeviceConnection, headers: Headers) -> Session | None:
-    """As :func:`identify`, but None where nobody claims to be anybody."""
+    """As :func:`identify`, but None where no credential is shown."""
     return None if _key(connection, headers) is None else await identify(connection, headers)
 
 

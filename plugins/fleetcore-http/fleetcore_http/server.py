@@ -62,7 +62,7 @@ class Handler:
             exchange.note_refused(refusal)
             response = problem(refusal)
             if isinstance(error, NotAuthenticated | NotAuthorised) and not (connection.sessions or connection.proxied):
-                # Who is nobody, or nobody any more, does not keep a connection.
+                # A peer without an accepted credential does not keep a connection.
                 response.force_close()
         except (ConnectionError, asyncio.CancelledError):
             raise

@@ -1,7 +1,7 @@
 """Whether a broker keeps devices apart, found out by trying: what a device may, and above all what it may not.
 
 Behind a broker the device level of a topic stands for the credential, so the broker's access list is fleetcore's own
-door. Reading the file would show what somebody wrote; this shows what the broker does. Mosquitto grants every
+door. Reading the file would show the intent; this shows what the broker does. Mosquitto grants every
 subscription and looks at its list when it delivers, so what counts is what arrives.
 """
 

@@ -180,7 +180,7 @@ class Broker(ProtocolAdapter):
         for arrived in burst:
             uplink = topics.parse(arrived.topic)
             if uplink is None:
-                # Below no device: nobody to tell.
+                # Below no device: no session to tell.
                 self._refuse_unheard(arrived, Rejected(code="topic_invalid", reason="no topic of a device"))
                 self._link.acknowledge(arrived)
                 continue
@@ -406,7 +406,7 @@ class Broker(ProtocolAdapter):
             self._link.publish(Publication(topic=topic, payload=to_json(downlink.body), expiry_s=expiry_s))
 
     def _below_whom(self, downlink: Downlink) -> str:
-        """The device or its registered gateway, whichever it was last heard below; nobody else, whatever was claimed.
+        """The device or its registered gateway, whichever it was last heard below, regardless of any claim.
 
         What a stranger publishes below ``fleet/v1/{stranger}/leaf/{device}/`` must not bring the device's commands
         to where the stranger may read them.

@@ -157,7 +157,7 @@ class MqttDeviceClient(DeviceClient):
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
             self._loop.call_soon_threadsafe(call, *args)
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, code: Any, properties: Any) -> None:
@@ -203,7 +203,7 @@ class MqttDeviceClient(DeviceClient):
         self._up.set_exception(error)
 
     def _fall(self, why: str) -> None:
-        """The connection is gone: whoever waits is told."""
+        """The connection is gone: waiting calls are told."""
         if self._lost is None:
             self._lost = why
         waiting: list[asyncio.Future[Any]] = [*self._published.values(), *self._replies.values()]

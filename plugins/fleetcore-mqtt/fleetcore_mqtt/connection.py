@@ -2,8 +2,8 @@
 
 Order of a connection: authenticate, then authorise, and only then touch any state that another connection could see
 (the class of NanoMQ #2333). What is published passes through :mod:`.uplinks`, what comes back through
-:mod:`.downlinks`; the bytes are in :mod:`.stream`. Whoever shows a claim certificate is no device and is served by
-:mod:`.claimant` instead.
+:mod:`.downlinks`; the bytes are in :mod:`.stream`. A peer with a claim certificate is not a device yet:
+:mod:`.claim_connection` serves it.
 """
 
 import asyncio
@@ -138,7 +138,7 @@ class Connection(PacketStream):
             self._downlinks.complain(closing(reason, text, self._host.clock.now_ms()))
 
     def _close(self) -> None:
-        """The one way in which a connection ends, whoever ends it."""
+        """The only way in which a connection ends, from either side."""
         self.flush()
         self.closed = True
         self._closed_s = self._host.clock.monotonic_s()
@@ -353,7 +353,7 @@ class Connection(PacketStream):
         session.on_end(self._session_ended)
 
     def _serve_claim(self, connect: Connect, session: ClaimSession) -> None:
-        """Opens for whoever may enrol: no session of a device is touched, whatever the client id."""
+        """Opens for a peer that may enrol: no session of a device is touched, whatever the client id."""
         if self.closed:
             session.close()
             return

@@ -119,7 +119,7 @@ class Downlinks:
     def _listen(self) -> None:
         """Has all that is unfinished pushed, now and whenever something comes up.
 
-        A later SUBSCRIBE asks again, for what the first push left out because nobody had subscribed to it then. The
+        A later SUBSCRIBE asks again, for what the first push left out because it was not subscribed to then. The
         number makes an earlier sink fall silent, so that nothing comes twice whatever the plane does with that one.
         """
         self._listening += 1

@@ -1,7 +1,7 @@
 """The MQTT endpoint: fleetcore's own listener, which devices connect to without a broker.
 
 Who is connected, takeover and the end are those of every protocol with lasting connections
-(:mod:`fleetcore.listening.lasting`). What a connection says is in :mod:`.connection`. It is no broker: nothing is
+(:mod:`fleetcore.listening.lasting`). What a connection says is in :mod:`.connection`. It is not a broker: nothing is
 retained and nothing is routed from one device to another.
 """
 

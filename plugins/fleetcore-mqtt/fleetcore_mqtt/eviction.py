@@ -1,7 +1,7 @@
 """Ending a revoked device at a broker, which keeps a connection it has once let in.
 
 First the broker reads the new revocation list, by the command in ``reload``, so that the device cannot come back. Then
-somebody connects in the device's name, with a certificate made for this: the broker ends the older connection of one
+the server connects in the device's name, with a certificate made for this: the broker ends the older connection of one
 client id. With the session it ends what waits for the device there. Mosquitto 2.0.11 did not end it by any other way.
 """
 

@@ -174,7 +174,7 @@ class Link:
         try:
             self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:
-            self._stopping.set()  # the loop is closed: nobody is left to take anything
+            self._stopping.set()  # the loop is closed: no task is left to take anything
 
     def _run(self) -> None:
         wait_s, longest_s = _BACK_OFF_S

@@ -87,7 +87,7 @@ class Outbox:
         """Sends what an earlier connection left unacknowledged, before anything else (MQTT 5.0 §4.4).
 
         What the plane tells anew waits for that and then goes with its old packet id: as it was it may be out of date,
-        a command that is cancelled by now for one. The window is this connection's, which may be narrower.
+        such as a command that is cancelled by now. The window is this connection's, which may be narrower.
         """
         for packet_id, message in unacked.items():
             if message.about is None:

@@ -189,7 +189,7 @@ def is_own_reply(device: str, topic: str) -> bool:
 def claim_request(name: str, topic: str) -> str | None:
     """The request's id where ``topic`` is ``fleet/v1/{name}/request/{rid}``: all that a claim certificate publishes to.
 
-    ``name`` is the certificate's common name. It holds colons, so it is no device's level and :func:`parse` refuses it.
+    ``name`` is the certificate's common name. It holds colons, so it is not a device id and :func:`parse` refuses it.
     """
     return _last_below(name, "request", topic)
 

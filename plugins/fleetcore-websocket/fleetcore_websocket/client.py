@@ -60,7 +60,7 @@ class WebSocketDeviceClient(DeviceClient):
         """Connects and waits for the server's ``hello``; with nothing to show yet, :meth:`enroll` alone connects.
 
         Raises:
-            Unavailable: nobody answers, or the TLS handshake fails.
+            Unavailable: no answer, or the TLS handshake fails.
             NotAuthenticated, NotAuthorised: the credential is refused.
         """
         secrets = self._secrets
@@ -111,7 +111,7 @@ class WebSocketDeviceClient(DeviceClient):
             raise Unavailable(f"{self._url} says nothing", code="not_ready") from error
         body = frame.get("body") if isinstance(frame, dict) and frame.get("op") == "hello" else None
         if not isinstance(body, dict):
-            raise Unavailable(f"{self._url} is no fleetcore server", code="not_ready")
+            raise Unavailable(f"{self._url} is not a fleetcore server", code="not_ready")
         self.hello = body
 
     async def __aexit__(

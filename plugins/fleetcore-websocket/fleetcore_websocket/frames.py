@@ -168,7 +168,7 @@ class JsonForm(Form):
         try:
             return members.frame(base64.b64decode(members.data_base64, validate=True), None)
         except (binascii.Error, ValueError) as error:
-            rejected = Rejected(code="payload_unreadable", reason="It is no base64", pointer="/data_base64")
+            rejected = Rejected(code="payload_unreadable", reason="It is not a base64", pointer="/data_base64")
             raise Unreadable(rejected, members.id) from error
 
     def _number(self, payload: bytes) -> RequestId | None:

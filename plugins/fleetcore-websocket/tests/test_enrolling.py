@@ -1,4 +1,4 @@
-"""Peers that enrol and are no devices: what they may, how long, how often, and how many of them.
+"""Peers that enrol and are not devices: what they may, how long, how often, and how many of them.
 
 The plane here knows one claim certificate. How real ones and real tokens fare against a real fleet is tested there.
 """

@@ -1,6 +1,6 @@
 """What a counterpart does wrong on order.
 
-It throttles, is slow, errs, cuts requests and answers, loses answers, lets nobody in, and has another time than ours.
+It throttles, is slow, errs, cuts requests and answers, loses answers, rejects credentials, and has another clock.
 """
 
 import re

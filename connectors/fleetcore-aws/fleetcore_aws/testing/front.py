@@ -118,7 +118,7 @@ class HubBack:
 
 
 async def _waited(hub: Hub, call: Call) -> None:
-    """Long polling: until there is a message that nobody has, or the time is over."""
+    """Long polling: until there is a visible message, or the time is over."""
     queue = call.document["QueueUrl"].rpartition("/")[2]
     loop = asyncio.get_running_loop()
     until_s = loop.time() + call.document.get("WaitTimeSeconds", 0)

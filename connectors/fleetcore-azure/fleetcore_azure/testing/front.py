@@ -140,7 +140,7 @@ class Front:
         return hmac.compare_digest(wanted, parts.get("sig", ""))
 
     def _admits(self, name: str, password: str) -> bool:
-        """Whether a password opens the door for a device: by its own key, or a policy's with DeviceConnect."""
+        """Whether a password authenticates a device: by its own key, or a policy's with DeviceConnect."""
         device = self.hub.devices.get(name)
         if device is None or device.authentication != "sas" or device.status != "enabled":
             return False

@@ -355,7 +355,7 @@ class Hub:
         """
         device = self.device(name)
         if not isinstance(changes, dict):
-            raise invalid("the report is no object")
+            raise invalid("the report is not an object")
         reported = merged(device.reported, changes)
         check_section(reported, _PROPERTIES)
         device.reported = reported
@@ -367,7 +367,7 @@ class Hub:
     def _update_twin(self, call: Call) -> Answer:
         there, document = self.device(call.name), call.document
         if not isinstance(document, dict):
-            raise invalid("the twin is no object")
+            raise invalid("the twin is not an object")
         if call.etag is not None and call.etag != there.etag:
             raise precondition()
         properties = document.get("properties") or {}

@@ -1,7 +1,7 @@
-"""The counterpart's door for devices: MQTT 3.1.1 over TLS, as far as IoT Hub has it.
+"""The counterpart's endpoint for devices: MQTT 3.1.1 over TLS, as far as IoT Hub has it.
 
-A device has one connection: a new one ends the old one. Whoever asks for what IoT Hub does not have is cut off, as the
-service does it. Facts: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
+A device has one connection: a new one ends the old one. A client that asks for what IoT Hub does not have is
+cut off, as by the service. Facts: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Devices:
     """The connections of devices.
 
     Attributes:
-        admits: whether a password opens the door for a device now.
+        admits: whether a password authenticates a device now.
         open: connections by device.
         most: how many were open together at the most.
         opened: how often each device was let in.

@@ -55,7 +55,7 @@ def precondition() -> RefusedByAzure:
 def check_name(name: object) -> str:
     """A device id. Raises :class:`RefusedByAzure`."""
     if not isinstance(name, str) or not _DEVICE.fullmatch(name):
-        raise invalid(f"{name!r} is no device id")
+        raise invalid(f"{name!r} is not a device id")
     return name
 
 

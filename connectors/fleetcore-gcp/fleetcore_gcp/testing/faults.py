@@ -1,4 +1,4 @@
-"""What the counterpart does wrong on order: throttles, is slow, errs, loses answers, cuts streams, lets nobody in."""
+"""Faults on order: the counterpart throttles, is slow, errs, loses answers, cuts streams, rejects credentials."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -28,7 +28,7 @@ _PUBLISHER, _SUBSCRIBER = "roles/pubsub.publisher", "roles/pubsub.subscriber"
 
 @mutable
 class Entry:
-    """A message in a subscription; ``lease`` is its ack id while somebody has it, until ``until_s``."""
+    """A message in a subscription; ``lease`` is its ack id while a subscriber has it, until ``until_s``."""
 
     message: PubsubMessage
     attempts: int = 0

@@ -116,7 +116,7 @@ class Front:
         return self.hub.resource(request.resource).policy
 
     def set_policy(self, request: iam_policy_pb2.SetIamPolicyRequest) -> policy_pb2.Policy:
-        """Replaces an IAM policy, if nobody has meanwhile."""
+        """Replaces an IAM policy, if it has not changed meanwhile."""
         resource = self.hub.resource(request.resource)
         if request.policy.etag != resource.policy.etag:
             raise RefusedByPubSub("ABORTED", "There were concurrent policy changes")

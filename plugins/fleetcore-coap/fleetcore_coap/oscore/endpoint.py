@@ -61,7 +61,7 @@ from fleetcore_coap.sockets import Datagrams
 
 #: Addresses that speak without protection.
 _MAX_STRANGERS = 256
-#: A peer that is no device yet is kept as long after its last word.
+#: A peer that is not a device yet is kept as long after its last word.
 _STRANGER_S = 120.0
 _NO_CONTEXT = "Security context not found"
 #: Planes that devices reach under OSCORE.

@@ -3,7 +3,7 @@
 What is kept of a device bounds the memory, so a context may go while its device lives; it is made anew when the device
 speaks again, and then nothing is known of what came before: the device is asked for an Echo value first. The value has
 to be a new one each time that a context goes that has proved itself, else what the device sent then would pass again.
-Of one that has not, the value stays: so nobody can have a device asked for ever by crowding its context out.
+Of one that has not, the value stays: so an attacker cannot have a device asked for ever by crowding its context out.
 """
 
 import hmac
